@@ -1,0 +1,3 @@
+"""asyncq: an asyncio-native task runtime with awaitable result handles, on Redis streams."""
+
+from __future__ import annotations

@@ -1,0 +1,148 @@
+"""Every error that asyncq raises. The docstring of each is written to the person who meets it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class AsyncQError(Exception):
+    """Base of every error that asyncq itself raises. What your task raised is not one of them: it arrives as it is."""
+
+
+class ResultTimeout(AsyncQError, TimeoutError):
+    """The job did not end within the timeout of this wait.
+
+    The job itself is untouched and goes on. Wait again, or `await result.revoke()` to end it. A `TimeoutError` that the
+    *task* raised is not a `ResultTimeout`, so the two can be told apart.
+    """
+
+
+class TaskRevoked(AsyncQError):
+    """The job was revoked before it ended, so there is no value."""
+
+
+class TaskExpired(TaskRevoked):
+    """The job was not started before its `expires`, so it never will be."""
+
+
+class WorkerLost(AsyncQError):
+    """The job took its worker down each time it was tried, so it is not tried again.
+
+    Look at the worker's log for a crash (out of memory, a segmentation fault in an extension, `os._exit`).
+    """
+
+
+class ResultNotFound(AsyncQError, LookupError):
+    """There is no result under this id: it never existed, was forgotten, has expired, or its task ignores results.
+
+    A result lives for `result_ttl` (an hour by default) after the job ended. Raise `result_ttl` on the app, the task or the
+    call to keep it longer.
+    """
+
+
+class RemoteError(AsyncQError):
+    """The task raised an exception whose class is not at hand in this process.
+
+    Only exception classes that are already imported here are rebuilt. Import the module that defines the class to catch
+    it by its own type.
+
+    Attributes:
+        type_name: the full name of the class, as in `shop.errors.OutOfStock`.
+        args: the arguments the exception was made with (its message, as a string, if they could not be sent).
+        traceback: the formatted traceback of where it was raised.
+    """
+
+    def __init__(self, type_name: str, args: tuple[Any, ...] = (), traceback: str = "") -> None:
+        super().__init__(*args)
+        self.type_name = type_name
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{self.type_name}: {message}" if message else self.type_name
+
+    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, tuple[Any, ...], str]]:
+        return RemoteError, (self.type_name, self.args, self.traceback)
+
+
+class RemoteTraceback(AsyncQError):
+    """Where a task failed, on the worker. Hangs below the raised exception as its `__cause__`, so that an uncaught one shows it."""
+
+    def __init__(self, traceback: str) -> None:
+        super().__init__(traceback)
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        return "\n" + self.traceback.rstrip()
+
+
+class WouldDeadlock(AsyncQError, RuntimeError):
+    """A task waited for another job. If every worker slot did that, nobody would be left to run the jobs waited for.
+
+    Ways out: return the ids and let the caller wait; or say that you know what you are doing, with
+    `get(disable_sync_subtasks=False)` or `with asyncq.allow_join_result():`.
+    """
+
+
+class SyncInAsyncContext(AsyncQError, RuntimeError):
+    """A blocking `..._sync` call was made on a thread whose event loop is running. It would stop that loop.
+
+    Await the method without the suffix instead.
+    """
+
+
+class TimeLimitExceeded(AsyncQError):
+    """The task ran longer than its `timeout` and was stopped."""
+
+
+class SoftTimeLimitExceeded(AsyncQError):
+    """The task ran longer than its `soft_timeout`. Raised inside the task, which may clean up and return."""
+
+
+class QueueFull(AsyncQError):
+    """The queue, or the server's memory, is full. Nothing was enqueued; try again later, or start more workers."""
+
+
+class NotRegistered(AsyncQError):
+    """The worker does not know a task of this name.
+
+    Import the module that defines it in the worker's application module, or correct the name.
+    """
+
+
+class SerializationError(AsyncQError, TypeError):
+    """A value cannot travel. The message names where in the value: `kwargs['items'][3].at`.
+
+    Send None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date, time, timedelta, UUID or
+    Decimal; or an enum, dataclass or pydantic model that the task's annotations name.
+    """
+
+
+class PayloadTooLarge(SerializationError):
+    """A payload is larger than `max_payload` (1 MiB by default). Nothing was written.
+
+    Store the data elsewhere (a file, an object store, a Redis key of your own) and send its name.
+    """
+
+
+class DecodeError(AsyncQError, ValueError):
+    """Bytes read from Redis are not a message of asyncq, or one from a newer version."""
+
+
+class IncompleteStream(AsyncQError):
+    """The tree of results is not complete yet: a job below has not ended, so its children are not known."""
+
+
+class BrokerUnavailable(AsyncQError, ConnectionError):
+    """The server cannot be reached, or did not answer in time.
+
+    Check that it runs and that `ASYNCQ_URL` names it. If the call was an enqueue, the job may or may not have been accepted;
+    sending the same `task_id` again tells, and never makes a second job.
+    """
+
+
+class BrokerNotConfigured(AsyncQError):
+    """No server is configured, and no embedded one can be started here.
+
+    Set `ASYNCQ_URL=redis://host:6379/0`, or pass the URL to `AsyncQ(...)`, or `pip install "asyncq[embedded]"`.
+    """

@@ -1,0 +1,102 @@
+"""The states of a job: what they are, which may follow which, and how they are written in Redis.
+
+Everything that decides about states lives here. A job is in exactly one state; the table `TRANSITIONS` says
+where it may go from there. `SUCCESS`, `FAILURE` and `REVOKED` are final: nothing leads out of them, and the first
+of them to be written is the one that stays.
+
+```
+                    +-----------+        +-------+
+        +---------> | SCHEDULED | <----- | RETRY |
+        |           +-----------+        +-------+
+        |                 |  due            ^
+   +---------+            v                 |
+   | PENDING | ------> STARTED -------------+
+   +---------+            |  \\
+        |                 |   \\--- worker died: PENDING again
+        v                 v
+     REVOKED       SUCCESS FAILURE REVOKED
+```
+
+`UNKNOWN` is not a state of a job but of a handle: one made from an id, before it has looked.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class State(StrEnum):
+    """Where a job is. Compares equal to its name: `result.state == "SUCCESS"`."""
+
+    UNKNOWN = "UNKNOWN"
+    """The handle has not looked yet, or there is no such job (any more)."""
+    PENDING = "PENDING"
+    """Accepted and waiting for a worker, or for the jobs it depends on."""
+    SCHEDULED = "SCHEDULED"
+    """Accepted, to be started at a later time."""
+    STARTED = "STARTED"
+    """A worker has it."""
+    RETRY = "RETRY"
+    """Failed, and waiting for its next attempt."""
+    SUCCESS = "SUCCESS"
+    """Ended with a value."""
+    FAILURE = "FAILURE"
+    """Ended with an error."""
+    REVOKED = "REVOKED"
+    """Ended by `revoke`, or because it expired before it started."""
+
+
+TRANSITIONS: Mapping[State, frozenset[State]] = {
+    State.UNKNOWN: frozenset({State.PENDING, State.SCHEDULED, State.FAILURE, State.REVOKED}),
+    State.PENDING: frozenset({State.STARTED, State.FAILURE, State.REVOKED}),
+    State.SCHEDULED: frozenset({State.PENDING, State.REVOKED}),
+    State.STARTED: frozenset({State.PENDING, State.RETRY, State.SUCCESS, State.FAILURE, State.REVOKED}),
+    State.RETRY: frozenset({State.PENDING, State.REVOKED}),
+    State.SUCCESS: frozenset(),
+    State.FAILURE: frozenset(),
+    State.REVOKED: frozenset(),
+}
+"""Which states may follow which. `UNKNOWN` stands for "no record": a job that depends on a failed one is born ended."""
+
+READY_STATES: frozenset[State] = frozenset(
+    state for state, following in TRANSITIONS.items() if not following and state is not State.UNKNOWN
+)
+"""The final states: an outcome stands."""
+
+UNREADY_STATES: frozenset[State] = frozenset(TRANSITIONS) - READY_STATES - {State.UNKNOWN}
+"""The states of a job that has not ended."""
+
+EXCEPTION_STATES: frozenset[State] = frozenset({State.RETRY, State.FAILURE, State.REVOKED})
+"""The states in which a job carries an error."""
+
+PROPAGATE_STATES: frozenset[State] = frozenset({State.FAILURE, State.REVOKED})
+"""The final states in which `get` raises."""
+
+_PRECEDENCE: tuple[str, ...] = (
+    "SUCCESS",
+    "FAILURE",
+    "REVOKED",
+    "STARTED",
+    "RETRY",
+    "SCHEDULED",
+    "PENDING",
+    "UNKNOWN",
+)
+
+
+def precedence(state: str) -> int:
+    """Rank of a state, as in Celery: the lower the number, the further the job has come.
+
+    A state of the user's own (`PROGRESS`) ranks with `STARTED`, for only a running task can set one.
+
+    >>> precedence("SUCCESS") < precedence("PENDING")
+    True
+    """
+    try:
+        return _PRECEDENCE.index(state)
+    except ValueError:
+        return _PRECEDENCE.index("STARTED")
