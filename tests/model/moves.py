@@ -1,0 +1,200 @@
+"""What can happen next: the moves that lead from one world to the next.
+
+Clients and time are here, workers in `workers.py`, observers in `observers.py`. A move that takes one of the
+world's faults is a fault; all others happen by themselves, and the protocol must come to its end by them
+alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import observers
+import workers
+from move import Move, fault
+from world import (
+    ANSWERED,
+    CUT_OFF,
+    ENDED,
+    LOOKED,
+    NEW,
+    SENT,
+    SUBSCRIBED,
+    TOMBSTONE,
+    UNSENT,
+    UNSURE,
+    Beat,
+    History,
+    Stream,
+    Worker,
+    World,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scripts import Scripts
+    from stage import Stage
+
+
+def beginning(stage: Stage) -> World:
+    """Nothing was enqueued yet; the workers are there and have beaten once."""
+    names = range(1, stage.workers + 1)
+    return World(
+        records=(None,) * stage.jobs,
+        stream=Stream(),
+        lane=Stream(),
+        last_id=0,
+        pending=(),
+        delayed=(),
+        beats=tuple(Beat(name, 1) for name in names),
+        marks=(),
+        clients=(UNSENT,) * stage.jobs,
+        control=UNSENT,
+        waiters=(NEW,) * stage.waiters,
+        workers=tuple(Worker(name) for name in names),
+        next_name=stage.workers + 1,
+        seen=(),
+        orphans=(),
+        owed=(),
+        faults_left=stage.faults,
+        history=tuple(
+            History(poison_left=stage.max_crashes if job == stage.poison else 0) for job in range(stage.jobs)
+        ),
+    )
+
+
+def at_rest(world: World) -> bool:
+    """All jobs ended, all waiters answered, nothing left.
+
+    That is: no entry, no claim, no delayed job, no beat of a dead worker. Marks have a time to live of their
+    own and may stand.
+    """
+    return (
+        not world.stream.entries
+        and not world.lane.entries
+        and not world.pending
+        and not world.delayed
+        and all(client == SENT for client in world.clients)
+        and all(waiter == ANSWERED for waiter in world.waiters)
+        and all(world.ended(job) for job in range(len(world.records)))
+        and all(world.worker_named(beat.name) for beat in world.beats)
+    )
+
+
+def moves(world: World, scripts: Scripts) -> Iterator[Move]:
+    """Every move from this world."""
+    yield from _enqueues(world, scripts)
+    yield from _waits(world, scripts)
+    yield from _controls(world, scripts)
+    yield from _time(world, scripts)
+    yield from observers.moves(world, scripts)
+    for place in range(len(world.workers)):
+        yield from workers.moves(world, scripts, place)
+
+
+def _enqueues(world: World, scripts: Scripts) -> Iterator[Move]:
+    """Clients enqueue one job after the other, and again after a lost reply."""
+    for job, client in enumerate(world.clients):
+        if client == SENT:
+            continue
+        after = scripts.enqueue(world, job)
+        yield Move(f"client: enqueue job {job}", after.with_client(job, SENT))
+        if world.faults_left and scripts.stage.lost_replies and client == UNSENT:
+            yield fault(f"client: enqueue job {job}, reply lost", after.with_client(job, UNSURE))
+        return
+
+
+def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
+    stage, rules = scripts.stage, scripts.stage.rules
+    for waiter, state in enumerate(world.waiters):
+        job = stage.waits_for(waiter)
+        # Waiter 0 has made the call and must know that it was accepted; waiter 1 was handed an id.
+        ready = world.clients[job] == SENT if waiter == 0 else world.clients[job] != UNSENT
+        who = f"waiter {waiter}"
+        if state == NEW and ready and rules.subscribe_first:
+            yield Move(f"{who}: subscribe, then look or register", scripts.look(world, waiter, job))
+        elif state == NEW and ready:
+            yield Move(f"{who}: look", world.with_waiter(waiter, ANSWERED if world.ended(job) else LOOKED))
+        elif state == LOOKED:
+            yield Move(f"{who}: subscribe", _register(world, waiter, job))
+        elif state == SUBSCRIBED:
+            if rules.poll and world.ended(job):
+                yield Move(f"{who}: poll", world.with_waiter(waiter, ANSWERED))
+            if world.faults_left and stage.lost_connections:
+                yield fault(f"{who}: connection lost", world.with_waiter(waiter, CUT_OFF))
+        elif state == CUT_OFF:
+            answered = rules.recheck and world.ended(job)
+            after = world.with_waiter(waiter, ANSWERED if answered else SUBSCRIBED)
+            yield Move(f"{who}: subscribe again{', look again' if rules.recheck else ''}", after)
+
+
+def _register(world: World, waiter: int, job: int) -> World:
+    """The mutant's second step: the channel is written whether or not the job has ended meanwhile."""
+    record = world.records[job]
+    if record is not None and record.state not in ENDED:
+        channels = tuple(sorted({*record.channels, waiter}))
+        world = world.with_record(job, record._replace(channels=channels))
+    return world.with_waiter(waiter, SUBSCRIBED)
+
+
+def _controls(world: World, scripts: Scripts) -> Iterator[Move]:
+    """Revoke or expire, once answered and perhaps sent twice; forget."""
+    stage = scripts.stage
+    for call, job, script in (
+        ("revoke", stage.revoke, scripts.revoke),
+        ("expire", stage.expire, scripts.expire),
+    ):
+        if job is None or world.control == SENT or world.clients[job] == UNSENT:
+            continue
+        after, answer = script(world, job)
+        yield Move(f"client: {call} job {job} -> {answer}", after._replace(control=SENT))
+        if world.faults_left and stage.lost_replies and world.control == UNSENT:
+            yield fault(f"client: {call} job {job}, reply lost", after._replace(control=UNSURE))
+    if stage.forget is not None and world.clients[stage.forget] == SENT:
+        record = world.records[stage.forget]
+        if record is not None and not record.forget and record.state != TOMBSTONE:
+            yield Move(f"client: forget job {stage.forget}", scripts.forget(world, stage.forget))
+
+
+def _time(world: World, scripts: Scripts) -> Iterator[Move]:
+    """What happens by the clock, at the server's end of a broken line, or to the server itself."""
+    stage = scripts.stage
+    for name in world.orphans:
+        claimed = scripts.claim(world, name)
+        if claimed:
+            after = claimed[0]._replace(orphans=tuple(other for other in world.orphans if other != name))
+            yield Move(f"server: the read left by {name} is given entry {claimed[1].id}", after)
+    for owed in world.owed:
+        after = scripts.second_call(world, owed)
+        yield Move(f"second call of {owed.by}: {owed.call} for job {owed.job}", after)
+    if stage.records_expire:
+        for job, record in enumerate(world.records):
+            # Outcomes and tombstones stand for 60 s, a client gives up after 10: nothing is sent again after
+            # this. The mutant without tombstones deletes at once.
+            may = world.clients[job] == SENT or not stage.rules.tombstones
+            if record is not None and record.state in ENDED and may:
+                yield Move(f"server: the record of job {job} expires", world.with_record(job, None))
+    if world.faults_left and stage.flushes and world.clients[0] != UNSENT:
+        yield fault("server: loses everything, ids start again", _flushed(world))
+
+
+def _flushed(world: World) -> World:
+    # What was promised holds while the server keeps its data. A job whose client is not sure yet is enqueued
+    # anew, and rightly: nobody could know that it was there.
+    history = tuple(
+        past._replace(outcomes=0, starts_left=past.starts_left + (client == UNSURE), revoke_answer="")
+        for past, client in zip(world.history, world.clients, strict=True)
+    )
+    return world._replace(
+        records=(None,) * len(world.records),
+        stream=Stream(),
+        lane=Stream(),
+        last_id=0,
+        pending=(),
+        delayed=(),
+        beats=(),
+        marks=(),
+        owed=(),
+        history=history,
+    )

@@ -1,0 +1,196 @@
+"""The mutants: the protocol with one rule broken, each in a small world in which the explorer must notice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from explorer import BROKEN, STUCK, Result
+from rules import Rules
+from stage import Stage
+
+PROTOCOL = Rules()
+TWO_JOBS = Stage(faults=1, chain=False)
+CHAIN = Stage(faults=1, waiters=1)
+ONE_JOB = Stage(faults=1, jobs=1, chain=False, waiters=1)
+POISON = Stage(faults=0, chain=False, poison=0, waiters=1)
+REVOKE = Stage(faults=1, revoke=0, retries=1, waiters=1)
+
+
+class Mutant(NamedTuple):
+    """A broken protocol, a world that shows it, and how it must be caught."""
+
+    name: str
+    rules: Rules
+    world: Stage
+    verdict: str
+    why: str
+    """A part of what the explorer must say: caught for another reason, the rule would not be tested."""
+
+    @property
+    def stage(self) -> Stage:
+        """The world under the broken rules."""
+        return replace(self.world, rules=self.rules)
+
+    @property
+    def unbroken(self) -> Stage:
+        """The same world, with nothing broken but what the mutant leaves out so as to be seen.
+
+        Polling hides what only the two other rules of a waiter would mend, so those mutants go without it;
+        their world, too, goes without it.
+        """
+        return replace(self.world, rules=_without("poll")) if "(no poll)" in self.name else self.world
+
+    def caught_by(self, result: Result) -> bool:
+        """Whether the explorer noticed, and for the right reason."""
+        return result.verdict == self.verdict and self.why in result.why
+
+
+def _without(*rules: str) -> Rules:
+    return replace(PROTOCOL, **dict.fromkeys(rules, False))
+
+
+MUTANTS = (
+    Mutant(
+        "no fence",
+        _without("fence_pending", "fence_record", "fence_live"),
+        TWO_JOBS,
+        BROKEN,
+        "accepted without its claim",
+    ),
+    Mutant(
+        "fence by job id only",
+        _without("fence_pending", "fence_record"),
+        TWO_JOBS,
+        BROKEN,
+        "accepted without its claim",
+    ),
+    Mutant(
+        "fence by pending list only (flush, ids start again)",
+        _without("fence_record", "fence_live"),
+        replace(TWO_JOBS, flushes=True, waiters=1),
+        BROKEN,
+        "acknowledged entry 1, which is job 1's",
+    ),
+    Mutant(
+        "takeover without crash count",
+        _without("crash_count"),
+        POISON,
+        BROKEN,
+        "kills its worker for the 4th time",
+    ),
+    Mutant("dependents in a second call", _without("atomic_dependents"), CHAIN, STUCK, "job 1 is waiting"),
+    Mutant("unknown pending entries are not looked for", _without("own_look"), CHAIN, STUCK, "job 0 is live"),
+    Mutant(
+        "own look compared with what is held when the answer is read",
+        _without("own_look_snapshot"),
+        replace(TWO_JOBS, waiters=1),
+        BROKEN,
+        "starts more often",
+    ),
+    Mutant(
+        "own look while a read is in flight",
+        _without("own_look_between_reads"),
+        replace(TWO_JOBS, faults=0, waiters=1),
+        BROKEN,
+        "starts more often",
+    ),
+    Mutant(
+        "look before subscribing (no poll)",
+        _without("subscribe_first", "poll"),
+        Stage(faults=0),
+        STUCK,
+        "waiter 1 is",
+    ),
+    Mutant(
+        "no look after a reconnect (no poll)",
+        _without("recheck", "poll"),
+        Stage(faults=1, lost_publishes=False),
+        STUCK,
+        "waiter 1 is cut off",
+    ),
+    Mutant("no poll", _without("poll"), Stage(faults=1), STUCK, "waiter 1 is subscribed"),
+    Mutant(
+        "revoke leaves no mark", _without("revoke_marks"), REVOKE, BROKEN, 'after revoke answered "signalled"'
+    ),
+    Mutant(
+        "retry and take do not look at the mark",
+        _without("mark_ends_requeue"),
+        REVOKE,
+        BROKEN,
+        'after revoke answered "signalled"',
+    ),
+    Mutant(
+        "revoke does not look at the pending list",
+        _without("revoke_asks_pending"),
+        Stage(faults=0, revoke=0, waiters=1),
+        BROKEN,
+        'after revoke answered "revoked"',
+    ),
+    Mutant(
+        "record written after XADD, in a second call",
+        _without("atomic_record"),
+        Stage(faults=2, waiters=1),
+        BROKEN,
+        "starts more often",
+    ),
+    Mutant(
+        "record written after XADD, in a second call; with revoke",
+        _without("atomic_record"),
+        Stage(faults=1, revoke=0, waiters=1),
+        BROKEN,
+        'after revoke answered "revoked"',
+    ),
+    Mutant("same name after a crash", _without("fresh_names"), POISON, BROKEN, "starts more often"),
+    Mutant(
+        "same name after a pause, takeover does not compare the beat",
+        _without("fresh_names", "compare_beat"),
+        replace(TWO_JOBS, waiters=1),
+        BROKEN,
+        "which beats",
+    ),
+    Mutant(
+        "takeover does not compare the beat",
+        _without("compare_beat"),
+        replace(TWO_JOBS, waiters=1),
+        BROKEN,
+        "which beats",
+    ),
+    Mutant(
+        "a dead consumer is looked at only once (orphan read)",
+        _without("look_at_consumers"),
+        replace(ONE_JOB, orphan_reads=True),
+        STUCK,
+        "job 0 is live",
+    ),
+    Mutant("enqueue not idempotent", _without("enqueue_once"), replace(TWO_JOBS, waiters=1), BROKEN, "job 0"),
+    Mutant(
+        "record deleted at forget and end (no tombstone)",
+        _without("tombstones"),
+        replace(ONE_JOB, forget=0, records_expire=True),
+        BROKEN,
+        "job 0",
+    ),
+    Mutant(
+        "retry: acknowledge, then delay in a second call",
+        _without("atomic_retry"),
+        replace(ONE_JOB, retries=1),
+        STUCK,
+        "job 0 is live",
+    ),
+    Mutant(
+        "promote: ZREM, then XADD in a second call",
+        _without("atomic_promote"),
+        replace(ONE_JOB, delayed=True),
+        STUCK,
+        "job 0 is delayed",
+    ),
+    Mutant(
+        "body started on a lease that was not looked at after a pause",
+        _without("start_on_fresh_lease"),
+        replace(TWO_JOBS, revoke=0, waiters=1),
+        BROKEN,
+        'after revoke answered "revoked"',
+    ),
+    Mutant("last try not alone", _without("last_try_alone"), POISON, BROKEN, "innocent job 1"),
+)

@@ -1,0 +1,60 @@
+"""What workers do for each other: promote due jobs, and take over from incarnations that are gone.
+
+Which worker does it makes no difference to the keys, so the first one that is awake does it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from move import Move
+from world import PAUSED, Beat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scripts import Scripts
+    from world import Worker, World
+
+
+def moves(world: World, scripts: Scripts) -> Iterator[Move]:
+    """Promote and take over."""
+    promoter = _awake(world, 0)
+    for due in world.delayed if promoter else ():
+        assert promoter
+        yield Move(f"{promoter.name}: promote job {due.job}", scripts.promote(world, due, promoter.name))
+    for name in sorted({line.name for line in world.pending} | _dead_with_a_beat(world)):
+        observer = _awake(world, name)
+        if observer:
+            yield from _observe(world, scripts, observer, name)
+
+
+def _awake(world: World, other_than: int) -> Worker | None:
+    for worker in world.workers:
+        if worker.lease != PAUSED and worker.name != other_than:
+            return worker
+    return None
+
+
+def _dead_with_a_beat(world: World) -> set[int]:
+    return {beat.name for beat in world.beats if not world.worker_named(beat.name)}
+
+
+def _observe(world: World, scripts: Scripts, observer: Worker, name: int) -> Iterator[Move]:
+    """See a beat stand still through a whole lease; then, at any later moment, send `take` with it."""
+    now = Beat(name, world.beat_of(name))
+    owner = world.worker_named(name)
+    if owner is None:
+        decided = [now]  # dead: what stands still now has stood still for as long as one likes
+    else:
+        decided = [beat for beat in world.seen if beat.name == name]
+        if owner.lease == PAUSED and now not in decided:
+            after = world._replace(seen=tuple(sorted((*world.seen, now))))
+            yield Move(f"{observer.name}: sees the beat of {name} stand still at {now.value}", after)
+    if not scripts.stage.rules.look_at_consumers and not now.value:
+        return  # the mutant goes through the hash of beats, where this name is no more
+    for beat in decided:
+        taken = scripts.take(world, name, beat.value, observer.name)
+        if taken is not None:
+            entries = [line.entry for line in world.pending if line.name == name]
+            yield Move(f"{observer.name}: takes over {entries} from {name}, seen at {beat.value}", taken)

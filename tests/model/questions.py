@@ -1,0 +1,91 @@
+"""Safety: what is asked at every move. A question that is answered wrongly fills `World.broken`.
+
+The scripts and the workers report here what they did; nothing in this file changes a key.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from world import FRESH
+
+if TYPE_CHECKING:
+    from stage import Stage
+    from world import Entry, Held, World
+
+
+def outcome_written(world: World, job: int) -> World:
+    """An outcome is written exactly once."""
+    history = world.history[job]
+    world = world.with_history(job, history._replace(outcomes=history.outcomes + 1))
+    return _broken(world, f"job {job}: a second outcome was written") if history.outcomes else world
+
+
+def dead_lettered(world: World, stage: Stage, job: int) -> World:
+    """Where nothing but the poison goes wrong, nobody else is dead-lettered for it.
+
+    Only asked without faults: a worker may also be killed by somebody else three times.
+    """
+    if stage.faults == 0 and stage.poison not in (None, job):
+        return _broken(world, f"innocent job {job} was dead-lettered for the poison of its neighbour")
+    return world
+
+
+def call_accepted(world: World, held: Held) -> World:
+    """Only the incarnation that holds the claim of this very job ends, delays or gives it back."""
+    job = held.entry.job
+    if world.owner(held.entry.id) != held.name:
+        return _broken(
+            world, f"a call of incarnation {held.name} for job {job} was accepted without its claim"
+        )
+    there = world.entry(held.entry.id)
+    if there is not None and there.job != job:
+        return _broken(
+            world, f"a call for job {job} acknowledged entry {there.id}, which is job {there.job}'s"
+        )
+    return world
+
+
+def taken_over(world: World, name: int, entry: Entry) -> World:
+    """Nothing is taken from an incarnation that beats."""
+    owner = world.worker_named(name)
+    if owner is not None and owner.lease == FRESH and world.beat_of(name):
+        return _broken(world, f"entry {entry.id} was taken from incarnation {name}, which beats")
+    return world
+
+
+def delivered_again(world: World, job: int) -> World:
+    """A retry, a takeover or a release entitles the job to one more start."""
+    history = world.history[job]
+    return world.with_history(job, history._replace(starts_left=history.starts_left + 1))
+
+
+def revoke_answered(world: World, job: int, answer: str) -> World:
+    """The answer of `revoke` is a promise; remember it, and which entries were there."""
+    history = world.history[job]._replace(revoke_answer=answer, revoke_horizon=world.last_id)
+    return world.with_history(job, history)
+
+
+def body_started(world: World, stage: Stage, entry: Entry) -> World:
+    """After `revoked` nothing starts, after `signalled` no new delivery; no body runs once too often."""
+    job = entry.job
+    poisonous = stage.poison == job
+    history = world.history[job]
+    history = history._replace(
+        starts_left=history.starts_left - 1, poison_left=history.poison_left - 1 if poisonous else 0
+    )
+    world = world.with_history(job, history)
+    if history.revoke_answer == "revoked":
+        return _broken(world, f'job {job} starts after revoke answered "revoked"')
+    if history.revoke_answer == "signalled" and entry.id > history.revoke_horizon:
+        return _broken(world, f'job {job} was delivered again and starts after revoke answered "signalled"')
+    if history.starts_left < 0:
+        return _broken(world, f"job {job} starts more often than it was enqueued, retried and taken over")
+    if poisonous and history.poison_left < 0:
+        return _broken(world, f"job {job} kills its worker for the {stage.max_crashes + 1}th time")
+    return world
+
+
+def _broken(world: World, why: str) -> World:
+    # The first broken promise of a move is the one to tell; what follows is often its consequence.
+    return world if world.broken else world._replace(broken=why)

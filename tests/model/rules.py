@@ -1,0 +1,155 @@
+"""The rules of the protocol, one switch each.
+
+The protocol is what these switches describe when all of them are on. A mutant of `mutants.py` is the protocol
+with one of them off, and the explorer must find out what breaks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which rules hold. `Rules()` is the protocol as it is built."""
+
+    # --- the fence: who may end, delay or give back a job -----------------------------------------
+
+    fence_pending: bool = True
+    """A call acts only if its entry is pending for the incarnation that sends it.
+
+    Closes: a worker that was stopped past its lease wakes up and ends a job that was given to somebody else.
+    """
+    fence_record: bool = True
+    """A call acts only if the record names exactly this entry.
+
+    Closes: after a flush the server gives out the same entry ids again. A worker that still runs job X under
+    entry 7 would acknowledge job Y's entry 7, which was given to the same incarnation, and Y would be lost.
+    """
+    fence_live: bool = True
+    """A call acts only on a job that lives. Alone it is no fence: the job may live under another entry."""
+
+    # --- atomic steps: what is decided together is written together -------------------------------
+
+    atomic_dependents: bool = True
+    """The script that ends a job also lets its dependents go.
+
+    Closes: the worker dies between the two calls, and the dependents wait for ever.
+    """
+    atomic_record: bool = True
+    """The script that adds a new entry for a job also writes its id into the record.
+
+    Closes: between the two calls the record names an entry that is gone. The new claimant is refused, and a
+    revoke looks for the wrong entry in the pending list.
+    """
+    atomic_retry: bool = True
+    """The script that acknowledges a failed attempt also puts the job into the delayed set.
+
+    Closes: the worker dies in between, and the job is in no key any more.
+    """
+    atomic_promote: bool = True
+    """The script that takes a due job out of the delayed set also adds it to the stream.
+
+    Closes: the same gap.
+    """
+
+    # --- claims that nobody knows of --------------------------------------------------------------
+
+    own_look: bool = True
+    """A worker asks what is pending in its own name and runs what it does not know of.
+
+    Closes: the reply of a read is lost. The worker beats on, so nobody takes the entry over, and nobody runs
+    it.
+    """
+    own_look_snapshot: bool = True
+    """Unknown is what was not in hand when the question was *sent*.
+
+    Closes: a job ends between question and answer. Compared with the hands of now, it looks unknown and runs
+    twice.
+    """
+    own_look_between_reads: bool = True
+    """The question goes over the connection of the reader, between two reads.
+
+    Closes: an entry whose reply is still on its way looks unknown, is started, arrives, and is started again.
+    """
+
+    # --- life and death of a worker ---------------------------------------------------------------
+
+    fresh_names: bool = True
+    """Each incarnation of a worker has a random name of its own: each process, and each life after `lost`.
+
+    Closes: the new process finds the entry that killed the old one as its own unknown entry, runs it again,
+    and nobody ever counts the crash.
+    """
+    compare_beat: bool = True
+    """`take` acts only if the beat is still the one that the observer saw stand still.
+
+    Closes: the worker wakes, beats, and then the call that was decided before arrives and takes its live
+    claims.
+    """
+    look_at_consumers: bool = True
+    """Observers go by the consumers that have something pending, at every look, not by who still has a beat.
+
+    Closes: the read of a dead process is still blocked at the server and is given an entry after the
+    takeover.
+    """
+    start_on_fresh_lease: bool = True
+    """A body starts only while the last acknowledged beat is young; else the worker beats first.
+
+    Closes: the worker is stopped with a claimed job in hand, the job is taken over and revoked (it is
+    undelivered again, so the answer is `revoked`), and then the worker wakes and starts it.
+    """
+    crash_count: bool = True
+    """A takeover adds one to the crash count of the entry.
+
+    Closes: a job that kills its worker runs for ever.
+    """
+    last_try_alone: bool = True
+    """The last try of a job goes to a lane of its own and is taken with empty hands.
+
+    Closes: everything that a dead worker had claimed is counted as crashed and comes back side by side. After
+    three rounds the neighbours of a job that kills its worker are dead-lettered with it.
+    """
+
+    # --- waiting ----------------------------------------------------------------------------------
+
+    subscribe_first: bool = True
+    """A waiter is subscribed before it looks, and the look registers it in the same step.
+
+    Closes: the job ends between look and registration, and the message is published to nobody.
+    """
+    recheck: bool = True
+    """After each (re)connection a waiter looks again. Closes: the message was published while it was away."""
+    poll: bool = True
+    """A waiter looks again at an interval. Closes: the one PUBLISH was lost, which nobody can notice."""
+
+    # --- revoke -----------------------------------------------------------------------------------
+
+    revoke_asks_pending: bool = True
+    """`revoke` answers `revoked` only for an entry that is not pending.
+
+    Closes: a worker holds the job already and starts it after all.
+    """
+    revoke_marks: bool = True
+    """`revoke` of a claimed job leaves a mark in the record.
+
+    Closes: the signal is lost with its worker, and the job comes back.
+    """
+    mark_ends_requeue: bool = True
+    """`retry`, `take` and `release` end a marked job instead of adding it again.
+
+    Closes: the job was revoked while it ran, fails, and is tried again.
+    """
+
+    # --- enqueue ----------------------------------------------------------------------------------
+
+    enqueue_once: bool = True
+    """`enqueue` of an id that has a record writes nothing.
+
+    Closes: the reply is lost, the call is sent again, and there are two jobs.
+    """
+    tombstones: bool = True
+    """Nothing is deleted while a client may still send its enqueue again; a tombstone stays in its place.
+
+    Closes: the job ran, was forgotten, its record is gone, and the late second enqueue makes a second job.
+    """

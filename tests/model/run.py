@@ -1,0 +1,85 @@
+"""Explore every scenario and every mutant, and print the tables.
+
+    python tests/model/run.py            the small form that pytest runs, in seconds
+    python tests/model/run.py --full     all faults, in minutes and a few GB of memory
+
+Prints Markdown, and after it the counterexample of whatever is not as it must be; the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from explorer import HOLDS, Result, explore
+from mutants import MUTANTS
+from scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from stage import Stage
+
+
+def main() -> int:
+    """Print the tables; return the exit code."""
+    full = "--full" in sys.argv[1:]
+    wrong = _scenarios(full=full) + _mutants()
+    if full:
+        wrong += _worlds_of_mutants()
+    for name, result in wrong:
+        _print(f"\nNOT AS IT MUST BE: {name}\n{result.told()}")
+    return 1 if wrong else 0
+
+
+def _scenarios(*, full: bool) -> list[tuple[str, Result]]:
+    _print("| Scenario | faults | states | edges | result | s |\n|---|---|---|---|---|---|")
+    wrong = []
+    for scenario in SCENARIOS:
+        stage = scenario.full if full else scenario.quick
+        result = explore(stage)
+        _print(f"| {scenario.name} | {stage.faults} | {_counts(result)} |")
+        if result.verdict != HOLDS:
+            wrong.append((scenario.name, result))
+    return wrong
+
+
+def _mutants() -> list[tuple[str, Result]]:
+    _print("\n| Mutant | caught as | states | moves to it |\n|---|---|---|---|")
+    wrong = []
+    for mutant in MUTANTS:
+        result = explore(mutant.stage)
+        _print(
+            f"| {mutant.name} | {result.verdict}: {result.why} | {result.states:,} | {len(result.trace)} |"
+        )
+        if not mutant.caught_by(result):
+            wrong.append((mutant.name, result))
+    return wrong
+
+
+def _worlds_of_mutants() -> list[tuple[str, Result]]:
+    """The world of each mutant must hold where nothing is broken: the rule is what makes the difference."""
+    _print("\n| World of the mutant, unbroken | faults | states | edges | result | s |")
+    _print("|---|---|---|---|---|---|")
+    explored: set[Stage] = set()
+    wrong = []
+    for mutant in MUTANTS:
+        if mutant.unbroken in explored:
+            continue
+        explored.add(mutant.unbroken)
+        result = explore(mutant.unbroken)
+        _print(f"| {mutant.name} | {mutant.unbroken.faults} | {_counts(result)} |")
+        if result.verdict != HOLDS:
+            wrong.append((mutant.name, result))
+    return wrong
+
+
+def _counts(result: Result) -> str:
+    return f"{result.states:,} | {result.edges:,} | {result.verdict} | {result.seconds:.1f}"
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""The server's side: one method a script, by the name of its file in `asyncq/broker/lua/`.
+
+Each is atomic and goes from world to world. A script that may refuse returns None when it does: it has then
+written nothing. `claim` is no script but a plain XREADGROUP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import questions
+from world import (
+    ANSWERED,
+    DEAD,
+    DELAYED,
+    ENDED,
+    ENDED_BADLY,
+    FAILURE,
+    LIVE,
+    REVOKED,
+    SUBSCRIBED,
+    SUCCESS,
+    TOMBSTONE,
+    WAITING,
+    Beat,
+    Delayed,
+    Entry,
+    Held,
+    Mark,
+    Owed,
+    Pending,
+    Record,
+    Stream,
+    World,
+)
+
+if TYPE_CHECKING:
+    from stage import Stage
+
+PARENT, CHILD = 0, 1
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """The scripts under the rules of a stage."""
+
+    stage: Stage
+
+    # --- a job comes in ---------------------------------------------------------------------------
+
+    def enqueue(self, world: World, job: int) -> World:
+        """Accept a job: into the stream, the delayed set, or behind its parent. Sent again: nothing."""
+        if world.records[job] is not None and self.stage.rules.enqueue_once:
+            return world
+        channels = (0,) if self.stage.waiters and self.stage.waits_for(0) == job else ()
+        new = Record(LIVE, channels=channels)
+        if self.stage.chain and job == CHILD:
+            parent = world.records[PARENT]
+            if parent is not None and parent.state not in ENDED:
+                parent = parent._replace(dependents=(CHILD,))
+                return world.with_record(PARENT, parent).with_record(job, new._replace(state=WAITING))
+            if parent is not None and parent.state in ENDED_BADLY:
+                return self._end(world.with_record(job, new), job, FAILURE)
+            # A parent that ended well, or whose outcome is gone, stands in nobody's way.
+        if self.stage.delayed and job == PARENT:
+            world = world.with_record(job, new._replace(state=DELAYED))
+            return world._replace(delayed=(*world.delayed, Delayed(job, crashes=0, retries=0)))
+        return self._add(world.with_record(job, new), Entry(0, job))
+
+    def promote(self, world: World, due: Delayed, by: int) -> World:
+        """Move a due job from the delayed set to the stream. Moved already: nothing."""
+        world = world._replace(delayed=tuple(other for other in world.delayed if other != due))
+        entry = Entry(0, due.job, due.crashes, due.retries)
+        if not self.stage.rules.atomic_promote:
+            return world._replace(owed=(*world.owed, Owed("XADD", by, due.job, entry)))
+        return self._add(world, entry)
+
+    # --- a worker and its jobs --------------------------------------------------------------------
+
+    def claim(self, world: World, name: int, *, lane: bool = False) -> tuple[World, Entry] | None:
+        """XREADGROUP: the next entry that nobody was given becomes pending. None if there is none."""
+        stream = world.lane if lane else world.stream
+        entry = stream.undelivered()
+        if entry is None:
+            return None
+        stream = stream._replace(cursor=entry.id)
+        world = world._replace(pending=tuple(sorted((*world.pending, Pending(entry.id, name)))))
+        return (world._replace(lane=stream) if lane else world._replace(stream=stream)), entry
+
+    def beat(self, world: World, name: int, count: int) -> World | None:
+        """Write the beat counter. None, and no field made, if the field is missing: taken for dead."""
+        if count > 1 and not world.beat_of(name):
+            return None
+        others = tuple(beat for beat in world.beats if beat.name != name)
+        return world._replace(beats=tuple(sorted((*others, Beat(name, count)))))
+
+    def ghosts(self, world: World, name: int) -> tuple[Entry, ...]:
+        """What is pending for this consumer, with the messages, in one step; deleted entries left out."""
+        found = (world.entry(line.entry) for line in world.pending if line.name == name)
+        return tuple(entry for entry in found if entry is not None)
+
+    def finish(self, world: World, held: Held, outcome: str, *, publish: bool = True) -> World | None:
+        """End a claimed job: outcome, acknowledgement, message and dependents in one step."""
+        if not self._entitled(world, held):
+            return None
+        world = questions.call_accepted(world, held)
+        world = self._end(world, held.entry.job, outcome, publish=publish, by=held.name)
+        return self._drop(world, held.entry.id)
+
+    def retry(self, world: World, held: Held) -> World | None:
+        """Put a failed job into the delayed set; a marked one ends as revoked."""
+        if not self._entitled(world, held):
+            return None
+        world = questions.call_accepted(world, held)
+        job = held.entry.job
+        if self._marked(world, job):
+            return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
+        world = self._drop(questions.delivered_again(world, job), held.entry.id)
+        tried = held.entry._replace(retries=held.entry.retries + 1)
+        if not self.stage.rules.atomic_retry:
+            return world._replace(owed=(*world.owed, Owed("ZADD", held.name, job, tried)))
+        return self._delay(world, tried)
+
+    def release(self, world: World, held: Held) -> World | None:
+        """Give a claimed job back, as if it had never been delivered; a marked one ends as revoked."""
+        if not self._entitled(world, held):
+            return None
+        world = questions.call_accepted(world, held)
+        job = held.entry.job
+        if self._marked(world, job):
+            return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
+        return self._drop(self._add(questions.delivered_again(world, job), held.entry), held.entry.id)
+
+    def leave(self, world: World, name: int) -> World | None:
+        """Delete the consumer and its keys. Refused while anything is pending, for that would be lost."""
+        if any(line.name == name for line in world.pending):
+            return None
+        return self._forget_consumer(world, name)
+
+    # --- a worker that is gone --------------------------------------------------------------------
+
+    def take(self, world: World, name: int, seen: int, by: int) -> World | None:
+        """Add again what a dead incarnation had claimed, with one crash more, or end it.
+
+        Refused if the incarnation beats: its field is there and is not the one that the observer saw stand
+        still.
+        """
+        now = world.beat_of(name)
+        if now and now != seen and self.stage.rules.compare_beat:
+            return None
+        for line in world.pending:
+            if line.name == name:
+                world = self._take_entry(world, line, by)
+        return self._forget_consumer(world, name)
+
+    def _take_entry(self, world: World, line: Pending, by: int) -> World:
+        entry = world.entry(line.entry)
+        if entry is None:
+            return self._drop(world, line.entry)
+        world = questions.taken_over(world, line.name, entry)
+        record = world.records[entry.job]
+        if record is None or record.state != LIVE or record.entry != entry.id:
+            return self._drop(world, entry.id)
+        if self._marked(world, entry.job):
+            return self._drop(self._end(world, entry.job, REVOKED, by=by), entry.id)
+        world = questions.delivered_again(world, entry.job)
+        again = entry._replace(crashes=entry.crashes + 1) if self.stage.rules.crash_count else entry
+        if again.crashes >= self.stage.max_crashes:
+            world = questions.dead_lettered(world, self.stage, entry.job)
+            return self._drop(self._end(world, entry.job, DEAD, by=by), entry.id)
+        return self._drop(self._add(world, again, by=by), entry.id)
+
+    # --- clients ----------------------------------------------------------------------------------
+
+    def revoke(self, world: World, job: int) -> tuple[World, str]:
+        """End a job that no worker holds; mark one that a worker holds."""
+        world, answer = self._stop(world, job, mark=True)
+        if answer in {"revoked", "signalled"}:
+            world = questions.revoke_answered(world, job, answer)
+        return world, answer
+
+    def expire(self, world: World, job: int) -> tuple[World, str]:
+        """End a job that no worker holds. The worker that holds it looks at the deadline itself."""
+        return self._stop(world, job, mark=False)
+
+    def _stop(self, world: World, job: int, *, mark: bool) -> tuple[World, str]:
+        record = world.records[job]
+        if record is None or record.state == TOMBSTONE:
+            return world, "unknown"
+        if record.state in ENDED:
+            return world, "ended"
+        if record.state in {DELAYED, WAITING}:
+            world = world._replace(delayed=tuple(due for due in world.delayed if due.job != job))
+            return self._end(world, job, REVOKED), "revoked"
+        name = world.owner(record.entry) if self.stage.rules.revoke_asks_pending else None
+        if name is None:
+            return self._end(self._drop(world, record.entry), job, REVOKED), "revoked"
+        if not mark:
+            return world, "running"
+        if self.stage.rules.revoke_marks:
+            marks = tuple(sorted({*world.marks, Mark(name, job)}))
+            world = world.with_record(job, record._replace(mark=True))._replace(marks=marks)
+        return world, "signalled"
+
+    def look(self, world: World, waiter: int, job: int) -> World:
+        """Answer a waiter whose job has ended, else register its channel: one step, with no gap in it."""
+        record = world.records[job]
+        if record is None or record.state in ENDED:
+            return world.with_waiter(waiter, ANSWERED)
+        channels = tuple(sorted({*record.channels, waiter}))
+        return world.with_record(job, record._replace(channels=channels)).with_waiter(waiter, SUBSCRIBED)
+
+    def forget(self, world: World, job: int) -> World:
+        """Leave a tombstone in the place of an outcome; for a job that lives, see that `finish` does."""
+        record = world.records[job]
+        if record is None:
+            return world
+        if record.state not in ENDED:
+            return world.with_record(job, record._replace(forget=True))
+        return world.with_record(job, self._forgotten())
+
+    # --- the parts that scripts share -------------------------------------------------------------
+
+    def _entitled(self, world: World, held: Held) -> bool:
+        rules, record = self.stage.rules, world.records[held.entry.job]
+        if rules.fence_pending and world.owner(held.entry.id) != held.name:
+            return False
+        if rules.fence_live and (record is None or record.state != LIVE):
+            return False
+        return not rules.fence_record or (record is not None and record.entry == held.entry.id)
+
+    def _marked(self, world: World, job: int) -> bool:
+        record = world.records[job]
+        return record is not None and record.mark and self.stage.rules.mark_ends_requeue
+
+    def _forgotten(self) -> Record | None:
+        return Record(TOMBSTONE) if self.stage.rules.tombstones else None
+
+    def _end(self, world: World, job: int, outcome: str, *, publish: bool = True, by: int = 0) -> World:
+        """Write the outcome, tell who waits for it, let the dependents go."""
+        world = questions.outcome_written(world, job)
+        record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
+        world = world.with_record(job, self._forgotten() if record.forget else Record(outcome))
+        if publish:
+            for waiter in record.channels:
+                if world.waiters[waiter] == SUBSCRIBED:
+                    world = world.with_waiter(waiter, ANSWERED)
+        for dependent in record.dependents:
+            if self.stage.rules.atomic_dependents:
+                world = self._let_go(world, dependent, outcome, publish=publish)
+            else:
+                world = world._replace(owed=(*world.owed, Owed("dependents", by, dependent, outcome=outcome)))
+        return world
+
+    def _let_go(self, world: World, dependent: int, outcome: str, *, publish: bool = True) -> World:
+        record = world.records[dependent]
+        if record is None or record.state != WAITING:
+            return world
+        if outcome != SUCCESS:
+            return self._end(world, dependent, FAILURE, publish=publish)
+        return self._add(world.with_record(dependent, record._replace(state=LIVE)), Entry(0, dependent))
+
+    def _add(self, world: World, entry: Entry, by: int = 0) -> World:
+        """XADD under a new id, and SET of the record that names it."""
+        entry = entry._replace(id=world.last_id + 1)
+        last_try = 0 < self.stage.max_crashes - 1 <= entry.crashes and self.stage.rules.last_try_alone
+        world = world._replace(last_id=entry.id)
+        if last_try:
+            world = world._replace(lane=world.lane._replace(entries=(*world.lane.entries, entry)))
+        else:
+            world = world._replace(stream=world.stream._replace(entries=(*world.stream.entries, entry)))
+        if by and not self.stage.rules.atomic_record:  # the mutant: `take` writes the record in a second call
+            return world._replace(owed=(*world.owed, Owed("SET", by, entry.job, entry)))
+        return self._name(world, entry)
+
+    def _name(self, world: World, entry: Entry) -> World:
+        record = world.records[entry.job] or Record(LIVE)  # None only where a mutant has no fence
+        return world.with_record(entry.job, record._replace(state=LIVE, entry=entry.id))
+
+    def _delay(self, world: World, entry: Entry) -> World:
+        record = world.records[entry.job] or Record(LIVE)  # None only where a mutant has no fence
+        world = world.with_record(entry.job, record._replace(state=DELAYED, entry=0))
+        return world._replace(delayed=(*world.delayed, Delayed(entry.job, entry.crashes, entry.retries)))
+
+    def _drop(self, world: World, entry: int) -> World:
+        """XACK and XDEL."""
+        return world._replace(
+            pending=tuple(line for line in world.pending if line.entry != entry),
+            stream=_without(world.stream, entry),
+            lane=_without(world.lane, entry),
+        )
+
+    def _forget_consumer(self, world: World, name: int) -> World:
+        """DELCONSUMER, HDEL of the beat, DEL of the marks."""
+        return world._replace(
+            beats=tuple(beat for beat in world.beats if beat.name != name),
+            marks=tuple(mark for mark in world.marks if mark.name != name),
+        )
+
+    # --- what mutants leave for a second call -----------------------------------------------------
+
+    def second_call(self, world: World, owed: Owed) -> World:
+        """Do the second half of what the protocol does in one script."""
+        world = world._replace(owed=tuple(other for other in world.owed if other != owed))
+        if owed.entry is None:
+            return self._let_go(world, owed.job, owed.outcome)
+        if owed.call == "ZADD":
+            return self._delay(world, owed.entry)
+        if owed.call == "XADD":
+            return self._add(world, owed.entry)
+        return world if world.ended(owed.job) else self._name(world, owed.entry)
+
+
+def _without(stream: Stream, entry: int) -> Stream:
+    entries = tuple(other for other in stream.entries if other.id != entry)
+    return stream if len(entries) == len(stream.entries) else stream._replace(entries=entries)

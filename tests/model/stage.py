@@ -1,0 +1,64 @@
+"""What the world of one exploration contains, and what may go wrong in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rules import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Jobs, workers, waiters, and the faults that may hit them."""
+
+    rules: Rules = field(default_factory=Rules)
+    """The protocol, or a mutant of it."""
+
+    faults: int = 1
+    """How many faults may happen on one path, of the kinds switched on below."""
+    crashes: bool = True
+    """A worker process is killed at any point."""
+    pauses: bool = True
+    """A worker process stands still for longer than its lease (SIGSTOP, a suspended machine)."""
+    lost_replies: bool = True
+    """A call is executed, its reply is lost, and the caller sends it again, perhaps much later."""
+    lost_publishes: bool = True
+    """An outcome is written, and its message reaches nobody."""
+    lost_connections: bool = True
+    """A waiter's subscription breaks."""
+    orphan_reads: bool = False
+    """A process dies (or takes a new name) and its blocked read stays at the server."""
+    flushes: bool = False
+    """The server loses everything and numbers its entries from the start."""
+    stops: bool = False
+    """A worker is told to stop: it gives back what it holds and leaves."""
+
+    jobs: int = 2
+    chain: bool = True
+    """Job 1 depends on job 0."""
+    workers: int = 2
+    hands: int = 2
+    """How many entries a worker may hold, those on their way to it included."""
+    waiters: int = 2
+    """Waiter 0 enqueued the last job; waiter 1 has nothing but the id of job 0."""
+    max_crashes: int = 3
+    delayed: bool = False
+    """Job 0 is enqueued for later."""
+    retries: int = 0
+    """How often the body of job 0 may fail and be tried again."""
+    poison: int | None = None
+    """The job whose body kills its worker."""
+    revoke: int | None = None
+    """The job that a client revokes."""
+    terminate: bool = False
+    """A mark also cancels a body that runs; else only what has not started."""
+    expire: int | None = None
+    """The job whose deadline passes."""
+    forget: int | None = None
+    """The job that a client forgets."""
+    records_expire: bool = False
+    """The outcome of a job that ended may reach the end of its time."""
+
+    def waits_for(self, waiter: int) -> int:
+        """Which job a waiter waits for."""
+        return self.jobs - 1 if waiter == 0 else 0

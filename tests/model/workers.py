@@ -1,0 +1,297 @@
+"""What one worker does, and what may be done to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import questions
+from move import Move, fault
+from world import (
+    FINISHING,
+    FRESH,
+    HELD,
+    IN_FLIGHT,
+    NOT_STARTED,
+    PAUSED,
+    RELEASING,
+    RETRYING,
+    REVOKED,
+    REVOKING,
+    RUNNING,
+    SUCCESS,
+    UNSENT,
+    WOKEN,
+    Beat,
+    Held,
+    Mark,
+    Worker,
+    World,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scripts import Scripts
+
+
+def moves(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
+    """Every move of the worker in this place."""
+    worker = world.workers[place]
+    yield from _claim(world, scripts, place)
+    yield from _faults(world, scripts, place)
+    if worker.lease == PAUSED:
+        woken = world.with_worker(place, worker._replace(lease=WOKEN))
+        yield Move(f"{worker.name}: wakes, and has not beaten yet", woken)
+        return
+    yield from _beat(world, scripts, place)
+    yield from _own_look(world, scripts, place)
+    for held in worker.hands:
+        yield from _carry_on(world, scripts, place, held)
+    if worker.stopping and not worker.hands and not worker.unknown:
+        left = scripts.leave(world, worker.name)
+        label = f"{worker.name}: leaves" if left else f"{worker.name}: leave refused, the process ends"
+        yield Move(label, _reborn(left or world, scripts, place))
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def _claim(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
+    """A read, sent while a slot is free. The one that a stopped process left behind is still served."""
+    worker = world.workers[place]
+    in_flight = any(held.phase == IN_FLIGHT for held in worker.hands)
+    if worker.lease == WOKEN or (worker.lease == PAUSED and in_flight) or worker.stopping:
+        return
+    if len(worker.hands) >= scripts.stage.hands or any(_last_try(scripts, held) for held in worker.hands):
+        return
+    if worker.unknown and scripts.stage.rules.own_look_between_reads:
+        return  # the question is on the reader's connection; the next read comes after the answer
+    lanes = [False]
+    if not worker.hands and not scripts.ghosts(world, worker.name):
+        lanes.append(True)  # a last try: with empty hands, and after an own look that found nothing
+    for lane in lanes:
+        claimed = scripts.claim(world, worker.name, lane=lane)
+        if claimed:
+            after, entry = claimed
+            hands = (*worker.hands, Held(entry, worker.name, IN_FLIGHT))
+            label = f"{worker.name}: XREADGROUP is given entry {entry.id} (job {entry.job})"
+            yield Move(label, after.with_hands(place, hands))
+
+
+def _last_try(scripts: Scripts, held: Held) -> bool:
+    rules = scripts.stage.rules
+    return rules.last_try_alone and 0 < scripts.stage.max_crashes - 1 <= held.entry.crashes
+
+
+def _own_look(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
+    """Ask what is pending in my name; run what I did not hold when I asked and do not hold now."""
+    worker, rules = world.workers[place], scripts.stage.rules
+    if worker.lease != FRESH or not rules.own_look:
+        return
+    mine = {(held.entry.id, held.entry.job) for held in worker.hands if held.phase != IN_FLIGHT}
+    if worker.unknown:
+        new = [entry for entry in worker.unknown if (entry.id, entry.job) not in mine]
+        hands = (*worker.hands, *(Held(entry, worker.name, HELD) for entry in new))
+        after = world.with_worker(place, worker._replace(unknown=())).with_hands(place, hands)
+        yield Move(f"{worker.name}: answer of the own look, holds {[entry.id for entry in new]} too", after)
+        return
+    if rules.own_look_between_reads and any(held.phase == IN_FLIGHT for held in worker.hands):
+        return
+    answer = scripts.ghosts(world, worker.name)
+    if rules.own_look_snapshot:
+        answer = tuple(entry for entry in answer if (entry.id, entry.job) not in mine)
+    if answer:
+        after = world.with_worker(place, worker._replace(unknown=answer))
+        yield Move(f"{worker.name}: asks what is pending in its name: {[e.id for e in answer]}", after)
+
+
+# --- the lease ------------------------------------------------------------------------------------
+
+
+def _beat(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
+    """Beat. Only what changes something is a move: the first beat after a pause, or one told `lost`."""
+    worker = world.workers[place]
+    count = world.beat_of(worker.name)
+    if worker.lease == FRESH and count:
+        return
+    # A counter that nobody saw stand still need not be told from the next one.
+    count += Beat(worker.name, count) in world.seen
+    beaten = scripts.beat(world, worker.name, max(count, 2))
+    if beaten is not None:
+        yield Move(f"{worker.name}: beats", beaten.with_worker(place, worker._replace(lease=FRESH)))
+        return
+    careful = scripts.stage.rules.start_on_fresh_lease
+    keep = tuple(held for held in worker.hands if not careful or held.phase not in NOT_STARTED)
+    after = _reborn(world, scripts, place, keep, stopping=worker.stopping)
+    yield Move(f"{worker.name}: beats, is told it is lost, and goes on under a new name", after)
+    if scripts.stage.orphan_reads:
+        after = after._replace(orphans=tuple(sorted((*after.orphans, worker.name))))
+        yield Move(f"{worker.name}: the same, with its read still blocked at the server", after)
+
+
+def _reborn(
+    world: World, scripts: Scripts, place: int, hands: tuple[Held, ...] = (), *, stopping: bool = False
+) -> World:
+    """A new incarnation in this place: a new name, and a first beat before its first read."""
+    old = world.workers[place].name
+    if scripts.stage.rules.fresh_names:
+        name, count = world.next_name, 1
+        # What was seen of a name that is gone decides nothing any more.
+        world = world._replace(
+            next_name=name + 1, seen=tuple(beat for beat in world.seen if beat.name != old)
+        )
+    else:
+        name, count = old, world.beat_of(old) + 1
+    others = (beat for beat in world.beats if beat.name != name)
+    world = world._replace(beats=tuple(sorted((*others, Beat(name, count)))))
+    return world.with_worker(place, Worker(name, hands=hands, stopping=stopping))
+
+
+# --- an entry in hand -----------------------------------------------------------------------------
+
+
+def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
+    """The next step of one entry."""
+    if held.phase == IN_FLIGHT:
+        yield from _arrive(world, scripts, place, held)
+    elif held.phase == HELD:
+        yield from _see_mark(world, place, held)
+        yield from _start(world, scripts, place, held)
+        yield from _give_back(world, place, held)
+    elif held.phase == RUNNING:
+        if scripts.stage.terminate:
+            yield from _see_mark(world, place, held)
+        yield from _run(world, scripts, place, held)
+        yield from _give_back(world, place, held)
+    elif held.phase == RETRYING:
+        sent = scripts.retry(world, held)
+        yield from _call(world, scripts, place, held, call="retry", sent=sent)
+    elif held.phase == RELEASING:
+        sent = scripts.release(world, held)
+        yield from _call(world, scripts, place, held, call="release", sent=sent)
+    else:
+        outcome = SUCCESS if held.phase == FINISHING else REVOKED
+        sent = scripts.finish(world, held, outcome)
+        yield from _call(world, scripts, place, held, call=f"finish as {outcome}", sent=sent)
+        if sent and world.faults_left and scripts.stage.lost_publishes:
+            silent = scripts.finish(world, held, outcome, publish=False)
+            assert silent
+            label = f"{held.name}: finish job {held.entry.job}, PUBLISH lost"
+            yield fault(label, silent.with_hands(place, _rest(world, place, held)))
+
+
+def _rest(world: World, place: int, held: Held) -> tuple[Held, ...]:
+    hands = list(world.workers[place].hands)
+    hands.remove(held)  # one of it: where a mutant holds an entry twice, the other stays
+    return tuple(hands)
+
+
+def _turn(world: World, place: int, held: Held, phase: str) -> World:
+    return world.with_hands(place, (*_rest(world, place, held), held._replace(phase=phase)))
+
+
+def _arrive(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
+    """The reply of a read: hold the entry, unless the same entry of the same job is held already."""
+    rest = _rest(world, place, held)
+    known = any(
+        (other.entry.id, other.entry.job) == (held.entry.id, held.entry.job)
+        for other in rest
+        if other.phase != IN_FLIGHT
+    )
+    after = world.with_hands(place, rest) if known else _turn(world, place, held, HELD)
+    yield Move(f"{held.name}: the reply with entry {held.entry.id} arrives", after)
+    if world.faults_left and scripts.stage.lost_replies:
+        yield fault(
+            f"{held.name}: the reply with entry {held.entry.id} is lost", world.with_hands(place, rest)
+        )
+
+
+def _start(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
+    """Start the body, on a fresh lease; a job past its deadline is ended instead."""
+    stage, worker = scripts.stage, world.workers[place]
+    if worker.stopping or (worker.lease != FRESH and stage.rules.start_on_fresh_lease):
+        return
+    job = held.entry.job
+    if stage.expire == job and world.control != UNSENT:
+        yield Move(f"{held.name}: job {job} is past its deadline", _turn(world, place, held, REVOKING))
+        return
+    after = questions.body_started(world, stage, held.entry)
+    label = f"{held.name}: starts job {job} (entry {held.entry.id}, {held.entry.crashes} crashes)"
+    yield Move(label, _turn(after, place, held, RUNNING))
+
+
+def _run(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
+    """The body ends, fails, or kills its worker."""
+    stage, job = scripts.stage, held.entry.job
+    if stage.poison == job:
+        yield Move(f"{held.name}: is killed by job {job}", _killed(world, scripts, place))
+        return
+    yield Move(f"{held.name}: the body of job {job} ends", _turn(world, place, held, FINISHING))
+    if job == 0 and held.entry.retries < stage.retries:
+        yield Move(f"{held.name}: the body of job {job} fails", _turn(world, place, held, RETRYING))
+
+
+def _see_mark(world: World, place: int, held: Held) -> Iterator[Move]:
+    """The beat tells an incarnation which of its jobs were revoked."""
+    worker = world.workers[place]
+    if worker.lease == FRESH and held.name == worker.name and Mark(held.name, held.entry.job) in world.marks:
+        label = f"{held.name}: its beat says that job {held.entry.job} was revoked"
+        yield Move(label, _turn(world, place, held, REVOKING))
+
+
+def _give_back(world: World, place: int, held: Held) -> Iterator[Move]:
+    """A worker that was told to stop does not start what it holds, and cancels what takes too long to end."""
+    if world.workers[place].stopping:
+        label = f"{held.name}: is stopping and gives job {held.entry.job} back"
+        yield Move(label, _turn(world, place, held, RELEASING))
+
+
+def _call(
+    world: World, scripts: Scripts, place: int, held: Held, *, call: str, sent: World | None
+) -> Iterator[Move]:
+    """A call about an entry; `sent` is the world after the script, None if it refused. Drop the entry."""
+    rest = _rest(world, place, held)
+    label = f"{held.name}: {call} job {held.entry.job} (entry {held.entry.id})"
+    if sent is None:
+        yield Move(f"{label} -> refused", world.with_hands(place, rest))
+        return
+    yield Move(f"{label} -> accepted", sent.with_hands(place, rest))
+    if world.faults_left and scripts.stage.lost_replies and not held.again:
+        yield fault(f"{label}, reply lost", sent.with_hands(place, (*rest, held._replace(again=True))))
+
+
+# --- faults ---------------------------------------------------------------------------------------
+
+
+def _faults(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
+    """Crash, pause, be told to stop."""
+    stage, worker = scripts.stage, world.workers[place]
+    if not world.faults_left:
+        return
+    matters = bool(worker.hands or worker.unknown) or _has_a_stake(world, worker.name)
+    if stage.crashes and (matters or stage.orphan_reads):
+        killed = _killed(world, scripts, place)
+        yield fault(f"{worker.name}: crashes", killed)
+        if stage.orphan_reads:
+            orphans = tuple(sorted((*killed.orphans, worker.name)))
+            yield fault(
+                f"{worker.name}: crashes, its read still blocked at the server",
+                killed._replace(orphans=orphans),
+            )
+    if stage.pauses and worker.hands and worker.lease == FRESH:
+        paused = world.with_worker(place, worker._replace(lease=PAUSED))
+        yield fault(f"{worker.name}: is stopped for longer than its lease", paused)
+    if stage.stops and not worker.stopping and worker.lease == FRESH:
+        stopping = world.with_worker(place, worker._replace(stopping=True))
+        yield fault(f"{worker.name}: is told to stop", stopping)
+
+
+def _has_a_stake(world: World, name: int) -> bool:
+    return any(line.name == name for line in world.pending) or any(owed.by == name for owed in world.owed)
+
+
+def _killed(world: World, scripts: Scripts, place: int) -> World:
+    """The process is gone with all it held and owed; its keys stay; another process starts in its place."""
+    name = world.workers[place].name
+    world = world._replace(owed=tuple(owed for owed in world.owed if owed.by != name))
+    return _reborn(world, scripts, place)
