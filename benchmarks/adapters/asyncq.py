@@ -1,0 +1,50 @@
+"""asyncq as a user runs it: the console script for the worker, default settings, results on."""
+
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from system import CONCURRENCY, Client
+
+
+class _Client:
+    def __init__(self, app: Any, noop: Any) -> None:
+        self._app = app
+        self._noop = noop
+
+    async def delay(self) -> Any:
+        return await self._noop.delay()
+
+    async def value(self, handle: Any) -> object:
+        return await handle.get()
+
+    async def map(self, count: int) -> Sequence[Any]:
+        return list(await self._noop.map([()] * count))
+
+    async def stored(self, job_id: str) -> bool:
+        return bool(await self._app.AsyncResult(job_id).successful())
+
+
+class AsyncQSystem:
+    """The worker reads the URL from the environment, as it would in production."""
+
+    name = "asyncq"
+
+    def worker(self, url: str) -> list[str]:
+        os.environ["ASYNCQ_URL"] = url
+        script = Path(sys.executable).with_name("asyncq")
+        return [str(script), "worker", "adapters.asyncq_app:app", "-c", str(CONCURRENCY)]
+
+    @asynccontextmanager
+    async def open(self, url: str) -> AsyncIterator[Client]:
+        os.environ["ASYNCQ_URL"] = url  # before the app is made: it reads its settings once
+        from adapters.asyncq_app import app, noop
+
+        async with app:
+            yield _Client(app, noop)
+
+
+SYSTEM = AsyncQSystem()

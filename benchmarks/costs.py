@@ -1,0 +1,71 @@
+"""What a job and an idle worker cost: commands, memory, and the time a worker needs to be of use."""
+
+import asyncio
+import statistics
+import time
+from dataclasses import dataclass
+
+import redis
+from scenario import Measured, Scenario
+from server import Usage, sent_within
+from system import System, rss_mib, worker
+
+
+@dataclass(frozen=True)
+class LoneJob(Scenario):
+    """The commands that the server runs for a job that has no company, those inside scripts included."""
+
+    jobs: int
+
+    async def run(self, system: System, url: str) -> Measured:
+        async with worker(system, url), system.open(url) as client:
+            for _ in range(50):
+                await client.value(await client.delay())
+            with redis.Redis.from_url(url) as observer:
+                observer.ping()  # connected, with the commands that takes, before the count begins
+                before = Usage.read(observer)
+                for _ in range(self.jobs):
+                    await client.value(await client.delay())
+                spent = Usage.read(observer).since(before)
+        figures = {
+            "lone.commands_per_job": round(spent.commands.total() / self.jobs, 2),
+            "lone.server_us_per_job": round(spent.cpu / self.jobs * 1e6, 1),
+        }
+        return Measured(figures, notes={"commands": dict(spent.commands.most_common(12))})
+
+
+@dataclass(frozen=True)
+class Idle(Scenario):
+    """A worker with nothing to do, after its first job: what it sends, and the memory it keeps."""
+
+    seconds: float
+
+    async def run(self, system: System, url: str) -> Measured:
+        async with worker(system, url) as process:
+            async with system.open(url) as client:
+                await client.value(await client.delay())
+            sent = sent_within(url, self.seconds)
+            memory = rss_mib(process)
+        figures = {
+            "idle.commands_per_s": round(sent.total() / self.seconds, 2),
+            "idle.rss_mib": round(memory, 1),
+        }
+        return Measured(figures, notes={"commands": dict(sent)})
+
+
+@dataclass(frozen=True)
+class Start(Scenario):
+    """From the start of the worker's process to the value of a job that was waiting for it."""
+
+    starts: int
+
+    async def run(self, system: System, url: str) -> Measured:
+        times = []
+        for _ in range(self.starts):
+            async with system.open(url) as client:
+                handle = await client.delay()
+                start = time.perf_counter()
+                async with worker(system, url):
+                    await asyncio.wait_for(client.value(handle), 20)
+                    times.append(time.perf_counter() - start)
+        return Measured({"start.first_job_s": round(statistics.median(times), 3)})

@@ -1,0 +1,214 @@
+"""From runs to a table: median of the rounds, their range, and the ratio to the floor."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import redis
+from histogram import Histogram
+
+Runs = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table; `wanted` is a least value where more is better, else a largest one."""
+
+    key: str
+    title: str
+    unit: str
+    wanted: float | None = None
+    more_is_better: bool = False
+
+    def met(self, value: float) -> bool | None:
+        """Return whether the goal is met; None where there is none."""
+        if self.wanted is None:
+            return None
+        return value >= self.wanted if self.more_is_better else value <= self.wanted
+
+
+FIGURES = [
+    Figure("drain.jobs_per_s", "drain of a backlog to stored results", "jobs/s", 30_000, more_is_better=True),
+    Figure("closed.p50_ms", "one in flight, `delay` to value: p50", "ms", 0.45),
+    Figure("closed.p99_ms", "one in flight, `delay` to value: p99", "ms"),
+    Figure("inflight100.jobs_per_s", "100 in flight", "jobs/s", 20_000, more_is_better=True),
+    Figure("inflight100.p99_ms", "100 in flight: p99", "ms"),
+    Figure("open.p50_ms", "open loop, 5,000 arrivals/s, from due time: p50", "ms", 1.0),
+    Figure("open.p99_ms", "open loop, 5,000 arrivals/s, from due time: p99", "ms", 5.0),
+    Figure("open.kept_up", "open loop: kept up (1 = yes)", "", 1.0, more_is_better=True),
+    Figure("enqueue.sequential_per_s", "enqueue, one after the other", "jobs/s"),
+    Figure("enqueue.concurrent_per_s", "enqueue, 100 callers", "jobs/s", 60_000, more_is_better=True),
+    Figure("enqueue.map_per_s", "enqueue, batches of 1,000", "jobs/s", 90_000, more_is_better=True),
+    Figure("lone.commands_per_job", "Redis commands, lone job", "", 12),
+    Figure("lone.server_us_per_job", "server CPU, lone job", "us"),
+    Figure("batch.commands_per_job", "Redis commands per job, in batches", "", 6),
+    Figure("batch.server_us_per_job", "server CPU per job, in batches", "us", 16),
+    Figure("idle.commands_per_s", "commands sent by an idle worker", "/s", 1),
+    Figure("idle.rss_mib", "memory of an idle worker (RSS)", "MiB", 45),
+    Figure("start.first_job_s", "worker's process start to first value", "s", 0.5),
+]
+
+
+def machine(url: str) -> dict[str, Any]:
+    """Describe what the figures were taken on, with nothing that names the host."""
+    with redis.Redis.from_url(url) as client:
+        info: dict[str, Any] = client.info("server")
+    valkey = info.get("valkey_version")
+    return {
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "server": f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}",
+        "libraries": {name: _version(name) for name in ("asyncq", "redis", "hiredis", "uvloop", "msgpack")},
+    }
+
+
+def busy_cores(seconds: float) -> float:
+    """Return how many cores are at work while this process sleeps: what the next run has to share."""
+    before = _busy_ticks()
+    time.sleep(seconds)
+    return round((_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds, 2)
+
+
+def _busy_ticks() -> int:
+    user, nice, system, _idle, _iowait, *rest = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return sum(map(int, (user, nice, system, *rest)))
+
+
+def write(stem: Path, about: dict[str, Any], systems: list[str], runs: Runs) -> str:
+    """Write `<stem>.json` with everything and `<stem>.md` with the table; return the table's page."""
+    stem.parent.mkdir(exist_ok=True)
+    stem.with_name(f"{stem.name}.json").write_text(
+        json.dumps({"about": about, "runs": runs}, indent=1) + "\n"
+    )
+    page = render(about, systems, runs)
+    stem.with_name(f"{stem.name}.md").write_text(page)
+    return page
+
+
+def render(about: dict[str, Any], systems: list[str], runs: Runs) -> str:
+    """Return the Markdown page; the first system is the floor that the others are set against."""
+    libraries = ", ".join(f"{name} {number}" for name, number in about["libraries"].items() if number)
+    rounds = max((run["round"] for run in runs), default=0)
+    busy = [run.get("others_busy", 0.0) for run in runs] or [0.0]
+    lines = [
+        f"# {about['date']}: {', '.join(systems)}",
+        "",
+        f"`{about['command']}`",
+        "",
+        f"{about['cores']} cores ({about['cpu']}), {about['system']}, {about['server']},",
+        f"Python {about['python']}, {libraries}.",
+        f"Before each run others kept {statistics.median(busy):.1f} (at most {max(busy):.1f}) cores busy.",
+        "One worker process, TCP loopback.",
+        f"Rounds: {rounds}; median (smallest-largest); a ratio is the median of each round's ratio.",
+        "",
+        *_table(systems, runs),
+        *_latencies(systems, runs),
+        *_errors(runs),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(systems: list[str], runs: Runs) -> list[str]:
+    floor, *others = systems
+    heads = ["", "wanted", floor]
+    for name in others:
+        heads += [name, f"{name} / {floor}"]
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    for figure in FIGURES:
+        taken = {name: _rounds(runs, name, figure.key) for name in systems}
+        if not any(taken.values()):
+            continue
+        unit = f", {figure.unit}" if figure.unit else ""
+        cells = [figure.title + unit, _wanted(figure), _spread(taken[floor])]
+        for name in others:
+            cells += [_spread(taken[name]) + _verdict(figure, taken[name]), _ratio(taken[name], taken[floor])]
+        lines.append(_row(cells))
+    return lines
+
+
+def _latencies(systems: list[str], runs: Runs) -> list[str]:
+    merged: dict[tuple[str, str], Histogram] = {}
+    for run in runs:
+        for key, tree in run.get("histograms", {}).items():
+            merged.setdefault((key, run["system"]), Histogram()).merge(Histogram.from_json(tree))
+    if not merged:
+        return []
+    heads = ["all rounds together, ms", "system", "count", "p50", "p90", "p99", "p99.9", "largest"]
+    lines = ["", _row(heads), _row(["---"] * len(heads))]
+    for (key, name), histogram in sorted(
+        merged.items(), key=lambda item: (item[0][0], systems.index(item[0][1]))
+    ):
+        quantiles = [f"{histogram.ms(q):.2f}" for q in (0.5, 0.9, 0.99, 0.999, 1.0)]
+        lines.append(_row([key, name, f"{histogram.count:,}", *quantiles]))
+    return lines
+
+
+def _errors(runs: Runs) -> list[str]:
+    failed = [
+        f"- {run['system']}, {run['scenario']}, round {run['round']}: `{run['error']}`"
+        for run in runs
+        if "error" in run
+    ]
+    return ["", "Failed:", "", *failed] if failed else []
+
+
+def _rounds(runs: Runs, name: str, key: str) -> dict[int, float]:
+    return {
+        run["round"]: run["figures"][key]
+        for run in runs
+        if run["system"] == name and key in run.get("figures", {})
+    }
+
+
+def _ratio(taken: dict[int, float], floor: dict[int, float]) -> str:
+    ratios = [value / floor[number] for number, value in taken.items() if floor.get(number)]
+    return f"{statistics.median(ratios):.2f}" if ratios else "-"
+
+
+def _spread(taken: dict[int, float]) -> str:
+    if not taken:
+        return "failed"
+    values = sorted(taken.values())
+    middle = _number(statistics.median(values))
+    return middle if values[0] == values[-1] else f"{middle} ({_number(values[0])}-{_number(values[-1])})"
+
+
+def _wanted(figure: Figure) -> str:
+    if figure.wanted is None:
+        return ""
+    return f"{'>=' if figure.more_is_better else '<='} {_number(figure.wanted)}"
+
+
+def _verdict(figure: Figure, taken: dict[int, float]) -> str:
+    met = figure.met(statistics.median(taken.values())) if taken else None
+    return {True: " met", False: " **missed**", None: ""}[met]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown"
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

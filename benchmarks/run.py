@@ -1,0 +1,159 @@
+"""Run the benchmarks: every system in turn through every scenario, some rounds of that, one table.
+
+    python benchmarks/run.py [--quick] [--rounds 3] [--only drain,open] [--systems raw,asyncq] [--name NAME]
+
+Each run of a scenario is a process of its own (the client), which starts the worker as another; the systems
+alternate inside each scenario, so that what the machine does meanwhile meets all of them. Writes
+`results/<date>-<name>.json` and the table beside it, over what the same day and name gave before.
+"""
+
+import argparse
+import asyncio
+import datetime as dt
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import Any
+
+import redis
+import report
+import server
+import system
+import uvloop
+from costs import Idle, LoneJob, Start
+from latency import OneInFlight
+from load import OpenLoop
+from scenario import Scenario
+from throughput import Drain, Enqueue, ManyInFlight
+
+FULL: dict[str, Scenario] = {
+    "drain": Drain(jobs=20_000),
+    "closed": OneInFlight(jobs=3_000),
+    "inflight100": ManyInFlight(jobs=20_000),
+    "open": OpenLoop(rate=5_000, seconds=10),
+    "enqueue": Enqueue(jobs=20_000),
+    "lone": LoneJob(jobs=500),
+    "idle": Idle(seconds=15),
+    "start": Start(starts=3),
+}
+QUICK: dict[str, Scenario] = {
+    "drain": Drain(jobs=20_000),
+    "closed": OneInFlight(jobs=500),
+    "inflight100": ManyInFlight(jobs=5_000),
+    "open": OpenLoop(rate=5_000, seconds=2),
+    "enqueue": Enqueue(jobs=5_000),
+    "lone": LoneJob(jobs=100),
+    "idle": Idle(seconds=6),
+    "start": Start(starts=1),
+}
+LIMIT = 90.0  # seconds for one run of one scenario
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="shorter runs: a look, not a result")
+    parser.add_argument("--rounds", type=int, default=3, help="how often everything is run (default: 3)")
+    parser.add_argument("--only", type=_listed(FULL), default=list(FULL), help=f"of: {','.join(FULL)}")
+    adapters = [path.stem for path in (system.HERE / "adapters").glob("*.py")]
+    parser.add_argument(
+        "--systems", type=_listed(adapters), default=["raw", "asyncq"], help="the first is the floor"
+    )
+    parser.add_argument("--name", help="of the files in results/ (default: the systems' names)")
+    parser.add_argument("--child", nargs=3, metavar=("SYSTEM", "SCENARIO", "URL"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _listed(known: Any) -> Any:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are: {', '.join(known)}")
+        return names
+
+    return parse
+
+
+def child(options: argparse.Namespace) -> None:
+    """Run one scenario in this process; print what it measured."""
+    name, scenario, url = options.child
+    chosen = (QUICK if options.quick else FULL)[scenario]
+
+    async def bounded() -> Any:
+        async with asyncio.timeout(
+            LIMIT - 10
+        ):  # sooner than the parent's axe, so that the worker is ended in order
+            return await chosen.run(system.load(name), url)
+
+    json.dump(uvloop.run(bounded()).to_json(), sys.stdout)
+
+
+def measure(name: str, scenario: str, url: str, *, quick: bool) -> dict[str, Any]:
+    """Run one scenario as a process of its own on an emptied server; return its tree, or `{"error": why}`."""
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+        client.config_resetstat()
+    argv = [sys.executable, __file__, *(["--quick"] if quick else []), "--child", name, scenario, url]
+    process = subprocess.Popen(
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        preexec_fn=server.die_with_parent,  # noqa: PLW1509  no threads here
+    )
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        return {"error": f"not done after {LIMIT:g} s"}
+    finally:
+        _end_group(process)
+    if process.returncode:
+        lines = err.decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+        print("\n".join(lines[-30:]), file=sys.stderr)
+        return {
+            "error": lines[-1].replace(str(system.HERE.parent), ".")
+        }  # a result names no path of this machine
+    tree: dict[str, Any] = json.loads(out)
+    return tree
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):  # the usual case: it ended, and so did its worker
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(5)
+
+
+def main() -> int:
+    options = arguments()
+    system.raise_on_sigterm()
+    if options.child:
+        child(options)
+        return 0
+    runs: list[dict[str, Any]] = []
+    with server.running() as url:
+        about = report.machine(url)
+        for round_number in range(1, options.rounds + 1):
+            for scenario in options.only:
+                for name in options.systems:
+                    about_run = {"round": round_number, "system": name, "scenario": scenario}
+                    about_run["others_busy"] = report.busy_cores(0.2)
+                    tree = measure(name, scenario, url, quick=options.quick)
+                    runs.append({**about_run, **tree})
+                    print(
+                        f"{round_number} {scenario:12} {name:8}",
+                        tree.get("error") or tree["figures"],
+                        flush=True,
+                    )
+    today = dt.datetime.now(dt.UTC).date().isoformat()
+    about |= {"date": today, "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])}
+    stem = options.name or "-".join(options.systems) + ("-quick" if options.quick else "")
+    table = report.write(system.HERE / "results" / f"{today}-{stem}", about, options.systems, runs)
+    print(f"\n{table}")
+    return int(any("error" in run for run in runs))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

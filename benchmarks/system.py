@@ -1,0 +1,126 @@
+"""The face that every system under test shows the harness, and the running of its worker."""
+
+import asyncio
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import server
+
+HERE = Path(__file__).parent
+CONCURRENCY = 100
+
+
+class Handle(Protocol):
+    """What enqueueing gives: at least the job's id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+class Client(Protocol):
+    """An open client. The only job there is takes no argument and does nothing; its result is stored."""
+
+    async def delay(self) -> Handle:
+        """Enqueue one job; return once the server has it."""
+
+    async def value(self, handle: Any) -> object:
+        """Wait for the job's result."""
+
+    async def map(self, count: int) -> Sequence[Handle]:
+        """Enqueue a batch in the system's fastest way; return once the server has all of it."""
+
+    async def stored(self, job_id: str) -> bool:
+        """Ask, from the id alone, whether a job's result is stored."""
+
+
+class System(Protocol):
+    """One task system."""
+
+    @property
+    def name(self) -> str: ...
+
+    def worker(self, url: str) -> list[str]:
+        """Return the command line of one worker process with a concurrency of 100."""
+
+    def open(self, url: str) -> AbstractAsyncContextManager[Client]:
+        """Return a client in this process."""
+
+
+def load(name: str) -> System:
+    """Return the system of `adapters/<name>.py`."""
+    system: System = importlib.import_module(f"adapters.{name}").SYSTEM
+    return system
+
+
+@asynccontextmanager
+async def worker(system: System, url: str) -> AsyncIterator[subprocess.Popen[bytes]]:
+    """Run one worker process of the system, and end it.
+
+    What it prints goes to this process's stderr: stdout carries the figures. A worker that ends by itself
+    fails the body at its next wait, which would else last until the time is up.
+    """
+    loop, body = asyncio.get_running_loop(), asyncio.current_task()
+    env = {**os.environ, "PYTHONPATH": str(HERE)}
+    process = server.spawn(system.worker(url), env=env, output=sys.stderr.fileno())
+    ended = os.pidfd_open(process.pid)
+
+    def on_end() -> None:
+        loop.remove_reader(ended)  # it stays readable
+        assert body is not None
+        body.cancel()
+
+    loop.add_reader(ended, on_end)
+    try:
+        yield process
+        _insist_alive(system, process)
+    except asyncio.CancelledError:
+        _insist_alive(system, process)
+        raise
+    finally:
+        loop.remove_reader(ended)
+        os.close(ended)
+        server.stop(process)
+
+
+def _insist_alive(system: System, process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is not None:
+        raise RuntimeError(f"the worker of {system.name} ended by itself: exit code {process.returncode}")
+
+
+def rss_mib(process: subprocess.Popen[bytes]) -> float:
+    """Return the resident memory of a process and its children, in MiB."""
+    return sum(_rss_kib(pid) for pid in _family(process.pid)) / 1024
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in listing.read_text().split():
+            yield from _family(int(child))
+
+
+def _rss_kib(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+def wait_until(condition: Any, *, within: float, what: str, every: float = 0.002) -> None:
+    """Poll until the condition holds; `TimeoutError` with what was waited for after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"after {within:g} s still not so: {what}")
+        time.sleep(every)
+
+
+def raise_on_sigterm() -> None:
+    """Turn SIGTERM into SystemExit, so that every `finally` on the way out runs."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

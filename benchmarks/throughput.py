@@ -1,0 +1,135 @@
+"""How much goes through: draining a backlog, a hundred callers at once, and enqueueing alone."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+from histogram import Histogram
+from scenario import Measured, Scenario
+from server import Usage
+from system import Client, System, wait_until, worker
+
+MAP_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Drain(Scenario):
+    """A backlog, enqueued by a client that is gone, worked off by one worker started for it.
+
+    The clock runs from the first look that finds the stream shorter to the one that finds it empty (every
+    system here deletes an entry in the step that stores its result), so the worker's start is not in it. The
+    same run gives the server's cost of a job in batches: enqueue and drain together, without the looks.
+    """
+
+    jobs: int
+
+    async def run(self, system: System, url: str) -> Measured:
+        with redis.Redis.from_url(url) as observer:
+            before = Usage.read(observer)
+            async with system.open(url) as client:
+                ids = [
+                    handle.id for _ in range(0, self.jobs, MAP_SIZE) for handle in await client.map(MAP_SIZE)
+                ]
+            enqueue = Usage.read(observer).since(before)
+            rate, drain = await self._drain(system, url, observer)
+        async with system.open(url) as client:
+            for job_id in ids[:: max(1, len(ids) // 100)]:
+                if not await client.stored(job_id):
+                    raise RuntimeError(f"the backlog is gone, but job {job_id} has no stored result")
+        whole = enqueue.plus(drain)
+        figures = {
+            "drain.jobs_per_s": round(rate),
+            "batch.commands_per_job": round(whole.commands.total() / self.jobs, 2),
+            "batch.server_us_per_job": round(whole.cpu / self.jobs * 1e6, 2),
+        }
+        return Measured(figures, notes={"commands": dict(whole.commands.most_common(12))})
+
+    async def _drain(self, system: System, url: str, observer: Any) -> tuple[float, Usage]:
+        streams = list(observer.scan_iter(count=10_000, _type="stream"))
+        looks = 0
+
+        def left() -> int:
+            nonlocal looks
+            looks += len(streams)
+            return sum(observer.xlen(stream) for stream in streams)
+
+        if left() != self.jobs:
+            raise RuntimeError(f"{self.jobs} jobs were enqueued, but the streams hold {left()} entries")
+        before, looks = Usage.read(observer), 0
+        async with worker(system, url):
+            wait_until(lambda: left() < self.jobs, within=20, what="the worker has finished its first job")
+            start, first = time.perf_counter(), left()
+            wait_until(lambda: left() == 0, within=60, what="the backlog is drained", every=0.001)
+            elapsed = time.perf_counter() - start
+            spent = Usage.read(observer).since(before)
+        return first / elapsed, Usage(spent.commands - Counter(xlen=looks), spent.cpu)
+
+
+@dataclass(frozen=True)
+class ManyInFlight(Scenario):
+    """A number of callers in one process, each enqueueing its next job when it has the last one's value."""
+
+    jobs: int
+    callers: int = 100
+
+    async def run(self, system: System, url: str) -> Measured:
+        histogram = Histogram()
+        async with worker(system, url), system.open(url) as client:
+            await self._all(client, self.jobs // 10, Histogram())
+            start = time.perf_counter()
+            await self._all(client, self.jobs, histogram)
+            elapsed = time.perf_counter() - start
+        figures = {
+            "inflight100.jobs_per_s": round(self.jobs / elapsed),
+            "inflight100.p99_ms": histogram.ms(0.99),
+        }
+        return Measured(figures, {"inflight100": histogram})
+
+    async def _all(self, client: Client, jobs: int, histogram: Histogram) -> None:
+        async def caller() -> None:
+            for _ in range(jobs // self.callers):
+                start = time.perf_counter_ns()
+                await client.value(await client.delay())
+                histogram.record(time.perf_counter_ns() - start)
+
+        await asyncio.gather(*(caller() for _ in range(self.callers)))
+
+
+@dataclass(frozen=True)
+class Enqueue(Scenario):
+    """Enqueueing alone, with no worker: one after the other, by a hundred callers at once, in batches."""
+
+    jobs: int
+    callers: int = 100
+
+    async def run(self, system: System, url: str) -> Measured:
+        async with system.open(url) as client:
+
+            async def one_by_one(count: int) -> None:
+                for _ in range(count):
+                    await client.delay()
+
+            async def at_once(count: int) -> None:
+                await asyncio.gather(*(one_by_one(count // self.callers) for _ in range(self.callers)))
+
+            async def in_batches(count: int) -> None:
+                for _ in range(count // MAP_SIZE):
+                    await client.map(MAP_SIZE)
+
+            await one_by_one(200)
+            figures = {
+                "enqueue.sequential_per_s": await _rate(one_by_one, self.jobs // 4),
+                "enqueue.concurrent_per_s": await _rate(at_once, self.jobs),
+                "enqueue.map_per_s": await _rate(in_batches, self.jobs * 2),
+            }
+        return Measured(figures)
+
+
+async def _rate(enqueue: Callable[[int], Awaitable[None]], count: int) -> float:
+    start = time.perf_counter()
+    await enqueue(count)
+    return round(count / (time.perf_counter() - start))
