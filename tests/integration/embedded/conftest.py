@@ -1,0 +1,122 @@
+"""Fixtures for the embedded server: a project, a runtime directory, and scripts run as real processes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from asyncq.broker import embedded
+
+PREAMBLE = """
+import os, signal, sys, time
+from pathlib import Path
+from asyncq.broker import embedded
+project = Path(sys.argv[1])
+def say(*words): print(*words, flush=True)
+def hear(): return sys.stdin.readline()
+def command(server, text): return embedded._ask(server.socket, text, timeout=5)[0].decode()
+"""
+
+
+class Script:
+    """A Python process of its own, which is talked to through its standard input and output."""
+
+    def __init__(self, body, project, **environ):
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", PREAMBLE + body, str(project)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={name: value for name, value in {**os.environ, **environ}.items() if value is not None},
+        )
+
+    def hear(self):
+        line = self.process.stdout.readline().strip()
+        assert line, f"the script ended with {self.process.wait()}"
+        return line
+
+    def say(self, text="go"):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def end(self):
+        """Let it run to its end, and see that it ends well."""
+        rest, _ = self.process.communicate(timeout=20)
+        assert self.process.returncode == 0
+        return rest.split()
+
+    def kill(self, number=signal.SIGKILL):
+        self.process.send_signal(number)
+        self.process.wait(10)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def runtime(monkeypatch):
+    """XDG_RUNTIME_DIR of the test. Whatever server is left in it is ended, so that no test can leak one."""
+    directory = Path(tempfile.mkdtemp(prefix="q-", dir="/tmp"))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
+    for name in ("ASYNCQ_URL", "ASYNCQ_ENV", "ASYNCQ_EMBEDDED"):
+        monkeypatch.delenv(name, raising=False)
+    yield directory
+    embedded._Registry.close_all()
+    for socket in directory.glob("asyncq/*/s"):
+        embedded._shut_down(socket, time.monotonic() + 5)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def project(tmp_path):
+    directory = tmp_path / "shop"
+    directory.mkdir()
+    return directory.resolve()
+
+
+@pytest.fixture
+def script(project):
+    """Starts a script: `script("say(1)")`. What is still running at the end is killed."""
+    running = []
+
+    def start(body, directory=project, **environ):
+        running.append(Script(body, directory, **environ))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
+
+
+@pytest.fixture
+def wait_until():
+    """Wait for a condition, and fail with its description when it does not come true within 5 s."""
+
+    def wait(condition, what):
+        deadline = time.monotonic() + 5
+        while not condition():
+            assert time.monotonic() < deadline, f"still not: {what}"
+            time.sleep(0.005)
+
+    return wait
+
+
+@pytest.fixture
+def ask():
+    """Send one inline command to a server and return the reply as text."""
+    return lambda server, text: embedded._ask(server.socket, text, timeout=5)[0].decode()
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Half a second instead of ten, for tests that must run into the deadline."""
+    monkeypatch.setattr(embedded, "DEADLINE", 0.5)
+    monkeypatch.setattr(embedded, "_PATIENCE", 0.2)

@@ -1,0 +1,118 @@
+"""The throw-away server of `memory://`: one per process, and it goes when the process goes."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from asyncq.broker import embedded
+from asyncq.errors import BrokerNotConfigured
+
+HOLD = """
+server = embedded.private()
+say(server.directory, embedded._probe(server.socket).info["process_id"])
+"""
+
+
+def is_gone(directory, pid):
+    return not Path(directory).exists() and not embedded._command_line(int(pid))
+
+
+def test_it_serves_and_leaves_nothing_behind(ask):
+    server = embedded.private()
+    assert ask(server, "SET a 1") == "+OK"
+    assert ask(server, "CONFIG GET appendonly") == "*2"
+    assert not (server.directory / "appendonlydir").exists(), "nothing is written"
+    server.release()
+    server.release()
+    assert not server.directory.exists()
+
+
+def test_a_process_has_one_and_counts_its_handles(ask):
+    first, second = embedded.private(), embedded.private()
+    assert first.url == second.url
+    assert (first.started_here, second.started_here) == (True, False)
+    first.release()
+    assert ask(second, "PING") == "+PONG"
+    second.release()
+    assert not second.directory.exists()
+
+
+def test_the_next_one_starts_empty(ask):
+    with embedded.private() as server:
+        ask(server, "SET a 1")
+    with embedded.private() as server:
+        assert ask(server, "EXISTS a") == ":0"
+
+
+def test_two_processes_have_two(script):
+    first, second = script(HOLD + "hear()"), script(HOLD + "hear()")
+    assert first.hear() != second.hear()
+
+
+def test_it_ends_with_a_process_that_exits(script):
+    ending = script(HOLD)
+    directory, pid = ending.end()
+    assert is_gone(directory, pid), "gone when the process is, not some time later"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_with_a_process_that_is_killed(script, number, wait_until):
+    killed = script(HOLD + "hear()")
+    directory, pid = killed.hear().split()
+    killed.kill(number)
+    wait_until(lambda: is_gone(directory, pid), "server and directory are gone")
+
+
+def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(script, wait_until):
+    parent = script(HOLD + "child = os.fork()\nif child == 0: time.sleep(60)\nsay(child)\nhear()")
+    directory, pid = parent.hear().split()
+    child = int(parent.hear())
+    try:
+        parent.kill()
+        wait_until(lambda: is_gone(directory, pid), "server and directory are gone")
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_neither_ends_nor_shares_its_parents_server(script):
+    family = script("""
+server = embedded.private()
+if os.fork() == 0:
+    server.release()
+    own = embedded.private()
+    say(own.started_here, own.url != server.url)
+    sys.exit(0)
+os.wait()
+say(command(server, "PING"))
+""")
+    assert family.end() == ["True", "True", "+PONG"]
+
+
+def test_a_crash_of_the_server_is_no_obstacle_to_leaving(ask):
+    server = embedded.private()
+    os.kill(int(embedded._probe(server.socket).info["process_id"]), signal.SIGKILL)
+    server.release()
+    assert not server.directory.exists()
+
+
+def test_a_server_that_cannot_start_is_reported_with_its_words(tmp_path, monkeypatch):
+    broken = tmp_path / "server"
+    broken.write_text("#!/bin/sh\necho out of order\nexit 3\n")
+    broken.chmod(0o700)
+    monkeypatch.setattr(embedded, "_binary", lambda: broken)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(embedded.tempfile, "tempdir", None)
+    with pytest.raises(BrokerNotConfigured, match="out of order"):
+        embedded.private()
+    assert [path.name for path in tmp_path.iterdir()] == ["server"], "the temporary directory is removed"
+
+
+def test_a_temporary_directory_with_a_long_path_is_avoided(tmp_path, monkeypatch, ask):
+    deep = tmp_path / ("d" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(embedded.tempfile, "tempdir", str(deep))
+    with embedded.private() as server:
+        assert ask(server, "PING") == "+PONG"
+    assert not list(deep.iterdir())
