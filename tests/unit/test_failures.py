@@ -1,0 +1,486 @@
+"""Exceptions on their way from the worker to the caller."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+from msgpack import packb
+
+import asyncq
+from asyncq import failures
+from asyncq.errors import DecodeError, RemoteError, RemoteTraceback, ResultTimeout
+from asyncq.failures import Failure, decode, encode
+from asyncq.serializers import dumps, loads
+
+
+def raised(exc, cause=None):
+    try:
+        if cause is not None:
+            raise exc from cause
+        raise exc
+    except BaseException as error:
+        return error
+
+
+def journey(exc):
+    return decode(encode(exc)).rebuild()
+
+
+class Outer:
+    class NestedError(Exception):
+        pass
+
+
+class TwoArgumentsError(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} and {two}")
+
+
+class OtherError(Exception):
+    def __new__(cls, *args):
+        return ValueError(*args) if args == ("swap",) else super().__new__(cls, *args)
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    code: int
+
+
+class CustomGroup(ExceptionGroup):
+    def derive(self, excs):
+        return CustomGroup(self.message, excs)
+
+
+class StrictGroup(ExceptionGroup):
+    def __new__(cls, message, excs, *, code):
+        return super().__new__(cls, message, excs)
+
+    def __init__(self, message, excs, *, code):
+        super().__init__(message, excs)
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        ValueError("bad", 3),
+        KeyError("k"),
+        Outer.NestedError((1, {2}), b"x"),
+        ResultTimeout("slow"),
+        TimeoutError("the task's own"),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"),
+        FrozenError(7),
+        RuntimeError(),
+    ],
+    ids=repr,
+)
+def test_an_imported_exception_comes_back_of_its_class_with_its_arguments(exc):
+    rebuilt = journey(exc)
+    assert type(rebuilt) is type(exc)
+    assert rebuilt.args == exc.args
+    assert str(rebuilt) == str(exc)
+    assert type(rebuilt.__cause__) is RemoteTraceback
+
+
+def test_an_os_error_keeps_its_file_names():
+    rebuilt = journey(FileNotFoundError(2, "no such file", "a.txt"))
+    assert type(rebuilt) is FileNotFoundError
+    assert (rebuilt.errno, rebuilt.filename, rebuilt.filename2) == (2, "a.txt", None)
+    assert journey(OSError(18, "cross-device", "a", None, "b")).filename2 == "b"
+
+
+def test_a_remote_error_that_passes_through_a_task_stays_what_it_was():
+    rebuilt = journey(RemoteError("shop.Gone", ("no", 1), "tb"))
+    assert (type(rebuilt), rebuilt.type_name, rebuilt.args) == (RemoteError, "shop.Gone", ("no", 1))
+    assert rebuilt.traceback == "tb"
+
+
+def remote(module, qualname, args=("m",)):
+    return Failure(module=module, qualname=qualname, message="m", args=args, traceback="where").rebuild()
+
+
+@pytest.mark.parametrize(
+    ("module", "qualname"),
+    [
+        ("not.imported", "Error"),
+        ("builtins", "SystemExit"),
+        ("builtins", "KeyboardInterrupt"),
+        ("builtins", "BaseException"),
+        ("builtins", "eval"),
+        ("builtins", "Missing"),
+        ("subprocess", "Popen"),
+        ("os", "path.join"),
+        ("builtins", "ValueError.__init__"),
+        ("", ""),
+        (__name__, "raised.<locals>.X"),
+        (__name__, "Outer"),
+    ],
+)
+def test_anything_but_an_imported_exception_is_a_remote_error(module, qualname):
+    rebuilt = remote(module, qualname)
+    assert type(rebuilt) is RemoteError
+    assert rebuilt.args == ("m",)
+    assert rebuilt.traceback == "where"
+    assert rebuilt.type_name.endswith(qualname)
+
+
+def test_rebuilding_imports_nothing_and_asks_no_module_for_a_lazy_attribute(monkeypatch):
+    asked = []
+    module = types.ModuleType("lazy_module")
+    module.__getattr__ = asked.append
+    monkeypatch.setitem(sys.modules, "lazy_module", module)
+    assert type(remote("lazy_module", "Error")) is RemoteError
+    assert asked == []
+    assert "wave" not in sys.modules
+    assert type(remote("wave", "Error")) is RemoteError
+    assert "wave" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "exc", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError("x"), GeneratorExit()], ids=repr
+)
+def test_what_would_end_the_caller_is_a_remote_error(exc):
+    rebuilt = journey(raised(exc))
+    assert type(rebuilt) is RemoteError
+    assert rebuilt.type_name.split(".")[-1] == type(exc).__name__
+    assert rebuilt.args == exc.args
+
+
+def test_a_constructor_that_refuses_gives_a_remote_error_with_the_message():
+    rebuilt = journey(TwoArgumentsError(1, 2))
+    assert type(rebuilt) is RemoteError
+    assert str(rebuilt) == f"{__name__}.TwoArgumentsError: 1 and 2"
+
+
+def test_a_constructor_that_makes_something_else_gives_a_remote_error():
+    assert type(remote(__name__, "OtherError", ("swap",))) is RemoteError
+    assert type(remote(__name__, "OtherError", ("stay",))) is OtherError
+
+
+def test_arguments_that_cannot_travel_leave_the_message():
+    rebuilt = journey(ValueError("bad", object))
+    assert type(rebuilt) is RemoteError
+    assert rebuilt.args == ("('bad', <class 'object'>)",)
+    assert type(journey(ValueError(b"x" * (failures.MAX_ARGS + 1)))) is RemoteError
+
+
+def test_notes_come_back():
+    exc = FrozenError(1)
+    object.__setattr__(exc, "__notes__", ["first", "second"])
+    assert journey(exc).__notes__ == ["first", "second"]
+
+
+def test_the_cause_chain_hangs_below_the_remote_traceback():
+    try:
+        try:
+            raise KeyError("k")
+        except KeyError as error:
+            raise ValueError("v") from error
+    except ValueError as error:
+        rebuilt = journey(error)
+    remote_traceback = rebuilt.__cause__
+    assert "raise ValueError" in remote_traceback.traceback
+    assert "KeyError" not in remote_traceback.traceback
+    assert type(remote_traceback.__cause__) is KeyError
+    assert "raise KeyError" in remote_traceback.__cause__.__cause__.traceback
+
+
+@pytest.mark.parametrize("hidden", [True, False])
+def test_the_context_comes_back_and_stays_hidden_if_it_was(hidden):
+    exc, context = ValueError("v"), KeyError("k")
+    exc.__context__, exc.__suppress_context__ = context, hidden
+    remote_traceback = journey(exc).__cause__
+    assert type(remote_traceback.__context__) is KeyError
+    assert remote_traceback.__suppress_context__ is hidden
+
+
+def test_a_group_comes_back_with_its_members():
+    group = raised(ExceptionGroup("two", [raised(ValueError(1)), ExceptionGroup("deep", [KeyError("k")])]))
+    rebuilt = journey(group)
+    assert type(rebuilt) is ExceptionGroup
+    assert rebuilt.message == "two"
+    assert [type(member) for member in rebuilt.exceptions] == [ValueError, ExceptionGroup]
+    assert rebuilt.exceptions[1].exceptions[0].args == ("k",)
+    assert "raise exc" in rebuilt.exceptions[0].__cause__.traceback
+
+
+def test_a_group_of_ones_own_class_comes_back_as_that_or_as_a_plain_group():
+    assert type(journey(CustomGroup("mine", [ValueError()]))) is CustomGroup
+    assert type(journey(StrictGroup("mine", [ValueError()], code=1))) is ExceptionGroup
+
+
+def test_members_that_are_no_exceptions_become_remote_errors():
+    rebuilt = journey(BaseExceptionGroup("g", [KeyboardInterrupt(), ValueError()]))
+    assert type(rebuilt) is ExceptionGroup
+    assert [type(member) for member in rebuilt.exceptions] == [RemoteError, ValueError]
+
+
+def test_a_huge_group_is_cut_and_says_so():
+    rebuilt = journey(ExceptionGroup("g", [ValueError(n) for n in range(500)]))
+    assert len(rebuilt.exceptions) == failures.MAX_EXCEPTIONS - 1
+    assert rebuilt.__notes__ == ["... 401 more members of this group were left out"]
+
+
+def chain(length):
+    exc = ValueError(0)
+    for n in range(1, length):
+        above = ValueError(n)
+        above.__cause__ = exc
+        exc = above
+    return exc
+
+
+def nested_group(depth):
+    exc = ValueError(0)
+    for n in range(depth):
+        exc = ExceptionGroup(str(n), [exc])
+        exc.__cause__ = RuntimeError(n)
+    return exc
+
+
+def test_a_huge_chain_is_cut_and_says_so():
+    failure = decode(encode(chain(3000)))
+    length = 1
+    while failure.cause is not None:
+        failure, length = failure.cause, length + 1
+    assert length == failures.MAX_LINKS + 1
+    assert failure.notes == ("... what this was raised from was left out",)
+
+
+def own_cause():
+    exc = ValueError("loop")
+    exc.__cause__ = exc
+    return exc
+
+
+def ring():
+    one, two = ValueError(1), ValueError(2)
+    one.__cause__, two.__context__ = two, one
+    return one
+
+
+def holds_itself():
+    exc = ValueError("x")
+    exc.args = (exc, [exc])
+    return exc
+
+
+def endless():
+    exc = ValueError("x")
+    items = []
+    items.append(items)
+    exc.args = (items,)
+    return exc
+
+
+def raises(error):
+    def method(*_):
+        raise error
+
+    return method
+
+
+def broken(**members):
+    return type("Broken", (Exception,), members)("x")
+
+
+class LyingMeta(type):
+    def __getattribute__(cls, name):
+        if name in {"__qualname__", "__module__", "__name__"}:
+            raise SystemExit
+        return super().__getattribute__(name)
+
+
+def recursion():
+    def down():
+        down()
+
+    try:
+        down()
+    except RecursionError as error:
+        return error
+
+
+class LoudText(str):
+    __slots__ = ()
+
+    def encode(self, *_):
+        raise RuntimeError
+
+    __str__ = __len__ = encode
+
+
+EVIL = {
+    "str fails": lambda: broken(__str__=raises(ValueError("no"))),
+    "str exits": lambda: broken(__str__=raises(SystemExit())),
+    "str gives no str": lambda: broken(__str__=lambda _: 3),
+    "str gives a loud str": lambda: broken(__str__=lambda _: LoudText("x")),
+    "repr fails": lambda: broken(__repr__=raises(ValueError("no"))),
+    "args property": lambda: broken(args=property(raises(ValueError("no")))),
+    "args that hold it": holds_itself,
+    "endless args": endless,
+    "cause property": lambda: broken(__cause__=property(raises(KeyboardInterrupt()))),
+    "traceback property": lambda: broken(__traceback__=property(raises(ValueError("no")))),
+    "notes property": lambda: broken(__notes__=property(raises(ValueError("no")))),
+    "strange notes": lambda: broken(__notes__=[1, LoudText("n"), "fine"]),
+    "notes are no list": lambda: broken(__notes__=7),
+    "lying class": lambda: broken(__class__=property(lambda _: ExceptionGroup)),
+    "lying metaclass": lambda: LyingMeta("Lying", (Exception,), {})("x"),
+    "name of a megabyte": lambda: type("N" * 2**20, (Exception,), {})("x"),
+    "surrogate in the name": lambda: broken(__module__="m\ud800"),
+    "module is no str": lambda: broken(__module__=3),
+    "surrogates": lambda: ValueError("\ud800", "ü"),
+    "message of ten megabytes": lambda: ValueError("ü" * 5_000_000),
+    "bytes of a megabyte": lambda: ValueError(b"x" * 2**20),
+    "own cause": own_cause,
+    "ring": ring,
+    "chain of 3000": lambda: chain(3000),
+    "groups 60 deep": lambda: nested_group(60),
+    "group of 500 with long texts": lambda: ExceptionGroup(
+        "g", [ValueError("y" * 10_000) for _ in range(500)]
+    ),
+    "recursion": recursion,
+}
+
+
+@pytest.mark.parametrize("make", EVIL.values(), ids=EVIL.keys())
+def test_encode_never_raises_and_stays_small(make):
+    data = encode(raised(make()))
+    assert len(data) < 400_000
+    failure = decode(data)
+    assert isinstance(failure.rebuild(), Exception)
+    assert len(failure.type_name) <= 2 * failures.MAX_NAME + 1
+
+
+def test_long_texts_are_cut_in_the_middle_and_say_so():
+    failure = decode(encode(ValueError("a" + "ü" * 100_000 + "z")))
+    assert len(failure.message.encode()) <= failures.MAX_MESSAGE
+    assert failure.message.startswith("aü")
+    assert failure.message.endswith("üz")
+    assert "bytes left out" in failure.message
+
+
+def test_the_traceback_begins_below_the_frames_of_asyncq():
+    place = str(Path(asyncq.__file__).parent / "runner.py")
+    names = {}
+    exec(compile("def run(body):\n    return body()\n", place, "exec"), names)
+
+    def body():
+        secret = "hidden value"
+        raise ValueError(len(secret))
+
+    with pytest.raises(ValueError) as caught:
+        names["run"](lambda: names["run"](body))
+    exc = caught.value.with_traceback(caught.value.__traceback__.tb_next)
+    text = decode(encode(exc)).traceback
+    assert text.count("runner.py") == 1  # the first frame is gone, the one below the user's own stays
+    assert "in body" in text
+    assert "hidden value" not in text.replace('secret = "hidden value"', "")
+    assert text.endswith("ValueError: 12\n")
+
+
+def test_control_characters_in_names_are_escaped():
+    tree = {"type": ["shop\n\x1b[2J", "E\u202eevil"], "message": "m"}
+    assert decode(dumps(tree)).type_name == r"shop\n\x1b[2J.E\u202eevil"
+
+
+GOOD = {"type": ["builtins", "ValueError"], "message": "m"}
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        None,
+        [],
+        {},
+        GOOD | {"type": ["ValueError"]},
+        GOOD | {"type": [1, 2]},
+        GOOD | {"message": b"m"},
+        GOOD | {"traceback": 3},
+        GOOD | {"notes": [3]},
+        GOOD | {"notes": "text"},
+        GOOD | {"args": [1]},
+        GOOD | {"args": b"garbage"},
+        GOOD | {"args": dumps([1])},
+        GOOD | {"cause": 3},
+        GOOD | {"context": GOOD | {"message": 1}},
+        GOOD | {"members": GOOD},
+        GOOD | {"members": [3]},
+    ],
+    ids=repr,
+)
+def test_a_tree_that_is_no_failure_is_a_decode_error(tree):
+    with pytest.raises(DecodeError):
+        decode(packb(tree))
+
+
+def test_the_smallest_failure_reads():
+    assert decode(packb(GOOD | {"unknown": "field of a newer version"})).rebuild().args != ()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text() | st.integers() | st.binary(), st.lists(st.text(), max_size=3))
+def test_arguments_and_notes_come_back_whatever_they_say(arg, notes):
+    exc = LookupError(arg)
+    for note in notes:
+        exc.add_note(note)
+    rebuilt = journey(exc)
+    assert rebuilt.args == (arg,)
+    assert getattr(rebuilt, "__notes__", []) == notes
+
+
+def test_the_wire_is_a_plain_tree():
+    tree = loads(encode(ValueError("bad")))
+    assert tree["type"] == ["builtins", "ValueError"]
+    assert tree["message"] == "bad"
+    assert loads(tree["args"]) == ("bad",)
+
+
+def test_an_uncaught_exception_prints_where_the_task_failed(tmp_path):
+    script = tmp_path / "client.py"
+    script.write_text(
+        textwrap.dedent("""
+            from asyncq.failures import decode, encode
+
+            def price(item):
+                return {}[item]
+
+            def task():
+                try:
+                    price("apple")
+                except KeyError as error:
+                    raise ValueError("no price") from error
+
+            try:
+                task()
+            except ValueError as error:
+                error.add_note("while pricing")
+                data = encode(error)
+            raise decode(data).rebuild()
+        """)
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
+    lines = [line for line in done.stderr.splitlines() if line and not line.startswith("  ")]
+    direct = "The above exception was the direct cause of the following exception:"
+    assert lines == [
+        "asyncq.errors.RemoteTraceback: ",
+        "Traceback (most recent call last):",
+        "KeyError: 'apple'",
+        direct,
+        "KeyError: 'apple'",
+        direct,
+        "asyncq.errors.RemoteTraceback: ",
+        "Traceback (most recent call last):",
+        "ValueError: no price",
+        "while pricing",
+        direct,
+        "Traceback (most recent call last):",
+        "ValueError: no price",
+        "while pricing",
+    ]
+    assert "return {}[item]" in done.stderr
