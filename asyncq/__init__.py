@@ -1,3 +1,78 @@
 """asyncq: an asyncio-native task runtime with awaitable result handles, on Redis streams."""
 
 from __future__ import annotations
+
+from asyncq.app import AsyncQ
+from asyncq.context import Context, allow_join_result, current, denied_join_result
+from asyncq.errors import (
+    AsyncQError,
+    BrokerNotConfigured,
+    BrokerUnavailable,
+    DecodeError,
+    IncompleteStream,
+    NotRegistered,
+    PayloadTooLarge,
+    QueueFull,
+    RemoteError,
+    RemoteTraceback,
+    ResultNotFound,
+    ResultTimeout,
+    SerializationError,
+    SoftTimeLimitExceeded,
+    SyncInAsyncContext,
+    TaskExpired,
+    TaskRevoked,
+    TimeLimitExceeded,
+    WorkerLost,
+    WouldDeadlock,
+)
+from asyncq.outcomes import Outcome
+from asyncq.results import AsyncResult, result_from_tuple
+from asyncq.resultset import ResultSet
+from asyncq.states import EXCEPTION_STATES, PROPAGATE_STATES, READY_STATES, UNREADY_STATES, State, precedence
+from asyncq.tasks import Task
+from asyncq.worker import Worker
+from asyncq.workflows import Signature
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EXCEPTION_STATES",
+    "PROPAGATE_STATES",
+    "READY_STATES",
+    "UNREADY_STATES",
+    "AsyncQ",
+    "AsyncQError",
+    "AsyncResult",
+    "BrokerNotConfigured",
+    "BrokerUnavailable",
+    "Context",
+    "DecodeError",
+    "IncompleteStream",
+    "NotRegistered",
+    "Outcome",
+    "PayloadTooLarge",
+    "QueueFull",
+    "RemoteError",
+    "RemoteTraceback",
+    "ResultNotFound",
+    "ResultSet",
+    "ResultTimeout",
+    "SerializationError",
+    "Signature",
+    "SoftTimeLimitExceeded",
+    "State",
+    "SyncInAsyncContext",
+    "Task",
+    "TaskExpired",
+    "TaskRevoked",
+    "TimeLimitExceeded",
+    "Worker",
+    "WorkerLost",
+    "WouldDeadlock",
+    "allow_join_result",
+    "current",
+    "denied_join_result",
+    "precedence",
+    "result_from_tuple",
+]

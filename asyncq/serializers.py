@@ -439,10 +439,14 @@ def _decode(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
 def _is_deeper(value: Any, limit: int) -> bool:
     level = [value]
     for _ in range(limit + 1):
-        level = [item for item in level if type(item) in _CONTAINERS]
-        if not level:
+        boxes = [item for item in level if type(item) in _CONTAINERS and item]
+        if not boxes:
             return False
-        level = [item for box in level for item in (chain(box, box.values()) if type(box) is dict else box)]
+        level = []
+        for box in boxes:
+            level += box
+            if type(box) is dict:
+                level += box.values()
     return True
 
 

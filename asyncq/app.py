@@ -1,0 +1,511 @@
+"""The app: the registry of tasks, and the open connection to the server that everything goes through."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import inspect
+import logging
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from asyncq import config
+from asyncq.broker import embedded
+from asyncq.broker.broker import Broker, token
+from asyncq.broker.connection import ServerError, parse
+from asyncq.broker.keys import Keys
+from asyncq.errors import BrokerUnavailable
+from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
+from asyncq.results import AsyncResult
+from asyncq.resultset import ResultSet
+from asyncq.tasks import CoroutineTask, FunctionTask, NamedTask, Options, Task
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from asyncq import wire
+    from asyncq.broker.embedded import EmbeddedServer
+    from asyncq.broker.listener import Listener, Waiter
+    from asyncq.workflows import Signature
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = logging.getLogger("asyncq")
+
+
+class AsyncQ:
+    """An application: its tasks, its settings and its connection.
+
+    Opened by `async with app:` (or `with app:` in blocking code), by a web framework through `app.lifespan`, or by the first call that
+    needs it. While it is open on one event loop, calls from other loops and threads are carried there. It may be closed and opened again,
+    also on another loop, and is closed in a child after `fork`.
+
+    Args:
+        url: the server: `redis://`, `rediss://`, `unix://`, `valkey://`; `embedded://` for the Valkey of this project, which is also what
+            no URL means; `memory://` for a private throw-away one. Default: `ASYNCQ_URL`, then pyproject.toml, then embedded.
+        namespace: prefix of every key; apps that share a server keep apart by it.
+        default_queue: the queue of tasks that name none.
+        result_ttl: how long an outcome is kept after the job ended, in seconds or as a timedelta.
+        lease: a worker silent for this many seconds is taken for dead, and its jobs run elsewhere.
+        settings: the other options of `asyncq.config.Settings`, by name.
+
+    Raises:
+        ValueError: an unknown option or a value that does not fit; the message says where it came from.
+
+    Example:
+        ```python
+        app = AsyncQ()
+
+        @app.task
+        async def add(x: int, y: int) -> int:
+            return x + y
+        ```
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        default_queue: str | None = None,
+        result_ttl: float | timedelta | None = None,
+        lease: float | timedelta | None = None,
+        **settings: Any,
+    ) -> None:
+        self._anchor = _caller_file()
+        explicit = {
+            "url": url,
+            "namespace": namespace,
+            "default_queue": default_queue,
+            "result_ttl": result_ttl,
+            "lease": lease,
+            **settings,
+        }
+        folder = Path(self._anchor).resolve().parent if self._anchor else None
+        self.settings = config.load(explicit, anchor=folder)
+        self.tasks: dict[str, Task[..., Any]] = {}
+        self._keys = Keys(self.settings.namespace)
+        self._reset()
+        _apps.add(self)
+
+    def _reset(self) -> None:
+        """The state of a closed app."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._broker: Broker | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._server: EmbeddedServer | None = None
+        self._thread: LoopThread | None = None
+        self._users = 0
+        self._channel = self._keys.replies + token()
+        self._kept: set[asyncio.Future[Any]] = set()
+
+    def __repr__(self) -> str:
+        from asyncq.broker.connection import mask  # noqa: PLC0415  only here
+
+        return f"<AsyncQ {mask(self.settings.url)} namespace={self.settings.namespace!r} tasks={len(self.tasks)}>"
+
+    # -- tasks ------------------------------------------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def task(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
+
+    @overload
+    def task(
+        self,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        expires: float | timedelta | None = None,
+        result_ttl: float | timedelta | None = None,
+        ignore_result: bool = False,
+    ) -> _Decorator: ...
+
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        expires: float | timedelta | None = None,
+        result_ttl: float | timedelta | None = None,
+        ignore_result: bool = False,
+    ) -> Any:
+        """Registers a function as a task: `@app.task` or `@app.task(...)`.
+
+        A coroutine function runs on a worker's event loop, a plain function in a thread of the worker.
+
+        Args:
+            function: the function; given by the decorator syntax.
+            name: what workers know it by (default: `module.function`).
+            queue: where its jobs go (default: the app's default queue).
+            expires: seconds after which a call that was not started never is.
+            result_ttl: how long its outcomes are kept, in seconds (default: the app's).
+            ignore_result: keep no results.
+
+        Raises:
+            TypeError: not a function, or a kind of function that cannot be a task.
+            ValueError: the name is taken by another function.
+        """
+        options = Options(queue=queue, expires=expires, result_ttl=result_ttl, ignore_result=ignore_result or None)
+
+        def register(function: Callable[..., Any]) -> Task[..., Any]:
+            return self._register(function, name or f"{function.__module__}.{function.__qualname__}", options)
+
+        return register if function is None else register(function)
+
+    def _register(self, function: Callable[..., Any], name: str, options: Options) -> Task[..., Any]:
+        if not callable(function) or isinstance(function, (type, Task)):
+            raise TypeError(f"@app.task goes on a function, not on {function!r}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a coroutine")
+        known = self.tasks.get(name)
+        if known is not None and known.function.__code__ is not getattr(function, "__code__", None):
+            here = inspect.getsourcefile(known.function)
+            raise ValueError(f"a task named {name!r} is registered already, from {here}; give one of them a name=")
+        kind = CoroutineTask if inspect.iscoroutinefunction(function) else FunctionTask
+        task: Task[..., Any] = kind(self, function, name, options)
+        self.tasks[name] = task
+        return task
+
+    def queues(self) -> list[str]:
+        """The default queue and those that tasks name, in order of registration: what a worker serves unless told otherwise."""
+        named = (task._defaults.queue for task in self.tasks.values())  # noqa: SLF001  friend
+        return list(dict.fromkeys([self.settings.default_queue, *named]))
+
+    def AsyncResult(self, id: str) -> AsyncResult[Any]:  # noqa: A002, N802  Celery's name
+        """The handle of a job by its id, made anywhere. `UNKNOWN` until it looks."""
+        return AsyncResult(id, app=self)
+
+    def ResultSet(self, results: Iterable[AsyncResult[R]]) -> ResultSet[R]:  # noqa: N802  Celery's name
+        """Several handles as one."""
+        return ResultSet(results, app=self)
+
+    async def send(
+        self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[Any]:
+        """Enqueues a call of a task by its name, which need not be importable here. Options as in `Task.options`.
+
+        Raises:
+            SerializationError, PayloadTooLarge, QueueFull, BrokerUnavailable: as `Task.delay`.
+        """
+        task: Task[..., Any] = self.tasks.get(name) or NamedTask(self, name, Options())
+        if options:
+            task = task.options(**options)
+        return await task.apply_async(args, kwargs)
+
+    send_sync = synced(send)
+
+    @carried
+    async def submit(self, calls: Iterable[Signature[R]]) -> ResultSet[R]:
+        """Enqueues calls of any tasks in one round trip for each queue and 500: `await app.submit([add.s(1, 2), sub.s(3, 1)])`.
+
+        Raises:
+            SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
+            QueueFull, BrokerUnavailable: as `Task.delay`; some of the calls may have been enqueued.
+        """
+        prepared = [call.task._prepare(call.args, call.kwargs) for call in calls]  # noqa: SLF001  friend
+        await self._enqueue_many(prepared)
+        return ResultSet([handle for _, _, handle in prepared], app=self)
+
+    submit_sync = synced(submit)
+
+    # -- open and close -----------------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connects and subscribes. Opening an open app counts one more user of it, and `close` one less.
+
+        Raises:
+            BrokerUnavailable: the server cannot be reached.
+            BrokerNotConfigured: there is no server to reach, and none can be started here.
+        """
+        await self.bring(self._count(1))
+
+    async def close(self) -> None:
+        """Lets go of the app; the last to do so closes its connections. Who still waits gets `BrokerUnavailable`. Closed is closed."""
+        if self._broker is not None:
+            await self.bring(self._count(-1))
+
+    async def _count(self, users: int) -> None:
+        self._users += users
+        if self._users <= 0:
+            await self._close_here()
+
+    async def __aenter__(self) -> AsyncQ:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __enter__(self) -> AsyncQ:
+        refuse_in_loop("async with app: / AsyncQ.open")
+        self.carry(self.open()).result()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._broker is not None:
+            self.carry(self.close()).result()
+        thread = self._thread
+        if self._broker is None and thread is not None:
+            self._thread = None
+            thread.stop()
+
+    @asynccontextmanager
+    async def lifespan(self, _site: object = None) -> AsyncIterator[None]:
+        """Keeps the app open for the life of a web application.
+
+        The same method for both: `FastAPI(lifespan=app.lifespan)` (any Starlette), and for aiohttp
+        `site.cleanup_ctx.append(app.lifespan)`.
+        """
+        async with self:
+            yield
+
+    async def _open_here(self) -> None:
+        loop = asyncio.get_running_loop()
+        url, server = await self._resolve()
+        broker = Broker(parse(url), self.settings, self._channel)
+        try:
+            await broker.open()
+        except BaseException as error:
+            if server is not None:
+                server.release()
+            if isinstance(error, ServerError):
+                raise BrokerUnavailable(f"{broker.address.safe_url} refuses: {error}") from error
+            raise
+        self._server = server
+        self._broker = broker
+        assert self._loop is loop
+
+    async def _resolve(self) -> tuple[str, EmbeddedServer | None]:
+        """The URL of the server itself; an embedded one is started or joined."""
+        url = self.settings.url
+        if url.startswith("memory://"):
+            server = await asyncio.to_thread(embedded.private)
+        elif url.startswith("embedded://"):
+            directory = embedded.resolve(url, anchor_file=self._anchor)
+            server = await asyncio.to_thread(embedded.acquire, directory)
+            _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
+        else:
+            return url, None
+        return server.url, server
+
+    async def _close_here(self) -> None:
+        broker, server = self._broker, self._server
+        self._broker = self._server = self._opening = None
+        self._users = 0
+        if broker is not None:
+            await broker.close()
+        if server is not None:
+            await asyncio.to_thread(server.release)
+        self._channel = self._keys.replies + token()
+        with self._lock:
+            if self._thread is None:
+                self._loop = None
+
+    # -- one loop for all ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _carrier(self) -> AsyncQ:
+        return self
+
+    def is_here(self) -> bool:
+        """Whether the app is open on the loop that runs on this thread."""
+        return self._broker is not None and asyncio._get_running_loop() is self._loop  # noqa: SLF001  get_running_loop without the raise
+
+    async def bring(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Runs a coroutine on the app's loop, from any loop; opens the app on this one if it is closed."""
+        here = asyncio.get_running_loop()
+        try:
+            home = self._settle(here)
+            if home is here:
+                await self._opened()
+        except BaseException:
+            coroutine.close()
+            raise
+        if home is here:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.bring(coroutine), home))
+
+    def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+        """Starts a coroutine on the app's loop, from a thread that runs none; starts a loop in the background if there is none."""
+        return asyncio.run_coroutine_threadsafe(self.bring(coroutine), self._settle(None))
+
+    def _settle(self, here: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+        """The app's loop. The first who asks decides: its own, or for blocking code a loop in a background thread."""
+        with self._lock:
+            loop = self._loop
+            if loop is not None and loop.is_closed():
+                # `asyncio.run` ended without closing the app. Its connections went with it.
+                warnings.warn(f"{self!r} was left open when its event loop closed; use `async with app:`", ResourceWarning, stacklevel=4)
+                self._abandon()
+                loop = None
+            if loop is None:
+                if here is None:
+                    self._thread = LoopThread()
+                loop = self._loop = here if self._thread is None or here is not None else self._thread.loop
+            return loop
+
+    def _abandon(self) -> None:
+        server, self._server = self._server, None
+        self._broker = self._opening = self._loop = None
+        self._users = 0
+        if server is not None:
+            server.release()
+
+    async def _opened(self) -> None:
+        """Waits until the app is open on this loop; the first who needs it opens it, the others wait for that."""
+        while self._broker is None:
+            if self._opening is None or self._opening.done():
+                self._opening = asyncio.create_task(self._open_here())
+            try:
+                await asyncio.shield(self._opening)
+            except BaseException:
+                with self._lock:
+                    if self._broker is None and self._thread is None and (self._opening is None or self._opening.done()):
+                        self._loop = None
+                raise
+
+    def _broker_here(self) -> Broker:
+        assert self._broker is not None, "reached without `carried`"
+        return self._broker
+
+    def _listener(self) -> Listener:
+        return self._broker_here().listener
+
+    def _announce(self, job: wire.Job) -> Waiter:
+        """The waiter of a job about to be enqueued."""
+        waiter = self._listener().announce(job.id)
+        waiter.queue = job.queue
+        waiter.expires = job.expires
+        return waiter
+
+    async def _enqueue(self, job: wire.Job, message: bytes, handle: AsyncResult[Any]) -> None:
+        broker = self._broker_here()
+        if not await broker.enqueue(job, message):
+            raise ValueError(_taken(job.id))
+        broker.listener.accepted(handle._own_waiter())  # noqa: SLF001  friend
+
+    async def _enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes, AsyncResult[Any]]]) -> None:
+        broker = self._broker_here()
+        answers = await broker.enqueue_many([(job, message) for job, message, _ in jobs])
+        for (job, _, handle), accepted in zip(jobs, answers, strict=True):
+            if not accepted:
+                raise ValueError(_taken(job.id))
+            broker.listener.accepted(handle._own_waiter())  # noqa: SLF001  friend
+
+    def _keep(self, future: asyncio.Future[Any]) -> None:
+        """Keeps a task from being collected before it has run."""
+        self._kept.add(future)
+        future.add_done_callback(self._kept.discard)
+
+
+class _Decorator:
+    """What `@app.task(...)` with options is: typed like `@app.task`. Exists for type checkers only."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
+
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        raise NotImplementedError
+
+
+# -- the apps of this process ------------------------------------------------------------------------------------------------------------
+
+_apps: weakref.WeakSet[AsyncQ] = weakref.WeakSet()
+
+
+def the_only_app() -> AsyncQ:
+    """The app of a process that has exactly one.
+
+    Raises:
+        RuntimeError: there is none, or more than one; the message lists the ways out.
+    """
+    apps = list(_apps)
+    if len(apps) == 1:
+        return apps[0]
+    found = "there is no AsyncQ app in this process" if not apps else f"there are {len(apps)} AsyncQ apps in this process"
+    raise RuntimeError(
+        f"{found}, so a handle made from an id alone does not know which to ask. Use app.AsyncResult(id), task.AsyncResult(id) or "
+        "AsyncResult(id, app=app); or import the module that makes the app before"
+    )
+
+
+def _caller_file() -> str | None:
+    """The file of the code that makes the app: the embedded server of a project is found from there, whatever the working directory."""
+    frame: Any = sys._getframe(2)  # noqa: SLF001  the documented way to the caller
+    name: str | None = frame.f_globals.get("__file__")
+    return name
+
+
+def _taken(id_: str) -> str:
+    return f"a job with task_id {id_!r} exists already and is another call; use another id, or app.AsyncResult({id_!r}) for that job"
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(text: str | None) -> None:
+    if text and text not in _warned:
+        _warned.add(text)
+        log.warning("%s", text)
+
+
+_graveyard: list[Any] = []
+
+
+def _after_fork_in_child() -> None:
+    """The child has no loop thread, and shares the parent's sockets and epoll descriptor: it must touch none of them.
+
+    The parent's objects are kept alive for ever, for their finalizers would take the sockets out of the epoll set that parent and child
+    share, and the parent would hear no more.
+    """
+    import ctypes  # noqa: PLC0415  only in a forked child
+
+    for app in list(_apps):
+        remains = (app._loop, app._broker, app._thread, app._opening, app._server)  # noqa: SLF001  this module's own
+        _graveyard.append(remains)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(remains))
+        app._reset()  # noqa: SLF001
+
+
+def _at_exit() -> None:
+    """An app that a script left open is closed, so that an embedded server ends; one whose loop is gone is only warned of."""
+    for app in list(_apps):
+        loop, broker = app._loop, app._broker  # noqa: SLF001  this module's own
+        if broker is None or loop is None:
+            continue
+        if app._thread is not None:  # noqa: SLF001
+            try:
+                app.carry(app._close_here()).result(timeout=3)  # noqa: SLF001
+            except (TimeoutError, RuntimeError) as error:
+                log.debug("an app could not be closed at exit: %r", error)
+        else:
+            warnings.warn(f"{app!r} was left open; use `async with app:`", ResourceWarning, stacklevel=1)
+            app._abandon()  # noqa: SLF001
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)
+

@@ -1,0 +1,335 @@
+"""The verbs: what can be done to a job in Redis, each one script and safe to send twice.
+
+Retrying is asyncq's own. Whatever breaks on the way, the same command goes out again, with pauses, until it is answered or its time is
+over; the scripts see to it that twice is once.
+
+`enqueue` is the hot verb: all jobs enqueued in one turn of the loop travel in one script call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.broker import scripts
+from asyncq.broker.connection import Address, ServerError, Verdict
+from asyncq.broker.keys import GROUP, Keys
+from asyncq.broker.line import Line, pause
+from asyncq.broker.listener import Listener
+from asyncq.broker.pipe import PipeBroken
+from asyncq.errors import BrokerUnavailable, DecodeError, QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asyncq.config import Settings
+
+log = logging.getLogger("asyncq")
+
+BATCH = 500
+"""Most jobs in one script call: Lua unpacks at most some 8,000 values, and other clients want their turn."""
+BATCH_BYTES = 1024 * 1024
+TOMBSTONE_MS = 60_000
+FOREVER = float("inf")
+"""The patience of a worker: what it has to say is true however long the server is away."""
+
+_Pending = tuple[wire.Job, bytes, "asyncio.Future[bool] | None"]
+
+
+def token() -> str:
+    """A random name for a process's life: never reused, also not after a fork."""
+    return os.urandom(8).hex()
+
+
+class Broker:
+    """A client's view of the server: one pipelined connection for commands, one subscription for outcomes."""
+
+    def __init__(self, address: Address, settings: Settings, channel: str) -> None:
+        self.address = address
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
+        self.scripts = scripts.load()
+        self.client = f"{socket.gethostname()}-{os.getpid()}"
+        self.channel = channel
+        self._loop = asyncio.get_running_loop()
+        self.line = Line(address, f"asyncq:{self.client}")
+        self._enqueue_sha = self.scripts["enqueue"].sha
+        self._outbox: dict[str, list[_Pending]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.listener = Listener(address, f"asyncq-sub:{self.client}", self.channel, self.look, self.expire)
+
+    async def open(self) -> None:
+        """Connects and subscribes.
+
+        Raises:
+            BrokerUnavailable: the server did not answer within the operation timeout.
+            ServerError: it refuses this user.
+        """
+        deadline = self._loop.time() + self.settings.operation_timeout
+        attempt = 0
+        while True:
+            try:
+                await asyncio.gather(self.line.pipe(), self.listener.confirm())
+                break
+            except (BrokerUnavailable, PipeBroken) as error:
+                attempt += 1
+                if self._loop.time() > deadline - 1.0:
+                    await self.close()
+                    raise BrokerUnavailable(str(error)) from error
+                await asyncio.sleep(pause(attempt))
+            except BaseException:
+                await self.close()
+                raise
+        await self.load_scripts()
+        self.listener.start()
+
+    async def close(self) -> None:
+        """Closes both connections. Open calls end with `BrokerUnavailable`."""
+        await self.listener.close()
+        self.line.close()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=1.0)
+
+    async def load_scripts(self) -> None:
+        """Makes all scripts known to the server, in one round trip."""
+        pipe = await self.line.pipe()
+        await asyncio.gather(*(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values()))
+
+    # -- the one way a command is sent ------------------------------------------------------------------------------------------------
+
+    async def run(
+        self, name: str, keys: Sequence[str], arguments: Iterable[Any] = (), *, patience: float | None = None
+    ) -> Any:
+        """Runs a script, again and again until it is answered.
+
+        Args:
+            name: of the script.
+            keys: its KEYS.
+            arguments: its ARGV.
+            patience: seconds to keep trying; None for the client's operation timeout.
+
+        Raises:
+            BrokerUnavailable: no answer in that time.
+            QueueFull: the server's memory is full and the script needs some.
+            ServerError: an answer that trying again will not change.
+        """
+        patience = self.settings.operation_timeout if patience is None else patience
+        command = ("EVALSHA", self.scripts[name].sha, len(keys), *keys, *arguments)
+        return await self.until_answered(self.line, command, patience)
+
+    async def until_answered(self, line: Line, command: tuple[Any, ...], patience: float) -> Any:
+        """Sends a command on a line until it is answered; raises as `run`."""
+        deadline = self._loop.time() + patience
+        attempt = 0
+        while True:
+            try:
+                async with asyncio.timeout_at(None if patience == FOREVER else deadline):
+                    pipe = line.current or await line.pipe()
+                    return await pipe.call(*command)
+            except ServerError as error:
+                problem: Exception = error
+                if error.verdict is Verdict.LOAD:
+                    await self._load_for(line)
+                elif error.verdict is Verdict.RECONNECT:
+                    line.drop()
+                elif error.verdict is Verdict.FULL:
+                    raise QueueFull(f"the server at {self.address.safe_url} is out of memory ({error})") from error
+                elif error.verdict is not Verdict.RETRY:
+                    raise
+            except (PipeBroken, BrokerUnavailable) as error:
+                problem = error
+            except TimeoutError as error:
+                raise BrokerUnavailable(f"{self.address.safe_url} did not answer within {patience:g} s") from error
+            attempt += 1
+            rest = pause(attempt)
+            if self._loop.time() + rest > deadline:
+                raise BrokerUnavailable(f"{self.address.safe_url}: {problem}") from problem
+            await asyncio.sleep(rest)
+
+    async def _load_for(self, line: Line) -> None:
+        try:
+            pipe = await line.pipe()
+            await asyncio.gather(*(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values()))
+        except (PipeBroken, BrokerUnavailable) as error:
+            log.debug("scripts could not be loaded (%s); again with the next try", error)
+
+    # -- enqueue ------------------------------------------------------------------------------------------------------------------
+
+    def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[bool]:
+        """Enqueues a job together with all others of this turn of the loop.
+
+        The future's result is False if another job has this id. It raises `BrokerUnavailable` when the server could not be reached
+        in time (the job may or may not have been accepted; the same id again tells) and `QueueFull` when its memory is full.
+        """
+        future: asyncio.Future[bool] = self._loop.create_future()
+        box = self._outbox.get(job.queue)
+        if box is None:
+            if not self._outbox:
+                self._loop.call_soon(self._empty_outbox)
+            box = self._outbox[job.queue] = []
+        box.append((job, message, future))
+        return future
+
+    async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[bool]:
+        """Enqueues jobs in as few round trips as there are queues and batches of 500. Answers and raises as `enqueue`, in order."""
+        by_queue: dict[str, list[_Pending]] = {}
+        for job, message in jobs:
+            by_queue.setdefault(job.queue, []).append((job, message, None))
+        batches = [(queue, batch) for queue, box in by_queue.items() for batch in _batches(box)]
+        answers = await asyncio.gather(
+            *(
+                self.until_answered(self.line, self._enqueue_command(queue, batch), self.settings.operation_timeout)
+                for queue, batch in batches
+            )
+        )
+        accepted = {
+            id(item[0]): one
+            for (_, batch), answer in zip(batches, answers, strict=True)
+            for item, one in zip(batch, _each(answer, len(batch)), strict=True)
+        }
+        return [accepted[id(job)] for job, _ in jobs]
+
+    def _enqueue_command(self, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
+        command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, self.keys.queues + queue, self.keys.records, queue, self.channel]
+        for job, message, _ in batch:
+            command += (job.id, job.nonce, "-i-" if job.ignore_result else "---", message)
+        return tuple(command)
+
+    def _empty_outbox(self) -> None:
+        outbox, self._outbox = self._outbox, {}
+        pipe = self.line.current
+        for queue, box in outbox.items():
+            for batch in _batches(box):
+                command = self._enqueue_command(queue, batch)
+                if pipe is None or pipe.broken is not None:
+                    self._spawn(self._enqueue_slowly(command, batch))
+                else:
+                    pipe.send(command, partial(self._enqueued, command, batch))
+
+    def _enqueued(self, command: tuple[Any, ...], batch: list[_Pending], answer: Any) -> None:
+        """The quick way: the first answer is the last. Anything else is left to the loop that tries again."""
+        if isinstance(answer, Exception):
+            self._spawn(self._enqueue_slowly(command, batch))
+            return
+        for (_, _, future), one in zip(batch, _each(answer, len(batch)), strict=True):
+            if future is not None and not future.done():
+                future.set_result(one)
+
+    async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending]) -> None:
+        try:
+            answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
+        except Exception as error:  # noqa: BLE001  handed to each caller, whatever it is
+            for _, _, future in batch:
+                if future is not None and not future.done():
+                    future.set_exception(error)
+            return
+        self._enqueued(command, batch, answer)
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- verbs on one job -------------------------------------------------------------------------------------------------------------
+
+    async def look(self, ids: list[str], channel: str = "") -> list[wire.Ended | str | None]:
+        """How jobs stand: the outcome of an ended one, the flags of a live one, None for an unknown one.
+
+        With a channel, a live job's waiters are joined by it in the same atomic step.
+        """
+        answers = await self.run("look", (), (self.keys.records, channel, *ids))
+        return [_standing(answer) for answer in answers]
+
+    async def state(self, id: str) -> wire.Ended | tuple[str, str, str | None, int | None] | None:  # noqa: A002  the field's name
+        """Where a job is: its outcome; or (flags, queue, consumer, started at in ms); or None if it is unknown."""
+        answer = await self.run("state", (self.keys.records + id,), (self.keys.queues, GROUP))
+        if not answer:
+            return None
+        if len(answer) == 1:
+            return wire.decode_record(answer[0])
+        flags, queue, *holder = answer
+        consumer = holder[0].decode() if holder else None
+        return flags.decode(), queue.decode(), consumer, holder[1] if holder else None
+
+    async def revoke(self, id: str, *, terminate: bool, outcome: bytes = b"") -> str:  # noqa: A002  the field's name
+        """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or `unknown`."""
+        return await self._end_early(id, wire.REVOKED, outcome, "t" if terminate else "c")
+
+    async def expire(self, id: str) -> str:  # noqa: A002  the field's name
+        """Ends a job that no worker has because its time has passed: `revoked`, `running`, `ended` or `unknown`."""
+        return await self._end_early(id, wire.EXPIRED, b"", "c")
+
+    async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str) -> str:
+        ttl = self.result_ttl_ms(self.settings.result_ttl)
+        answer = await self.run(
+            "revoke",
+            (self.keys.records + id_,),
+            (id_, self.keys.queues, GROUP, letter, outcome, ttl, wire.PUSH_LIMIT, self.keys.marks, mark, 86_400_000),
+        )
+        text: str = answer.decode()
+        return text
+
+    async def forget(self, id: str) -> str:  # noqa: A002  the field's name
+        """Forgets a result: `forgotten`, `flagged` (a live job's, when it ends) or `unknown`."""
+        answer = await self.run("forget", (self.keys.records + id,))
+        text: str = answer.decode()
+        return text
+
+    async def listened_to(self, queue: str) -> bool:
+        """Whether a living worker reads from a queue."""
+        try:
+            readers, beats = await self.run("census", (self.keys.stream(queue), self.keys.beats), (GROUP,))
+        except ServerError as error:
+            if error.verdict is Verdict.NO_GROUP or "no such key" in str(error):
+                return False
+            raise
+        return bool({name for name, _ in readers} & set(beats[::2]))
+
+    async def server_version(self) -> str:
+        """Such as `valkey 9.1.2` or `redis 7.0.15`."""
+        pipe = await self.line.pipe()
+        info = (await pipe.call("INFO", "server")).decode()
+        fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        name = fields.get("server_name", "redis")
+        return f"{name} {fields.get(f'{name}_version', fields.get('redis_version', '?'))}"
+
+    @staticmethod
+    def result_ttl_ms(seconds: float) -> int:
+        """A result's time to live. Nothing about a job is deleted in under a minute: an enqueue sent again late must find it."""
+        return max(TOMBSTONE_MS, round(seconds * 1000))
+
+
+def _batches(box: list[_Pending]) -> list[list[_Pending]]:
+    """Split so that no script call holds up the server, and no buffer grows beyond reason."""
+    if len(box) <= BATCH and sum(len(message) for _, message, _ in box) <= BATCH_BYTES:
+        return [box]
+    batches: list[list[_Pending]] = [[]]
+    volume = 0
+    for item in box:
+        if batches[-1] and (len(batches[-1]) >= BATCH or volume + len(item[1]) > BATCH_BYTES):
+            batches.append([])
+            volume = 0
+        batches[-1].append(item)
+        volume += len(item[1])
+    return batches
+
+
+def _each(answer: Any, count: int) -> list[bool]:
+    return [True] * count if type(answer) is int else [one != 0 for one in answer]
+
+
+def _standing(answer: bytes | None) -> wire.Ended | str | None:
+    if answer is None:
+        return None
+    if len(answer) == 4:
+        return answer.decode()
+    try:
+        return wire.decode_record(answer)
+    except DecodeError as error:
+        log.warning("asyncq: a record could not be read: %s", error)
+        return None

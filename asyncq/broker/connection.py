@@ -1,0 +1,236 @@
+"""From a URL to a connected, authenticated transport: redis-py connects, speaks TLS, authenticates and selects; asyncq takes over.
+
+redis-py's own defaults are switched off, for they are dangerous for a queue (measured with 8.1): it sends a command again when a
+reply is lost, up to ten times, whatever the command; it cuts reads off after five seconds, blocking ones too; and its read time-out
+costs half of a worker's CPU. Time-outs, retries and reconnection are asyncq's own, see `pipe` and `line`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import redis.exceptions as foreign
+from redis import connection as blocking
+from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.retry import Retry as BlockingRetry
+
+from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONNECT_TIMEOUT = 2.0
+_ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix"}
+
+
+class Verdict(Enum):
+    """What to do about an error that the server answered."""
+
+    RETRY = auto()
+    """Passing: send the same command again, after a pause."""
+    RECONNECT = auto()
+    """This server is not the one to talk to (any more): close, connect anew, send again."""
+    LOAD = auto()
+    """The server does not know the script: load it, send again."""
+    NO_GROUP = auto()
+    """The stream or its group is gone: make it again, send again."""
+    FULL = auto()
+    """The server's memory is full."""
+    FATAL = auto()
+    """Wrong password, missing permission, wrong type: sending again will not help."""
+
+
+_VERDICTS: Mapping[str, Verdict] = {
+    "LOADING": Verdict.RETRY,
+    "BUSY": Verdict.RETRY,
+    "TRYAGAIN": Verdict.RETRY,
+    "CLUSTERDOWN": Verdict.RETRY,
+    "NOREPLICAS": Verdict.RETRY,
+    "MASTERDOWN": Verdict.RETRY,
+    "UNBLOCKED": Verdict.RETRY,
+    "MISCONF": Verdict.RETRY,
+    "READONLY": Verdict.RECONNECT,
+    "NOSCRIPT": Verdict.LOAD,
+    "NOGROUP": Verdict.NO_GROUP,
+    "OOM": Verdict.FULL,
+}
+
+
+class ServerError(Exception):
+    """An error reply. `code` is its first word."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message.split(" ", 1)[0].removeprefix("-")
+        if self.code == "ERR" and "max number of clients" in message:
+            self.code = "MAXCLIENTS"
+
+    @property
+    def verdict(self) -> Verdict:
+        """What to do about it. What the table does not know is fatal: better a clear error than an endless retry."""
+        if self.code == "MAXCLIENTS":
+            return Verdict.RETRY
+        return _VERDICTS.get(self.code, Verdict.FATAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server is and how to get in."""
+
+    url: str
+    connection_class: type[AbstractConnection]
+    options: Mapping[str, Any]
+
+    @property
+    def safe_url(self) -> str:
+        """The URL with its password masked, for logs and errors."""
+        return mask(self.url)
+
+
+class Handshaken(Protocol):
+    """What is left of redis-py's connection after the handshake: it owns the transport and must be kept alive."""
+
+    _writer: asyncio.StreamWriter
+
+
+def mask(url: str) -> str:
+    """The URL without its password.
+
+    >>> mask("redis://me:secret@db:6379/0")
+    'redis://me:***@db:6379/0'
+    """
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def parse(url: str) -> Address:
+    """The address in a URL: `redis://`, `rediss://` (TLS, certificate verified), `unix://`, and `valkey://`, `valkeys://` as aliases.
+
+    Raises:
+        BrokerNotConfigured: not such a URL.
+    """
+    plain = _plain_url(url)
+    if plain.partition("://")[0] not in {"redis", "rediss", "unix"}:
+        raise BrokerNotConfigured(
+            f"{mask(url)!r} is not a server URL: write redis://host:6379/0, rediss://, unix:///path/to/socket, valkey://, "
+            "embedded:// or memory://"
+        )
+    try:
+        options: dict[str, Any] = dict(parse_url(plain))
+    except ValueError as error:
+        raise BrokerNotConfigured(f"{mask(url)!r}: {error}") from error
+    connection_class = options.pop("connection_class", Connection)
+    return Address(url, connection_class, options)
+
+
+async def connect(address: Address, name: str) -> Handshaken:
+    """A connection with the handshake done (RESP3, credentials, database), named `name` in the server's CLIENT LIST.
+
+    Raises:
+        BrokerUnavailable: no answer, refused, or not (yet) willing to talk; trying again may help.
+        ServerError: refused for a reason that stays: wrong credentials, no permission.
+    """
+    options = {
+        **address.options,
+        "protocol": 3,
+        "client_name": name,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "health_check_interval": 0,
+    }
+    connection = address.connection_class(**options)
+    try:
+        # The handshake reads without a time-out of its own: a server that accepts and then says nothing must not hold us.
+        await asyncio.wait_for(connection.connect(), CONNECT_TIMEOUT * 2)
+    except (foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError) as error:
+        raise ServerError(_with_code(error)) from error
+    except foreign.BusyLoadingError as error:
+        raise BrokerUnavailable(f"{address.safe_url}: the server is loading its data") from error
+    except (foreign.RedisError, OSError, TimeoutError) as error:
+        raise BrokerUnavailable(f"no server at {address.safe_url} ({_reason(error)})") from error
+    return cast("Handshaken", connection)
+
+
+class BlockingConnection:
+    """One command at a time on a blocking socket, for the thread that keeps a worker's lease: it must not depend on any loop.
+
+    Every error is a `BrokerUnavailable` or a `ServerError`; after one, the next call connects anew.
+    """
+
+    def __init__(self, address: Address, name: str, timeout: float) -> None:
+        self._address = address
+        self._options = {
+            "protocol": 3,
+            "client_name": name,
+            "retry": BlockingRetry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "health_check_interval": 0,
+        }
+        self._connection: blocking.AbstractConnection | None = None
+
+    def call(self, *command: Any) -> Any:
+        """Sends a command and waits for its reply, at most as long as the timeout.
+
+        Raises:
+            BrokerUnavailable: no connection, or no reply in time.
+            ServerError: an error reply.
+        """
+        try:
+            if self._connection is None:
+                options = blocking.parse_url(_plain_url(self._address.url))
+                connection_class = cast("Any", options.pop("connection_class", blocking.Connection))
+                self._connection = connection_class(**{**options, **self._options})
+            self._connection.send_command(*command)
+            return self._connection.read_response()
+        except (foreign.ConnectionError, foreign.TimeoutError, OSError) as error:
+            self.close()
+            raise BrokerUnavailable(f"no answer from {self._address.safe_url} ({_reason(error)})") from error
+        except foreign.ResponseError as error:
+            raise ServerError(_full_text(error)) from error
+
+    def close(self) -> None:
+        """Closes the socket. Twice is once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+
+def _full_text(error: foreign.ResponseError) -> str:
+    # redis-py takes the code off the errors that it knows by class.
+    known = {foreign.NoScriptError: "NOSCRIPT", foreign.ReadOnlyError: "READONLY", foreign.OutOfMemoryError: "OOM"}
+    code = known.get(type(error))
+    return f"{code} {error}" if code else str(error)
+
+
+def _plain_url(url: str) -> str:
+    """The URL in the schemes that redis-py knows."""
+    scheme, separator, rest = url.partition("://")
+    return _ALIASES.get(scheme, scheme) + separator + rest
+
+
+def _with_code(error: Exception) -> str:
+    text = str(error)
+    return text if text.split(" ", 1)[0].isupper() else f"WRONGPASS {text}"
+
+
+def _reason(error: BaseException) -> str:
+    # redis-py wraps the socket's error in words of its own; the innermost says it best.
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__ or error
+    text = str(error).strip()
+    if isinstance(error, (TimeoutError, asyncio.CancelledError)):
+        return "no answer in time"
+    return (text[:1].lower() + text[1:]) if text else type(error).__name__

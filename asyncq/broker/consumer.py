@@ -1,0 +1,239 @@
+"""The worker's verbs: what one incarnation of a worker does to the queues it serves.
+
+An incarnation has a name of its own that is never used again; it is the stream's consumer, and being listed as the holder of an entry
+is the claim. A name that came back would find its predecessor's entries as its own and no crash would ever be counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.broker.broker import FOREVER, Broker, token
+from asyncq.broker.connection import BlockingConnection, ServerError, Verdict
+from asyncq.broker.keys import GROUP, LAST_TRY
+from asyncq.broker.line import Line
+from asyncq.errors import DecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asyncq.broker.keys import Keys
+    from asyncq.config import Settings
+
+log = logging.getLogger("asyncq")
+
+BLOCK_MS = 3000
+"""How long an idle read stays at the server. Short, for a read of a process that died is still served; long, for an idle worker
+should send about one command a second."""
+GHOSTS = 1000
+
+Entry = tuple[str, str, list[Any]]
+"""What a read brings: stream, entry id, fields."""
+
+
+class Consumer:
+    """One incarnation of a worker, as the server sees it.
+
+    Args:
+        broker: whose commands connection and keys it uses.
+        worker: the worker's name, the readable part of the incarnation's.
+        queues: to read from, the most urgent first.
+    """
+
+    def __init__(self, broker: Broker, worker: str, queues: Sequence[str]) -> None:
+        self.name = f"{worker}-{token()}"
+        self.keys: Keys = broker.keys
+        self.settings: Settings = broker.settings
+        self.streams = {self.keys.stream(queue): queue for queue in queues}
+        self.lanes = {stream + LAST_TRY: queue + LAST_TRY for stream, queue in self.streams.items()}
+        self.marks_channel = self.keys.marks + self.name
+        self._broker = broker
+        self._reads = Line(broker.address, f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
+
+    # -- coming and going -------------------------------------------------------------------------------------------------------------
+
+    async def make_groups(self) -> None:
+        """Makes the group of every stream it reads from, where there is none: at start-up, and after the server lost its data."""
+        line = self._broker.line
+        for stream in (*self.streams, *self.lanes):
+            try:
+                # At 0: what was enqueued before the first worker came is work too.
+                await self._broker.until_answered(line, ("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), FOREVER)
+            except ServerError as error:
+                if error.code != "BUSYGROUP":
+                    raise
+
+    def beating(self) -> Beating:
+        """The blocking side of the lease, for its thread."""
+        return Beating(self, BlockingConnection(self._broker.address, f"asyncq-beat:{self.name}", self.settings.lease / 3))
+
+    def beat_command(self, count: int) -> tuple[Any, ...]:
+        """The beat, as EVALSHA."""
+        return (
+            "EVALSHA", self._broker.scripts["beat"].sha, 2, self.keys.beats, self.marks_channel, self.name, count,
+        )  # fmt: skip
+
+    def beat_source(self) -> str:
+        """The beat's script, to be loaded where the server does not know it."""
+        return self._broker.scripts["beat"].source
+
+    async def leave(self) -> bool:
+        """Goes in peace; False if it still holds something and may not."""
+        streams = (*self.streams, *self.lanes)
+        answer = await self._broker.run("leave", (self.keys.beats, self.marks_channel, *streams), (GROUP, self.name))
+        return bool(answer)
+
+    def close(self) -> None:
+        """Closes the reading connection. An unanswered read may still take entries: `ghosts` or the others find them."""
+        self._reads.close()
+
+    # -- reading ----------------------------------------------------------------------------------------------------------------------
+
+    async def read(self, streams: Sequence[str], count: int, *, block: bool) -> list[Entry]:
+        """Claims up to `count` entries from the streams, the first that has some; waits a while if told to and all are empty.
+
+        Raises:
+            PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see `ghosts`.
+            ServerError: the server refuses.
+        """
+        if len(streams) > 1:
+            # COUNT is per stream: 5 over two streams gave 10. So one stream at a time, and one entry where several block.
+            for stream in streams:
+                if entries := await self._read((stream,), count, None):
+                    return entries
+            return await self._read(streams, 1, BLOCK_MS) if block else []
+        return await self._read(streams, count, BLOCK_MS if block else None)
+
+    async def _read(self, streams: Sequence[str], count: int, block: int | None) -> list[Entry]:
+        blocking = () if block is None else ("BLOCK", block)
+        pipe = self._reads.current or await self._reads.pipe()
+        answer = await pipe.call(
+            "XREADGROUP", "GROUP", GROUP, self.name, "COUNT", count, *blocking, "STREAMS", *streams, *[">"] * len(streams)
+        )
+        if not answer:
+            return []
+        return [
+            (stream.decode(), entry.decode(), fields) for stream, entries in answer.items() for entry, fields in entries
+        ]
+
+    async def ghosts(self, stream: str, held: Iterable[str]) -> list[Entry]:
+        """Entries that are pending for this incarnation, but not among those that it held when it asked: their reply was lost.
+
+        To be asked on the connection that reads, between two reads, which is what this does. May come with an entry whose content
+        was deleted: then its fields are None.
+        """
+        pipe = self._reads.current or await self._reads.pipe()
+        script = self._broker.scripts["ghosts"].sha
+        answer = await pipe.call("EVALSHA", script, 1, stream, GROUP, self.name, GHOSTS, *held)
+        return [(stream, entry.decode(), fields) for entry, fields in answer]
+
+    def delivery(self, item: Entry) -> wire.Delivery:
+        """The job in an entry.
+
+        Raises:
+            DecodeError: no message of asyncq.
+        """
+        stream, entry, fields = item
+        queue = self.streams.get(stream) or self.lanes[stream]
+        if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
+            crashes = 0
+            id_, message = fields[1], fields[3]
+        else:
+            named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
+            if b"i" not in named or b"m" not in named:
+                raise DecodeError(f"entry {entry} of queue {queue!r} has no job in it")
+            id_, message = named[b"i"], named[b"m"]
+            crashes = int(named.get(b"c", 0))
+        return wire.Delivery(entry, stream, crashes, wire.decode_job(id_.decode(), queue, message))
+
+    # -- ending -----------------------------------------------------------------------------------------------------------------------
+
+    def finish_command(
+        self, stream: str, held: int, batch: Sequence[tuple[wire.Delivery, str, bytes]]
+    ) -> tuple[Any, ...]:
+        """The call that ends jobs of one stream, each with a letter and an outcome; `held` is how many entries the worker has."""
+        queue = self.streams.get(stream) or self.lanes[stream]
+        # One look over all pending entries is cheaper than one each as long as there are at most three times as many (measured).
+        span = held + 8 if 1 < len(batch) and held <= 3 * len(batch) else 0
+        command: list[Any] = [
+            "EVALSHA", self._broker.scripts["finish"].sha, 1, stream,
+            self.keys.records, queue, GROUP, self.name, span, wire.PUSH_LIMIT, self.keys.marks,
+        ]  # fmt: skip
+        for delivery, letter, outcome in batch:
+            job = delivery.job
+            command += (delivery.entry, job.id, job.nonce, job.channel, letter, job.result_ttl, outcome)
+        return tuple(command)
+
+    async def until_answered(self, command: tuple[Any, ...]) -> Any:
+        """Sends a command until it is answered, for as long as it takes."""
+        return await self._broker.until_answered(self._broker.line, command, FOREVER)
+
+    async def release(self, stream: str, jobs: Sequence[tuple[str, str]]) -> list[int]:
+        """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by a mark, 0 not ours."""
+        ttl = Broker.result_ttl_ms(self.settings.result_ttl)
+        flat = [part for job in jobs for part in job]
+        arguments = (self.keys.records, GROUP, self.name, wire.PUSH_LIMIT, ttl, self.keys.marks, *flat)
+        answer: list[int] = await self._broker.run("release", (stream,), arguments)
+        return answer
+
+    async def discard(self, item: Entry, reason: str, outcome: bytes) -> None:
+        """Sets an entry aside that is no message; a job that stands behind it fails with the outcome."""
+        stream, entry, _ = item
+        ttl = Broker.result_ttl_ms(self.settings.result_ttl)
+        arguments = (self.keys.records, GROUP, self.name, entry, reason, outcome, ttl, wire.PUSH_LIMIT)
+        await self._broker.run("discard", (stream, self.keys.dead), arguments, patience=FOREVER)
+
+    # -- the others -------------------------------------------------------------------------------------------------------------------
+
+    async def census(self, stream: str) -> tuple[dict[str, int], dict[str, str]]:
+        """Who reads from a stream with how many entries pending, and how far each incarnation's beats have come."""
+        readers, beats = await self._broker.run("census", (stream, self.keys.beats), (GROUP,))
+        counts = dict(zip(beats[::2], beats[1::2], strict=True))
+        return (
+            {name.decode(): pending for name, pending in readers},
+            {name.decode(): count.decode() for name, count in counts.items()},
+        )
+
+    async def take(self, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
+        """Takes what a dead incarnation held: (put back, ended, more to take). Nothing if it beats after all."""
+        ttl = Broker.result_ttl_ms(self.settings.result_ttl)
+        last_try = stream if stream.endswith(LAST_TRY) else stream + LAST_TRY
+        looked, back, ended, more = await self._broker.run(
+            "take",
+            (stream, self.keys.beats, self.keys.dead, self.keys.marks + dead, last_try),
+            (self.keys.records, GROUP, dead, seen or "", 100, self.settings.max_crashes, self.name, wire.PUSH_LIMIT, ttl),
+        )
+        if looked < 0:
+            return 0, 0, False
+        return back, ended, bool(more)
+
+
+class Beating:
+    """Sends the beats of one incarnation, blocking, for the thread of the lease."""
+
+    def __init__(self, consumer: Consumer, connection: BlockingConnection) -> None:
+        self._consumer = consumer
+        self._connection = connection
+
+    def beat(self, count: int) -> list[str] | None:
+        """One beat: the marks on jobs that the incarnation holds, or None if it was taken for dead.
+
+        Raises:
+            BrokerUnavailable, ServerError: it was not acknowledged.
+        """
+        try:
+            answer = self._connection.call(*self._consumer.beat_command(count))
+        except ServerError as error:
+            if error.verdict is not Verdict.LOAD:
+                raise
+            self._connection.call("SCRIPT", "LOAD", self._consumer.beat_source())
+            answer = self._connection.call(*self._consumer.beat_command(count))
+        if answer is None:
+            return None
+        return sorted(mark.decode() for mark in answer)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._connection.close()

@@ -1,0 +1,45 @@
+"""The names of all keys and channels, in one place.
+
+Every key of one namespace carries the same hash tag, so that any script may touch any of them on a cluster too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+GROUP = "g"
+"""The consumer group of every queue. Made at `0`: a group made at `$` would never see what was enqueued before it."""
+
+LAST_TRY = "!"
+"""Suffix of the lane of a queue that holds jobs on their last try, which run alone (they may be poison)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names of one namespace."""
+
+    namespace: str
+    tag: str = field(init=False)
+    records: str = field(init=False)
+    queues: str = field(init=False)
+    beats: str = field(init=False)
+    marks: str = field(init=False)
+    dead: str = field(init=False)
+    replies: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        tag = f"{{{self.namespace}:0}}"
+        for name, value in (
+            ("tag", tag),
+            ("records", f"{tag}:r:"),  # + id: the record, a string
+            ("queues", f"{tag}:q:"),  # + queue: the stream
+            ("beats", f"{tag}:w"),  # hash: incarnation -> beat counter
+            ("marks", f"{tag}:x:"),  # + incarnation: set of marked jobs it holds, and a channel of the same name
+            ("dead", f"{tag}:dlq"),  # stream: dead letters
+            ("replies", f"{tag}:c:"),  # + client: its channel of outcomes
+        ):
+            object.__setattr__(self, name, value)
+
+    def stream(self, queue: str) -> str:
+        """The stream of a queue."""
+        return self.queues + queue

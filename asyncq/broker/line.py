@@ -1,0 +1,84 @@
+"""A line to the server that is taken up again when it breaks: one pipe at a time, made by whoever needs it first."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from asyncq.broker.pipe import Pipe
+from asyncq.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from asyncq.broker.connection import Address
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait before try number `attempt` (from 1): exponential from 50 ms to 1 s, the upper half of it random.
+
+    Full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) would sometimes wait nothing at all;
+    half of it spreads a herd as well and never spins.
+    """
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 10))
+    return longest * (0.5 + random.random() / 2)  # noqa: S311  spreads load, guards nothing
+
+
+class Line:
+    """Gives a connected pipe, the same one to everybody, for as long as it holds.
+
+    Args:
+        address: the server.
+        name: how the connection is called in the server's CLIENT LIST.
+        options: those of `Pipe`.
+    """
+
+    def __init__(self, address: Address, name: str, **options: Any) -> None:
+        self._address = address
+        self._name = name
+        self._options = options
+        self._opening: asyncio.Task[Pipe] | None = None
+        self._pipe: Pipe | None = None
+        self._closed = False
+
+    @property
+    def current(self) -> Pipe | None:
+        """The pipe, if there is one that is not known to be broken."""
+        pipe = self._pipe
+        return pipe if pipe is not None and pipe.broken is None else None
+
+    async def pipe(self) -> Pipe:
+        """The pipe, connected if need be: one try, shared by all who ask meanwhile. Cancelling one of them disturbs no other.
+
+        Raises:
+            BrokerUnavailable: no connection could be made now.
+            ServerError: refused for a reason that stays.
+        """
+        pipe = self.current
+        if pipe is not None:
+            return pipe
+        if self._closed:
+            raise BrokerUnavailable("the app was closed")
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(Pipe.open(self._address, self._name, **self._options))
+        opening = self._opening
+        pipe = await asyncio.shield(opening)
+        if self._closed:
+            pipe.abort()
+            raise BrokerUnavailable("the app was closed")
+        self._pipe = pipe
+        return pipe
+
+    def drop(self) -> None:
+        """Breaks the pipe; the next who asks gets a new one."""
+        if self._pipe is not None:
+            self._pipe.abort()
+
+    def close(self) -> None:
+        """Breaks the pipe for good. Twice is once."""
+        self._closed = True
+        if self._opening is not None:
+            # A connection half-way through its handshake is closed by redis-py when the task is cancelled.
+            self._opening.cancel()
+        self.drop()

@@ -1,0 +1,460 @@
+"""One subscription a process, any number of waiters; no wake-up is lost.
+
+Each client process has one channel of its own and puts its name into the jobs it enqueues. Whoever ends a job publishes the outcome on
+the channels named in its record. A notification is a hint that may be lost; the record is the truth. So:
+
+1. *Subscribe, hear the confirmation, then look.* The other way round, a job that ends between the two is missed for ever.
+2. Each confirmation begins a new **epoch**. A waiter that is known to be announced in its job's record within the present epoch, with
+   the job still running, needs no look: its notification has yet to come, on this very connection. Any other waiter looks first.
+3. After each reconnection every waiter looks again: what was published meanwhile is gone. Without this, the wait after a
+   `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
+4. Every few seconds those that have waited that long look again. It bounds whatever else may go wrong with pub/sub.
+
+Looks are gathered: all that are asked for in one turn of the loop go in batches of 500.
+
+Dropping a handle only drops an entry from a weak dictionary: no command is sent, nothing is unsubscribed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.broker.connection import ServerError
+from asyncq.broker.keys import LAST_TRY
+from asyncq.broker.line import Line, pause
+from asyncq.broker.pipe import PipeBroken
+from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from asyncq.broker.connection import Address
+
+log = logging.getLogger("asyncq")
+
+POLL = 5.0
+"""Seconds between two looks of a waiter that has heard nothing, give or take a fifth."""
+BATCH = 500
+KEEPALIVE = PATIENCE = 4.0
+"""A PING after this many seconds of silence, and how long its answer may take: a dead subscription is found within 10 s."""
+
+class Waiter:
+    """What this process knows about one job, shared by all of its handles.
+
+    Attributes:
+        id: the job's id.
+        ended: the outcome, once it is known. Never changes again.
+        gone: the server knows no result under this id (any more).
+        flags: of the live job as last seen, see `wire`; empty before the first look.
+        accepted: False while the enqueue of this job is under way: a look would not find it yet.
+        epoch: the epoch in which the job's record is known to name our channel.
+        expires: when the job expires unless it is started, in ms since the epoch.
+        state, queue, worker, started: as last seen; `started` in ms since the epoch.
+        home: the listener that keeps it.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "accepted",
+        "callbacks",
+        "ended",
+        "epoch",
+        "expires",
+        "flags",
+        "futures",
+        "gone",
+        "home",
+        "id",
+        "queue",
+        "since",
+        "started",
+        "state",
+        "worker",
+    )
+
+    def __init__(self, id: str, home: Listener, *, epoch: int = 0, accepted: bool = True) -> None:  # noqa: A002
+        self.id = id
+        self.home = home
+        self.state: State | str = State.UNKNOWN
+        self.queue: str | None = None
+        self.worker: str | None = None
+        self.started: int | None = None
+        self.ended: wire.Ended | None = None
+        self.gone = False
+        self.flags = ""
+        self.accepted = accepted
+        self.epoch = epoch
+        self.expires: int | None = None
+        self.futures: list[asyncio.Future[None]] | None = None
+        self.callbacks: list[Callable[[], None]] | None = None
+        self.since = 0.0
+
+
+class Listener:
+    """The subscription of this process and its waiters.
+
+    Args:
+        address: the server.
+        name: of the connection, in CLIENT LIST.
+        channel: this process's own channel.
+        look: asks how jobs stand, and joins their waiters by the channel given.
+        expire: asks that a job whose time has passed be ended.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        name: str,
+        channel: str,
+        look: Callable[[list[str], str], Awaitable[list[wire.Ended | str | None]]],
+        expire: Callable[[str], Awaitable[object]],
+    ) -> None:
+        self.channel = channel
+        self.epoch = 0
+        self._look = look
+        self._expire = expire
+        self._line = Line(
+            address, name, on_push=self._on_push, on_broken=self._on_broken, keepalive=KEEPALIVE, patience=PATIENCE
+        )
+        self._loop = asyncio.get_running_loop()
+        self._waiters: weakref.WeakValueDictionary[str, Waiter] = weakref.WeakValueDictionary()
+        self._kept: set[Waiter] = set()
+        self._asked: dict[str, Waiter] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._extra: dict[str, Callable[[bytes], None]] = {}
+        self._unconfirmed: set[bytes] = set()
+        self._confirmed = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._up = False
+
+    def start(self) -> None:
+        """Begins to keep up the subscription that `confirm` made."""
+        self._spawn(self._stay_subscribed())
+        self._spawn(self._poll())
+
+    async def close(self) -> None:
+        """Ends the subscription. Who still waits gets `BrokerUnavailable`."""
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._line.close()
+        for waiter in list(self._waiters.values()):
+            for future in waiter.futures or ():
+                if not future.done():
+                    future.set_exception(BrokerUnavailable("the app was closed while a result was waited for"))
+        self._kept.clear()
+
+    # -- waiting ------------------------------------------------------------------------------------------------------------------
+
+    def announce(self, id: str) -> Waiter:  # noqa: A002  the field's name
+        """The waiter of a job about to be enqueued with our channel in it. It must exist before the enqueue is sent: the outcome
+        may come, on the other connection, before the answer to the enqueue.
+        """  # noqa: D205  the summary needs its reason
+        waiter = Waiter(id, self, epoch=self.epoch if self._up else 0, accepted=False)
+        waiter.state = State.PENDING
+        self._waiters[id] = waiter
+        return waiter
+
+    def waiter(self, id: str) -> Waiter:  # noqa: A002  the field's name
+        """The waiter of a job known by id only."""
+        waiter = self._waiters.get(id)
+        if waiter is None:
+            waiter = self._waiters[id] = Waiter(id, self)
+        return waiter
+
+    def adopt(self, waiter: Waiter) -> Waiter:
+        """Makes a waiter from an earlier life of the app known here, unless a newer one is."""
+        known = self._waiters.setdefault(waiter.id, waiter)
+        if known is waiter:
+            waiter.home = self
+            waiter.epoch = 0
+        return known
+
+    async def wait(self, waiter: Waiter, timeout: float | None) -> bool:  # noqa: ASYNC109  a timer of its own costs 0.8 us, a scope 5
+        """Waits until the job has ended or turned out to be unknown; False if the time was over first.
+
+        The timer is local: it fires whatever the server does. Cancelling one awaiter disturbs no other.
+        """
+        if waiter.ended is not None or waiter.gone:
+            return True
+        if not self._in_touch(waiter):
+            self._ask(waiter)
+        future = self._loop.create_future()
+        if waiter.futures is None:
+            waiter.futures = []
+            waiter.since = self._loop.time()
+        waiter.futures.append(future)
+        timer = None if timeout is None else self._loop.call_later(timeout, _time_is_over, future)
+        expiry = None if waiter.expires is None else self._loop.call_later(_until(waiter.expires), self._expire_now, waiter)
+        try:
+            await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if expiry is not None:
+                expiry.cancel()
+            if waiter.futures is not None:
+                waiter.futures.remove(future)
+                if not waiter.futures:
+                    waiter.futures = None
+        return waiter.ended is not None or waiter.gone
+
+    def when_ended(self, waiter: Waiter, callback: Callable[[], None]) -> None:
+        """Calls back on this loop when the job has ended, or at once if it has. The waiter is kept alive until then."""
+        if waiter.ended is not None or waiter.gone:
+            self._loop.call_soon(callback)
+            return
+        if waiter.callbacks is None:
+            waiter.callbacks = []
+        waiter.callbacks.append(callback)
+        waiter.since = waiter.since or self._loop.time()
+        self._kept.add(waiter)
+        if not self._in_touch(waiter):
+            self._ask(waiter)
+
+    def learn(self, waiter: Waiter, answer: wire.Ended | str | None) -> None:
+        """Takes in what a look said."""
+        if isinstance(answer, wire.Ended):
+            self._settle(waiter, answer)
+        elif answer is None:
+            self.forgotten(waiter)
+        else:
+            waiter.gone = False
+            waiter.flags = answer
+            if answer[2:3] == "i":
+                # Ended or not, there will never be a result.
+                self._wake(waiter, gone=True)
+
+    def forgotten(self, waiter: Waiter) -> None:
+        """There is no result under this id (any more)."""
+        waiter.ended = None
+        waiter.flags = ""
+        waiter.state = State.UNKNOWN
+        self._wake(waiter, gone=True)
+
+    def saw(self, waiter: Waiter, answer: wire.Ended | tuple[str, str, str | None, int | None] | None) -> None:
+        """Takes in what a look at the whole state said."""
+        if not isinstance(answer, tuple):
+            self.learn(waiter, answer)
+            return
+        flags, queue, consumer, started = answer
+        if waiter.ended is not None:
+            return  # the push was faster than the answer
+        waiter.gone = False
+        waiter.flags = flags
+        waiter.queue = queue.removesuffix(LAST_TRY)
+        # The consumer is the worker's name with a token behind it.
+        waiter.worker = None if consumer is None else consumer.rpartition("-")[0]
+        waiter.started = started
+        waiter.state = State.PENDING if consumer is None else State.STARTED
+
+    def accepted(self, waiter: Waiter) -> None:
+        """The enqueue of this job was confirmed."""
+        waiter.accepted = True
+        if waiter.ended is None and not self._in_touch(waiter) and waiter.futures:
+            self._ask(waiter)
+
+    def _expire_now(self, waiter: Waiter) -> None:
+        """The job's time has passed and no worker may be there to notice: its waiter sees to it."""
+        self._spawn(self._expire_and_look(waiter))
+
+    async def _expire_and_look(self, waiter: Waiter) -> None:
+        try:
+            await self._expire(waiter.id)
+        except (AsyncQError, PipeBroken, ServerError) as error:
+            log.debug("job %s could not be expired (%s); a worker will", waiter.id, error)
+        self._ask(waiter)
+
+    def _in_touch(self, waiter: Waiter) -> bool:
+        return self._up and waiter.epoch == self.epoch
+
+    # -- outcomes -----------------------------------------------------------------------------------------------------------------
+
+    def _on_push(self, push: list[Any]) -> None:
+        kind = push[0]
+        if kind == b"message":
+            channel = push[1].decode()
+            if channel == self.channel:
+                self._on_outcomes(push[2])
+            elif handler := self._extra.get(channel):
+                handler(push[2])
+        elif kind == b"subscribe":
+            self._unconfirmed.discard(push[1])
+            if not self._unconfirmed:
+                self._confirmed.set()
+
+    def _on_outcomes(self, data: bytes) -> None:
+        try:
+            for id_, letter, outcome in wire.split_notification(data):
+                waiter = self._waiters.get(id_)
+                if waiter is None:
+                    continue
+                if outcome is None:
+                    waiter.accepted = True
+                    self._ask(waiter)
+                else:
+                    self._settle(waiter, wire.decode_ended(letter, outcome))
+        except (DecodeError, ValueError, UnicodeDecodeError) as error:
+            # Anybody who may publish can send rubbish; the waiters' own looks find the truth.
+            log.warning("a notification on %s could not be read: %s", self.channel, error)
+
+    def _settle(self, waiter: Waiter, ended: wire.Ended) -> None:
+        if waiter.ended is None:
+            waiter.ended = ended
+            waiter.gone = False
+            waiter.state = ended.state
+        self._wake(waiter)
+
+    def _wake(self, waiter: Waiter, *, gone: bool = False) -> None:
+        waiter.gone = waiter.gone or gone
+        for future in waiter.futures or ():
+            if not future.done():
+                future.set_result(None)
+        callbacks, waiter.callbacks = waiter.callbacks, None
+        self._kept.discard(waiter)
+        for callback in callbacks or ():
+            self._loop.call_soon(callback)
+
+    # -- looking ------------------------------------------------------------------------------------------------------------------
+
+    def _ask(self, waiter: Waiter) -> None:
+        """Has the waiter looked up in the next batch."""
+        self._asked[waiter.id] = waiter
+        if self._looking is None or self._looking.done():
+            self._looking = self._spawn(self._answer_all())
+
+    async def _answer_all(self) -> None:
+        attempt = 0
+        while self._asked:
+            batch = [self._asked.pop(id_) for id_ in list(self._asked)[:BATCH]]
+            batch = [waiter for waiter in batch if waiter.accepted and waiter.ended is None]
+            # The epoch from before the look: a confirmation that comes meanwhile asks again.
+            epoch = self.epoch if self._up else 0
+            if not batch:
+                continue
+            try:
+                answers = await self._look([waiter.id for waiter in batch], self.channel)
+            except (AsyncQError, PipeBroken, ServerError) as error:
+                # Nobody is told: who waits has a timeout of his own, and the answer may still come.
+                attempt += 1
+                log.debug("%d waiters could not be looked up (%s); again", len(batch), error)
+                for waiter in batch:
+                    self._asked.setdefault(waiter.id, waiter)
+                await asyncio.sleep(pause(attempt))
+                continue
+            attempt = 0
+            for waiter, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, str):
+                    waiter.epoch = epoch
+                self.learn(waiter, answer)
+
+    def _awaited(self) -> Iterable[Waiter]:
+        return [waiter for waiter in list(self._waiters.values()) if waiter.futures or waiter.callbacks]
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 2)  # noqa: S311  spreads load
+            now = self._loop.time()
+            for waiter in self._awaited():
+                if now - waiter.since >= POLL:
+                    waiter.since = now
+                    self._ask(waiter)
+
+    # -- the subscription ---------------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
+        """Adds a channel to the subscription, for as long as the listener lives.
+
+        Raises:
+            BrokerUnavailable: the server did not confirm.
+        """
+        self._extra[channel] = handler
+        pipe = self._line.current
+        if pipe is not None:
+            self._unconfirmed.add(channel.encode())
+            self._confirmed.clear()
+            pipe.post("SUBSCRIBE", channel)
+            await self._until_confirmed()
+
+    def unsubscribe(self, channel: str) -> None:
+        """Takes a channel out of the subscription."""
+        self._extra.pop(channel, None)
+        pipe = self._line.current
+        if pipe is not None:
+            pipe.post("UNSUBSCRIBE", channel)
+
+    async def confirm(self) -> None:
+        """Subscribes; returns when the server has confirmed.
+
+        Raises:
+            BrokerUnavailable, ServerError, PipeBroken: not now, or never.
+        """
+        self._lost.clear()
+        pipe = await self._line.pipe()
+        channels = [self.channel, *self._extra]
+        self._unconfirmed = {channel.encode() for channel in channels}
+        self._confirmed.clear()
+        pipe.post("SUBSCRIBE", *channels)
+        await self._until_confirmed()
+        if pipe.broken is not None:
+            raise BrokerUnavailable(f"the subscription was lost at once ({pipe.broken})")
+        self.epoch += 1
+        self._up = True
+
+    async def _until_confirmed(self) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._confirmed.wait()
+        except TimeoutError as error:
+            self._line.drop()
+            raise BrokerUnavailable("the server did not confirm a subscription") from error
+
+    def _on_broken(self, reason: Exception) -> None:
+        self._up = False
+        self._lost.set()
+        self._confirmed.set()  # whoever waits for it sees that the pipe is broken
+        log.debug("the subscription was lost: %s", reason)
+
+    async def _stay_subscribed(self) -> None:
+        attempt = 0
+        while True:
+            await self._lost.wait()
+            attempt += 1
+            await asyncio.sleep(pause(attempt))
+            try:
+                await self.confirm()
+            except (BrokerUnavailable, ServerError, PipeBroken) as error:
+                if attempt == 3:
+                    log.warning("asyncq: results are not heard at the moment (%s); trying on", error)
+                self._lost.set()
+                continue
+            attempt = 0
+            # Spread over half a second: after a restart every process does this at the same time.
+            await asyncio.sleep(random.random() / 2)  # noqa: S311  spreads load
+            for waiter in list(self._waiters.values()):
+                if waiter.ended is None and not waiter.gone and waiter.accepted:
+                    self._ask(waiter)
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _until(milliseconds: int) -> float:
+    return max(0.0, milliseconds / 1000 - time.time()) + 0.002
+
+
+def _time_is_over(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

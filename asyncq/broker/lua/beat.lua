@@ -1,0 +1,9 @@
+-- Says that an incarnation of a worker lives. Only its first beat makes the field: once it is gone the incarnation is dead for ever.
+-- A script and not a plain HINCRBY, which is refused when memory is full: every worker would look dead.
+-- KEYS: beats marked
+-- ARGV: incarnation count
+-- RETURNS: false if the incarnation was taken for dead, else the marks on jobs that it holds
+-- FLAGS: allow-oom
+if count ~= '1' and not redis.call('HGET', beats, incarnation) then return false end
+redis.call('HSET', beats, incarnation, count)
+return redis.call('SMEMBERS', marked)

@@ -1,0 +1,27 @@
+-- Sets an entry aside that is no message of asyncq: kept with the dead letters, so that somebody can look at it, and out of the way.
+-- If a job stands behind it all the same, that job ends with the given failure.
+-- KEYS: stream dead
+-- ARGV: records group consumer entry reason outcome ttl push_limit
+-- RETURNS: 1 set aside, 0 not ours
+-- FLAGS: allow-oom
+-- USES: record
+if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then return 0 end
+local content = redis.call('XRANGE', stream, entry, entry)[1]
+local id
+if content then
+  for i = 1, #content[2], 2 do if content[2][i] == 'i' then id = content[2][i + 1] end end
+end
+local record = id and redis.call('MGET', records .. id)[1]
+if content then
+  redis.call('XADD', dead, 'MAXLEN', '~', '10000', '*', 'why', reason, 'entry', string.sub(cjson.encode(content[2]), 1, 65536))
+end
+if record then
+  local flags, named, queue, nonce, channels = parse(record)
+  if named == entry and string.sub(flags, 1, 1) == 'L' then
+    store(records .. id, flags, entry, consumer, nonce, 'F', outcome, ttl)
+    tell(channels, id, 'F', outcome, tonumber(push_limit))
+  end
+end
+redis.call('XACK', stream, group, entry)
+redis.call('XDEL', stream, entry)
+return 1

@@ -1,0 +1,17 @@
+-- Forgets the result of a job: at once if it ended, else when it ends (its waiters still get the outcome). Nothing is deleted in under
+-- a minute, see enqueue.
+-- KEYS: record
+-- RETURNS: unknown | forgotten | flagged
+-- FLAGS: allow-oom
+-- USES: record
+local found = redis.call('MGET', record)[1]
+if not found then return 'unknown' end
+local flags, entry, consumer, nonce = parse(found)
+local state = string.sub(flags, 1, 1)
+if state == 'T' then return 'unknown' end
+if state == 'L' then
+  redis.call('SETRANGE', record, 2, 'f')
+  return 'flagged'
+end
+redis.call('SET', record, 'T--- ' .. entry .. ' ' .. consumer .. ' ' .. nonce, 'PX', 60000)
+return 'forgotten'

@@ -1,0 +1,29 @@
+-- Ends a job that no worker has; marks one that a worker has, and tells that worker. The mark outlives the notification: it is in the
+-- record, so a retry, a takeover or a hand-back ends the job instead.
+-- KEYS: record
+-- ARGV: id queues group letter outcome ttl push_limit marks mark marks_ttl
+-- RETURNS: unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself)
+-- FLAGS: allow-oom
+-- USES: record
+local found = redis.call('MGET', record)[1]
+if not found then return 'unknown' end
+local flags, entry, queue, nonce, channels = parse(found)
+local state = string.sub(flags, 1, 1)
+if state == 'T' then return 'unknown' end
+if state ~= 'L' then return 'ended' end
+local stream = queues .. queue
+local holder = redis.call('XPENDING', stream, group, entry, entry, 1)[1]
+if holder then
+  if letter == 'E' then return 'running' end
+  -- A stronger mark replaces a weaker one, never the other way round.
+  if string.sub(flags, 2, 2) ~= 't' then redis.call('SETRANGE', record, 1, mark) end
+  local marked = marks .. holder[2]
+  redis.call('SADD', marked, mark .. id)
+  redis.call('PEXPIRE', marked, marks_ttl)
+  redis.call('PUBLISH', marked, mark .. id)
+  return 'signalled'
+end
+redis.call('XDEL', stream, entry)
+store(record, flags, entry, '-', nonce, letter, outcome, ttl)
+tell(channels, id, letter, outcome, tonumber(push_limit))
+return 'revoked'

@@ -1,0 +1,16 @@
+-- Where a job is. Whether it runs, where and since when is read off the pending list when somebody asks, and written nowhere.
+-- KEYS: record
+-- ARGV: queues group
+-- RETURNS: {} unknown | {record} ended | {flags, queue} queued | {flags, queue, consumer, started at (ms)} running
+-- FLAGS: no-writes
+-- USES: record
+local found = redis.call('MGET', record)[1]
+if not found then return {} end
+local flags, entry, queue = parse(found)
+local state = string.sub(flags, 1, 1)
+if state == 'T' then return {} end
+if state ~= 'L' then return { found } end
+local holder = redis.call('XPENDING', queues .. queue, group, entry, entry, 1)[1]
+if not holder then return { flags, queue } end
+local time = redis.call('TIME')
+return { flags, queue, holder[2], time[1] * 1000 + math.floor(time[2] / 1000) - holder[3] }

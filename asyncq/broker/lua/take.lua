@@ -1,0 +1,61 @@
+-- Takes the jobs of a dead incarnation back into the queue, up to a limit. Its beat must still stand where the observer saw it stand
+-- through a whole lease; the first call that finds it so removes the field, and with it any way back.
+-- KEYS: stream beats dead marked last_try
+-- ARGV: records group consumer seen limit max_crashes me push_limit ttl
+-- RETURNS: {-1} if it beats after all, else {looked at, put back, ended, next}: call again while next is 1
+-- FLAGS: allow-oom
+-- USES: record
+local beat = redis.call('HGET', beats, consumer)
+if beat and beat ~= seen then return { -1, 0, 0, 0 } end
+local held = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)
+local entries, back, ended = {}, 0, 0
+if beat then redis.call('HDEL', beats, consumer) end
+for _, item in ipairs(held) do
+  local entry = item[1]
+  entries[#entries + 1] = entry
+  local fields = {}
+  local content = redis.call('XRANGE', stream, entry, entry)[1]
+  if content then
+    for i = 1, #content[2], 2 do fields[content[2][i]] = content[2][i + 1] end
+  end
+  local id, message = fields['i'], fields['m']
+  local record = id and message and redis.call('MGET', records .. id)[1]
+  local flags, named, queue, nonce, channels
+  if record then flags, named, queue, nonce, channels = parse(record) end
+  if named == entry and string.sub(flags, 1, 1) == 'L' then
+    local crashes = (tonumber(fields['c']) or 0) + 1
+    local letter
+    if string.sub(flags, 2, 2) ~= '-' then
+      letter = 'C'
+    elseif crashes >= tonumber(max_crashes) then
+      letter = 'X'
+    end
+    if letter then
+      store(records .. id, flags, entry, me, nonce, letter, '', ttl)
+      if letter == 'X' then
+        redis.call('XADD', dead, 'MAXLEN', '~', '10000', '*', 'i', id, 'q', queue, 'm', message, 'c', crashes, 'why', 'crashed')
+      end
+      tell(channels, id, letter, '', tonumber(push_limit))
+      ended = ended + 1
+    else
+      -- A death takes every job of that worker with it and nobody can tell which one did it: the last try runs where it can hurt
+      -- no other.
+      local lane, name = stream, queue
+      if crashes >= tonumber(max_crashes) - 1 and string.sub(queue, -1) ~= '!' then lane, name = last_try, queue .. '!' end
+      local again = redis.call('XADD', lane, '*', 'i', id, 'm', message, 'c', crashes)
+      redis.call('SET', records .. id, flags .. ' ' .. again .. ' ' .. name .. ' ' .. nonce .. channels)
+      back = back + 1
+    end
+  end
+end
+if #entries > 0 then
+  redis.call('XACK', stream, group, unpack(entries))
+  redis.call('XDEL', stream, unpack(entries))
+end
+if #held < tonumber(limit) then
+  -- Only here, where its pending list was seen to be empty: deleting a consumer drops what it holds for good.
+  redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
+  redis.call('DEL', marked)
+  return { #held, back, ended, 0 }
+end
+return { #held, back, ended, 1 }

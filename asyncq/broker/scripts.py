@@ -1,0 +1,81 @@
+"""The scripts: one `.lua` file each, whose header is its contract and gives names to its KEYS and ARGV.
+
+    -- What it does, and why it is safe to send twice.
+    -- KEYS: stream beats (more)*
+    -- ARGV: group consumer (entry id)*
+    -- RETURNS: ...
+    -- FLAGS: allow-oom
+    -- USES: record
+
+Each name becomes a local. A group `(entry id)*` at the end repeats: the script finds it from index `first` in steps of `stride`. `USES`
+puts the shared functions of `_<name>.lua` in front. Every script begins with a shebang: the server then refuses it whole, before the
+first write, when it may not write at all (READONLY, MISCONF, out of memory without `allow-oom`).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+
+_FIELD = re.compile(r"^-- (KEYS|ARGV|RETURNS|FLAGS|USES): (.*)$")
+_GROUP = re.compile(r"^(?P<fixed>[^(]*?)\s*(?:\((?P<repeated>[^)]*)\)\*)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script as the server gets it. `keys` and `arguments` are the names in its header, for whoever calls it."""
+
+    name: str
+    source: str
+    sha: str
+    keys: tuple[str, ...]
+    arguments: tuple[str, ...]
+    repeated: tuple[str, ...]
+
+
+def _locals(array: str, text: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    match = _GROUP.match(text)
+    if match is None:
+        raise ValueError(f"{array}: {text!r} is not a list of names with an optional group at its end")
+    fixed, repeated = tuple(match["fixed"].split()), tuple((match["repeated"] or "").split())
+    lines = [f"local {name} = {array}[{index}]" for index, name in enumerate(fixed, 1)]
+    if repeated and array == "ARGV":
+        lines.append(f"local first, stride = {len(fixed) + 1}, {len(repeated)}")
+    return lines, fixed, repeated
+
+
+def parse(name: str, text: str, shared: dict[str, str]) -> Script:
+    """The script in a file's text.
+
+    Raises:
+        ValueError: the header is broken.
+        KeyError: it uses a shared file that does not exist.
+    """
+    header: dict[str, str] = {}
+    for line in text.splitlines():
+        if found := _FIELD.match(line):
+            header[found[1]] = found[2]
+    if "RETURNS" not in header:
+        raise ValueError(f"{name}.lua: the header does not say what it RETURNS")
+    key_lines, keys, _ = _locals("KEYS", header.get("KEYS", ""))
+    arg_lines, arguments, repeated = _locals("ARGV", header.get("ARGV", ""))
+    shebang = f"#!lua flags={header['FLAGS']}" if "FLAGS" in header else "#!lua"
+    parts = [shebang, *key_lines, *arg_lines, *(shared[use] for use in header.get("USES", "").split()), text]
+    source = "\n".join(parts)
+    sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(name, source, sha, keys, arguments, repeated)
+
+
+@functools.cache
+def load() -> dict[str, Script]:
+    """Every script by name, read once."""
+    texts = {
+        file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
+        for file in resources.files("asyncq.broker").joinpath("lua").iterdir()
+        if file.name.endswith(".lua")
+    }
+    shared = {name[1:]: text for name, text in texts.items() if name.startswith("_")}
+    return {name: parse(name, text, shared) for name, text in texts.items() if not name.startswith("_")}

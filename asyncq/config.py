@@ -1,0 +1,170 @@
+"""Settings: each option once, with its name, default, meaning and unit.
+
+A value comes from, in this order: an explicit argument of `AsyncQ(...)`, the environment (`ASYNCQ_<NAME>`), the table
+`[tool.asyncq]` of the nearest pyproject.toml, the default below. The environment reader, the command line's help and the table in
+the docs are all derived from the fields of `Settings`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE_UNITS = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+
+
+def seconds(value: float | str | timedelta) -> float:
+    """A duration in seconds, from a number, a timedelta, or text such as `500ms`, `30s`, `5m`, `1h30m`, `2d`.
+
+    Raises:
+        ValueError: not a duration, or negative.
+
+    >>> seconds("1h30m")
+    5400.0
+    """
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, str):
+        text = value.strip().lower()
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+        if parts and "".join(number + unit for number, unit in parts) == text:
+            return sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"{value!r} is not a duration: write 30, 500ms, 30s, 5m, 1h30m or 2d") from None
+    if not (0 <= value < float("inf")):
+        raise ValueError(f"{value!r} is not a duration: it must be a number of seconds that is not negative")
+    return float(value)
+
+
+def size(value: int | str) -> int:
+    """A size in bytes, from a number or text such as `64kb` or `1mb`.
+
+    Raises:
+        ValueError: not a size.
+
+    >>> size("64kb")
+    65536
+    """
+    match = re.fullmatch(r"(\d+)\s*(b|kb|mb|gb)?", str(value).strip().lower())
+    if match is None:
+        raise ValueError(f"{value!r} is not a size: write 65536, 64kb or 1mb")
+    return int(match[1]) * _SIZE_UNITS[match[2] or ""]
+
+
+def _count(value: int | str) -> int:
+    number = int(value)
+    if number < 1:
+        raise ValueError(f"{value!r} must be at least 1")
+    return number
+
+
+NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+"""What a queue or a namespace may be called. Colons, spaces and braces would break the layout of keys and records."""
+
+
+def name(value: str) -> str:
+    """A queue's or namespace's name, checked.
+
+    Raises:
+        ValueError: empty, longer than 100, or with a character other than `A-Z a-z 0-9 _ . -`.
+    """
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        raise ValueError(f"{value!r} cannot be a name here: use 1 to 100 of A-Z a-z 0-9 _ . -")
+    return value
+
+
+def _option(default: Any, parse: Callable[[Any], Any], doc: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "doc": doc})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that can be set, with defaults. Durations are in seconds, sizes in bytes."""
+
+    url: str = _option("embedded://", str, "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://.")
+    namespace: str = _option("asyncq", name, "Prefix of every key and channel; apps that share a server keep apart by it.")
+    default_queue: str = _option("default", name, "Queue of tasks that name none.")
+    result_ttl: float = _option(3600.0, seconds, "How long an outcome is kept after the job ended; never under a minute.")
+    lease: float = _option(15.0, seconds, "A worker silent for this long is taken for dead and its jobs run elsewhere.")
+    max_crashes: int = _option(3, _count, "A job that takes its worker down this often is not tried again.")
+    max_payload: int = _option(1024 * 1024, size, "Largest encoded argument list or result.")
+    concurrency: int = _option(100, _count, "Jobs that one worker runs at the same time.")
+    threads: int = _option(32, _count, "Plain functions that one worker runs at the same time, each in a thread.")
+    grace: float = _option(25.0, seconds, "How long a stopping worker lets running jobs end before it hands them back.")
+    operation_timeout: float = _option(10.0, seconds, "How long a client's call keeps trying to reach the server.")
+
+    def __post_init__(self) -> None:
+        if self.lease < 0.5:
+            raise ValueError(f"lease={self.lease!r} is too short: beats are sent every third of it; use at least 0.5 s")
+
+
+def load(explicit: Mapping[str, Any], *, anchor: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings for one app, each option from the first place that has it.
+
+    Args:
+        explicit: the arguments given in code; None means "not given".
+        anchor: the folder from which pyproject.toml is looked for, upward (default: the working directory).
+        environ: the environment.
+
+    Raises:
+        ValueError: an unknown option, or a value that does not fit; the message names the option, its source and the mend.
+    """
+    known = {option.name: option for option in fields(Settings)}
+    table = _pyproject_table(anchor or Path.cwd())
+    for source, names in (("AsyncQ(...)", explicit), ("[tool.asyncq]", table)):
+        for given in names:
+            if given not in known and not (source == "[tool.asyncq]" and given == "app"):
+                raise ValueError(_unknown(source, given, list(known)))
+    values: dict[str, Any] = {}
+    for option in known.values():
+        variable = f"ASYNCQ_{option.name.upper()}"
+        if explicit.get(option.name) is not None:
+            source, raw = f"AsyncQ({option.name}=...)", explicit[option.name]
+        elif environ.get(variable):
+            source, raw = variable, environ[variable]
+        elif option.name in table:
+            source, raw = f"[tool.asyncq] {option.name}", table[option.name]
+        else:
+            continue
+        try:
+            values[option.name] = option.metadata["parse"](raw)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{source}: {error}") from error
+    return Settings(**values)
+
+
+def describe() -> list[tuple[str, str, str, str]]:
+    """Every option as (name, environment variable, default, meaning), for the docs and the help."""
+    return [
+        (option.name, f"ASYNCQ_{option.name.upper()}", str(option.default), option.metadata["doc"])
+        for option in dataclasses.fields(Settings)
+    ]
+
+
+def _unknown(source: str, given: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(given, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"{source}: unknown option {given!r}; {hint}"
+
+
+def _pyproject_table(folder: Path) -> dict[str, Any]:
+    for parent in (folder, *folder.parents):
+        file = parent / "pyproject.toml"
+        if file.is_file():
+            with file.open("rb") as stream:
+                table: dict[str, Any] = tomllib.load(stream).get("tool", {}).get("asyncq", {})
+            return table
+    return {}

@@ -1,0 +1,163 @@
+"""How a job ended, as a value: look at it, or unwrap it into the task's value or exception."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from asyncq import failures, wire
+from asyncq.errors import AsyncQError, TaskExpired, TaskRevoked, WorkerLost
+
+if TYPE_CHECKING:
+    from asyncq.serializers import ValueCodec
+    from asyncq.states import State
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Outcome(Generic[R_co]):
+    """The final word on one job. Immutable; reading it never talks to the server.
+
+    Decoding is done when asked for: each access of `value`, and each `unwrap`, gives a fresh object that is the caller's own.
+
+    Example:
+        ```python
+        outcome = await result.outcome(timeout=10)
+        if outcome.state == "SUCCESS":
+            print(outcome.value, outcome.runtime)
+        else:
+            print(outcome.error, outcome.traceback)
+        ```
+    """
+
+    __slots__ = ("_codec", "_ended", "id")
+
+    def __init__(self, id: str, ended: wire.Ended, codec: ValueCodec) -> None:  # noqa: A002  the field's name
+        self.id = id
+        self._ended = ended
+        self._codec = codec
+
+    def __repr__(self) -> str:
+        shown = f"value={self.value!r}" if self.state == "SUCCESS" else f"error={self.error!r}"
+        return f"<Outcome {self.id} {self.state} {shown}>"
+
+    def unwrap(self) -> R_co:
+        """The value, or raises what the task raised, with the remote traceback as its cause.
+
+        Raises:
+            TaskRevoked, TaskExpired, WorkerLost: the job ended without its body coming to an end.
+            Exception: the task's own.
+            DecodeError: the value cannot be read here.
+        """
+        if self._ended.letter == wire.SUCCEEDED:
+            return cast("R_co", self._codec.loads(self._ended.payload))
+        error = self.error
+        assert error is not None
+        try:
+            raise error
+        finally:
+            # The raised exception's traceback holds this frame; the frame must not hold the exception.
+            del error
+
+    @property
+    def state(self) -> State:
+        """`SUCCESS`, `FAILURE` or `REVOKED`."""
+        return self._ended.state
+
+    @property
+    def value(self) -> R_co | None:
+        """What the task returned; None if it did not."""
+        if self._ended.letter != wire.SUCCEEDED:
+            return None
+        return cast("R_co", self._codec.loads(self._ended.payload))
+
+    @property
+    def error(self) -> Exception | None:
+        """What `unwrap` would raise; None after success."""
+        return _ERRORS[self._ended.letter](self)
+
+    @property
+    def traceback(self) -> str | None:
+        """Where the task failed, as text from the worker; None if it did not fail by itself."""
+        if self._ended.letter != wire.FAILED:
+            return None
+        return failures.decode(self._ended.payload).traceback
+
+    @property
+    def attempts(self) -> int:
+        """How often the job was started."""
+        return self._ended.attempts
+
+    @property
+    def name(self) -> str | None:
+        """The task's name."""
+        return self._ended.name or None
+
+    @property
+    def worker(self) -> str | None:
+        """Which worker ended it."""
+        return self._ended.worker or None
+
+    @property
+    def queue(self) -> str | None:
+        """The queue it was taken from."""
+        return self._ended.queue or None
+
+    @property
+    def enqueued_at(self) -> datetime | None:
+        """When it was enqueued, by the client's clock."""
+        return moment(self._ended.enqueued)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When its last attempt began, by the worker's clock."""
+        return moment(self._ended.started)
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended, by the worker's clock."""
+        return moment(self._ended.finished)
+
+    @property
+    def runtime(self) -> float | None:
+        """Seconds from the start of the last attempt to the end."""
+        ended = self._ended
+        if ended.started is None or ended.finished is None:
+            return None
+        return (ended.finished - ended.started) / 1000
+
+    @property
+    def children(self) -> list[str]:
+        """Ids of the jobs that it started."""
+        return list(self._ended.children)
+
+
+def moment(milliseconds: int | None) -> datetime | None:
+    """An aware time in UTC from milliseconds since the epoch."""
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _failure(outcome: Outcome[Any]) -> Exception:
+    return failures.decode(outcome._ended.payload).rebuild()  # noqa: SLF001  this module's own
+
+
+def _revoked(outcome: Outcome[Any]) -> AsyncQError:
+    reason = outcome._ended.payload.decode("utf-8", "replace")  # noqa: SLF001  this module's own
+    return TaskRevoked(f"job {outcome.id} was revoked" + (f": {reason}" if reason else ""))
+
+
+def _expired(outcome: Outcome[Any]) -> AsyncQError:
+    return TaskExpired(f"job {outcome.id} was not started before it expired")
+
+
+def _lost(outcome: Outcome[Any]) -> AsyncQError:
+    return WorkerLost(f"job {outcome.id} took its worker down each time it was tried; it is kept with the dead letters")
+
+
+_ERRORS = {
+    wire.SUCCEEDED: lambda _: None,
+    wire.FAILED: _failure,
+    wire.REVOKED: _revoked,
+    wire.EXPIRED: _expired,
+    wire.LOST: _lost,
+}

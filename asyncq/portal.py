@@ -1,0 +1,142 @@
+"""Blocking code's way in: `get_sync = synced(get)` is all there is to a blocking twin.
+
+A twin runs the coroutine on the app's loop, from whichever thread it is called: the loop that opened the app, or, in a script, a loop in
+one background thread that is started by the first such call. The thread is a daemon, not an anyio portal: a portal's worker is joined
+before `atexit` handlers run, so that a script which never closes its app would hang at its end instead of being warned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import threading
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from asyncq.errors import SyncInAsyncContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Carrier(Protocol):
+    """Something that can run a coroutine on the app's loop: the app."""
+
+    def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+        """Starts the coroutine on the app's loop, from another thread."""
+        ...
+
+
+    def is_here(self) -> bool:
+        """Whether the app is open on the loop that runs on this thread."""
+        ...
+
+    def bring(self, coroutine: Coroutine[Any, Any, R]) -> Coroutine[Any, Any, R]:
+        """Runs the coroutine on the app's loop, from any loop; opens the app on this one if it is closed."""
+        ...
+
+
+class HasApp(Protocol):
+    """Something that belongs to an app."""
+
+    @property
+    def _carrier(self) -> Carrier: ...
+
+
+S = TypeVar("S", bound=HasApp)
+
+
+def carried(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
+    """Lets an async method be awaited anywhere: on the app's own loop it is the method itself, elsewhere it is carried there."""
+
+    @functools.wraps(method)
+    def anywhere(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        carrier = self._carrier
+        coroutine = method(self, *args, **kwargs)
+        return coroutine if carrier.is_here() else carrier.bring(coroutine)
+
+    return anywhere
+
+
+def synced(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[S, P], R]:
+    """The blocking twin of an async method: same parameters, returns what it returns, raises what it raises.
+
+    Called on a thread whose event loop runs, the twin raises `SyncInAsyncContext` at once. Works from many threads at once. Ctrl-C
+    while it waits cancels the coroutine.
+    """
+
+    @functools.wraps(method)
+    def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        refuse_in_loop(method.__qualname__)
+        return wait(self._carrier, method(self, *args, **kwargs))
+
+    twin.__name__ = f"{method.__name__}_sync"
+    twin.__qualname__ = f"{method.__qualname__}_sync"
+    twin.__doc__ = f"Blocking twin of `{method.__name__}`, for code that is not async.\n\n{method.__doc__ or ''}"
+    return twin
+
+
+def wait(carrier: Carrier, coroutine: Coroutine[Any, Any, R]) -> R:
+    """Runs a coroutine on the app's loop and waits for its end."""
+    try:
+        future = carrier.carry(coroutine)
+    except BaseException:
+        coroutine.close()
+        raise
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def refuse_in_loop(awaitable: str) -> None:
+    """Raises where a blocking call would stop a running event loop.
+
+    Raises:
+        SyncInAsyncContext: this thread's event loop is running; the message names what to await instead.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    name = awaitable.rpartition(".")[2]
+    raise SyncInAsyncContext(f"{name}_sync() would block the event loop that runs on this thread; use `await ....{name}(...)`")
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """The loop is ours alone, so it may be the faster kind without asking anybody."""
+    try:
+        import uvloop  # noqa: PLC0415  an extra
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+class LoopThread:
+    """An event loop in a daemon thread."""
+
+    def __init__(self) -> None:
+        self.loop = _new_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="asyncq-loop", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.call_soon(self._ready.set)
+        self.loop.run_forever()
+
+    def stop(self) -> None:
+        """Ends the loop and the thread. Not to be called from the thread itself."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(timeout=5)
+        if not self._thread.is_alive():
+            self.loop.close()

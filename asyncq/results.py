@@ -1,0 +1,521 @@
+"""The handle of one job: await it, look at it, end it, forget it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Generator, Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from asyncq import config, wire
+from asyncq.broker.listener import Waiter
+from asyncq.context import check_join
+from asyncq.errors import ResultNotFound, ResultTimeout
+from asyncq.outcomes import Outcome, moment
+from asyncq.portal import carried, synced
+from asyncq.serializers import PLAIN_VALUE
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from asyncq.app import AsyncQ
+    from asyncq.serializers import ValueCodec
+    from asyncq.tasks import Task
+
+R = TypeVar("R")
+
+log = logging.getLogger("asyncq")
+
+
+class AsyncResult(Generic[R]):
+    """The handle of a job: `await result` is its value.
+
+    Awaited methods talk to the server; properties never do, they say what this process last saw. An outcome is pushed here the moment
+    the job ends, and updates every live handle of that job in the process.
+
+    A handle costs nothing to drop, and may be rebuilt from the id alone, in any process: `app.AsyncResult(id)`.
+
+    Args:
+        id: the job's id.
+        app: the app; by default the only one of this process.
+        task: the task, if known: gives the value its type.
+
+    Example:
+        ```python
+        result = await add.delay(4, 4)
+        print(result.state)  # PENDING
+        print(await result.get(timeout=10))  # 8
+        ```
+    """
+
+    __slots__ = ("__weakref__", "_app", "_args", "_ignored", "_kwargs", "_task", "_waiter", "id", "parent")
+
+    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None = None) -> None:  # noqa: A002
+        if not isinstance(id, str) or not id:
+            raise ValueError(f"AsyncResult needs the id of a job, not {id!r}")
+        self.id = id
+        self.parent: AsyncResult[Any] | None = None
+        self._app = app
+        self._task = task
+        self._waiter: Waiter | None = None
+        self._args: tuple[Any, ...] | None = None
+        self._kwargs: dict[str, Any] | None = None
+        self._ignored = False
+
+    @classmethod
+    def _of_job(cls, task: Task[..., R], job: wire.Job, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult[R]:
+        """The handle of a job that is about to be enqueued."""
+        handle = cls.__new__(cls)
+        handle.id = job.id
+        handle.parent = None
+        handle._app = task.app
+        handle._task = task
+        handle._waiter = task.app._announce(job)  # noqa: SLF001  friend
+        handle._args = args
+        handle._kwargs = kwargs
+        handle._ignored = job.ignore_result
+        return handle
+
+    # -- waiting ------------------------------------------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        """`await result` is `await result.get()`."""
+        return self.get().__await__()
+
+    @carried
+    async def get(
+        self,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109  Celery's name; a local timer, not a cancel scope
+        *,
+        propagate: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
+        """Waits for the job to end and returns its value.
+
+        Woken by push. Cancelling or timing out ends this wait only: the job and other waits for it go on. May be called any number
+        of times, each gives a fresh value.
+
+        Args:
+            timeout: seconds; None waits for ever, 0 looks once and does not wait.
+            propagate: False returns the task's exception instead of raising it.
+            callback: called as `callback(id, value)` before the value is returned.
+            disable_sync_subtasks: False allows this wait inside a task, see `allow_join_result`.
+
+        Raises:
+            ResultTimeout: the job did not end in time (also a builtin `TimeoutError`).
+            ResultNotFound: unknown, forgotten or expired id, or the task's result is ignored. At once.
+            TaskRevoked, TaskExpired, WorkerLost: the job ended without its body coming to an end.
+            WouldDeadlock: called inside a task, without leave.
+            Exception: whatever the task raised, with the remote traceback as its `__cause__`.
+        """
+        check_join("AsyncResult.get()", disable_sync_subtasks=disable_sync_subtasks)
+        outcome = await self._outcome(timeout)
+        if propagate or outcome.state is State.SUCCESS:
+            value = outcome.unwrap()
+        else:
+            value = outcome.error  # type: ignore[assignment]  propagate=False is declared to return R, as Celery's does
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    get_sync = synced(get)
+    wait = get
+    wait_sync = get_sync
+
+    @carried
+    async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R]:  # noqa: ASYNC109  as get
+        """Waits for the job to end and says how, as a value: never raises for the task's own failure.
+
+        Raises:
+            ResultTimeout, ResultNotFound, WouldDeadlock: as `get`.
+        """
+        check_join("AsyncResult.outcome()")
+        return await self._outcome(timeout)
+
+    outcome_sync = synced(outcome)
+
+    async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:  # noqa: ASYNC109  as get
+        limit = None if timeout is None else config.seconds(timeout)
+        waiter = self._waiter
+        if waiter is None or waiter.ended is None:
+            waiter = await self._until_ended(limit)
+        assert waiter.ended is not None
+        return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
+
+    async def _until_ended(self, timeout: float | None) -> Waiter:  # noqa: ASYNC109  as get
+        if self._ignored:
+            raise ResultNotFound(f"job {self.id} was enqueued with ignore_result=True: there will be no result")
+        listener = self.app._listener()  # noqa: SLF001  friend
+        waiter = self._own_waiter()
+        if timeout == 0:
+            await self._look(waiter)
+        elif not await listener.wait(waiter, timeout):
+            raise ResultTimeout(f"job {self.id} did not end within {timeout:g} s (it goes on; state: {waiter.state})")
+        if waiter.ended is None:
+            if waiter.gone:
+                raise ResultNotFound(
+                    f"no result under the id {self.id!r}: unknown, forgotten, expired (result_ttl), or its task ignores results"
+                )
+            raise ResultTimeout(f"job {self.id} has not ended (state: {waiter.state})")
+        return waiter
+
+    def _own_waiter(self) -> Waiter:
+        listener = self.app._listener()  # noqa: SLF001  friend
+        if self._waiter is None:
+            self._waiter = listener.waiter(self.id)
+        elif self._waiter.home is not listener:
+            self._waiter = listener.adopt(self._waiter)
+        return self._waiter
+
+    def _codec(self, ended: wire.Ended) -> ValueCodec:
+        task = self._task or self.app.tasks.get(ended.name)
+        return task.returns if task is not None else PLAIN_VALUE
+
+    # -- looking ------------------------------------------------------------------------------------------------------------------
+
+    @carried
+    async def refresh(self) -> State | str:
+        """Looks once and brings all properties up to date: state, worker, start time, queue. Returns the state.
+
+        Raises:
+            BrokerUnavailable: no answer within the operation timeout.
+        """
+        waiter = self._own_waiter()
+        if waiter.ended is None or waiter.gone:
+            await self._look(waiter)
+        return self.state
+
+    refresh_sync = synced(refresh)
+
+    @carried
+    async def ready(self) -> bool:
+        """Whether the job has ended, in whatever way. Looks once. Raises as `refresh`."""
+        return (await self._final()) is not None
+
+    ready_sync = synced(ready)
+
+    @carried
+    async def successful(self) -> bool:
+        """Whether the job has ended with a value; False while it has not ended. Looks once. Raises as `refresh`."""
+        ended = await self._final()
+        return ended is not None and ended.state is State.SUCCESS
+
+    successful_sync = synced(successful)
+
+    @carried
+    async def failed(self) -> bool:
+        """Whether the job has ended with an error; False while it has not ended. Looks once. Raises as `refresh`."""
+        ended = await self._final()
+        return ended is not None and ended.state is State.FAILURE
+
+    failed_sync = synced(failed)
+
+    @carried
+    async def exists(self) -> bool:
+        """Whether the server knows the job: true from the moment `delay` returned until it is forgotten or its result expires.
+
+        Always asks the server. Raises as `refresh`.
+        """
+        waiter = self._own_waiter()
+        await self._look(waiter)
+        return not waiter.gone and waiter.flags[2:3] != "f"
+
+    exists_sync = synced(exists)
+
+    async def _final(self) -> wire.Ended | None:
+        waiter = self._own_waiter()
+        if waiter.ended is None:
+            await self._look(waiter)
+        return waiter.ended
+
+    async def _look(self, waiter: Waiter) -> None:
+        app = self.app
+        answer = await app._broker_here().state(self.id)  # noqa: SLF001  friend
+        app._listener().saw(waiter, answer)  # noqa: SLF001  friend
+
+    # -- ending -------------------------------------------------------------------------------------------------------------------
+
+    @carried
+    async def revoke(
+        self,
+        *,
+        terminate: bool = False,
+        wait: bool = False,
+        timeout: float | timedelta | None = None,  # noqa: ASYNC109  as get
+        reason: str | None = None,
+    ) -> State | str:
+        """Ends the job: a queued one never starts, and whoever waits for it gets `TaskRevoked`.
+
+        A running one goes on unless `terminate=True`: then a coroutine is cancelled at once. A thread cannot be: its waiters wake at
+        once, it ends by itself, and what it returns is dropped. Without `terminate`, a running job is only kept from running *again*
+        should its worker die. Durable: works with no worker online. An ended job is never changed; a second revoke is no error.
+
+        Args:
+            terminate: also end it if it runs.
+            wait: wait until it has ended, and return the final state: `REVOKED`, or what came first.
+            timeout: of that wait, in seconds.
+            reason: text that `TaskRevoked` shows, when the job had not been started.
+
+        Returns:
+            With `wait`, the final state. Else the state after the call, as far as it is known.
+
+        Raises:
+            ResultNotFound: with `wait`, if there is no such job.
+            ResultTimeout: with `wait`, if it did not end in time.
+            BrokerUnavailable: no answer within the operation timeout.
+        """
+        app = self.app
+        waiter = self._own_waiter()
+        outcome = b"" if reason is None else wire.encode_ended(wire.Ended(wire.REVOKED, reason.encode("utf-8", "replace")))
+        answer = await app._broker_here().revoke(self.id, terminate=terminate, outcome=outcome)  # noqa: SLF001  friend
+        if wait and answer != "unknown":
+            await self._outcome(timeout)
+        elif waiter.ended is None:
+            await self._look(waiter)
+        if wait and answer == "unknown":
+            raise ResultNotFound(f"no job under the id {self.id!r} to revoke")
+        return self.state
+
+    revoke_sync = synced(revoke)
+
+    @carried
+    async def forget(self) -> None:
+        """Removes the result, and the parents' results; a job that has not ended leaves none when it does (who waits still gets it).
+
+        From then on `exists()` is False and a new wait raises `ResultNotFound`. Twice is once. Raises as `refresh`.
+        """
+        waiter = self._own_waiter()
+        broker = self.app._broker_here()  # noqa: SLF001  friend
+        answer = await broker.forget(self.id)
+        if answer != "flagged":
+            app_listener = self.app._listener()  # noqa: SLF001  friend
+            app_listener.forgotten(waiter)
+        if self.parent is not None:
+            await self.parent.forget()
+
+    forget_sync = synced(forget)
+
+    def then(
+        self, callback: Callable[[AsyncResult[R]], object], on_error: Callable[[AsyncResult[R]], object] | None = None
+    ) -> AsyncResult[R]:
+        """Calls `callback(result)` in this thread's loop when the job has ended, or soon if it has. Returns the handle itself.
+
+        With `on_error`, that one is called instead after a failure or a revocation. A coroutine that a callback returns is run; what a
+        callback raises goes to the loop's exception handler. The handle is kept alive until then.
+
+        Raises:
+            RuntimeError: there is no running event loop to call back in.
+        """
+        loop = asyncio.get_running_loop()
+
+        def ended() -> None:
+            good = self.state is State.SUCCESS
+            chosen = callback if good or on_error is None else on_error
+            returned = chosen(self)
+            if inspect.isawaitable(returned):
+                self.app._keep(asyncio.ensure_future(returned, loop=loop))  # noqa: SLF001  friend
+
+        async def register() -> None:
+            listener = self.app._listener()  # noqa: SLF001  friend
+            listener.when_ended(self._own_waiter(), lambda: loop.call_soon_threadsafe(ended))
+
+        if self.app.is_here():
+            self.app._listener().when_ended(self._own_waiter(), ended)  # noqa: SLF001  friend
+        else:
+            self.app._keep(loop.create_task(self.app.bring(register())))  # noqa: SLF001  friend
+        return self
+
+    # -- what was last seen -------------------------------------------------------------------------------------------------------
+
+    @property
+    def app(self) -> AsyncQ:
+        """The app it belongs to; for a handle made without one, the only app of this process.
+
+        Raises:
+            RuntimeError: there is no app, or more than one; the message lists the ways out.
+        """
+        if self._app is None:
+            from asyncq.app import the_only_app  # noqa: PLC0415  the app imports this module
+
+            self._app = the_only_app()
+        return self._app
+
+    @property
+    def _carrier(self) -> AsyncQ:
+        return self.app
+
+    @property
+    def task_id(self) -> str:
+        """The id, by Celery's other name."""
+        return self.id
+
+    @property
+    def state(self) -> State | str:
+        """The job's state as last seen. `UNKNOWN` on a handle made from an id that has not looked yet."""
+        return State.UNKNOWN if self._waiter is None else self._waiter.state
+
+    @property
+    def status(self) -> State | str:
+        """The state, by Celery's other name."""
+        return self.state
+
+    @property
+    def result(self) -> R | Exception | None:
+        """The value, or the exception (not raised), once the job has ended; None before."""
+        outcome = self._seen()
+        if outcome is None:
+            return None
+        return outcome.value if outcome.state is State.SUCCESS else outcome.error
+
+    @property
+    def info(self) -> R | Exception | None:
+        """The result, by Celery's other name."""
+        return self.result
+
+    @property
+    def traceback(self) -> str | None:
+        """Where the task failed, once it has; None before, and after success."""
+        outcome = self._seen()
+        return None if outcome is None else outcome.traceback
+
+    @property
+    def children(self) -> list[AsyncResult[Any]] | None:
+        """Handles of the jobs that this one started, once it has ended; None before."""
+        outcome = self._seen()
+        return None if outcome is None else [AsyncResult(id_, app=self._app) for id_ in outcome.children]
+
+    @property
+    def date_done(self) -> datetime | None:
+        """When it ended, in UTC; None before."""
+        outcome = self._seen()
+        return None if outcome is None else outcome.finished_at
+
+    @property
+    def date_started(self) -> datetime | None:
+        """When its present or last attempt was started, in UTC, as last seen."""
+        outcome = self._seen()
+        if outcome is not None:
+            return outcome.started_at
+        return None if self._waiter is None else moment(self._waiter.started)
+
+    @property
+    def name(self) -> str | None:
+        """The task's name, if known."""
+        outcome = self._seen()
+        if outcome is not None and outcome.name:
+            return outcome.name
+        return None if self._task is None else self._task.name
+
+    @property
+    def args(self) -> tuple[Any, ...] | None:
+        """The call's positional arguments, on the handle that `delay` gave."""
+        return self._args
+
+    @property
+    def kwargs(self) -> dict[str, Any] | None:
+        """The call's keyword arguments, on the handle that `delay` gave."""
+        return self._kwargs
+
+    @property
+    def worker(self) -> str | None:
+        """Which worker has it, or ended it, as last seen."""
+        outcome = self._seen()
+        if outcome is not None:
+            return outcome.worker
+        return None if self._waiter is None else self._waiter.worker
+
+    @property
+    def retries(self) -> int | None:
+        """How often it was run again after the first time, once it has ended; None before."""
+        outcome = self._seen()
+        return None if outcome is None else max(0, outcome.attempts - 1)
+
+    @property
+    def queue(self) -> str | None:
+        """Its queue, as last seen."""
+        outcome = self._seen()
+        if outcome is not None and outcome.queue:
+            return outcome.queue
+        return None if self._waiter is None else self._waiter.queue
+
+    @property
+    def ignored(self) -> bool:
+        """Whether it was enqueued here with `ignore_result=True`."""
+        return self._ignored
+
+    def _seen(self) -> Outcome[R] | None:
+        waiter = self._waiter
+        if waiter is None or waiter.ended is None:
+            return None
+        return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
+
+    # -- as a value -----------------------------------------------------------------------------------------------------------------
+
+    def as_tuple(self) -> tuple[tuple[str, Any], None]:
+        """The id and those of its parents, as Celery writes them: `((id, parent's tuple or None), None)`."""
+        return (self.id, None if self.parent is None else self.parent.as_tuple()), None
+
+    def as_list(self) -> list[str]:
+        """The id, then those of its parents."""
+        return [handle.id for handle in self._line()]
+
+    def _line(self) -> Iterator[AsyncResult[Any]]:
+        handle: AsyncResult[Any] | None = self
+        while handle is not None:
+            yield handle
+            handle = handle.parent
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, AsyncResult):
+            return self.id == other.id
+        if isinstance(other, str):
+            return self.id == other
+        return NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        name = self.name
+        return f"<AsyncResult {self.id} {name + ' ' if name else ''}{self.state}>"
+
+    def __copy__(self) -> AsyncResult[R]:
+        other: AsyncResult[R] = AsyncResult(self.id, self._app, task=self._task)
+        other.parent = self.parent
+        other._waiter, other._ignored = self._waiter, self._ignored
+        other._args, other._kwargs = self._args, self._kwargs
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncResult[R]:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Callable[..., AsyncResult[Any]], tuple[Any, ...]]:
+        # The id says it all; the app is found where it is unpickled.
+        return result_from_tuple, (self.as_tuple(),)
+
+
+def result_from_tuple(data: Any, app: AsyncQ | None = None) -> AsyncResult[Any]:
+    """The handle that `as_tuple` described, with its parents.
+
+    Args:
+        data: what `as_tuple` or `as_tuple()[0]` gave, also after a way through JSON.
+        app: the app; by default the only one of this process.
+
+    Raises:
+        ValueError: not such a tuple.
+    """
+    try:
+        (id_, parent), _children = data
+    except (TypeError, ValueError):
+        raise ValueError(f"{data!r} is not what AsyncResult.as_tuple() gives: ((id, parent), None)") from None
+    handle: AsyncResult[Any] = AsyncResult(id_, app)
+    if parent is not None:
+        handle.parent = result_from_tuple(parent, app)
+    return handle
+
+

@@ -1,0 +1,377 @@
+"""Tasks: a function that can be called here, or sent to a worker with the same arguments and awaited."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import os
+import re
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from asyncq import config, results, wire
+from asyncq.context import Context, check_join, current_job
+from asyncq.errors import PayloadTooLarge, SerializationError
+from asyncq.portal import carried, synced
+from asyncq.resultset import ResultSet
+from asyncq.serializers import ArgumentCodec, ValueCodec
+from asyncq.workflows import Signature
+
+if TYPE_CHECKING:
+    from asyncq.app import AsyncQ
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T", bound="Task[..., Any]")
+
+_TASK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What may be said about one call. Never shares a namespace with the task's own arguments.
+
+    Attributes:
+        queue: where to put the job (default: the task's queue).
+        task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that still exist.
+        headers: plain data that travels with the job; `asyncq.current().headers` in the task.
+        ignore_result: keep no result; `get` raises `ResultNotFound` at once.
+        result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a minute.
+        expires: an aware datetime, or seconds from now: a job not started by then never is, and `get` raises `TaskExpired`.
+        wait: how long `call` waits, in seconds (default: for ever).
+    """
+
+    queue: str | None = None
+    task_id: str | None = None
+    headers: Mapping[str, Any] | None = None
+    ignore_result: bool | None = None
+    result_ttl: float | timedelta | None = None
+    expires: float | timedelta | datetime | None = None
+    wait: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.queue is not None:
+            config.name(self.queue)
+        if self.task_id is not None and not (isinstance(self.task_id, str) and _TASK_ID.fullmatch(self.task_id)):
+            raise ValueError(f"task_id={self.task_id!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
+        if self.result_ttl is not None:
+            config.seconds(self.result_ttl)
+        if self.wait is not None:
+            config.seconds(self.wait)
+        if isinstance(self.expires, datetime) and self.expires.tzinfo is None:
+            raise ValueError(f"expires={self.expires!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now")
+        if isinstance(self.expires, (int, float, timedelta)):
+            config.seconds(self.expires)
+
+    def over(self, defaults: Options) -> Options:
+        """These options, with the gaps filled from others."""
+        given = {
+            field.name: value for field in dataclasses.fields(self) if (value := getattr(self, field.name)) is not None
+        }
+        return dataclasses.replace(defaults, **given)
+
+
+class Task(Generic[P, R]):
+    """A registered function. `Task[P, R]` carries its parameters and result type to `delay`, `call` and `AsyncResult[R]`.
+
+    Made by `@app.task`, not by hand. Calling it runs the function here and now, with no queue.
+
+    Attributes:
+        app: the app it is registered with.
+        name: what workers know it by: `module.function` unless named otherwise.
+        function: the function itself.
+        is_coroutine: whether it runs on the worker's event loop; else in a thread.
+    """
+
+    is_coroutine = False
+
+    def __init__(self, app: AsyncQ, function: Callable[P, Any], name: str, options: Options) -> None:
+        self.app = app
+        self.name = name
+        self.function = function
+        self._options = options
+        self._signature = inspect.signature(function)
+        self._quick = _QuickCheck.of(self._signature)
+        self.arguments = ArgumentCodec(function)
+        self.returns = ValueCodec.of_result(function)
+        self._defaults = _Defaults.of(app, options)
+        for attribute in ("__module__", "__qualname__", "__doc__", "__name__"):
+            object.__setattr__(self, attribute, getattr(function, attribute, None))
+        self.__wrapped__ = function
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}{self._signature}>"
+
+    @property
+    def _carrier(self) -> AsyncQ:
+        return self.app
+
+    # -- sending ------------------------------------------------------------------------------------------------------------------
+
+    @carried
+    async def delay(self, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[R]:
+        """Enqueues a call and returns its handle, once the server has accepted the job.
+
+        A cancelled `delay` leaves it open whether the job was accepted.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+            SerializationError: an argument cannot travel; the message names it. Nothing was written.
+            PayloadTooLarge: the arguments take more than `max_payload`. Nothing was written.
+            QueueFull: the server is out of memory. Nothing was written.
+            BrokerUnavailable: the server could not be reached; with a `task_id` of your own, sending it again is safe.
+
+        Example:
+            ```python
+            result = await add.delay(4, 4)
+            assert await result.get(timeout=10) == 8
+            ```
+        """
+        return await self._send(args, kwargs)
+
+    delay_sync = synced(delay)
+
+    @carried
+    async def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Enqueues a call, waits for it and returns its value: `await (await task.delay(...)).get()`.
+
+        Bound the wait with `task.options(wait=2.0).call(...)`; the job itself goes on after a timeout.
+
+        Raises:
+            WouldDeadlock: inside a task; nothing was enqueued.
+            ResultTimeout: `wait` is over.
+            Exception: whatever `delay` and `AsyncResult.get` raise, the task's own exception among it.
+        """
+        check_join(f"{self.name}.call()")
+        result = await self._send(args, kwargs)
+        wait = self._options.wait
+        return await result.get(None if wait is None else config.seconds(wait))
+
+    call_sync = synced(call)
+
+    @carried
+    async def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> results.AsyncResult[R]:
+        """Celery's spelling of `task.options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
+        task = self.options(**options) if options else self
+        return await task._send(tuple(args), dict(kwargs or {}))  # noqa: SLF001  the same class
+
+    apply_async_sync = synced(apply_async)
+
+    @carried
+    async def map(self, calls: Iterable[Sequence[Any]]) -> ResultSet[R]:
+        """Enqueues one call for each sequence of arguments, in one round trip for every 500.
+
+        Raises:
+            TypeError, SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
+            QueueFull, BrokerUnavailable: as `delay`; some of the calls may have been enqueued.
+
+        Example:
+            ```python
+            results = await add.map([(1, 2), (3, 4)])
+            assert await results.get(timeout=10) == [3, 7]
+            ```
+        """
+        prepared = [self._prepare(tuple(args), {}) for args in calls]
+        await self.app._enqueue_many(prepared)  # noqa: SLF001  friend
+        return ResultSet([handle for _, _, handle in prepared], app=self.app)
+
+    map_sync = synced(map)
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        task_id: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        ignore_result: bool | None = None,
+        result_ttl: float | timedelta | None = None,
+        expires: float | timedelta | datetime | None = None,
+        wait: float | timedelta | None = None,
+    ) -> Task[P, R]:
+        """The same task with other options for its calls, see `Options`. The task itself is not changed.
+
+        Raises:
+            ValueError: an option that makes no sense; the message says what would.
+
+        Example:
+            ```python
+            result = await add.options(queue="urgent", expires=30).delay(1, 2)
+            ```
+        """
+        given = Options(
+            queue=queue,
+            task_id=task_id,
+            headers=headers,
+            ignore_result=ignore_result,
+            result_ttl=result_ttl,
+            expires=expires,
+            wait=wait,
+        )
+        other = copy.copy(self)
+        other._options = given.over(self._options)
+        other._defaults = _Defaults.of(self.app, other._options)
+        return other
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """A call to be made later, as data: for `app.submit`.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+        """
+        self._check(args, kwargs)
+        return Signature(self, args, kwargs)
+
+    def AsyncResult(self, id: str) -> results.AsyncResult[R]:  # noqa: A002, N802  Celery's name
+        """The typed handle of a call of this task made anywhere, by its id."""
+        return results.AsyncResult(id, app=self.app, task=self)
+
+    # -- how it is done -----------------------------------------------------------------------------------------------------------
+
+    async def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> results.AsyncResult[R]:
+        job, message, handle = self._prepare(args, kwargs)
+        await self.app._enqueue(job, message, handle)  # noqa: SLF001  friend
+        return handle
+
+    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
+        """The job of one call, its message, and its handle, which hears of the outcome from now on."""
+        if not self._quick.fits(args, kwargs):
+            self._check(args, kwargs)
+        options, defaults = self._options, self._defaults
+        body = self.arguments.dumps(args, kwargs)
+        if len(body) > defaults.max_payload:
+            raise PayloadTooLarge(
+                f"the arguments of {self.name} take {len(body):,} bytes, more than max_payload={defaults.max_payload:,}; store the "
+                "data elsewhere and send its name, or raise max_payload"
+            )
+        parent = current_job.get()
+        random = os.urandom(16).hex()
+        id_ = options.task_id or random[:24]
+        job = wire.Job(
+            id_,
+            self.name,
+            defaults.queue,
+            body,
+            random[24:],
+            "" if defaults.ignore_result else self.app._channel,  # noqa: SLF001  friend
+            int(time.time() * 1000),
+            defaults.result_ttl,
+            None if options.expires is None else _moment(options.expires),
+            defaults.ignore_result,
+        )
+        if options.headers is not None:
+            job.headers = options.headers
+        if parent is not None:
+            _adopt(job, parent)
+        try:
+            message = wire.encode_job(job)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SerializationError(
+                f"headers={options.headers!r} cannot travel ({error}); use plain strings, numbers, lists and maps"
+            ) from error
+        return job, message, results.AsyncResult._of_job(self, job, args, kwargs)  # noqa: SLF001  friend
+
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self._signature}: {error}") from None
+
+
+class CoroutineTask(Task[P, R]):
+    """A task made of a coroutine function: awaiting the call runs it here, on this loop."""
+
+    is_coroutine = True
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Runs the function itself, here and now."""
+        coroutine: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
+        return coroutine
+
+
+class FunctionTask(Task[P, R]):
+    """A task made of a plain function: calling it runs it here; a worker runs it in a thread."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Runs the function itself, here and now."""
+        value: R = self.function(*args, **kwargs)
+        return value
+
+
+class NamedTask(Task[..., Any]):
+    """A task known by name only, as `app.send` uses it: no function, no types, arguments unchecked."""
+
+    def __init__(self, app: AsyncQ, name: str, options: Options) -> None:
+        super().__init__(app, _anything, name, options)
+
+
+def _anything(*args: Any, **kwargs: Any) -> Any:
+    raise NotImplementedError("a task known by name only runs on a worker that knows its function")
+
+
+@dataclass(frozen=True, slots=True)
+class _Defaults:
+    """Options worked out once, so that a call need not."""
+
+    queue: str
+    result_ttl: int
+    ignore_result: bool
+    max_payload: int
+
+    @staticmethod
+    def of(app: AsyncQ, options: Options) -> _Defaults:
+        settings = app.settings
+        ttl = settings.result_ttl if options.result_ttl is None else config.seconds(options.result_ttl)
+        return _Defaults(
+            options.queue or settings.default_queue,
+            max(60_000, round(ttl * 1000)),
+            bool(options.ignore_result),
+            settings.max_payload,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _QuickCheck:
+    """Whether arguments surely fit a signature, in a tenth of the time of `Signature.bind`; a no means "ask bind"."""
+
+    least: int
+    most: int
+    anything: bool
+
+    @staticmethod
+    def of(signature: inspect.Signature) -> _QuickCheck:
+        least = most = 0
+        for parameter in signature.parameters.values():
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                most = 1_000_000
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                continue
+            elif parameter.kind is parameter.KEYWORD_ONLY:
+                if parameter.default is parameter.empty:
+                    most = -1  # always ask bind
+                    break
+            else:
+                most += 1
+                least += parameter.default is parameter.empty
+        return _QuickCheck(least, most, most >= 1_000_000)
+
+    def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return not kwargs and self.least <= len(args) <= self.most
+
+
+def _adopt(job: wire.Job, parent: Context) -> None:
+    job.parent_id = parent.id
+    job.root_id = parent.root_id or parent.id
+    parent.children.append(job.id)
+
+
+def _moment(expires: float | timedelta | datetime) -> int:
+    """In milliseconds since the epoch."""
+    if isinstance(expires, datetime):
+        return int(expires.timestamp() * 1000)
+    return int((time.time() + config.seconds(expires)) * 1000)

@@ -1,0 +1,254 @@
+"""Every byte that crosses Redis, and nothing else.
+
+A **message** is what the stream entry carries: a msgpack array whose first item is `SCHEMA`. What every job has stands at a fixed
+place; what few have stands in a map at the end, whose unknown keys a reader ignores, so that options can be added without a new
+schema.
+
+    [SCHEMA, task name, body, nonce, reply channel, enqueued at (ms), result TTL (ms), more | nil]
+
+    more: {"x": expires at (ms), "i": true if the result is ignored, "p": parent id, "r": root id, "h": headers}
+
+The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes: it is decoded only by who knows the task, and
+a body that cannot be decoded is that job's failure, not a broken message.
+
+A **record** is the one truth about a job: a string under `{ns:0}:r:<id>`, text up to the body, so that a script can read it by pattern
+and a person by eye.
+
+    live:   L--- <entry id> <queue> <nonce> <reply channel> ...
+    ended:  S--- <entry id> <consumer that wrote it> <nonce> <outcome>
+            ^ state; then three flags: mark, forget/ignore, dependents
+
+An **outcome** is what the worker writes when a job ends, again a msgpack array; for the letters `C`, `E` and `X` it may be empty, when a
+script ended the job by itself.
+
+    [SCHEMA, payload, started at (ms), finished at (ms), attempts, worker, task name, queue, enqueued at (ms),
+     ids of the jobs that it started]
+
+A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter> <length>\\n<outcome>`. Above
+`PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from asyncq.errors import DecodeError
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SCHEMA = 1
+
+PUSH_LIMIT = 8 * 1024
+"""Largest outcome that travels inside a notification, in bytes. Above 16 KiB Valkey 9.1 does not count a message against a stalled
+subscriber's buffer limit, so that its memory would grow without bound (measured: 1.1 GB); below, the server drops such a client."""
+
+LIVE, TOMBSTONE = "L", "T"
+SUCCEEDED, FAILED, REVOKED, EXPIRED, LOST = "S", "F", "C", "E", "X"
+
+STATE_OF: dict[str, State] = {
+    LIVE: State.PENDING,
+    SUCCEEDED: State.SUCCESS,
+    FAILED: State.FAILURE,
+    LOST: State.FAILURE,
+    REVOKED: State.REVOKED,
+    EXPIRED: State.REVOKED,
+}
+"""The letter a record begins with, and the state that it means."""
+
+
+@dataclass(slots=True)
+class Job:
+    """What a client asks for. `body` is the encoded argument list; times are in milliseconds since the epoch."""
+
+    id: str
+    name: str
+    queue: str
+    body: bytes
+    nonce: str
+    channel: str
+    enqueued: int
+    result_ttl: int
+    expires: int | None = None
+    ignore_result: bool = False
+    parent_id: str | None = None
+    root_id: str | None = None
+    headers: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Delivery:
+    """A job as a worker was given it: the message, and the stream entry that is the worker's claim to it."""
+
+    entry: str
+    stream: str
+    crashes: int
+    job: Job
+
+
+@dataclass(slots=True, frozen=True)
+class Ended:
+    """How a job ended, as stored: `letter` is the record's, `payload` the encoded value or failure. Times are in ms since the epoch."""
+
+    letter: str
+    payload: bytes = b""
+    started: int | None = None
+    finished: int | None = None
+    attempts: int = 0
+    worker: str = ""
+    name: str = ""
+    queue: str = ""
+    enqueued: int | None = None
+    children: tuple[str, ...] | list[str] = ()
+
+    @property
+    def state(self) -> State:
+        """The final state that the letter stands for."""
+        return STATE_OF[self.letter]
+
+
+_pack = msgpack.packb
+_unpack = msgpack.unpackb
+
+
+def encode_job(job: Job) -> bytes:
+    """The message of a job.
+
+    Raises:
+        TypeError, ValueError, OverflowError: the headers hold something that msgpack cannot carry.
+    """
+    more: dict[str, Any] | None = None
+    if job.expires is not None or job.ignore_result or job.parent_id is not None or job.headers:
+        more = {
+            key: value
+            for key, value in (
+                ("x", job.expires),
+                ("i", job.ignore_result or None),
+                ("p", job.parent_id),
+                ("r", job.root_id),
+                ("h", dict(job.headers) if job.headers else None),
+            )
+            if value is not None
+        }
+    message: bytes = _pack(
+        (SCHEMA, job.name, job.body, job.nonce, job.channel, job.enqueued, job.result_ttl, more)
+    )
+    return message
+
+
+def decode_job(id: str, queue: str, message: bytes) -> Job:  # noqa: A002  the field's name
+    """The job in a message.
+
+    Raises:
+        DecodeError: not a message of this schema.
+    """
+    try:
+        schema, name, body, nonce, channel, enqueued, ttl, more = _unpack(message)
+    except Exception as error:  # msgpack raises half a dozen unrelated types on garbage, recursion among them
+        raise DecodeError(f"job {id!r}: the message is not one of asyncq ({type(error).__name__})") from error
+    if schema != SCHEMA:
+        raise DecodeError(f"job {id!r}: message of schema {schema!r}, this version reads {SCHEMA}")
+    job = Job(id, name, queue, body, nonce, channel, enqueued, ttl)
+    if more:
+        _add_more(job, more)
+    _check_job(job)
+    return job
+
+
+def _add_more(job: Job, more: dict[str, Any]) -> None:
+    if not isinstance(more, dict):
+        raise DecodeError(f"job {job.id!r}: the options are not a map")
+    job.expires = more.get("x")
+    job.ignore_result = more.get("i", False)
+    job.parent_id = more.get("p")
+    job.root_id = more.get("r")
+    job.headers = more.get("h")
+
+
+def _check_job(job: Job) -> None:
+    fits = (
+        type(job.name) is str
+        and type(job.body) is bytes
+        and type(job.nonce) is str
+        and type(job.channel) is str
+        and type(job.enqueued) is int
+        and type(job.result_ttl) is int
+        and 0 < job.result_ttl
+    )
+    if not fits or " " in job.nonce or " " in job.channel:
+        raise DecodeError(f"job {job.id!r}: a field of the message has the wrong type")
+
+
+def encode_ended(ended: Ended) -> bytes:
+    """The outcome as stored, without its letter."""
+    outcome: bytes = _pack(
+        (
+            SCHEMA,
+            ended.payload,
+            ended.started,
+            ended.finished,
+            ended.attempts,
+            ended.worker,
+            ended.name,
+            ended.queue,
+            ended.enqueued,
+            ended.children,
+        )
+    )
+    return outcome
+
+
+def decode_ended(letter: str, outcome: bytes) -> Ended:
+    """The outcome that follows a letter; an empty one was written by a script, which knows no more than the letter.
+
+    Raises:
+        DecodeError: not an outcome of this schema.
+    """
+    if letter not in STATE_OF or letter == LIVE:
+        raise DecodeError(f"{letter!r} is not the letter of a final state")
+    if not outcome:
+        return Ended(letter)
+    try:
+        schema, *rest = _unpack(outcome)
+    except Exception as error:  # see decode_job
+        raise DecodeError(f"an outcome is not one of asyncq ({type(error).__name__})") from error
+    if schema != SCHEMA or len(rest) != 9 or type(rest[0]) is not bytes:
+        raise DecodeError(f"an outcome of schema {schema!r}, this version reads {SCHEMA}")
+    return Ended(letter, *rest)
+
+
+def decode_record(record: bytes) -> Ended:
+    """The outcome in the record of an ended job.
+
+    Raises:
+        DecodeError: not the record of an ended job.
+    """
+    parts = record.split(b" ", 4)
+    if len(parts) < 4 or len(parts[0]) != 4:
+        raise DecodeError("a record is not one of asyncq")
+    return decode_ended(chr(parts[0][0]), parts[4] if len(parts) == 5 else b"")
+
+
+def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
+    """(id, letter, outcome) of each job in a notification; None where the outcome must be fetched.
+
+    Raises:
+        DecodeError: the framing is broken.
+    """
+    start, end = 0, len(data)
+    while start < end:
+        newline = data.find(b"\n", start)
+        head = data[start:newline].split(b" ")
+        if newline < 0 or len(head) != 3:
+            raise DecodeError("a notification is not one of asyncq")
+        start = newline + 1
+        if head[2] == b"-":
+            yield head[0].decode(), head[1].decode(), None
+            continue
+        length = int(head[2])
+        yield head[0].decode(), head[1].decode(), data[start : start + length]
+        start += length

@@ -1,0 +1,5 @@
+"""The worker: takes jobs from the queues and runs them."""
+
+from asyncq.worker.worker import Worker
+
+__all__ = ["Worker"]

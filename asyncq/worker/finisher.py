@@ -1,0 +1,120 @@
+"""Sends off what has ended: all that ended in one turn of the loop in one call, and at most two calls under way, so that the next one
+gathers while they are. A lone job never waits for company.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asyncq.broker.connection import ServerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncq import wire
+    from asyncq.broker.broker import Broker
+    from asyncq.broker.consumer import Consumer
+
+log = logging.getLogger("asyncq")
+
+BATCH = 250
+UNDER_WAY = 2
+
+
+class Finisher:
+    """Stores outcomes in batches.
+
+    Args:
+        broker: for its command connection.
+        consumer: the incarnation that holds the entries.
+        held: how many entries the worker holds, at the moment of asking.
+        on_done: called for each delivery when the server has answered: it is no longer held.
+    """
+
+    def __init__(
+        self, broker: Broker, consumer: Consumer, held: Callable[[], int], on_done: Callable[[wire.Delivery], None]
+    ) -> None:
+        self._broker = broker
+        self._consumer = consumer
+        self._held = held
+        self._on_done = on_done
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[str, list[tuple[wire.Delivery, str, bytes]]] = {}
+        self._scheduled = False
+        self._under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def add(self, delivery: wire.Delivery, letter: str, outcome: bytes) -> None:
+        """A job has ended."""
+        waiting = self._waiting.get(delivery.stream)
+        if waiting is None:
+            self._waiting[delivery.stream] = [(delivery, letter, outcome)]
+            self._empty.clear()
+        else:
+            waiting.append((delivery, letter, outcome))
+        if not self._scheduled and self._under_way < UNDER_WAY:
+            self._scheduled = True
+            self._loop.call_soon(self._send)
+
+    async def drain(self) -> None:
+        """Waits until everything that was added is stored."""
+        await self._empty.wait()
+
+    def _send(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._under_way < UNDER_WAY:
+            stream, waiting = next(iter(self._waiting.items()))
+            batch, rest = waiting[:BATCH], waiting[BATCH:]
+            if rest:
+                self._waiting[stream] = rest
+            else:
+                del self._waiting[stream]
+            command = self._consumer.finish_command(stream, self._held(), batch)
+            self._under_way += 1
+            pipe = self._broker.line.current
+            if pipe is None:
+                self._again(command, batch)
+            else:
+                pipe.send(command, partial(self._answered, command, batch))
+
+    def _answered(self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]], answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._again(command, batch)
+            return
+        self._done(batch, answer)
+
+    def _again(self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]]) -> None:
+        task = self._loop.create_task(self._persist(command, batch))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _persist(self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]]) -> None:
+        """The first try failed: try until there is an answer. Sent twice is once."""
+        try:
+            answer = await self._consumer.until_answered(command)
+        except ServerError as error:
+            # NOGROUP: the server lost its data, and the jobs with it. Anything else is a fault that sending again would not mend; the
+            # entries stay pending and run again elsewhere.
+            log.error("asyncq: %d outcomes could not be stored: %s", len(batch), error)
+            answer = len(batch)
+        self._done(batch, answer)
+
+    def _done(self, batch: list[tuple[wire.Delivery, str, bytes]], answer: Any) -> None:
+        if type(answer) is not int:
+            for (delivery, _, _), accepted in zip(batch, answer, strict=True):
+                if not accepted:
+                    log.warning(
+                        "asyncq: the outcome of job %s was refused: it was taken over while this worker was away", delivery.job.id
+                    )
+        for delivery, _, _ in batch:
+            self._on_done(delivery)
+        self._under_way -= 1
+        if self._waiting:
+            self._send()
+        elif not self._under_way:
+            self._empty.set()

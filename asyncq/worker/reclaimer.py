@@ -1,0 +1,99 @@
+"""Finds workers that died and takes their jobs back.
+
+Each worker watches all others of its queues. An incarnation is dead when its beat has stood at one value through a whole lease *of the
+observer's own clock*, over looks that came without a gap: a server that was away, or an observer that stood still itself, proves
+nothing, so the count starts again. A consumer with no beat at all is an incarnation that was taken before; a read of it may still have
+been served late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncq.broker.connection import ServerError
+from asyncq.broker.pipe import PipeBroken
+from asyncq.errors import AsyncQError
+
+if TYPE_CHECKING:
+    from asyncq.broker.consumer import Consumer
+
+log = logging.getLogger("asyncq")
+
+
+@dataclass(slots=True)
+class Sighting:
+    """The beat value that an incarnation was seen at, and since when (seconds, monotonic)."""
+
+    count: str | None
+    since: float
+
+
+def find_dead(
+    sightings: dict[str, Sighting], readers: dict[str, int], beats: dict[str, str], me: str, now: float, lease: float
+) -> list[tuple[str, str | None]]:
+    """Updates the sightings with a new look and returns who is dead, with the beat value that proves it.
+
+    >>> seen: dict[str, Sighting] = {}
+    >>> find_dead(seen, {"a": 1}, {"a": "7"}, "me", 0.0, 5.0), find_dead(seen, {"a": 1}, {"a": "7"}, "me", 5.1, 5.0)
+    ([], [('a', '7')])
+    """
+    present = (set(readers) | set(beats)) - {me}
+    for gone in set(sightings) - present:
+        del sightings[gone]
+    dead = []
+    for name in present:
+        count = beats.get(name)
+        sighting = sightings.get(name)
+        if sighting is None or sighting.count != count:
+            sightings[name] = Sighting(count, now)
+        elif now - sighting.since >= lease:
+            dead.append((name, count))
+    return dead
+
+
+class Reclaimer:
+    """Watches the other incarnations that serve the same streams."""
+
+    def __init__(self, consumer: Consumer, lease: float) -> None:
+        self._consumer = consumer
+        self._lease = lease
+        self._sightings: dict[str, dict[str, Sighting]] = {}
+        self._last_look = float("-inf")
+
+    async def run(self) -> None:
+        """Looks three times a lease, for ever."""
+        while True:
+            # The lane of the last tries, too: whoever dies there holds one job.
+            for stream in (*self._consumer.streams, *self._consumer.lanes):
+                try:
+                    await self._look(stream)
+                except (AsyncQError, PipeBroken, ServerError) as error:
+                    log.debug("the other workers could not be looked at (%s); starting to count again", error)
+                    self._sightings.clear()
+            await asyncio.sleep(self._lease / 3)
+
+    async def _look(self, stream: str) -> None:
+        readers, beats = await self._consumer.census(stream)
+        now = time.monotonic()
+        if now - self._last_look > self._lease * 2 / 3:
+            self._sightings.clear()
+        self._last_look = now
+        sightings = self._sightings.setdefault(stream, {})
+        for dead, seen in find_dead(sightings, readers, beats, self._consumer.name, now, self._lease):
+            await self._take(stream, dead, seen)
+            sightings.pop(dead, None)
+
+    async def _take(self, stream: str, dead: str, seen: str | None) -> None:
+        more, total = True, 0
+        while more:
+            back, ended, more = await self._consumer.take(stream, dead, seen)
+            total += back
+            if ended:
+                log.error("asyncq: %d jobs of dead worker %s ended: revoked, or they took down too many workers", ended, dead)
+            seen = None  # the field is gone with the first call
+        if total:
+            log.warning("asyncq: worker %s is dead; %d of its jobs were put back into the queue", dead, total)

@@ -1,0 +1,407 @@
+"""A worker: opens its loops in nested scopes; leaving them is the shutdown.
+
+    Worker.run
+    └─ one life after the other (a new incarnation whenever the lease was lost)
+       ├─ lease       a thread that beats
+       ├─ reclaimer   looks for dead workers and takes their jobs back
+       ├─ fetcher     reads entries and starts a task for each job
+       └─ finisher    stores outcomes in batches
+
+Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group costs some 10 us a task, asyncio's own
+cancels the others when one fails. Its coroutine lets no exception out, see `runner`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from asyncq import wire
+from asyncq.broker.connection import ServerError, Verdict
+from asyncq.broker.consumer import Consumer, Entry
+from asyncq.broker.line import pause
+from asyncq.broker.pipe import PipeBroken
+from asyncq.errors import AsyncQError, DecodeError
+from asyncq.runner import Runner
+from asyncq.worker.finisher import Finisher
+from asyncq.worker.lease import Lease
+from asyncq.worker.reclaimer import Reclaimer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from asyncq.app import AsyncQ
+
+log = logging.getLogger("asyncq")
+
+
+class Worker:
+    """Runs the jobs of an app's queues, in this process.
+
+    Args:
+        app: whose tasks to run.
+        concurrency: how many jobs at the same time (default: the app's setting, 100).
+        queues: which queues to serve, the most urgent first (default: the default queue and those named at registration).
+        grace: seconds that running jobs get when the worker stops; what has not ended then is handed back (default: 25).
+        name: of the worker, as results show it (default: `<host>-<pid>`).
+
+    Example:
+        ```python
+        async with Worker(app, concurrency=10):  # runs beside this code, ends with the block
+            assert await add.call(4, 4) == 8
+
+        await Worker(app).run()  # or: runs until it is stopped
+        ```
+    """
+
+    def __init__(
+        self,
+        app: AsyncQ,
+        concurrency: int | None = None,
+        queues: Sequence[str] | None = None,
+        *,
+        grace: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.app = app
+        self.concurrency = app.settings.concurrency if concurrency is None else concurrency
+        if self.concurrency < 1:
+            raise ValueError(f"concurrency={concurrency!r}: a worker needs room for at least one job")
+        self.queues = list(queues) if queues else app.queues()
+        self.grace = app.settings.grace if grace is None else grace
+        self.name = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        self.done = self.failed = self.malformed = self.handed_back = 0
+        self.started = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Runs until `stop` is called, then lets running jobs end within the grace and hands back what is left.
+
+        Cancelled, it hands everything back at once.
+
+        Raises:
+            BrokerUnavailable: at the start only; later it waits for the server to come back.
+        """
+        async with self.app:
+            while not self._stop.is_set():
+                life = _Life(self)
+                try:
+                    await life.live(self._stop)
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await life.end(0.0 if _is_cancelled() else self.grace, self._hurry)
+
+    def stop(self) -> None:
+        """Begins to stop: reads no more jobs and lets the running ones end within the grace. A second call: hands them back at once."""
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    async def __aenter__(self) -> Worker:
+        self._task = asyncio.create_task(self.run(), name="asyncq-worker")
+        started = asyncio.create_task(self.started.wait())
+        await asyncio.wait({self._task, started}, return_when=asyncio.FIRST_COMPLETED)
+        started.cancel()
+        if self._task.done():
+            await self._task
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        assert self._task is not None
+        await self._task
+
+    def stop_on_signals(self) -> None:
+        """SIGINT and SIGTERM stop the worker: the first drains, the second hands back at once."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.stop)
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class _Running:
+    """A job that this incarnation holds. `wanted` is False once somebody asked for its end."""
+
+    __slots__ = ("delivery", "started", "task", "wanted")
+
+    def __init__(self, delivery: wire.Delivery) -> None:
+        self.delivery = delivery
+        self.task: asyncio.Task[None] | None = None
+        self.wanted = True
+        self.started = False
+
+
+class _Life:
+    """One incarnation of a worker, from its first beat to its last."""
+
+    def __init__(self, worker: Worker) -> None:
+        app = worker.app
+        broker = app._broker_here()  # noqa: SLF001  friend
+        settings = app.settings
+        self.worker = worker
+        self.broker = broker
+        self.listener = broker.listener
+        self.consumer = Consumer(broker, worker.name, worker.queues)
+        self.runner = Runner(app.tasks, worker.name, anyio.CapacityLimiter(settings.threads), settings.max_payload)
+        self.lease = Lease(self.consumer.beating(), settings.lease, self._on_marks, self._on_lost)
+        self.reclaimer = Reclaimer(self.consumer, settings.lease)
+        # Held until the server has answered its end; keyed by both ids, for entry ids can be given out twice after a flush.
+        self.held: dict[tuple[str, str], _Running] = {}
+        self.finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
+        self.busy = 0
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._is_lost = asyncio.Event()
+        self._stopping = False
+        self._must_look_for_ghosts = False
+
+    # -- from the first beat ----------------------------------------------------------------------------------------------------------
+
+    async def live(self, stop: asyncio.Event) -> None:
+        """Serves the queues until told to stop or taken for dead."""
+        await self.consumer.make_groups()
+        await self.lease.start()
+        await self.listener.subscribe(self.consumer.marks_channel, self._on_mark)
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.reclaimer.run)
+            group.start_soon(self._fetch)
+            self.worker.started.set()
+            ends = [asyncio.create_task(event.wait()) for event in (stop, self._is_lost)]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for end in ends:
+                    end.cancel()
+            self._stopping = True
+            group.cancel_scope.cancel()
+
+    # -- to the last ------------------------------------------------------------------------------------------------------------------
+
+    async def end(self, grace: float, hurry: asyncio.Event) -> None:
+        """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease: drops everything."""
+        self._stopping = True
+        if self._is_lost.is_set():
+            log.error("asyncq: this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it begins anew")
+            await self._cancel_all()
+        else:
+            await self._drain(grace, hurry)
+            await self._hand_back()
+        await self.lease.stop()
+        self.listener.unsubscribe(self.consumer.marks_channel)
+        if not self._is_lost.is_set():
+            await self._try_to_leave()
+        self.consumer.close()
+
+    async def _drain(self, grace: float, hurry: asyncio.Event) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (self._idle, hurry, self._is_lost)]
+        await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self.busy:
+            log.warning("asyncq: %d jobs did not end within the grace of %g s; they are handed back", self.busy, grace)
+
+    async def _cancel_all(self) -> None:
+        tasks = []
+        for running in list(self.held.values()):
+            if running.task is not None and not running.task.done():
+                running.wanted = False
+                running.task.cancel()
+                tasks.append(running.task)
+        if tasks:
+            # A body that does not let itself be cancelled is left behind; its outcome will be refused.
+            await asyncio.wait(tasks, timeout=1.0)
+
+    async def _hand_back(self) -> None:
+        """Everything that has not ended becomes a new entry, for another worker; and what a late read may still have claimed, too."""
+        unfinished = [running for running in self.held.values() if running.task is not None and not running.task.done()]
+        await self._cancel_all()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self.finisher.drain()
+        by_stream: dict[str, list[tuple[str, str]]] = {}
+        for running in unfinished:
+            delivery = running.delivery
+            by_stream.setdefault(delivery.stream, []).append((delivery.entry, delivery.job.id))
+        try:
+            for stream in (*self.consumer.streams, *self.consumer.lanes):
+                for item in await self.consumer.ghosts(stream, [entry for entry, _ in self.held]):
+                    with suppress(DecodeError):
+                        by_stream.setdefault(stream, []).append((item[1], self.consumer.delivery(item).job.id))
+            for stream, jobs in by_stream.items():
+                answers = await self.consumer.release(stream, jobs)
+                self.worker.handed_back += sum(answer == 1 for answer in answers)
+        except (AsyncQError, PipeBroken, ServerError) as error:
+            log.warning("asyncq: jobs could not be handed back (%s); they run elsewhere when the lease is over", error)
+
+    async def _try_to_leave(self) -> None:
+        try:
+            if not await self.consumer.leave():
+                log.debug("worker %s still holds entries; the others take them when the lease is over", self.consumer.name)
+        except (AsyncQError, PipeBroken, ServerError) as error:
+            log.debug("worker %s could not say goodbye: %s", self.consumer.name, error)
+
+    def _on_lost(self) -> None:
+        self._is_lost.set()
+
+    # -- reading ----------------------------------------------------------------------------------------------------------------------
+
+    async def _fetch(self) -> None:
+        """Reads whenever there is room, never more than there is room for: what is claimed starts within this turn of the loop."""
+        attempt = 0
+        last_look = self._loop.time()
+        while not self._stopping:
+            try:
+                if self._must_look_for_ghosts or self._loop.time() - last_look > 2 * self.worker.app.settings.lease:
+                    await self._find_ghosts()
+                    last_look = self._loop.time()
+                await self._until_room()
+                await self._start_all(await self._read())
+                attempt = 0
+            except (AsyncQError, PipeBroken, ServerError) as error:
+                # Whatever went wrong, a reply with entries in it may have been lost.
+                self._must_look_for_ghosts = True
+                attempt += 1
+                await self._recover(error, attempt)
+
+    async def _until_room(self) -> None:
+        while self.busy >= self.worker.concurrency or len(self.held) >= 4 * self.worker.concurrency:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _read(self) -> list[Entry]:
+        room = min(self.worker.concurrency - self.busy, 500)
+        if self.busy == 0 and not self.held:
+            # A job on its last try may be what killed two workers. It runs with nobody beside it.
+            if alone := await self.consumer.read(list(self.consumer.lanes), 1, block=False):
+                await self._start_all(alone)
+                await self._until_idle()
+                return []
+        return await self.consumer.read(list(self.consumer.streams), room, block=True)
+
+    async def _until_idle(self) -> None:
+        await self._idle.wait()
+        await self.finisher.drain()
+
+    async def _find_ghosts(self) -> None:
+        for stream in (*self.consumer.streams, *self.consumer.lanes):
+            held = [entry for entry, _ in self.held]
+            found = await self.consumer.ghosts(stream, held)
+            if found:
+                log.warning("asyncq: %d jobs whose delivery was lost on the way are taken up", len(found))
+            await self._start_all(found)
+        self._must_look_for_ghosts = False
+
+    async def _recover(self, error: Exception, attempt: int) -> None:
+        if isinstance(error, ServerError) and error.verdict is Verdict.NO_GROUP:
+            log.warning("asyncq: the server has lost the queue's group (%s); making it again", error)
+            await self.consumer.make_groups()
+            return
+        if isinstance(error, ServerError) and error.verdict is Verdict.LOAD:
+            await self.broker.load_scripts()
+            return
+        if attempt == 3:
+            log.warning("asyncq: no jobs can be read at the moment (%s); trying on", error)
+        await asyncio.sleep(pause(attempt))
+
+    async def _start_all(self, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        if not self.lease.is_fresh():
+            await self.lease.until_fresh()
+        for item in entries:
+            try:
+                delivery = self.consumer.delivery(item)
+            except (DecodeError, ValueError) as error:
+                await self._set_aside(item, error)
+                continue
+            key = (delivery.entry, delivery.job.id)
+            if key in self.held:
+                continue
+            running = self.held[key] = _Running(delivery)
+            self.busy += 1
+            self._idle.clear()
+            running.task = self._loop.create_task(self._run(running))
+
+    async def _set_aside(self, item: Entry, error: Exception) -> None:
+        stream, entry, fields = item
+        self.worker.malformed += 1
+        log.error("asyncq: entry %s is set aside: %s", entry, error)
+        queue = self.consumer.streams.get(stream, stream)
+        stand_in = wire.Delivery(entry, stream, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
+        await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
+
+    # -- running ----------------------------------------------------------------------------------------------------------------------
+
+    async def _run(self, running: _Running) -> None:
+        """The task of one job. Nothing that the body does gets out of here."""
+        delivery = running.delivery
+        try:
+            if not self.lease.is_fresh():
+                await self.lease.until_fresh()
+            running.started = True
+            letter, outcome = await self.runner.run(delivery, lambda: not running.wanted)
+            if running.wanted:
+                self._count(letter)
+                self.finisher.add(delivery, letter, outcome)
+        except asyncio.CancelledError:
+            # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has lost its lease.
+            if running.wanted:
+                log.debug("job %s was cancelled from outside", delivery.job.id)
+        finally:
+            self.busy -= 1
+            self._room.set()
+            if not self.busy:
+                self._idle.set()
+
+    def _count(self, letter: str) -> None:
+        self.worker.done += 1
+        if letter == wire.FAILED:
+            self.worker.failed += 1
+
+    def _on_done(self, delivery: wire.Delivery) -> None:
+        self.held.pop((delivery.entry, delivery.job.id), None)
+        self._room.set()
+
+    # -- revocation -------------------------------------------------------------------------------------------------------------------
+
+    def _on_mark(self, data: bytes) -> None:
+        self._on_marks([data.decode("utf-8", "replace")])
+
+    def _on_marks(self, marks: list[str]) -> None:
+        """Marks on jobs that we hold: `c<id>` is not to start (again), `t<id>` is to end now."""
+        for mark in marks:
+            for running in list(self.held.values()):
+                if running.delivery.job.id == mark[1:] and running.wanted and (mark[0] == "t" or not running.started):
+                    self._terminate(running)
+
+    def _terminate(self, running: _Running) -> None:
+        task = running.task
+        if task is None or task.done():
+            return  # it has ended, and that is what counts
+        running.wanted = False
+        self.worker.done += 1
+        outcome = self.runner.revoked(running.delivery, None)
+        self.finisher.add(running.delivery, wire.REVOKED, outcome)
+        if self.runner.runs_in_thread(running.delivery.job) and running.started:
+            return  # a thread cannot be stopped: it keeps its slot until it returns, and its result is dropped
+        task.cancel()
+
+
