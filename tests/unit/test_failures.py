@@ -484,3 +484,15 @@ def test_an_uncaught_exception_prints_where_the_task_failed(tmp_path):
         "while pricing",
     ]
     assert "return {}[item]" in done.stderr
+
+
+def test_an_exception_is_sent_once_however_often_it_is_linked():
+    assert decode(encode(own_cause())).cause is None
+    failure = decode(encode(ring()))
+    assert failure.cause is not None
+    assert failure.cause.context is None
+    both = ValueError("both")
+    both.__cause__ = both.__context__ = KeyError("k")
+    failure = decode(encode(both))
+    assert failure.cause is not None
+    assert failure.context is None

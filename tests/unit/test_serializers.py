@@ -519,3 +519,24 @@ def test_zones_keep_their_names():
 def test_an_enum_of_another_shape_than_the_annotation_is_refused_in_a_union_too():
     with pytest.raises(SerializationError, match="Name Rights"):
         ValueCodec(Color | Size).dumps(Rights.READ)
+
+
+def test_an_argument_nested_too_deep_is_a_decode_error():
+    for tree in ([[deep(MAX_DEPTH + 1)], {}], [[], {"a": deep(MAX_DEPTH + 1)}]):
+        with pytest.raises(DecodeError, match="nested more than 64 deep"):
+            PLAIN_ARGUMENTS.loads(packb(tree))
+
+
+def test_a_field_without_a_class_never_sees_how_a_union_travels():
+    packed = ValueCodec(dict[str, Point | list[Point | Size]]).dumps(
+        {"point": Point(1), "count": [Size.SMALL]}
+    )
+    read = ValueCodec(Order).loads(packed)
+    assert read == {"point": Point(1), "count": [1]}
+    assert kinds(read["count"]) == (list, [int])
+
+
+@pytest.mark.parametrize("key", [b"../zone", b"/etc/zone", b"a.b/c", b"a//b", b"a/", b"", b"a\0", b"a" * 41])
+def test_only_names_of_zones_reach_the_file_system(key):
+    with pytest.raises(DecodeError, match="neither an offset nor the name of a zone"):
+        loads(ext(5, bytes(8) + b"z" + key))
