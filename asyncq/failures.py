@@ -167,8 +167,14 @@ def _traceback_lines(exc: BaseException) -> list[str]:
     tb = exc.__traceback__
     while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         tb = tb.tb_next
-    lines = ["Traceback (most recent call last):\n", *traceback.format_tb(tb)] if tb is not None else []
-    return lines + traceback.format_exception_only(exc)
+    if tb is None:
+        return traceback.format_exception_only(exc)
+    # Without columns: to find where the ^^^^ go, every line is parsed again: 36 us of the 60 of a failure.
+    places = [
+        (frame.f_code.co_filename, line, frame.f_code.co_name, None) for frame, line in traceback.walk_tb(tb)
+    ]
+    frames = traceback.StackSummary.from_list(places).format()
+    return ["Traceback (most recent call last):\n", *frames, *traceback.format_exception_only(exc)]
 
 
 def _cut(text: str, limit: int) -> str:

@@ -535,7 +535,7 @@ def _bare(tree: Any) -> Any:
         return {_bare(key): _bare(item) for key, item in tree.items()}
     if kind not in _CONTAINERS or _SCALARS.issuperset(map(type, tree)):
         return tree
-    return kind(map(_bare, tree))
+    return typing.cast("Any", kind)(map(_bare, tree))
 
 
 def _opened(tree: Any) -> Any:
