@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import concurrent.futures
 import inspect
 import logging
 import os
@@ -12,24 +11,23 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from asyncq import config
+from asyncq import config, results, resultset
 from asyncq.broker import embedded
 from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, parse
 from asyncq.broker.keys import Keys
 from asyncq.errors import BrokerUnavailable
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
-from asyncq.results import AsyncResult
-from asyncq.resultset import ResultSet
 from asyncq.tasks import CoroutineTask, FunctionTask, NamedTask, Options, Task
 
 if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+    from datetime import timedelta
     from types import TracebackType
 
     from asyncq import wire
@@ -46,13 +44,15 @@ log = logging.getLogger("asyncq")
 class AsyncQ:
     """An application: its tasks, its settings and its connection.
 
-    Opened by `async with app:` (or `with app:` in blocking code), by a web framework through `app.lifespan`, or by the first call that
-    needs it. While it is open on one event loop, calls from other loops and threads are carried there. It may be closed and opened again,
-    also on another loop, and is closed in a child after `fork`.
+    Opened by `async with app:` (or `with app:` in blocking code), by a web framework through `app.lifespan`,
+    or by the first call that needs it. While it is open on one event loop, calls from other loops and threads
+    are carried there. It may be closed and opened again, also on another loop, and is closed in a child after
+    `fork`.
 
     Args:
-        url: the server: `redis://`, `rediss://`, `unix://`, `valkey://`; `embedded://` for the Valkey of this project, which is also what
-            no URL means; `memory://` for a private throw-away one. Default: `ASYNCQ_URL`, then pyproject.toml, then embedded.
+        url: the server: `redis://`, `rediss://`, `unix://`, `valkey://`; `embedded://` for the Valkey of this
+            project, which is also what no URL means; `memory://` for a private throw-away one. Default:
+            `ASYNCQ_URL`, then pyproject.toml, then embedded.
         namespace: prefix of every key; apps that share a server keep apart by it.
         default_queue: the queue of tasks that name none.
         result_ttl: how long an outcome is kept after the job ended, in seconds or as a timedelta.
@@ -111,11 +111,12 @@ class AsyncQ:
         self._kept: set[asyncio.Future[Any]] = set()
 
     def __repr__(self) -> str:
-        from asyncq.broker.connection import mask  # noqa: PLC0415  only here
+        from asyncq.broker.connection import mask
 
         return f"<AsyncQ {mask(self.settings.url)} namespace={self.settings.namespace!r} tasks={len(self.tasks)}>"
 
-    # -- tasks ------------------------------------------------------------------------------------------------------------------------
+    # -- tasks
+    # ------------------------------------------------------------------------------------------------------------------------
 
     @overload
     def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
@@ -134,9 +135,9 @@ class AsyncQ:
         ignore_result: bool = False,
     ) -> _Decorator: ...
 
-    def task(
+    def task(  # type: ignore[misc]  # its result is a decorator or a task, which the overloads tell apart
         self,
-        function: Callable[..., Any] | None = None,
+        function: Any = None,
         /,
         *,
         name: str | None = None,
@@ -161,7 +162,9 @@ class AsyncQ:
             TypeError: not a function, or a kind of function that cannot be a task.
             ValueError: the name is taken by another function.
         """
-        options = Options(queue=queue, expires=expires, result_ttl=result_ttl, ignore_result=ignore_result or None)
+        options = Options(
+            queue=queue, expires=expires, result_ttl=result_ttl, ignore_result=ignore_result or None
+        )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             return self._register(function, name or f"{function.__module__}.{function.__qualname__}", options)
@@ -172,33 +175,40 @@ class AsyncQ:
         if not callable(function) or isinstance(function, (type, Task)):
             raise TypeError(f"@app.task goes on a function, not on {function!r}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a coroutine")
+            raise TypeError(
+                f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a coroutine"
+            )
         known = self.tasks.get(name)
         if known is not None and known.function.__code__ is not getattr(function, "__code__", None):
             here = inspect.getsourcefile(known.function)
-            raise ValueError(f"a task named {name!r} is registered already, from {here}; give one of them a name=")
+            raise ValueError(
+                f"a task named {name!r} is registered already, from {here}; give one of them a name="
+            )
         kind = CoroutineTask if inspect.iscoroutinefunction(function) else FunctionTask
         task: Task[..., Any] = kind(self, function, name, options)
         self.tasks[name] = task
         return task
 
     def queues(self) -> list[str]:
-        """The default queue and those that tasks name, in order of registration: what a worker serves unless told otherwise."""
-        named = (task._defaults.queue for task in self.tasks.values())  # noqa: SLF001  friend
+        """The default queue and those that tasks name, in order of registration: what a worker serves unless
+        told otherwise.
+        """
+        named = (task._defaults.queue for task in self.tasks.values())
         return list(dict.fromkeys([self.settings.default_queue, *named]))
 
-    def AsyncResult(self, id: str) -> AsyncResult[Any]:  # noqa: A002, N802  Celery's name
+    def AsyncResult(self, id: str) -> results.AsyncResult[Any]:
         """The handle of a job by its id, made anywhere. `UNKNOWN` until it looks."""
-        return AsyncResult(id, app=self)
+        return results.AsyncResult(id, app=self)
 
-    def ResultSet(self, results: Iterable[AsyncResult[R]]) -> ResultSet[R]:  # noqa: N802  Celery's name
+    def ResultSet(self, handles: Iterable[results.AsyncResult[R]]) -> resultset.ResultSet[R]:
         """Several handles as one."""
-        return ResultSet(results, app=self)
+        return resultset.ResultSet(handles, app=self)
 
     async def send(
-        self, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> AsyncResult[Any]:
-        """Enqueues a call of a task by its name, which need not be importable here. Options as in `Task.options`.
+        self, /, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> results.AsyncResult[Any]:
+        """Enqueues a call of a task by its name, which need not be importable here. Options as in
+        `Task.options`.
 
         Raises:
             SerializationError, PayloadTooLarge, QueueFull, BrokerUnavailable: as `Task.delay`.
@@ -211,20 +221,22 @@ class AsyncQ:
     send_sync = synced(send)
 
     @carried
-    async def submit(self, calls: Iterable[Signature[R]]) -> ResultSet[R]:
-        """Enqueues calls of any tasks in one round trip for each queue and 500: `await app.submit([add.s(1, 2), sub.s(3, 1)])`.
+    async def submit(self, calls: Iterable[Signature[R]]) -> resultset.ResultSet[R]:
+        """Enqueues calls of any tasks in one round trip for each queue and 500: `await app.submit([add.s(1,
+        2), sub.s(3, 1)])`.
 
         Raises:
             SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
             QueueFull, BrokerUnavailable: as `Task.delay`; some of the calls may have been enqueued.
         """
-        prepared = [call.task._prepare(call.args, call.kwargs) for call in calls]  # noqa: SLF001  friend
+        prepared = [call.task._prepare(call.args, call.kwargs) for call in calls]
         await self._enqueue_many(prepared)
-        return ResultSet([handle for _, _, handle in prepared], app=self)
+        return resultset.ResultSet([handle for _, _, handle in prepared], app=self)
 
     submit_sync = synced(submit)
 
-    # -- open and close -----------------------------------------------------------------------------------------------------------------
+    # -- open and close
+    # -----------------------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Connects and subscribes. Opening an open app counts one more user of it, and `close` one less.
@@ -236,7 +248,9 @@ class AsyncQ:
         await self.bring(self._count(1))
 
     async def close(self) -> None:
-        """Lets go of the app; the last to do so closes its connections. Who still waits gets `BrokerUnavailable`. Closed is closed."""
+        """Lets go of the app; the last to do so closes its connections. Who still waits gets
+        `BrokerUnavailable`. Closed is closed.
+        """
         if self._broker is not None:
             await self.bring(self._count(-1))
 
@@ -321,7 +335,8 @@ class AsyncQ:
             if self._thread is None:
                 self._loop = None
 
-    # -- one loop for all ------------------------------------------------------------------------------------------------------------
+    # -- one loop for all
+    # ------------------------------------------------------------------------------------------------------------
 
     @property
     def _carrier(self) -> AsyncQ:
@@ -329,7 +344,7 @@ class AsyncQ:
 
     def is_here(self) -> bool:
         """Whether the app is open on the loop that runs on this thread."""
-        return self._broker is not None and asyncio._get_running_loop() is self._loop  # noqa: SLF001  get_running_loop without the raise
+        return self._broker is not None and asyncio._get_running_loop() is self._loop
 
     async def bring(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Runs a coroutine on the app's loop, from any loop; opens the app on this one if it is closed."""
@@ -346,22 +361,31 @@ class AsyncQ:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.bring(coroutine), home))
 
     def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
-        """Starts a coroutine on the app's loop, from a thread that runs none; starts a loop in the background if there is none."""
+        """Starts a coroutine on the app's loop, from a thread that runs none; starts a loop in the background
+        if there is none.
+        """
         return asyncio.run_coroutine_threadsafe(self.bring(coroutine), self._settle(None))
 
     def _settle(self, here: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
-        """The app's loop. The first who asks decides: its own, or for blocking code a loop in a background thread."""
+        """The app's loop. The first who asks decides: its own, or for blocking code a loop in a background
+        thread.
+        """
         with self._lock:
             loop = self._loop
             if loop is not None and loop.is_closed():
                 # `asyncio.run` ended without closing the app. Its connections went with it.
-                warnings.warn(f"{self!r} was left open when its event loop closed; use `async with app:`", ResourceWarning, stacklevel=4)
+                warnings.warn(
+                    f"{self!r} was left open when its event loop closed; use `async with app:`",
+                    ResourceWarning,
+                    stacklevel=4,
+                )
                 self._abandon()
                 loop = None
             if loop is None:
                 if here is None:
                     self._thread = LoopThread()
-                loop = self._loop = here if self._thread is None or here is not None else self._thread.loop
+                    here = self._thread.loop
+                loop = self._loop = here
             return loop
 
     def _abandon(self) -> None:
@@ -372,7 +396,9 @@ class AsyncQ:
             server.release()
 
     async def _opened(self) -> None:
-        """Waits until the app is open on this loop; the first who needs it opens it, the others wait for that."""
+        """Waits until the app is open on this loop; the first who needs it opens it, the others wait for
+        that.
+        """
         while self._broker is None:
             if self._opening is None or self._opening.done():
                 self._opening = asyncio.create_task(self._open_here())
@@ -380,7 +406,11 @@ class AsyncQ:
                 await asyncio.shield(self._opening)
             except BaseException:
                 with self._lock:
-                    if self._broker is None and self._thread is None and (self._opening is None or self._opening.done()):
+                    if (
+                        self._broker is None
+                        and self._thread is None
+                        and (self._opening is None or self._opening.done())
+                    ):
                         self._loop = None
                 raise
 
@@ -398,19 +428,19 @@ class AsyncQ:
         waiter.expires = job.expires
         return waiter
 
-    async def _enqueue(self, job: wire.Job, message: bytes, handle: AsyncResult[Any]) -> None:
+    async def _enqueue(self, job: wire.Job, message: bytes, handle: results.AsyncResult[Any]) -> None:
         broker = self._broker_here()
         if not await broker.enqueue(job, message):
             raise ValueError(_taken(job.id))
-        broker.listener.accepted(handle._own_waiter())  # noqa: SLF001  friend
+        broker.listener.accepted(handle._own_waiter())
 
-    async def _enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes, AsyncResult[Any]]]) -> None:
+    async def _enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes, results.AsyncResult[Any]]]) -> None:
         broker = self._broker_here()
         answers = await broker.enqueue_many([(job, message) for job, message, _ in jobs])
         for (job, _, handle), accepted in zip(jobs, answers, strict=True):
             if not accepted:
                 raise ValueError(_taken(job.id))
-            broker.listener.accepted(handle._own_waiter())  # noqa: SLF001  friend
+            broker.listener.accepted(handle._own_waiter())
 
     def _keep(self, future: asyncio.Future[Any]) -> None:
         """Keeps a task from being collected before it has run."""
@@ -431,7 +461,8 @@ class _Decorator:
         raise NotImplementedError
 
 
-# -- the apps of this process ------------------------------------------------------------------------------------------------------------
+# -- the apps of this process
+# ------------------------------------------------------------------------------------------------------------
 
 _apps: weakref.WeakSet[AsyncQ] = weakref.WeakSet()
 
@@ -445,7 +476,11 @@ def the_only_app() -> AsyncQ:
     apps = list(_apps)
     if len(apps) == 1:
         return apps[0]
-    found = "there is no AsyncQ app in this process" if not apps else f"there are {len(apps)} AsyncQ apps in this process"
+    found = (
+        "there is no AsyncQ app in this process"
+        if not apps
+        else f"there are {len(apps)} AsyncQ apps in this process"
+    )
     raise RuntimeError(
         f"{found}, so a handle made from an id alone does not know which to ask. Use app.AsyncResult(id), task.AsyncResult(id) or "
         "AsyncResult(id, app=app); or import the module that makes the app before"
@@ -453,8 +488,10 @@ def the_only_app() -> AsyncQ:
 
 
 def _caller_file() -> str | None:
-    """The file of the code that makes the app: the embedded server of a project is found from there, whatever the working directory."""
-    frame: Any = sys._getframe(2)  # noqa: SLF001  the documented way to the caller
+    """The file of the code that makes the app: the embedded server of a project is found from there, whatever
+    the working directory.
+    """
+    frame: Any = sys._getframe(2)
     name: str | None = frame.f_globals.get("__file__")
     return name
 
@@ -476,36 +513,38 @@ _graveyard: list[Any] = []
 
 
 def _after_fork_in_child() -> None:
-    """The child has no loop thread, and shares the parent's sockets and epoll descriptor: it must touch none of them.
+    """The child has no loop thread, and shares the parent's sockets and epoll descriptor: it must touch none
+    of them.
 
-    The parent's objects are kept alive for ever, for their finalizers would take the sockets out of the epoll set that parent and child
-    share, and the parent would hear no more.
+    The parent's objects are kept alive for ever, for their finalizers would take the sockets out of the epoll
+    set that parent and child share, and the parent would hear no more.
     """
-    import ctypes  # noqa: PLC0415  only in a forked child
+    import ctypes
 
     for app in list(_apps):
-        remains = (app._loop, app._broker, app._thread, app._opening, app._server)  # noqa: SLF001  this module's own
+        remains = (app._loop, app._broker, app._thread, app._opening, app._server)
         _graveyard.append(remains)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(remains))
-        app._reset()  # noqa: SLF001
+        app._reset()
 
 
 def _at_exit() -> None:
-    """An app that a script left open is closed, so that an embedded server ends; one whose loop is gone is only warned of."""
+    """An app that a script left open is closed, so that an embedded server ends; one whose loop is gone is
+    only warned of.
+    """
     for app in list(_apps):
-        loop, broker = app._loop, app._broker  # noqa: SLF001  this module's own
+        loop, broker = app._loop, app._broker
         if broker is None or loop is None:
             continue
-        if app._thread is not None:  # noqa: SLF001
+        if app._thread is not None:
             try:
-                app.carry(app._close_here()).result(timeout=3)  # noqa: SLF001
+                app.carry(app._close_here()).result(timeout=3)
             except (TimeoutError, RuntimeError) as error:
                 log.debug("an app could not be closed at exit: %r", error)
         else:
             warnings.warn(f"{app!r} was left open; use `async with app:`", ResourceWarning, stacklevel=1)
-            app._abandon()  # noqa: SLF001
+            app._abandon()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
 atexit.register(_at_exit)
-

@@ -1,8 +1,8 @@
 """Settings: each option once, with its name, default, meaning and unit.
 
-A value comes from, in this order: an explicit argument of `AsyncQ(...)`, the environment (`ASYNCQ_<NAME>`), the table
-`[tool.asyncq]` of the nearest pyproject.toml, the default below. The environment reader, the command line's help and the table in
-the docs are all derived from the fields of `Settings`.
+A value comes from, in this order: an explicit argument of `AsyncQ(...)`, the environment (`ASYNCQ_<NAME>`),
+the table `[tool.asyncq]` of the nearest pyproject.toml, the default below. The environment reader, the
+command line's help and the table in the docs are all derived from the fields of `Settings`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def _count(value: int | str) -> int:
 
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-"""What a queue or a namespace may be called. Colons, spaces and braces would break the layout of keys and records."""
+"""What a queue or a namespace may be called. Colons, spaces and braces would break the layout of keys and
+records."""
 
 
 def name(value: str) -> str:
@@ -94,24 +95,42 @@ def _option(default: Any, parse: Callable[[Any], Any], doc: str) -> Any:
 class Settings:
     """Everything that can be set, with defaults. Durations are in seconds, sizes in bytes."""
 
-    url: str = _option("embedded://", str, "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://.")
-    namespace: str = _option("asyncq", name, "Prefix of every key and channel; apps that share a server keep apart by it.")
+    url: str = _option(
+        "embedded://", str, "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://."
+    )
+    namespace: str = _option(
+        "asyncq", name, "Prefix of every key and channel; apps that share a server keep apart by it."
+    )
     default_queue: str = _option("default", name, "Queue of tasks that name none.")
-    result_ttl: float = _option(3600.0, seconds, "How long an outcome is kept after the job ended; never under a minute.")
-    lease: float = _option(15.0, seconds, "A worker silent for this long is taken for dead and its jobs run elsewhere.")
+    result_ttl: float = _option(
+        3600.0, seconds, "How long an outcome is kept after the job ended; never under a minute."
+    )
+    lease: float = _option(
+        15.0, seconds, "A worker silent for this long is taken for dead and its jobs run elsewhere."
+    )
     max_crashes: int = _option(3, _count, "A job that takes its worker down this often is not tried again.")
     max_payload: int = _option(1024 * 1024, size, "Largest encoded argument list or result.")
     concurrency: int = _option(100, _count, "Jobs that one worker runs at the same time.")
-    threads: int = _option(32, _count, "Plain functions that one worker runs at the same time, each in a thread.")
-    grace: float = _option(25.0, seconds, "How long a stopping worker lets running jobs end before it hands them back.")
-    operation_timeout: float = _option(10.0, seconds, "How long a client's call keeps trying to reach the server.")
+    threads: int = _option(
+        32, _count, "Plain functions that one worker runs at the same time, each in a thread."
+    )
+    grace: float = _option(
+        25.0, seconds, "How long a stopping worker lets running jobs end before it hands them back."
+    )
+    operation_timeout: float = _option(
+        10.0, seconds, "How long a client's call keeps trying to reach the server."
+    )
 
     def __post_init__(self) -> None:
         if self.lease < 0.5:
-            raise ValueError(f"lease={self.lease!r} is too short: beats are sent every third of it; use at least 0.5 s")
+            raise ValueError(
+                f"lease={self.lease!r} is too short: beats are sent every third of it; use at least 0.5 s"
+            )
 
 
-def load(explicit: Mapping[str, Any], *, anchor: Path | None = None, environ: Mapping[str, str] = os.environ) -> Settings:
+def load(
+    explicit: Mapping[str, Any], *, anchor: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Settings:
     """Settings for one app, each option from the first place that has it.
 
     Args:
@@ -120,7 +139,8 @@ def load(explicit: Mapping[str, Any], *, anchor: Path | None = None, environ: Ma
         environ: the environment.
 
     Raises:
-        ValueError: an unknown option, or a value that does not fit; the message names the option, its source and the mend.
+        ValueError: an unknown option, or a value that does not fit; the message names the option, its source
+            and the mend.
     """
     known = {option.name: option for option in fields(Settings)}
     table = _pyproject_table(anchor or Path.cwd())

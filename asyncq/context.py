@@ -1,8 +1,8 @@
 """What a piece of code knows about the job it runs in: the current job, and whether it may wait for another.
 
-Two context variables, set by the runner around the task's body and nowhere else. They follow into tasks and into threads that
-anyio or asyncio start (`to_thread`), but not into a bare `threading.Thread` or `loop.run_in_executor`: there, hand the context
-over yourself with `contextvars.copy_context().run`.
+Two context variables, set by the runner around the task's body and nowhere else. They follow into tasks and
+into threads that anyio or asyncio start (`to_thread`), but not into a bare `threading.Thread` or
+`loop.run_in_executor`: there, hand the context over yourself with `contextvars.copy_context().run`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ class Context:
     """The job that the running code belongs to, as `asyncq.current()` gives it.
 
     Attributes:
-        id: the job's id. Stable over retries and redeliveries, so it serves as an idempotency key for side effects.
+        id: the job's id. Stable over retries and redeliveries, so it serves as an idempotency key for side
+            effects.
         name: the task's registered name.
         args: positional arguments of this call.
         kwargs: keyword arguments of this call.

@@ -6,14 +6,16 @@ from typing import Any
 
 
 class AsyncQError(Exception):
-    """Base of every error that asyncq itself raises. What your task raised is not one of them: it arrives as it is."""
+    """Base of every error that asyncq itself raises. What your task raised is not one of them: it arrives as
+    it is.
+    """
 
 
 class ResultTimeout(AsyncQError, TimeoutError):
     """The job did not end within the timeout of this wait.
 
-    The job itself is untouched and goes on. Wait again, or `await result.revoke()` to end it. A `TimeoutError` that the
-    *task* raised is not a `ResultTimeout`, so the two can be told apart.
+    The job itself is untouched and goes on. Wait again, or `await result.revoke()` to end it. A
+    `TimeoutError` that the *task* raised is not a `ResultTimeout`, so the two can be told apart.
     """
 
 
@@ -33,18 +35,19 @@ class WorkerLost(AsyncQError):
 
 
 class ResultNotFound(AsyncQError, LookupError):
-    """There is no result under this id: it never existed, was forgotten, has expired, or its task ignores results.
+    """There is no result under this id: it never existed, was forgotten, has expired, or its task ignores
+    results.
 
-    A result lives for `result_ttl` (an hour by default) after the job ended. Raise `result_ttl` on the app, the task or the
-    call to keep it longer.
+    A result lives for `result_ttl` (an hour by default) after the job ended. Raise `result_ttl` on the app,
+    the task or the call to keep it longer.
     """
 
 
 class RemoteError(AsyncQError):
     """The task raised an exception whose class is not at hand in this process.
 
-    Only exception classes that are already imported here are rebuilt. Import the module that defines the class to catch
-    it by its own type.
+    Only exception classes that are already imported here are rebuilt. Import the module that defines the
+    class to catch it by its own type.
 
     Attributes:
         type_name: the full name of the class, as in `shop.errors.OutOfStock`.
@@ -66,7 +69,9 @@ class RemoteError(AsyncQError):
 
 
 class RemoteTraceback(AsyncQError):
-    """Where a task failed, on the worker. Hangs below the raised exception as its `__cause__`, so that an uncaught one shows it."""
+    """Where a task failed, on the worker. Hangs below the raised exception as its `__cause__`, so that an
+    uncaught one shows it.
+    """
 
     def __init__(self, traceback: str) -> None:
         super().__init__(traceback)
@@ -77,7 +82,8 @@ class RemoteTraceback(AsyncQError):
 
 
 class WouldDeadlock(AsyncQError, RuntimeError):
-    """A task waited for another job. If every worker slot did that, nobody would be left to run the jobs waited for.
+    """A task waited for another job. If every worker slot did that, nobody would be left to run the jobs
+    waited for.
 
     Ways out: return the ids and let the caller wait; or say that you know what you are doing, with
     `get(disable_sync_subtasks=False)` or `with asyncq.allow_join_result():`.
@@ -100,7 +106,9 @@ class SoftTimeLimitExceeded(AsyncQError):
 
 
 class QueueFull(AsyncQError):
-    """The queue, or the server's memory, is full. Nothing was enqueued; try again later, or start more workers."""
+    """The queue, or the server's memory, is full. Nothing was enqueued; try again later, or start more
+    workers.
+    """
 
 
 class NotRegistered(AsyncQError):
@@ -113,8 +121,8 @@ class NotRegistered(AsyncQError):
 class SerializationError(AsyncQError, TypeError):
     """A value cannot travel. The message names where in the value: `kwargs['items'][3].at`.
 
-    Send None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date, time, timedelta, UUID or
-    Decimal; or an enum, dataclass or pydantic model that the task's annotations name.
+    Send None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date, time,
+    timedelta, UUID or Decimal; or an enum, dataclass or pydantic model that the task's annotations name.
     """
 
 
@@ -136,13 +144,14 @@ class IncompleteStream(AsyncQError):
 class BrokerUnavailable(AsyncQError, ConnectionError):
     """The server cannot be reached, or did not answer in time.
 
-    Check that it runs and that `ASYNCQ_URL` names it. If the call was an enqueue, the job may or may not have been accepted;
-    sending the same `task_id` again tells, and never makes a second job.
+    Check that it runs and that `ASYNCQ_URL` names it. If the call was an enqueue, the job may or may not have
+    been accepted; sending the same `task_id` again tells, and never makes a second job.
     """
 
 
 class BrokerNotConfigured(AsyncQError):
     """No server is configured, and no embedded one can be started here.
 
-    Set `ASYNCQ_URL=redis://host:6379/0`, or pass the URL to `AsyncQ(...)`, or `pip install "asyncq[embedded]"`.
+    Set `ASYNCQ_URL=redis://host:6379/0`, or pass the URL to `AsyncQ(...)`, or `pip install
+    "asyncq[embedded]"`.
     """

@@ -18,7 +18,8 @@ R_co = TypeVar("R_co", covariant=True)
 class Outcome(Generic[R_co]):
     """The final word on one job. Immutable; reading it never talks to the server.
 
-    Decoding is done when asked for: each access of `value`, and each `unwrap`, gives a fresh object that is the caller's own.
+    Decoding is done when asked for: each access of `value`, and each `unwrap`, gives a fresh object that is
+    the caller's own.
 
     Example:
         ```python
@@ -32,7 +33,7 @@ class Outcome(Generic[R_co]):
 
     __slots__ = ("_codec", "_ended", "id")
 
-    def __init__(self, id: str, ended: wire.Ended, codec: ValueCodec) -> None:  # noqa: A002  the field's name
+    def __init__(self, id: str, ended: wire.Ended, codec: ValueCodec) -> None:
         self.id = id
         self._ended = ended
         self._codec = codec
@@ -138,11 +139,11 @@ def moment(milliseconds: int | None) -> datetime | None:
 
 
 def _failure(outcome: Outcome[Any]) -> Exception:
-    return failures.decode(outcome._ended.payload).rebuild()  # noqa: SLF001  this module's own
+    return failures.decode(outcome._ended.payload).rebuild()
 
 
 def _revoked(outcome: Outcome[Any]) -> AsyncQError:
-    reason = outcome._ended.payload.decode("utf-8", "replace")  # noqa: SLF001  this module's own
+    reason = outcome._ended.payload.decode("utf-8", "replace")
     return TaskRevoked(f"job {outcome.id} was revoked" + (f": {reason}" if reason else ""))
 
 
@@ -151,7 +152,9 @@ def _expired(outcome: Outcome[Any]) -> AsyncQError:
 
 
 def _lost(outcome: Outcome[Any]) -> AsyncQError:
-    return WorkerLost(f"job {outcome.id} took its worker down each time it was tried; it is kept with the dead letters")
+    return WorkerLost(
+        f"job {outcome.id} took its worker down each time it was tried; it is kept with the dead letters"
+    )
 
 
 _ERRORS = {

@@ -1,14 +1,14 @@
 """Blocking code's way in: `get_sync = synced(get)` is all there is to a blocking twin.
 
-A twin runs the coroutine on the app's loop, from whichever thread it is called: the loop that opened the app, or, in a script, a loop in
-one background thread that is started by the first such call. The thread is a daemon, not an anyio portal: a portal's worker is joined
-before `atexit` handlers run, so that a script which never closes its app would hang at its end instead of being warned.
+A twin runs the coroutine on the app's loop, from whichever thread it is called: the loop that opened the app,
+or, in a script, a loop in one background thread that is started by the first such call. The thread is a
+daemon, not an anyio portal: a portal's worker is joined before `atexit` handlers run, so that a script which
+never closes its app would hang at its end instead of being warned.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import functools
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 from asyncq.errors import SyncInAsyncContext
 
 if TYPE_CHECKING:
+    import concurrent.futures
     from collections.abc import Callable, Coroutine
 
 P = ParamSpec("P")
@@ -28,7 +29,6 @@ class Carrier(Protocol):
     def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
         """Starts the coroutine on the app's loop, from another thread."""
         ...
-
 
     def is_here(self) -> bool:
         """Whether the app is open on the loop that runs on this thread."""
@@ -52,7 +52,9 @@ S = TypeVar("S", bound=HasApp)
 def carried(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Lets an async method be awaited anywhere: on the app's own loop it is the method itself, elsewhere it is carried there."""
+    """Lets an async method be awaited anywhere: on the app's own loop it is the method itself, elsewhere it
+    is carried there.
+    """
 
     @functools.wraps(method)
     def anywhere(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
@@ -66,8 +68,8 @@ def carried(
 def synced(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[S, P], R]:
     """The blocking twin of an async method: same parameters, returns what it returns, raises what it raises.
 
-    Called on a thread whose event loop runs, the twin raises `SyncInAsyncContext` at once. Works from many threads at once. Ctrl-C
-    while it waits cancels the coroutine.
+    Called on a thread whose event loop runs, the twin raises `SyncInAsyncContext` at once. Works from many
+    threads at once. Ctrl-C while it waits cancels the coroutine.
     """
 
     @functools.wraps(method)
@@ -77,7 +79,9 @@ def synced(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Calla
 
     twin.__name__ = f"{method.__name__}_sync"
     twin.__qualname__ = f"{method.__qualname__}_sync"
-    twin.__doc__ = f"Blocking twin of `{method.__name__}`, for code that is not async.\n\n{method.__doc__ or ''}"
+    twin.__doc__ = (
+        f"Blocking twin of `{method.__name__}`, for code that is not async.\n\n{method.__doc__ or ''}"
+    )
     return twin
 
 
@@ -106,13 +110,15 @@ def refuse_in_loop(awaitable: str) -> None:
     except RuntimeError:
         return
     name = awaitable.rpartition(".")[2]
-    raise SyncInAsyncContext(f"{name}_sync() would block the event loop that runs on this thread; use `await ....{name}(...)`")
+    raise SyncInAsyncContext(
+        f"{name}_sync() would block the event loop that runs on this thread; use `await ....{name}(...)`"
+    )
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     """The loop is ours alone, so it may be the faster kind without asking anybody."""
     try:
-        import uvloop  # noqa: PLC0415  an extra
+        import uvloop
     except ImportError:
         return asyncio.new_event_loop()
     loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()

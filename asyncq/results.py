@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import Callable, Generator, Iterator
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncq import config, wire
-from asyncq.broker.listener import Waiter
 from asyncq.context import check_join
 from asyncq.errors import ResultNotFound, ResultTimeout
 from asyncq.outcomes import Outcome, moment
@@ -19,7 +16,11 @@ from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from datetime import datetime, timedelta
+
     from asyncq.app import AsyncQ
+    from asyncq.broker.listener import Waiter
     from asyncq.serializers import ValueCodec
     from asyncq.tasks import Task
 
@@ -31,10 +32,11 @@ log = logging.getLogger("asyncq")
 class AsyncResult(Generic[R]):
     """The handle of a job: `await result` is its value.
 
-    Awaited methods talk to the server; properties never do, they say what this process last saw. An outcome is pushed here the moment
-    the job ends, and updates every live handle of that job in the process.
+    Awaited methods talk to the server; properties never do, they say what this process last saw. An outcome
+    is pushed here the moment the job ends, and updates every live handle of that job in the process.
 
-    A handle costs nothing to drop, and may be rebuilt from the id alone, in any process: `app.AsyncResult(id)`.
+    A handle costs nothing to drop, and may be rebuilt from the id alone, in any process:
+    `app.AsyncResult(id)`.
 
     Args:
         id: the job's id.
@@ -51,7 +53,7 @@ class AsyncResult(Generic[R]):
 
     __slots__ = ("__weakref__", "_app", "_args", "_ignored", "_kwargs", "_task", "_waiter", "id", "parent")
 
-    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None = None) -> None:  # noqa: A002
+    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None = None) -> None:
         if not isinstance(id, str) or not id:
             raise ValueError(f"AsyncResult needs the id of a job, not {id!r}")
         self.id = id
@@ -64,20 +66,23 @@ class AsyncResult(Generic[R]):
         self._ignored = False
 
     @classmethod
-    def _of_job(cls, task: Task[..., R], job: wire.Job, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AsyncResult[R]:
+    def _of_job(
+        cls, task: Task[..., R], job: wire.Job, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncResult[R]:
         """The handle of a job that is about to be enqueued."""
         handle = cls.__new__(cls)
         handle.id = job.id
         handle.parent = None
         handle._app = task.app
         handle._task = task
-        handle._waiter = task.app._announce(job)  # noqa: SLF001  friend
+        handle._waiter = task.app._announce(job)
         handle._args = args
         handle._kwargs = kwargs
         handle._ignored = job.ignore_result
         return handle
 
-    # -- waiting ------------------------------------------------------------------------------------------------------------------
+    # -- waiting
+    # ------------------------------------------------------------------------------------------------------------------
 
     def __await__(self) -> Generator[Any, Any, R]:
         """`await result` is `await result.get()`."""
@@ -86,7 +91,7 @@ class AsyncResult(Generic[R]):
     @carried
     async def get(
         self,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109  Celery's name; a local timer, not a cancel scope
+        timeout: float | timedelta | None = None,
         *,
         propagate: bool = True,
         callback: Callable[[str, Any], object] | None = None,
@@ -94,8 +99,8 @@ class AsyncResult(Generic[R]):
     ) -> R:
         """Waits for the job to end and returns its value.
 
-        Woken by push. Cancelling or timing out ends this wait only: the job and other waits for it go on. May be called any number
-        of times, each gives a fresh value.
+        Woken by push. Cancelling or timing out ends this wait only: the job and other waits for it go on. May
+        be called any number of times, each gives a fresh value.
 
         Args:
             timeout: seconds; None waits for ever, 0 looks once and does not wait.
@@ -112,10 +117,8 @@ class AsyncResult(Generic[R]):
         """
         check_join("AsyncResult.get()", disable_sync_subtasks=disable_sync_subtasks)
         outcome = await self._outcome(timeout)
-        if propagate or outcome.state is State.SUCCESS:
-            value = outcome.unwrap()
-        else:
-            value = outcome.error  # type: ignore[assignment]  propagate=False is declared to return R, as Celery's does
+        # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to expect.
+        value = outcome.unwrap() if propagate or outcome.error is None else cast("R", outcome.error)
         if callback is not None:
             callback(self.id, value)
         return value
@@ -125,7 +128,7 @@ class AsyncResult(Generic[R]):
     wait_sync = get_sync
 
     @carried
-    async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R]:  # noqa: ASYNC109  as get
+    async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R]:
         """Waits for the job to end and says how, as a value: never raises for the task's own failure.
 
         Raises:
@@ -136,7 +139,7 @@ class AsyncResult(Generic[R]):
 
     outcome_sync = synced(outcome)
 
-    async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:  # noqa: ASYNC109  as get
+    async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:
         limit = None if timeout is None else config.seconds(timeout)
         waiter = self._waiter
         if waiter is None or waiter.ended is None:
@@ -144,15 +147,19 @@ class AsyncResult(Generic[R]):
         assert waiter.ended is not None
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
 
-    async def _until_ended(self, timeout: float | None) -> Waiter:  # noqa: ASYNC109  as get
+    async def _until_ended(self, timeout: float | None) -> Waiter:
         if self._ignored:
-            raise ResultNotFound(f"job {self.id} was enqueued with ignore_result=True: there will be no result")
-        listener = self.app._listener()  # noqa: SLF001  friend
+            raise ResultNotFound(
+                f"job {self.id} was enqueued with ignore_result=True: there will be no result"
+            )
+        listener = self.app._listener()
         waiter = self._own_waiter()
         if timeout == 0:
             await self._look(waiter)
         elif not await listener.wait(waiter, timeout):
-            raise ResultTimeout(f"job {self.id} did not end within {timeout:g} s (it goes on; state: {waiter.state})")
+            raise ResultTimeout(
+                f"job {self.id} did not end within {timeout:g} s (it goes on; state: {waiter.state})"
+            )
         if waiter.ended is None:
             if waiter.gone:
                 raise ResultNotFound(
@@ -162,7 +169,7 @@ class AsyncResult(Generic[R]):
         return waiter
 
     def _own_waiter(self) -> Waiter:
-        listener = self.app._listener()  # noqa: SLF001  friend
+        listener = self.app._listener()
         if self._waiter is None:
             self._waiter = listener.waiter(self.id)
         elif self._waiter.home is not listener:
@@ -173,11 +180,13 @@ class AsyncResult(Generic[R]):
         task = self._task or self.app.tasks.get(ended.name)
         return task.returns if task is not None else PLAIN_VALUE
 
-    # -- looking ------------------------------------------------------------------------------------------------------------------
+    # -- looking
+    # ------------------------------------------------------------------------------------------------------------------
 
     @carried
     async def refresh(self) -> State | str:
-        """Looks once and brings all properties up to date: state, worker, start time, queue. Returns the state.
+        """Looks once and brings all properties up to date: state, worker, start time, queue. Returns the
+        state.
 
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
@@ -198,7 +207,9 @@ class AsyncResult(Generic[R]):
 
     @carried
     async def successful(self) -> bool:
-        """Whether the job has ended with a value; False while it has not ended. Looks once. Raises as `refresh`."""
+        """Whether the job has ended with a value; False while it has not ended. Looks once. Raises as
+        `refresh`.
+        """
         ended = await self._final()
         return ended is not None and ended.state is State.SUCCESS
 
@@ -206,7 +217,9 @@ class AsyncResult(Generic[R]):
 
     @carried
     async def failed(self) -> bool:
-        """Whether the job has ended with an error; False while it has not ended. Looks once. Raises as `refresh`."""
+        """Whether the job has ended with an error; False while it has not ended. Looks once. Raises as
+        `refresh`.
+        """
         ended = await self._final()
         return ended is not None and ended.state is State.FAILURE
 
@@ -214,7 +227,8 @@ class AsyncResult(Generic[R]):
 
     @carried
     async def exists(self) -> bool:
-        """Whether the server knows the job: true from the moment `delay` returned until it is forgotten or its result expires.
+        """Whether the server knows the job: true from the moment `delay` returned until it is forgotten or
+        its result expires.
 
         Always asks the server. Raises as `refresh`.
         """
@@ -232,10 +246,11 @@ class AsyncResult(Generic[R]):
 
     async def _look(self, waiter: Waiter) -> None:
         app = self.app
-        answer = await app._broker_here().state(self.id)  # noqa: SLF001  friend
-        app._listener().saw(waiter, answer)  # noqa: SLF001  friend
+        answer = await app._broker_here().state(self.id)
+        app._listener().saw(waiter, answer)
 
-    # -- ending -------------------------------------------------------------------------------------------------------------------
+    # -- ending
+    # -------------------------------------------------------------------------------------------------------------------
 
     @carried
     async def revoke(
@@ -243,14 +258,15 @@ class AsyncResult(Generic[R]):
         *,
         terminate: bool = False,
         wait: bool = False,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109  as get
+        timeout: float | timedelta | None = None,
         reason: str | None = None,
     ) -> State | str:
         """Ends the job: a queued one never starts, and whoever waits for it gets `TaskRevoked`.
 
-        A running one goes on unless `terminate=True`: then a coroutine is cancelled at once. A thread cannot be: its waiters wake at
-        once, it ends by itself, and what it returns is dropped. Without `terminate`, a running job is only kept from running *again*
-        should its worker die. Durable: works with no worker online. An ended job is never changed; a second revoke is no error.
+        A running one goes on unless `terminate=True`: then a coroutine is cancelled at once. A thread cannot
+        be: its waiters wake at once, it ends by itself, and what it returns is dropped. Without `terminate`,
+        a running job is only kept from running *again* should its worker die. Durable: works with no worker
+        online. An ended job is never changed; a second revoke is no error.
 
         Args:
             terminate: also end it if it runs.
@@ -268,8 +284,12 @@ class AsyncResult(Generic[R]):
         """
         app = self.app
         waiter = self._own_waiter()
-        outcome = b"" if reason is None else wire.encode_ended(wire.Ended(wire.REVOKED, reason.encode("utf-8", "replace")))
-        answer = await app._broker_here().revoke(self.id, terminate=terminate, outcome=outcome)  # noqa: SLF001  friend
+        outcome = (
+            b""
+            if reason is None
+            else wire.encode_ended(wire.Ended(wire.REVOKED, reason.encode("utf-8", "replace")))
+        )
+        answer = await app._broker_here().revoke(self.id, terminate=terminate, outcome=outcome)
         if wait and answer != "unknown":
             await self._outcome(timeout)
         elif waiter.ended is None:
@@ -282,15 +302,17 @@ class AsyncResult(Generic[R]):
 
     @carried
     async def forget(self) -> None:
-        """Removes the result, and the parents' results; a job that has not ended leaves none when it does (who waits still gets it).
+        """Removes the result, and the parents' results; a job that has not ended leaves none when it does
+        (who waits still gets it).
 
-        From then on `exists()` is False and a new wait raises `ResultNotFound`. Twice is once. Raises as `refresh`.
+        From then on `exists()` is False and a new wait raises `ResultNotFound`. Twice is once. Raises as
+        `refresh`.
         """
         waiter = self._own_waiter()
-        broker = self.app._broker_here()  # noqa: SLF001  friend
+        broker = self.app._broker_here()
         answer = await broker.forget(self.id)
         if answer != "flagged":
-            app_listener = self.app._listener()  # noqa: SLF001  friend
+            app_listener = self.app._listener()
             app_listener.forgotten(waiter)
         if self.parent is not None:
             await self.parent.forget()
@@ -298,12 +320,16 @@ class AsyncResult(Generic[R]):
     forget_sync = synced(forget)
 
     def then(
-        self, callback: Callable[[AsyncResult[R]], object], on_error: Callable[[AsyncResult[R]], object] | None = None
+        self,
+        callback: Callable[[AsyncResult[R]], object],
+        on_error: Callable[[AsyncResult[R]], object] | None = None,
     ) -> AsyncResult[R]:
-        """Calls `callback(result)` in this thread's loop when the job has ended, or soon if it has. Returns the handle itself.
+        """Calls `callback(result)` in this thread's loop when the job has ended, or soon if it has. Returns
+        the handle itself.
 
-        With `on_error`, that one is called instead after a failure or a revocation. A coroutine that a callback returns is run; what a
-        callback raises goes to the loop's exception handler. The handle is kept alive until then.
+        With `on_error`, that one is called instead after a failure or a revocation. A coroutine that a
+        callback returns is run; what a callback raises goes to the loop's exception handler. The handle is
+        kept alive until then.
 
         Raises:
             RuntimeError: there is no running event loop to call back in.
@@ -315,19 +341,23 @@ class AsyncResult(Generic[R]):
             chosen = callback if good or on_error is None else on_error
             returned = chosen(self)
             if inspect.isawaitable(returned):
-                self.app._keep(asyncio.ensure_future(returned, loop=loop))  # noqa: SLF001  friend
+                self.app._keep(asyncio.ensure_future(returned, loop=loop))
+
+        def post() -> None:
+            loop.call_soon_threadsafe(ended)
 
         async def register() -> None:
-            listener = self.app._listener()  # noqa: SLF001  friend
-            listener.when_ended(self._own_waiter(), lambda: loop.call_soon_threadsafe(ended))
+            listener = self.app._listener()
+            listener.when_ended(self._own_waiter(), post)
 
         if self.app.is_here():
-            self.app._listener().when_ended(self._own_waiter(), ended)  # noqa: SLF001  friend
+            self.app._listener().when_ended(self._own_waiter(), ended)
         else:
-            self.app._keep(loop.create_task(self.app.bring(register())))  # noqa: SLF001  friend
+            self.app._keep(loop.create_task(self.app.bring(register())))
         return self
 
-    # -- what was last seen -------------------------------------------------------------------------------------------------------
+    # -- what was last seen
+    # -------------------------------------------------------------------------------------------------------
 
     @property
     def app(self) -> AsyncQ:
@@ -337,7 +367,7 @@ class AsyncResult(Generic[R]):
             RuntimeError: there is no app, or more than one; the message lists the ways out.
         """
         if self._app is None:
-            from asyncq.app import the_only_app  # noqa: PLC0415  the app imports this module
+            from asyncq.app import the_only_app
 
             self._app = the_only_app()
         return self._app
@@ -451,7 +481,8 @@ class AsyncResult(Generic[R]):
             return None
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
 
-    # -- as a value -----------------------------------------------------------------------------------------------------------------
+    # -- as a value
+    # -----------------------------------------------------------------------------------------------------------------
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
         """The id and those of its parents, as Celery writes them: `((id, parent's tuple or None), None)`."""
@@ -517,5 +548,3 @@ def result_from_tuple(data: Any, app: AsyncQ | None = None) -> AsyncResult[Any]:
     if parent is not None:
         handle.parent = result_from_tuple(parent, app)
     return handle
-
-

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asyncq import config
@@ -12,6 +10,9 @@ from asyncq.context import check_join
 from asyncq.portal import carried, synced
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import timedelta
+
     from asyncq.app import AsyncQ
     from asyncq.results import AsyncResult
 
@@ -36,7 +37,7 @@ class ResultSet(Generic[R]):
     def app(self) -> AsyncQ:
         """The app that the handles belong to."""
         if self._app is None:
-            from asyncq.app import the_only_app  # noqa: PLC0415  the app imports this module
+            from asyncq.app import the_only_app
 
             self._app = self.results[0].app if self.results else the_only_app()
         return self._app
@@ -48,7 +49,7 @@ class ResultSet(Generic[R]):
     @carried
     async def get(
         self,
-        timeout: float | timedelta | None = None,  # noqa: ASYNC109  as AsyncResult.get
+        timeout: float | timedelta | None = None,
         *,
         propagate: bool = True,
         callback: Callable[[str, Any], object] | None = None,
@@ -72,7 +73,9 @@ class ResultSet(Generic[R]):
         for result in self.results:
             left = None if end is None else max(0.0, end - time.monotonic())
             values.append(
-                await result.get(left, propagate=propagate, callback=callback, disable_sync_subtasks=disable_sync_subtasks)
+                await result.get(
+                    left, propagate=propagate, callback=callback, disable_sync_subtasks=disable_sync_subtasks
+                )
             )
         return values
 
@@ -92,7 +95,7 @@ class ResultSet(Generic[R]):
     def __eq__(self, other: object) -> bool:
         return self.results == other.results if isinstance(other, ResultSet) else NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  a list of handles, and as mutable
+    __hash__ = None  # type: ignore[assignment]  # a list of handles, and as mutable
 
     def __repr__(self) -> str:
         return f"<ResultSet of {len(self.results)}: {', '.join(result.id for result in self.results[:3])}{', ...' * (len(self) > 3)}>"

@@ -1,8 +1,8 @@
 """Runs one delivered job: a delivery in, how it ended out. Knows no Redis.
 
-The body runs in a context of its own in which `current()` is the job and waiting for other jobs is denied. Whatever the body raises is
-an outcome, `SystemExit` and `KeyboardInterrupt` among it: a task must not be able to end its worker. Only a cancellation that the worker
-itself asked for goes through.
+The body runs in a context of its own in which `current()` is the job and waiting for other jobs is denied.
+Whatever the body raises is an outcome, `SystemExit` and `KeyboardInterrupt` among it: a task must not be able
+to end its worker. Only a cancellation that the worker itself asked for goes through.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Runner:
 
         Args:
             delivery: the job.
-            is_cancelled: whether the worker has asked for this job's end; then `CancelledError` is let through.
+            is_cancelled: whether the worker has asked for this job's end; then `CancelledError` is let
+                through.
         """
         job = delivery.job
         started = _now()
@@ -71,7 +72,7 @@ class Runner:
             if is_cancelled():
                 raise
             return wire.FAILED, self._failed(delivery, error, started)
-        except BaseException as error:  # noqa: BLE001  see the module's docstring
+        except BaseException as error:
             return wire.FAILED, self._failed(delivery, error, started)
 
     async def _value(self, delivery: wire.Delivery, job: wire.Job) -> bytes:
@@ -98,7 +99,9 @@ class Runner:
             value = await task.function(*args, **kwargs)
         else:
             value = await anyio.to_thread.run_sync(
-                partial(_unstoppable, task.function, args, kwargs), limiter=self._threads, abandon_on_cancel=True
+                partial(_unstoppable, task.function, args, kwargs),
+                limiter=self._threads,
+                abandon_on_cancel=True,
             )
         return task.returns.dumps(value, path="result")
 
@@ -137,7 +140,9 @@ class _Stopped(AsyncQError):
 
 
 def _unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
-    """Calls the function in its thread. A `SystemExit` there would end the thread and leave the job hanging."""
+    """Calls the function in its thread. A `SystemExit` there would end the thread and leave the job
+    hanging.
+    """
     try:
         return function(*args, **kwargs)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:

@@ -1,8 +1,8 @@
-"""The states of a job: what they are, which may follow which, and how they are written in Redis.
+r"""The states of a job: what they are, which may follow which, and how they are written in Redis.
 
 Everything that decides about states lives here. A job is in exactly one state; the table `TRANSITIONS` says
-where it may go from there. `SUCCESS`, `FAILURE` and `REVOKED` are final: nothing leads out of them, and the first
-of them to be written is the one that stays.
+where it may go from there. `SUCCESS`, `FAILURE` and `REVOKED` are final: nothing leads out of them, and the
+first of them to be written is the one that stays.
 
 ```
                     +-----------+        +-------+
@@ -11,8 +11,8 @@ of them to be written is the one that stays.
         |                 |  due            ^
    +---------+            v                 |
    | PENDING | ------> STARTED -------------+
-   +---------+            |  \\
-        |                 |   \\--- worker died: PENDING again
+   +---------+            |  \
+        |                 |   \--- worker died: PENDING again
         v                 v
      REVOKED       SUCCESS FAILURE REVOKED
 ```
@@ -60,7 +60,8 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FAILURE: frozenset(),
     State.REVOKED: frozenset(),
 }
-"""Which states may follow which. `UNKNOWN` stands for "no record": a job that depends on a failed one is born ended."""
+"""Which states may follow which. `UNKNOWN` stands for "no record": a job that depends on a failed one is born
+ended."""
 
 READY_STATES: frozenset[State] = frozenset(
     state for state, following in TRANSITIONS.items() if not following and state is not State.UNKNOWN

@@ -8,7 +8,6 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
@@ -22,6 +21,8 @@ from asyncq.serializers import ArgumentCodec, ValueCodec
 from asyncq.workflows import Signature
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+
     from asyncq.app import AsyncQ
 
 P = ParamSpec("P")
@@ -37,11 +38,14 @@ class Options:
 
     Attributes:
         queue: where to put the job (default: the task's queue).
-        task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that still exist.
+        task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that still
+            exist.
         headers: plain data that travels with the job; `asyncq.current().headers` in the task.
         ignore_result: keep no result; `get` raises `ResultNotFound` at once.
-        result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a minute.
-        expires: an aware datetime, or seconds from now: a job not started by then never is, and `get` raises `TaskExpired`.
+        result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a
+            minute.
+        expires: an aware datetime, or seconds from now: a job not started by then never is, and `get` raises
+            `TaskExpired`.
         wait: how long `call` waits, in seconds (default: for ever).
     """
 
@@ -56,27 +60,34 @@ class Options:
     def __post_init__(self) -> None:
         if self.queue is not None:
             config.name(self.queue)
-        if self.task_id is not None and not (isinstance(self.task_id, str) and _TASK_ID.fullmatch(self.task_id)):
+        if self.task_id is not None and not (
+            isinstance(self.task_id, str) and _TASK_ID.fullmatch(self.task_id)
+        ):
             raise ValueError(f"task_id={self.task_id!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
         if self.result_ttl is not None:
             config.seconds(self.result_ttl)
         if self.wait is not None:
             config.seconds(self.wait)
         if isinstance(self.expires, datetime) and self.expires.tzinfo is None:
-            raise ValueError(f"expires={self.expires!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now")
+            raise ValueError(
+                f"expires={self.expires!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
+            )
         if isinstance(self.expires, (int, float, timedelta)):
             config.seconds(self.expires)
 
     def over(self, defaults: Options) -> Options:
         """These options, with the gaps filled from others."""
         given = {
-            field.name: value for field in dataclasses.fields(self) if (value := getattr(self, field.name)) is not None
+            field.name: value
+            for field in dataclasses.fields(self)
+            if (value := getattr(self, field.name)) is not None
         }
         return dataclasses.replace(defaults, **given)
 
 
 class Task(Generic[P, R]):
-    """A registered function. `Task[P, R]` carries its parameters and result type to `delay`, `call` and `AsyncResult[R]`.
+    """A registered function. `Task[P, R]` carries its parameters and result type to `delay`, `call` and
+    `AsyncResult[R]`.
 
     Made by `@app.task`, not by hand. Calling it runs the function here and now, with no queue.
 
@@ -110,10 +121,11 @@ class Task(Generic[P, R]):
     def _carrier(self) -> AsyncQ:
         return self.app
 
-    # -- sending ------------------------------------------------------------------------------------------------------------------
+    # -- sending
+    # ------------------------------------------------------------------------------------------------------------------
 
     @carried
-    async def delay(self, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[R]:
+    async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[R]:
         """Enqueues a call and returns its handle, once the server has accepted the job.
 
         A cancelled `delay` leaves it open whether the job was accepted.
@@ -123,7 +135,8 @@ class Task(Generic[P, R]):
             SerializationError: an argument cannot travel; the message names it. Nothing was written.
             PayloadTooLarge: the arguments take more than `max_payload`. Nothing was written.
             QueueFull: the server is out of memory. Nothing was written.
-            BrokerUnavailable: the server could not be reached; with a `task_id` of your own, sending it again is safe.
+            BrokerUnavailable: the server could not be reached; with a `task_id` of your own, sending it again
+                is safe.
 
         Example:
             ```python
@@ -136,7 +149,7 @@ class Task(Generic[P, R]):
     delay_sync = synced(delay)
 
     @carried
-    async def call(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Enqueues a call, waits for it and returns its value: `await (await task.delay(...)).get()`.
 
         Bound the wait with `task.options(wait=2.0).call(...)`; the job itself goes on after a timeout.
@@ -155,11 +168,13 @@ class Task(Generic[P, R]):
 
     @carried
     async def apply_async(
-        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+        self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> results.AsyncResult[R]:
-        """Celery's spelling of `task.options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
+        """Celery's spelling of `task.options(**options).delay(*args, **kwargs)`. Raises what `delay`
+        raises.
+        """
         task = self.options(**options) if options else self
-        return await task._send(tuple(args), dict(kwargs or {}))  # noqa: SLF001  the same class
+        return await task._send(tuple(args), dict(kwargs or {}))
 
     apply_async_sync = synced(apply_async)
 
@@ -178,7 +193,7 @@ class Task(Generic[P, R]):
             ```
         """
         prepared = [self._prepare(tuple(args), {}) for args in calls]
-        await self.app._enqueue_many(prepared)  # noqa: SLF001  friend
+        await self.app._enqueue_many(prepared)
         return ResultSet([handle for _, _, handle in prepared], app=self.app)
 
     map_sync = synced(map)
@@ -218,7 +233,7 @@ class Task(Generic[P, R]):
         other._defaults = _Defaults.of(self.app, other._options)
         return other
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """A call to be made later, as data: for `app.submit`.
 
         Raises:
@@ -227,18 +242,21 @@ class Task(Generic[P, R]):
         self._check(args, kwargs)
         return Signature(self, args, kwargs)
 
-    def AsyncResult(self, id: str) -> results.AsyncResult[R]:  # noqa: A002, N802  Celery's name
+    def AsyncResult(self, id: str) -> results.AsyncResult[R]:
         """The typed handle of a call of this task made anywhere, by its id."""
         return results.AsyncResult(id, app=self.app, task=self)
 
-    # -- how it is done -----------------------------------------------------------------------------------------------------------
+    # -- how it is done
+    # -----------------------------------------------------------------------------------------------------------
 
     async def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> results.AsyncResult[R]:
         job, message, handle = self._prepare(args, kwargs)
-        await self.app._enqueue(job, message, handle)  # noqa: SLF001  friend
+        await self.app._enqueue(job, message, handle)
         return handle
 
-    def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
+    def _prepare(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
         """The job of one call, its message, and its handle, which hears of the outcome from now on."""
         if not self._quick.fits(args, kwargs):
             self._check(args, kwargs)
@@ -258,7 +276,7 @@ class Task(Generic[P, R]):
             defaults.queue,
             body,
             random[24:],
-            "" if defaults.ignore_result else self.app._channel,  # noqa: SLF001  friend
+            "" if defaults.ignore_result else self.app._channel,
             int(time.time() * 1000),
             defaults.result_ttl,
             None if options.expires is None else _moment(options.expires),
@@ -274,7 +292,7 @@ class Task(Generic[P, R]):
             raise SerializationError(
                 f"headers={options.headers!r} cannot travel ({error}); use plain strings, numbers, lists and maps"
             ) from error
-        return job, message, results.AsyncResult._of_job(self, job, args, kwargs)  # noqa: SLF001  friend
+        return job, message, results.AsyncResult._of_job(self, job, args, kwargs)
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -288,7 +306,7 @@ class CoroutineTask(Task[P, R]):
 
     is_coroutine = True
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Runs the function itself, here and now."""
         coroutine: Coroutine[Any, Any, R] = self.function(*args, **kwargs)
         return coroutine
@@ -297,7 +315,7 @@ class CoroutineTask(Task[P, R]):
 class FunctionTask(Task[P, R]):
     """A task made of a plain function: calling it runs it here; a worker runs it in a thread."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the function itself, here and now."""
         value: R = self.function(*args, **kwargs)
         return value
@@ -337,7 +355,9 @@ class _Defaults:
 
 @dataclass(frozen=True, slots=True)
 class _QuickCheck:
-    """Whether arguments surely fit a signature, in a tenth of the time of `Signature.bind`; a no means "ask bind"."""
+    """Whether arguments surely fit a signature, in a tenth of the time of `Signature.bind`; a no means "ask
+    bind".
+    """
 
     least: int
     most: int

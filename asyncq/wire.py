@@ -1,31 +1,32 @@
-"""Every byte that crosses Redis, and nothing else.
+r"""Every byte that crosses Redis, and nothing else.
 
-A **message** is what the stream entry carries: a msgpack array whose first item is `SCHEMA`. What every job has stands at a fixed
-place; what few have stands in a map at the end, whose unknown keys a reader ignores, so that options can be added without a new
-schema.
+A **message** is what the stream entry carries: a msgpack array whose first item is `SCHEMA`. What every job
+has stands at a fixed place; what few have stands in a map at the end, whose unknown keys a reader ignores, so
+that options can be added without a new schema.
 
     [SCHEMA, task name, body, nonce, reply channel, enqueued at (ms), result TTL (ms), more | nil]
 
-    more: {"x": expires at (ms), "i": true if the result is ignored, "p": parent id, "r": root id, "h": headers}
+    more: {"x": expires at (ms), "i": true if the result is ignored, "p": parent id, "r": root id, "h":
+    headers}
 
-The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes: it is decoded only by who knows the task, and
-a body that cannot be decoded is that job's failure, not a broken message.
+The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes: it is decoded only by
+who knows the task, and a body that cannot be decoded is that job's failure, not a broken message.
 
-A **record** is the one truth about a job: a string under `{ns:0}:r:<id>`, text up to the body, so that a script can read it by pattern
-and a person by eye.
+A **record** is the one truth about a job: a string under `{ns:0}:r:<id>`, text up to the body, so that a
+script can read it by pattern and a person by eye.
 
     live:   L--- <entry id> <queue> <nonce> <reply channel> ...
     ended:  S--- <entry id> <consumer that wrote it> <nonce> <outcome>
             ^ state; then three flags: mark, forget/ignore, dependents
 
-An **outcome** is what the worker writes when a job ends, again a msgpack array; for the letters `C`, `E` and `X` it may be empty, when a
-script ended the job by itself.
+An **outcome** is what the worker writes when a job ends, again a msgpack array; for the letters `C`, `E` and
+`X` it may be empty, when a script ended the job by itself.
 
     [SCHEMA, payload, started at (ms), finished at (ms), attempts, worker, task name, queue, enqueued at (ms),
      ids of the jobs that it started]
 
-A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter> <length>\\n<outcome>`. Above
-`PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.
+A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter>
+<length>\\n<outcome>`. Above `PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 PUSH_LIMIT = 8 * 1024
-"""Largest outcome that travels inside a notification, in bytes. Above 16 KiB Valkey 9.1 does not count a message against a stalled
-subscriber's buffer limit, so that its memory would grow without bound (measured: 1.1 GB); below, the server drops such a client."""
+"""Largest outcome that travels inside a notification, in bytes. Above 16 KiB Valkey 9.1 does not count a
+message against a stalled subscriber's buffer limit, so that its memory would grow without bound (measured:
+1.1 GB); below, the server drops such a client."""
 
 LIVE, TOMBSTONE = "L", "T"
 SUCCEEDED, FAILED, REVOKED, EXPIRED, LOST = "S", "F", "C", "E", "X"
@@ -63,7 +65,9 @@ STATE_OF: dict[str, State] = {
 
 @dataclass(slots=True)
 class Job:
-    """What a client asks for. `body` is the encoded argument list; times are in milliseconds since the epoch."""
+    """What a client asks for. `body` is the encoded argument list; times are in milliseconds since the
+    epoch.
+    """
 
     id: str
     name: str
@@ -92,7 +96,9 @@ class Delivery:
 
 @dataclass(slots=True, frozen=True)
 class Ended:
-    """How a job ended, as stored: `letter` is the record's, `payload` the encoded value or failure. Times are in ms since the epoch."""
+    """How a job ended, as stored: `letter` is the record's, `payload` the encoded value or failure. Times are
+    in ms since the epoch.
+    """
 
     letter: str
     payload: bytes = b""
@@ -140,7 +146,7 @@ def encode_job(job: Job) -> bytes:
     return message
 
 
-def decode_job(id: str, queue: str, message: bytes) -> Job:  # noqa: A002  the field's name
+def decode_job(id: str, queue: str, message: bytes) -> Job:
     """The job in a message.
 
     Raises:
@@ -177,7 +183,7 @@ def _check_job(job: Job) -> None:
         and type(job.channel) is str
         and type(job.enqueued) is int
         and type(job.result_ttl) is int
-        and 0 < job.result_ttl
+        and job.result_ttl > 0
     )
     if not fits or " " in job.nonce or " " in job.channel:
         raise DecodeError(f"job {job.id!r}: a field of the message has the wrong type")
@@ -203,7 +209,8 @@ def encode_ended(ended: Ended) -> bytes:
 
 
 def decode_ended(letter: str, outcome: bytes) -> Ended:
-    """The outcome that follows a letter; an empty one was written by a script, which knows no more than the letter.
+    """The outcome that follows a letter; an empty one was written by a script, which knows no more than the
+    letter.
 
     Raises:
         DecodeError: not an outcome of this schema.

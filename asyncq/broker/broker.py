@@ -1,7 +1,7 @@
 """The verbs: what can be done to a job in Redis, each one script and safe to send twice.
 
-Retrying is asyncq's own. Whatever breaks on the way, the same command goes out again, with pauses, until it is answered or its time is
-over; the scripts see to it that twice is once.
+Retrying is asyncq's own. Whatever breaks on the way, the same command goes out again, with pauses, until it
+is answered or its time is over; the scripts see to it that twice is once.
 
 `enqueue` is the hot verb: all jobs enqueued in one turn of the loop travel in one script call.
 """
@@ -98,9 +98,12 @@ class Broker:
     async def load_scripts(self) -> None:
         """Makes all scripts known to the server, in one round trip."""
         pipe = await self.line.pipe()
-        await asyncio.gather(*(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values()))
+        await asyncio.gather(
+            *(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values())
+        )
 
-    # -- the one way a command is sent ------------------------------------------------------------------------------------------------
+    # -- the one way a command is sent
+    # ------------------------------------------------------------------------------------------------
 
     async def run(
         self, name: str, keys: Sequence[str], arguments: Iterable[Any] = (), *, patience: float | None = None
@@ -138,13 +141,17 @@ class Broker:
                 elif error.verdict is Verdict.RECONNECT:
                     line.drop()
                 elif error.verdict is Verdict.FULL:
-                    raise QueueFull(f"the server at {self.address.safe_url} is out of memory ({error})") from error
+                    raise QueueFull(
+                        f"the server at {self.address.safe_url} is out of memory ({error})"
+                    ) from error
                 elif error.verdict is not Verdict.RETRY:
                     raise
             except (PipeBroken, BrokerUnavailable) as error:
                 problem = error
             except TimeoutError as error:
-                raise BrokerUnavailable(f"{self.address.safe_url} did not answer within {patience:g} s") from error
+                raise BrokerUnavailable(
+                    f"{self.address.safe_url} did not answer within {patience:g} s"
+                ) from error
             attempt += 1
             rest = pause(attempt)
             if self._loop.time() + rest > deadline:
@@ -154,17 +161,21 @@ class Broker:
     async def _load_for(self, line: Line) -> None:
         try:
             pipe = await line.pipe()
-            await asyncio.gather(*(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values()))
+            await asyncio.gather(
+                *(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values())
+            )
         except (PipeBroken, BrokerUnavailable) as error:
             log.debug("scripts could not be loaded (%s); again with the next try", error)
 
-    # -- enqueue ------------------------------------------------------------------------------------------------------------------
+    # -- enqueue
+    # ------------------------------------------------------------------------------------------------------------------
 
     def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[bool]:
         """Enqueues a job together with all others of this turn of the loop.
 
-        The future's result is False if another job has this id. It raises `BrokerUnavailable` when the server could not be reached
-        in time (the job may or may not have been accepted; the same id again tells) and `QueueFull` when its memory is full.
+        The future's result is False if another job has this id. It raises `BrokerUnavailable` when the server
+        could not be reached in time (the job may or may not have been accepted; the same id again tells) and
+        `QueueFull` when its memory is full.
         """
         future: asyncio.Future[bool] = self._loop.create_future()
         box = self._outbox.get(job.queue)
@@ -176,14 +187,18 @@ class Broker:
         return future
 
     async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[bool]:
-        """Enqueues jobs in as few round trips as there are queues and batches of 500. Answers and raises as `enqueue`, in order."""
+        """Enqueues jobs in as few round trips as there are queues and batches of 500. Answers and raises as
+        `enqueue`, in order.
+        """
         by_queue: dict[str, list[_Pending]] = {}
         for job, message in jobs:
             by_queue.setdefault(job.queue, []).append((job, message, None))
         batches = [(queue, batch) for queue, box in by_queue.items() for batch in _batches(box)]
         answers = await asyncio.gather(
             *(
-                self.until_answered(self.line, self._enqueue_command(queue, batch), self.settings.operation_timeout)
+                self.until_answered(
+                    self.line, self._enqueue_command(queue, batch), self.settings.operation_timeout
+                )
                 for queue, batch in batches
             )
         )
@@ -195,7 +210,15 @@ class Broker:
         return [accepted[id(job)] for job, _ in jobs]
 
     def _enqueue_command(self, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
-        command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, self.keys.queues + queue, self.keys.records, queue, self.channel]
+        command: list[Any] = [
+            "EVALSHA",
+            self._enqueue_sha,
+            1,
+            self.keys.queues + queue,
+            self.keys.records,
+            queue,
+            self.channel,
+        ]
         for job, message, _ in batch:
             command += (job.id, job.nonce, "-i-" if job.ignore_result else "---", message)
         return tuple(command)
@@ -223,7 +246,7 @@ class Broker:
     async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending]) -> None:
         try:
             answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
-        except Exception as error:  # noqa: BLE001  handed to each caller, whatever it is
+        except Exception as error:
             for _, _, future in batch:
                 if future is not None and not future.done():
                     future.set_exception(error)
@@ -235,7 +258,8 @@ class Broker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # -- verbs on one job -------------------------------------------------------------------------------------------------------------
+    # -- verbs on one job
+    # -------------------------------------------------------------------------------------------------------------
 
     async def look(self, ids: list[str], channel: str = "") -> list[wire.Ended | str | None]:
         """How jobs stand: the outcome of an ended one, the flags of a live one, None for an unknown one.
@@ -245,8 +269,10 @@ class Broker:
         answers = await self.run("look", (), (self.keys.records, channel, *ids))
         return [_standing(answer) for answer in answers]
 
-    async def state(self, id: str) -> wire.Ended | tuple[str, str, str | None, int | None] | None:  # noqa: A002  the field's name
-        """Where a job is: its outcome; or (flags, queue, consumer, started at in ms); or None if it is unknown."""
+    async def state(self, id: str) -> wire.Ended | tuple[str, str, str | None, int | None] | None:
+        """Where a job is: its outcome; or (flags, queue, consumer, started at in ms); or None if it is
+        unknown.
+        """
         answer = await self.run("state", (self.keys.records + id,), (self.keys.queues, GROUP))
         if not answer:
             return None
@@ -256,12 +282,16 @@ class Broker:
         consumer = holder[0].decode() if holder else None
         return flags.decode(), queue.decode(), consumer, holder[1] if holder else None
 
-    async def revoke(self, id: str, *, terminate: bool, outcome: bytes = b"") -> str:  # noqa: A002  the field's name
-        """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or `unknown`."""
+    async def revoke(self, id: str, *, terminate: bool, outcome: bytes = b"") -> str:
+        """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
+        `unknown`.
+        """
         return await self._end_early(id, wire.REVOKED, outcome, "t" if terminate else "c")
 
-    async def expire(self, id: str) -> str:  # noqa: A002  the field's name
-        """Ends a job that no worker has because its time has passed: `revoked`, `running`, `ended` or `unknown`."""
+    async def expire(self, id: str) -> str:
+        """Ends a job that no worker has because its time has passed: `revoked`, `running`, `ended` or
+        `unknown`.
+        """
         return await self._end_early(id, wire.EXPIRED, b"", "c")
 
     async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str) -> str:
@@ -269,12 +299,23 @@ class Broker:
         answer = await self.run(
             "revoke",
             (self.keys.records + id_,),
-            (id_, self.keys.queues, GROUP, letter, outcome, ttl, wire.PUSH_LIMIT, self.keys.marks, mark, 86_400_000),
+            (
+                id_,
+                self.keys.queues,
+                GROUP,
+                letter,
+                outcome,
+                ttl,
+                wire.PUSH_LIMIT,
+                self.keys.marks,
+                mark,
+                86_400_000,
+            ),
         )
         text: str = answer.decode()
         return text
 
-    async def forget(self, id: str) -> str:  # noqa: A002  the field's name
+    async def forget(self, id: str) -> str:
         """Forgets a result: `forgotten`, `flagged` (a live job's, when it ends) or `unknown`."""
         answer = await self.run("forget", (self.keys.records + id,))
         text: str = answer.decode()
@@ -300,7 +341,9 @@ class Broker:
 
     @staticmethod
     def result_ttl_ms(seconds: float) -> int:
-        """A result's time to live. Nothing about a job is deleted in under a minute: an enqueue sent again late must find it."""
+        """A result's time to live. Nothing about a job is deleted in under a minute: an enqueue sent again
+        late must find it.
+        """
         return max(TOMBSTONE_MS, round(seconds * 1000))
 
 

@@ -1,8 +1,10 @@
-"""From a URL to a connected, authenticated transport: redis-py connects, speaks TLS, authenticates and selects; asyncq takes over.
+"""From a URL to a connected, authenticated transport: redis-py connects, speaks TLS, authenticates and
+selects; asyncq takes over.
 
-redis-py's own defaults are switched off, for they are dangerous for a queue (measured with 8.1): it sends a command again when a
-reply is lost, up to ten times, whatever the command; it cuts reads off after five seconds, blocking ones too; and its read time-out
-costs half of a worker's CPU. Time-outs, retries and reconnection are asyncq's own, see `pipe` and `line`.
+redis-py's own defaults are switched off, for they are dangerous for a queue (measured with 8.1): it sends a
+command again when a reply is lost, up to ten times, whatever the command; it cuts reads off after five
+seconds, blocking ones too; and its read time-out costs half of a worker's CPU. Time-outs, retries and
+reconnection are asyncq's own, see `pipe` and `line`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONNECT_TIMEOUT = 2.0
+_parse_blocking_url: Any = blocking.parse_url
 _ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix"}
 
 
@@ -73,7 +76,9 @@ class ServerError(Exception):
 
     @property
     def verdict(self) -> Verdict:
-        """What to do about it. What the table does not know is fatal: better a clear error than an endless retry."""
+        """What to do about it. What the table does not know is fatal: better a clear error than an endless
+        retry.
+        """
         if self.code == "MAXCLIENTS":
             return Verdict.RETRY
         return _VERDICTS.get(self.code, Verdict.FATAL)
@@ -94,7 +99,9 @@ class Address:
 
 
 class Handshaken(Protocol):
-    """What is left of redis-py's connection after the handshake: it owns the transport and must be kept alive."""
+    """What is left of redis-py's connection after the handshake: it owns the transport and must be kept
+    alive.
+    """
 
     _writer: asyncio.StreamWriter
 
@@ -113,7 +120,8 @@ def mask(url: str) -> str:
 
 
 def parse(url: str) -> Address:
-    """The address in a URL: `redis://`, `rediss://` (TLS, certificate verified), `unix://`, and `valkey://`, `valkeys://` as aliases.
+    """The address in a URL: `redis://`, `rediss://` (TLS, certificate verified), `unix://`, and `valkey://`,
+    `valkeys://` as aliases.
 
     Raises:
         BrokerNotConfigured: not such a URL.
@@ -133,7 +141,8 @@ def parse(url: str) -> Address:
 
 
 async def connect(address: Address, name: str) -> Handshaken:
-    """A connection with the handshake done (RESP3, credentials, database), named `name` in the server's CLIENT LIST.
+    """A connection with the handshake done (RESP3, credentials, database), named `name` in the server's
+    CLIENT LIST.
 
     Raises:
         BrokerUnavailable: no answer, refused, or not (yet) willing to talk; trying again may help.
@@ -149,9 +158,10 @@ async def connect(address: Address, name: str) -> Handshaken:
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "health_check_interval": 0,
     }
-    connection = address.connection_class(**options)
+    connection: Any = address.connection_class(**options)  # redis-py types only half of it
     try:
-        # The handshake reads without a time-out of its own: a server that accepts and then says nothing must not hold us.
+        # The handshake reads without a time-out of its own: a server that accepts and then says nothing must
+        # not hold us.
         await asyncio.wait_for(connection.connect(), CONNECT_TIMEOUT * 2)
     except (foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError) as error:
         raise ServerError(_with_code(error)) from error
@@ -163,7 +173,8 @@ async def connect(address: Address, name: str) -> Handshaken:
 
 
 class BlockingConnection:
-    """One command at a time on a blocking socket, for the thread that keeps a worker's lease: it must not depend on any loop.
+    """One command at a time on a blocking socket, for the thread that keeps a worker's lease: it must not
+    depend on any loop.
 
     Every error is a `BrokerUnavailable` or a `ServerError`; after one, the next call connects anew.
     """
@@ -179,7 +190,7 @@ class BlockingConnection:
             "socket_connect_timeout": timeout,
             "health_check_interval": 0,
         }
-        self._connection: blocking.AbstractConnection | None = None
+        self._connection: Any = None  # redis-py types only half of it
 
     def call(self, *command: Any) -> Any:
         """Sends a command and waits for its reply, at most as long as the timeout.
@@ -190,8 +201,8 @@ class BlockingConnection:
         """
         try:
             if self._connection is None:
-                options = blocking.parse_url(_plain_url(self._address.url))
-                connection_class = cast("Any", options.pop("connection_class", blocking.Connection))
+                options = _parse_blocking_url(_plain_url(self._address.url))
+                connection_class = options.pop("connection_class", blocking.Connection)
                 self._connection = connection_class(**{**options, **self._options})
             self._connection.send_command(*command)
             return self._connection.read_response()
@@ -210,7 +221,11 @@ class BlockingConnection:
 
 def _full_text(error: foreign.ResponseError) -> str:
     # redis-py takes the code off the errors that it knows by class.
-    known = {foreign.NoScriptError: "NOSCRIPT", foreign.ReadOnlyError: "READONLY", foreign.OutOfMemoryError: "OOM"}
+    known = {
+        foreign.NoScriptError: "NOSCRIPT",
+        foreign.ReadOnlyError: "READONLY",
+        foreign.OutOfMemoryError: "OOM",
+    }
     code = known.get(type(error))
     return f"{code} {error}" if code else str(error)
 

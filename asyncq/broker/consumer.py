@@ -1,7 +1,8 @@
 """The worker's verbs: what one incarnation of a worker does to the queues it serves.
 
-An incarnation has a name of its own that is never used again; it is the stream's consumer, and being listed as the holder of an entry
-is the claim. A name that came back would find its predecessor's entries as its own and no crash would ever be counted.
+An incarnation has a name of its own that is never used again; it is the stream's consumer, and being listed
+as the holder of an entry is the claim. A name that came back would find its predecessor's entries as its own
+and no crash would ever be counted.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("asyncq")
 
 BLOCK_MS = 3000
-"""How long an idle read stays at the server. Short, for a read of a process that died is still served; long, for an idle worker
-should send about one command a second."""
+"""How long an idle read stays at the server. Short, for a read of a process that died is still served; long,
+for an idle worker should send about one command a second."""
 GHOSTS = 1000
 
 Entry = tuple[str, str, list[Any]]
@@ -52,22 +53,30 @@ class Consumer:
         self._broker = broker
         self._reads = Line(broker.address, f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
 
-    # -- coming and going -------------------------------------------------------------------------------------------------------------
+    # -- coming and going
+    # -------------------------------------------------------------------------------------------------------------
 
     async def make_groups(self) -> None:
-        """Makes the group of every stream it reads from, where there is none: at start-up, and after the server lost its data."""
+        """Makes the group of every stream it reads from, where there is none: at start-up, and after the
+        server lost its data.
+        """
         line = self._broker.line
         for stream in (*self.streams, *self.lanes):
             try:
                 # At 0: what was enqueued before the first worker came is work too.
-                await self._broker.until_answered(line, ("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), FOREVER)
+                await self._broker.until_answered(
+                    line, ("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), FOREVER
+                )
             except ServerError as error:
                 if error.code != "BUSYGROUP":
                     raise
 
     def beating(self) -> Beating:
         """The blocking side of the lease, for its thread."""
-        return Beating(self, BlockingConnection(self._broker.address, f"asyncq-beat:{self.name}", self.settings.lease / 3))
+        return Beating(
+            self,
+            BlockingConnection(self._broker.address, f"asyncq-beat:{self.name}", self.settings.lease / 3),
+        )
 
     def beat_command(self, count: int) -> tuple[Any, ...]:
         """The beat, as EVALSHA."""
@@ -82,24 +91,32 @@ class Consumer:
     async def leave(self) -> bool:
         """Goes in peace; False if it still holds something and may not."""
         streams = (*self.streams, *self.lanes)
-        answer = await self._broker.run("leave", (self.keys.beats, self.marks_channel, *streams), (GROUP, self.name))
+        answer = await self._broker.run(
+            "leave", (self.keys.beats, self.marks_channel, *streams), (GROUP, self.name)
+        )
         return bool(answer)
 
     def close(self) -> None:
-        """Closes the reading connection. An unanswered read may still take entries: `ghosts` or the others find them."""
+        """Closes the reading connection. An unanswered read may still take entries: `ghosts` or the others
+        find them.
+        """
         self._reads.close()
 
-    # -- reading ----------------------------------------------------------------------------------------------------------------------
+    # -- reading
+    # ----------------------------------------------------------------------------------------------------------------------
 
     async def read(self, streams: Sequence[str], count: int, *, block: bool) -> list[Entry]:
-        """Claims up to `count` entries from the streams, the first that has some; waits a while if told to and all are empty.
+        """Claims up to `count` entries from the streams, the first that has some; waits a while if told to
+        and all are empty.
 
         Raises:
-            PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see `ghosts`.
+            PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see
+                `ghosts`.
             ServerError: the server refuses.
         """
         if len(streams) > 1:
-            # COUNT is per stream: 5 over two streams gave 10. So one stream at a time, and one entry where several block.
+            # COUNT is per stream: 5 over two streams gave 10. So one stream at a time, and one entry where
+            # several block.
             for stream in streams:
                 if entries := await self._read((stream,), count, None):
                     return entries
@@ -110,18 +127,31 @@ class Consumer:
         blocking = () if block is None else ("BLOCK", block)
         pipe = self._reads.current or await self._reads.pipe()
         answer = await pipe.call(
-            "XREADGROUP", "GROUP", GROUP, self.name, "COUNT", count, *blocking, "STREAMS", *streams, *[">"] * len(streams)
+            "XREADGROUP",
+            "GROUP",
+            GROUP,
+            self.name,
+            "COUNT",
+            count,
+            *blocking,
+            "STREAMS",
+            *streams,
+            *[">"] * len(streams),
         )
         if not answer:
             return []
         return [
-            (stream.decode(), entry.decode(), fields) for stream, entries in answer.items() for entry, fields in entries
+            (stream.decode(), entry.decode(), fields)
+            for stream, entries in answer.items()
+            for entry, fields in entries
         ]
 
     async def ghosts(self, stream: str, held: Iterable[str]) -> list[Entry]:
-        """Entries that are pending for this incarnation, but not among those that it held when it asked: their reply was lost.
+        """Entries that are pending for this incarnation, but not among those that it held when it asked:
+        their reply was lost.
 
-        To be asked on the connection that reads, between two reads, which is what this does. May come with an entry whose content
+        To be asked on the connection that reads, between two reads, which is what this does. May come with an
+        entry whose content
         was deleted: then its fields are None.
         """
         pipe = self._reads.current or await self._reads.pipe()
@@ -148,15 +178,19 @@ class Consumer:
             crashes = int(named.get(b"c", 0))
         return wire.Delivery(entry, stream, crashes, wire.decode_job(id_.decode(), queue, message))
 
-    # -- ending -----------------------------------------------------------------------------------------------------------------------
+    # -- ending
+    # -----------------------------------------------------------------------------------------------------------------------
 
     def finish_command(
         self, stream: str, held: int, batch: Sequence[tuple[wire.Delivery, str, bytes]]
     ) -> tuple[Any, ...]:
-        """The call that ends jobs of one stream, each with a letter and an outcome; `held` is how many entries the worker has."""
+        """The call that ends jobs of one stream, each with a letter and an outcome; `held` is how many
+        entries the worker has.
+        """
         queue = self.streams.get(stream) or self.lanes[stream]
-        # One look over all pending entries is cheaper than one each as long as there are at most three times as many (measured).
-        span = held + 8 if 1 < len(batch) and held <= 3 * len(batch) else 0
+        # One look over all pending entries is cheaper than one each as long as there are at most three times
+        # as many (measured).
+        span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
         command: list[Any] = [
             "EVALSHA", self._broker.scripts["finish"].sha, 1, stream,
             self.keys.records, queue, GROUP, self.name, span, wire.PUSH_LIMIT, self.keys.marks,
@@ -171,7 +205,9 @@ class Consumer:
         return await self._broker.until_answered(self._broker.line, command, FOREVER)
 
     async def release(self, stream: str, jobs: Sequence[tuple[str, str]]) -> list[int]:
-        """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by a mark, 0 not ours."""
+        """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by
+        a mark, 0 not ours.
+        """
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         flat = [part for job in jobs for part in job]
         arguments = (self.keys.records, GROUP, self.name, wire.PUSH_LIMIT, ttl, self.keys.marks, *flat)
@@ -185,10 +221,13 @@ class Consumer:
         arguments = (self.keys.records, GROUP, self.name, entry, reason, outcome, ttl, wire.PUSH_LIMIT)
         await self._broker.run("discard", (stream, self.keys.dead), arguments, patience=FOREVER)
 
-    # -- the others -------------------------------------------------------------------------------------------------------------------
+    # -- the others
+    # -------------------------------------------------------------------------------------------------------------------
 
     async def census(self, stream: str) -> tuple[dict[str, int], dict[str, str]]:
-        """Who reads from a stream with how many entries pending, and how far each incarnation's beats have come."""
+        """Who reads from a stream with how many entries pending, and how far each incarnation's beats have
+        come.
+        """
         readers, beats = await self._broker.run("census", (stream, self.keys.beats), (GROUP,))
         counts = dict(zip(beats[::2], beats[1::2], strict=True))
         return (
@@ -197,13 +236,25 @@ class Consumer:
         )
 
     async def take(self, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
-        """Takes what a dead incarnation held: (put back, ended, more to take). Nothing if it beats after all."""
+        """Takes what a dead incarnation held: (put back, ended, more to take). Nothing if it beats after
+        all.
+        """
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         last_try = stream if stream.endswith(LAST_TRY) else stream + LAST_TRY
         looked, back, ended, more = await self._broker.run(
             "take",
             (stream, self.keys.beats, self.keys.dead, self.keys.marks + dead, last_try),
-            (self.keys.records, GROUP, dead, seen or "", 100, self.settings.max_crashes, self.name, wire.PUSH_LIMIT, ttl),
+            (
+                self.keys.records,
+                GROUP,
+                dead,
+                seen or "",
+                100,
+                self.settings.max_crashes,
+                self.name,
+                wire.PUSH_LIMIT,
+                ttl,
+            ),
         )
         if looked < 0:
             return 0, 0, False

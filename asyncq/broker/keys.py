@@ -1,6 +1,7 @@
 """The names of all keys and channels, in one place.
 
-Every key of one namespace carries the same hash tag, so that any script may touch any of them on a cluster too.
+Every key of one namespace carries the same hash tag, so that any script may touch any of them on a cluster
+too.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 GROUP = "g"
-"""The consumer group of every queue. Made at `0`: a group made at `$` would never see what was enqueued before it."""
+"""The consumer group of every queue. Made at `0`: a group made at `$` would never see what was enqueued
+before it."""
 
 LAST_TRY = "!"
 """Suffix of the lane of a queue that holds jobs on their last try, which run alone (they may be poison)."""
@@ -34,7 +36,10 @@ class Keys:
             ("records", f"{tag}:r:"),  # + id: the record, a string
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("beats", f"{tag}:w"),  # hash: incarnation -> beat counter
-            ("marks", f"{tag}:x:"),  # + incarnation: set of marked jobs it holds, and a channel of the same name
+            (
+                "marks",
+                f"{tag}:x:",
+            ),  # + incarnation: set of marked jobs it holds, and a channel of the same name
             ("dead", f"{tag}:dlq"),  # stream: dead letters
             ("replies", f"{tag}:c:"),  # + client: its channel of outcomes
         ):

@@ -1,4 +1,6 @@
-"""A line to the server that is taken up again when it breaks: one pipe at a time, made by whoever needs it first."""
+"""A line to the server that is taken up again when it breaks: one pipe at a time, made by whoever needs it
+first.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,14 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 
 def pause(attempt: int) -> float:
-    """Seconds to wait before try number `attempt` (from 1): exponential from 50 ms to 1 s, the upper half of it random.
+    """Seconds to wait before try number `attempt` (from 1): exponential from 50 ms to 1 s, the upper half of
+    it random.
 
-    Full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) would sometimes wait nothing at all;
-    half of it spreads a herd as well and never spins.
+    Full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) would sometimes
+    wait nothing at all; half of it spreads a herd as well and never spins.
     """
-    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(attempt - 1, 10))
-    return longest * (0.5 + random.random() / 2)  # noqa: S311  spreads load, guards nothing
+    longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt - 1, 10))
+    return longest * (0.5 + random.random() / 2)
 
 
 class Line:
@@ -49,7 +52,8 @@ class Line:
         return pipe if pipe is not None and pipe.broken is None else None
 
     async def pipe(self) -> Pipe:
-        """The pipe, connected if need be: one try, shared by all who ask meanwhile. Cancelling one of them disturbs no other.
+        """The pipe, connected if need be: one try, shared by all who ask meanwhile. Cancelling one of them
+        disturbs no other.
 
         Raises:
             BrokerUnavailable: no connection could be made now.
@@ -58,17 +62,26 @@ class Line:
         pipe = self.current
         if pipe is not None:
             return pipe
-        if self._closed:
-            raise BrokerUnavailable("the app was closed")
+        self._check_open()
         if self._opening is None or self._opening.done():
             self._opening = asyncio.create_task(Pipe.open(self._address, self._name, **self._options))
+            # Everybody who asked may have been cancelled by the time it fails.
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         opening = self._opening
         pipe = await asyncio.shield(opening)
-        if self._closed:
-            pipe.abort()
-            raise BrokerUnavailable("the app was closed")
-        self._pipe = pipe
+        if self._pipe is not pipe:
+            # Closed while it was being made? Then nobody else will close it.
+            try:
+                self._check_open()
+            except BrokerUnavailable:
+                pipe.abort()
+                raise
+            self._pipe = pipe
         return pipe
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BrokerUnavailable("the app was closed")
 
     def drop(self) -> None:
         """Breaks the pipe; the next who asks gets a new one."""

@@ -1,14 +1,19 @@
 """One subscription a process, any number of waiters; no wake-up is lost.
 
-Each client process has one channel of its own and puts its name into the jobs it enqueues. Whoever ends a job publishes the outcome on
-the channels named in its record. A notification is a hint that may be lost; the record is the truth. So:
+Each client process has one channel of its own and puts its name into the jobs it enqueues. Whoever ends a job
+publishes the outcome on the channels named in its record. A notification is a hint that may be lost; the
+record is the truth. So:
 
-1. *Subscribe, hear the confirmation, then look.* The other way round, a job that ends between the two is missed for ever.
-2. Each confirmation begins a new **epoch**. A waiter that is known to be announced in its job's record within the present epoch, with
-   the job still running, needs no look: its notification has yet to come, on this very connection. Any other waiter looks first.
-3. After each reconnection every waiter looks again: what was published meanwhile is gone. Without this, the wait after a
-   `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
-4. Every few seconds those that have waited that long look again. It bounds whatever else may go wrong with pub/sub.
+1. *Subscribe, hear the confirmation, then look.* The other way round, a job that ends between the two is
+   missed for ever.
+2. Each confirmation begins a new **epoch**. A waiter that is known to be announced in its job's record within
+   the present epoch, with
+   the job still running, needs no look: its notification has yet to come, on this very connection. Any other
+   waiter looks first.
+3. After each reconnection every waiter looks again: what was published meanwhile is gone. Without this, the
+   wait after a `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
+4. Every few seconds those that have waited that long look again. It bounds whatever else may go wrong with
+   pub/sub.
 
 Looks are gathered: all that are asked for in one turn of the loop go in batches of 500.
 
@@ -43,7 +48,9 @@ POLL = 5.0
 """Seconds between two looks of a waiter that has heard nothing, give or take a fifth."""
 BATCH = 500
 KEEPALIVE = PATIENCE = 4.0
-"""A PING after this many seconds of silence, and how long its answer may take: a dead subscription is found within 10 s."""
+"""A PING after this many seconds of silence, and how long its answer may take: a dead subscription is found
+within 10 s."""
+
 
 class Waiter:
     """What this process knows about one job, shared by all of its handles.
@@ -79,7 +86,7 @@ class Waiter:
         "worker",
     )
 
-    def __init__(self, id: str, home: Listener, *, epoch: int = 0, accepted: bool = True) -> None:  # noqa: A002
+    def __init__(self, id: str, home: Listener, *, epoch: int = 0, accepted: bool = True) -> None:
         self.id = id
         self.home = home
         self.state: State | str = State.UNKNOWN
@@ -121,7 +128,12 @@ class Listener:
         self._look = look
         self._expire = expire
         self._line = Line(
-            address, name, on_push=self._on_push, on_broken=self._on_broken, keepalive=KEEPALIVE, patience=PATIENCE
+            address,
+            name,
+            on_push=self._on_push,
+            on_broken=self._on_broken,
+            keepalive=KEEPALIVE,
+            patience=PATIENCE,
         )
         self._loop = asyncio.get_running_loop()
         self._waiters: weakref.WeakValueDictionary[str, Waiter] = weakref.WeakValueDictionary()
@@ -150,21 +162,24 @@ class Listener:
         for waiter in list(self._waiters.values()):
             for future in waiter.futures or ():
                 if not future.done():
-                    future.set_exception(BrokerUnavailable("the app was closed while a result was waited for"))
+                    future.set_exception(
+                        BrokerUnavailable("the app was closed while a result was waited for")
+                    )
         self._kept.clear()
 
-    # -- waiting ------------------------------------------------------------------------------------------------------------------
+    # -- waiting
+    # ------------------------------------------------------------------------------------------------------------------
 
-    def announce(self, id: str) -> Waiter:  # noqa: A002  the field's name
-        """The waiter of a job about to be enqueued with our channel in it. It must exist before the enqueue is sent: the outcome
-        may come, on the other connection, before the answer to the enqueue.
-        """  # noqa: D205  the summary needs its reason
+    def announce(self, id: str) -> Waiter:
+        """The waiter of a job about to be enqueued with our channel in it. It must exist before the enqueue
+        is sent: the outcome may come, on the other connection, before the answer to the enqueue.
+        """
         waiter = Waiter(id, self, epoch=self.epoch if self._up else 0, accepted=False)
         waiter.state = State.PENDING
         self._waiters[id] = waiter
         return waiter
 
-    def waiter(self, id: str) -> Waiter:  # noqa: A002  the field's name
+    def waiter(self, id: str) -> Waiter:
         """The waiter of a job known by id only."""
         waiter = self._waiters.get(id)
         if waiter is None:
@@ -179,7 +194,7 @@ class Listener:
             waiter.epoch = 0
         return known
 
-    async def wait(self, waiter: Waiter, timeout: float | None) -> bool:  # noqa: ASYNC109  a timer of its own costs 0.8 us, a scope 5
+    async def wait(self, waiter: Waiter, timeout: float | None) -> bool:
         """Waits until the job has ended or turned out to be unknown; False if the time was over first.
 
         The timer is local: it fires whatever the server does. Cancelling one awaiter disturbs no other.
@@ -194,7 +209,11 @@ class Listener:
             waiter.since = self._loop.time()
         waiter.futures.append(future)
         timer = None if timeout is None else self._loop.call_later(timeout, _time_is_over, future)
-        expiry = None if waiter.expires is None else self._loop.call_later(_until(waiter.expires), self._expire_now, waiter)
+        expiry = (
+            None
+            if waiter.expires is None
+            else self._loop.call_later(_until(waiter.expires), self._expire_now, waiter)
+        )
         try:
             await future
         finally:
@@ -209,7 +228,9 @@ class Listener:
         return waiter.ended is not None or waiter.gone
 
     def when_ended(self, waiter: Waiter, callback: Callable[[], None]) -> None:
-        """Calls back on this loop when the job has ended, or at once if it has. The waiter is kept alive until then."""
+        """Calls back on this loop when the job has ended, or at once if it has. The waiter is kept alive
+        until then.
+        """
         if waiter.ended is not None or waiter.gone:
             self._loop.call_soon(callback)
             return
@@ -241,7 +262,9 @@ class Listener:
         waiter.state = State.UNKNOWN
         self._wake(waiter, gone=True)
 
-    def saw(self, waiter: Waiter, answer: wire.Ended | tuple[str, str, str | None, int | None] | None) -> None:
+    def saw(
+        self, waiter: Waiter, answer: wire.Ended | tuple[str, str, str | None, int | None] | None
+    ) -> None:
         """Takes in what a look at the whole state said."""
         if not isinstance(answer, tuple):
             self.learn(waiter, answer)
@@ -277,7 +300,8 @@ class Listener:
     def _in_touch(self, waiter: Waiter) -> bool:
         return self._up and waiter.epoch == self.epoch
 
-    # -- outcomes -----------------------------------------------------------------------------------------------------------------
+    # -- outcomes
+    # -----------------------------------------------------------------------------------------------------------------
 
     def _on_push(self, push: list[Any]) -> None:
         kind = push[0]
@@ -324,7 +348,8 @@ class Listener:
         for callback in callbacks or ():
             self._loop.call_soon(callback)
 
-    # -- looking ------------------------------------------------------------------------------------------------------------------
+    # -- looking
+    # ------------------------------------------------------------------------------------------------------------------
 
     def _ask(self, waiter: Waiter) -> None:
         """Has the waiter looked up in the next batch."""
@@ -362,14 +387,15 @@ class Listener:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 2)  # noqa: S311  spreads load
+            await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 2)
             now = self._loop.time()
             for waiter in self._awaited():
                 if now - waiter.since >= POLL:
                     waiter.since = now
                     self._ask(waiter)
 
-    # -- the subscription ---------------------------------------------------------------------------------------------------------
+    # -- the subscription
+    # ---------------------------------------------------------------------------------------------------------
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
         """Adds a channel to the subscription, for as long as the listener lives.
@@ -439,7 +465,7 @@ class Listener:
                 continue
             attempt = 0
             # Spread over half a second: after a restart every process does this at the same time.
-            await asyncio.sleep(random.random() / 2)  # noqa: S311  spreads load
+            await asyncio.sleep(random.random() / 2)
             for waiter in list(self._waiters.values()):
                 if waiter.ended is None and not waiter.gone and waiter.accepted:
                     self._ask(waiter)

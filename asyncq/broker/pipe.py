@@ -1,11 +1,13 @@
-"""One connection, many commands: what is sent in one turn of the loop leaves in one write, and replies are matched in order.
+"""One connection, many commands: what is sent in one turn of the loop leaves in one write, and replies are
+matched in order.
 
-A pipe never reconnects and never sends anything twice; when it breaks, every open call gets `PipeBroken` and the `line` above makes a
-new one. A caller that is cancelled leaves its place in the order behind, so that its reply reaches nobody: the pipe stays in step
-(redis-py's pool had to learn this the hard way, CVE-2023-28858).
+A pipe never reconnects and never sends anything twice; when it breaks, every open call gets `PipeBroken` and
+the `line` above makes a new one. A caller that is cancelled leaves its place in the order behind, so that its
+reply reaches nobody: the pipe stays in step (redis-py's pool had to learn this the hard way, CVE-2023-28858).
 
-It reads through `hiredis.Reader` on a bare protocol instead of redis-py's stream reader: 2-3.5 us of CPU a command instead of 50-65 on
-the pool, and one turn of the loop less per round trip. A watchdog stands in for read time-outs, one timer a connection instead of one
+It reads through `hiredis.Reader` on a bare protocol instead of redis-py's stream reader: 2-3.5 us of CPU a
+command instead of 50-65 on the pool, and one turn of the loop less per round trip. A watchdog stands in for
+read time-outs, one timer a connection instead of one
 a command: silence for `patience` seconds with a reply due, or with a PING due, breaks the pipe.
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PATIENCE = 8.0
-"""Seconds of silence after which a connection that owes a reply is given up. The watchdog looks four times in that span, so a dead
-connection is found within 10 s."""
+"""Seconds of silence after which a connection that owes a reply is given up. The watchdog looks four times in
+that span, so a dead connection is found within 10 s."""
 
 
 class PipeBroken(ConnectionError):
@@ -43,8 +45,11 @@ class Pipe(asyncio.Protocol):
         patience: float = PATIENCE,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        # A reply that is an error becomes a ServerError value, also inside arrays; hiredis raises only on a broken stream.
-        self._reader = hiredis.Reader(replyError=ServerError, protocolError=PipeBroken, notEnoughData=_NOTHING)
+        # A reply that is an error becomes a ServerError value, also inside arrays; hiredis raises only on a
+        # broken stream.
+        self._reader = hiredis.Reader(
+            replyError=ServerError, protocolError=PipeBroken, notEnoughData=_NOTHING
+        )
         self._due: deque[Callable[[Any], None] | None] = deque()
         self._out: list[bytes] = []
         self._corked = False
@@ -68,19 +73,21 @@ class Pipe(asyncio.Protocol):
         """
         handshaken = await connect(address, name)
         pipe = cls(**options)
-        transport = handshaken._writer.transport  # noqa: SLF001  redis-py gives no public way to its transport
-        # The handshake has read all of its replies and the server sends nothing unasked before the first SUBSCRIBE, so nothing is
-        # left in the reader that we leave behind.
+        transport = handshaken._writer.transport
+        # The handshake has read all of its replies and the server sends nothing unasked before the first
+        # SUBSCRIBE, so nothing is left in the reader that we leave behind.
         transport.set_protocol(pipe)
         pipe._handshaken = handshaken  # kept: it closes the transport when it is collected
-        pipe._transport = transport
+        pipe._transport = cast("asyncio.Transport", transport)
         pipe._watch()
         return pipe
 
-    # -- sending ------------------------------------------------------------------------------------------------------------------
+    # -- sending
+    # ------------------------------------------------------------------------------------------------------------------
 
     def send(self, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None) -> None:
-        """Sends a command at the end of this turn of the loop. `on_reply` gets the reply, or the error as a value, exactly once.
+        """Sends a command at the end of this turn of the loop. `on_reply` gets the reply, or the error as a
+        value, exactly once.
 
         Raises:
             PipeBroken: the pipe is broken; `on_reply` will not be called.
@@ -130,7 +137,8 @@ class Pipe(asyncio.Protocol):
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
 
-    # -- receiving ----------------------------------------------------------------------------------------------------------------
+    # -- receiving
+    # ----------------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
@@ -162,7 +170,8 @@ class Pipe(asyncio.Protocol):
         self._writable = True
         self._flush()
 
-    # -- the end ------------------------------------------------------------------------------------------------------------------
+    # -- the end
+    # ------------------------------------------------------------------------------------------------------------------
 
     def abort(self, reason: Exception | None = None) -> None:
         """Closes at once. Open calls get `PipeBroken`. Twice is once."""
@@ -185,7 +194,9 @@ class Pipe(asyncio.Protocol):
             self._on_broken(reason)
 
     def _watch(self) -> None:
-        """Runs a few times within `patience`; a stopped and continued process gives the server one more interval to answer."""
+        """Runs a few times within `patience`; a stopped and continued process gives the server one more
+        interval to answer.
+        """
         if self.broken is not None:
             return
         silence = self._loop.time() - self._heard
@@ -194,7 +205,9 @@ class Pipe(asyncio.Protocol):
             return
         if self._keepalive is not None and not self._due and silence > self._keepalive * 0.9:
             self.send(("PING",), None)
-        self._watchdog = self._loop.call_later(min(self._keepalive or self._patience / 4, self._patience / 4), self._watch)
+        self._watchdog = self._loop.call_later(
+            min(self._keepalive or self._patience / 4, self._patience / 4), self._watch
+        )
 
 
 class _Nothing:

@@ -7,9 +7,10 @@
     -- FLAGS: allow-oom
     -- USES: record
 
-Each name becomes a local. A group `(entry id)*` at the end repeats: the script finds it from index `first` in steps of `stride`. `USES`
-puts the shared functions of `_<name>.lua` in front. Every script begins with a shebang: the server then refuses it whole, before the
-first write, when it may not write at all (READONLY, MISCONF, out of memory without `allow-oom`).
+Each name becomes a local. A group `(entry id)*` at the end repeats: the script finds it from index `first` in
+steps of `stride`. `USES` puts the shared functions of `_<name>.lua` in front. Every script begins with a
+shebang: the server then refuses it whole, before the first write, when it may not write at all (READONLY,
+MISCONF, out of memory without `allow-oom`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _GROUP = re.compile(r"^(?P<fixed>[^(]*?)\s*(?:\((?P<repeated>[^)]*)\)\*)?$")
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script as the server gets it. `keys` and `arguments` are the names in its header, for whoever calls it."""
+    """A script as the server gets it. `keys` and `arguments` are the names in its header, for whoever calls
+    it.
+    """
 
     name: str
     source: str

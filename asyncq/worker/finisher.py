@@ -1,5 +1,5 @@
-"""Sends off what has ended: all that ended in one turn of the loop in one call, and at most two calls under way, so that the next one
-gathers while they are. A lone job never waits for company.
+"""Sends off what has ended: all that ended in one turn of the loop in one call, and at most two calls under
+way, so that the next one gathers while they are. A lone job never waits for company.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ class Finisher:
     """
 
     def __init__(
-        self, broker: Broker, consumer: Consumer, held: Callable[[], int], on_done: Callable[[wire.Delivery], None]
+        self,
+        broker: Broker,
+        consumer: Consumer,
+        held: Callable[[], int],
+        on_done: Callable[[wire.Delivery], None],
     ) -> None:
         self._broker = broker
         self._consumer = consumer
@@ -82,7 +86,9 @@ class Finisher:
             else:
                 pipe.send(command, partial(self._answered, command, batch))
 
-    def _answered(self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]], answer: Any) -> None:
+    def _answered(
+        self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]], answer: Any
+    ) -> None:
         if isinstance(answer, Exception):
             self._again(command, batch)
             return
@@ -98,8 +104,8 @@ class Finisher:
         try:
             answer = await self._consumer.until_answered(command)
         except ServerError as error:
-            # NOGROUP: the server lost its data, and the jobs with it. Anything else is a fault that sending again would not mend; the
-            # entries stay pending and run again elsewhere.
+            # NOGROUP: the server lost its data, and the jobs with it. Anything else is a fault that sending
+            # again would not mend; the entries stay pending and run again elsewhere.
             log.error("asyncq: %d outcomes could not be stored: %s", len(batch), error)
             answer = len(batch)
         self._done(batch, answer)
@@ -109,7 +115,8 @@ class Finisher:
             for (delivery, _, _), accepted in zip(batch, answer, strict=True):
                 if not accepted:
                     log.warning(
-                        "asyncq: the outcome of job %s was refused: it was taken over while this worker was away", delivery.job.id
+                        "asyncq: the outcome of job %s was refused: it was taken over while this worker was away",
+                        delivery.job.id,
                     )
         for delivery, _, _ in batch:
             self._on_done(delivery)

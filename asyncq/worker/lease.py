@@ -1,9 +1,11 @@
-"""The lease of one incarnation: beats from a thread of its own, so that a task which blocks the event loop loses nothing.
+"""The lease of one incarnation: beats from a thread of its own, so that a task which blocks the event loop
+loses nothing.
 
-The beat says "I live"; others take an incarnation whose counter has stood still through a whole lease for dead, and its jobs with it.
-The lease is not the safety property, the fence in `finish` is: a worker that was stopped and goes on may still believe that it holds
-jobs. So a body starts only while the last acknowledged beat is younger than two thirds of the lease, by a clock that goes on while the
-machine is suspended; and the time that counts is from before the beat was sent.
+The beat says "I live"; others take an incarnation whose counter has stood still through a whole lease for
+dead, and its jobs with it. The lease is not the safety property, the fence in `finish` is: a worker that was
+stopped and goes on may still believe that it holds jobs. So a body starts only while the last acknowledged
+beat is younger than two thirds of the lease, by a clock that goes on while the machine is suspended; and the
+time that counts is from before the beat was sent.
 """
 
 from __future__ import annotations
@@ -42,7 +44,11 @@ class Lease:
     """
 
     def __init__(
-        self, beating: Beating, length: float, on_marks: Callable[[list[str]], None], on_lost: Callable[[], None]
+        self,
+        beating: Beating,
+        length: float,
+        on_marks: Callable[[list[str]], None],
+        on_lost: Callable[[], None],
     ) -> None:
         self._beating = beating
         self._length = length
@@ -66,7 +72,9 @@ class Lease:
             await self._renewed.wait()
 
     async def start(self) -> None:
-        """Sends the first beat, which must be acknowledged before the first read, and then one every third of the lease."""
+        """Sends the first beat, which must be acknowledged before the first read, and then one every third of
+        the lease.
+        """
         self._thread = threading.Thread(target=self._run, name="asyncq-lease", daemon=True)
         self._thread.start()
         await self.until_fresh()

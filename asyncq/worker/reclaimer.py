@@ -1,9 +1,9 @@
 """Finds workers that died and takes their jobs back.
 
-Each worker watches all others of its queues. An incarnation is dead when its beat has stood at one value through a whole lease *of the
-observer's own clock*, over looks that came without a gap: a server that was away, or an observer that stood still itself, proves
-nothing, so the count starts again. A consumer with no beat at all is an incarnation that was taken before; a read of it may still have
-been served late.
+Each worker watches all others of its queues. An incarnation is dead when its beat has stood at one value
+through a whole lease *of the observer's own clock*, over looks that came without a gap: a server that was
+away, or an observer that stood still itself, proves nothing, so the count starts again. A consumer with no
+beat at all is an incarnation that was taken before; a read of it may still have been served late.
 """
 
 from __future__ import annotations
@@ -33,13 +33,18 @@ class Sighting:
 
 
 def find_dead(
-    sightings: dict[str, Sighting], readers: dict[str, int], beats: dict[str, str], me: str, now: float, lease: float
+    sightings: dict[str, Sighting],
+    readers: dict[str, int],
+    beats: dict[str, str],
+    me: str,
+    now: float,
+    lease: float,
 ) -> list[tuple[str, str | None]]:
     """Updates the sightings with a new look and returns who is dead, with the beat value that proves it.
 
     >>> seen: dict[str, Sighting] = {}
-    >>> find_dead(seen, {"a": 1}, {"a": "7"}, "me", 0.0, 5.0), find_dead(seen, {"a": 1}, {"a": "7"}, "me", 5.1, 5.0)
-    ([], [('a', '7')])
+    >>> find_dead(seen, {"a": 1}, {"a": "7"}, "me", 0.0, 5.0), find_dead(seen, {"a": 1}, {"a": "7"}, "me",
+    5.1, 5.0) ([], [('a', '7')])
     """
     present = (set(readers) | set(beats)) - {me}
     for gone in set(sightings) - present:
@@ -93,7 +98,11 @@ class Reclaimer:
             back, ended, more = await self._consumer.take(stream, dead, seen)
             total += back
             if ended:
-                log.error("asyncq: %d jobs of dead worker %s ended: revoked, or they took down too many workers", ended, dead)
+                log.error(
+                    "asyncq: %d jobs of dead worker %s ended: revoked, or they took down too many workers",
+                    ended,
+                    dead,
+                )
             seen = None  # the field is gone with the first call
         if total:
             log.warning("asyncq: worker %s is dead; %d of its jobs were put back into the queue", dead, total)

@@ -7,8 +7,8 @@
        ├─ fetcher     reads entries and starts a task for each job
        └─ finisher    stores outcomes in batches
 
-Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group costs some 10 us a task, asyncio's own
-cancels the others when one fails. Its coroutine lets no exception out, see `runner`.
+Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group costs some 10
+us a task, asyncio's own cancels the others when one fails. Its coroutine lets no exception out, see `runner`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -49,8 +49,10 @@ class Worker:
     Args:
         app: whose tasks to run.
         concurrency: how many jobs at the same time (default: the app's setting, 100).
-        queues: which queues to serve, the most urgent first (default: the default queue and those named at registration).
-        grace: seconds that running jobs get when the worker stops; what has not ended then is handed back (default: 25).
+        queues: which queues to serve, the most urgent first (default: the default queue and those named at
+            registration).
+        grace: seconds that running jobs get when the worker stops; what has not ended then is handed back
+            (default: 25).
         name: of the worker, as results show it (default: `<host>-<pid>`).
 
     Example:
@@ -85,7 +87,8 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        """Runs until `stop` is called, then lets running jobs end within the grace and hands back what is left.
+        """Runs until `stop` is called, then lets running jobs end within the grace and hands back what is
+        left.
 
         Cancelled, it hands everything back at once.
 
@@ -102,7 +105,9 @@ class Worker:
                         await life.end(0.0 if _is_cancelled() else self.grace, self._hurry)
 
     def stop(self) -> None:
-        """Begins to stop: reads no more jobs and lets the running ones end within the grace. A second call: hands them back at once."""
+        """Begins to stop: reads no more jobs and lets the running ones end within the grace. A second call:
+        hands them back at once.
+        """
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
@@ -152,16 +157,19 @@ class _Life:
 
     def __init__(self, worker: Worker) -> None:
         app = worker.app
-        broker = app._broker_here()  # noqa: SLF001  friend
+        broker = app._broker_here()
         settings = app.settings
         self.worker = worker
         self.broker = broker
         self.listener = broker.listener
         self.consumer = Consumer(broker, worker.name, worker.queues)
-        self.runner = Runner(app.tasks, worker.name, anyio.CapacityLimiter(settings.threads), settings.max_payload)
+        self.runner = Runner(
+            app.tasks, worker.name, anyio.CapacityLimiter(settings.threads), settings.max_payload
+        )
         self.lease = Lease(self.consumer.beating(), settings.lease, self._on_marks, self._on_lost)
         self.reclaimer = Reclaimer(self.consumer, settings.lease)
-        # Held until the server has answered its end; keyed by both ids, for entry ids can be given out twice after a flush.
+        # Held until the server has answered its end; keyed by both ids, for entry ids can be given out twice
+        # after a flush.
         self.held: dict[tuple[str, str], _Running] = {}
         self.finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
         self.busy = 0
@@ -173,7 +181,8 @@ class _Life:
         self._stopping = False
         self._must_look_for_ghosts = False
 
-    # -- from the first beat ----------------------------------------------------------------------------------------------------------
+    # -- from the first beat
+    # ----------------------------------------------------------------------------------------------------------
 
     async def live(self, stop: asyncio.Event) -> None:
         """Serves the queues until told to stop or taken for dead."""
@@ -193,13 +202,18 @@ class _Life:
             self._stopping = True
             group.cancel_scope.cancel()
 
-    # -- to the last ------------------------------------------------------------------------------------------------------------------
+    # -- to the last
+    # ------------------------------------------------------------------------------------------------------------------
 
     async def end(self, grace: float, hurry: asyncio.Event) -> None:
-        """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease: drops everything."""
+        """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease:
+        drops everything.
+        """
         self._stopping = True
         if self._is_lost.is_set():
-            log.error("asyncq: this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it begins anew")
+            log.error(
+                "asyncq: this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it begins anew"
+            )
             await self._cancel_all()
         else:
             await self._drain(grace, hurry)
@@ -216,7 +230,9 @@ class _Life:
         for wait in waits:
             wait.cancel()
         if self.busy:
-            log.warning("asyncq: %d jobs did not end within the grace of %g s; they are handed back", self.busy, grace)
+            log.warning(
+                "asyncq: %d jobs did not end within the grace of %g s; they are handed back", self.busy, grace
+            )
 
     async def _cancel_all(self) -> None:
         tasks = []
@@ -230,8 +246,12 @@ class _Life:
             await asyncio.wait(tasks, timeout=1.0)
 
     async def _hand_back(self) -> None:
-        """Everything that has not ended becomes a new entry, for another worker; and what a late read may still have claimed, too."""
-        unfinished = [running for running in self.held.values() if running.task is not None and not running.task.done()]
+        """Everything that has not ended becomes a new entry, for another worker; and what a late read may
+        still have claimed, too.
+        """
+        unfinished = [
+            running for running in self.held.values() if running.task is not None and not running.task.done()
+        ]
         await self._cancel_all()
         with suppress(TimeoutError):
             async with asyncio.timeout(5.0):
@@ -244,32 +264,45 @@ class _Life:
             for stream in (*self.consumer.streams, *self.consumer.lanes):
                 for item in await self.consumer.ghosts(stream, [entry for entry, _ in self.held]):
                     with suppress(DecodeError):
-                        by_stream.setdefault(stream, []).append((item[1], self.consumer.delivery(item).job.id))
+                        by_stream.setdefault(stream, []).append(
+                            (item[1], self.consumer.delivery(item).job.id)
+                        )
             for stream, jobs in by_stream.items():
                 answers = await self.consumer.release(stream, jobs)
                 self.worker.handed_back += sum(answer == 1 for answer in answers)
         except (AsyncQError, PipeBroken, ServerError) as error:
-            log.warning("asyncq: jobs could not be handed back (%s); they run elsewhere when the lease is over", error)
+            log.warning(
+                "asyncq: jobs could not be handed back (%s); they run elsewhere when the lease is over", error
+            )
 
     async def _try_to_leave(self) -> None:
         try:
             if not await self.consumer.leave():
-                log.debug("worker %s still holds entries; the others take them when the lease is over", self.consumer.name)
+                log.debug(
+                    "worker %s still holds entries; the others take them when the lease is over",
+                    self.consumer.name,
+                )
         except (AsyncQError, PipeBroken, ServerError) as error:
             log.debug("worker %s could not say goodbye: %s", self.consumer.name, error)
 
     def _on_lost(self) -> None:
         self._is_lost.set()
 
-    # -- reading ----------------------------------------------------------------------------------------------------------------------
+    # -- reading
+    # ----------------------------------------------------------------------------------------------------------------------
 
     async def _fetch(self) -> None:
-        """Reads whenever there is room, never more than there is room for: what is claimed starts within this turn of the loop."""
+        """Reads whenever there is room, never more than there is room for: what is claimed starts within this
+        turn of the loop.
+        """
         attempt = 0
         last_look = self._loop.time()
         while not self._stopping:
             try:
-                if self._must_look_for_ghosts or self._loop.time() - last_look > 2 * self.worker.app.settings.lease:
+                if (
+                    self._must_look_for_ghosts
+                    or self._loop.time() - last_look > 2 * self.worker.app.settings.lease
+                ):
                     await self._find_ghosts()
                     last_look = self._loop.time()
                 await self._until_room()
@@ -288,12 +321,12 @@ class _Life:
 
     async def _read(self) -> list[Entry]:
         room = min(self.worker.concurrency - self.busy, 500)
-        if self.busy == 0 and not self.held:
-            # A job on its last try may be what killed two workers. It runs with nobody beside it.
-            if alone := await self.consumer.read(list(self.consumer.lanes), 1, block=False):
-                await self._start_all(alone)
-                await self._until_idle()
-                return []
+        # A job on its last try may be what killed two workers. It runs with nobody beside it.
+        hands_empty = self.busy == 0 and not self.held
+        if hands_empty and (alone := await self.consumer.read(list(self.consumer.lanes), 1, block=False)):
+            await self._start_all(alone)
+            await self._until_idle()
+            return []
         return await self.consumer.read(list(self.consumer.streams), room, block=True)
 
     async def _until_idle(self) -> None:
@@ -341,14 +374,15 @@ class _Life:
             running.task = self._loop.create_task(self._run(running))
 
     async def _set_aside(self, item: Entry, error: Exception) -> None:
-        stream, entry, fields = item
+        stream, entry, _ = item
         self.worker.malformed += 1
         log.error("asyncq: entry %s is set aside: %s", entry, error)
         queue = self.consumer.streams.get(stream, stream)
         stand_in = wire.Delivery(entry, stream, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
         await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
 
-    # -- running ----------------------------------------------------------------------------------------------------------------------
+    # -- running
+    # ----------------------------------------------------------------------------------------------------------------------
 
     async def _run(self, running: _Running) -> None:
         """The task of one job. Nothing that the body does gets out of here."""
@@ -362,7 +396,8 @@ class _Life:
                 self._count(letter)
                 self.finisher.add(delivery, letter, outcome)
         except asyncio.CancelledError:
-            # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has lost its lease.
+            # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
+            # lost its lease.
             if running.wanted:
                 log.debug("job %s was cancelled from outside", delivery.job.id)
         finally:
@@ -380,7 +415,8 @@ class _Life:
         self.held.pop((delivery.entry, delivery.job.id), None)
         self._room.set()
 
-    # -- revocation -------------------------------------------------------------------------------------------------------------------
+    # -- revocation
+    # -------------------------------------------------------------------------------------------------------------------
 
     def _on_mark(self, data: bytes) -> None:
         self._on_marks([data.decode("utf-8", "replace")])
@@ -389,7 +425,11 @@ class _Life:
         """Marks on jobs that we hold: `c<id>` is not to start (again), `t<id>` is to end now."""
         for mark in marks:
             for running in list(self.held.values()):
-                if running.delivery.job.id == mark[1:] and running.wanted and (mark[0] == "t" or not running.started):
+                if (
+                    running.delivery.job.id == mark[1:]
+                    and running.wanted
+                    and (mark[0] == "t" or not running.started)
+                ):
                     self._terminate(running)
 
     def _terminate(self, running: _Running) -> None:
@@ -403,5 +443,3 @@ class _Life:
         if self.runner.runs_in_thread(running.delivery.job) and running.started:
             return  # a thread cannot be stopped: it keeps its slot until it returns, and its result is dropped
         task.cancel()
-
-
