@@ -1,7 +1,8 @@
 """Explore every scenario and every mutant, and print the tables.
 
     python tests/model/run.py            the small form that pytest runs, in seconds
-    python tests/model/run.py --full     all faults, in minutes and a few GB of memory
+    python tests/model/run.py --full     all faults: ten minutes and 2 to 3 GB
+    python tests/model/run.py flush      only what has this word in its name
 
 Prints Markdown, and after it the counterexample of whatever is not as it must be; the exit code is then 1.
 """
@@ -12,8 +13,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from explorer import HOLDS, Result, explore
-from mutants import MUTANTS
-from scenarios import SCENARIOS
+from mutants import MUTANTS, Mutant
+from scenarios import SCENARIOS, Scenario
 
 if TYPE_CHECKING:
     from stage import Stage
@@ -22,18 +23,25 @@ if TYPE_CHECKING:
 def main() -> int:
     """Print the tables; return the exit code."""
     full = "--full" in sys.argv[1:]
-    wrong = _scenarios(full=full) + _mutants()
+    words = [word for word in sys.argv[1:] if word != "--full"]
+    mutants = [mutant for mutant in MUTANTS if _named(mutant.name, words)]
+    wrong = _scenarios([scenario for scenario in SCENARIOS if _named(scenario.name, words)], full=full)
+    wrong += _mutants(mutants)
     if full:
-        wrong += _worlds_of_mutants()
+        wrong += _worlds_of(mutants)
     for name, result in wrong:
         _print(f"\nNOT AS IT MUST BE: {name}\n{result.told()}")
     return 1 if wrong else 0
 
 
-def _scenarios(*, full: bool) -> list[tuple[str, Result]]:
+def _named(name: str, words: list[str]) -> bool:
+    return not words or any(word in name for word in words)
+
+
+def _scenarios(scenarios: list[Scenario], *, full: bool) -> list[tuple[str, Result]]:
     _print("| Scenario | faults | states | edges | result | s |\n|---|---|---|---|---|---|")
     wrong = []
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         stage = scenario.full if full else scenario.quick
         result = explore(stage)
         _print(f"| {scenario.name} | {stage.faults} | {_counts(result)} |")
@@ -42,10 +50,10 @@ def _scenarios(*, full: bool) -> list[tuple[str, Result]]:
     return wrong
 
 
-def _mutants() -> list[tuple[str, Result]]:
+def _mutants(mutants: list[Mutant]) -> list[tuple[str, Result]]:
     _print("\n| Mutant | caught as | states | moves to it |\n|---|---|---|---|")
     wrong = []
-    for mutant in MUTANTS:
+    for mutant in mutants:
         result = explore(mutant.stage)
         _print(
             f"| {mutant.name} | {result.verdict}: {result.why} | {result.states:,} | {len(result.trace)} |"
@@ -55,13 +63,13 @@ def _mutants() -> list[tuple[str, Result]]:
     return wrong
 
 
-def _worlds_of_mutants() -> list[tuple[str, Result]]:
+def _worlds_of(mutants: list[Mutant]) -> list[tuple[str, Result]]:
     """The world of each mutant must hold where nothing is broken: the rule is what makes the difference."""
     _print("\n| World of the mutant, unbroken | faults | states | edges | result | s |")
     _print("|---|---|---|---|---|---|")
     explored: set[Stage] = set()
     wrong = []
-    for mutant in MUTANTS:
+    for mutant in mutants:
         if mutant.unbroken in explored:
             continue
         explored.add(mutant.unbroken)

@@ -78,8 +78,13 @@ SCENARIOS = (
     ),
     Scenario(
         "reads of dead processes stay at the server",
-        full=Stage(faults=2, orphan_reads=True, chain=False, waiters=1),
-        quick=Stage(faults=2, orphan_reads=True, jobs=1, chain=False, waiters=1),
+        full=Stage(faults=2, orphan_reads=True, chain=False, waiters=1, pauses=False),
+        quick=Stage(faults=1, orphan_reads=True, chain=False, waiters=1, pauses=False),
+    ),
+    Scenario(
+        "reads of dead and of renamed processes stay at the server, one job",
+        full=Stage(faults=2, orphan_reads=True, jobs=1, chain=False, waiters=1),
+        quick=Stage(faults=1, orphan_reads=True, jobs=1, chain=False, waiters=1),
     ),
     Scenario(
         "pauses and crashes, one job",
