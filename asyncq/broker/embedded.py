@@ -88,7 +88,7 @@ _ADVICE = {
 """What the server says when it cannot start, and what helps. The first line that is found decides."""
 
 
-# -- which server, and where ---------------------------------------------------------------------------------
+# -- which server, and where --
 
 
 def resolve(url: str, *, anchor_file: str | None) -> Path:
@@ -260,7 +260,7 @@ def _libc() -> str:
     return "musl" if any(Path("/lib").glob("ld-musl-*")) else "other"
 
 
-# -- the two directories -------------------------------------------------------------------------------------
+# -- the two directories --
 
 
 @dataclass(frozen=True)
@@ -382,7 +382,7 @@ def _make_private(directory: Path) -> None:
         )
 
 
-# -- locks ---------------------------------------------------------------------------------------------------
+# -- locks --
 
 
 def _open(path: Path) -> int:
@@ -466,7 +466,7 @@ def _guard_data(place: _Place, deadline: float) -> int | None:
         time.sleep(0.01)
 
 
-# -- talking to the server -----------------------------------------------------------------------------------
+# -- talking to the server --
 
 
 @dataclass(frozen=True)
@@ -534,7 +534,7 @@ def _shut_down(socket: Path, deadline: float) -> str | None:
         return str(error)
 
 
-# -- starting ------------------------------------------------------------------------------------------------
+# -- starting --
 
 
 def _arguments(binary: Path, socket: Path, data: Path, *, durable: bool) -> list[str]:
@@ -597,7 +597,6 @@ def _launch(place: _Place, deadline: float) -> tuple[subprocess.Popen[bytes], _A
     arguments = _arguments(binary, place.socket, place.data, durable=True)
     guard = _guard_data(place, deadline)
     try:
-        place.socket.unlink(missing_ok=True)  # left by a server that was killed
         log_from = _size(place.log)
         with place.log.open("ab") as log:
             child = subprocess.Popen(  # noqa: S603  our own argument list, no shell
@@ -651,7 +650,7 @@ def _check_started(child: subprocess.Popen[bytes], answer: _Answer, place: _Plac
         raise _failed(f"The embedded server did not answer within {DEADLINE:.0f} s.", place, log_from)
 
 
-# -- what a process holds ------------------------------------------------------------------------------------
+# -- what a process holds --
 
 
 @dataclass(eq=False)
@@ -1024,7 +1023,7 @@ if hasattr(os, "register_at_fork"):
     )
 
 
-# -- looking at it, and ending it ----------------------------------------------------------------------------
+# -- looking at it, and ending it --
 
 
 @dataclass(frozen=True)

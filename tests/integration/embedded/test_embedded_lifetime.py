@@ -253,6 +253,8 @@ def test_different_environments_that_start_at_once_start_one_server(script, proj
         each.say()
         each.end()
     assert not running(project)
+    name = embedded._own_place(project).runtime.name
+    shutil.rmtree(f"/tmp/asyncq-{os.geteuid()}/{name}", ignore_errors=True)
 
 
 def test_a_server_out_of_reach_is_never_joined_by_a_second_one_on_the_same_data(
