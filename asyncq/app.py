@@ -115,8 +115,7 @@ class AsyncQ:
 
         return f"<AsyncQ {mask(self.settings.url)} namespace={self.settings.namespace!r} tasks={len(self.tasks)}>"
 
-    # -- tasks
-    # ------------------------------------------------------------------------------------------------------------------------
+    # -- tasks --
 
     @overload
     def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
@@ -235,8 +234,7 @@ class AsyncQ:
 
     submit_sync = synced(submit)
 
-    # -- open and close
-    # -----------------------------------------------------------------------------------------------------------------
+    # -- open and close --
 
     async def open(self) -> None:
         """Connects and subscribes. Opening an open app counts one more user of it, and `close` one less.
@@ -335,8 +333,7 @@ class AsyncQ:
             if self._thread is None:
                 self._loop = None
 
-    # -- one loop for all
-    # ------------------------------------------------------------------------------------------------------------
+    # -- one loop for all --
 
     @property
     def _carrier(self) -> AsyncQ:
@@ -423,7 +420,7 @@ class AsyncQ:
 
     def _announce(self, job: wire.Job) -> Waiter:
         """The waiter of a job about to be enqueued."""
-        waiter = self._listener().announce(job.id)
+        waiter = self._listener().announce(job.id, ignored=job.ignore_result)
         waiter.queue = job.queue
         waiter.expires = job.expires
         return waiter

@@ -81,8 +81,7 @@ class AsyncResult(Generic[R]):
         handle._ignored = job.ignore_result
         return handle
 
-    # -- waiting
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- waiting --
 
     def __await__(self) -> Generator[Any, Any, R]:
         """`await result` is `await result.get()`."""
@@ -161,7 +160,7 @@ class AsyncResult(Generic[R]):
                 f"job {self.id} did not end within {timeout:g} s (it goes on; state: {waiter.state})"
             )
         if waiter.ended is None:
-            if waiter.gone:
+            if waiter.gone or waiter.flags[2:3] == "i":
                 raise ResultNotFound(
                     f"no result under the id {self.id!r}: unknown, forgotten, expired (result_ttl), or its task ignores results"
                 )
@@ -180,8 +179,7 @@ class AsyncResult(Generic[R]):
         task = self._task or self.app.tasks.get(ended.name)
         return task.returns if task is not None else PLAIN_VALUE
 
-    # -- looking
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- looking --
 
     @carried
     async def refresh(self) -> State | str:
@@ -249,8 +247,7 @@ class AsyncResult(Generic[R]):
         answer = await app._broker_here().state(self.id)
         app._listener().saw(waiter, answer)
 
-    # -- ending
-    # -------------------------------------------------------------------------------------------------------------------
+    # -- ending --
 
     @carried
     async def revoke(
@@ -356,8 +353,7 @@ class AsyncResult(Generic[R]):
             self.app._keep(loop.create_task(self.app.bring(register())))
         return self
 
-    # -- what was last seen
-    # -------------------------------------------------------------------------------------------------------
+    # -- what was last seen --
 
     @property
     def app(self) -> AsyncQ:
@@ -481,8 +477,7 @@ class AsyncResult(Generic[R]):
             return None
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
 
-    # -- as a value
-    # -----------------------------------------------------------------------------------------------------------------
+    # -- as a value --
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
         """The id and those of its parents, as Celery writes them: `((id, parent's tuple or None), None)`."""

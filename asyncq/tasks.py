@@ -121,8 +121,7 @@ class Task(Generic[P, R]):
     def _carrier(self) -> AsyncQ:
         return self.app
 
-    # -- sending
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- sending --
 
     @carried
     async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[R]:
@@ -246,8 +245,7 @@ class Task(Generic[P, R]):
         """The typed handle of a call of this task made anywhere, by its id."""
         return results.AsyncResult(id, app=self.app, task=self)
 
-    # -- how it is done
-    # -----------------------------------------------------------------------------------------------------------
+    # -- how it is done --
 
     async def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> results.AsyncResult[R]:
         job, message, handle = self._prepare(args, kwargs)
@@ -270,16 +268,21 @@ class Task(Generic[P, R]):
         parent = current_job.get()
         random = os.urandom(16).hex()
         id_ = options.task_id or random[:24]
+        nonce = random[24:]
+        expires = None
+        if options.expires is not None:
+            expires = _moment(options.expires)
+            nonce = f"{nonce}~{expires}"
         job = wire.Job(
             id_,
             self.name,
             defaults.queue,
             body,
-            random[24:],
+            nonce,
             "" if defaults.ignore_result else self.app._channel,
             int(time.time() * 1000),
             defaults.result_ttl,
-            None if options.expires is None else _moment(options.expires),
+            expires,
             defaults.ignore_result,
         )
         if options.headers is not None:

@@ -25,6 +25,9 @@ An **outcome** is what the worker writes when a job ends, again a msgpack array;
     [SCHEMA, payload, started at (ms), finished at (ms), attempts, worker, task name, queue, enqueued at (ms),
      ids of the jobs that it started]
 
+A **nonce** tells an enqueue that is sent again from another call that has the same id. If the job expires, it
+says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows.
+
 A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter>
 <length>\\n<outcome>`. Above `PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.
 """

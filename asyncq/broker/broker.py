@@ -61,7 +61,9 @@ class Broker:
         self._enqueue_sha = self.scripts["enqueue"].sha
         self._outbox: dict[str, list[_Pending]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.listener = Listener(address, f"asyncq-sub:{self.client}", self.channel, self.look, self.expire)
+        self.listener = Listener(
+            address, f"asyncq-sub:{self.client}", self.channel, self.look, self.expire, self._hint
+        )
 
     async def open(self) -> None:
         """Connects and subscribes.
@@ -102,8 +104,7 @@ class Broker:
             *(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values())
         )
 
-    # -- the one way a command is sent
-    # ------------------------------------------------------------------------------------------------
+    # -- the one way a command is sent --
 
     async def run(
         self, name: str, keys: Sequence[str], arguments: Iterable[Any] = (), *, patience: float | None = None
@@ -167,8 +168,7 @@ class Broker:
         except (PipeBroken, BrokerUnavailable) as error:
             log.debug("scripts could not be loaded (%s); again with the next try", error)
 
-    # -- enqueue
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- enqueue --
 
     def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[bool]:
         """Enqueues a job together with all others of this turn of the loop.
@@ -258,11 +258,11 @@ class Broker:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    # -- verbs on one job
-    # -------------------------------------------------------------------------------------------------------------
+    # -- verbs on one job --
 
     async def look(self, ids: list[str], channel: str = "") -> list[wire.Ended | str | None]:
-        """How jobs stand: the outcome of an ended one, the flags of a live one, None for an unknown one.
+        """How jobs stand: the outcome of an ended one, the flags of a live one (and after a space when it
+        expires, in ms), None for an unknown one.
 
         With a channel, a live job's waiters are joined by it in the same atomic step.
         """
@@ -331,6 +331,16 @@ class Broker:
             raise
         return bool({name for name, _ in readers} & set(beats[::2]))
 
+    async def _hint(self, queue: str) -> None:
+        if not await self.listened_to(queue):
+            log.warning(
+                "asyncq: a result is waited for, but no worker listens on queue %r at %s; start one: "
+                "asyncq worker MODULE:APP%s",
+                queue,
+                self.address.safe_url,
+                "" if queue == self.settings.default_queue else f" {queue}",
+            )
+
     async def server_version(self) -> str:
         """Such as `valkey 9.1.2` or `redis 7.0.15`."""
         pipe = await self.line.pipe()
@@ -369,7 +379,7 @@ def _each(answer: Any, count: int) -> list[bool]:
 def _standing(answer: bytes | None) -> wire.Ended | str | None:
     if answer is None:
         return None
-    if len(answer) == 4:
+    if answer[:1] == b"L":
         return answer.decode()
     try:
         return wire.decode_record(answer)

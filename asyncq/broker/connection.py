@@ -22,7 +22,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.retry import Retry as BlockingRetry
 
-from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
+from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,7 +65,7 @@ _VERDICTS: Mapping[str, Verdict] = {
 }
 
 
-class ServerError(Exception):
+class ServerError(AsyncQError):
     """An error reply. `code` is its first word."""
 
     def __init__(self, message: str) -> None:
@@ -103,7 +103,8 @@ class Handshaken(Protocol):
     alive.
     """
 
-    _writer: asyncio.StreamWriter
+    _reader: asyncio.StreamReader | None
+    _writer: asyncio.StreamWriter | None
 
 
 def mask(url: str) -> str:

@@ -53,8 +53,7 @@ class Consumer:
         self._broker = broker
         self._reads = Line(broker.address, f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
 
-    # -- coming and going
-    # -------------------------------------------------------------------------------------------------------------
+    # -- coming and going --
 
     async def make_groups(self) -> None:
         """Makes the group of every stream it reads from, where there is none: at start-up, and after the
@@ -96,14 +95,18 @@ class Consumer:
         )
         return bool(answer)
 
-    def close(self) -> None:
-        """Closes the reading connection. An unanswered read may still take entries: `ghosts` or the others
-        find them.
+    def drop_read(self) -> None:
+        """Gives up a read that waits at the server, so that the next command need not wait behind it.
+
+        It may still be served: `ghosts` finds what it took, or the others do.
         """
+        self._reads.drop()
+
+    def close(self) -> None:
+        """Closes the reading connection."""
         self._reads.close()
 
-    # -- reading
-    # ----------------------------------------------------------------------------------------------------------------------
+    # -- reading --
 
     async def read(self, streams: Sequence[str], count: int, *, block: bool) -> list[Entry]:
         """Claims up to `count` entries from the streams, the first that has some; waits a while if told to
@@ -178,8 +181,7 @@ class Consumer:
             crashes = int(named.get(b"c", 0))
         return wire.Delivery(entry, stream, crashes, wire.decode_job(id_.decode(), queue, message))
 
-    # -- ending
-    # -----------------------------------------------------------------------------------------------------------------------
+    # -- ending --
 
     def finish_command(
         self, stream: str, held: int, batch: Sequence[tuple[wire.Delivery, str, bytes]]
@@ -221,8 +223,7 @@ class Consumer:
         arguments = (self.keys.records, GROUP, self.name, entry, reason, outcome, ttl, wire.PUSH_LIMIT)
         await self._broker.run("discard", (stream, self.keys.dead), arguments, patience=FOREVER)
 
-    # -- the others
-    # -------------------------------------------------------------------------------------------------------------------
+    # -- the others --
 
     async def census(self, stream: str) -> tuple[dict[str, int], dict[str, str]]:
         """Who reads from a stream with how many entries pending, and how far each incarnation's beats have

@@ -46,6 +46,8 @@ log = logging.getLogger("asyncq")
 
 POLL = 5.0
 """Seconds between two looks of a waiter that has heard nothing, give or take a fifth."""
+HINT_AFTER = 2.0
+"""Seconds of waiting after which it is worth a look whether anybody serves the queue."""
 BATCH = 500
 KEEPALIVE = PATIENCE = 4.0
 """A PING after this many seconds of silence, and how long its answer may take: a dead subscription is found
@@ -113,6 +115,7 @@ class Listener:
         channel: this process's own channel.
         look: asks how jobs stand, and joins their waiters by the channel given.
         expire: asks that a job whose time has passed be ended.
+        hint: tells the user if nobody serves a queue.
     """
 
     def __init__(
@@ -122,11 +125,14 @@ class Listener:
         channel: str,
         look: Callable[[list[str], str], Awaitable[list[wire.Ended | str | None]]],
         expire: Callable[[str], Awaitable[object]],
+        hint: Callable[[str], Awaitable[None]],
     ) -> None:
         self.channel = channel
         self.epoch = 0
         self._look = look
         self._expire = expire
+        self._hint = hint
+        self._hinted: dict[str, float] = {}
         self._line = Line(
             address,
             name,
@@ -167,14 +173,18 @@ class Listener:
                     )
         self._kept.clear()
 
-    # -- waiting
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- waiting --
 
-    def announce(self, id: str) -> Waiter:
-        """The waiter of a job about to be enqueued with our channel in it. It must exist before the enqueue
-        is sent: the outcome may come, on the other connection, before the answer to the enqueue.
+    def announce(self, id: str, *, ignored: bool = False) -> Waiter:
+        """The waiter of a job about to be enqueued with our channel in it.
+
+        It must exist before the enqueue is sent: the outcome may come, on the other connection, before the answer
+        to the enqueue. A result that is ignored is announced to nobody.
         """
-        waiter = Waiter(id, self, epoch=self.epoch if self._up else 0, accepted=False)
+        known = self._waiters.get(id)
+        if known is not None and known.ended is None and not known.gone:
+            return known  # an id of the user's own, used twice: whichever call the server takes, its outcome is this
+        waiter = Waiter(id, self, epoch=self.epoch if self._up and not ignored else 0, accepted=False)
         waiter.state = State.PENDING
         self._waiters[id] = waiter
         return waiter
@@ -199,16 +209,24 @@ class Listener:
 
         The timer is local: it fires whatever the server does. Cancelling one awaiter disturbs no other.
         """
-        if waiter.ended is not None or waiter.gone:
-            return True
-        if not self._in_touch(waiter):
-            self._ask(waiter)
+        end = None if timeout is None else self._loop.time() + timeout
+        while waiter.ended is None and not waiter.gone:
+            left = None if end is None else end - self._loop.time()
+            if left is not None and left <= 0:
+                return False
+            if not self._in_touch(waiter):
+                self._ask(waiter)
+            await self._until_news(waiter, left)
+        return True
+
+    async def _until_news(self, waiter: Waiter, timeout: float | None) -> None:
+        """Waits until the job has ended, or is known to expire, or the time is over."""
         future = self._loop.create_future()
         if waiter.futures is None:
             waiter.futures = []
             waiter.since = self._loop.time()
         waiter.futures.append(future)
-        timer = None if timeout is None else self._loop.call_later(timeout, _time_is_over, future)
+        timer = None if timeout is None else self._loop.call_later(timeout, _settle_future, future)
         expiry = (
             None
             if waiter.expires is None
@@ -221,11 +239,9 @@ class Listener:
                 timer.cancel()
             if expiry is not None:
                 expiry.cancel()
-            if waiter.futures is not None:
-                waiter.futures.remove(future)
-                if not waiter.futures:
-                    waiter.futures = None
-        return waiter.ended is not None or waiter.gone
+            waiter.futures.remove(future)
+            if not waiter.futures:
+                waiter.futures = None
 
     def when_ended(self, waiter: Waiter, callback: Callable[[], None]) -> None:
         """Calls back on this loop when the job has ended, or at once if it has. The waiter is kept alive
@@ -239,6 +255,8 @@ class Listener:
         waiter.callbacks.append(callback)
         waiter.since = waiter.since or self._loop.time()
         self._kept.add(waiter)
+        if waiter.expires is not None:
+            self._loop.call_later(_until(waiter.expires), self._expire_now, waiter)
         if not self._in_touch(waiter):
             self._ask(waiter)
 
@@ -249,11 +267,21 @@ class Listener:
         elif answer is None:
             self.forgotten(waiter)
         else:
+            flags, _, expires = answer.partition(" ")
             waiter.gone = False
-            waiter.flags = answer
-            if answer[2:3] == "i":
+            waiter.flags = flags
+            if flags[2:3] == "i":
                 # Ended or not, there will never be a result.
                 self._wake(waiter, gone=True)
+            elif expires and waiter.expires is None:
+                self._learn_expiry(waiter, int(expires))
+
+    def _learn_expiry(self, waiter: Waiter, expires: int) -> None:
+        waiter.expires = expires
+        for future in waiter.futures or ():
+            _settle_future(future)  # each waits on, with a timer for that moment
+        if waiter.callbacks:
+            self._loop.call_later(_until(expires), self._expire_now, waiter)
 
     def forgotten(self, waiter: Waiter) -> None:
         """There is no result under this id (any more)."""
@@ -288,6 +316,8 @@ class Listener:
 
     def _expire_now(self, waiter: Waiter) -> None:
         """The job's time has passed and no worker may be there to notice: its waiter sees to it."""
+        if waiter.ended is not None:
+            return
         self._spawn(self._expire_and_look(waiter))
 
     async def _expire_and_look(self, waiter: Waiter) -> None:
@@ -300,8 +330,7 @@ class Listener:
     def _in_touch(self, waiter: Waiter) -> bool:
         return self._up and waiter.epoch == self.epoch
 
-    # -- outcomes
-    # -----------------------------------------------------------------------------------------------------------------
+    # -- outcomes --
 
     def _on_push(self, push: list[Any]) -> None:
         kind = push[0]
@@ -348,8 +377,7 @@ class Listener:
         for callback in callbacks or ():
             self._loop.call_soon(callback)
 
-    # -- looking
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- looking --
 
     def _ask(self, waiter: Waiter) -> None:
         """Has the waiter looked up in the next batch."""
@@ -390,12 +418,23 @@ class Listener:
             await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 2)
             now = self._loop.time()
             for waiter in self._awaited():
+                if now - waiter.since >= HINT_AFTER and waiter.queue is not None:
+                    await self._hint_once(waiter.queue, now)
                 if now - waiter.since >= POLL:
                     waiter.since = now
                     self._ask(waiter)
 
-    # -- the subscription
-    # ---------------------------------------------------------------------------------------------------------
+    async def _hint_once(self, queue: str, now: float) -> None:
+        """The commonest reason for a long wait is that nobody works: find out, once a minute."""
+        if now - self._hinted.get(queue, float("-inf")) < 60:
+            return
+        self._hinted[queue] = now
+        try:
+            await self._hint(queue)
+        except (AsyncQError, PipeBroken, ServerError) as error:
+            log.debug("whether anybody serves queue %r could not be found out: %s", queue, error)
+
+    # -- the subscription --
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
         """Adds a channel to the subscription, for as long as the listener lives.
@@ -481,6 +520,6 @@ def _until(milliseconds: int) -> float:
     return max(0.0, milliseconds / 1000 - time.time()) + 0.002
 
 
-def _time_is_over(future: asyncio.Future[None]) -> None:
+def _settle_future(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)

@@ -73,6 +73,7 @@ class Pipe(asyncio.Protocol):
         """
         handshaken = await connect(address, name)
         pipe = cls(**options)
+        assert handshaken._writer is not None
         transport = handshaken._writer.transport
         # The handshake has read all of its replies and the server sends nothing unasked before the first
         # SUBSCRIBE, so nothing is left in the reader that we leave behind.
@@ -82,8 +83,7 @@ class Pipe(asyncio.Protocol):
         pipe._watch()
         return pipe
 
-    # -- sending
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- sending --
 
     def send(self, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None) -> None:
         """Sends a command at the end of this turn of the loop. `on_reply` gets the reply, or the error as a
@@ -137,8 +137,7 @@ class Pipe(asyncio.Protocol):
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
 
-    # -- receiving
-    # ----------------------------------------------------------------------------------------------------------------
+    # -- receiving --
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
@@ -170,8 +169,7 @@ class Pipe(asyncio.Protocol):
         self._writable = True
         self._flush()
 
-    # -- the end
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- the end --
 
     def abort(self, reason: Exception | None = None) -> None:
         """Closes at once. Open calls get `PipeBroken`. Twice is once."""
@@ -185,6 +183,10 @@ class Pipe(asyncio.Protocol):
             self._watchdog.cancel()
         if self._transport is not None:
             self._transport.abort()
+        if self._handshaken is not None:
+            # So that redis-py does not warn of a connection left open: it was not.
+            self._handshaken._reader = self._handshaken._writer = None
+            self._handshaken = None
         due, self._due = self._due, deque()
         for on_reply in due:
             if on_reply is not None:

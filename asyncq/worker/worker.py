@@ -181,8 +181,7 @@ class _Life:
         self._stopping = False
         self._must_look_for_ghosts = False
 
-    # -- from the first beat
-    # ----------------------------------------------------------------------------------------------------------
+    # -- from the first beat --
 
     async def live(self, stop: asyncio.Event) -> None:
         """Serves the queues until told to stop or taken for dead."""
@@ -202,14 +201,14 @@ class _Life:
             self._stopping = True
             group.cancel_scope.cancel()
 
-    # -- to the last
-    # ------------------------------------------------------------------------------------------------------------------
+    # -- to the last --
 
     async def end(self, grace: float, hurry: asyncio.Event) -> None:
         """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease:
         drops everything.
         """
         self._stopping = True
+        self.consumer.drop_read()
         if self._is_lost.is_set():
             log.error(
                 "asyncq: this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it begins anew"
@@ -288,8 +287,7 @@ class _Life:
     def _on_lost(self) -> None:
         self._is_lost.set()
 
-    # -- reading
-    # ----------------------------------------------------------------------------------------------------------------------
+    # -- reading --
 
     async def _fetch(self) -> None:
         """Reads whenever there is room, never more than there is room for: what is claimed starts within this
@@ -381,8 +379,7 @@ class _Life:
         stand_in = wire.Delivery(entry, stream, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
         await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
 
-    # -- running
-    # ----------------------------------------------------------------------------------------------------------------------
+    # -- running --
 
     async def _run(self, running: _Running) -> None:
         """The task of one job. Nothing that the body does gets out of here."""
@@ -415,8 +412,7 @@ class _Life:
         self.held.pop((delivery.entry, delivery.job.id), None)
         self._room.set()
 
-    # -- revocation
-    # -------------------------------------------------------------------------------------------------------------------
+    # -- revocation --
 
     def _on_mark(self, data: bytes) -> None:
         self._on_marks([data.decode("utf-8", "replace")])

@@ -25,3 +25,13 @@ local function store(key, flags, entry, consumer, nonce, letter, outcome, ttl)
     redis.call('SET', key, letter .. '--- ' .. entry .. ' ' .. consumer .. ' ' .. nonce .. ' ' .. outcome, 'PX', ttl)
   end
 end
+
+-- Who holds an entry: {entry, consumer, ms since delivery, count}, or nil. A stream without a group was never read from, so nobody does.
+local function holder_of(stream, group, entry)
+  local held = redis.pcall('XPENDING', stream, group, entry, entry, 1)
+  if held['err'] then
+    if string.find(held['err'], 'NOGROUP', 1, true) then return nil end
+    error(held)
+  end
+  return held[1]
+end

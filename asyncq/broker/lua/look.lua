@@ -1,7 +1,7 @@
 -- How jobs stand: the record of an ended one, the flags of a live one, false for one that is unknown. With a channel, a live job's
 -- waiters are joined by it in the same step, so that no ending can fall between the look and the wait.
 -- ARGV: records channel (id)*
--- RETURNS: for each: record | flags | false
+-- RETURNS: for each: record | flags, and after a space when it expires if it does | false
 -- FLAGS: allow-oom
 -- USES: record
 local keys = {}
@@ -23,7 +23,8 @@ for k, record in ipairs(answers) do
         redis.call('SET', keys[k], flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
       end
     end
-    answers[k] = flags
+    local expires = string.match(nonce, '~(%d+)$')
+    answers[k] = expires and flags .. ' ' .. expires or flags
   end
 end
 return answers

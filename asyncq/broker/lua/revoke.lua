@@ -12,7 +12,7 @@ local state = string.sub(flags, 1, 1)
 if state == 'T' then return 'unknown' end
 if state ~= 'L' then return 'ended' end
 local stream = queues .. queue
-local holder = redis.call('XPENDING', stream, group, entry, entry, 1)[1]
+local holder = holder_of(stream, group, entry)
 if holder then
   if letter == 'E' then return 'running' end
   -- A stronger mark replaces a weaker one, never the other way round.

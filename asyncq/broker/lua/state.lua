@@ -10,7 +10,7 @@ local flags, entry, queue = parse(found)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return {} end
 if state ~= 'L' then return { found } end
-local holder = redis.call('XPENDING', queues .. queue, group, entry, entry, 1)[1]
+local holder = holder_of(queues .. queue, group, entry)
 if not holder then return { flags, queue } end
 local time = redis.call('TIME')
 return { flags, queue, holder[2], time[1] * 1000 + math.floor(time[2] / 1000) - holder[3] }
