@@ -1,0 +1,77 @@
+"""Runs every example as a user would and compares what it prints with the `# Output:` block at its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncq.broker import embedded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Started = dict[str, tuple[subprocess.Popen[str], Path]]
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+PARTS = {"tasks.py", "worker.py"}  # imported by the others, and print nothing
+RUNNABLE = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in PARTS)
+
+
+def _expected(source: str) -> str:
+    _, _, block = source.partition("\n# Output:\n")
+    return "".join(line.removeprefix("# ") for line in block.splitlines(keepends=True))
+
+
+@pytest.fixture(scope="module")
+def started(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Started]:
+    """All examples at once, for they mostly wait; each in a project of its own, with a server of its own."""
+    environ = {**os.environ, "ASYNCQ_EMBEDDED": "always"}  # no warning: what is on stderr is a fault
+    running = {}
+    for name in RUNNABLE:
+        project = tmp_path_factory.mktemp(name.removesuffix(".py"))
+        (project / "pyproject.toml").touch()
+        shutil.copytree(EXAMPLES, project / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+        command = [sys.executable, f"examples/{name}"]
+        process = subprocess.Popen(
+            command,
+            cwd=project,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        running[name] = process, project
+    yield running
+    for process, project in running.values():
+        if process.poll() is None:
+            os.killpg(process.pid, 9)
+            process.communicate()
+            embedded.stop(project, force=True)
+
+
+@pytest.mark.parametrize("name", RUNNABLE)
+def test_example_prints_its_output_block_and_leaves_nothing_running(name: str, started: Started) -> None:
+    process, project = started[name]
+
+    output, errors = process.communicate(timeout=50)
+
+    assert errors == ""
+    assert process.returncode == 0
+    assert output == _expected((EXAMPLES / name).read_text())
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert not embedded.status(project).running
+
+
+def test_every_example_has_an_output_block() -> None:
+    assert len(RUNNABLE) >= 6
+    assert [name for name in RUNNABLE if not _expected((EXAMPLES / name).read_text())] == []
