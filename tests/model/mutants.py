@@ -14,6 +14,9 @@ TWO_JOBS = Stage(faults=1, chain=False)
 CHAIN = Stage(faults=1, waiters=1)
 ONE_JOB = Stage(faults=1, jobs=1, chain=False, waiters=1)
 POISON = Stage(faults=0, chain=False, poison=0, waiters=1)
+STOP = Stage(
+    faults=2, jobs=1, chain=False, waiters=1, stops=True, lost_publishes=False, lost_connections=False
+)
 REVOKE = Stage(faults=1, revoke=0, retries=1, waiters=1)
 
 
@@ -191,6 +194,20 @@ MUTANTS = (
         replace(TWO_JOBS, revoke=0, waiters=1),
         BROKEN,
         'after revoke answered "revoked"',
+    ),
+    Mutant(
+        "leave deletes a consumer with pending entries",
+        _without("leave_asks_pending"),
+        STOP,
+        STUCK,
+        "job 0 is live",
+    ),
+    Mutant(
+        "release does not look at the mark",
+        _without("mark_ends_requeue"),
+        replace(STOP, faults=1, revoke=0, crashes=False, pauses=False),
+        BROKEN,
+        'after revoke answered "signalled"',
     ),
     Mutant("last try not alone", _without("last_try_alone"), POISON, BROKEN, "innocent job 1"),
 )

@@ -93,6 +93,11 @@ class Rules:
     Closes: the read of a dead process is still blocked at the server and is given an entry after the
     takeover.
     """
+    leave_asks_pending: bool = True
+    """`leave` deletes the consumer only if nothing is pending for it; else it is taken over as a dead one.
+
+    Closes: DELCONSUMER drops pending entries for good. They stay in the stream and are never delivered again.
+    """
     start_on_fresh_lease: bool = True
     """A body starts only while the last acknowledged beat is young; else the worker beats first.
 

@@ -134,9 +134,11 @@ class Scripts:
 
     def leave(self, world: World, name: int) -> World | None:
         """Delete the consumer and its keys. Refused while anything is pending, for that would be lost."""
-        if any(line.name == name for line in world.pending):
+        mine = [line for line in world.pending if line.name == name]
+        if mine and self.stage.rules.leave_asks_pending:
             return None
-        return self._forget_consumer(world, name)
+        others = tuple(line for line in world.pending if line.name != name)
+        return self._forget_consumer(world._replace(pending=others), name)
 
     # --- a worker that is gone --------------------------------------------------------------------
 
