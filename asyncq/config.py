@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_CENTURY = 100 * 366 * 86400.0
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
 
 
@@ -44,8 +45,8 @@ def seconds(value: float | str | timedelta) -> float:
             value = float(text)
         except ValueError:
             raise ValueError(f"{value!r} is not a duration: write 30, 500ms, 30s, 5m, 1h30m or 2d") from None
-    if not (0 <= value < float("inf")):
-        raise ValueError(f"{value!r} is not a duration: it must be a number of seconds that is not negative")
+    if not (0 <= value <= _CENTURY):
+        raise ValueError(f"{value!r} is not a duration: it must be a number of seconds from 0 to a century")
     return float(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncq import config, wire
@@ -281,10 +282,17 @@ class AsyncResult(Generic[R]):
         """
         app = self.app
         waiter = self._own_waiter()
-        outcome = (
-            b""
-            if reason is None
-            else wire.encode_ended(wire.Ended(wire.REVOKED, reason.encode("utf-8", "replace")))
+        if wait:
+            check_join("AsyncResult.revoke(wait=True)")
+        text = (reason or "").encode("utf-8", "replace")
+        outcome = wire.encode_ended(
+            wire.Ended(
+                wire.REVOKED,
+                text,
+                finished=int(time.time() * 1000),
+                name=self.name or "",
+                queue=self.queue or "",
+            )
         )
         answer = await app._broker_here().revoke(self.id, terminate=terminate, outcome=outcome)
         if wait and answer != "unknown":
@@ -302,7 +310,7 @@ class AsyncResult(Generic[R]):
         """Removes the result, and the parents' results; a job that has not ended leaves none when it does
         (who waits still gets it).
 
-        From then on `exists()` is False and a new wait raises `ResultNotFound`. Twice is once. Raises as
+        From then on `exists()` is False; once it has ended, a new wait raises `ResultNotFound`. Twice is once. Raises as
         `refresh`.
         """
         waiter = self._own_waiter()

@@ -26,6 +26,26 @@ if TYPE_CHECKING:
     from asyncq.tasks import Task
 
 
+class Claim:
+    """What the worker and the runner tell each other about one job: whether it is still wanted, and how far it is.
+
+    A body in a thread begins on that thread while a revocation comes on the loop's. Each side writes its own field before it
+    reads the other's, so that at least one of them sees the other.
+    """
+
+    __slots__ = ("begun", "started", "wanted")
+
+    def __init__(self) -> None:
+        self.wanted = True
+        self.begun = False
+        self.started: int | None = None
+
+    def begin(self) -> bool:
+        """The body is about to begin; False if it must not."""
+        self.begun = True
+        return self.wanted
+
+
 class Runner:
     """Runs jobs for one worker.
 
@@ -49,33 +69,32 @@ class Runner:
         task = self._tasks.get(job.name)
         return task is not None and not task.is_coroutine
 
-    async def run(self, delivery: wire.Delivery, is_cancelled: Callable[[], bool]) -> tuple[str, bytes]:
+    async def run(self, delivery: wire.Delivery, claim: Claim) -> tuple[str, bytes]:
         """How the job ended: the record's letter and the encoded outcome.
 
         Args:
             delivery: the job.
-            is_cancelled: whether the worker has asked for this job's end; then `CancelledError` is let
-                through.
+            claim: says whether the worker still wants it; if not, `CancelledError` is let through.
         """
         job = delivery.job
-        started = _now()
+        started = claim.started = _now()
         if job.expires is not None and started >= job.expires:
             return wire.EXPIRED, self._ended(delivery, wire.EXPIRED, b"", None)
         try:
-            payload = await self._value(delivery, job)
+            payload = await self._value(delivery, job, claim)
             if len(payload) > self._max_payload:
                 raise PayloadTooLarge(
                     f"the result of {job.name} takes {len(payload):,} bytes, more than max_payload={self._max_payload:,}"
                 )
             return wire.SUCCEEDED, self._ended(delivery, wire.SUCCEEDED, payload, started)
         except asyncio.CancelledError as error:
-            if is_cancelled():
+            if not claim.wanted:
                 raise
             return wire.FAILED, self._failed(delivery, error, started)
         except BaseException as error:
             return wire.FAILED, self._failed(delivery, error, started)
 
-    async def _value(self, delivery: wire.Delivery, job: wire.Job) -> bytes:
+    async def _value(self, delivery: wire.Delivery, job: wire.Job, claim: Claim) -> bytes:
         task = self._tasks.get(job.name)
         if task is None:
             raise NotRegistered(_unknown(job.name, self._tasks))
@@ -96,10 +115,11 @@ class Runner:
         )
         joining.set(False)
         if task.is_coroutine:
+            claim.begun = True
             value = await task.function(*args, **kwargs)
         else:
             value = await anyio.to_thread.run_sync(
-                partial(_unstoppable, task.function, args, kwargs),
+                partial(_unstoppable, task.function, args, kwargs, claim),
                 limiter=self._threads,
                 abandon_on_cancel=True,
             )
@@ -139,10 +159,12 @@ class _Stopped(AsyncQError):
     """A task called `sys.exit()` or raised `KeyboardInterrupt` in its thread."""
 
 
-def _unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]) -> Any:
+def _unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
     """Calls the function in its thread. A `SystemExit` there would end the thread and leave the job
     hanging.
     """
+    if not claim.begin():
+        return None  # revoked while it waited for a thread; the outcome stands already
     try:
         return function(*args, **kwargs)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from asyncq import config, results, wire
-from asyncq.context import Context, check_join, current_job
+from asyncq.context import check_join, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
 from asyncq.portal import carried, synced
 from asyncq.resultset import ResultSet
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T", bound="Task[..., Any]")
+
+_FAR = 2**53
+"""The latest moment that every reader can hold, in ms: beyond it "expires" means never."""
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
@@ -260,11 +263,6 @@ class Task(Generic[P, R]):
             self._check(args, kwargs)
         options, defaults = self._options, self._defaults
         body = self.arguments.dumps(args, kwargs)
-        if len(body) > defaults.max_payload:
-            raise PayloadTooLarge(
-                f"the arguments of {self.name} take {len(body):,} bytes, more than max_payload={defaults.max_payload:,}; store the "
-                "data elsewhere and send its name, or raise max_payload"
-            )
         parent = current_job.get()
         random = os.urandom(16).hex()
         id_ = options.task_id or random[:24]
@@ -288,13 +286,22 @@ class Task(Generic[P, R]):
         if options.headers is not None:
             job.headers = options.headers
         if parent is not None:
-            _adopt(job, parent)
+            job.parent_id = parent.id
+            job.root_id = parent.root_id or parent.id
         try:
             message = wire.encode_job(job)
         except (TypeError, ValueError, OverflowError) as error:
             raise SerializationError(
                 f"headers={options.headers!r} cannot travel ({error}); use plain strings, numbers, lists and maps"
             ) from error
+        if len(message) > defaults.max_payload:
+            raise PayloadTooLarge(
+                f"a call of {self.name} takes {len(message):,} bytes, more than "
+                f"max_payload={defaults.max_payload:,}; store the data elsewhere and send its name, or raise "
+                "max_payload"
+            )
+        if parent is not None:
+            parent.children.append(id_)
         return job, message, results.AsyncResult._of_job(self, job, args, kwargs)
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -387,14 +394,8 @@ class _QuickCheck:
         return not kwargs and self.least <= len(args) <= self.most
 
 
-def _adopt(job: wire.Job, parent: Context) -> None:
-    job.parent_id = parent.id
-    job.root_id = parent.root_id or parent.id
-    parent.children.append(job.id)
-
-
 def _moment(expires: float | timedelta | datetime) -> int:
     """In milliseconds since the epoch."""
     if isinstance(expires, datetime):
         return int(expires.timestamp() * 1000)
-    return int((time.time() + config.seconds(expires)) * 1000)
+    return min(_FAR, int((time.time() + config.seconds(expires)) * 1000))

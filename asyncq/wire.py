@@ -187,6 +187,11 @@ def _check_job(job: Job) -> None:
         and type(job.enqueued) is int
         and type(job.result_ttl) is int
         and job.result_ttl > 0
+        and (job.expires is None or type(job.expires) is int)
+        and type(job.ignore_result) is bool
+        and (job.parent_id is None or type(job.parent_id) is str)
+        and (job.root_id is None or type(job.root_id) is str)
+        and (job.headers is None or type(job.headers) is dict)
     )
     if not fits or " " in job.nonce or " " in job.channel:
         raise DecodeError(f"job {job.id!r}: a field of the message has the wrong type")

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -282,7 +283,7 @@ class Broker:
         consumer = holder[0].decode() if holder else None
         return flags.decode(), queue.decode(), consumer, holder[1] if holder else None
 
-    async def revoke(self, id: str, *, terminate: bool, outcome: bytes = b"") -> str:
+    async def revoke(self, id: str, *, terminate: bool, outcome: bytes) -> str:
         """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
         `unknown`.
         """
@@ -292,7 +293,8 @@ class Broker:
         """Ends a job that no worker has because its time has passed: `revoked`, `running`, `ended` or
         `unknown`.
         """
-        return await self._end_early(id, wire.EXPIRED, b"", "c")
+        outcome = wire.encode_ended(wire.Ended(wire.EXPIRED, finished=int(time.time() * 1000)))
+        return await self._end_early(id, wire.EXPIRED, outcome, "c")
 
     async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str) -> str:
         ttl = self.result_ttl_ms(self.settings.result_ttl)
@@ -334,7 +336,7 @@ class Broker:
     async def _hint(self, queue: str) -> None:
         if not await self.listened_to(queue):
             log.warning(
-                "asyncq: a result is waited for, but no worker listens on queue %r at %s; start one: "
+                "a result is waited for, but no worker listens on queue %r at %s; start one: "
                 "asyncq worker MODULE:APP%s",
                 queue,
                 self.address.safe_url,
@@ -384,5 +386,5 @@ def _standing(answer: bytes | None) -> wire.Ended | str | None:
     try:
         return wire.decode_record(answer)
     except DecodeError as error:
-        log.warning("asyncq: a record could not be read: %s", error)
+        log.warning("a record could not be read: %s", error)
         return None

@@ -8,6 +8,7 @@ and no crash would ever be counted.
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
@@ -169,7 +170,7 @@ class Consumer:
             DecodeError: no message of asyncq.
         """
         stream, entry, fields = item
-        queue = self.streams.get(stream) or self.lanes[stream]
+        queue = self.streams.get(stream) or self.lanes[stream].removesuffix(LAST_TRY)
         if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
             crashes = 0
             id_, message = fields[1], fields[3]
@@ -255,11 +256,22 @@ class Consumer:
                 self.name,
                 wire.PUSH_LIMIT,
                 ttl,
+                self._last_words(wire.LOST, stream, dead, self.settings.max_crashes),
+                self._last_words(wire.REVOKED, stream, dead, 0),
             ),
         )
         if looked < 0:
             return 0, 0, False
         return back, ended, bool(more)
+
+    def _last_words(self, letter: str, stream: str, dead: str, attempts: int) -> bytes:
+        """The outcome of a job that a dead worker will not finish."""
+        queue = self.streams.get(stream) or self.lanes[stream].removesuffix(LAST_TRY)
+        worker = dead.rpartition("-")[0]
+        finished = int(time.time() * 1000)
+        return wire.encode_ended(
+            wire.Ended(letter, finished=finished, attempts=attempts, worker=worker, queue=queue)
+        )
 
 
 class Beating:

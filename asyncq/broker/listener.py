@@ -499,7 +499,7 @@ class Listener:
                 await self.confirm()
             except (BrokerUnavailable, ServerError, PipeBroken) as error:
                 if attempt == 3:
-                    log.warning("asyncq: results are not heard at the moment (%s); trying on", error)
+                    log.warning("results are not heard at the moment (%s); trying on", error)
                 self._lost.set()
                 continue
             attempt = 0

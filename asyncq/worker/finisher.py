@@ -106,7 +106,7 @@ class Finisher:
         except ServerError as error:
             # NOGROUP: the server lost its data, and the jobs with it. Anything else is a fault that sending
             # again would not mend; the entries stay pending and run again elsewhere.
-            log.error("asyncq: %d outcomes could not be stored: %s", len(batch), error)
+            log.error("%d outcomes could not be stored: %s", len(batch), error)
             answer = len(batch)
         self._done(batch, answer)
 
@@ -115,7 +115,7 @@ class Finisher:
             for (delivery, _, _), accepted in zip(batch, answer, strict=True):
                 if not accepted:
                     log.warning(
-                        "asyncq: the outcome of job %s was refused: it was taken over while this worker was away",
+                        "the outcome of job %s was refused: it was taken over while this worker was away",
                         delivery.job.id,
                     )
         for delivery, _, _ in batch:

@@ -96,7 +96,7 @@ class Lease:
             except (BrokerUnavailable, ServerError) as error:
                 failures += 1
                 if failures == 3:
-                    log.warning("asyncq: the lease cannot be renewed at the moment (%s); trying on", error)
+                    log.warning("the lease cannot be renewed at the moment (%s); trying on", error)
                 self._stop.wait(min(1.0, self._length / 15))
                 continue
             if marks is None:

@@ -53,6 +53,9 @@ def find_dead(
     for name in present:
         count = beats.get(name)
         sighting = sightings.get(name)
+        if sighting is not None and count is None:
+            # It was taken meanwhile, by somebody or on another queue: dead for ever, so its time runs on.
+            sighting.count = None
         if sighting is None or sighting.count != count:
             sightings[name] = Sighting(count, now)
         elif now - sighting.since >= lease:
@@ -99,10 +102,10 @@ class Reclaimer:
             total += back
             if ended:
                 log.error(
-                    "asyncq: %d jobs of dead worker %s ended: revoked, or they took down too many workers",
+                    "%d jobs of dead worker %s ended: revoked, or they took down too many workers",
                     ended,
                     dead,
                 )
             seen = None  # the field is gone with the first call
         if total:
-            log.warning("asyncq: worker %s is dead; %d of its jobs were put back into the queue", dead, total)
+            log.warning("worker %s is dead; %d of its jobs were put back into the queue", dead, total)

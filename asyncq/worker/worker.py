@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from asyncq import wire
+from asyncq import config, wire
 from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.consumer import Consumer, Entry
 from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, DecodeError
-from asyncq.runner import Runner
+from asyncq.runner import Claim, Runner
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.lease import Lease
 from asyncq.worker.reclaimer import Reclaimer
@@ -77,7 +77,9 @@ class Worker:
         self.concurrency = app.settings.concurrency if concurrency is None else concurrency
         if self.concurrency < 1:
             raise ValueError(f"concurrency={concurrency!r}: a worker needs room for at least one job")
-        self.queues = list(queues) if queues else app.queues()
+        if isinstance(queues, str):
+            raise TypeError(f"queues={queues!r} is one string; write queues=[{queues!r}]")
+        self.queues = [config.name(queue) for queue in queues] if queues else app.queues()
         self.grace = app.settings.grace if grace is None else grace
         self.name = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self.done = self.failed = self.malformed = self.handed_back = 0
@@ -140,16 +142,15 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-class _Running:
-    """A job that this incarnation holds. `wanted` is False once somebody asked for its end."""
+class _Running(Claim):
+    """A job that this incarnation holds."""
 
-    __slots__ = ("delivery", "started", "task", "wanted")
+    __slots__ = ("delivery", "task")
 
     def __init__(self, delivery: wire.Delivery) -> None:
+        super().__init__()
         self.delivery = delivery
         self.task: asyncio.Task[None] | None = None
-        self.wanted = True
-        self.started = False
 
 
 class _Life:
@@ -211,7 +212,7 @@ class _Life:
         self.consumer.drop_read()
         if self._is_lost.is_set():
             log.error(
-                "asyncq: this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it begins anew"
+                "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it begins anew"
             )
             await self._cancel_all()
         else:
@@ -230,7 +231,7 @@ class _Life:
             wait.cancel()
         if self.busy:
             log.warning(
-                "asyncq: %d jobs did not end within the grace of %g s; they are handed back", self.busy, grace
+                "%d jobs did not end within the grace of %g s; they are handed back", self.busy, grace
             )
 
     async def _cancel_all(self) -> None:
@@ -271,7 +272,7 @@ class _Life:
                 self.worker.handed_back += sum(answer == 1 for answer in answers)
         except (AsyncQError, PipeBroken, ServerError) as error:
             log.warning(
-                "asyncq: jobs could not be handed back (%s); they run elsewhere when the lease is over", error
+                "jobs could not be handed back (%s); they run elsewhere when the lease is over", error
             )
 
     async def _try_to_leave(self) -> None:
@@ -336,20 +337,20 @@ class _Life:
             held = [entry for entry, _ in self.held]
             found = await self.consumer.ghosts(stream, held)
             if found:
-                log.warning("asyncq: %d jobs whose delivery was lost on the way are taken up", len(found))
+                log.warning("%d jobs whose delivery was lost on the way are taken up", len(found))
             await self._start_all(found)
         self._must_look_for_ghosts = False
 
     async def _recover(self, error: Exception, attempt: int) -> None:
         if isinstance(error, ServerError) and error.verdict is Verdict.NO_GROUP:
-            log.warning("asyncq: the server has lost the queue's group (%s); making it again", error)
+            log.warning("the server has lost the queue's group (%s); making it again", error)
             await self.consumer.make_groups()
             return
         if isinstance(error, ServerError) and error.verdict is Verdict.LOAD:
             await self.broker.load_scripts()
             return
         if attempt == 3:
-            log.warning("asyncq: no jobs can be read at the moment (%s); trying on", error)
+            log.warning("no jobs can be read at the moment (%s); trying on", error)
         await asyncio.sleep(pause(attempt))
 
     async def _start_all(self, entries: list[Entry]) -> None:
@@ -374,7 +375,7 @@ class _Life:
     async def _set_aside(self, item: Entry, error: Exception) -> None:
         stream, entry, _ = item
         self.worker.malformed += 1
-        log.error("asyncq: entry %s is set aside: %s", entry, error)
+        log.error("entry %s is set aside: %s", entry, error)
         queue = self.consumer.streams.get(stream, stream)
         stand_in = wire.Delivery(entry, stream, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
         await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
@@ -387,8 +388,7 @@ class _Life:
         try:
             if not self.lease.is_fresh():
                 await self.lease.until_fresh()
-            running.started = True
-            letter, outcome = await self.runner.run(delivery, lambda: not running.wanted)
+            letter, outcome = await self.runner.run(delivery, running)
             if running.wanted:
                 self._count(letter)
                 self.finisher.add(delivery, letter, outcome)
@@ -424,7 +424,7 @@ class _Life:
                 if (
                     running.delivery.job.id == mark[1:]
                     and running.wanted
-                    and (mark[0] == "t" or not running.started)
+                    and (mark[0] == "t" or not running.begun)
                 ):
                     self._terminate(running)
 
@@ -434,8 +434,8 @@ class _Life:
             return  # it has ended, and that is what counts
         running.wanted = False
         self.worker.done += 1
-        outcome = self.runner.revoked(running.delivery, None)
+        outcome = self.runner.revoked(running.delivery, running.started)
         self.finisher.add(running.delivery, wire.REVOKED, outcome)
-        if self.runner.runs_in_thread(running.delivery.job) and running.started:
+        if self.runner.runs_in_thread(running.delivery.job) and running.begun:
             return  # a thread cannot be stopped: it keeps its slot until it returns, and its result is dropped
         task.cancel()

@@ -1,7 +1,7 @@
 -- Takes the jobs of a dead incarnation back into the queue, up to a limit. Its beat must still stand where the observer saw it stand
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
 -- KEYS: stream beats dead marked last_try
--- ARGV: records group consumer seen limit max_crashes me push_limit ttl
+-- ARGV: records group consumer seen limit max_crashes me push_limit ttl lost revoked
 -- RETURNS: {-1} if it beats after all, else {looked at, put back, ended, next}: call again while next is 1
 -- FLAGS: allow-oom
 -- USES: record
@@ -31,11 +31,12 @@ for _, item in ipairs(held) do
       letter = 'X'
     end
     if letter then
-      store(records .. id, flags, entry, me, nonce, letter, '', ttl)
+      local outcome = letter == 'X' and lost or revoked
+      store(records .. id, flags, entry, me, nonce, letter, outcome, ttl)
       if letter == 'X' then
         redis.call('XADD', dead, 'MAXLEN', '~', '10000', '*', 'i', id, 'q', queue, 'm', message, 'c', crashes, 'why', 'crashed')
       end
-      tell(channels, id, letter, '', tonumber(push_limit))
+      tell(channels, id, letter, outcome, tonumber(push_limit))
       ended = ended + 1
     else
       -- A death takes every job of that worker with it and nobody can tell which one did it: the last try runs where it can hurt
