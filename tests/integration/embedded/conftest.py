@@ -14,9 +14,12 @@ import pytest
 from asyncq.broker import embedded
 
 PREAMBLE = """
-import os, signal, sys, time
+import importlib.util, os, signal, sys, time
 from pathlib import Path
-from asyncq.broker import embedded
+# The module alone: its package imports redis-py, which would cost each of many scripts a quarter of a second.
+spec = importlib.util.spec_from_file_location("embedded", sys.argv[2])
+embedded = sys.modules["embedded"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(embedded)
 project = Path(sys.argv[1])
 def say(*words): print(*words, flush=True)
 def hear(): return sys.stdin.readline()
@@ -29,7 +32,7 @@ class Script:
 
     def __init__(self, body, project, **environ):
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PREAMBLE + body, str(project)],
+            [sys.executable, "-W", "error", "-c", PREAMBLE + body, str(project), embedded.__file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -105,7 +105,7 @@ for _ in range(30):
         command(server, f"SADD pids {embedded.status(project).pid}")
         command(server, "INCR count")
         if server.started_here: command(server, "INCR starts")
-        while int(command(server, "GET count")) % 30: time.sleep(0.005)   # nobody leaves before all are in
+        while int(command(server, "GET count")) % 30: time.sleep(0.02)   # nobody leaves before all are in
         sys.exit(0)                            # leaves by atexit
     children.append(child)
 os.close(open_gate)
