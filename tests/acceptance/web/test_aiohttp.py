@@ -1,0 +1,63 @@
+"""A real aiohttp server, with the worker in another process and a real client."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from asyncq import AsyncQ
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from conftest import Program
+
+REQUESTS = 200
+
+
+@pytest.fixture
+def site(start: Callable[..., Program]) -> Iterator[str]:
+    program = start("aiohttp_site.py")
+    yield f"http://127.0.0.1:{program.first_line()}"
+    assert program.stop() == (0, "")
+
+
+@pytest.fixture
+async def client(site: str) -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(limit=REQUESTS)
+    async with aiohttp.ClientSession(site, connector=connector) as client:
+        yield client
+
+
+@pytest.mark.anyio
+async def test_concurrent_requests_each_get_the_value_of_their_own_job(client: aiohttp.ClientSession) -> None:
+    async def ask(number: int) -> int:
+        async with client.get(f"/sum?x={number}&y={1000 * number}") as answer:
+            return int(await answer.json())
+
+    answers = await asyncio.gather(*(ask(number) for number in range(REQUESTS)))
+
+    assert answers == [1001 * number for number in range(REQUESTS)]
+
+
+@pytest.mark.anyio
+async def test_job_runs_in_the_worker_process(client: aiohttp.ClientSession, worker: Program) -> None:
+    async with client.get("/processes") as answer:
+        site_id, job_id = await answer.json()
+
+    assert job_id == worker.process.pid
+    assert site_id != job_id
+
+
+@pytest.mark.anyio
+async def test_job_launched_by_a_request_is_awaited_elsewhere_by_its_id(
+    client: aiohttp.ClientSession, server_url: str, shared_namespace: str
+) -> None:
+    async with client.post("/jobs?x=40&y=2&seconds=0.3") as answer:
+        job_id = await answer.json()
+
+    async with AsyncQ(server_url, namespace=shared_namespace) as app:
+        assert await app.AsyncResult(job_id).get(timeout=10) == 42
