@@ -16,7 +16,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncq import wire
+from asyncq import failpoints, wire
 from asyncq.broker import scripts
 from asyncq.broker.connection import Address, ServerError, Verdict
 from asyncq.broker.keys import GROUP, Keys
@@ -233,6 +233,7 @@ class Broker:
                 if pipe is None or pipe.broken is not None:
                     self._spawn(self._enqueue_slowly(command, batch))
                 else:
+                    failpoints.hit("enqueue.send")
                     pipe.send(command, partial(self._enqueued, command, batch))
 
     def _enqueued(self, command: tuple[Any, ...], batch: list[_Pending], answer: Any) -> None:
@@ -240,6 +241,7 @@ class Broker:
         if isinstance(answer, Exception):
             self._spawn(self._enqueue_slowly(command, batch))
             return
+        failpoints.hit("enqueue.answered")
         for (_, _, future), one in zip(batch, _each(answer, len(batch)), strict=True):
             if future is not None and not future.done():
                 future.set_result(one)

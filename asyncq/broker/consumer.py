@@ -11,7 +11,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from asyncq import wire
+from asyncq import failpoints, wire
 from asyncq.broker.broker import FOREVER, Broker, token
 from asyncq.broker.connection import BlockingConnection, ServerError, Verdict
 from asyncq.broker.keys import GROUP, LAST_TRY
@@ -144,6 +144,7 @@ class Consumer:
         )
         if not answer:
             return []
+        failpoints.hit("read.answered")
         return [
             (stream.decode(), entry.decode(), fields)
             for stream, entries in answer.items()
@@ -214,7 +215,9 @@ class Consumer:
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         flat = [part for job in jobs for part in job]
         arguments = (self.keys.records, GROUP, self.name, wire.PUSH_LIMIT, ttl, self.keys.marks, *flat)
+        failpoints.hit("release.send")
         answer: list[int] = await self._broker.run("release", (stream,), arguments)
+        failpoints.hit("release.answered")
         return answer
 
     async def discard(self, item: Entry, reason: str, outcome: bytes) -> None:
@@ -243,6 +246,7 @@ class Consumer:
         """
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         last_try = stream if stream.endswith(LAST_TRY) else stream + LAST_TRY
+        failpoints.hit("take.send")
         looked, back, ended, more = await self._broker.run(
             "take",
             (stream, self.keys.beats, self.keys.dead, self.keys.marks + dead, last_try),
@@ -260,6 +264,7 @@ class Consumer:
                 self._last_words(wire.REVOKED, stream, dead, 0),
             ),
         )
+        failpoints.hit("take.answered")
         if looked < 0:
             return 0, 0, False
         return back, ended, bool(more)
@@ -287,6 +292,7 @@ class Beating:
         Raises:
             BrokerUnavailable, ServerError: it was not acknowledged.
         """
+        failpoints.hit("beat.send")
         try:
             answer = self._connection.call(*self._consumer.beat_command(count))
         except ServerError as error:
@@ -294,6 +300,7 @@ class Beating:
                 raise
             self._connection.call("SCRIPT", "LOAD", self._consumer.beat_source())
             answer = self._connection.call(*self._consumer.beat_command(count))
+        failpoints.hit("beat.answered")
         if answer is None:
             return None
         return sorted(mark.decode() for mark in answer)

@@ -9,6 +9,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asyncq import failpoints
 from asyncq.broker.connection import ServerError
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class Finisher:
                 del self._waiting[stream]
             command = self._consumer.finish_command(stream, self._held(), batch)
             self._under_way += 1
+            failpoints.hit("finish.send")
             pipe = self._broker.line.current
             if pipe is None:
                 self._again(command, batch)
@@ -92,6 +94,7 @@ class Finisher:
         if isinstance(answer, Exception):
             self._again(command, batch)
             return
+        failpoints.hit("finish.answered")
         self._done(batch, answer)
 
     def _again(self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]]) -> None:
