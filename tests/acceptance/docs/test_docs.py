@@ -1,0 +1,183 @@
+"""Runs the documentation: every Python block of every page, and compares with the text block that follows it.
+
+A page is a project: each Python block begins with a comment that names its file. What a reader would start is
+started: a block that shows its output, and pytest for a `test_` file. Other blocks are imported. A line
+`asyncq worker ...` starts that worker.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from asyncq import config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[3]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+    output: str | None
+    """The text block that follows, if one does."""
+
+    @property
+    def file(self) -> str:
+        first = self.text.partition("\n")[0]
+        named = re.fullmatch(r"# (\w+\.py)", first)
+        assert named, f"the block does not begin with the name of its file, but with {first!r}"
+        return named[1]
+
+
+def _blocks(page: Path) -> list[Block]:
+    found = FENCE.findall(page.read_text())
+    following = [*found, ("", "")][1:]
+    return [
+        Block(language, text, next_text if next_language == "text" else None)
+        for (language, text), (next_language, next_text) in zip(found, following, strict=True)
+    ]
+
+
+def _has_python(page: Path) -> bool:
+    return any(block.language == "python" for block in _blocks(page))
+
+
+class Project:
+    """The files of a page, the environment that its reader has, and what was started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: list[subprocess.Popen[bytes]] = []
+        binaries = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environ = {
+            **os.environ,
+            "ASYNCQ_EMBEDDED": "always",
+            "PATH": binaries,
+            "PYTHONPATH": str(folder),
+        }
+        (folder / "pyproject.toml").touch()
+
+    def write(self, block: Block) -> None:
+        (self.folder / block.file).write_text(block.text)
+
+    def run(self, block: Block) -> None:
+        self.write(block)
+        if block.file.startswith("test_"):
+            arguments = ["-m", "pytest", "-q", block.file]
+        elif block.output is not None:
+            arguments = ["-W", "error", block.file]
+        else:
+            arguments = ["-W", "error", "-c", f"import {block.file.removesuffix('.py')}"]
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            timeout=40,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        if block.output is not None:
+            assert done.stdout == block.output
+
+    def start(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", *arguments]
+        self.running.append(subprocess.Popen(command, cwd=self.folder, env=self.environ))
+
+    def start_workers(self, block: Block) -> None:
+        for line in block.text.splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["asyncq", "worker"]:
+                self.start(*words[:1], "--quiet", *words[1:])
+
+    def close(self) -> None:
+        for process in self.running:
+            process.terminate()
+        for process in self.running:
+            process.wait(20)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    project = Project(tmp_path)
+    yield project
+    project.close()
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _has_python(page)], ids=_name)
+def test_blocks_of_a_page_run_and_print_what_it_shows(page: Path, project: Project) -> None:
+    for block in _blocks(page):
+        if block.language == "python":
+            project.run(block)
+        elif block.language == "bash":
+            project.start_workers(block)
+
+
+def test_endpoint_of_the_readme_answers(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    blocks = {block.file: block for block in _blocks(ROOT / "README.md") if block.language == "python"}
+    project.write(blocks["web.py"])
+
+    project.start("asyncq", "--quiet", "worker", "web:app")
+    project.start("uvicorn", "--log-level", "warning", "--port", str(port), "web:site")
+
+    assert _ask(f"http://127.0.0.1:{port}/sum?x=4&y=4", deadline=time.monotonic() + 20) == "8"
+
+
+def _ask(url: str, deadline: float) -> str:
+    """What the site says, once it listens."""
+    while True:
+        try:
+            return httpx.get(url, timeout=20).text
+        except httpx.ConnectError:
+            assert time.monotonic() < deadline, f"nobody listens at {url}"
+            time.sleep(0.05)
+
+
+def test_tutorial_shows_the_output_of_nearly_every_block() -> None:
+    python = [block for block in _blocks(ROOT / "docs/tutorial.md") if block.language == "python"]
+
+    assert [block.file for block in python if block.output is None] == ["tasks.py"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    targets = [(page.parent / target).resolve() for target in LINK.findall(page.read_text())]
+
+    assert [str(target) for target in targets if not target.exists()] == []
+
+
+def test_table_of_settings_is_the_one_in_the_code() -> None:
+    rows = [
+        f"| `{name}` | `{variable}` | `{default}` | {doc} |"
+        for name, variable, default, doc in config.describe()
+    ]
+
+    shown = (ROOT / "docs/howto/deploy.md").read_text()
+
+    assert [row for row in rows if row not in shown] == []
+    assert shown.count("| `ASYNCQ_") == len(rows)
