@@ -1,0 +1,74 @@
+"""Tasks of the integration tests, and a worker process for them: `python jobs.py [QUEUE...]`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import asyncq
+from asyncq import AsyncQ, Worker
+
+
+def note(log: str, text: str) -> None:
+    """Appends a line in one write, so that lines of several processes never mix."""
+    with Path(log).open("ab", buffering=0) as file:
+        file.write(f"{text}\n".encode())
+
+
+async def add(x: int, y: int) -> int:
+    return x + y
+
+
+async def logged(log: str, text: str, seconds: float = 0.0) -> str:
+    """Says in the log that it started and that it ended."""
+    note(log, f"start {text}")
+    await asyncio.sleep(seconds)
+    note(log, f"end {text}")
+    return text
+
+
+async def wait_for_file(log: str, text: str, gate: str) -> str:
+    """Runs until a file appears."""
+    note(log, f"start {text} {asyncq.current().attempt}")
+    while not Path(gate).exists():
+        await asyncio.sleep(0.01)
+    note(log, f"end {text}")
+    return f"{text} by {os.getpid()}"
+
+
+async def poison(log: str) -> None:
+    note(log, f"poison {asyncq.current().attempt} {asyncq.current().queue}")
+    os._exit(9)
+
+
+def blocked(log: str, text: str, seconds: float) -> str:
+    """A plain function: runs in a thread."""
+    note(log, f"start {text}")
+    time.sleep(seconds)
+    note(log, f"end {text}")
+    return text
+
+
+def register(app: AsyncQ) -> SimpleNamespace:
+    """The tasks above on an app, under names that both sides share."""
+    functions = (add, logged, wait_for_file, poison, blocked)
+    return SimpleNamespace(**{f.__name__: app.task(name=f.__name__)(f) for f in functions})
+
+
+async def main(queues: list[str]) -> None:
+    app = AsyncQ()
+    register(app)
+    worker = Worker(app, queues=queues or None)
+    worker.stop_on_signals()
+    running = asyncio.create_task(worker.run())
+    await worker.started.wait()
+    print("ready", flush=True)
+    await running
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1:]))

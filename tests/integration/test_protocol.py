@@ -1,0 +1,564 @@
+"""The scripts, from every state, once and twice: no final state ever changes, and what is sent again has no second effect.
+
+One row of the crash table at a time, on a real server, through the verbs of the broker and of a worker's incarnation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from asyncq import QueueFull, wire
+from asyncq.broker.broker import Broker
+from asyncq.broker.consumer import Consumer
+from asyncq.broker.keys import GROUP
+from asyncq.states import READY_STATES, TRANSITIONS, State
+
+pytestmark = pytest.mark.anyio
+
+QUEUE = "default"
+OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
+
+
+class Stage:
+    """One job on a server, two incarnations of workers, and the script calls as things to do."""
+
+    def __init__(self, broker: Broker, raw: Any) -> None:
+        self.broker = broker
+        self.raw = raw
+        self.keys = broker.keys
+        self.stream = self.keys.stream(QUEUE)
+        self.mine = Consumer(broker, "mine", [QUEUE])
+        self.other = Consumer(broker, "other", [QUEUE])
+        self.job = self.make_job("job", "nonce")
+        self.claimed: wire.Delivery | None = None
+
+    def make_job(self, id_: str, nonce: str, **options: Any) -> wire.Job:
+        return wire.Job(
+            id_, "task", QUEUE, b"\x92\x90\x80", nonce, self.broker.channel, 0, 100_000, **options
+        )
+
+    async def build(self) -> Stage:
+        await self.mine.make_groups()
+        for consumer in (self.mine, self.other):
+            await self.beat(consumer, 1)
+        return self
+
+    def close(self) -> None:
+        for consumer in (self.mine, self.other):
+            consumer.close()
+
+    # -- script calls -------------------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, nonce: str = "nonce", **options: Any) -> bool:
+        job = self.make_job("job", nonce, **options)
+        return (await self.broker.enqueue_many([(job, wire.encode_job(job))]))[0]
+
+    async def beat(self, consumer: Consumer, count: int) -> Any:
+        return await self.broker.run(
+            "beat", (self.keys.beats, consumer.marks_channel), (consumer.name, count)
+        )
+
+    async def claim(self, consumer: Consumer | None = None) -> wire.Delivery | None:
+        consumer = consumer or self.mine
+        entries = await consumer.read([self.stream], 1, block=False) or await consumer.read(
+            [self.stream + "!"], 1, block=False
+        )
+        if entries:
+            self.claimed = consumer.delivery(entries[0])
+        return self.claimed if entries else None
+
+    def held(self) -> wire.Delivery:
+        return self.claimed or wire.Delivery("0-1", self.stream, 0, self.job)
+
+    async def finish(self, letter: str = wire.SUCCEEDED, by: Consumer | None = None) -> Any:
+        consumer = by or self.mine
+        command = consumer.finish_command(self.held().stream, 1, [(self.held(), letter, OUTCOME)])
+        answer = await consumer.until_answered(command)
+        return answer if isinstance(answer, int) else answer[0]
+
+    async def release(self, by: Consumer | None = None) -> int:
+        consumer = by or self.mine
+        return (await consumer.release(self.held().stream, [(self.held().entry, "job")]))[0]
+
+    async def take(self, seen: str = "1") -> tuple[int, int, bool]:
+        """The other incarnation takes mine for dead."""
+        return await self.other.take(self.held().stream, self.mine.name, seen)
+
+    async def discard(self) -> None:
+        await self.mine.discard((self.held().stream, self.held().entry, []), "why", OUTCOME)
+
+    async def leave(self) -> bool:
+        return await self.mine.leave()
+
+    async def revoke(self, *, terminate: bool = False) -> str:
+        return await self.broker.revoke("job", terminate=terminate, outcome=OUTCOME)
+
+    async def expire(self) -> str:
+        return await self.broker.expire("job")
+
+    async def forget(self) -> str:
+        return await self.broker.forget("job")
+
+    # -- what is there ------------------------------------------------------------------------------------------------------------
+
+    async def state(self) -> State:
+        answer = await self.broker.state("job")
+        if answer is None:
+            return State.UNKNOWN
+        if isinstance(answer, wire.Ended):
+            return answer.state
+        return State.PENDING if answer[2] is None else State.STARTED
+
+    async def record(self) -> bytes | None:
+        return await self.raw.get(self.keys.records + "job")
+
+    async def picture(self) -> dict[str, Any]:
+        """Everything under the namespace, but for times."""
+        seen: dict[str, Any] = {}
+        for key in sorted([key async for key in self.raw.scan_iter(match=f"{self.keys.tag}*", count=1000)]):
+            kind = (await self.raw.type(key)).decode()
+            name = key.decode()
+            if kind == "stream":
+                groups = await self.raw.xinfo_groups(key)
+                pending = await self.raw.xpending_range(key, GROUP, "-", "+", 100) if groups else []
+                seen[name] = (
+                    await self.raw.xrange(key),
+                    [(item["message_id"], item["consumer"]) for item in pending],
+                    sorted(c["name"] for c in await self.raw.xinfo_consumers(key, GROUP)) if groups else [],
+                )
+            elif kind == "string":
+                seen[name] = await self.raw.get(key)
+            elif kind == "hash":
+                seen[name] = await self.raw.hgetall(key)
+            else:
+                seen[name] = await self.raw.smembers(key)
+        return seen
+
+
+@pytest.fixture
+async def stage(app, raw) -> AsyncIterator[Stage]:
+    stage = await Stage(app._broker, raw).build()
+    yield stage
+    stage.close()
+
+
+# -- every script from every state ----------------------------------------------------------------------------------------------------
+
+
+async def _nothing(_: Stage) -> None:
+    return
+
+
+async def _queued(stage: Stage) -> None:
+    assert await stage.enqueue()
+
+
+async def _running(stage: Stage) -> None:
+    await _queued(stage)
+    assert await stage.claim()
+
+
+async def _marked(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.revoke(terminate=True) == "signalled"
+
+
+async def _to_be_forgotten(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.forget() == "flagged"
+
+
+async def _succeeded(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.finish() == 1
+
+
+async def _failed(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.finish(wire.FAILED) == 1
+
+
+async def _revoked(stage: Stage) -> None:
+    await _queued(stage)
+    assert await stage.revoke() == "revoked"
+
+
+async def _expired(stage: Stage) -> None:
+    await _queued(stage)
+    assert await stage.expire() == "revoked"
+
+
+async def _lost(stage: Stage) -> None:
+    await _queued(stage)
+    for _ in range(3):
+        assert await stage.claim()
+        await stage.beat(stage.mine, 1)
+        await stage.take()
+
+
+async def _forgotten(stage: Stage) -> None:
+    await _succeeded(stage)
+    assert await stage.forget() == "forgotten"
+
+
+async def _taken_over(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.take() == (1, 0, False)
+
+
+SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
+    "nothing": (_nothing, State.UNKNOWN),
+    "queued": (_queued, State.PENDING),
+    "running": (_running, State.STARTED),
+    "marked": (_marked, State.STARTED),
+    "to be forgotten": (_to_be_forgotten, State.STARTED),
+    "taken over": (_taken_over, State.PENDING),
+    "succeeded": (_succeeded, State.SUCCESS),
+    "failed": (_failed, State.FAILURE),
+    "revoked": (_revoked, State.REVOKED),
+    "expired": (_expired, State.REVOKED),
+    "lost": (_lost, State.FAILURE),
+    "forgotten": (_forgotten, State.UNKNOWN),
+}
+
+CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
+    "enqueue": lambda s: s.enqueue(),
+    "enqueue, another's": lambda s: s.enqueue("another"),
+    "finish, success": lambda s: s.finish(),
+    "finish, failure": lambda s: s.finish(wire.FAILED),
+    "finish, revoked": lambda s: s.finish(wire.REVOKED),
+    "finish, another's": lambda s: s.finish(by=s.other),
+    "release": lambda s: s.release(),
+    "release, another's": lambda s: s.release(by=s.other),
+    "take": lambda s: s.take(),
+    "take, it beats": lambda s: s.take(seen="0"),
+    "discard": lambda s: s.discard(),
+    "leave": lambda s: s.leave(),
+    "revoke": lambda s: s.revoke(),
+    "revoke, terminate": lambda s: s.revoke(terminate=True),
+    "expire": lambda s: s.expire(),
+    "forget": lambda s: s.forget(),
+    "look": lambda s: s.broker.look(["job"]),
+    "look, joining": lambda s: s.broker.look(["job"], "channel"),
+    "state": lambda s: s.broker.state("job"),
+    "ghosts": lambda s: s.mine.ghosts(s.stream, []),
+    "census": lambda s: s.mine.census(s.stream),
+    "beat": lambda s: s.beat(s.mine, 2),
+}
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
+    make_app, raw, namespace, situation
+):
+    prepare, expected = SITUATIONS[situation]
+    for number, (name, call) in enumerate(CALLS.items()):
+        async with make_app(namespace=f"{namespace}-{number}") as app:
+            stage = await Stage(app._broker, raw).build()
+            await prepare(stage)
+            before, record = await stage.state(), await stage.record()
+            assert before == expected
+
+            await call(stage)
+            after = await stage.state()
+            if name == "forget":
+                assert after == (State.UNKNOWN if before in READY_STATES else before), name
+            elif situation == "to be forgotten" and after == State.UNKNOWN:
+                assert name.startswith(("finish, ", "discard")), f"{name} ended the job"
+            else:
+                assert after == before or after in TRANSITIONS[before], f"{name}: {before} -> {after}"
+                if not TRANSITIONS[before]:
+                    assert await stage.record() == record, f"{name} changed the record of an ended job"
+
+            once = await stage.picture()
+            await call(stage)
+            assert await stage.picture() == once, f"{name}, sent twice, did something twice"
+            stage.close()
+
+
+def test_every_script_is_among_the_calls():
+    from asyncq.broker import scripts
+
+    called = {name.partition(",")[0] for name in CALLS}
+    assert called - set(scripts.load()) == {"expire"}, "an expiry is a call of revoke"
+    assert set(scripts.load()) <= called
+
+
+# -- the crash table, row by row ------------------------------------------------------------------------------------------------------
+
+
+async def test_enqueue_sent_again_makes_no_second_job_while_any_trace_of_the_first_stands(stage):
+    for step in (_nothing, _claim_it, _finish_it, _forget_it):
+        await step(stage)
+        length = await stage.raw.xlen(stage.stream)
+        assert await stage.enqueue() is True
+        assert await stage.raw.xlen(stage.stream) == max(length, 1 if step is _nothing else 0)
+
+
+async def _claim_it(stage: Stage) -> None:
+    assert await stage.claim()
+
+
+async def _finish_it(stage: Stage) -> None:
+    assert await stage.finish() == 1
+
+
+async def _forget_it(stage: Stage) -> None:
+    assert await stage.forget() == "forgotten"
+
+
+async def test_an_ignored_result_leaves_a_tombstone_so_that_a_late_enqueue_makes_no_second_job(stage):
+    await stage.enqueue(ignore_result=True)
+    await stage.claim()
+    assert await stage.finish() == 1
+    assert await stage.state() == "UNKNOWN"
+    assert await stage.enqueue(ignore_result=True) is True
+    assert await stage.raw.xlen(stage.stream) == 0
+    assert 50_000 < await stage.raw.pttl(stage.keys.records + "job") <= 60_000
+
+
+async def test_an_id_that_is_taken_is_refused_also_within_one_call(stage):
+    jobs = [stage.make_job("same", nonce) for nonce in ("a", "b", "a")]
+    answers = await stage.broker.enqueue_many([(job, wire.encode_job(job)) for job in jobs])
+    assert answers == [True, False, True]
+    assert await stage.raw.xlen(stage.stream) == 1
+
+
+async def test_a_claim_whose_reply_was_lost_is_found_as_a_ghost_and_the_held_ones_are_not(stage):
+    await _running(stage)
+    found = await stage.mine.ghosts(stage.stream, [])
+    assert [stage.mine.delivery(item).job.id for item in found] == ["job"]
+    assert await stage.mine.ghosts(stage.stream, [stage.held().entry]) == []
+    assert await stage.other.ghosts(stage.stream, []) == []
+
+
+async def test_a_ghost_whose_content_was_deleted_is_set_aside_and_leaves_nothing_pending(stage):
+    await _running(stage)
+    await stage.raw.xdel(stage.stream, stage.held().entry)
+    (ghost,) = await stage.mine.ghosts(stage.stream, [])
+    with pytest.raises(wire.DecodeError):
+        stage.mine.delivery(ghost)
+    await stage.mine.discard(ghost, "gone", OUTCOME)
+    assert (await stage.raw.xpending(stage.stream, GROUP))["pending"] == 0
+
+
+async def test_finish_sent_again_says_so_and_a_zombie_is_refused(stage):
+    await _succeeded(stage)
+    assert await stage.finish() == 2
+    assert await stage.finish(wire.FAILED, by=stage.other) == 0
+    assert await stage.state() == "SUCCESS"
+
+
+async def test_finish_after_a_takeover_is_refused_and_the_job_runs_again(stage):
+    await _taken_over(stage)
+    zombie = stage.held()
+    assert await stage.finish() == 0
+    again = await stage.claim(stage.other)
+    assert again is not None
+    assert (again.crashes, again.entry != zombie.entry) == (1, True)
+    stage.claimed = zombie
+    assert await stage.finish() == 0, "also while its successor runs"
+    stage.claimed = again
+    assert await stage.finish(by=stage.other) == 1
+
+
+async def test_finish_does_not_acknowledge_an_entry_that_names_another_job(stage):
+    # Entry ids are given out twice after a flush or a failover that lost writes.
+    await _running(stage)
+    command = stage.mine.finish_command(
+        stage.stream,
+        1,
+        [(wire.Delivery(stage.held().entry, stage.stream, 0, stage.make_job("gone", "n")), "S", OUTCOME)],
+    )
+    assert await stage.mine.until_answered(command) == [0]
+    assert await stage.state() == "STARTED"
+    assert await stage.finish() == 1
+
+
+async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_lists(stage):
+    for n in range(40):
+        job = stage.make_job(f"j{n}", f"n{n}")
+        await stage.broker.enqueue_many([(job, wire.encode_job(job))])
+    deliveries = [
+        stage.mine.delivery(item) for item in await stage.mine.read([stage.stream], 40, block=False)
+    ]
+    batch = [(delivery, "S", OUTCOME) for delivery in deliveries[-3:]]
+    assert await stage.mine.until_answered(stage.mine.finish_command(stage.stream, 3, batch)) == 3
+
+
+async def test_take_is_refused_while_the_incarnation_beats_and_a_second_take_finds_nothing(stage):
+    await _running(stage)
+    await stage.beat(stage.mine, 2)
+    assert await stage.take(seen="1") == (0, 0, False)
+    assert await stage.state() == "STARTED"
+    assert await stage.take(seen="2") == (1, 0, False)
+    assert await stage.take(seen="2") == (0, 0, False)
+    assert await stage.raw.xlen(stage.stream) == 1
+
+
+async def test_an_incarnation_that_was_taken_for_dead_can_never_beat_again(stage):
+    await stage.take()
+    assert await stage.beat(stage.mine, 2) is None
+    assert not await stage.raw.hexists(stage.keys.beats, stage.mine.name)
+
+
+async def test_a_beat_brings_the_marks_on_jobs_it_holds(stage):
+    await _marked(stage)
+    assert await stage.beat(stage.mine, 2) == [b"tjob"]
+    assert await stage.beat(stage.other, 2) == []
+
+
+async def test_the_last_try_goes_to_a_lane_of_its_own_and_the_cap_ends_the_job_with_a_dead_letter(stage):
+    await _queued(stage)
+    lanes = []
+    for _ in range(3):
+        delivery = await stage.claim()
+        assert delivery is not None
+        lanes.append((delivery.stream.removeprefix(stage.keys.queues), delivery.crashes))
+        await stage.beat(stage.mine, 1)
+        await stage.take()
+    assert lanes == [("default", 0), ("default", 1), ("default!", 2)]
+    assert await stage.state() == "FAILURE"
+    ((_, letter),) = await stage.raw.xrange(stage.keys.dead)
+    assert (letter[b"i"], letter[b"c"], letter[b"m"] != b"") == (b"job", b"3", True)
+
+
+async def test_revoke_answers_revoked_only_if_no_worker_has_the_job(stage):
+    assert await stage.revoke() == "unknown"
+    await _queued(stage)
+    await stage.claim()
+    assert await stage.revoke() == "signalled"
+    assert await stage.state() == "STARTED"
+
+
+async def test_a_revoked_job_is_not_delivered_any_more(stage):
+    await _revoked(stage)
+    assert await stage.claim() is None
+    assert await stage.revoke() == "ended"
+
+
+async def test_a_marked_job_ends_as_revoked_when_it_is_taken_over_or_handed_back(stage):
+    await _marked(stage)
+    assert await stage.take() == (0, 1, False)
+    assert await stage.state() == "REVOKED"
+
+
+async def test_a_marked_job_that_is_handed_back_ends_as_revoked(stage):
+    await _marked(stage)
+    assert await stage.release() == 2
+    assert await stage.state() == "REVOKED"
+    assert await stage.beat(stage.mine, 2) == []
+
+
+async def test_a_marked_job_that_ends_first_keeps_its_outcome(stage):
+    await _marked(stage)
+    assert await stage.finish() == 1
+    assert await stage.state() == "SUCCESS"
+
+
+async def test_an_expiry_leaves_a_running_job_alone(stage):
+    await _running(stage)
+    assert await stage.expire() == "running"
+    assert await stage.finish() == 1
+
+
+async def test_release_sent_again_is_refused_and_counts_no_crash(stage):
+    await _running(stage)
+    assert await stage.release() == 1
+    assert await stage.release() == 0
+    again = await stage.claim(stage.other)
+    assert again is not None
+    assert again.crashes == 0
+
+
+async def test_release_keeps_the_crashes_that_were_counted_before(stage):
+    await _taken_over(stage)
+    await stage.claim(stage.other)
+    assert await stage.release(by=stage.other) == 1
+    again = await stage.claim(stage.other)
+    assert again is not None
+    assert again.crashes == 1
+
+
+async def test_leaving_is_refused_while_something_is_pending(stage):
+    await _running(stage)
+    assert await stage.leave() is False
+    assert await stage.state() == "STARTED"
+    await stage.finish()
+    assert await stage.leave() is True
+    assert await stage.beat(stage.mine, 7) is None
+
+
+async def test_a_look_joins_a_channel_once_and_keeps_at_most_64(stage):
+    await _queued(stage)
+    for n in range(70):
+        await stage.broker.look(["job"], f"c{n}")
+        await stage.broker.look(["job"], f"c{n}")
+    record = (await stage.record() or b"").decode().split()
+    assert len(record[4:]) == 64
+    assert record[-1] == "c69"
+    assert len(set(record[4:])) == 64
+    await stage.claim()
+    assert await stage.finish() == 1, "also with channels that the worker does not know of"
+
+
+async def test_forgetting_a_running_job_leaves_no_result_but_its_waiters_get_it(stage, raw):
+    await _to_be_forgotten(stage)
+    async with raw.pubsub() as ear:
+        await ear.subscribe(stage.broker.channel)
+        assert (await ear.get_message(timeout=2))["type"] == "subscribe"
+        assert await stage.finish() == 1
+        message = await ear.get_message(timeout=2)
+    assert list(wire.split_notification(message["data"])) == [("job", "S", OUTCOME)]
+    assert await stage.state() == "UNKNOWN"
+
+
+@pytest.mark.parametrize("size", [wire.PUSH_LIMIT, wire.PUSH_LIMIT + 1])
+async def test_an_outcome_above_the_limit_is_announced_and_not_sent(stage, raw, size):
+    await _running(stage)
+    outcome = b"o" * size
+    async with raw.pubsub() as ear:
+        await ear.subscribe(stage.broker.channel)
+        await ear.get_message(timeout=2)
+        await stage.mine.until_answered(
+            stage.mine.finish_command(stage.stream, 1, [(stage.held(), "S", outcome)])
+        )
+        message = await ear.get_message(timeout=2)
+    assert list(wire.split_notification(message["data"])) == [
+        ("job", "S", outcome if size <= wire.PUSH_LIMIT else None)
+    ]
+
+
+async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_look(stage):
+    await stage.take()
+    await _queued(stage)
+    assert await stage.claim(stage.mine)  # the dead one's read was still at the server
+    readers, beats = await stage.other.census(stage.stream)
+    assert readers[stage.mine.name] == 1
+    assert stage.mine.name not in beats
+    assert await stage.other.take(stage.stream, stage.mine.name, None) == (1, 0, False)
+    assert await stage.state() == "PENDING"
+
+
+async def test_verbs_work_on_a_queue_that_no_worker_ever_read(app, raw):
+    stage = Stage(app._broker, raw)
+    await stage.enqueue()
+    assert await stage.state() == "PENDING"
+    assert await stage.expire() == "revoked"
+    assert await stage.state() == "REVOKED"
+
+
+async def test_a_full_server_refuses_new_jobs_and_lets_running_ones_end(stage, raw):
+    await _running(stage)
+    await raw.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(QueueFull):
+            await stage.enqueue("another")
+        assert await stage.beat(stage.mine, 2) == []
+        assert await stage.finish() == 1
+        assert await stage.state() == "SUCCESS"
+    finally:
+        await raw.config_set("maxmemory", "0")  # the server is everybody's

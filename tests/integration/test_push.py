@@ -1,0 +1,212 @@
+"""Results come by push: one subscription for any number of waiters, and no wake-up is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import time
+import tracemalloc
+
+import pytest
+from support import until
+
+from asyncq import BrokerUnavailable, ResultNotFound, Worker
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def nap(app):
+    @app.task
+    async def nap(seconds: float, size: int = 0) -> str:
+        await asyncio.sleep(seconds)
+        return "x" * size
+
+    return nap
+
+
+async def connections(raw, app) -> dict[str, int]:
+    """This process's connections, by kind: those of the app under test are named after it."""
+    names = [
+        client["name"].partition(":")[0]
+        for client in await raw.client_list()
+        if str(os.getpid()) in client["name"]
+    ]
+    return {kind: names.count(kind) for kind in sorted(set(names))}
+
+
+async def test_a_client_has_two_connections_whatever_it_waits_for(app, nap, raw):
+    results = await nap.map([(0.0,)] * 50)
+    waits = [asyncio.create_task(result.get(timeout=20)) for result in results for _ in range(3)]
+    waits += [asyncio.create_task(app.AsyncResult(result.id).get(timeout=20)) for result in results]
+    await asyncio.sleep(0.05)
+    assert await connections(raw, app) == {"asyncq": 1, "asyncq-sub": 1}
+    async with Worker(app):
+        await asyncio.gather(*waits)
+        assert await connections(raw, app) == {
+            "asyncq": 1,
+            "asyncq-beat": 1,
+            "asyncq-read": 1,
+            "asyncq-sub": 1,
+        }
+
+
+async def test_a_small_outcome_comes_with_the_notification_and_nothing_is_fetched(app, nap, raw):
+    async with Worker(app):
+        await nap.options(wait=5).call(0.0)
+        before = await raw.info("commandstats")
+        for _ in range(20):
+            await nap.options(wait=5).call(0.0)
+        after = await raw.info("commandstats")
+    # One script to enqueue and one to finish: no third that looks.
+    scripts = after["cmdstat_evalsha"]["calls"] - before["cmdstat_evalsha"]["calls"]
+    assert scripts <= 2 * 20 + 5
+
+
+@pytest.mark.parametrize("size", [8_000, 8_300, 900_000])
+async def test_an_outcome_of_any_size_arrives_at_once(app, make_app, nap, size):
+    async with make_app() as elsewhere, Worker(app):
+        begun = time.monotonic()
+        result = await nap.delay(0.05, size)
+        other = elsewhere.AsyncResult(result.id)
+        values = await asyncio.gather(result.get(timeout=5), other.get(timeout=5))
+        assert [len(value) for value in values] == [size, size]
+        assert time.monotonic() - begun < 2, "by push, not by the poll"
+
+
+async def test_handles_made_from_the_id_in_another_process_wake_by_push(app, make_app, nap):
+    async with make_app() as elsewhere, Worker(app):
+        results = await nap.map([(0.1,)] * 20)
+        begun = time.monotonic()
+        handles = [elsewhere.AsyncResult(result.id) for result in results]
+        await asyncio.gather(*(handle.get(timeout=10) for handle in handles))
+        assert time.monotonic() - begun < 1.5, "by push, not by the poll"
+
+
+async def test_no_waiter_is_lost_when_the_subscription_is_cut_again_and_again(app, nap, raw):
+    async with Worker(app):
+        results = await nap.map([(0.02 * i,) for i in range(60)])
+        waits = [asyncio.create_task(result.get(timeout=15)) for result in results]
+        for _ in range(8):
+            await raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.13)
+        begun = time.monotonic()
+        assert await asyncio.gather(*waits) == [""] * 60
+        assert time.monotonic() - begun < 5
+
+
+async def test_a_notification_that_was_lost_is_made_up_for_after_the_reconnection(app, nap, raw):
+    result = await nap.delay(0)
+    waiting = asyncio.create_task(result.get(timeout=15))
+    await asyncio.sleep(0.05)
+    begun = time.monotonic()
+    app._listener()._line.drop()
+    async with Worker(app):
+        assert await waiting == ""
+    assert time.monotonic() - begun < 2, "it did not wait for the poll"
+
+
+async def test_rubbish_on_the_channel_harms_nobody(app, nap, raw):
+    async with Worker(app):
+        result = await nap.delay(0.2)
+        waiting = asyncio.create_task(result.get(timeout=5))
+        for rubbish in (
+            b"",
+            b"x",
+            b"\xff\xfe",
+            b"a b c\n",
+            b"id S 5\nxx",
+            f"{result.id} Q 0\n".encode(),
+            b"a S -1\n",
+        ):
+            await raw.publish(app._channel, rubbish)
+        await raw.publish(app._channel, f"{result.id} S 3\nxyz".encode())
+        assert await waiting == ""
+
+
+async def test_forgetting_elsewhere_wakes_who_waits_for_a_job_that_is_gone(app, make_app, nap, raw):
+    result = await nap.delay(0)
+    await raw.delete(app._keys.records + result.id)
+    async with make_app() as elsewhere:
+        with pytest.raises(ResultNotFound):
+            await asyncio.wait_for(elsewhere.AsyncResult(result.id).get(), 1)
+
+
+async def test_closing_the_app_ends_every_wait(make_app):
+    app = make_app()
+
+    @app.task
+    async def never() -> None: ...
+
+    async with app:
+        result = await never.delay()
+        waiting = asyncio.create_task(result.get())
+        await asyncio.sleep(0.02)
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        await asyncio.wait_for(waiting, 2)
+
+
+async def test_ten_thousand_waiters_cost_one_subscription_and_two_kib_each(app, nap, raw):
+    count = 10_000
+    await nap.map([(0.0,)] * 10)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        results = await nap.map([(0.0,)] * count)
+        futures = [asyncio.ensure_future(result.get()) for result in results]
+        await asyncio.sleep(0)
+        gc.collect()
+        with_tasks = tracemalloc.get_traced_memory()[0]
+        assert await connections(raw, app) == {"asyncq": 1, "asyncq-sub": 1}
+        for future in futures:
+            future.cancel()
+        await asyncio.gather(*futures, return_exceptions=True)
+        del futures, future
+        gc.collect()
+        idle = tracemalloc.get_traced_memory()[0]
+        del results
+        gc.collect()
+        left = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    print(
+        f"{count} waiters: {(with_tasks - left) / count:.0f} B each with their asyncio tasks, {(idle - left) / count:.0f} B idle, "
+        f"{left / count:.0f} B left"
+    )
+    assert (idle - left) / count <= 2048
+    assert left < 200_000, "dropped handles leave nothing behind"
+    assert len(app._listener()._waiters) == 0
+
+
+async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
+    async with Worker(app):
+        result = await nap.delay(0.05)
+        handles = [result, *(app.AsyncResult(result.id) for _ in range(5))]
+        await asyncio.gather(*(handle.get(timeout=5) for handle in handles for _ in range(20)))
+        assert {handle.state for handle in handles} == {"SUCCESS"}
+
+
+async def test_the_poll_finds_what_nothing_else_told(app, nap, raw):
+    # A subscription that is up and hears nothing: the channel's name was taken out of the record behind our back.
+    result = await nap.delay(0)
+    record = (await raw.get(app._keys.records + result.id)).decode()
+    await raw.set(app._keys.records + result.id, record.replace(app._channel, "elsewhere"))
+    begun = time.monotonic()
+    async with Worker(app):
+        waiting = asyncio.create_task(result.get(timeout=15))
+        assert await waiting == ""
+    print(f"found by the poll after {time.monotonic() - begun:.1f} s")
+    assert time.monotonic() - begun < 9
+
+
+async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
+    result = await nap.delay(0)
+    await raw.client_pause(1500)
+    begun = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await result.get(timeout=0.3)
+    assert time.monotonic() - begun < 0.55, "t + 0.25 s"
+    await raw.client_unpause()
+    async with Worker(app):
+        await until(lambda: result.state == "SUCCESS", "the end of the pause")

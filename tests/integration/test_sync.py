@@ -1,0 +1,235 @@
+"""Blocking code, other loops and other threads: one app, wherever it is called from."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support import worker_process
+
+from asyncq import ResultTimeout, SyncInAsyncContext, TaskRevoked, Worker
+
+TWINS = {
+    "Task": {"delay", "call", "apply_async", "map"},
+    "AsyncResult": {
+        "get",
+        "wait",
+        "outcome",
+        "refresh",
+        "ready",
+        "successful",
+        "failed",
+        "exists",
+        "revoke",
+        "forget",
+    },
+    "ResultSet": {"get", "join"},
+    "AsyncQ": {"send", "submit"},
+}
+
+
+@pytest.fixture
+def worker(server_url, namespace):
+    with worker_process(server_url, namespace) as worker:
+        yield worker
+
+
+@pytest.fixture
+def blocking_app(make_app):
+    app = make_app()
+    from jobs import register
+
+    app.jobs = register(app)
+    return app
+
+
+def test_every_awaited_method_has_a_blocking_twin_with_its_parameters():
+    import inspect
+
+    import asyncq
+
+    for class_name, names in TWINS.items():
+        owner = getattr(asyncq, class_name)
+        for name in names:
+            twin, method = getattr(owner, f"{name}_sync"), getattr(owner, name)
+            assert inspect.signature(twin) == inspect.signature(method), f"{class_name}.{name}"
+            assert twin.__doc__
+
+
+def test_the_blocking_twins_do_what_the_methods_do(blocking_app, worker, tmp_path):
+    add, logged = blocking_app.jobs.add, blocking_app.jobs.logged
+    with blocking_app:
+        result = add.delay_sync(1, 2)
+        assert result.get_sync(timeout=5) == 3
+        assert result.wait_sync(5) == 3
+        assert result.outcome_sync(timeout=5).value == 3
+        assert (result.ready_sync(), result.successful_sync(), result.failed_sync()) == (True, True, False)
+        assert (result.exists_sync(), result.refresh_sync()) == (True, "SUCCESS")
+        result.forget_sync()
+        assert not result.exists_sync()
+        assert add.call_sync(2, 2) == 4
+        assert add.apply_async_sync((1, 1)).get_sync(timeout=5) == 2
+        assert add.map_sync([(1, 1), (2, 2)]).get_sync(timeout=5) == [2, 4]
+        assert blocking_app.submit_sync([add.s(1, 5)]).join_sync(timeout=5) == [6]
+        assert blocking_app.send_sync("add", (3, 4)).get_sync(timeout=5) == 7
+        slow = logged.delay_sync(str(tmp_path / "log"), "x", 30)
+        with pytest.raises(ResultTimeout):
+            slow.get_sync(timeout=0.05)
+        while slow.refresh_sync() != "STARTED":
+            pass
+        assert slow.revoke_sync(terminate=True, wait=True, timeout=5) == "REVOKED"
+        with pytest.raises(TaskRevoked):
+            slow.get_sync(timeout=5)
+
+
+def test_blocking_calls_open_the_app_by_themselves_and_it_can_be_closed_and_opened_again(
+    blocking_app, worker
+):
+    for _ in range(3):
+        assert blocking_app.jobs.add.call_sync(1, 2) == 3
+        with blocking_app:
+            assert blocking_app.jobs.add.call_sync(1, 2) == 3
+    assert not [thread for thread in threading.enumerate() if thread.name == "asyncq-loop"]
+
+
+def test_many_threads_share_one_app(blocking_app, worker):
+    with blocking_app, ThreadPoolExecutor(16) as pool:
+        values = list(pool.map(lambda n: blocking_app.jobs.add.call_sync(n, n), range(200)))
+    assert values == [2 * n for n in range(200)]
+
+
+def test_a_result_outlives_the_app_that_was_closed_and_opened_again(blocking_app, worker):
+    with blocking_app:
+        result = blocking_app.jobs.add.delay_sync(1, 2)
+    with blocking_app:
+        assert result.get_sync(timeout=5) == 3
+
+
+@pytest.mark.anyio
+async def test_a_blocking_call_where_a_loop_runs_is_refused_at_once_and_names_the_way_out(app):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    result = await add.delay(1, 2)
+    calls = (
+        ("delay", lambda: add.delay_sync(1, 2)),
+        ("call", lambda: add.call_sync(1, 2)),
+        ("map", lambda: add.map_sync([(1, 2)])),
+        ("get", result.get_sync),
+        ("outcome", result.outcome_sync),
+        ("revoke", result.revoke_sync),
+        ("get", app.ResultSet([result]).get_sync),
+        ("send", lambda: app.send_sync("x")),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # such as a coroutine that was never awaited
+        for name, call in calls:
+            with pytest.raises(SyncInAsyncContext, match=f"await .*{name}\\("):
+                call()
+        with pytest.raises(SyncInAsyncContext, match="async with app"):
+            app.__enter__()
+
+
+@pytest.mark.anyio
+async def test_threads_of_an_async_program_share_its_loop(app):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    def blocking() -> int:
+        return add.delay_sync(1, 2).get_sync(timeout=5) + add.call_sync(3, 4)
+
+    async with Worker(app):
+        assert await asyncio.gather(*(asyncio.to_thread(blocking) for _ in range(8))) == [10] * 8
+    assert not [thread for thread in threading.enumerate() if thread.name == "asyncq-loop"]
+
+
+@pytest.mark.anyio
+async def test_a_call_from_another_loop_is_carried_to_the_apps_own(app):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    async def on_another_loop() -> int:
+        result = await add.delay(1, 2)
+        same = app.AsyncResult(result.id)
+        results = await add.map([(1, 1), (2, 2)])
+        return await result + await same.get(timeout=5) + sum(await results.get(timeout=5))
+
+    async with Worker(app):
+        assert (
+            await asyncio.gather(
+                *(asyncio.to_thread(lambda: asyncio.run(on_another_loop())) for _ in range(4))
+            )
+            == [12] * 4
+        )
+
+
+@pytest.mark.anyio
+async def test_then_calls_back_on_the_loop_where_it_was_asked_for(app):
+    @app.task
+    async def nap() -> None:
+        await asyncio.sleep(0.05)
+
+    async def on_another_loop() -> bool:
+        called = asyncio.get_running_loop().create_future()
+        result = await nap.delay()
+        result.then(lambda _: called.set_result(asyncio.get_running_loop()))
+        return await asyncio.wait_for(called, 5) is asyncio.get_running_loop()
+
+    async with Worker(app):
+        assert await asyncio.to_thread(lambda: asyncio.run(on_another_loop()))
+
+
+def test_one_app_lives_through_several_loops(blocking_app, worker):
+    async def once() -> int:
+        async with blocking_app:
+            return await blocking_app.jobs.add.call(1, 2)
+
+    assert [asyncio.run(once()) for _ in range(3)] == [3, 3, 3]
+    assert blocking_app.jobs.add.call_sync(2, 2) == 4
+    with blocking_app:
+        pass
+    assert asyncio.run(once()) == 3
+
+
+def test_a_handle_from_one_loop_works_on_the_next(blocking_app, worker):
+    async def send():
+        async with blocking_app:
+            return await blocking_app.jobs.add.delay(1, 2)
+
+    async def receive(result):
+        async with blocking_app:
+            return await result.get(timeout=5)
+
+    result = asyncio.run(send())
+    assert asyncio.run(receive(result)) == 3
+
+
+def test_an_app_left_open_by_asyncio_run_says_so_and_works_on(blocking_app, worker):
+    async def careless() -> int:
+        return await blocking_app.jobs.add.call(1, 2)
+
+    async def careful() -> int:
+        async with blocking_app:
+            return await blocking_app.jobs.add.call(1, 2)
+
+    assert asyncio.run(careless()) == 3
+    with pytest.warns(ResourceWarning, match="left open"):
+        assert asyncio.run(careful()) == 3
+
+
+@pytest.mark.anyio
+async def test_a_worker_inside_an_open_app_leaves_it_open(app):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    for _ in range(2):
+        async with Worker(app):
+            assert await add.call(1, 2) == 3
+    assert await (await add.delay(1, 2)).exists()

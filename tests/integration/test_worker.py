@@ -1,0 +1,344 @@
+"""A worker in this process: order, concurrency, rubbish in the queue, cut connections, and going in peace."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgpack
+import pytest
+from support import until, until_state
+
+import asyncq
+from asyncq import BrokerUnavailable, DecodeError, Worker, wire
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def ran(app):
+    return []
+
+
+@pytest.fixture
+def note(app, ran):
+    @app.task
+    async def note(text: str, seconds: float = 0.0) -> str:
+        ran.append(text)
+        await asyncio.sleep(seconds)
+        return text
+
+    return note
+
+
+async def test_jobs_of_one_queue_start_in_the_order_of_their_enqueue(app, note, ran):
+    results = await note.map([(str(i),) for i in range(300)])
+    async with Worker(app, concurrency=1):
+        await results.get(timeout=10)
+    assert ran == [str(i) for i in range(300)]
+
+
+async def test_the_first_queue_named_is_the_most_urgent(app, note, ran):
+    for queue in ("low", "default", "high"):
+        await note.options(queue=queue).map([(f"{queue}{i}",) for i in range(5)])
+    async with Worker(app, concurrency=1, queues=["high", "default", "low"]):
+        await until(lambda: len(ran) == 15, "all fifteen")
+    assert ran == [f"{queue}{i}" for queue in ("high", "default", "low") for i in range(5)]
+
+
+async def test_a_worker_without_queue_names_serves_the_default_and_those_of_its_tasks(app, note, ran):
+    @app.task(queue="mail")
+    async def send(text: str) -> None:
+        ran.append(text)
+
+    async with Worker(app) as worker:
+        assert worker.queues == ["default", "mail"]
+        await note.call("a")
+        await send.call("b")
+    assert ran == ["a", "b"]
+
+
+async def test_a_worker_leaves_other_queues_alone(app, note, ran):
+    other = await note.options(queue="other").delay("other")
+    async with Worker(app, queues=["default"]):
+        await note.call("mine")
+        assert await other.refresh() == "PENDING"
+    assert ran == ["mine"]
+
+
+@pytest.mark.parametrize("bad", ["default", ["a b"], ["ok", ""]])
+def test_queues_that_cannot_be_names_are_refused(make_app, bad):
+    with pytest.raises((ValueError, TypeError)):
+        Worker(make_app(), queues=bad)
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 10])
+async def test_never_more_jobs_at_once_than_the_concurrency(app, concurrency):
+    now = most = 0
+
+    @app.task
+    async def count() -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+
+    async with Worker(app, concurrency=concurrency):
+        await (await count.map([()] * 40)).get(timeout=10)
+    assert most == concurrency
+
+
+async def test_what_a_worker_cannot_run_yet_stays_in_the_queue_for_others(make_app, app, note, ran):
+    async with Worker(app, concurrency=1):
+        first = await note.delay("first", 0.4)
+        await until_state(first, "STARTED")
+        second = await note.delay("second")
+        assert await second.refresh() == "PENDING"
+        async with Worker(app, concurrency=1):
+            await second.get(timeout=5)
+            assert not await first.ready()
+        await first.get(timeout=5)
+
+
+async def test_threads_of_a_worker_are_bounded(make_app):
+    import threading
+
+    now = most = 0
+    lock = threading.Lock()
+    async with make_app(threads=2) as app:
+
+        @app.task
+        def count() -> None:
+            nonlocal now, most
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.02)
+            with lock:
+                now -= 1
+
+        async with Worker(app):
+            await (await count.map([()] * 12)).get(timeout=10)
+    assert most == 2
+
+
+async def test_a_body_that_blocks_the_loop_longer_than_the_lease_is_not_taken_for_dead(
+    make_app, server_url, namespace
+):
+    from support import worker_process
+
+    async with make_app(lease=0.6) as app:
+
+        @app.task
+        async def blocks() -> int:
+            time.sleep(1.5)  # noqa: ASYNC251  this is what is tried
+            return asyncq.current().attempt
+
+        with worker_process(server_url, namespace, lease=0.6, queues=("default",)) as _:
+            # The other one watches; it does not know the task and would fail the job if it took it.
+            async with Worker(app, queues=["mine"]):
+                assert await blocks.options(queue="mine").call() == 1
+
+
+# -- rubbish --------------------------------------------------------------------------------------------------------------------------
+
+GOOD = [wire.SCHEMA, "no.task", b"\x92\x90\x80", "nonce", "", 1, 60_000, None]
+RUBBISH: dict[str, dict] = {
+    "not ours at all": {"hello": "world"},
+    "no message": {"i": "junk"},
+    "no id": {"m": b"x"},
+    "not msgpack": {"i": "junk", "m": b"\xc1\xff"},
+    "empty": {"i": "junk", "m": b""},
+    "a number": {"i": "junk", "m": msgpack.packb(7)},
+    "too short": {"i": "junk", "m": msgpack.packb([1, "x"])},
+    "another schema": {"i": "junk", "m": msgpack.packb([99, *GOOD[1:]])},
+    "a name that is no text": {"i": "junk", "m": msgpack.packb([1, 5, *GOOD[2:]])},
+    "a body that is no bytes": {"i": "junk", "m": msgpack.packb([1, "x", "text", *GOOD[3:]])},
+    "a life of nothing": {"i": "junk", "m": msgpack.packb([*GOOD[:6], 0, None])},
+    "options that are no map": {"i": "junk", "m": msgpack.packb([*GOOD[:7], [1]])},
+    "an expiry that is no time": {"i": "junk", "m": msgpack.packb([*GOOD[:7], {"x": "soon"}])},
+    "headers that are no map": {"i": "junk", "m": msgpack.packb([*GOOD[:7], {"h": 5}])},
+    "a parent that is no id": {"i": "junk", "m": msgpack.packb([*GOOD[:7], {"p": 5}])},
+    "an id that is no text": {"i": b"\xff\xfe", "m": msgpack.packb(GOOD)},
+    "a count that is no number": {"i": "junk", "m": msgpack.packb(GOOD), "c": "many"},
+    "more than a stream should hold": {"i": "junk", "m": b"z" * 3_000_000},
+    "nested beyond reason": {"i": "junk", "m": b"\x91" * 5000 + b"\x00"},
+    "many fields": {f"f{i}": "x" for i in range(500)},
+}
+
+
+async def test_rubbish_in_the_queue_is_set_aside_counted_and_harms_nobody(app, note, raw):
+    stream = app._keys.stream("default")
+    async with Worker(app, concurrency=4) as worker:
+        await note.call("before")
+        for fields in RUBBISH.values():
+            await raw.xadd(stream, fields)
+        assert await note.options(wait=10).call("after") == "after"
+        await until(
+            lambda: worker.malformed >= len(RUBBISH), f"{len(RUBBISH)} set aside, not {worker.malformed}", 5
+        )
+        assert worker.malformed == len(RUBBISH)
+        await until_empty(raw, stream)
+    letters = await raw.xrange(app._keys.dead)
+    assert len(letters) == len(RUBBISH)
+    assert all(letter[b"why"] and letter[b"entry"] for _, letter in letters)
+
+
+async def until_empty(raw, stream) -> None:
+    async def empty() -> bool:
+        return await raw.xlen(stream) == 0 and (await raw.xpending(stream, "g"))["pending"] == 0
+
+    await until(empty, f"{stream} to be empty")
+
+
+async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_told(app, note, raw):
+    stream = app._keys.stream("default")
+    result = await note.delay("x")
+    waiting = asyncio.create_task(result.get(timeout=5))
+    ((entry, fields),) = await raw.xrange(stream)
+    await raw.xdel(stream, entry)
+    again = await raw.xadd(stream, {"i": fields[b"i"], "m": b"broken"})
+    key = app._keys.records + result.id
+    await raw.set(key, (await raw.get(key)).replace(entry, again))
+    async with Worker(app) as worker:
+        with pytest.raises(DecodeError):
+            await waiting
+        assert worker.malformed == 1
+    assert result.state == "FAILURE"
+
+
+async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, raw):
+    job = wire.Job("job", note.name, "default", b"\xc1", "nonce", app._channel, 1, 60_000)
+    await app._broker.enqueue_many([(job, wire.encode_job(job))])
+    async with Worker(app) as worker:
+        outcome = await app.AsyncResult("job").outcome(timeout=5)
+        assert (outcome.state, worker.malformed) == ("FAILURE", 0)
+
+
+async def test_an_entry_with_no_record_behind_it_is_run_and_leaves_nothing(app, note, ran, raw):
+    # A record may have been evicted; the message is whole, so the work is done.
+    job = wire.Job("orphan", note.name, "default", note.arguments.dumps(("orphan",), {}), "n", "", 1, 60_000)
+    stream = app._keys.stream("default")
+    await raw.xadd(stream, {"i": "orphan", "m": wire.encode_job(job)})
+    async with Worker(app):
+        await until(lambda: ran == ["orphan"], "the orphan to run")
+        await until_empty(raw, stream)
+    assert await raw.get(app._keys.records + "orphan") is None
+
+
+# -- cuts -----------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_lost_while_every_connection_is_cut_again_and_again(app, note, ran, raw):
+    async with Worker(app, concurrency=20):
+        results = []
+
+        async def send() -> None:
+            for i in range(40):
+                results.extend(await note.map([(f"{i}.{n}", 0.005) for n in range(10)]))
+                await asyncio.sleep(0.02)
+
+        sending = asyncio.create_task(send())
+        for _ in range(10):
+            await asyncio.sleep(0.08)
+            for client in await raw.client_list():
+                if client["name"].startswith("asyncq"):
+                    await raw.client_kill_filter(_id=client["id"])
+        await asyncio.wait_for(sending, 20)
+        values = await asyncio.gather(*(result.get(timeout=20) for result in results))
+    assert values == [f"{i}.{n}" for i in range(40) for n in range(10)]
+    assert len(ran) == 400, "and none ran twice: a cut is no crash"
+    await until_empty(raw, app._keys.stream("default"))
+
+
+async def test_a_worker_makes_the_group_again_when_the_server_lost_it(app, note, raw):
+    async with Worker(app):
+        await note.call("before")
+        await raw.delete(app._keys.stream("default"))
+        assert await note.options(wait=10).call("after") == "after"
+
+
+async def test_a_worker_finds_its_scripts_again_when_the_server_lost_them(app, note, raw):
+    async with Worker(app):
+        await note.call("before")
+        await raw.script_flush()
+        assert await note.options(wait=10).call("after") == "after"
+
+
+async def test_a_worker_that_cannot_reach_its_server_says_so_at_the_start(make_app, tmp_path):
+    app = make_app(f"unix://{tmp_path}/nobody", operation_timeout=1.2)
+    with pytest.raises(BrokerUnavailable, match="nobody"):
+        await Worker(app).run()
+
+
+# -- the end --------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stopping_worker_takes_nothing_new_and_lets_what_runs_end(app, note, ran):
+    async with Worker(app, grace=5) as worker:
+        running = await note.delay("running", 0.2)
+        await until_state(running, "STARTED")
+        worker.stop()
+        late = await note.delay("late")
+    assert await running.get(timeout=1) == "running"
+    assert await late.refresh() == "PENDING"
+    assert ran == ["running"]
+
+
+async def test_what_does_not_end_within_the_grace_goes_back_to_the_queue(app, note, ran):
+    async with Worker(app, grace=0.05) as worker:
+        coroutine = await note.delay("job", 30)
+        await until_state(coroutine, "STARTED")
+    assert worker.handed_back == 1
+    assert await coroutine.refresh() == "PENDING"
+    await coroutine.revoke()
+
+
+async def test_a_second_stop_hands_back_at_once(app, note):
+    begun = time.monotonic()
+    async with Worker(app, grace=20) as worker:
+        result = await note.delay("job", 30)
+        await until_state(result, "STARTED")
+        worker.stop()
+        worker.stop()
+    assert time.monotonic() - begun < 3
+    assert await result.refresh() == "PENDING"
+
+
+async def test_a_cancelled_worker_hands_back_at_once(app, note):
+    worker = Worker(app, grace=20)
+    running = asyncio.create_task(worker.run())
+    await worker.started.wait()
+    result = await note.delay("job", 30)
+    await until_state(result, "STARTED")
+    begun = time.monotonic()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert time.monotonic() - begun < 3
+    assert await result.refresh() == "PENDING"
+
+
+async def test_a_job_revoked_while_it_is_handed_back_never_starts_again(app, note, ran):
+    async with Worker(app, grace=0.2):
+        result = await note.delay("job", 30)
+        await until_state(result, "STARTED")
+        await result.revoke()
+    assert await result.refresh() == "REVOKED"
+
+
+async def test_a_worker_leaves_nothing_behind(app, note, raw):
+    async with Worker(app):
+        await note.call("x")
+    left = {key async for key in raw.scan_iter(match=f"{app._keys.tag}*")}
+    assert left - {key for key in left if b":r:" in key} <= {
+        name.encode() for lane in ("", "!") for name in (app._keys.stream("default") + lane,)
+    }
+    assert await raw.xinfo_consumers(app._keys.stream("default"), "g") == []
+
+
+@pytest.mark.parametrize("bad", [0, -3])
+def test_a_worker_needs_room_for_a_job(make_app, bad):
+    with pytest.raises(ValueError, match="at least one"):
+        Worker(make_app(), concurrency=bad)

@@ -1,0 +1,165 @@
+"""Workers that die, stop and come back: the promises about it, with real processes and real signals."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from jobs import register
+from support import lines, until, until_state, worker_process
+
+from asyncq import Worker, WorkerLost
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+LEASE = 2.0
+BOUND = LEASE * 1.34 + 1.0
+"""Beats and looks come every third of a lease, so a death is seen within 1.33 leases; a second for the rest."""
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+async def test_jobs_of_a_killed_worker_run_again_within_the_bound_on_every_queue(
+    make_app, server_url, namespace, log, tmp_path
+):
+    app = make_app()
+    jobs = register(app)
+    gate = tmp_path / "gate"
+    async with app:
+        with worker_process(server_url, namespace, queues=("default", "second")) as victim:
+            results = [
+                await jobs.wait_for_file.options(queue=queue).delay(str(log), f"{queue}{i}", str(gate))
+                for queue in ("default", "second")
+                for i in range(3)
+            ]
+            await until(lambda: len(lines(log)) == 6, "all six to run on the victim")
+            async with Worker(app, queues=["default", "second"]):
+                await asyncio.sleep(LEASE / 3)  # the observer has looked at least once
+                victim.kill()
+                killed = time.monotonic()
+                gate.touch()
+                outcomes = await asyncio.gather(*(result.outcome(timeout=20) for result in results))
+                took = [
+                    outcome.finished_at.timestamp() - (time.time() - (time.monotonic() - killed))
+                    for outcome in outcomes
+                ]
+    print(f"redelivered after {', '.join(f'{t:.2f}' for t in took)} s; bound {BOUND:.2f} s")
+    assert [outcome.attempts for outcome in outcomes] == [2] * 6
+    assert max(took) <= BOUND
+
+
+async def test_an_outcome_of_a_worker_that_stood_still_past_its_lease_is_refused(
+    make_app, server_url, namespace, log, tmp_path
+):
+    app = make_app()
+    jobs = register(app)
+    gate = tmp_path / "gate"
+    async with app:
+        with worker_process(server_url, namespace) as zombie:
+            result = await jobs.wait_for_file.delay(str(log), "job", str(gate))
+            await until(lambda: lines(log), "the job to start on the process")
+            zombie.send(signal.SIGSTOP)
+            async with Worker(app, name="successor"):
+                await until(lambda: len(lines(log)) == 2, "the job to be taken over", timeout=BOUND + 5)
+                gate.touch()
+                value = await result.get(timeout=5)
+                record = await _record(app, result.id)
+                zombie.send(signal.SIGCONT)
+                # The zombie is back when it serves the queue again, under a new name.
+                await until(lambda: lines(log).count("end job") >= 1, "the successor to end the job")
+            fresh = await jobs.logged.delay(str(log), "fresh")
+            assert await fresh.get(timeout=10) == "fresh"
+            assert fresh.worker.endswith(str(zombie.pid))
+            assert await _record(app, result.id) == record
+        outcome = await app.AsyncResult(result.id).outcome(timeout=2)
+        assert outcome.value == value
+        assert outcome.worker == "successor"
+        assert not value.endswith(str(zombie.pid))
+
+
+async def _record(app, id_):
+    return await app._broker.state(id_)
+
+
+async def test_a_job_that_ends_its_worker_three_times_is_lost_and_takes_nobody_with_it(
+    make_app, server_url, namespace, log, tmp_path
+):
+    app = make_app(lease=1)
+    jobs = register(app)
+    gate = tmp_path / "gate"
+    gate.touch()
+    settings = {"lease": 1, "concurrency": 4}
+    async with app:
+        bad = await jobs.poison.delay(str(log))
+        innocent = await jobs.wait_for_file.delay(str(log), "innocent", str(tmp_path / "later"))
+        for attempt in (1, 2, 3):
+            with worker_process(server_url, namespace, **settings) as worker:
+                await until(
+                    lambda n=attempt: sum(line.startswith("poison") for line in lines(log)) == n,
+                    f"try {attempt} of the poison",
+                    timeout=12,
+                )
+                await asyncio.to_thread(worker.process.wait, 5)
+        (tmp_path / "later").touch()
+        with worker_process(server_url, namespace, **settings):
+            with pytest.raises(WorkerLost):
+                await bad.get(timeout=10)
+            assert (await innocent.get(timeout=10)).startswith("innocent")
+    tries = [line.split() for line in lines(log) if line.startswith("poison")]
+    assert [line[1] for line in tries] == ["1", "2", "3"]
+    assert [line[2] for line in tries] == ["default"] * 3, (
+        "the lane of the last try is no queue of the user's"
+    )
+
+
+async def test_a_stopping_worker_hands_back_what_does_not_end_within_its_grace(
+    make_app, server_url, namespace, log, tmp_path
+):
+    app = make_app()
+    jobs = register(app)
+    gate = tmp_path / "gate"
+    async with app:
+        with worker_process(server_url, namespace, grace=0.2) as leaving:
+            result = await jobs.wait_for_file.delay(str(log), "job", str(gate))
+            await until(lambda: lines(log), "the job to start")
+            leaving.send(signal.SIGTERM)
+            assert await asyncio.to_thread(leaving.process.wait, 10) == 0
+        assert await result.refresh() == "PENDING"
+        gate.touch()
+        async with Worker(app):
+            begun = time.monotonic()
+            await result.get(timeout=10)
+            assert time.monotonic() - begun < LEASE / 2, "handed back, not waited for until the lease is over"
+    assert (await result.outcome()).attempts == 1, "a hand-back is no crash"
+
+
+async def test_a_stopping_worker_lets_running_jobs_end_within_its_grace(make_app, server_url, namespace, log):
+    app = make_app()
+    jobs = register(app)
+    async with app:
+        with worker_process(server_url, namespace, grace=10) as leaving:
+            result = await jobs.logged.delay(str(log), "job", 0.5)
+            await until_state(result, "STARTED")
+            leaving.send(signal.SIGTERM)
+            assert await result.get(timeout=5) == "job"
+            assert await asyncio.to_thread(leaving.process.wait, 10) == 0
+    assert lines(log) == ["start job", "end job"]
+
+
+async def test_nothing_is_left_of_a_worker_that_went_in_peace(make_app, server_url, namespace, raw, log):
+    app = make_app()
+    jobs = register(app)
+    async with app:
+        with worker_process(server_url, namespace) as worker:
+            assert await jobs.add.call(1, 2) == 3
+            worker.send(signal.SIGTERM)
+            assert await asyncio.to_thread(worker.process.wait, 10) == 0
+        assert await raw.hgetall(app._keys.beats) == {}
+        assert await raw.xinfo_consumers(app._keys.stream("default"), "g") == []
+        assert await raw.xlen(app._keys.stream("default")) == 0
