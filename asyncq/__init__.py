@@ -17,6 +17,7 @@ from asyncq.errors import (
     RemoteTraceback,
     ResultNotFound,
     ResultTimeout,
+    RetryLater,
     SerializationError,
     SoftTimeLimitExceeded,
     SyncInAsyncContext,
@@ -29,6 +30,7 @@ from asyncq.errors import (
 from asyncq.outcomes import Outcome
 from asyncq.results import AsyncResult, result_from_tuple
 from asyncq.resultset import ResultSet
+from asyncq.retry import Retry
 from asyncq.states import EXCEPTION_STATES, PROPAGATE_STATES, READY_STATES, UNREADY_STATES, State, precedence
 from asyncq.tasks import Task
 from asyncq.worker import Worker
@@ -58,6 +60,8 @@ __all__ = [
     "ResultNotFound",
     "ResultSet",
     "ResultTimeout",
+    "Retry",
+    "RetryLater",
     "SerializationError",
     "Signature",
     "SoftTimeLimitExceeded",

@@ -12,6 +12,7 @@ import threading
 import warnings
 import weakref
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -22,6 +23,7 @@ from asyncq.broker.connection import ServerError, parse
 from asyncq.broker.keys import Keys
 from asyncq.errors import BrokerUnavailable
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
+from asyncq.states import State
 from asyncq.tasks import CoroutineTask, FunctionTask, NamedTask, Options, Task
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from asyncq import wire
     from asyncq.broker.embedded import EmbeddedServer
     from asyncq.broker.listener import Listener, Waiter
+    from asyncq.retry import Retry
     from asyncq.workflows import Signature
 
 P = ParamSpec("P")
@@ -132,6 +135,9 @@ class AsyncQ:
         expires: float | timedelta | None = None,
         result_ttl: float | timedelta | None = None,
         ignore_result: bool = False,
+        timeout: float | timedelta | None = None,
+        soft_timeout: float | timedelta | None = None,
+        retry: Retry | None = None,
     ) -> _Decorator: ...
 
     def task(  # type: ignore[misc]  # its result is a decorator or a task, which the overloads tell apart
@@ -144,6 +150,9 @@ class AsyncQ:
         expires: float | timedelta | None = None,
         result_ttl: float | timedelta | None = None,
         ignore_result: bool = False,
+        timeout: float | timedelta | None = None,
+        soft_timeout: float | timedelta | None = None,
+        retry: Retry | None = None,
     ) -> Any:
         """Registers a function as a task: `@app.task` or `@app.task(...)`.
 
@@ -156,13 +165,23 @@ class AsyncQ:
             expires: seconds after which a call that was not started never is.
             result_ttl: how long its outcomes are kept, in seconds (default: the app's).
             ignore_result: keep no results.
+            timeout: how long one attempt may take, in seconds.
+            soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it; coroutine functions
+                only.
+            retry: when to try again after a failure (default: never).
 
         Raises:
             TypeError: not a function, or a kind of function that cannot be a task.
             ValueError: the name is taken by another function.
         """
         options = Options(
-            queue=queue, expires=expires, result_ttl=result_ttl, ignore_result=ignore_result or None
+            queue=queue,
+            expires=expires,
+            result_ttl=result_ttl,
+            ignore_result=ignore_result or None,
+            timeout=timeout,
+            soft_timeout=soft_timeout,
+            retry=retry,
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
@@ -176,6 +195,10 @@ class AsyncQ:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
                 f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a coroutine"
+            )
+        if options.soft_timeout is not None and not inspect.iscoroutinefunction(function):
+            raise ValueError(
+                f"{name}: soft_timeout= needs a coroutine function; nothing can be raised inside a thread"
             )
         known = self.tasks.get(name)
         if known is not None and known.function.__code__ is not getattr(function, "__code__", None):
@@ -294,7 +317,10 @@ class AsyncQ:
     async def _open_here(self) -> None:
         loop = asyncio.get_running_loop()
         url, server = await self._resolve()
-        broker = Broker(parse(url), self.settings, self._channel)
+        revive = None
+        if server is not None and self.settings.url.startswith("embedded://"):
+            revive = partial(_revive, server.directory)
+        broker = Broker(parse(url, revive), self.settings, self._channel)
         try:
             await broker.open()
         except BaseException as error:
@@ -423,6 +449,8 @@ class AsyncQ:
         waiter = self._listener().announce(job.id, ignored=job.ignore_result)
         waiter.queue = job.queue
         waiter.expires = job.expires
+        if job.wait is not None:
+            waiter.state = State.SCHEDULED
         return waiter
 
     async def _enqueue(self, job: wire.Job, message: bytes, handle: results.AsyncResult[Any]) -> None:
@@ -491,6 +519,11 @@ def _caller_file() -> str | None:
     frame: Any = sys._getframe(2)
     name: str | None = frame.f_globals.get("__file__")
     return name
+
+
+def _revive(directory: Path) -> None:
+    """Starts the project's server again after it died; the app's own hold on it stands."""
+    embedded.acquire(directory).release()
 
 
 def _taken(id_: str) -> str:

@@ -110,10 +110,17 @@ class Settings:
         15.0, seconds, "A worker silent for this long is taken for dead and its jobs run elsewhere."
     )
     max_crashes: int = _option(3, _count, "A job that takes its worker down this often is not tried again.")
+    dead_ttl: float = _option(7 * 86400.0, seconds, "How long a dead letter is kept.")
+    dead_cap: int = _option(10_000, _count, "How many dead letters are kept.")
+    max_length: int = _option(1_000_000, _count, "Longest queue; beyond it an enqueue raises QueueFull.")
+    full_wait: float = _option(0.0, seconds, "How long an enqueue waits for room in a full queue first.")
     max_payload: int = _option(1024 * 1024, size, "Largest encoded argument list or result.")
     concurrency: int = _option(100, _count, "Jobs that one worker runs at the same time.")
     threads: int = _option(
         32, _count, "Plain functions that one worker runs at the same time, each in a thread."
+    )
+    stall_warning: float = _option(
+        10.0, seconds, "After how long a blocked event loop is reported, with its stack."
     )
     grace: float = _option(
         25.0, seconds, "How long a stopping worker lets running jobs end before it hands them back."

@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from asyncq.errors import WouldDeadlock
@@ -34,6 +35,8 @@ class Context:
         root_id: the job at the top of that line; its own id if nobody started it.
         headers: what the caller put into `headers=`.
         worker: the name of the worker that runs it.
+        max_retries: how often it is tried again after a failure.
+        deadline_ms: when it must have ended, in ms since the epoch; the jobs it starts inherit it.
         children: ids of the jobs started inside it so far.
     """
 
@@ -47,7 +50,14 @@ class Context:
     root_id: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     worker: str = ""
+    max_retries: int = 0
+    deadline_ms: int | None = None
     children: list[str] = field(default_factory=list)
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When it, and every job it starts, must have ended."""
+        return None if self.deadline_ms is None else datetime.fromtimestamp(self.deadline_ms / 1000, UTC)
 
 
 current_job: ContextVar[Context | None] = ContextVar("asyncq_current_job", default=None)

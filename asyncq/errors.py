@@ -105,6 +105,28 @@ class SoftTimeLimitExceeded(AsyncQError):
     """The task ran longer than its `soft_timeout`. Raised inside the task, which may clean up and return."""
 
 
+class RetryLater(AsyncQError):
+    """Raise it in a task to be run again later: `raise RetryLater(countdown=5) from error`.
+
+    The slot is free meanwhile. When the retries are used up the job fails: with the exception that this one
+    was raised `from`, or with this one.
+
+    Args:
+        message: why, for the log and for whoever looks at the state.
+        countdown: seconds until the next try; None goes by the task's retry policy.
+        max_retries: None goes by the task's retry policy (3 if it has none).
+    """
+
+    def __init__(
+        self, message: str = "", *, countdown: float | None = None, max_retries: int | None = None
+    ) -> None:
+        super().__init__(*([message] if message else []))
+        if countdown is not None and not countdown >= 0:
+            raise ValueError(f"countdown={countdown!r}: seconds from now, not negative")
+        self.countdown = countdown
+        self.max_retries = max_retries
+
+
 class QueueFull(AsyncQError):
     """The queue, or the server's memory, is full. Nothing was enqueued; try again later, or start more
     workers.

@@ -8,7 +8,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from asyncq import config, wire
+from asyncq import config, failures, wire
 from asyncq.context import check_join
 from asyncq.errors import ResultNotFound, ResultTimeout
 from asyncq.outcomes import Outcome, moment
@@ -117,7 +117,8 @@ class AsyncResult(Generic[R]):
         """
         check_join("AsyncResult.get()", disable_sync_subtasks=disable_sync_subtasks)
         outcome = await self._outcome(timeout)
-        # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to expect.
+        # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to
+        # expect.
         value = outcome.unwrap() if propagate or outcome.error is None else cast("R", outcome.error)
         if callback is not None:
             callback(self.id, value)
@@ -155,7 +156,7 @@ class AsyncResult(Generic[R]):
         listener = self.app._listener()
         waiter = self._own_waiter()
         if timeout == 0:
-            await self._look(waiter)
+            await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
         elif not await listener.wait(waiter, timeout):
             raise ResultTimeout(
                 f"job {self.id} did not end within {timeout:g} s (it goes on; state: {waiter.state})"
@@ -243,9 +244,9 @@ class AsyncResult(Generic[R]):
             await self._look(waiter)
         return waiter.ended
 
-    async def _look(self, waiter: Waiter) -> None:
+    async def _look(self, waiter: Waiter, patience: float | None = None) -> None:
         app = self.app
-        answer = await app._broker_here().state(self.id)
+        answer = await app._broker_here().state(self.id, patience)
         app._listener().saw(waiter, answer)
 
     # -- ending --
@@ -310,8 +311,8 @@ class AsyncResult(Generic[R]):
         """Removes the result, and the parents' results; a job that has not ended leaves none when it does
         (who waits still gets it).
 
-        From then on `exists()` is False; once it has ended, a new wait raises `ResultNotFound`. Twice is once. Raises as
-        `refresh`.
+        From then on `exists()` is False; once it has ended, a new wait raises `ResultNotFound`. Twice is
+        once. Raises as `refresh`.
         """
         waiter = self._own_waiter()
         broker = self.app._broker_here()
@@ -397,10 +398,13 @@ class AsyncResult(Generic[R]):
 
     @property
     def result(self) -> R | Exception | None:
-        """The value, or the exception (not raised), once the job has ended; None before."""
+        """The value, or the exception (not raised), once the job has ended; before a retry, the last error;
+        else None.
+        """
         outcome = self._seen()
         if outcome is None:
-            return None
+            failure = self._last_failure()
+            return None if failure is None else failure.rebuild()
         return outcome.value if outcome.state is State.SUCCESS else outcome.error
 
     @property
@@ -410,9 +414,18 @@ class AsyncResult(Generic[R]):
 
     @property
     def traceback(self) -> str | None:
-        """Where the task failed, once it has; None before, and after success."""
+        """Where the task failed, once it has, also before a retry; else None."""
         outcome = self._seen()
-        return None if outcome is None else outcome.traceback
+        if outcome is None:
+            failure = self._last_failure()
+            return None if failure is None else failure.traceback
+        return outcome.traceback
+
+    def _last_failure(self) -> failures.Failure | None:
+        waiter = self._waiter
+        if waiter is None or waiter.state != State.RETRY or not waiter.failure:
+            return None
+        return failures.decode(waiter.failure)
 
     @property
     def children(self) -> list[AsyncResult[Any]] | None:
@@ -462,9 +475,11 @@ class AsyncResult(Generic[R]):
 
     @property
     def retries(self) -> int | None:
-        """How often it was run again after the first time, once it has ended; None before."""
+        """How often it was run again after the first time, as last seen; None where that is not known."""
         outcome = self._seen()
-        return None if outcome is None else max(0, outcome.attempts - 1)
+        if outcome is not None:
+            return max(0, outcome.attempts - 1)
+        return self._waiter.retries if self._waiter is not None and self.state == State.RETRY else None
 
     @property
     def queue(self) -> str | None:

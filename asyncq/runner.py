@@ -1,4 +1,4 @@
-"""Runs one delivered job: a delivery in, how it ended out. Knows no Redis.
+"""Runs one delivered job: a delivery in, a verdict out. Knows no Redis.
 
 The body runs in a context of its own in which `current()` is the job and waiting for other jobs is denied.
 Whatever the body raises is an outcome, `SystemExit` and `KeyboardInterrupt` among it: a task must not be able
@@ -9,41 +9,42 @@ from __future__ import annotations
 
 import asyncio
 import time
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
-
-from asyncq import failures, wire
+from asyncq import executors, failures, retry, wire
 from asyncq.context import Context, current_job, joining
-from asyncq.errors import AsyncQError, NotRegistered, PayloadTooLarge
+from asyncq.errors import NotRegistered, PayloadTooLarge, RetryLater
+from asyncq.executors import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from anyio import CapacityLimiter
 
     from asyncq.tasks import Task
 
 
-class Claim:
-    """What the worker and the runner tell each other about one job: whether it is still wanted, and how far it is.
-
-    A body in a thread begins on that thread while a revocation comes on the loop's. Each side writes its own field before it
-    reads the other's, so that at least one of them sees the other.
+@dataclass(slots=True)
+class Finish:
+    """The job has ended: the record's letter, the encoded outcome, and why it belongs with the dead letters,
+    if it does.
     """
 
-    __slots__ = ("begun", "started", "wanted")
+    letter: str
+    outcome: bytes
+    dead: str = ""
 
-    def __init__(self) -> None:
-        self.wanted = True
-        self.begun = False
-        self.started: int | None = None
 
-    def begin(self) -> bool:
-        """The body is about to begin; False if it must not."""
-        self.begun = True
-        return self.wanted
+@dataclass(slots=True)
+class Requeue:
+    """The job is to be tried again in `wait` ms, as its retry number `retries`; `failure` is the encoded
+    error.
+    """
+
+    wait: int
+    retries: int
+    failure: bytes
 
 
 class Runner:
@@ -69,8 +70,8 @@ class Runner:
         task = self._tasks.get(job.name)
         return task is not None and not task.is_coroutine
 
-    async def run(self, delivery: wire.Delivery, claim: Claim) -> tuple[str, bytes]:
-        """How the job ended: the record's letter and the encoded outcome.
+    async def run(self, delivery: wire.Delivery, claim: Claim) -> Finish | Requeue:
+        """Runs the job and says what is to become of it.
 
         Args:
             delivery: the job.
@@ -78,27 +79,41 @@ class Runner:
         """
         job = delivery.job
         started = claim.started = _now()
-        if job.expires is not None and started >= job.expires:
-            return wire.EXPIRED, self._ended(delivery, wire.EXPIRED, b"", None)
+        if _is_past(job.expires, started) or _is_past(job.deadline, started):
+            return Finish(wire.EXPIRED, self._ended(delivery, wire.EXPIRED, b"", None))
+        task = self._tasks.get(job.name)
+        if task is None:
+            error = NotRegistered(_unknown(job.name, self._tasks))
+            return Finish(wire.FAILED, self._failed(delivery, error, started), "not registered")
         try:
-            payload = await self._value(delivery, job, claim)
-            if len(payload) > self._max_payload:
-                raise PayloadTooLarge(
-                    f"the result of {job.name} takes {len(payload):,} bytes, more than max_payload={self._max_payload:,}"
-                )
-            return wire.SUCCEEDED, self._ended(delivery, wire.SUCCEEDED, payload, started)
+            args, kwargs = task.arguments.loads(job.body)
+            policy = task.retry if job.retry is None else retry.from_wire(job.retry)
+        except Exception as error:
+            return Finish(wire.FAILED, self._failed(delivery, error, started))
+        self._enter(delivery, args, kwargs, policy)
+        try:
+            value = await self._body(task, job, args, kwargs, claim)
         except asyncio.CancelledError as error:
             if not claim.wanted:
                 raise
-            return wire.FAILED, self._failed(delivery, error, started)
+            return Finish(wire.FAILED, self._failed(delivery, error, started))
+        except Exception as error:
+            return self._after_failure(delivery, policy, error, started)
         except BaseException as error:
-            return wire.FAILED, self._failed(delivery, error, started)
+            return Finish(wire.FAILED, self._failed(delivery, error, started))
+        return self._after_success(task, delivery, value, started)
 
-    async def _value(self, delivery: wire.Delivery, job: wire.Job, claim: Claim) -> bytes:
-        task = self._tasks.get(job.name)
-        if task is None:
-            raise NotRegistered(_unknown(job.name, self._tasks))
-        args, kwargs = task.arguments.loads(job.body)
+    def _enter(
+        self,
+        delivery: wire.Delivery,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        policy: retry.Retry | retry.RemoteRetry | None,
+    ) -> None:
+        """Makes this asyncio task the job's: what its body asks about itself, and that it may not wait for
+        others.
+        """
+        job = delivery.job
         current_job.set(
             Context(
                 job.id,
@@ -106,27 +121,70 @@ class Runner:
                 tuple(args),
                 kwargs,
                 job.queue,
-                delivery.crashes + 1,
+                delivery.attempt,
                 job.parent_id,
                 job.root_id or job.id,
                 job.headers or _NO_HEADERS,
                 self._worker,
+                policy.max_retries if policy is not None else 0,
+                job.deadline,
             )
         )
         joining.set(False)
+
+    async def _body(
+        self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+    ) -> Any:
         if task.is_coroutine:
             claim.begun = True
-            value = await task.function(*args, **kwargs)
+            body = task.function(*args, **kwargs)
         else:
-            value = await anyio.to_thread.run_sync(
-                partial(_unstoppable, task.function, args, kwargs, claim),
-                limiter=self._threads,
-                abandon_on_cancel=True,
-            )
-        return task.returns.dumps(value, path="result")
+            body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
+        if (
+            job.timeout is None
+            and task.timeout is None
+            and job.deadline is None
+            and task.soft_timeout is None
+        ):
+            return await body
+        timeout = task.timeout if job.timeout is None else job.timeout / 1000
+        if job.deadline is not None:
+            left = (job.deadline - _now()) / 1000
+            timeout = left if timeout is None else min(timeout, left)
+        return await executors.within(body, claim, timeout, task.soft_timeout)
+
+    def _after_success(
+        self, task: Task[Any, Any], delivery: wire.Delivery, value: Any, started: int
+    ) -> Finish:
+        try:
+            payload = task.returns.dumps(value, path="result")
+            if len(payload) > self._max_payload:
+                raise PayloadTooLarge(
+                    f"the result of {task.name} takes {len(payload):,} bytes, more than "
+                    f"max_payload={self._max_payload:,}"
+                )
+        except Exception as error:
+            return Finish(wire.FAILED, self._failed(delivery, error, started))
+        return Finish(wire.SUCCEEDED, self._ended(delivery, wire.SUCCEEDED, payload, started))
+
+    def _after_failure(
+        self,
+        delivery: wire.Delivery,
+        policy: retry.Retry | retry.RemoteRetry | None,
+        error: Exception,
+        started: int,
+    ) -> Finish | Requeue:
+        wait = retry.delay(policy, delivery.retries, error)
+        deadline = delivery.job.deadline
+        if wait is not None and (deadline is None or _now() + wait * 1000 < deadline):
+            return Requeue(round(wait * 1000), delivery.retries + 1, failures.encode(error))
+        if isinstance(error, RetryLater) and isinstance(error.__cause__, Exception):
+            error = error.__cause__
+        dead = "retries used up" if delivery.retries else ""
+        return Finish(wire.FAILED, self._failed(delivery, error, started), dead)
 
     def revoked(self, delivery: wire.Delivery, started: int | None) -> bytes:
-        """The outcome of a job that was ended by `revoke(terminate=True)`."""
+        """The outcome of a job that was ended by a revocation."""
         return self._ended(delivery, wire.REVOKED, b"", started)
 
     def failed(self, delivery: wire.Delivery, error: BaseException) -> bytes:
@@ -145,7 +203,7 @@ class Runner:
                 payload,
                 started,
                 _now(),
-                delivery.crashes + 1,
+                delivery.attempt,
                 self._worker,
                 job.name,
                 job.queue,
@@ -155,27 +213,12 @@ class Runner:
         )
 
 
-class _Stopped(AsyncQError):
-    """A task called `sys.exit()` or raised `KeyboardInterrupt` in its thread."""
-
-
-def _unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
-    """Calls the function in its thread. A `SystemExit` there would end the thread and leave the job
-    hanging.
-    """
-    if not claim.begin():
-        return None  # revoked while it waited for a thread; the outcome stands already
-    try:
-        return function(*args, **kwargs)
-    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
-        raise _Stopped(f"the task raised {type(error).__name__}({error})") from error
-    except StopIteration as error:
-        # A StopIteration cannot be set on a future; asyncio would raise a TypeError instead.
-        raise RuntimeError(f"the task raised StopIteration({error})") from error
-
-
 def _now() -> int:
     return int(time.time() * 1000)
+
+
+def _is_past(moment: int | None, now: int) -> bool:
+    return moment is not None and now >= moment
 
 
 def _unknown(name: str, tasks: Mapping[str, Any]) -> str:

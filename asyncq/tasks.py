@@ -13,10 +13,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from asyncq import config, results, wire
-from asyncq.context import check_join, current_job
+from asyncq.context import Context, check_join, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
 from asyncq.portal import carried, synced
 from asyncq.resultset import ResultSet
+from asyncq.retry import Retry
 from asyncq.serializers import ArgumentCodec, ValueCodec
 from asyncq.workflows import Signature
 
@@ -50,6 +51,15 @@ class Options:
         expires: an aware datetime, or seconds from now: a job not started by then never is, and `get` raises
             `TaskExpired`.
         wait: how long `call` waits, in seconds (default: for ever).
+        countdown: seconds until it may start.
+        eta: when it may start: an aware datetime, or seconds from now.
+        deadline: when it must have ended, with every job that it starts: an aware datetime, or seconds from
+            now. Past it a job is not started, and a running one is cancelled.
+        timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a thread goes on
+            unheard.
+        soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside a coroutine, which may
+            clean up and return.
+        retry: when to try again after a failure, see `Retry`.
     """
 
     queue: str | None = None
@@ -59,6 +69,12 @@ class Options:
     result_ttl: float | timedelta | None = None
     expires: float | timedelta | datetime | None = None
     wait: float | timedelta | None = None
+    countdown: float | timedelta | None = None
+    eta: float | timedelta | datetime | None = None
+    deadline: float | timedelta | datetime | None = None
+    timeout: float | timedelta | None = None
+    soft_timeout: float | timedelta | None = None
+    retry: Retry | None = None
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -67,16 +83,15 @@ class Options:
             isinstance(self.task_id, str) and _TASK_ID.fullmatch(self.task_id)
         ):
             raise ValueError(f"task_id={self.task_id!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
-        if self.result_ttl is not None:
-            config.seconds(self.result_ttl)
-        if self.wait is not None:
-            config.seconds(self.wait)
-        if isinstance(self.expires, datetime) and self.expires.tzinfo is None:
-            raise ValueError(
-                f"expires={self.expires!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
-            )
-        if isinstance(self.expires, (int, float, timedelta)):
-            config.seconds(self.expires)
+        for duration in (self.result_ttl, self.wait, self.countdown, self.timeout, self.soft_timeout):
+            if duration is not None:
+                config.seconds(duration)
+        for name in ("expires", "eta", "deadline"):
+            _check_moment(name, getattr(self, name))
+        if self.countdown is not None and self.eta is not None:
+            raise ValueError("countdown= and eta= say the same thing in two ways: give one of them")
+        if self.retry is not None and not isinstance(self.retry, Retry):
+            raise TypeError(f"retry={self.retry!r}: give a policy, as in retry=Retry(max_retries=3)")
 
     def over(self, defaults: Options) -> Options:
         """These options, with the gaps filled from others."""
@@ -113,6 +128,12 @@ class Task(Generic[P, R]):
         self.arguments = ArgumentCodec(function)
         self.returns = ValueCodec.of_result(function)
         self._defaults = _Defaults.of(app, options)
+        self._is_plain = (
+            True  # no options were given for the call; what the task itself says, its worker knows
+        )
+        self.retry = options.retry
+        self.timeout = None if options.timeout is None else config.seconds(options.timeout)
+        self.soft_timeout = None if options.soft_timeout is None else config.seconds(options.soft_timeout)
         for attribute in ("__module__", "__qualname__", "__doc__", "__name__"):
             object.__setattr__(self, attribute, getattr(function, attribute, None))
         self.__wrapped__ = function
@@ -210,6 +231,11 @@ class Task(Generic[P, R]):
         result_ttl: float | timedelta | None = None,
         expires: float | timedelta | datetime | None = None,
         wait: float | timedelta | None = None,
+        countdown: float | timedelta | None = None,
+        eta: float | timedelta | datetime | None = None,
+        deadline: float | timedelta | datetime | None = None,
+        timeout: float | timedelta | None = None,
+        retry: Retry | None = None,
     ) -> Task[P, R]:
         """The same task with other options for its calls, see `Options`. The task itself is not changed.
 
@@ -229,9 +255,19 @@ class Task(Generic[P, R]):
             result_ttl=result_ttl,
             expires=expires,
             wait=wait,
+            countdown=countdown,
+            eta=eta,
+            deadline=deadline,
+            timeout=timeout,
+            retry=retry,
         )
+        if given.countdown is not None or given.eta is not None:
+            # The newer way of saying when it may start takes the place of the older one.
+            self = copy.copy(self)
+            self._options = dataclasses.replace(self._options, countdown=None, eta=None)
         other = copy.copy(self)
         other._options = given.over(self._options)
+        other._is_plain = False
         other._defaults = _Defaults.of(self.app, other._options)
         return other
 
@@ -267,10 +303,6 @@ class Task(Generic[P, R]):
         random = os.urandom(16).hex()
         id_ = options.task_id or random[:24]
         nonce = random[24:]
-        expires = None
-        if options.expires is not None:
-            expires = _moment(options.expires)
-            nonce = f"{nonce}~{expires}"
         job = wire.Job(
             id_,
             self.name,
@@ -280,14 +312,16 @@ class Task(Generic[P, R]):
             "" if defaults.ignore_result else self.app._channel,
             int(time.time() * 1000),
             defaults.result_ttl,
-            expires,
-            defaults.ignore_result,
+            ignore_result=defaults.ignore_result,
         )
         if options.headers is not None:
             job.headers = options.headers
+        if options.expires is not None or not self._is_plain:
+            _add_times(job, options)
         if parent is not None:
-            job.parent_id = parent.id
-            job.root_id = parent.root_id or parent.id
+            _inherit(job, parent)
+        if job.expires is not None:
+            job.nonce = f"{nonce}~{job.expires}"
         try:
             message = wire.encode_job(job)
         except (TypeError, ValueError, OverflowError) as error:
@@ -342,6 +376,37 @@ def _anything(*args: Any, **kwargs: Any) -> Any:
     raise NotImplementedError("a task known by name only runs on a worker that knows its function")
 
 
+def _add_times(job: wire.Job, options: Options) -> None:
+    """What is rare about one call: when it may start, when it must have, and what becomes of a failure."""
+    if options.expires is not None:
+        job.expires = _moment(options.expires)
+    if options.deadline is not None:
+        _limit(job, _moment(options.deadline))
+    if options.countdown is not None:
+        job.wait = round(config.seconds(options.countdown) * 1000)
+    elif options.eta is not None:
+        job.wait = max(0, _moment(options.eta) - job.enqueued)
+    if options.timeout is not None:
+        job.timeout = round(config.seconds(options.timeout) * 1000)
+    if options.retry is not None:
+        job.retry = options.retry.to_wire()
+
+
+def _inherit(job: wire.Job, parent: Context) -> None:
+    job.parent_id = parent.id
+    job.root_id = parent.root_id or parent.id
+    if parent.deadline_ms is not None:
+        _limit(job, parent.deadline_ms)
+
+
+def _limit(job: wire.Job, deadline: int) -> None:
+    """A job that is not started by its deadline expires; so does one whose own time to start is over
+    earlier.
+    """
+    job.deadline = deadline if job.deadline is None else min(job.deadline, deadline)
+    job.expires = job.deadline if job.expires is None else min(job.expires, job.deadline)
+
+
 @dataclass(frozen=True, slots=True)
 class _Defaults:
     """Options worked out once, so that a call need not."""
@@ -392,6 +457,16 @@ class _QuickCheck:
 
     def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return not kwargs and self.least <= len(args) <= self.most
+
+
+def _check_moment(name: str, moment: float | timedelta | datetime | None) -> None:
+    if isinstance(moment, datetime):
+        if moment.tzinfo is None:
+            raise ValueError(
+                f"{name}={moment!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
+            )
+    elif moment is not None:
+        config.seconds(moment)
 
 
 def _moment(expires: float | timedelta | datetime) -> int:

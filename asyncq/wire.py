@@ -7,7 +7,7 @@ that options can be added without a new schema.
     [SCHEMA, task name, body, nonce, reply channel, enqueued at (ms), result TTL (ms), more | nil]
 
     more: {"x": expires at (ms), "i": true if the result is ignored, "p": parent id, "r": root id, "h":
-    headers}
+           headers, "d": deadline (ms), "y": retry policy, "t": time limit (ms)}
 
 The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes: it is decoded only by
 who knows the task, and a body that cannot be decoded is that job's failure, not a broken message.
@@ -17,6 +17,7 @@ script can read it by pattern and a person by eye.
 
     live:   L--- <entry id> <queue> <nonce> <reply channel> ...
     ended:  S--- <entry id> <consumer that wrote it> <nonce> <outcome>
+    later:  D--- 0 <queue> <nonce> ...    (R--- after a failure): the message waits under its own key
             ^ state; then three flags: mark, forget/ignore, dependents
 
 An **outcome** is what the worker writes when a job ends, again a msgpack array; for the letters `C`, `E` and
@@ -52,11 +53,13 @@ PUSH_LIMIT = 8 * 1024
 message against a stalled subscriber's buffer limit, so that its memory would grow without bound (measured:
 1.1 GB); below, the server drops such a client."""
 
-LIVE, TOMBSTONE = "L", "T"
+LIVE, SCHEDULED, RETRYING, TOMBSTONE = "L", "D", "R", "T"
 SUCCEEDED, FAILED, REVOKED, EXPIRED, LOST = "S", "F", "C", "E", "X"
 
 STATE_OF: dict[str, State] = {
     LIVE: State.PENDING,
+    SCHEDULED: State.SCHEDULED,
+    RETRYING: State.RETRY,
     SUCCEEDED: State.SUCCESS,
     FAILED: State.FAILURE,
     LOST: State.FAILURE,
@@ -64,6 +67,8 @@ STATE_OF: dict[str, State] = {
     EXPIRED: State.REVOKED,
 }
 """The letter a record begins with, and the state that it means."""
+
+_NOT_ENDED = LIVE + SCHEDULED + RETRYING
 
 
 @dataclass(slots=True)
@@ -85,16 +90,31 @@ class Job:
     parent_id: str | None = None
     root_id: str | None = None
     headers: Mapping[str, Any] | None = None
+    deadline: int | None = None
+    retry: list[Any] | None = None
+    timeout: int | None = None
+    wait: int | None = None
+    """Milliseconds until it may start; not part of the message, the server turns it into a time of its
+    own."""
 
 
 @dataclass(slots=True)
 class Delivery:
-    """A job as a worker was given it: the message, and the stream entry that is the worker's claim to it."""
+    """A job as a worker was given it: the message, and the stream entry that is the worker's claim to it.
+
+    `crashes` counts the workers that died with it, `retries` the times it was tried again after a failure.
+    """
 
     entry: str
     stream: str
     crashes: int
+    retries: int
     job: Job
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first run."""
+        return 1 + self.crashes + self.retries
 
 
 @dataclass(slots=True, frozen=True)
@@ -120,6 +140,25 @@ class Ended:
         return STATE_OF[self.letter]
 
 
+@dataclass(slots=True, frozen=True)
+class Standing:
+    """Where a job is that has not ended."""
+
+    flags: str
+    queue: str
+    worker: str | None = None
+    started: int | None = None
+    retries: int = 0
+    failure: bytes = b""
+
+    @property
+    def state(self) -> State:
+        """Whether it runs is not in the flags: a worker that has it is what makes it run."""
+        if self.worker is not None:
+            return State.STARTED
+        return STATE_OF[self.flags[0]]
+
+
 _pack = msgpack.packb
 _unpack = msgpack.unpackb
 
@@ -131,7 +170,7 @@ def encode_job(job: Job) -> bytes:
         TypeError, ValueError, OverflowError: the headers hold something that msgpack cannot carry.
     """
     more: dict[str, Any] | None = None
-    if job.expires is not None or job.ignore_result or job.parent_id is not None or job.headers:
+    if _is_special(job):
         more = {
             key: value
             for key, value in (
@@ -140,6 +179,9 @@ def encode_job(job: Job) -> bytes:
                 ("p", job.parent_id),
                 ("r", job.root_id),
                 ("h", dict(job.headers) if job.headers else None),
+                ("d", job.deadline),
+                ("y", job.retry),
+                ("t", job.timeout),
             )
             if value is not None
         }
@@ -147,6 +189,18 @@ def encode_job(job: Job) -> bytes:
         (SCHEMA, job.name, job.body, job.nonce, job.channel, job.enqueued, job.result_ttl, more)
     )
     return message
+
+
+def _is_special(job: Job) -> bool:
+    return (
+        job.expires is not None
+        or job.ignore_result
+        or job.parent_id is not None
+        or bool(job.headers)
+        or job.deadline is not None
+        or job.retry is not None
+        or job.timeout is not None
+    )
 
 
 def decode_job(id: str, queue: str, message: bytes) -> Job:
@@ -176,6 +230,9 @@ def _add_more(job: Job, more: dict[str, Any]) -> None:
     job.parent_id = more.get("p")
     job.root_id = more.get("r")
     job.headers = more.get("h")
+    job.deadline = more.get("d")
+    job.retry = more.get("y")
+    job.timeout = more.get("t")
 
 
 def _check_job(job: Job) -> None:
@@ -192,6 +249,9 @@ def _check_job(job: Job) -> None:
         and (job.parent_id is None or type(job.parent_id) is str)
         and (job.root_id is None or type(job.root_id) is str)
         and (job.headers is None or type(job.headers) is dict)
+        and (job.deadline is None or type(job.deadline) is int)
+        and (job.retry is None or type(job.retry) is list)
+        and (job.timeout is None or type(job.timeout) is int)
     )
     if not fits or " " in job.nonce or " " in job.channel:
         raise DecodeError(f"job {job.id!r}: a field of the message has the wrong type")
@@ -223,7 +283,7 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
     Raises:
         DecodeError: not an outcome of this schema.
     """
-    if letter not in STATE_OF or letter == LIVE:
+    if letter not in STATE_OF or letter in _NOT_ENDED:
         raise DecodeError(f"{letter!r} is not the letter of a final state")
     if not outcome:
         return Ended(letter)

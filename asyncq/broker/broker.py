@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from asyncq import failpoints, wire
 from asyncq.broker import scripts
 from asyncq.broker.connection import Address, ServerError, Verdict
-from asyncq.broker.keys import GROUP, Keys
+from asyncq.broker.keys import GROUP, LAST_TRY, Keys
 from asyncq.broker.line import Line, pause
 from asyncq.broker.listener import Listener
 from asyncq.broker.pipe import PipeBroken
@@ -36,6 +36,8 @@ BATCH = 500
 """Most jobs in one script call: Lua unpacks at most some 8,000 values, and other clients want their turn."""
 BATCH_BYTES = 1024 * 1024
 TOMBSTONE_MS = 60_000
+FULL = -1
+"""What the enqueue script answers when the queue has no room."""
 FOREVER = float("inf")
 """The patience of a worker: what it has to say is true however long the server is away."""
 
@@ -60,6 +62,7 @@ class Broker:
         self._loop = asyncio.get_running_loop()
         self.line = Line(address, f"asyncq:{self.client}")
         self._enqueue_sha = self.scripts["enqueue"].sha
+        self._next_length_check = self._loop.time() + 0.1
         self._outbox: dict[str, list[_Pending]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.listener = Listener(
@@ -142,6 +145,10 @@ class Broker:
                     await self._load_for(line)
                 elif error.verdict is Verdict.RECONNECT:
                     line.drop()
+                elif error.verdict is Verdict.DENIED and patience == FOREVER:
+                    line.drop()
+                    if attempt == 0:
+                        log.error("%s refuses: %s; trying on", self.address.safe_url, error)
                 elif error.verdict is Verdict.FULL:
                     raise QueueFull(
                         f"the server at {self.address.safe_url} is out of memory ({error})"
@@ -196,12 +203,7 @@ class Broker:
             by_queue.setdefault(job.queue, []).append((job, message, None))
         batches = [(queue, batch) for queue, box in by_queue.items() for batch in _batches(box)]
         answers = await asyncio.gather(
-            *(
-                self.until_answered(
-                    self.line, self._enqueue_command(queue, batch), self.settings.operation_timeout
-                )
-                for queue, batch in batches
-            )
+            *(self._until_room(self._enqueue_command(queue, batch)) for queue, batch in batches)
         )
         accepted = {
             id(item[0]): one
@@ -211,18 +213,32 @@ class Broker:
         return [accepted[id(job)] for job, _ in jobs]
 
     def _enqueue_command(self, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
-        command: list[Any] = [
-            "EVALSHA",
-            self._enqueue_sha,
-            1,
-            self.keys.queues + queue,
-            self.keys.records,
+        keys = self.keys
+        command: list[Any] = ["EVALSHA", self._enqueue_sha, 2, keys.queues + queue, keys.delayed]
+        command += (
+            keys.records,
             queue,
             self.channel,
-        ]
+            self._length_limit(len(batch)),
+            keys.messages,
+            keys.wake,
+        )
         for job, message, _ in batch:
-            command += (job.id, job.nonce, "-i-" if job.ignore_result else "---", message)
+            flags = "-i-" if job.ignore_result else "---"
+            command += (job.id, job.nonce, flags, "" if job.wait is None else job.wait, message)
         return tuple(command)
+
+    def _length_limit(self, count: int) -> int | str:
+        """The queue's limit, where it is to be checked. A look costs a command, so a long limit is looked at
+        for batches and ten
+        times a second: it may be overshot by what one client enqueues, one by one, in a tenth of a second.
+        """
+        limit = self.settings.max_length
+        now = self._loop.time()
+        if limit > 10_000 and count < 100 and now < self._next_length_check:
+            return ""
+        self._next_length_check = now + 0.1
+        return limit
 
     def _empty_outbox(self) -> None:
         outbox, self._outbox = self._outbox, {}
@@ -248,13 +264,31 @@ class Broker:
 
     async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending]) -> None:
         try:
-            answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
+            answer = await self._until_room(command)
         except Exception as error:
             for _, _, future in batch:
                 if future is not None and not future.done():
                     future.set_exception(error)
             return
         self._enqueued(command, batch, answer)
+
+    async def _until_room(self, command: tuple[Any, ...]) -> Any:
+        """Enqueues; waits for room in a full queue for as long as `full_wait` says."""
+        deadline = self._loop.time() + self.settings.full_wait
+        attempt = 0
+        while True:
+            answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
+            if answer != FULL:
+                return answer
+            attempt += 1
+            rest = pause(attempt)
+            if self._loop.time() + rest > deadline:
+                stream = command[3].removeprefix(self.keys.queues)
+                raise QueueFull(
+                    f"queue {stream!r} holds max_length={self.settings.max_length:,} jobs already; nothing was enqueued. Start "
+                    "more workers, try again later, or wait for room with full_wait"
+                )
+            await asyncio.sleep(rest)
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
@@ -272,18 +306,23 @@ class Broker:
         answers = await self.run("look", (), (self.keys.records, channel, *ids))
         return [_standing(answer) for answer in answers]
 
-    async def state(self, id: str) -> wire.Ended | tuple[str, str, str | None, int | None] | None:
-        """Where a job is: its outcome; or (flags, queue, consumer, started at in ms); or None if it is
-        unknown.
-        """
-        answer = await self.run("state", (self.keys.records + id,), (self.keys.queues, GROUP))
+    async def state(self, id: str, patience: float | None = None) -> wire.Ended | wire.Standing | None:
+        """Where a job is: its outcome, or how it stands, or None if it is unknown. Patience as `run`."""
+        keys = self.keys
+        answer = await self.run(
+            "state", (keys.records + id,), (keys.queues, GROUP, keys.messages + id), patience=patience
+        )
         if not answer:
             return None
         if len(answer) == 1:
             return wire.decode_record(answer[0])
-        flags, queue, *holder = answer
-        consumer = holder[0].decode() if holder else None
-        return flags.decode(), queue.decode(), consumer, holder[1] if holder else None
+        flags, queue = answer[0].decode(), answer[1].decode().removesuffix(LAST_TRY)
+        if len(answer) == 2:
+            return wire.Standing(flags, queue)
+        if flags[0] == wire.RETRYING:
+            return wire.Standing(flags, queue, retries=answer[2], failure=answer[3])
+        # The consumer is the worker's name with a token behind it.
+        return wire.Standing(flags, queue, worker=answer[2].decode().rpartition("-")[0], started=answer[3])
 
     async def revoke(self, id: str, *, terminate: bool, outcome: bytes) -> str:
         """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
@@ -302,7 +341,7 @@ class Broker:
         ttl = self.result_ttl_ms(self.settings.result_ttl)
         answer = await self.run(
             "revoke",
-            (self.keys.records + id_,),
+            (self.keys.records + id_, self.keys.delayed),
             (
                 id_,
                 self.keys.queues,
@@ -314,6 +353,7 @@ class Broker:
                 self.keys.marks,
                 mark,
                 86_400_000,
+                self.keys.messages,
             ),
         )
         text: str = answer.decode()
@@ -374,6 +414,9 @@ def _batches(box: list[_Pending]) -> list[list[_Pending]]:
         batches[-1].append(item)
         volume += len(item[1])
     return batches
+
+
+_LIVE = (b"L", b"D", b"R")
 
 
 def _each(answer: Any, count: int) -> list[bool]:

@@ -25,7 +25,7 @@ from redis.retry import Retry as BlockingRetry
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 CONNECT_TIMEOUT = 2.0
 _parse_blocking_url: Any = blocking.parse_url
@@ -45,8 +45,11 @@ class Verdict(Enum):
     """The stream or its group is gone: make it again, send again."""
     FULL = auto()
     """The server's memory is full."""
+    DENIED = auto()
+    """Wrong password or missing permission: fatal at the start; later somebody may be changing them, and a
+    worker waits."""
     FATAL = auto()
-    """Wrong password, missing permission, wrong type: sending again will not help."""
+    """A wrong type, a wrong argument: sending again will not help."""
 
 
 _VERDICTS: Mapping[str, Verdict] = {
@@ -62,6 +65,9 @@ _VERDICTS: Mapping[str, Verdict] = {
     "NOSCRIPT": Verdict.LOAD,
     "NOGROUP": Verdict.NO_GROUP,
     "OOM": Verdict.FULL,
+    "NOAUTH": Verdict.DENIED,
+    "WRONGPASS": Verdict.DENIED,
+    "NOPERM": Verdict.DENIED,
 }
 
 
@@ -91,6 +97,8 @@ class Address:
     url: str
     connection_class: type[AbstractConnection]
     options: Mapping[str, Any]
+    revive: Callable[[], None] | None = None
+    """Starts the server again if it is one of ours and has died. Blocks."""
 
     @property
     def safe_url(self) -> str:
@@ -120,7 +128,7 @@ def mask(url: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
-def parse(url: str) -> Address:
+def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
     """The address in a URL: `redis://`, `rediss://` (TLS, certificate verified), `unix://`, and `valkey://`,
     `valkeys://` as aliases.
 
@@ -138,7 +146,7 @@ def parse(url: str) -> Address:
     except ValueError as error:
         raise BrokerNotConfigured(f"{mask(url)!r}: {error}") from error
     connection_class = options.pop("connection_class", Connection)
-    return Address(url, connection_class, options)
+    return Address(url, connection_class, options, revive)
 
 
 async def connect(address: Address, name: str) -> Handshaken:

@@ -30,6 +30,7 @@ BLOCK_MS = 3000
 """How long an idle read stays at the server. Short, for a read of a process that died is still served; long,
 for an idle worker should send about one command a second."""
 GHOSTS = 1000
+PROMOTE_AT_ONCE = 100
 
 Entry = tuple[str, str, list[Any]]
 """What a read brings: stream, entry id, fields."""
@@ -173,15 +174,15 @@ class Consumer:
         stream, entry, fields = item
         queue = self.streams.get(stream) or self.lanes[stream].removesuffix(LAST_TRY)
         if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
-            crashes = 0
+            crashes = retries = 0
             id_, message = fields[1], fields[3]
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
             if b"i" not in named or b"m" not in named:
                 raise DecodeError(f"entry {entry} of queue {queue!r} has no job in it")
             id_, message = named[b"i"], named[b"m"]
-            crashes = int(named.get(b"c", 0))
-        return wire.Delivery(entry, stream, crashes, wire.decode_job(id_.decode(), queue, message))
+            crashes, retries = int(named.get(b"c", 0)), int(named.get(b"a", 0))
+        return wire.Delivery(entry, stream, crashes, retries, wire.decode_job(id_.decode(), queue, message))
 
     # -- ending --
 
@@ -208,6 +209,43 @@ class Consumer:
         """Sends a command until it is answered, for as long as it takes."""
         return await self._broker.until_answered(self._broker.line, command, FOREVER)
 
+    async def retry(self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes) -> int:
+        """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused."""
+        keys, job = self.keys, delivery.job
+        revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
+        arguments = (
+            keys.records, GROUP, self.name, delivery.entry, job.id, wait, retries, failure, keys.messages, keys.wake,
+            wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked,
+        )  # fmt: skip
+        answer: int = await self._broker.run(
+            "retry", (delivery.stream, keys.delayed), arguments, patience=FOREVER
+        )
+        return answer
+
+    async def bury(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:
+        """Ends a job with a failure and keeps it with the dead letters: 1 done, 2 done before, 0 refused."""
+        keys, job = self.keys, delivery.job
+        arguments = (
+            keys.records, GROUP, self.name, delivery.entry, job.id, outcome, job.result_ttl, wire.PUSH_LIMIT, keys.marks,
+            reason, *self._dead_limits(),
+        )  # fmt: skip
+        answer: int = await self._broker.run(
+            "bury", (delivery.stream, keys.dead), arguments, patience=FOREVER
+        )
+        return answer
+
+    async def promote(self) -> float | None:
+        """Moves due jobs into their queues; seconds until the next is due, None if there is none."""
+        keys = self.keys
+        arguments = (keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE)
+        moved, left = await self._broker.run("promote", (keys.delayed,), arguments)
+        if moved >= PROMOTE_AT_ONCE:
+            return 0.0
+        return None if left < 0 else left / 1000
+
+    def _dead_limits(self) -> tuple[int, int]:
+        return round(self.settings.dead_ttl * 1000), self.settings.dead_cap
+
     async def release(self, stream: str, jobs: Sequence[tuple[str, str]]) -> list[int]:
         """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by
         a mark, 0 not ours.
@@ -224,7 +262,17 @@ class Consumer:
         """Sets an entry aside that is no message; a job that stands behind it fails with the outcome."""
         stream, entry, _ = item
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
-        arguments = (self.keys.records, GROUP, self.name, entry, reason, outcome, ttl, wire.PUSH_LIMIT)
+        arguments = (
+            self.keys.records,
+            GROUP,
+            self.name,
+            entry,
+            reason,
+            outcome,
+            ttl,
+            wire.PUSH_LIMIT,
+            *self._dead_limits(),
+        )
         await self._broker.run("discard", (stream, self.keys.dead), arguments, patience=FOREVER)
 
     # -- the others --
@@ -262,6 +310,7 @@ class Consumer:
                 ttl,
                 self._last_words(wire.LOST, stream, dead, self.settings.max_crashes),
                 self._last_words(wire.REVOKED, stream, dead, 0),
+                *self._dead_limits(),
             ),
         )
         failpoints.hit("take.answered")

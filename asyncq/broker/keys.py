@@ -27,6 +27,9 @@ class Keys:
     beats: str = field(init=False)
     marks: str = field(init=False)
     dead: str = field(init=False)
+    delayed: str = field(init=False)
+    messages: str = field(init=False)
+    wake: str = field(init=False)
     replies: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,6 +43,9 @@ class Keys:
                 "marks",
                 f"{tag}:x:",
             ),  # + incarnation: set of marked jobs it holds, and a channel of the same name
+            ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
+            ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
+            ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed
             ("dead", f"{tag}:dlq"),  # stream: dead letters
             ("replies", f"{tag}:c:"),  # + client: its channel of outcomes
         ):

@@ -64,7 +64,7 @@ class Line:
             return pipe
         self._check_open()
         if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(Pipe.open(self._address, self._name, **self._options))
+            self._opening = asyncio.create_task(self._open())
             # Everybody who asked may have been cancelled by the time it fails.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         opening = self._opening
@@ -78,6 +78,15 @@ class Line:
                 raise
             self._pipe = pipe
         return pipe
+
+    async def _open(self) -> Pipe:
+        try:
+            return await Pipe.open(self._address, self._name, **self._options)
+        except BrokerUnavailable:
+            if self._address.revive is None or self._closed:
+                raise
+            await asyncio.to_thread(self._address.revive)
+            return await Pipe.open(self._address, self._name, **self._options)
 
     def _check_open(self) -> None:
         if self._closed:

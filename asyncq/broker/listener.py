@@ -31,7 +31,6 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.broker.connection import ServerError
-from asyncq.broker.keys import LAST_TRY
 from asyncq.broker.line import Line, pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
@@ -65,7 +64,8 @@ class Waiter:
         accepted: False while the enqueue of this job is under way: a look would not find it yet.
         epoch: the epoch in which the job's record is known to name our channel.
         expires: when the job expires unless it is started, in ms since the epoch.
-        state, queue, worker, started: as last seen; `started` in ms since the epoch.
+        state, queue, worker, started, retries, failure: as last seen; `started` in ms since the epoch,
+            `failure` the encoded error of the last attempt.
         home: the listener that keeps it.
     """
 
@@ -76,12 +76,14 @@ class Waiter:
         "ended",
         "epoch",
         "expires",
+        "failure",
         "flags",
         "futures",
         "gone",
         "home",
         "id",
         "queue",
+        "retries",
         "since",
         "started",
         "state",
@@ -95,6 +97,8 @@ class Waiter:
         self.queue: str | None = None
         self.worker: str | None = None
         self.started: int | None = None
+        self.retries = 0
+        self.failure = b""
         self.ended: wire.Ended | None = None
         self.gone = False
         self.flags = ""
@@ -147,7 +151,7 @@ class Listener:
         self._asked: dict[str, Waiter] = {}
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._extra: dict[str, Callable[[bytes], None]] = {}
+        self._extra: dict[str, list[Callable[[bytes], None]]] = {}
         self._unconfirmed: set[bytes] = set()
         self._confirmed = asyncio.Event()
         self._lost = asyncio.Event()
@@ -178,8 +182,8 @@ class Listener:
     def announce(self, id: str, *, ignored: bool = False) -> Waiter:
         """The waiter of a job about to be enqueued with our channel in it.
 
-        It must exist before the enqueue is sent: the outcome may come, on the other connection, before the answer
-        to the enqueue. A result that is ignored is announced to nobody.
+        It must exist before the enqueue is sent: the outcome may come, on the other connection, before the
+        answer to the enqueue. A result that is ignored is announced to nobody.
         """
         known = self._waiters.get(id)
         if known is not None and known.ended is None and not known.gone:
@@ -290,23 +294,19 @@ class Listener:
         waiter.state = State.UNKNOWN
         self._wake(waiter, gone=True)
 
-    def saw(
-        self, waiter: Waiter, answer: wire.Ended | tuple[str, str, str | None, int | None] | None
-    ) -> None:
+    def saw(self, waiter: Waiter, answer: wire.Ended | wire.Standing | None) -> None:
         """Takes in what a look at the whole state said."""
-        if not isinstance(answer, tuple):
+        if not isinstance(answer, wire.Standing):
             self.learn(waiter, answer)
-            return
-        flags, queue, consumer, started = answer
-        if waiter.ended is not None:
-            return  # the push was faster than the answer
-        waiter.gone = False
-        waiter.flags = flags
-        waiter.queue = queue.removesuffix(LAST_TRY)
-        # The consumer is the worker's name with a token behind it.
-        waiter.worker = None if consumer is None else consumer.rpartition("-")[0]
-        waiter.started = started
-        waiter.state = State.PENDING if consumer is None else State.STARTED
+        elif waiter.ended is None:  # else the push was faster than the answer
+            waiter.gone = False
+            waiter.flags = answer.flags
+            waiter.queue = answer.queue
+            waiter.worker = answer.worker
+            waiter.started = answer.started
+            waiter.retries = answer.retries
+            waiter.failure = answer.failure
+            waiter.state = answer.state
 
     def accepted(self, waiter: Waiter) -> None:
         """The enqueue of this job was confirmed."""
@@ -338,8 +338,9 @@ class Listener:
             channel = push[1].decode()
             if channel == self.channel:
                 self._on_outcomes(push[2])
-            elif handler := self._extra.get(channel):
-                handler(push[2])
+            else:
+                for handler in self._extra.get(channel, ()):
+                    handler(push[2])
         elif kind == b"subscribe":
             self._unconfirmed.discard(push[1])
             if not self._unconfirmed:
@@ -442,20 +443,24 @@ class Listener:
         Raises:
             BrokerUnavailable: the server did not confirm.
         """
-        self._extra[channel] = handler
+        handlers = self._extra.setdefault(channel, [])
+        handlers.append(handler)
         pipe = self._line.current
-        if pipe is not None:
+        if pipe is not None and len(handlers) == 1:
             self._unconfirmed.add(channel.encode())
             self._confirmed.clear()
             pipe.post("SUBSCRIBE", channel)
             await self._until_confirmed()
 
-    def unsubscribe(self, channel: str) -> None:
-        """Takes a channel out of the subscription."""
-        self._extra.pop(channel, None)
-        pipe = self._line.current
-        if pipe is not None:
-            pipe.post("UNSUBSCRIBE", channel)
+    def unsubscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
+        """Takes back what `subscribe` did."""
+        handlers = self._extra.get(channel, [])
+        if handler in handlers:
+            handlers.remove(handler)
+        if not handlers and self._extra.pop(channel, None) is not None:
+            pipe = self._line.current
+            if pipe is not None:
+                pipe.post("UNSUBSCRIBE", channel)
 
     async def confirm(self) -> None:
         """Subscribes; returns when the server has confirmed.

@@ -3,6 +3,7 @@
     Worker.run
     └─ one life after the other (a new incarnation whenever the lease was lost)
        ├─ lease       a thread that beats
+       ├─ promoter    moves delayed jobs into their queues when they are due
        ├─ reclaimer   looks for dead workers and takes their jobs back
        ├─ fetcher     reads entries and starts a task for each job
        └─ finisher    stores outcomes in batches
@@ -19,7 +20,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -29,13 +30,15 @@ from asyncq.broker.consumer import Consumer, Entry
 from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, DecodeError
-from asyncq.runner import Claim, Runner
+from asyncq.executors import Claim
+from asyncq.runner import Finish, Requeue, Runner
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.lease import Lease
+from asyncq.worker.promoter import Promoter
 from asyncq.worker.reclaimer import Reclaimer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from types import TracebackType
 
     from asyncq.app import AsyncQ
@@ -82,7 +85,7 @@ class Worker:
         self.queues = [config.name(queue) for queue in queues] if queues else app.queues()
         self.grace = app.settings.grace if grace is None else grace
         self.name = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
-        self.done = self.failed = self.malformed = self.handed_back = 0
+        self.done = self.failed = self.retried = self.malformed = self.handed_back = 0
         self.started = asyncio.Event()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -101,7 +104,13 @@ class Worker:
             while not self._stop.is_set():
                 life = _Life(self)
                 try:
+                    await life.begin()
                     await life.live(self._stop)
+                except (AsyncQError, PipeBroken) as error:
+                    if not self.started.is_set():
+                        raise
+                    log.warning("a new life could not begin (%s); again", error)
+                    await asyncio.sleep(1.0)
                 finally:
                     with anyio.CancelScope(shield=True):
                         await life.end(0.0 if _is_cancelled() else self.grace, self._hurry)
@@ -168,6 +177,7 @@ class _Life:
             app.tasks, worker.name, anyio.CapacityLimiter(settings.threads), settings.max_payload
         )
         self.lease = Lease(self.consumer.beating(), settings.lease, self._on_marks, self._on_lost)
+        self.promoter = Promoter(self.consumer)
         self.reclaimer = Reclaimer(self.consumer, settings.lease)
         # Held until the server has answered its end; keyed by both ids, for entry ids can be given out twice
         # after a flush.
@@ -181,16 +191,26 @@ class _Life:
         self._is_lost = asyncio.Event()
         self._stopping = False
         self._must_look_for_ghosts = False
+        self._reports: set[asyncio.Task[None]] = set()
 
     # -- from the first beat --
 
-    async def live(self, stop: asyncio.Event) -> None:
-        """Serves the queues until told to stop or taken for dead."""
+    async def begin(self) -> None:
+        """Makes the groups, sends the first beat, and listens for revocations.
+
+        Raises:
+            AsyncQError: not now; this life will not begin.
+        """
         await self.consumer.make_groups()
         await self.lease.start()
         await self.listener.subscribe(self.consumer.marks_channel, self._on_mark)
+        await self.listener.subscribe(self.consumer.keys.wake, self.promoter.call)
+
+    async def live(self, stop: asyncio.Event) -> None:
+        """Serves the queues until told to stop or taken for dead."""
         async with anyio.create_task_group() as group:
             group.start_soon(self.reclaimer.run)
+            group.start_soon(self.promoter.run)
             group.start_soon(self._fetch)
             self.worker.started.set()
             ends = [asyncio.create_task(event.wait()) for event in (stop, self._is_lost)]
@@ -219,7 +239,8 @@ class _Life:
             await self._drain(grace, hurry)
             await self._hand_back()
         await self.lease.stop()
-        self.listener.unsubscribe(self.consumer.marks_channel)
+        self.listener.unsubscribe(self.consumer.marks_channel, self._on_mark)
+        self.listener.unsubscribe(self.consumer.keys.wake, self.promoter.call)
         if not self._is_lost.is_set():
             await self._try_to_leave()
         self.consumer.close()
@@ -256,6 +277,7 @@ class _Life:
         with suppress(TimeoutError):
             async with asyncio.timeout(5.0):
                 await self.finisher.drain()
+                await asyncio.gather(*self._reports)
         by_stream: dict[str, list[tuple[str, str]]] = {}
         for running in unfinished:
             delivery = running.delivery
@@ -331,6 +353,7 @@ class _Life:
     async def _until_idle(self) -> None:
         await self._idle.wait()
         await self.finisher.drain()
+        await asyncio.gather(*self._reports)
 
     async def _find_ghosts(self) -> None:
         for stream in (*self.consumer.streams, *self.consumer.lanes):
@@ -342,16 +365,22 @@ class _Life:
         self._must_look_for_ghosts = False
 
     async def _recover(self, error: Exception, attempt: int) -> None:
-        if isinstance(error, ServerError) and error.verdict is Verdict.NO_GROUP:
-            log.warning("the server has lost the queue's group (%s); making it again", error)
-            await self.consumer.make_groups()
-            return
-        if isinstance(error, ServerError) and error.verdict is Verdict.LOAD:
-            await self.broker.load_scripts()
-            return
+        """Does what the error asks for. What goes wrong here is only one more error: the worker never ends of
+        it.
+        """
         if attempt == 3:
             log.warning("no jobs can be read at the moment (%s); trying on", error)
-        await asyncio.sleep(pause(attempt))
+        try:
+            if isinstance(error, ServerError) and error.verdict is Verdict.NO_GROUP:
+                log.warning("the server has lost the queue's group (%s); making it again", error)
+                await self.consumer.make_groups()
+            elif isinstance(error, ServerError) and error.verdict is Verdict.LOAD:
+                await self.broker.load_scripts()
+            else:
+                await asyncio.sleep(pause(attempt))
+        except (AsyncQError, PipeBroken) as another:
+            log.debug("not yet: %s", another)
+            await asyncio.sleep(pause(attempt))
 
     async def _start_all(self, entries: list[Entry]) -> None:
         if not entries:
@@ -377,7 +406,7 @@ class _Life:
         self.worker.malformed += 1
         log.error("entry %s is set aside: %s", entry, error)
         queue = self.consumer.streams.get(stream, stream)
-        stand_in = wire.Delivery(entry, stream, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
+        stand_in = wire.Delivery(entry, stream, 0, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
         await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
 
     # -- running --
@@ -388,10 +417,9 @@ class _Life:
         try:
             if not self.lease.is_fresh():
                 await self.lease.until_fresh()
-            letter, outcome = await self.runner.run(delivery, running)
+            verdict = await self.runner.run(delivery, running)
             if running.wanted:
-                self._count(letter)
-                self.finisher.add(delivery, letter, outcome)
+                self._conclude(delivery, verdict)
         except asyncio.CancelledError:
             # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
             # lost its lease.
@@ -403,10 +431,34 @@ class _Life:
             if not self.busy:
                 self._idle.set()
 
-    def _count(self, letter: str) -> None:
+    def _conclude(self, delivery: wire.Delivery, verdict: Finish | Requeue) -> None:
+        if isinstance(verdict, Requeue):
+            self.worker.retried += 1
+            self._report(
+                delivery, self.consumer.retry(delivery, verdict.wait, verdict.retries, verdict.failure)
+            )
+            return
         self.worker.done += 1
-        if letter == wire.FAILED:
+        if verdict.letter == wire.FAILED:
             self.worker.failed += 1
+        if verdict.dead:
+            self._report(delivery, self.consumer.bury(delivery, verdict.outcome, verdict.dead))
+        else:
+            self.finisher.add(delivery, verdict.letter, verdict.outcome)
+
+    def _report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
+        """Has one job's verdict sent until it is answered; the job is held until then."""
+        task = self._loop.create_task(self._until_reported(delivery, call))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
+    async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
+        try:
+            if not await call:
+                log.warning("what became of job %s was refused: it was taken over meanwhile", delivery.job.id)
+        except AsyncQError as error:
+            log.error("what became of job %s could not be stored (%s); it runs again", delivery.job.id, error)
+        self._on_done(delivery)
 
     def _on_done(self, delivery: wire.Delivery) -> None:
         self.held.pop((delivery.entry, delivery.job.id), None)

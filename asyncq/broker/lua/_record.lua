@@ -35,3 +35,31 @@ local function holder_of(stream, group, entry)
   end
   return held[1]
 end
+
+-- Whether a job has neither ended nor been forgotten: it has an entry (L) or waits for its time (D, R after a failure).
+local function is_live(flags)
+  local state = string.sub(flags, 1, 1)
+  return state == 'L' or state == 'D' or state == 'R'
+end
+
+-- Puts a job aside until its time: its message under a key of its own, and a call to whoever promotes if it is now the first due.
+local function delay(key, state, flags, queue, nonce, channels, id, fields, due, messages, delayed, wake)
+  redis.call('HSET', messages .. id, unpack(fields))
+  redis.call('SET', key, state .. string.sub(flags, 2) .. ' 0 ' .. queue .. ' ' .. nonce .. channels)
+  redis.call('ZADD', delayed, due, id)
+  if redis.call('ZRANGE', delayed, 0, 0)[1] == id then redis.call('PUBLISH', wake, due) end
+end
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Keeps a job with the dead letters: all fields of its entry, its queue, why it is there and how it ended. Old ones and too many go.
+local function keep_dead(dead, fields, queue, reason, outcome, ttl, cap)
+  local letter = { 'q', queue, 'why', reason, 'o', outcome }
+  for _, part in ipairs(fields) do letter[#letter + 1] = part end
+  redis.call('XADD', dead, '*', unpack(letter))
+  redis.call('XTRIM', dead, 'MINID', '~', string.format('%d', now_ms() - tonumber(ttl)))
+  redis.call('XTRIM', dead, 'MAXLEN', '~', cap)
+end

@@ -1,7 +1,7 @@
 -- Sets an entry aside that is no message of asyncq: kept with the dead letters, so that somebody can look at it, and out of the way.
 -- If a job stands behind it all the same, that job ends with the given failure.
 -- KEYS: stream dead
--- ARGV: records group consumer entry reason outcome ttl push_limit
+-- ARGV: records group consumer entry reason outcome ttl push_limit dead_ttl dead_cap
 -- RETURNS: 1 set aside, 0 not ours
 -- FLAGS: allow-oom
 -- USES: record
@@ -13,7 +13,8 @@ if content then
 end
 local record = id and redis.call('MGET', records .. id)[1]
 if content then
-  redis.call('XADD', dead, 'MAXLEN', '~', '10000', '*', 'why', reason, 'entry', string.sub(cjson.encode(content[2]), 1, 65536))
+  local raw = string.sub(cjson.encode(content[2]), 1, 65536)
+  keep_dead(dead, { 'raw', raw }, string.match(stream, '[^:]*$'), reason, outcome, dead_ttl, dead_cap)
 end
 if record then
   local flags, named, queue, nonce, channels = parse(record)

@@ -9,7 +9,7 @@ if not found then return 'unknown' end
 local flags, entry, consumer, nonce = parse(found)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return 'unknown' end
-if state == 'L' then
+if is_live(flags) then
   redis.call('SETRANGE', record, 2, 'f')
   return 'flagged'
 end

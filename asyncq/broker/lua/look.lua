@@ -11,7 +11,7 @@ for k, record in ipairs(answers) do
   local state = record and string.sub(record, 1, 1)
   if state == 'T' then
     answers[k] = false
-  elseif state == 'L' then
+  elseif state == 'L' or state == 'D' or state == 'R' then
     local flags, entry, queue, nonce, channels = parse(record)
     if channel ~= '' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
       local _, count = string.gsub(channels, '%S+', '')

@@ -1,7 +1,7 @@
 -- Ends a job that no worker has; marks one that a worker has, and tells that worker. The mark outlives the notification: it is in the
 -- record, so a retry, a takeover or a hand-back ends the job instead.
--- KEYS: record
--- ARGV: id queues group letter outcome ttl push_limit marks mark marks_ttl
+-- KEYS: record delayed
+-- ARGV: id queues group letter outcome ttl push_limit marks mark marks_ttl messages
 -- RETURNS: unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself)
 -- FLAGS: allow-oom
 -- USES: record
@@ -10,7 +10,14 @@ if not found then return 'unknown' end
 local flags, entry, queue, nonce, channels = parse(found)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return 'unknown' end
-if state ~= 'L' then return 'ended' end
+if not is_live(flags) then return 'ended' end
+if state ~= 'L' then
+  redis.call('ZREM', delayed, id)
+  redis.call('DEL', messages .. id)
+  store(record, flags, entry, '-', nonce, letter, outcome, ttl)
+  tell(channels, id, letter, outcome, tonumber(push_limit))
+  return 'revoked'
+end
 local stream = queues .. queue
 local holder = holder_of(stream, group, entry)
 if holder then

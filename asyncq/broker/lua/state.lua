@@ -1,7 +1,7 @@
 -- Where a job is. Whether it runs, where and since when is read off the pending list when somebody asks, and written nowhere.
 -- KEYS: record
--- ARGV: queues group
--- RETURNS: {} unknown | {record} ended | {flags, queue} queued | {flags, queue, consumer, started at (ms)} running
+-- ARGV: queues group message
+-- RETURNS: {} unknown | {record} ended | {flags, queue} queued or delayed, and {..., retries, last error} before a retry | {flags, queue, consumer, started at (ms)} running
 -- FLAGS: no-writes
 -- USES: record
 local found = redis.call('MGET', record)[1]
@@ -9,7 +9,12 @@ if not found then return {} end
 local flags, entry, queue = parse(found)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return {} end
-if state ~= 'L' then return { found } end
+if not is_live(flags) then return { found } end
+if state == 'D' then return { flags, queue } end
+if state == 'R' then
+  local failure = redis.call('HMGET', message, 'a', 'e')
+  return { flags, queue, tonumber(failure[1]) or 0, failure[2] or '' }
+end
 local holder = holder_of(queues .. queue, group, entry)
 if not holder then return { flags, queue } end
 local time = redis.call('TIME')

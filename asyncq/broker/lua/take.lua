@@ -1,7 +1,7 @@
 -- Takes the jobs of a dead incarnation back into the queue, up to a limit. Its beat must still stand where the observer saw it stand
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
 -- KEYS: stream beats dead marked last_try
--- ARGV: records group consumer seen limit max_crashes me push_limit ttl lost revoked
+-- ARGV: records group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
 -- RETURNS: {-1} if it beats after all, else {looked at, put back, ended, next}: call again while next is 1
 -- FLAGS: allow-oom
 -- USES: record
@@ -34,7 +34,8 @@ for _, item in ipairs(held) do
       local outcome = letter == 'X' and lost or revoked
       store(records .. id, flags, entry, me, nonce, letter, outcome, ttl)
       if letter == 'X' then
-        redis.call('XADD', dead, 'MAXLEN', '~', '10000', '*', 'i', id, 'q', queue, 'm', message, 'c', crashes, 'why', 'crashed')
+        local last = { 'i', id, 'm', message, 'c', crashes, 'a', fields['a'] or 0 }
+        keep_dead(dead, last, queue, 'took its worker down', outcome, dead_ttl, dead_cap)
       end
       tell(channels, id, letter, outcome, tonumber(push_limit))
       ended = ended + 1
@@ -43,7 +44,7 @@ for _, item in ipairs(held) do
       -- no other.
       local lane, name = stream, queue
       if crashes >= tonumber(max_crashes) - 1 and string.sub(queue, -1) ~= '!' then lane, name = last_try, queue .. '!' end
-      local again = redis.call('XADD', lane, '*', 'i', id, 'm', message, 'c', crashes)
+      local again = redis.call('XADD', lane, '*', 'i', id, 'm', message, 'c', crashes, 'a', fields['a'] or 0)
       redis.call('SET', records .. id, flags .. ' ' .. again .. ' ' .. name .. ' ' .. nonce .. channels)
       back = back + 1
     end

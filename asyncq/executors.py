@@ -1,0 +1,150 @@
+"""Where a task's body runs: on the worker's loop, or in a thread. And what stops it in time.
+
+A coroutine is stopped by cancelling it. A thread cannot be stopped: its job ends, the thread goes on by
+itself and what it returns is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import types
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+
+from asyncq.errors import AsyncQError, SoftTimeLimitExceeded, TimeLimitExceeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from anyio import CapacityLimiter
+
+
+class Claim:
+    """What the worker and the runner tell each other about one job: whether it is still wanted, how far it
+    is.
+
+    A body in a thread begins on that thread while a revocation comes on the loop's. Each side writes its own
+    field before it reads the other's, so that at least one of them sees the other.
+    """
+
+    __slots__ = ("begun", "started", "wanted")
+
+    def __init__(self) -> None:
+        self.wanted = True
+        self.begun = False
+        self.started: int | None = None
+
+    def begin(self) -> bool:
+        """The body is about to begin; False if it must not."""
+        self.begun = True
+        return self.wanted
+
+
+class Stopped(AsyncQError):
+    """A task called `sys.exit()` or raised `KeyboardInterrupt` in its thread."""
+
+
+async def in_thread(
+    function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim, limiter: CapacityLimiter
+) -> Any:
+    """Runs a plain function in a thread, in the context of the job. Cancelled, it leaves the thread to
+    itself.
+    """
+    call = partial(_unstoppable, function, args, kwargs, claim)
+    return await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
+
+
+def _unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
+    """Calls the function on its thread. A `SystemExit` there would end the thread and leave the job
+    hanging.
+    """
+    if not claim.begin():
+        return None  # revoked while it waited for a thread; the outcome stands already
+    try:
+        return function(*args, **kwargs)
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        raise Stopped(f"the task raised {type(error).__name__}({error})") from error
+    except StopIteration as error:
+        # A StopIteration cannot be set on a future; asyncio would raise a TypeError instead.
+        raise RuntimeError(f"the task raised StopIteration({error})") from error
+
+
+async def within(
+    body: Coroutine[Any, Any, Any], claim: Claim, timeout: float | None, soft_timeout: float | None
+) -> Any:
+    """Runs a body under time limits, in the task of its job.
+
+    Args:
+        body: what to run.
+        claim: a cancellation that the worker asked for is told from one that the limit caused.
+        timeout: seconds after which it is cancelled.
+        soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it, at the place where it
+            waits.
+
+    Raises:
+        TimeLimitExceeded: it ran longer than `timeout`, whatever it made of the cancellation.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    limits = _Limits(task)
+    timers = []
+    if soft_timeout is not None:
+        body = limits.driven(body)
+        timers.append(loop.call_later(soft_timeout, limits.soften, soft_timeout))
+    if timeout is not None:
+        timers.append(loop.call_later(timeout, limits.stop))
+    try:
+        value = await body
+    except asyncio.CancelledError:
+        if not limits.stopped or not claim.wanted:
+            raise
+    finally:
+        for timer in timers:
+            timer.cancel()
+    if limits.stopped and claim.wanted:
+        task.uncancel()
+        raise TimeLimitExceeded(f"the task ran longer than its timeout of {timeout:g} s")
+    return value
+
+
+class _Limits:
+    """The time limits of one running body."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self._injected: Exception | None = None
+        self.stopped = False
+
+    def stop(self) -> None:
+        """The hard limit: cancels."""
+        self.stopped = True
+        self._task.cancel()
+
+    def soften(self, limit: float) -> None:
+        """The soft limit: cancels, too, but what reaches the body is `SoftTimeLimitExceeded`."""
+        self._injected = SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {limit:g} s")
+        self._task.cancel()
+
+    @types.coroutine
+    def driven(self, body: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """Runs the body step by step, as `await` would, so that an exception of our own can be thrown into
+        it.
+        """
+        step: Callable[[], Any] = partial(body.send, None)
+        while True:
+            try:
+                awaited = step()
+            except StopIteration as end:
+                return end.value
+            try:
+                step = partial(body.send, (yield awaited))
+            except asyncio.CancelledError as error:
+                injected, self._injected = self._injected, None
+                if injected is not None:
+                    self._task.uncancel()
+                step = partial(body.throw, injected or error)
+            except BaseException as error:
+                step = partial(body.throw, error)

@@ -1,0 +1,56 @@
+"""Moves delayed jobs into their queues when they are due: sleeps until the next due time, and is called when
+that changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from asyncq.broker.line import pause
+from asyncq.broker.pipe import PipeBroken
+from asyncq.errors import AsyncQError
+
+if TYPE_CHECKING:
+    from asyncq.broker.consumer import Consumer
+
+log = logging.getLogger("asyncq")
+
+LONGEST_SLEEP = 10.0
+"""Seconds; bounds a call that was lost with a connection."""
+
+
+class Promoter:
+    """Every worker runs one; whichever comes first moves a job, the others find nothing to do."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self._called = asyncio.Event()
+
+    def call(self, _due: bytes = b"") -> None:
+        """The earliest due time has changed."""
+        self._called.set()
+
+    async def run(self) -> None:
+        """For ever."""
+        attempt = 0
+        while True:
+            self._called.clear()
+            try:
+                wait = await self._consumer.promote()
+            except (AsyncQError, PipeBroken) as error:
+                attempt += 1
+                log.debug("delayed jobs could not be looked at (%s); again", error)
+                wait = pause(attempt)
+            else:
+                attempt = 0
+            if wait is None or wait > 0:
+                await self._sleep(LONGEST_SLEEP if wait is None else min(wait, LONGEST_SLEEP))
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._called.wait()
+        except TimeoutError:
+            return
