@@ -185,13 +185,13 @@ class AsyncQ:
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
+            if not callable(function) or isinstance(function, (type, Task)):
+                raise TypeError(f"@app.task goes on a function, not on {function!r}")
             return self._register(function, name or f"{function.__module__}.{function.__qualname__}", options)
 
         return register if function is None else register(function)
 
     def _register(self, function: Callable[..., Any], name: str, options: Options) -> Task[..., Any]:
-        if not callable(function) or isinstance(function, (type, Task)):
-            raise TypeError(f"@app.task goes on a function, not on {function!r}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
                 f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a coroutine"
@@ -290,7 +290,7 @@ class AsyncQ:
         await self.close()
 
     def __enter__(self) -> AsyncQ:
-        refuse_in_loop("async with app: / AsyncQ.open")
+        refuse_in_loop("with app:", "async with app:")
         self.carry(self.open()).result()
         return self
 
@@ -301,7 +301,8 @@ class AsyncQ:
             self.carry(self.close()).result()
         thread = self._thread
         if self._broker is None and thread is not None:
-            self._thread = None
+            with self._lock:
+                self._thread = self._loop = None
             thread.stop()
 
     @asynccontextmanager

@@ -74,7 +74,7 @@ def synced(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Calla
 
     @functools.wraps(method)
     def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_in_loop(method.__qualname__)
+        refuse_in_loop(f"{method.__name__}_sync()", f"await ....{method.__name__}(...)")
         return wait(self._carrier, method(self, *args, **kwargs))
 
     twin.__name__ = f"{method.__name__}_sync"
@@ -99,20 +99,17 @@ def wait(carrier: Carrier, coroutine: Coroutine[Any, Any, R]) -> R:
         raise
 
 
-def refuse_in_loop(awaitable: str) -> None:
+def refuse_in_loop(call: str, instead: str) -> None:
     """Raises where a blocking call would stop a running event loop.
 
     Raises:
-        SyncInAsyncContext: this thread's event loop is running; the message names what to await instead.
+        SyncInAsyncContext: this thread's event loop is running; the message names what to write instead.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    name = awaitable.rpartition(".")[2]
-    raise SyncInAsyncContext(
-        f"{name}_sync() would block the event loop that runs on this thread; use `await ....{name}(...)`"
-    )
+    raise SyncInAsyncContext(f"{call} would block the event loop that runs on this thread; use `{instead}`")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

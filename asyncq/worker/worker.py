@@ -135,7 +135,7 @@ class Worker:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.stop()
+        self._stop.set()
         assert self._task is not None
         await self._task
 

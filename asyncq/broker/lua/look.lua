@@ -13,7 +13,8 @@ for k, record in ipairs(answers) do
     answers[k] = false
   elseif state == 'L' or state == 'D' or state == 'R' then
     local flags, entry, queue, nonce, channels = parse(record)
-    if channel ~= '' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
+    -- Nobody will be told of a result that is ignored, so nobody joins.
+    if channel ~= '' and string.sub(flags, 3, 3) ~= 'i' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
       local _, count = string.gsub(channels, '%S+', '')
       if count < 64 then
         redis.call('APPEND', keys[k], ' ' .. channel)
