@@ -1,0 +1,1 @@
+"""The command line. Nothing below imports it: `import asyncq` must not pay for typer."""

@@ -1,0 +1,12 @@
+"""The tasks that `asyncq bench` calls. A worker for them: `asyncq worker asyncq.cli.bench_tasks:app`."""
+
+from __future__ import annotations
+
+from asyncq.cli.target import bare
+
+app = bare()
+
+
+@app.task(name="bench.noop", result_ttl=60)
+async def noop(payload: str = "") -> None:
+    """Does nothing with its payload: what is left is the cost of asyncq."""

@@ -1,0 +1,112 @@
+"""What a command says: data on stdout, all else on stderr, no stranger's control characters on a terminal."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from datetime import date, time, timedelta
+from enum import Enum
+from typing import IO, Any
+
+_RED, _YELLOW = "31", "33"
+_use_colors = True
+
+
+def choose_colors(*, wanted: bool) -> None:
+    """Switches colours off, or leaves them to `NO_COLOR` and to whether there is a terminal."""
+    global _use_colors  # noqa: PLW0603  one process, one terminal
+    _use_colors = wanted and not os.environ.get("NO_COLOR")
+
+
+def escaped(text: str, *, keep: str = "") -> str:
+    r"""The text with control characters written out, so that what a task says cannot steer the terminal.
+
+    >>> escaped("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    return "".join(
+        char if char in keep or char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+def colored(text: str, color: str, stream: IO[str]) -> str:
+    """The text in a colour (an SGR number), if the stream is a terminal that may show it."""
+    return f"\x1b[{color}m{text}\x1b[0m" if _use_colors and stream.isatty() else text
+
+
+def data(text: str) -> None:
+    """Prints a result. A pipe gets the text as it is, a terminal without its control characters."""
+    print(escaped(text, keep="\n\t") if sys.stdout.isatty() else text)  # noqa: T201  the command's output
+
+
+def document(value: Any) -> None:
+    """Prints a value as one JSON document."""
+    data(as_json(value))
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON, see `plain`."""
+    return json.dumps(plain(value), ensure_ascii=False)
+
+
+def say(text: str) -> None:
+    """Prints to the user, beside the data."""
+    print(escaped(text, keep="\n"), file=sys.stderr, flush=True)  # noqa: T201  the command's output
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Prints an error, and below it what helps."""
+    mark = colored("error:", _RED, sys.stderr)
+    print(mark, escaped(message), file=sys.stderr)  # noqa: T201  the command's output
+    for line in hint.splitlines():
+        print("      ", escaped(line.strip()), file=sys.stderr)  # noqa: T201  the command's output
+    sys.stderr.flush()
+
+
+def plain(value: Any) -> Any:  # noqa: PLR0911  a table of types reads best as one
+    """The nearest thing to a value that JSON can say.
+
+    Bytes become base64, times ISO 8601, a timedelta seconds, sets lists, keys strings; what is not a number
+    becomes null.
+
+    >>> plain({1: b"a", "day": date(2026, 1, 2)})
+    {'1': 'YQ==', 'day': '2026-01-02'}
+    """
+    match value:
+        case Enum():
+            return plain(value.value)
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return base64.b64encode(value).decode()
+        case date() | time():
+            return value.isoformat()
+        case timedelta():
+            return value.total_seconds()
+        case Mapping():
+            return {str(plain(key)): plain(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [plain(item) for item in value]
+    return _plain_record(value)
+
+
+def _plain_record(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if hasattr(value, "model_dump"):  # a pydantic model; importing pydantic to ask would cost 100 ms
+        return plain(value.model_dump())
+    return str(value)
+
+
+def aligned(rows: list[tuple[str, str]], indent: str = "  ") -> str:
+    """Names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{indent}{name:<{width}}  {value}" for name, value in rows)

@@ -1,0 +1,80 @@
+"""How a command ends: the exit codes, and which of them an error means."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from asyncq.broker.connection import ServerError
+from asyncq.errors import (
+    AsyncQError,
+    BrokerNotConfigured,
+    BrokerUnavailable,
+    QueueFull,
+    ResultNotFound,
+    ResultTimeout,
+    SerializationError,
+    TaskRevoked,
+)
+
+
+class Code(IntEnum):
+    """Exit codes, as the documentation lists them. Those above 63 are those of `sysexits.h`."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    TIMEOUT = 4
+    REVOKED = 5
+    UNAVAILABLE = 69
+    BUG = 70
+    GAVE_BACK = 75
+    NO_PERMISSION = 77
+    CONFIGURATION = 78
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Refusal(Exception):
+    """A command cannot do what was asked: a line that says why, one that says what helps, the exit code."""
+
+    def __init__(self, message: str, hint: str = "", code: Code = Code.FAILED) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.code = code
+
+
+_NOT_ALLOWED = {"NOAUTH", "NOPERM", "WRONGPASS"}
+
+# The first class that fits decides, so a subclass stands above its base.
+_MEANINGS: tuple[tuple[type[Exception], Code, str], ...] = (
+    (ResultTimeout, Code.TIMEOUT, ""),
+    (TaskRevoked, Code.REVOKED, ""),
+    (ResultNotFound, Code.NOT_FOUND, ""),
+    (BrokerNotConfigured, Code.CONFIGURATION, ""),
+    (
+        BrokerUnavailable,
+        Code.UNAVAILABLE,
+        "start the server, or correct ASYNCQ_URL / --url; without either, the embedded server is used",
+    ),
+    (QueueFull, Code.FAILED, "try again later, or start more workers"),
+    (SerializationError, Code.USAGE, ""),
+    (AsyncQError, Code.FAILED, ""),
+)
+
+
+def refusal(error: BaseException) -> Refusal | None:
+    """What an error means to the user of a command; None if it is none that a user can cause."""
+    if isinstance(error, Refusal):
+        return error
+    answer = error if isinstance(error, ServerError) else error.__cause__
+    if isinstance(answer, ServerError) and answer.code in _NOT_ALLOWED:
+        hint = "check the user and the password in ASYNCQ_URL, and the rights of that user"
+        return Refusal(str(error), hint, Code.NO_PERMISSION)
+    if isinstance(error, ServerError):
+        return Refusal(f"the server refuses: {error}")
+    for kind, code, hint in _MEANINGS:
+        if isinstance(error, kind):
+            first, _, rest = str(error).partition("\n")
+            return Refusal(first, rest or hint, code)
+    return None

@@ -1,0 +1,122 @@
+"""The global options, and the frame around every command."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from asyncq.broker.connection import mask
+from asyncq.cli import console, logs
+from asyncq.cli.exits import Code, refusal
+from asyncq.cli.loop import leave, threads_end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+VALUED = ("--url", "--namespace", "--app")
+FLAGS = ("--json", "--no-color", "-q", "--quiet", "-v", "--verbose")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """The global options of this run of the command line."""
+
+    url: str | None = None
+    namespace: str | None = None
+    app: str | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    words: tuple[str, ...] = ()
+    settings: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        given = {"url": self.url, "namespace": self.namespace}
+        object.__setattr__(self, "settings", {name: value for name, value in given.items() if value})
+
+    def begin(self, level: int = logging.WARNING, *, banner: bool = False) -> None:
+        """Sets up logging: from `level` on, or as -q and -v say."""
+        if self.quiet:
+            level = logging.ERROR
+        elif self.verbose:
+            level = logging.DEBUG
+        logs.configure(level, banner=banner)
+
+
+def hoisted(words: list[str]) -> list[str]:
+    """The command line with its global options in front: they may stand anywhere before a `--`.
+
+    >>> hoisted(["call", "shop:app", "add", "1", "--json"])
+    ['--json', 'call', 'shop:app', 'add', '1']
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    queue = iter(words)
+    for word in queue:
+        if word == "--":
+            rest += [word, *queue]
+        elif word in FLAGS or (word.partition("=")[0] in VALUED and "=" in word):
+            front.append(word)
+        elif word in VALUED:
+            front += [word, *[value for value in [next(queue, None)] if value is not None]]
+        else:
+            rest.append(word)
+    return front + rest
+
+
+def command(body: Callable[..., int]) -> Callable[..., None]:
+    """Makes a command of a function that returns its exit code. What goes wrong in it shows no traceback."""
+
+    @functools.wraps(body)
+    def framed(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = int(body(*args, **kwargs))
+        except (typer.Exit, typer.BadParameter):
+            raise
+        except KeyboardInterrupt:
+            code = Code.INTERRUPTED
+        except BrokenPipeError:
+            code = _nobody_reads()
+        except Exception as error:  # noqa: BLE001  the outermost place there is
+            code = _reported(error)
+        if not threads_end():
+            leave(code)
+        raise typer.Exit(code)
+
+    return framed
+
+
+def _nobody_reads() -> int:
+    """`asyncq ... | head`: the reader has gone, which is no error, for the interpreter at its end neither."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return Code.OK
+
+
+def _reported(error: Exception) -> int:
+    known = refusal(error)
+    if known is not None:
+        console.complain(str(known), known.hint)
+        return known.code
+    console.complain(
+        f"this is a bug in asyncq: {type(error).__name__}: {error}",
+        f"please report it with {_crash_file(error)}",
+    )
+    return Code.BUG
+
+
+def _crash_file(error: Exception) -> str:
+    """Where the traceback is. It is not printed: it helps nobody who is not going to report it."""
+    with tempfile.NamedTemporaryFile("w", prefix="asyncq-crash-", suffix=".txt", delete=False) as file:
+        words = " ".join(mask(word) for word in sys.argv[1:])
+        file.write(f"asyncq {words}\npython {platform.python_version()} on {platform.platform()}\n\n")
+        file.writelines(traceback.format_exception(error))
+    return file.name

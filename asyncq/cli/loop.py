@@ -1,0 +1,122 @@
+"""Runs a command's coroutine on an event loop, and gets out whatever threads are still at work."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asyncq.cli.exits import Code, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+LOOPS = ("auto", "asyncio", "uvloop")
+_PATIENCE = 0.3
+"""Seconds that threads get to notice the end. Idle ones need some 100 us; a busy one may need for ever."""
+
+
+def factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
+    """The maker of the event loop: uvloop's where it is installed, unless told otherwise.
+
+    Raises:
+        Refusal: uvloop was asked for and is not installed, or there is no such kind.
+    """
+    if kind not in LOOPS:
+        raise Refusal(f"there is no event loop {kind!r}", f"write one of {', '.join(LOOPS)}", Code.USAGE)
+    if kind != "asyncio":
+        try:
+            made: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
+        except ImportError:
+            if kind == "uvloop":
+                raise Refusal(
+                    "uvloop is not installed here", 'pip install "asyncq[uvloop]"', Code.CONFIGURATION
+                ) from None
+        else:
+            return made
+    return asyncio.new_event_loop
+
+
+def run(coroutine: Coroutine[Any, Any, int], *, kind: str = "auto", catch_terminate: bool = True) -> int:
+    """Runs a coroutine to its end and returns its exit code.
+
+    It does not wait for threads that outlive the coroutine (the body of a plain task, or something put in an
+    executor): see `threads_end` and `leave`.
+
+    Args:
+        coroutine: returns the exit code.
+        kind: of the event loop, see `factory`.
+        catch_terminate: SIGTERM cancels the coroutine, so that the embedded server is let go. False: the
+            coroutine handles it.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, after the coroutine was cancelled.
+        Exception: whatever the coroutine raises.
+    """
+    try:
+        make = factory(kind)
+    except Refusal:
+        coroutine.close()
+        raise
+    executor = ThreadPoolExecutor(thread_name_prefix="asyncq-cli")
+    runner = asyncio.Runner(loop_factory=make)
+    loop = runner.get_loop()
+    loop.set_default_executor(executor)
+    try:
+        return runner.run(_guarded(coroutine) if catch_terminate else coroutine)
+    finally:
+        # `Runner.close` waits for the executor's threads without a limit, so it only comes when they have
+        # ended.
+        executor.shutdown(wait=False, cancel_futures=True)
+        if threads_end():
+            runner.close()
+
+
+async def _guarded(coroutine: Coroutine[Any, Any, int]) -> int:
+    """Turns SIGTERM into a cancellation and that into its exit code."""
+    task = asyncio.current_task()
+    assert task is not None
+    terminated = False
+
+    def terminate() -> None:
+        nonlocal terminated
+        terminated = True
+        task.cancel()
+
+    with suppress(NotImplementedError):  # Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+    try:
+        return await coroutine
+    except asyncio.CancelledError:
+        if not terminated:
+            raise
+        return Code.TERMINATED
+
+
+def threads_end() -> bool:
+    """Gives the other threads a moment, and says whether all that would keep the process have ended."""
+    deadline = time.monotonic() + _PATIENCE
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                return False
+    return True
+
+
+def leave(code: int) -> None:
+    """Ends the process at once, threads or no threads; what was printed and logged gets out."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed pipe: nobody reads it any more
+            stream.flush()
+    logging.shutdown()
+    os._exit(code)

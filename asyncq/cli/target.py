@@ -1,0 +1,226 @@
+"""Finds the app that a command is about: `module:attribute`, or just `module`."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import pkgutil
+import sys
+import tomllib
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyncq import config
+from asyncq.app import AsyncQ
+from asyncq.broker.connection import parse
+from asyncq.broker.keys import Keys
+from asyncq.cli.exits import Code, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+    from asyncq.cli.invocation import Invocation
+
+
+def load(target: str | None, invocation: Invocation) -> AsyncQ:
+    """The app to work for, with the command line's settings over its own.
+
+    Args:
+        target: `module:attribute` or `module`; None for what `--app`, `ASYNCQ_APP` or pyproject.toml names.
+        invocation: the global options.
+
+    Raises:
+        Refusal: there is no such app, or its module cannot be imported.
+    """
+    named = target or configured(invocation)
+    if named is None:
+        raise Refusal(
+            "which app?",
+            "write asyncq worker module:app, or set ASYNCQ_APP, or [tool.asyncq] app",
+            Code.CONFIGURATION,
+        )
+    app = find(named)
+    reconfigure(app, invocation.settings)
+    return app
+
+
+def load_or_bare(invocation: Invocation) -> AsyncQ:
+    """The app that `--app`, `ASYNCQ_APP` or pyproject.toml names; else one with no tasks."""
+    if configured(invocation) is not None:
+        return load(None, invocation)
+    app = bare()
+    reconfigure(app, invocation.settings)
+    return app
+
+
+def bare(**settings: Any) -> AsyncQ:
+    """An app whose settings and embedded server are those of the project around the working directory.
+
+    Raises:
+        Refusal: a setting does not fit.
+    """
+    try:
+        app = AsyncQ(**settings)
+        app.settings = config.load(settings, anchor=Path.cwd())
+    except ValueError as error:
+        raise Refusal(str(error), code=Code.CONFIGURATION) from error
+    # Made by this file, it would otherwise belong to the folder that asyncq is installed in.
+    app._anchor = None
+    _rename(app)
+    return app
+
+
+def configured(invocation: Invocation) -> str | None:
+    """What `--app` or `ASYNCQ_APP` (typer reads it) or the nearest pyproject.toml names."""
+    if invocation.app:
+        return invocation.app
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        file = folder / "pyproject.toml"
+        if file.is_file():
+            try:
+                name: str | None = (
+                    tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("asyncq", {}).get("app")
+                )
+            except (OSError, ValueError) as error:
+                raise Refusal(f"{file} cannot be read: {error}", code=Code.CONFIGURATION) from error
+            return name
+    return None
+
+
+def reconfigure(app: AsyncQ, given: Mapping[str, Any]) -> None:
+    """Puts settings over those of an app that is not open yet: a flag wins over what the code says.
+
+    Raises:
+        Refusal: a value does not fit.
+    """
+    if given:
+        options = {option.name: option.metadata["parse"] for option in dataclasses.fields(app.settings)}
+        try:
+            app.settings = dataclasses.replace(
+                app.settings, **{name: options[name](value) for name, value in given.items()}
+            )
+        except ValueError as error:
+            raise Refusal(str(error), code=Code.CONFIGURATION) from error
+        _rename(app)
+    if not is_local(app):
+        parse(app.settings.url)
+
+
+def _rename(app: AsyncQ) -> None:
+    app._keys = Keys(app.settings.namespace)
+    app._reset()
+
+
+def is_local(app: AsyncQ) -> bool:
+    """Whether the app's server is an embedded one, which only processes of this machine can reach."""
+    return app.settings.url.startswith(("embedded://", "memory://"))
+
+
+def find(target: str) -> AsyncQ:
+    """The app that `module:attribute` names; without an attribute, the module's only one, or its `app`.
+
+    Raises:
+        Refusal: there is no such module or app, or the module cannot be imported.
+    """
+    name, _, attribute = target.partition(":")
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        near = name.removesuffix(".py").replace("/", ".").strip(".")
+        hint = f"did you mean {near + ':' + (attribute or 'app')!r}?" if name != near else "write module:app"
+        raise Refusal(f"{name!r} is not the name of a module", hint, Code.CONFIGURATION)
+    module = _imported(name)
+    return _attribute(module, attribute) if attribute else _only_app(module)
+
+
+def _imported(name: str) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            raise _no_module(name, error.name) from None
+        raise _broken(name, error) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(name, error) from error
+
+
+def _no_module(name: str, missing: str) -> Refusal:
+    parent, _, last = missing.rpartition(".")
+    # A parent that is a module and no package has no folder.
+    folders = list(getattr(sys.modules[parent], "__path__", ())) if parent else [str(Path.cwd())]
+    near = difflib.get_close_matches(last, [module.name for module in pkgutil.iter_modules(folders)], n=1)
+    guess = name.replace(missing, f"{parent}.{near[0]}" if parent else near[0], 1) if near else ""
+    return Refusal(
+        f"cannot import {name!r}: no module named {missing!r} (looked in {Path.cwd()}, first on sys.path)",
+        f"did you mean {guess!r}?" if near else "",
+        Code.CONFIGURATION,
+    )
+
+
+def _broken(name: str, error: BaseException) -> Refusal:
+    """The module is there and its import failed: say where, in the user's code if it went through there."""
+    reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
+    if isinstance(error, SyntaxError) and error.filename:
+        return Refusal(
+            f"cannot import {name!r}: {reason}", f"at {error.filename}:{error.lineno}", Code.CONFIGURATION
+        )
+    here = str(Path.cwd())
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<frozen")
+    ][2:]  # the first two are this file's and importlib's
+    own = [
+        frame for frame in frames if frame.filename.startswith(here) and "site-packages" not in frame.filename
+    ]
+    where = (own or frames)[-1:]
+    hint = "\n".join(f"at {frame.filename}:{frame.lineno}: {frame.line}" for frame in where)
+    if isinstance(error, SystemExit):
+        reason = "it ended the process while it was imported"
+    return Refusal(f"cannot import {name!r}: {reason}", hint, Code.CONFIGURATION)
+
+
+def _attribute(module: ModuleType, path: str) -> AsyncQ:
+    found: Any = module
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise Refusal(
+                f"{module.__name__!r} has no {path!r}", _apps_hint(module, path), Code.CONFIGURATION
+            )
+        found = getattr(found, part)
+    if not isinstance(found, AsyncQ):
+        kind = type(found).__name__
+        raise Refusal(
+            f"{module.__name__}:{path} is not an AsyncQ app, it is of type {kind}",
+            _apps_hint(module),
+            Code.CONFIGURATION,
+        )
+    return found
+
+
+def _only_app(module: ModuleType) -> AsyncQ:
+    apps = _apps(module)
+    if len({id(app) for app in apps.values()}) == 1:
+        return next(iter(apps.values()))
+    if "app" in apps:
+        return apps["app"]
+    what = f"holds {len(apps)} apps" if apps else "holds no AsyncQ app"
+    raise Refusal(
+        f"{module.__name__!r} {what}", _apps_hint(module) or "make one: app = AsyncQ()", Code.CONFIGURATION
+    )
+
+
+def _apps(module: ModuleType) -> dict[str, AsyncQ]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, AsyncQ)}
+
+
+def _apps_hint(module: ModuleType, near: str = "") -> str:
+    names = list(_apps(module))
+    close = difflib.get_close_matches(near, names, n=1)
+    if close:
+        return f"did you mean {module.__name__ + ':' + close[0]!r}?"
+    return f"there is {', '.join(f'{module.__name__}:{name}' for name in names)}" if names else ""

@@ -1,0 +1,190 @@
+"""`asyncq worker`: runs jobs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncq import __version__, config
+from asyncq.broker.connection import mask
+from asyncq.cli import console, loop, parameters, target as targets
+from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.invocation import Invocation, command
+from asyncq.worker import Worker
+
+if TYPE_CHECKING:
+    from asyncq.app import AsyncQ
+
+log = logging.getLogger("asyncq")
+
+
+@command
+def worker(
+    ctx: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="MODULE:APP", help="The app. Default: ASYNCQ_APP or [tool.asyncq] app."),
+    ] = None,
+    queues: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="QUEUE", help="Queues to serve, most urgent first. Default: the app's."),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", "-c", min=1, metavar="N", help="Jobs at the same time. Default: 100."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Plain functions at the same time. Default: 32.")
+    ] = None,
+    grace: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time that running jobs get at the stop. Default: 25s.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As results show it. Default: HOST-PID.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--loop", metavar="KIND", help="Event loop: auto, asyncio or uvloop.")
+    ] = "auto",
+) -> int:
+    """Runs the jobs of an app.
+
+    SIGTERM or Ctrl-C stops it: no new jobs, running ones end within --grace. A second one hands them back at
+    once, a third ends the process. Exit code 0; 75 if running jobs had to be handed back.
+
+    \b
+    Examples:
+      asyncq worker shop.tasks:app
+      asyncq worker shop.tasks:app critical default -c 20 --grace 1m
+      asyncq --url redis://localhost:6379/0 worker shop.tasks
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation: Invocation = ctx.obj
+    invocation.begin(logging.INFO, banner=not invocation.quiet)
+    app = targets.load(target, invocation)
+    if threads is not None:
+        targets.reconfigure(app, {"threads": threads})
+    patience = None if grace is None else parameters.duration("--grace", grace)
+    try:
+        here = Worker(
+            app, concurrency, [config.name(queue) for queue in queues or ()], grace=patience, name=name
+        )
+    except ValueError as error:
+        raise Refusal(str(error), code=Code.USAGE) from error
+    service = Service(here, target or targets.configured(invocation) or "", quiet=invocation.quiet)
+    return loop.run(service.run(), kind=kind, catch_terminate=False)
+
+
+class Service:
+    """One worker as a process: banner, signals, last words, exit code."""
+
+    def __init__(self, worker: Worker, target: str, *, quiet: bool) -> None:
+        self._worker = worker
+        self._target = target
+        self._quiet = quiet
+        self._signals = 0
+        self._stopped_at = 0.0
+        self._is_up = False
+        self._main: asyncio.Task[Any] | None = None
+
+    async def run(self) -> int:
+        """Runs the worker to its end and returns the exit code.
+
+        Raises:
+            BrokerUnavailable, BrokerNotConfigured: it could not start.
+        """
+        self._main = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        try:
+            # The banner asks the server who it is, so the app is open here too.
+            async with self._worker.app as app:
+                await self._serve(app)
+        except asyncio.CancelledError:
+            if not self._signals:
+                raise
+            return Code.OK
+        return self._last_words()
+
+    async def _serve(self, app: AsyncQ) -> None:
+        task = asyncio.create_task(self._worker.run(), name="asyncq-worker")
+        started = asyncio.create_task(self._worker.started.wait())
+        try:
+            await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+            self._is_up = started.done()
+            if self._is_up and not self._quiet:
+                console.say(await banner(self._worker, app, self._target))
+            await task
+        finally:
+            for each in (task, started):
+                each.cancel()
+            await asyncio.gather(task, started, return_exceptions=True)
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        if not self._is_up:
+            assert self._main is not None
+            self._main.cancel()
+        elif self._signals > 2:
+            log.error("ended at once; what was running runs elsewhere when the lease is over")
+            loop.leave(Code.GAVE_BACK)
+        elif self._signals == 1:
+            self._stopped_at = time.monotonic()
+            log.info(
+                "draining: up to %g s for running jobs (once more to give them back)", self._worker.grace
+            )
+        # The second call makes it hand back at once.
+        self._worker.stop()
+
+    def _last_words(self) -> int:
+        worker = self._worker
+        log.info(
+            "stopped: %d jobs done, %d failed, %d given back", worker.done, worker.failed, worker.handed_back
+        )
+        # Without force, only entries that the last read may still have claimed are given back, and no job was
+        # disturbed.
+        forced = self._signals > 1 or time.monotonic() - self._stopped_at >= worker.grace
+        return Code.GAVE_BACK if worker.handed_back and forced else Code.OK
+
+
+async def banner(worker: Worker, app: AsyncQ, target: str) -> str:
+    """What runs, for whom, and where: what one looks for first when jobs do not run."""
+    kind = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    broker = app._broker_here()
+    server = (await broker.server_version()).capitalize()
+    if targets.is_local(app):
+        held = app._server
+        place = held.directory if held is not None else "?"
+        server = f"embedded {server} in {place} (this machine only; set ASYNCQ_URL for production)"
+    else:
+        server = f"{server} at {mask(app.settings.url)}"
+    count = len(app.tasks)
+    rows = [
+        ("app", f"{target}, {count} task{'s' * (count != 1)}, namespace {app.settings.namespace}"),
+        ("server", server),
+        ("queues", ", ".join(worker.queues)),
+        (
+            "runs",
+            f"{worker.concurrency} jobs at a time, {app.settings.threads} threads, grace {worker.grace:g} s",
+        ),
+    ]
+    head = f"asyncq {__version__}  worker {worker.name}  python {platform.python_version()}  {kind}"
+    ready = f"ready{_age()}. Ctrl-C once to drain, twice to give jobs back."
+    return f"{head}\n{console.aligned(rows)}\n{ready}"
+
+
+def _age() -> str:
+    """How long this process has run, as the kernel says: a clock read here would leave the imports out."""
+    try:
+        stat = Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()
+        now = float(Path("/proc/uptime").read_text("ascii").split()[0])
+    except (OSError, ValueError):
+        return ""
+    began = int(stat[19]) / os.sysconf("SC_CLK_TCK")
+    return f" in {(now - began) * 1000:.0f} ms"
