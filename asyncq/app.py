@@ -388,7 +388,8 @@ class AsyncQ:
         """Starts a coroutine on the app's loop, from a thread that runs none; starts a loop in the background
         if there is none.
         """
-        return asyncio.run_coroutine_threadsafe(self.bring(coroutine), self._settle(None))
+        home = self._settle(None)
+        return asyncio.run_coroutine_threadsafe(self.bring(coroutine), home)
 
     def _settle(self, here: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
         """The app's loop. The first who asks decides: its own, or for blocking code a loop in a background

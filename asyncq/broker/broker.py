@@ -368,7 +368,7 @@ class Broker:
     async def listened_to(self, queue: str) -> bool:
         """Whether a living worker reads from a queue."""
         try:
-            readers, beats = await self.run("census", (self.keys.stream(queue), self.keys.beats), (GROUP,))
+            readers, beats, _ = await self.run("census", (self.keys.stream(queue), self.keys.beats), (GROUP,))
         except ServerError as error:
             if error.verdict is Verdict.NO_GROUP or "no such key" in str(error):
                 return False

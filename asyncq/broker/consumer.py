@@ -277,15 +277,16 @@ class Consumer:
 
     # -- the others --
 
-    async def census(self, stream: str) -> tuple[dict[str, int], dict[str, str]]:
-        """Who reads from a stream with how many entries pending, and how far each incarnation's beats have
-        come.
+    async def census(self, stream: str) -> tuple[dict[str, int], dict[str, str], int]:
+        """Who reads from a stream with how many entries pending, how far each incarnation's beats have come,
+        and how many entries nobody holds.
         """
-        readers, beats = await self._broker.run("census", (stream, self.keys.beats), (GROUP,))
+        readers, beats, waiting = await self._broker.run("census", (stream, self.keys.beats), (GROUP,))
         counts = dict(zip(beats[::2], beats[1::2], strict=True))
         return (
             {name.decode(): pending for name, pending in readers},
             {name.decode(): count.decode() for name, count in counts.items()},
+            waiting,
         )
 
     async def take(self, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:

@@ -19,6 +19,8 @@ from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asyncq.broker.consumer import Consumer
 
 log = logging.getLogger("asyncq")
@@ -64,10 +66,17 @@ def find_dead(
 
 
 class Reclaimer:
-    """Watches the other incarnations that serve the same streams."""
+    """Watches the other incarnations that serve the same streams.
 
-    def __init__(self, consumer: Consumer, lease: float) -> None:
+    Args:
+        consumer: the incarnation that watches.
+        lease: in seconds.
+        on_last_tries: called when jobs wait in a lane of last tries.
+    """
+
+    def __init__(self, consumer: Consumer, lease: float, on_last_tries: Callable[[], None]) -> None:
         self._consumer = consumer
+        self._on_last_tries = on_last_tries
         self._lease = lease
         self._sightings: dict[str, dict[str, Sighting]] = {}
         self._last_look = float("-inf")
@@ -85,8 +94,10 @@ class Reclaimer:
             await asyncio.sleep(self._lease / 3)
 
     async def _look(self, stream: str) -> None:
-        readers, beats = await self._consumer.census(stream)
+        readers, beats, waiting = await self._consumer.census(stream)
         now = time.monotonic()
+        if waiting and stream in self._consumer.lanes:
+            self._on_last_tries()
         if now - self._last_look > self._lease * 2 / 3:
             self._sightings.clear()
         self._last_look = now

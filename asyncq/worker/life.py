@@ -1,0 +1,396 @@
+"""One life of a worker: an incarnation from its first beat to its last, and the jobs that it holds."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from asyncq import wire
+from asyncq.broker.connection import ServerError, Verdict
+from asyncq.broker.consumer import Consumer, Entry
+from asyncq.broker.line import pause
+from asyncq.broker.pipe import PipeBroken
+from asyncq.errors import AsyncQError, DecodeError
+from asyncq.executors import Claim
+from asyncq.runner import Finish, Requeue, Runner
+from asyncq.worker.finisher import Finisher
+from asyncq.worker.last_try import Spawner
+from asyncq.worker.lease import Lease
+from asyncq.worker.promoter import Promoter
+from asyncq.worker.reclaimer import Reclaimer
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from asyncq.worker.worker import Worker
+
+log = logging.getLogger("asyncq")
+
+
+class Running(Claim):
+    """A job that this incarnation holds."""
+
+    __slots__ = ("delivery", "task")
+
+    def __init__(self, delivery: wire.Delivery) -> None:
+        super().__init__()
+        self.delivery = delivery
+        self.task: asyncio.Task[None] | None = None
+
+
+class Life:
+    """One incarnation of a worker, from its first beat to its last."""
+
+    def __init__(self, worker: Worker) -> None:
+        app = worker.app
+        broker = app._broker_here()
+        settings = app.settings
+        self.worker = worker
+        self.broker = broker
+        self.listener = broker.listener
+        self.consumer = Consumer(broker, worker.name, worker.queues)
+        self.runner = Runner(
+            app.tasks, worker.name, anyio.CapacityLimiter(settings.threads), settings.max_payload
+        )
+        self.lease = Lease(self.consumer.beating(), settings.lease, self._on_marks, self._on_lost)
+        self.promoter = Promoter(self.consumer)
+        self.reclaimer = Reclaimer(self.consumer, settings.lease, self._on_last_tries)
+        self.spawner = None if worker.target is None else Spawner(worker.target, broker.address.url, settings)
+        self._last_tries_wait = worker.only_last_tries
+        # Held until the server has answered its end; keyed by both ids, for entry ids can be given out twice
+        # after a flush.
+        self.held: dict[tuple[str, str], Running] = {}
+        self.finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
+        self.busy = 0
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._is_lost = asyncio.Event()
+        self._stopping = False
+        self._must_look_for_ghosts = False
+        self._reports: set[asyncio.Task[None]] = set()
+
+    # -- from the first beat --
+
+    async def begin(self) -> None:
+        """Makes the groups, sends the first beat, and listens for revocations.
+
+        Raises:
+            AsyncQError: not now; this life will not begin.
+        """
+        await self.consumer.make_groups()
+        await self.lease.start()
+        await self.listener.subscribe(self.consumer.marks_channel, self._on_mark)
+        await self.listener.subscribe(self.consumer.keys.wake, self.promoter.call)
+
+    async def live(self, stop: asyncio.Event) -> None:
+        """Serves the queues until told to stop or taken for dead."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.reclaimer.run)
+            group.start_soon(self.promoter.run)
+            group.start_soon(self._fetch)
+            self.worker.started.set()
+            ends = [asyncio.create_task(event.wait()) for event in (stop, self._is_lost)]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for end in ends:
+                    end.cancel()
+            self._stopping = True
+            group.cancel_scope.cancel()
+
+    # -- to the last --
+
+    async def end(self, grace: float, hurry: asyncio.Event) -> None:
+        """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease:
+        drops everything.
+        """
+        self._stopping = True
+        self.consumer.drop_read()
+        if self.spawner is not None:
+            await self.spawner.stop()
+        if self._is_lost.is_set():
+            log.error(
+                "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it begins anew"
+            )
+            await self._cancel_all()
+        else:
+            await self._drain(grace, hurry)
+            await self._hand_back()
+        await self.lease.stop()
+        self.listener.unsubscribe(self.consumer.marks_channel, self._on_mark)
+        self.listener.unsubscribe(self.consumer.keys.wake, self.promoter.call)
+        if not self._is_lost.is_set():
+            await self._try_to_leave()
+        self.consumer.close()
+
+    async def _drain(self, grace: float, hurry: asyncio.Event) -> None:
+        waits = [asyncio.create_task(event.wait()) for event in (self._idle, hurry, self._is_lost)]
+        await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if self.busy:
+            log.warning(
+                "%d jobs did not end within the grace of %g s; they are handed back", self.busy, grace
+            )
+
+    async def _cancel_all(self) -> None:
+        tasks = []
+        for running in list(self.held.values()):
+            if running.task is not None and not running.task.done():
+                running.wanted = False
+                running.task.cancel()
+                tasks.append(running.task)
+        if tasks:
+            # A body that does not let itself be cancelled is left behind; its outcome will be refused.
+            await asyncio.wait(tasks, timeout=1.0)
+
+    async def _hand_back(self) -> None:
+        """Everything that has not ended becomes a new entry, for another worker; and what a late read may
+        still have claimed, too.
+        """
+        unfinished = [
+            running for running in self.held.values() if running.task is not None and not running.task.done()
+        ]
+        await self._cancel_all()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5.0):
+                await self.finisher.drain()
+                await asyncio.gather(*self._reports)
+        by_stream: dict[str, list[tuple[str, str]]] = {}
+        for running in unfinished:
+            delivery = running.delivery
+            by_stream.setdefault(delivery.stream, []).append((delivery.entry, delivery.job.id))
+        try:
+            for stream in (*self.consumer.streams, *self.consumer.lanes):
+                for item in await self.consumer.ghosts(stream, [entry for entry, _ in self.held]):
+                    with suppress(DecodeError):
+                        by_stream.setdefault(stream, []).append(
+                            (item[1], self.consumer.delivery(item).job.id)
+                        )
+            for stream, jobs in by_stream.items():
+                answers = await self.consumer.release(stream, jobs)
+                self.worker.handed_back += sum(answer == 1 for answer in answers)
+        except (AsyncQError, PipeBroken, ServerError) as error:
+            log.warning(
+                "jobs could not be handed back (%s); they run elsewhere when the lease is over", error
+            )
+
+    async def _try_to_leave(self) -> None:
+        try:
+            if not await self.consumer.leave():
+                log.debug(
+                    "worker %s still holds entries; the others take them when the lease is over",
+                    self.consumer.name,
+                )
+        except (AsyncQError, PipeBroken, ServerError) as error:
+            log.debug("worker %s could not say goodbye: %s", self.consumer.name, error)
+
+    def _on_lost(self) -> None:
+        self._is_lost.set()
+
+    # -- reading --
+
+    async def _fetch(self) -> None:
+        """Reads whenever there is room, never more than there is room for: what is claimed starts within this
+        turn of the loop.
+        """
+        attempt = 0
+        last_look = self._loop.time()
+        while not self._stopping:
+            try:
+                if (
+                    self._must_look_for_ghosts
+                    or self._loop.time() - last_look > 2 * self.worker.app.settings.lease
+                ):
+                    await self._find_ghosts()
+                    last_look = self._loop.time()
+                await self._until_room()
+                await self._start_all(await self._read())
+                attempt = 0
+            except (AsyncQError, PipeBroken, ServerError) as error:
+                # Whatever went wrong, a reply with entries in it may have been lost.
+                self._must_look_for_ghosts = True
+                attempt += 1
+                await self._recover(error, attempt)
+
+    async def _until_room(self) -> None:
+        while self.busy >= self.worker.concurrency or len(self.held) >= 4 * self.worker.concurrency:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _read(self) -> list[Entry]:
+        if self._last_tries_wait:
+            await self._run_last_tries()
+            return []
+        room = min(self.worker.concurrency - self.busy, 500)
+        return await self.consumer.read(list(self.consumer.streams), room, block=True)
+
+    async def _run_last_tries(self) -> None:
+        """Each may be what took two workers down already, so it runs with nobody beside it."""
+        await self._until_idle()
+        while alone := await self.consumer.read(list(self.consumer.lanes), 1, block=False):
+            await self._start_all(alone)
+            await self._until_idle()
+        self._last_tries_wait = False
+        if self.worker.only_last_tries:
+            self.worker.stop()
+            await asyncio.Event().wait()  # until the life is ended
+
+    def _on_last_tries(self) -> None:
+        """Jobs wait in a lane. A child process takes them, so that nothing here need stop; without one, we do
+        when our hands are empty.
+        """
+        if self.worker.only_last_tries:
+            return
+        if self.spawner is not None:
+            self.spawner.start()
+        else:
+            self._last_tries_wait = True
+
+    async def _until_idle(self) -> None:
+        await self._idle.wait()
+        await self.finisher.drain()
+        await asyncio.gather(*self._reports)
+
+    async def _find_ghosts(self) -> None:
+        for stream in (*self.consumer.streams, *self.consumer.lanes):
+            held = [entry for entry, _ in self.held]
+            found = await self.consumer.ghosts(stream, held)
+            if found:
+                log.warning("%d jobs whose delivery was lost on the way are taken up", len(found))
+            await self._start_all(found)
+        self._must_look_for_ghosts = False
+
+    async def _recover(self, error: Exception, attempt: int) -> None:
+        """Does what the error asks for. What goes wrong here is only one more error: the worker never ends of
+        it.
+        """
+        if attempt == 3:
+            log.warning("no jobs can be read at the moment (%s); trying on", error)
+        try:
+            if isinstance(error, ServerError) and error.verdict is Verdict.NO_GROUP:
+                log.warning("the server has lost the queue's group (%s); making it again", error)
+                await self.consumer.make_groups()
+            elif isinstance(error, ServerError) and error.verdict is Verdict.LOAD:
+                await self.broker.load_scripts()
+            else:
+                await asyncio.sleep(pause(attempt))
+        except (AsyncQError, PipeBroken) as another:
+            log.debug("not yet: %s", another)
+            await asyncio.sleep(pause(attempt))
+
+    async def _start_all(self, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        if not self.lease.is_fresh():
+            await self.lease.until_fresh()
+        for item in entries:
+            try:
+                delivery = self.consumer.delivery(item)
+            except (DecodeError, ValueError) as error:
+                await self._set_aside(item, error)
+                continue
+            key = (delivery.entry, delivery.job.id)
+            if key in self.held:
+                continue
+            running = self.held[key] = Running(delivery)
+            self.busy += 1
+            self._idle.clear()
+            running.task = self._loop.create_task(self._run(running))
+
+    async def _set_aside(self, item: Entry, error: Exception) -> None:
+        stream, entry, _ = item
+        self.worker.malformed += 1
+        log.error("entry %s is set aside: %s", entry, error)
+        queue = self.consumer.streams.get(stream, stream)
+        stand_in = wire.Delivery(entry, stream, 0, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
+        await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
+
+    # -- running --
+
+    async def _run(self, running: Running) -> None:
+        """The task of one job. Nothing that the body does gets out of here."""
+        delivery = running.delivery
+        try:
+            if not self.lease.is_fresh():
+                await self.lease.until_fresh()
+            verdict = await self.runner.run(delivery, running)
+            if running.wanted:
+                self._conclude(delivery, verdict)
+        except asyncio.CancelledError:
+            # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
+            # lost its lease.
+            if running.wanted:
+                log.debug("job %s was cancelled from outside", delivery.job.id)
+        finally:
+            self.busy -= 1
+            self._room.set()
+            if not self.busy:
+                self._idle.set()
+
+    def _conclude(self, delivery: wire.Delivery, verdict: Finish | Requeue) -> None:
+        if isinstance(verdict, Requeue):
+            self.worker.retried += 1
+            self._report(
+                delivery, self.consumer.retry(delivery, verdict.wait, verdict.retries, verdict.failure)
+            )
+            return
+        self.worker.done += 1
+        if verdict.letter == wire.FAILED:
+            self.worker.failed += 1
+        if verdict.dead:
+            self._report(delivery, self.consumer.bury(delivery, verdict.outcome, verdict.dead))
+        else:
+            self.finisher.add(delivery, verdict.letter, verdict.outcome)
+
+    def _report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
+        """Has one job's verdict sent until it is answered; the job is held until then."""
+        task = self._loop.create_task(self._until_reported(delivery, call))
+        self._reports.add(task)
+        task.add_done_callback(self._reports.discard)
+
+    async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
+        try:
+            if not await call:
+                log.warning("what became of job %s was refused: it was taken over meanwhile", delivery.job.id)
+        except AsyncQError as error:
+            log.error("what became of job %s could not be stored (%s); it runs again", delivery.job.id, error)
+        self._on_done(delivery)
+
+    def _on_done(self, delivery: wire.Delivery) -> None:
+        self.held.pop((delivery.entry, delivery.job.id), None)
+        self._room.set()
+
+    # -- revocation --
+
+    def _on_mark(self, data: bytes) -> None:
+        self._on_marks([data.decode("utf-8", "replace")])
+
+    def _on_marks(self, marks: list[str]) -> None:
+        """Marks on jobs that we hold: `c<id>` is not to start (again), `t<id>` is to end now."""
+        for mark in marks:
+            for running in list(self.held.values()):
+                if (
+                    running.delivery.job.id == mark[1:]
+                    and running.wanted
+                    and (mark[0] == "t" or not running.begun)
+                ):
+                    self._terminate(running)
+
+    def _terminate(self, running: Running) -> None:
+        task = running.task
+        if task is None or task.done():
+            return  # it has ended, and that is what counts
+        running.wanted = False
+        self.worker.done += 1
+        outcome = self.runner.revoked(running.delivery, running.started)
+        self.finisher.add(running.delivery, wire.REVOKED, outcome)
+        if self.runner.runs_in_thread(running.delivery.job) and running.begun:
+            return  # a thread cannot be stopped: it keeps its slot until it returns, and its result is dropped
+        task.cancel()
