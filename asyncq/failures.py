@@ -38,8 +38,7 @@ MAX_NAME: Final = 256
 _PACKAGE: Final = str(Path(__file__).parent)
 
 
-# --- encode
-# --------------------------------------------------------------------------------------------------
+# -- encode --
 
 
 def encode(exc: BaseException) -> bytes:
@@ -188,8 +187,7 @@ def _cut(text: str, limit: int) -> str:
     return data.decode(errors="ignore")
 
 
-# --- decode
-# --------------------------------------------------------------------------------------------------
+# -- decode --
 
 
 @dataclass(frozen=True, slots=True)

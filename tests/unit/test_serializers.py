@@ -20,15 +20,15 @@ from msgpack import ExtType, packb
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers import (
-    MAX_DEPTH,
     PLAIN_ARGUMENTS,
     PLAIN_VALUE,
     ArgumentCodec,
     ValueCodec,
     dumps,
     loads,
-    shape_of,
 )
+from asyncq.serializers.annotations import shape_of
+from asyncq.serializers.places import MAX_DEPTH
 
 T = TypeVar("T")
 

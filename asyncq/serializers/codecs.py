@@ -1,0 +1,221 @@
+"""Codecs: what a task packs and unpacks its arguments and its result with."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgpack import packb
+
+from asyncq.errors import DecodeError, SerializationError
+from asyncq.serializers.annotations import hints_of, shape_of
+from asyncq.serializers.packing import dumps, is_native, pack, to_tree
+from asyncq.serializers.places import KEY, MAX_DEPTH, shown, top
+from asyncq.serializers.shapes import Shape, dumped, loaded
+from asyncq.serializers.trees import are_strings
+from asyncq.serializers.unpacking import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ARGS: Final = top("args")
+_KWARGS: Final = top("kwargs")
+
+
+class _Parameters(NamedTuple):
+    """The shapes of a function's parameters: by position, for `*args`, by name, for `**kwargs`."""
+
+    positional: tuple[Shape | None, ...]
+    rest: Shape | None
+    named: dict[str, Shape]
+    others: Shape | None
+
+    def at(self, index: int) -> Shape | None:
+        return self.positional[index] if index < len(self.positional) else self.rest
+
+    def of(self, name: str) -> Shape | None:
+        return self.named.get(name, self.others)
+
+    def dump(
+        self, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        return (
+            [dumped(self.at(index), value, (_ARGS, KEY, index, 0)) for index, value in enumerate(args)],
+            {name: dumped(self.of(name), value, (_KWARGS, KEY, name, 0)) for name, value in kwargs.items()},
+        )
+
+    def load(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        return (
+            [loaded(self.at(index), value) for index, value in enumerate(args)],
+            {name: loaded(self.of(name), value) for name, value in kwargs.items()},
+        )
+
+
+def _parameters_of(function: Callable[..., Any]) -> _Parameters | None:
+    hints = hints_of(function)
+    shapes = {name: shape_of(hint) for name, hint in hints.items()}
+    positional: list[Shape | None] = []
+    named: dict[str, Shape] = {}
+    rest = others = None
+    for name, parameter in inspect.signature(function).parameters.items():
+        shape = shapes.get(name)
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            rest = shape
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            others = shape
+        else:
+            if parameter.kind is not parameter.KEYWORD_ONLY:
+                positional.append(shape)
+            if parameter.kind is not parameter.POSITIONAL_ONLY and shape is not None:
+                named[name] = shape
+    if not (rest or others or named or any(positional)):
+        return None
+    return _Parameters(tuple(positional), rest, named, others)
+
+
+class ArgumentCodec:
+    """Packs the arguments of a task, and unpacks them by the annotations of its function.
+
+    The annotations are resolved at first use, so that they may name what is defined later. One that cannot be
+    resolved adds nothing.
+
+    Where a dataclass, model or NamedTuple is annotated and a plain dict (tuple) of its fields arrives, the
+    function gets the class: a caller that knows the task by name only sends plain trees. Other plain values
+    pass as they are.
+
+    Args:
+        function: the task's function, or None for a task known by name only.
+
+    Example:
+        >>> codec = ArgumentCodec(None)
+        >>> codec.loads(codec.dumps((1, 2), {"by": 3}))
+        ([1, 2], {'by': 3})
+    """
+
+    __slots__ = ("_function", "_parameters")
+
+    def __init__(self, function: Callable[..., Any] | None) -> None:
+        self._function = function
+        self._parameters: _Parameters | None = None
+
+    def dumps(self, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
+        """Packs positional and keyword arguments.
+
+        Raises:
+            SerializationError: something cannot travel; the message says where, as in
+            `kwargs['items'][3].at`.
+        """
+        function = self._function
+        if function is not None:
+            self._resolve(function)
+        if self._parameters is not None:
+            args, kwargs = self._parameters.dump(args, kwargs)
+        if (
+            is_native(args, MAX_DEPTH)
+            and are_strings(map(type, kwargs))
+            and is_native(kwargs.values(), MAX_DEPTH)
+        ):
+            try:
+                return packb((args, kwargs))  # type: ignore[no-any-return]
+            except (OverflowError, ValueError):
+                pass  # an int beyond 64 bits, which the walk handles, or a lone surrogate, which it names
+        for name in kwargs:
+            if type(name) is not str:
+                raise SerializationError(f"kwargs: the name {shown(name)} of an argument is not a str")
+        tree = (
+            [to_tree(value, (_ARGS, KEY, index, 0)) for index, value in enumerate(args)],
+            {
+                to_tree(name, _KWARGS): to_tree(value, (_KWARGS, KEY, name, 0))
+                for name, value in kwargs.items()
+            },
+        )
+        return pack(tree, "args")
+
+    def loads(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
+        """Gives back positional and keyword arguments, ready for `function(*args, **kwargs)`.
+
+        Raises:
+            DecodeError: `data` is not packed arguments, or a dict does not fit the class it is annotated
+            with.
+        """
+        function = self._function
+        if function is not None:
+            self._resolve(function)
+        shapes = self._parameters
+        tree = unpack(data, typed=shapes is not None, limit=MAX_DEPTH + 2)  # the pair and its two halves
+        if type(tree) is not list or len(tree) != 2:
+            raise DecodeError("not the arguments of a call")
+        args, kwargs = tree
+        if type(args) is not list or type(kwargs) is not dict or not are_strings(map(type, kwargs)):
+            raise DecodeError("not the arguments of a call")
+        if shapes is not None:
+            args, kwargs = shapes.load(args, kwargs)
+        return args, kwargs
+
+    def _resolve(self, function: Callable[..., Any]) -> None:
+        self._parameters = _parameters_of(function)
+        # Last, so that another thread never sees "resolved" before the shapes are there.
+        self._function = None
+
+
+class ValueCodec:
+    """Packs one value, and unpacks it by an annotation.
+
+    Args:
+        annotation: a resolved annotation; None, `Any` or a built-in type for the plain codec.
+
+    Example:
+        >>> codec = ValueCodec(tuple[int, int])
+        >>> codec.loads(codec.dumps((1, 2)))
+        (1, 2)
+    """
+
+    __slots__ = ("_function", "_shape")
+
+    def __init__(self, annotation: Any = None) -> None:
+        self._function: Callable[..., Any] | None = None
+        self._shape = shape_of(annotation)
+
+    @classmethod
+    def of_result(cls, function: Callable[..., Any]) -> ValueCodec:
+        """The codec of what `function` returns; the annotation is resolved at first use."""
+        codec = cls()
+        codec._function = function
+        return codec
+
+    def dumps(self, value: Any, path: str = "result") -> bytes:
+        """Packs the value.
+
+        Raises:
+            SerializationError: something in it cannot travel; the message says where, beginning with `path`.
+        """
+        function = self._function
+        if function is not None:
+            self._resolve(function)
+        if self._shape is not None:
+            value = self._shape.dump(value, top(path))
+        return dumps(value, path=path)
+
+    def loads(self, data: bytes) -> Any:
+        """Gives the value back.
+
+        Raises:
+            DecodeError: `data` is not a packed value, or a dict does not fit the class it is annotated with.
+        """
+        function = self._function
+        if function is not None:
+            self._resolve(function)
+        if self._shape is None:
+            return unpack(data)
+        return self._shape.load(unpack(data, typed=True))
+
+    def _resolve(self, function: Callable[..., Any]) -> None:
+        self._shape = shape_of(hints_of(function).get("return"))
+        self._function = None  # last, as in `ArgumentCodec`
+
+
+PLAIN_ARGUMENTS: Final = ArgumentCodec(None)
+"""The arguments of a task that is known by name only."""
+
+PLAIN_VALUE: Final = ValueCodec()
+"""A value without an annotation."""

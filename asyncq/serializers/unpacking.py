@@ -1,0 +1,106 @@
+"""Unpacking: from bytes that anybody may have written to values."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final
+
+from msgpack import unpackb
+
+from asyncq.errors import DecodeError
+from asyncq.serializers.extensions import read_extension
+from asyncq.serializers.places import MAX_DEPTH
+from asyncq.serializers.trees import CONTAINERS, MARK_CODE, MARK_START, MARKS, Choice, Mark
+
+# What msgpack, struct, datetime, decimal, zoneinfo (it reads files) and hashing make of garbage.
+_GARBAGE: Final = (ValueError, TypeError, LookupError, ArithmeticError, struct.error, OSError, RecursionError)
+# Every byte that cannot open a container, to be deleted before the rest is counted.
+_NO_CONTAINER: Final = bytes(
+    byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF)
+)
+
+
+def loads(data: bytes) -> Any:
+    r"""Gives back what `dumps` packed; values of annotated classes come as plain trees.
+
+    Bound the size of `data` before: one byte can become 72 bytes of memory.
+
+    Raises:
+        DecodeError: `data` is anything else than one whole message. No other exception leaves this function.
+
+    Example:
+        >>> loads(b"\x92\x01\xa1a")
+        [1, 'a']
+    """
+    return unpack(data)
+
+
+def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
+    """The value, with the choices among arms of unions left in it if `typed`, for `shapes` to take.
+
+    Raises:
+        DecodeError: not one whole message, or nested more than `limit` deep.
+    """
+    try:
+        if MARK_START in data:
+            reader = _Reader(typed=typed)
+            value = unpackb(
+                data, raw=False, strict_map_key=True, timestamp=3, ext_hook=reader.ext, list_hook=reader.array
+            )
+            stray = reader.unused
+        else:
+            stray = 0
+            value = unpackb(data, raw=False, strict_map_key=True, timestamp=3, ext_hook=read_extension)
+    except DecodeError:
+        raise
+    except _GARBAGE as error:
+        raise DecodeError(f"not a message of asyncq: {error or type(error).__name__}") from error
+    if stray:
+        raise DecodeError("a mark stands where none belongs")
+    # msgpack itself stops at 1024. The walk is paid only by messages with more openings of containers than
+    # the limit.
+    if len(data) > limit and len(data.translate(None, _NO_CONTAINER)) > limit and _is_deeper(value, limit):
+        raise DecodeError(f"nested more than {MAX_DEPTH} deep")
+    return value
+
+
+class _Reader:
+    """The hooks for one message that holds marks: each array is built when msgpack has its items."""
+
+    __slots__ = ("typed", "unused")
+
+    def __init__(self, *, typed: bool) -> None:
+        self.typed = typed
+        self.unused = 0  # marks read but not the first item of an array: they must not reach anybody
+
+    def ext(self, code: int, data: bytes) -> Any:
+        if code != MARK_CODE:
+            return read_extension(code, data)
+        mark = MARKS.get(data)
+        if mark is None:
+            raise DecodeError("unknown kind of container: not ours, or from a newer version of asyncq")
+        self.unused += 1
+        return mark
+
+    def array(self, items: list[Any]) -> Any:
+        mark = items[0] if items else None
+        if type(mark) is not Mark:
+            return items
+        self.unused -= 1
+        del items[0]
+        built = mark.build(items)
+        return built.tree if type(built) is Choice and not self.typed else built
+
+
+def _is_deeper(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        boxes = [item for item in level if type(item) in CONTAINERS and item]
+        if not boxes:
+            return False
+        level = []
+        for box in boxes:
+            level += box
+            if type(box) is dict:
+                level += box.values()
+    return True
