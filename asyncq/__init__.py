@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncq.app import AsyncQ
 from asyncq.context import Context, allow_join_result, current, denied_join_result
+from asyncq.control import DeadLetter
 from asyncq.errors import (
     AsyncQError,
     BrokerNotConfigured,
@@ -49,6 +50,7 @@ __all__ = [
     "BrokerNotConfigured",
     "BrokerUnavailable",
     "Context",
+    "DeadLetter",
     "DecodeError",
     "IncompleteStream",
     "NotRegistered",

@@ -21,6 +21,7 @@ from asyncq.broker import embedded
 from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, parse
 from asyncq.broker.keys import Keys
+from asyncq.control import Control
 from asyncq.errors import BrokerUnavailable
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
 from asyncq.states import State
@@ -97,6 +98,7 @@ class AsyncQ:
         folder = Path(self._anchor).resolve().parent if self._anchor else None
         self.settings = config.load(explicit, anchor=folder)
         self.tasks: dict[str, Task[..., Any]] = {}
+        self.control = Control(self)
         self._keys = Keys(self.settings.namespace)
         self._reset()
         _apps.add(self)
@@ -235,12 +237,15 @@ class AsyncQ:
         Raises:
             SerializationError, PayloadTooLarge, QueueFull, BrokerUnavailable: as `Task.delay`.
         """
-        task: Task[..., Any] = self.tasks.get(name) or NamedTask(self, name, Options())
+        task = self._named(name)
         if options:
             task = task.options(**options)
         return await task.apply_async(args, kwargs)
 
     send_sync = synced(send)
+
+    def _named(self, name: str) -> Task[..., Any]:
+        return self.tasks.get(name) or NamedTask(self, name, Options())
 
     @carried
     async def submit(self, calls: Iterable[Signature[R]]) -> resultset.ResultSet[R]:

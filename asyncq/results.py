@@ -68,7 +68,11 @@ class AsyncResult(Generic[R]):
 
     @classmethod
     def _of_job(
-        cls, task: Task[..., R], job: wire.Job, args: tuple[Any, ...], kwargs: dict[str, Any]
+        cls,
+        task: Task[..., R],
+        job: wire.Job,
+        args: tuple[Any, ...] | None,
+        kwargs: dict[str, Any] | None,
     ) -> AsyncResult[R]:
         """The handle of a job that is about to be enqueued."""
         handle = cls.__new__(cls)

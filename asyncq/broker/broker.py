@@ -365,6 +365,31 @@ class Broker:
         text: str = answer.decode()
         return text
 
+    async def dead_letters(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
+        """The newest dead letters with their fields, newest first."""
+        command = ("XREVRANGE", self.keys.dead, "+", "-", "COUNT", limit)
+        answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
+        return [(entry.decode(), _pairs(fields)) for entry, fields in answer]
+
+    async def dead_letter(self, id: str) -> dict[bytes, bytes] | None:
+        """One dead letter's fields, or None."""
+        try:
+            command = ("XRANGE", self.keys.dead, id, id)
+            answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
+        except ServerError as error:
+            if "Invalid stream ID" in str(error):
+                return None
+            raise
+        return _pairs(answer[0][1]) if answer else None
+
+    async def delete_dead_letters(self, ids: list[str]) -> int:
+        """How many of them there were."""
+        if not ids:
+            return 0
+        command = ("XDEL", self.keys.dead, *ids)
+        count: int = await self.until_answered(self.line, command, self.settings.operation_timeout)
+        return count
+
     async def listened_to(self, queue: str) -> bool:
         """Whether a living worker reads from a queue."""
         try:
@@ -421,6 +446,10 @@ _LIVE = (b"L", b"D", b"R")
 
 def _each(answer: Any, count: int) -> list[bool]:
     return [True] * count if type(answer) is int else [one != 0 for one in answer]
+
+
+def _pairs(fields: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))
 
 
 def _standing(answer: bytes | None) -> wire.Ended | str | None:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
+import traceback
 from typing import TYPE_CHECKING
 
 from asyncq.broker.connection import ServerError
@@ -41,6 +43,8 @@ class Lease:
         length: of the lease, in seconds; a beat every third of it.
         on_marks: called on the loop with the marks that a beat brought.
         on_lost: called on the loop, once, when the incarnation was taken for dead.
+        stall_warning: seconds after which a loop that does not turn is reported, with the stack of what holds
+            it up.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class Lease:
         length: float,
         on_marks: Callable[[list[str]], None],
         on_lost: Callable[[], None],
+        stall_warning: float,
+        what_runs: Callable[[], str],
     ) -> None:
         self._beating = beating
         self._length = length
@@ -58,7 +64,10 @@ class Lease:
         self._stop = threading.Event()
         self._acknowledged = float("-inf")
         self._renewed = asyncio.Event()
-        self._lost = False
+        self._stall_warning = stall_warning
+        self._what_runs = what_runs
+        self._loop_thread = threading.get_ident()
+        self._asked_loop = self._heard_loop = time.monotonic()
         self._thread: threading.Thread | None = None
 
     def is_fresh(self) -> bool:
@@ -108,7 +117,34 @@ class Lease:
             self._tell(self._renewed.set)
             if marks:
                 self._tell(self._on_marks, marks)
-            self._stop.wait(self._length / 3)
+            self._pause(self._length / 3)
+
+    def _pause(self, seconds: float) -> None:
+        """Waits for the next beat, and has an eye on the loop meanwhile."""
+        end = time.monotonic() + seconds
+        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+            self._watch_loop()
+            self._stop.wait(min(left, self._stall_warning / 2))
+
+    def _watch_loop(self) -> None:
+        """A task that blocks the loop loses no lease, but all other jobs of the worker wait for it: say which
+        it is.
+        """
+        now = time.monotonic()
+        if self._heard_loop >= self._asked_loop:
+            self._asked_loop = now
+            self._tell(self._loop_turned)
+        elif now - self._asked_loop > self._stall_warning:
+            frame = sys._current_frames().get(self._loop_thread)
+            stack = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else "(no stack)"
+            blocked = now - self._asked_loop
+            log.warning(
+                "the event loop has been blocked for %.1f s by %s:\n%s", blocked, self._what_runs(), stack
+            )
+            self._asked_loop = now  # once in a while, not once a beat
+
+    def _loop_turned(self) -> None:
+        self._heard_loop = time.monotonic()
 
     def _tell(self, call: Callable[..., None], *args: object) -> None:
         try:

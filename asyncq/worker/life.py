@@ -56,7 +56,14 @@ class Life:
         self.runner = Runner(
             app.tasks, worker.name, anyio.CapacityLimiter(settings.threads), settings.max_payload
         )
-        self.lease = Lease(self.consumer.beating(), settings.lease, self._on_marks, self._on_lost)
+        self.lease = Lease(
+            self.consumer.beating(),
+            settings.lease,
+            self._on_marks,
+            self._on_lost,
+            settings.stall_warning,
+            self._what_runs,
+        )
         self.promoter = Promoter(self.consumer)
         self.reclaimer = Reclaimer(self.consumer, settings.lease, self._on_last_tries)
         self.spawner = None if worker.target is None else Spawner(worker.target, broker.address.url, settings)
@@ -190,6 +197,13 @@ class Life:
                 )
         except (AsyncQError, PipeBroken, ServerError) as error:
             log.debug("worker %s could not say goodbye: %s", self.consumer.name, error)
+
+    def _what_runs(self) -> str:
+        current = asyncio.current_task(self._loop)
+        for running in list(self.held.values()):
+            if running.task is current:
+                return f"task {running.delivery.job.name} (job {running.delivery.job.id})"
+        return "something other than a job"
 
     def _on_lost(self) -> None:
         self._is_lost.set()

@@ -1,0 +1,158 @@
+"""Looking after a running system: the dead letters."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asyncq import failures, results, wire
+from asyncq.outcomes import moment
+from asyncq.portal import carried, synced
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from asyncq.app import AsyncQ
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A job that was given up, as it is kept for somebody to look at.
+
+    Attributes:
+        id: of the letter, for `replay` and `delete`.
+        job_id: of the job; empty if the entry was no message at all.
+        task: the task's name.
+        queue: where it came from.
+        reason: `took its worker down`, `retries used up`, `not registered`, or what was wrong with the entry.
+        crashes: how many workers died with it.
+        retries: how often it was tried again after a failure.
+        error: what it failed with, if it did.
+        traceback: where.
+        at: when it was given up, in UTC.
+    """
+
+    id: str
+    job_id: str
+    task: str
+    queue: str
+    reason: str
+    crashes: int
+    retries: int
+    error: Exception | None
+    traceback: str | None
+    at: datetime | None
+
+
+class DeadLetters:
+    """The jobs that were given up: those that took down their workers, used up their retries, or that nobody
+    could read.
+
+    Kept for `dead_ttl` (a week) and at most `dead_cap` (10,000).
+
+    Example:
+        ```python
+        for letter in await app.control.dead.list():
+            print(letter.task, letter.reason, letter.error)
+            result = await app.control.dead.replay(letter.id)
+        ```
+    """
+
+    def __init__(self, app: AsyncQ) -> None:
+        self._app = app
+
+    @property
+    def _carrier(self) -> AsyncQ:
+        return self._app
+
+    @carried
+    async def list(self, limit: int = 100) -> list[DeadLetter]:
+        """The newest dead letters, newest first. Raises `BrokerUnavailable`."""
+        entries = await self._app._broker_here().dead_letters(limit)
+        return [_letter(entry, fields) for entry, fields in entries]
+
+    list_sync = synced(list)
+
+    @carried
+    async def replay(self, id: str) -> results.AsyncResult[Any]:
+        """Enqueues the job of a dead letter again, as a new job, and deletes the letter. A second call is the
+        same job.
+
+        Its expiry and deadline, long past, are left out; its crash and retry counts begin anew.
+
+        Returns:
+            The handle of the new job, whose id is the old one with the letter's behind it.
+
+        Raises:
+            LookupError: there is no such letter.
+            ValueError: what is kept is no message that could be sent again.
+            QueueFull, BrokerUnavailable: as `Task.delay`; the letter stands.
+        """
+        broker = self._app._broker_here()
+        fields = await broker.dead_letter(id)
+        if fields is None:
+            raise LookupError(f"there is no dead letter {id!r}; list() shows those that there are")
+        if b"m" not in fields or b"i" not in fields:
+            raise ValueError(f"dead letter {id!r} holds no message that could be sent again")
+        queue = fields[b"q"].decode().removesuffix("!")
+        old = wire.decode_job(fields[b"i"].decode(), queue, fields[b"m"])
+        job = dataclasses.replace(
+            old,
+            id=f"{old.id}.{id}",
+            nonce=id,
+            channel="" if old.ignore_result else self._app._channel,
+            enqueued=int(time.time() * 1000),
+            expires=None,
+            deadline=None,
+        )
+        task = self._app._named(job.name)
+        handle = results.AsyncResult._of_job(task, job, None, None)
+        await self._app._enqueue(job, wire.encode_job(job), handle)
+        await broker.delete_dead_letters([id])
+        return handle
+
+    replay_sync = synced(replay)
+
+    @carried
+    async def delete(self, ids: Iterable[str]) -> int:
+        """Deletes dead letters; how many there were of them. Raises `BrokerUnavailable`."""
+        return await self._app._broker_here().delete_dead_letters([*ids])
+
+    delete_sync = synced(delete)
+
+
+class Control:
+    """`app.control`: looking after a running system."""
+
+    def __init__(self, app: AsyncQ) -> None:
+        self.dead = DeadLetters(app)
+
+
+def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
+    text = {
+        name.decode(): value.decode("utf-8", "replace")
+        for name, value in fields.items()
+        if name not in {b"m", b"o"}
+    }
+    job_id, queue = text.get("i", ""), text.get("q", "").removesuffix("!")
+    task, failure = "", None
+    if b"m" in fields and job_id:
+        task = wire.decode_job(job_id, queue, fields[b"m"]).name
+    if fields.get(b"o"):
+        ended = wire.decode_ended(wire.FAILED, fields[b"o"])
+        failure = failures.decode(ended.payload) if ended.payload else None
+    return DeadLetter(
+        entry,
+        job_id,
+        task,
+        queue,
+        text.get("why", ""),
+        int(text.get("c", 0)),
+        int(text.get("a", 0)),
+        None if failure is None else failure.rebuild(),
+        None if failure is None else failure.traceback,
+        moment(int(entry.partition("-")[0])),
+    )
