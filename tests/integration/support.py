@@ -1,19 +1,21 @@
-"""What the integration tests share: waiting with a deadline, worker processes, and a stage for the protocol's verbs."""
+"""What the integration tests share: waiting with a deadline, and worker processes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterator
 
 HERE = Path(__file__).parent
 
@@ -39,6 +41,11 @@ async def until_state(result: Any, state: str, timeout: float = 10.0) -> None:
         return await result.refresh() == state
 
     await until(there, f"{result!r} to be {state}", timeout)
+
+
+def report(text: str) -> None:
+    """A measured figure, shown by `pytest -s`."""
+    sys.stdout.write(f"{text}\n")
 
 
 def lines(path: Path) -> list[str]:

@@ -42,6 +42,11 @@ def inspect_me(app):
     return inspect_me
 
 
+async def _called(send, args, kwargs):
+    """Makes the call, and awaits what it gives."""
+    return await send(*args, **kwargs)
+
+
 async def keys_of(app, raw) -> list[bytes]:
     return [key async for key in raw.scan_iter(match=f"{app._keys.tag}*") if b":c:" not in key]
 
@@ -73,8 +78,7 @@ async def test_wrong_arguments_are_a_type_error_at_the_call_and_nothing_is_writt
 ):
     for send in (add.delay, add.call, add.s):
         with pytest.raises(TypeError, match="add"):
-            value = send(*args, **kwargs)
-            await value
+            await _called(send, args, kwargs)
     with pytest.raises(TypeError):
         await add.apply_async(args, kwargs)
     assert await keys_of(app, raw) == []

@@ -1,20 +1,23 @@
-"""The scripts, from every state, once and twice: no final state ever changes, and what is sent again has no second effect.
+"""The scripts, from every state, once and twice: no final state changes, what is sent again has no effect.
 
-One row of the crash table at a time, on a real server, through the verbs of the broker and of a worker's incarnation.
+One row of the crash table at a time, on a real server, through the verbs of the broker and of a worker.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asyncq import QueueFull, wire
-from asyncq.broker.broker import Broker
 from asyncq.broker.consumer import Consumer
 from asyncq.broker.keys import GROUP
 from asyncq.states import READY_STATES, TRANSITIONS, State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from asyncq.broker.broker import Broker
 
 pytestmark = pytest.mark.anyio
 
@@ -50,7 +53,7 @@ class Stage:
         for consumer in (self.mine, self.other):
             consumer.close()
 
-    # -- script calls -------------------------------------------------------------------------------------------------------------
+    # -- script calls ------------------------------------------------------------------------------
 
     async def enqueue(self, nonce: str = "nonce", **options: Any) -> bool:
         job = self.make_job("job", nonce, **options)
@@ -71,7 +74,7 @@ class Stage:
         return self.claimed if entries else None
 
     def held(self) -> wire.Delivery:
-        return self.claimed or wire.Delivery("0-1", self.stream, 0, self.job)
+        return self.claimed or wire.Delivery("0-1", self.stream, 0, 0, self.job)
 
     async def finish(self, letter: str = wire.SUCCEEDED, by: Consumer | None = None) -> Any:
         consumer = by or self.mine
@@ -99,10 +102,19 @@ class Stage:
     async def expire(self) -> str:
         return await self.broker.expire("job")
 
+    async def retry(self, by: Consumer | None = None, wait: int = 60_000) -> int:
+        return await (by or self.mine).retry(self.held(), wait, self.held().retries + 1, b"failure")
+
+    async def promote(self) -> float | None:
+        return await self.other.promote()
+
+    async def bury(self, by: Consumer | None = None) -> int:
+        return await (by or self.mine).bury(self.held(), OUTCOME, "why")
+
     async def forget(self) -> str:
         return await self.broker.forget("job")
 
-    # -- what is there ------------------------------------------------------------------------------------------------------------
+    # -- what is there -----------------------------------------------------------------------------
 
     async def state(self) -> State:
         answer = await self.broker.state("job")
@@ -110,7 +122,7 @@ class Stage:
             return State.UNKNOWN
         if isinstance(answer, wire.Ended):
             return answer.state
-        return State.PENDING if answer[2] is None else State.STARTED
+        return answer.state
 
     async def record(self) -> bytes | None:
         return await self.raw.get(self.keys.records + "job")
@@ -131,6 +143,8 @@ class Stage:
                 )
             elif kind == "string":
                 seen[name] = await self.raw.get(key)
+            elif kind == "zset":
+                seen[name] = await self.raw.zrange(key, 0, -1)
             elif kind == "hash":
                 seen[name] = await self.raw.hgetall(key)
             else:
@@ -145,7 +159,7 @@ async def stage(app, raw) -> AsyncIterator[Stage]:
     stage.close()
 
 
-# -- every script from every state ----------------------------------------------------------------------------------------------------
+# -- every script from every state -----------------------------------------------------------------
 
 
 async def _nothing(_: Stage) -> None:
@@ -204,6 +218,29 @@ async def _forgotten(stage: Stage) -> None:
     assert await stage.forget() == "forgotten"
 
 
+async def _scheduled(stage: Stage) -> None:
+    assert await stage.enqueue(wait=60_000)
+
+
+async def _due(stage: Stage) -> None:
+    assert await stage.enqueue(wait=0)
+
+
+async def _retrying(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.retry() == 1
+
+
+async def _due_again(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.retry(wait=0) == 1
+
+
+async def _buried(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.bury() == 1
+
+
 async def _taken_over(stage: Stage) -> None:
     await _running(stage)
     assert await stage.take() == (1, 0, False)
@@ -216,6 +253,11 @@ SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
     "marked": (_marked, State.STARTED),
     "to be forgotten": (_to_be_forgotten, State.STARTED),
     "taken over": (_taken_over, State.PENDING),
+    "scheduled": (_scheduled, State.SCHEDULED),
+    "due": (_due, State.SCHEDULED),
+    "retrying": (_retrying, State.RETRY),
+    "due again": (_due_again, State.RETRY),
+    "buried": (_buried, State.FAILURE),
     "succeeded": (_succeeded, State.SUCCESS),
     "failed": (_failed, State.FAILURE),
     "revoked": (_revoked, State.REVOKED),
@@ -236,6 +278,11 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "take": lambda s: s.take(),
     "take, it beats": lambda s: s.take(seen="0"),
     "discard": lambda s: s.discard(),
+    "retry": lambda s: s.retry(),
+    "retry, another's": lambda s: s.retry(by=s.other),
+    "promote": lambda s: s.promote(),
+    "bury": lambda s: s.bury(),
+    "bury, another's": lambda s: s.bury(by=s.other),
     "leave": lambda s: s.leave(),
     "revoke": lambda s: s.revoke(),
     "revoke, terminate": lambda s: s.revoke(terminate=True),
@@ -267,7 +314,7 @@ async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
             if name == "forget":
                 assert after == (State.UNKNOWN if before in READY_STATES else before), name
             elif situation == "to be forgotten" and after == State.UNKNOWN:
-                assert name.startswith(("finish, ", "discard")), f"{name} ended the job"
+                assert name.startswith(("finish, ", "discard", "bury")), f"{name} ended the job"
             else:
                 assert after == before or after in TRANSITIONS[before], f"{name}: {before} -> {after}"
                 if not TRANSITIONS[before]:
@@ -287,7 +334,7 @@ def test_every_script_is_among_the_calls():
     assert set(scripts.load()) <= called
 
 
-# -- the crash table, row by row ------------------------------------------------------------------------------------------------------
+# -- the crash table, row by row -------------------------------------------------------------------
 
 
 async def test_enqueue_sent_again_makes_no_second_job_while_any_trace_of_the_first_stands(stage):
@@ -371,7 +418,7 @@ async def test_finish_does_not_acknowledge_an_entry_that_names_another_job(stage
     command = stage.mine.finish_command(
         stage.stream,
         1,
-        [(wire.Delivery(stage.held().entry, stage.stream, 0, stage.make_job("gone", "n")), "S", OUTCOME)],
+        [(wire.Delivery(stage.held().entry, stage.stream, 0, 0, stage.make_job("gone", "n")), "S", OUTCOME)],
     )
     assert await stage.mine.until_answered(command) == [0]
     assert await stage.state() == "STARTED"
@@ -424,6 +471,54 @@ async def test_the_last_try_goes_to_a_lane_of_its_own_and_the_cap_ends_the_job_w
     assert await stage.state() == "FAILURE"
     ((_, letter),) = await stage.raw.xrange(stage.keys.dead)
     assert (letter[b"i"], letter[b"c"], letter[b"m"] != b"") == (b"job", b"3", True)
+
+
+async def test_a_retry_sent_again_is_refused_also_after_it_was_promoted_and_taken_by_the_same_worker(stage):
+    await _due_again(stage)
+    first = stage.held()
+    assert await stage.retry() == 0
+    await stage.promote()
+    again = await stage.claim()
+    assert again is not None
+    assert (again.retries, again.crashes, again.entry != first.entry) == (1, 0, True)
+    stage.claimed = first
+    assert await stage.retry() == 0
+    assert await stage.finish() == 0
+    assert await stage.state() == "STARTED"
+
+
+async def test_a_marked_job_that_fails_ends_as_revoked_instead_of_being_tried_again(stage):
+    await _marked(stage)
+    assert await stage.retry() == 2
+    assert await stage.state() == "REVOKED"
+    assert await stage.raw.zcard(stage.keys.delayed) == 0
+
+
+async def test_a_due_job_is_promoted_once_and_one_that_is_not_due_stays(stage):
+    await _due(stage)
+    later = stage.make_job("later", "n2", wait=60_000)
+    await stage.broker.enqueue_many([(later, wire.encode_job(later))])
+    left = await stage.promote()
+    assert left is not None
+    assert 58 < left <= 60
+    assert await stage.promote() is not None
+    assert await stage.raw.xlen(stage.stream) == 1
+    assert await stage.raw.zrange(stage.keys.delayed, 0, -1) == [b"later"]
+    delivery = await stage.claim()
+    assert delivery is not None
+    assert delivery.job.id == "job"
+    assert delivery.job.body == stage.job.body
+
+
+async def test_a_revoked_job_that_waited_for_its_time_leaves_neither_message_nor_time(stage):
+    for prepare in (_scheduled, _retrying):
+        await prepare(stage)
+        assert await stage.revoke() == "revoked"
+        assert await stage.raw.zcard(stage.keys.delayed) == 0
+        assert not await stage.raw.exists(stage.keys.messages + "job")
+        await stage.promote()
+        assert await stage.state() == "REVOKED"
+        await stage.raw.delete(stage.keys.records + "job")
 
 
 async def test_revoke_answers_revoked_only_if_no_worker_has_the_job(stage):
@@ -536,7 +631,7 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_loo
     await stage.take()
     await _queued(stage)
     assert await stage.claim(stage.mine)  # the dead one's read was still at the server
-    readers, beats = await stage.other.census(stage.stream)
+    readers, beats, _ = await stage.other.census(stage.stream)
     assert readers[stage.mine.name] == 1
     assert stage.mine.name not in beats
     assert await stage.other.take(stage.stream, stage.mine.name, None) == (1, 0, False)

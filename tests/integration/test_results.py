@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support import until, until_state
+from support import report, until, until_state
 
 from asyncq import (
     AsyncResult,
@@ -58,7 +58,7 @@ def thread_nap(app):
     return thread_nap
 
 
-# -- states ---------------------------------------------------------------------------------------------------------------------------
+# -- states ----------------------------------------------------------------------------------------
 
 
 async def test_a_handle_is_unknown_before_its_first_look_and_pending_from_delay(app, nap):
@@ -135,7 +135,7 @@ async def test_a_result_set_failed_and_successful_and_ready_answer_each_state(ap
     ] * 4
 
 
-# -- waiting --------------------------------------------------------------------------------------------------------------------------
+# -- waiting ---------------------------------------------------------------------------------------
 
 
 async def test_awaiting_a_handle_is_getting_its_value(app, nap):
@@ -268,7 +268,7 @@ async def test_a_record_that_expires_ends_what_this_process_has_not_seen(app, na
         await app.AsyncResult(result.id).get(timeout=2)
 
 
-# -- existing and forgetting ----------------------------------------------------------------------------------------------------------
+# -- existing and forgetting -----------------------------------------------------------------------
 
 
 async def test_a_job_exists_from_delay_until_it_is_forgotten(app, nap):
@@ -306,7 +306,7 @@ async def test_forgetting_also_forgets_the_parents(app, nap):
         assert not await parent.exists()
 
 
-# -- revoking -------------------------------------------------------------------------------------------------------------------------
+# -- revoking --------------------------------------------------------------------------------------
 
 
 async def test_a_queued_job_that_is_revoked_never_starts_and_its_waiters_wake(app):
@@ -359,8 +359,9 @@ async def test_a_running_coroutine_is_cancelled_by_push(app):
             took.append(cancelled[-1] - begun)
             with pytest.raises(TaskRevoked):
                 await result.get(timeout=1)
-    print(
-        f"terminate: median {statistics.median(took) * 1000:.2f} ms, worst {max(took) * 1000:.2f} ms (promise: 50 ms)"
+    report(
+        f"terminate: median {statistics.median(took) * 1000:.2f} ms (promise: 50), "
+        f"worst {max(took) * 1000:.2f} ms"
     )
     assert statistics.median(took) < 0.5, "by push, not by the next beat"
     assert result.date_started is not None
@@ -431,7 +432,7 @@ async def test_a_revocation_holds_without_a_worker_and_for_the_one_that_comes(ma
         await result.get(timeout=2)
 
 
-# -- then -----------------------------------------------------------------------------------------------------------------------------
+# -- then ------------------------------------------------------------------------------------------
 
 
 async def test_then_calls_back_before_and_after_the_end_with_the_right_one(app, nap, fail):
@@ -475,7 +476,7 @@ async def test_what_a_callback_raises_goes_to_the_loops_handler_and_harms_no_oth
     assert isinstance(problems[0], ZeroDivisionError)
 
 
-# -- result sets ----------------------------------------------------------------------------------------------------------------------
+# -- result sets -----------------------------------------------------------------------------------
 
 
 async def test_a_result_set_gives_values_in_order_with_one_deadline(app, nap):
@@ -504,7 +505,7 @@ async def test_an_empty_result_set_is_done(app):
     assert len(app.ResultSet([])) == 0
 
 
-# -- as a value -----------------------------------------------------------------------------------------------------------------------
+# -- as a value ------------------------------------------------------------------------------------
 
 
 async def test_a_handle_is_equal_to_its_id_and_to_another_handle_of_it(app, nap):

@@ -141,7 +141,7 @@ async def test_a_body_that_blocks_the_loop_longer_than_the_lease_is_not_taken_fo
                 assert await blocks.options(queue="mine").call() == 1
 
 
-# -- rubbish --------------------------------------------------------------------------------------------------------------------------
+# -- rubbish ---------------------------------------------------------------------------------------
 
 GOOD = [wire.SCHEMA, "no.task", b"\x92\x90\x80", "nonce", "", 1, 60_000, None]
 RUBBISH: dict[str, dict] = {
@@ -182,7 +182,7 @@ async def test_rubbish_in_the_queue_is_set_aside_counted_and_harms_nobody(app, n
         await until_empty(raw, stream)
     letters = await raw.xrange(app._keys.dead)
     assert len(letters) == len(RUBBISH)
-    assert all(letter[b"why"] and letter[b"entry"] for _, letter in letters)
+    assert all(letter[b"why"] and letter[b"raw"] for _, letter in letters)
 
 
 async def until_empty(raw, stream) -> None:
@@ -227,7 +227,7 @@ async def test_an_entry_with_no_record_behind_it_is_run_and_leaves_nothing(app, 
     assert await raw.get(app._keys.records + "orphan") is None
 
 
-# -- cuts -----------------------------------------------------------------------------------------------------------------------------
+# -- cuts ------------------------------------------------------------------------------------------
 
 
 async def test_nothing_is_lost_while_every_connection_is_cut_again_and_again(app, note, ran, raw):
@@ -272,7 +272,7 @@ async def test_a_worker_that_cannot_reach_its_server_says_so_at_the_start(make_a
         await Worker(app).run()
 
 
-# -- the end --------------------------------------------------------------------------------------------------------------------------
+# -- the end ---------------------------------------------------------------------------------------
 
 
 async def test_a_stopping_worker_takes_nothing_new_and_lets_what_runs_end(app, note, ran):

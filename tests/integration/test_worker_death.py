@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from jobs import register
-from support import lines, until, until_state, worker_process
+from support import lines, report, until, until_state, worker_process
 
 from asyncq import Worker, WorkerLost
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 LEASE = 2.0
 BOUND = LEASE * 1.34 + 1.0
-"""Beats and looks come every third of a lease, so a death is seen within 1.33 leases; a second for the rest."""
+"""Beats and looks come every third of a lease, so a death is seen within 1.33 leases; plus a second."""
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ async def test_jobs_of_a_killed_worker_run_again_within_the_bound_on_every_queue
                     outcome.finished_at.timestamp() - (time.time() - (time.monotonic() - killed))
                     for outcome in outcomes
                 ]
-    print(f"redelivered after {', '.join(f'{t:.2f}' for t in took)} s; bound {BOUND:.2f} s")
+    report(f"redelivered after {', '.join(f'{t:.2f}' for t in took)} s; bound {BOUND:.2f} s")
     assert [outcome.attempts for outcome in outcomes] == [2] * 6
     assert max(took) <= BOUND
 

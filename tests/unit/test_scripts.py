@@ -1,0 +1,93 @@
+"""The loader of the scripts: their headers are their contract."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from importlib import resources
+
+import pytest
+
+from asyncq.broker import scripts
+from asyncq.broker.scripts import parse
+
+SHARED = {"record": "local function parse() end"}
+
+
+def test_names_become_locals_and_a_group_gets_its_first_index_and_stride():
+    script = parse("x", "-- KEYS: stream beats\n-- ARGV: group (entry id)*\n-- RETURNS: 1\nreturn 1", SHARED)
+    assert script.source.splitlines()[:5] == [
+        "#!lua",
+        "local stream = KEYS[1]",
+        "local beats = KEYS[2]",
+        "local group = ARGV[1]",
+        "local first, stride = 2, 2",
+    ]
+    assert (script.keys, script.arguments, script.repeated) == (
+        ("stream", "beats"),
+        ("group",),
+        ("entry", "id"),
+    )
+    assert script.sha == hashlib.sha1(script.source.encode()).hexdigest()
+
+
+def test_flags_go_into_the_shebang_and_shared_code_in_front():
+    script = parse("x", "-- RETURNS: 1\n-- FLAGS: allow-oom\n-- USES: record\nreturn 1", SHARED)
+    assert script.source.startswith("#!lua flags=allow-oom\nlocal function parse() end\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("return 1", ValueError),
+        ("-- ARGV: a (b)* c\n-- RETURNS: 1", ValueError),
+        ("-- RETURNS: 1\n-- USES: nothing", KeyError),
+    ],
+)
+def test_a_broken_header_is_refused(text, error):
+    with pytest.raises(error):
+        parse("x", text, SHARED)
+
+
+def _texts() -> dict[str, str]:
+    folder = resources.files("asyncq.broker").joinpath("lua")
+    return {file.name: file.read_text() for file in folder.iterdir() if file.name.endswith(".lua")}
+
+
+def test_every_file_is_loaded_once_under_its_name():
+    assert set(scripts.load()) == {name[:-4] for name in _texts() if not name.startswith("_")}
+    assert scripts.load() is scripts.load()
+    assert len({script.sha for script in scripts.load().values()}) == len(scripts.load())
+
+
+@pytest.mark.parametrize("name", sorted(scripts.load()))
+def test_every_script_says_what_it_does_and_uses_every_argument_it_names(name):
+    script = scripts.load()[name]
+    body = _texts()[f"{name}.lua"]
+    assert body.startswith("-- "), "the first line says what it does"
+    code = "\n".join(line for line in body.splitlines() if not line.lstrip().startswith("--"))
+    for argument in (*script.keys, *script.arguments):
+        assert re.search(rf"\b{argument}\b", code), f"{name}.lua does not use {argument}"
+
+
+READING = {
+    "EXISTS",
+    "HGET",
+    "HGETALL",
+    "HMGET",
+    "MGET",
+    "SMEMBERS",
+    "TIME",
+    "XINFO",
+    "XLEN",
+    "XPENDING",
+    "XRANGE",
+}
+
+
+@pytest.mark.parametrize("name", sorted(scripts.load()))
+def test_a_script_says_no_writes_exactly_if_it_only_reads(name):
+    commands = set(re.findall(r"redis\.p?call\('([A-Z]+)'", _texts()[f"{name}.lua"]))
+    shared = set(re.findall(r"\b(?:store|tell|delay|keep_dead)\(", _texts()[f"{name}.lua"]))
+    flags = scripts.load()[name].source.splitlines()[0]
+    assert ("no-writes" in flags) == (commands <= READING and not shared)

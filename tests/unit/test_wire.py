@@ -1,0 +1,181 @@
+"""Every byte that crosses Redis: there and back, from older and newer versions, and from nobody we know."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given, strategies as st
+
+from asyncq import wire
+from asyncq.errors import DecodeError
+from asyncq.states import State
+
+JOB = wire.Job("id", "shop.charge", "default", b"body", "nonce", "{a:0}:c:1", 1_700_000_000_000, 3_600_000)
+GOLDEN_JOB = bytes.fromhex(
+    "9801ab73686f702e636861726765c404626f6479a56e6f6e6365a97b613a307d3a633a31cf0000018bcfe56800ce0036ee80c0"
+)
+ENDED = wire.Ended("S", b"\x08", 1, 2, 1, "w", "shop.charge", "default", 0, ["child"])
+GOLDEN_ENDED = bytes.fromhex("9a01c40108010201a177ab73686f702e636861726765a764656661756c740091a56368696c64")
+
+letters = st.sampled_from(["S", "F", "C", "E", "X"])
+moments = st.none() | st.integers(0, 2**62)
+names = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+words = st.text("abc:-_.{}09", min_size=1, max_size=30)
+
+
+def test_a_message_written_by_this_version_stays_readable():
+    assert wire.encode_job(JOB) == GOLDEN_JOB
+    assert wire.decode_job("id", "default", GOLDEN_JOB) == JOB
+
+
+def test_an_outcome_written_by_this_version_stays_readable():
+    assert wire.encode_ended(ENDED) == GOLDEN_ENDED
+    assert wire.decode_ended("S", GOLDEN_ENDED) == ENDED
+
+
+@given(
+    name=names,
+    body=st.binary(max_size=100),
+    nonce=words,
+    channel=words,
+    enqueued=st.integers(0, 2**62),
+    ttl=st.integers(1, 2**40),
+    expires=moments,
+    ignore=st.booleans(),
+    parent=st.none() | words,
+    headers=st.none()
+    | st.dictionaries(names, st.none() | st.integers(-(2**63), 2**64 - 1) | names, min_size=1, max_size=3),
+)
+def test_every_job_comes_back_as_it_was(
+    name, body, nonce, channel, enqueued, ttl, expires, ignore, parent, headers
+):
+    job = wire.Job(
+        "id", name, "q", body, nonce, channel, enqueued, ttl, expires, ignore, parent, parent, headers
+    )
+    assert wire.decode_job("id", "q", wire.encode_job(job)) == job
+
+
+@given(
+    letters,
+    st.binary(max_size=100),
+    moments,
+    moments,
+    st.integers(0, 9),
+    names,
+    names,
+    st.lists(words, max_size=3),
+)
+def test_every_outcome_comes_back_as_it_was(
+    letter, payload, started, finished, attempts, worker, name, children
+):
+    ended = wire.Ended(letter, payload, started, finished, attempts, worker, name, "q", started, children)
+    outcome = wire.encode_ended(ended)
+    assert wire.decode_ended(letter, outcome) == ended
+    record = f"{letter}--- 1-1 consumer nonce ".encode() + outcome
+    assert wire.decode_record(record) == ended
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_do_anything_but_decode_or_be_refused(data):
+    for read in (
+        lambda: wire.decode_job("id", "q", data),
+        lambda: wire.decode_ended("S", data),
+        lambda: wire.decode_record(data),
+        lambda: list(wire.split_notification(data)),
+    ):
+        try:
+            read()
+        except (DecodeError, ValueError):  # split_notification: also a length or a text that is none
+            continue
+
+
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5)
+)
+_trees = st.recursive(
+    _scalars,
+    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.lists(_trees, min_size=7, max_size=7))
+def test_a_message_of_the_right_length_has_the_right_types_or_is_refused(fields):
+    try:
+        job = wire.decode_job("id", "q", msgpack.packb([1, *fields]))
+    except DecodeError:
+        return
+    assert isinstance(job.name, str)
+    assert isinstance(job.body, bytes)
+    assert isinstance(job.result_ttl, int)
+    assert job.result_ttl > 0
+    assert job.expires is None or type(job.expires) is int
+    assert isinstance(job.ignore_result, bool)
+    assert job.parent_id is None or isinstance(job.parent_id, str)
+    assert job.headers is None or isinstance(job.headers, dict)
+
+
+def test_an_option_that_this_version_does_not_know_is_passed_over():
+    fields = msgpack.unpackb(wire.encode_job(JOB))
+    newer = msgpack.packb([*fields[:7], {"priority?": 5, "h": {"a": 1}}])
+    job = wire.decode_job("id", "default", newer)
+    assert job.headers == {"a": 1}
+
+
+@pytest.mark.parametrize("schema", [0, 2, "1", None])
+def test_another_schema_is_named_in_the_refusal(schema):
+    with pytest.raises(DecodeError, match=f"schema {schema!r}"):
+        wire.decode_job("id", "q", msgpack.packb([schema, *msgpack.unpackb(GOLDEN_JOB)[1:]]))
+    with pytest.raises(DecodeError, match=f"schema {schema!r}"):
+        wire.decode_ended("S", msgpack.packb([schema, *msgpack.unpackb(GOLDEN_ENDED)[1:]]))
+
+
+@pytest.mark.parametrize("channel", ["a b", " "])
+def test_a_channel_that_would_break_the_record_is_refused(channel):
+    with pytest.raises(DecodeError):
+        wire.decode_job("id", "q", msgpack.packb([1, "n", b"", "nonce", channel, 1, 1, None]))
+
+
+@pytest.mark.parametrize("letter", ["L", "T", "?", "", "SS"])
+def test_only_final_letters_are_outcomes(letter):
+    with pytest.raises(DecodeError):
+        wire.decode_ended(letter, GOLDEN_ENDED)
+
+
+def test_an_empty_outcome_says_no_more_than_its_letter():
+    assert wire.decode_ended("X", b"") == wire.Ended("X")
+    assert wire.decode_record(b"C--- 1-1 - nonce") == wire.Ended("C")
+
+
+@pytest.mark.parametrize(
+    ("letter", "state"),
+    [
+        ("S", State.SUCCESS),
+        ("F", State.FAILURE),
+        ("X", State.FAILURE),
+        ("C", State.REVOKED),
+        ("E", State.REVOKED),
+    ],
+)
+def test_each_letter_means_one_final_state(letter, state):
+    assert wire.Ended(letter).state is state
+
+
+@given(st.lists(st.tuples(words, letters, st.none() | st.binary(max_size=50)), max_size=5))
+def test_a_notification_comes_apart_as_it_was_put_together(parts):
+    data = b"".join(
+        f"{id_} {letter} -\n".encode() if body is None else f"{id_} {letter} {len(body)}\n".encode() + body
+        for id_, letter, body in parts
+    )
+    assert list(wire.split_notification(data)) == parts
+
+
+@pytest.mark.parametrize("data", [b"x", b"a b\n", b"a b c d\n", b"a S 1"])
+def test_a_broken_notification_is_refused(data):
+    with pytest.raises(DecodeError):
+        list(wire.split_notification(data))
