@@ -118,7 +118,8 @@ class AsyncQ:
     def __repr__(self) -> str:
         from asyncq.broker.connection import mask
 
-        return f"<AsyncQ {mask(self.settings.url)} namespace={self.settings.namespace!r} tasks={len(self.tasks)}>"
+        settings = self.settings
+        return f"<AsyncQ {mask(settings.url)} namespace={settings.namespace!r} tasks={len(self.tasks)}>"
 
     # -- tasks --
 
@@ -196,7 +197,8 @@ class AsyncQ:
     def _register(self, function: Callable[..., Any], name: str, options: Options) -> Task[..., Any]:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
-                f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a coroutine"
+                f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a "
+                "coroutine"
             )
         if options.soft_timeout is not None and not inspect.iscoroutinefunction(function):
             raise ValueError(
@@ -514,8 +516,8 @@ def the_only_app() -> AsyncQ:
         else f"there are {len(apps)} AsyncQ apps in this process"
     )
     raise RuntimeError(
-        f"{found}, so a handle made from an id alone does not know which to ask. Use app.AsyncResult(id), task.AsyncResult(id) or "
-        "AsyncResult(id, app=app); or import the module that makes the app before"
+        f"{found}, so a handle made from an id alone does not know which to ask. Use app.AsyncResult(id), "
+        "task.AsyncResult(id) or AsyncResult(id, app=app); or import the module that makes the app before"
     )
 
 
@@ -534,7 +536,10 @@ def _revive(directory: Path) -> None:
 
 
 def _taken(id_: str) -> str:
-    return f"a job with task_id {id_!r} exists already and is another call; use another id, or app.AsyncResult({id_!r}) for that job"
+    return (
+        f"a job with task_id {id_!r} exists already and is another call; use another id, or "
+        f"app.AsyncResult({id_!r}) for that job"
+    )
 
 
 _warned: set[str] = set()

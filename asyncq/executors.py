@@ -146,5 +146,5 @@ class _Limits:
                 if injected is not None:
                     self._task.uncancel()
                 step = partial(body.throw, injected or error)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it is the body's to handle
                 step = partial(body.throw, error)

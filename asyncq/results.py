@@ -168,7 +168,8 @@ class AsyncResult(Generic[R]):
         if waiter.ended is None:
             if waiter.gone or waiter.flags[2:3] == "i":
                 raise ResultNotFound(
-                    f"no result under the id {self.id!r}: unknown, forgotten, expired (result_ttl), or its task ignores results"
+                    f"no result under the id {self.id!r}: unknown, forgotten, expired (result_ttl), or its "
+                    "task ignores results"
                 )
             raise ResultTimeout(f"job {self.id} has not ended (state: {waiter.state})")
         return waiter

@@ -98,4 +98,5 @@ class ResultSet(Generic[R]):
     __hash__ = None  # type: ignore[assignment]  # a list of handles, and as mutable
 
     def __repr__(self) -> str:
-        return f"<ResultSet of {len(self.results)}: {', '.join(result.id for result in self.results[:3])}{', ...' * (len(self) > 3)}>"
+        ids = [result.id for result in self.results[:3]] + ["..."] * (len(self) > 3)
+        return f"<ResultSet of {len(self)}: {', '.join(ids)}>"

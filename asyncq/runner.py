@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from asyncq import executors, failures, retry, wire
 from asyncq.context import Context, current_job, joining
 from asyncq.errors import NotRegistered, PayloadTooLarge, RetryLater
-from asyncq.executors import Claim
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from anyio import CapacityLimiter
 
+    from asyncq.executors import Claim
     from asyncq.tasks import Task
 
 
@@ -70,7 +70,9 @@ class Runner:
         task = self._tasks.get(job.name)
         return task is not None and not task.is_coroutine
 
-    async def run(self, delivery: wire.Delivery, claim: Claim) -> Finish | Requeue:
+    async def run(  # noqa: PLR0911 - one return for each way a job can go, main path last
+        self, delivery: wire.Delivery, claim: Claim
+    ) -> Finish | Requeue:
         """Runs the job and says what is to become of it.
 
         Args:
@@ -88,7 +90,7 @@ class Runner:
         try:
             args, kwargs = task.arguments.loads(job.body)
             policy = task.retry if job.retry is None else retry.from_wire(job.retry)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
             return Finish(wire.FAILED, self._failed(delivery, error, started))
         self._enter(delivery, args, kwargs, policy)
         try:
@@ -97,9 +99,9 @@ class Runner:
             if not claim.wanted:
                 raise
             return Finish(wire.FAILED, self._failed(delivery, error, started))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the task's own
             return self._after_failure(delivery, policy, error, started)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - see the module's docstring
             return Finish(wire.FAILED, self._failed(delivery, error, started))
         return self._after_success(task, delivery, value, started)
 
@@ -163,7 +165,7 @@ class Runner:
                     f"the result of {task.name} takes {len(payload):,} bytes, more than "
                     f"max_payload={self._max_payload:,}"
                 )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - encoding calls code of the value's own
             return Finish(wire.FAILED, self._failed(delivery, error, started))
         return Finish(wire.SUCCEEDED, self._ended(delivery, wire.SUCCEEDED, payload, started))
 
@@ -224,7 +226,10 @@ def _is_past(moment: int | None, now: int) -> bool:
 def _unknown(name: str, tasks: Mapping[str, Any]) -> str:
     shown = name.encode("unicode_escape").decode()[:200]
     known = ", ".join(sorted(tasks)[:10]) or "none"
-    return f"this worker does not know the task {shown!r}; it knows {known}. Import the task's module where the app is made."
+    return (
+        f"this worker does not know the task {shown!r}; it knows {known}. Import the task's module "
+        "where the app is made."
+    )
 
 
 _NO_HEADERS: dict[str, Any] = {}

@@ -261,12 +261,12 @@ class Task(Generic[P, R]):
             timeout=timeout,
             retry=retry,
         )
+        defaults = self._options
         if given.countdown is not None or given.eta is not None:
             # The newer way of saying when it may start takes the place of the older one.
-            self = copy.copy(self)
-            self._options = dataclasses.replace(self._options, countdown=None, eta=None)
+            defaults = dataclasses.replace(defaults, countdown=None, eta=None)
         other = copy.copy(self)
-        other._options = given.over(self._options)
+        other._options = given.over(defaults)
         other._is_plain = False
         other._defaults = _Defaults.of(self.app, other._options)
         return other
@@ -326,7 +326,7 @@ class Task(Generic[P, R]):
             message = wire.encode_job(job)
         except (TypeError, ValueError, OverflowError) as error:
             raise SerializationError(
-                f"headers={options.headers!r} cannot travel ({error}); use plain strings, numbers, lists and maps"
+                f"headers={options.headers!r} cannot travel ({error}); use plain texts, numbers, lists, maps"
             ) from error
         if len(message) > defaults.max_payload:
             raise PayloadTooLarge(

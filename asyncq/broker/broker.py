@@ -141,20 +141,9 @@ class Broker:
                     return await pipe.call(*command)
             except ServerError as error:
                 problem: Exception = error
-                if error.verdict is Verdict.LOAD:
-                    await self._load_for(line)
-                elif error.verdict is Verdict.RECONNECT:
-                    line.drop()
-                elif error.verdict is Verdict.DENIED and patience == FOREVER:
-                    line.drop()
-                    if attempt == 0:
-                        log.error("%s refuses: %s; trying on", self.address.safe_url, error)
-                elif error.verdict is Verdict.FULL:
-                    raise QueueFull(
-                        f"the server at {self.address.safe_url} is out of memory ({error})"
-                    ) from error
-                elif error.verdict is not Verdict.RETRY:
-                    raise
+                if error.verdict is Verdict.DENIED and patience == FOREVER and attempt == 0:
+                    log.error("%s refuses: %s; trying on", self.address.safe_url, error)
+                await self._mend(line, error, denied_is_final=patience != FOREVER)
             except (PipeBroken, BrokerUnavailable) as error:
                 problem = error
             except TimeoutError as error:
@@ -166,6 +155,23 @@ class Broker:
             if self._loop.time() + rest > deadline:
                 raise BrokerUnavailable(f"{self.address.safe_url}: {problem}") from problem
             await asyncio.sleep(rest)
+
+    async def _mend(self, line: Line, error: ServerError, *, denied_is_final: bool) -> None:
+        """Does what an error asks for before the command is sent again; raises where that would not help."""
+        match error.verdict:
+            case Verdict.RETRY:
+                pass
+            case Verdict.LOAD:
+                await self._load_for(line)
+            case Verdict.RECONNECT:
+                line.drop()
+            case Verdict.DENIED if not denied_is_final:
+                line.drop()
+            case Verdict.FULL:
+                text = f"the server at {self.address.safe_url} is out of memory ({error})"
+                raise QueueFull(text) from error
+            case _:
+                raise error
 
     async def _load_for(self, line: Line) -> None:
         try:
@@ -265,7 +271,7 @@ class Broker:
     async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending]) -> None:
         try:
             answer = await self._until_room(command)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is
             for _, _, future in batch:
                 if future is not None and not future.done():
                     future.set_exception(error)
@@ -285,8 +291,8 @@ class Broker:
             if self._loop.time() + rest > deadline:
                 stream = command[3].removeprefix(self.keys.queues)
                 raise QueueFull(
-                    f"queue {stream!r} holds max_length={self.settings.max_length:,} jobs already; nothing was enqueued. Start "
-                    "more workers, try again later, or wait for room with full_wait"
+                    f"queue {stream!r} holds max_length={self.settings.max_length:,} jobs already; nothing "
+                    "was enqueued. Start more workers, try again later, or wait for room with full_wait"
                 )
             await asyncio.sleep(rest)
 

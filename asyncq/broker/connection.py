@@ -138,8 +138,8 @@ def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
     plain = _plain_url(url)
     if plain.partition("://")[0] not in {"redis", "rediss", "unix"}:
         raise BrokerNotConfigured(
-            f"{mask(url)!r} is not a server URL: write redis://host:6379/0, rediss://, unix:///path/to/socket, valkey://, "
-            "embedded:// or memory://"
+            f"{mask(url)!r} is not a server URL: write redis://host:6379/0, rediss://, unix:///path/to/socket"
+            ", valkey://, embedded:// or memory://"
         )
     try:
         options: dict[str, Any] = dict(parse_url(plain))

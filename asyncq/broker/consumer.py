@@ -81,9 +81,8 @@ class Consumer:
 
     def beat_command(self, count: int) -> tuple[Any, ...]:
         """The beat, as EVALSHA."""
-        return (
-            "EVALSHA", self._broker.scripts["beat"].sha, 2, self.keys.beats, self.marks_channel, self.name, count,
-        )  # fmt: skip
+        script = self._broker.scripts["beat"].sha
+        return ("EVALSHA", script, 2, self.keys.beats, self.marks_channel, self.name, count)
 
     def beat_source(self) -> str:
         """The beat's script, to be loaded where the server does not know it."""
@@ -214,9 +213,9 @@ class Consumer:
         keys, job = self.keys, delivery.job
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
-            keys.records, GROUP, self.name, delivery.entry, job.id, wait, retries, failure, keys.messages, keys.wake,
-            wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked,
-        )  # fmt: skip
+            *(keys.records, GROUP, self.name, delivery.entry, job.id, wait, retries, failure),
+            *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
+        )
         answer: int = await self._broker.run(
             "retry", (delivery.stream, keys.delayed), arguments, patience=FOREVER
         )
@@ -226,9 +225,9 @@ class Consumer:
         """Ends a job with a failure and keeps it with the dead letters: 1 done, 2 done before, 0 refused."""
         keys, job = self.keys, delivery.job
         arguments = (
-            keys.records, GROUP, self.name, delivery.entry, job.id, outcome, job.result_ttl, wire.PUSH_LIMIT, keys.marks,
-            reason, *self._dead_limits(),
-        )  # fmt: skip
+            *(keys.records, GROUP, self.name, delivery.entry, job.id, outcome, job.result_ttl),
+            *(wire.PUSH_LIMIT, keys.marks, reason, *self._dead_limits()),
+        )
         answer: int = await self._broker.run(
             "bury", (delivery.stream, keys.dead), arguments, patience=FOREVER
         )

@@ -187,7 +187,8 @@ class Listener:
         """
         known = self._waiters.get(id)
         if known is not None and known.ended is None and not known.gone:
-            return known  # an id of the user's own, used twice: whichever call the server takes, its outcome is this
+            # An id of the user's own, used twice: whichever call the server takes, its outcome is this.
+            return known
         waiter = Waiter(id, self, epoch=self.epoch if self._up and not ignored else 0, accepted=False)
         waiter.state = State.PENDING
         self._waiters[id] = waiter

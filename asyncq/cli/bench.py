@@ -35,6 +35,8 @@ bench = typer.Typer(help="Measures this machine and its server.", no_args_is_hel
 
 _PATIENCE = 15.0
 """Seconds after the last arrival in which answers still count; then a job is lost."""
+_PROBE = 2.0
+"""Seconds in which a worker that runs already must answer."""
 _IN_FLIGHT = 100
 _QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))
 
@@ -200,7 +202,7 @@ class Stage:
         """One job, answered: a worker that was killed is listed as listening until others have noticed."""
         job = await self.noop.delay("")
         try:
-            await job.get(timeout=5.0)
+            await job.get(timeout=_PROBE)
         except ResultTimeout:
             await job.revoke()
             queue = self.app.settings.default_queue

@@ -102,6 +102,7 @@ class Service:
         self._main = asyncio.current_task()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        log.debug("connecting to %s", mask(self._worker.app.settings.url))
         try:
             # The banner asks the server who it is, so the app is open here too.
             async with self._worker.app as app:

@@ -123,7 +123,8 @@ class Life:
             await self.spawner.stop()
         if self._is_lost.is_set():
             log.error(
-                "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it begins anew"
+                "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it "
+                "begins anew"
             )
             await self._cancel_all()
         else:
@@ -406,5 +407,5 @@ class Life:
         outcome = self.runner.revoked(running.delivery, running.started)
         self.finisher.add(running.delivery, wire.REVOKED, outcome)
         if self.runner.runs_in_thread(running.delivery.job) and running.begun:
-            return  # a thread cannot be stopped: it keeps its slot until it returns, and its result is dropped
+            return  # a thread cannot be stopped: it keeps its slot until it returns, its result is dropped
         task.cancel()
