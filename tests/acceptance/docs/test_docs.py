@@ -22,6 +22,7 @@ import httpx
 import pytest
 
 from asyncq import config
+from asyncq.broker import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,8 +113,15 @@ class Project:
     def close(self) -> None:
         for process in self.running:
             process.terminate()
-        for process in self.running:
-            process.wait(20)
+        try:
+            for process in self.running:
+                process.wait(20)
+        finally:
+            for process in self.running:
+                process.kill()
+                process.wait()
+            # A worker that was ended before it listened to signals has left the server running.
+            embedded.stop(self.folder, force=True)
 
 
 @pytest.fixture
