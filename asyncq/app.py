@@ -103,6 +103,21 @@ class AsyncQ:
         self._reset()
         _apps.add(self)
 
+    def reconfigure(self, **settings: Any) -> None:
+        """Puts settings over those that the app has, as the command line's flags do. Only while it is closed.
+
+        Raises:
+            RuntimeError: the app is open.
+            ValueError: an unknown option or a value that does not fit.
+        """
+        if self._broker is not None or self._opening is not None:
+            raise RuntimeError(f"{self!r} is open: its settings can be changed before it is opened, not now")
+        self.settings = config.replace(self.settings, settings)
+        self._keys = Keys(self.settings.namespace)
+        self._reset()
+        for task in self.tasks.values():
+            task._defaults = task._defaults.of(self, task._options)
+
     def _reset(self) -> None:
         """The state of a closed app."""
         self._lock = threading.Lock()

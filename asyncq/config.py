@@ -174,6 +174,24 @@ def load(
     return Settings(**values)
 
 
+def replace(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Settings with some options changed; values as in the environment, text included.
+
+    Raises:
+        ValueError: an unknown option or a value that does not fit.
+    """
+    known = {option.name: option for option in fields(Settings)}
+    values = {}
+    for name_, raw in given.items():
+        if name_ not in known:
+            raise ValueError(_unknown("reconfigure(...)", name_, list(known)))
+        try:
+            values[name_] = known[name_].metadata["parse"](raw)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name_}: {error}") from error
+    return dataclasses.replace(settings, **values)
+
+
 def describe() -> list[tuple[str, str, str, str]]:
     """Every option as (name, environment variable, default, meaning), for the docs and the help."""
     return [

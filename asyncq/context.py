@@ -100,8 +100,8 @@ def check_join(what: str, *, disable_sync_subtasks: bool = True) -> None:
     job = current_job.get()
     where = f"task {job.name} (job {job.id})" if job is not None else "a denied_join_result() block"
     raise WouldDeadlock(
-        f"{what} inside {where} waits for another job: with every worker slot waiting like this, nobody would "
-        "be left to run it. Return the handle's id and let the caller wait, or allow it here with "
+        f"{what} inside {where} waits for another job: with every worker slot waiting like this, nobody "
+        "would be left to run it. Return the handle's id and let the caller wait, or allow it here with "
         "get(disable_sync_subtasks=False) or `with asyncq.allow_join_result():`"
     )
 

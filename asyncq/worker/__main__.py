@@ -1,4 +1,4 @@
-"""The child process that runs jobs on their last try, see `last_try`. Not meant to be started by hand: `asyncq worker` is."""
+"""The child process that runs jobs on their last try, see `last_try`. To start a worker by hand: `asyncq worker`."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import logging
 import operator
 import sys
 
-from asyncq.config import Settings
 from asyncq.worker.worker import Worker
 
 
 def main(target: str, settings: str) -> None:
     """The child: runs what waits in the lanes of last tries, and ends."""
-
     module, _, attribute = target.partition(":")
     sys.path.insert(0, "")
     app = operator.attrgetter(attribute)(importlib.import_module(module))
-    app.settings = Settings(**json.loads(settings))
+    app.reconfigure(**json.loads(settings))
 
     async def run() -> None:
         worker = Worker(app, concurrency=1, only_last_tries=True)
