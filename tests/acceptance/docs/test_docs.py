@@ -2,7 +2,7 @@
 
 A page is a project: each Python block begins with a comment that names its file. What a reader would start is
 started: a block that shows its output, and pytest for a `test_` file. Other blocks are imported. A line
-`asyncq worker ...` starts that worker.
+`asyncq worker ...` starts that worker, and other `asyncq` lines are run if their output is shown.
 """
 
 from __future__ import annotations
@@ -87,6 +87,9 @@ class Project:
             arguments = ["-W", "error", block.file]
         else:
             arguments = ["-W", "error", "-c", f"import {block.file.removesuffix('.py')}"]
+        self._compare(block, *arguments)
+
+    def _compare(self, block: Block, *arguments: str) -> None:
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -104,11 +107,13 @@ class Project:
         command = [sys.executable, "-m", *arguments]
         self.running.append(subprocess.Popen(command, cwd=self.folder, env=self.environ))
 
-    def start_workers(self, block: Block) -> None:
+    def run_commands(self, block: Block) -> None:
         for line in block.text.splitlines():
             words = shlex.split(line, comments=True)
             if words[:2] == ["asyncq", "worker"]:
                 self.start(*words[:1], "--quiet", *words[1:])
+            elif words[:1] == ["asyncq"] and block.output is not None:
+                self._compare(block, "-m", *words)
 
     def close(self) -> None:
         for process in self.running:
@@ -141,7 +146,7 @@ def test_blocks_of_a_page_run_and_print_what_it_shows(page: Path, project: Proje
         if block.language == "python":
             project.run(block)
         elif block.language == "bash":
-            project.start_workers(block)
+            project.run_commands(block)
 
 
 def test_endpoint_of_the_readme_answers(project: Project) -> None:
