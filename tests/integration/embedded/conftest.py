@@ -16,16 +16,17 @@ from asyncq.broker import embedded
 PREAMBLE = """
 import os, signal, sys, time, types
 from pathlib import Path
-# Bare packages, so that only the module and asyncq.errors are loaded: the face costs each script 0.2 s.
+# Bare packages, so that only this one and asyncq.errors are loaded: the face costs each script 0.2 s.
 module = Path(sys.argv[2])
-for name, directory in (("asyncq", module.parent.parent), ("asyncq.broker", module.parent)):
+for name, directory in (("asyncq", module.parents[2]), ("asyncq.broker", module.parents[1])):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [str(directory)]
 from asyncq.broker import embedded
+from asyncq.errors import BrokerNotConfigured
 project = Path(sys.argv[1])
 def say(*words): print(*words, flush=True)
 def hear(): return sys.stdin.readline()
-def command(server, text): return embedded._ask(server.socket, text, timeout=5)[0].decode()
+def command(server, text): return embedded.answer.ask(server.socket, text, timeout=5)[0].decode()
 """
 
 
@@ -74,9 +75,9 @@ def runtime(monkeypatch):
     for name in ("ASYNCQ_URL", "ASYNCQ_ENV", "ASYNCQ_EMBEDDED"):
         monkeypatch.delenv(name, raising=False)
     yield directory
-    embedded._Registry.close_all()
+    embedded.registry.Registry.close_all()
     for socket in directory.glob("asyncq/*/s"):
-        embedded._shut_down(socket, time.monotonic() + 5)
+        embedded.answer.shut_down(socket, time.monotonic() + 5)
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -117,11 +118,11 @@ def wait_until():
 @pytest.fixture
 def ask():
     """Send one inline command to a server and return the reply as text."""
-    return lambda server, text: embedded._ask(server.socket, text, timeout=5)[0].decode()
+    return lambda server, text: embedded.answer.ask(server.socket, text, timeout=5)[0].decode()
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """Half a second instead of ten, for tests that must run into the deadline."""
-    monkeypatch.setattr(embedded, "DEADLINE", 0.5)
-    monkeypatch.setattr(embedded, "_PATIENCE", 0.2)
+    monkeypatch.setattr(embedded.limits, "DEADLINE", 0.5)
+    monkeypatch.setattr(embedded.limits, "PATIENCE", 0.2)

@@ -78,7 +78,7 @@ if os.geteuid() == 0:
     os.setuid(65534)                  # root may write anywhere
 os.environ["XDG_RUNTIME_DIR"] = ""
 try: embedded.acquire(project)
-except embedded.BrokerNotConfigured as error: say(error)
+except BrokerNotConfigured as error: say(error)
 """
     )
     words = " ".join(attempt.end())
@@ -93,9 +93,10 @@ def test_a_full_disk_is_reported(project, room):
 mount -t tmpfs -o size=32k tmpfs {project} || exit 77
 dd if=/dev/zero of={project}/ballast bs=1k count={32 - room} 2>/dev/null
 exec {sys.executable} -c '
-import sys; from pathlib import Path; from asyncq.broker import embedded
+import sys; from pathlib import Path
+from asyncq.broker import embedded; from asyncq.errors import BrokerNotConfigured
 try: embedded.acquire(Path(sys.argv[1]))
-except embedded.BrokerNotConfigured as error: print(error)
+except BrokerNotConfigured as error: print(error)
 ' {project}
 """
     done = subprocess.run(
@@ -114,7 +115,7 @@ def program(tmp_path, monkeypatch):
         path = tmp_path / "server"
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
-        monkeypatch.setattr(embedded, "_binary", lambda: path)
+        monkeypatch.setattr(embedded.program, "find", lambda: path)
 
     return install
 
@@ -126,7 +127,7 @@ def test_a_server_that_never_answers_is_ended_at_the_deadline(project, program, 
     assert "did not answer" in message
     assert "still thinking" in message
     assert time.monotonic() - began < 3
-    assert "sleep" not in embedded._command_line(int((project / "pid").read_text()))
+    assert "sleep" not in embedded.stopping.command_line(int((project / "pid").read_text()))
 
 
 def test_a_server_that_ends_at_once_is_reported_at_once(project, program):
@@ -150,8 +151,8 @@ def test_only_the_words_of_this_attempt_are_shown(project, program):
 def test_a_failure_leaves_no_lock_behind(project, program, monkeypatch):
     program("exit 1")
     failure(project)
-    place = embedded._own_place(project)
+    place = embedded.place.own_place(project)
     for lock in (place.start_lock, place.users_lock, place.data / "server.lock"):
-        descriptor = embedded._try_exclusive(lock)
+        descriptor = embedded.locks.try_exclusive(lock)
         assert descriptor is not None, lock
         os.close(descriptor)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,12 @@ from asyncq.errors import BrokerNotConfigured
 
 HOLD = """
 server = embedded.private()
-say(server.directory, embedded._probe(server.socket).info["process_id"])
+say(server.directory, embedded.answer.probe(server.socket).info["process_id"])
 """
 
 
 def is_gone(directory, pid):
-    return not Path(directory).exists() and not embedded._command_line(int(pid))
+    return not Path(directory).exists() and not embedded.stopping.command_line(int(pid))
 
 
 def test_it_serves_and_leaves_nothing_behind(ask):
@@ -92,7 +93,7 @@ say(command(server, "PING"))
 
 def test_a_crash_of_the_server_is_no_obstacle_to_leaving(ask):
     server = embedded.private()
-    os.kill(int(embedded._probe(server.socket).info["process_id"]), signal.SIGKILL)
+    os.kill(int(embedded.answer.probe(server.socket).info["process_id"]), signal.SIGKILL)
     server.release()
     assert not server.directory.exists()
 
@@ -101,9 +102,9 @@ def test_a_server_that_cannot_start_is_reported_with_its_words(tmp_path, monkeyp
     broken = tmp_path / "server"
     broken.write_text("#!/bin/sh\necho out of order\nexit 3\n")
     broken.chmod(0o700)
-    monkeypatch.setattr(embedded, "_binary", lambda: broken)
+    monkeypatch.setattr(embedded.program, "find", lambda: broken)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(embedded.tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "tempdir", None)
     with pytest.raises(BrokerNotConfigured, match="out of order"):
         embedded.private()
     assert [path.name for path in tmp_path.iterdir()] == ["server"], "the temporary directory is removed"
@@ -112,7 +113,7 @@ def test_a_server_that_cannot_start_is_reported_with_its_words(tmp_path, monkeyp
 def test_a_temporary_directory_with_a_long_path_is_avoided(tmp_path, monkeypatch, ask):
     deep = tmp_path / ("d" * 100)
     deep.mkdir()
-    monkeypatch.setattr(embedded.tempfile, "tempdir", str(deep))
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
     with embedded.private() as server:
         assert ask(server, "PING") == "+PONG"
     assert not list(deep.iterdir())

@@ -1,0 +1,7 @@
+"""Limits: how long the embedded server, and a question to it, may take. Tests shorten them."""
+
+DEADLINE = 10.0
+"""Seconds that a server has for starting, and for leaving."""
+
+PATIENCE = 1.0
+"""Seconds for one question. The answer takes 0.2 ms unless the server hangs."""

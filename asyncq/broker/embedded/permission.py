@@ -1,0 +1,60 @@
+"""Permission: where the embedded server must not be used, and what to tell where it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncq.errors import BrokerNotConfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+_PRODUCTION = ("KUBERNETES_SERVICE_HOST", "K_SERVICE", "ECS_CONTAINER_METADATA_URI_V4", "DYNO")
+
+
+def refuse_or_warn(environ: Mapping[str, str], directory: Path, version: str | None = None) -> str | None:
+    """Refuse the embedded server in production surroundings, or say what to tell the user about it.
+
+    On Kubernetes, Cloud Run, ECS and Heroku the worker and the web process have different file systems, and
+    each would silently get an empty server of its own. `ASYNCQ_EMBEDDED` decides: `auto` (the default),
+    `always` (no question, no warning) or `never`.
+
+    Args:
+        environ: the environment, as `os.environ`.
+        directory: the project directory, from `resolve`.
+        version: what runs, as `EmbeddedServer.version` has it; leave it out before a server is started.
+
+    Returns:
+        The text of a warning, for the caller to log once per process (logger "asyncq"); None for `always`.
+
+    Raises:
+        BrokerNotConfigured: the embedded server must not be used here. The command line ends with status 78.
+
+    Example:
+        >>> refuse_or_warn({"ASYNCQ_EMBEDDED": "always"}, Path("/srv/shop"))
+    """
+    mode = environ.get("ASYNCQ_EMBEDDED", "").strip().lower() or "auto"
+    if mode not in {"auto", "always", "never"}:
+        raise BrokerNotConfigured(f"ASYNCQ_EMBEDDED={mode!r} is none of auto, always, never.")
+    if mode == "always":
+        return None
+    if mode == "never":
+        raise BrokerNotConfigured(
+            "No ASYNCQ_URL, and ASYNCQ_EMBEDDED=never.\nSet ASYNCQ_URL=redis://host:6379/0."
+        )
+    signs = [f"{name} is set" for name in _PRODUCTION if environ.get(name)]
+    if environ.get("ASYNCQ_ENV", "").strip().lower() == "production":
+        signs.insert(0, "ASYNCQ_ENV=production")
+    if signs:
+        raise BrokerNotConfigured(
+            f"No ASYNCQ_URL, and the embedded server is refused here ({signs[0]}): "
+            "each machine or container would get an empty server of its own.\n"
+            "Set ASYNCQ_URL=redis://host:6379/0, or ASYNCQ_EMBEDDED=always if one machine is all there is."
+        )
+    return (
+        f"no ASYNCQ_URL, using the embedded {version or 'server'} at {directory / '.asyncq'} "
+        "(unix socket, this machine only).\n"
+        "         Fine for development. For production: ASYNCQ_URL=redis://host:6379/0   "
+        "Silence: ASYNCQ_EMBEDDED=always"
+    )

@@ -1,0 +1,141 @@
+"""The throw-away server: one process's own, gone with it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from asyncq.broker.embedded import limits, program
+from asyncq.broker.embedded.answer import wait_until_ready
+from asyncq.broker.embedded.handle import EmbeddedServer, Held
+from asyncq.broker.embedded.launch import command_for, disown
+from asyncq.broker.embedded.place import SUN_PATH, Place
+from asyncq.broker.embedded.registry import Registry
+from asyncq.errors import BrokerNotConfigured
+
+logger = logging.getLogger("asyncq")
+
+
+def private() -> EmbeddedServer:
+    """Start a throw-away server for this process: nothing is kept.
+
+    It ends with the process, also with a killed one. A second call returns another handle for the same
+    server; a forked child gets one of its own.
+
+    Returns:
+        A handle with the URL to connect to. The server ends when the last handle is released.
+
+    Raises:
+        BrokerNotConfigured: there is no server program, or it cannot start here.
+
+    Example:
+        >>> with private() as server:  # doctest: +SKIP
+        ...     print(server.url)
+    """
+    with Registry.mutex:
+        held = Registry.held.get(None)
+        started = not isinstance(held, _Throwaway)
+        server = _Throwaway() if not isinstance(held, _Throwaway) else held
+        if started:
+            try:
+                server.start()
+            except BaseException:
+                server.close()
+                raise
+            Registry.held[None] = server
+        return server.handle(server.directory, server.directory / "s", server.version, started)
+
+
+class _Throwaway(Held):
+    """A throw-away server for this process alone.
+
+    A shell starts it and then reads from a pipe whose write end only we hold. When we let go of that end, be
+    it by SIGKILL, the shell kills the server and removes its directory. PR_SET_PDEATHSIG would not do: it is
+    Linux only, fires when the *thread* that forked ends (a to_thread worker, say), and leaves the directory
+    behind.
+    """
+
+    _WATCH: ClassVar[str] = (
+        'directory=$1; shift; "$@" & server=$!; exec >/dev/null 2>&1; '
+        'read -r _; kill -9 "$server"; wait "$server"; rm -rf "$directory"'
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watcher: subprocess.Popen[bytes] | None = None
+        self.said = b""
+        self.version = ""
+        self.directory = Path(tempfile.mkdtemp(prefix="asyncq-"))
+        if len(os.fsencode(self.directory / "s")) > SUN_PATH:
+            self.directory.rmdir()
+            self.directory = Path(tempfile.mkdtemp(prefix="asyncq-", dir="/tmp"))
+
+    def start(self) -> None:
+        place = Place(self.directory, self.directory)
+        binary = program.find()
+        arguments = command_for(binary, place.socket, self.directory, durable=False)
+        self.watcher = subprocess.Popen(  # noqa: S603  our own argument list
+            ["/bin/sh", "-c", self._WATCH, "sh", str(self.directory), *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,  # held by the server alone: its end tells that the server has died
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        assert self.watcher.stdout is not None
+        os.set_blocking(self.watcher.stdout.fileno(), False)
+        answer = wait_until_ready(place.socket, time.monotonic() + limits.DEADLINE, self._died)
+        if answer.state != "ready":
+            raise BrokerNotConfigured(f"The private server ({binary}) did not start:{self._words()}")
+        self.version = answer.version
+
+    def _died(self) -> bool:
+        """Whether the server's standard output has ended. What it said there before is kept for the error."""
+        assert self.watcher is not None
+        assert self.watcher.stdout is not None
+        try:
+            said = os.read(self.watcher.stdout.fileno(), 20_000)
+        except BlockingIOError:
+            return False
+        self.said += said
+        return not said
+
+    def _words(self) -> str:
+        log = self.directory / "server.log"
+        said = self.said + (log.read_bytes() if log.exists() else b"")
+        return "".join(f"\n    {line}" for line in said.decode(errors="replace").splitlines()[-8:])
+
+    def close(self) -> None:
+        self.handles.clear()
+        if Registry.held.get(None) is self:
+            del Registry.held[None]
+        watcher, self.watcher = self.watcher, None
+        if watcher is None:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            return
+        _close_pipes(watcher)
+        try:
+            watcher.wait(limits.DEADLINE)
+        except subprocess.TimeoutExpired:
+            logger.warning("the private server in %s has not ended yet", self.directory)
+            disown(watcher)
+
+    def forked(self) -> None:
+        # The child's copy of the pipe would keep the server alive after the parent was killed.
+        del Registry.held[None]
+        self.handles.clear()
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            _close_pipes(watcher)
+            watcher.returncode = 0  # as in disown, but it is not our child: there is nothing to poll
+
+
+def _close_pipes(child: subprocess.Popen[bytes]) -> None:
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            pipe.close()

@@ -1,0 +1,47 @@
+"""Whether the embedded server may be used here at all."""
+
+from pathlib import Path
+
+import pytest
+
+from asyncq.broker import embedded
+from asyncq.errors import BrokerNotConfigured
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {"ASYNCQ_ENV": "production"},
+        {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+        {"K_SERVICE": "shop"},
+        {"ECS_CONTAINER_METADATA_URI_V4": "http://169.254.170.2/v4"},
+        {"DYNO": "web.1"},
+    ],
+)
+def test_production_surroundings_refuse_unless_told_otherwise(environ):
+    with pytest.raises(BrokerNotConfigured, match=next(iter(environ))) as caught:
+        embedded.refuse_or_warn(environ, Path("/srv/shop"), "Valkey 9.1.2")
+    assert "ASYNCQ_URL=redis://" in str(caught.value)
+    assert embedded.refuse_or_warn(environ | {"ASYNCQ_EMBEDDED": "always"}, Path("/srv/shop")) is None
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"ASYNCQ_ENV": "development"}, {"DYNO": ""}, {"ASYNCQ_EMBEDDED": "auto"}]
+)
+def test_elsewhere_a_warning_tells_what_is_used_and_what_to_set(environ):
+    assert embedded.refuse_or_warn(environ, Path("/srv/app"), "Valkey 9.1.2") == (
+        "no ASYNCQ_URL, using the embedded Valkey 9.1.2 at /srv/app/.asyncq "
+        "(unix socket, this machine only).\n"
+        "         Fine for development. For production: ASYNCQ_URL=redis://host:6379/0   "
+        "Silence: ASYNCQ_EMBEDDED=always"
+    )
+
+
+def test_never_means_never():
+    with pytest.raises(BrokerNotConfigured, match="ASYNCQ_EMBEDDED=never"):
+        embedded.refuse_or_warn({"ASYNCQ_EMBEDDED": "never"}, Path("/srv/shop"))
+
+
+def test_a_misspelt_setting_is_not_ignored():
+    with pytest.raises(BrokerNotConfigured, match="none of auto, always, never"):
+        embedded.refuse_or_warn({"ASYNCQ_EMBEDDED": "allways"}, Path("/srv/shop"))
