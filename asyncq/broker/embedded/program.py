@@ -103,5 +103,5 @@ def _not_found(too_old: str | None) -> str:
 
 
 def _is_musl() -> bool:
-    # platform.libc_ver() reads the interpreter's binary and knows glibc only; the name of the loader is quicker.
+    # platform.libc_ver() reads the interpreter's binary and knows glibc only; the loader's name is quicker.
     return any(Path("/lib").glob("ld-musl-*"))
