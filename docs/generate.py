@@ -1,0 +1,130 @@
+"""Writes the reference pages from the code: `python docs/generate.py`. A test compares them with it.
+
+What is said once in the code (a setting's meaning, an option's help, an error's docstring) is shown here and
+written nowhere else.
+"""  # noqa: INP001  a script beside the pages, not a package
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from asyncq import config, errors
+from asyncq.cli.main import cli, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = Path(__file__).resolve().parent / "reference"
+MARK = "<!-- Written by docs/generate.py from the code: change the code, then run it. -->"
+
+SETTINGS = """\
+Each has one name: a keyword of `AsyncQ(...)`, a variable of the environment, or a key of `[tool.asyncq]` in
+the nearest `pyproject.toml`. The keyword wins, then the environment, then `pyproject.toml`. Durations are
+seconds, or text such as `500ms`, `30s`, `1h30m`; sizes are bytes, or text such as `64kb`. A name that does
+not exist is a `ValueError`."""
+
+ERRORS = """\
+Every error of asyncq's own is an `AsyncQError`. What a task raised is none of them: it arrives as it is."""
+
+
+def main() -> None:
+    """Writes each page that differs from what the code says."""
+    FOLDER.mkdir(exist_ok=True)
+    for file, text in pages().items():
+        page = FOLDER / file
+        if not page.exists() or page.read_text(encoding="utf-8") != text:
+            page.write_text(text, encoding="utf-8")
+            sys.stdout.write(f"wrote {page.name}\n")
+
+
+def pages() -> dict[str, str]:
+    """Every page by its file name, as the code has it now."""
+    return {"settings.md": settings(), "cli.md": command_line(), "errors.md": error_classes()}
+
+
+def settings() -> str:
+    """The page of settings."""
+    lines = [
+        "# Settings",
+        MARK,
+        "",
+        SETTINGS,
+        "",
+        "| setting | variable | default | meaning |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| `{name}` | `{variable}` | `{default}` | {doc} |"
+        for name, variable, default, doc in config.describe()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def command_line() -> str:
+    """The page of the command line: the help of each command, as `--help` prints it."""
+    lines = ["# Command line", MARK, "", "`asyncq COMMAND --help` prints the same.", ""]
+    for words in commands():
+        lines += [f"## {' '.join(('asyncq', *words))}", "", "```text", help_of(words), "```", ""]
+    return "\n".join(lines)
+
+
+def commands() -> Iterator[tuple[str, ...]]:
+    """The words of each command, a group before what is in it."""
+    yield from _below(typer.main.get_command(cli), ())
+
+
+def _below(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    yield words
+    for name, member in getattr(command, "commands", {}).items():
+        yield from _below(member, (*words, name))
+
+
+def help_of(words: tuple[str, ...]) -> str:
+    """What `asyncq WORDS --help` prints on a terminal of 80 columns."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "80"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            code = run([*words, "--help"])
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+    if code:
+        raise RuntimeError(f"asyncq {' '.join(words)} --help ended with exit code {code}")
+    return printed.getvalue().rstrip()
+
+
+def error_classes() -> str:
+    """The page of errors, in the order of the module."""
+    lines = ["# Errors", MARK, "", ERRORS, ""]
+    for name, kind in vars(errors).items():
+        if isinstance(kind, type) and issubclass(kind, Exception):
+            lines += _error(name, kind)
+    return "\n".join(lines)
+
+
+def _error(name: str, kind: type[Exception]) -> list[str]:
+    bases = ", ".join(f"`{base.__name__}`" for base in kind.__bases__)
+    return [f"## {name}", "", f"Derived from {bases}.", "", _markdown(inspect.getdoc(kind) or ""), ""]
+
+
+def _markdown(docstring: str) -> str:
+    """A docstring in Google's form: its sections become bold words, their entries a list."""
+    text = re.sub(r"^(Args|Attributes):\n", r"**\1**\n\n", docstring, flags=re.MULTILINE)
+    entries = re.sub(r"^ {4}(\w+): ", r"- `\1`: ", text, flags=re.MULTILINE)
+    return re.sub(r"^ {8}", "  ", entries, flags=re.MULTILINE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The reference pages say what the code says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+_spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+assert _spec is not None
+assert _spec.loader is not None
+generate = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(generate)
+
+
+@pytest.mark.parametrize("file", ["settings.md", "cli.md", "errors.md"])
+def test_a_page_is_what_the_code_says_today(file):
+    written = (DOCS / "reference" / file).read_text(encoding="utf-8")
+    assert written == generate.pages()[file], "run: python docs/generate.py"
+
+
+def test_no_page_is_left_over():
+    assert {page.name for page in (DOCS / "reference").iterdir()} == set(generate.pages())
+
+
+def test_the_page_is_the_same_on_a_terminal_of_any_width(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert generate.command_line() == (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
