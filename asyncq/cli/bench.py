@@ -35,7 +35,7 @@ bench = typer.Typer(help="Measures this machine and its server.", no_args_is_hel
 
 _PATIENCE = 15.0
 """Seconds after the last arrival in which answers still count; then a job is lost."""
-_PROBE = 2.0
+_PROBE = 1.0
 """Seconds in which a worker that runs already must answer."""
 _IN_FLIGHT = 100
 _QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0))

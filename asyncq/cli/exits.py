@@ -44,7 +44,8 @@ class Refusal(Exception):
         self.code = code
 
 
-_NOT_ALLOWED = {"NOAUTH", "NOPERM", "WRONGPASS"}
+# redis-py takes the NOAUTH off "NOAUTH HELLO must be called with the client already authenticated".
+_NOT_ALLOWED = {"NOAUTH", "NOPERM", "WRONGPASS", "HELLO"}
 
 # The first class that fits decides, so a subclass stands above its base.
 _MEANINGS: tuple[tuple[type[Exception], Code, str], ...] = (

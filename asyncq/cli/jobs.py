@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import difflib
 import inspect
 import json
 import re
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,6 +20,8 @@ from asyncq.states import State
 from asyncq.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from asyncq.app import AsyncQ
     from asyncq.results import AsyncResult
     from asyncq.tasks import Task
@@ -105,11 +106,20 @@ async def _call(
         end = asyncio.get_running_loop().time() + limit
         if targets.is_local(app) and not await _is_taken(app, handle, min(_PICKUP, limit)):
             here = await stack.enter_async_context(Worker(app, queues=_queues(app, handle), grace=_GRACE))
-            # Entered last, so it comes first: a wait that was given up must not be followed by one for the
-            # grace.
-            stack.push(lambda kind, *_: here.stop() if kind is not None else None)
+            stack.enter_context(_hurried(here))
         left = max(0.0, end - asyncio.get_running_loop().time())
         return await _answer(handle, left, limit, as_json=as_json)
+
+
+@contextmanager
+def _hurried(worker: Worker) -> Iterator[None]:
+    """A wait that was given up is not followed by one for the worker's grace."""
+    try:
+        yield
+    except BaseException:
+        worker.stop()
+        worker.stop()  # the second call is what hurries it
+        raise
 
 
 async def _is_taken(app: AsyncQ, handle: AsyncResult[Any], seconds: float) -> bool:
@@ -290,4 +300,4 @@ def _value(text: str) -> Any:
 def _be_impatient(app: AsyncQ) -> None:
     default = type(app.settings)().operation_timeout
     if app.settings.operation_timeout == default:
-        app.settings = dataclasses.replace(app.settings, operation_timeout=_CONNECT_PATIENCE)
+        app.reconfigure(operation_timeout=_CONNECT_PATIENCE)

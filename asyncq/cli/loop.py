@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
 
+log = logging.getLogger("asyncq")
+
 LOOPS = ("auto", "asyncio", "uvloop")
 _PATIENCE = 0.3
 """Seconds that threads get to notice the end. Idle ones need some 100 us; a busy one may need for ever."""
@@ -78,7 +80,13 @@ def run(coroutine: Coroutine[Any, Any, int], *, kind: str = "auto", catch_termin
         # ended.
         executor.shutdown(wait=False, cancel_futures=True)
         if threads_end():
+            # What is cancelled only now has nobody left who could do something about how it ends.
+            loop.set_exception_handler(_note)
             runner.close()
+
+
+def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    log.debug("while the loop was closed: %s: %r", context.get("message"), context.get("exception"))
 
 
 async def _guarded(coroutine: Coroutine[Any, Any, int]) -> int:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from asyncq import config
 from asyncq.app import AsyncQ
 from asyncq.broker.connection import parse
-from asyncq.broker.keys import Keys
 from asyncq.cli.exits import Code, Refusal
 
 if TYPE_CHECKING:
@@ -47,6 +46,13 @@ def load(target: str | None, invocation: Invocation) -> AsyncQ:
     return app
 
 
+def full_name(target: str, app: AsyncQ) -> str:
+    """`module:attribute` of an app that was found under the target, which may have left the attribute out."""
+    if ":" in target:
+        return target
+    return next(f"{target}:{name}" for name, value in _apps(sys.modules[target]).items() if value is app)
+
+
 def load_or_bare(invocation: Invocation) -> AsyncQ:
     """The app that `--app`, `ASYNCQ_APP` or pyproject.toml names; else one with no tasks."""
     if configured(invocation) is not None:
@@ -64,12 +70,11 @@ def bare(**settings: Any) -> AsyncQ:
     """
     try:
         app = AsyncQ(**settings)
-        app.settings = config.load(settings, anchor=Path.cwd())
+        # Made by this file, it would otherwise belong to the folder that asyncq is installed in.
+        app._anchor = None
+        app.reconfigure(**dataclasses.asdict(config.load(settings, anchor=Path.cwd())))
     except ValueError as error:
         raise Refusal(str(error), code=Code.CONFIGURATION) from error
-    # Made by this file, it would otherwise belong to the folder that asyncq is installed in.
-    app._anchor = None
-    _rename(app)
     return app
 
 
@@ -96,22 +101,12 @@ def reconfigure(app: AsyncQ, given: Mapping[str, Any]) -> None:
     Raises:
         Refusal: a value does not fit.
     """
-    if given:
-        options = {option.name: option.metadata["parse"] for option in dataclasses.fields(app.settings)}
-        try:
-            app.settings = dataclasses.replace(
-                app.settings, **{name: options[name](value) for name, value in given.items()}
-            )
-        except ValueError as error:
-            raise Refusal(str(error), code=Code.CONFIGURATION) from error
-        _rename(app)
+    try:
+        app.reconfigure(**given)
+    except ValueError as error:
+        raise Refusal(str(error), code=Code.CONFIGURATION) from error
     if not is_local(app):
         parse(app.settings.url)
-
-
-def _rename(app: AsyncQ) -> None:
-    app._keys = Keys(app.settings.namespace)
-    app._reset()
 
 
 def is_local(app: AsyncQ) -> bool:

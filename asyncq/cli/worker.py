@@ -68,16 +68,16 @@ def worker(
     invocation: Invocation = ctx.obj
     invocation.begin(logging.INFO, banner=not invocation.quiet)
     app = targets.load(target, invocation)
+    full = targets.full_name(target or targets.configured(invocation) or "", app)
     if threads is not None:
         targets.reconfigure(app, {"threads": threads})
     patience = None if grace is None else parameters.duration("--grace", grace)
     try:
-        here = Worker(
-            app, concurrency, [config.name(queue) for queue in queues or ()], grace=patience, name=name
-        )
+        names = [config.name(queue) for queue in queues or ()]
+        here = Worker(app, concurrency, names, grace=patience, name=name, target=full)
     except ValueError as error:
         raise Refusal(str(error), code=Code.USAGE) from error
-    service = Service(here, target or targets.configured(invocation) or "", quiet=invocation.quiet)
+    service = Service(here, full, quiet=invocation.quiet)
     return loop.run(service.run(), kind=kind, catch_terminate=False)
 
 

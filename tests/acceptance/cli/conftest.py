@@ -1,0 +1,177 @@
+"""A project with tasks, and the command line run in it as real processes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from asyncq.broker.embedded import answer
+
+TASKS = """
+import asyncio, time
+from pathlib import Path
+from asyncq import AsyncQ
+
+app = AsyncQ(lease=2)
+
+@app.task
+async def add(x: int, y: int) -> int:
+    return x + y
+
+@app.task
+async def echo(*args: object, **kwargs: object) -> object:
+    return [list(args), kwargs]
+
+@app.task
+async def boom() -> None:
+    raise ValueError("no \\x1b[2J such luck")
+
+@app.task
+async def slow(seconds: float, mark: str = "") -> str:
+    if mark:
+        Path(mark).touch()
+    await asyncio.sleep(seconds)
+    return "done"
+
+@app.task
+def block(seconds: float, mark: str) -> str:
+    Path(mark).touch()
+    time.sleep(seconds)
+    return "done"
+
+@app.task
+async def offload(seconds: float, mark: str) -> None:
+    Path(mark).touch()
+    await asyncio.to_thread(time.sleep, seconds)
+"""
+
+
+SEVERAL = """
+import contextlib, io, json, sys
+from asyncq.cli.main import run
+ends = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = run(words)
+    ends.append((out.getvalue(), err.getvalue(), code))
+print(json.dumps(ends))
+"""
+
+
+class Project:
+    """A folder with `shop.py` in it, and what was started there."""
+
+    def __init__(self, folder: Path, runtime: Path) -> None:
+        self.folder = folder
+        self.environ = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "COLUMNS": "80"}
+        self._running: list[subprocess.Popen[str]] = []
+        self.write("shop.py", TASKS)
+        self.write("pyproject.toml", "")
+
+    def write(self, name: str, text: str) -> None:
+        file = self.folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+
+    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        return self._start("-m", "asyncq", *words, **environ)
+
+    def _start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, *words],
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._running.append(process)
+        return process
+
+    def run(self, *words: str, **environ: str) -> "Ended":
+        return Ended(self.start(*words, **environ), 20)
+
+    def run_each(self, *commands: tuple[str, ...]) -> "list[Ended]":
+        """Several commands one after the other in one process, which saves its start for each."""
+        all_ = Ended(self._start("-c", SEVERAL, json.dumps(commands)), 20)
+        assert all_.code == 0, all_
+        return [Ended.of(*one) for one in json.loads(all_.out)]
+
+    def worker(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        """A worker that is ready; what it has said so far is in `.banner`."""
+        process = self.start("worker", "shop", *words, **environ)
+        lines = []
+        while not (lines and lines[-1].startswith("ready")):
+            line = process.stderr.readline()
+            assert line, f"the worker ended with {process.wait()}: {lines}"
+            lines.append(line)
+        process.banner = "".join(lines)
+        return process
+
+    def wait_for(self, name: str) -> None:
+        deadline = time.monotonic() + 10
+        while not (self.folder / name).exists():
+            assert time.monotonic() < deadline, f"no {name} after 10 s"
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        for process in self._running:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+
+
+class Ended:
+    """How a command ended."""
+
+    def __init__(self, process: subprocess.Popen[str], within: float) -> None:
+        self.out, self.err = process.communicate(timeout=within)
+        self.code = process.returncode
+
+    @classmethod
+    def of(cls, out: str, err: str, code: int) -> "Ended":
+        ended = cls.__new__(cls)
+        ended.out, ended.err, ended.code = out, err, code
+        return ended
+
+    def __repr__(self) -> str:
+        return f"exit {self.code}\n{self.out}\n{self.err}"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Everything started in it is ended, and so is its server."""
+    runtime = Path(tempfile.mkdtemp(prefix="q-", dir="/tmp"))
+    folder = tmp_path / "srv"
+    folder.mkdir()
+    project = Project(folder.resolve(), runtime)
+    yield project
+    project.close()
+    for socket in runtime.glob("asyncq/*/s"):
+        answer.shut_down(socket, time.monotonic() + 5)
+    shutil.rmtree(runtime, ignore_errors=True)
+
+
+@pytest.fixture
+def stop():
+    """Signals a process and waits for its end; between two signals it waits for a reaction."""
+
+    def stop(process: subprocess.Popen[str], *numbers: signal.Signals, within: float = 10) -> Ended:
+        said = ""
+        for number in numbers[:-1]:
+            process.send_signal(number)
+            said += process.stderr.readline()
+        process.send_signal(numbers[-1])
+        ended = Ended(process, within)
+        ended.err = said + ended.err
+        return ended
+
+    return stop

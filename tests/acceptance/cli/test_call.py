@@ -1,0 +1,97 @@
+"""`asyncq call`, `result get`, `revoke`."""
+
+import json
+import signal
+
+
+def test_call_works_alone_and_leaves_no_server_behind(project):
+    ended, status = project.run_each(("call", "shop:app", "add", "4", "y=4"), ("server", "status"))
+    assert (ended.out, ended.code) == ("8\n", 0), ended
+    assert "using the embedded Valkey" in ended.err
+    assert (status.code, status.out.splitlines()[0]) == (3, "not running")
+
+
+def test_arguments_are_json_or_text_and_may_be_negative(project):
+    ended = project.run(
+        "call", "shop", "echo", "-1", "[2, null]", "word", '"3"', "key=a=b", "n=-1.5", "--json"
+    )
+    assert json.loads(ended.out) == [[-1, [2, None], "word", "3"], {"key": "a=b", "n": -1.5}], ended
+
+
+def test_a_private_server_serves_call_too(project):
+    ended = project.run("call", "shop", "add", "4", "4", ASYNCQ_URL="memory://")
+    assert (ended.out, ended.err, ended.code) == ("8\n", "", 0)
+
+
+def test_a_failed_task_shows_where_and_exits_1(project):
+    ended = project.run("call", "shop", "boom", "-q")
+    assert (ended.out, ended.code) == ("", 1)
+    assert "shop.py" in ended.err
+    assert "ValueError: no \\x1b[2J such luck" in ended.err
+    assert "\x1b" not in ended.err
+
+
+def test_timeout_exits_4_and_the_job_stays(project):
+    ended = project.run("call", "shop", "slow", "30", "--timeout", "300ms", "-q")
+    assert ended.code == 4, ended
+    assert "did not end within 0.3 s" in ended.err
+    id_ = ended.err.split()[2]
+    revoke, revoked = project.run_each(("revoke", id_, "-q"), ("result", "get", id_, "-q"))
+    assert revoke.out == f"{id_}  REVOKED\n"
+    assert (revoked.code, revoked.err) == (5, f"error: job {id_} was revoked\n")
+
+
+def test_a_plain_function_that_goes_on_does_not_keep_call(project):
+    ended = project.run("call", "shop", "block", "60", "mark", "--timeout", "500ms", "-q")
+    assert ended.code == 4, ended
+    assert (project.folder / "mark").exists()
+
+
+def test_a_worker_that_listens_runs_the_job(project, stop):
+    worker = project.worker()
+    id_ = project.run("call", "shop", "add", "4", "4", "--no-wait", "-q").out.strip()
+    assert project.run("result", "get", id_, "-q").out == "8\n"
+    ended = stop(worker, signal.SIGTERM)
+    assert "stopped: 1 jobs done, 0 failed, 0 given back" in ended.err
+    assert ended.code == 0
+
+
+def test_a_worker_that_was_killed_does_not_keep_call_waiting(project, stop):
+    stop(project.worker(), signal.SIGKILL)
+    ended = project.run("call", "shop", "add", "4", "4", "--timeout", "10s", "-q")
+    assert (ended.out, ended.code) == ("8\n", 0), ended
+
+
+def test_ctrl_c_ends_a_client_command_with_130_and_sigterm_with_143(project, stop):
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        mark = f"mark{code}"
+        process = project.start("call", "shop", "slow", "60", mark)
+        project.wait_for(mark)
+        ended = stop(process, number)
+        assert ended.code == code, ended
+        assert "Traceback" not in ended.err
+
+
+def test_wrong_arguments_are_a_usage_error(project):
+    cases = {
+        ("add", "4"): "missing a required argument: 'y'",
+        ("ad", "4"): "did you mean 'add'?",
+        ("add", "4", "4", "--timeuot", "3"): "there is no option '--timeuot'",
+        ("add", "4", "4", "--timeout", "soon"): "'soon' is not a duration",
+        ("add", "4", "4", "--queue", "a b"): "cannot be a name",
+    }
+    ends = project.run_each(*(("call", "shop", *words) for words in cases))
+    for ended, message in zip(ends, cases.values(), strict=True):
+        assert ended.code == 2, ended
+        assert message in ended.err
+
+
+def test_what_looks_like_an_option_is_an_argument_after_two_dashes(project):
+    assert json.loads(project.run("call", "shop", "echo", "--json", "--", "--json").out) == [["--json"], {}]
+
+
+def test_an_unknown_id_exits_3(project):
+    got, ended = project.run_each(("result", "get", "nope", "-q"), ("revoke", "nope", "--json", "-q"))
+    assert (got.out, got.code) == ("", 3)
+    assert "no result under the id 'nope'" in got.err
+    assert (json.loads(ended.out), ended.code) == ([{"id": "nope", "state": None}], 3)

@@ -1,0 +1,122 @@
+"""Every error is one line and one fix, never a traceback, and its exit code says of what kind it is."""
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from asyncq.broker.embedded import program
+
+MODULES = {
+    "typo.py": "from asyncq import AsyncQ\napp = AsyncQ(concurency=5)\n",
+    "inner.py": "def load():\n    import nosuchthing\nload()\n",
+    "syntax.py": "app = = 1\n",
+    "exits.py": "import sys\nsys.exit('bye')\n",
+    "empty.py": "x = 1\n",
+    "two.py": "from asyncq import AsyncQ\na = AsyncQ()\nb = AsyncQ()\n",
+    "pack/__init__.py": "",
+    "pack/tasks.py": "from asyncq import AsyncQ\napp = AsyncQ()\n",
+}
+
+
+TARGETS = [
+    ("shp:app", "cannot import 'shp': no module named 'shp' (looked in ", "did you mean 'shop'?"),
+    ("pack.task", "cannot import 'pack.task': no module named 'pack.task'", "did you mean 'pack.tasks'?"),
+    ("shop.tasks", "cannot import 'shop.tasks': no module named 'shop.tasks'", ""),
+    ("shop.py", "'shop.py' is not the name of a module", "did you mean 'shop:app'?"),
+    ("shop:ap", "'shop' has no 'ap'", "did you mean 'shop:app'?"),
+    ("shop:add", "shop:add is not an AsyncQ app", "there is shop:app"),
+    ("typo", "cannot import 'typo': ValueError: AsyncQ(...): unknown option 'concurency'", "typo.py:2"),
+    ("inner", "cannot import 'inner': ModuleNotFoundError: No module named 'nosuchthing'", "inner.py:2"),
+    ("syntax", "cannot import 'syntax': SyntaxError", "syntax.py:1"),
+    ("exits", "cannot import 'exits': it ended the process", "exits.py:2"),
+    ("empty", "'empty' holds no AsyncQ app", "make one: app = AsyncQ()"),
+    ("two", "'two' holds 2 apps", "there is two:a, two:b"),
+]
+
+
+def test_a_target_that_cannot_be_used(project):
+    for name, text in MODULES.items():
+        project.write(name, text)
+    ends = project.run_each(*(("worker", target) for target, _, _ in TARGETS))
+    for ended, (_, message, fix) in zip(ends, TARGETS, strict=True):
+        assert ended.code == 78, ended
+        assert ended.err.startswith(f"error: {message}")
+        assert fix in ended.err
+        assert "Traceback" not in ended.err
+        assert ended.err.count("\n") <= 2
+
+
+def test_no_app_at_all(project):
+    ended = project.run("worker")
+    assert (ended.code, ended.err.splitlines()[0]) == (78, "error: which app?")
+
+
+@pytest.mark.parametrize(
+    ("environ", "code", "message"),
+    [
+        ({"ASYNCQ_URL": "foo://x"}, 78, "'foo://x' is not a server URL"),
+        ({"ASYNCQ_GRACE": "soon"}, 78, "ASYNCQ_GRACE: 'soon' is not a duration"),
+        ({"ASYNCQ_EMBEDDED": "never"}, 78, "ASYNCQ_EMBEDDED=never"),
+        ({"ASYNCQ_URL": "redis://me:secret@127.0.0.1:1"}, 69, "no server at redis://me:***@127.0.0.1:1"),
+    ],
+)
+def test_a_server_that_cannot_be_used(project, environ, code, message):
+    ended = project.run("call", "shop", "add", "1", "1", ASYNCQ_OPERATION_TIMEOUT="1", **environ)
+    assert (ended.code, message in ended.err) == (code, True), ended
+    assert "Traceback" not in ended.err
+    assert "secret" not in ended.err
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """The port of a server that wants a password."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    words = [
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--requirepass",
+        "right",
+        "--save",
+        "",
+        "--dir",
+        tmp_path,
+    ]
+    with subprocess.Popen([program.find(), *words], stdout=subprocess.DEVNULL) as server:
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                break
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.01)
+        yield port
+        server.kill()
+
+
+def test_a_refused_password_exits_77(project, locked):
+    for user in ("", ":wrong@"):
+        ended = project.run("result", "get", "x", ASYNCQ_URL=f"redis://{user}127.0.0.1:{locked}")
+        assert (ended.code, "wrong" in ended.err) == (77, False), ended
+
+
+def test_a_bug_exits_70_and_writes_a_crash_file(project):
+    project.write("bug.py", "from asyncq import AsyncQ\napp = AsyncQ('memory://')\napp.tasks = None\n")
+    ended = project.run("call", "bug", "add")
+    assert (ended.code, "Traceback" in ended.err) == (70, False), ended
+    file = Path(ended.err.splitlines()[1].rpartition(" ")[2])
+    assert "Traceback" in file.read_text()
+    file.unlink()
+
+
+def test_a_reader_that_has_gone_is_no_error(project):
+    process = project.start("version")
+    process.stdout.close()
+    assert process.wait(10) == 0
+    assert process.stderr.read() == ""

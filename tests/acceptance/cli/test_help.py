@@ -1,0 +1,58 @@
+"""Help that fits a screen, and a face that stays as it is."""
+
+import difflib
+from pathlib import Path
+
+PAGES = Path(__file__).with_name("help.txt")
+COMMANDS = [
+    (),
+    ("worker",),
+    ("call",),
+    ("result",),
+    ("result", "get"),
+    ("revoke",),
+    ("server",),
+    ("server", "run"),
+    ("server", "status"),
+    ("server", "stop"),
+    ("bench",),
+    ("bench", "latency"),
+    ("bench", "throughput"),
+    ("version",),
+]
+
+
+def test_every_help_page_fits_a_screen_and_is_as_written(project, request):
+    """To accept new pages: run with `HELP_PAGES=write`, and read the difference before it is committed."""
+    ends = project.run_each(*((*words, "--help") for words in COMMANDS))
+    for words, page in zip(COMMANDS, ends, strict=True):
+        lines = page.out.splitlines()
+        assert page.code == 0, page
+        assert len(lines) <= 40, f"{words}: {len(lines)} lines"
+        assert max(map(len, lines)) <= 80, f"{words}: {max(lines, key=len)}"
+    shown = "\n".join(
+        f"$ asyncq {' '.join(words)}\n{page.out}" for words, page in zip(COMMANDS, ends, strict=True)
+    )
+    if project.environ.get("HELP_PAGES") == "write":
+        PAGES.write_text(shown)
+    assert shown == PAGES.read_text(), "\n" + "\n".join(
+        difflib.unified_diff(
+            PAGES.read_text().splitlines(), shown.splitlines(), "help.txt", "now", lineterm=""
+        )
+    )
+
+
+def test_mistyped_commands_are_usage_errors(project):
+    bare, wrong, number, zero = project.run_each(
+        (), ("wroker",), ("worker", "-c", "x"), ("worker", "-c", "0")
+    )
+    assert (bare.code, wrong.code, number.code, zero.code) == (2, 2, 2, 2)
+    assert "Did you mean 'worker'" in wrong.err
+    assert "'x' is not a whole number" in number.err
+    assert "0 is less than 1" in zero.err
+
+
+def test_version_says_what_it_runs_on(project):
+    text, json_ = project.run_each(("version",), ("version", "--json"))
+    assert text.out.startswith("asyncq 0.1.0\npython 3.")
+    assert '"typer": "' in json_.out

@@ -1,0 +1,122 @@
+"""`asyncq worker`: banner, signals, exit codes, what it costs."""
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def test_banner_names_what_runs_and_where(project, stop):
+    worker = project.worker("critical", "default", "-c", "7", "--grace", "3s", "--name", "w1")
+    head, app, server, queues, runs, ready = worker.banner.splitlines()
+    assert head.startswith("asyncq 0.1.0  worker w1  python 3.")
+    assert head.endswith("  uvloop")
+    assert app == "  app     shop:app, 6 tasks, namespace asyncq"
+    assert server.startswith("  server  embedded Valkey ")
+    assert str(project.folder) in server
+    assert queues == "  queues  critical, default"
+    assert runs == "  runs    7 jobs at a time, 32 threads, grace 3 s"
+    assert ready.startswith("ready in ")
+    assert stop(worker, signal.SIGINT).code == 0
+
+
+def test_a_drain_lets_running_jobs_end(project, stop):
+    worker = project.worker()
+    id_ = project.run("call", "shop", "slow", "0.5", "mark", "--no-wait", "-q").out.strip()
+    project.wait_for("mark")
+    ended = stop(worker, signal.SIGTERM)
+    assert ended.code == 0
+    assert "draining: up to 25 s" in ended.err
+    assert "stopped: 1 jobs done, 0 failed, 0 given back" in ended.err
+    assert project.run("result", "get", id_, "-q").out == "done\n"
+
+
+def test_a_second_signal_gives_running_jobs_back_and_exits_75(project, stop):
+    worker = project.worker()
+    project.run("call", "shop", "slow", "60", "mark", "--no-wait", "-q")
+    project.wait_for("mark")
+    ended = stop(worker, signal.SIGINT, signal.SIGINT)
+    assert ended.code == 75, ended
+    assert "0 jobs done, 0 failed, 1 given back" in ended.err
+
+
+def test_what_outlives_the_grace_is_given_back_and_exits_75(project, stop):
+    worker = project.worker("--grace", "200ms")
+    project.run("call", "shop", "slow", "60", "mark", "--no-wait", "-q")
+    project.wait_for("mark")
+    ended = stop(worker, signal.SIGTERM)
+    assert (ended.code, "1 given back" in ended.err) == (75, True), ended
+
+
+@pytest.mark.parametrize("task", ["block", "offload"])
+def test_a_thread_that_goes_on_does_not_keep_the_process(project, stop, task):
+    worker = project.worker("--grace", "100ms")
+    project.run("call", "shop", task, "60", "mark", "--no-wait", "-q")
+    project.wait_for("mark")
+    ended = stop(worker, signal.SIGTERM)
+    assert (ended.code, "1 given back" in ended.err) == (75, True), ended
+
+
+def test_a_signal_while_it_connects_ends_it(project, stop):
+    worker = project.start("worker", "shop", "-v", ASYNCQ_URL="redis://127.0.0.1:1")
+    assert "connecting to redis://127.0.0.1:1" in worker.stderr.readline()
+    ended = stop(worker, signal.SIGTERM)
+    assert (ended.code, "Traceback" in ended.err) == (0, False), ended
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_an_idle_worker_is_small_and_quick(project, stop):
+    worker = project.worker()
+    status = Path(f"/proc/{worker.pid}/status").read_text()
+    rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
+    assert rss < 45, f"{rss:.1f} MiB"
+    milliseconds = int(worker.banner.splitlines()[-1].split()[2])
+    # The goal is 400 on a quiet machine; the tests share theirs.
+    assert milliseconds < 2000
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
+def test_a_flag_wins_over_the_code(project, stop):
+    project.write(
+        "fixed.py", "from asyncq import AsyncQ\napp = AsyncQ('redis://127.0.0.1:1', namespace='code')\n"
+    )
+    worker = project.start("worker", "fixed", "--url=memory://", "--namespace", "flag")
+    banner = [worker.stderr.readline() for _ in range(6)]
+    assert "namespace flag" in banner[1]
+    assert "embedded Valkey" in banner[2]
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
+def test_logs_are_one_line_a_record(project):
+    code = (
+        "import logging; from asyncq.cli import logs; logs.configure(logging.INFO)\n"
+        "log = logging.getLogger('asyncq'); log.info('a\\nb\\x1b[2J')\n"
+        "try: 1 / 0\nexcept ZeroDivisionError: log.exception('bad')"
+    )
+    project.write("logs_.py", code + "\nfrom asyncq import AsyncQ\napp = AsyncQ('memory://')")
+    lines = project.run("call", "logs_", "nope").err.splitlines()
+    assert [line[9:] for line in lines[:2]] == [
+        "INFO    a b\\x1b[2J",
+        "ERROR   bad ZeroDivisionError: division by zero",
+    ], lines
+
+
+def test_uvloop_can_be_refused(project, stop):
+    worker = project.worker("--loop", "asyncio")
+    assert worker.banner.splitlines()[0].endswith("  asyncio")
+    assert stop(worker, signal.SIGTERM).code == 0
+    (ended,) = project.run_each(("worker", "shop", "--loop", "trio"))
+    assert (ended.code, ended.err) == (
+        2,
+        "error: there is no event loop 'trio'\n       write one of auto, asyncio, uvloop\n",
+    )
+
+
+def test_the_app_may_come_from_pyproject(project, stop):
+    project.write("pyproject.toml", '[tool.asyncq]\napp = "shop:app"\nconcurrency = 5\n')
+    worker = project.start("worker", "--json")
+    banner = [worker.stderr.readline() for _ in range(6)]
+    assert "shop:app, 6 tasks" in banner[1]
+    assert "5 jobs at a time" in banner[4]
+    assert stop(worker, signal.SIGTERM).code == 0
