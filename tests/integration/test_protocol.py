@@ -320,6 +320,9 @@ async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
                 if not TRANSITIONS[before]:
                     assert await stage.record() == record, f"{name} changed the record of an ended job"
 
+            if "another's" in name and before != "UNKNOWN":
+                assert await stage.record() == record, f"{name} did something to a job that is not its own"
+
             once = await stage.picture()
             await call(stage)
             assert await stage.picture() == once, f"{name}, sent twice, did something twice"
@@ -392,6 +395,18 @@ async def test_a_ghost_whose_content_was_deleted_is_set_aside_and_leaves_nothing
     assert (await stage.raw.xpending(stage.stream, GROUP))["pending"] == 0
 
 
+async def test_rubbish_that_bears_the_id_of_a_job_does_not_end_that_job(stage):
+    await _running(stage)
+    await stage.raw.xadd(stage.stream, {"i": "job", "m": "rubbish"})
+    (item,) = await stage.mine.read([stage.stream], 1, block=False)
+    with pytest.raises(wire.DecodeError):
+        stage.mine.delivery(item)
+    await stage.mine.discard(item, "why", OUTCOME)
+    assert await stage.state() == "STARTED"
+    assert await stage.finish() == 1
+    assert await stage.raw.xlen(stage.stream) == 0
+
+
 async def test_finish_sent_again_says_so_and_a_zombie_is_refused(stage):
     await _succeeded(stage)
     assert await stage.finish() == 2
@@ -434,6 +449,26 @@ async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_li
     ]
     batch = [(delivery, "S", OUTCOME) for delivery in deliveries[-3:]]
     assert await stage.mine.until_answered(stage.mine.finish_command(stage.stream, 3, batch)) == 3
+
+
+@pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release"])
+async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
+    # After a flush or a failover that lost writes, an old delivery and a new one of the same job can meet.
+    await _running(stage)
+    record = await stage.record()
+    assert record is not None
+    newer = record.replace(stage.held().entry.encode(), b"9999999999999-0")
+    await stage.raw.set(stage.keys.records + "job", newer)
+    assert await getattr(stage, verb)() == 0
+    assert await stage.record() == newer
+
+
+@pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release"])
+async def test_an_entry_that_is_pending_for_another_is_no_claim(stage, verb):
+    await _running(stage)
+    assert await getattr(stage, verb)(by=stage.other) == 0
+    assert await stage.state() == "STARTED"
+    assert await stage.finish() == 1
 
 
 async def test_take_is_refused_while_the_incarnation_beats_and_a_second_take_finds_nothing(stage):
