@@ -101,9 +101,8 @@ def plain(value: Any) -> Any:  # noqa: PLR0911  a table of types reads best as o
 def _plain_record(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if hasattr(value, "model_dump"):  # a pydantic model; importing pydantic to ask would cost 100 ms
-        return plain(value.model_dump())
-    return str(value)
+    dump = getattr(value, "model_dump", None)  # a pydantic model; importing pydantic to ask would cost 100 ms
+    return str(value) if dump is None else plain(dump())
 
 
 def aligned(rows: list[tuple[str, str]], indent: str = "  ") -> str:

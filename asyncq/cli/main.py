@@ -12,10 +12,12 @@ import typer
 from asyncq import __version__
 from asyncq.cli import console
 from asyncq.cli.bench import bench
+from asyncq.cli.call import call
 from asyncq.cli.exits import Code
 from asyncq.cli.invocation import Invocation, command, hoisted
-from asyncq.cli.jobs import call, result, revoke
 from asyncq.cli.parameters import lighten
+from asyncq.cli.result import result
+from asyncq.cli.revoke import revoke
 from asyncq.cli.server import server
 from asyncq.cli.worker import worker
 

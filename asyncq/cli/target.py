@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from asyncq.cli.invocation import Invocation
 
 
+_CONNECT_PATIENCE = 3.0
+"""Seconds that a command tries to reach the server: a person waits."""
+
+
 def load(target: str | None, invocation: Invocation) -> AsyncQ:
     """The app to work for, with the command line's settings over its own.
 
@@ -107,6 +111,13 @@ def reconfigure(app: AsyncQ, given: Mapping[str, Any]) -> None:
         raise Refusal(str(error), code=Code.CONFIGURATION) from error
     if not is_local(app):
         parse(app.settings.url)
+
+
+def be_impatient(app: AsyncQ) -> None:
+    """Shortens how long a command tries to reach the server, unless `operation_timeout` is set."""
+    default = type(app.settings)().operation_timeout
+    if app.settings.operation_timeout == default:
+        app.reconfigure(operation_timeout=_CONNECT_PATIENCE)
 
 
 def is_local(app: AsyncQ) -> bool:

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from asyncq.cli.arrivals import arrivals
-from asyncq.cli.bench import bars
 from asyncq.cli.histogram import Histogram
+from asyncq.cli.report import bars
 
 
 def test_latency_counts_every_job_and_cleans_up(project):

@@ -1,4 +1,4 @@
-"""Commands about single jobs: call one, read its result, end it."""
+"""`asyncq call`: enqueues a job, waits for it, prints its result; runs it here if nobody else does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import typer
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
-from asyncq.errors import ResultTimeout, TaskRevoked
+from asyncq.cli.result import Seconds, answer
+from asyncq.errors import ResultTimeout
 from asyncq.states import State
 from asyncq.worker import Worker
 
@@ -26,19 +27,10 @@ if TYPE_CHECKING:
     from asyncq.results import AsyncResult
     from asyncq.tasks import Task
 
-_CONNECT_PATIENCE = 3.0
-"""Seconds that a command tries to reach the server, unless `operation_timeout` is set: a person waits."""
 _PICKUP = 1.0
 """Seconds after which a job on an embedded server that nobody has begun is run here after all."""
-
 _GRACE = 1.0
 """Seconds that other jobs, which a worker run here has begun too, get when the called one has ended."""
-
-result = typer.Typer(help="Reads results.", no_args_is_help=True, rich_markup_mode=None)
-
-Seconds = Annotated[
-    str, typer.Option("--timeout", "-t", metavar="TIME", help="How long to wait: 500ms, 30s, 5m.")
-]
 
 
 @command
@@ -72,7 +64,7 @@ def call(
     invocation.begin()
     limit = parameters.duration("--timeout", timeout)
     app = targets.load(target, invocation)
-    _be_impatient(app)
+    targets.be_impatient(app)
     chosen = found(app, task)
     if queue is not None:
         try:
@@ -108,7 +100,7 @@ async def _call(
             here = await stack.enter_async_context(Worker(app, queues=_queues(app, handle), grace=_GRACE))
             stack.enter_context(_hurried(here))
         left = max(0.0, end - asyncio.get_running_loop().time())
-        return await _answer(handle, left, limit, as_json=as_json)
+        return await answer(handle, left, limit, as_json=as_json)
 
 
 @contextmanager
@@ -139,108 +131,6 @@ async def _is_taken(app: AsyncQ, handle: AsyncResult[Any], seconds: float) -> bo
 
 def _queues(app: AsyncQ, handle: AsyncResult[Any]) -> list[str]:
     return list(dict.fromkeys([handle.queue or app.settings.default_queue, *app.queues()]))
-
-
-@result.command(name="get")
-@command
-def get(
-    ctx: typer.Context,
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
-    timeout: Seconds = "10s",
-) -> int:
-    """Waits for a job to end and prints its result.
-
-    Exit code 1 if the task failed, 3 if there is no such result (any more), 4 after the timeout, 5 if it was
-    revoked. Results of classes of your own need the app: --app or ASYNCQ_APP.
-
-    \b
-    Examples:
-      asyncq result get 01KA7Q2 --timeout 1m
-      asyncq result get 01KA7Q2 --json | jq .
-    """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation: Invocation = ctx.obj
-    invocation.begin()
-    limit = parameters.duration("--timeout", timeout)
-    app = targets.load_or_bare(invocation)
-    _be_impatient(app)
-
-    async def wait() -> int:
-        async with app:
-            return await _answer(app.AsyncResult(id_), limit, limit, as_json=invocation.json)
-
-    return loop.run(wait())
-
-
-async def _answer(handle: AsyncResult[Any], left: float, limit: float, *, as_json: bool) -> int:
-    """Prints how the job ended, within the `left` seconds of the `limit` that the user gave."""
-    try:
-        outcome = await handle.outcome(timeout=left)
-    except ResultTimeout:
-        raise Refusal(
-            f"job {handle.id} did not end within {limit:g} s (state: {handle.state})",
-            f"look again: asyncq result get {handle.id} --timeout 1m",
-            Code.TIMEOUT,
-        ) from None
-    if outcome.state == State.SUCCESS:
-        value = outcome.unwrap()
-        console.document(value) if as_json else console.data(str(value))
-        return Code.OK
-    if outcome.traceback:
-        console.say(outcome.traceback.rstrip())
-    error = outcome.error
-    revoked = isinstance(error, TaskRevoked)
-    console.complain(
-        str(error) if revoked or not outcome.traceback else f"job {handle.id} failed: {_one_line(error)}"
-    )
-    return Code.REVOKED if revoked else Code.FAILED
-
-
-def _one_line(error: Exception | None) -> str:
-    text = str(error).partition("\n")[0]
-    return text if not text or hasattr(error, "type_name") else f"{type(error).__name__}: {text}"
-
-
-@command
-def revoke(
-    ctx: typer.Context,
-    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The jobs' ids.")],
-    terminate: Annotated[bool, typer.Option("--terminate", help="Also end it if it runs.")] = False,
-    reason: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Text that the waiting see, if it was not started.")
-    ] = None,
-) -> int:
-    """Ends jobs: a queued one never starts, a running one goes on unless --terminate is given.
-
-    Prints each job's state. What has ended stays as it is. Exit code 3 if one of them is unknown.
-
-    \b
-    Example:
-      asyncq revoke 01KA7Q2 --terminate
-    """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation: Invocation = ctx.obj
-    invocation.begin()
-    app = targets.load_or_bare(invocation)
-    _be_impatient(app)
-
-    async def revoke_all() -> int:
-        async with app:
-            states = {id_: await _revoked(app.AsyncResult(id_), reason, terminate=terminate) for id_ in ids}
-        if invocation.json:
-            console.document([{"id": id_, "state": state} for id_, state in states.items()])
-        for id_, state in states.items():
-            if state is None:
-                console.complain(f"no job under the id {id_!r}: it never was, was forgotten or has expired")
-            elif not invocation.json:
-                console.data(f"{id_}  {state}")
-        return Code.NOT_FOUND if None in states.values() else Code.OK
-
-    return loop.run(revoke_all())
-
-
-async def _revoked(handle: AsyncResult[Any], reason: str | None, *, terminate: bool) -> str | None:
-    """The job's state after the revocation; None for an unknown job."""
-    state = await handle.revoke(terminate=terminate, reason=reason)
-    return str(state) if await handle.exists() else None
 
 
 def found(app: AsyncQ, name: str) -> Task[..., Any]:
@@ -295,9 +185,3 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _be_impatient(app: AsyncQ) -> None:
-    default = type(app.settings)().operation_timeout
-    if app.settings.operation_timeout == default:
-        app.reconfigure(operation_timeout=_CONNECT_PATIENCE)

@@ -1,0 +1,81 @@
+"""`asyncq result`: what became of a job; and how every command prints it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncq.cli import console, loop, parameters, target as targets
+from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.invocation import Invocation, command
+from asyncq.errors import ResultTimeout, TaskRevoked
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from asyncq.results import AsyncResult
+
+result = typer.Typer(help="Reads results.", no_args_is_help=True, rich_markup_mode=None)
+
+Seconds = Annotated[
+    str, typer.Option("--timeout", "-t", metavar="TIME", help="How long to wait: 500ms, 30s, 5m.")
+]
+
+
+@result.command(name="get")
+@command
+def get(
+    ctx: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
+    timeout: Seconds = "10s",
+) -> int:
+    """Waits for a job to end and prints its result.
+
+    Exit code 1 if the task failed, 3 if there is no such result (any more), 4 after the timeout, 5 if it was
+    revoked. Results of classes of your own need the app: --app or ASYNCQ_APP.
+
+    \b
+    Examples:
+      asyncq result get 01KA7Q2 --timeout 1m
+      asyncq result get 01KA7Q2 --json | jq .
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation: Invocation = ctx.obj
+    invocation.begin()
+    limit = parameters.duration("--timeout", timeout)
+    app = targets.load_or_bare(invocation)
+    targets.be_impatient(app)
+
+    async def wait() -> int:
+        async with app:
+            return await answer(app.AsyncResult(id_), limit, limit, as_json=invocation.json)
+
+    return loop.run(wait())
+
+
+async def answer(handle: AsyncResult[Any], left: float, limit: float, *, as_json: bool) -> int:
+    """Prints how the job ended, within the `left` seconds of the `limit` that the user gave."""
+    try:
+        outcome = await handle.outcome(timeout=left)
+    except ResultTimeout:
+        raise Refusal(
+            f"job {handle.id} did not end within {limit:g} s (state: {handle.state})",
+            f"look again: asyncq result get {handle.id} --timeout 1m",
+            Code.TIMEOUT,
+        ) from None
+    if outcome.state == State.SUCCESS:
+        value = outcome.unwrap()
+        console.document(value) if as_json else console.data(str(value))
+        return Code.OK
+    if outcome.traceback:
+        console.say(outcome.traceback.rstrip())
+    error = outcome.error
+    revoked = isinstance(error, TaskRevoked)
+    console.complain(
+        str(error) if revoked or not outcome.traceback else f"job {handle.id} failed: {_one_line(error)}"
+    )
+    return Code.REVOKED if revoked else Code.FAILED
+
+
+def _one_line(error: Exception | None) -> str:
+    text = str(error).partition("\n")[0]
+    return text if not text or hasattr(error, "type_name") else f"{type(error).__name__}: {text}"

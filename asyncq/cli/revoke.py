@@ -1,0 +1,57 @@
+"""`asyncq revoke`: ends jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncq.cli import console, loop, target as targets
+from asyncq.cli.exits import Code
+from asyncq.cli.invocation import Invocation, command
+
+if TYPE_CHECKING:
+    from asyncq.results import AsyncResult
+
+
+@command
+def revoke(
+    ctx: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="ID", help="The jobs' ids.")],
+    terminate: Annotated[bool, typer.Option("--terminate", help="Also end it if it runs.")] = False,
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Text that the waiting see, if it was not started.")
+    ] = None,
+) -> int:
+    """Ends jobs: a queued one never starts, a running one goes on unless --terminate is given.
+
+    Prints each job's state. What has ended stays as it is. Exit code 3 if one of them is unknown.
+
+    \b
+    Example:
+      asyncq revoke 01KA7Q2 --terminate
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation: Invocation = ctx.obj
+    invocation.begin()
+    app = targets.load_or_bare(invocation)
+    targets.be_impatient(app)
+
+    async def revoke_all() -> int:
+        async with app:
+            states = {id_: await _revoked(app.AsyncResult(id_), reason, terminate=terminate) for id_ in ids}
+        if invocation.json:
+            console.document([{"id": id_, "state": state} for id_, state in states.items()])
+        for id_, state in states.items():
+            if state is None:
+                console.complain(f"no job under the id {id_!r}: it never was, was forgotten or has expired")
+            elif not invocation.json:
+                console.data(f"{id_}  {state}")
+        return Code.NOT_FOUND if None in states.values() else Code.OK
+
+    return loop.run(revoke_all())
+
+
+async def _revoked(handle: AsyncResult[Any], reason: str | None, *, terminate: bool) -> str | None:
+    """The job's state after the revocation; None for an unknown job."""
+    state = await handle.revoke(terminate=terminate, reason=reason)
+    return str(state) if await handle.exists() else None
