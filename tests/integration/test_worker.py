@@ -252,6 +252,32 @@ async def test_nothing_is_lost_while_every_connection_is_cut_again_and_again(app
     await until_empty(raw, app._keys.stream("default"))
 
 
+async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_once(make_app, raw):
+    async with make_app(lease=20) as app:
+        ran = asyncio.Event()
+
+        @app.task
+        async def note() -> None:
+            ran.set()
+
+        stream = app._keys.stream("default")
+        async with Worker(app):
+            ((name, _),) = [
+                (c["name"], c) for c in await until(lambda: raw.xinfo_consumers(stream, "g"), "a reader")
+            ]
+            job = wire.Job("ghost", note.name, "default", note.arguments.dumps((), {}), "n", "", 1, 60_000)
+            # The server hands it to the worker, which never hears of it.
+            async with raw.pipeline(transaction=True) as both:
+                both.xadd(stream, {"i": "ghost", "m": wire.encode_job(job)})
+                both.xreadgroup("g", name, {stream: ">"}, count=1)
+                await both.execute()
+            for client in await raw.client_list():
+                if client["name"] == f"asyncq-read:{name.decode()}":
+                    await raw.client_kill_filter(_id=client["id"])
+            await asyncio.wait_for(ran.wait(), 3)
+            await until_empty(raw, stream)
+
+
 async def test_a_worker_makes_the_group_again_when_the_server_lost_it(app, note, raw):
     async with Worker(app):
         await note.call("before")
