@@ -1,0 +1,177 @@
+"""Jobs for a later time: never early, hardly late, and as durable as any other."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from own_server import own_server
+from support import report, until, until_state
+
+import asyncq
+from asyncq import Retry, Worker
+
+pytestmark = pytest.mark.anyio
+
+ROUNDING = 0.002
+"""The server counts in whole milliseconds, and so does a moment on the wire."""
+
+
+@pytest.fixture
+def tick(app, diary):
+    @app.task(name="tick")
+    async def tick(number: int = 0) -> int:
+        diary.note(number)
+        return number
+
+    return tick
+
+
+async def test_a_delayed_job_is_never_early_and_on_an_idle_system_at_most_100_ms_late(app, tick, diary):
+    due: dict[int, tuple[float, float]] = {}
+    async with Worker(app):
+        results = []
+        for number in range(150):
+            countdown = 0.05 + (number * 37 % 150) / 120
+            asked = time.time()
+            results.append(await tick.options(countdown=countdown).delay(number))
+            due[number] = asked + countdown, time.time() + countdown
+        await asyncio.gather(*(result.get(timeout=10) for result in results))
+    assert sorted(diary.texts) == list(range(150))
+    earliest = min(when - due[number][0] for when, number in diary.notes)
+    late = sorted(when - due[number][1] for when, number in diary.notes)
+    p99 = statistics.quantiles(late, n=100)[98]
+    p50, most = statistics.median(late) * 1000, late[-1] * 1000
+    report(f"150 delayed jobs: {earliest * 1000:+.1f} ms at the earliest (of what may be)")
+    report(f"150 delayed jobs: late by {p50:.1f} ms (p50), {p99 * 1000:.1f} ms (p99), {most:.1f} ms at most")
+    assert earliest >= -ROUNDING
+    assert p99 <= 0.1
+
+
+@pytest.mark.parametrize("way", ["seconds", "timedelta", "moment"])
+async def test_a_time_may_be_said_in_seconds_as_a_timedelta_or_as_a_moment(app, tick, diary, way):
+    moment = time.time() + 0.3
+    eta = {
+        "seconds": 0.3,
+        "timedelta": timedelta(seconds=0.3),
+        "moment": datetime.fromtimestamp(moment, UTC),
+    }[way]
+    async with Worker(app):
+        result = await tick.options(eta=eta).delay(1)
+        await until_state(result, "SCHEDULED")
+        await result.get(timeout=5)
+    assert -ROUNDING <= diary.times[0] - moment < 0.25
+
+
+async def test_a_moment_that_has_passed_is_now(app, tick):
+    async with Worker(app):
+        past = datetime.now(UTC) - timedelta(days=1)
+        assert await tick.options(eta=past, wait=2).call(3) == 3
+        assert await tick.options(countdown=0, wait=2).call(4) == 4
+
+
+async def test_a_time_that_makes_no_sense_is_refused_at_the_call(tick):
+    with pytest.raises(ValueError, match="time zone"):
+        tick.options(eta=datetime(2030, 1, 1))  # noqa: DTZ001  the mistake under test
+    with pytest.raises(ValueError, match="two ways"):
+        tick.options(countdown=1, eta=2)
+    for countdown in (-1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="duration"):
+            tick.options(countdown=countdown)
+
+
+async def test_a_sooner_job_does_not_wait_behind_a_later_one(app, tick):
+    async with Worker(app):
+        await tick.options(countdown=3600).delay(1)
+        await asyncio.sleep(0.1)  # the worker sleeps until then, in an hour
+        begun = time.monotonic()
+        await tick.options(countdown=0.2, wait=5).call(2)
+        assert time.monotonic() - begun < 0.4
+
+
+async def test_a_job_that_fell_due_while_no_worker_was_there_runs_when_one_comes(app, tick):
+    result = await tick.options(countdown=0.05).delay(1)
+    await asyncio.sleep(0.1)  # due now
+    assert await result.refresh() == "SCHEDULED"
+    async with Worker(app):
+        assert await result.get(timeout=2) == 1
+
+
+async def test_many_jobs_due_at_one_moment_each_run_once_whoever_moves_them(app, make_app, tick, diary):
+    async with make_app() as second:
+        second.task(name="tick")(tick.function)
+        async with Worker(app, name="one"), Worker(second, name="two"):
+            moment = datetime.now(UTC) + timedelta(seconds=0.4)
+            results = await tick.options(eta=moment).map([(n,) for n in range(450)])
+            assert await results.get(timeout=10) == list(range(450))
+    assert sorted(diary.texts) == list(range(450))
+
+
+async def test_a_waiter_elsewhere_waits_for_a_delayed_job(app, make_app, tick):
+    result = await tick.options(countdown=0.3).delay(7)
+    async with make_app() as elsewhere:
+        handle = elsewhere.AsyncResult(result.id)
+        assert not await handle.ready()
+        assert handle.state == "SCHEDULED"
+        async with Worker(app):
+            assert await handle.get(timeout=5) == 7
+
+
+async def test_a_revoked_delayed_job_never_runs_and_leaves_nothing(app, raw, tick, diary):
+    async with Worker(app):
+        result = await tick.options(countdown=0.2).delay(1)
+        assert await result.revoke(wait=True) == "REVOKED"
+        assert await raw.zcard(app._keys.delayed) == 0
+        assert not await raw.exists(app._keys.messages + result.id)
+        await asyncio.sleep(0.4)  # past its time
+    assert diary.notes == []
+
+
+async def test_an_id_of_ones_own_belongs_to_one_delayed_job(app, tick):
+    first = await tick.options(countdown=0.2, task_id="mine").delay(1)
+    with pytest.raises(ValueError, match="mine"):
+        await tick.options(task_id="mine").delay(2)
+    async with Worker(app):
+        assert await first.get(timeout=5) == 1
+
+
+async def test_delayed_jobs_and_retries_survive_a_server_that_is_killed(make_app, tmp_path, diary):
+    with own_server(tmp_path) as server:
+        app = make_app(server.url)
+
+        @app.task(retry=Retry(max_retries=1, backoff=1, jitter=False))
+        async def fails_once() -> int:
+            diary.note("retried")
+            if len(diary.notes) == 1:
+                raise OSError
+            return asyncq.current().attempt
+
+        @app.task
+        async def tick() -> None:
+            diary.note("delayed")
+
+        async with app:
+            async with Worker(app, grace=0):
+                retried = await fails_once.delay()
+                await until_state(retried, "RETRY")
+                asked = time.time()
+                delayed = await tick.options(countdown=1).delay()
+            server.kill()
+            server.start()
+            await until(lambda: _is_up(delayed), "the app to be connected again")
+            async with Worker(app):
+                assert await retried.get(timeout=5) == 2
+                await delayed.get(timeout=5)
+    times = {what: when for when, what in diary.notes}
+    assert times["delayed"] - asked >= 1 - ROUNDING
+    assert times["retried"] - diary.times[0] >= 1 - ROUNDING
+
+
+async def _is_up(result):
+    try:
+        return await result.exists()
+    except asyncq.BrokerUnavailable:
+        return False

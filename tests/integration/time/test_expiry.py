@@ -1,0 +1,108 @@
+"""Jobs that lose their point: who waits is told when the time passes, and nothing starts after it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from own_server import own_server
+from support import report, until
+
+from asyncq import TaskExpired, Worker
+
+pytestmark = pytest.mark.anyio
+
+AT_ONCE = 0.25
+"""How late a waiter may hear of it: the same quarter of a second that a timeout may take."""
+
+
+@pytest.fixture
+def tick(app, diary):
+    @app.task(name="tick")
+    async def tick(seconds: float = 0) -> str:
+        diary.note("start")
+        await asyncio.sleep(seconds)
+        return "ran"
+
+    return tick
+
+
+async def _expired_after(result, begun: float) -> float:
+    with pytest.raises(TaskExpired):
+        await result.get(timeout=10)
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+async def test_who_waits_for_a_queued_job_hears_of_its_expiry_without_any_worker(app, raw, tick, delayed):
+    later = {"countdown": 30} if delayed else {}
+    begun = time.monotonic()
+    result = await tick.options(expires=0.3, **later).delay()
+    took = await _expired_after(result, begun)
+    report(f"expired after {took:.3f} s of 0.3 s")
+    assert 0.3 <= took <= 0.3 + AT_ONCE
+    assert result.state == "REVOKED"
+    assert await raw.xlen(app._keys.stream("default")) == 0
+    assert await raw.zcard(app._keys.delayed) == 0
+
+
+@pytest.mark.parametrize("delayed", [False, True])
+async def test_who_waits_elsewhere_by_the_id_hears_of_it_too(app, make_app, tick, delayed):
+    later = {"countdown": 30} if delayed else {}
+    begun = time.monotonic()
+    result = await tick.options(expires=0.4, **later).delay()
+    async with make_app() as elsewhere:
+        assert 0.4 <= await _expired_after(elsewhere.AsyncResult(result.id), begun) <= 0.4 + AT_ONCE
+
+
+async def test_every_waiter_and_callback_of_a_job_hears_of_its_expiry(app, tick):
+    heard: list[str] = []
+    begun = time.monotonic()
+    result = await tick.options(expires=0.3).delay()
+    result.then(lambda handle: heard.append(handle.state))
+    waits = [_expired_after(app.AsyncResult(result.id), begun) for _ in range(3)]
+    assert max(await asyncio.gather(*waits)) <= 0.3 + AT_ONCE
+    await until(lambda: heard == ["REVOKED"], "the callback")
+
+
+async def test_a_job_past_its_time_is_not_started_though_nobody_waited(app, tick, diary):
+    result = await tick.options(expires=0.05).delay()
+    await asyncio.sleep(0.1)
+    assert await result.refresh() == "PENDING"
+    async with Worker(app):
+        outcome = await result.outcome(timeout=2)
+    assert isinstance(outcome.error, TaskExpired)
+    assert diary.notes == []
+
+
+async def test_a_job_that_runs_is_not_ended_by_its_expiry(app, tick):
+    async with Worker(app):
+        assert await tick.options(expires=0.2, wait=5).call(0.5) == "ran"
+
+
+async def test_a_moment_that_has_passed_expires_at_once(app, tick, diary):
+    result = await tick.options(expires=datetime.now(UTC) - timedelta(seconds=5)).delay()
+    assert await _expired_after(result, time.monotonic()) < AT_ONCE
+    async with Worker(app):
+        assert await tick.call() == "ran"
+    assert len(diary.notes) == 1
+
+
+async def test_who_waits_while_the_server_hangs_hears_of_the_expiry_when_it_is_back(make_app, tmp_path):
+    with own_server(tmp_path) as server:
+        async with make_app(server.url, operation_timeout=1) as app:
+
+            @app.task
+            async def tick() -> None:
+                pytest.fail("no worker is there to run it")
+
+            result = await tick.options(countdown=60, expires=0.3).delay()
+            waiting = asyncio.create_task(_expired_after(result, time.monotonic()))
+            with server.hanging():
+                await asyncio.sleep(2)  # longer than the expiry and the operation timeout together
+            back = time.monotonic()
+            await waiting
+            report(f"told of an expiry {time.monotonic() - back:.2f} s after the server was back")
+            assert time.monotonic() - back < 8, "the bound for a push that was lost"

@@ -1,0 +1,73 @@
+"""A server that stands still with its connections open: every timeout is kept by a clock of our own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from own_server import own_server
+from support import report
+
+from asyncq import BrokerUnavailable, ResultTimeout, Worker
+
+pytestmark = pytest.mark.anyio
+
+SLACK = 0.25
+
+
+async def _took(call, error: type[Exception]) -> float:
+    begun = time.monotonic()
+    with pytest.raises(error):
+        await call
+    return time.monotonic() - begun
+
+
+async def test_waits_end_in_time_and_calls_give_up_while_the_server_hangs(make_app, tmp_path):
+    with own_server(tmp_path) as server:
+        async with make_app(server.url, operation_timeout=1.5, lease=5) as app:
+
+            @app.task
+            async def nap(seconds: float) -> str:
+                await asyncio.sleep(seconds)
+                return "slept"
+
+            queued = await nap.options(queue="nobody").delay(0)
+            async with Worker(app):
+                running = await nap.delay(0.1)
+                by_id = app.AsyncResult(queued.id)
+                with server.hanging():
+                    waits = {
+                        f"{kind} handle, timeout={timeout:g}": (timeout, handle.get(timeout=timeout))
+                        for kind, handle in (("queued", queued), ("running", running), ("by id", by_id))
+                        for timeout in (0.1, 0.5, 1.0)
+                    }
+                    took = await asyncio.gather(*(_took(wait, ResultTimeout) for _, wait in waits.values()))
+                    over = {what: t - waits[what][0] for what, t in zip(waits, took, strict=True)}
+                    worst = max(over, key=over.__getitem__)
+                    report(
+                        f"9 waits while the server hung: at most {over[worst] * 1000:.0f} ms over ({worst})"
+                    )
+                    assert min(over.values()) >= 0
+                    assert over[worst] <= SLACK
+
+                    calls = (queued.ready(), by_id.refresh(), nap.delay(0), queued.revoke(), queued.forget())
+                    gave_up = await asyncio.gather(*(_took(call, BrokerUnavailable) for call in calls))
+                    report(f"calls gave up after {min(gave_up):.2f} to {max(gave_up):.2f} s of 1.5 s")
+                    assert max(gave_up) <= 1.5 + SLACK
+                assert await running.get(timeout=10) == "slept"
+                assert await nap.options(wait=10).call(0) == "slept"
+
+
+async def test_a_look_does_not_wait_for_a_server_that_hangs(make_app, tmp_path):
+    with own_server(tmp_path) as server:
+        async with make_app(server.url) as app:
+
+            @app.task
+            async def never() -> None: ...
+
+            result = await never.delay()
+            with server.hanging():
+                for handle in (result, app.AsyncResult(result.id)):
+                    took = await _took(handle.get(timeout=0), Exception)
+                    assert took <= SLACK

@@ -1,0 +1,200 @@
+"""Jobs that fail and are tried again: when, how often, and what the handle shows meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import pairwise
+
+import pytest
+from support import report, until, until_state
+
+import asyncq
+from asyncq import Retry, RetryLater, TaskRevoked, Worker
+
+pytestmark = pytest.mark.anyio
+
+QUICK = Retry(max_retries=2, backoff=0.05, jitter=False)
+
+
+@pytest.fixture
+def flaky(app, diary):
+    """Fails until it is called for the third time; shows what it is told about itself."""
+
+    @app.task(name="flaky", retry=QUICK)
+    async def flaky(times: int = 2) -> list[int]:
+        context = asyncq.current()
+        diary.note(context.attempt)
+        if len(diary.notes) <= times:
+            raise OSError(f"number {context.attempt}")
+        return [context.attempt, context.max_retries]
+
+    return flaky
+
+
+async def test_a_job_is_tried_again_until_it_succeeds_and_knows_the_number_of_its_attempt(app, flaky, diary):
+    async with Worker(app):
+        result = await flaky.delay()
+        assert await result.get(timeout=5) == [3, 2]
+        assert diary.texts == [1, 2, 3]
+        assert result.retries == 2
+        assert (await result.outcome()).attempts == 3
+
+
+async def test_each_wait_is_twice_as_long_and_never_shorter_than_said(app, diary, flaky):
+    policy = Retry(max_retries=2, backoff=0.2, jitter=False)
+    async with Worker(app):
+        await flaky.options(retry=policy).call()
+    waits = [b - a for a, b in pairwise(diary.times)]
+    report(f"waits of 0.2 and 0.4 s took {waits[0]:.3f} and {waits[1]:.3f} s")
+    assert 0.2 <= waits[0] < 0.35
+    assert 0.4 <= waits[1] < 0.55
+
+
+async def test_between_two_tries_the_handle_shows_retry_with_the_last_error_and_where_it_was(app, flaky):
+    policy = Retry(max_retries=1, backoff=60, jitter=False)
+    async with Worker(app):
+        result = await flaky.options(retry=policy).delay()
+        await until_state(result, "RETRY")
+        assert isinstance(result.result, OSError)
+        assert str(result.result) == "number 1"
+        assert "raise OSError" in (result.traceback or "")
+        assert result.retries == 1
+        assert result.date_done is None
+        assert not await result.ready()
+        assert await result.exists()
+
+
+async def test_a_handle_made_from_the_id_waits_through_a_retry(app, make_app, flaky):
+    policy = Retry(max_retries=2, backoff=0.3, jitter=False)
+    async with make_app() as elsewhere, Worker(app):
+        result = await flaky.options(retry=policy).delay()
+        await until_state(result, "RETRY")
+        assert await elsewhere.AsyncResult(result.id).get(timeout=5) == [3, 2]
+
+
+async def test_a_job_that_waits_for_its_retry_holds_no_slot(app, flaky, diary):
+    @app.task
+    async def other() -> str:
+        return "ran"
+
+    async with Worker(app, concurrency=1):
+        result = await flaky.options(retry=Retry(max_retries=5, backoff=60, jitter=False)).delay(100)
+        await until_state(result, "RETRY")
+        assert await other.options(wait=2).call() == "ran"
+
+
+async def test_the_retries_used_up_the_job_fails_with_the_last_error(app, flaky, diary):
+    async with Worker(app):
+        with pytest.raises(OSError, match="number 3"):
+            await flaky.call(100)
+    assert diary.texts == [1, 2, 3]
+
+
+async def test_an_error_that_the_policy_does_not_name_is_the_end(app, flaky, diary):
+    async with Worker(app):
+        with pytest.raises(OSError, match="number 1"):
+            await flaky.options(retry=Retry(on=(KeyError,), backoff=0)).call()
+    assert diary.texts == [1]
+
+
+async def test_a_policy_of_the_call_travels_to_a_worker_that_has_none(app, diary):
+    @app.task
+    async def fails() -> None:
+        diary.note("try")
+        raise ConnectionResetError
+
+    async with Worker(app):
+        with pytest.raises(ConnectionResetError):
+            await fails.options(retry=Retry(max_retries=1, on=(OSError,), backoff=0)).call()
+        with pytest.raises(ConnectionResetError):
+            await fails.call()
+    assert len(diary.notes) == 3
+
+
+async def test_a_task_may_ask_for_another_try_itself_and_fails_with_the_reason_it_gave(app, diary):
+    @app.task
+    async def later() -> None:
+        diary.note(asyncq.current().attempt)
+        raise RetryLater("not now", countdown=0.2, max_retries=2) from ValueError("the reason")
+
+    async with Worker(app):
+        with pytest.raises(ValueError, match="the reason"):
+            await later.call()
+    assert diary.texts == [1, 2, 3]
+    assert all(b - a >= 0.2 for a, b in pairwise(diary.times))
+
+
+async def test_a_task_that_gives_no_reason_fails_with_its_own_wish(app):
+    @app.task
+    async def later() -> None:
+        raise RetryLater("not now", countdown=0, max_retries=1)
+
+    async with Worker(app):
+        with pytest.raises(RetryLater, match="not now"):
+            await later.call()
+
+
+@pytest.mark.parametrize("countdown", [float("inf"), 1e300])
+async def test_a_wish_for_a_time_that_cannot_be_ends_the_job_and_never_jams_it(app, countdown):
+    @app.task
+    async def never() -> None:
+        raise RetryLater(countdown=countdown)
+
+    async with Worker(app):
+        outcome = await (await never.delay()).outcome(timeout=2)
+    assert outcome.state == "FAILURE"
+
+
+async def test_a_job_revoked_between_two_tries_never_runs_again(app, raw, flaky, diary):
+    async with Worker(app):
+        result = await flaky.options(retry=Retry(backoff=0.4, jitter=False)).delay(100)
+        await until_state(result, "RETRY")
+        assert await result.revoke(wait=True) == "REVOKED"
+        with pytest.raises(TaskRevoked):
+            await result
+        await asyncio.sleep(0.6)  # well past the time of the try that must not come
+    assert diary.texts == [1]
+    assert await raw.zcard(app._keys.delayed) == 0
+    assert not await raw.exists(app._keys.messages + result.id)
+
+
+async def test_a_retry_waits_for_whichever_worker_comes_and_returns_to_its_own_queue(app, flaky, diary):
+    policy = Retry(backoff=0.1, jitter=False)
+    async with Worker(app, queues=["second"]):
+        result = await flaky.options(queue="second", retry=policy).delay(1)
+        await until_state(result, "RETRY")
+    assert await result.refresh() == "RETRY"
+    async with Worker(app, queues=["second"], name="successor"):
+        assert await result.get(timeout=5) == [2, 3]
+    assert result.worker == "successor"
+    assert result.queue == "second"
+
+
+async def test_jobs_that_failed_together_do_not_come_back_together(app, diary):
+    @app.task(retry=Retry(max_retries=1, backoff=1))
+    async def together() -> None:
+        if asyncq.current().attempt == 1:
+            raise OSError
+        diary.note("again")
+
+    async with Worker(app, concurrency=200):
+        results = await together.map([()] * 200)
+        begun = time.time()
+        await results.get(timeout=10)
+    tenths = [sum(n <= (when - begun) * 10 < n + 1 for when in diary.times) for n in range(11)]
+    report(f"second tries of 200 jobs in each tenth of their second: {tenths}")
+    assert max(tenths) < 60, "20 are due in each"
+    assert sum(tenths) == 200
+
+
+async def test_the_lane_of_delayed_jobs_is_empty_when_all_have_ended(app, raw, flaky):
+    async with Worker(app):
+        await flaky.call()
+    await until(lambda: _is_clean(app, raw), "no key of a delayed job to be left")
+
+
+async def _is_clean(app, raw):
+    return not [key async for key in raw.scan_iter(match=f"{app._keys.messages}*")] and not await raw.exists(
+        app._keys.delayed
+    )
