@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from asyncq import config, results, resultset
-from asyncq.broker import embedded
 from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, parse
 from asyncq.broker.keys import Keys
@@ -359,14 +358,16 @@ class AsyncQ:
     async def _resolve(self) -> tuple[str, EmbeddedServer | None]:
         """The URL of the server itself; an embedded one is started or joined."""
         url = self.settings.url
+        if not url.startswith(("memory://", "embedded://")):
+            return url, None
+        from asyncq.broker import embedded
+
         if url.startswith("memory://"):
             server = await asyncio.to_thread(embedded.private)
-        elif url.startswith("embedded://"):
+        else:
             directory = embedded.resolve(url, anchor_file=self._anchor)
             server = await asyncio.to_thread(embedded.acquire, directory)
             _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
-        else:
-            return url, None
         return server.url, server
 
     async def _close_here(self) -> None:
@@ -547,6 +548,8 @@ def _caller_file() -> str | None:
 
 def _revive(directory: Path) -> None:
     """Starts the project's server again after it died; the app's own hold on it stands."""
+    from asyncq.broker import embedded
+
     embedded.acquire(directory).release()
 
 

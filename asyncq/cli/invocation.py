@@ -80,6 +80,7 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
     def framed(*args: Any, **kwargs: Any) -> None:
         try:
             code = int(body(*args, **kwargs))
+            sys.stdout.flush()
         except (typer.Exit, typer.BadParameter):
             raise
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The child process that runs jobs on their last try, see `last_try`. To start a worker by hand: `asyncq worker`."""
+"""The child process that runs jobs on their last try, see `last_try`. To start a worker: `asyncq worker`."""
 
 from __future__ import annotations
 

@@ -29,14 +29,13 @@ class _Client:
 
 
 class AsyncQSystem:
-    """The worker reads the URL from the environment, as it would in production."""
+    """The worker is told its server on the command line, the client by the environment."""
 
     name = "asyncq"
 
     def worker(self, url: str) -> list[str]:
-        os.environ["ASYNCQ_URL"] = url
         script = Path(sys.executable).with_name("asyncq")
-        return [str(script), "worker", "adapters.asyncq_app:app", "-c", str(CONCURRENCY)]
+        return [str(script), "--url", url, "worker", "adapters.asyncq_app:app", "-c", str(CONCURRENCY)]
 
     @asynccontextmanager
     async def open(self, url: str) -> AsyncIterator[Client]:
