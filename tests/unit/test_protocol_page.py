@@ -1,0 +1,155 @@
+"""The page that describes the protocol names what there is in the code, and its examples can be read."""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from asyncq import wire
+from asyncq.broker import connection, consumer, keys, scripts
+from asyncq.states import TRANSITIONS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
+LUA = ROOT / "asyncq/broker/lua"
+NAMESPACE = "ns"
+
+
+def section(title: str) -> str:
+    """What stands under a heading, up to the next one of its depth or above."""
+    heading = re.search(rf"^(#+) {re.escape(title)}$", PAGE, re.MULTILINE)
+    assert heading is not None, f"there is no section {title!r}"
+    rest = PAGE[heading.end() :]
+    following = re.search(rf"^#{{1,{len(heading[1])}}} ", rest, re.MULTILINE)
+    return rest[: following.start()] if following else rest
+
+
+def column(text: str, number: int) -> list[str]:
+    """A column of the tables in a text, from 0, without heads."""
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("|")]
+    return [row[number].strip() for row in rows if not set(row[0]) <= {"-", " "}]
+
+
+def examples(kind: str) -> list[bytes]:
+    found = [ast.literal_eval(text) for text in re.findall(rf"^{kind} +(b'.*')$", PAGE, re.MULTILINE)]
+    assert found, f"there is no example of {kind}"
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(scripts.load()))
+def test_every_script_has_a_section_with_its_header(name):
+    header = re.findall(
+        r"^-- ((?:KEYS|ARGV|RETURNS|FLAGS): .*)$", (LUA / f"{name}.lua").read_text(), re.MULTILINE
+    )
+    assert re.findall(r"^```text\n(.*?)\n```$", section(name), re.MULTILINE | re.DOTALL) == [
+        "\n".join(header)
+    ]
+
+
+def test_no_section_describes_a_script_that_is_gone():
+    assert set(re.findall(r"^### (.*)$", section("Scripts"), re.MULTILINE)) == set(scripts.load())
+
+
+def test_every_key_and_channel_is_in_the_tables():
+    names = keys.Keys(NAMESPACE)
+    built = {
+        getattr(names, field.name).replace(names.tag, "T")
+        for field in fields(keys.Keys)
+        if field.name not in {"namespace", "tag"}
+    }
+    built.add(names.stream(keys.LAST_TRY).replace(names.tag, "T"))
+    shown = {re.sub(r"<\w+>|`", "", name) for name in column(section("Keys"), 0)} - {"Key", "Channel"}
+    assert shown == built
+    assert names.tag.replace(NAMESPACE, "<namespace>") in section("Keys")
+
+
+def test_every_letter_stands_with_its_state():
+    rows = dict(re.findall(r"^\| `(\w)` \|.*\| ([^|]*) \|$", section("Record"), re.MULTILINE))
+    for letter, state in wire.STATE_OF.items():
+        assert rows[letter].startswith(state), letter
+    assert set(rows) == {*wire.STATE_OF, wire.TOMBSTONE}
+
+
+def test_the_diagram_is_the_table_of_transitions():
+    shown = re.findall(r"^    (\w+) --> (\w+)$", section("States"), re.MULTILINE)
+    assert len(shown) == len(set(shown))
+    assert set(shown) == {(state, after) for state, following in TRANSITIONS.items() for after in following}
+
+
+def test_the_table_below_the_diagram_says_who_makes_each_transition():
+    shown = {
+        (before, after)
+        for befores, afters in zip(column(section("States"), 0), column(section("States"), 1), strict=True)
+        for before in befores.split(", ")
+        for after in afters.split(", ")
+    } - {("From", "To")}
+    assert shown == {(state, after) for state, following in TRANSITIONS.items() for after in following}
+
+
+def test_every_script_has_its_row_in_the_crash_table():
+    steps = set(re.findall(r"\w+", " ".join(column(section("Crash table"), 0))))
+    assert set(scripts.load()) - steps == set()
+
+
+def test_every_error_that_the_code_knows_stands_in_the_row_of_its_verdict():
+    rows = dict(
+        zip(
+            column(section("Errors of the server"), 0),
+            column(section("Errors of the server"), 1),
+            strict=True,
+        )
+    )
+    for code, verdict in connection._VERDICTS.items():
+        [row] = [row for row in rows if f"`{code}`" in row]
+        others = {known for known in connection._VERDICTS if f"`{known}`" in row}
+        assert {connection._VERDICTS[other] for other in others} == {verdict}, code
+
+
+def test_every_mutant_of_the_model_guards_a_hazard_and_no_other_is_named():
+    tree = ast.parse((ROOT / "tests/model/mutants.py").read_text(encoding="utf-8"))
+    mutants = {
+        ast.literal_eval(call.args[0])
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Mutant"
+    }
+    assert set(re.findall(r'mutant "([^"]+)"', section("Hazards"))) == mutants
+
+
+def test_every_file_that_is_named_exists():
+    named = set(re.findall(r"`((?:asyncq|tests)/[\w/.]+)`", PAGE))
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("kind", ["message", "expires", "policy"])
+def test_examples_of_messages_are_what_this_version_writes(kind):
+    for message in examples(kind):
+        assert wire.encode_job(wire.decode_job("job", "default", message)) == message
+
+
+def test_examples_of_records_and_outcomes_can_be_read():
+    [ended], [revoked], [outcome] = examples("ended"), examples("revoked"), examples("outcome")
+    assert wire.decode_record(ended) == wire.decode_ended("S", outcome)
+    assert wire.encode_ended(wire.decode_record(ended)) == outcome
+    assert wire.decode_record(revoked).state == "REVOKED"
+    for kind, letter in (("live", wire.LIVE), ("later", wire.SCHEDULED), ("retry", wire.RETRYING)):
+        [record] = examples(kind)
+        assert re.fullmatch(rf"{letter}--- \S+ default \S+ \S+", record.decode())
+
+
+def test_examples_of_notifications_can_be_read():
+    told = [job for data in examples("notification") for job in wire.split_notification(data)]
+    assert [(id_, letter) for id_, letter, _ in told] == [("job-1", "S"), ("job-3", "C")]
+    for _, letter, outcome in told:
+        assert outcome is not None
+        assert wire.decode_ended(letter, outcome).name
+
+
+def test_figures_are_those_of_the_code():
+    assert f"Above {wire.PUSH_LIMIT // 1024} KiB" in section("Notification")
+    assert f"{consumer.BLOCK_MS / 1000:g} s" in section("Lease")
+    assert f"at most {consumer.PROMOTE_AT_ONCE} a call" in section("promote")
