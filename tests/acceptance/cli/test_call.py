@@ -57,7 +57,10 @@ def test_a_worker_that_listens_runs_the_job(project, stop):
 
 
 def test_a_worker_that_was_killed_does_not_keep_call_waiting(project, stop):
-    stop(project.worker(), signal.SIGKILL)
+    worker = project.worker()
+    project.run("call", "shop", "slow", "0", "mark", "--no-wait", "-q")
+    project.wait_for("mark")  # it has read from the queue, so it is listed as a reader
+    stop(worker, signal.SIGKILL)
     ended = project.run("call", "shop", "add", "4", "4", "--timeout", "10s", "-q")
     assert (ended.out, ended.code) == ("8\n", 0), ended
 

@@ -116,7 +116,8 @@ def test_a_bug_exits_70_and_writes_a_crash_file(project):
 
 
 def test_a_reader_that_has_gone_is_no_error(project):
-    process = project.start("version")
-    process.stdout.close()
-    assert process.wait(10) == 0
-    assert process.stderr.read() == ""
+    for unbuffered in ("", "1"):
+        process = project.start("version", PYTHONUNBUFFERED=unbuffered)
+        process.stdout.close()
+        assert process.wait(10) == 0
+        assert process.stderr.read() == ""
