@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 
@@ -118,11 +119,13 @@ class RetryLater(AsyncQError):
     """
 
     def __init__(
-        self, message: str = "", *, countdown: float | None = None, max_retries: int | None = None
+        self, message: str = "", *, countdown: float | timedelta | None = None, max_retries: int | None = None
     ) -> None:
         super().__init__(*([message] if message else []))
-        if countdown is not None and not countdown >= 0:
-            raise ValueError(f"countdown={countdown!r}: seconds from now, not negative")
+        if isinstance(countdown, timedelta):
+            countdown = countdown.total_seconds()
+        if countdown is not None and not 0 <= countdown < 1e10:
+            raise ValueError(f"countdown={countdown!r}: give seconds from now, not negative and not for ever")
         self.countdown = countdown
         self.max_retries = max_retries
 

@@ -96,17 +96,21 @@ async def within(
         timers.append(loop.call_later(soft_timeout, limits.soften, soft_timeout))
     if timeout is not None:
         timers.append(loop.call_later(timeout, limits.stop))
+    outcome: BaseException | None = None
     try:
         value = await body
-    except asyncio.CancelledError:
+    except BaseException as error:
         if not limits.stopped or not claim.wanted:
             raise
+        outcome = error
     finally:
         for timer in timers:
             timer.cancel()
     if limits.stopped and claim.wanted:
         task.uncancel()
-        raise TimeLimitExceeded(f"the task ran longer than its timeout of {timeout:g} s")
+        if isinstance(outcome, asyncio.CancelledError):
+            outcome = None  # our own doing, and no news
+        raise TimeLimitExceeded(f"the task ran longer than its timeout of {timeout:g} s") from outcome
     return value
 
 

@@ -13,6 +13,7 @@ from asyncq.errors import DecodeError, RetryLater
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Retry:
     Attributes:
         max_retries: how often a job is run again after its first failure. Crashes of a worker do not count.
         on: the exceptions that are worth another try; others fail at once.
-        backoff: seconds before the first retry; each further one waits twice as long.
+        backoff: seconds (or a timedelta) before the first retry; each further one waits twice as long.
         max_backoff: longest wait, in seconds.
         jitter: wait a random time between nothing and that long, so that jobs which failed together do not
             come back together ("full jitter",
@@ -31,15 +32,15 @@ class Retry:
 
     max_retries: int = 3
     on: tuple[type[Exception], ...] = (Exception,)
-    backoff: float = 1.0
-    max_backoff: float = 600.0
+    backoff: float | timedelta = 1.0
+    max_backoff: float | timedelta = 600.0
     jitter: bool = True
 
     def __post_init__(self) -> None:
         if self.max_retries < 0:
             raise ValueError(f"max_retries={self.max_retries!r}: use 0 or more")
-        config.seconds(self.backoff)
-        config.seconds(self.max_backoff)
+        object.__setattr__(self, "backoff", config.seconds(self.backoff))
+        object.__setattr__(self, "max_backoff", config.seconds(self.max_backoff))
         kinds = self.on if isinstance(self.on, tuple) else (self.on,)
         if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise TypeError(f"on={self.on!r}: name exception classes, as in on=(OSError, TimeoutError)")
@@ -50,7 +51,13 @@ class Retry:
         by name.
         """
         names = [f"{kind.__module__}.{kind.__qualname__}" for kind in self.on]
-        return [self.max_retries, float(self.backoff), float(self.max_backoff), self.jitter, names]
+        return [
+            self.max_retries,
+            config.seconds(self.backoff),
+            config.seconds(self.max_backoff),
+            self.jitter,
+            names,
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +120,10 @@ def delay(
     policy = policy or DEFAULT
     if asked is None and not _covers(policy, error):
         return None
-    longest = min(policy.max_backoff, policy.backoff * 2.0 ** min(retries, 60))
-    return uniform(0.0, longest) if policy.jitter else float(longest)
+    longest = min(
+        config.seconds(policy.max_backoff), config.seconds(policy.backoff) * 2.0 ** min(retries, 60)
+    )
+    return uniform(0.0, longest) if policy.jitter else longest
 
 
 def _covers(policy: Retry | RemoteRetry, error: Exception) -> bool:

@@ -5,16 +5,16 @@ where it may go from there. `SUCCESS`, `FAILURE` and `REVOKED` are final: nothin
 first of them to be written is the one that stays.
 
 ```
-                    +-----------+        +-------+
-        +---------> | SCHEDULED | <----- | RETRY |
-        |           +-----------+        +-------+
-        |                 |  due            ^
-   +---------+            v                 |
-   | PENDING | ------> STARTED -------------+
-   +---------+            |  \
-        |                 |   \--- worker died: PENDING again
-        v                 v
-     REVOKED       SUCCESS FAILURE REVOKED
+            delay                    due
+   (new) ----------> SCHEDULED ------------+
+     |                                     v
+     +-----------------------------------> PENDING <---- due ---- RETRY
+                                           |  ^  (or its worker died)  ^
+                                           v  |                        |
+                                          STARTED -- failed, again ----+
+                                           |
+                                           v
+                                SUCCESS  FAILURE  REVOKED    (REVOKED from any state that has not ended)
 ```
 
 `UNKNOWN` is not a state of a job but of a handle: one made from an id, before it has looked.

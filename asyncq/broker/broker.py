@@ -81,17 +81,25 @@ class Broker:
         while True:
             try:
                 await asyncio.gather(self.line.pipe(), self.listener.confirm())
+                await self.load_scripts()
                 break
-            except (BrokerUnavailable, PipeBroken) as error:
+            except (BrokerUnavailable, PipeBroken, ServerError) as error:
+                passing = not isinstance(error, ServerError) or error.verdict in {
+                    Verdict.RETRY,
+                    Verdict.RECONNECT,
+                }
                 attempt += 1
-                if self._loop.time() > deadline - 1.0:
-                    await self.close()
-                    raise BrokerUnavailable(str(error)) from error
-                await asyncio.sleep(pause(attempt))
+                if passing and self._loop.time() < deadline - 1.0:
+                    self.line.drop()
+                    await asyncio.sleep(pause(attempt))
+                    continue
+                await self.close()
+                if not passing:
+                    raise
+                raise BrokerUnavailable(str(error)) from error
             except BaseException:
                 await self.close()
                 raise
-        await self.load_scripts()
         self.listener.start()
 
     async def close(self) -> None:
@@ -256,14 +264,32 @@ class Broker:
                     self._spawn(self._enqueue_slowly(command, batch))
                 else:
                     failpoints.hit("enqueue.send")
-                    pipe.send(command, partial(self._enqueued, command, batch))
+                    timer = self._loop.call_later(self.settings.operation_timeout, self._give_up, batch)
+                    pipe.send(command, partial(self._enqueued, command, batch, timer))
 
-    def _enqueued(self, command: tuple[Any, ...], batch: list[_Pending], answer: Any) -> None:
+    def _give_up(self, batch: list[_Pending]) -> None:
+        """The server has said nothing for as long as a client waits; the jobs may have been accepted all the
+        same.
+        """
+        patience = self.settings.operation_timeout
+        error = BrokerUnavailable(f"{self.address.safe_url} did not answer within {patience:g} s")
+        for _, _, future in batch:
+            if future is not None and not future.done():
+                future.set_exception(error)
+
+    def _enqueued(
+        self, command: tuple[Any, ...], batch: list[_Pending], timer: asyncio.TimerHandle, answer: Any
+    ) -> None:
         """The quick way: the first answer is the last. Anything else is left to the loop that tries again."""
-        if isinstance(answer, Exception):
+        timer.cancel()
+        if isinstance(answer, Exception) or answer == FULL:
             self._spawn(self._enqueue_slowly(command, batch))
             return
         failpoints.hit("enqueue.answered")
+        self._settle(batch, answer)
+
+    @staticmethod
+    def _settle(batch: list[_Pending], answer: Any) -> None:
         for (_, _, future), one in zip(batch, _each(answer, len(batch)), strict=True):
             if future is not None and not future.done():
                 future.set_result(one)
@@ -276,7 +302,7 @@ class Broker:
                 if future is not None and not future.done():
                     future.set_exception(error)
             return
-        self._enqueued(command, batch, answer)
+        self._settle(batch, answer)
 
     async def _until_room(self, command: tuple[Any, ...]) -> Any:
         """Enqueues; waits for room in a full queue for as long as `full_wait` says."""
@@ -461,7 +487,7 @@ def _pairs(fields: list[bytes]) -> dict[bytes, bytes]:
 def _standing(answer: bytes | None) -> wire.Ended | str | None:
     if answer is None:
         return None
-    if answer[:1] == b"L":
+    if answer[:1] in _LIVE:
         return answer.decode()
     try:
         return wire.decode_record(answer)

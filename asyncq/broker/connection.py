@@ -20,6 +20,7 @@ from redis import connection as blocking
 from redis.asyncio.connection import AbstractConnection, Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.retry import Retry as BlockingRetry
 
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 CONNECT_TIMEOUT = 2.0
+_DRIVER = DriverInfo()
+"""What redis-py says it is in CLIENT SETINFO: made once, for it reads its own version off the disk each
+time."""
 _parse_blocking_url: Any = blocking.parse_url
 _ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix"}
 
@@ -166,6 +170,7 @@ async def connect(address: Address, name: str) -> Handshaken:
         "socket_timeout": None,
         "socket_connect_timeout": CONNECT_TIMEOUT,
         "health_check_interval": 0,
+        "driver_info": _DRIVER,
     }
     connection: Any = address.connection_class(**options)  # redis-py types only half of it
     try:
@@ -198,6 +203,7 @@ class BlockingConnection:
             "socket_timeout": timeout,
             "socket_connect_timeout": timeout,
             "health_check_interval": 0,
+            "driver_info": _DRIVER,
         }
         self._connection: Any = None  # redis-py types only half of it
 
@@ -247,6 +253,8 @@ def _plain_url(url: str) -> str:
 
 def _with_code(error: Exception) -> str:
     text = str(error)
+    if text.startswith("HELLO must be called"):
+        return f"NOAUTH {text}"  # what the server calls it when no password is given at all
     return text if text.split(" ", 1)[0].isupper() else f"WRONGPASS {text}"
 
 

@@ -251,7 +251,17 @@ class Consumer:
         """
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         flat = [part for job in jobs for part in job]
-        arguments = (self.keys.records, GROUP, self.name, wire.PUSH_LIMIT, ttl, self.keys.marks, *flat)
+        revoked = self._last_words(wire.REVOKED, stream, self.name, 0)
+        arguments = (
+            self.keys.records,
+            GROUP,
+            self.name,
+            wire.PUSH_LIMIT,
+            ttl,
+            self.keys.marks,
+            revoked,
+            *flat,
+        )
         failpoints.hit("release.send")
         answer: list[int] = await self._broker.run("release", (stream,), arguments)
         failpoints.hit("release.answered")

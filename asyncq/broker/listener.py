@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("asyncq")
 
 POLL = 5.0
-"""Seconds between two looks of a waiter that has heard nothing, give or take a fifth."""
+"""Seconds after which a waiter that has heard nothing has looked again, at the latest: rounds come every
+quarter of it, give or take a fifth, and take those that have waited for seven tenths."""
 HINT_AFTER = 2.0
 """Seconds of waiting after which it is worth a look whether anybody serves the queue."""
 BATCH = 500
@@ -417,17 +418,26 @@ class Listener:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 2)
-            now = self._loop.time()
-            for waiter in self._awaited():
-                if now - waiter.since >= HINT_AFTER and waiter.queue is not None:
-                    await self._hint_once(waiter.queue, now)
-                if now - waiter.since >= POLL:
-                    waiter.since = now
-                    self._ask(waiter)
+            await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 4)
+            for queue in self._ask_the_patient():
+                await self._hint_once(queue)
 
-    async def _hint_once(self, queue: str, now: float) -> None:
+    def _ask_the_patient(self) -> set[str]:
+        """Has all who waited for long looked up; the queues of those who have heard nothing for a while."""
+        now = self._loop.time()
+        queues = set()
+        for waiter in self._awaited():
+            waited = now - waiter.since
+            if waited >= HINT_AFTER and waiter.queue is not None:
+                queues.add(waiter.queue)
+            if waited >= POLL * 0.7:
+                waiter.since = now
+                self._ask(waiter)
+        return queues
+
+    async def _hint_once(self, queue: str) -> None:
         """The commonest reason for a long wait is that nobody works: find out, once a minute."""
+        now = self._loop.time()
         if now - self._hinted.get(queue, float("-inf")) < 60:
             return
         self._hinted[queue] = now
@@ -511,9 +521,12 @@ class Listener:
             attempt = 0
             # Spread over half a second: after a restart every process does this at the same time.
             await asyncio.sleep(random.random() / 2)
-            for waiter in list(self._waiters.values()):
-                if waiter.ended is None and not waiter.gone and waiter.accepted:
-                    self._ask(waiter)
+            self._ask_all()
+
+    def _ask_all(self) -> None:
+        for waiter in list(self._waiters.values()):
+            if waiter.ended is None and not waiter.gone and waiter.accepted:
+                self._ask(waiter)
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
         task: asyncio.Task[None] = self._loop.create_task(coroutine)

@@ -142,7 +142,7 @@ class Life:
         await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-        if self.busy:
+        if self.busy and not hurry.is_set():
             log.warning(
                 "%d jobs did not end within the grace of %g s; they are handed back", self.busy, grace
             )
@@ -343,6 +343,10 @@ class Life:
             # lost its lease.
             if running.wanted:
                 log.debug("job %s was cancelled from outside", delivery.job.id)
+        except Exception as error:
+            # A fault of ours, or a message that no client of ours would write: the job must not hang.
+            log.exception("job %s could not be concluded", delivery.job.id)
+            self.finisher.add(delivery, wire.FAILED, self.runner.failed(delivery, error))
         finally:
             self.busy -= 1
             self._room.set()

@@ -63,3 +63,13 @@ local function keep_dead(dead, fields, queue, reason, outcome, ttl, cap)
   redis.call('XTRIM', dead, 'MINID', '~', string.format('%d', now_ms() - tonumber(ttl)))
   redis.call('XTRIM', dead, 'MAXLEN', '~', cap)
 end
+
+-- An entry that is ours, but that its job's record does not name (any more): if it carries this job it is a leftover that nobody will ever
+-- end, and goes. If it carries another (entry ids were given out twice after a flush), it is not ours to acknowledge.
+local function drop_leftover(stream, group, consumer, entry, id)
+  if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then return end
+  local item = redis.call('XRANGE', stream, entry, entry)[1]
+  if item and not (item[2][1] == 'i' and item[2][2] == id) then return end
+  redis.call('XACK', stream, group, entry)
+  redis.call('XDEL', stream, entry)
+end

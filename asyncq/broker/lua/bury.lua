@@ -6,9 +6,12 @@
 -- FLAGS: allow-oom
 -- USES: record
 local record = redis.call('MGET', records .. id)[1]
-if not record then return 0 end
-local flags, named, queue, nonce, channels = parse(record)
-if named ~= entry then return 0 end
+local flags, named, queue, nonce, channels
+if record then flags, named, queue, nonce, channels = parse(record) end
+if named ~= entry then
+  drop_leftover(stream, group, consumer, entry, id)
+  return 0
+end
 if string.sub(flags, 1, 1) ~= 'L' then return queue == consumer and 2 or 0 end
 if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then return 0 end
 local content = redis.call('XRANGE', stream, entry, entry)[1]

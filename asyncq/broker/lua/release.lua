@@ -1,7 +1,7 @@
 -- Hands jobs back that were not finished, without counting a crash: a new entry for each, so that the old claim is void. A marked one
 -- ends instead.
 -- KEYS: stream
--- ARGV: records group consumer push_limit ttl marks (entry id)*
+-- ARGV: records group consumer push_limit ttl marks revoked (entry id)*
 -- RETURNS: for each: 1 handed back, 2 ended, 0 refused
 -- FLAGS: allow-oom
 -- USES: record
@@ -16,9 +16,9 @@ for i = first, #ARGV, stride do
   if record then flags, named, queue, nonce, channels = parse(record) end
   if content and named == entry and string.sub(flags, 1, 1) == 'L' then
     if string.sub(flags, 2, 2) ~= '-' then
-      store(records .. id, flags, entry, consumer, nonce, 'C', '', ttl)
+      store(records .. id, flags, entry, consumer, nonce, 'C', revoked, ttl)
       redis.call('SREM', marks .. consumer, 'c' .. id, 't' .. id)
-      tell(channels, id, 'C', '', tonumber(push_limit))
+      tell(channels, id, 'C', revoked, tonumber(push_limit))
       answer = 2
     else
       local again = redis.call('XADD', stream, '*', unpack(content[2]))
@@ -27,6 +27,8 @@ for i = first, #ARGV, stride do
     end
     redis.call('XACK', stream, group, entry)
     redis.call('XDEL', stream, entry)
+  elseif named ~= entry then
+    drop_leftover(stream, group, consumer, entry, id)
   end
   answers[#answers + 1] = answer
 end

@@ -9,7 +9,10 @@ local held = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
 local content = held and redis.call('XRANGE', stream, entry, entry)[1]
 local flags, named, queue, nonce, channels
 if record then flags, named, queue, nonce, channels = parse(record) end
-if not content or named ~= entry or string.sub(flags, 1, 1) ~= 'L' then return 0 end
+if not content or named ~= entry or string.sub(flags, 1, 1) ~= 'L' then
+  if named ~= entry then drop_leftover(stream, group, consumer, entry, id) end
+  return 0
+end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   store(records .. id, flags, entry, consumer, nonce, 'C', outcome, ttl)
@@ -25,9 +28,8 @@ else
       fields[#fields + 1] = content[2][i + 1]
     end
   end
-  -- A job that failed on its last try before the crash cap goes back to its own queue: it did not take its worker down.
-  local home = string.gsub(queue, '!$', '')
-  delay(records .. id, 'R', flags, home, nonce, channels, id, fields, now_ms() + tonumber(wait), messages, delayed, wake)
+  -- A job on its last try before the crash cap stays in its lane: beside others, their deaths would count as its own.
+  delay(records .. id, 'R', flags, queue, nonce, channels, id, fields, now_ms() + tonumber(wait), messages, delayed, wake)
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)
