@@ -1,0 +1,643 @@
+"""The scripts against an oracle: any order of verbs, each sent twice, on a real server.
+
+The oracle is a dozen fields per job and a table of what each verb answers. After every step the whole
+keyspace must be what the oracle says: no entry too many (nothing runs twice), none too few (nothing is lost),
+no ended record changed, no key without an owner or a time to live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, settings, strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from support import report
+
+from asyncq import wire
+from asyncq.broker.consumer import Consumer
+from asyncq.broker.keys import GROUP, LAST_TRY
+from asyncq.states import TRANSITIONS, State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asyncq import AsyncQ
+
+QUEUE = "default"
+IDS = [f"job{number}" for number in range(8)]
+NONCES = ["once", "twice", "once~9999999999999"]
+OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
+ELSEWHERE = "elsewhere"
+FAR = 60_000
+MAX_CRASHES = 3
+
+
+@dataclass
+class Hand:
+    """One incarnation of a worker, which may be taken for dead and not know it."""
+
+    consumer: Consumer
+    beats: int | None = 1
+    """Its field in the hash of beats; None once it has left or was taken."""
+    sent: int = 1
+    received: list[wire.Delivery] = field(default_factory=list)
+    """All it was ever given, also what is not its own any more."""
+    marks: set[str] = field(default_factory=set)
+
+    @property
+    def name(self) -> str:
+        return self.consumer.name
+
+
+@dataclass
+class Book:
+    """What the oracle knows about one job."""
+
+    id: str
+    nonce: str
+    letter: str
+    wish: str
+    """The record's third flag: `-`, `i` if the result is ignored, `f` if it was forgotten."""
+    mark: str = "-"
+    entry: str = "0"
+    lane: str = ""
+    holder: Hand | None = None
+    crashes: int = 0
+    retries: int = 0
+    is_due: bool = False
+    ended_by: str = ""
+    record: bytes = b""
+    channels: set[str] = field(default_factory=set)
+    states: list[State] = field(default_factory=lambda: [State.UNKNOWN])
+
+    @property
+    def is_live(self) -> bool:
+        return self.letter in "LDR"
+
+    @property
+    def is_hidden(self) -> bool:
+        return self.letter == wire.TOMBSTONE
+
+    @property
+    def flags(self) -> str:
+        return f"{self.letter}{self.mark}{self.wish}-"
+
+    @property
+    def state(self) -> State:
+        return State.STARTED if self.holder else wire.STATE_OF[self.letter]
+
+    def is_held_as(self, hand: Hand, delivery: wire.Delivery) -> bool:
+        return self.letter == wire.LIVE and self.holder is hand and self.entry == delivery.entry
+
+    def was_ended_as(self, hand: Hand, delivery: wire.Delivery) -> bool:
+        return not self.is_live and self.entry == delivery.entry and self.ended_by == hand.name
+
+    def end(self, letter: str, by: str) -> None:
+        self.states.append(wire.STATE_OF[letter])
+        if self.mark != "-" and self.holder:
+            self.holder.marks -= {f"c{self.id}", f"t{self.id}"}
+        self.letter = letter if self.wish == "-" else wire.TOMBSTONE
+        self.mark = self.wish = "-"
+        self.holder, self.ended_by = None, by
+
+    def move(self, letter: str) -> None:
+        """To a place where no worker has it."""
+        self.holder = None
+        self.letter = letter
+        self.states.append(self.state)
+
+
+class Table:
+    """The server, the event loop and the app that all examples share; each begins with an empty namespace."""
+
+    def __init__(self, app: AsyncQ, url: str) -> None:
+        self.app = app
+        self.raw = redis.Redis.from_url(url)
+        self.runner = asyncio.Runner()
+        self.run(self.app.__aenter__())
+        self.steps = 0
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        async def wait() -> Any:
+            return await awaitable
+
+        return self.runner.run(wait())
+
+    def picture(self) -> dict[str, Any]:
+        """Everything under the namespace."""
+        tag = self.app._keys.tag
+        keys = sorted(key.decode() for key in self.raw.keys(f"{tag}*"))
+        pipe = self.raw.pipeline(transaction=False)
+        asked = {key.removeprefix(tag + ":"): self._ask(pipe, key) for key in keys}
+        answers = iter(pipe.execute())
+        picture = {name: [next(answers) for _ in range(count)] for name, count in asked.items()}
+        for name, found in picture.items():
+            if name.startswith("q:"):  # who holds what; since when changes by itself
+                found[1] = {item["message_id"].decode(): item["consumer"].decode() for item in found[1]}
+        return picture
+
+    def _ask(self, pipe: Any, key: str) -> int:
+        """Asks for all of one key; how many answers there will be."""
+        kind = key.removeprefix(self.app._keys.tag + ":").partition(":")[0]
+        if kind == "r":
+            pipe.get(key)
+            pipe.expiretime(key)
+        elif kind == "q":
+            pipe.xrange(key)
+            pipe.xpending_range(key, GROUP, "-", "+", 1000)
+        else:
+            asks = {"w": "hgetall", "x": "smembers", "m": "hgetall", "dlq": "xlen"}
+            pipe.zrange(key, 0, -1) if kind == "d" else getattr(pipe, asks[kind])(key)
+            return 1
+        return 2
+
+    def clear(self) -> None:
+        keys = self.raw.keys(f"{self.app._keys.tag}*")
+        if keys:
+            self.raw.delete(*keys)
+
+    def close(self) -> None:
+        self.run(self.app.__aexit__(None, None, None))
+        self.runner.close()
+        self.raw.close()
+
+
+class Machine(RuleBasedStateMachine):
+    """Does to the server what clients and workers may do, in any order."""
+
+    table: Table
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.books: dict[str, Book] = {}
+        self.buried = 0
+        self.broker = self.table.app._broker_here()
+        self.keys = self.broker.keys
+        self.streams = {"": self.keys.stream(QUEUE), LAST_TRY: self.keys.stream(QUEUE) + LAST_TRY}
+
+    @initialize()
+    def begin(self) -> None:
+        self.hands = [Hand(Consumer(self.broker, f"w{n}", [QUEUE])) for n in range(3)]
+        self.run(self.hands[0].consumer.make_groups())
+        for hand in self.hands:
+            assert self.run(self.beat_of(hand)) == []
+        self.ear = self.table.raw.pubsub()
+        self.ear.subscribe(self.broker.channel, ELSEWHERE)
+        for _ in range(2):
+            message = self.ear.get_message(timeout=2)
+            assert message is not None
+            assert message["type"] == "subscribe"
+
+    # -- how a verb is tried ---------------------------------------------------------------------
+
+    def run(self, awaitable: Awaitable[Any]) -> Any:
+        return self.table.run(awaitable)
+
+    def twice(self, verb: Callable[[], Awaitable[Any]], first: Any, second: Any) -> None:
+        """The verb answers as expected, and sent again changes nothing."""
+        self.table.steps += 1
+        assert self.run(verb()) == first
+        before = self.table.picture()
+        assert self.run(verb()) == second, "sent again"
+        assert self.table.picture() == before, "sent again, it changed something"
+
+    def beat_of(self, hand: Hand) -> Awaitable[Any]:
+        keys = (self.keys.beats, hand.consumer.marks_channel)
+        return self.broker.run("beat", keys, (hand.name, hand.sent))
+
+    def book_of(self, delivery: wire.Delivery) -> Book:
+        return self.books[delivery.job.id]
+
+    def held_by(self, hand: Hand) -> list[Book]:
+        return [book for book in self.books.values() if book.holder is hand]
+
+    # -- clients ---------------------------------------------------------------------------------
+
+    @rule(
+        id_=st.sampled_from(IDS),
+        nonce=st.sampled_from(NONCES),
+        wait=st.sampled_from([None, None, 0, FAR]),
+        ignored=st.booleans(),
+    )
+    def enqueue(self, id_: str, nonce: str, wait: int | None, ignored: bool) -> None:
+        channel = self.broker.channel
+        job = wire.Job(
+            id_, "task", QUEUE, b"\x92\x90\x80", nonce, channel, 0, FAR, ignore_result=ignored, wait=wait
+        )
+        book = self.books.get(id_)
+        accepted = book is None or book.nonce == nonce
+        if book is None:
+            letter = wire.LIVE if wait is None else wire.SCHEDULED
+            book = self.books[id_] = Book(id_, nonce, letter, "i" if ignored else "-", is_due=wait == 0)
+            book.channels = set() if ignored else {channel}
+            book.states.append(book.state)
+        calls = [(job, wire.encode_job(job))]
+        self.twice(lambda: self.broker.enqueue_many(calls), [accepted], [accepted])
+
+    @rule(id_=st.sampled_from(IDS), terminate=st.booleans())
+    def revoke(self, id_: str, terminate: bool) -> None:
+        book = self.books.get(id_)
+        first, second = self.end_early(book, wire.REVOKED)
+        if first == "signalled":
+            assert book is not None
+            assert book.holder is not None
+            mark = "t" if terminate else "c"
+            book.mark = mark if book.mark != "t" else "t"
+            book.holder.marks.add(mark + id_)
+        self.twice(lambda: self.broker.revoke(id_, terminate=terminate, outcome=OUTCOME), first, second)
+
+    @rule(id_=st.sampled_from(IDS))
+    def expire(self, id_: str) -> None:
+        first, second = self.end_early(self.books.get(id_), wire.EXPIRED)
+        self.twice(lambda: self.broker.expire(id_), first, second)
+
+    @staticmethod
+    def end_early(book: Book | None, letter: str) -> tuple[str, str]:
+        """What ending a job from outside answers, once and twice."""
+        if book is None or book.is_hidden:
+            return "unknown", "unknown"
+        if not book.is_live:
+            return "ended", "ended"
+        if book.holder is not None:
+            answer = "running" if letter == wire.EXPIRED else "signalled"
+            return answer, answer
+        book.end(letter, "-")
+        return "revoked", "unknown" if book.is_hidden else "ended"
+
+    @rule(id_=st.sampled_from(IDS))
+    def forget(self, id_: str) -> None:
+        book = self.books.get(id_)
+        if book is None or book.is_hidden:
+            answers = "unknown", "unknown"
+        elif book.is_live:
+            book.wish = "f"
+            answers = "flagged", "flagged"
+        else:
+            book.letter = wire.TOMBSTONE
+            answers = "forgotten", "unknown"
+        self.twice(lambda: self.broker.forget(id_), *answers)
+
+    @rule(channel=st.sampled_from(["", ELSEWHERE]))
+    def look(self, channel: str) -> None:
+        expected: list[Any] = []
+        for id_ in IDS:
+            book = self.books.get(id_)
+            if book is None or book.is_hidden:
+                expected.append(None)
+            elif book.is_live:
+                _, _, expires = book.nonce.partition("~")
+                expected.append(f"{book.flags} {expires}" if expires else book.flags)
+                if channel and book.wish != "i":
+                    book.channels.add(channel)
+            else:
+                expected.append(book.letter)
+
+        async def looked() -> list[Any]:
+            answers = await self.broker.look(IDS, channel)
+            return [answer.letter if isinstance(answer, wire.Ended) else answer for answer in answers]
+
+        self.twice(looked, expected, expected)
+
+    # -- workers ---------------------------------------------------------------------------------
+
+    hands_of_three = st.integers(0, 2)
+
+    @rule(
+        number=hands_of_three,
+        count=st.integers(1, 3),
+        lane=st.sampled_from(["", "", LAST_TRY]),
+        lost=st.booleans(),
+    )
+    def claim(self, number: int, count: int, lane: str, lost: bool) -> None:
+        """A read; its reply may be lost on the way."""
+        hand = self.hands[number]
+        waiting = [b for b in self.books.values() if b.letter == "L" and b.lane == lane and b.holder is None]
+        expected = sorted(waiting, key=lambda book: _order(book.entry))[:count]
+        entries = self.run(hand.consumer.read([self.streams[lane]], count, block=False))
+        deliveries = [hand.consumer.delivery(entry) for entry in entries]
+        assert [delivery.job.id for delivery in deliveries] == [book.id for book in expected]
+        for book, delivery in zip(expected, deliveries, strict=True):
+            assert (delivery.crashes, delivery.retries) == (book.crashes, book.retries)
+            book.holder = hand
+            book.states.append(State.STARTED)
+        if not lost:
+            hand.received += deliveries
+
+    @rule(number=hands_of_three)
+    def ghosts(self, number: int) -> None:
+        """A worker asks for what it was given and never heard of."""
+        hand = self.hands[number]
+        known = {delivery.entry for delivery in hand.received}
+        for lane, stream in self.streams.items():
+            missed = [b for b in self.held_by(hand) if b.lane == lane and b.entry not in known]
+            entries = self.run(hand.consumer.ghosts(stream, known))
+            deliveries = [hand.consumer.delivery(entry) for entry in entries]
+            assert sorted(d.job.id for d in deliveries) == sorted(book.id for book in missed)
+            hand.received += deliveries
+
+    @rule(number=hands_of_three, data=st.data(), letter=st.sampled_from([wire.SUCCEEDED, wire.FAILED]))
+    def finish(self, number: int, data: st.DataObject, letter: str) -> None:
+        """A batch, of what it holds and of what it held once."""
+        hand = self.hands[number]
+        lane = data.draw(st.sampled_from(["", LAST_TRY]))
+        candidates = [d for d in hand.received if d.stream == self.streams[lane]]
+        if not candidates:
+            return
+        unique = st.lists(st.sampled_from(candidates), min_size=1, max_size=4, unique_by=lambda d: d.entry)
+        batch = data.draw(unique)
+        first, second = [], []
+        for delivery in batch:
+            book = self.book_of(delivery)
+            done_before = book.was_ended_as(hand, delivery)
+            counts = book.is_held_as(hand, delivery)
+            if counts:
+                book.end(letter, hand.name)
+            first.append(1 if counts else 2 if done_before else 0)
+            second.append(2 if counts or done_before else 0)
+        outcomes = [(delivery, letter, OUTCOME) for delivery in batch]
+        command = hand.consumer.finish_command(self.streams[lane], len(self.held_by(hand)), outcomes)
+        answer = len(first) if set(first) == {1} else first
+        self.twice(lambda: hand.consumer.until_answered(command), answer, second)
+
+    def one_of(self, number: int, data: st.DataObject) -> tuple[Hand, wire.Delivery, Book] | None:
+        hand = self.hands[number]
+        if not hand.received:
+            return None
+        delivery = data.draw(st.sampled_from(hand.received))
+        return hand, delivery, self.book_of(delivery)
+
+    @rule(number=hands_of_three, data=st.data(), wait=st.sampled_from([0, FAR]))
+    def retry(self, number: int, data: st.DataObject, wait: int) -> None:
+        found = self.one_of(number, data)
+        if found is None:
+            return
+        hand, delivery, book = found
+        first = 0
+        if book.is_held_as(hand, delivery) and book.mark != "-":
+            book.end(wire.REVOKED, hand.name)
+            first = 2
+        elif book.is_held_as(hand, delivery):
+            book.move(wire.RETRYING)
+            book.retries, book.is_due, book.entry = delivery.retries + 1, wait == 0, "0"
+            first = 1
+        self.twice(lambda: hand.consumer.retry(delivery, wait, delivery.retries + 1, b"failure"), first, 0)
+
+    @rule(number=hands_of_three, data=st.data())
+    def bury(self, number: int, data: st.DataObject) -> None:
+        found = self.one_of(number, data)
+        if found is None:
+            return
+        hand, delivery, book = found
+        first = second = 2 if book.was_ended_as(hand, delivery) else 0
+        if book.is_held_as(hand, delivery):
+            book.end(wire.FAILED, hand.name)
+            self.buried += 1
+            first, second = 1, 2
+        self.twice(lambda: hand.consumer.bury(delivery, OUTCOME, "why"), first, second)
+
+    @rule(number=hands_of_three, data=st.data())
+    def release(self, number: int, data: st.DataObject) -> None:
+        found = self.one_of(number, data)
+        if found is None:
+            return
+        hand, delivery, book = found
+        first = 0
+        if book.is_held_as(hand, delivery) and book.mark != "-":
+            book.end(wire.REVOKED, hand.name)
+            first = 2
+        elif book.is_held_as(hand, delivery):
+            book.move(wire.LIVE)
+            first = 1
+        jobs = [(delivery.entry, book.id)]
+        self.twice(lambda: hand.consumer.release(delivery.stream, jobs), [first], [0])
+        self.reread(book)
+
+    @rule(number=hands_of_three)
+    def promote(self, number: int) -> None:
+        for book in self.books.values():
+            if book.letter in "DR" and book.is_due:
+                book.move(wire.LIVE)
+        far = any(book.letter in "DR" for book in self.books.values())
+
+        async def more() -> bool:
+            return await self.hands[number].consumer.promote() is not None
+
+        self.twice(more, far, far)
+        for book in self.books.values():
+            self.reread(book)
+
+    @rule(number=hands_of_three)
+    def beat(self, number: int) -> None:
+        hand = self.hands[number]
+        hand.sent += 1
+        if hand.beats is not None:
+            hand.beats = hand.sent
+        answer = None if hand.beats is None else sorted(mark.encode() for mark in hand.marks)
+
+        async def marks() -> Any:
+            found = await self.beat_of(hand)
+            return None if found is None else sorted(found)
+
+        self.twice(marks, answer, answer)
+
+    @rule(numbers=st.permutations([0, 1, 2]), blind=st.booleans())
+    def take(self, numbers: list[int], blind: bool) -> None:
+        """One takes another for dead: rightly, or (blind) by a beat that it has left behind."""
+        me, dead = self.hands[numbers[0]], self.hands[numbers[1]]
+        if blind and dead.beats is not None:
+            seen = str(dead.beats + 1)
+            self.twice(
+                lambda: me.consumer.take(self.streams[""], dead.name, seen), (0, 0, False), (0, 0, False)
+            )
+            return
+        seen_truly = None if dead.beats is None else str(dead.beats)
+        dead.beats = None
+        for lane, stream in self.streams.items():
+            counts = self.taken(dead, me, lane)
+            seen_now = None if lane else seen_truly
+            self.twice(
+                lambda s=stream, n=seen_now: me.consumer.take(s, dead.name, n),
+                (*counts, False),
+                (0, 0, False),
+            )
+            for book in self.books.values():
+                self.reread(book)
+
+    def taken(self, dead: Hand, me: Hand, lane: str) -> tuple[int, int]:
+        """Books the takeover of one stream: how many go back, how many end."""
+        back = ended = 0
+        for book in [book for book in self.held_by(dead) if book.lane == lane]:
+            crashes = book.crashes + 1
+            if book.mark != "-" or crashes >= MAX_CRASHES:
+                letter = wire.REVOKED if book.mark != "-" else wire.LOST
+                self.buried += letter == wire.LOST
+                book.end(letter, me.name)
+                ended += 1
+            else:
+                book.crashes = crashes
+                book.lane = LAST_TRY if crashes >= MAX_CRASHES - 1 else book.lane
+                book.move(wire.LIVE)
+                back += 1
+        dead.marks.clear()
+        return back, ended
+
+    @rule(number=hands_of_three)
+    def leave(self, number: int) -> None:
+        hand = self.hands[number]
+        goes = not self.held_by(hand)
+        if goes:
+            hand.beats = None
+        self.twice(hand.consumer.leave, goes, goes)
+
+    # -- what must hold --------------------------------------------------------------------------
+
+    def reread(self, book: Book) -> None:
+        """A new entry's id is the server's to choose."""
+        if book.letter == wire.LIVE:
+            record = self.table.raw.get(self.keys.records + book.id)
+            assert record is not None
+            book.entry = record.split(b" ")[1].decode()
+
+    @precondition(lambda self: hasattr(self, "hands"))
+    @invariant()
+    def the_server_holds_what_the_oracle_says_and_nothing_else(self) -> None:
+        picture = self.table.picture()
+        for book in self.books.values():
+            if book.entry == "0":
+                self.reread(book)
+            self.check_record(book, *picture.pop(f"r:{book.id}"))
+        for lane in self.streams:
+            live = [book for book in self.books.values() if book.letter == "L" and book.lane == lane]
+            entries, holders = picture.pop(f"q:{QUEUE}{lane}")
+            assert {e.decode(): f[b"i"].decode() for e, f in entries} == {
+                book.entry: book.id for book in live
+            }
+            assert holders == {book.entry: book.holder.name for book in live if book.holder}
+        delayed = {book.id for book in self.books.values() if book.letter in "DR"}
+        assert {id_.decode() for id_ in picture.pop("d", [[]])[0]} == delayed
+        assert {name.removeprefix("m:") for name in picture if name.startswith("m:")} == delayed
+        beats = {hand.name: str(hand.beats) for hand in self.hands if hand.beats is not None}
+        found = picture.pop("w", [{}])[0]
+        assert {name.decode(): count.decode() for name, count in found.items()} == beats
+        for hand in self.hands:
+            marks = picture.pop(f"x:{hand.name}", [set()])[0]
+            assert {mark.decode() for mark in marks} == hand.marks
+        assert picture.pop("dlq", [0])[0] == self.buried
+        assert not [name for name in picture if not name.startswith("m:")]
+
+    def check_record(self, book: Book, record: bytes, expires: int) -> None:
+        assert record.startswith(book.flags.encode() + b" ")
+        if book.is_live:
+            assert expires == -1, "a live job's record has no time to live"
+            return
+        assert expires > 0, "an ended job's record goes by itself"
+        # Once it has ended, one thing may still happen to it: it is forgotten.
+        assert book.record in {b"", record} or book.is_hidden
+        book.record = record
+
+    @precondition(lambda self: self.books)
+    @invariant()
+    def states_are_told_truly_and_move_along_the_table(self) -> None:
+        async def all_states() -> list[Any]:
+            return await asyncio.gather(*(self.broker.state(id_) for id_ in self.books))
+
+        for book, answer in zip(self.books.values(), self.run(all_states()), strict=True):
+            assert (answer is None) == book.is_hidden
+            if answer is not None:
+                assert answer.state is book.state
+            for before, after in zip(book.states, book.states[1:], strict=False):
+                assert after in TRANSITIONS[before]
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        if not hasattr(self, "hands"):
+            return
+        try:
+            if sys.exc_info()[0] is None:  # else what failed is of interest, not what it left behind
+                self.drain()
+                self.every_end_was_told_once()
+                self.nothing_is_left()
+        finally:
+            for hand in self.hands:
+                hand.consumer.close()
+            self.ear.close()
+            self.table.clear()
+
+    def drain(self) -> None:
+        """Whatever state things are in, they can still end: the first worker does it."""
+        healer = self.hands[0]
+        self.ghosts(0)
+        for hand in self.hands[1:]:
+            seen = None if hand.beats is None else str(hand.beats)
+            for stream in self.streams.values():
+                self.run(healer.consumer.take(stream, hand.name, seen))
+                seen = None
+        for id_, book in self.books.items():
+            if book.letter in "DR":
+                self.run(self.broker.revoke(id_, terminate=False, outcome=OUTCOME))
+        mine = [d for d in healer.received if self.book_of(d).is_held_as(healer, d)]
+        for stream in self.streams.values():
+            entries = self.run(healer.consumer.read([stream], 100, block=False))
+            mine += [healer.consumer.delivery(entry) for entry in entries]
+        for delivery in mine:
+            command = healer.consumer.finish_command(delivery.stream, 1, [(delivery, "S", OUTCOME)])
+            assert self.run(healer.consumer.until_answered(command)) == 1
+        assert self.run(healer.consumer.leave())
+
+    def every_end_was_told_once(self) -> None:
+        told: list[tuple[str, str]] = []
+        while (message := self.ear.get_message(timeout=0.005)) is not None:
+            channel = message["channel"].decode()
+            told += [(channel, id_) for id_, _, _ in wire.split_notification(message["data"])]
+        expected = [(channel, book.id) for book in self.books.values() for channel in book.channels]
+        assert sorted(told) == sorted(expected)
+
+    def nothing_is_left(self) -> None:
+        picture = self.table.picture()
+        for id_ in self.books:
+            record, expires = picture.pop(f"r:{id_}")
+            assert record[:1] in b"SFCEXT"
+            assert expires > 0
+        for lane, stream in self.streams.items():
+            assert picture.pop(f"q:{QUEUE}{lane}") == [[], {}]
+            assert self.table.raw.xinfo_consumers(stream, GROUP) == []
+        picture.pop("dlq", None)  # kept on purpose, within its bounds
+        assert picture == {}
+
+
+def _order(entry: str) -> tuple[int, int]:
+    time, _, number = entry.partition("-")
+    return int(time), int(number)
+
+
+@pytest.mark.slow
+def test_any_order_of_verbs_keeps_every_promise(make_app, server_url):
+    table = Table(make_app(), server_url)
+    try:
+        run_state_machine_as_test(
+            type("Machine", (Machine,), {"table": table}),
+            settings=settings(
+                max_examples=40,
+                stateful_step_count=40,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+                phases=(Phase.generate, Phase.shrink),
+            ),
+        )
+    finally:
+        table.close()
+    report(f"{table.steps:,} verbs, each sent twice")
