@@ -1,0 +1,220 @@
+"""What asyncq refuses, so that neither the server nor a worker drowns: all limits are on by default."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from own_server import own_server
+from support import report, until, until_state
+
+from asyncq import AsyncQ, PayloadTooLarge, QueueFull, Retry, SerializationError, Worker
+
+pytestmark = pytest.mark.anyio
+
+
+def register(app):
+    @app.task(name="echo")
+    async def echo(value: object = None) -> object:
+        return value
+
+    return echo
+
+
+async def test_a_full_queue_refuses_and_nothing_is_enqueued(make_app, raw):
+    async with make_app(max_length=3) as app:
+        echo = register(app)
+        kept = await echo.map([(1,), (2,), (3,)])
+        with pytest.raises(QueueFull, match="max_length=3") as caught:
+            await echo.options(task_id="refused").delay(4)
+        assert "'default'" in str(caught.value)
+        assert await raw.xlen(app._keys.stream("default")) == 3
+        assert not await app.AsyncResult("refused").exists()
+        async with Worker(app):
+            assert await kept.get(timeout=5) == [1, 2, 3]
+            assert await echo.options(task_id="refused").call(4) == 4, "the id was not used up"
+
+
+async def test_each_queue_has_a_length_of_its_own(make_app):
+    async with make_app(max_length=1) as app:
+        echo = register(app)
+        await echo.delay(1)
+        await echo.options(queue="other").delay(1)
+        with pytest.raises(QueueFull, match="other"):
+            await echo.options(queue="other").delay(2)
+
+
+async def test_a_batch_fits_whole_or_not_at_all(make_app, raw):
+    async with make_app(max_length=5) as app:
+        echo = register(app)
+        await echo.map([(n,) for n in range(3)])
+        with pytest.raises(QueueFull):
+            await echo.map([(n,) for n in range(3)])
+        assert await raw.xlen(app._keys.stream("default")) == 3
+
+
+async def test_calls_of_many_coroutines_at_once_are_held_to_the_length(make_app, raw):
+    async with make_app(max_length=10) as app:
+        echo = register(app)
+        answers = []
+        for _ in range(4):
+            answers += await asyncio.gather(*(echo.delay(n) for n in range(4)), return_exceptions=True)
+        refused = [answer for answer in answers if isinstance(answer, QueueFull)]
+        assert len(answers) - len(refused) == await raw.xlen(app._keys.stream("default")) <= 10
+        assert refused
+
+
+async def test_an_enqueue_may_wait_for_room(make_app):
+    async with make_app(max_length=2, full_wait=5) as app:
+        echo = register(app)
+        await echo.map([(1,), (2,)])
+        waiting = asyncio.create_task(echo.delay(3))
+        done, _ = await asyncio.wait({waiting}, timeout=0.3)
+        assert not done, "there is no room yet"
+        async with Worker(app):
+            assert await (await waiting).get(timeout=5) == 3
+
+
+async def test_the_wait_for_room_is_bounded(make_app):
+    async with make_app(max_length=1, full_wait=0.5) as app:
+        echo = register(app)
+        await echo.delay(1)
+        begun = time.monotonic()
+        with pytest.raises(QueueFull):
+            await echo.delay(2)
+        took = time.monotonic() - begun
+        report(f"a wait for room of 0.5 s gave up after {took:.2f} s")
+        assert 0.4 <= took <= 0.75
+
+
+async def test_jobs_that_come_back_find_room_in_a_full_queue(make_app):
+    """A retry is of a job that was accepted already."""
+    async with make_app(max_length=1) as app:
+        tries: list[int] = []
+
+        @app.task(retry=Retry(max_retries=1, backoff=0.1, jitter=False))
+        async def fails_once() -> str:
+            tries.append(1)
+            if len(tries) == 1:
+                raise OSError
+            return "done"
+
+        echo = register(app)
+        async with Worker(app):
+            result = await fails_once.delay()
+            await until_state(result, "RETRY")
+        filler = await echo.delay(1)
+        with pytest.raises(QueueFull):
+            await echo.delay(2)
+        async with Worker(app):
+            assert await result.get(timeout=5) == "done"
+            assert await filler.get(timeout=5) == 1
+
+
+async def test_the_limits_are_on_by_default():
+    settings = AsyncQ("redis://localhost").settings
+    assert (settings.max_length, settings.max_payload) == (1_000_000, 1024 * 1024)
+    assert (settings.dead_cap, settings.full_wait) == (10_000, 0.0)
+
+
+async def test_a_default_app_refuses_what_is_too_large_to_send(app, raw):
+    echo = register(app)
+    with pytest.raises(PayloadTooLarge, match="max_payload"):
+        await echo.delay(b"x" * (1024 * 1024))
+    assert not await raw.exists(app._keys.stream("default"))
+    async with Worker(app):
+        assert len(await echo.call(b"x" * (1000 * 1024))) == 1000 * 1024
+
+
+async def test_a_result_that_is_too_large_is_the_jobs_failure(app):
+    @app.task
+    async def swell() -> bytes:
+        return b"x" * (1024 * 1024 + 1)
+
+    async with Worker(app):
+        with pytest.raises(PayloadTooLarge, match="result"):
+            await swell.call()
+
+
+async def test_a_value_that_is_too_deep_is_refused_on_either_side(app):
+    def nested(depth: int) -> list[object]:
+        value: list[object] = []
+        for _ in range(depth):
+            value = [value]
+        return value
+
+    @app.task
+    async def deep(depth: int) -> list[object]:
+        return nested(depth)
+
+    echo = register(app)
+    with pytest.raises(SerializationError, match="deep"):
+        await echo.delay(nested(100))
+    async with Worker(app):
+        assert await echo.call(nested(20)) == nested(20)
+        with pytest.raises(SerializationError, match="deep"):
+            await deep.call(100)
+
+
+@pytest.mark.parametrize("id_", ["", "x" * 201, "with space", "new\nline", "brace{", "é", "semi;colon"])
+async def test_an_id_that_could_break_the_layout_is_refused(app, id_):
+    with pytest.raises(ValueError, match="id"):
+        register(app).options(task_id=id_)
+
+
+async def test_the_longest_id_and_every_character_of_ids_travel(app):
+    echo = register(app)
+    async with Worker(app):
+        for id_ in ("x" * 200, "A-Z_a.z:0-9"):
+            assert await echo.options(task_id=id_).call(id_) == id_
+            assert await app.AsyncResult(id_).get(timeout=1) == id_
+
+
+@pytest.mark.parametrize("queue", ["", "x" * 101, "two words", "a:b", "a{b}", "lane!"])
+async def test_a_queue_name_that_could_break_the_layout_is_refused(app, queue):
+    with pytest.raises(ValueError, match="name"):
+        register(app).options(queue=queue)
+
+
+async def test_a_server_without_memory_refuses_new_jobs_and_lets_the_running_ones_end(make_app, tmp_path):
+    with own_server(tmp_path) as server:
+        async with make_app(server.url) as app:
+            gate = asyncio.Event()
+            tries: list[int] = []
+
+            @app.task
+            async def wait_for_gate(fail: bool) -> str:
+                await gate.wait()
+                if fail:
+                    raise KeyError("as told")
+                return "done"
+
+            @app.task(retry=Retry(max_retries=1, backoff=0.05, jitter=False))
+            async def fails_once() -> str:
+                tries.append(1)
+                if len(tries) == 1:
+                    await gate.wait()
+                    raise OSError
+                return "again"
+
+            async with Worker(app):
+                running = [await wait_for_gate.delay(False), await wait_for_gate.delay(True)]
+                retried = await fails_once.delay()
+                await until(lambda: _started([*running, retried]), "all to run")
+                server.do("CONFIG", "SET", "maxmemory", "1")
+                begun = time.monotonic()
+                with pytest.raises(QueueFull, match="memory"):
+                    await wait_for_gate.delay(False)
+                assert time.monotonic() - begun < 1, "an enqueue says so at once"
+                gate.set()
+                assert await running[0].get(timeout=5) == "done"
+                with pytest.raises(KeyError):
+                    await running[1].get(timeout=5)
+                assert await retried.get(timeout=5) == "again"
+                server.do("CONFIG", "SET", "maxmemory", "0")
+                assert await wait_for_gate.options(wait=5).call(False) == "done"
+
+
+async def _started(results) -> bool:
+    return all([await result.refresh() == "STARTED" for result in results])

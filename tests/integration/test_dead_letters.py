@@ -1,0 +1,273 @@
+"""Jobs that were given up: kept with what is needed to understand them, and sent again on request."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from jobs import register
+from support import until, until_state, worker_process
+
+import asyncq
+from asyncq import NotRegistered, QueueFull, ResultNotFound, Retry, TaskRevoked, Worker, WorkerLost
+from asyncq.broker.keys import GROUP
+
+pytestmark = pytest.mark.anyio
+
+ONCE_MORE = Retry(max_retries=1, backoff=0)
+
+
+@pytest.fixture
+def failing(app):
+    """Fails until it is mended."""
+
+    @app.task(name="failing", retry=ONCE_MORE)
+    async def failing(number: int = 0) -> list[object]:
+        if not mended:
+            raise KeyError(f"lost {number}")
+        context = asyncq.current()
+        return [number, context.attempt, context.queue, dict(context.headers), context.deadline is None]
+
+    mended: list[bool] = []
+    failing.mended = mended
+    return failing
+
+
+async def _given_up(app, task, *args, **options):
+    """A call that has become a dead letter: its handle and the letter."""
+    result = await task.options(**options).delay(*args)
+    outcome = await result.outcome(timeout=5)
+    assert outcome.state == "FAILURE"
+    letters = [letter for letter in await app.control.dead.list() if letter.job_id == result.id]
+    return result, letters[0]
+
+
+async def test_a_job_with_its_retries_used_up_is_kept_with_its_error_and_history(app, failing):
+    begun = datetime.now(UTC)
+    async with Worker(app, queues=["second"]):
+        result, letter = await _given_up(app, failing, 7, queue="second")
+    assert (letter.task, letter.queue, letter.job_id) == ("failing", "second", result.id)
+    assert (letter.reason, letter.retries, letter.crashes) == ("retries used up", 1, 0)
+    assert isinstance(letter.error, KeyError)
+    assert letter.error.args == ("lost 7",)
+    assert "raise KeyError" in (letter.traceback or "")
+    assert begun - timedelta(seconds=1) < (letter.at or begun) < datetime.now(UTC) + timedelta(seconds=1)
+
+
+async def test_an_error_that_nobody_wanted_to_try_again_is_no_dead_letter(app):
+    @app.task
+    async def fails() -> None:
+        raise KeyError
+
+    async with Worker(app):
+        for task in (fails, fails.options(retry=Retry(on=(OSError,)))):
+            with pytest.raises(KeyError):
+                await task.call()
+    assert await app.control.dead.list() == []
+
+
+async def test_a_task_that_the_worker_does_not_know_is_kept(app):
+    async with Worker(app):
+        result = await app.send("nobody.knows", (1,))
+        with pytest.raises(NotRegistered):
+            await result.get(timeout=5)
+    (letter,) = await app.control.dead.list()
+    assert (letter.task, letter.reason) == ("nobody.knows", "not registered")
+    assert isinstance(letter.error, NotRegistered)
+
+
+async def test_an_entry_that_is_no_message_is_kept_but_cannot_be_sent_again(app, raw):
+    await raw.xadd(app._keys.stream("default"), {"not": "ours"})
+    async with Worker(app):
+        letters = await until(app.control.dead.list, "the entry to be set aside")
+    assert (letters[0].job_id, letters[0].task) == ("", "")
+    assert "no job" in letters[0].reason
+    with pytest.raises(ValueError, match="no message"):
+        await app.control.dead.replay(letters[0].id)
+    assert await app.control.dead.delete([letters[0].id]) == 1
+
+
+@pytest.mark.slow
+async def test_a_job_that_took_its_workers_down_is_kept_with_the_number_of_deaths(
+    make_app, server_url, namespace, tmp_path
+):
+    async with make_app(lease=1, max_crashes=1) as app:
+        jobs = register(app)
+        bad = await jobs.poison.delay(str(tmp_path / "log"))
+        with worker_process(server_url, namespace, lease=1, max_crashes=1) as victim:
+            await asyncio.to_thread(victim.process.wait, 10)
+        async with Worker(app):
+            with pytest.raises(WorkerLost):
+                await bad.get(timeout=10)
+        (letter,) = await app.control.dead.list()
+    assert (letter.task, letter.queue, letter.crashes) == ("poison", "default", 1)
+    assert letter.reason == "took its worker down"
+    assert letter.error is None
+
+
+async def test_a_replay_gives_a_handle_that_can_be_awaited_and_counts_from_the_beginning(app, failing):
+    async with Worker(app, queues=["second"]):
+        old, letter = await _given_up(app, failing, 7, queue="second", headers={"who": "me"}, deadline=60)
+        failing.mended.append(True)
+        again = await app.control.dead.replay(letter.id)
+        assert await again.get(timeout=5) == [7, 1, "second", {"who": "me"}, True]
+        assert again.id != old.id
+        assert await app.AsyncResult(again.id).get(timeout=1) == await again
+    with pytest.raises(KeyError):
+        await old.get(timeout=1)
+    assert await app.control.dead.list() == []
+    with pytest.raises(LookupError):
+        await app.control.dead.replay(letter.id)
+
+
+async def test_a_replayed_job_that_fails_again_is_a_dead_letter_again(app, failing):
+    async with Worker(app):
+        _, letter = await _given_up(app, failing, 7)
+        again = await app.control.dead.replay(letter.id)
+        with pytest.raises(KeyError):
+            await again.get(timeout=5)
+        (second,) = await app.control.dead.list()
+        assert second.job_id == again.id
+        failing.mended.append(True)
+        assert (await (await app.control.dead.replay(second.id)).get(timeout=5))[0] == 7
+
+
+async def test_a_process_that_does_not_know_the_task_may_replay_it(app, make_app, failing):
+    async with Worker(app):
+        _, letter = await _given_up(app, failing, 7)
+        failing.mended.append(True)
+        async with make_app() as elsewhere:
+            again = await elsewhere.control.dead.replay(letter.id)
+            assert (await again.get(timeout=5))[0] == 7
+
+
+async def test_two_who_replay_one_letter_at_once_make_one_job(app, failing):
+    async with Worker(app):
+        _, letter = await _given_up(app, failing, 7)
+        failing.mended.append(True)
+        replays = await asyncio.gather(
+            *(app.control.dead.replay(letter.id) for _ in range(5)), return_exceptions=True
+        )
+        handles = [replay for replay in replays if not isinstance(replay, LookupError)]
+        assert len({handle.id for handle in handles}) == 1
+        await handles[0].get(timeout=5)
+
+
+async def test_a_letter_stands_if_there_is_no_room_for_its_job(make_app, app, failing):
+    async with Worker(app):
+        _, letter = await _given_up(app, failing, 7)
+    await failing.delay(8)
+    async with make_app(max_length=1) as full:
+        with pytest.raises(QueueFull):
+            await full.control.dead.replay(letter.id)
+    assert [kept.id for kept in await app.control.dead.list()] == [letter.id]
+
+
+async def test_the_result_of_a_replayed_job_is_ignored_as_it_was(app, failing):
+    async with Worker(app):
+        await failing.options(ignore_result=True).delay(7)
+        (letter,) = await until(app.control.dead.list, "the letter")
+        failing.mended.append(True)
+        again = await app.control.dead.replay(letter.id)
+        with pytest.raises(ResultNotFound):
+            await again.get(timeout=5)
+    assert await app.control.dead.list() == []
+
+
+async def test_a_revoked_job_is_no_dead_letter(app, failing):
+    async with Worker(app):
+        result = await failing.options(retry=Retry(backoff=30, jitter=False)).delay()
+        await until_state(result, "RETRY")
+        await result.revoke()
+        with pytest.raises(TaskRevoked):
+            await result.get(timeout=5)
+    assert await app.control.dead.list() == []
+
+
+async def test_letters_are_listed_newest_first_and_as_many_as_asked_for(app, failing):
+    async with Worker(app, concurrency=1):
+        for number in range(5):
+            await _given_up(app, failing, number)
+    letters = await app.control.dead.list(limit=3)
+    assert [letter.error.args for letter in letters] == [("lost 4",), ("lost 3",), ("lost 2",)]
+    assert len(await app.control.dead.list()) == 5
+
+
+async def test_deleting_says_how_many_there_were_and_takes_any_id(app, failing):
+    async with Worker(app):
+        letters = [(await _given_up(app, failing, number))[1] for number in range(3)]
+    ids = [letter.id for letter in letters]
+    assert await app.control.dead.delete(ids[:2]) == 2
+    assert await app.control.dead.delete(ids) == 1
+    assert await app.control.dead.delete(["1-1", *ids]) == 0
+    assert await app.control.dead.delete([]) == 0
+    assert await app.control.dead.list() == []
+
+
+@pytest.mark.parametrize("id_", ["nonsense", "", "1-2-3", "no letter\n"])
+async def test_an_id_of_no_letter_is_a_lookup_error_and_deletes_nothing(app, failing, id_):
+    async with Worker(app):
+        _, letter = await _given_up(app, failing)
+    with pytest.raises(LookupError):
+        await app.control.dead.replay(id_)
+    assert await app.control.dead.delete([id_]) == 0
+    assert [kept.id for kept in await app.control.dead.list()] == [letter.id]
+
+
+async def test_one_id_in_place_of_a_list_is_refused(app, failing):
+    async with Worker(app):
+        _, letter = await _given_up(app, failing)
+    with pytest.raises(TypeError):
+        await app.control.dead.delete(letter.id)
+
+
+async def test_no_more_letters_are_kept_than_the_cap(make_app, raw):
+    async with make_app(dead_cap=20) as app:
+
+        @app.task(retry=ONCE_MORE)
+        async def fails(number: int) -> None:
+            raise KeyError(number)
+
+        async with Worker(app):
+            results = await fails.map([(n,) for n in range(60)])
+            for result in results:
+                assert (await result.outcome(timeout=5)).state == "FAILURE"
+        assert await raw.xlen(app._keys.dead) == 20
+        assert len(await app.control.dead.list(limit=1000)) == 20
+
+
+async def test_a_letter_goes_when_its_time_is_over(make_app):
+    async with make_app(dead_ttl=0.4) as app:
+
+        @app.task(retry=ONCE_MORE)
+        async def fails(number: int) -> None:
+            raise KeyError(number)
+
+        async with Worker(app):
+            _, old = await _given_up(app, fails, 1)
+            await asyncio.sleep(0.6)  # its time
+            _, new = await _given_up(app, fails, 2)
+        assert old.id not in [letter.id for letter in await app.control.dead.list()]
+        assert new.error is not None
+
+
+async def test_the_blocking_twins_do_the_same(app, failing):
+    def blocking() -> list[object]:
+        (letter,) = app.control.dead.list_sync()
+        result = app.control.dead.replay_sync(letter.id)
+        assert app.control.dead.delete_sync([letter.id]) == 0
+        return result.get_sync(timeout=5)
+
+    async with Worker(app):
+        await _given_up(app, failing, 3)
+        failing.mended.append(True)
+        assert (await asyncio.to_thread(blocking))[0] == 3
+
+
+async def test_a_dead_letter_holds_no_claim(app, raw, failing):
+    async with Worker(app):
+        await _given_up(app, failing)
+        stream = app._keys.stream("default")
+        assert await raw.xlen(stream) == 0
+        assert (await raw.xpending(stream, GROUP))["pending"] == 0

@@ -1,0 +1,227 @@
+"""Workers that stop: what runs may end within the grace, what does not is handed back, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from jobs import note, register
+from support import WorkerProcess, lines, report, until, until_state, worker_process
+
+from asyncq import Retry, Worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "log"
+
+
+def nap_task(app, log):
+    @app.task(name="nap")
+    async def nap(seconds: float) -> str:
+        note(str(log), "start")
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            note(str(log), "cancelled")
+            raise
+        return "slept"
+
+    return nap
+
+
+async def test_what_does_not_end_within_the_grace_is_cancelled_and_handed_back_then(app, log):
+    nap = nap_task(app, log)
+    async with Worker(app, grace=0.3) as worker:
+        result = await nap.delay(30)
+        await until(lambda: lines(log), "the job to start")
+        begun = time.monotonic()
+        worker.stop()
+        await worker._task
+    took = time.monotonic() - begun
+    report(f"a grace of 0.3 s took {took:.2f} s")
+    assert 0.3 <= took < 0.8
+    assert lines(log) == ["start", "cancelled"]
+    assert await result.refresh() == "PENDING"
+
+
+async def test_the_second_stop_does_not_wait_for_the_grace(app, log):
+    nap = nap_task(app, log)
+    async with Worker(app, grace=60) as worker:
+        result = await nap.delay(30)
+        await until(lambda: lines(log), "the job to start")
+        worker.stop()
+        await asyncio.sleep(0.1)
+        assert lines(log) == ["start"], "the first lets it run"
+        begun = time.monotonic()
+        worker.stop()
+        await worker._task
+        assert time.monotonic() - begun < 0.5
+    assert await result.refresh() == "PENDING"
+
+
+async def test_a_worker_that_is_cancelled_hands_back_at_once(app, log):
+    nap = nap_task(app, log)
+    running = asyncio.create_task(Worker(app, grace=60).run())
+    result = await nap.delay(30)
+    await until(lambda: lines(log), "the job to start")
+    begun = time.monotonic()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert time.monotonic() - begun < 0.5
+    assert await result.refresh() == "PENDING"
+
+
+async def test_a_job_that_is_handed_back_again_and_again_never_counts_as_poison(app, log):
+    nap = nap_task(app, log)
+    result = await nap.delay(0.5)
+    for stops in range(1, 6):
+        async with Worker(app, grace=0):
+            await until(lambda n=stops: lines(log).count("start") == n, "the job to start")
+    async with Worker(app):
+        assert await result.get(timeout=5) == "slept"
+    assert (await result.outcome()).attempts == 1
+    assert await app.control.dead.list() == []
+
+
+async def test_a_stopping_worker_starts_nothing_more(app, log):
+    nap = nap_task(app, log)
+    async with Worker(app, concurrency=1, grace=5) as worker:
+        first = await nap.delay(0.4)
+        await until(lambda: lines(log), "the job to start")
+        second = await nap.delay(0)
+        worker.stop()
+        third = await nap.delay(0)
+        assert await first.get(timeout=5) == "slept"
+    assert [await result.refresh() for result in (second, third)] == ["PENDING", "PENDING"]
+    async with Worker(app):
+        assert await second.get(timeout=5) == await third.get(timeout=5) == "slept"
+
+
+async def test_a_revoked_job_that_is_handed_back_ends_instead(app, log):
+    nap = nap_task(app, log)
+    async with Worker(app, grace=0):
+        result = await nap.delay(30)
+        await until(lambda: lines(log), "the job to start")
+        await result.revoke()
+        assert await result.refresh() == "STARTED", "without terminate it is only kept from running again"
+    assert await result.refresh() == "REVOKED"
+
+
+async def test_outcomes_and_retries_of_the_last_moment_are_stored(app, log):
+    nap = nap_task(app, log)
+
+    @app.task(retry=Retry(max_retries=1, backoff=0, jitter=False))
+    async def fails() -> None:
+        await asyncio.sleep(0.2)
+        raise OSError
+
+    async with Worker(app, grace=5) as worker:
+        ended = [await nap.delay(0.2) for _ in range(20)]
+        retried = await fails.delay()
+        await until_state(retried, "STARTED")
+        worker.stop()
+    assert [await result.refresh() for result in ended] == ["SUCCESS"] * 20
+    assert await retried.refresh() == "RETRY"
+
+
+async def test_a_thread_is_handed_back_at_once_and_goes_on_beside_the_second_run(app, log):
+    """As the guarantees say: a thread cannot be cancelled, so its body may run twice at the same time."""
+
+    @app.task(name="blocked")
+    def blocked(seconds: float) -> str:
+        note(str(log), "start")
+        time.sleep(seconds)
+        note(str(log), "end")
+        return "blocked"
+
+    async with Worker(app, grace=0, name="first"):
+        result = await blocked.delay(1.0)
+        await until(lambda: lines(log) == ["start"], "the thread to start")
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 0.6, "the worker does not wait for it"
+    assert await result.refresh() == "PENDING"
+    async with Worker(app, name="second"):
+        assert await result.get(timeout=5) == "blocked"
+    assert result.worker == "second"
+    assert (await result.outcome()).attempts == 1
+    await until(lambda: sorted(lines(log)) == ["end", "end", "start", "start"], "both threads to end")
+
+
+@pytest.mark.slow
+async def test_sigterm_twice_ends_a_process_at_once_and_hands_back(
+    make_app, server_url, namespace, log, tmp_path
+):
+    async with make_app() as app:
+        jobs = register(app)
+        with worker_process(server_url, namespace, grace=60) as leaving:
+            result = await jobs.wait_for_file.delay(str(log), "job", str(tmp_path / "gate"))
+            await until(lambda: lines(log), "the job to start")
+            leaving.send(signal.SIGTERM)
+            await asyncio.sleep(0.2)
+            assert leaving.process.poll() is None, "the first waits for the job"
+            begun = time.monotonic()
+            leaving.send(signal.SIGTERM)
+            assert await asyncio.to_thread(leaving.process.wait, 10) == 0
+        took = time.monotonic() - begun
+        report(f"a second SIGTERM ended the process in {took:.2f} s")
+        assert took < 1.5
+        assert await result.refresh() == "PENDING"
+        (tmp_path / "gate").touch()
+        async with Worker(app):
+            await result.get(timeout=5)
+        assert (await result.outcome()).attempts == 1
+
+
+@pytest.mark.slow
+async def test_a_rolling_restart_of_four_workers_under_load_runs_every_job_once(
+    make_app, server_url, namespace, log
+):
+    """Scaled down: 250 jobs a second for as long as it takes to replace four workers one by one."""
+    settings = {"grace": 10, "concurrency": 50, "lease": 5}
+    async with make_app(lease=5) as app:
+        jobs = register(app)
+        workers = [WorkerProcess(server_url, namespace, **settings) for _ in range(4)]
+        try:
+            for worker in workers:
+                await asyncio.to_thread(worker.wait_until_ready)
+            restarted = asyncio.Event()
+            load = asyncio.create_task(_steady_load(jobs.logged, str(log), 250, restarted))
+            await until(lambda: len(lines(log)) > 100, "the load to run")
+            for number, old in enumerate(list(workers)):
+                old.send(signal.SIGTERM)
+                assert await asyncio.to_thread(old.process.wait, 15) == 0
+                old.kill()
+                workers[number] = WorkerProcess(server_url, namespace, **settings)
+                await asyncio.to_thread(workers[number].wait_until_ready)
+            restarted.set()
+            results = await load
+            values = await asyncio.gather(*(result.get(timeout=15) for result in results))
+        finally:
+            for worker in workers:
+                worker.kill()
+    started = [line for line in lines(log) if line.startswith("start")]
+    report(f"{len(results)} jobs while 4 workers were replaced: {len(started)} starts")
+    assert len(set(values)) == len(results) > 300
+    assert len(started) == len(results), "nothing ran twice"
+    assert sorted(started) == sorted(f"start {value}" for value in values)
+
+
+async def _steady_load(task, log: str, rate: int, until_set: asyncio.Event) -> list:
+    """Enqueues jobs of 20 ms at a rate, by the clock and not by the answers."""
+    results: list = []
+    begun = time.monotonic()
+    while not until_set.is_set():
+        due = int((time.monotonic() - begun) * rate) - len(results)
+        results += await asyncio.gather(*(task.delay(log, str(len(results) + n), 0.02) for n in range(due)))
+        await asyncio.sleep(0.01)
+    return results
