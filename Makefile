@@ -10,7 +10,7 @@ MADE := $(VENV)/.made
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 
-.PHONY: help run test check lint types examples bench clean
+.PHONY: help run test check lint types examples chaos bench clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -36,6 +36,9 @@ types: $(DEV) ## mypy, pyright, and the types of the public face
 
 examples: $(DEV) ## run every example and compare what it prints
 	$(BIN)/python -m pytest tests/acceptance/examples $(PYTEST_ARGS)
+
+chaos: $(DEV) ## kill, cut, freeze and starve it, and print what held (CHAOS_ARGS="--only NAME --scale 0.1 --seed N"; minutes)
+	$(BIN)/python tests/chaos/run.py $(or $(CHAOS_ARGS),--full)
 
 bench: $(DEV) ## measure latency and throughput (BENCH_ARGS="--help" for what there is)
 	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)

@@ -1,0 +1,134 @@
+"""Checks around every test, whatever it tests: a pytest plugin in the form of autouse fixtures.
+
+`tests/conftest.py` imports them:
+
+    from chaos.checks import (  # noqa: F401  autouse fixtures: importing them is what turns them on
+        _opened_once,
+        blocking_calls_raise,
+        connections_come_back,
+        leaves_descriptors,
+        leaves_keys,
+        no_exception_is_lost,
+        no_key_is_left_behind,
+    )
+
+A test that means to break one of the rules asks for the fixture that lets it: `leaves_keys`,
+`leaves_descriptors`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from blockbuster import BlockBuster
+from chaos import leftovers, meter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAY_BLOCK = (
+    ("asyncq/runner.py", {"_body", "_value"}),  # a task's body: what it does to the loop is its author's
+    (
+        "asyncq/app.py",
+        {"__init__", "_register"},
+    ),  # read pyproject.toml and find a source, at import as a rule
+    ("asyncq/broker/scripts.py", {"load"}),  # reads the scripts once a process, from beside the code
+    ("asyncq/app.py", {"_warn_once"}),  # logs
+    ("asyncq/broker/embedded.py", {"forked", "close_all"}),  # a fork or the end of the process waits for it
+    ("redis/utils.py", {"get_lib_version"}),  # redis-py reads its version off the disk for each connection
+    ("logging/__init__.py", {"emit", "flush"}),  # the handlers are the application's
+    ("asyncq/failpoints.py", {"pull"}),  # to stand still is what it is for
+)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def blocking_calls_raise() -> Iterator[None]:
+    """A blocking call that asyncq makes on a running loop raises `BlockingError`."""
+    guard = BlockBuster("asyncq")
+    guard.activate()
+    for function in guard.functions.values():
+        for file, functions in MAY_BLOCK:
+            function.can_block_in(file, functions)
+    yield
+    guard.deactivate()
+
+
+class _Complaints(logging.Handler):
+    """Keeps what asyncio's default exception handler says: it goes to a log and fails nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(self.format(record))
+
+
+@pytest.fixture(autouse=True)
+def no_exception_is_lost() -> Iterator[None]:
+    """No task's exception was never retrieved, and no callback raised."""
+    handler = _Complaints()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    yield
+    # A task complains when it is collected, and one in a cycle is collected only now.
+    gc.collect()
+    logger.removeHandler(handler)
+    if handler.said:
+        pytest.fail("asyncio complains: " + "; ".join(handler.said))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _opened_once() -> None:
+    """libuv opens a pipe with a process's first loop, for good."""
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        uvloop.new_event_loop().close()
+
+
+@pytest.fixture
+def leaves_descriptors() -> None:
+    """For a test that leaves descriptors open for others to close."""
+
+
+@pytest.fixture(autouse=True)
+def connections_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every file descriptor that a test opens is closed when it ends."""
+    if "server_url" in request.fixturenames:
+        request.getfixturevalue("server_url")  # for the whole run: it is not this test's
+    before = set(meter.descriptors())
+    yield
+    if "leaves_descriptors" in request.fixturenames:
+        return
+    # What a transport or a thread has let go of is closed a little later.
+    end = time.monotonic() + 2.0
+    while new := {number: to for number, to in meter.descriptors().items() if number not in before}:
+        if time.monotonic() > end:
+            pytest.fail(f"left open: {new}")
+        gc.collect()
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def leaves_keys() -> None:
+    """For a test that breaks the server's data on purpose."""
+
+
+@pytest.fixture(autouse=True)
+def no_key_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """In the namespace of the test, every key has an owner or ends by itself."""
+    wanted = {"server_url", "namespace"} <= set(
+        request.fixturenames
+    ) and "leaves_keys" not in request.fixturenames
+    # Asked for here, they are torn down after this check.
+    url = request.getfixturevalue("server_url") if wanted else ""
+    namespace = request.getfixturevalue("namespace") if wanted else ""
+    yield
+    if wanted and (left := leftovers.find(url, namespace)):
+        pytest.fail("left behind: " + "; ".join(left))

@@ -1,0 +1,160 @@
+"""Worker processes, and what befalls them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from chaos.jobs import FOLDER
+
+from asyncq.failpoints import VARIABLE as FAILPOINTS
+
+HERE = Path(__file__).parent
+
+
+class WorkerProcess:
+    """One worker, or another module, in a process of its own. Its log goes into a file beside its journal."""
+
+    def __init__(
+        self,
+        url: str,
+        folder: Path,
+        settings: dict[str, Any],
+        failpoints: str = "",
+        module: tuple[str, ...] = ("chaos.jobs",),
+    ) -> None:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("ASYNCQ_")},
+            **{f"ASYNCQ_{name.upper()}": str(value) for name, value in settings.items()},
+            "ASYNCQ_URL": url,
+            # Whoever runs the trials on a copy of the package gets that copy in the workers, too.
+            "PYTHONPATH": os.pathsep.join(path for path in (str(HERE.parent), *sys.path) if path),
+            FOLDER: str(folder),
+            FAILPOINTS: failpoints,
+        }
+        self.errors = (folder / f"worker-{time.monotonic_ns()}.log").open("wb")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", *module],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+        )
+        self.pid = self.process.pid
+        self.stopped_at: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it stands still, by SIGSTOP."""
+        return self.alive and Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    def wait_until_ready(self) -> None:
+        """Blocks until it reads jobs, or has died."""
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Sends a deadly signal and waits until it is gone."""
+        if self.alive:
+            self.process.send_signal(number)
+        self.process.wait(timeout=30)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.errors.close()
+
+    def log(self) -> str:
+        return Path(self.errors.name).read_text(errors="replace")
+
+
+class Fleet:
+    """A number of workers that is kept up whatever befalls them.
+
+    Attributes:
+        losses: each process that was killed or stopped past its lease, and when (monotonic).
+    """
+
+    def __init__(self, url: str, folder: Path, settings: dict[str, Any], seed: int) -> None:
+        self.url = url
+        self.folder = folder
+        self.settings = settings
+        self.random = random.Random(seed)
+        self.workers: list[WorkerProcess] = []
+        self.losses: list[tuple[int, float]] = []
+        self.unasked_exits: list[str] = []
+        self._expected: set[int] = set()
+
+    async def add(self, *, failpoints: str = "", url: str | None = None, **settings: Any) -> WorkerProcess:
+        """One more worker, when it reads."""
+        worker = WorkerProcess(url or self.url, self.folder, {**self.settings, **settings}, failpoints)
+        self.workers.append(worker)
+        await asyncio.to_thread(worker.wait_until_ready)
+        return worker
+
+    def expect_exit(self, worker: WorkerProcess) -> None:
+        """This one is to end by itself."""
+        self._expected.add(worker.pid)
+
+    def lost(self, worker: WorkerProcess) -> None:
+        """What this one has under way now may run again."""
+        self.losses.append((worker.pid, time.monotonic()))
+
+    async def kill(self, worker: WorkerProcess) -> None:
+        """Kill -9."""
+        self.lost(worker)
+        self.workers.remove(worker)
+        await asyncio.to_thread(worker.end)
+
+    async def replace_random(self) -> None:
+        """Kills one that runs, and starts another in its place."""
+        running = [worker for worker in self.workers if worker.stopped_at is None and worker.alive]
+        await self.kill(self.random.choice(running))
+        await self.add()
+
+    async def stand_still(self, worker: WorkerProcess, seconds: float) -> None:
+        """SIGSTOP, and SIGCONT after a time."""
+        worker.stopped_at = time.monotonic()
+        self.losses.append((worker.pid, worker.stopped_at))
+        worker.send(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if worker.alive:
+                worker.send(signal.SIGCONT)
+            worker.stopped_at = None
+
+    async def keep_up(self, frozen_after: float) -> None:
+        """What a supervisor does, for ever: replaces what died, and kills what stands still."""
+        still: dict[int, float] = {}
+        while True:
+            now = time.monotonic()
+            for worker in list(self.workers):
+                if worker.alive and not worker.stopped:
+                    still.pop(worker.pid, None)
+                elif not worker.alive or now - still.setdefault(worker.pid, now) > frozen_after:
+                    await self.kill(worker)
+                    await self.add()
+            await asyncio.sleep(0.05)
+
+    def note_unasked_exits(self) -> None:
+        """Remembers the last words of workers that ended by themselves: none should."""
+        for worker in self.workers:
+            if not worker.alive and worker.pid not in self._expected:
+                self.unasked_exits.append(f"exit {worker.process.returncode}: {worker.log()[-1500:]}")
+
+    async def close(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Ends all of them."""
+        workers, self.workers = self.workers, []
+        await asyncio.gather(*(asyncio.to_thread(worker.end, number) for worker in workers))

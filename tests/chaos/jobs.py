@@ -1,0 +1,102 @@
+"""The trials' tasks, and a worker process for them: `python -m chaos.jobs`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import faulthandler
+import itertools
+import logging
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+from chaos import oracle
+
+import asyncq
+from asyncq import AsyncQ, Worker
+
+FOLDER = "CHAOS_FOLDER"
+HOUR = 3600.0
+
+_runs = itertools.count()
+_journals: dict[str, oracle.Journal] = {}
+
+
+def journal() -> oracle.Journal:
+    """This process's journal, in the folder that the environment names."""
+    folder = os.environ[FOLDER]
+    if folder not in _journals:
+        _journals[folder] = oracle.Journal(Path(folder))
+    return _journals[folder]
+
+
+@contextlib.contextmanager
+def witnessed(number: int):
+    """Writes down that a body began and that it ended; gives the run's name, which no other run has."""
+    job = asyncq.current()
+    run = f"{os.getpid()}.{next(_runs)}"
+    journal().note(oracle.BEGUN, job.id, run, number, job.attempt)
+    yield run
+    journal().note(oracle.ENDED, job.id, run)
+
+
+async def work(number: int, seconds: float = 0.0) -> list[int | str]:
+    """The common job. Its value tells the job and the run apart from all others."""
+    with witnessed(number) as run:
+        await asyncio.sleep(seconds)
+        return [oracle.expected(number), run]
+
+
+async def hang_once(number: int) -> list[int | str]:
+    """Runs for ever the first time, and ends at once when it is run again."""
+    with witnessed(number) as run:
+        await asyncio.sleep(HOUR if asyncq.current().attempt == 1 else 0)
+        return [oracle.expected(number), run]
+
+
+async def echo(number: int) -> int:
+    return number
+
+
+async def poison(number: int, kind: str) -> None:
+    """Takes its worker down."""
+    with witnessed(number):
+        faulthandler.disable()
+        POISONS[kind]()
+
+
+POISONS = {
+    "exit": lambda: os._exit(9),
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "segfault": lambda: ctypes.string_at(8),
+    "abort": os.abort,
+    "frozen": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+}
+
+
+def register(app: AsyncQ) -> SimpleNamespace:
+    """The tasks above on an app, under names that both sides share."""
+    functions = (work, hang_once, echo, poison)
+    return SimpleNamespace(**{f.__name__: app.task(name=f.__name__)(f) for f in functions})
+
+
+async def main() -> None:
+    logging.basicConfig(
+        level=os.environ.get("CHAOS_LOG", "INFO"), format="%(asctime)s %(levelname)s %(message)s"
+    )
+    app = AsyncQ()
+    register(app)
+    worker = Worker(app)
+    worker.stop_on_signals()
+    running = asyncio.create_task(worker.run())
+    started = asyncio.create_task(worker.started.wait())
+    await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+    print("ready", flush=True)  # noqa: T201  what whoever started this process waits for
+    await running
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,67 @@
+"""Finds keys that nobody owns and that never expire: a leak that would fill the server in time."""
+
+from __future__ import annotations
+
+import contextlib
+
+import redis
+
+from asyncq.broker.keys import GROUP, Keys
+
+
+def find(url: str, namespace: str) -> list[str]:
+    """What is left over in a namespace, one line each; nothing if all is well.
+
+    A live record's owner is its entry in a stream, or its place among the delayed; a stream's owner is the
+    queue; everything else must end by itself.
+    """
+    keys = Keys(namespace)
+    with contextlib.closing(redis.Redis.from_url(url, decode_responses=True, encoding="latin-1")) as client:
+        present = list(client.scan_iter(match=_escaped(keys.tag) + ":*", count=1000))
+        complaints: list[str] = []
+        owned: set[str] = set()
+        for key in present:
+            if key.startswith(keys.queues):
+                complaints += _strange_entries(client, keys, key, owned)
+        delayed = f"{keys.tag}:d"
+        if delayed in present:
+            owned.update(client.zrange(delayed, 0, -1))
+        for key in present:
+            complaints += _ownerless(client, keys, key, owned)
+        return complaints
+
+
+def _escaped(tag: str) -> str:
+    return tag.replace("[", "\\[").replace("*", "\\*").replace("?", "\\?")
+
+
+def _strange_entries(client: redis.Redis, keys: Keys, stream: str, owned: set[str]) -> list[str]:
+    complaints = []
+    present = set()
+    for entry, fields in client.xrange(stream):
+        present.add(entry)
+        record = client.get(keys.records + fields["i"]) or ""
+        if record.split(" ")[1:2] == [entry]:
+            owned.add(fields["i"])
+        else:
+            complaints.append(f"{stream} {entry}: no record names this entry of job {fields['i']}")
+    groups = client.xinfo_groups(stream)
+    pending = client.xpending_range(stream, GROUP, "-", "+", 10_000) if groups else []
+    complaints += [
+        f"{stream} {item['message_id']}: pending for {item['consumer']}, but not in the stream"
+        for item in pending
+        if item["message_id"] not in present
+    ]
+    return complaints
+
+
+def _ownerless(client: redis.Redis, keys: Keys, key: str, owned: set[str]) -> list[str]:
+    if key.startswith(keys.queues) or key in {keys.beats, keys.dead, f"{keys.tag}:d"}:
+        return []
+    ttl = client.ttl(key)
+    if ttl != -1:  # it expires, or is gone already
+        return []
+    _, _, id_ = key.removeprefix(keys.tag).lstrip(":").partition(":")
+    if id_ in owned:
+        return []
+    return [f"{key}: no owner, and never expires"]

@@ -1,0 +1,61 @@
+"""What a process costs, read off /proc, and whether a loop was held up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+TICK = 0.01
+
+
+def rss(pid: int | None = None) -> float:
+    """Resident memory in MB."""
+    pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def cpu(pid: int | None = None) -> float:
+    """CPU time used so far, in seconds."""
+    # The name of the program, in brackets, may hold blanks.
+    fields = Path(f"/proc/{pid or 'self'}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def descriptors() -> dict[int, str]:
+    """Open file descriptors of this process, with what they lead to."""
+    found = {}
+    for entry in os.scandir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of this very listing
+            found[int(entry.name)] = str(Path(entry.path).readlink())
+    return found
+
+
+class Lag:
+    """The longest time that the loop let a 10 ms timer wait, in seconds."""
+
+    def __init__(self) -> None:
+        self.worst = 0.0
+
+    async def measure(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(TICK)
+            self.worst = max(self.worst, loop.time() - before - TICK)
+
+
+@contextlib.asynccontextmanager
+async def lag() -> AsyncIterator[Lag]:
+    """Measures the running loop for the length of the block."""
+    meter = Lag()
+    task = asyncio.create_task(meter.measure())
+    try:
+        yield meter
+    finally:
+        task.cancel()

@@ -1,0 +1,164 @@
+"""The truth outside Redis: what was accepted, begun, ended and answered, in append-only files; and the judge.
+
+A line is one `write` to a file that no other process writes to, so it is whole and stands when its writer is
+killed in the next moment. Times are CLOCK_MONOTONIC, which all processes of one machine share.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ACCEPTED, BEGUN, ENDED, ANSWERED = "A", "B", "E", "G"
+
+
+def expected(number: int) -> int:
+    """What the job of a number must return."""
+    return number * 7 + 1
+
+
+class Journal:
+    """One process's file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = os.open(folder / f"{os.getpid()}.journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def note(self, kind: str, id: str, *words: object) -> None:
+        os.write(self._file, f"{kind} {time.monotonic():.4f} {id} {' '.join(map(str, words))}\n".encode())
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+@dataclass(slots=True)
+class Run:
+    """One time that a body began."""
+
+    name: str
+    number: int
+    attempt: int
+    pid: int
+    begun: float
+    ended: float | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """How one wait ended."""
+
+    kind: str
+    value: int
+    run: str
+    late: float
+
+
+@dataclass
+class Books:
+    """All journals of a folder, read together."""
+
+    accepted: dict[str, int] = field(default_factory=dict)
+    runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
+    answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
+
+    @classmethod
+    def read(cls, folder: Path) -> Books:
+        books = cls()
+        for file in sorted(folder.glob("*.journal")):
+            books._take_in(file)
+        return books
+
+    def _take_in(self, file: Path) -> None:
+        pid = int(file.stem)
+        open_runs: dict[str, Run] = {}
+        for line in file.read_text().splitlines():
+            kind, when, id_, *words = line.split(" ")
+            if kind == ACCEPTED:
+                self.accepted[id_] = int(words[0])
+            elif kind == BEGUN:
+                run = Run(words[0], int(words[1]), int(words[2]), pid, float(when))
+                open_runs[run.name] = run
+                self.runs[id_].append(run)
+            elif kind == ENDED:
+                open_runs[words[0]].ended = float(when)
+            elif kind == ANSWERED:
+                self.answers[id_].append(Answer(words[0], int(words[1]), words[2], float(words[3])))
+
+    # -- judgement --
+
+    def extra_runs(self) -> int:
+        return sum(len(runs) - 1 for runs in self.runs.values())
+
+    def in_flight(self, pid: int, when: float, slack: float = 0.05) -> int:
+        """Jobs that a process had at a moment: begun and not ended, or ended so shortly before that the
+        outcome may not have been stored. One that died earlier than it was noticed is looked at when it last
+        wrote.
+        """
+        wrote = [
+            t
+            for runs in self.runs.values()
+            for run in runs
+            if run.pid == pid
+            for t in (run.begun, run.ended or 0)
+        ]
+        when = min(when, max(wrote, default=when))
+        return sum(
+            run.pid == pid and run.begun <= when and (run.ended is None or run.ended >= when - slack)
+            for runs in self.runs.values()
+            for run in runs
+        )
+
+    def never_answered(self) -> list[str]:
+        """Accepted jobs whose waiter got no outcome: nothing, a timeout, or an error of the connection."""
+        good = {"ok", "WorkerLost"}
+        return [
+            id_
+            for id_ in self.accepted
+            if not any(answer.kind in good for answer in self.answers.get(id_, ()))
+        ]
+
+    def late(self, slack: float) -> list[float]:
+        """By how many seconds waits overran their timeout, of those that did by more than `slack`."""
+        return [a.late for answers in self.answers.values() for a in answers if a.late > slack]
+
+    def wrong(self) -> list[str]:
+        """Jobs that were answered with another value than theirs."""
+        return [
+            id_
+            for id_, answers in self.answers.items()
+            for answer in answers
+            if answer.kind == "ok" and answer.value != expected(self.accepted[id_])
+        ]
+
+    def made_twice(self) -> list[int]:
+        """Numbers that ran under more than one id: an enqueue that became two jobs."""
+        ids: dict[int, set[str]] = defaultdict(set)
+        for id_, runs in self.runs.items():
+            for run in runs:
+                ids[run.number].add(id_)
+        return [number for number, found in ids.items() if len(found) > 1]
+
+    def unjust_losses(self, max_crashes: int = 3) -> list[str]:
+        """Jobs given up as `WorkerLost` although their workers were not taken down that often."""
+        return [
+            id_
+            for id_, answers in self.answers.items()
+            if any(answer.kind == "WorkerLost" for answer in answers) and len(self.runs[id_]) < max_crashes
+        ]
+
+    def answer_kinds(self) -> Counter[str]:
+        return Counter(answer.kind for answers in self.answers.values() for answer in answers)
+
+    def contradicted(self, stored: dict[str, tuple[str, int, str]]) -> list[str]:
+        """Jobs whose stored outcome is not the one that a waiter was given: a second outcome was written."""
+        return [
+            id_
+            for id_, answers in self.answers.items()
+            for a in answers
+            if a.kind in {"ok", "WorkerLost"} and id_ in stored and (a.kind, a.value, a.run) != stored[id_]
+        ]

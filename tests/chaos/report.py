@@ -1,0 +1,55 @@
+"""Figures with their limits, and the table of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    name: str
+    value: str
+    limit: str
+    good: bool
+
+
+@dataclass
+class Report:
+    """What one trial has found."""
+
+    trial: str
+    figures: list[Figure] = field(default_factory=list)
+
+    def equal(self, name: str, value: object, wanted: object) -> None:
+        self.figures.append(Figure(name, str(value), f"= {wanted}", value == wanted))
+
+    def below(self, name: str, value: float, limit: float, unit: str = "") -> None:
+        self.figures.append(Figure(name, f"{value:.4g}{unit}", f"<= {limit:.4g}{unit}", value <= limit))
+
+    def above(self, name: str, value: float, limit: float, unit: str = "") -> None:
+        self.figures.append(Figure(name, f"{value:.4g}{unit}", f">= {limit:.4g}{unit}", value >= limit))
+
+    def told(self, name: str, value: object) -> None:
+        """A figure without a limit."""
+        self.figures.append(
+            Figure(name, f"{value:.4g}" if isinstance(value, float) else str(value), "", good=True)
+        )
+
+    @property
+    def good(self) -> bool:
+        return bool(self.figures) and all(figure.good for figure in self.figures)
+
+    def complaint(self) -> str:
+        """What did not hold, in words."""
+        bad = [
+            f"{figure.name}: {figure.value}, not {figure.limit}" for figure in self.figures if not figure.good
+        ]
+        return f"{self.trial}: {'; '.join(bad) or 'nothing was measured'}"
+
+    def rows(self) -> str:
+        """The figures as rows of a Markdown table."""
+        rows = []
+        for number, each in enumerate(self.figures):
+            name, mark = "" if number else self.trial, "" if each.good else "**no**"
+            rows.append(f"| {name} | {each.name} | {each.value} | {each.limit} | {mark} |")
+        return "\n".join(rows)

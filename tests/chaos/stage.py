@@ -1,0 +1,244 @@
+"""What a trial plays on: a server, perhaps a proxy before it, workers, a client, and the books."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import tempfile
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from chaos import jobs, leftovers, oracle
+from chaos.fleet import Fleet
+from chaos.proxy import Proxy
+from chaos.report import Report
+from chaos.server import Server
+
+from asyncq import AsyncQ, BrokerUnavailable, QueueFull, ResultTimeout, WorkerLost
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+NAMESPACE = "chaos"
+
+
+class Stage:
+    """One trial's world. Everything random in it comes from the seed.
+
+    Args:
+        trial: its name, for the report.
+        scale: 1 for the full figures; a trial multiplies its counts by it.
+        seed: of everything random.
+        lease: of the workers, in seconds.
+        durable: the server keeps what it acknowledged over kill -9.
+        proxied: put a proxy before the server, for the client and the workers.
+        concurrency: of each worker.
+    """
+
+    def __init__(
+        self,
+        trial: str,
+        *,
+        scale: float = 1.0,
+        seed: int = 1,
+        lease: float = 5.0,
+        durable: bool = False,
+        proxied: bool = False,
+        concurrency: int = 64,
+        **settings: Any,
+    ) -> None:
+        self.report = Report(trial)
+        self.scale = scale
+        self.seed = seed
+        self.lease = lease
+        self.random = random.Random(seed)
+        self._durable = durable
+        self._proxied = proxied
+        self._settings = {"namespace": NAMESPACE, "lease": lease, "concurrency": concurrency, **settings}
+        self._stack = AsyncExitStack()
+        self._waits: set[asyncio.Task[None]] = set()
+        self.bound = lease * 1.33 + 1.0
+
+    def count(self, full: int, least: int = 1) -> int:
+        """A count at this scale."""
+        return max(least, round(full * self.scale))
+
+    async def __aenter__(self) -> Self:
+        stack = self._stack
+        self.root = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-", ignore_cleanup_errors=True))
+        )
+        self.folder = self.root / "journals"
+        self.folder.mkdir()
+        self.server = Server(self.root / "data", durable=self._durable)
+        stack.callback(self.server.kill)
+        await asyncio.to_thread(self.server.start)
+        self.proxy = (
+            await stack.enter_async_context(Proxy(self.server.port, self.seed)) if self._proxied else None
+        )
+        self.url = self.proxy.url if self.proxy else self.server.url
+        self.fleet = Fleet(self.url, self.folder, self._settings, self.seed)
+        stack.push_async_callback(self.fleet.close)
+        self.app = self.make_app()
+        self.tasks = jobs.register(self.app)
+        await stack.enter_async_context(self.app)
+        self.journal = oracle.Journal(self.folder)
+        stack.callback(self.journal.close)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for wait in list(self._waits):
+            wait.cancel()
+        await asyncio.gather(*self._waits, return_exceptions=True)
+        await self._stack.aclose()
+
+    def make_app(self, url: str | None = None, **settings: Any) -> AsyncQ:
+        return AsyncQ(url or self.url, **{**self._settings, **settings})
+
+    async def workers(self, count: int) -> None:
+        await asyncio.gather(*(self.fleet.add() for _ in range(count)))
+
+    # -- the client --
+
+    async def call(self, number: int, seconds: float = 0.0, timeout: float = 60.0) -> None:
+        """Enqueues a job, as often as it takes, and waits for it; all of it goes into the journal."""
+        id_ = f"job-{number}"
+        result = await self._accepted(id_, number, seconds)
+        begun = time.monotonic()
+        kind, value, run = await outcome_of(result, timeout)
+        over = time.monotonic() - begun - timeout
+        self.journal.note(oracle.ANSWERED, id_, kind, value, run, round(over, 3))
+
+    def begin(self, number: int, seconds: float = 0.0, timeout: float = 60.0) -> asyncio.Task[None]:
+        """A call that goes on while the trial does, at most."""
+        wait = asyncio.create_task(self.call(number, seconds, timeout))
+        self._waits.add(wait)
+        wait.add_done_callback(self._waits.discard)
+        return wait
+
+    async def _accepted(self, id_: str, number: int, seconds: float) -> Any:
+        while True:
+            try:
+                result = await self.tasks.work.options(task_id=id_).delay(number, seconds)
+            except (BrokerUnavailable, QueueFull):
+                continue  # it may have been accepted or not: the same id tells
+            except ValueError as error:
+                if id_ not in str(error):
+                    raise
+                result = self.app.AsyncResult(id_)  # the id is taken: it was
+            self.journal.note(oracle.ACCEPTED, id_, number)
+            return result
+
+    async def drive(self, total: int, rate: float, seconds: float, timeout: float = 60.0) -> None:
+        """Starts calls at a rate, with bodies of random lengths up to `seconds`, until there were `total`."""
+        begun = time.monotonic()
+        done = 0
+        while done < total:
+            due = min(total, int((time.monotonic() - begun) * rate) + 1)
+            for number in range(done, due):
+                self.begin(number, self.random.uniform(0, seconds), timeout)
+            done = due
+            await asyncio.sleep(0.01)
+
+    async def all_answered(self, timeout: float = 120.0) -> None:
+        """Waits until every call has its answer; what has none by then is found in the books."""
+        if self._waits:
+            _, pending = await asyncio.wait(list(self._waits), timeout=timeout)
+            for wait in pending:
+                wait.cancel()
+
+    # -- the judgement --
+
+    async def witness_accepted(self) -> None:
+        """Waits for the jobs that other clients had accepted, as one that has only their ids."""
+        for id_ in oracle.Books.read(self.folder).accepted:
+            kind, value, run = await outcome_of(self.app.AsyncResult(id_), 10.0)
+            self.journal.note(oracle.ANSWERED, id_, kind, value, run, 0)
+
+    async def stored(self, ids: list[str]) -> dict[str, tuple[str, int, str]]:
+        """How jobs ended by the server's own records, asked by a client that has never heard of them."""
+        found = {}
+        app = self.make_app(self.server.url)
+        jobs.register(app)
+        async with app:
+            for start in range(0, len(ids), 2000):
+                batch = ids[start : start + 2000]
+                outcomes = await asyncio.gather(*(outcome_of(app.AsyncResult(id_), 2.0) for id_ in batch))
+                found.update(
+                    {id_: o for id_, o in zip(batch, outcomes, strict=True) if o[0] in {"ok", "WorkerLost"}}
+                )
+        return found
+
+    async def judge(self, *, extra_at_most: float | None = None) -> oracle.Books:
+        """Reads the books and reports what every trial must hold."""
+        self.fleet.note_unasked_exits()
+        books = oracle.Books.read(self.folder)
+        stored = await self.stored(list(books.accepted))
+        report = self.report
+        report.told("jobs accepted", len(books.accepted))
+        report.equal("lost", len(set(books.accepted) - set(stored)), 0)
+        report.equal("wrong", len(books.wrong()), 0)
+        report.equal("double-terminal", len(books.contradicted(stored)), 0)
+        report.equal("unresolved", len(books.never_answered()), 0)
+        report.equal("later than timeout + 1 s", len(books.late(1.0)), 0)
+        report.equal("jobs made twice", len(books.made_twice()), 0)
+        report.equal("given up before the third crash", len(books.unjust_losses()), 0)
+        limit = self.in_flight(books) if extra_at_most is None else extra_at_most
+        report.below("extra runs", books.extra_runs(), limit)
+        report.equal("workers that ended by themselves", self.fleet.unasked_exits, [])
+        return books
+
+    def in_flight(self, books: oracle.Books) -> int:
+        """Jobs that were under way at the moments when workers were killed or stood still."""
+        return sum(books.in_flight(pid, when) for pid, when in self.fleet.losses)
+
+    async def nothing_left(self) -> None:
+        """Reports keys without owner or TTL, once the workers have gone in peace."""
+        await self.fleet.close(signal.SIGTERM)
+        left = await asyncio.to_thread(leftovers.find, self.server.url, NAMESPACE)
+        self.report.equal("keys left over", left, [])
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Work without end that goes on beside the block. If it broke down, so does the block."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def until(condition: Callable[[], Any], timeout: float, every: float = 0.05) -> None:
+    """Waits for a condition, which may be async.
+
+    Raises:
+        TimeoutError: it did not come to hold in time.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {timeout:g} s")
+        await asyncio.sleep(every)
+
+
+async def outcome_of(result: Any, timeout: float) -> tuple[str, int, str]:
+    """How a job ended, in words of the journal: kind, value, run."""
+    try:
+        value, run = await result.get(timeout=timeout)
+    except (WorkerLost, ResultTimeout, BrokerUnavailable) as error:
+        return type(error).__name__, 0, "-"
+    except Exception as error:
+        return f"other:{type(error).__name__}", 0, "-"
+    return "ok", value, run

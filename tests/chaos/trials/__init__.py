@@ -1,0 +1,19 @@
+"""All trials, by name."""
+
+from chaos.trials import baddays, crashes, kills, wires
+
+TRIALS = {
+    "kill-workers": kills.kill_workers,
+    "kill-everything": kills.kill_everything,
+    "redelivery": kills.redelivery,
+    "lost-replies": wires.lost_replies,
+    "cancelled-calls": wires.cancelled_calls,
+    "dead-behind-live": kills.dead_behind_live,
+    "black-hole": wires.black_hole,
+    "memory": wires.memory,
+    "poison": kills.poison,
+    "hung-server": wires.hung_server,
+    "lost-enqueue": wires.lost_enqueue,
+    "crash-table": crashes.crash_table,
+    "bad-days": baddays.bad_days,
+}

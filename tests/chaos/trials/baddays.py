@@ -1,0 +1,281 @@
+"""The server's bad days: whatever it answers or does not answer, nothing is lost, nobody exits,
+nobody spins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from chaos import meter, oracle
+from chaos.report import Report
+from chaos.stage import Stage, until
+
+if TYPE_CHECKING:
+    import redis
+
+HEALED_WITHIN = 5.0
+MOST_CPU = 20.0
+"""Percent of a core that a worker may use while it cannot work: what spins uses 100."""
+
+Day = Callable[[Stage], Awaitable[None]]
+
+
+async def bad_days(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """Restarts, LOADING, READONLY, OOM, NOSCRIPT, NOGROUP, CLIENT KILL, DEBUG SLEEP, passwords and more."""
+    report = Report("bad days")
+    for day in DAYS:
+        report.figures += (await one_day(day, seed, min(lease, 2.0))).figures
+    return report
+
+
+async def one_day(day: Day, seed: int = 1, lease: float = 1.0) -> Report:
+    """One bad day between two good ones: the same worker and client must work before and after it."""
+    name = day.__name__.replace("_", " ")
+    async with Stage(name, seed=seed, lease=lease, durable=day in DURABLE, proxied=day in PROXIED) as stage:
+        worker = await stage.fleet.add()
+        await stage.call(0)
+        calls = [stage.begin(number, 0.3 * (number % 10)) for number in range(1, 31)]
+        await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 20, 10)
+        began, cost = time.monotonic(), meter.cpu(worker.pid)
+        await day(stage)
+        healed = time.monotonic()
+        await stage.call(31, timeout=30)
+        stage.report.below(f"{name}: next call ended after", time.monotonic() - healed, HEALED_WITHIN, " s")
+        await asyncio.gather(*calls, return_exceptions=True)
+        spent = (meter.cpu(worker.pid) - cost) / (time.monotonic() - began) * 100 if worker.alive else 0.0
+        stage.report.below(f"{name}: CPU of the worker", spent, MOST_CPU, " %")
+        stage.report.equal(f"{name}: the worker is alive", worker.alive, wanted=True)
+        if not worker.alive:
+            stage.report.told(f"{name}: its last words", worker.log().strip().splitlines()[-1][:160])
+        await _judge(stage, name, day)
+        return stage.report
+
+
+async def _judge(stage: Stage, name: str, day: Day) -> None:
+    books = oracle.Books.read(stage.folder)
+    report = stage.report
+    report.equal(f"{name}: wrong", len(books.wrong()), 0)
+    report.equal(f"{name}: jobs made twice", len(books.made_twice()), 0)
+    if day in FORGETFUL:
+        # The jobs may be gone with the data, but whoever waits for one is told.
+        untold = [kind for kind in books.answer_kinds() if kind not in {"ok", "other:ResultNotFound"}]
+        report.equal(f"{name}: waiters that were not told", untold, [])
+        report.equal(f"{name}: waits that did not end", len(books.accepted) - len(books.answers), 0)
+        return
+    stored = await stage.stored(list(books.accepted))
+    report.equal(f"{name}: lost", len(set(books.accepted) - set(stored)), 0)
+    report.equal(f"{name}: unresolved", books.never_answered(), [])
+    report.equal(f"{name}: double-terminal", len(books.contradicted(stored)), 0)
+    report.below(f"{name}: extra runs", books.extra_runs(), EXTRA.get(day, 0))
+
+
+@contextlib.asynccontextmanager
+async def _config(stage: Stage, option: str, value: object, restored: object) -> AsyncIterator[redis.Redis]:
+    """A server option for the length of the block; gives a connection from before."""
+    with contextlib.closing(stage.server.client()) as client:
+        client.config_set(option, value)
+        try:
+            yield client
+        finally:
+            client.config_set(option, restored)
+
+
+async def _refuses(stage: Stage) -> str:
+    """What a client that enqueues is told."""
+    try:
+        await asyncio.wait_for(stage.tasks.work.delay(-1), 3)
+    except TimeoutError:
+        return "nothing"
+    except Exception as error:
+        return type(error).__name__
+    return "accepted"
+
+
+# -- the days --
+
+
+async def restart_with_data(stage: Stage) -> None:
+    await asyncio.to_thread(stage.server.kill)
+    await asyncio.sleep(1.0)
+    await asyncio.to_thread(stage.server.start)
+
+
+async def restart_without_data(stage: Stage) -> None:
+    await asyncio.to_thread(stage.server.kill)
+    stage.server.wipe()
+    await asyncio.sleep(0.5)
+    await asyncio.to_thread(stage.server.start)
+
+
+async def flush(stage: Stage) -> None:
+    stage.server.do("FLUSHALL")
+
+
+async def loading(stage: Stage) -> None:
+    with contextlib.closing(stage.server.client()) as client:
+        client.mset({f"ballast{n}": "x" for n in range(400)})
+        client.execute_command("SAVE")
+    await asyncio.to_thread(stage.server.kill)
+    # 400 keys of 5 ms each: two seconds in which it answers LOADING to everything.
+    slow = {"key_load_delay": 5000, "loading_process_events_interval_bytes": 1024}
+    await asyncio.to_thread(stage.server.start, until="listening", **slow)
+    await until(lambda: not stage.server.loading(), 30)
+
+
+async def readonly(stage: Stage) -> None:
+    stage.server.do("REPLICAOF", "127.0.0.1", "1")
+    await asyncio.sleep(2.0)
+    stage.server.do("REPLICAOF", "NO", "ONE")
+
+
+async def out_of_memory(stage: Stage) -> None:
+    async with _config(stage, "maxmemory", 1, 0):
+        stage.report.equal("out of memory: an enqueue raises", await _refuses(stage), "QueueFull")
+        stage.report.above("out of memory: running jobs that were stored", len(await _ends(stage)), 5)
+
+
+async def _ends(stage: Stage) -> list[str]:
+    """Which of the running jobs get their answers while the memory is full."""
+    before = set(oracle.Books.read(stage.folder).answers)
+    await asyncio.sleep(3.0)
+    return sorted(set(oracle.Books.read(stage.folder).answers) - before)
+
+
+async def scripts_flushed(stage: Stage) -> None:
+    stage.server.do("SCRIPT", "FLUSH")
+
+
+async def scripts_flushed_and_connections_cut(stage: Stage) -> None:
+    for _ in range(10):
+        stage.server.do("SCRIPT", "FLUSH")
+        await connections_killed(stage)
+
+
+async def group_destroyed(stage: Stage) -> None:
+    stage.server.do("XGROUP", "DESTROY", stage.app._keys.stream("default"), "g")
+
+
+async def group_destroyed_while_out_of_memory(stage: Stage) -> None:
+    async with _config(stage, "maxmemory", 1, 0):
+        stage.server.do("XGROUP", "DESTROY", stage.app._keys.stream("default"), "g")
+        await asyncio.sleep(2.0)
+
+
+async def connections_killed(stage: Stage) -> None:
+    """Each of asyncq's own, one after the other."""
+    for number in stage.server.connections():
+        stage.server.cut(number)
+        await asyncio.sleep(0.02)
+
+
+async def paused(stage: Stage) -> None:
+    stage.server.do("CLIENT", "PAUSE", "3000", "ALL")
+    await asyncio.sleep(3.0)
+
+
+async def asleep(stage: Stage) -> None:
+    """Longer than every patience."""
+    sleeping = asyncio.create_task(asyncio.to_thread(_sleep, stage))
+    await asyncio.sleep(12.0)
+    await sleeping
+
+
+def _sleep(stage: Stage) -> None:
+    with contextlib.closing(stage.server.client()) as client:
+        client.connection_pool.connection_kwargs["socket_timeout"] = 30
+        client.execute_command("DEBUG", "SLEEP", "12")
+
+
+async def frozen_beyond_the_lease(stage: Stage) -> None:
+    stage.server.freeze()
+    await asyncio.sleep(stage.lease * 2)
+    stage.server.thaw()
+
+
+async def half_open(stage: Stage) -> None:
+    assert stage.proxy is not None
+    stage.proxy.half_open()
+    await asyncio.sleep(10.0)
+
+
+async def sliced_and_slow(stage: Stage) -> None:
+    assert stage.proxy is not None
+    stage.proxy.slices, stage.proxy.latency = 7, (0.0, 0.005)
+    await asyncio.gather(*(stage.call(number, 0.1) for number in range(100, 150)))
+    stage.proxy.slices, stage.proxy.latency = 0, (0.0, 0.0)
+
+
+async def lost_requests(stage: Stage) -> None:
+    assert stage.proxy is not None
+    stage.proxy.drop_requests = 0.2
+    await asyncio.gather(*(stage.call(number, 0.1) for number in range(100, 150)))
+    stage.proxy.drop_requests = 0.0
+
+
+async def no_more_clients(stage: Stage) -> None:
+    async with _config(stage, "maxclients", 1, 10_000) as client:
+        await asyncio.to_thread(stage.server.cut_all, client)
+        await asyncio.sleep(2.0)
+
+
+async def password_changed(stage: Stage) -> None:
+    """Nobody gets in any more, until somebody sets it right."""
+    async with _config(stage, "requirepass", "changed", "") as client:
+        await asyncio.to_thread(stage.server.cut_all, client)
+        await asyncio.sleep(3.0)
+
+
+async def password_changed_and_worker_lost_its_lease(stage: Stage) -> None:
+    """A new life of the worker begins while nobody gets in."""
+    with contextlib.closing(stage.server.client()) as client:
+        client.delete(stage.app._keys.beats)
+    await password_changed(stage)
+
+
+async def out_of_memory_and_worker_lost_its_lease(stage: Stage) -> None:
+    """A new life of the worker begins while the server refuses to make anything."""
+    async with _config(stage, "maxmemory", 1, 0):
+        stage.server.do("DEL", stage.app._keys.beats)
+        await asyncio.sleep(stage.lease * 2)
+
+
+DAYS: list[Day] = [
+    restart_with_data,
+    restart_without_data,
+    flush,
+    loading,
+    readonly,
+    out_of_memory,
+    scripts_flushed,
+    scripts_flushed_and_connections_cut,
+    group_destroyed,
+    group_destroyed_while_out_of_memory,
+    connections_killed,
+    paused,
+    asleep,
+    frozen_beyond_the_lease,
+    half_open,
+    sliced_and_slow,
+    lost_requests,
+    no_more_clients,
+    password_changed,
+    password_changed_and_worker_lost_its_lease,
+    out_of_memory_and_worker_lost_its_lease,
+]
+DURABLE = {restart_with_data, loading}
+PROXIED = {half_open, sliced_and_slow, lost_requests}
+FORGETFUL = {restart_without_data, flush}
+"""After which the jobs that were under way may be gone."""
+RUNNING = 30
+EXTRA: dict[Day, int] = {
+    # The pending list is gone, so the jobs that ran are delivered again.
+    group_destroyed: RUNNING,
+    group_destroyed_while_out_of_memory: RUNNING,
+    # A worker that begins a new life drops what it ran.
+    password_changed_and_worker_lost_its_lease: RUNNING,
+    out_of_memory_and_worker_lost_its_lease: RUNNING,
+}

@@ -1,0 +1,99 @@
+"""The protocol's crash table, row by row: a process dies, or stands still past its lease (SIGSTOP), just
+before a step and just after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from chaos.fleet import WorkerProcess
+from chaos.report import Report
+from chaos.stage import Stage, until
+
+STEPS = ("enqueue", "read", "finish", "beat", "take", "release")
+MOMENTS = ("send", "answered")
+NOWHERE = {"read.send"}  # a read that was not sent is no step
+KILLS = [f"{step}.{moment}=kill" for step in STEPS for moment in MOMENTS if f"{step}.{moment}" not in NOWHERE]
+STOPPED = (
+    "read.answered",
+    "finish.send",
+    "finish.answered",
+    "beat.send",
+    "beat.answered",
+    "take.send",
+    "take.answered",
+)
+STOPS = [f"{point}=stop" for point in STOPPED]
+TURN = 4
+
+
+async def crash_table(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """Kill -9 and a pause past the lease at every step of the protocol."""
+    report = Report("crash table")
+    for order in KILLS + STOPS:
+        report.figures += (await one_crash(order, seed, min(lease, 1.0))).figures
+    return report
+
+
+async def one_crash(order: str, seed: int = 1, lease: float = 1.0) -> Report:
+    """One row: jobs go on with a successor beside the process that is struck."""
+    point, _, action = order.partition("=")
+    step = point.partition(".")[0]
+    turn = 1 if step in {"take", "release"} else TURN
+    async with Stage(f"{point} {action}", seed=seed, lease=lease, concurrency=8, grace=0) as stage:
+        armed = f"{order}@{turn}"
+        if step == "enqueue":
+            struck = await _client_that_dies(stage, armed)
+        else:
+            struck = await _worker_that_is_struck(stage, armed, step)
+        name = stage.report.trial
+        if action == "kill":
+            stage.report.equal(f"{name}: died by", struck.process.returncode, -signal.SIGKILL)
+        books = await stage.judge()
+        # A struck enqueue is one that nobody was told of: it may run or not, but once.
+        runs = {number for runs in books.runs.values() for number in (run.number for run in runs)}
+        stage.report.below(f"{name}: jobs nobody heard of", len(runs) - len(books.accepted), 1)
+        stage.report.figures = [figure for figure in stage.report.figures if figure.limit]
+        return stage.report
+
+
+async def _worker_that_is_struck(stage: Stage, armed: str, step: str) -> WorkerProcess:
+    victim = await stage.fleet.add() if step == "take" else None
+    struck = await stage.fleet.add(failpoints=armed)
+    stage.fleet.expect_exit(struck)
+    calls = [stage.begin(number, 0.2 * (number % 8), 40) for number in range(60)]
+    if step in {"take", "release"}:
+        await asyncio.sleep(stage.lease * 0.7)
+    if victim is not None:
+        calls += [stage.begin(number, stage.lease * 2, 40) for number in range(60, 70)]
+        await asyncio.sleep(0.3)
+        await stage.fleet.kill(victim)
+        await asyncio.sleep(stage.lease * 1.7)  # the one that is struck is the only observer
+    elif step == "release":
+        calls += [stage.begin(number, stage.lease * 2, 40) for number in range(60, 66)]
+        await asyncio.sleep(0.3)
+        stage.fleet.lost(struck)
+        struck.send(signal.SIGTERM)
+    else:
+        await until(lambda: not struck.alive or struck.stopped, 10)
+    stage.fleet.lost(struck)
+    await stage.fleet.add()
+    await until(lambda: not struck.alive or struck.stopped, 10)
+    if struck.alive:
+        await asyncio.sleep(stage.lease * 2.5)
+        struck.send(signal.SIGCONT)
+    await asyncio.wait(calls, timeout=45)
+    return struck
+
+
+async def _client_that_dies(stage: Stage, armed: str) -> WorkerProcess:
+    await stage.fleet.add()
+    client = WorkerProcess(
+        stage.url, stage.folder, stage.fleet.settings, armed, ("chaos.client", "1000", "20")
+    )
+    await asyncio.to_thread(client.process.wait, 20)
+    client.end()
+    await until(lambda: stage.server.do("XLEN", stage.app._keys.stream("default")) == 0, 10)
+    await stage.witness_accepted()
+    return client

@@ -1,0 +1,225 @@
+"""Replies that are lost, calls that are cancelled, networks that swallow everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from chaos import jobs, meter, oracle
+from chaos.stage import Stage, beside, until
+
+from asyncq import BrokerUnavailable, ResultTimeout
+
+if TYPE_CHECKING:
+    from chaos.report import Report
+
+
+async def lost_replies(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """5 % of all replies dropped after execution, 20,000 jobs: exactly 20,000 jobs, extra runs <= 0.1 %."""
+    async with Stage("lost replies", scale=scale, seed=seed, lease=lease, proxied=True) as stage:
+        total = stage.count(20_000)
+        await stage.workers(2)
+        assert stage.proxy is not None
+        stage.proxy.drop_replies = 0.05
+        # At 50 connections cut each second the rate must leave room for making them anew.
+        await stage.drive(total, rate=min(500.0, total / 4), seconds=0.02, timeout=90)
+        await stage.all_answered(200)
+        lost = stage.proxy.counts["lost reply"]
+        stage.proxy.drop_replies = 0.0
+        stage.report.above("replies dropped", lost, 0.04 * stage.proxy.counts["reply"])
+        books = await stage.judge(extra_at_most=total * 0.001)
+        stage.report.equal("jobs that ran", len(books.runs), total)
+        await stage.nothing_left()
+        return stage.report
+
+
+async def cancelled_calls(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """100,000 calls, half of them cancelled at a random moment within 3 ms."""
+    async with Stage("cancelled calls", scale=scale, seed=seed, lease=lease) as stage:
+        total = stage.count(100_000)
+        await stage.workers(1)
+        await stage.tasks.echo.call(-1)
+        before, sizes, wrong, cancelled = _connected(stage), set(), [], 0
+
+        async def one(number: int) -> None:
+            nonlocal cancelled
+            call = asyncio.create_task(stage.tasks.echo.call(number))
+            if number % 2:
+                asyncio.get_running_loop().call_later(stage.random.uniform(0, 0.003), call.cancel)
+            try:
+                if await call != number:
+                    wrong.append(number)
+            except asyncio.CancelledError:
+                cancelled += 1
+
+        for start in range(0, total, 50):
+            await asyncio.gather(*(one(number) for number in range(start, min(total, start + 50))))
+            if start % 5000 == 0:
+                sizes.add(await asyncio.to_thread(_connected, stage))
+        await stage.tasks.echo.call(-1)
+        stage.report.told("calls / cancelled", f"{total} / {cancelled}")
+        stage.report.above("cancelled", cancelled, total * 0.1)
+        stage.report.equal("replies at the wrong caller", wrong, [])
+        stage.report.equal("connections, during and after", sizes | {_connected(stage)}, {before})
+        await stage.nothing_left()
+        return stage.report
+
+
+def _connected(stage: Stage) -> int:
+    return len(stage.server.connections())
+
+
+async def black_hole(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """A connection blackholed for 60 s, idle and busy: the client's, then the worker's."""
+    async with Stage("black hole", scale=scale, seed=seed, lease=lease, proxied=True) as stage:
+        length = max(14.0, 60.0 * scale)
+        await stage.fleet.add(url=stage.server.url)
+        for name, busy in (("idle", False), ("busy", True)):
+            await _hole_before_client(stage, name, length, busy=busy)
+        await stage.fleet.close()
+        await stage.fleet.add()  # this one behind the proxy, as the client is
+        await _hole_before_worker(stage, length)
+        return stage.report
+
+
+async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: bool) -> None:
+    assert stage.proxy is not None
+    report, broker = stage.report, stage.app._broker
+    await stage.tasks.echo.call(0)
+    first = 1_000_000 if busy else 0
+    waiting = [stage.begin(first + number, 3.0, length + 60) for number in range(50)]
+    await asyncio.sleep(0.5)
+    before = meter.rss()
+    async with meter.lag() as lag, beside(_call_on(stage)) if busy else contextlib.nullcontext():
+        stage.proxy.hold()
+        began = time.monotonic()
+        await until(
+            lambda: not broker.listener._up and (not busy or broker.line.current is None), 30, every=0.02
+        )
+        report.below(f"{name}: found after", time.monotonic() - began, 10.0, " s")
+        await asyncio.sleep(max(0.0, began + length - time.monotonic()))
+        stage.proxy.heal()
+        healed = time.monotonic()
+        _, late = await asyncio.wait(waiting, timeout=60)
+        report.equal(f"{name}: waiters without an answer", len(late), 0)
+        report.below(f"{name}: waiters answered after", time.monotonic() - healed, 12.0, " s")
+    report.below(f"{name}: loop lag", lag.worst * 1000, 250, " ms")
+    report.below(f"{name}: RSS growth", meter.rss() - before, 20, " MB")
+
+
+async def _call_on(stage: Stage) -> None:
+    """Calls without end, ten at a time, whatever becomes of them."""
+
+    async def calls() -> None:
+        while True:
+            with contextlib.suppress(BrokerUnavailable):
+                await stage.tasks.echo.call(1)
+            await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(calls() for _ in range(10)))
+
+
+async def _hole_before_worker(stage: Stage, length: float) -> None:
+    assert stage.proxy is not None
+    report = stage.report
+    worker = stage.fleet.workers[0]
+    async with stage.make_app(stage.server.url) as app:  # the client of this part is not behind the proxy
+        tasks = jobs.register(app)
+        results = [await tasks.work.delay(2_000_000 + number, 2.0) for number in range(50)]
+        await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 150, 20, every=0.2)
+        cost, memory = meter.cpu(worker.pid), meter.rss(worker.pid)
+        stage.proxy.hold()
+        await asyncio.sleep(length)
+        report.below("worker: CPU during the hole", (meter.cpu(worker.pid) - cost) / length * 100, 20, " %")
+        report.below("worker: RSS growth", meter.rss(worker.pid) - memory, 20, " MB")
+        late = await tasks.work.delay(2_000_100)
+        stage.proxy.heal()
+        healed = time.monotonic()
+        await asyncio.gather(*(result.get(timeout=60) for result in [*results, late]))
+        report.below("worker: jobs answered after", time.monotonic() - healed, 12.0, " s")
+        report.equal("worker: is alive", worker.alive, wanted=True)
+
+
+async def memory(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """200,000 handles dropped, 200,000 awaited."""
+    async with Stage("memory", scale=scale, seed=seed, lease=lease, concurrency=200, result_ttl=60) as stage:
+        total = stage.count(200_000)
+        await stage.workers(1)
+        await _drop(stage, total // 4)
+        await _await(stage, total // 4)  # what the allocator takes once is not a leak
+        await until(lambda: _all_expired(stage), 120, every=1.0)
+        server, subscribed = stage.server.used_memory(), stage.server.calls("subscribe")
+        base = meter.rss()
+        await _drop(stage, total)
+        await until(lambda: _queue_empty(stage), 120, every=0.2)
+        dropped = meter.rss()
+        await _await(stage, total)
+        awaited = meter.rss()
+        per = 100_000 / total
+        stage.report.below("client RSS per 100,000 dropped", (dropped - base) * per, 5.0, " MB")
+        stage.report.below("client RSS per 100,000 awaited", (awaited - dropped) * per, 5.0, " MB")
+        stage.report.equal("SUBSCRIBEs for these jobs", stage.server.calls("subscribe") - subscribed, 0)
+        await until(lambda: _all_expired(stage), 120, every=1.0)
+        stage.report.below("server memory kept", (stage.server.used_memory() - server) / 1e6, 1.0, " MB")
+        stage.report.equal("waiters kept", len(stage.app._broker.listener._waiters), 0)
+        return stage.report
+
+
+async def _drop(stage: Stage, count: int) -> None:
+    for start in range(0, count, 200):
+        await asyncio.gather(*(stage.tasks.echo.delay(number) for number in range(start, start + 200)))
+
+
+async def _await(stage: Stage, count: int) -> None:
+    for start in range(0, count, 200):
+        await asyncio.gather(*(stage.tasks.echo.call(number) for number in range(start, start + 200)))
+
+
+def _all_expired(stage: Stage) -> bool:
+    # Streams, beats: a handful of keys that stay.
+    return stage.server.do("DBSIZE") < 10
+
+
+def _queue_empty(stage: Stage) -> bool:
+    return stage.server.do("XLEN", stage.app._keys.stream("default")) == 0
+
+
+async def hung_server(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """`get(timeout=t)` ends by t + 0.25 s when the server stands still."""
+    async with Stage("hung server", scale=scale, seed=seed, lease=lease) as stage:
+        known = await stage.tasks.work.delay(1)
+        stranger = stage.app.AsyncResult("stranger")
+        stage.server.freeze()
+        try:
+            for name, handle in (("known id", known), ("unknown id", stranger)):
+                for timeout in (0.0, 0.5, 1.0):
+                    began = time.monotonic()
+                    with contextlib.suppress(ResultTimeout, ConnectionError):
+                        await asyncio.wait_for(handle.get(timeout=timeout), 11)
+                    stage.report.below(
+                        f"get(timeout={timeout:g}) of a {name} overruns by",
+                        time.monotonic() - began - timeout,
+                        0.25,
+                        " s",
+                    )
+        finally:
+            stage.server.thaw()
+        return stage.report
+
+
+async def lost_enqueue(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """An enqueue whose reply was lost exists once."""
+    async with Stage("enqueue without a reply", scale=scale, seed=seed, lease=lease, proxied=True) as stage:
+        assert stage.proxy is not None
+        rounds = stage.count(50, least=5)
+        for _ in range(rounds):
+            stage.proxy.drop_replies = 1.0
+            sending = asyncio.create_task(stage.tasks.work.delay(1))
+            before = stage.proxy.counts["lost reply"]
+            await until(lambda seen=before: stage.proxy.counts["lost reply"] > seen, 5, every=0.001)
+            stage.proxy.drop_replies = 0.0
+            await sending
+        stage.report.equal("jobs", stage.server.do("XLEN", stage.app._keys.stream("default")), rounds)
+        return stage.report
