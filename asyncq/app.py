@@ -204,7 +204,7 @@ class AsyncQ:
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             if not callable(function) or isinstance(function, (type, Task)):
                 raise TypeError(f"@app.task goes on a function, not on {function!r}")
-            return self._register(function, name or f"{function.__module__}.{function.__qualname__}", options)
+            return self._register(function, name or _name(function), options)
 
         return register if function is None else register(function)
 
@@ -544,6 +544,16 @@ def _caller_file() -> str | None:
     frame: Any = sys._getframe(2)
     name: str | None = frame.f_globals.get("__file__")
     return name
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """`module.function`. What a script calls `__main__`, a worker that imports it knows by its file."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name.removesuffix(".__main__") if spec else Path(file).stem if file else module
+    return f"{module}.{function.__qualname__}"
 
 
 def _revive(directory: Path) -> None:

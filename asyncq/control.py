@@ -119,6 +119,8 @@ class DeadLetters:
     @carried
     async def delete(self, ids: Iterable[str]) -> int:
         """Deletes dead letters; how many there were of them. Raises `BrokerUnavailable`."""
+        if isinstance(ids, str):
+            raise TypeError(f"delete({ids!r}) takes a list of ids: write delete([{ids!r}])")
         return await self._app._broker_here().delete_dead_letters([*ids])
 
     delete_sync = synced(delete)

@@ -80,9 +80,13 @@ def from_wire(data: Any) -> RemoteRetry:
     try:
         max_retries, backoff, max_backoff, jitter, names = data
         return RemoteRetry(
-            int(max_retries), float(backoff), float(max_backoff), bool(jitter), frozenset(names)
+            int(max_retries),
+            config.seconds(backoff),
+            config.seconds(max_backoff),
+            bool(jitter),
+            frozenset(names),
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DecodeError(f"{data!r} is not a retry policy") from error
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asyncq import AsyncQ
-from asyncq.broker import embedded
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +30,26 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+SERVER = """
+import sys
+from asyncq.broker import embedded
+with embedded.private() as server:
+    print(server.url, flush=True)
+    sys.stdin.read()
+"""
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
-    """One real, private server for the whole run."""
-    server = embedded.private()
-    yield server.url
-    server.release()
+    """One real server for the whole run, in a process of its own: tests of the embedded one kill ours."""
+    pipe = subprocess.PIPE
+    holder = subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe, text=True)
+    assert holder.stdin is not None
+    assert holder.stdout is not None
+    yield holder.stdout.readline().strip()
+    holder.stdin.close()
+    holder.stdout.close()
+    holder.wait(10)
 
 
 @pytest.fixture

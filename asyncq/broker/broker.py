@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import time
 from functools import partial
@@ -40,6 +41,8 @@ FULL = -1
 """What the enqueue script answers when the queue has no room."""
 FOREVER = float("inf")
 """The patience of a worker: what it has to say is true however long the server is away."""
+
+_ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
 _Pending = tuple[wire.Job, bytes, "asyncio.Future[bool] | None"]
 
@@ -313,14 +316,14 @@ class Broker:
             if answer != FULL:
                 return answer
             attempt += 1
-            rest = pause(attempt)
-            if self._loop.time() + rest > deadline:
+            left = deadline - self._loop.time()
+            if left <= 0:
                 stream = command[3].removeprefix(self.keys.queues)
                 raise QueueFull(
                     f"queue {stream!r} holds max_length={self.settings.max_length:,} jobs already; nothing "
                     "was enqueued. Start more workers, try again later, or wait for room with full_wait"
                 )
-            await asyncio.sleep(rest)
+            await asyncio.sleep(min(pause(attempt), left))
 
     def _spawn(self, coroutine: Any) -> None:
         task = self._loop.create_task(coroutine)
@@ -398,7 +401,10 @@ class Broker:
         return text
 
     async def dead_letters(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
-        """The newest dead letters with their fields, newest first."""
+        """The newest dead letters with their fields, newest first; those that are past their time go."""
+        oldest = int((time.time() - self.settings.dead_ttl) * 1000)
+        command: tuple[Any, ...] = ("XTRIM", self.keys.dead, "MINID", oldest)
+        await self.until_answered(self.line, command, self.settings.operation_timeout)
         command = ("XREVRANGE", self.keys.dead, "+", "-", "COUNT", limit)
         answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
         return [(entry.decode(), _pairs(fields)) for entry, fields in answer]
@@ -416,6 +422,7 @@ class Broker:
 
     async def delete_dead_letters(self, ids: list[str]) -> int:
         """How many of them there were."""
+        ids = [id_ for id_ in ids if _ENTRY_ID.fullmatch(id_)]
         if not ids:
             return 0
         command = ("XDEL", self.keys.dead, *ids)

@@ -34,12 +34,21 @@ log = logging.getLogger("asyncq")
 class Running(Claim):
     """A job that this incarnation holds."""
 
-    __slots__ = ("delivery", "task")
+    __slots__ = ("delivery", "entered", "task")
 
     def __init__(self, delivery: wire.Delivery) -> None:
         super().__init__()
         self.delivery = delivery
         self.task: asyncio.Task[None] | None = None
+        self.entered = False
+
+    def cancel(self) -> None:
+        """Ends the task. One that was not entered yet sees for itself that it is not wanted: cancelled before
+        its first step, it would never come to its `finally`, and its slot would be taken for ever.
+        """
+        self.wanted = False
+        if self.task is not None and self.entered:
+            self.task.cancel()
 
 
 class Life:
@@ -151,8 +160,7 @@ class Life:
         tasks = []
         for running in list(self.held.values()):
             if running.task is not None and not running.task.done():
-                running.wanted = False
-                running.task.cancel()
+                running.cancel()
                 tasks.append(running.task)
         if tasks:
             # A body that does not let itself be cancelled is left behind; its outcome will be refused.
@@ -332,7 +340,10 @@ class Life:
     async def _run(self, running: Running) -> None:
         """The task of one job. Nothing that the body does gets out of here."""
         delivery = running.delivery
+        running.entered = True
         try:
+            if not running.wanted:
+                return
             if not self.lease.is_fresh():
                 await self.lease.until_fresh()
             verdict = await self.runner.run(delivery, running)
@@ -412,4 +423,4 @@ class Life:
         self.finisher.add(running.delivery, wire.REVOKED, outcome)
         if self.runner.runs_in_thread(running.delivery.job) and running.begun:
             return  # a thread cannot be stopped: it keeps its slot until it returns, its result is dropped
-        task.cancel()
+        running.cancel()

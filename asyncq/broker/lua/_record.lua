@@ -60,8 +60,10 @@ local function keep_dead(dead, fields, queue, reason, outcome, ttl, cap)
   local letter = { 'q', queue, 'why', reason, 'o', outcome }
   for _, part in ipairs(fields) do letter[#letter + 1] = part end
   redis.call('XADD', dead, '*', unpack(letter))
-  redis.call('XTRIM', dead, 'MINID', '~', string.format('%d', now_ms() - tonumber(ttl)))
-  redis.call('XTRIM', dead, 'MAXLEN', '~', cap)
+  redis.call('XTRIM', dead, 'MINID', string.format('%d', now_ms() - tonumber(ttl)))
+  redis.call('XTRIM', dead, 'MAXLEN', cap)
+  -- When nobody is buried any more, nothing is trimmed either: then the whole goes with its youngest.
+  redis.call('PEXPIRE', dead, ttl)
 end
 
 -- An entry that is ours, but that its job's record does not name (any more): if it carries this job it is a leftover that nobody will ever
