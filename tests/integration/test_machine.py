@@ -212,6 +212,10 @@ class Machine(RuleBasedStateMachine):
             self.enqueue(id_=id_, nonce=NONCES[0], wait=None, ignored=False)
         for number in (0, 1, 1, 2):
             self.claim(number=number, count=1, choice=0, lost=False)
+        self.end_by_hand(IDS[0], terminate=True)
+        self.take_over(self.hands[0], self.hands[2])
+        self.begin_anew()
+        self.claim(number=1, count=1, choice=-1, lost=False)
 
     # -- how a verb is tried ---------------------------------------------------------------------
 
@@ -270,7 +274,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), terminate=st.booleans())
     def revoke(self, data: st.DataObject, terminate: bool) -> None:
-        id_ = self.some_id(data)
+        self.end_by_hand(self.some_id(data), terminate=terminate)
+
+    def end_by_hand(self, id_: str, *, terminate: bool) -> None:
         book = self.books.get(id_)
         first, second = self.end_early(book, wire.REVOKED)
         if first == "signalled":
@@ -380,8 +386,9 @@ class Machine(RuleBasedStateMachine):
             hand.received += deliveries
 
     def some_delivery(self, data: st.DataObject) -> tuple[Hand, wire.Delivery, Book]:
-        """One that is held, if there is one; one time in four any that was given to somebody once."""
-        every = [(hand, delivery) for hand in self.hands for delivery in hand.received]
+        """One that is held, if there is one; one time in four any, in the hands of anybody."""
+        given = [delivery for hand in self.hands for delivery in hand.received]
+        every = [(hand, delivery) for hand in self.hands for delivery in given]
         held = [(hand, each) for hand, each in every if self.book_of(each).is_held_as(hand, each)]
         of_any = not held or data.draw(st.sampled_from([False, False, False, True]))
         hand, delivery = data.draw(st.sampled_from(every if of_any else held))
@@ -489,6 +496,9 @@ class Machine(RuleBasedStateMachine):
                 lambda: me.consumer.take(self.streams[""], dead.name, seen), (0, 0, False), (0, 0, False)
             )
             return
+        self.take_over(me, dead)
+
+    def take_over(self, me: Hand, dead: Hand) -> None:
         seen_truly = None if dead.beats is None else str(dead.beats)
         dead.beats = None
         for lane, stream in self.streams.items():
@@ -528,7 +538,7 @@ class Machine(RuleBasedStateMachine):
             hand.beats = None
         self.twice(hand.consumer.leave, goes, goes)
 
-    @precondition(lambda self: len(self.hands) < 6 and any(hand.beats is None for hand in self.hands))
+    @precondition(lambda self: len(self.hands) < 7 and any(hand.beats is None for hand in self.hands))
     @rule()
     def begin_anew(self) -> None:
         """Who has left or was taken for dead goes on as another; the old one may still act, as a zombie."""

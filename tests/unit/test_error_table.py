@@ -1,0 +1,239 @@
+"""The error table: what each error reply means, and that every command is sent as the table says.
+
+The server is a socket of the test's own that answers what it is told to: no real one can be made to say most
+of this on demand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from asyncq import BrokerUnavailable, QueueFull
+from asyncq.broker import broker as broker_room
+from asyncq.broker.broker import FOREVER, Broker
+from asyncq.broker.connection import ServerError, Verdict, parse
+from asyncq.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+TABLE = {
+    Verdict.RETRY: [
+        "LOADING",
+        "BUSY",
+        "TRYAGAIN",
+        "CLUSTERDOWN",
+        "NOREPLICAS",
+        "MASTERDOWN",
+        "UNBLOCKED",
+        "MISCONF",
+    ],
+    Verdict.RECONNECT: ["READONLY"],
+    Verdict.LOAD: ["NOSCRIPT"],
+    Verdict.NO_GROUP: ["NOGROUP"],
+    Verdict.FULL: ["OOM"],
+    Verdict.DENIED: ["NOAUTH", "WRONGPASS", "NOPERM"],
+    Verdict.FATAL: ["WRONGTYPE", "CROSSSLOT", "ERR", "EXECABORT"],
+}
+CODES = [(code, verdict) for verdict, codes in TABLE.items() for code in codes]
+PASSING = [code for code, verdict in CODES if verdict in {Verdict.RETRY, Verdict.RECONNECT, Verdict.LOAD}]
+FINAL = [code for code, verdict in CODES if verdict in {Verdict.NO_GROUP, Verdict.DENIED, Verdict.FATAL}]
+
+
+# -- the table ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("code", "verdict"), CODES)
+def test_each_code_has_its_verdict_whatever_follows_it(code, verdict):
+    for text in (code, f"{code} because of this and that", f"-{code} as on the wire"):
+        assert ServerError(text).verdict is verdict
+
+
+def test_every_verdict_is_in_the_table():
+    assert set(TABLE) == set(Verdict)
+
+
+def test_too_many_clients_is_passing_though_its_code_says_nothing():
+    assert ServerError("ERR max number of clients reached").verdict is Verdict.RETRY
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_a_reply_that_the_table_does_not_know_is_fatal_and_never_an_endless_retry(text):
+    known = dict(CODES)
+    error = ServerError(text)
+    assert str(error) == text
+    if "max number of clients" not in text:
+        assert error.verdict is known.get(error.code, Verdict.FATAL)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(CODES), st.text(alphabet=st.characters(exclude_categories=["L"])))
+def test_a_code_is_a_whole_word(known, tail):
+    code, verdict = known
+    if tail and not tail.startswith(" "):
+        assert ServerError(code + tail).verdict is Verdict.FATAL
+    else:
+        assert ServerError(code + tail).verdict is verdict
+
+
+# -- what is done about it ---------------------------------------------------------------------------
+
+
+class Liar:
+    """Answers scripts with the replies it was given, one after the other, then with OK."""
+
+    def __init__(self, replies: list[str], load_reply: str = "") -> None:
+        self.replies = list(replies)
+        self.load_reply = load_reply
+        self.connections = 0
+        self.calls: list[tuple[bytes, ...]] = []
+        self.loads = 0
+        self.talks: set[asyncio.Task[Any]] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        talk = asyncio.current_task()
+        assert talk is not None
+        self.talks.add(talk)
+        parser = hiredis.Reader()
+        try:
+            while data := await reader.read(65536):
+                parser.feed(data)
+                while (command := parser.gets()) is not False:
+                    writer.write(self.answer(tuple(command)))
+        finally:
+            writer.close()
+
+    def answer(self, command: tuple[bytes, ...]) -> bytes:
+        if command[0] == b"HELLO":
+            return b"%1\r\n+proto\r\n:3\r\n"
+        if command[0] == b"SCRIPT":
+            self.loads += 1
+            reply, self.load_reply = self.load_reply, ""
+            return f"-{reply}\r\n".encode() if reply else b"+OK\r\n"
+        if command[0] == b"EVALSHA":
+            self.calls.append(command)
+            reply = self.replies.pop(0) if self.replies else ""
+            return f"-{reply} said the liar\r\n".encode() if reply else b"+answered\r\n"
+        return b"+OK\r\n"
+
+
+@asynccontextmanager
+async def lying(directory: Path, liar: Liar, timeout: float = 5.0) -> AsyncIterator[Broker]:
+    path = directory / "s"
+    path.unlink(missing_ok=True)
+    server = await asyncio.start_unix_server(liar.serve, str(path))
+    broker = Broker(parse(f"unix://{path}"), Settings(operation_timeout=timeout), "c")
+    try:
+        yield broker
+    finally:
+        await broker.close()
+        server.close()
+        if liar.talks:
+            await asyncio.wait(liar.talks, timeout=5)
+
+
+async def forget(broker: Broker, **options: Any) -> Any:
+    return await broker.run("forget", ("key",), **options)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("liar")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_pauses():
+    """What is sent is under test here, not how long it takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(broker_room, "pause", lambda _attempt: 0.001)
+        yield
+
+
+@settings(deadline=None, max_examples=40)
+@given(replies=st.lists(st.sampled_from(PASSING), max_size=6))
+def test_passing_errors_are_outlived_with_the_same_command_each_time(directory, replies):
+    async def play() -> None:
+        liar = Liar(replies)
+        async with lying(directory, liar) as broker:
+            assert await forget(broker) == b"answered"
+        assert len(liar.calls) == len(replies) + 1
+        assert len(set(liar.calls)) == 1
+        assert liar.connections == 1 + replies.count("READONLY")
+        assert liar.loads == replies.count("NOSCRIPT") * len(broker.scripts)
+
+    asyncio.run(play())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    before=st.lists(st.sampled_from(PASSING), max_size=3),
+    code=st.sampled_from([*FINAL, "OOM", "NEVERHEARDOF"]),
+)
+def test_a_lasting_error_is_raised_the_first_time_it_is_met(directory, before, code):
+    async def play() -> None:
+        liar = Liar([*before, code])
+        async with lying(directory, liar) as broker:
+            with pytest.raises(QueueFull if code == "OOM" else ServerError, match=code):
+                await forget(broker)
+        assert len(liar.calls) == len(before) + 1
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("code", TABLE[Verdict.DENIED])
+def test_a_worker_waits_until_it_is_let_in_again_and_says_so_once(directory, caplog, code):
+    async def play() -> None:
+        liar = Liar([code] * 3)
+        async with lying(directory, liar) as broker:
+            assert await forget(broker, patience=FOREVER) == b"answered"
+        assert liar.connections == 4, "with another password it takes another handshake"
+
+    asyncio.run(play())
+    assert [record.levelname for record in caplog.records if "refuses" in record.message] == ["ERROR"]
+
+
+def test_an_error_that_never_passes_ends_with_the_operation_timeout(directory):
+    async def play() -> None:
+        liar = Liar(["LOADING"] * 100_000)
+        async with lying(directory, liar, timeout=0.3) as broker:
+            begun = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="LOADING"):
+                await forget(broker)
+            assert 0.2 < time.monotonic() - begun < 0.55
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("reply", ["BUSY running a script", "READONLY now a replica", "LOADING data"])
+def test_a_passing_error_while_scripts_are_loaded_passes_too(directory, reply):
+    async def play() -> None:
+        liar = Liar(["NOSCRIPT"], load_reply=reply)
+        async with lying(directory, liar) as broker:
+            assert await forget(broker) == b"answered"
+
+    asyncio.run(play())
+
+
+def test_a_server_that_says_nothing_is_given_up_at_the_operation_timeout(directory):
+    class Mute(Liar):
+        def answer(self, command: tuple[bytes, ...]) -> bytes:
+            return b"" if command[0] == b"EVALSHA" else super().answer(command)
+
+    async def play() -> None:
+        async with lying(directory, Mute([]), timeout=0.3) as broker:
+            begun = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match="did not answer"):
+                await forget(broker)
+            assert 0.3 <= time.monotonic() - begun < 0.55
+
+    asyncio.run(play())
