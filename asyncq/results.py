@@ -148,31 +148,28 @@ class AsyncResult(Generic[R]):
         limit = None if timeout is None else config.seconds(timeout)
         waiter = self._waiter
         if waiter is None or waiter.ended is None:
-            waiter = await self._until_ended(limit)
-        assert waiter.ended is not None
+            if self._ignored:
+                raise ResultNotFound(
+                    f"job {self.id} was enqueued with ignore_result=True: there is no result"
+                )
+            waiter = self._own_waiter()
+            if limit == 0:
+                await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
+            else:
+                await self.app._listener().wait(waiter, limit)
+        if waiter.ended is None:
+            raise self._no_outcome(waiter, limit)
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
 
-    async def _until_ended(self, timeout: float | None) -> Waiter:
-        if self._ignored:
-            raise ResultNotFound(
-                f"job {self.id} was enqueued with ignore_result=True: there will be no result"
+    def _no_outcome(self, waiter: Waiter, timeout: float | None) -> ResultNotFound | ResultTimeout:
+        if waiter.gone or waiter.flags[2:3] == "i":
+            return ResultNotFound(
+                f"no result under the id {self.id!r}: unknown, forgotten, expired (result_ttl), or its task "
+                "ignores results"
             )
-        listener = self.app._listener()
-        waiter = self._own_waiter()
-        if timeout == 0:
-            await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
-        elif not await listener.wait(waiter, timeout):
-            raise ResultTimeout(
-                f"job {self.id} did not end within {timeout:g} s (it goes on; state: {waiter.state})"
-            )
-        if waiter.ended is None:
-            if waiter.gone or waiter.flags[2:3] == "i":
-                raise ResultNotFound(
-                    f"no result under the id {self.id!r}: unknown, forgotten, expired (result_ttl), or its "
-                    "task ignores results"
-                )
-            raise ResultTimeout(f"job {self.id} has not ended (state: {waiter.state})")
-        return waiter
+        return ResultTimeout(
+            f"job {self.id} did not end within {timeout:g} s (it goes on; state: {waiter.state})"
+        )
 
     def _own_waiter(self) -> Waiter:
         listener = self.app._listener()

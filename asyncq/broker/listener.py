@@ -210,44 +210,56 @@ class Listener:
             waiter.epoch = 0
         return known
 
-    async def wait(self, waiter: Waiter, timeout: float | None) -> bool:
-        """Waits until the job has ended or turned out to be unknown; False if the time was over first.
+    async def wait(self, waiter: Waiter, timeout: float | None) -> None:
+        """Waits until the job has ended, or turned out to be unknown, or the time is over: the waiter tells
+        which.
 
-        The timer is local: it fires whatever the server does. Cancelling one awaiter disturbs no other.
+        The timer is local: it fires whatever the server does. Cancelling one awaiter disturbs no other. One
+        coroutine and no more, for ten thousand of them may be waiting.
         """
         end = None if timeout is None else self._loop.time() + timeout
         while waiter.ended is None and not waiter.gone:
             left = None if end is None else end - self._loop.time()
             if left is not None and left <= 0:
-                return False
+                return
             if not self._in_touch(waiter):
                 self._ask(waiter)
-            await self._until_news(waiter, left)
-        return True
+            future = self._join(waiter)
+            timers = self._timers(waiter, future, left)
+            try:
+                await future
+            finally:
+                for timer in timers:
+                    timer.cancel()
+                self._part(waiter, future)
 
-    async def _until_news(self, waiter: Waiter, timeout: float | None) -> None:
-        """Waits until the job has ended, or is known to expire, or the time is over."""
+    def _join(self, waiter: Waiter) -> asyncio.Future[None]:
         future = self._loop.create_future()
         if waiter.futures is None:
             waiter.futures = []
             waiter.since = self._loop.time()
         waiter.futures.append(future)
-        timer = None if timeout is None else self._loop.call_later(timeout, _settle_future, future)
-        expiry = (
-            None
-            if waiter.expires is None
-            else self._loop.call_later(_until(waiter.expires), self._expire_now, waiter)
-        )
-        try:
-            await future
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if expiry is not None:
-                expiry.cancel()
-            waiter.futures.remove(future)
-            if not waiter.futures:
-                waiter.futures = None
+        return future
+
+    @staticmethod
+    def _part(waiter: Waiter, future: asyncio.Future[None]) -> None:
+        assert waiter.futures is not None
+        waiter.futures.remove(future)
+        if not waiter.futures:
+            waiter.futures = None
+
+    def _timers(
+        self, waiter: Waiter, future: asyncio.Future[None], timeout: float | None
+    ) -> tuple[asyncio.TimerHandle, ...]:
+        """The timers of one wait: its own, and that of the job's expiry."""
+        if timeout is None and waiter.expires is None:
+            return ()
+        timers = []
+        if timeout is not None:
+            timers.append(self._loop.call_later(timeout, _settle_future, future))
+        if waiter.expires is not None:
+            timers.append(self._loop.call_later(_until(waiter.expires), self._expire_now, waiter))
+        return tuple(timers)
 
     def when_ended(self, waiter: Waiter, callback: Callable[[], None]) -> None:
         """Calls back on this loop when the job has ended, or at once if it has. The waiter is kept alive
