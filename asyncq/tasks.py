@@ -30,6 +30,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T", bound="Task[..., Any]")
 
+SHAPES = 1000
+"""How many combinations of arguments are remembered for one task: a function of `**kwargs` has no end of them."""
+
 _FAR = 2**53
 """The latest moment that every reader can hold, in ms: beyond it "expires" means never."""
 
@@ -124,7 +127,7 @@ class Task(Generic[P, R]):
         self.function = function
         self._options = options
         self._signature = inspect.signature(function)
-        self._quick = _QuickCheck.of(self._signature)
+        self._shapes: set[object] = set()
         self.arguments = ArgumentCodec(function)
         self.returns = ValueCodec.of_result(function)
         self._defaults = _Defaults.of(app, options)
@@ -295,8 +298,12 @@ class Task(Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
         """The job of one call, its message, and its handle, which hears of the outcome from now on."""
-        if not self._quick.fits(args, kwargs):
+        # Whether arguments fit depends on their number and names alone, so each combination is bound once.
+        shape = (len(args), *kwargs) if kwargs else len(args)
+        if shape not in self._shapes:
             self._check(args, kwargs)
+            if len(self._shapes) < SHAPES:
+                self._shapes.add(shape)
         options, defaults = self._options, self._defaults
         body = self.arguments.dumps(args, kwargs)
         parent = current_job.get()
@@ -426,37 +433,6 @@ class _Defaults:
             bool(options.ignore_result),
             settings.max_payload,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _QuickCheck:
-    """Whether arguments surely fit a signature, in a tenth of the time of `Signature.bind`; a no means "ask
-    bind".
-    """
-
-    least: int
-    most: int
-    anything: bool
-
-    @staticmethod
-    def of(signature: inspect.Signature) -> _QuickCheck:
-        least = most = 0
-        for parameter in signature.parameters.values():
-            if parameter.kind is parameter.VAR_POSITIONAL:
-                most = 1_000_000
-            elif parameter.kind is parameter.VAR_KEYWORD:
-                continue
-            elif parameter.kind is parameter.KEYWORD_ONLY:
-                if parameter.default is parameter.empty:
-                    most = -1  # always ask bind
-                    break
-            else:
-                most += 1
-                least += parameter.default is parameter.empty
-        return _QuickCheck(least, most, most >= 1_000_000)
-
-    def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        return not kwargs and self.least <= len(args) <= self.most
 
 
 def _check_moment(name: str, moment: float | timedelta | datetime | None) -> None:
