@@ -8,7 +8,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, time, timedelta
 from enum import Enum
 from typing import IO, Any
@@ -105,7 +105,26 @@ def _plain_record(value: Any) -> Any:
     return str(value) if dump is None else plain(dump())
 
 
-def aligned(rows: list[tuple[str, str]], indent: str = "  ") -> str:
-    """Names and values in two columns."""
-    width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{indent}{name:<{width}}  {value}" for name, value in rows)
+def named(error: Exception) -> str:
+    """An exception as a traceback's last line says it: `ValueError: no such luck`."""
+    if hasattr(error, "type_name"):  # a RemoteError: its text begins with the class that is not known here
+        return str(error)
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
+
+
+def agreed(question: str) -> bool:
+    """Asks on the terminal; only `y` and `yes` are a yes. Blocks."""
+    print(escaped(question), "[y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201  a question
+    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def aligned(rows: Sequence[tuple[str, ...]], indent: str = "  ") -> str:
+    """Rows in columns, each as wide as its widest cell.
+
+    >>> print(aligned([("up", "3 s"), ("keys", "1")], indent=""))
+    up    3 s
+    keys  1
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(indent + line.rstrip() for line in lines)

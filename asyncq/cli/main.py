@@ -13,6 +13,7 @@ from asyncq import __version__
 from asyncq.cli import console
 from asyncq.cli.bench import bench
 from asyncq.cli.call import call
+from asyncq.cli.dead import dlq
 from asyncq.cli.exits import Code
 from asyncq.cli.invocation import Invocation, command, hoisted
 from asyncq.cli.parameters import lighten
@@ -82,6 +83,7 @@ cli.command()(worker)
 cli.command(context_settings={"ignore_unknown_options": True})(call)
 cli.add_typer(result, name="result")
 cli.command()(revoke)
+cli.add_typer(dlq, name="dlq")
 cli.add_typer(server, name="server")
 cli.add_typer(bench, name="bench")
 cli.command()(version)

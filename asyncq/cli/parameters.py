@@ -7,6 +7,7 @@ that does it another way ignores what is set here, and only the cost comes back;
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import typer
@@ -93,3 +94,12 @@ def rate(option: str, text: str) -> int:
     if not number.isdecimal() or not int(number):
         raise typer.BadParameter(f"{text!r} is not a rate: write 500 or 500/s", param_hint=option)
     return int(number)
+
+
+def ids(words: list[str]) -> list[str]:
+    """The ids of a command line, each once; a `-` among them stands for those on stdin, one a line."""
+    found: dict[str, None] = {}
+    for word in words:
+        lines = sys.stdin.read().split() if word == "-" else [word]
+        found.update(dict.fromkeys(lines))
+    return list(found)

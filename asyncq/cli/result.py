@@ -69,13 +69,13 @@ async def answer(handle: AsyncResult[Any], left: float, limit: float, *, as_json
     if outcome.traceback:
         console.say(outcome.traceback.rstrip())
     error = outcome.error
-    revoked = isinstance(error, TaskRevoked)
-    console.complain(
-        str(error) if revoked or not outcome.traceback else f"job {handle.id} failed: {_one_line(error)}"
-    )
-    return Code.REVOKED if revoked else Code.FAILED
-
-
-def _one_line(error: Exception | None) -> str:
-    text = str(error).partition("\n")[0]
-    return text if not text or hasattr(error, "type_name") else f"{type(error).__name__}: {text}"
+    if isinstance(error, TaskRevoked):
+        console.complain(str(error))
+        return Code.REVOKED
+    assert error is not None
+    if outcome.traceback:
+        first_line = console.named(error).partition("\n")[0]
+        console.complain(f"job {handle.id} failed: {first_line}")
+    else:
+        console.complain(str(error))
+    return Code.FAILED

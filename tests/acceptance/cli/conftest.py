@@ -80,15 +80,15 @@ class Project:
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
 
-    def start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
-        return self._start("-m", "asyncq", *words, **environ)
+    def start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[str]:
+        return self._start("-m", "asyncq", *words, stdin=stdin, **environ)
 
-    def _start(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+    def _start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, *words],
             cwd=self.folder,
             env={**self.environ, **environ},
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,0 +1,175 @@
+"""`asyncq dlq`: dead letters of a real worker, looked at, sent again and deleted by real processes."""
+
+import asyncio
+import json
+import os
+import signal
+
+import pytest
+
+from asyncq import NotRegistered, Retry, Worker
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def letters(app):
+    """Three dead letters as the app lists them: of the unknown `refund`, then two of `charge`."""
+
+    @app.task(name="charge", retry=Retry(max_retries=1, backoff=0))
+    async def charge(cents: int) -> int:
+        if not app.mended:
+            raise ValueError("no \x1b[2J\nsuch luck")
+        return cents
+
+    app.mended = False
+    async with Worker(app):
+        for cents in (1, 2):
+            with pytest.raises(ValueError, match="luck"):
+                await charge.call(cents)
+        lost = await app.send("refund", (3,))
+        with pytest.raises(NotRegistered):
+            await lost.get(timeout=5)
+    return await app.control.dead.list()
+
+
+@pytest.fixture
+def where(server_url, namespace):
+    return {"ASYNCQ_URL": server_url, "ASYNCQ_NAMESPACE": namespace}
+
+
+@pytest.fixture
+def dlq(project, where):
+    """Runs commands one after the other in one process, beside the loop."""
+
+    async def dlq(*commands):
+        project.environ |= where
+        return await asyncio.to_thread(project.run_each, *(("dlq", *command.split()) for command in commands))
+
+    return dlq
+
+
+def last(ended):
+    """The last line for the user; above it the client may have said something about the server."""
+    return ended.err.splitlines()[-1]
+
+
+async def test_letters_are_listed_newest_first_in_columns_and_as_documents(letters, dlq):
+    shown, newest, tree, lines = await dlq("ls", "ls --limit 1", "ls --json", "ls --jsonl --limit 2")
+    rows = shown.out.splitlines()
+    assert [row.split()[0] for row in rows] == [letter.id for letter in letters]
+    assert rows[0].split()[3:7] == ["default", "refund", "not", "registered"]
+    assert rows[1].endswith(r"  default  charge  retries used up  ValueError: no \x1b[2J"), rows[1]
+    assert (newest.out.count("\n"), last(newest)) == (1, "the newest 1; there may be more, see --limit")
+    trees = json.loads(tree.out)
+    assert [each["job_id"] for each in trees] == [letter.job_id for letter in letters]
+    assert trees[1]["error"] == "ValueError: no \x1b[2J\nsuch luck"
+    assert "in charge" in trees[1]["traceback"]
+    assert [json.loads(line) for line in lines.out.splitlines()] == trees[:2]
+
+
+async def test_jobs_are_sent_again_oldest_first_and_their_letters_are_gone(app, letters, dlq):
+    app.mended = True
+    refund, second, first = letters
+    charged, unknown, none = await dlq(
+        "requeue --task charge", f"requeue {second.id} nonsense -q", "requeue --task charge"
+    )
+    sent = [line.split("  ") for line in charged.out.splitlines()]
+    assert (charged.code, [id_ for id_, _ in sent]) == (0, [first.id, second.id]), charged
+    async with Worker(app):
+        assert [await app.AsyncResult(job).get(timeout=5) for _, job in sent] == [1, 2]
+    assert (unknown.code, unknown.out) == (3, "")
+    assert "no dead letter under the id 'nonsense'" in unknown.err
+    assert (none.code, last(none)) == (0, "no dead letters to send again")
+    assert [letter.id for letter in await app.control.dead.list()] == [refund.id]
+
+
+async def test_sent_jobs_are_named_in_one_document_and_those_that_there_were_not_on_stderr(app, letters, dlq):
+    newest, *_ = letters
+    (ended,) = await dlq(f"requeue {newest.id} 1-1 --json")
+    ((id_, job),) = [each.values() for each in json.loads(ended.out)]
+    assert (ended.code, id_) == (3, newest.id)
+    assert "no dead letter under the id '1-1'" in ended.err
+    assert await app.AsyncResult(job).exists()
+
+
+async def test_an_entry_that_is_no_message_cannot_be_sent_and_exits_1(app, dlq):
+    pipe = await app._broker_here().line.pipe()
+    await pipe.call("XADD", app._broker_here().keys.dead, "*", "why", "no job", "q", "default")
+    (letter,) = await app.control.dead.list()
+    (ended,) = await dlq(f"requeue {letter.id}")
+    assert (ended.code, ended.out) == (1, "")
+    assert f"delete it: asyncq dlq purge {letter.id}" in ended.err
+
+
+async def test_ids_come_from_stdin(app, letters, project, where):
+    read, write = os.pipe()
+    process = project.start("dlq", "requeue", "-", stdin=read, **where)
+    os.close(read)
+    with os.fdopen(write, "w") as ids:
+        ids.writelines(f"{letter.id}\n" for letter in letters)
+    out, err = await asyncio.to_thread(process.communicate, timeout=10)
+    assert (process.returncode, [line.split()[0] for line in out.splitlines()]) == (
+        0,
+        [letter.id for letter in letters],
+    ), err
+    assert await app.control.dead.list() == []
+
+
+async def test_nothing_is_deleted_without_a_yes_and_never_more_than_was_named(app, letters, dlq):
+    refused, dry, unnamed, both, some, all_, nothing = await dlq(
+        "purge --all",
+        "purge --task charge --dry-run",
+        "purge --yes",
+        "purge 1-1 --all --yes",
+        f"purge {letters[0].id} 1-1 --yes --json",
+        "purge --all --yes",
+        "purge --all",
+    )
+    assert (refused.code, "error: this deletes 3 dead letters, for good\n" in refused.err) == (2, True), (
+        refused
+    )
+    assert [line.split()[0] for line in dry.out.splitlines()] == [letter.id for letter in letters[1:]]
+    assert (dry.code, last(dry)) == (0, "2 dead letters found, 0 deleted")
+    for usage in (unnamed, both):
+        assert (usage.code, "write ids, or --task, or --all" in usage.err) == (2, True)
+    assert (some.code, json.loads(some.out)) == (3, {"found": 1, "deleted": 1})
+    assert "no dead letter under the id '1-1'" in some.err
+    assert (all_.code, last(all_)) == (0, "2 dead letters found, 2 deleted")
+    assert (nothing.code, last(nothing)) == (0, "0 dead letters found, 0 deleted")
+    assert await app.control.dead.list() == []
+
+
+class Terminal:
+    """A purge of all letters that sits at a terminal and has asked."""
+
+    def __init__(self, project, where):
+        self.ours, theirs = os.openpty()
+        self.process = project.start("dlq", "purge", "--all", stdin=theirs, **where)
+        os.close(theirs)
+        said = ""
+        while not said.endswith("[y/N] "):
+            char = self.process.stderr.read(1)
+            assert char, said
+            said += char
+        assert said.splitlines()[-1] == "Delete 3 dead letters for good? [y/N] "
+
+    def answer(self, text):
+        os.write(self.ours, text)
+        return self.end()
+
+    def end(self):
+        code = self.process.wait(10)
+        os.close(self.ours)
+        return code
+
+
+async def test_at_a_terminal_it_asks_and_only_a_yes_deletes(app, letters, project, where):
+    asked = [asyncio.to_thread(Terminal, project, where) for _ in range(3)]
+    unsure, stopped, sure = await asyncio.gather(*asked)
+    assert await asyncio.to_thread(unsure.answer, b"\n") == 0
+    stopped.process.send_signal(signal.SIGINT)
+    assert await asyncio.to_thread(stopped.end) == 130
+    assert len(await app.control.dead.list()) == 3
+    assert await asyncio.to_thread(sure.answer, b"y\n") == 0
+    assert await app.control.dead.list() == []
