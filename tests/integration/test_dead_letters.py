@@ -88,7 +88,6 @@ async def test_an_entry_that_is_no_message_is_kept_but_cannot_be_sent_again(app,
     assert await app.control.dead.delete([letters[0].id]) == 1
 
 
-@pytest.mark.slow
 async def test_a_job_that_took_its_workers_down_is_kept_with_the_number_of_deaths(
     make_app, server_url, namespace, tmp_path
 ):

@@ -157,7 +157,6 @@ async def test_a_thread_is_handed_back_at_once_and_goes_on_beside_the_second_run
     await until(lambda: sorted(lines(log)) == ["end", "end", "start", "start"], "both threads to end")
 
 
-@pytest.mark.slow
 async def test_sigterm_twice_ends_a_process_at_once_and_hands_back(
     make_app, server_url, namespace, log, tmp_path
 ):
