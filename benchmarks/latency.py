@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from time import perf_counter_ns
 
-from histogram import Histogram
 from scenario import Measured, Scenario
 from system import System, worker
+
+from asyncq.cli.histogram import Histogram
 
 
 @dataclass(frozen=True)

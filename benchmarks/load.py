@@ -6,63 +6,17 @@ generator that waits for a slow system and then starts the clock leaves the wors
 """
 
 import asyncio
-import ctypes
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
-from histogram import Histogram
 from scenario import Measured, Scenario
 from system import Client, System, worker
 
-_TIMER_ABSTIME = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+from asyncq.cli.arrivals import arrivals
+from asyncq.cli.histogram import Histogram
+
 KEPT_UP_WITHIN = 0.5  # seconds after the last arrival in which the last value must be there
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
-
-
-class _Timer(ctypes.Structure):
-    _fields_ = (("interval", _Timespec), ("first", _Timespec))
-
-
-@contextmanager
-def arrivals(rate: int, count: int, arrive: Callable[[int], None]) -> Iterator[int]:
-    """Call `arrive(due)` in the running loop for `count` evenly spaced arrivals; give the last due time.
-
-    Times are monotonic nanoseconds. The kernel keeps the beat (a timerfd): libuv's own timers have a
-    resolution of one millisecond, which at 5,000/s would let jobs arrive five at a time and half a
-    millisecond late. Beats that passed while the loop was busy are counted by the kernel and handed over
-    together, each with its own due time.
-    """
-    interval = 1_000_000_000 // rate
-    first = time.monotonic_ns() + 50_000_000
-    timer = _Timer(_Timespec(*divmod(interval, 1_000_000_000)), _Timespec(*divmod(first, 1_000_000_000)))
-    fd = _libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
-    if fd < 0 or _libc.timerfd_settime(fd, _TIMER_ABSTIME, ctypes.byref(timer), None):
-        raise OSError(ctypes.get_errno(), "no timerfd")
-    arrived = 0
-
-    def on_beat() -> None:
-        nonlocal arrived
-        beats = int.from_bytes(os.read(fd, 8), "little")
-        for _ in range(min(beats, count - arrived)):
-            arrive(first + arrived * interval)
-            arrived += 1
-        if arrived == count:
-            loop.remove_reader(fd)
-
-    loop = asyncio.get_running_loop()
-    loop.add_reader(fd, on_beat)
-    try:
-        yield first + (count - 1) * interval
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
 
 
 @dataclass(frozen=True)

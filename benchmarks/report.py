@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from histogram import Histogram
+
+from asyncq.cli.histogram import Histogram
 
 Runs = list[dict[str, Any]]
 

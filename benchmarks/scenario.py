@@ -4,8 +4,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
-from histogram import Histogram
 from system import System
+
+from asyncq.cli.histogram import Histogram
 
 
 @dataclass(frozen=True)

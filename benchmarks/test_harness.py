@@ -22,11 +22,13 @@ import redis
 import report
 import server
 from adapters.raw import Raw
-from histogram import Histogram
 from latency import OneInFlight
-from load import OpenLoop, arrivals
+from load import OpenLoop
 from system import wait_until
 from throughput import Drain
+
+from asyncq.cli.arrivals import arrivals
+from asyncq.cli.histogram import Histogram
 
 
 @pytest.fixture

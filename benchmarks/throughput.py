@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-from histogram import Histogram
 from scenario import Measured, Scenario
 from server import Usage
 from system import Client, System, wait_until, worker
+
+from asyncq.cli.histogram import Histogram
 
 MAP_SIZE = 1000
 
