@@ -13,6 +13,7 @@ TRIALS = {
     "memory": wires.memory,
     "poison": kills.poison,
     "hung-server": wires.hung_server,
+    "dead-idle-line": wires.dead_idle_line,
     "lost-enqueue": wires.lost_enqueue,
     "crash-table": crashes.crash_table,
     "bad-days": baddays.bad_days,

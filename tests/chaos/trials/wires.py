@@ -223,3 +223,18 @@ async def lost_enqueue(scale: float, seed: int, lease: float = 5.0) -> Report:
             await sending
         stage.report.equal("jobs", stage.server.do("XLEN", stage.app._keys.stream("default")), rounds)
         return stage.report
+
+
+async def dead_idle_line(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """The path of an idle client dies silently (a NAT forgets it): the next call still goes through."""
+    async with Stage("dead idle line", scale=scale, seed=seed, lease=lease, proxied=True) as stage:
+        assert stage.proxy is not None
+        await stage.fleet.add(url=stage.server.url)
+        await stage.tasks.echo.call(1)
+        stage.proxy.half_open()
+        # Not in step with any watchdog; an idle client owes nobody a look before this is over.
+        await asyncio.sleep(stage.random.uniform(12.0, 16.0))
+        began = time.monotonic()
+        stage.report.equal("answer to the next call", await stage.tasks.echo.call(2), 2)
+        stage.report.below("it took", time.monotonic() - began, 10.0, " s")
+        return stage.report
