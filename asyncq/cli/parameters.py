@@ -8,11 +8,16 @@ that does it another way ignores what is set here, and only the cost comes back;
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from asyncq import config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class _Converted:
@@ -66,10 +71,7 @@ def duration(option: str, text: str) -> float:
     Raises:
         typer.BadParameter: it is none.
     """
-    try:
-        return config.seconds(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from error
+    return _parsed(config.seconds, option, text)
 
 
 def size(option: str, text: str) -> int:
@@ -78,8 +80,12 @@ def size(option: str, text: str) -> int:
     Raises:
         typer.BadParameter: it is none.
     """
+    return _parsed(config.size, option, text)
+
+
+def _parsed(parse: Callable[[str], T], option: str, text: str) -> T:
     try:
-        return config.size(text)
+        return parse(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=option) from error
 

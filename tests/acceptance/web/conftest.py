@@ -55,25 +55,6 @@ class Program:
 
 
 @pytest.fixture(scope="session")
-def server_url() -> Iterator[str]:
-    """A server of these tests, held by a process of its own: each process has one private server, and the
-    tests of the embedded server kill this one's.
-    """
-    script = """
-import sys
-from asyncq.broker import embedded
-server = embedded.private()
-print(server.url, flush=True)
-sys.stdin.read()
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        yield holder.stdout.readline().strip()
-
-
-@pytest.fixture(scope="session")
 def shared_namespace() -> str:
     """One for all of these tests: they share a worker."""
     return f"web{uuid.uuid4().hex[:12]}"
