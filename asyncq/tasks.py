@@ -31,7 +31,7 @@ R = TypeVar("R")
 T = TypeVar("T", bound="Task[..., Any]")
 
 SHAPES = 1000
-"""How many combinations of arguments are remembered for one task: a function of `**kwargs` has no end of them."""
+"""How many combinations of arguments are remembered for one task: `**kwargs` have no end of them."""
 
 _FAR = 2**53
 """The latest moment that every reader can hold, in ms: beyond it "expires" means never."""

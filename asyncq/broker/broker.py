@@ -24,7 +24,7 @@ from asyncq.broker.keys import GROUP, LAST_TRY, Keys
 from asyncq.broker.line import Line, pause
 from asyncq.broker.listener import Listener
 from asyncq.broker.pipe import PipeBroken
-from asyncq.errors import BrokerUnavailable, DecodeError, QueueFull
+from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -63,7 +63,9 @@ class Broker:
         self.client = f"{socket.gethostname()}-{os.getpid()}"
         self.channel = channel
         self._loop = asyncio.get_running_loop()
-        self.line = Line(address, f"asyncq:{self.client}")
+        # Well under the operation timeout, so that a call on a connection that died in silence still has its
+        # time to try again.
+        self.line = Line(address, f"asyncq:{self.client}", patience=settings.operation_timeout / 2)
         self._enqueue_sha = self.scripts["enqueue"].sha
         self._next_length_check = self._loop.time() + 0.1
         self._outbox: dict[str, list[_Pending]] = {}
@@ -190,7 +192,7 @@ class Broker:
             await asyncio.gather(
                 *(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values())
             )
-        except (PipeBroken, BrokerUnavailable) as error:
+        except (PipeBroken, AsyncQError) as error:
             log.debug("scripts could not be loaded (%s); again with the next try", error)
 
     # -- enqueue --
