@@ -56,6 +56,7 @@ class Answer:
     value: int
     run: str
     late: float
+    when: float
 
 
 @dataclass
@@ -87,7 +88,9 @@ class Books:
             elif kind == ENDED:
                 open_runs[words[0]].ended = float(when)
             elif kind == ANSWERED:
-                self.answers[id_].append(Answer(words[0], int(words[1]), words[2], float(words[3])))
+                self.answers[id_].append(
+                    Answer(words[0], int(words[1]), words[2], float(words[3]), float(when))
+                )
 
     # -- judgement --
 

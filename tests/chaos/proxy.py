@@ -16,6 +16,7 @@ from collections import Counter
 from typing import Self
 
 CHUNK = 65536
+PUSH = b">3\r\n$7\r\nmessage\r\n"
 RESET = struct.pack("ii", 1, 0)
 """Linger, for no time: closing sends RST instead of FIN."""
 
@@ -44,6 +45,7 @@ class Proxy:
         drop_requests: chance that what the client sent is swallowed and the connection cut.
         drop_replies: chance that what the server answered is swallowed and the connection cut: it was
             executed.
+        drop_pushes: chance that published messages are swallowed, and the connection stays.
         slices: largest piece that is forwarded at once; 0 for as it came.
         counts: how many chunks were forwarded, and how often each fault struck.
     """
@@ -58,6 +60,7 @@ class Proxy:
         self._tasks: set[asyncio.Task[None]] = set()
         self.latency = (0.0, 0.0)
         self.drop_requests = self.drop_replies = 0.0
+        self.drop_pushes = 0.0
         self.slices = 0
         self.counts: Counter[str] = Counter()
 
@@ -145,6 +148,9 @@ class Proxy:
         if self._random.random() < (self.drop_requests if kind == "request" else self.drop_replies):
             self.counts[f"lost {kind}"] += 1
             return False
+        if kind == "reply" and data.startswith(PUSH) and self._random.random() < self.drop_pushes:
+            self.counts["lost push"] += 1
+            return True
         if self.latency[1]:
             await asyncio.sleep(self._random.uniform(*self.latency))
         size = self.slices or len(data)

@@ -161,3 +161,13 @@ async def test_the_proxy_leaves_the_client_on_a_line_that_is_dead(line):
     writer.write(b"dead")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.read(1), 0.2)
+
+
+async def test_the_proxy_swallows_published_messages_and_nothing_else(line):
+    proxy, reader, writer = line
+    proxy.drop_pushes = 1.0
+    # The far end echoes, so what is said comes back as a server's push would.
+    writer.write(b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.read(1), 0.2)
+    assert await say(writer, reader, b"+PONG") == b"+PONG"

@@ -14,6 +14,7 @@ TRIALS = {
     "poison": kills.poison,
     "hung-server": wires.hung_server,
     "dead-idle-line": wires.dead_idle_line,
+    "lost-pushes": wires.lost_pushes,
     "lost-enqueue": wires.lost_enqueue,
     "crash-table": crashes.crash_table,
     "bad-days": baddays.bad_days,

@@ -238,3 +238,24 @@ async def dead_idle_line(scale: float, seed: int, lease: float = 5.0) -> Report:
         stage.report.equal("answer to the next call", await stage.tasks.echo.call(2), 2)
         stage.report.below("it took", time.monotonic() - began, 10.0, " s")
         return stage.report
+
+
+async def lost_pushes(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """Every notification is lost, the subscription stays: waits end within a poll (5 s)."""
+    async with Stage("lost notifications", scale=scale, seed=seed, lease=lease, proxied=True) as stage:
+        assert stage.proxy is not None
+        total = stage.count(300, least=60)
+        await stage.fleet.add(url=stage.server.url)
+        await stage.call(0)
+        stage.proxy.drop_pushes = 1.0
+        calls = []
+        for number in range(1, total + 1):
+            calls.append(stage.begin(number, stage.random.uniform(0.0, 0.5), 60))
+            await asyncio.sleep(stage.random.uniform(0.0, 6.0 / total))
+        await asyncio.wait(calls)
+        books = await stage.judge()
+        ended = {id_: run.ended for id_, runs in books.runs.items() for run in runs if id_ != "job-0"}
+        delays = [books.answers[id_][0].when - moment for id_, moment in ended.items()]
+        stage.report.above("notifications lost", stage.proxy.counts["lost push"], 10)
+        stage.report.below("longest wait after the end", max(delays), 5.5, " s")
+        return stage.report
