@@ -222,7 +222,10 @@ class Broker:
             by_queue.setdefault(job.queue, []).append((job, message, None))
         batches = [(queue, batch) for queue, box in by_queue.items() for batch in _batches(box)]
         answers = await asyncio.gather(
-            *(self._until_room(self._enqueue_command(queue, batch)) for queue, batch in batches)
+            *(
+                self._until_room(self._enqueue_command(queue, batch), self.settings.operation_timeout)
+                for queue, batch in batches
+            )
         )
         accepted = {
             id(item[0]): one
@@ -266,7 +269,8 @@ class Broker:
             for batch in _batches(box):
                 command = self._enqueue_command(queue, batch)
                 if pipe is None or pipe.broken is not None:
-                    self._spawn(self._enqueue_slowly(command, batch))
+                    patience = self.settings.operation_timeout
+                    self._spawn(self._enqueue_slowly(command, batch, patience))
                 else:
                     failpoints.hit("enqueue.send")
                     timer = self._loop.call_later(self.settings.operation_timeout, self._give_up, batch)
@@ -288,7 +292,8 @@ class Broker:
         """The quick way: the first answer is the last. Anything else is left to the loop that tries again."""
         timer.cancel()
         if isinstance(answer, Exception) or answer == FULL:
-            self._spawn(self._enqueue_slowly(command, batch))
+            left = max(0.05, timer.when() - self._loop.time())
+            self._spawn(self._enqueue_slowly(command, batch, left))
             return
         failpoints.hit("enqueue.answered")
         self._settle(batch, answer)
@@ -299,9 +304,9 @@ class Broker:
             if future is not None and not future.done():
                 future.set_result(one)
 
-    async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending]) -> None:
+    async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending], patience: float) -> None:
         try:
-            answer = await self._until_room(command)
+            answer = await self._until_room(command, patience)
         except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is
             for _, _, future in batch:
                 if future is not None and not future.done():
@@ -309,12 +314,12 @@ class Broker:
             return
         self._settle(batch, answer)
 
-    async def _until_room(self, command: tuple[Any, ...]) -> Any:
+    async def _until_room(self, command: tuple[Any, ...], patience: float) -> Any:
         """Enqueues; waits for room in a full queue for as long as `full_wait` says."""
         deadline = self._loop.time() + self.settings.full_wait
         attempt = 0
         while True:
-            answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
+            answer = await self.until_answered(self.line, command, patience)
             if answer != FULL:
                 return answer
             attempt += 1
