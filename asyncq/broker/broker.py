@@ -408,11 +408,9 @@ class Broker:
         return text
 
     async def dead_letters(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
-        """The newest dead letters with their fields, newest first; those that are past their time go."""
+        """The newest dead letters with their fields, newest first, without those that are past their time."""
         oldest = int((time.time() - self.settings.dead_ttl) * 1000)
-        command: tuple[Any, ...] = ("XTRIM", self.keys.dead, "MINID", oldest)
-        await self.until_answered(self.line, command, self.settings.operation_timeout)
-        command = ("XREVRANGE", self.keys.dead, "+", "-", "COUNT", limit)
+        command = ("XREVRANGE", self.keys.dead, "+", oldest, "COUNT", limit)
         answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
         return [(entry.decode(), _pairs(fields)) for entry, fields in answer]
 
