@@ -41,7 +41,7 @@ chaos: $(DEV) ## kill, cut, freeze and starve it, and print what held (CHAOS_ARG
 	$(BIN)/python tests/chaos/run.py $(or $(CHAOS_ARGS),--full)
 
 bench: $(DEV) ## measure latency and throughput (BENCH_ARGS="--help" for what there is)
-	$(BIN)/python -m benchmarks.run $(BENCH_ARGS)
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 clean: ## remove the virtual environment and all caches (the embedded server's data in .asyncq stays)
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
