@@ -16,7 +16,7 @@ import anyio.to_thread
 from asyncq.errors import AsyncQError, SoftTimeLimitExceeded, TimeLimitExceeded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from anyio import CapacityLimiter
 
@@ -90,27 +90,28 @@ async def within(
     task = asyncio.current_task()
     assert task is not None
     limits = _Limits(task)
+    running: Awaitable[Any] = body
     timers = []
     if soft_timeout is not None:
-        body = limits.driven(body)
+        running = limits.driven(body)
         timers.append(loop.call_later(soft_timeout, limits.soften, soft_timeout))
     if timeout is not None:
         timers.append(loop.call_later(timeout, limits.stop))
-    outcome: BaseException | None = None
+    value: Any = None
+    error: BaseException | None = None
     try:
-        value = await body
-    except BaseException as error:
+        value = await running
+    except BaseException as raised:
         if not limits.stopped or not claim.wanted:
             raise
-        outcome = error
+        error = raised
     finally:
         for timer in timers:
             timer.cancel()
     if limits.stopped and claim.wanted:
         task.uncancel()
-        if isinstance(outcome, asyncio.CancelledError):
-            outcome = None  # our own doing, and no news
-        raise TimeLimitExceeded(f"the task ran longer than its timeout of {timeout:g} s") from outcome
+        cause = None if isinstance(error, asyncio.CancelledError) else error  # our own doing is no news
+        raise TimeLimitExceeded(f"the task ran longer than its timeout of {timeout:g} s") from cause
     return value
 
 

@@ -36,7 +36,7 @@ A **notification** is one or more outcomes, published on a reply channel, each f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgpack
 
@@ -44,7 +44,7 @@ from asyncq.errors import DecodeError
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 SCHEMA = 1
 
@@ -159,8 +159,8 @@ class Standing:
         return STATE_OF[self.flags[0]]
 
 
-_pack = msgpack.packb
-_unpack = msgpack.unpackb
+_pack = cast("Callable[[Any], bytes]", msgpack.packb)  # its own types allow None, which it never answers
+_unpack = cast("Callable[[bytes], Any]", msgpack.unpackb)
 
 
 def encode_job(job: Job) -> bytes:
