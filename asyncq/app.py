@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from asyncq import config, results, resultset
+from asyncq.broker import posture
 from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, parse
 from asyncq.broker.keys import Keys
@@ -285,7 +286,8 @@ class AsyncQ:
 
         Raises:
             BrokerUnavailable: the server cannot be reached.
-            BrokerNotConfigured: there is no server to reach, and none can be started here.
+            BrokerNotConfigured: there is no server to reach, and none can be started here; or, with `strict`,
+                the server may lose jobs.
         """
         await self.bring(self._count(1))
 
@@ -345,7 +347,10 @@ class AsyncQ:
         broker = Broker(parse(url, revive), self.settings, self._channel)
         try:
             await broker.open()
+            if server is None:  # those of our own are as they are meant to be
+                await posture.check(broker)
         except BaseException as error:
+            await broker.close()
             if server is not None:
                 server.release()
             if isinstance(error, ServerError):

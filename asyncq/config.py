@@ -72,6 +72,16 @@ def _count(value: int | str) -> int:
     return number
 
 
+_YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+
+
+def _flag(value: bool | int | str) -> bool:
+    text = str(value).strip().lower()
+    if text not in _YES | _NO:
+        raise ValueError(f"{value!r} is neither yes nor no: write 1 or 0")
+    return text in _YES
+
+
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 """What a queue or a namespace may be called. Colons, spaces and braces would break the layout of keys and
 records."""
@@ -127,6 +137,11 @@ class Settings:
     )
     operation_timeout: float = _option(
         10.0, seconds, "How long a client's call keeps trying to reach the server."
+    )
+    strict: bool = _option(
+        False,
+        _flag,
+        "Refuse a server that may evict or forget jobs, and a password in plain text; else warn.",
     )
 
     def __post_init__(self) -> None:

@@ -53,6 +53,9 @@ def worker(
     kind: Annotated[
         str, typer.Option("--loop", metavar="KIND", help="Event loop: auto, asyncio or uvloop.")
     ] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a server that may lose jobs, instead of warning.")
+    ] = False,
 ) -> int:
     """Runs the jobs of an app.
 
@@ -69,8 +72,8 @@ def worker(
     invocation.begin(logging.INFO, banner=not invocation.quiet)
     app = targets.load(target, invocation)
     full = targets.full_name(target or targets.configured(invocation) or "", app)
-    if threads is not None:
-        targets.reconfigure(app, {"threads": threads})
+    given = {"threads": threads, "strict": strict or None}
+    targets.reconfigure(app, {option: value for option, value in given.items() if value is not None})
     patience = None if grace is None else parameters.duration("--grace", grace)
     try:
         names = [config.name(queue) for queue in queues or ()]

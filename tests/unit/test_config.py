@@ -76,10 +76,28 @@ def test_every_option_is_described_and_read_from_its_variable(tmp_path):
     described = {option: (variable, doc) for option, variable, _, doc in config.describe()}
     assert set(described) == {field.name for field in dataclasses.fields(Settings)}
     assert all(doc for _, doc in described.values())
-    values = {"url": "redis://x", "namespace": "n", "default_queue": "q"}
+    values = {"url": "redis://x", "namespace": "n", "default_queue": "q", "strict": "1"}
     for option, (variable, _) in described.items():
         settings = load({}, anchor=tmp_path, environ={variable: values.get(option, "7")})
-        assert getattr(settings, option) in (values.get(option), 7)
+        assert str(getattr(settings, option)) in (values.get(option), "7", "7.0", "True")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("1", True), (" Yes ", True), ("on", True), ("0", False), ("FALSE", False)]
+)
+def test_a_flag_can_be_written_in_several_ways(tmp_path, text, expected):
+    assert load({}, anchor=tmp_path, environ={"ASYNCQ_STRICT": text}).strict is expected
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_flag_given_in_code_wins_over_the_environment(tmp_path, given):
+    environ = {"ASYNCQ_STRICT": str(int(not given))}
+    assert load({"strict": given}, anchor=tmp_path, environ=environ).strict is given
+
+
+def test_a_flag_that_says_neither_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="ASYNCQ_STRICT: 'maybe' is neither yes nor no"):
+        load({}, anchor=tmp_path, environ={"ASYNCQ_STRICT": "maybe"})
 
 
 @pytest.mark.parametrize(
