@@ -81,11 +81,11 @@ class Server:
             time.sleep(0.005)
         raise TimeoutError("the server did not come up within 30 s")
 
-    def client(self, **options: Any) -> redis.Redis:
+    def client(self, patience: float = 5.0, **options: Any) -> redis.Redis:
         """A blocking client of the trial's own, which hides nothing by trying again."""
         no_retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
         return redis.Redis(
-            single_connection_client=True, port=self.port, retry=no_retry, socket_timeout=5, **options
+            single_connection_client=True, port=self.port, retry=no_retry, socket_timeout=patience, **options
         )
 
     def do(self, *command: Any, **options: Any) -> Any:

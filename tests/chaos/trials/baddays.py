@@ -179,15 +179,8 @@ async def paused(stage: Stage) -> None:
 
 async def asleep(stage: Stage) -> None:
     """Longer than every patience."""
-    sleeping = asyncio.create_task(asyncio.to_thread(_sleep, stage))
-    await asyncio.sleep(12.0)
-    await sleeping
-
-
-def _sleep(stage: Stage) -> None:
-    with contextlib.closing(stage.server.client()) as client:
-        client.connection_pool.connection_kwargs["socket_timeout"] = 30
-        client.execute_command("DEBUG", "SLEEP", "12")
+    sleeping = asyncio.to_thread(stage.server.do, "DEBUG", "SLEEP", "12", patience=30.0)
+    await asyncio.gather(sleeping, asyncio.sleep(12.0))
 
 
 async def frozen_beyond_the_lease(stage: Stage) -> None:
