@@ -130,7 +130,7 @@ class Control:
     """`app.control`: looking after a running system."""
 
     def __init__(self, app: AsyncQ) -> None:
-        self.dead = DeadLetters(app)
+        self.dead: DeadLetters = DeadLetters(app)
 
 
 def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:

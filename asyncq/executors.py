@@ -32,8 +32,8 @@ class Claim:
     __slots__ = ("begun", "started", "wanted")
 
     def __init__(self) -> None:
-        self.wanted = True
-        self.begun = False
+        self.wanted: bool = True
+        self.begun: bool = False
         self.started: int | None = None
 
     def begin(self) -> bool:

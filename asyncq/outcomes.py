@@ -34,7 +34,7 @@ class Outcome(Generic[R_co]):
     __slots__ = ("_codec", "_ended", "id")
 
     def __init__(self, id: str, ended: wire.Ended, codec: ValueCodec) -> None:
-        self.id = id
+        self.id: str = id
         self._ended = ended
         self._codec = codec
 

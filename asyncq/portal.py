@@ -126,7 +126,7 @@ class LoopThread:
     """An event loop in a daemon thread."""
 
     def __init__(self) -> None:
-        self.loop = _new_loop()
+        self.loop: asyncio.AbstractEventLoop = _new_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="asyncq-loop", daemon=True)
         self._thread.start()

@@ -80,7 +80,7 @@ class ServerError(AsyncQError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
-        self.code = message.split(" ", 1)[0].removeprefix("-")
+        self.code: str = message.split(" ", 1)[0].removeprefix("-")
         if self.code == "ERR" and "max number of clients" in message:
             self.code = "MAXCLIENTS"
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncq.broker.keys import Keys
     from asyncq.config import Settings
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 BLOCK_MS = 3000
 """How long an idle read stays at the server. Short, for a read of a process that died is still served; long,
@@ -46,12 +46,14 @@ class Consumer:
     """
 
     def __init__(self, broker: Broker, worker: str, queues: Sequence[str]) -> None:
-        self.name = f"{worker}-{token()}"
+        self.name: str = f"{worker}-{token()}"
         self.keys: Keys = broker.keys
         self.settings: Settings = broker.settings
-        self.streams = {self.keys.stream(queue): queue for queue in queues}
-        self.lanes = {stream + LAST_TRY: queue + LAST_TRY for stream, queue in self.streams.items()}
-        self.marks_channel = self.keys.marks + self.name
+        self.streams: dict[str, str] = {self.keys.stream(queue): queue for queue in queues}
+        self.lanes: dict[str, str] = {
+            stream + LAST_TRY: queue + LAST_TRY for stream, queue in self.streams.items()
+        }
+        self.marks_channel: str = self.keys.marks + self.name
         self._broker = broker
         self._reads = Line(broker.address, f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
     from asyncq.tasks import Task
 
-bench = typer.Typer(help="Measures this machine and its server.", no_args_is_help=True, rich_markup_mode=None)
+bench: typer.Typer = typer.Typer(
+    help="Measures this machine and its server.", no_args_is_help=True, rich_markup_mode=None
+)
 
 Payload = Annotated[str, typer.Option(metavar="SIZE", help="Size of each job's argument.")]
 NoWorker = Annotated[

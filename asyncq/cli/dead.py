@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
     from asyncq.control import DeadLetter
 
-dlq = typer.Typer(
+dlq: typer.Typer = typer.Typer(
     help="Looks after the dead letters: jobs that were given up.",
     no_args_is_help=True,
     rich_markup_mode=None,

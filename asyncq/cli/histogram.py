@@ -27,8 +27,8 @@ class Histogram:
 
     def __init__(self) -> None:
         self.buckets: Counter[int] = Counter()
-        self.count = 0
-        self.max_ns = 0
+        self.count: int = 0
+        self.max_ns: int = 0
 
     def record(self, ns: int) -> None:
         """Counts one duration.

@@ -23,7 +23,7 @@ from asyncq.cli.server import server
 from asyncq.cli.worker import worker
 
 # rich would cost each command 60 ms, and its boxes do not fit a narrow terminal.
-cli = typer.Typer(
+cli: typer.Typer = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,

@@ -15,7 +15,7 @@ from asyncq.states import State
 if TYPE_CHECKING:
     from asyncq.results import AsyncResult
 
-result = typer.Typer(help="Reads results.", no_args_is_help=True, rich_markup_mode=None)
+result: typer.Typer = typer.Typer(help="Reads results.", no_args_is_help=True, rich_markup_mode=None)
 
 Seconds = Annotated[
     str, typer.Option("--timeout", "-t", metavar="TIME", help="How long to wait: 500ms, 30s, 5m.")

@@ -17,7 +17,9 @@ from asyncq.cli.invocation import Invocation, command
 if TYPE_CHECKING:
     from pathlib import Path
 
-server = typer.Typer(help="The embedded server of this project.", no_args_is_help=True, rich_markup_mode=None)
+server: typer.Typer = typer.Typer(
+    help="The embedded server of this project.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @server.command(name="run")

@@ -80,7 +80,7 @@ class DataclassShape(ClassShape):
     def __init__(self, cls: Any) -> None:
         super().__init__(cls)
         self.fields: dict[str, Shape | None] = {}
-        self.reason = ""
+        self.reason: str = ""
 
     def compile(self, hints: Mapping[str, Any], shape_of: ShapeOf, /) -> None:
         for field in dataclasses.fields(self.cls):

@@ -77,8 +77,8 @@ class ItemsShape(Shape):
     __slots__ = ("item", "kinds")
 
     def __init__(self, item: Shape, kinds: tuple[type, ...]) -> None:
-        self.item = item
-        self.kinds = kinds
+        self.item: Shape = item
+        self.kinds: tuple[type, ...] = kinds
 
     def accepts(self, value: Any) -> bool:
         return type(value) in self.kinds and all(map(self.item.accepts, value))
@@ -118,7 +118,7 @@ class TupleShape(Shape):
     __slots__ = ("items",)
 
     def __init__(self, items: tuple[Shape | None, ...]) -> None:
-        self.items = items
+        self.items: tuple[Shape | None, ...] = items
 
     def accepts(self, value: Any) -> bool:
         return (
@@ -153,8 +153,8 @@ class MappingShape(Shape):
     __slots__ = ("key", "value")
 
     def __init__(self, key: Shape | None, value: Shape | None) -> None:
-        self.key = key
-        self.value = value
+        self.key: Shape | None = key
+        self.value: Shape | None = value
 
     def accepts(self, value: Any) -> bool:
         return (
@@ -192,8 +192,8 @@ class UnionShape(Shape):
     __slots__ = ("arms", "plain")
 
     def __init__(self, arms: tuple[Shape | None, ...], plain: frozenset[Any]) -> None:
-        self.arms = arms
-        self.plain = plain
+        self.arms: tuple[Shape | None, ...] = arms
+        self.plain: frozenset[Any] = plain
 
     def accepts(self, value: Any) -> bool:
         return type(value) in self.plain or any(arm is not None and arm.accepts(value) for arm in self.arms)

@@ -46,7 +46,7 @@ class Mark:
 
     def __init__(self, code: int, build: Callable[[list[Any]], Any]) -> None:
         self.ext = ExtType(MARK_CODE, bytes([code]))
-        self.build = build
+        self.build: Callable[[list[Any]], Any] = build
 
 
 def _build_pairs(items: list[Any]) -> dict[Any, Any]:

@@ -26,9 +26,10 @@ from asyncq.worker.reclaimer import Reclaimer
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from asyncq.broker.listener import Listener
     from asyncq.worker.worker import Worker
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 
 class Running(Claim):
@@ -38,9 +39,9 @@ class Running(Claim):
 
     def __init__(self, delivery: wire.Delivery) -> None:
         super().__init__()
-        self.delivery = delivery
+        self.delivery: wire.Delivery = delivery
         self.task: asyncio.Task[None] | None = None
-        self.entered = False
+        self.entered: bool = False
 
     def cancel(self) -> None:
         """Ends the task. One that was not entered yet sees for itself that it is not wanted: cancelled before
@@ -60,12 +61,12 @@ class Life:
         settings = app.settings
         self.worker = worker
         self.broker = broker
-        self.listener = broker.listener
-        self.consumer = Consumer(broker, worker.name, worker.queues)
-        self.runner = Runner(
+        self.listener: Listener = broker.listener
+        self.consumer: Consumer = Consumer(broker, worker.name, worker.queues)
+        self.runner: Runner = Runner(
             app.tasks, worker.name, anyio.CapacityLimiter(settings.threads), settings.max_payload
         )
-        self.lease = Lease(
+        self.lease: Lease = Lease(
             self.consumer.beating(),
             settings.lease,
             self._on_marks,
@@ -73,15 +74,17 @@ class Life:
             settings.stall_warning,
             self._what_runs,
         )
-        self.promoter = Promoter(self.consumer)
-        self.reclaimer = Reclaimer(self.consumer, settings.lease, self._on_last_tries)
-        self.spawner = None if worker.target is None else Spawner(worker.target, broker.address.url, settings)
+        self.promoter: Promoter = Promoter(self.consumer)
+        self.reclaimer: Reclaimer = Reclaimer(self.consumer, settings.lease, self._on_last_tries)
+        self.spawner: Spawner | None = (
+            None if worker.target is None else Spawner(worker.target, broker.address.url, settings)
+        )
         self._last_tries_wait = worker.only_last_tries
         # Held until the server has answered its end; keyed by both ids, for entry ids can be given out twice
         # after a flush.
         self.held: dict[tuple[str, str], Running] = {}
-        self.finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
-        self.busy = 0
+        self.finisher: Finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
+        self.busy: int = 0
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Event()
         self._idle = asyncio.Event()

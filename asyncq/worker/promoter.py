@@ -15,7 +15,7 @@ from asyncq.errors import AsyncQError
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 LONGEST_SLEEP = 10.0
 """Seconds; bounds a call that was lost with a connection."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.consumer import Consumer
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 
 @dataclass(slots=True)

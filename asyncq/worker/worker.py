@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from asyncq.app import AsyncQ
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 
 class Worker:
@@ -74,18 +74,18 @@ class Worker:
         only_last_tries: bool = False,
     ) -> None:
         self.app = app
-        self.concurrency = app.settings.concurrency if concurrency is None else concurrency
+        self.concurrency: int = app.settings.concurrency if concurrency is None else concurrency
         if self.concurrency < 1:
             raise ValueError(f"concurrency={concurrency!r}: a worker needs room for at least one job")
         if isinstance(queues, str):
             raise TypeError(f"queues={queues!r} is one string; write queues=[{queues!r}]")
-        self.queues = [config.name(queue) for queue in queues] if queues else app.queues()
-        self.grace = app.settings.grace if grace is None else grace
-        self.name = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        self.queues: list[str] = [config.name(queue) for queue in queues] if queues else app.queues()
+        self.grace: float = app.settings.grace if grace is None else grace
+        self.name: str = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self.target = target
         self.only_last_tries = only_last_tries
         self.done = self.failed = self.retried = self.malformed = self.handed_back = 0
-        self.started = asyncio.Event()
+        self.started: asyncio.Event = asyncio.Event()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None

@@ -22,7 +22,7 @@ from asyncq.errors import BrokerUnavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
-logger = logging.getLogger("asyncq")
+logger: logging.Logger = logging.getLogger("asyncq")
 
 
 def acquire(directory: Path) -> EmbeddedServer:
