@@ -53,7 +53,19 @@ async def in_thread(
     itself.
     """
     call = partial(_unstoppable, function, args, kwargs, claim)
-    return await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
+    try:
+        return await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
+    except Exception as error:
+        error.__traceback__ = _of_function(error.__traceback__)
+        raise
+
+
+def _of_function(trace: types.TracebackType | None) -> types.TracebackType | None:
+    """The part of a traceback that is the task's own: how its thread was come by is no news to its author."""
+    below = trace
+    while below is not None and below.tb_frame.f_code is not _unstoppable.__code__:
+        below = below.tb_next
+    return trace if below is None or below.tb_next is None else below.tb_next
 
 
 def _unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
