@@ -5,6 +5,7 @@ from __future__ import annotations
 from asyncq.app import AsyncQ
 from asyncq.context import Context, allow_join_result, current, denied_join_result
 from asyncq.control import DeadLetter
+from asyncq.eager import EagerResult
 from asyncq.errors import (
     AsyncQError,
     BrokerNotConfigured,
@@ -28,8 +29,10 @@ from asyncq.errors import (
     WorkerLost,
     WouldDeadlock,
 )
+from asyncq.gathering import as_completed, gather, wait
+from asyncq.groupresult import GroupResult, result_from_tuple
 from asyncq.outcomes import Outcome
-from asyncq.results import AsyncResult, result_from_tuple
+from asyncq.results import AsyncResult
 from asyncq.resultset import ResultSet
 from asyncq.retry import Retry
 from asyncq.states import EXCEPTION_STATES, PROPAGATE_STATES, READY_STATES, UNREADY_STATES, State, precedence
@@ -52,6 +55,8 @@ __all__ = [
     "Context",
     "DeadLetter",
     "DecodeError",
+    "EagerResult",
+    "GroupResult",
     "IncompleteStream",
     "NotRegistered",
     "Outcome",
@@ -77,8 +82,11 @@ __all__ = [
     "WorkerLost",
     "WouldDeadlock",
     "allow_join_result",
+    "as_completed",
     "current",
     "denied_join_result",
+    "gather",
     "precedence",
     "result_from_tuple",
+    "wait",
 ]

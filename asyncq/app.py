@@ -23,6 +23,7 @@ from asyncq.broker.connection import ServerError, parse
 from asyncq.broker.keys import Keys
 from asyncq.control import Control
 from asyncq.errors import BrokerUnavailable
+from asyncq.groupresult import GroupResults
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
 from asyncq.states import State
 from asyncq.tasks import CoroutineTask, FunctionTask, NamedTask, Options, Task
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 
 class AsyncQ:
@@ -96,9 +97,10 @@ class AsyncQ:
             **settings,
         }
         folder = Path(self._anchor).resolve().parent if self._anchor else None
-        self.settings = config.load(explicit, anchor=folder)
+        self.settings: config.Settings = config.load(explicit, anchor=folder)
         self.tasks: dict[str, Task[..., Any]] = {}
-        self.control = Control(self)
+        self.control: Control = Control(self)
+        self.GroupResult: GroupResults = GroupResults(self)
         self._keys = Keys(self.settings.namespace)
         self._reset()
         _apps.add(self)

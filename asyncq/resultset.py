@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import asyncio
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from asyncq import config
+from asyncq import portal
+from asyncq.arrivals import Arrivals, look, value_or_error
 from asyncq.context import check_join
-from asyncq.portal import carried, synced
+from asyncq.eager import HERE, EagerResult, soon
+from asyncq.errors import ResultTimeout
+from asyncq.portal import carried, refuse_in_loop, synced
+from asyncq.states import EXCEPTION_STATES, READY_STATES, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from datetime import timedelta
 
     from asyncq.app import AsyncQ
+    from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
 
 R = TypeVar("R")
@@ -22,6 +28,13 @@ R = TypeVar("R")
 class ResultSet(Generic[R]):
     """The handles of several jobs, in order.
 
+    Waiting and looking go through one connection, 500 handles in each command, and one deadline holds for
+    all. Each awaited method has a blocking twin with the suffix `_sync`.
+
+    Args:
+        results: the handles.
+        app: the app; by default that of the first handle.
+
     Example:
         ```python
         results = await add.map([(1, 2), (3, 4)])
@@ -29,22 +42,45 @@ class ResultSet(Generic[R]):
         ```
     """
 
-    def __init__(self, results: Iterable[AsyncResult[R]], app: AsyncQ | None = None) -> None:
-        self.results = list(results)
+    def __init__(self, results: Iterable[AsyncResult[R]] = (), app: AsyncQ | None = None) -> None:
+        self.results: list[AsyncResult[R]] = list(results)
         self._app = app
 
     @property
     def app(self) -> AsyncQ:
-        """The app that the handles belong to."""
+        """The app that the handles belong to.
+
+        Raises:
+            RuntimeError: there are no handles, and not exactly one app in this process.
+        """
         if self._app is None:
             from asyncq.app import the_only_app
 
-            self._app = self.results[0].app if self.results else the_only_app()
+            self._app = next((handle.app for handle in self._leaves()), None) or the_only_app()
         return self._app
 
     @property
-    def _carrier(self) -> AsyncQ:
-        return self.app
+    def _home(self) -> AsyncQ | None:
+        """The app whose server is asked; None if there is nothing to ask."""
+        real = next((handle for handle in self._leaves() if not isinstance(handle, EagerResult)), None)
+        return None if real is None else self._app or real.app
+
+    @property
+    def _carrier(self) -> Carrier:
+        return self._home or HERE
+
+    def _members(self) -> Iterable[AsyncResult[Any] | ResultSet[Any]]:
+        return self.results
+
+    def _leaves(self) -> Iterator[AsyncResult[Any]]:
+        """The handles of single jobs, in order, those of groups inside this one among them."""
+        for member in self._members():
+            if isinstance(member, ResultSet):
+                yield from member._leaves()
+            else:
+                yield member
+
+    # -- waiting --
 
     @carried
     async def get(
@@ -57,31 +93,291 @@ class ResultSet(Generic[R]):
     ) -> list[R]:
         """Waits for all jobs and returns their values in order.
 
+        Fails fast: the first failure is raised as soon as it is known, without waiting for the rest, which go
+        on. If several have failed by then, it is the first in order.
+
         Args:
-            timeout: seconds for all of them together; None waits for ever.
-            propagate: False puts exceptions into the list instead of raising the first.
-            callback: called as `callback(id, value)` for each, in order.
+            timeout: seconds for all of them together; None waits for ever, 0 looks once.
+            propagate: False waits for all, and puts exceptions into the list instead of raising the first.
+            callback: called as `callback(id, value)` for each, in order, when all have ended.
             disable_sync_subtasks: False allows this wait inside a task.
 
         Raises:
             ResultTimeout: not all ended in time. The jobs go on; a second call waits again.
-            Exception: what the first of them (in order) raises from its `get`.
+            WouldDeadlock: called inside a task, without leave.
+            Exception: what the failed one raises from its `get`.
         """
         check_join("ResultSet.get()", disable_sync_subtasks=disable_sync_subtasks)
-        end = None if timeout is None else time.monotonic() + config.seconds(timeout)
-        values = []
-        for result in self.results:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            values.append(
-                await result.get(
-                    left, propagate=propagate, callback=callback, disable_sync_subtasks=disable_sync_subtasks
-                )
-            )
-        return values
+        with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
+            in_time = await arrivals.until(lambda: arrivals.complete or (propagate and arrivals.failed))
+        if propagate and arrivals.failed:
+            raise _first_failure(arrivals)
+        if not in_time:
+            raise _too_late(arrivals, timeout)
+        return self._values(callback, propagate=propagate)
 
     get_sync = synced(get)
     join = get
     join_sync = get_sync
+
+    def _values(self, callback: Callable[[str, Any], object] | None, *, propagate: bool) -> list[Any]:
+        values: list[Any] = []
+        for member in self._members():
+            if isinstance(member, ResultSet):
+                value: Any = member._values(None, propagate=propagate)
+            else:
+                value = value_or_error(member)
+                if propagate and isinstance(value, Exception):
+                    raise value
+            if callback is not None:
+                callback(str(member), value)
+            values.append(value)
+        return values
+
+    def as_completed(self, timeout: float | timedelta | None = None) -> AsyncIterator[AsyncResult[R]]:
+        """Gives each handle as its job ends, whatever the end: `async for result in results.as_completed()`.
+
+        A handle that it gave has its outcome at hand: `await result` returns or raises at once. Handles of
+        groups inside this one are given singly.
+
+        Args:
+            timeout: seconds from the first step to the last; None waits for ever.
+
+        Raises:
+            ResultTimeout: from the loop, when the time is over; those that ended in time were given.
+            WouldDeadlock: called inside a task, without leave.
+
+        Example:
+            ```python
+            async for result in results.as_completed(timeout=60):
+                print(result.id, result.state)
+            ```
+        """
+        check_join("ResultSet.as_completed()")
+        return self._as_completed(timeout)
+
+    async def _as_completed(self, timeout: float | timedelta | None) -> AsyncIterator[AsyncResult[R]]:
+        with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
+            given = 0
+            while given < len(arrivals.handles):
+                for handle in await self._arrived(arrivals, given, timeout):
+                    given += 1
+                    yield handle
+
+    def as_completed_sync(self, timeout: float | timedelta | None = None) -> Iterator[AsyncResult[R]]:
+        """Blocking twin of `as_completed`, for code that is not async: `for result in ...`. Raises as it."""
+        refuse_in_loop("as_completed_sync()", "async for result in ....as_completed(...)")
+        check_join("ResultSet.as_completed()")
+        return self._as_completed_sync(timeout)
+
+    def _as_completed_sync(self, timeout: float | timedelta | None) -> Iterator[AsyncResult[R]]:
+        with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
+            given = 0
+            while given < len(arrivals.handles):
+                arrived = portal.wait(self._carrier, self._arrived(arrivals, given, timeout))
+                given += len(arrived)
+                yield from arrived
+
+    @carried
+    async def _arrived(
+        self, arrivals: Arrivals[R], given: int, timeout: float | timedelta | None
+    ) -> list[AsyncResult[R]]:
+        """What arrived after the first so many, once there is something."""
+        if not await arrivals.until(lambda: len(arrivals.ended) > given):
+            raise _too_late(arrivals, timeout)
+        return arrivals.ended[given:]
+
+    @carried
+    async def _wait(
+        self, timeout: float | timedelta | None, return_when: str
+    ) -> tuple[set[AsyncResult[R]], set[AsyncResult[R]]]:
+        """As `asyncio.wait`."""
+        with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
+            enough = {
+                asyncio.ALL_COMPLETED: lambda: arrivals.complete,
+                asyncio.FIRST_COMPLETED: lambda: bool(arrivals.ended) or arrivals.complete,
+                asyncio.FIRST_EXCEPTION: lambda: arrivals.failed or arrivals.complete,
+            }
+            await arrivals.until(enough[return_when])
+        done = set(arrivals.ended)
+        return done, set(arrivals.handles) - done
+
+    def then(
+        self,
+        callback: Callable[[ResultSet[R]], object],
+        on_error: Callable[[ResultSet[R]], object] | None = None,
+    ) -> ResultSet[R]:
+        """Calls `callback(results)` in this thread's loop when all jobs have ended. Returns the set itself.
+
+        With `on_error`, that one is called instead if any of them failed or was revoked. A coroutine that a
+        callback returns is run; what a callback raises goes to the loop's exception handler.
+
+        Raises:
+            RuntimeError: there is no running event loop to call back in.
+        """
+        leaves = list(self._leaves())
+        left = len(leaves)
+
+        def one_ended(_: object) -> object:
+            nonlocal left
+            left -= 1
+            if left > 0:
+                return None
+            good = all(handle.state is State.SUCCESS for handle in leaves)
+            return (callback if good or on_error is None else on_error)(self)
+
+        for handle in leaves:
+            handle.then(one_ended)
+        if not leaves:
+            soon(one_ended, None)
+        return self
+
+    # -- looking --
+
+    async def _look(self) -> list[AsyncResult[Any]]:
+        leaves = list(self._leaves())
+        await look(leaves, self._home)
+        return leaves
+
+    @carried
+    async def ready(self) -> bool:
+        """Whether all jobs have ended, in whatever way. Looks once.
+
+        Raises:
+            BrokerUnavailable: no answer within the operation timeout.
+        """
+        return all(handle.state in READY_STATES for handle in await self._look())
+
+    ready_sync = synced(ready)
+
+    @carried
+    async def successful(self) -> bool:
+        """Whether all jobs have ended with a value. Looks once. Raises as `ready`."""
+        return all(handle.state == State.SUCCESS for handle in await self._look())
+
+    successful_sync = synced(successful)
+
+    @carried
+    async def failed(self) -> bool:
+        """Whether any of the jobs has ended with an error. Looks once. Raises as `ready`."""
+        return any(handle.state == State.FAILURE for handle in await self._look())
+
+    failed_sync = synced(failed)
+
+    @carried
+    async def waiting(self) -> bool:
+        """Whether any of the jobs has not ended. Looks once. Raises as `ready`."""
+        return any(handle.state not in READY_STATES for handle in await self._look())
+
+    waiting_sync = synced(waiting)
+
+    @carried
+    async def completed_count(self) -> int:
+        """How many of the jobs have ended with a value. Looks once. Raises as `ready`."""
+        return sum(handle.state == State.SUCCESS for handle in await self._look())
+
+    completed_count_sync = synced(completed_count)
+
+    @carried
+    async def maybe_throw(
+        self, callback: Callable[[str, Any], object] | None = None, *, propagate: bool = True
+    ) -> None:
+        """Raises what the first (in order) that has failed by now raised; else returns. Looks once.
+
+        Args:
+            callback: called as `callback(id, value)` for each that has ended, in order.
+            propagate: False hands exceptions to the callback instead.
+
+        Raises:
+            BrokerUnavailable: no answer within the operation timeout.
+            Exception: the task's own.
+        """
+        for handle in await self._look():
+            if handle.state not in READY_STATES:
+                continue
+            if propagate and handle.state in EXCEPTION_STATES:
+                await handle.get(disable_sync_subtasks=False)
+            if callback is not None:
+                callback(handle.id, value_or_error(handle))
+
+    maybe_throw_sync = synced(maybe_throw)
+
+    # -- ending --
+
+    @carried
+    async def revoke(
+        self,
+        *,
+        terminate: bool = False,
+        wait: bool = False,
+        timeout: float | timedelta | None = None,
+        reason: str | None = None,
+    ) -> list[State | str]:
+        """Revokes all jobs, as `AsyncResult.revoke` does one. All are told before anything is waited for.
+
+        Args:
+            terminate: also end those that run.
+            wait: wait until all have ended.
+            timeout: of that wait, in seconds, for all of them together.
+            reason: text that `TaskRevoked` shows.
+
+        Returns:
+            The state of each job after the call, in order.
+
+        Raises:
+            ResultNotFound, ResultTimeout: with `wait`, as `AsyncResult.revoke`, after all have been told.
+            BrokerUnavailable: no answer within the operation timeout; some may have been revoked.
+        """
+        if wait:
+            check_join("ResultSet.revoke(wait=True)")
+        return await _each(
+            handle.revoke(terminate=terminate, wait=wait, timeout=timeout, reason=reason)
+            for handle in self._leaves()
+        )
+
+    revoke_sync = synced(revoke)
+
+    @carried
+    async def forget(self) -> None:
+        """Removes all results, as `AsyncResult.forget` does one. Raises as `ready`."""
+        await _each(handle.forget() for handle in self._leaves())
+
+    forget_sync = synced(forget)
+
+    # -- as a list --
+
+    def add(self, result: AsyncResult[R]) -> None:
+        """Adds a handle at the end, unless it is there."""
+        if result not in self.results:
+            self.results.append(result)
+
+    def update(self, results: Iterable[AsyncResult[R]]) -> None:
+        """Adds handles at the end, each unless it is there."""
+        known = {result.id for result in self.results}
+        for result in results:
+            if result.id not in known:
+                known.add(result.id)
+                self.results.append(result)
+
+    def remove(self, result: AsyncResult[R] | str) -> None:
+        """Takes a handle out, or the one with an id. The job goes on.
+
+        Raises:
+            KeyError: it is not there.
+        """
+        position = next((i for i, known in enumerate(self.results) if known == result), None)
+        if position is None:
+            raise KeyError(result)
+        del self.results[position]
+
+    def discard(self, result: AsyncResult[R] | str) -> None:
+        """Takes a handle out if it is there. The job goes on."""
+        if result in self.results:
+            self.remove(result)
+
+    def clear(self) -> None:
+        """Takes all handles out. The jobs go on."""
+        self.results.clear()
 
     def __len__(self) -> int:
         return len(self.results)
@@ -89,7 +385,15 @@ class ResultSet(Generic[R]):
     def __iter__(self) -> Iterator[AsyncResult[R]]:
         return iter(self.results)
 
-    def __getitem__(self, index: int) -> AsyncResult[R]:
+    @overload
+    def __getitem__(self, index: int) -> AsyncResult[R]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ResultSet[R]: ...
+
+    def __getitem__(self, index: int | slice) -> AsyncResult[R] | ResultSet[R]:
+        if isinstance(index, slice):
+            return ResultSet(self.results[index], app=self._app)
         return self.results[index]
 
     def __eq__(self, other: object) -> bool:
@@ -99,4 +403,29 @@ class ResultSet(Generic[R]):
 
     def __repr__(self) -> str:
         ids = [result.id for result in self.results[:3]] + ["..."] * (len(self) > 3)
-        return f"<ResultSet of {len(self)}: {', '.join(ids)}>"
+        return f"<{type(self).__name__} of {len(self)}: {', '.join(ids)}>"
+
+
+def _first_failure(arrivals: Arrivals[Any]) -> Exception:
+    """What the first in order of those that have failed by now raised."""
+    arrived = set(arrivals.ended)
+    values = (value_or_error(handle) for handle in arrivals.handles if handle in arrived)
+    return next(value for value in values if isinstance(value, Exception))
+
+
+def _too_late(arrivals: Arrivals[Any], timeout: Any) -> ResultTimeout:
+    arrived = set(arrivals.ended)
+    late = [handle.id for handle in arrivals.handles if handle not in arrived]
+    shown = ", ".join(late[:3]) + (", ..." if len(late) > 3 else "")
+    return ResultTimeout(
+        f"{len(late)} of {len(arrivals.handles)} jobs did not end within {timeout} s (they go on): {shown}"
+    )
+
+
+async def _each(calls: Iterable[Any]) -> list[Any]:
+    """Makes all calls, pipelined; then raises the first error, if there is one."""
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return answers

@@ -7,15 +7,16 @@ import dataclasses
 import inspect
 import os
 import re
+import reprlib
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from asyncq import config, results, wire
+from asyncq import config, eager, results, wire
 from asyncq.context import Context, check_join, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
-from asyncq.portal import carried, synced
+from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
 from asyncq.retry import Retry
 from asyncq.serializers import ArgumentCodec, ValueCodec
@@ -128,15 +129,17 @@ class Task(Generic[P, R]):
         self._options = options
         self._signature = inspect.signature(function)
         self._shapes: set[object] = set()
-        self.arguments = ArgumentCodec(function)
-        self.returns = ValueCodec.of_result(function)
+        self.arguments: ArgumentCodec = ArgumentCodec(function)
+        self.returns: ValueCodec = ValueCodec.of_result(function)
         self._defaults = _Defaults.of(app, options)
         self._is_plain = (
             True  # no options were given for the call; what the task itself says, its worker knows
         )
-        self.retry = options.retry
-        self.timeout = None if options.timeout is None else config.seconds(options.timeout)
-        self.soft_timeout = None if options.soft_timeout is None else config.seconds(options.soft_timeout)
+        self.retry: Retry | None = options.retry
+        self.timeout: float | None = None if options.timeout is None else config.seconds(options.timeout)
+        self.soft_timeout: float | None = (
+            None if options.soft_timeout is None else config.seconds(options.soft_timeout)
+        )
         for attribute in ("__module__", "__qualname__", "__doc__", "__name__"):
             object.__setattr__(self, attribute, getattr(function, attribute, None))
         self.__wrapped__ = function
@@ -224,6 +227,48 @@ class Task(Generic[P, R]):
 
     map_sync = synced(map)
 
+    def apply(
+        self,
+        /,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool = False,
+        **options: Any,
+    ) -> eager.EagerResult[R]:
+        """Runs the call here and now, without a queue or a server, and returns how it ended.
+
+        Arguments, result and failure go through the same encoding as on their way to a worker and back, and
+        `asyncq.current()` is the job, so that what passes here passes there. Retries are made without their
+        pauses. A coroutine function is run on an event loop of its own; a plain one on this thread, and
+        without time limits.
+
+        Args:
+            args: positional arguments of the call.
+            kwargs: keyword arguments of the call.
+            throw: raise what the task raises, instead of keeping it in the result.
+            options: as `Task.options`; when to start (`countdown`, `eta`) and where (`queue`) change nothing.
+
+        Raises:
+            TypeError, SerializationError, PayloadTooLarge: as `delay`.
+            SyncInAsyncContext: a coroutine function, on a thread whose event loop runs: `await add(4, 4)`.
+
+        Example:
+            ```python
+            result = add.apply(args=(4, 4))
+            assert result.get_sync() == 8
+            ```
+        """
+        positional, named = tuple(args), dict(kwargs or {})
+        if self.is_coroutine:
+            refuse_in_loop(f"{self.name}.apply()", f"await {_call(self.function, positional, named)}")
+        task = self.options(**options) if options else self
+        job, message = task._encode(positional, named)
+        result = eager.run(task, wire.decode_job(job.id, job.queue, message))
+        if throw and result._kept is not None:
+            result._kept.unwrap()
+        return result
+
     def options(
         self,
         *,
@@ -298,6 +343,14 @@ class Task(Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
         """The job of one call, its message, and its handle, which hears of the outcome from now on."""
+        job, message = self._encode(args, kwargs)
+        parent = current_job.get()
+        if parent is not None:
+            parent.children.append(job.id)
+        return job, message, results.AsyncResult._of_job(self, job, args, kwargs)
+
+    def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[wire.Job, bytes]:
+        """The job of one call and its message, as long as it fits."""
         # Whether arguments fit depends on their number and names alone, so each combination is bound once.
         shape = (len(args), *kwargs) if kwargs else len(args)
         if shape not in self._shapes:
@@ -341,9 +394,7 @@ class Task(Generic[P, R]):
                 f"max_payload={defaults.max_payload:,}; store the data elsewhere and send its name, or raise "
                 "max_payload"
             )
-        if parent is not None:
-            parent.children.append(id_)
-        return job, message, results.AsyncResult._of_job(self, job, args, kwargs)
+        return job, message
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -370,6 +421,13 @@ class FunctionTask(Task[P, R]):
         """Runs the function itself, here and now."""
         value: R = self.function(*args, **kwargs)
         return value
+
+
+def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """A call as one would write it, long arguments cut."""
+    shown = [reprlib.repr(value) for value in args]
+    shown += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
+    return f"{function.__name__}({', '.join(shown)})"
 
 
 class NamedTask(Task[..., Any]):

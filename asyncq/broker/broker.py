@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from asyncq.config import Settings
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 BATCH = 500
 """Most jobs in one script call: Lua unpacks at most some 8,000 values, and other clients want their turn."""
@@ -58,19 +58,19 @@ class Broker:
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
         self.address = address
         self.settings = settings
-        self.keys = Keys(settings.namespace)
-        self.scripts = scripts.load()
-        self.client = f"{socket.gethostname()}-{os.getpid()}"
+        self.keys: Keys = Keys(settings.namespace)
+        self.scripts: dict[str, scripts.Script] = scripts.load()
+        self.client: str = f"{socket.gethostname()}-{os.getpid()}"
         self.channel = channel
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout, so that a call on a connection that died in silence still has its
         # time to try again.
-        self.line = Line(address, f"asyncq:{self.client}", patience=settings.operation_timeout / 2)
+        self.line: Line = Line(address, f"asyncq:{self.client}", patience=settings.operation_timeout / 2)
         self._enqueue_sha = self.scripts["enqueue"].sha
         self._next_length_check = self._loop.time() + 0.1
         self._outbox: dict[str, list[_Pending]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self.listener = Listener(
+        self.listener: Listener = Listener(
             address, f"asyncq-sub:{self.client}", self.channel, self.look, self.expire, self._hint
         )
 
@@ -406,6 +406,25 @@ class Broker:
         answer = await self.run("forget", (self.keys.records + id,))
         text: str = answer.decode()
         return text
+
+    async def save_group(self, id: str, description: bytes) -> None:
+        """Keeps the description of a group for as long as a result; again is anew."""
+        ttl = self.result_ttl_ms(self.settings.result_ttl)
+        command = ("SET", self.keys.groups + id, description, "PX", ttl)
+        await self.until_answered(self.line, command, self.settings.operation_timeout)
+
+    async def restore_group(self, id: str) -> bytes | None:
+        """The description that was saved, or None."""
+        command = ("GET", self.keys.groups + id)
+        description: bytes | None = await self.until_answered(
+            self.line, command, self.settings.operation_timeout
+        )
+        return description
+
+    async def delete_group(self, id: str) -> None:
+        """Drops the description. Twice is once."""
+        command = ("DEL", self.keys.groups + id)
+        await self.until_answered(self.line, command, self.settings.operation_timeout)
 
     async def dead_letters(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """The newest dead letters with their fields, newest first, without those that are past their time."""

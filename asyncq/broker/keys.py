@@ -31,6 +31,7 @@ class Keys:
     messages: str = field(init=False)
     wake: str = field(init=False)
     replies: str = field(init=False)
+    groups: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"{{{self.namespace}:0}}"
@@ -48,6 +49,7 @@ class Keys:
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed
             ("dead", f"{tag}:dlq"),  # stream: dead letters
             ("replies", f"{tag}:c:"),  # + client: its channel of outcomes
+            ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` saved, a string
         ):
             object.__setattr__(self, name, value)
 

@@ -37,11 +37,11 @@ from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from asyncq.broker.connection import Address
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 POLL = 5.0
 """Seconds after which a waiter that has heard nothing has looked again, at the latest: rounds come every
@@ -92,23 +92,23 @@ class Waiter:
     )
 
     def __init__(self, id: str, home: Listener, *, epoch: int = 0, accepted: bool = True) -> None:
-        self.id = id
-        self.home = home
+        self.id: str = id
+        self.home: Listener = home
         self.state: State | str = State.UNKNOWN
         self.queue: str | None = None
         self.worker: str | None = None
         self.started: int | None = None
-        self.retries = 0
-        self.failure = b""
+        self.retries: int = 0
+        self.failure: bytes = b""
         self.ended: wire.Ended | None = None
-        self.gone = False
-        self.flags = ""
-        self.accepted = accepted
-        self.epoch = epoch
+        self.gone: bool = False
+        self.flags: str = ""
+        self.accepted: bool = accepted
+        self.epoch: int = epoch
         self.expires: int | None = None
         self.futures: list[asyncio.Future[None]] | None = None
         self.callbacks: list[Callable[[], None]] | None = None
-        self.since = 0.0
+        self.since: float = 0.0
 
 
 class Listener:
@@ -133,7 +133,7 @@ class Listener:
         hint: Callable[[str], Awaitable[None]],
     ) -> None:
         self.channel = channel
-        self.epoch = 0
+        self.epoch: int = 0
         self._look = look
         self._expire = expire
         self._hint = hint
@@ -232,6 +232,30 @@ class Listener:
                 for timer in timers:
                     timer.cancel()
                 self._part(waiter, future)
+
+    def attend(self, waiter: Waiter, told: Callable[[asyncio.Future[None]], object]) -> Callable[[], None]:
+        """Waits as `wait` does, for who waits for many: no coroutine for each.
+
+        Args:
+            waiter: of a job that is not known to have ended.
+            told: called once, with a future that is done, when there is news: the waiter tells which. Attend
+                again if the job has not ended. The future's exception says that the app was closed.
+
+        Returns:
+            What to call when that is no longer wanted, and after `told`.
+        """
+        if not self._in_touch(waiter):
+            self._ask(waiter)
+        future = self._join(waiter)
+        timers = self._timers(waiter, future, None)
+        future.add_done_callback(told)
+
+        def leave() -> None:
+            for timer in timers:
+                timer.cancel()
+            self._part(waiter, future)
+
+        return leave
 
     def _join(self, waiter: Waiter) -> asyncio.Future[None]:
         future = self._loop.create_future()
@@ -338,7 +362,7 @@ class Listener:
         try:
             await self._expire(waiter.id)
         except (AsyncQError, PipeBroken, ServerError) as error:
-            log.debug("job %s could not be expired (%s); a worker will", waiter.id, error)
+            log.debug("job %r could not be expired (%s); a worker will", waiter.id, error)
         self._ask(waiter)
 
     def _in_touch(self, waiter: Waiter) -> bool:
@@ -393,6 +417,24 @@ class Listener:
             self._loop.call_soon(callback)
 
     # -- looking --
+
+    async def look_all(self, waiters: Sequence[Waiter], patience: float | None = None) -> None:
+        """Looks once at many, 500 in each command, and joins none of them.
+
+        Raises:
+            BrokerUnavailable: no answer within `patience` seconds (None: the operation timeout), for any
+                batch.
+        """
+        for first in range(0, len(waiters), BATCH):
+            batch = waiters[first : first + BATCH]
+            try:
+                async with asyncio.timeout(patience):
+                    answers = await self._look([waiter.id for waiter in batch], "")
+            except TimeoutError as error:
+                raise BrokerUnavailable(f"the server did not answer within {patience:g} s") from error
+            for waiter, answer in zip(batch, answers, strict=True):
+                if waiter.ended is None:  # else a push was faster than the answer
+                    self.learn(waiter, answer)
 
     def _ask(self, waiter: Waiter) -> None:
         """Has the waiter looked up in the next batch."""
@@ -498,6 +540,8 @@ class Listener:
         self._confirmed.clear()
         pipe.post("SUBSCRIBE", *channels)
         await self._until_confirmed()
+        if isinstance(pipe.broken, ServerError):
+            raise pipe.broken
         if pipe.broken is not None:
             raise BrokerUnavailable(f"the subscription was lost at once ({pipe.broken})")
         self.epoch += 1

@@ -1,0 +1,203 @@
+"""Handles in the order in which their jobs end: what every wait for many jobs is made of."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from asyncq import config
+from asyncq.eager import EagerResult
+from asyncq.errors import DecodeError, ResultNotFound
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import timedelta
+
+    from asyncq.app import AsyncQ
+    from asyncq.results import AsyncResult
+
+R = TypeVar("R")
+
+
+class Arrivals(Generic[R]):
+    """Waits for many jobs under one deadline. Lives on the loop of the app, which must be open there.
+
+    Each handle is registered once, however often is waited: asking all that are still pending for each that
+    ends would be a hundred million steps for ten thousand. And it takes no coroutine for each of them.
+
+    Args:
+        handles: of the jobs.
+        app: whose listener tells of them; None if all of them are eager.
+        timeout: seconds from now; None waits for ever, 0 looks once.
+
+    Attributes:
+        ended: those of which nothing more will come, in order: ended, unknown or ignored.
+        failed: whether one of those has no value.
+    """
+
+    def __init__(
+        self, handles: Sequence[AsyncResult[R]], app: AsyncQ | None, timeout: float | timedelta | None
+    ) -> None:
+        self.handles = handles
+        self.ended: list[AsyncResult[R]] = []
+        self.failed = False
+        self._app = app
+        self._limit = None if timeout is None else config.seconds(timeout)
+        self._end = None if self._limit is None else time.monotonic() + self._limit
+        self._begun = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._leave: dict[int, Callable[[], object]] = {}
+        self._error: BaseException | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return len(self.ended) == len(self.handles)
+
+    async def until(self, enough: Callable[[], bool]) -> bool:
+        """Waits until `enough` says so, which is asked after each arrival; False if the time is over first.
+
+        Raises:
+            BrokerUnavailable: the app was closed meanwhile, or, with a timeout of 0, no answer came.
+        """
+        if not self._begun:
+            await self._begin()
+        while not enough():
+            if self._error is not None:
+                raise self._error
+            left = None if self._end is None else self._end - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._news.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._news.wait()
+            except TimeoutError:
+                continue  # what arrived at the last moment counts
+        return True
+
+    async def _begin(self) -> None:
+        self._begun = True
+        self._loop = asyncio._get_running_loop()  # none where all are eager and the caller blocks
+        if self._limit == 0:
+            await look(
+                self.handles, self._app, patience=0.2
+            )  # a look, not a wait, also when the server hangs
+        for index, handle in enumerate(self.handles):
+            if _is_settled(handle):
+                self._arrive(handle)
+            elif self._limit != 0:
+                self._attend(index)
+
+    def _attend(self, index: int) -> None:
+        handle = self.handles[index]
+        told = partial(self._told, index)
+        app = self._app
+        if app is None or handle.app is not app:
+            # Another app may be open on another loop, so it is asked as anybody asks it.
+            task = asyncio.create_task(_follow(handle))
+            task.add_done_callback(told)
+            self._leave[index] = task.cancel
+            return
+        waiter = handle._own_waiter()
+        if waiter.ended is not None or waiter.gone:
+            self._arrive(handle)
+        else:
+            self._leave[index] = app._listener().attend(waiter, told)
+
+    def _told(self, index: int, future: asyncio.Future[None]) -> None:
+        error = None if future.cancelled() else future.exception()
+        leave = self._leave.pop(index, None)
+        if leave is None:
+            return
+        leave()
+        if error is not None:
+            self._error = error
+            self._news.set()
+        elif _is_settled(self.handles[index]):
+            self._arrive(self.handles[index])
+        else:
+            self._attend(index)  # news of a live job, such as when it expires
+
+    def _arrive(self, handle: AsyncResult[R]) -> None:
+        self.ended.append(handle)
+        self.failed = self.failed or handle._ignored or handle.state is not State.SUCCESS
+        self._news.set()
+
+    def close(self) -> None:
+        """Stops listening. From any thread; the app may be closed, and its loop gone."""
+        loop = self._loop
+        if loop is None or loop.is_closed() or not self._leave:
+            return
+        if asyncio._get_running_loop() is loop:
+            self._leave_all()
+        else:
+            loop.call_soon_threadsafe(self._leave_all)
+
+    def _leave_all(self) -> None:
+        leaves, self._leave = self._leave, {}
+        for leave in leaves.values():
+            leave()
+
+
+async def look(
+    handles: Iterable[AsyncResult[Any]], app: AsyncQ | None, patience: float | None = None
+) -> None:
+    """Looks once at all whose end is not known yet, 500 in each command.
+
+    Args:
+        handles: whose state is brought up to date.
+        app: the app of most of them; None if all of them are eager.
+        patience: seconds to wait for each answer; None for the operation timeout.
+
+    Raises:
+        BrokerUnavailable: no answer in time.
+    """
+    waiters, others = [], []
+    for handle in handles:
+        if isinstance(handle, EagerResult):
+            continue
+        if handle.app is not app:
+            others.append(handle)
+            continue
+        waiter = handle._own_waiter()
+        if waiter.ended is None and waiter.accepted:
+            waiters.append(waiter)
+    if app is not None and waiters:
+        await app._listener().look_all(waiters, patience)
+    if others:
+        await asyncio.gather(*(handle.refresh() for handle in others))
+
+
+def value_or_error(handle: AsyncResult[R]) -> R | Exception:
+    """What the `get` of a handle that has arrived would return, or raise."""
+    outcome = None if handle._ignored else handle._seen()
+    if outcome is None:
+        return ResultNotFound(
+            f"no result under the id {handle.id!r}: unknown, forgotten, expired (result_ttl), or its task "
+            "ignores results"
+        )
+    error = outcome.error
+    if error is not None:
+        return error
+    try:
+        return outcome.unwrap()
+    except DecodeError as unread:
+        return unread
+
+
+def _is_settled(handle: AsyncResult[Any]) -> bool:
+    waiter = handle._waiter
+    known = waiter is not None and (waiter.ended is not None or waiter.gone)
+    return known or handle._ignored or isinstance(handle, EagerResult)
+
+
+async def _follow(handle: AsyncResult[Any]) -> None:
+    try:
+        await handle.get(propagate=False, disable_sync_subtasks=False)
+    except (ResultNotFound, DecodeError):
+        return  # known by now; who reads the handle is told

@@ -1,0 +1,344 @@
+"""Results without a queue: what `task.apply(...)` gives, which ran the task here and now.
+
+A call goes through the same codecs, the same runner, and the same encoding of failures as on a worker, so
+that a test does not pass with what production refuses. Left out are the server, the thread (a plain function
+runs on the caller's own: a database connection of a test belongs to it) and the pauses between retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import inspect
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from anyio import CapacityLimiter
+
+from asyncq import executors, wire
+from asyncq.errors import ResultNotFound
+from asyncq.outcomes import Outcome
+from asyncq.portal import synced
+from asyncq.results import AsyncResult
+from asyncq.runner import Finish, Runner
+from asyncq.serializers import PLAIN_VALUE
+from asyncq.states import READY_STATES, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from datetime import timedelta
+
+    from asyncq.app import AsyncQ
+    from asyncq.executors import Claim
+    from asyncq.tasks import Task
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+_LETTERS = {State.SUCCESS: wire.SUCCEEDED, State.FAILURE: wire.FAILED, State.REVOKED: wire.REVOKED}
+
+
+class EagerResult(AsyncResult[R]):
+    """The handle of a call that has ended already, without a server: `task.apply(...)` gives it.
+
+    It has the face of `AsyncResult`: awaiting gives the value or raises, twins such as `get_sync` work, and
+    it may stand in a `ResultSet` beside others. Nothing in it waits, so it may be asked inside a task, too.
+
+    Args:
+        id: any id.
+        value: what the task returned; what it raised, if the state says so.
+        state: `SUCCESS`, `FAILURE` or `REVOKED`.
+        traceback: where it failed, as text.
+        name: the task's name.
+        app: the app; by default the only one of this process, if it is asked for.
+
+    Raises:
+        ValueError: a state that is not the end, or a failure without an exception.
+
+    Example:
+        ```python
+        result = add.apply(args=(4, 4))
+        print(result.state, result.get_sync())  # SUCCESS 8
+        ```
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(
+        self,
+        id: str,
+        value: R | BaseException | None,
+        state: State | str,
+        traceback: str | None = None,
+        *,
+        name: str | None = None,
+        app: AsyncQ | None = None,
+    ) -> None:
+        super().__init__(id, app)
+        if state not in READY_STATES:
+            raise ValueError(f"state={state!r}: an eager result has ended, as SUCCESS, FAILURE or REVOKED")
+        if state == State.FAILURE and not isinstance(value, Exception):
+            raise ValueError(f"state=FAILURE needs the exception that was raised, not {value!r}")
+        ended = wire.Ended(_LETTERS[State(state)], name=name or "", attempts=1)
+        self._kept: Outcome[R] | None = _Given(id, ended, value, traceback)
+
+    @classmethod
+    def _of_call(cls, task: Task[..., R], job: wire.Job, ended: wire.Ended) -> EagerResult[R]:
+        handle = cls(job.id, None, State.SUCCESS, app=task.app)
+        handle._kept = Outcome(job.id, ended, task.returns)
+        handle._task = task
+        handle._ignored = job.ignore_result
+        return handle
+
+    @property
+    def _carrier(self) -> AsyncQ:
+        return cast("AsyncQ", HERE)  # as much of an app as a call that never waits needs
+
+    def _seen(self) -> Outcome[R] | None:
+        return self._kept
+
+    @property
+    def state(self) -> State | str:
+        """`SUCCESS`, `FAILURE` or `REVOKED`; `UNKNOWN` once it is forgotten."""
+        return State.UNKNOWN if self._kept is None else self._kept.state
+
+    async def get(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        disable_sync_subtasks: bool = True,  # noqa: ARG002  nothing waits, so there is nothing to guard
+    ) -> R:
+        """Returns the value, or raises what the task raised. At once, so the deadlock guard lets it be.
+
+        Args:
+            timeout: for the sake of `AsyncResult.get`; nothing is waited for.
+            propagate: False returns the task's exception instead of raising it.
+            callback: called as `callback(id, value)` before the value is returned.
+            disable_sync_subtasks: for the sake of `AsyncResult.get`.
+
+        Raises:
+            ResultNotFound: it was forgotten, or the task's result is ignored.
+            Exception: whatever the task raised.
+        """
+        outcome = await self._outcome(timeout)
+        value = outcome.unwrap() if propagate or outcome.error is None else cast("R", outcome.error)
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R]:
+        """How it ended, as a value. Raises `ResultNotFound` as `get`."""
+        return await self._outcome(timeout)
+
+    async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:  # noqa: ARG002  nothing waits
+        if self._kept is None or self._ignored:
+            why = "it was forgotten" if self._kept is None else "its task ignores results"
+            raise ResultNotFound(f"no result under the id {self.id!r}: {why}")
+        return self._kept
+
+    async def refresh(self) -> State | str:
+        """The state. There is nowhere to look."""
+        return self.state
+
+    async def _final(self) -> wire.Ended | None:
+        return None if self._kept is None else self._kept._ended
+
+    async def exists(self) -> bool:
+        """Whether it has not been forgotten."""
+        return self._kept is not None
+
+    async def revoke(
+        self,
+        *,
+        terminate: bool = False,  # noqa: ARG002  the parameters are those of AsyncResult
+        wait: bool = False,  # noqa: ARG002  the same
+        timeout: float | timedelta | None = None,  # noqa: ARG002  the same
+        reason: str | None = None,  # noqa: ARG002  the same
+    ) -> State | str:
+        """Changes nothing, for it has ended. Returns the state."""
+        return self.state
+
+    async def forget(self) -> None:
+        """Drops the value: from then on `get` raises `ResultNotFound`."""
+        self._kept = None
+
+    def then(
+        self,
+        callback: Callable[[AsyncResult[R]], object],
+        on_error: Callable[[AsyncResult[R]], object] | None = None,
+    ) -> EagerResult[R]:
+        """Calls `callback(result)` in the next turn of this thread's loop, or `on_error` after a failure.
+
+        Raises:
+            RuntimeError: there is no running event loop to call back in.
+        """
+        good = self.state is State.SUCCESS
+        soon(callback if good or on_error is None else on_error, self)
+        return self
+
+    if not TYPE_CHECKING:  # their types are those that AsyncResult gives them
+        wait = get
+        get_sync = wait_sync = synced(get)
+        outcome_sync = synced(outcome)
+        refresh_sync = synced(refresh)
+        exists_sync = synced(exists)
+        revoke_sync = synced(revoke)
+        forget_sync = synced(forget)
+
+    def __repr__(self) -> str:
+        name = self.name
+        return f"<EagerResult {self.id} {name + ' ' if name else ''}{self.state}>"
+
+    def __copy__(self) -> EagerResult[R]:
+        other: EagerResult[R] = type(self).__new__(type(self))
+        for owner in (AsyncResult, EagerResult):
+            for slot in set(owner.__slots__) - {"__weakref__"}:
+                setattr(other, slot, getattr(self, slot))
+        return other
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an EagerResult lives in this process only; send its value on instead")
+
+
+class _Given(Outcome[R]):
+    """An outcome made of Python objects, which have not been encoded."""
+
+    __slots__ = ("_text", "_value")
+
+    def __init__(self, id: str, ended: wire.Ended, value: Any, traceback: str | None) -> None:
+        super().__init__(id, ended, PLAIN_VALUE)
+        self._value = value
+        self._text = traceback
+
+    def unwrap(self) -> R:
+        error = self.error
+        if error is not None:
+            raise error
+        return cast("R", self._value)
+
+    @property
+    def value(self) -> R | None:
+        return self._value if self.state is State.SUCCESS else None
+
+    @property
+    def error(self) -> Exception | None:
+        if self.state is State.SUCCESS or isinstance(self._value, Exception):
+            return None if self.state is State.SUCCESS else cast("Exception", self._value)
+        return super().error
+
+    @property
+    def traceback(self) -> str | None:
+        return self._text
+
+
+class _Here:
+    """Stands in for an app where nothing waits: coroutines run where they are called, to their end."""
+
+    def is_here(self) -> bool:
+        return True
+
+    def bring(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return coroutine
+
+    def carry(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        try:
+            future.set_result(_driven(coroutine))
+        except BaseException as error:  # noqa: BLE001  handed to who asks the future
+            future.set_exception(error)
+        return future
+
+
+HERE = _Here()
+
+_kept: set[asyncio.Future[Any]] = set()
+
+
+def soon(callback: Callable[[T], object], subject: T) -> None:
+    """Calls back in the next turn of this thread's loop; a coroutine that the callback returns is run.
+
+    Raises:
+        RuntimeError: there is no running event loop.
+    """
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        returned = callback(subject)
+        if inspect.isawaitable(returned):
+            future = asyncio.ensure_future(returned, loop=loop)
+            _kept.add(future)
+            future.add_done_callback(_kept.discard)
+
+    loop.call_soon(call)
+
+
+def run(task: Task[..., R], job: wire.Job) -> EagerResult[R]:
+    """Runs a job here and now, in a context of its own, retries among it.
+
+    A coroutine function gets an event loop for itself; a plain one runs on this thread, without time limits.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C is meant for the caller, not for the job.
+    """
+    runner = _EagerRunner({job.name: task}, "eager", CapacityLimiter(1), task.app.settings.max_payload)
+    verdict = _until_finished(runner, job)
+    if task.is_coroutine:
+        finish = asyncio.run(_unless_cancelled(verdict))
+    else:
+        finish = contextvars.copy_context().run(_driven, verdict)
+    if runner.interrupt is not None:
+        raise runner.interrupt
+    return EagerResult._of_call(task, job, wire.decode_ended(finish.letter, finish.outcome))
+
+
+class _EagerRunner(Runner):
+    """Runs plain functions on the caller's thread."""
+
+    interrupt: KeyboardInterrupt | None = None
+
+    async def _body(
+        self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+    ) -> Any:
+        if task.is_coroutine:
+            return await super()._body(task, job, args, kwargs, claim)
+
+        def body() -> Any:
+            try:
+                return task.function(*args, **kwargs)
+            except KeyboardInterrupt as error:
+                self.interrupt = error
+                raise
+
+        return executors._unstoppable(body, (), {}, claim)
+
+
+async def _until_finished(runner: Runner, job: wire.Job) -> Finish:
+    """Tries again at once as often as the task's policy allows, as if the pauses were over."""
+    retries = 0
+    while True:
+        delivery = wire.Delivery("", job.queue, 0, retries, job)
+        verdict = await runner.run(delivery, executors.Claim())
+        if isinstance(verdict, Finish):
+            return verdict
+        retries = verdict.retries
+
+
+async def _unless_cancelled(verdict: Coroutine[Any, Any, T]) -> T:
+    """Ctrl-C reaches a loop as a cancellation, which the runner takes for the job's own failure."""
+    finish = await verdict
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+    return finish
+
+
+def _driven(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine that never waits, with no event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    coroutine.close()
+    raise RuntimeError(f"{coroutine!r} waits, and there is no event loop here")

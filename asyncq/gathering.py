@@ -1,0 +1,290 @@
+"""`gather`, `wait` and `as_completed`, as asyncio's, for handles: types are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+
+from asyncq.context import check_join
+from asyncq.results import AsyncResult
+from asyncq.resultset import ResultSet
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from datetime import timedelta
+
+R = TypeVar("R")
+R1 = TypeVar("R1")
+R2 = TypeVar("R2")
+R3 = TypeVar("R3")
+R4 = TypeVar("R4")
+R5 = TypeVar("R5")
+R6 = TypeVar("R6")
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: Literal[False] = False,
+) -> tuple[R1]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: Literal[False] = False,
+) -> tuple[R1, R2]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    result3: AsyncResult[R3],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: Literal[False] = False,
+) -> tuple[R1, R2, R3]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    result3: AsyncResult[R3],
+    result4: AsyncResult[R4],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: Literal[False] = False,
+) -> tuple[R1, R2, R3, R4]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    result3: AsyncResult[R3],
+    result4: AsyncResult[R4],
+    result5: AsyncResult[R5],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: Literal[False] = False,
+) -> tuple[R1, R2, R3, R4, R5]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    result3: AsyncResult[R3],
+    result4: AsyncResult[R4],
+    result5: AsyncResult[R5],
+    result6: AsyncResult[R6],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: Literal[False] = False,
+) -> tuple[R1, R2, R3, R4, R5, R6]: ...
+
+
+@overload
+async def gather(  # type: ignore[overload-overlap]  # as asyncio.gather is typed
+    *results: AsyncResult[R],
+    timeout: float | timedelta | None = None,
+    return_exceptions: Literal[False] = False,
+) -> tuple[R, ...]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: bool,
+) -> tuple[R1 | Exception]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: bool,
+) -> tuple[R1 | Exception, R2 | Exception]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    result3: AsyncResult[R3],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: bool,
+) -> tuple[R1 | Exception, R2 | Exception, R3 | Exception]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    result3: AsyncResult[R3],
+    result4: AsyncResult[R4],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: bool,
+) -> tuple[R1 | Exception, R2 | Exception, R3 | Exception, R4 | Exception]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    result3: AsyncResult[R3],
+    result4: AsyncResult[R4],
+    result5: AsyncResult[R5],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: bool,
+) -> tuple[R1 | Exception, R2 | Exception, R3 | Exception, R4 | Exception, R5 | Exception]: ...
+
+
+@overload
+async def gather(
+    result1: AsyncResult[R1],
+    result2: AsyncResult[R2],
+    result3: AsyncResult[R3],
+    result4: AsyncResult[R4],
+    result5: AsyncResult[R5],
+    result6: AsyncResult[R6],
+    /,
+    *,
+    timeout: float | timedelta | None = None,
+    return_exceptions: bool,
+) -> tuple[
+    R1 | Exception, R2 | Exception, R3 | Exception, R4 | Exception, R5 | Exception, R6 | Exception
+]: ...
+
+
+@overload
+async def gather(
+    *results: AsyncResult[R],
+    timeout: float | timedelta | None = None,
+    return_exceptions: bool,
+) -> tuple[R | Exception, ...]: ...
+
+
+async def gather(
+    *results: AsyncResult[Any], timeout: float | timedelta | None = None, return_exceptions: bool = False
+) -> tuple[Any, ...]:
+    """Waits for all jobs and returns their values in order, each with its type.
+
+    As in `asyncio.gather`, the first failure is raised as soon as it is known; the other jobs go on.
+
+    Args:
+        results: the handles, as `delay` gives them once it is awaited.
+        timeout: seconds for all of them together; None waits for ever, 0 looks once.
+        return_exceptions: wait for all, and put exceptions into the tuple instead of raising the first.
+
+    Raises:
+        ResultTimeout: not all ended in time. The jobs go on.
+        WouldDeadlock: called inside a task, without leave.
+        TypeError: something else than a handle.
+        Exception: what the failed one raises from its `get`.
+
+    Example:
+        ```python
+        number, text = await asyncq.gather(await add.delay(1, 2), await shout.delay("a"), timeout=10)
+        ```
+    """
+    check_join("gather()")
+    values = await ResultSet(_handles("gather", results)).get(timeout, propagate=not return_exceptions)
+    return tuple(values)
+
+
+async def wait(
+    results: Iterable[AsyncResult[R]],
+    *,
+    timeout: float | timedelta | None = None,
+    return_when: str = asyncio.ALL_COMPLETED,
+) -> tuple[set[AsyncResult[R]], set[AsyncResult[R]]]:
+    """Waits until jobs have ended and returns their handles as two sets, done and pending.
+
+    As in `asyncio.wait`, neither a failure nor the end of the time raises. A handle whose job is unknown is
+    done: nothing more will come of it, and its `get` says so.
+
+    Args:
+        results: the handles.
+        timeout: seconds; None waits for ever, 0 looks once.
+        return_when: `asyncio.ALL_COMPLETED`, `asyncio.FIRST_COMPLETED`, or `asyncio.FIRST_EXCEPTION`, which
+            also returns when a job has ended without a value.
+
+    Raises:
+        WouldDeadlock: called inside a task, without leave.
+        ValueError: another `return_when`.
+        TypeError: something else than a handle.
+
+    Example:
+        ```python
+        done, pending = await asyncq.wait(results, return_when=asyncio.FIRST_COMPLETED)
+        ```
+    """
+    check_join("wait()")
+    if return_when not in {asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION}:
+        raise ValueError(
+            f"return_when={return_when!r}: use one of asyncio's, such as asyncio.FIRST_COMPLETED"
+        )
+    return await ResultSet(_handles("wait", results))._wait(timeout, return_when)
+
+
+def as_completed(
+    results: Iterable[AsyncResult[R]], *, timeout: float | timedelta | None = None
+) -> AsyncIterator[AsyncResult[R]]:
+    """Gives each handle as its job ends, whatever the end: an async iterator, for `async for`.
+
+    Args:
+        results: the handles.
+        timeout: seconds from the first step to the last; None waits for ever.
+
+    Raises:
+        ResultTimeout: from the loop, when the time is over; those that ended in time were given.
+        WouldDeadlock: called inside a task, without leave.
+        TypeError: something else than a handle.
+
+    Example:
+        ```python
+        async for result in asyncq.as_completed(results, timeout=60):
+            print(await result)
+        ```
+    """
+    check_join("as_completed()")
+    return ResultSet(_handles("as_completed", results)).as_completed(timeout)
+
+
+def _handles(call: str, results: Iterable[AsyncResult[R]]) -> list[AsyncResult[R]]:
+    """The handles as a list; a coroutine among them is the commonest slip."""
+    handles = list(results)
+    wrong: list[Any] = [handle for handle in handles if not isinstance(handle, AsyncResult)]
+    if not wrong:
+        return handles
+    for other in wrong:
+        if inspect.iscoroutine(other):
+            other.close()  # it will not be awaited, and the error says so
+    raise TypeError(f"{call}() takes handles, not {wrong[0]!r}: `await task.delay(...)` gives a handle")

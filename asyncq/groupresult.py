@@ -1,0 +1,248 @@
+"""Many handles under one id, which can be saved and found again from anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from asyncq import results
+from asyncq.errors import DecodeError
+from asyncq.portal import carried, synced
+from asyncq.resultset import ResultSet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncq.app import AsyncQ
+    from asyncq.results import AsyncResult
+
+R = TypeVar("R")
+
+
+class GroupResult(ResultSet[R]):
+    """The handles of a group: a `ResultSet` with an id. Its members may be groups themselves; values nest as
+    they do.
+
+    Args:
+        id: by default a new one.
+        results: handles and groups.
+        parent: what the group came after, if anything.
+        app: the app; by default that of the first handle.
+
+    Example:
+        ```python
+        group = GroupResult(results=[await add.delay(1, 2), await add.delay(3, 4)])
+        await group.save()
+        ...
+        group = await app.GroupResult.restore(id)
+        print(await group.get(timeout=10))  # [3, 7]
+        ```
+    """
+
+    @overload
+    def __init__(
+        self,
+        id: str | None = None,
+        results: Iterable[AsyncResult[R]] = (),
+        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+        app: AsyncQ | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: GroupResult[Any],
+        id: str | None = None,
+        results: Iterable[AsyncResult[Any] | GroupResult[Any]] = (),
+        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+        app: AsyncQ | None = None,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        id: str | None = None,
+        results: Iterable[Any] = (),
+        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+        app: AsyncQ | None = None,
+    ) -> None:
+        if id is not None and (not isinstance(id, str) or not id):
+            raise ValueError(f"GroupResult needs a text as its id, or None for a new one, not {id!r}")
+        super().__init__(results, app)
+        self.id: str = id or os.urandom(12).hex()
+        self.parent: AsyncResult[Any] | GroupResult[Any] | None = parent
+
+    @property
+    def children(self) -> list[AsyncResult[R]]:
+        """The members, by Celery's other name."""
+        return self.results
+
+    async def save(self) -> None:
+        """Saves the ids under the group's own id, for `result_ttl` seconds from now; again is anew.
+
+        Raises:
+            BrokerUnavailable: no answer within the operation timeout.
+            QueueFull: the server is out of memory.
+        """
+        await self.app.GroupResult.save(self)
+
+    def save_sync(self) -> None:
+        """Blocking twin of `save`, for code that is not async."""
+        self.app.GroupResult.save_sync(self)
+
+    async def delete(self) -> None:
+        """Removes what `save` saved. The jobs and their results stay. Twice is once. Raises as `save`."""
+        await self.app.GroupResult.delete(self.id)
+
+    def delete_sync(self) -> None:
+        """Blocking twin of `delete`, for code that is not async."""
+        self.app.GroupResult.delete_sync(self.id)
+
+    @classmethod
+    async def restore(cls, id: str, app: AsyncQ | None = None) -> GroupResult[Any] | None:
+        """The group that was saved under an id; None if there is none (any more).
+
+        Args:
+            id: the group's.
+            app: the app; by default the only one of this process.
+
+        Raises:
+            RuntimeError: no app was given, and there is not exactly one.
+            DecodeError: what is saved there is not a group.
+            BrokerUnavailable: no answer within the operation timeout.
+        """
+        return await _app(app).GroupResult.restore(id)
+
+    @classmethod
+    def restore_sync(cls, id: str, app: AsyncQ | None = None) -> GroupResult[Any] | None:
+        """Blocking twin of `restore`, for code that is not async."""
+        return _app(app).GroupResult.restore_sync(id)
+
+    def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
+        """All ids, as Celery writes them: `((id, parent's tuple or None), [members' tuples])`."""
+        parent = None if self.parent is None else self.parent.as_tuple()
+        return (self.id, parent), [member.as_tuple() for member in self.results]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, GroupResult):
+            return (self.id, self.results, self.parent) == (other.id, other.results, other.parent)
+        return self.id == other if isinstance(other, str) else NotImplemented
+
+    def __hash__(self) -> int:  # type: ignore[override]  # unlike a mere set, a group is known by its id
+        return hash(self.id)
+
+    def __bool__(self) -> bool:
+        return True  # a group without members is a group: `if await GroupResult.restore(id)`
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<GroupResult {self.id} of {len(self)}>"
+
+    def __reduce__(self) -> Any:
+        # The ids say it all; the app is found where it is unpickled.
+        return result_from_tuple, (self.as_tuple(),)
+
+
+class GroupResults:
+    """`app.GroupResult`: makes groups of this app, and finds saved ones.
+
+    Example:
+        ```python
+        group = app.GroupResult(results=await add.map([(1, 2), (3, 4)]))
+        await group.save()
+        same = await app.GroupResult.restore(group.id)
+        ```
+    """
+
+    def __init__(self, app: AsyncQ) -> None:
+        self._app = app
+
+    @property
+    def _carrier(self) -> AsyncQ:
+        return self._app
+
+    def __call__(
+        self,
+        id: str | None = None,
+        results: Iterable[AsyncResult[R]] = (),
+        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+    ) -> GroupResult[R]:
+        """A group of this app."""
+        return GroupResult(id, results, parent, self._app)
+
+    @carried
+    async def save(self, group: GroupResult[Any]) -> None:
+        """Saves a group, see `GroupResult.save`."""
+        description = json.dumps(group.as_tuple(), separators=(",", ":")).encode()
+        await self._app._broker_here().save_group(group.id, description)
+
+    save_sync = synced(save)
+
+    @carried
+    async def delete(self, id: str) -> None:
+        """Removes what was saved under a group's id, see `GroupResult.delete`."""
+        await self._app._broker_here().delete_group(id)
+
+    delete_sync = synced(delete)
+
+    @carried
+    async def restore(self, id: str) -> GroupResult[Any] | None:
+        """The group that was saved under an id; None if there is none (any more).
+
+        Raises:
+            DecodeError: what is saved there is not a group.
+            BrokerUnavailable: no answer within the operation timeout.
+        """
+        description = await self._app._broker_here().restore_group(id)
+        if description is None:
+            return None
+        try:
+            group = result_from_tuple(json.loads(description), self._app)
+        except (ValueError, RecursionError) as error:
+            raise DecodeError(f"what is saved under the id {id!r} is not a group: {error}") from error
+        if not isinstance(group, GroupResult):
+            raise DecodeError(f"what is saved under the id {id!r} is one job, not a group")
+        return group
+
+    restore_sync = synced(restore)
+
+
+def result_from_tuple(data: Any, app: AsyncQ | None = None) -> Any:
+    """The handle or group that `as_tuple` described, with its parents and members.
+
+    Args:
+        data: what `as_tuple` gave, also after a way through JSON.
+        app: the app; by default the only one of this process.
+
+    Returns:
+        An `AsyncResult`, or a `GroupResult` if it was one.
+
+    Raises:
+        ValueError: not such a tuple.
+
+    Example:
+        ```python
+        same = asyncq.result_from_tuple(json.loads(json.dumps(result.as_tuple())))
+        ```
+    """
+    try:
+        (id_, parent), members = data
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{data!r} is not what as_tuple() gives: ((id, parent), None), or a list of members for None"
+        ) from None
+    above = None if parent is None else result_from_tuple(parent, app)
+    if members is not None:
+        if not isinstance(members, (list, tuple)):
+            raise ValueError(f"the members of group {id_!r} are not a list, but {members!r}")
+        return GroupResult(id_, [result_from_tuple(member, app) for member in members], above, app)
+    handle: AsyncResult[Any] = results.AsyncResult(id_, app)
+    handle.parent = above
+    return handle
+
+
+def _app(app: AsyncQ | None) -> AsyncQ:
+    from asyncq.app import the_only_app
+
+    return app or the_only_app()

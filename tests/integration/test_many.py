@@ -1,0 +1,535 @@
+"""Many handles: sets, groups, gather, wait, as_completed; one deadline, few commands, nothing left over."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import pickle
+import threading
+import time
+
+import pytest
+from support import report, until, worker_process
+
+import asyncq
+from asyncq import (
+    AsyncQ,
+    BrokerUnavailable,
+    DecodeError,
+    EagerResult,
+    GroupResult,
+    ResultNotFound,
+    ResultSet,
+    ResultTimeout,
+    TaskRevoked,
+    Worker,
+    WouldDeadlock,
+    result_from_tuple,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def nap(app):
+    @app.task
+    async def nap(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    return nap
+
+
+@pytest.fixture
+def add(app):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    return add
+
+
+@pytest.fixture
+def fail(app):
+    @app.task
+    async def fail(text: str) -> None:
+        raise ValueError(text)
+
+    return fail
+
+
+def _waited_for(app: AsyncQ) -> int:
+    """How many waits this process has open."""
+    waiters = list(app._listener()._waiters.values())
+    return sum(len(waiter.futures or ()) + len(waiter.callbacks or ()) for waiter in waiters)
+
+
+async def _calls(raw, *names: str) -> int:
+    stats = await raw.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {}).get("calls", 0) for name in names)
+
+
+# -- get -------------------------------------------------------------------------------------------
+
+
+async def test_the_first_failure_is_raised_without_waiting_for_the_rest(app, nap, fail):
+    async with Worker(app, grace=0):
+        results = await app.submit([nap.s(20), fail.s("no")])
+        begun = time.monotonic()
+        with pytest.raises(ValueError, match="no"):
+            await results.get(timeout=15)
+        assert time.monotonic() - begun < 5
+        assert _waited_for(app) == 0
+        await results.revoke(terminate=True, wait=True, timeout=5)
+
+
+async def test_of_several_failures_the_first_in_order_is_raised(app, add, fail):
+    async with Worker(app):
+        results = await app.submit([add.s(1, 1), fail.s("one"), fail.s("two")])
+        assert len(await results.get(timeout=5, propagate=False)) == 3
+    rebuilt = app.ResultSet([app.AsyncResult(r.id) for r in reversed(list(results))])
+    with pytest.raises(ValueError, match="two"):
+        await rebuilt.get(timeout=5)
+
+
+async def test_one_deadline_holds_for_the_set_and_a_timeout_leaves_nothing(app, nap):
+    async with Worker(app):
+        results = await nap.map([(0.3,), (0.3,), (0,)])
+        await results[2].get(timeout=5)
+        begun = time.monotonic()
+        with pytest.raises(ResultTimeout, match="2 of 3 jobs"):
+            await results.get(timeout=0.1)
+        assert time.monotonic() - begun < 0.25
+        assert _waited_for(app) == 0
+        assert await results.get(timeout=5) == [0.3, 0.3, 0]
+
+
+async def test_a_timeout_of_zero_looks_once(app, add, nap):
+    async with Worker(app):
+        results = await add.map([(1, 2), (3, 4)])
+        await results.get(timeout=5)
+        by_id = ResultSet([app.AsyncResult(r.id) for r in results])
+        assert await by_id.get(timeout=0) == [3, 7]
+        late = await nap.delay(0.2)
+        with pytest.raises(ResultTimeout):
+            await app.ResultSet([late, app.AsyncResult(results[0].id)]).get(timeout=0)
+
+
+async def test_a_cancelled_wait_leaves_nothing_and_another_goes_on(app, nap):
+    async with Worker(app):
+        results = await nap.map([(0.3,)] * 10)
+        stays = asyncio.create_task(results.get(timeout=5))
+        goes = asyncio.create_task(results.get(timeout=5))
+        await until(lambda: _waited_for(app) == 20, "both to wait")
+        goes.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await goes
+        assert _waited_for(app) == 10
+        assert await stays == [0.3] * 10
+
+
+async def test_closing_the_app_ends_the_wait(make_app):
+    app = make_app()
+    async with app:
+        handle = await app.send("nobody.knows")
+        wait = asyncio.create_task(app.ResultSet([handle]).get())
+        await until(lambda: _waited_for(app) == 1, "the wait")
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        await wait
+
+
+async def test_unknown_ids_are_told_at_once_and_listed_on_demand(app, add):
+    async with Worker(app):
+        known = await add.delay(1, 2)
+        results = app.ResultSet([known, app.AsyncResult("nobody"), app.AsyncResult("none")])
+        with pytest.raises(ResultNotFound, match="nobody"):
+            await results.get(timeout=5)
+        values = await results.get(timeout=5, propagate=False)
+    assert (values[0], [type(value) for value in values[1:]]) == (3, [ResultNotFound] * 2)
+
+
+async def test_a_callback_hears_each_in_order(app, nap):
+    heard = []
+    async with Worker(app):
+        results = await nap.map([(0.05,), (0,)])
+        await results.get(timeout=5, callback=lambda *said: heard.append(said))
+    assert heard == [(results[0].id, 0.05), (results[1].id, 0)]
+
+
+async def test_a_job_that_expires_ends_the_wait_with_nobody_working(app, make_app, add):
+    handle = await add.options(expires=0.2).delay(1, 2)
+    async with make_app() as other:
+        for results in (other.ResultSet([other.AsyncResult(handle.id)]), app.ResultSet([handle])):
+            begun = time.monotonic()
+            with pytest.raises(asyncq.TaskExpired):
+                await results.get(timeout=10)
+            assert time.monotonic() - begun < 3  # told by its timer, not by the poll
+
+
+async def test_ten_thousand_ended_handles_are_joined_in_twenty_looks(app, make_app, add, raw):
+    count = 10_000
+    async with Worker(app, concurrency=500):
+        ids = [r.id for r in await add.map([(i, 0) for i in range(count)])]
+        await app.ResultSet(map(app.AsyncResult, ids)).get(timeout=50)
+    async with make_app() as other:
+        before = await _calls(raw, "evalsha"), await _calls(raw, "get", "mget")
+        begun = time.perf_counter()
+        values = await other.ResultSet([other.AsyncResult(id_) for id_ in ids]).get(timeout=30)
+        seconds = time.perf_counter() - begun
+        after = await _calls(raw, "evalsha"), await _calls(raw, "get", "mget")
+    assert values == list(range(count))
+    report(f"{count:,} ended handles joined in {seconds:.3f} s with {after[0] - before[0]} commands")
+    assert after[0] - before[0] <= count / 500 + 2
+    assert after[1] - before[1] <= count / 500 + 2
+
+
+# -- as it comes -----------------------------------------------------------------------------------
+
+
+async def test_handles_come_as_their_jobs_end(app, nap, fail):
+    async with Worker(app):
+        results = await app.submit([nap.s(0.3), nap.s(0.1), fail.s("no"), nap.s(0.2)])
+        came = [r.state if r.state == "FAILURE" else await r async for r in results.as_completed(timeout=5)]
+    assert came == ["FAILURE", 0.1, 0.2, 0.3]
+    assert _waited_for(app) == 0
+
+
+async def test_who_ended_in_time_is_given_before_the_time_is_over(app, nap):
+    came = []
+    async with Worker(app):
+        results = await nap.map([(0.5,), (0,)])
+
+        async def collect() -> None:
+            async for result in results.as_completed(timeout=0.2):
+                came.append(await result)  # noqa: PERF401  what came before the error is looked at
+
+        with pytest.raises(ResultTimeout, match="1 of 2"):
+            await collect()
+        assert (came, _waited_for(app)) == ([0], 0)
+        await results.get(timeout=5)
+
+
+async def test_leaving_the_loop_early_leaves_no_wait_behind(app, nap):
+    async with Worker(app):
+        results = await nap.map([(0,), (0.3,), (0.3,)])
+        waits = results.as_completed()
+        assert await anext(waits) is results[0]
+        await waits.aclose()
+        assert _waited_for(app) == 0
+        await results.get(timeout=5)
+
+
+async def test_from_another_loop_handles_come_just_as_well(app, nap):
+    def elsewhere() -> list:
+        async def main() -> list:
+            return [await r async for r in results.as_completed(timeout=5)]
+
+        return asyncio.run(main())
+
+    async with Worker(app):
+        results = await nap.map([(0.2,), (0.1,)])
+        assert await asyncio.to_thread(elsewhere) == [0.1, 0.2]
+        again = await nap.map([(0.2,), (0.1,)])
+        assert await asyncio.to_thread(lambda: [r.id for r in again.as_completed_sync(5)]) == [
+            again[1].id,
+            again[0].id,
+        ]
+    assert _waited_for(app) == 0
+
+
+# -- looking, ending, calling back -----------------------------------------------------------------
+
+
+async def test_looks_tell_how_the_set_stands(app, add, nap, fail, raw):
+    async with Worker(app):
+        good, long = await add.map([(1, 2)] * 600), await nap.delay(0.5)
+        await good.get(timeout=10)
+        results = app.ResultSet([app.AsyncResult(r.id) for r in [*good, long]])
+        before = await _calls(raw, "evalsha")
+        assert (await results.ready(), await results.successful(), await results.failed()) == (False,) * 3
+        assert await _calls(raw, "evalsha") - before <= 2 + 2 + 12  # what ended is not asked again; beats
+        assert (await results.waiting(), await results.completed_count()) == (True, 600)
+        await results.maybe_throw()
+        assert await long.get(timeout=5) == 0.5
+        assert (await results.ready(), await results.successful(), await results.waiting()) == (
+            True,
+            True,
+            False,
+        )
+        results.add(await fail.delay("no"))
+        await results.get(timeout=5, propagate=False)
+        assert (await results.failed(), await results.successful()) == (True, False)
+        heard = []
+        with pytest.raises(ValueError, match="no"):
+            await results.maybe_throw(lambda *said: heard.append(said))
+        assert len(heard) == 601
+        await results.maybe_throw(lambda *said: heard.append(said), propagate=False)
+        assert type(heard[-1][1]) is ValueError
+
+
+async def test_a_set_is_revoked_and_forgotten_as_one(app, nap):
+    results = await nap.map([(20,)] * 3)
+    assert await results.revoke(wait=True, timeout=5) == ["REVOKED"] * 3
+    with pytest.raises(TaskRevoked):
+        await results.get(timeout=5)
+    await results.forget()
+    assert [await result.exists() for result in results] == [False] * 3
+
+
+async def test_then_calls_once_when_all_have_ended(app, nap, fail):
+    told = []
+
+    async def good(results) -> None:
+        told.append([r.result for r in results])
+
+    async with Worker(app):
+        results = (await nap.map([(0.1,), (0,)])).then(good, lambda _: told.append("bad"))
+        await until(lambda: told, "the callback")
+        assert told == [[0.1, 0]]
+        mixed = await app.submit([nap.s(0), fail.s("no")])
+        mixed.then(good, lambda given: told.append(given is mixed))
+        await until(lambda: len(told) == 2, "the other callback")
+        app.ResultSet([]).then(good)
+        await until(lambda: len(told) == 3, "the callback of none")
+    assert told[1:] == [True, []]
+    assert len(results) == 2
+
+
+# -- as a list -------------------------------------------------------------------------------------
+
+
+async def test_a_set_is_a_list_without_repetition(app):
+    a, b, c = (app.AsyncResult(id_) for id_ in "abc")
+    results = app.ResultSet([a, b])
+    results.add(a)
+    results.update([b, c, app.AsyncResult("c")])
+    assert [r.id for r in results] == ["a", "b", "c"]
+    assert (len(results), results[-1], results[1:] == ResultSet([b, c])) == (3, c, True)
+    assert isinstance(results[1:], ResultSet)
+    results.remove("b")
+    results.discard(b)
+    with pytest.raises(KeyError):
+        results.remove(b)
+    assert results == app.ResultSet([a, c])
+    results.clear()
+    assert list(results) == []
+
+
+# -- groups ----------------------------------------------------------------------------------------
+
+
+async def test_a_saved_group_is_restored_elsewhere_with_its_groups_inside(app, make_app, add):
+    async with Worker(app):
+        inner = GroupResult("inner", await add.map([(1, 2), (3, 4)]))
+        group = GroupResult(results=[await add.delay(0, 1), inner, await add.delay(5, 5)])
+        group.parent = await add.delay(9, 9)
+        await group.save()
+        async with make_app() as other:
+            same = await other.GroupResult.restore(group.id)
+            assert same == group == group.id
+            assert (same.parent, same.children[1].id, len(same)) == (group.parent, "inner", 3)
+            assert await same.get(timeout=5) == [1, [3, 7], 10]
+            assert await same.completed_count() == 4
+            assert sorted([await r async for r in same.as_completed(5)]) == [1, 3, 7, 10]
+            heard = []
+            await same.join(callback=lambda *said: heard.append(said))
+            assert heard[1] == ("inner", [3, 7])
+            await same.delete()
+            await same.delete()
+            assert await other.GroupResult.restore(group.id) is None
+            assert await GroupResult.restore(group.id, other) is None
+
+
+async def test_a_group_that_is_saved_goes_with_its_time(app, raw):
+    group = app.GroupResult("g", [app.AsyncResult("a")])
+    await group.save()
+    key = app._keys.groups + "g"
+    assert 0 < await raw.pttl(key) <= app.settings.result_ttl * 1000
+    assert await raw.get(key) == b'[["g",null],[[["a",null],null]]]'
+    for rubbish in (b"rubbish", b"5", b'[["a",null],null]', b'[["g",null],5]', b"[" * 100_000):
+        await raw.set(key, rubbish)
+        with pytest.raises(DecodeError, match="'g'"):
+            await app.GroupResult.restore("g")
+
+
+async def test_a_group_is_a_value(app):
+    group = GroupResult("g", [app.AsyncResult("a"), GroupResult("h", [app.AsyncResult("b")])])
+    assert group.as_tuple() == (("g", None), [(("a", None), None), (("h", None), [(("b", None), None)])])
+    assert result_from_tuple(json.loads(json.dumps(group.as_tuple())), app) == group
+    assert pickle.loads(pickle.dumps(group)) == group
+    assert (hash(group), str(group), bool(GroupResult("e"))) == (hash("g"), "g", True)
+    assert group != GroupResult("g", [app.AsyncResult("a")])
+    assert GroupResult().id != GroupResult().id
+    for wrong in (5, "g", [1], (("g", None), 5), (("", None), [])):
+        with pytest.raises(ValueError, match=r"as_tuple|members|needs"):
+            result_from_tuple(wrong, app)
+
+
+async def test_the_members_of_a_restored_group_fail_as_themselves(app, add, fail):
+    async with Worker(app):
+        group = app.GroupResult(
+            results=[app.GroupResult(results=[await fail.delay("in")]), await add.delay(1, 1)]
+        )
+        with pytest.raises(ValueError, match="in"):
+            await group.get(timeout=5)
+        values = await group.get(timeout=5, propagate=False)
+    assert (type(values[0][0]), values[1]) == (ValueError, 2)
+
+
+# -- gather, wait, as_completed --------------------------------------------------------------------
+
+
+async def test_gather_gives_a_tuple_in_order_and_fails_fast(app, add, nap, fail):
+    async with Worker(app, grace=0):
+        handles = await nap.delay(0.1), await add.delay(1, 2)
+        assert await asyncq.gather(*handles, timeout=5) == (0.1, 3)
+        assert await asyncq.gather() == ()
+        long, bad = await nap.delay(20), await fail.delay("no")
+        with pytest.raises(ValueError, match="no"):
+            await asyncq.gather(long, bad, timeout=10)
+        got = await asyncq.gather(bad, handles[1], app.AsyncResult("none"), return_exceptions=True)
+        assert [type(value) for value in got] == [ValueError, int, ResultNotFound]
+        with pytest.raises(ResultTimeout):
+            await asyncq.gather(long, timeout=0.05)
+        await long.revoke(terminate=True)
+
+
+async def test_wait_gives_two_sets_and_raises_for_nothing(app, nap, fail):
+    async with Worker(app, grace=0):
+        quick, bad, long = await nap.delay(0), await fail.delay("no"), await nap.delay(20)
+        await quick
+        done, pending = await asyncq.wait([long, quick], return_when=asyncio.FIRST_COMPLETED)
+        assert (done, pending) == ({quick}, {long})
+        done, pending = await asyncq.wait([long, bad], return_when=asyncio.FIRST_EXCEPTION, timeout=5)
+        assert (done, pending) == ({bad}, {long})
+        assert await asyncq.wait([quick, bad], timeout=5) == ({quick, bad}, set())
+        assert await asyncq.wait([long], timeout=0.05) == (set(), {long})
+        assert await asyncq.wait([]) == (set(), set())
+        with pytest.raises(ValueError, match="FIRST_COMPLETED"):
+            await asyncq.wait([long], return_when="soon")
+        await long.revoke(terminate=True)
+        assert _waited_for(app) == 0
+
+
+async def test_as_completed_takes_any_handles_also_eager_ones(app, nap):
+    async with Worker(app):
+        handles = [await nap.delay(0.1), await nap.delay(0), EagerResult("e", 5.0, "SUCCESS")]
+        assert [await r async for r in asyncq.as_completed(handles, timeout=5)] == [5.0, 0, 0.1]
+
+
+async def test_handles_of_two_apps_are_gathered_together(app, add, server_url):
+    with _opened_elsewhere(server_url) as other:
+        async with Worker(app):
+            theirs = await other.send("nobody.knows")
+            ours = await add.delay(1, 2)
+            done, pending = await asyncq.wait([theirs, ours], return_when=asyncio.FIRST_COMPLETED, timeout=5)
+            assert (done, pending) == ({ours}, {theirs})
+            await theirs.revoke()
+            with pytest.raises(TaskRevoked):
+                await asyncq.gather(ours, theirs, timeout=5)
+
+
+class _opened_elsewhere:  # noqa: N801  used as a function
+    """An app that is open on the loop of another thread."""
+
+    def __init__(self, url: str) -> None:
+        self.app = AsyncQ(url, namespace="another", lease=2)
+
+    def __enter__(self) -> AsyncQ:
+        thread = threading.Thread(target=self.app.__enter__)
+        thread.start()
+        thread.join()
+        return self.app
+
+    def __exit__(self, *_: object) -> None:
+        self.app.__exit__(None, None, None)
+
+
+async def test_what_is_not_a_handle_is_named(add):
+    with pytest.raises(TypeError, match=r"gather\(\) takes handles, not <coroutine"):
+        await asyncq.gather(add.delay(1, 2))
+    with pytest.raises(TypeError, match=r"as_completed\(\) takes handles"):
+        asyncq.as_completed(["id"])
+    with pytest.raises(TypeError, match=r"wait\(\) takes handles"):
+        await asyncq.wait([ResultSet()])
+
+
+async def test_inside_a_task_every_wait_for_many_is_refused_unless_allowed(app, add):
+    @app.task
+    async def waits(id_: str) -> list:
+        handle = app.AsyncResult(id_)
+        results = app.ResultSet([handle])
+        tries = {
+            "get": results.get,
+            "gather": lambda: asyncq.gather(handle),
+            "wait": lambda: asyncq.wait([handle]),
+            "as_completed": lambda: anext(asyncq.as_completed([handle])),
+            "set.as_completed": lambda: anext(results.as_completed()),
+            "revoke": lambda: results.revoke(wait=True),
+        }
+        refused = []
+        for name, call in tries.items():
+            try:
+                await call()
+            except WouldDeadlock:
+                refused.append(name)
+        with asyncq.allow_join_result():
+            value = await asyncq.gather(handle)
+        return [refused, value[0], await results.get(disable_sync_subtasks=False)]
+
+    async with Worker(app):
+        done = await add.delay(1, 2)
+        await done
+        assert await waits.call(done.id) == [
+            ["get", "gather", "wait", "as_completed", "set.as_completed", "revoke"],
+            3,
+            [3],
+        ]
+
+
+# -- blocking --------------------------------------------------------------------------------------
+
+AWAITED = (
+    "get", "join", "ready", "successful", "failed", "waiting", "completed_count", "revoke", "forget",
+    "maybe_throw",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AWAITED)
+def test_every_awaited_method_has_a_twin_with_its_parameters(name):
+    twin, method = getattr(ResultSet, f"{name}_sync"), getattr(ResultSet, name)
+    assert inspect.signature(twin) == inspect.signature(method)
+    assert twin.__doc__
+
+
+@pytest.mark.parametrize("name", ["save", "delete", "restore"])
+def test_a_group_has_twins_too(name):
+    for owner in (GroupResult, asyncq.groupresult.GroupResults):
+        twin, method = getattr(owner, f"{name}_sync"), getattr(owner, name)
+        assert inspect.signature(twin) == inspect.signature(method)
+
+
+def test_blocking_code_has_all_of_it(make_app, server_url, namespace):
+    app = make_app()
+    from jobs import register
+
+    add = register(app).add
+    with worker_process(server_url, namespace), app:
+        results = add.map_sync([(1, 2), (3, 4)])
+        assert results.get_sync(timeout=5) == results.join_sync() == [3, 7]
+        assert (results.ready_sync(), results.completed_count_sync(), results.waiting_sync()) == (
+            True,
+            2,
+            False,
+        )
+        assert sorted(r.result for r in results.as_completed_sync(timeout=5)) == [3, 7]
+        group = app.GroupResult(results=results)
+        group.save_sync()
+        assert app.GroupResult.restore_sync(group.id).get_sync(timeout=5) == [3, 7]
+        assert GroupResult.restore_sync(group.id, app) == group
+        group.delete_sync()
+        assert app.GroupResult.restore_sync(group.id) is None
+        results.maybe_throw_sync()
+        results.forget_sync()
+        assert not results[0].exists_sync()
