@@ -6,8 +6,10 @@ import asyncio
 import inspect
 import json
 import pickle
-import threading
 import time
+import uuid
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 from support import report, until, worker_process
@@ -27,6 +29,9 @@ from asyncq import (
     WouldDeadlock,
     result_from_tuple,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 pytestmark = pytest.mark.anyio
 
@@ -235,20 +240,24 @@ async def test_from_another_loop_handles_come_just_as_well(app, nap):
             again[1].id,
             again[0].id,
         ]
-    assert _waited_for(app) == 0
+        third = await nap.map([(0,), (0.5,)])
+        first = await asyncio.to_thread(lambda: next(iter(third.as_completed_sync(5))))
+        assert first is third[0]
+        await until(lambda: _waited_for(app) == 0, "the wait that was left early to end", timeout=0.4)
 
 
 # -- looking, ending, calling back -----------------------------------------------------------------
 
 
-async def test_looks_tell_how_the_set_stands(app, add, nap, fail, raw):
-    async with Worker(app):
+async def test_looks_tell_how_the_set_stands(app, make_app, add, nap, fail, raw):
+    async with Worker(app), make_app() as other:
         good, long = await add.map([(1, 2)] * 600), await nap.delay(0.5)
         await good.get(timeout=10)
-        results = app.ResultSet([app.AsyncResult(r.id) for r in [*good, long]])
-        before = await _calls(raw, "evalsha")
+        results = other.ResultSet([other.AsyncResult(r.id) for r in [*good, long]])
+        before = await _calls(raw, "mget")
         assert (await results.ready(), await results.successful(), await results.failed()) == (False,) * 3
-        assert await _calls(raw, "evalsha") - before <= 2 + 2 + 12  # what ended is not asked again; beats
+        looks = await _calls(raw, "mget") - before
+        assert looks == 2 + 1 + 1  # who is known to have ended is not asked again
         assert (await results.waiting(), await results.completed_count()) == (True, 600)
         await results.maybe_throw()
         assert await long.get(timeout=5) == 0.5
@@ -351,6 +360,7 @@ async def test_a_group_that_is_saved_goes_with_its_time(app, raw):
         await raw.set(key, rubbish)
         with pytest.raises(DecodeError, match="'g'"):
             await app.GroupResult.restore("g")
+    await group.delete()
 
 
 async def test_a_group_is_a_value(app):
@@ -418,32 +428,24 @@ async def test_as_completed_takes_any_handles_also_eager_ones(app, nap):
         assert [await r async for r in asyncq.as_completed(handles, timeout=5)] == [5.0, 0, 0.1]
 
 
-async def test_handles_of_two_apps_are_gathered_together(app, add, server_url):
-    with _opened_elsewhere(server_url) as other:
-        async with Worker(app):
-            theirs = await other.send("nobody.knows")
-            ours = await add.delay(1, 2)
-            done, pending = await asyncq.wait([theirs, ours], return_when=asyncio.FIRST_COMPLETED, timeout=5)
-            assert (done, pending) == ({ours}, {theirs})
-            await theirs.revoke()
-            with pytest.raises(TaskRevoked):
-                await asyncq.gather(ours, theirs, timeout=5)
-
-
-class _opened_elsewhere:  # noqa: N801  used as a function
+@asynccontextmanager
+async def _opened_elsewhere(url: str) -> AsyncIterator[AsyncQ]:
     """An app that is open on the loop of another thread."""
+    app = AsyncQ(url, namespace=f"t{uuid.uuid4().hex[:12]}", lease=2)
+    await asyncio.to_thread(app.__enter__)
+    yield app
+    await asyncio.to_thread(app.__exit__, None, None, None)
 
-    def __init__(self, url: str) -> None:
-        self.app = AsyncQ(url, namespace="another", lease=2)
 
-    def __enter__(self) -> AsyncQ:
-        thread = threading.Thread(target=self.app.__enter__)
-        thread.start()
-        thread.join()
-        return self.app
-
-    def __exit__(self, *_: object) -> None:
-        self.app.__exit__(None, None, None)
+async def test_handles_of_two_apps_are_gathered_together(app, add, server_url):
+    async with _opened_elsewhere(server_url) as other, Worker(app):
+        theirs = await other.send("nobody.knows")
+        ours = await add.delay(1, 2)
+        done, pending = await asyncq.wait([theirs, ours], return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        assert (done, pending) == ({ours}, {theirs})
+        await theirs.revoke()
+        with pytest.raises(TaskRevoked):
+            await asyncq.gather(ours, theirs, timeout=5)
 
 
 async def test_what_is_not_a_handle_is_named(add):
