@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 
 class AsyncResult(Generic[R]):
@@ -57,7 +57,7 @@ class AsyncResult(Generic[R]):
     def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None = None) -> None:
         if not isinstance(id, str) or not id:
             raise ValueError(f"AsyncResult needs the id of a job, not {id!r}")
-        self.id = id
+        self.id: str = id
         self.parent: AsyncResult[Any] | None = None
         self._app = app
         self._task = task

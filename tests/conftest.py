@@ -11,6 +11,15 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from chaos.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
+    _opened_once,
+    blocking_calls_raise,
+    connections_come_back,
+    leaves_descriptors,
+    leaves_keys,
+    no_exception_is_lost,
+    no_key_is_left_behind,
+)
 
 from asyncq import AsyncQ
 

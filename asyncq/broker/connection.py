@@ -10,6 +10,7 @@ reconnection are asyncq's own, see `pipe` and `line`.
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -33,6 +34,7 @@ _DRIVER = DriverInfo()
 """What redis-py says it is in CLIENT SETINFO: made once, for it reads its own version off the disk each
 time."""
 _parse_blocking_url: Any = blocking.parse_url
+_REFUSALS = (foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError)
 _ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix"}
 
 
@@ -75,6 +77,10 @@ _VERDICTS: Mapping[str, Verdict] = {
 }
 
 
+_DENIED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
+"""What Valkey and Redis 7.0 say when a script calls what its user may not."""
+
+
 class ServerError(AsyncQError):
     """An error reply. `code` is its first word."""
 
@@ -83,6 +89,8 @@ class ServerError(AsyncQError):
         self.code: str = message.split(" ", 1)[0].removeprefix("-")
         if self.code == "ERR" and "max number of clients" in message:
             self.code = "MAXCLIENTS"
+        elif any(words in message for words in _DENIED_IN_SCRIPT):
+            self.code = "NOPERM"
 
     @property
     def verdict(self) -> Verdict:
@@ -125,6 +133,7 @@ def mask(url: str) -> str:
     >>> mask("redis://me:secret@db:6379/0")
     'redis://me:***@db:6379/0'
     """
+    url = re.sub(r"(?<=[?&]password=)[^&]*", "***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -177,11 +186,13 @@ async def connect(address: Address, name: str) -> Handshaken:
         # The handshake reads without a time-out of its own: a server that accepts and then says nothing must
         # not hold us.
         await asyncio.wait_for(connection.connect(), CONNECT_TIMEOUT * 2)
-    except (foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError) as error:
+    except _REFUSALS as error:
         raise ServerError(_with_code(error)) from error
     except foreign.BusyLoadingError as error:
         raise BrokerUnavailable(f"{address.safe_url}: the server is loading its data") from error
     except (foreign.RedisError, OSError, TimeoutError) as error:
+        if isinstance(error.__cause__, _REFUSALS):  # over a unix socket redis-py wraps them
+            raise ServerError(_with_code(error.__cause__)) from error
         raise BrokerUnavailable(f"no server at {address.safe_url} ({_reason(error)})") from error
     return cast("Handshaken", connection)
 

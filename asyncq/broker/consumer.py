@@ -59,16 +59,16 @@ class Consumer:
 
     # -- coming and going --
 
-    async def make_groups(self) -> None:
+    async def make_groups(self, patience: float = FOREVER) -> None:
         """Makes the group of every stream it reads from, where there is none: at start-up, and after the
-        server lost its data.
+        server lost its data. For ever by default, which takes a missing permission for a passing one.
         """
         line = self._broker.line
         for stream in (*self.streams, *self.lanes):
             try:
                 # At 0: what was enqueued before the first worker came is work too.
                 await self._broker.until_answered(
-                    line, ("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), FOREVER
+                    line, ("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), patience
                 )
             except ServerError as error:
                 if error.code != "BUSYGROUP":

@@ -150,6 +150,10 @@ class Pipe(asyncio.Protocol):
                     if self._on_push is not None:
                         self._on_push(reply)
                     continue
+                if self._on_push is not None and isinstance(reply, ServerError):
+                    # A SUBSCRIBE that is refused: it was posted, so no place in the order is its own.
+                    self.abort(reply)
+                    return
                 on_reply = self._due.popleft()
                 if on_reply is not None:
                     on_reply(reply)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from asyncq.cli.target import bare
 
-app = bare()
+if TYPE_CHECKING:
+    from asyncq.app import AsyncQ
+
+app: AsyncQ = bare()
 
 
 @app.task(name="bench.noop", result_ttl=60)

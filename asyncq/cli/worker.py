@@ -23,7 +23,7 @@ from asyncq.worker import Worker
 if TYPE_CHECKING:
     from asyncq.app import AsyncQ
 
-log = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger("asyncq")
 
 
 @command

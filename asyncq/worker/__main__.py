@@ -12,6 +12,14 @@ import sys
 from asyncq.worker.worker import Worker
 
 
+class _OneLine(logging.Formatter):
+    """A record is a line, whatever was put into it by whoever named a task."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The message, with control characters escaped."""
+        return super().formatMessage(record).encode("unicode_escape").decode()
+
+
 def main(target: str, settings: str) -> None:
     """The child: runs what waits in the lanes of last tries, and ends."""
     module, _, attribute = target.partition(":")
@@ -28,5 +36,7 @@ def main(target: str, settings: str) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(levelname)s  %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(levelname)s  %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     main(sys.argv[1], sys.stdin.read())

@@ -118,7 +118,7 @@ class Finisher:
             for (delivery, _, _), accepted in zip(batch, answer, strict=True):
                 if not accepted:
                     log.warning(
-                        "the outcome of job %s was refused: it was taken over while this worker was away",
+                        "the outcome of job %r was refused: it was taken over while this worker was away",
                         delivery.job.id,
                     )
         for delivery, _, _ in batch:

@@ -36,7 +36,7 @@ class Spawner:
 
     def __init__(self, target: str, url: str, settings: Settings) -> None:
         self._target = target
-        self._settings = json.dumps({**dataclasses.asdict(settings), "url": url})
+        self._settings = json.dumps({**dataclasses.asdict(settings), "url": url, "strict": False})
         self._running: asyncio.Task[None] | None = None
         self._child: asyncio.subprocess.Process | None = None
 

@@ -18,7 +18,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from asyncq.broker.connection import ServerError
+from asyncq.broker.connection import ServerError, Verdict
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Lease:
         self._stop = threading.Event()
         self._acknowledged = float("-inf")
         self._renewed = asyncio.Event()
+        self._refused: ServerError | None = None
         self._stall_warning = stall_warning
         self._what_runs = what_runs
         self._loop_thread = threading.get_ident()
@@ -76,17 +77,22 @@ class Lease:
 
     async def until_fresh(self) -> None:
         """Waits until a body may start."""
-        while not self.is_fresh():
+        while not self.is_fresh() and self._refused is None:
             self._renewed.clear()
             await self._renewed.wait()
 
     async def start(self) -> None:
         """Sends the first beat, which must be acknowledged before the first read, and then one every third of
         the lease.
+
+        Raises:
+            ServerError: the user may not send beats.
         """
         self._thread = threading.Thread(target=self._run, name="asyncq-lease", daemon=True)
         self._thread.start()
         await self.until_fresh()
+        if self._refused is not None:
+            raise self._refused
 
     async def stop(self) -> None:
         """Ends the beats. Twice is once."""
@@ -103,6 +109,11 @@ class Lease:
             try:
                 marks = self._beating.beat(count)
             except (BrokerUnavailable, ServerError) as error:
+                first = self._acknowledged == float("-inf")
+                if first and isinstance(error, ServerError) and error.verdict is Verdict.DENIED:
+                    self._refused = error
+                    self._tell(self._renewed.set)
+                    return
                 failures += 1
                 if failures == 3:
                     log.warning("the lease cannot be renewed at the moment (%s); trying on", error)

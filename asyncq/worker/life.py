@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asyncq import wire
+from asyncq.broker.broker import FOREVER
 from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.consumer import Consumer, Entry
 from asyncq.broker.line import pause
@@ -102,7 +103,8 @@ class Life:
         Raises:
             AsyncQError: not now; this life will not begin.
         """
-        await self.consumer.make_groups()
+        started = self.worker.started.is_set()
+        await self.consumer.make_groups(FOREVER if started else self.worker.app.settings.operation_timeout)
         await self.lease.start()
         await self.listener.subscribe(self.consumer.marks_channel, self._on_mark)
         await self.listener.subscribe(self.consumer.keys.wake, self.promoter.call)
@@ -204,17 +206,17 @@ class Life:
         try:
             if not await self.consumer.leave():
                 log.debug(
-                    "worker %s still holds entries; the others take them when the lease is over",
+                    "worker %r still holds entries; the others take them when the lease is over",
                     self.consumer.name,
                 )
         except (AsyncQError, PipeBroken, ServerError) as error:
-            log.debug("worker %s could not say goodbye: %s", self.consumer.name, error)
+            log.debug("worker %r could not say goodbye: %s", self.consumer.name, error)
 
     def _what_runs(self) -> str:
         current = asyncio.current_task(self._loop)
         for running in list(self.held.values()):
             if running.task is current:
-                return f"task {running.delivery.job.name} (job {running.delivery.job.id})"
+                return f"task {running.delivery.job.name!r} (job {running.delivery.job.id!r})"
         return "something other than a job"
 
     def _on_lost(self) -> None:
@@ -356,10 +358,10 @@ class Life:
             # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
             # lost its lease.
             if running.wanted:
-                log.debug("job %s was cancelled from outside", delivery.job.id)
+                log.debug("job %r was cancelled from outside", delivery.job.id)
         except Exception as error:
             # A fault of ours, or a message that no client of ours would write: the job must not hang.
-            log.exception("job %s could not be concluded", delivery.job.id)
+            log.exception("job %r could not be concluded", delivery.job.id)
             self.finisher.add(delivery, wire.FAILED, self.runner.failed(delivery, error))
         finally:
             self.busy -= 1
@@ -391,9 +393,9 @@ class Life:
     async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         try:
             if not await call:
-                log.warning("what became of job %s was refused: it was taken over meanwhile", delivery.job.id)
+                log.warning("what became of job %r was refused: it was taken over meanwhile", delivery.job.id)
         except AsyncQError as error:
-            log.error("what became of job %s could not be stored (%s); it runs again", delivery.job.id, error)
+            log.error("what became of job %r could not be stored (%s); it runs again", delivery.job.id, error)
         self._on_done(delivery)
 
     def _on_done(self, delivery: wire.Delivery) -> None:

@@ -113,10 +113,10 @@ class Reclaimer:
             total += back
             if ended:
                 log.error(
-                    "%d jobs of dead worker %s ended: revoked, or they took down too many workers",
+                    "%d jobs of dead worker %r ended: revoked, or they took down too many workers",
                     ended,
                     dead,
                 )
             seen = None  # the field is gone with the first call
         if total:
-            log.warning("worker %s is dead; %d of its jobs were put back into the queue", dead, total)
+            log.warning("worker %r is dead; %d of its jobs were put back into the queue", dead, total)

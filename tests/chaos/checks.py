@@ -32,15 +32,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAY_BLOCK = (
-    ("asyncq/runner.py", {"_body", "_value"}),  # a task's body: what it does to the loop is its author's
+    ("asyncq/runner.py", {"_body"}),  # a task's body: what it does to the loop is its author's
     (
         "asyncq/app.py",
         {"__init__", "_register"},
     ),  # read pyproject.toml and find a source, at import as a rule
     ("asyncq/broker/scripts.py", {"load"}),  # reads the scripts once a process, from beside the code
     ("asyncq/app.py", {"_warn_once"}),  # logs
-    ("asyncq/broker/embedded.py", {"forked", "close_all"}),  # a fork or the end of the process waits for it
-    ("redis/utils.py", {"get_lib_version"}),  # redis-py reads its version off the disk for each connection
+    ("asyncq/broker/embedded/program.py", {"find"}),  # tests look for the server's program on their loop
+    (
+        "asyncq/broker/embedded/registry.py",
+        {"forked", "close_all"},
+    ),  # a fork or the end of the process waits for it
     ("logging/__init__.py", {"emit", "flush"}),  # the handlers are the application's
     ("asyncq/failpoints.py", {"pull"}),  # to stand still is what it is for
 )

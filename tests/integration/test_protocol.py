@@ -385,6 +385,7 @@ async def test_a_claim_whose_reply_was_lost_is_found_as_a_ghost_and_the_held_one
     assert await stage.other.ghosts(stage.stream, []) == []
 
 
+@pytest.mark.usefixtures("leaves_keys")
 async def test_a_ghost_whose_content_was_deleted_is_set_aside_and_leaves_nothing_pending(stage):
     await _running(stage)
     await stage.raw.xdel(stage.stream, stage.held().entry)
@@ -452,6 +453,7 @@ async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_li
 
 
 @pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release"])
+@pytest.mark.usefixtures("leaves_keys")
 async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
     # After a flush or a failover that lost writes, an old delivery and a new one of the same job can meet.
     await _running(stage)

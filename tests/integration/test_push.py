@@ -125,6 +125,7 @@ async def test_rubbish_on_the_channel_harms_nobody(app, nap, raw):
         assert await waiting == ""
 
 
+@pytest.mark.usefixtures("leaves_keys")
 async def test_forgetting_elsewhere_wakes_who_waits_for_a_job_that_is_gone(app, make_app, nap, raw):
     result = await nap.delay(0)
     await raw.delete(app._keys.records + result.id)

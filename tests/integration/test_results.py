@@ -260,6 +260,7 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
         assert time.monotonic() - begun < 1
 
 
+@pytest.mark.usefixtures("leaves_keys")
 async def test_a_record_that_expires_ends_what_this_process_has_not_seen(app, nap, raw):
     result = await nap.delay(0)
     await raw.delete(app._keys.records + result.id)
