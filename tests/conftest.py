@@ -11,6 +11,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
 from chaos.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
     _opened_once,
     blocking_calls_raise,
@@ -55,7 +56,10 @@ def server_url() -> Iterator[str]:
     holder = subprocess.Popen([sys.executable, "-c", SERVER], stdin=pipe, stdout=pipe, text=True)
     assert holder.stdin is not None
     assert holder.stdout is not None
-    yield holder.stdout.readline().strip()
+    url = holder.stdout.readline().strip()
+    with redis.Redis.from_url(url) as client:
+        client.config_set("save", "3600 1")  # else every app would warn that it may lose jobs
+    yield url
     holder.stdin.close()
     holder.stdout.close()
     holder.wait(10)

@@ -45,6 +45,7 @@ MAY_BLOCK = (
         {"forked", "close_all"},
     ),  # a fork or the end of the process waits for it
     ("logging/__init__.py", {"emit", "flush"}),  # the handlers are the application's
+    ("acceptance/cli/test_bench.py", {"arrive"}),  # the busy loop that it measures
     ("asyncq/failpoints.py", {"pull"}),  # to stand still is what it is for
 )
 
