@@ -209,7 +209,7 @@ class Task(Generic[P, R]):
 
     @carried
     async def map(self, calls: Iterable[Sequence[Any]]) -> ResultSet[R]:
-        """Enqueues one call for each sequence of arguments, in one round trip for every 500.
+        """Enqueues one call for each sequence of arguments, a few hundred in each round trip.
 
         Raises:
             TypeError, SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
@@ -221,9 +221,9 @@ class Task(Generic[P, R]):
             assert await results.get(timeout=10) == [3, 7]
             ```
         """
-        prepared = [self._prepare(tuple(args), {}) for args in calls]
-        await self.app._enqueue_many(prepared)
-        return ResultSet([handle for _, _, handle in prepared], app=self.app)
+        given = [tuple(args) for args in calls]
+        encoded: list[Any] = [(self, args, {}, self._body(args, {})) for args in given]
+        return ResultSet(await self.app._enqueue_calls(encoded), app=self.app)
 
     map_sync = synced(map)
 
@@ -343,28 +343,40 @@ class Task(Generic[P, R]):
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
         """The job of one call, its message, and its handle, which hears of the outcome from now on."""
-        job, message = self._encode(args, kwargs)
+        return self._announced(args, kwargs, self._body(args, kwargs), os.urandom(16).hex())
+
+    def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[wire.Job, bytes]:
+        """The job of one call and its message, with nobody told of it."""
+        return self._job(self._body(args, kwargs), os.urandom(16).hex())
+
+    def _announced(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], body: bytes, random: str
+    ) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
+        job, message = self._job(body, random)
         parent = current_job.get()
         if parent is not None:
             parent.children.append(job.id)
         return job, message, results.AsyncResult._of_job(self, job, args, kwargs)
 
-    def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[wire.Job, bytes]:
-        """The job of one call and its message, as long as it fits."""
+    def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+        """The encoded arguments, as long as they fit the function and the limit."""
         # Whether arguments fit depends on their number and names alone, so each combination is bound once.
         shape = (len(args), *kwargs) if kwargs else len(args)
         if shape not in self._shapes:
             self._check(args, kwargs)
             if len(self._shapes) < SHAPES:
                 self._shapes.add(shape)
-        options, defaults = self._options, self._defaults
         body = self.arguments.dumps(args, kwargs)
-        parent = current_job.get()
-        random = os.urandom(16).hex()
-        id_ = options.task_id or random[:24]
+        if len(body) > self._defaults.max_payload:
+            raise self._too_large("the arguments of a call", len(body))
+        return body
+
+    def _job(self, body: bytes, random: str) -> tuple[wire.Job, bytes]:
+        """The job of a call and its message. `random` is 32 hexadecimal digits: the id's, and the nonce's."""
+        options, defaults = self._options, self._defaults
         nonce = random[24:]
         job = wire.Job(
-            id_,
+            options.task_id or random[:24],
             self.name,
             defaults.queue,
             body,
@@ -378,6 +390,7 @@ class Task(Generic[P, R]):
             job.headers = options.headers
         if options.expires is not None or not self._is_plain:
             _add_times(job, options)
+        parent = current_job.get()
         if parent is not None:
             _inherit(job, parent)
         if job.expires is not None:
@@ -388,13 +401,15 @@ class Task(Generic[P, R]):
             raise SerializationError(
                 f"headers={options.headers!r} cannot travel ({error}); use plain texts, numbers, lists, maps"
             ) from error
-        if len(message) > defaults.max_payload:
-            raise PayloadTooLarge(
-                f"a call of {self.name} takes {len(message):,} bytes, more than "
-                f"max_payload={defaults.max_payload:,}; store the data elsewhere and send its name, or raise "
-                "max_payload"
-            )
+        if len(message) - len(body) > defaults.max_payload:
+            raise self._too_large("the headers of a call", len(message) - len(body))
         return job, message
+
+    def _too_large(self, what: str, size: int) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"{what} of {self.name} take {size:,} bytes, more than max_payload="
+            f"{self._defaults.max_payload:,}; store the data elsewhere and send its name, or raise it"
+        )
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:

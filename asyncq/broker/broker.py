@@ -213,26 +213,26 @@ class Broker:
         box.append((job, message, future))
         return future
 
-    async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[bool]:
-        """Enqueues jobs in as few round trips as there are queues and batches of 500. Answers and raises as
-        `enqueue`, in order.
+    async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[wire.Job]:
+        """Enqueues jobs in as few round trips as there are queues and batches of 500; raises as `enqueue`.
+
+        Returns:
+            The jobs that were refused: another job has their id.
         """
         by_queue: dict[str, list[_Pending]] = {}
         for job, message in jobs:
             by_queue.setdefault(job.queue, []).append((job, message, None))
         batches = [(queue, batch) for queue, box in by_queue.items() for batch in _batches(box)]
-        answers = await asyncio.gather(
-            *(
-                self._until_room(self._enqueue_command(queue, batch), self.settings.operation_timeout)
-                for queue, batch in batches
-            )
-        )
-        accepted = {
-            id(item[0]): one
+        patience = self.settings.operation_timeout
+        commands = [self._enqueue_command(queue, batch) for queue, batch in batches]
+        answers = await asyncio.gather(*(self._until_room(command, patience) for command in commands))
+        return [
+            item[0]
             for (_, batch), answer in zip(batches, answers, strict=True)
-            for item, one in zip(batch, _each(answer, len(batch)), strict=True)
-        }
-        return [accepted[id(job)] for job, _ in jobs]
+            if type(answer) is not int
+            for item, one in zip(batch, answer, strict=True)
+            if not one
+        ]
 
     def _enqueue_command(self, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         keys = self.keys
@@ -456,7 +456,9 @@ class Broker:
     async def listened_to(self, queue: str) -> bool:
         """Whether a living worker reads from a queue."""
         try:
-            readers, beats, _ = await self.run("census", (self.keys.stream(queue), self.keys.beats), (GROUP,))
+            beats, (readers, _) = await self.run(
+                "census", (self.keys.beats, self.keys.stream(queue)), (GROUP,)
+            )
         except ServerError as error:
             if error.verdict is Verdict.NO_GROUP or "no such key" in str(error):
                 return False

@@ -288,17 +288,18 @@ class Consumer:
 
     # -- the others --
 
-    async def census(self, stream: str) -> tuple[dict[str, int], dict[str, str], int]:
-        """Who reads from a stream with how many entries pending, how far each incarnation's beats have come,
-        and how many entries nobody holds.
+    async def census(self) -> tuple[dict[str, str], dict[str, tuple[dict[str, int], int]]]:
+        """How far each incarnation's beats have come; and for each stream and lane that it reads from, who
+        reads with how many entries pending, and how many entries nobody holds.
         """
-        readers, beats, waiting = await self._broker.run("census", (stream, self.keys.beats), (GROUP,))
-        counts = dict(zip(beats[::2], beats[1::2], strict=True))
-        return (
-            {name.decode(): pending for name, pending in readers},
-            {name.decode(): count.decode() for name, count in counts.items()},
-            waiting,
-        )
+        streams = (*self.streams, *self.lanes)
+        beats, *queues = await self._broker.run("census", (self.keys.beats, *streams), (GROUP,))
+        counts = {name.decode(): count.decode() for name, count in zip(beats[::2], beats[1::2], strict=True)}
+        seen = {
+            stream: ({name.decode(): pending for name, pending in readers}, waiting)
+            for stream, (readers, waiting) in zip(streams, queues, strict=True)
+        }
+        return counts, seen
 
     async def take(self, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
         """Takes what a dead incarnation held: (put back, ended, more to take). Nothing if it beats after

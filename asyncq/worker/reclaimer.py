@@ -84,29 +84,31 @@ class Reclaimer:
     async def run(self) -> None:
         """Looks three times a lease, for ever."""
         while True:
-            # The lane of the last tries, too: whoever dies there holds one job.
-            for stream in (*self._consumer.streams, *self._consumer.lanes):
-                try:
-                    await self._look(stream)
-                except (AsyncQError, PipeBroken, ServerError) as error:
-                    log.debug("the other workers could not be looked at (%s); starting to count again", error)
-                    self._sightings.clear()
+            try:
+                await self._look()
+            except (AsyncQError, PipeBroken, ServerError) as error:
+                log.debug("the other workers could not be looked at (%s); starting to count again", error)
+                self._sightings.clear()
             await asyncio.sleep(self._lease / 3)
 
-    async def _look(self, stream: str) -> None:
-        readers, beats, waiting = await self._consumer.census(stream)
+    async def _look(self) -> None:
+        beats, queues = await self._consumer.census()
         now = time.monotonic()
-        if waiting and stream in self._consumer.lanes:
-            self._on_last_tries()
         if now - self._last_look > self._lease * 2 / 3:
             self._sightings.clear()
         self._last_look = now
-        sightings = self._sightings.setdefault(stream, {})
-        for dead, seen in find_dead(sightings, readers, beats, self._consumer.name, now, self._lease):
-            await self._take(stream, dead, seen)
-            sightings.pop(dead, None)
+        put_back = 0
+        for stream, (readers, _) in queues.items():
+            sightings = self._sightings.setdefault(stream, {})
+            for dead, seen in find_dead(sightings, readers, beats, self._consumer.name, now, self._lease):
+                put_back += await self._take(stream, dead, seen)
+                sightings.pop(dead, None)
+        if put_back:
+            _, queues = await self._consumer.census()  # some of it may be in a lane by now
+        if any(queues[lane][1] for lane in self._consumer.lanes):
+            self._on_last_tries()
 
-    async def _take(self, stream: str, dead: str, seen: str | None) -> None:
+    async def _take(self, stream: str, dead: str, seen: str | None) -> int:
         more, total = True, 0
         while more:
             back, ended, more = await self._consumer.take(stream, dead, seen)
@@ -120,3 +122,4 @@ class Reclaimer:
             seen = None  # the field is gone with the first call
         if total:
             log.warning("worker %r is dead; %d of its jobs were put back into the queue", dead, total)
+        return total

@@ -268,7 +268,8 @@ class Machine(RuleBasedStateMachine):
             book.channels = set() if ignored else {channel}
             book.states.append(book.state)
         calls = [(job, wire.encode_job(job))]
-        self.twice(lambda: self.broker.enqueue_many(calls), [accepted], [accepted])
+        refused = [] if accepted else [job]
+        self.twice(lambda: self.broker.enqueue_many(calls), refused, refused)
         self.reread(book)
 
     def some_id(self, data: st.DataObject) -> str:

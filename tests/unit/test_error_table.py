@@ -209,7 +209,8 @@ def test_an_error_that_never_passes_ends_with_the_operation_timeout(directory):
             begun = time.monotonic()
             with pytest.raises(BrokerUnavailable, match="LOADING"):
                 await forget(broker)
-            assert 0.2 < time.monotonic() - begun < 0.55
+            # It gives up when the next try would come too late, so as early as one pause before.
+            assert 0.1 < time.monotonic() - begun < 0.55
 
     asyncio.run(play())
 
