@@ -32,7 +32,8 @@ lint: $(DEV) ## ruff and the layer rule
 types: $(DEV) ## mypy, pyright, and the types of the public face
 	$(BIN)/mypy
 	$(BIN)/pyright
-	$(BIN)/pyright --verifytypes asyncq --ignoreexternal
+	@# From elsewhere: in the checkout pyright takes the folder for the package and finds no py.typed.
+	cd / && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes asyncq --ignoreexternal
 
 examples: $(DEV) ## run every example and compare what it prints
 	$(BIN)/python -m pytest tests/acceptance/examples $(PYTEST_ARGS)

@@ -265,7 +265,9 @@ class AsyncQ:
             task = task.options(**options)
         return await task.apply_async(args, kwargs)
 
-    send_sync = synced(send)
+    @synced(send)
+    def send_sync(self) -> None:
+        """Blocking twin of `send`."""
 
     def _named(self, name: str) -> Task[..., Any]:
         return self.tasks.get(name) or NamedTask(self, name, Options())
@@ -284,7 +286,9 @@ class AsyncQ:
         ]
         return resultset.ResultSet(await self._enqueue_calls(encoded), app=self)
 
-    submit_sync = synced(submit)
+    @synced(submit)
+    def submit_sync(self) -> None:
+        """Blocking twin of `submit`."""
 
     # -- open and close --
 

@@ -43,7 +43,7 @@ class Arrivals(Generic[R]):
     ) -> None:
         self.handles = handles
         self.ended: list[AsyncResult[R]] = []
-        self.failed = False
+        self.failed: bool = False
         self._app = app
         self._limit = None if timeout is None else config.seconds(timeout)
         self._end = None if self._limit is None else time.monotonic() + self._limit

@@ -74,7 +74,9 @@ class DeadLetters:
         entries = await self._app._broker_here().dead_letters(limit)
         return [_letter(entry, fields) for entry, fields in entries]
 
-    list_sync = synced(list)
+    @synced(list)
+    def list_sync(self) -> None:
+        """Blocking twin of `list`."""
 
     @carried
     async def replay(self, id: str) -> results.AsyncResult[Any]:
@@ -114,7 +116,9 @@ class DeadLetters:
         await broker.delete_dead_letters([id])
         return handle
 
-    replay_sync = synced(replay)
+    @synced(replay)
+    def replay_sync(self) -> None:
+        """Blocking twin of `replay`."""
 
     @carried
     async def delete(self, ids: Iterable[str]) -> int:
@@ -123,7 +127,9 @@ class DeadLetters:
             raise TypeError(f"delete({ids!r}) takes a list of ids: write delete([{ids!r}])")
         return await self._app._broker_here().delete_dead_letters([*ids])
 
-    delete_sync = synced(delete)
+    @synced(delete)
+    def delete_sync(self) -> None:
+        """Blocking twin of `delete`."""
 
 
 class Control:

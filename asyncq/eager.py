@@ -180,12 +180,32 @@ class EagerResult(AsyncResult[R]):
 
     if not TYPE_CHECKING:  # their types are those that AsyncResult gives them
         wait = get
-        get_sync = wait_sync = synced(get)
-        outcome_sync = synced(outcome)
-        refresh_sync = synced(refresh)
-        exists_sync = synced(exists)
-        revoke_sync = synced(revoke)
-        forget_sync = synced(forget)
+
+        @synced(get)
+        def get_sync(self) -> None:
+            """Blocking twin of `get`."""
+
+        wait_sync = get_sync
+
+        @synced(outcome)
+        def outcome_sync(self) -> None:
+            """Blocking twin of `outcome`."""
+
+        @synced(refresh)
+        def refresh_sync(self) -> None:
+            """Blocking twin of `refresh`."""
+
+        @synced(exists)
+        def exists_sync(self) -> None:
+            """Blocking twin of `exists`."""
+
+        @synced(revoke)
+        def revoke_sync(self) -> None:
+            """Blocking twin of `revoke`."""
+
+        @synced(forget)
+        def forget_sync(self) -> None:
+            """Blocking twin of `forget`."""
 
     def __repr__(self) -> str:
         name = self.name

@@ -127,7 +127,7 @@ class GroupResult(ResultSet[R]):
             return (self.id, self.results, self.parent) == (other.id, other.results, other.parent)
         return self.id == other if isinstance(other, str) else NotImplemented
 
-    def __hash__(self) -> int:  # type: ignore[override]  # unlike a mere set, a group is known by its id
+    def __hash__(self) -> int:  # unlike a mere set, a group is known by its id
         return hash(self.id)
 
     def __bool__(self) -> bool:
@@ -177,14 +177,18 @@ class GroupResults:
         description = json.dumps(group.as_tuple(), separators=(",", ":")).encode()
         await self._app._broker_here().save_group(group.id, description)
 
-    save_sync = synced(save)
+    @synced(save)
+    def save_sync(self) -> None:
+        """Blocking twin of `save`."""
 
     @carried
     async def delete(self, id: str) -> None:
         """Removes what was saved under a group's id, see `GroupResult.delete`."""
         await self._app._broker_here().delete_group(id)
 
-    delete_sync = synced(delete)
+    @synced(delete)
+    def delete_sync(self) -> None:
+        """Blocking twin of `delete`."""
 
     @carried
     async def restore(self, id: str) -> GroupResult[Any] | None:
@@ -205,7 +209,9 @@ class GroupResults:
             raise DecodeError(f"what is saved under the id {id!r} is one job, not a group")
         return group
 
-    restore_sync = synced(restore)
+    @synced(restore)
+    def restore_sync(self) -> None:
+        """Blocking twin of `restore`."""
 
 
 def result_from_tuple(data: Any, app: AsyncQ | None = None) -> Any:

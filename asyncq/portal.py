@@ -1,4 +1,4 @@
-"""Blocking code's way in: `get_sync = synced(get)` is all there is to a blocking twin.
+"""Blocking code's way in: `@synced(get)` is all there is to a blocking twin.
 
 A twin runs the coroutine on the app's loop, from whichever thread it is called: the loop that opened the app,
 or, in a script, a loop in one background thread that is started by the first such call. The thread is a
@@ -65,24 +65,35 @@ def carried(
     return anywhere
 
 
-def synced(method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]]) -> Callable[Concatenate[S, P], R]:
-    """The blocking twin of an async method: same parameters, returns what it returns, raises what it raises.
+def synced(
+    method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[S, P], R]]:
+    """Makes the blocking twin of an async method: same parameters, same result, same errors.
+
+        @synced(get)
+        def get_sync(self) -> None:
+            "Blocking twin of `get`."
+
+    The function below it gives the twin its name and the first line of its docstring, no more. (As an
+    assignment the twin's type would be one that each type checker has to infer for itself, which
+    `pyright --verifytypes` does not let pass.)
 
     Called on a thread whose event loop runs, the twin raises `SyncInAsyncContext` at once. Works from many
     threads at once. Ctrl-C while it waits cancels the coroutine.
     """
 
-    @functools.wraps(method)
-    def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        refuse_in_loop(f"{method.__name__}_sync()", f"await ....{method.__name__}(...)")
-        return wait(self._carrier, method(self, *args, **kwargs))
+    def named(place: Callable[..., None]) -> Callable[Concatenate[S, P], R]:
+        @functools.wraps(method)
+        def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            refuse_in_loop(f"{method.__name__}_sync()", f"await ....{method.__name__}(...)")
+            return wait(self._carrier, method(self, *args, **kwargs))
 
-    twin.__name__ = f"{method.__name__}_sync"
-    twin.__qualname__ = f"{method.__qualname__}_sync"
-    twin.__doc__ = (
-        f"Blocking twin of `{method.__name__}`, for code that is not async.\n\n{method.__doc__ or ''}"
-    )
-    return twin
+        twin.__name__ = place.__name__
+        twin.__qualname__ = place.__qualname__
+        twin.__doc__ = "\n\n".join(filter(None, (place.__doc__, method.__doc__)))
+        return twin
+
+    return named
 
 
 def wait(carrier: Carrier, coroutine: Coroutine[Any, Any, R]) -> R:

@@ -128,7 +128,10 @@ class AsyncResult(Generic[R]):
             callback(self.id, value)
         return value
 
-    get_sync = synced(get)
+    @synced(get)
+    def get_sync(self) -> None:
+        """Blocking twin of `get`."""
+
     wait = get
     wait_sync = get_sync
 
@@ -142,7 +145,9 @@ class AsyncResult(Generic[R]):
         check_join("AsyncResult.outcome()")
         return await self._outcome(timeout)
 
-    outcome_sync = synced(outcome)
+    @synced(outcome)
+    def outcome_sync(self) -> None:
+        """Blocking twin of `outcome`."""
 
     async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:
         limit = None if timeout is None else config.seconds(timeout)
@@ -198,14 +203,18 @@ class AsyncResult(Generic[R]):
             await self._look(waiter)
         return self.state
 
-    refresh_sync = synced(refresh)
+    @synced(refresh)
+    def refresh_sync(self) -> None:
+        """Blocking twin of `refresh`."""
 
     @carried
     async def ready(self) -> bool:
         """Whether the job has ended, in whatever way. Looks once. Raises as `refresh`."""
         return (await self._final()) is not None
 
-    ready_sync = synced(ready)
+    @synced(ready)
+    def ready_sync(self) -> None:
+        """Blocking twin of `ready`."""
 
     @carried
     async def successful(self) -> bool:
@@ -215,7 +224,9 @@ class AsyncResult(Generic[R]):
         ended = await self._final()
         return ended is not None and ended.state is State.SUCCESS
 
-    successful_sync = synced(successful)
+    @synced(successful)
+    def successful_sync(self) -> None:
+        """Blocking twin of `successful`."""
 
     @carried
     async def failed(self) -> bool:
@@ -225,7 +236,9 @@ class AsyncResult(Generic[R]):
         ended = await self._final()
         return ended is not None and ended.state is State.FAILURE
 
-    failed_sync = synced(failed)
+    @synced(failed)
+    def failed_sync(self) -> None:
+        """Blocking twin of `failed`."""
 
     @carried
     async def exists(self) -> bool:
@@ -238,7 +251,9 @@ class AsyncResult(Generic[R]):
         await self._look(waiter)
         return not waiter.gone and waiter.flags[2:3] != "f"
 
-    exists_sync = synced(exists)
+    @synced(exists)
+    def exists_sync(self) -> None:
+        """Blocking twin of `exists`."""
 
     async def _final(self) -> wire.Ended | None:
         waiter = self._own_waiter()
@@ -306,7 +321,9 @@ class AsyncResult(Generic[R]):
             raise ResultNotFound(f"no job under the id {self.id!r} to revoke")
         return self.state
 
-    revoke_sync = synced(revoke)
+    @synced(revoke)
+    def revoke_sync(self) -> None:
+        """Blocking twin of `revoke`."""
 
     @carried
     async def forget(self) -> None:
@@ -325,7 +342,9 @@ class AsyncResult(Generic[R]):
         if self.parent is not None:
             await self.parent.forget()
 
-    forget_sync = synced(forget)
+    @synced(forget)
+    def forget_sync(self) -> None:
+        """Blocking twin of `forget`."""
 
     def then(
         self,

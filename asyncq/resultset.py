@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class ResultSet(Generic[R]):
+class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutable
     """The handles of several jobs, in order.
 
     Waiting and looking go through one connection, 500 handles in each command, and one deadline holds for
@@ -116,7 +116,10 @@ class ResultSet(Generic[R]):
             raise _too_late(arrivals, timeout)
         return self._values(callback, propagate=propagate)
 
-    get_sync = synced(get)
+    @synced(get)
+    def get_sync(self) -> None:
+        """Blocking twin of `get`."""
+
     join = get
     join_sync = get_sync
 
@@ -248,35 +251,45 @@ class ResultSet(Generic[R]):
         """
         return all(handle.state in READY_STATES for handle in await self._look())
 
-    ready_sync = synced(ready)
+    @synced(ready)
+    def ready_sync(self) -> None:
+        """Blocking twin of `ready`."""
 
     @carried
     async def successful(self) -> bool:
         """Whether all jobs have ended with a value. Looks once. Raises as `ready`."""
         return all(handle.state == State.SUCCESS for handle in await self._look())
 
-    successful_sync = synced(successful)
+    @synced(successful)
+    def successful_sync(self) -> None:
+        """Blocking twin of `successful`."""
 
     @carried
     async def failed(self) -> bool:
         """Whether any of the jobs has ended with an error. Looks once. Raises as `ready`."""
         return any(handle.state == State.FAILURE for handle in await self._look())
 
-    failed_sync = synced(failed)
+    @synced(failed)
+    def failed_sync(self) -> None:
+        """Blocking twin of `failed`."""
 
     @carried
     async def waiting(self) -> bool:
         """Whether any of the jobs has not ended. Looks once. Raises as `ready`."""
         return any(handle.state not in READY_STATES for handle in await self._look())
 
-    waiting_sync = synced(waiting)
+    @synced(waiting)
+    def waiting_sync(self) -> None:
+        """Blocking twin of `waiting`."""
 
     @carried
     async def completed_count(self) -> int:
         """How many of the jobs have ended with a value. Looks once. Raises as `ready`."""
         return sum(handle.state == State.SUCCESS for handle in await self._look())
 
-    completed_count_sync = synced(completed_count)
+    @synced(completed_count)
+    def completed_count_sync(self) -> None:
+        """Blocking twin of `completed_count`."""
 
     @carried
     async def maybe_throw(
@@ -300,7 +313,9 @@ class ResultSet(Generic[R]):
             if callback is not None:
                 callback(handle.id, value_or_error(handle))
 
-    maybe_throw_sync = synced(maybe_throw)
+    @synced(maybe_throw)
+    def maybe_throw_sync(self) -> None:
+        """Blocking twin of `maybe_throw`."""
 
     # -- ending --
 
@@ -335,14 +350,18 @@ class ResultSet(Generic[R]):
             for handle in self._leaves()
         )
 
-    revoke_sync = synced(revoke)
+    @synced(revoke)
+    def revoke_sync(self) -> None:
+        """Blocking twin of `revoke`."""
 
     @carried
     async def forget(self) -> None:
         """Removes all results, as `AsyncResult.forget` does one. Raises as `ready`."""
         await _each(handle.forget() for handle in self._leaves())
 
-    forget_sync = synced(forget)
+    @synced(forget)
+    def forget_sync(self) -> None:
+        """Blocking twin of `forget`."""
 
     # -- as a list --
 
@@ -398,8 +417,6 @@ class ResultSet(Generic[R]):
 
     def __eq__(self, other: object) -> bool:
         return self.results == other.results if isinstance(other, ResultSet) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]  # a list of handles, and as mutable
 
     def __repr__(self) -> str:
         ids = [result.id for result in self.results[:3]] + ["..."] * (len(self) > 3)

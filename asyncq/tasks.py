@@ -175,7 +175,9 @@ class Task(Generic[P, R]):
         """
         return await self._send(args, kwargs)
 
-    delay_sync = synced(delay)
+    @synced(delay)
+    def delay_sync(self) -> None:
+        """Blocking twin of `delay`."""
 
     @carried
     async def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -193,7 +195,9 @@ class Task(Generic[P, R]):
         wait = self._options.wait
         return await result.get(None if wait is None else config.seconds(wait))
 
-    call_sync = synced(call)
+    @synced(call)
+    def call_sync(self) -> None:
+        """Blocking twin of `call`."""
 
     @carried
     async def apply_async(
@@ -205,7 +209,9 @@ class Task(Generic[P, R]):
         task = self.options(**options) if options else self
         return await task._send(tuple(args), dict(kwargs or {}))
 
-    apply_async_sync = synced(apply_async)
+    @synced(apply_async)
+    def apply_async_sync(self) -> None:
+        """Blocking twin of `apply_async`."""
 
     @carried
     async def map(self, calls: Iterable[Sequence[Any]]) -> ResultSet[R]:
@@ -225,7 +231,9 @@ class Task(Generic[P, R]):
         encoded: list[Any] = [(self, args, {}, self._body(args, {})) for args in given]
         return ResultSet(await self.app._enqueue_calls(encoded), app=self.app)
 
-    map_sync = synced(map)
+    @synced(map)
+    def map_sync(self) -> None:
+        """Blocking twin of `map`."""
 
     def apply(
         self,

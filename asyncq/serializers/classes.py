@@ -27,7 +27,7 @@ class ClassShape(Shape):
     __slots__ = ("cls",)
 
     def __init__(self, cls: Any) -> None:
-        self.cls = cls
+        self.cls: Any = cls
 
     def compile(self, hints: Mapping[str, Any], shape_of: ShapeOf, /) -> None:
         """Compiles the fields. Apart from `__init__`, because a field may name the class again."""
@@ -121,7 +121,7 @@ class ModelShape(ClassShape):
     def __init__(self, cls: Any) -> None:
         super().__init__(cls)
         self.fields: dict[str, Shape] = {}
-        self.whole = False
+        self.whole: bool = False
 
     def compile(self, _hints: Mapping[str, Any], shape_of: ShapeOf, /) -> None:
         # A model that serializes itself decides about its whole tree.

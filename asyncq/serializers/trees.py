@@ -45,7 +45,7 @@ class Mark:
     __slots__ = ("build", "ext")
 
     def __init__(self, code: int, build: Callable[[list[Any]], Any]) -> None:
-        self.ext = ExtType(MARK_CODE, bytes([code]))
+        self.ext: Any = ExtType(MARK_CODE, bytes([code]))
         self.build: Callable[[list[Any]], Any] = build
 
 
@@ -66,5 +66,5 @@ SET: Final = Mark(1, set)
 FROZENSET: Final = Mark(2, frozenset)
 PAIRS: Final = Mark(3, _build_pairs)
 CHOICE: Final = Mark(4, _build_choice)
-MARKS: Final = {mark.ext.data: mark for mark in (TUPLE, SET, FROZENSET, PAIRS, CHOICE)}
+MARKS: Final[dict[bytes, Mark]] = {mark.ext.data: mark for mark in (TUPLE, SET, FROZENSET, PAIRS, CHOICE)}
 CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset, Choice})

@@ -36,7 +36,7 @@ def main(target: str, settings: str) -> None:
 
 
 if __name__ == "__main__":
-    handler = logging.StreamHandler()
+    handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("%(levelname)s  %(message)s"))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     main(sys.argv[1], sys.stdin.read())
