@@ -70,7 +70,7 @@ def environ(server_url: str, shared_namespace: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not for the whole run: other tests cut every connection of the server
 def worker(environ: dict[str, str]) -> Iterator[Program]:
     program = Program(["-c", "import asyncio, tasks; asyncio.run(tasks.work())"], environ)
     assert program.first_line() == "ready"
