@@ -4,14 +4,15 @@ local function parse(record)
   return string.match(record, '^(....) (%S+) (%S+) (%S+)(.*)$')
 end
 
+-- One outcome as a notification carries it; above the limit only its name, and the reader fetches it.
+local function frame(id, letter, outcome, push_limit)
+  if #outcome > push_limit then return id .. ' ' .. letter .. ' -\n' end
+  return id .. ' ' .. letter .. ' ' .. #outcome .. '\n' .. outcome
+end
+
 -- Tells the waiters of one job how it ended.
 local function tell(channels, id, letter, outcome, push_limit)
-  local framed
-  if #outcome > push_limit then
-    framed = id .. ' ' .. letter .. ' -\n'
-  else
-    framed = id .. ' ' .. letter .. ' ' .. #outcome .. '\n' .. outcome
-  end
+  local framed = frame(id, letter, outcome, push_limit)
   for channel in string.gmatch(channels, '%S+') do redis.call('PUBLISH', channel, framed) end
 end
 

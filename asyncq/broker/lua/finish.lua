@@ -52,7 +52,7 @@ for k, key in ipairs(keys) do
   end
 end
 
-local notes = {}
+local notes, limit = {}, tonumber(push_limit)
 for _, job in ipairs(plan) do
   local key, i, flags, nonce, channels = job[1], job[2], job[3], job[4], job[5]
   local id, letter, ttl, outcome = ARGV[i + 1], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
@@ -64,12 +64,7 @@ for _, job in ipairs(plan) do
     store(key, flags, ARGV[i], consumer, nonce, letter, outcome, ttl)
     if string.sub(flags, 2, 2) ~= '-' then redis.call('SREM', marks .. consumer, 'c' .. id, 't' .. id) end
   end
-  local framed
-  if #outcome > tonumber(push_limit) then
-    framed = id .. ' ' .. letter .. ' -\n'
-  else
-    framed = id .. ' ' .. letter .. ' ' .. #outcome .. '\n' .. outcome
-  end
+  local framed = frame(id, letter, outcome, limit)
   for channel in string.gmatch(channels, '%S+') do
     local note = notes[channel]
     if note then note[#note + 1] = framed else notes[channel] = { framed } end
