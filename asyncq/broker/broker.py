@@ -147,21 +147,23 @@ class Broker:
         """Sends a command on a line until it is answered; raises as `run`."""
         deadline = self._loop.time() + patience
         attempt = 0
+        problem: Exception | None = None
         while True:
             try:
                 async with asyncio.timeout_at(None if patience == FOREVER else deadline):
                     pipe = line.current or await line.pipe()
                     return await pipe.call(*command)
             except ServerError as error:
-                problem: Exception = error
+                problem = error
                 if error.verdict is Verdict.DENIED and patience == FOREVER and attempt == 0:
                     log.error("%s refuses: %s; trying on", self.address.safe_url, error)
                 await self._mend(line, error, denied_is_final=patience != FOREVER)
             except (PipeBroken, BrokerUnavailable) as error:
                 problem = error
             except TimeoutError as error:
+                last = f"; before that: {problem}" if problem else ""
                 raise BrokerUnavailable(
-                    f"{self.address.safe_url} did not answer within {patience:g} s"
+                    f"{self.address.safe_url} did not answer within {patience:g} s{last}"
                 ) from error
             attempt += 1
             rest = pause(attempt)

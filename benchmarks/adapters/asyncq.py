@@ -10,7 +10,9 @@ from typing import Any
 from system import CONCURRENCY, Client
 
 
-class _Client:
+class AsyncQClient:
+    """An app of asyncq and its one task."""
+
     def __init__(self, app: Any, noop: Any) -> None:
         self._app = app
         self._noop = noop
@@ -43,7 +45,7 @@ class AsyncQSystem:
         from adapters.asyncq_app import app, noop
 
         async with app:
-            yield _Client(app, noop)
+            yield AsyncQClient(app, noop)
 
 
 SYSTEM = AsyncQSystem()

@@ -110,6 +110,8 @@ class Liar:
                 parser.feed(data)
                 while (command := parser.gets()) is not False:
                     writer.write(self.answer(tuple(command)))
+        except ConnectionError:
+            """The client hung up while it was answered, as it may at any moment."""
         finally:
             writer.close()
 

@@ -1,0 +1,46 @@
+"""asyncq of another checkout (`BASELINE=path`), to set one version against another in the same run.
+
+Set it against `current`: both run their worker in a script and not by the command line (versions without one
+can be measured, and what the command line adds is in neither).
+"""
+
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from system import CONCURRENCY, HERE, Client
+
+from adapters.asyncq import AsyncQClient
+
+
+class Checkout:
+    """One version of asyncq."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self.name = name
+        self._path = path
+
+    def worker(self, url: str) -> list[str]:
+        script = str(HERE / "scripted_worker.py")
+        return [sys.executable, script, self._path, url, str(CONCURRENCY)]
+
+    @asynccontextmanager
+    async def open(self, url: str) -> AsyncIterator[Client]:
+        os.environ["ASYNCQ_URL"] = url
+        # The harness has imported parts of this checkout's asyncq by now. It keeps what it holds of them; the
+        # names are free for the other one's.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "asyncq"]:
+            del sys.modules[name]
+        sys.path.insert(0, self._path)
+        import asyncq
+        from adapters.asyncq_app import app, noop
+
+        if Path(asyncq.__file__).parents[1] != Path(self._path):
+            raise RuntimeError(f"{self._path!r} holds no asyncq: {asyncq.__file__} was imported")
+        async with app:
+            yield AsyncQClient(app, noop)
+
+
+SYSTEM = Checkout("baseline", os.environ.get("BASELINE", ""))
