@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
     from asyncq.executors import Claim
     from asyncq.tasks import Task
+    from asyncq.wire import Signal
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -153,6 +154,7 @@ class EagerResult(AsyncResult[R]):
         self,
         *,
         terminate: bool = False,  # noqa: ARG002  the parameters are those of AsyncResult
+        signal: Signal = "SIGTERM",  # noqa: ARG002  the same
         wait: bool = False,  # noqa: ARG002  the same
         timeout: float | timedelta | None = None,  # noqa: ARG002  the same
         reason: str | None = None,  # noqa: ARG002  the same

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asyncq.broker.listener import Waiter
     from asyncq.serializers import ValueCodec
     from asyncq.tasks import Task
+    from asyncq.wire import Signal
 
 R = TypeVar("R")
 
@@ -273,6 +274,7 @@ class AsyncResult(Generic[R]):
         self,
         *,
         terminate: bool = False,
+        signal: Signal = "SIGTERM",
         wait: bool = False,
         timeout: float | timedelta | None = None,
         reason: str | None = None,
@@ -280,12 +282,17 @@ class AsyncResult(Generic[R]):
         """Ends the job: a queued one never starts, and whoever waits for it gets `TaskRevoked`.
 
         A running one goes on unless `terminate=True`: then a coroutine is cancelled at once. A thread cannot
-        be: its waiters wake at once, it ends by itself, and what it returns is dropped. Without `terminate`,
-        a running job is only kept from running *again* should its worker die. Durable: works with no worker
-        online. An ended job is never changed; a second revoke is no error.
+        be: its waiters wake at once, it ends by itself, and what it returns is dropped. A process gets the
+        signal; its waiters wake when its body has ended, and what that returns is dropped. Without
+        `terminate`, a running job is only kept from running *again* should its worker die. Durable: works
+        with no worker online. An ended job is never changed; a second revoke is no error, and may send a
+        process a stronger signal.
 
         Args:
             terminate: also end it if it runs.
+            signal: what a process gets: `SIGINT` raises `KeyboardInterrupt` in the body and `SIGTERM`
+                `SystemExit`, so that it can clean up; `SIGKILL` ends it at once, with the processes that it
+                started.
             wait: wait until it has ended, and return the final state: `REVOKED`, or what came first.
             timeout: of that wait, in seconds.
             reason: text that `TaskRevoked` shows, when the job had not been started.
@@ -294,10 +301,19 @@ class AsyncResult(Generic[R]):
             With `wait`, the final state. Else the state after the call, as far as it is known.
 
         Raises:
+            ValueError: another signal.
             ResultNotFound: with `wait`, if there is no such job.
             ResultTimeout: with `wait`, if it did not end in time.
             BrokerUnavailable: no answer within the operation timeout.
+
+        Example:
+            ```python
+            state = await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=5)
+            assert state in {"REVOKED", "SUCCESS", "FAILURE"}  # the latter two if it ended just before
+            ```
         """
+        if signal not in wire.MARK_OF:
+            raise ValueError(f"signal={signal!r}: use one of {', '.join(wire.MARK_OF)}")
         app = self.app
         waiter = self._own_waiter()
         if wait:
@@ -312,7 +328,9 @@ class AsyncResult(Generic[R]):
                 queue=self.queue or "",
             )
         )
-        answer = await app._broker_here().revoke(self.id, terminate=terminate, outcome=outcome)
+        answer = await app._broker_here().revoke(
+            self.id, mark=wire.MARK_OF[signal] if terminate else wire.NOT_AGAIN, outcome=outcome
+        )
         if wait and answer != "unknown":
             await self._outcome(timeout)
         elif waiter.ended is None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
+    from asyncq.wire import Signal
 
 R = TypeVar("R")
 
@@ -324,6 +325,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
         self,
         *,
         terminate: bool = False,
+        signal: Signal = "SIGTERM",
         wait: bool = False,
         timeout: float | timedelta | None = None,
         reason: str | None = None,
@@ -332,6 +334,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
 
         Args:
             terminate: also end those that run.
+            signal: what those get that run in a process.
             wait: wait until all have ended.
             timeout: of that wait, in seconds, for all of them together.
             reason: text that `TaskRevoked` shows.
@@ -340,13 +343,14 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
             The state of each job after the call, in order.
 
         Raises:
+            ValueError: another signal than `SIGTERM`, `SIGINT` and `SIGKILL`.
             ResultNotFound, ResultTimeout: with `wait`, as `AsyncResult.revoke`, after all have been told.
             BrokerUnavailable: no answer within the operation timeout; some may have been revoked.
         """
         if wait:
             check_join("ResultSet.revoke(wait=True)")
         return await _each(
-            handle.revoke(terminate=terminate, wait=wait, timeout=timeout, reason=reason)
+            handle.revoke(terminate=terminate, signal=signal, wait=wait, timeout=timeout, reason=reason)
             for handle in self._leaves()
         )
 

@@ -36,7 +36,7 @@ A **notification** is one or more outcomes, published on a reply channel, each f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgpack
 
@@ -67,6 +67,15 @@ STATE_OF: dict[str, State] = {
     EXPIRED: State.REVOKED,
 }
 """The letter a record begins with, and the state that it means."""
+
+NOT_AGAIN = "c"
+"""The mark of a running job that is not to be started again."""
+
+Signal = Literal["SIGTERM", "SIGINT", "SIGKILL"]
+"""What a process can be sent by a revocation."""
+
+MARK_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
+"""The mark of a running job that is to end now, by the signal that a process gets; the weakest first."""
 
 _NOT_ENDED = LIVE + SCHEDULED + RETRYING
 

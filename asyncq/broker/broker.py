@@ -368,18 +368,18 @@ class Broker:
         # The consumer is the worker's name with a token behind it.
         return wire.Standing(flags, queue, worker=answer[2].decode().rpartition("-")[0], started=answer[3])
 
-    async def revoke(self, id: str, *, terminate: bool, outcome: bytes) -> str:
+    async def revoke(self, id: str, *, mark: str, outcome: bytes) -> str:
         """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
         `unknown`.
         """
-        return await self._end_early(id, wire.REVOKED, outcome, "t" if terminate else "c")
+        return await self._end_early(id, wire.REVOKED, outcome, mark)
 
     async def expire(self, id: str) -> str:
         """Ends a job that no worker has because its time has passed: `revoked`, `running`, `ended` or
         `unknown`.
         """
         outcome = wire.encode_ended(wire.Ended(wire.EXPIRED, finished=int(time.time() * 1000)))
-        return await self._end_early(id, wire.EXPIRED, outcome, "c")
+        return await self._end_early(id, wire.EXPIRED, outcome, wire.NOT_AGAIN)
 
     async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str) -> str:
         ttl = self.result_ttl_ms(self.settings.result_ttl)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from asyncq import wire
 from asyncq.cli import console, loop, target as targets
-from asyncq.cli.exits import Code
+from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ def revoke(
     ctx: typer.Context,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="The jobs' ids.")],
     terminate: Annotated[bool, typer.Option("--terminate", help="Also end it if it runs.")] = False,
+    signal: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", show_default=False, help="For a process: SIGTERM (default), SIGINT, SIGKILL."
+        ),
+    ] = "SIGTERM",
     reason: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Text that the waiting see, if it was not started.")
     ] = None,
@@ -32,13 +39,16 @@ def revoke(
       asyncq revoke 01KA7Q2 --terminate
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     invocation: Invocation = ctx.obj
+    if signal not in wire.MARK_OF:
+        raise Refusal(f"--signal {signal}: use one of {', '.join(wire.MARK_OF)}", code=Code.USAGE)
+    options = {"terminate": terminate, "signal": signal, "reason": reason}
     invocation.begin()
     app = targets.load_or_bare(invocation)
     targets.be_impatient(app)
 
     async def revoke_all() -> int:
         async with app:
-            states = {id_: await _revoked(app.AsyncResult(id_), reason, terminate=terminate) for id_ in ids}
+            states = {id_: await _revoked(app.AsyncResult(id_), options) for id_ in ids}
         if invocation.json:
             console.document([{"id": id_, "state": state} for id_, state in states.items()])
         for id_, state in states.items():
@@ -51,7 +61,7 @@ def revoke(
     return loop.run(revoke_all())
 
 
-async def _revoked(handle: AsyncResult[Any], reason: str | None, *, terminate: bool) -> str | None:
+async def _revoked(handle: AsyncResult[Any], options: dict[str, Any]) -> str | None:
     """The job's state after the revocation; None for an unknown job."""
-    state = await handle.revoke(terminate=terminate, reason=reason)
+    state = await handle.revoke(**options)
     return str(state) if await handle.exists() else None

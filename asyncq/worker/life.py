@@ -408,13 +408,13 @@ class Life:
         self._on_marks([data.decode("utf-8", "replace")])
 
     def _on_marks(self, marks: list[str]) -> None:
-        """Marks on jobs that we hold: `c<id>` is not to start (again), `t<id>` is to end now."""
+        """Marks on jobs that we hold: `c<id>` is not to start (again), the others are to end now."""
         for mark in marks:
             for running in list(self.held.values()):
                 if (
                     running.delivery.job.id == mark[1:]
                     and running.wanted
-                    and (mark[0] == "t" or not running.begun)
+                    and (mark[0] != wire.NOT_AGAIN or not running.begun)
                 ):
                     self._terminate(running)
 

@@ -290,7 +290,9 @@ class Machine(RuleBasedStateMachine):
             mark = "t" if terminate else "c"
             book.mark = mark if book.mark != "t" else "t"
             book.holder.marks.add(mark + id_)
-        self.twice(lambda: self.broker.revoke(id_, terminate=terminate, outcome=OUTCOME), first, second)
+        self.twice(
+            lambda: self.broker.revoke(id_, mark="t" if terminate else "c", outcome=OUTCOME), first, second
+        )
 
     @rule(data=st.data())
     def expire(self, data: st.DataObject) -> None:
@@ -640,7 +642,7 @@ class Machine(RuleBasedStateMachine):
                 seen = None
         for id_, book in self.books.items():
             if book.letter in "DR":
-                self.run(self.broker.revoke(id_, terminate=False, outcome=OUTCOME))
+                self.run(self.broker.revoke(id_, mark="c", outcome=OUTCOME))
         mine = [d for d in healer.received if self.book_of(d).is_held_as(healer, d)]
         for stream in self.streams.values():
             entries = self.run(healer.consumer.read([stream], 100, block=False))

@@ -96,8 +96,8 @@ class Stage:
     async def leave(self) -> bool:
         return await self.mine.leave()
 
-    async def revoke(self, *, terminate: bool = False) -> str:
-        return await self.broker.revoke("job", terminate=terminate, outcome=OUTCOME)
+    async def revoke(self, mark: str = "c") -> str:
+        return await self.broker.revoke("job", mark=mark, outcome=OUTCOME)
 
     async def expire(self) -> str:
         return await self.broker.expire("job")
@@ -177,7 +177,25 @@ async def _running(stage: Stage) -> None:
 
 async def _marked(stage: Stage) -> None:
     await _running(stage)
-    assert await stage.revoke(terminate=True) == "signalled"
+    assert await stage.revoke("t") == "signalled"
+
+
+@pytest.mark.parametrize("marks", ["ci", "it", "tk", "ck"])
+async def test_a_stronger_mark_replaces_a_weaker_one_and_never_the_other_way(stage, marks):
+    await _running(stage)
+    weak, strong = marks
+    for mark, expected in ((weak, weak), (strong, strong), (weak, strong), ("c", strong)):
+        assert await stage.revoke(mark) == "signalled"
+        assert (await stage.record())[1:2].decode() == expected
+
+
+@pytest.mark.parametrize("mark", "citk")
+async def test_marks_do_not_outlive_their_job(stage, raw, mark):
+    await _running(stage)
+    await stage.revoke("c")
+    await stage.revoke(mark)
+    assert await stage.finish() == 1
+    assert not await raw.smembers(stage.mine.marks_channel)
 
 
 async def _to_be_forgotten(stage: Stage) -> None:
@@ -285,7 +303,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "bury, another's": lambda s: s.bury(by=s.other),
     "leave": lambda s: s.leave(),
     "revoke": lambda s: s.revoke(),
-    "revoke, terminate": lambda s: s.revoke(terminate=True),
+    "revoke, terminate": lambda s: s.revoke("t"),
     "expire": lambda s: s.expire(),
     "forget": lambda s: s.forget(),
     "look": lambda s: s.broker.look(["job"]),

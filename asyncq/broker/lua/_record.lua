@@ -27,6 +27,11 @@ local function store(key, flags, entry, consumer, nonce, letter, outcome, ttl)
   end
 end
 
+-- Takes the marks of a job that has ended off what its holder is told.
+local function unmark(marked, id)
+  redis.call('SREM', marked, 'c' .. id, 'i' .. id, 't' .. id, 'k' .. id)
+end
+
 -- Who holds an entry: {entry, consumer, ms since delivery, count}, or nil. A stream without a group was never read from, so nobody does.
 local function holder_of(stream, group, entry)
   local held = redis.pcall('XPENDING', stream, group, entry, entry, 1)

@@ -17,7 +17,7 @@ if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then 
 local content = redis.call('XRANGE', stream, entry, entry)[1]
 if content then keep_dead(dead, content[2], queue, reason, outcome, dead_ttl, dead_cap) end
 store(records .. id, flags, entry, consumer, nonce, 'F', outcome, ttl)
-if string.sub(flags, 2, 2) ~= '-' then redis.call('SREM', marks .. consumer, 'c' .. id, 't' .. id) end
+if string.sub(flags, 2, 2) ~= '-' then unmark(marks .. consumer, id) end
 tell(channels, id, 'F', outcome, tonumber(push_limit))
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

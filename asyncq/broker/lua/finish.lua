@@ -62,7 +62,7 @@ for _, job in ipairs(plan) do
     redis.call('SET', key, letter .. '--- ' .. ARGV[i] .. ' ' .. consumer .. ' ' .. nonce .. ' ' .. outcome, 'PX', ttl)
   else
     store(key, flags, ARGV[i], consumer, nonce, letter, outcome, ttl)
-    if string.sub(flags, 2, 2) ~= '-' then redis.call('SREM', marks .. consumer, 'c' .. id, 't' .. id) end
+    if string.sub(flags, 2, 2) ~= '-' then unmark(marks .. consumer, id) end
   end
   local framed = frame(id, letter, outcome, limit)
   for channel in string.gmatch(channels, '%S+') do

@@ -17,7 +17,7 @@ for i = first, #ARGV, stride do
   if content and named == entry and string.sub(flags, 1, 1) == 'L' then
     if string.sub(flags, 2, 2) ~= '-' then
       store(records .. id, flags, entry, consumer, nonce, 'C', revoked, ttl)
-      redis.call('SREM', marks .. consumer, 'c' .. id, 't' .. id)
+      unmark(marks .. consumer, id)
       tell(channels, id, 'C', revoked, tonumber(push_limit))
       answer = 2
     else

@@ -16,7 +16,7 @@ end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   store(records .. id, flags, entry, consumer, nonce, 'C', outcome, ttl)
-  redis.call('SREM', marks .. consumer, 'c' .. id, 't' .. id)
+  unmark(marks .. consumer, id)
   tell(channels, id, 'C', outcome, tonumber(push_limit))
   answer = 2
 else

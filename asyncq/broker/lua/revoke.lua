@@ -23,7 +23,8 @@ local holder = holder_of(stream, group, entry)
 if holder then
   if letter == 'E' then return 'running' end
   -- A stronger mark replaces a weaker one, never the other way round.
-  if string.sub(flags, 2, 2) ~= 't' then redis.call('SETRANGE', record, 1, mark) end
+  local strength = string.find('-citk', string.sub(flags, 2, 2), 1, true)
+  if string.find('-citk', mark, 1, true) > strength then redis.call('SETRANGE', record, 1, mark) end
   local marked = marks .. holder[2]
   redis.call('SADD', marked, mark .. id)
   redis.call('PEXPIRE', marked, marks_ttl)
