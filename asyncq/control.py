@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asyncq import failures, results, wire
+from asyncq import failures, inherited, results, wire
 from asyncq.outcomes import moment
 from asyncq.portal import carried, synced
 
@@ -101,6 +101,10 @@ class DeadLetters:
             raise ValueError(f"dead letter {id!r} holds no message that could be sent again")
         queue = fields[b"q"].decode().removesuffix("!")
         old = wire.decode_job(fields[b"i"].decode(), queue, fields[b"m"])
+        if old.shape == "e":
+            raise ValueError(
+                f"dead letter {id!r} is an error callback; send again the job that it was called for"
+            )
         job = dataclasses.replace(
             old,
             id=f"{old.id}.{id}",
@@ -109,6 +113,8 @@ class DeadLetters:
             enqueued=int(time.time() * 1000),
             expires=None,
             deadline=None,
+            body=inherited.body_of(old, fields.get(b"v", b"")),
+            shape=None,
         )
         task = self._app._named(job.name)
         handle = results.AsyncResult._of_job(task, job, None, None)

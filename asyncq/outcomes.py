@@ -75,7 +75,18 @@ class Outcome(Generic[R_co]):
     @property
     def error(self) -> Exception | None:
         """What `unwrap` would raise; None after success."""
-        return _ERRORS[self._ended.letter](self)
+        error = _ERRORS[self._ended.letter](self)
+        if error is not None and self._ended.member is not None:
+            id_, name = self._ended.member
+            error.add_note(f"job {self.id} never ran: it waited for job {id_}{name and f' ({name})'}")
+        return error
+
+    @property
+    def member(self) -> str | None:
+        """The id of the job that this one waited for and whose end this is; None for a job that ended by
+        itself.
+        """
+        return None if self._ended.member is None else self._ended.member[0]
 
     @property
     def traceback(self) -> str | None:

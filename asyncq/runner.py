@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asyncq import executors, failures, retry, wire
+from asyncq import executors, failures, inherited, retry, wire
 from asyncq.context import Context, current_job, joining
 from asyncq.errors import NotRegistered, PayloadTooLarge, RetryLater
 
@@ -88,7 +88,10 @@ class Runner:
             error = NotRegistered(_unknown(job.name, self._tasks))
             return Finish(wire.FAILED, self._failed(delivery, error, started), "not registered")
         try:
-            args, kwargs = task.arguments.loads(job.body)
+            if job.shape is None:
+                args, kwargs = task.arguments.loads(job.body)
+            else:
+                args, kwargs = inherited.arguments(task.arguments, job, delivery.values)
             policy = task.retry if job.retry is None else retry.from_wire(job.retry)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
             return Finish(wire.FAILED, self._failed(delivery, error, started))
@@ -130,6 +133,7 @@ class Runner:
                 self._worker,
                 policy.max_retries if policy is not None else 0,
                 job.deadline,
+                list(job.dependents),
             )
         )
         joining.set(False)

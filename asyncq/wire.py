@@ -7,7 +7,13 @@ that options can be added without a new schema.
     [SCHEMA, task name, body, nonce, reply channel, enqueued at (ms), result TTL (ms), more | nil]
 
     more: {"x": expires at (ms), "i": true if the result is ignored, "p": parent id, "r": root id, "h":
-           headers, "d": deadline (ms), "y": retry policy, "t": time limit (ms)}
+           headers, "d": deadline (ms), "y": retry policy, "t": time limit (ms), "v": shape of its parents'
+           values, "c": ids of the jobs that wait for it}
+
+A job of a workflow that waits for others gets what they returned with its entry: each parent's outcome,
+framed as in a notification, in the order of its parents. The **shape** says what to make of it: a place (`0`)
+for the value of one parent, a list of shapes for several (`[0, 1, [2]]`), `"e"` for the failure of the one
+parent. It goes in front of the job's own arguments.
 
 The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes: it is decoded only by
 who knows the task, and a body that cannot be decoded is that job's failure, not a broken message.
@@ -18,6 +24,7 @@ script can read it by pattern and a person by eye.
     live:   L--- <entry id> <queue> <nonce> <reply channel> ...
     ended:  S--- <entry id> <consumer that wrote it> <nonce> <outcome>
     later:  D--- 0 <queue> <nonce> ...    (R--- after a failure): the message waits under its own key
+    waits:  W--- 0 <queue> <nonce> ...    until its parents have ended: the same
             ^ state; then three flags: mark, forget/ignore, dependents
 
 An **outcome** is what the worker writes when a job ends, again a msgpack array; for the letters `C`, `E` and
@@ -25,6 +32,9 @@ An **outcome** is what the worker writes when a job ends, again a msgpack array;
 
     [SCHEMA, payload, started at (ms), finished at (ms), attempts, worker, task name, queue, enqueued at (ms),
      ids of the jobs that it started]
+
+A job that never ran because one that it waited for came to a bad end has that one's outcome, after `^<id of
+that one> `.
 
 A **nonce** tells an enqueue that is sent again from another call that has the same id. If the job expires, it
 says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows.
@@ -35,7 +45,7 @@ A **notification** is one or more outcomes, published on a reply channel, each f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgpack
@@ -53,13 +63,14 @@ PUSH_LIMIT = 8 * 1024
 message against a stalled subscriber's buffer limit, so that its memory would grow without bound (measured:
 1.1 GB); below, the server drops such a client."""
 
-LIVE, SCHEDULED, RETRYING, TOMBSTONE = "L", "D", "R", "T"
+LIVE, SCHEDULED, RETRYING, WAITING, TOMBSTONE = "L", "D", "R", "W", "T"
 SUCCEEDED, FAILED, REVOKED, EXPIRED, LOST = "S", "F", "C", "E", "X"
 
 STATE_OF: dict[str, State] = {
     LIVE: State.PENDING,
     SCHEDULED: State.SCHEDULED,
     RETRYING: State.RETRY,
+    WAITING: State.PENDING,
     SUCCEEDED: State.SUCCESS,
     FAILED: State.FAILURE,
     LOST: State.FAILURE,
@@ -77,7 +88,7 @@ Signal = Literal["SIGTERM", "SIGINT", "SIGKILL"]
 MARK_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
 """The mark of a running job that is to end now, by the signal that a process gets; the weakest first."""
 
-_NOT_ENDED = LIVE + SCHEDULED + RETRYING
+_NOT_ENDED = LIVE + SCHEDULED + RETRYING + WAITING
 
 
 @dataclass(slots=True)
@@ -105,13 +116,21 @@ class Job:
     wait: int | None = None
     """Milliseconds until it may start; not part of the message, the server turns it into a time of its
     own."""
+    parents: tuple[str, ...] = ()
+    """Ids of the jobs that it waits for, in the order in which its shape numbers them; not part of the
+    message."""
+    on_error: bool = False
+    """Whether it waits for its parent to fail; not part of the message."""
+    shape: Any = None
+    dependents: tuple[str, ...] | list[str] = ()
 
 
 @dataclass(slots=True)
 class Delivery:
     """A job as a worker was given it: the message, and the stream entry that is the worker's claim to it.
 
-    `crashes` counts the workers that died with it, `retries` the times it was tried again after a failure.
+    `crashes` counts the workers that died with it, `retries` the times it was tried again after a failure;
+    `values` are the outcomes of the jobs that it waited for, see the module.
     """
 
     entry: str
@@ -119,6 +138,7 @@ class Delivery:
     crashes: int
     retries: int
     job: Job
+    values: bytes = b""
 
     @property
     def attempt(self) -> int:
@@ -129,7 +149,8 @@ class Delivery:
 @dataclass(slots=True, frozen=True)
 class Ended:
     """How a job ended, as stored: `letter` is the record's, `payload` the encoded value or failure. Times are
-    in ms since the epoch.
+    in ms since the epoch. With a `member` (its id and its task's name), it never ran: this is how that job
+    ended, which it waited for.
     """
 
     letter: str
@@ -142,6 +163,7 @@ class Ended:
     queue: str = ""
     enqueued: int | None = None
     children: tuple[str, ...] | list[str] = ()
+    member: tuple[str, str] | None = None
 
     @property
     def state(self) -> State:
@@ -191,6 +213,8 @@ def encode_job(job: Job) -> bytes:
                 ("d", job.deadline),
                 ("y", job.retry),
                 ("t", job.timeout),
+                ("v", job.shape),
+                ("c", job.dependents or None),
             )
             if value is not None
         }
@@ -209,6 +233,8 @@ def _is_special(job: Job) -> bool:
         or job.deadline is not None
         or job.retry is not None
         or job.timeout is not None
+        or job.shape is not None
+        or bool(job.dependents)
     )
 
 
@@ -242,6 +268,8 @@ def _add_more(job: Job, more: dict[str, Any]) -> None:
     job.deadline = more.get("d")
     job.retry = more.get("y")
     job.timeout = more.get("t")
+    job.shape = more.get("v")
+    job.dependents = more.get("c", ())
 
 
 def _check_job(job: Job) -> None:
@@ -261,6 +289,8 @@ def _check_job(job: Job) -> None:
         and (job.deadline is None or type(job.deadline) is int)
         and (job.retry is None or type(job.retry) is list)
         and (job.timeout is None or type(job.timeout) is int)
+        and (job.shape is None or job.shape == "e" or type(job.shape) in {int, list})
+        and (job.dependents == () or type(job.dependents) is list)
     )
     if not fits or " " in job.nonce or " " in job.channel:
         raise DecodeError(f"job {job.id!r}: a field of the message has the wrong type")
@@ -296,6 +326,11 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
         raise DecodeError(f"{letter!r} is not the letter of a final state")
     if not outcome:
         return Ended(letter)
+    if outcome[:1] == b"^":
+        member, _, outcome = outcome[1:].partition(b" ")
+        theirs = decode_ended(letter, outcome)
+        ours = Ended(letter, theirs.payload, finished=theirs.finished)
+        return replace(ours, member=(member.decode("utf-8", "replace"), theirs.name))
     try:
         schema, *rest = _unpack(outcome)
     except Exception as error:  # see decode_job

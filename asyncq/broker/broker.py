@@ -27,7 +27,7 @@ from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError, QueueFull
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncq.config import Settings
 
@@ -227,7 +227,12 @@ class Broker:
         batches = [(queue, batch) for queue, box in by_queue.items() for batch in _batches(box)]
         patience = self.settings.operation_timeout
         commands = [self._enqueue_command(queue, batch) for queue, batch in batches]
-        answers = await asyncio.gather(*(self._until_room(command, patience) for command in commands))
+        answers = await asyncio.gather(
+            *(
+                self._until_room(command, patience, queue)
+                for command, (queue, _) in zip(commands, batches, strict=True)
+            )
+        )
         return [
             item[0]
             for (_, batch), answer in zip(batches, answers, strict=True)
@@ -235,6 +240,28 @@ class Broker:
             for item, one in zip(batch, answer, strict=True)
             if not one
         ]
+
+    async def submit(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
+        """Enqueues a workflow, parents before children: all of its jobs in one atomic step, or none.
+
+        Raises:
+            ValueError: another job has the id of one of them.
+            QueueFull, BrokerUnavailable: as `enqueue`.
+        """
+        keys = self.keys
+        command = (
+            *("EVALSHA", self.scripts["submit"].sha, 0),
+            *(keys.space, self.channel, self.settings.max_length),
+            *submission(jobs),
+        )
+        queues = sorted({job.queue for job, _ in jobs})
+        answer = await self._until_room(command, self.settings.operation_timeout, ", ".join(queues))
+        if type(answer) is not int:
+            taken = ", ".join(repr(id_.decode()) for id_ in answer)
+            raise ValueError(
+                f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
+                "other ids for task_id"
+            )
 
     def _enqueue_command(self, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         keys = self.keys
@@ -308,7 +335,7 @@ class Broker:
 
     async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending], patience: float) -> None:
         try:
-            answer = await self._until_room(command, patience)
+            answer = await self._until_room(command, patience, batch[0][0].queue)
         except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is
             for _, _, future in batch:
                 if future is not None and not future.done():
@@ -316,7 +343,7 @@ class Broker:
             return
         self._settle(batch, answer)
 
-    async def _until_room(self, command: tuple[Any, ...], patience: float) -> Any:
+    async def _until_room(self, command: tuple[Any, ...], patience: float, queue: str) -> Any:
         """Enqueues; waits for room in a full queue for as long as `full_wait` says."""
         deadline = self._loop.time() + self.settings.full_wait
         attempt = 0
@@ -327,9 +354,8 @@ class Broker:
             attempt += 1
             left = deadline - self._loop.time()
             if left <= 0:
-                stream = command[3].removeprefix(self.keys.queues)
                 raise QueueFull(
-                    f"queue {stream!r} holds max_length={self.settings.max_length:,} jobs already; nothing "
+                    f"queue {queue!r} holds max_length={self.settings.max_length:,} jobs already; nothing "
                     "was enqueued. Start more workers, try again later, or wait for room with full_wait"
                 )
             await asyncio.sleep(min(pause(attempt), left))
@@ -387,8 +413,8 @@ class Broker:
             "revoke",
             (self.keys.records + id_, self.keys.delayed),
             (
+                self.keys.space,
                 id_,
-                self.keys.queues,
                 GROUP,
                 letter,
                 outcome,
@@ -397,7 +423,6 @@ class Broker:
                 self.keys.marks,
                 mark,
                 86_400_000,
-                self.keys.messages,
             ),
         )
         text: str = answer.decode()
@@ -493,6 +518,15 @@ class Broker:
         return max(TOMBSTONE_MS, round(seconds * 1000))
 
 
+def submission(jobs: Sequence[tuple[wire.Job, bytes]]) -> Iterator[Any]:
+    """The jobs of a workflow as the scripts `submit` and `replace` take them."""
+    for job, message in jobs:
+        flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
+        yield from (job.id, job.queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
+        yield from (job.result_ttl, " ".join(job.parents), "e" if job.on_error else "")
+        yield from ("1" if job.shape is not None else "", message)
+
+
 def _batches(box: list[_Pending]) -> list[list[_Pending]]:
     """Split so that no script call holds up the server, and no buffer grows beyond reason."""
     if len(box) <= BATCH and sum(len(message) for _, message, _ in box) <= BATCH_BYTES:
@@ -508,7 +542,7 @@ def _batches(box: list[_Pending]) -> list[list[_Pending]]:
     return batches
 
 
-_LIVE = (b"L", b"D", b"R")
+_LIVE = (b"L", b"D", b"R", b"W")
 
 
 def _each(answer: Any, count: int) -> list[bool]:

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints, wire
-from asyncq.broker.broker import FOREVER, Broker, token
+from asyncq.broker.broker import FOREVER, Broker, submission, token
 from asyncq.broker.connection import BlockingConnection, ServerError, Verdict
 from asyncq.broker.keys import GROUP, LAST_TRY
 from asyncq.broker.line import Line
@@ -176,14 +176,16 @@ class Consumer:
         queue = self.streams.get(stream) or self.lanes[stream].removesuffix(LAST_TRY)
         if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
             crashes = retries = 0
-            id_, message = fields[1], fields[3]
+            id_, message, values = fields[1], fields[3], b""
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
             if b"i" not in named or b"m" not in named:
                 raise DecodeError(f"entry {entry} of queue {queue!r} has no job in it")
             id_, message = named[b"i"], named[b"m"]
             crashes, retries = int(named.get(b"c", 0)), int(named.get(b"a", 0))
-        return wire.Delivery(entry, stream, crashes, retries, wire.decode_job(id_.decode(), queue, message))
+            values = named.get(b"v", b"")
+        job = wire.decode_job(id_.decode(), queue, message)
+        return wire.Delivery(entry, stream, crashes, retries, job, values)
 
     # -- ending --
 
@@ -199,7 +201,7 @@ class Consumer:
         span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
         command: list[Any] = [
             "EVALSHA", self._broker.scripts["finish"].sha, 1, stream,
-            self.keys.records, queue, GROUP, self.name, span, wire.PUSH_LIMIT, self.keys.marks,
+            self.keys.space, queue, GROUP, self.name, span, wire.PUSH_LIMIT, self.keys.marks,
         ]  # fmt: skip
         for delivery, letter, outcome in batch:
             job = delivery.job
@@ -215,7 +217,7 @@ class Consumer:
         keys, job = self.keys, delivery.job
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
-            *(keys.records, GROUP, self.name, delivery.entry, job.id, wait, retries, failure),
+            *(keys.space, GROUP, self.name, delivery.entry, job.id, wait, retries, failure),
             *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
         )
         answer: int = await self._broker.run(
@@ -227,12 +229,28 @@ class Consumer:
         """Ends a job with a failure and keeps it with the dead letters: 1 done, 2 done before, 0 refused."""
         keys, job = self.keys, delivery.job
         arguments = (
-            *(keys.records, GROUP, self.name, delivery.entry, job.id, outcome, job.result_ttl),
+            *(keys.space, GROUP, self.name, delivery.entry, job.id, outcome, job.result_ttl),
             *(wire.PUSH_LIMIT, keys.marks, reason, *self._dead_limits()),
         )
         answer: int = await self._broker.run(
             "bury", (delivery.stream, keys.dead), arguments, patience=FOREVER
         )
+        return answer
+
+    async def replace(self, delivery: wire.Delivery, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
+        """Puts a workflow in the place of a job that runs; the last of its jobs takes the job's id: 1 done, 2
+        ended by a mark instead, 0 refused.
+        """
+        keys, job = self.keys, delivery.job
+        *others, (last, message) = jobs
+        revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
+        arguments = (
+            *(keys.space, GROUP, self.name, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
+            *(keys.marks, revoked, self._broker.channel, last.queue, "" if last.wait is None else last.wait),
+            *(" ".join(last.parents), "1" if last.shape is not None else "", message),
+            *submission(others),
+        )
+        answer: int = await self._broker.run("replace", (delivery.stream,), arguments, patience=FOREVER)
         return answer
 
     async def promote(self) -> float | None:
@@ -255,7 +273,7 @@ class Consumer:
         flat = [part for job in jobs for part in job]
         revoked = self._last_words(wire.REVOKED, stream, self.name, 0)
         arguments = (
-            self.keys.records,
+            self.keys.space,
             GROUP,
             self.name,
             wire.PUSH_LIMIT,
@@ -274,7 +292,7 @@ class Consumer:
         stream, entry, _ = item
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         arguments = (
-            self.keys.records,
+            self.keys.space,
             GROUP,
             self.name,
             entry,
@@ -312,7 +330,7 @@ class Consumer:
             "take",
             (stream, self.keys.beats, self.keys.dead, self.keys.marks + dead, last_try),
             (
-                self.keys.records,
+                self.keys.space,
                 GROUP,
                 dead,
                 seen or "",

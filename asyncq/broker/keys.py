@@ -22,6 +22,8 @@ class Keys:
 
     namespace: str
     tag: str = field(init=False)
+    space: str = field(init=False)
+    dependents: str = field(init=False)
     records: str = field(init=False)
     queues: str = field(init=False)
     beats: str = field(init=False)
@@ -37,6 +39,8 @@ class Keys:
         tag = f"{{{self.namespace}:0}}"
         for name, value in (
             ("tag", tag),
+            ("space", f"{tag}:"),  # what every key begins with, for scripts that derive names
+            ("dependents", f"{tag}:dep:"),  # + id: hash, who waits for it -> its place for the value
             ("records", f"{tag}:r:"),  # + id: the record, a string
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("beats", f"{tag}:w"),  # hash: incarnation -> beat counter

@@ -20,8 +20,24 @@ The way of an argument, from the task to the wire and back, through the files of
               -> trees, extensions, places        marks and choices, built-in values, errors that name a place
 """
 
-from asyncq.serializers.codecs import PLAIN_ARGUMENTS, PLAIN_VALUE, ArgumentCodec, ValueCodec
+from asyncq.serializers.codecs import (
+    PLAIN_ARGUMENTS,
+    PLAIN_VALUE,
+    ArgumentCodec,
+    ValueCodec,
+    in_front,
+    in_list,
+)
 from asyncq.serializers.packing import dumps
 from asyncq.serializers.unpacking import loads
 
-__all__ = ["PLAIN_ARGUMENTS", "PLAIN_VALUE", "ArgumentCodec", "ValueCodec", "dumps", "loads"]
+__all__ = [
+    "PLAIN_ARGUMENTS",
+    "PLAIN_VALUE",
+    "ArgumentCodec",
+    "ValueCodec",
+    "dumps",
+    "in_front",
+    "in_list",
+    "loads",
+]

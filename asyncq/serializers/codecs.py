@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from msgpack import packb
+from msgpack import Packer, packb
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.annotations import hints_of, shape_of
@@ -16,7 +16,7 @@ from asyncq.serializers.trees import are_strings
 from asyncq.serializers.unpacking import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 _ARGS: Final = top("args")
 _KWARGS: Final = top("kwargs")
@@ -37,10 +37,13 @@ class _Parameters(NamedTuple):
         return self.named.get(name, self.others)
 
     def dump(
-        self, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]
+        self, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any], skip: int
     ) -> tuple[list[Any], dict[str, Any]]:
         return (
-            [dumped(self.at(index), value, (_ARGS, KEY, index, 0)) for index, value in enumerate(args)],
+            [
+                dumped(self.at(index + skip), value, (_ARGS, KEY, index, 0))
+                for index, value in enumerate(args)
+            ],
             {name: dumped(self.of(name), value, (_KWARGS, KEY, name, 0)) for name, value in kwargs.items()},
         )
 
@@ -98,8 +101,13 @@ class ArgumentCodec:
         self._function = function
         self._parameters: _Parameters | None = None
 
-    def dumps(self, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any]) -> bytes:
+    def dumps(self, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any], skip: int = 0) -> bytes:
         """Packs positional and keyword arguments.
+
+        Args:
+            args: the positional ones.
+            kwargs: those by name.
+            skip: how many more positional ones `in_front` will put before them.
 
         Raises:
             SerializationError: something cannot travel; the message says where, as in
@@ -109,7 +117,7 @@ class ArgumentCodec:
         if function is not None:
             self._resolve(function)
         if self._parameters is not None:
-            args, kwargs = self._parameters.dump(args, kwargs)
+            args, kwargs = self._parameters.dump(args, kwargs, skip)
         if (
             is_native(args, MAX_DEPTH)
             and are_strings(map(type, kwargs))
@@ -156,6 +164,38 @@ class ArgumentCodec:
         self._parameters = _parameters_of(function)
         # Last, so that another thread never sees "resolved" before the shapes are there.
         self._function = None
+
+
+def in_front(body: bytes, values: Sequence[bytes]) -> bytes:
+    """Packed arguments with more positional ones before them, each packed already: nothing is unpacked.
+
+    Raises:
+        DecodeError: `body` is not packed arguments.
+
+    Example:
+        >>> codec = ArgumentCodec(None)
+        >>> codec.loads(in_front(codec.dumps((2,), {}), [dumps(1)]))
+        ([1, 2], {})
+    """
+    # An array of two, the arguments' array first (https://github.com/msgpack/msgpack/blob/master/spec.md).
+    head = body[1:2]
+    if body[:1] != b"\x92" or not head:
+        raise DecodeError("not the arguments of a call")
+    kind = head[0]
+    width = {0xDC: 2, 0xDD: 4}.get(kind, 0)
+    if not width and kind & 0xF0 != 0x90:
+        raise DecodeError("not the arguments of a call")
+    count = int.from_bytes(body[2 : 2 + width]) if width else kind & 0x0F
+    return b"".join((b"\x92", _array_head(count + len(values)), *values, body[2 + width :]))
+
+
+def in_list(values: Sequence[bytes]) -> bytes:
+    """Packed values as one packed list."""
+    return _array_head(len(values)) + b"".join(values)
+
+
+def _array_head(length: int) -> bytes:
+    return Packer().pack_array_header(length)  # type: ignore[no-any-return]
 
 
 class ValueCodec:

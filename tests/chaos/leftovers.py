@@ -12,8 +12,8 @@ from asyncq.broker.keys import GROUP, Keys
 def find(url: str, namespace: str) -> list[str]:
     """What is left over in a namespace, one line each; nothing if all is well.
 
-    A live record's owner is its entry in a stream, or its place among the delayed; a stream's owner is the
-    queue; everything else must end by itself.
+    A live record's owner is its entry in a stream, its place among the delayed, or a live job that it waits
+    for; a stream's owner is the queue; everything else must end by itself.
     """
     keys = Keys(namespace)
     with contextlib.closing(redis.Redis.from_url(url, decode_responses=True, encoding="latin-1")) as client:
@@ -26,9 +26,19 @@ def find(url: str, namespace: str) -> list[str]:
         delayed = f"{keys.tag}:d"
         if delayed in present:
             owned.update(client.zrange(delayed, 0, -1))
+        _own_dependents(client, keys, present, owned)
         for key in present:
             complaints += _ownerless(client, keys, key, owned)
         return complaints
+
+
+def _own_dependents(client: redis.Redis, keys: Keys, present: list[str], owned: set[str]) -> None:
+    waited_for = {key.removeprefix(keys.dependents) for key in present if key.startswith(keys.dependents)}
+    grown = True
+    while grown:
+        found = set().union(*(client.hkeys(keys.dependents + id_) for id_ in waited_for & owned))
+        grown = not found <= owned
+        owned |= found
 
 
 def _escaped(tag: str) -> str:

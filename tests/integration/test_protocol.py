@@ -59,6 +59,25 @@ class Stage:
         job = self.make_job("job", nonce, **options)
         return not await self.broker.enqueue_many([(job, wire.encode_job(job))])
 
+    async def submit(self, nonce: str = "nonce") -> str:
+        job = self.make_job("job", nonce)
+        try:
+            await self.broker.submit([(job, wire.encode_job(job))])
+        except ValueError:
+            return "taken"
+        return "accepted"
+
+    async def wait_for(self, parent: str) -> None:
+        first = self.make_job(parent, "p", dependents=("job",), wait=60_000)
+        last = self.make_job("job", "nonce", parents=(parent,), shape=0)
+        await self.broker.submit([(job, wire.encode_job(job)) for job in (first, last)])
+
+    async def replace(self, by: Consumer | None = None) -> int:
+        first = self.make_job("before", "n", dependents=("job",), wait=60_000)
+        last = self.make_job("job", "nonce", parents=("before",), shape=0)
+        jobs = [(job, wire.encode_job(job)) for job in (first, last)]
+        return await (by or self.mine).replace(self.held(), jobs)
+
     async def beat(self, consumer: Consumer, count: int) -> Any:
         return await self.broker.run(
             "beat", (self.keys.beats, consumer.marks_channel), (consumer.name, count)
@@ -240,6 +259,10 @@ async def _scheduled(stage: Stage) -> None:
     assert await stage.enqueue(wait=60_000)
 
 
+async def _waiting(stage: Stage) -> None:
+    await stage.wait_for("parent")
+
+
 async def _due(stage: Stage) -> None:
     assert await stage.enqueue(wait=0)
 
@@ -272,6 +295,7 @@ SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
     "to be forgotten": (_to_be_forgotten, State.STARTED),
     "taken over": (_taken_over, State.PENDING),
     "scheduled": (_scheduled, State.SCHEDULED),
+    "waiting": (_waiting, State.PENDING),
     "due": (_due, State.SCHEDULED),
     "retrying": (_retrying, State.RETRY),
     "due again": (_due_again, State.RETRY),
@@ -287,6 +311,10 @@ SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
 CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "enqueue": lambda s: s.enqueue(),
     "enqueue, another's": lambda s: s.enqueue("another"),
+    "submit": lambda s: s.submit(),
+    "submit, another's": lambda s: s.submit("another"),
+    "replace": lambda s: s.replace(),
+    "replace, another's": lambda s: s.replace(by=s.other),
     "finish, success": lambda s: s.finish(),
     "finish, failure": lambda s: s.finish(wire.FAILED),
     "finish, revoked": lambda s: s.finish(wire.REVOKED),

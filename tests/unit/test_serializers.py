@@ -25,6 +25,8 @@ from asyncq.serializers import (
     ArgumentCodec,
     ValueCodec,
     dumps,
+    in_front,
+    in_list,
     loads,
 )
 from asyncq.serializers.annotations import shape_of
@@ -540,3 +542,26 @@ def test_a_field_without_a_class_never_sees_how_a_union_travels():
 def test_only_names_of_zones_reach_the_file_system(key):
     with pytest.raises(DecodeError, match="neither an offset nor the name of a zone"):
         loads(ext(5, bytes(8) + b"z" + key))
+
+
+# -- arguments in front ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [0, 1, 14, 15, 16, 70_000])
+def test_values_go_in_front_of_packed_arguments_whatever_their_number(count):
+    args = list(range(count))
+    body = PLAIN_ARGUMENTS.dumps(args, {"by": {"x": 1}})
+    assert PLAIN_ARGUMENTS.loads(in_front(body, [dumps((1, 2)), dumps("b")])) == (
+        [(1, 2), "b", *args],
+        {"by": {"x": 1}},
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"\x92", b"\x91\x90", b"\x92\xc0\x80", b"garbage"])
+def test_what_is_not_packed_arguments_gets_nothing_in_front(body):
+    with pytest.raises(DecodeError):
+        in_front(body, [dumps(1)])
+
+
+def test_packed_values_make_a_packed_list():
+    assert loads(in_list([dumps(1), in_list([dumps({2}), dumps(None)])])) == [1, [{2}, None]]

@@ -42,10 +42,10 @@ local function holder_of(stream, group, entry)
   return held[1]
 end
 
--- Whether a job has neither ended nor been forgotten: it has an entry (L) or waits for its time (D, R after a failure).
+-- Whether a job has neither ended nor been forgotten: it has an entry (L), or waits for its time (D, R after a failure) or for other jobs
+-- (W).
 local function is_live(flags)
-  local state = string.sub(flags, 1, 1)
-  return state == 'L' or state == 'D' or state == 'R'
+  return string.find('LDRW', string.sub(flags, 1, 1), 1, true) ~= nil
 end
 
 -- Puts a job aside until its time: its message under a key of its own, and a call to whoever promotes if it is now the first due.

@@ -1,11 +1,11 @@
 -- Ends a job with a failure and keeps it with the dead letters, message and error, so that it can be looked at and sent again. Fenced as
 -- finish.
 -- KEYS: stream dead
--- ARGV: records group consumer entry id outcome ttl push_limit marks reason dead_ttl dead_cap
+-- ARGV: space group consumer entry id outcome ttl push_limit marks reason dead_ttl dead_cap
 -- RETURNS: 1 ended, 2 ended before, 0 refused
 -- FLAGS: allow-oom
--- USES: record
-local record = redis.call('MGET', records .. id)[1]
+-- USES: record workflow
+local record = redis.call('MGET', space .. 'r:' .. id)[1]
 local flags, named, queue, nonce, channels
 if record then flags, named, queue, nonce, channels = parse(record) end
 if named ~= entry then
@@ -16,9 +16,8 @@ if string.sub(flags, 1, 1) ~= 'L' then return queue == consumer and 2 or 0 end
 if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then return 0 end
 local content = redis.call('XRANGE', stream, entry, entry)[1]
 if content then keep_dead(dead, content[2], queue, reason, outcome, dead_ttl, dead_cap) end
-store(records .. id, flags, entry, consumer, nonce, 'F', outcome, ttl)
 if string.sub(flags, 2, 2) ~= '-' then unmark(marks .. consumer, id) end
-tell(channels, id, 'F', outcome, tonumber(push_limit))
+conclude(id, flags, entry, consumer, nonce, channels, 'F', outcome, ttl, push_limit)
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)
 return 1

@@ -1,17 +1,17 @@
 -- Sets an entry aside that is no message of asyncq: kept with the dead letters, so that somebody can look at it, and out of the way.
 -- If a job stands behind it all the same, that job ends with the given failure.
 -- KEYS: stream dead
--- ARGV: records group consumer entry reason outcome ttl push_limit dead_ttl dead_cap
+-- ARGV: space group consumer entry reason outcome ttl push_limit dead_ttl dead_cap
 -- RETURNS: 1 set aside, 0 not ours
 -- FLAGS: allow-oom
--- USES: record
+-- USES: record workflow
 if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then return 0 end
 local content = redis.call('XRANGE', stream, entry, entry)[1]
 local id
 if content then
   for i = 1, #content[2], 2 do if content[2][i] == 'i' then id = content[2][i + 1] end end
 end
-local record = id and redis.call('MGET', records .. id)[1]
+local record = id and redis.call('MGET', space .. 'r:' .. id)[1]
 if content then
   local raw = string.sub(cjson.encode(content[2]), 1, 65536)
   keep_dead(dead, { 'raw', raw }, string.match(stream, '[^:]*$'), reason, outcome, dead_ttl, dead_cap)
@@ -19,8 +19,7 @@ end
 if record then
   local flags, named, queue, nonce, channels = parse(record)
   if named == entry and string.sub(flags, 1, 1) == 'L' then
-    store(records .. id, flags, entry, consumer, nonce, 'F', outcome, ttl)
-    tell(channels, id, 'F', outcome, tonumber(push_limit))
+    conclude(id, flags, entry, consumer, nonce, channels, 'F', outcome, ttl, push_limit)
   end
 end
 redis.call('XACK', stream, group, entry)

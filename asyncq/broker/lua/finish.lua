@@ -1,10 +1,10 @@
 -- Ends jobs: stores each outcome, acknowledges and deletes its entry, tells its waiters. The fence: an outcome counts only if the
 -- entry is pending for this consumer and the record names this entry; anybody else is a zombie.
 -- KEYS: stream
--- ARGV: records queue group consumer span push_limit marks (entry id nonce channel letter ttl outcome)*
+-- ARGV: space queue group consumer span push_limit marks (entry id nonce channel letter ttl outcome)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 2 accepted before, 0 refused
 -- FLAGS: allow-oom
--- USES: record
+-- USES: record workflow
 local own, listed = {}, false
 local function pending(entry)
   if own[entry] then return true end
@@ -20,7 +20,7 @@ end
 
 -- All reads come before the first write: a script that fails half-way keeps what it wrote.
 local keys = {}
-for i = first + 1, #ARGV, stride do keys[#keys + 1] = records .. ARGV[i] end
+for i = first + 1, #ARGV, stride do keys[#keys + 1] = space .. 'r:' .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
 local plan, answers, accepted, gone = {}, {}, 0, {}
 for k, key in ipairs(keys) do
@@ -65,6 +65,7 @@ for _, job in ipairs(plan) do
     if string.sub(flags, 2, 2) ~= '-' then unmark(marks .. consumer, id) end
   end
   local framed = frame(id, letter, outcome, limit)
+  if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, limit) end
   for channel in string.gmatch(channels, '%S+') do
     local note = notes[channel]
     if note then note[#note + 1] = framed else notes[channel] = { framed } end

@@ -11,7 +11,7 @@ for k, record in ipairs(answers) do
   local state = record and string.sub(record, 1, 1)
   if state == 'T' then
     answers[k] = false
-  elseif state == 'L' or state == 'D' or state == 'R' then
+  elseif state and string.find('LDRW', state, 1, true) then
     local flags, entry, queue, nonce, channels = parse(record)
     -- Nobody will be told of a result that is ignored, so nobody joins.
     if channel ~= '' and string.sub(flags, 3, 3) ~= 'i' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then

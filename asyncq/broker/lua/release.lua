@@ -1,28 +1,27 @@
 -- Hands jobs back that were not finished, without counting a crash: a new entry for each, so that the old claim is void. A marked one
 -- ends instead.
 -- KEYS: stream
--- ARGV: records group consumer push_limit ttl marks revoked (entry id)*
+-- ARGV: space group consumer push_limit ttl marks revoked (entry id)*
 -- RETURNS: for each: 1 handed back, 2 ended, 0 refused
 -- FLAGS: allow-oom
--- USES: record
+-- USES: record workflow
 local answers = {}
 for i = first, #ARGV, stride do
   local entry, id = ARGV[i], ARGV[i + 1]
   local answer = 0
-  local record = redis.call('MGET', records .. id)[1]
+  local record = redis.call('MGET', space .. 'r:' .. id)[1]
   local item = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
   local content = item and redis.call('XRANGE', stream, entry, entry)[1]
   local flags, named, queue, nonce, channels
   if record then flags, named, queue, nonce, channels = parse(record) end
   if content and named == entry and string.sub(flags, 1, 1) == 'L' then
     if string.sub(flags, 2, 2) ~= '-' then
-      store(records .. id, flags, entry, consumer, nonce, 'C', revoked, ttl)
       unmark(marks .. consumer, id)
-      tell(channels, id, 'C', revoked, tonumber(push_limit))
+      conclude(id, flags, entry, consumer, nonce, channels, 'C', revoked, ttl, push_limit)
       answer = 2
     else
       local again = redis.call('XADD', stream, '*', unpack(content[2]))
-      redis.call('SET', records .. id, flags .. ' ' .. again .. ' ' .. queue .. ' ' .. nonce .. channels)
+      redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. queue .. ' ' .. nonce .. channels)
       answer = 1
     end
     redis.call('XACK', stream, group, entry)

@@ -1,10 +1,10 @@
 -- Puts a failed job aside until its next try, and gives up the claim to it. Fenced as finish; a marked job ends instead.
 -- KEYS: stream delayed
--- ARGV: records group consumer entry id wait retries error messages wake push_limit ttl marks outcome
+-- ARGV: space group consumer entry id wait retries error messages wake push_limit ttl marks outcome
 -- RETURNS: 1 waits for its next try, 2 ended by a mark, 0 refused (also when sent again)
 -- FLAGS: allow-oom
--- USES: record
-local record = redis.call('MGET', records .. id)[1]
+-- USES: record workflow
+local record = redis.call('MGET', space .. 'r:' .. id)[1]
 local held = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
 local content = held and redis.call('XRANGE', stream, entry, entry)[1]
 local flags, named, queue, nonce, channels
@@ -15,21 +15,20 @@ if not content or named ~= entry or string.sub(flags, 1, 1) ~= 'L' then
 end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
-  store(records .. id, flags, entry, consumer, nonce, 'C', outcome, ttl)
   unmark(marks .. consumer, id)
-  tell(channels, id, 'C', outcome, tonumber(push_limit))
+  conclude(id, flags, entry, consumer, nonce, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 else
   local fields = { 'a', retries, 'e', error }
   for i = 1, #content[2], 2 do
     local name = content[2][i]
-    if name == 'm' or name == 'c' then
+    if name == 'm' or name == 'c' or name == 'v' then
       fields[#fields + 1] = name
       fields[#fields + 1] = content[2][i + 1]
     end
   end
   -- A job on its last try before the crash cap stays in its lane: beside others, their deaths would count as its own.
-  delay(records .. id, 'R', flags, queue, nonce, channels, id, fields, now_ms() + tonumber(wait), messages, delayed, wake)
+  delay(space .. 'r:' .. id, 'R', flags, queue, nonce, channels, id, fields, now_ms() + tonumber(wait), messages, delayed, wake)
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

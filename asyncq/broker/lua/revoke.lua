@@ -1,10 +1,10 @@
 -- Ends a job that no worker has; marks one that a worker has, and tells that worker. The mark outlives the notification: it is in the
 -- record, so a retry, a takeover or a hand-back ends the job instead.
 -- KEYS: record delayed
--- ARGV: id queues group letter outcome ttl push_limit marks mark marks_ttl messages
+-- ARGV: space id group letter outcome ttl push_limit marks mark marks_ttl
 -- RETURNS: unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself)
 -- FLAGS: allow-oom
--- USES: record
+-- USES: record workflow
 local found = redis.call('MGET', record)[1]
 if not found then return 'unknown' end
 local flags, entry, queue, nonce, channels = parse(found)
@@ -13,12 +13,11 @@ if state == 'T' then return 'unknown' end
 if not is_live(flags) then return 'ended' end
 if state ~= 'L' then
   redis.call('ZREM', delayed, id)
-  redis.call('DEL', messages .. id)
-  store(record, flags, entry, '-', nonce, letter, outcome, ttl)
-  tell(channels, id, letter, outcome, tonumber(push_limit))
+  redis.call('DEL', space .. 'm:' .. id)
+  conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)
   return 'revoked'
 end
-local stream = queues .. queue
+local stream = space .. 'q:' .. queue
 local holder = holder_of(stream, group, entry)
 if holder then
   if letter == 'E' then return 'running' end
@@ -32,6 +31,5 @@ if holder then
   return 'signalled'
 end
 redis.call('XDEL', stream, entry)
-store(record, flags, entry, '-', nonce, letter, outcome, ttl)
-tell(channels, id, letter, outcome, tonumber(push_limit))
+conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)
 return 'revoked'

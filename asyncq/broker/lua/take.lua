@@ -1,14 +1,21 @@
 -- Takes the jobs of a dead incarnation back into the queue, up to a limit. Its beat must still stand where the observer saw it stand
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
 -- KEYS: stream beats dead marked last_try
--- ARGV: records group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
+-- ARGV: space group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
 -- RETURNS: {-1} if it beats after all, else {looked at, put back, ended, next}: call again while next is 1
 -- FLAGS: allow-oom
--- USES: record
+-- USES: record workflow
 local beat = redis.call('HGET', beats, consumer)
 if beat and beat ~= seen then return { -1, 0, 0, 0 } end
 local held = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)
 local entries, back, ended = {}, 0, 0
+local function content_of(id, fields, crashes)
+  local content = { 'i', id, 'm', fields['m'], 'c', crashes, 'a', fields['a'] or 0 }
+  if fields['v'] then
+    content[9], content[10] = 'v', fields['v']
+  end
+  return content
+end
 if beat then redis.call('HDEL', beats, consumer) end
 for _, item in ipairs(held) do
   local entry = item[1]
@@ -19,7 +26,7 @@ for _, item in ipairs(held) do
     for i = 1, #content[2], 2 do fields[content[2][i]] = content[2][i + 1] end
   end
   local id, message = fields['i'], fields['m']
-  local record = id and message and redis.call('MGET', records .. id)[1]
+  local record = id and message and redis.call('MGET', space .. 'r:' .. id)[1]
   local flags, named, queue, nonce, channels
   if record then flags, named, queue, nonce, channels = parse(record) end
   if named == entry and string.sub(flags, 1, 1) == 'L' then
@@ -32,20 +39,18 @@ for _, item in ipairs(held) do
     end
     if letter then
       local outcome = letter == 'X' and lost or revoked
-      store(records .. id, flags, entry, me, nonce, letter, outcome, ttl)
       if letter == 'X' then
-        local last = { 'i', id, 'm', message, 'c', crashes, 'a', fields['a'] or 0 }
-        keep_dead(dead, last, queue, 'took its worker down', outcome, dead_ttl, dead_cap)
+        keep_dead(dead, content_of(id, fields, crashes), queue, 'took its worker down', outcome, dead_ttl, dead_cap)
       end
-      tell(channels, id, letter, outcome, tonumber(push_limit))
+      conclude(id, flags, entry, me, nonce, channels, letter, outcome, ttl, push_limit)
       ended = ended + 1
     else
       -- A death takes every job of that worker with it and nobody can tell which one did it: the last try runs where it can hurt
       -- no other.
       local lane, name = stream, queue
       if crashes >= tonumber(max_crashes) - 1 and string.sub(queue, -1) ~= '!' then lane, name = last_try, queue .. '!' end
-      local again = redis.call('XADD', lane, '*', 'i', id, 'm', message, 'c', crashes, 'a', fields['a'] or 0)
-      redis.call('SET', records .. id, flags .. ' ' .. again .. ' ' .. name .. ' ' .. nonce .. channels)
+      local again = redis.call('XADD', lane, '*', unpack(content_of(id, fields, crashes)))
+      redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. name .. ' ' .. nonce .. channels)
       back = back + 1
     end
   end

@@ -1,0 +1,95 @@
+-- What the end of a job does to the jobs that wait for it. For scripts with an argument `space`, the beginning of every key.
+
+-- A job that waited for others may start now: its message goes into its queue with what they returned, or waits for its own time.
+local function set_free(id, flags, queue, nonce, channels)
+  local fields, message = {}, space .. 'm:' .. id
+  local content = redis.call('HGETALL', message)
+  for i = 1, #content, 2 do fields[content[i]] = content[i + 1] end
+  local values, entry = {}, { 'm', fields['m'] }
+  for _ in string.gmatch(fields['p'], '%S+') do values[#values + 1] = fields['v' .. #values] end
+  if #values > 0 then
+    entry[#entry + 1] = 'v'
+    entry[#entry + 1] = table.concat(values)
+  end
+  redis.call('DEL', message)
+  if fields['w'] then
+    delay(space .. 'r:' .. id, 'D', flags, queue, nonce, channels, id, entry, now_ms() + tonumber(fields['w']), space .. 'm:', space .. 'd', space .. 'wake')
+    return
+  end
+  local added = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, unpack(entry))
+  redis.call('SET', space .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. nonce .. channels)
+end
+
+-- Tells the jobs that wait for an ended one. One that waited for its value may be free now; one that cannot have it any more ends in the
+-- same way and with the same outcome, marked with the member that it came from, and so do those that wait for that one.
+local function settle_dependents(id, letter, outcome, push_limit)
+  local ended = { { id, letter, outcome } }
+  local at = 1
+  while ended[at] do
+    local parent, how, words = ended[at][1], ended[at][2], ended[at][3]
+    at = at + 1
+    local waiting = redis.call('HGETALL', space .. 'dep:' .. parent)
+    redis.call('DEL', space .. 'dep:' .. parent)
+    for i = 1, #waiting, 2 do
+      local child, message = waiting[i], space .. 'm:' .. waiting[i]
+      local record = redis.call('MGET', space .. 'r:' .. child)[1]
+      local flags, _, queue, nonce, channels
+      if record then flags, _, queue, nonce, channels = parse(record) end
+      if flags and string.sub(flags, 1, 1) == 'W' then
+        local about = redis.call('HMGET', message, 'on', 'k', 't')
+        local good = how == 'S'
+        if about[1] == 'e' then good = not good end -- it runs when something failed
+        if good then
+          if about[2] then redis.call('HSET', message, 'v' .. waiting[i + 1], frame(parent, how, words, math.huge)) end
+          if redis.call('HINCRBY', message, 'n', -1) <= 0 then set_free(child, flags, queue, nonce, channels) end
+        else
+          local fate, last = how, words
+          if how == 'S' then
+            fate, last, flags = 'C', '', '--i' .. string.sub(flags, 4) -- nothing failed: nobody will ever ask for it
+          elseif string.sub(words, 1, 1) ~= '^' then
+            last = '^' .. parent .. ' ' .. words
+          end
+          redis.call('DEL', message)
+          store(space .. 'r:' .. child, flags, '0', '-', nonce, fate, last, about[3])
+          tell(channels, child, fate, last, push_limit)
+          if string.sub(flags, 4, 4) == 'd' then ended[#ended + 1] = { child, fate, last } end
+        end
+      end
+    end
+  end
+end
+
+-- Ends a job: its outcome, its waiters, and the jobs that wait for it, in one step.
+local function conclude(id, flags, entry, consumer, nonce, channels, letter, outcome, ttl, push_limit)
+  store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
+  tell(channels, id, letter, outcome, tonumber(push_limit))
+  if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, tonumber(push_limit)) end
+end
+
+-- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents, which were accepted before it.
+local function admit(id, queue, nonce, flags, wait, ttl, parents, on, keeps, message, channels)
+  local key = space .. 'r:' .. id
+  if parents == '' then
+    if wait == '' then
+      local entry = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, 'm', message)
+      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
+    else
+      local due = now_ms() + tonumber(wait)
+      delay(key, 'D', 'D' .. flags, queue, nonce, channels, id, { 'm', message }, due, space .. 'm:', space .. 'd', space .. 'wake')
+    end
+    return
+  end
+  local fields, count = { 'm', message, 'p', parents, 't', ttl }, 0
+  for parent in string.gmatch(parents, '%S+') do
+    redis.call('HSET', space .. 'dep:' .. parent, id, count)
+    count = count + 1
+  end
+  for name, value in pairs({ n = count, w = wait, on = on, k = keeps }) do
+    if value ~= '' then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = value
+    end
+  end
+  redis.call('HSET', space .. 'm:' .. id, unpack(fields))
+  redis.call('SET', key, 'W' .. flags .. ' 0 ' .. queue .. ' ' .. nonce .. channels)
+end

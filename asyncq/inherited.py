@@ -1,0 +1,56 @@
+"""What a job of a workflow gets from those that it waited for: their values, before its own arguments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.errors import DecodeError
+from asyncq.outcomes import Outcome
+from asyncq.serializers import PLAIN_VALUE, in_front, in_list
+
+if TYPE_CHECKING:
+    from asyncq.serializers import ArgumentCodec
+
+_NIL = b"\xc0"
+
+
+def body_of(job: wire.Job, values: bytes) -> bytes:
+    """The arguments of a call with those that its parents' values are, as one body.
+
+    Raises:
+        DecodeError: the values are not what the job's shape asks for.
+    """
+    if job.shape is None:
+        return job.body
+    try:
+        ended = [
+            wire.decode_ended(letter, outcome or b"")
+            for _, letter, outcome in wire.split_notification(values)
+        ]
+        return in_front(job.body, [_packed(job.shape, [one.payload for one in ended])])
+    except (IndexError, TypeError, ValueError) as error:
+        raise DecodeError(f"job {job.id!r}: its parents' values do not fit ({error})") from error
+
+
+def _packed(shape: Any, payloads: list[bytes]) -> bytes:
+    if isinstance(shape, list):
+        return in_list([_packed(part, payloads) for part in shape])
+    return payloads[shape] or _NIL
+
+
+def arguments(codec: ArgumentCodec, job: wire.Job, values: bytes) -> tuple[list[Any], dict[str, Any]]:
+    """The arguments of a call, ready for the function.
+
+    Raises:
+        DecodeError: they cannot be read.
+    """
+    if job.shape != "e":
+        return codec.loads(body_of(job, values))
+    # What an error callback gets first: who failed, how, and where. An exception is not a value that travels,
+    # so its place is held for it.
+    args, kwargs = codec.loads(in_front(job.body, [_NIL] * 3))
+    for parent, letter, outcome in wire.split_notification(values):
+        failed: Outcome[Any] = Outcome(parent, wire.decode_ended(letter, outcome or b""), PLAIN_VALUE)
+        args[:3] = (parent, failed.error, failed.traceback or "")
+    return args, kwargs

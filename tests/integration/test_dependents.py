@@ -1,0 +1,267 @@
+"""Jobs that wait for others, at the level of the scripts: what sets them free, and what ends them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asyncq import inherited, wire
+from asyncq.broker.consumer import Consumer
+from asyncq.serializers import PLAIN_ARGUMENTS, dumps
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncq.broker.broker import Broker
+
+pytestmark = pytest.mark.anyio
+
+QUEUE = "default"
+
+
+class Stage:
+    """A worker's hands, a step at a time."""
+
+    def __init__(self, broker: Broker, raw: Any) -> None:
+        self.broker = broker
+        self.raw = raw
+        self.worker = Consumer(broker, "w", [QUEUE])
+        self.heir = Consumer(broker, "heir", [QUEUE])
+
+    def job(self, id_: str, *args: Any, **options: Any) -> tuple[wire.Job, bytes]:
+        body = PLAIN_ARGUMENTS.dumps(args, {})
+        job = wire.Job(id_, "t", QUEUE, body, f"n-{id_}", self.broker.channel, 0, 100_000, **options)
+        return job, wire.encode_job(job)
+
+    async def claim(self, by: Consumer | None = None) -> wire.Delivery | None:
+        worker = by or self.worker
+        for stream in (*worker.streams, *worker.lanes):
+            if entries := await worker.read([stream], 1, block=False):
+                return worker.delivery(entries[0])
+        return None
+
+    async def end(self, delivery: wire.Delivery, value: Any = None, letter: str = wire.SUCCEEDED) -> None:
+        payload = dumps(value) if letter == wire.SUCCEEDED else value
+        outcome = wire.encode_ended(wire.Ended(letter, payload, 1, 2, 1, "w", "t", QUEUE, 0))
+        command = self.worker.finish_command(delivery.stream, 1, [(delivery, letter, outcome)])
+        assert await self.worker.until_answered(command) == 1
+
+    async def run(self, value: Any = None) -> str:
+        """Claims the next job and ends it well; its id."""
+        delivery = await self.claim()
+        assert delivery is not None
+        await self.end(delivery, value)
+        return delivery.job.id
+
+    async def standing(self, id_: str) -> State | None:
+        answer = await self.broker.state(id_)
+        return None if answer is None else answer.state
+
+    async def ended(self, id_: str) -> wire.Ended:
+        answer = await self.broker.state(id_)
+        assert isinstance(answer, wire.Ended)
+        return answer
+
+    async def keys(self, *kinds: str) -> list[str]:
+        space = self.broker.keys.space
+        found = [key.decode().removeprefix(space) async for key in self.raw.scan_iter(match=f"{space}*")]
+        return sorted(key for key in found if key.startswith(kinds))
+
+
+@pytest.fixture
+async def stage(app, raw) -> AsyncIterator[Stage]:
+    stage = Stage(app._broker, raw)
+    await stage.worker.make_groups()
+    for worker in (stage.worker, stage.heir):
+        await stage.broker.run("beat", (stage.broker.keys.beats, worker.marks_channel), (worker.name, 1))
+    yield stage
+    stage.worker.close()
+    stage.heir.close()
+
+
+def diamond(stage: Stage) -> list[tuple[wire.Job, bytes]]:
+    return [
+        stage.job("top", dependents=("left", "right")),
+        stage.job("left", parents=("top",), shape=0, dependents=("bottom",)),
+        stage.job("right", parents=("top",), shape=None, dependents=("bottom",)),
+        stage.job("bottom", 7, parents=("left", "right"), shape=[0, 1]),
+    ]
+
+
+def pair(stage: Stage, **options: Any) -> list[tuple[wire.Job, bytes]]:
+    return [
+        stage.job("first", dependents=("second",)),
+        stage.job("second", parents=("first",), shape=0, **options),
+    ]
+
+
+async def test_each_job_of_a_diamond_is_set_free_when_its_last_parent_has_ended(stage):
+    await stage.broker.submit(diamond(stage))
+    assert await stage.run("a") == "top"
+    left, right = await stage.claim(), await stage.claim()
+    assert await stage.claim() is None
+    await stage.end(right, "c")
+    assert await stage.standing("bottom") is State.PENDING
+    assert await stage.claim() is None
+    await stage.end(left, "b")
+    bottom = await stage.claim()
+    assert bottom.job.id == "bottom"
+    assert await stage.keys("dep:", "m:") == []
+
+
+async def test_values_go_in_front_of_the_own_arguments_in_the_order_of_the_parents(stage):
+    await stage.broker.submit(diamond(stage))
+    await stage.run("a")
+    deliveries = {d.job.id: d for d in (await stage.claim(), await stage.claim())}
+    left, right = deliveries["left"], deliveries["right"]
+    assert inherited.arguments(PLAIN_ARGUMENTS, left.job, left.values) == (["a"], {})
+    assert (right.job.shape, right.values) == (None, b"")
+    await stage.end(right, "c")
+    await stage.end(left, "b")
+    bottom = await stage.claim()
+    assert inherited.arguments(PLAIN_ARGUMENTS, bottom.job, bottom.values) == ([["b", "c"], 7], {})
+
+
+async def test_a_failure_ends_everything_below_it_at_once_and_names_the_member(stage):
+    await stage.broker.submit(diamond(stage))
+    await stage.run()
+    first = await stage.claim()
+    await stage.end(first, b"failure", wire.FAILED)
+    bottom = await stage.ended("bottom")
+    assert (bottom.letter, bottom.payload, bottom.member) == (wire.FAILED, b"failure", (first.job.id, "t"))
+    assert bottom.attempts == 0
+    second = await stage.claim()
+    await stage.end(second)
+    assert await stage.claim() is None
+    assert await stage.keys("dep:", "m:") == []
+
+
+async def test_the_first_member_that_failed_is_named_however_far_below(stage):
+    chain = [stage.job("0", dependents=("1",))]
+    chain += [
+        stage.job(str(n), parents=(str(n - 1),), shape=0, dependents=(str(n + 1),)) for n in range(1, 9)
+    ]
+    chain += [stage.job("9", parents=("8",), shape=0)]
+    await stage.broker.submit(chain)
+    await stage.run()
+    await stage.end(await stage.claim(), b"failure", wire.FAILED)
+    assert {(await stage.ended(str(n))).member for n in range(2, 10)} == {("1", "t")}
+
+
+async def test_revoking_a_job_that_waits_ends_what_waits_for_it_and_leaves_its_parents(stage):
+    await stage.broker.submit(diamond(stage))
+    assert await stage.broker.revoke("left", terminate=False, outcome=b"") == "revoked"
+    assert (await stage.ended("bottom")).member == ("left", "")
+    assert await stage.standing("right") is State.PENDING
+    assert await stage.run() == "top"
+    assert await stage.run() == "right"
+    assert await stage.claim() is None
+    assert await stage.keys("dep:", "m:") == []
+
+
+async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it_did_not(stage):
+    for name in ("good", "bad"):
+        await stage.broker.submit(
+            [
+                stage.job(name, dependents=(f"{name}.e",)),
+                stage.job(f"{name}.e", parents=(name,), shape="e", on_error=True),
+            ]
+        )
+    await stage.run()
+    assert await stage.standing("good.e") is None
+    await stage.end(await stage.claim(), b"", wire.REVOKED)
+    callback = await stage.claim()
+    assert callback.job.id == "bad.e"
+    [parent, error, _], _ = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
+    assert (parent, type(error).__name__) == ("bad", "TaskRevoked")
+    await stage.end(callback)
+
+
+async def test_an_ignored_result_is_handed_on_all_the_same(stage):
+    await stage.broker.submit(
+        [
+            stage.job("first", dependents=("second",), ignore_result=True),
+            stage.job("second", parents=("first",), shape=0),
+        ]
+    )
+    await stage.run("value")
+    second = await stage.claim()
+    assert inherited.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["value"], {})
+
+
+async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(stage):
+    await stage.broker.submit(pair(stage))
+    await stage.run("value")
+    delivery = await stage.claim()
+    assert await stage.worker.retry(delivery, 0, 1, b"failure") == 1
+    await stage.worker.promote()
+    delivery = await stage.claim()
+    assert await stage.worker.release(delivery.stream, [(delivery.entry, "second")]) == [1]
+    await stage.claim()
+    assert await stage.heir.take(delivery.stream, stage.worker.name, "1") == (1, 0, False)
+    delivery = await stage.claim(stage.heir)
+    assert (delivery.crashes, delivery.retries) == (1, 1)
+    assert inherited.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values) == (["value"], {})
+
+
+async def test_a_countdown_begins_when_the_parents_have_ended(stage):
+    await stage.broker.submit(pair(stage, wait=60_000))
+    await stage.run("value")
+    assert await stage.standing("second") is State.SCHEDULED
+
+
+async def test_a_workflow_is_accepted_whole_or_not_at_all(stage):
+    await stage.broker.submit([stage.job("left")])
+    jobs = diamond(stage)
+    for job, _ in jobs:
+        job.nonce = "other"
+    with pytest.raises(ValueError, match="'left'"):
+        await stage.broker.submit(jobs)
+    assert await stage.standing("top") is None
+    assert await stage.standing("bottom") is None
+
+
+async def test_a_workflow_that_is_sent_again_exists_once(stage):
+    jobs = diamond(stage)
+    await stage.broker.submit(jobs)
+    await stage.run()
+    await stage.broker.submit(jobs)
+    assert {(await stage.claim()).job.id for _ in range(2)} == {"left", "right"}
+    assert await stage.claim() is None
+
+
+async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependents(stage):
+    await stage.broker.submit(pair(stage))
+    delivery = await stage.claim()
+    instead = [
+        stage.job("a", dependents=("b",)),
+        stage.job("b", parents=("a",), shape=0, dependents=("first",)),
+        stage.job("first", parents=("b",), shape=0),
+    ]
+    assert await stage.worker.replace(delivery, instead) == 1
+    assert await stage.worker.replace(delivery, instead) == 0
+    assert [await stage.run(name) for name in "xyz"] == ["a", "b", "first"]
+    assert (await stage.ended("first")).payload == dumps("z")
+    second = await stage.claim()
+    assert inherited.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["z"], {})
+
+
+async def test_a_job_that_was_to_end_is_not_replaced(stage):
+    await stage.broker.submit([stage.job("first")])
+    delivery = await stage.claim()
+    assert await stage.broker.revoke("first", terminate=True, outcome=b"") == "signalled"
+    assert await stage.worker.replace(delivery, [stage.job("a"), stage.job("first")]) == 2
+    assert await stage.standing("first") is State.REVOKED
+    assert await stage.standing("a") is None
+
+
+async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
+    parents = tuple(f"p{n}" for n in range(9_999))
+    jobs = [stage.job(name, dependents=("body",)) for name in parents]
+    await stage.broker.submit([*jobs, stage.job("body", parents=parents, shape=list(range(9_999)))])
+    assert await stage.standing("body") is State.PENDING
+    assert await stage.broker.revoke("p0", terminate=False, outcome=b"") == "revoked"
+    assert (await stage.ended("body")).member == ("p0", "")
+    await stage.raw.delete(*[key async for key in stage.raw.scan_iter(match=f"{stage.broker.keys.space}*")])
