@@ -152,7 +152,7 @@ async def test_the_first_member_that_failed_is_named_however_far_below(stage):
 
 async def test_revoking_a_job_that_waits_ends_what_waits_for_it_and_leaves_its_parents(stage):
     await stage.broker.submit(diamond(stage))
-    assert await stage.broker.revoke("left", terminate=False, outcome=b"") == "revoked"
+    assert await stage.broker.revoke("left", mark="c", outcome=b"") == "revoked"
     assert (await stage.ended("bottom")).member == ("left", "")
     assert await stage.standing("right") is State.PENDING
     assert await stage.run() == "top"
@@ -251,7 +251,7 @@ async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependen
 async def test_a_job_that_was_to_end_is_not_replaced(stage):
     await stage.broker.submit([stage.job("first")])
     delivery = await stage.claim()
-    assert await stage.broker.revoke("first", terminate=True, outcome=b"") == "signalled"
+    assert await stage.broker.revoke("first", mark="t", outcome=b"") == "signalled"
     assert await stage.worker.replace(delivery, [stage.job("a"), stage.job("first")]) == 2
     assert await stage.standing("first") is State.REVOKED
     assert await stage.standing("a") is None
@@ -262,6 +262,6 @@ async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
     jobs = [stage.job(name, dependents=("body",)) for name in parents]
     await stage.broker.submit([*jobs, stage.job("body", parents=parents, shape=list(range(9_999)))])
     assert await stage.standing("body") is State.PENDING
-    assert await stage.broker.revoke("p0", terminate=False, outcome=b"") == "revoked"
+    assert await stage.broker.revoke("p0", mark="c", outcome=b"") == "revoked"
     assert (await stage.ended("body")).member == ("p0", "")
     await stage.raw.delete(*[key async for key in stage.raw.scan_iter(match=f"{stage.broker.keys.space}*")])
