@@ -18,6 +18,8 @@ from asyncq.errors import WouldDeadlock
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from asyncq.wire import Job
+
 
 @dataclass(slots=True)
 class Context:
@@ -58,6 +60,19 @@ class Context:
     def deadline(self) -> datetime | None:
         """When it, and every job it starts, must have ended."""
         return None if self.deadline_ms is None else datetime.fromtimestamp(self.deadline_ms / 1000, UTC)
+
+
+class Replaced(BaseException):
+    """Leaves a task's body, because a workflow takes the job's place. Not an `Exception`, for a body that
+    catches those means its own.
+
+    Attributes:
+        jobs: of the workflow, with their messages, parents before children; the last takes the job's id.
+    """
+
+    def __init__(self, jobs: list[tuple[Job, bytes]]) -> None:
+        super().__init__("this job is being replaced by a workflow; let the exception through")
+        self.jobs: list[tuple[Job, bytes]] = jobs
 
 
 current_job: ContextVar[Context | None] = ContextVar("asyncq_current_job", default=None)

@@ -20,7 +20,7 @@ from asyncq.errors import ResultNotFound
 from asyncq.outcomes import Outcome
 from asyncq.portal import synced
 from asyncq.results import AsyncResult
-from asyncq.runner import Finish, Runner
+from asyncq.runner import Finish, Replace, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import READY_STATES, State
 
@@ -344,6 +344,8 @@ async def _until_finished(runner: Runner, job: wire.Job) -> Finish:
         verdict = await runner.run(delivery, executors.Claim())
         if isinstance(verdict, Finish):
             return verdict
+        if isinstance(verdict, Replace):
+            raise TypeError(f"{job.name} replaces itself by a workflow, which apply() cannot run: use delay()")
         retries = verdict.retries
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncq import executors, failures, inherited, retry, wire
-from asyncq.context import Context, current_job, joining
+from asyncq.context import Context, Replaced, current_job, joining
 from asyncq.errors import NotRegistered, PayloadTooLarge, RetryLater
 
 if TYPE_CHECKING:
@@ -47,6 +47,13 @@ class Requeue:
     failure: bytes
 
 
+@dataclass(slots=True)
+class Replace:
+    """A workflow takes the job's place: its jobs and their messages, the last with the job's id."""
+
+    jobs: list[tuple[wire.Job, bytes]]
+
+
 class Runner:
     """Runs jobs for one worker.
 
@@ -72,7 +79,7 @@ class Runner:
 
     async def run(  # noqa: PLR0911 - one return for each way a job can go, main path last
         self, delivery: wire.Delivery, claim: Claim
-    ) -> Finish | Requeue:
+    ) -> Finish | Requeue | Replace:
         """Runs the job and says what is to become of it.
 
         Args:
@@ -102,6 +109,8 @@ class Runner:
             if not claim.wanted:
                 raise
             return Finish(wire.FAILED, self._failed(delivery, error, started))
+        except Replaced as replaced:
+            return Replace(replaced.jobs)
         except Exception as error:  # noqa: BLE001 - the task's own
             return self._after_failure(delivery, policy, error, started)
         except BaseException as error:  # noqa: BLE001 - see the module's docstring

@@ -17,7 +17,7 @@ from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, DecodeError
 from asyncq.executors import Claim
-from asyncq.runner import Finish, Requeue, Runner
+from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
@@ -369,7 +369,10 @@ class Life:
             if not self.busy:
                 self._idle.set()
 
-    def _conclude(self, delivery: wire.Delivery, verdict: Finish | Requeue) -> None:
+    def _conclude(self, delivery: wire.Delivery, verdict: Finish | Requeue | Replace) -> None:
+        if isinstance(verdict, Replace):
+            self._report(delivery, self.consumer.replace(delivery, verdict.jobs))
+            return
         if isinstance(verdict, Requeue):
             self.worker.retried += 1
             self._report(
