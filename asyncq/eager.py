@@ -345,7 +345,7 @@ async def _until_finished(runner: Runner, job: wire.Job) -> Finish:
         if isinstance(verdict, Finish):
             return verdict
         if isinstance(verdict, Replace):
-            raise TypeError(f"{job.name} replaces itself by a workflow, which apply() cannot run: use delay()")
+            raise TypeError(f"{job.name} replaces itself by a workflow; apply() cannot run that, use delay()")
         retries = verdict.retries
 
 
