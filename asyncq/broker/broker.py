@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints, wire
-from asyncq.broker import scripts
+from asyncq.broker import rights, scripts
 from asyncq.broker.connection import Address, ServerError, Verdict
 from asyncq.broker.keys import GROUP, LAST_TRY, Keys
 from asyncq.broker.line import Line, pause
@@ -87,6 +87,7 @@ class Broker:
             try:
                 await asyncio.gather(self.line.pipe(), self.listener.confirm())
                 await self.load_scripts()
+                await self.require(rights.of_client(self.keys))
                 break
             except (BrokerUnavailable, PipeBroken, ServerError) as error:
                 passing = not isinstance(error, ServerError) or error.verdict in {
@@ -120,6 +121,19 @@ class Broker:
         await asyncio.gather(
             *(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values())
         )
+
+    async def require(self, calls: Sequence[rights.Call]) -> None:
+        """Sees to it that the user may make these calls.
+
+        Raises:
+            ServerError: NOPERM. The first line says what the user lacks, the second what mends it.
+            BrokerUnavailable: no answer within the operation timeout.
+        """
+        refused = await self.run("rights", (), [call.words for call in calls])
+        if refused:
+            user = self.address.options.get("username") or "default"
+            words = {call.decode() for call in refused}
+            raise ServerError(rights.complaint(user, self.keys, calls, words))
 
     # -- the one way a command is sent --
 
@@ -442,11 +456,11 @@ class Broker:
 
     async def restore_group(self, id: str) -> bytes | None:
         """The description that was saved, or None."""
-        command = ("GET", self.keys.groups + id)
-        description: bytes | None = await self.until_answered(
+        command = ("MGET", self.keys.groups + id)  # which the scripts need anyway: one right less than GET
+        found: list[bytes | None] = await self.until_answered(
             self.line, command, self.settings.operation_timeout
         )
-        return description
+        return found[0]
 
     async def delete_group(self, id: str) -> None:
         """Drops the description. Twice is once."""

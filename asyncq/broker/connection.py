@@ -10,7 +10,9 @@ reconnection are asyncq's own, see `pipe` and `line`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -28,6 +30,8 @@ from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+log: logging.Logger = logging.getLogger("asyncq")
 
 CONNECT_TIMEOUT = 2.0
 _DRIVER = DriverInfo()
@@ -173,7 +177,6 @@ async def connect(address: Address, name: str) -> Handshaken:
     options = {
         **address.options,
         "protocol": 3,
-        "client_name": name,
         "retry": Retry(NoBackoff(), 0),
         "retry_on_error": [],
         "socket_timeout": None,
@@ -185,7 +188,7 @@ async def connect(address: Address, name: str) -> Handshaken:
     try:
         # The handshake reads without a time-out of its own: a server that accepts and then says nothing must
         # not hold us.
-        await asyncio.wait_for(connection.connect(), CONNECT_TIMEOUT * 2)
+        await asyncio.wait_for(_introduce(connection, name), CONNECT_TIMEOUT * 2)
     except _REFUSALS as error:
         raise ServerError(_with_code(error)) from error
     except foreign.BusyLoadingError as error:
@@ -197,6 +200,15 @@ async def connect(address: Address, name: str) -> Handshaken:
     return cast("Handshaken", connection)
 
 
+async def _introduce(connection: Any, name: str) -> None:
+    await connection.connect()
+    try:
+        await connection.send_command("CLIENT", "SETNAME", name)
+        await connection.read_response()
+    except foreign.NoPermissionError:
+        log.debug("the user may not name its connections in CLIENT LIST; they have no names there")
+
+
 class BlockingConnection:
     """One command at a time on a blocking socket, for the thread that keeps a worker's lease: it must not
     depend on any loop.
@@ -206,9 +218,9 @@ class BlockingConnection:
 
     def __init__(self, address: Address, name: str, timeout: float) -> None:
         self._address = address
+        self._name = name
         self._options = {
             "protocol": 3,
-            "client_name": name,
             "retry": BlockingRetry(NoBackoff(), 0),
             "retry_on_error": [],
             "socket_timeout": timeout,
@@ -230,13 +242,25 @@ class BlockingConnection:
                 options = _parse_blocking_url(_plain_url(self._address.url))
                 connection_class = options.pop("connection_class", blocking.Connection)
                 self._connection = connection_class(**{**options, **self._options})
+                self._introduce()
             self._connection.send_command(*command)
             return self._connection.read_response()
+        except _REFUSALS as error:
+            self.close()
+            raise ServerError(_with_code(error)) from error
         except (foreign.ConnectionError, foreign.TimeoutError, OSError) as error:
             self.close()
+            if isinstance(error.__cause__, _REFUSALS):
+                raise ServerError(_with_code(error.__cause__)) from error
             raise BrokerUnavailable(f"no answer from {self._address.safe_url} ({_reason(error)})") from error
         except foreign.ResponseError as error:
             raise ServerError(_full_text(error)) from error
+
+    def _introduce(self) -> None:
+        self._connection.connect()
+        self._connection.send_command("CLIENT", "SETNAME", self._name)
+        with suppress(foreign.NoPermissionError):  # said already, see above
+            self._connection.read_response()
 
     def close(self) -> None:
         """Closes the socket. Twice is once."""
@@ -264,6 +288,8 @@ def _plain_url(url: str) -> str:
 
 def _with_code(error: Exception) -> str:
     text = str(error)
+    if isinstance(error, foreign.NoPermissionError):
+        return f"NOPERM {text}"
     if text.startswith("HELLO must be called"):
         return f"NOAUTH {text}"  # what the server calls it when no password is given at all
     return text if text.split(" ", 1)[0].isupper() else f"WRONGPASS {text}"

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints, wire
+from asyncq.broker import rights
 from asyncq.broker.broker import FOREVER, Broker, submission, token
 from asyncq.broker.connection import BlockingConnection, ServerError, Verdict
 from asyncq.broker.keys import GROUP, LAST_TRY
@@ -58,6 +59,12 @@ class Consumer:
         self._reads = Line(broker.address, f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
 
     # -- coming and going --
+
+    async def check_rights(self) -> None:
+        """Sees to it that the user may do all that a worker of these queues does; raises as
+        `Broker.require`.
+        """
+        await self._broker.require(rights.of_worker(self.keys, (*self.streams, *self.lanes)))
 
     async def make_groups(self, patience: float = FOREVER) -> None:
         """Makes the group of every stream it reads from, where there is none: at start-up, and after the

@@ -70,8 +70,9 @@ def refusal(error: BaseException) -> Refusal | None:
         return error
     answer = error if isinstance(error, ServerError) else error.__cause__
     if isinstance(answer, ServerError) and answer.code in _NOT_ALLOWED:
-        hint = "check the user and the password in ASYNCQ_URL, and the rights of that user"
-        return Refusal(str(error), hint, Code.NO_PERMISSION)
+        first, _, mend = str(error).partition("\n")
+        hint = mend or "check the user and the password in ASYNCQ_URL, and the rights of that user"
+        return Refusal(first, hint, Code.NO_PERMISSION)
     if isinstance(error, ServerError):
         return Refusal(f"the server refuses: {error}")
     for kind, code, hint in _MEANINGS:

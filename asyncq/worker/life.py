@@ -92,18 +92,22 @@ class Life:
         self._idle.set()
         self._is_lost = asyncio.Event()
         self._stopping = False
+        self._lived = False
         self._must_look_for_ghosts = False
         self._reports: set[asyncio.Task[None]] = set()
 
     # -- from the first beat --
 
     async def begin(self) -> None:
-        """Makes the groups, sends the first beat, and listens for revocations.
+        """Asks for its rights, makes the groups, sends the first beat, and listens for revocations.
 
         Raises:
             AsyncQError: not now; this life will not begin.
         """
         started = self.worker.started.is_set()
+        if not started:
+            # Once it has worked, somebody may be changing its rights: then it tries on.
+            await self.consumer.check_rights()
         await self.consumer.make_groups(FOREVER if started else self.worker.app.settings.operation_timeout)
         await self.lease.start()
         await self.listener.subscribe(self.consumer.marks_channel, self._on_mark)
@@ -111,6 +115,7 @@ class Life:
 
     async def live(self, stop: asyncio.Event) -> None:
         """Serves the queues until told to stop or taken for dead."""
+        self._lived = True
         async with anyio.create_task_group() as group:
             group.start_soon(self.reclaimer.run)
             group.start_soon(self.promoter.run)
@@ -141,7 +146,7 @@ class Life:
                 "begins anew"
             )
             await self._cancel_all()
-        else:
+        elif self._lived:  # else it has read nothing, and there may not even be a group to ask
             await self._drain(grace, hurry)
             await self._hand_back()
         await self.lease.stop()

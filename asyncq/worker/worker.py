@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from asyncq import config
+from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import PipeBroken
-from asyncq.errors import AsyncQError
+from asyncq.errors import AsyncQError, BrokerUnavailable
 from asyncq.worker.life import Life
 
 if TYPE_CHECKING:
@@ -107,6 +108,9 @@ class Worker:
                     await life.live(self._stop)
                 except (AsyncQError, PipeBroken) as error:
                     if not self.started.is_set():
+                        if isinstance(error, ServerError):
+                            where = life.broker.address.safe_url
+                            raise BrokerUnavailable(f"{where} refuses: {error}") from error
                         raise
                     log.warning("a new life could not begin (%s); again", error)
                     await asyncio.sleep(1.0)

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import redis
 from own_server import own_server
-from support import until_state
+from support import until, until_state
 
-from asyncq import AsyncQ, BrokerUnavailable, Retry, TaskExpired, TaskRevoked, Worker
+from asyncq import AsyncQ, BrokerUnavailable, GroupResult, Retry, TaskExpired, TaskRevoked, Worker
 from asyncq.broker.consumer import Consumer
+from asyncq.cli import exits
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +104,12 @@ async def _use(app, another) -> None:
     add, fail, hang = (app.tasks[name] for name in ("add", "fail", "hang"))
     assert await app._broker_here().listened_to("default")
     assert await add.call(1, 2) == 3
-    assert await (await app.submit([add.s(1, i) for i in range(5)])).get(timeout=5) == [1, 2, 3, 4, 5]
+    many = await app.submit([add.s(1, i) for i in range(5)])
+    assert await many.get(timeout=5) == [1, 2, 3, 4, 5]
+    group = GroupResult("some", list(many), app=app)
+    await group.save()
+    assert await another.GroupResult.restore("some") == group
+    await group.delete()
     seen = await add.options(countdown=0.2).delay(4, 4)
     assert await another.AsyncResult(seen.id).get(timeout=5) == 8  # joins a live job
     assert await seen.get(timeout=5) == 8
@@ -212,21 +218,86 @@ def test_a_script_of_their_own_can_do_no_more_than_they_may(server, user):
     assert server.do("EXISTS", "elsewhere") == 0
 
 
-async def test_a_client_whose_user_may_not_load_scripts_is_told_so_at_once(server):
-    server.do("ACL", "SETUSER", "asyncq-producer", "-script|load")
-    app = _app(server, "asyncq-producer")
-    with pytest.raises(BrokerUnavailable, match="refuses: NOPERM") as caught:
-        await app.open()
+# -- a user who lacks something ----------------------------------------------------------------------
+
+NICE_TO_HAVE = {"client|setname"}
+ASKED_FOR_WHEN_USED = {"xrange", "xrevrange"}  # a client's dead letters
+WORKER_NEEDS = sorted(_allowed("asyncq-worker") - NICE_TO_HAVE - {"xrevrange"})
+CLIENT_NEEDS = sorted(_allowed("asyncq-producer") - NICE_TO_HAVE - ASKED_FOR_WHEN_USED)
+NARROWED = {
+    "off": ["off"],
+    "keys of another namespace": ["resetkeys", "~{other:*"],
+    "no queue": ["resetkeys", "~{asyncq:0}:r:*", "~{asyncq:0}:[^q]*"],
+    "keys for reading only": ["resetkeys", "%R~{asyncq:*"],
+    "no channels": ["resetchannels"],
+    "only the channel of replies": ["resetchannels", "&{asyncq:0}:c:*"],
+}
+
+
+async def _refusal_of_a_worker(server) -> exits.Refusal:
+    with pytest.raises(BrokerUnavailable) as caught:
+        await Worker(_app(server, "asyncq-worker")).run()
+    refusal = exits.refusal(caught.value)
+    assert refusal is not None
+    assert refusal.code == exits.Code.NO_PERMISSION
+    assert "PASSWORD" not in str(refusal)
+    assert str(refusal).startswith("unix://asyncq-worker:***@")
+    assert "\n" not in str(refusal)
+    return refusal
+
+
+@pytest.mark.parametrize("right", WORKER_NEEDS)
+async def test_a_worker_whose_user_lacks_any_one_right_is_refused_at_its_start(server, right):
+    server.do("ACL", "SETUSER", "asyncq-worker", f"-{right}")
+    refusal = await _refusal_of_a_worker(server)
+    assert right.partition("|")[0] in str(refusal)
+    if right not in {"evalsha", "script|load", "subscribe"}:  # then the server itself refuses us
+        assert refusal.hint == f"ACL SETUSER asyncq-worker +{right}"
+        server.do(*refusal.hint.split())
+        async with Worker(_app(server, "asyncq-worker")):
+            pass
+
+
+@pytest.mark.parametrize("rules", NARROWED.values(), ids=NARROWED)
+async def test_a_worker_whose_user_is_kept_out_is_refused_at_its_start(server, rules):
+    server.do("ACL", "SETUSER", "asyncq-worker", *rules)
+    refusal = await _refusal_of_a_worker(server)
+    assert refusal.hint
+    if refusal.hint.startswith("ACL SETUSER"):
+        server.do(*refusal.hint.split())
+        async with Worker(_app(server, "asyncq-worker")):
+            pass
+
+
+async def test_a_connection_needs_no_name(server, caplog):
+    for user in USERS:
+        server.do("ACL", "SETUSER", user, "-client|setname")
+    caplog.set_level("WARNING", "asyncq")
+    async with _app(server, "asyncq-producer") as app, Worker(_app(server, "asyncq-worker")):
+        assert await app.tasks["add"].call(1, 2) == 3
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("right", CLIENT_NEEDS)
+async def test_a_client_whose_user_lacks_any_one_right_is_told_so_when_it_opens(server, right):
+    server.do("ACL", "SETUSER", "asyncq-producer", f"-{right}")
+    with pytest.raises(BrokerUnavailable, match=f"refuses: NOPERM .*{right.partition('|')[0]}") as caught:
+        await _app(server, "asyncq-producer").open()
     assert "PASSWORD" not in str(caught.value)
 
 
-def test_a_worker_whose_user_may_not_load_scripts_ends_with_one_line_and_exit_code_77(server, tmp_path):
-    server.do("ACL", "SETUSER", "asyncq-worker", "-script|load")
+@pytest.mark.parametrize(
+    ("rule", "password"), [("-xreadgroup", "PASSWORD"), ("-evalsha", "PASSWORD"), ("on", "wrong")]
+)
+def test_a_worker_that_is_refused_ends_with_one_line_a_hint_and_exit_code_77(
+    server, tmp_path, rule, password
+):
+    server.do("ACL", "SETUSER", "asyncq-worker", rule)
     (tmp_path / "shop.py").write_text("from asyncq import AsyncQ\napp = AsyncQ()\n")
     ended = subprocess.run(
         [sys.executable, "-m", "asyncq", "worker", "shop"],
         cwd=tmp_path,
-        env={**os.environ, "ASYNCQ_URL": _url(server, "asyncq-worker")},
+        env={**os.environ, "ASYNCQ_URL": _url(server, "asyncq-worker").replace("PASSWORD", password)},
         capture_output=True,
         text=True,
         timeout=20,
@@ -235,7 +306,24 @@ def test_a_worker_whose_user_may_not_load_scripts_ends_with_one_line_and_exit_co
     error, hint = ended.stderr.splitlines()
     assert ended.returncode == 77, ended.stderr
     assert error.startswith("error: unix://asyncq-worker:***@")
-    assert "the rights of that user" in hint
+    assert hint
+    assert password not in ended.stderr.replace("WRONGPASS", "")
+
+
+async def test_a_worker_that_loses_a_right_while_it_works_says_so_once_and_goes_on_when_it_has_it_again(
+    server, producer, caplog
+):
+    caplog.set_level("WARNING", "asyncq")
+    async with Worker(_app(server, "asyncq-worker")):
+        assert await producer.tasks["add"].call(1, 1) == 2
+        server.do("ACL", "SETUSER", "asyncq-worker", "-xreadgroup")
+        await until(lambda: "no jobs can be read" in caplog.text, "the warning")
+        job = await producer.tasks["add"].delay(2, 2)
+        with pytest.raises(TimeoutError):
+            await job.get(timeout=0.5)
+        server.do("ACL", "SETUSER", "asyncq-worker", "+xreadgroup")
+        assert await job.get(timeout=5) == 4
+    assert len([record for record in caplog.records if "NOPERM" in record.getMessage()]) == 1
 
 
 def _client(server, user=None) -> redis.Redis:

@@ -339,6 +339,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "state": lambda s: s.broker.state("job"),
     "ghosts": lambda s: s.mine.ghosts(s.stream, []),
     "census": lambda s: s.mine.census(),
+    "rights": lambda s: s.mine.check_rights(),
     "beat": lambda s: s.beat(s.mine, 2),
 }
 

@@ -1,0 +1,107 @@
+"""What the server's user must be allowed: asked when an app opens and when a worker starts.
+
+What a user may not do is refused in the middle of the work otherwise, and a script that is refused half-way
+keeps what it wrote. The server is asked by a script, with `redis.acl_check_cmd`: that needs no right of its
+own, calls nothing and leaves no line in ACL LOG. `docs/acl` says the same as this file, for an administrator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from asyncq.broker.keys import Keys
+
+_CLIENT = (
+    "append del hgetall hmget hset mget pexpire ping publish sadd set setrange subscribe time unsubscribe "
+    "xadd xdel xinfo|consumers xlen xpending zadd zrange zrem"
+)
+_WORKER = (
+    "hdel hget info smembers srem xack xgroup|create xgroup|delconsumer xrange xreadgroup xtrim zrangebyscore"
+)
+
+CLIENT: frozenset[str] = frozenset(_CLIENT.split())
+"""Rights without which a client cannot do its work. EVALSHA and SCRIPT LOAD need no question: the question is
+a script. Looking at dead letters needs more, and says so when it is done."""
+
+WORKER: frozenset[str] = CLIENT | frozenset(_WORKER.split())
+
+_EVERYWHERE = ("mget", "del")
+"""Asked of every kind of key, for reading and for writing; any other command of one kind only."""
+_NO_KEY = {"info", "ping", "time", "unsubscribe"}
+_CHANNEL = {"publish", "subscribe"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that must be allowed.
+
+    Attributes:
+        right: what allows it, as ACL SETUSER names it.
+        place: the key or channel, with the `~` or `&` of ACL SETUSER before it; empty if it has none.
+    """
+
+    right: str
+    place: str
+
+    @property
+    def words(self) -> str:
+        """The command and as many of its arguments as the server needs to find the key."""
+        name = self.right.upper().replace("|", " ")
+        if self.right == "xreadgroup":
+            return f"{name} GROUP g c STREAMS {self.place[1:]} >"
+        return f"{name} {self.place[1:] or '0'}"
+
+
+def of_client(keys: Keys) -> list[Call]:
+    """What every client does. Of no particular queue: which it will need nobody knows yet."""
+    kept = (keys.records, keys.delayed, keys.messages, keys.beats, keys.marks)
+    return _calls(CLIENT, kept, (keys.replies,))
+
+
+def of_worker(keys: Keys, streams: Iterable[str]) -> list[Call]:
+    """What a worker of these streams does; its tasks may be clients, too."""
+    kept = (keys.records, keys.delayed, keys.messages, keys.beats, keys.marks, keys.dead, *streams)
+    return _calls(WORKER, kept, (keys.replies, keys.wake, keys.marks))
+
+
+def _calls(rights: frozenset[str], kept: tuple[str, ...], channels: tuple[str, ...]) -> list[Call]:
+    keyed = rights - _NO_KEY - _CHANNEL
+    return [
+        *(Call(right, "") for right in sorted(rights & _NO_KEY)),
+        *(Call(right, f"~{kept[-1]}") for right in sorted(keyed.difference(_EVERYWHERE))),
+        *(Call(right, f"~{key}") for right in _EVERYWHERE for key in kept),
+        *(Call(right, f"&{channel}") for right in sorted(rights & _CHANNEL) for channel in channels),
+    ]
+
+
+def complaint(user: str, keys: Keys, calls: Collection[Call], refused: Collection[str]) -> str:
+    """What the user lacks, in one line, and in another what mends it.
+
+    Args:
+        user: its name at the server.
+        keys: of the namespace.
+        calls: those that were asked for.
+        refused: the words of those that are not allowed; at least one.
+    """
+    granted = [call for call in calls if call.words not in refused]
+    denied = [call for call in calls if call.words in refused]
+    held = {call.right for call in granted}
+    # A place where nothing is allowed is closed, whatever the command. One where a command is refused that is
+    # allowed elsewhere is closed to it (a pattern for reading only).
+    closed = {call.place for call in calls} - {call.place for call in granted} - {""}
+    closed |= {call.place for call in denied if call.right in held}
+    lacking = [f"+{right}" for right in sorted({call.right for call in denied if call.place not in closed})]
+    signs = {place[0] for place in closed}
+    if len(lacking) > 1:
+        signs.add("~")  # all that write, say: then it is the keys that may only be read
+    patterns = [f"{sign}{{{keys.namespace}:*" for sign in sorted(signs)]
+    shown = [*lacking, *sorted(closed)]
+    more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
+    return (
+        f"NOPERM user {user!r} lacks {' '.join(shown[:4])}{more}\n"
+        f"ACL SETUSER {user} {' '.join([*patterns, *lacking])}"
+    )
