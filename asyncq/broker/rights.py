@@ -7,17 +7,17 @@ own, calls nothing and leaves no line in ACL LOG. `docs/acl` says the same as th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from asyncq.broker.keys import Keys
 
 _CLIENT = (
-    "append del hgetall hmget hset mget pexpire ping publish sadd set setrange subscribe time unsubscribe "
-    "xadd xdel xinfo|consumers xlen xpending zadd zrange zrem"
+    "append del hgetall hincrby hmget hset mget pexpire ping publish sadd set setrange subscribe time "
+    "unsubscribe xadd xdel xinfo|consumers xlen xpending zadd zrange zrem"
 )
 _WORKER = (
     "hdel hget info smembers srem xack xgroup|create xgroup|delconsumer xrange xreadgroup xtrim zrangebyscore"
@@ -58,17 +58,21 @@ class Call:
 
 def of_client(keys: Keys) -> list[Call]:
     """What every client does. Of no particular queue: which it will need nobody knows yet."""
-    kept = (keys.records, keys.delayed, keys.messages, keys.beats, keys.marks)
-    return _calls(CLIENT, kept, (keys.replies,))
+    return _calls(CLIENT, _kept(keys), (keys.replies,))
 
 
 def of_worker(keys: Keys, streams: Iterable[str]) -> list[Call]:
     """What a worker of these streams does; its tasks may be clients, too."""
-    kept = (keys.records, keys.delayed, keys.messages, keys.beats, keys.marks, keys.dead, *streams)
-    return _calls(WORKER, kept, (keys.replies, keys.wake, keys.marks))
+    return _calls(WORKER, (*_kept(keys), *streams), (keys.replies, keys.wake, keys.marks))
 
 
-def _calls(rights: frozenset[str], kept: tuple[str, ...], channels: tuple[str, ...]) -> list[Call]:
+def _kept(keys: Keys) -> list[str]:
+    """A key of every kind, but for the queues."""
+    others = {"namespace", "tag", "space", "queues", "replies", "wake"}
+    return [getattr(keys, field.name) for field in fields(keys) if field.name not in others]
+
+
+def _calls(rights: frozenset[str], kept: Sequence[str], channels: tuple[str, ...]) -> list[Call]:
     keyed = rights - _NO_KEY - _CHANNEL
     return [
         *(Call(right, "") for right in sorted(rights & _NO_KEY)),

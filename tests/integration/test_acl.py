@@ -14,9 +14,10 @@ import redis
 from own_server import own_server
 from support import until, until_state
 
-from asyncq import AsyncQ, BrokerUnavailable, GroupResult, Retry, TaskExpired, TaskRevoked, Worker
+from asyncq import AsyncQ, BrokerUnavailable, GroupResult, Retry, TaskExpired, TaskRevoked, Worker, wire
 from asyncq.broker.consumer import Consumer
 from asyncq.cli import exits
+from asyncq.serializers import PLAIN_ARGUMENTS
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +100,21 @@ async def _use_without_a_worker(app) -> None:
     assert await app.control.dead.list() == []
 
 
+async def _wait_for_each_other(app) -> None:
+    """One job waits for another's value."""
+
+    def job(id_: str, *args: int, **options) -> tuple[wire.Job, bytes]:
+        body = PLAIN_ARGUMENTS.dumps(args, {})
+        made = wire.Job(id_, "add", "default", body, f"n-{id_}", app._channel, 0, 100_000, **options)
+        return made, wire.encode_job(made)
+
+    broker = app._broker_here()
+    await broker.submit(
+        [job("first", 1, 2, dependents=("next",)), job("next", 4, parents=("first",), shape=0)]
+    )
+    assert await app.AsyncResult("next").get(timeout=5) == 7
+
+
 async def _use(app, another) -> None:
     """All that a client may ask for while a worker works; another client looks on."""
     add, fail, hang = (app.tasks[name] for name in ("add", "fail", "hang"))
@@ -110,6 +126,7 @@ async def _use(app, another) -> None:
     await group.save()
     assert await another.GroupResult.restore("some") == group
     await group.delete()
+    await _wait_for_each_other(app)
     seen = await add.options(countdown=0.2).delay(4, 4)
     assert await another.AsyncResult(seen.id).get(timeout=5) == 8  # joins a live job
     assert await seen.get(timeout=5) == 8
