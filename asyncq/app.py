@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncq import wire
+    from asyncq.broker.broker import Met
     from asyncq.broker.embedded import EmbeddedServer
     from asyncq.broker.listener import Listener, Waiter
     from asyncq.retry import Retry
@@ -488,6 +489,8 @@ class AsyncQ:
     def _announce(self, job: wire.Job) -> Waiter:
         """The waiter of a job about to be enqueued."""
         waiter = self._listener().announce(job.id, ignored=job.ignore_result)
+        if waiter.accepted:
+            return waiter  # of a job that is there: this call may turn out to be another, and is refused
         waiter.queue = job.queue
         waiter.expires = job.expires
         if job.wait is not None:
@@ -496,9 +499,17 @@ class AsyncQ:
 
     async def _enqueue(self, job: wire.Job, message: bytes, handle: results.AsyncResult[Any]) -> None:
         broker = self._broker_here()
-        if not await broker.enqueue(job, message):
-            raise ValueError(_taken(job.id))
-        broker.listener.accepted(handle._own_waiter())
+        answer = await broker.enqueue(job, message)
+        if answer is True:
+            broker.listener.accepted(handle._own_waiter())
+        else:
+            self._met(handle, answer)
+
+    def _met(self, handle: results.AsyncResult[Any], answer: Met) -> None:
+        """A call whose id was there before: it is an equal call with the same key, or is refused."""
+        if answer is False:
+            raise ValueError(_taken(handle))
+        self._listener().met(handle._own_waiter(), answer)
 
     async def _enqueue_calls(
         self, calls: Sequence[tuple[Task[..., R], tuple[Any, ...], dict[str, Any], bytes]]
@@ -523,11 +534,15 @@ class AsyncQ:
 
     async def _enqueue_batch(self, jobs: Sequence[tuple[wire.Job, bytes, results.AsyncResult[Any]]]) -> None:
         broker = self._broker_here()
-        for job in await broker.enqueue_many([(job, message) for job, message, _ in jobs]):
-            raise ValueError(_taken(job.id))
+        others = await broker.enqueue_many([(job, message) for job, message, _ in jobs])
+        answers = {id(job): answer for job, answer in others}
         listener = broker.listener
-        for _, _, handle in jobs:
-            listener.accepted(handle._own_waiter())
+        for job, _, handle in jobs:
+            if id(job) not in answers:
+                listener.accepted(handle._own_waiter())
+        for job, _, handle in jobs if answers else ():
+            if id(job) in answers:
+                self._met(handle, answers[id(job)])
 
     def _keep(self, future: asyncio.Future[Any]) -> None:
         """Keeps a task from being collected before it has run."""
@@ -600,7 +615,15 @@ def _revive(directory: Path) -> None:
     embedded.acquire(directory).release()
 
 
-def _taken(id_: str) -> str:
+def _taken(handle: results.AsyncResult[Any]) -> str:
+    id_, task = handle.id, handle._task
+    key = None if task is None else task._options.key
+    if task is not None and key is not None:
+        return (
+            f"key {key!r} of {task.name} stands for a call with other arguments, and nothing was enqueued; "
+            "use another key for another call, or forget that result when it has ended: "
+            f"await app.AsyncResult({id_!r}).forget()"
+        )
     return (
         f"a job with task_id {id_!r} exists already and is another call; use another id, or "
         f"app.AsyncResult({id_!r}) for that job"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from asyncq import config, eager, results, wire
+from asyncq import config, eager, idempotency, results, wire
 from asyncq.context import Context, check_join, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
 from asyncq.portal import carried, refuse_in_loop, synced
@@ -48,6 +48,10 @@ class Options:
         queue: where to put the job (default: the task's queue).
         task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that still
             exist.
+        key: makes all calls of this task with this key and equal arguments one job, 1 to 512 characters of
+            any text: while it is live they get its handle, later its stored outcome, a failure too, until
+            that is forgotten or `result_ttl` is over. Other arguments with the same key are a `ValueError`.
+            Other options of a later call change nothing. Not together with `task_id`.
         headers: plain data that travels with the job; `asyncq.current().headers` in the task.
         ignore_result: keep no result; `get` raises `ResultNotFound` at once.
         result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a
@@ -68,6 +72,7 @@ class Options:
 
     queue: str | None = None
     task_id: str | None = None
+    key: str | None = None
     headers: Mapping[str, Any] | None = None
     ignore_result: bool | None = None
     result_ttl: float | timedelta | None = None
@@ -87,6 +92,10 @@ class Options:
             isinstance(self.task_id, str) and _TASK_ID.fullmatch(self.task_id)
         ):
             raise ValueError(f"task_id={self.task_id!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
+        if self.key is not None:
+            idempotency.check_key(self.key)
+            if self.task_id is not None:
+                raise ValueError("key= and task_id= both say what the job's id is: give one of them")
         for duration in (self.result_ttl, self.wait, self.countdown, self.timeout, self.soft_timeout):
             if duration is not None:
                 config.seconds(duration)
@@ -161,10 +170,11 @@ class Task(Generic[P, R]):
 
         Raises:
             TypeError: the arguments do not fit the function.
+            ValueError: the `key` or `task_id` is that of another call. Nothing was written.
             SerializationError: an argument cannot travel; the message names it. Nothing was written.
             PayloadTooLarge: the arguments take more than `max_payload`. Nothing was written.
             QueueFull: the server is out of memory. Nothing was written.
-            BrokerUnavailable: the server could not be reached; with a `task_id` of your own, sending it again
+            BrokerUnavailable: the server could not be reached; with a `key`, sending it again
                 is safe.
 
         Example:
@@ -218,6 +228,7 @@ class Task(Generic[P, R]):
         """Enqueues one call for each sequence of arguments, a few hundred in each round trip.
 
         Raises:
+            ValueError: the task has a `key`, which is that of one call.
             TypeError, SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
             QueueFull, BrokerUnavailable: as `delay`; some of the calls may have been enqueued.
 
@@ -227,6 +238,11 @@ class Task(Generic[P, R]):
             assert await results.get(timeout=10) == [3, 7]
             ```
         """
+        if self._options.key is not None:
+            raise ValueError(
+                f"map() of {self.name} makes many calls, and key={self._options.key!r} is one of them: use "
+                "app.submit([task.options(key=...).s(...), ...])"
+            )
         given = [tuple(args) for args in calls]
         encoded: list[Any] = [(self, args, {}, self._body(args, {})) for args in given]
         return ResultSet(await self.app._enqueue_calls(encoded), app=self.app)
@@ -282,6 +298,7 @@ class Task(Generic[P, R]):
         *,
         queue: str | None = None,
         task_id: str | None = None,
+        key: str | None = None,
         headers: Mapping[str, Any] | None = None,
         ignore_result: bool | None = None,
         result_ttl: float | timedelta | None = None,
@@ -306,6 +323,7 @@ class Task(Generic[P, R]):
         given = Options(
             queue=queue,
             task_id=task_id,
+            key=key,
             headers=headers,
             ignore_result=ignore_result,
             result_ttl=result_ttl,
@@ -382,13 +400,12 @@ class Task(Generic[P, R]):
     def _job(self, body: bytes, random: str) -> tuple[wire.Job, bytes]:
         """The job of a call and its message. `random` is 32 hexadecimal digits: the id's, and the nonce's."""
         options, defaults = self._options, self._defaults
-        nonce = random[24:]
         job = wire.Job(
             options.task_id or random[:24],
             self.name,
             defaults.queue,
             body,
-            nonce,
+            random[24:],
             "" if defaults.ignore_result else self.app._channel,
             int(time.time() * 1000),
             defaults.result_ttl,
@@ -398,11 +415,14 @@ class Task(Generic[P, R]):
             job.headers = options.headers
         if options.expires is not None or not self._is_plain:
             _add_times(job, options)
+            if options.key is not None:
+                job.id = idempotency.job_id(self.app.settings.namespace, self.name, options.key)
+                job.nonce = idempotency.nonce(self.name, self._signature, body, job.nonce)
         parent = current_job.get()
         if parent is not None:
             _inherit(job, parent)
         if job.expires is not None:
-            job.nonce = f"{nonce}~{job.expires}"
+            job.nonce = f"{job.nonce}~{job.expires}"
         try:
             message = wire.encode_job(job)
         except (TypeError, ValueError, OverflowError) as error:

@@ -37,7 +37,8 @@ A job that never ran because one that it waited for came to a bad end has that o
 that one> `.
 
 A **nonce** tells an enqueue that is sent again from another call that has the same id. If the job expires, it
-says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows.
+says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows. A call with a key has
+`<hash of the call>.<random>`: equal calls are equal up to the point.
 
 A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter>
 <length>\\n<outcome>`. Above `PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.

@@ -15,7 +15,7 @@ import re
 import socket
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import failpoints, wire
 from asyncq.broker import rights, scripts
@@ -44,7 +44,13 @@ FOREVER = float("inf")
 
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
-_Pending = tuple[wire.Job, bytes, "asyncio.Future[bool] | None"]
+Met = Literal[False] | str | wire.Ended | None
+"""What an enqueue may find under its id: False for another job, else how the job of an equal call with the
+same key stands, as `Broker.look` says it."""
+Answer = Literal[True] | Met
+"""To an enqueue: True for accepted."""
+
+_Pending = tuple[wire.Job, bytes, "asyncio.Future[Answer] | None"]
 
 
 def token() -> str:
@@ -213,14 +219,14 @@ class Broker:
 
     # -- enqueue --
 
-    def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[bool]:
+    def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[Answer]:
         """Enqueues a job together with all others of this turn of the loop.
 
-        The future's result is False if another job has this id. It raises `BrokerUnavailable` when the server
+        The future's result is an `Answer`. It raises `BrokerUnavailable` when the server
         could not be reached in time (the job may or may not have been accepted; the same id again tells) and
         `QueueFull` when its memory is full.
         """
-        future: asyncio.Future[bool] = self._loop.create_future()
+        future: asyncio.Future[Answer] = self._loop.create_future()
         box = self._outbox.get(job.queue)
         if box is None:
             if not self._outbox:
@@ -229,11 +235,11 @@ class Broker:
         box.append((job, message, future))
         return future
 
-    async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[wire.Job]:
+    async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[tuple[wire.Job, Met]]:
         """Enqueues jobs in as few round trips as there are queues and batches of 500; raises as `enqueue`.
 
         Returns:
-            The jobs that were refused: another job has their id.
+            The jobs that were not accepted, and what was found in their place.
         """
         by_queue: dict[str, list[_Pending]] = {}
         for job, message in jobs:
@@ -248,11 +254,11 @@ class Broker:
             )
         )
         return [
-            item[0]
+            (item[0], one)
             for (_, batch), answer in zip(batches, answers, strict=True)
             if type(answer) is not int
-            for item, one in zip(batch, answer, strict=True)
-            if not one
+            for item, one in zip(batch, _each(answer, len(batch)), strict=True)
+            if one is not True
         ]
 
     async def submit(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
@@ -559,8 +565,10 @@ def _batches(box: list[_Pending]) -> list[list[_Pending]]:
 _LIVE = (b"L", b"D", b"R", b"W")
 
 
-def _each(answer: Any, count: int) -> list[bool]:
-    return [True] * count if type(answer) is int else [one != 0 for one in answer]
+def _each(answer: Any, count: int) -> list[Answer]:
+    if type(answer) is int:
+        return [True] * count
+    return [one != 0 if type(one) is int else _standing(one) for one in answer]
 
 
 def _pairs(fields: list[bytes]) -> dict[bytes, bytes]:

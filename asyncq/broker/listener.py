@@ -188,7 +188,8 @@ class Listener:
         """
         known = self._waiters.get(id)
         if known is not None and known.ended is None and not known.gone:
-            # An id of the user's own, used twice: whichever call the server takes, its outcome is this.
+            # A key, or an id of the user's own, used twice: whichever call the server takes, its outcome is
+            # this.
             return known
         waiter = Waiter(id, self, epoch=self.epoch if self._up and not ignored else 0, accepted=False)
         waiter.state = State.PENDING
@@ -218,6 +219,10 @@ class Listener:
         coroutine and no more, for ten thousand of them may be waiting.
         """
         end = None if timeout is None else self._loop.time() + timeout
+        if waiter.gone:
+            # That was then: a key, or an id of the user's own, may have come to life again.
+            waiter.gone = False
+            waiter.epoch = 0
         while waiter.ended is None and not waiter.gone:
             left = None if end is None else end - self._loop.time()
             if left is not None and left <= 0:
@@ -349,8 +354,19 @@ class Listener:
     def accepted(self, waiter: Waiter) -> None:
         """The enqueue of this job was confirmed."""
         waiter.accepted = True
+        waiter.gone = False  # as far as it was, that was the job before, whose result was forgotten
         if waiter.ended is None and not self._in_touch(waiter) and waiter.futures:
             self._ask(waiter)
+
+    def met(self, waiter: Waiter, answer: wire.Ended | str | None) -> None:
+        """The enqueue found the job of an equal call, and joined its waiters by our channel: what `announce`
+        said of the epoch holds.
+        """
+        waiter.expires = None  # that was this call's own
+        if isinstance(answer, str) and waiter.state in {State.PENDING, State.SCHEDULED}:
+            waiter.state = wire.STATE_OF[answer[0]]
+        self.learn(waiter, answer)
+        self.accepted(waiter)
 
     def _expire_now(self, waiter: Waiter) -> None:
         """The job's time has passed and no worker may be there to notice: its waiter sees to it."""

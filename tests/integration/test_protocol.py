@@ -420,7 +420,7 @@ async def test_an_ignored_result_leaves_a_tombstone_so_that_a_late_enqueue_makes
 async def test_an_id_that_is_taken_is_refused_also_within_one_call(stage):
     jobs = [stage.make_job("same", nonce) for nonce in ("a", "b", "a")]
     refused = await stage.broker.enqueue_many([(job, wire.encode_job(job)) for job in jobs])
-    assert refused == [jobs[1]]
+    assert refused == [(jobs[1], False)]
     assert await stage.raw.xlen(stage.stream) == 1
 
 

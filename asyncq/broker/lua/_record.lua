@@ -48,6 +48,28 @@ local function is_live(flags)
   return string.find('LDRW', string.sub(flags, 1, 1), 1, true) ~= nil
 end
 
+-- How a job stands: false if it is unknown or forgotten, its record if it has ended, else its flags, and after a space when it expires if
+-- it does. With a channel, a live job's waiters are joined by it in the same step, so that no ending can fall between the look and the wait.
+local function standing(key, record, channel)
+  local state = record and string.sub(record, 1, 1)
+  if state == 'T' then return false end
+  if not record or not is_live(record) then return record end
+  local flags, entry, queue, nonce, channels = parse(record)
+  -- Nobody will be told of a result that is ignored, so nobody joins.
+  if channel ~= '' and string.sub(flags, 3, 3) ~= 'i' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
+    local _, count = string.gsub(channels, '%S+', '')
+    if count < 64 then
+      redis.call('APPEND', key, ' ' .. channel)
+    else
+      -- Clients that died leave their channels behind. The oldest goes; if it still waits, its poll covers it.
+      channels = string.gsub(channels, '^ %S+', '', 1) .. ' ' .. channel
+      redis.call('SET', key, flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
+    end
+  end
+  local expires = string.match(nonce, '~(%d+)$')
+  return expires and flags .. ' ' .. expires or flags
+end
+
 -- Puts a job aside until its time: its message under a key of its own, and a call to whoever promotes if it is now the first due.
 local function delay(key, state, flags, queue, nonce, channels, id, fields, due, messages, delayed, wake)
   redis.call('HSET', messages .. id, unpack(fields))

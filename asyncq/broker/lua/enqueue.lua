@@ -1,27 +1,34 @@
 -- Accepts jobs into one queue, or for a later time. A job already there with the same nonce is this very call, sent again: accepted,
--- once.
+-- once. A call with a key has a nonce in two parts, and finds the job of an equal call by the first; a tombstone makes room for it.
 -- KEYS: stream delayed
 -- ARGV: records queue channel max_length messages wake (id nonce flags wait message)*
--- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id; -1 if the queue is full
+-- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full
 -- USES: record
 local keys = {}
 for i = first, #ARGV, stride do keys[#keys + 1] = records .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
+-- The part of a nonce that equal calls with one key share, and nil for a call without one.
+local function call_of(nonce) return string.match(nonce, '^%x+%.') end
+local function nonce_of(record) return string.match(record, '^.... %S+ %S+ (%S+)') or '' end
+for k, record in ipairs(found) do
+  local nonce = record and string.sub(record, 1, 1) == 'T' and ARGV[first + (k - 1) * stride + 1]
+  if nonce and call_of(nonce) and nonce_of(record) ~= nonce then found[k] = false end
+end
 if max_length ~= '' and redis.call('XLEN', stream) + #keys > tonumber(max_length) then
   -- A batch fits whole or not at all. What was accepted before is not refused now.
   for k in ipairs(keys) do
     if not found[k] then return -1 end
   end
 end
-local answers, accepted, new = {}, 0, {}
+local answers, accepted, new, met = {}, 0, {}, {}
 for k, key in ipairs(keys) do
   local i = first + (k - 1) * stride
   local nonce = ARGV[i + 1]
-  local known = new[key]
-  if not known and found[k] then known = string.match(found[k], '^.... %S+ %S+ (%S+)') or '' end
+  local flags = ARGV[i + 2]
+  local reply = flags == '-i-' and '' or channel -- nobody is told of a result that is ignored
+  local known = new[key] or found[k] and nonce_of(found[k])
   if not known then
-    local flags, wait = ARGV[i + 2], ARGV[i + 3]
-    local reply = flags == '-i-' and '' or channel -- nobody is told of a result that is ignored
+    local wait = ARGV[i + 3]
     if wait == '' then
       local entry = redis.call('XADD', stream, '*', 'i', ARGV[i], 'm', ARGV[i + 4])
       redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. ' ' .. reply)
@@ -33,9 +40,13 @@ for k, key in ipairs(keys) do
     new[key] = nonce
     known = nonce
   end
-  if known == nonce then
+  local call = known ~= nonce and call_of(nonce)
+  if known == nonce or (call and call == call_of(new[key] or '')) then
     answers[k] = 1
     accepted = accepted + 1
+  elseif call and call == call_of(known) then
+    met[key] = met[key] or standing(key, found[k], reply)
+    answers[k] = met[key]
   else
     answers[k] = 0
   end

@@ -7,25 +7,5 @@
 local keys = {}
 for i = first, #ARGV do keys[#keys + 1] = records .. ARGV[i] end
 local answers = redis.call('MGET', unpack(keys))
-for k, record in ipairs(answers) do
-  local state = record and string.sub(record, 1, 1)
-  if state == 'T' then
-    answers[k] = false
-  elseif state and string.find('LDRW', state, 1, true) then
-    local flags, entry, queue, nonce, channels = parse(record)
-    -- Nobody will be told of a result that is ignored, so nobody joins.
-    if channel ~= '' and string.sub(flags, 3, 3) ~= 'i' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
-      local _, count = string.gsub(channels, '%S+', '')
-      if count < 64 then
-        redis.call('APPEND', keys[k], ' ' .. channel)
-      else
-        -- Clients that died leave their channels behind. The oldest goes; if it still waits, its poll covers it.
-        channels = string.gsub(channels, '^ %S+', '', 1) .. ' ' .. channel
-        redis.call('SET', keys[k], flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
-      end
-    end
-    local expires = string.match(nonce, '~(%d+)$')
-    answers[k] = expires and flags .. ' ' .. expires or flags
-  end
-end
+for k, record in ipairs(answers) do answers[k] = standing(keys[k], record, channel) end
 return answers
