@@ -53,6 +53,16 @@ FIGURES = [
     Figure("idle.commands_per_s", "commands sent by an idle worker", "/s", 1),
     Figure("idle.rss_mib", "memory of an idle worker (RSS)", "MiB", 45),
     Figure("start.first_job_s", "worker's process start to first value", "s", 0.5),
+    Figure("waits.live_1_ms", "`map` of 1 and its value", "ms"),
+    Figure("waits.live_100_ms", "`map` of 100 and all values", "ms"),
+    Figure("waits.live_10000_ms", "`map` of 10,000 and all values", "ms"),
+    Figure("waits.ended_1_ms", "value of 1 ended job, by its id", "ms"),
+    Figure("waits.ended_100_ms", "values of 100 ended jobs, by their ids", "ms"),
+    Figure("waits.ended_10000_ms", "values of 10,000 ended jobs, by their ids", "ms"),
+    Figure("revoke.p50_ms", "revocation of a running coroutine to its waiter: p50", "ms", 50),
+    Figure("chain10.p50_ms", "chain of 10, `delay` to value: p50", "ms"),
+    Figure("fanin1000.ms", "1,000 jobs and one with the list of their values", "ms"),
+    Figure("fanin1000.to_plain", "that, against 1,000 plain jobs", "x", 2),
 ]
 
 
@@ -176,7 +186,7 @@ def _ratio(taken: dict[int, float], floor: dict[int, float]) -> str:
 
 def _spread(taken: dict[int, float]) -> str:
     if not taken:
-        return "failed"
+        return "-"  # not for this system, or failed: those are listed below
     values = sorted(taken.values())
     middle = _number(statistics.median(values))
     return middle if values[0] == values[-1] else f"{middle} ({_number(values[0])}-{_number(values[-1])})"

@@ -29,6 +29,8 @@ from latency import OneInFlight
 from load import OpenLoop
 from scenario import Scenario
 from throughput import Drain, Enqueue, ManyInFlight
+from waits import Revocation, Waits
+from workflows import Chain, FanIn
 
 FULL: dict[str, Scenario] = {
     "drain": Drain(jobs=20_000),
@@ -39,6 +41,10 @@ FULL: dict[str, Scenario] = {
     "lone": LoneJob(jobs=500),
     "idle": Idle(seconds=15),
     "start": Start(starts=3),
+    "waits": Waits(rounds=5),
+    "revoke": Revocation(rounds=100),
+    "chain": Chain(rounds=500),
+    "fanin": FanIn(rounds=15),
 }
 QUICK: dict[str, Scenario] = {
     "drain": Drain(jobs=20_000),
@@ -49,7 +55,13 @@ QUICK: dict[str, Scenario] = {
     "lone": LoneJob(jobs=100),
     "idle": Idle(seconds=6),
     "start": Start(starts=1),
+    "waits": Waits(rounds=2),
+    "revoke": Revocation(rounds=20),
+    "chain": Chain(rounds=50),
+    "fanin": FanIn(rounds=3),
 }
+FEATURED = {"asyncq", "current"}  # the systems that the scenarios of features are for
+
 LIMIT = 90.0  # seconds for one run of one scenario
 
 
@@ -138,6 +150,8 @@ def main() -> int:
         for round_number in range(1, options.rounds + 1):
             for scenario in options.only:
                 for name in options.systems:
+                    if FULL[scenario].features and name not in FEATURED:
+                        continue
                     about_run = {"round": round_number, "system": name, "scenario": scenario}
                     about_run["others_busy"] = report.busy_cores(0.2)
                     tree = measure(name, scenario, url, quick=options.quick)

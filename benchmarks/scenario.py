@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from system import System
 
@@ -24,7 +24,13 @@ class Measured:
 
 
 class Scenario(ABC):
-    """One kind of load."""
+    """One kind of load.
+
+    Attributes:
+        features: whether it measures what only asyncq has, and of its versions only this one.
+    """
+
+    features: ClassVar[bool] = False
 
     @abstractmethod
     async def run(self, system: System, url: str) -> Measured:
