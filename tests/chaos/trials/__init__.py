@@ -1,10 +1,11 @@
 """All trials, by name."""
 
-from chaos.trials import baddays, crashes, kills, wires
+from chaos.trials import baddays, crashes, kills, restarts, wires
 
 TRIALS = {
     "kill-workers": kills.kill_workers,
     "kill-everything": kills.kill_everything,
+    "rolling-restart": restarts.rolling_restart,
     "redelivery": kills.redelivery,
     "lost-replies": wires.lost_replies,
     "cancelled-calls": wires.cancelled_calls,

@@ -1,0 +1,47 @@
+"""Workers that are replaced in peace, as a deployment does it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING
+
+from chaos.stage import Stage
+
+if TYPE_CHECKING:
+    from chaos.report import Report
+
+RATE = 500.0
+WORKERS = 4
+
+
+async def rolling_restart(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """500 jobs/s for 30 s, 4 workers, each replaced twice (SIGTERM): every job runs once."""
+    async with Stage("rolling restart under load", scale=scale, seed=seed, lease=lease) as stage:
+        seconds = max(12.0, 30.0 * scale)  # a worker takes a second to be replaced on a busy machine
+        total = round(RATE * seconds)
+        await stage.workers(WORKERS)
+        begun = time.monotonic()
+        load = asyncio.create_task(stage.drive(total, rate=RATE, seconds=0.1))
+        codes = []
+        for turn in range(2 * WORKERS):
+            await asyncio.sleep(begun + seconds * (turn + 0.25) / (2 * WORKERS) - time.monotonic())
+            codes.append(await _replace_oldest(stage))
+        replaced = time.monotonic() - begun
+        await load
+        offered = total / (time.monotonic() - begun)
+        await stage.all_answered()
+        stage.report.above("jobs per second", offered, 0.95 * RATE)
+        stage.report.equal("exit codes of the workers replaced", codes, [0] * 2 * WORKERS)
+        stage.report.below("all were replaced after", replaced, seconds, " s")
+        await stage.judge(extra_at_most=0)
+        await stage.nothing_left()
+        return stage.report
+
+
+async def _replace_oldest(stage: Stage) -> int | None:
+    worker = stage.fleet.workers.pop(0)
+    await asyncio.to_thread(worker.end, signal.SIGTERM)
+    await stage.fleet.add()
+    return worker.process.returncode
