@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
-from asyncq.errors import DecodeError
+from asyncq.errors import DecodeError, PayloadTooLarge
 from asyncq.outcomes import Outcome
 from asyncq.serializers import PLAIN_VALUE, in_front, in_list
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from asyncq.serializers import ArgumentCodec
 
 _NIL = b"\xc0"
+TOO_LARGE = b"!"
+"""What the server puts in the place of values that are too much for it."""
 
 
 def body_of(job: wire.Job, values: bytes) -> bytes:
@@ -20,9 +22,15 @@ def body_of(job: wire.Job, values: bytes) -> bytes:
 
     Raises:
         DecodeError: the values are not what the job's shape asks for.
+        PayloadTooLarge: they were too much to be handed on.
     """
     if job.shape is None:
         return job.body
+    if values == TOO_LARGE:
+        raise PayloadTooLarge(
+            f"the values of the {_count(job.shape)} jobs that {job.name} waited for take more than 16 MiB "
+            "together; let them store the data elsewhere and return its name"
+        )
     try:
         ended = [
             wire.decode_ended(letter, outcome or b"")
@@ -31,6 +39,10 @@ def body_of(job: wire.Job, values: bytes) -> bytes:
         return in_front(job.body, [_packed(job.shape, [one.payload for one in ended])])
     except (IndexError, TypeError, ValueError) as error:
         raise DecodeError(f"job {job.id!r}: its parents' values do not fit ({error})") from error
+
+
+def _count(shape: Any) -> int:
+    return sum(map(_count, shape)) if isinstance(shape, list) else 1
 
 
 def _packed(shape: Any, payloads: list[bytes]) -> bytes:
@@ -43,7 +55,7 @@ def arguments(codec: ArgumentCodec, job: wire.Job, values: bytes) -> tuple[list[
     """The arguments of a call, ready for the function.
 
     Raises:
-        DecodeError: they cannot be read.
+        DecodeError, PayloadTooLarge: as `body_of`.
     """
     if job.shape != "e":
         return codec.loads(body_of(job, values))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncq import inherited, wire
+from asyncq import PayloadTooLarge, inherited, wire
 from asyncq.broker.consumer import Consumer
 from asyncq.serializers import PLAIN_ARGUMENTS, dumps
 from asyncq.states import State
@@ -265,3 +265,15 @@ async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
     assert await stage.broker.revoke("p0", mark="c", outcome=b"") == "revoked"
     assert (await stage.ended("body")).member == ("p0", "")
     await stage.raw.delete(*[key async for key in stage.raw.scan_iter(match=f"{stage.broker.keys.space}*")])
+
+
+async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_get_them(stage):
+    parents = tuple(f"p{n}" for n in range(18))
+    jobs = [stage.job(name, dependents=("body",)) for name in parents]
+    await stage.broker.submit([*jobs, stage.job("body", parents=parents, shape=list(range(18)))])
+    for _ in parents:
+        await stage.run(b"x" * 1_000_000)
+    body = await stage.claim()
+    with pytest.raises(PayloadTooLarge, match="18 jobs"):
+        inherited.arguments(PLAIN_ARGUMENTS, body.job, body.values)
+    await stage.end(body)

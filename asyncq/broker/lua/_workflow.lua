@@ -1,5 +1,9 @@
 -- What the end of a job does to the jobs that wait for it. For scripts with an argument `space`, the beginning of every key.
 
+-- Most bytes of values that one job is given. Above it the worker fails the job: a thousand values of a megabyte would be a string that
+-- no server takes.
+local MOST_VALUES = 16 * 1024 * 1024
+
 -- A job that waited for others may start now: its message goes into its queue with what they returned, or waits for its own time.
 local function set_free(id, flags, queue, nonce, channels)
   local fields, message = {}, space .. 'm:' .. id
@@ -9,7 +13,7 @@ local function set_free(id, flags, queue, nonce, channels)
   for _ in string.gmatch(fields['p'], '%S+') do values[#values + 1] = fields['v' .. #values] end
   if #values > 0 then
     entry[#entry + 1] = 'v'
-    entry[#entry + 1] = table.concat(values)
+    entry[#entry + 1] = tonumber(fields['s']) > MOST_VALUES and '!' or table.concat(values)
   end
   redis.call('DEL', message)
   if fields['w'] then
@@ -40,7 +44,10 @@ local function settle_dependents(id, letter, outcome, push_limit)
         local good = how == 'S'
         if about[1] == 'e' then good = not good end -- it runs when something failed
         if good then
-          if about[2] then redis.call('HSET', message, 'v' .. waiting[i + 1], frame(parent, how, words, math.huge)) end
+          if about[2] then
+            local fits = redis.call('HINCRBY', message, 's', #words) <= MOST_VALUES
+            redis.call('HSET', message, 'v' .. waiting[i + 1], fits and frame(parent, how, words, math.huge) or '')
+          end
           if redis.call('HINCRBY', message, 'n', -1) <= 0 then set_free(child, flags, queue, nonce, channels) end
         else
           local fate, last = how, words
