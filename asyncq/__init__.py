@@ -29,6 +29,7 @@ from asyncq.errors import (
     WorkerLost,
     WouldDeadlock,
 )
+from asyncq.events import Event
 from asyncq.gathering import as_completed, gather, wait
 from asyncq.groupresult import GroupResult, result_from_tuple
 from asyncq.outcomes import Outcome
@@ -56,6 +57,7 @@ __all__ = [
     "DeadLetter",
     "DecodeError",
     "EagerResult",
+    "Event",
     "GroupResult",
     "IncompleteStream",
     "NotRegistered",

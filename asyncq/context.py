@@ -7,18 +7,40 @@ into threads that anyio or asyncio start (`to_thread`), but not into a bare `thr
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from asyncq.config import NAME
 from asyncq.errors import WouldDeadlock
+from asyncq.portal import Carrier, carried, synced
+from asyncq.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from asyncq.wire import Job
+
+
+class Link(Protocol):
+    """What a running job can ask of whoever runs it."""
+
+    wanted: bool
+    """False once it is to end now: terminated, or its lease is lost."""
+    revoked: bool
+    """True once its outcome will not count, or it will not be run again: it may come to its end."""
+
+    @property
+    def carrier(self) -> Carrier:
+        """The app that runs it."""
+        ...
+
+    async def report(self, state: str, meta: Any) -> None:
+        """Stores what it says of itself."""
+        ...
 
 
 @dataclass(slots=True)
@@ -55,6 +77,105 @@ class Context:
     max_retries: int = 0
     deadline_ms: int | None = None
     children: list[str] = field(default_factory=list)
+    link: Link | None = field(default=None, repr=False, compare=False)
+
+    # -- what it says of itself --
+
+    @carried
+    async def update_state(self, state: str, meta: Any = None) -> None:
+        """Says what the task is at, in a word of its own: `result.state` and `result.info` show it, and
+        `result.events()` gives it.
+
+        Returns when the server has it, or a newer one: of many in a row only the newest is sent. For as long
+        as the server is away, it waits. Has no effect once the job runs elsewhere, or has ended.
+
+        Args:
+            state: 1 to 100 of `A-Z a-z 0-9 _ . -`, such as `PROGRESS`. Of asyncq's own words, only `STARTED`.
+            meta: any value that could be a result.
+
+        Raises:
+            ValueError: not such a word.
+            SerializationError: the meta cannot travel; the message says where.
+            PayloadTooLarge: the meta takes more than `max_payload`.
+
+        Example:
+            ```python
+            await asyncq.current().update_state("RENDERING", {"page": 3})
+            ```
+        """
+        if not isinstance(state, str) or not NAME.fullmatch(state):
+            raise ValueError(f"state={state!r}: use 1 to 100 of A-Z a-z 0-9 _ . -, such as 'PROGRESS'")
+        if state in State.__members__ and state != State.STARTED:
+            raise ValueError(f"state={state!r} is not for a task to say: choose a word of your own")
+        if self.link is not None:
+            await self.link.report(state, meta)
+
+    @synced(update_state)
+    def update_state_sync(self) -> None:
+        """Blocking twin of `update_state`, for a task that is a plain function."""
+
+    @carried
+    async def progress(self, done: float, total: float, message: str = "") -> None:
+        """Says how far the task is: state `PROGRESS`, with `{"done": done, "total": total, "message":
+        message}`.
+
+        Returns, waits and raises as `update_state`.
+
+        Example:
+            ```python
+            for n, page in enumerate(pages, 1):
+                await render(page)
+                await asyncq.current().progress(n, len(pages))
+            ```
+        """
+        await self.update_state("PROGRESS", {"done": done, "total": total, "message": message})
+
+    @synced(progress)
+    def progress_sync(self) -> None:
+        """Blocking twin of `progress`, for a task that is a plain function."""
+
+    # -- whether it is still wanted --
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the task may as well stop: its job was revoked, or its worker has lost it.
+
+        A coroutine that is to end now is cancelled anyway. A thread cannot be: it looks here between two
+        steps and returns; what it returns is dropped. A revocation without `terminate=True` shows here, too,
+        but what the task returns counts then.
+        """
+        return self.link is not None and (self.link.revoked or not self.link.wanted)
+
+    async def heartbeat(self) -> None:
+        """Lets other jobs have a turn, and ends this one if it is to end now: for long loops that never wait.
+
+        Raises:
+            asyncio.CancelledError: the job was terminated, or its worker has lost it. Let it through.
+
+        Example:
+            ```python
+            for row in rows:
+                work(row)
+                await asyncq.current().heartbeat()
+            ```
+        """
+        await asyncio.sleep(0)
+        self.heartbeat_sync()
+
+    def heartbeat_sync(self) -> None:
+        """The same for a plain function in a thread, where there is nobody to give a turn to.
+
+        Raises:
+            asyncio.CancelledError: the job was terminated, or its worker has lost it. Let it through.
+        """
+        if self.link is not None and not self.link.wanted:
+            raise asyncio.CancelledError
+
+    @property
+    def _carrier(self) -> Carrier:
+        if self.link is None:
+            raise RuntimeError("this job's worker cannot be reached from here")
+        return self.link.carrier
 
     @property
     def deadline(self) -> datetime | None:

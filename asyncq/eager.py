@@ -17,6 +17,7 @@ from anyio import CapacityLimiter
 
 from asyncq import executors, wire
 from asyncq.errors import ResultNotFound
+from asyncq.events import last_event
 from asyncq.outcomes import Outcome
 from asyncq.portal import synced
 from asyncq.results import AsyncResult
@@ -25,11 +26,13 @@ from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import READY_STATES, State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from datetime import timedelta
 
     from asyncq.app import AsyncQ
+    from asyncq.events import Event, Follower
     from asyncq.executors import Claim
+    from asyncq.portal import Carrier
     from asyncq.tasks import Task
     from asyncq.wire import Signal
 
@@ -109,6 +112,7 @@ class EagerResult(AsyncResult[R]):
         *,
         propagate: bool = True,
         callback: Callable[[str, Any], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
         disable_sync_subtasks: bool = True,  # noqa: ARG002  nothing waits, so there is nothing to guard
     ) -> R:
         """Returns the value, or raises what the task raised. At once, so the deadlock guard lets it be.
@@ -117,6 +121,7 @@ class EagerResult(AsyncResult[R]):
             timeout: for the sake of `AsyncResult.get`; nothing is waited for.
             propagate: False returns the task's exception instead of raising it.
             callback: called as `callback(id, value)` before the value is returned.
+            on_event: called with the final `Event`, the only one.
             disable_sync_subtasks: for the sake of `AsyncResult.get`.
 
         Raises:
@@ -124,6 +129,8 @@ class EagerResult(AsyncResult[R]):
             Exception: whatever the task raised.
         """
         outcome = await self._outcome(timeout)
+        if on_event is not None:
+            on_event(last_event(outcome))
         value = outcome.unwrap() if propagate or outcome.error is None else cast("R", outcome.error)
         if callback is not None:
             callback(self.id, value)
@@ -138,6 +145,13 @@ class EagerResult(AsyncResult[R]):
             why = "it was forgotten" if self._kept is None else "its task ignores results"
             raise ResultNotFound(f"no result under the id {self.id!r}: {why}")
         return self._kept
+
+    def events(self, timeout: float | timedelta | None = None) -> AsyncIterator[Event]:
+        """Gives the final event, the only one. Raises `ResultNotFound` as `get`, from the loop."""
+        return self._events(timeout)
+
+    async def _next(self, follower: Follower) -> Event | None:
+        return follower.only(last_event(await self._outcome(None)))
 
     async def refresh(self) -> State | str:
         """The state. There is nowhere to look."""
@@ -315,6 +329,16 @@ def run(task: Task[..., R], job: wire.Job) -> EagerResult[R]:
     return EagerResult._of_call(task, job, wire.decode_ended(finish.letter, finish.outcome))
 
 
+class _EagerClaim(executors.Claim):
+    """Nobody follows a job that runs here: what it says of itself goes nowhere."""
+
+    __slots__ = ()
+
+    @property
+    def carrier(self) -> Carrier:
+        return HERE
+
+
 class _EagerRunner(Runner):
     """Runs plain functions on the caller's thread."""
 
@@ -341,7 +365,7 @@ async def _until_finished(runner: Runner, job: wire.Job) -> Finish:
     retries = 0
     while True:
         delivery = wire.Delivery("", job.queue, 0, retries, job)
-        verdict = await runner.run(delivery, executors.Claim())
+        verdict = await runner.run(delivery, _EagerClaim())
         if isinstance(verdict, Finish):
             return verdict
         if isinstance(verdict, Replace):

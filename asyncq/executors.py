@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import anyio.to_thread
 
 from asyncq.errors import AsyncQError, SoftTimeLimitExceeded, TimeLimitExceeded
+from asyncq.serializers import PLAIN_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from anyio import CapacityLimiter
+
+    from asyncq.portal import Carrier
 
 
 class Claim:
@@ -29,10 +32,11 @@ class Claim:
     field before it reads the other's, so that at least one of them sees the other.
     """
 
-    __slots__ = ("begun", "started", "wanted")
+    __slots__ = ("begun", "revoked", "started", "wanted")
 
     def __init__(self) -> None:
         self.wanted: bool = True
+        self.revoked: bool = False
         self.begun: bool = False
         self.started: int | None = None
 
@@ -40,6 +44,15 @@ class Claim:
         """The body is about to begin; False if it must not."""
         self.begun = True
         return self.wanted
+
+    @property
+    def carrier(self) -> Carrier:
+        """The app that runs it; who makes claims says which."""
+        raise NotImplementedError
+
+    async def report(self, state: str, meta: Any) -> None:  # noqa: ARG002  nobody follows a job that runs here
+        """The job says of itself what it is at; see `Context.update_state`."""
+        PLAIN_VALUE.dumps(meta, path="meta")  # what could not travel from a worker is refused here, too
 
 
 class Stopped(AsyncQError):

@@ -6,22 +6,25 @@ import asyncio
 import inspect
 import logging
 import time
+from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from asyncq import config, failures, wire
+from asyncq import config, failures, portal, wire
 from asyncq.context import check_join
 from asyncq.errors import ResultNotFound, ResultTimeout
+from asyncq.events import Follower
 from asyncq.outcomes import Outcome, moment
 from asyncq.portal import carried, synced
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
     from datetime import datetime, timedelta
 
     from asyncq.app import AsyncQ
     from asyncq.broker.listener import Waiter
+    from asyncq.events import Event
     from asyncq.serializers import ValueCodec
     from asyncq.tasks import Task
     from asyncq.wire import Signal
@@ -100,6 +103,7 @@ class AsyncResult(Generic[R]):
         *,
         propagate: bool = True,
         callback: Callable[[str, Any], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
         disable_sync_subtasks: bool = True,
     ) -> R:
         """Waits for the job to end and returns its value.
@@ -111,6 +115,8 @@ class AsyncResult(Generic[R]):
             timeout: seconds; None waits for ever, 0 looks once and does not wait.
             propagate: False returns the task's exception instead of raising it.
             callback: called as `callback(id, value)` before the value is returned.
+            on_event: called with each `Event` while this waits, the final one included; see `events`. What it
+                raises ends the wait.
             disable_sync_subtasks: False allows this wait inside a task, see `allow_join_result`.
 
         Raises:
@@ -121,6 +127,8 @@ class AsyncResult(Generic[R]):
             Exception: whatever the task raised, with the remote traceback as its `__cause__`.
         """
         check_join("AsyncResult.get()", disable_sync_subtasks=disable_sync_subtasks)
+        if on_event is not None:
+            await self._follow(timeout, on_event)
         outcome = await self._outcome(timeout)
         # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to
         # expect.
@@ -166,6 +174,65 @@ class AsyncResult(Generic[R]):
         if waiter.ended is None:
             raise self._no_outcome(waiter, limit)
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
+
+    # -- following --
+
+    def events(self, timeout: float | timedelta | None = None) -> AsyncIterator[Event]:
+        """Gives what happens to the job, as it happens: `async for event in result.events()`.
+
+        The newest state comes first, whatever came before it; then each change and what the task says of
+        itself with `update_state` and `progress`, by push; last the final state. When the task says more than
+        is taken, or the connection is lost, some in between may be left out, but never the newest. That it
+        was started is looked for with pauses of up to a second, and what a dying worker does to it every
+        five.
+
+        Any number may follow, in any process; each iteration is one of its own.
+
+        Args:
+            timeout: seconds for the whole iteration; None waits for ever, 0 gives the newest state only.
+
+        Raises:
+            ResultTimeout: from the loop: the job has not ended in time; it goes on.
+            ResultNotFound: from the loop: unknown, forgotten or expired id, or the task's result is ignored.
+            BrokerUnavailable: from the loop: the app was closed.
+            WouldDeadlock: called inside a task, without leave.
+
+        Example:
+            ```python
+            async for event in result.events(timeout=60):
+                print(event.state, event.info)
+            ```
+        """
+        check_join("AsyncResult.events()")
+        return self._events(timeout)
+
+    async def _events(self, timeout: float | timedelta | None) -> AsyncGenerator[Event, None]:
+        with closing(Follower(self, None if timeout is None else config.seconds(timeout))) as follower:
+            while (event := await self._next(follower)) is not None:
+                yield event
+
+    def events_sync(self, timeout: float | timedelta | None = None) -> Iterator[Event]:
+        """Blocking twin of `events`, for code that is not async: `for event in result.events_sync()`.
+
+        Raises as it.
+        """
+        portal.refuse_in_loop("events_sync()", "async for event in ....events(...)")
+        check_join("AsyncResult.events()")
+        return self._events_sync(timeout)
+
+    def _events_sync(self, timeout: float | timedelta | None) -> Iterator[Event]:
+        with closing(Follower(self, None if timeout is None else config.seconds(timeout))) as follower:
+            while (event := portal.wait(self._carrier, self._next(follower))) is not None:
+                yield event
+
+    @carried
+    async def _next(self, follower: Follower) -> Event | None:
+        return await follower.next()
+
+    async def _follow(self, timeout: float | timedelta | None, on_event: Callable[[Event], object]) -> None:
+        async with aclosing(self._events(timeout)) as events:
+            async for event in events:
+                on_event(event)
 
     def _no_outcome(self, waiter: Waiter, timeout: float | None) -> ResultNotFound | ResultTimeout:
         if waiter.gone or waiter.flags[2:3] == "i":
@@ -447,8 +514,11 @@ class AsyncResult(Generic[R]):
         return outcome.value if outcome.state is State.SUCCESS else outcome.error
 
     @property
-    def info(self) -> R | Exception | None:
-        """The result, by Celery's other name."""
+    def info(self) -> Any:
+        """The result; while the job runs, what it said of itself last with `update_state` or `progress`."""
+        waiter = self._waiter
+        if waiter is not None and waiter.ended is None and waiter.report is not None:
+            return PLAIN_VALUE.loads(waiter.report.meta)
         return self.result
 
     @property

@@ -102,7 +102,7 @@ class Runner:
             policy = task.retry if job.retry is None else retry.from_wire(job.retry)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
             return Finish(wire.FAILED, self._failed(delivery, error, started))
-        self._enter(delivery, args, kwargs, policy)
+        self._enter(delivery, args, kwargs, policy, claim)
         try:
             value = await self._body(task, job, args, kwargs, claim)
         except asyncio.CancelledError as error:
@@ -123,6 +123,7 @@ class Runner:
         args: list[Any],
         kwargs: dict[str, Any],
         policy: retry.Retry | retry.RemoteRetry | None,
+        claim: Claim,
     ) -> None:
         """Makes this asyncio task the job's: what its body asks about itself, and that it may not wait for
         others.
@@ -143,6 +144,7 @@ class Runner:
                 policy.max_retries if policy is not None else 0,
                 job.deadline,
                 list(job.dependents),
+                link=claim,
             )
         )
         joining.set(False)

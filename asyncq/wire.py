@@ -40,6 +40,19 @@ A **nonce** tells an enqueue that is sent again from another call that has the s
 says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows. A call with a key has
 `<hash of the call>.<random>`: equal calls are equal up to the point.
 
+A **report** is what a running job says of itself, under `{ns:0}:e:<id>`. It counts for as long as the record
+names its entry.
+
+    <entry id> <number> <at (ms)> <state> <encoded value>
+
+An **event** is published on a job's own channel, `{ns:0}:ev:<id>`, for whoever follows that job. Its first
+byte says what it is:
+
+    p<report>                               the job has said something
+    r<entry id> <retries> <encoded error>   the attempt under that entry failed, and there will be another
+    q<entry id>                             it waits for a worker again, under that entry
+    l                                       something that is too large for a message: look
+
 A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter>
 <length>\\n<outcome>`. Above `PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.
 """
@@ -174,19 +187,38 @@ class Ended(NamedTuple):
 
 
 @dataclass(slots=True, frozen=True)
+class Report:
+    """What a running job said of itself: `state` is its own word, `meta` an encoded value, `at` in ms since
+    the epoch. Reports of one attempt are numbered.
+    """
+
+    entry: str
+    number: int
+    at: int
+    state: str
+    meta: bytes
+
+
+@dataclass(slots=True, frozen=True)
 class Standing:
     """Where a job is that has not ended."""
 
     flags: str
     queue: str
+    entry: str = ""
     worker: str | None = None
     started: int | None = None
     retries: int = 0
     failure: bytes = b""
+    report: Report | None = None
 
     @property
-    def state(self) -> State:
-        """Whether it runs is not in the flags: a worker that has it is what makes it run."""
+    def state(self) -> State | str:
+        """Whether it runs is not in the flags: a worker that has it is what makes it run. Then it may have
+        said more.
+        """
+        if self.report is not None:
+            return self.report.state
         if self.worker is not None:
             return State.STARTED
         return STATE_OF[self.flags[0]]
@@ -352,6 +384,29 @@ def decode_record(record: bytes) -> Ended:
     if len(parts) < 4 or len(parts[0]) != 4:
         raise DecodeError("a record is not one of asyncq")
     return decode_ended(chr(parts[0][0]), parts[4] if len(parts) == 5 else b"")
+
+
+def decode_report(data: bytes) -> Report:
+    """The report in a string, or in an event behind its first byte.
+
+    Raises:
+        DecodeError: not a report.
+    """
+    try:
+        entry, number, at, state, meta = data.split(b" ", 4)
+        return Report(entry.decode(), int(number), int(at), state.decode(), meta)
+    except ValueError as error:  # also a UnicodeDecodeError
+        raise DecodeError(f"a report is not one of asyncq ({error})") from error
+
+
+def entry_order(entry: str) -> tuple[int, int]:
+    """Entry ids in the order in which the server gave them out. A job's later attempt has a larger one.
+
+    Raises:
+        ValueError: not an entry id.
+    """
+    milliseconds, _, number = entry.partition("-")
+    return int(milliseconds), int(number)
 
 
 def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:

@@ -400,7 +400,10 @@ class Broker:
         """Where a job is: its outcome, or how it stands, or None if it is unknown. Patience as `run`."""
         keys = self.keys
         answer = await self.run(
-            "state", (keys.records + id,), (keys.queues, GROUP, keys.messages + id), patience=patience
+            "state",
+            (keys.records + id, keys.latest + id),
+            (keys.queues, GROUP, keys.messages + id),
+            patience=patience,
         )
         if not answer:
             return None
@@ -411,8 +414,17 @@ class Broker:
             return wire.Standing(flags, queue)
         if flags[0] == wire.RETRYING:
             return wire.Standing(flags, queue, retries=answer[2], failure=answer[3])
-        # The consumer is the worker's name with a token behind it.
-        return wire.Standing(flags, queue, worker=answer[2].decode().rpartition("-")[0], started=answer[3])
+        if len(answer) == 3:
+            return wire.Standing(flags, queue, answer[2].decode())
+        _, _, entry, consumer, started, report = answer
+        return wire.Standing(
+            flags,
+            queue,
+            entry.decode(),
+            worker=consumer.decode().rpartition("-")[0],  # its name has a token behind it
+            started=started,
+            report=wire.decode_report(report) if report else None,
+        )
 
     async def revoke(self, id: str, *, mark: str, outcome: bytes) -> str:
         """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
@@ -450,7 +462,7 @@ class Broker:
 
     async def forget(self, id: str) -> str:
         """Forgets a result: `forgotten`, `flagged` (a live job's, when it ends) or `unknown`."""
-        answer = await self.run("forget", (self.keys.records + id,))
+        answer = await self.run("forget", (self.keys.records + id, self.keys.latest + id))
         text: str = answer.decode()
         return text
 

@@ -32,6 +32,8 @@ BLOCK_MS = 3000
 for an idle worker should send about one command a second."""
 GHOSTS = 1000
 PROMOTE_AT_ONCE = 100
+REPORT_TTL_MS = 86_400_000
+"""How long a report is kept after the last: what it is worth, the job's record tells."""
 
 Entry = tuple[str, str, list[Any]]
 """What a read brings: stream, entry id, fields."""
@@ -263,7 +265,7 @@ class Consumer:
     async def promote(self) -> float | None:
         """Moves due jobs into their queues; seconds until the next is due, None if there is none."""
         keys = self.keys
-        arguments = (keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE)
+        arguments = (keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events)
         moved, left = await self._broker.run("promote", (keys.delayed,), arguments)
         if moved >= PROMOTE_AT_ONCE:
             return 0.0
@@ -310,6 +312,20 @@ class Consumer:
             *self._dead_limits(),
         )
         await self._broker.run("discard", (stream, self.keys.dead), arguments, patience=FOREVER)
+
+    async def report(self, delivery: wire.Delivery, number: int, state: str, meta: bytes) -> int:
+        """Stores what a job says of itself, as its report number `number`: 1 done, 0 refused."""
+        keys, job = self.keys, delivery.job
+        answer: int = await self._broker.run(
+            "progress",
+            (keys.records + job.id, keys.latest + job.id),
+            (
+                *(delivery.entry, number, int(time.time() * 1000), state, meta),
+                *(REPORT_TTL_MS, keys.events + job.id, wire.PUSH_LIMIT),
+            ),
+            patience=FOREVER,
+        )
+        return answer
 
     # -- the others --
 

@@ -34,6 +34,8 @@ class Keys:
     wake: str = field(init=False)
     replies: str = field(init=False)
     groups: str = field(init=False)
+    latest: str = field(init=False)
+    events: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"{{{self.namespace}:0}}"
@@ -54,6 +56,8 @@ class Keys:
             ("dead", f"{tag}:dlq"),  # stream: dead letters
             ("replies", f"{tag}:c:"),  # + client: its channel of outcomes
             ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` saved, a string
+            ("latest", f"{tag}:e:"),  # + id: what the running job said of itself last, a string
+            ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job
         ):
             object.__setattr__(self, name, value)
 

@@ -67,6 +67,7 @@ class Waiter:
         expires: when the job expires unless it is started, in ms since the epoch.
         state, queue, worker, started, retries, failure: as last seen; `started` in ms since the epoch,
             `failure` the encoded error of the last attempt.
+        report: what the running job said of itself last, if the state is from there.
         home: the listener that keeps it.
     """
 
@@ -84,6 +85,7 @@ class Waiter:
         "home",
         "id",
         "queue",
+        "report",
         "retries",
         "since",
         "started",
@@ -100,6 +102,7 @@ class Waiter:
         self.started: int | None = None
         self.retries: int = 0
         self.failure: bytes = b""
+        self.report: wire.Report | None = None
         self.ended: wire.Ended | None = None
         self.gone: bool = False
         self.flags: str = ""
@@ -109,6 +112,12 @@ class Waiter:
         self.futures: list[asyncio.Future[None]] | None = None
         self.callbacks: list[Callable[[], None]] | None = None
         self.since: float = 0.0
+
+    def heard(self, report: wire.Report) -> None:
+        """Takes in what the running job said of itself."""
+        if self.ended is None:
+            self.report = report
+            self.state = report.state
 
 
 class Listener:
@@ -157,6 +166,8 @@ class Listener:
         self._confirmed = asyncio.Event()
         self._lost = asyncio.Event()
         self._up = False
+        self.renewed: set[Callable[[], None]] = set()
+        """Called after each reconnection: what was published meanwhile was missed."""
 
     def start(self) -> None:
         """Begins to keep up the subscription that `confirm` made."""
@@ -334,6 +345,7 @@ class Listener:
         """There is no result under this id (any more)."""
         waiter.ended = None
         waiter.flags = ""
+        waiter.report = None
         waiter.state = State.UNKNOWN
         self._wake(waiter, gone=True)
 
@@ -349,6 +361,7 @@ class Listener:
             waiter.started = answer.started
             waiter.retries = answer.retries
             waiter.failure = answer.failure
+            waiter.report = answer.report
             waiter.state = answer.state
 
     def accepted(self, waiter: Waiter) -> None:
@@ -531,6 +544,7 @@ class Listener:
             self._unconfirmed.add(channel.encode())
             self._confirmed.clear()
             pipe.post("SUBSCRIBE", channel)
+        if pipe is not None and channel.encode() in self._unconfirmed:
             await self._until_confirmed()
 
     def unsubscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
@@ -591,6 +605,8 @@ class Listener:
                 self._lost.set()
                 continue
             attempt = 0
+            for missed in list(self.renewed):
+                missed()
             # Spread over half a second: after a restart every process does this at the same time.
             await asyncio.sleep(random.random() / 2)
             self._ask_all()

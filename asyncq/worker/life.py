@@ -15,18 +15,21 @@ from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.consumer import Consumer, Entry
 from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
-from asyncq.errors import AsyncQError, DecodeError
+from asyncq.errors import AsyncQError, DecodeError, PayloadTooLarge
 from asyncq.executors import Claim
 from asyncq.runner import Finish, Replace, Requeue, Runner
+from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
 from asyncq.worker.promoter import Promoter
 from asyncq.worker.reclaimer import Reclaimer
+from asyncq.worker.reporter import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from asyncq.app import AsyncQ
     from asyncq.broker.listener import Listener
     from asyncq.worker.worker import Worker
 
@@ -36,11 +39,13 @@ log: logging.Logger = logging.getLogger("asyncq")
 class Running(Claim):
     """A job that this incarnation holds."""
 
-    __slots__ = ("delivery", "entered", "task")
+    __slots__ = ("delivery", "entered", "life", "reporter", "task")
 
-    def __init__(self, delivery: wire.Delivery) -> None:
+    def __init__(self, delivery: wire.Delivery, life: Life) -> None:
         super().__init__()
         self.delivery: wire.Delivery = delivery
+        self.life = life
+        self.reporter: Reporter | None = None
         self.task: asyncio.Task[None] | None = None
         self.entered: bool = False
 
@@ -51,6 +56,22 @@ class Running(Claim):
         self.wanted = False
         if self.task is not None and self.entered:
             self.task.cancel()
+
+    @property
+    def carrier(self) -> AsyncQ:
+        """The app, on whose loop the job runs."""
+        return self.life.worker.app
+
+    async def report(self, state: str, meta: Any) -> None:
+        """The job says of itself what it is at."""
+        data = PLAIN_VALUE.dumps(meta, path="meta")
+        limit = self.life.worker.app.settings.max_payload
+        if len(data) > limit:
+            raise PayloadTooLarge(f"meta takes {len(data):,} bytes, more than max_payload={limit:,}")
+        if self.reporter is None:
+            self.reporter = Reporter(self.life.consumer, self.delivery, self.life.spawn)
+        if not await self.reporter.report(state, data):
+            self.revoked = True  # it runs elsewhere, or has ended: nothing of it counts any more
 
 
 class Life:
@@ -95,6 +116,7 @@ class Life:
         self._lived = False
         self._must_look_for_ghosts = False
         self._reports: set[asyncio.Task[None]] = set()
+        self._sideways: set[asyncio.Task[None]] = set()
 
     # -- from the first beat --
 
@@ -149,6 +171,8 @@ class Life:
         elif self._lived:  # else it has read nothing, and there may not even be a group to ask
             await self._drain(grace, hurry)
             await self._hand_back()
+        for task in self._sideways:
+            task.cancel()
         await self.lease.stop()
         self.listener.unsubscribe(self.consumer.marks_channel, self._on_mark)
         self.listener.unsubscribe(self.consumer.keys.wake, self.promoter.call)
@@ -332,7 +356,7 @@ class Life:
             key = (delivery.entry, delivery.job.id)
             if key in self.held:
                 continue
-            running = self.held[key] = Running(delivery)
+            running = self.held[key] = Running(delivery, self)
             self.busy += 1
             self._idle.clear()
             running.task = self._loop.create_task(self._run(running))
@@ -406,6 +430,18 @@ class Life:
             log.error("what became of job %r could not be stored (%s); it runs again", delivery.job.id, error)
         self._on_done(delivery)
 
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts what goes on beside a job, until it is done or this life ends."""
+        task = self._loop.create_task(coroutine)
+        self._sideways.add(task)
+        task.add_done_callback(self._dropped)
+        return task
+
+    def _dropped(self, task: asyncio.Task[None]) -> None:
+        self._sideways.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever waited for it has it; everybody may have been cancelled meanwhile
+
     def _on_done(self, delivery: wire.Delivery) -> None:
         self.held.pop((delivery.entry, delivery.job.id), None)
         self._room.set()
@@ -419,11 +455,10 @@ class Life:
         """Marks on jobs that we hold: `c<id>` is not to start (again), the others are to end now."""
         for mark in marks:
             for running in list(self.held.values()):
-                if (
-                    running.delivery.job.id == mark[1:]
-                    and running.wanted
-                    and (mark[0] != wire.NOT_AGAIN or not running.begun)
-                ):
+                if running.delivery.job.id != mark[1:] or not running.wanted:
+                    continue
+                running.revoked = True
+                if mark[0] != wire.NOT_AGAIN or not running.begun:
                     self._terminate(running)
 
     def _terminate(self, running: Running) -> None:

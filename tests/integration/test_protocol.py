@@ -130,6 +130,9 @@ class Stage:
     async def bury(self, by: Consumer | None = None) -> int:
         return await (by or self.mine).bury(self.held(), OUTCOME, "why")
 
+    async def report(self, by: Consumer | None = None) -> int:
+        return await (by or self.mine).report(self.held(), 1, "STARTED", b"\x01")
+
     async def forget(self) -> str:
         return await self.broker.forget("job")
 
@@ -341,6 +344,8 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "census": lambda s: s.mine.census(),
     "rights": lambda s: s.mine.check_rights(),
     "beat": lambda s: s.beat(s.mine, 2),
+    "progress": lambda s: s.report(),
+    "progress, another's": lambda s: s.report(by=s.other),
 }
 
 

@@ -125,6 +125,12 @@ def test_every_file_that_is_named_exists():
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_the_example_of_a_report_can_be_read():
+    (report,) = [wire.decode_report(example) for example in examples("report")]
+    assert (report.number, report.state) == (3, "PROGRESS")
+    assert wire.entry_order(report.entry) == (1795385154261, 0)
+
+
 @pytest.mark.parametrize("kind", ["message", "expires", "policy"])
 def test_examples_of_messages_are_what_this_version_writes(kind):
     for message in examples(kind):

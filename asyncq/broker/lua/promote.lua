@@ -1,6 +1,6 @@
 -- Moves what is due into its queue. Only what its record still calls delayed, and that exactly once.
 -- KEYS: delayed
--- ARGV: records messages queues limit
+-- ARGV: records messages queues limit events
 -- RETURNS: {moved, ms until the next is due (-1 if none)}
 -- FLAGS: allow-oom
 -- USES: record
@@ -21,6 +21,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0
     end
     local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
     redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
+    redis.call('PUBLISH', events .. id, 'q' .. entry)
     moved = moved + 1
   end
   redis.call('DEL', messages .. id)

@@ -1,10 +1,11 @@
 -- Where a job is. Whether it runs, where and since when is read off the pending list when somebody asks, and written nowhere.
--- KEYS: record
+-- KEYS: record latest
 -- ARGV: queues group message
--- RETURNS: {} unknown | {record} ended | {flags, queue} queued or delayed, and {..., retries, last error} before a retry | {flags, queue, consumer, started at (ms)} running
+-- RETURNS: {} unknown | {record} ended | {flags, queue} delayed, and {..., retries, last error} before a retry | {flags, queue, entry} queued | {flags, queue, entry, consumer, started at (ms), latest report or ''} running
 -- FLAGS: no-writes
 -- USES: record
-local found = redis.call('MGET', record)[1]
+local seen = redis.call('MGET', record, latest)
+local found, report = seen[1], seen[2]
 if not found then return {} end
 local flags, entry, queue = parse(found)
 local state = string.sub(flags, 1, 1)
@@ -16,6 +17,8 @@ if state == 'R' then
   return { flags, queue, tonumber(failure[1]) or 0, failure[2] or '' }
 end
 local holder = holder_of(queues .. queue, group, entry)
-if not holder then return { flags, queue } end
+if not holder then return { flags, queue, entry } end
+-- What was said under another entry was said by an attempt that is over.
+if not report or string.match(report, '^%S+') ~= entry then report = '' end
 local time = redis.call('TIME')
-return { flags, queue, holder[2], time[1] * 1000 + math.floor(time[2] / 1000) - holder[3] }
+return { flags, queue, entry, holder[2], time[1] * 1000 + math.floor(time[2] / 1000) - holder[3], report }
