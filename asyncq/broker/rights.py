@@ -58,17 +58,17 @@ class Call:
 
 def of_client(keys: Keys) -> list[Call]:
     """What every client does. Of no particular queue: which it will need nobody knows yet."""
-    return _calls(CLIENT, _kept(keys), (keys.replies,))
+    return _calls(CLIENT, _kept(keys), (keys.replies, keys.events))
 
 
 def of_worker(keys: Keys, streams: Iterable[str]) -> list[Call]:
     """What a worker of these streams does; its tasks may be clients, too."""
-    return _calls(WORKER, (*_kept(keys), *streams), (keys.replies, keys.wake, keys.marks))
+    return _calls(WORKER, (*_kept(keys), *streams), (keys.replies, keys.wake, keys.marks, keys.events))
 
 
 def _kept(keys: Keys) -> list[str]:
     """A key of every kind, but for the queues."""
-    others = {"namespace", "tag", "space", "queues", "replies", "wake"}
+    others = {"namespace", "tag", "space", "queues", "replies", "wake", "events"}
     return [getattr(keys, field.name) for field in fields(keys) if field.name not in others]
 
 
