@@ -248,7 +248,7 @@ class Consumer:
 
     async def replace(self, delivery: wire.Delivery, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
         """Puts a workflow in the place of a job that runs; the last of its jobs takes the job's id: 1 done, 2
-        ended by a mark instead, 0 refused.
+        ended by a mark instead, 0 refused, -1 another job has the id of one of them.
         """
         keys, job = self.keys, delivery.job
         *others, (last, message) = jobs

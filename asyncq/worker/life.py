@@ -400,7 +400,7 @@ class Life:
 
     def _conclude(self, delivery: wire.Delivery, verdict: Finish | Requeue | Replace) -> None:
         if isinstance(verdict, Replace):
-            self._report(delivery, self.consumer.replace(delivery, verdict.jobs))
+            self._report(delivery, self._replace(delivery, verdict.jobs))
             return
         if isinstance(verdict, Requeue):
             self.worker.retried += 1
@@ -415,6 +415,20 @@ class Life:
             self._report(delivery, self.consumer.bury(delivery, verdict.outcome, verdict.dead))
         else:
             self.finisher.add(delivery, verdict.letter, verdict.outcome)
+
+    async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:
+        answer = await self.consumer.replace(delivery, jobs)
+        if answer >= 0:
+            return answer
+        ids = ", ".join(repr(job.id) for job, _ in jobs[:-1])
+        error = ValueError(
+            f"this job was to be replaced by a workflow, but other jobs have one of its ids ({ids}). Use other "
+            "ids for task_id"
+        )
+        outcome = self.runner.failed(delivery, error)
+        command = self.consumer.finish_command(delivery.stream, 1, [(delivery, wire.FAILED, outcome)])
+        accepted: int = await self.consumer.until_answered(command)
+        return accepted
 
     def _report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         """Has one job's verdict sent until it is answered; the job is held until then."""

@@ -277,3 +277,43 @@ async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_g
     with pytest.raises(PayloadTooLarge, match="18 jobs"):
         inherited.arguments(PLAIN_ARGUMENTS, body.job, body.values)
     await stage.end(body)
+
+
+async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_its_id(stage):
+    await stage.broker.submit(pair(stage))
+    assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
+    await stage.raw.delete(stage.broker.keys.records + "second")  # its time was up
+    later, _ = stage.job("second", parents=("other",), shape=0)
+    later.nonce = "another call"
+    await stage.broker.submit([stage.job("other", dependents=("second",)), (later, wire.encode_job(later))])
+    assert [await stage.run(), await stage.standing("second")] == ["first", State.PENDING]
+    assert await stage.claim() is not None
+    assert await stage.claim() is None, "it waits for its own parent"
+    await stage.broker.revoke("second", mark="c", outcome=b"")
+
+
+async def test_an_id_that_is_there_twice_is_refused(stage):
+    with pytest.raises(ValueError, match="'first'"):
+        await stage.broker.submit([stage.job("first"), *pair(stage)])
+    assert await stage.standing("first") is None
+
+
+@pytest.mark.parametrize("others", [("taken",), ("new", "new"), ("first",)])
+async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others):
+    await stage.broker.submit([stage.job("first")])
+    delivery = await stage.claim()
+    await stage.broker.submit([stage.job("taken")])
+    instead = [*(stage.job(name) for name in others), stage.job("first")]
+    for job, _ in instead:
+        job.nonce = "other"
+    assert await stage.worker.replace(delivery, instead) == -1
+    await stage.end(delivery)
+    assert await stage.run() == "taken"
+    assert await stage.claim() is None
+
+
+async def test_a_parent_can_end_although_the_message_of_a_waiting_job_is_gone(stage):
+    await stage.broker.submit(pair(stage))
+    await stage.raw.delete(f"{stage.broker.keys.space}m:second")
+    assert await stage.run() == "first"
+    assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"

@@ -24,6 +24,38 @@ local function set_free(id, flags, queue, nonce, channels)
   redis.call('SET', space .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. nonce .. channels)
 end
 
+-- Tells a job that waits how one of its parents ended: it may be free now, or ends, too. What those that wait for it have to be told then.
+local function inherit(child, place, call, parent, how, words, push_limit)
+  local key, message = space .. 'r:' .. child, space .. 'm:' .. child
+  local record = redis.call('MGET', key)[1]
+  if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
+  local flags, _, queue, nonce, channels = parse(record)
+  -- The child may have been revoked long ago, and its id be that of another job that waits by now.
+  if nonce ~= call then return nil end
+  local about = redis.call('HMGET', message, 'on', 'k', 't')
+  if not about[3] then return nil end -- somebody deleted its message: it can be revoked, and its parent must end all the same
+  local good = how == 'S'
+  if about[1] == 'e' then good = not good end -- it runs when something failed
+  if good then
+    if about[2] then
+      local fits = redis.call('HINCRBY', message, 's', #words) <= MOST_VALUES
+      redis.call('HSET', message, 'v' .. place, fits and frame(parent, how, words, math.huge) or '')
+    end
+    if redis.call('HINCRBY', message, 'n', -1) <= 0 then set_free(child, flags, queue, nonce, channels) end
+    return nil
+  end
+  local fate, last = how, words
+  if how == 'S' then
+    fate, last, flags = 'C', '', '--i' .. string.sub(flags, 4) -- nothing failed: nobody will ever ask for it
+  elseif string.sub(words, 1, 1) ~= '^' then
+    last = '^' .. parent .. ' ' .. words
+  end
+  redis.call('DEL', message)
+  store(key, flags, '0', '-', nonce, fate, last, about[3])
+  tell(channels, child, fate, last, push_limit)
+  return string.sub(flags, 4, 4) == 'd' and { child, fate, last } or nil
+end
+
 -- Tells the jobs that wait for an ended one. One that waited for its value may be free now; one that cannot have it any more ends in the
 -- same way and with the same outcome, marked with the member that it came from, and so do those that wait for that one.
 local function settle_dependents(id, letter, outcome, push_limit)
@@ -35,33 +67,8 @@ local function settle_dependents(id, letter, outcome, push_limit)
     local waiting = redis.call('HGETALL', space .. 'dep:' .. parent)
     redis.call('DEL', space .. 'dep:' .. parent)
     for i = 1, #waiting, 2 do
-      local child, message = waiting[i], space .. 'm:' .. waiting[i]
-      local record = redis.call('MGET', space .. 'r:' .. child)[1]
-      local flags, _, queue, nonce, channels
-      if record then flags, _, queue, nonce, channels = parse(record) end
-      if flags and string.sub(flags, 1, 1) == 'W' then
-        local about = redis.call('HMGET', message, 'on', 'k', 't')
-        local good = how == 'S'
-        if about[1] == 'e' then good = not good end -- it runs when something failed
-        if good then
-          if about[2] then
-            local fits = redis.call('HINCRBY', message, 's', #words) <= MOST_VALUES
-            redis.call('HSET', message, 'v' .. waiting[i + 1], fits and frame(parent, how, words, math.huge) or '')
-          end
-          if redis.call('HINCRBY', message, 'n', -1) <= 0 then set_free(child, flags, queue, nonce, channels) end
-        else
-          local fate, last = how, words
-          if how == 'S' then
-            fate, last, flags = 'C', '', '--i' .. string.sub(flags, 4) -- nothing failed: nobody will ever ask for it
-          elseif string.sub(words, 1, 1) ~= '^' then
-            last = '^' .. parent .. ' ' .. words
-          end
-          redis.call('DEL', message)
-          store(space .. 'r:' .. child, flags, '0', '-', nonce, fate, last, about[3])
-          tell(channels, child, fate, last, push_limit)
-          if string.sub(flags, 4, 4) == 'd' then ended[#ended + 1] = { child, fate, last } end
-        end
-      end
+      local place, call = string.match(waiting[i + 1], '^(%S+) (%S+)$')
+      ended[#ended + 1] = inherit(waiting[i], place, call, parent, how, words, push_limit)
     end
   end
 end
@@ -71,6 +78,20 @@ local function conclude(id, flags, entry, consumer, nonce, channels, letter, out
   store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
   tell(channels, id, letter, outcome, tonumber(push_limit))
   if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, tonumber(push_limit)) end
+end
+
+-- The ids among the given jobs that cannot be accepted, for another job has them, or one before in the same call; and whether one of the
+-- jobs is there already under its own nonce, which means that this call was sent before.
+local function taken_among(first, stride, own)
+  local taken, seen = {}, {}
+  if own then seen[own] = true end
+  for i = first, #ARGV, stride do
+    local record = redis.call('MGET', space .. 'r:' .. ARGV[i])[1]
+    if record and string.match(record, '^.... %S+ %S+ (%S+)') == ARGV[i + 2] then return taken, true end
+    if record or seen[ARGV[i]] then taken[#taken + 1] = ARGV[i] end
+    seen[ARGV[i]] = true
+  end
+  return taken, false
 end
 
 -- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents, which were accepted before it.
@@ -88,7 +109,7 @@ local function admit(id, queue, nonce, flags, wait, ttl, parents, on, keeps, mes
   end
   local fields, count = { 'm', message, 'p', parents, 't', ttl }, 0
   for parent in string.gmatch(parents, '%S+') do
-    redis.call('HSET', space .. 'dep:' .. parent, id, count)
+    redis.call('HSET', space .. 'dep:' .. parent, id, count .. ' ' .. nonce)
     count = count + 1
   end
   for name, value in pairs({ n = count, w = wait, on = on, k = keeps }) do
@@ -99,4 +120,13 @@ local function admit(id, queue, nonce, flags, wait, ttl, parents, on, keeps, mes
   end
   redis.call('HSET', space .. 'm:' .. id, unpack(fields))
   redis.call('SET', key, 'W' .. flags .. ' 0 ' .. queue .. ' ' .. nonce .. channels)
+end
+
+-- Accepts the given jobs. Nobody is told of a result that is ignored.
+local function admit_all(first, stride, channel)
+  for i = first, #ARGV, stride do
+    local flags = ARGV[i + 3]
+    local channels = string.sub(flags, 2, 2) == 'i' and ' ' or ' ' .. channel
+    admit(ARGV[i], ARGV[i + 1], ARGV[i + 2], flags, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9], channels)
+  end
 end

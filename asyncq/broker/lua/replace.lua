@@ -2,7 +2,7 @@
 -- marked job ends instead.
 -- KEYS: stream
 -- ARGV: space group consumer entry id push_limit ttl marks outcome channel queue wait parents keeps message (id queue nonce flags wait ttl parents on keeps message)*
--- RETURNS: 1 replaced, 2 ended by a mark, 0 refused (also when sent again)
+-- RETURNS: 1 replaced, 2 ended by a mark, 0 refused (also when sent again), -1 another job has one of the ids
 -- FLAGS: allow-oom
 -- USES: record workflow
 local record = redis.call('MGET', space .. 'r:' .. id)[1]
@@ -13,15 +13,16 @@ if not held or named ~= entry or string.sub(flags, 1, 1) ~= 'L' then
   if named ~= entry then drop_leftover(stream, group, consumer, entry, id) end
   return 0
 end
+local taken, again = taken_among(first, stride, id)
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   unmark(marks .. consumer, id)
   conclude(id, flags, entry, consumer, nonce, channels, 'C', outcome, ttl, push_limit)
   answer = 2
+elseif again or #taken > 0 then
+  return -1
 else
-  for i = first, #ARGV, stride do
-    admit(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9], ' ' .. channel)
-  end
+  admit_all(first, stride, channel)
   admit(id, queue, nonce, string.sub(flags, 2), wait, ttl, parents, '', keeps, message, channels)
 end
 redis.call('XACK', stream, group, entry)
