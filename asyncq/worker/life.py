@@ -422,8 +422,8 @@ class Life:
             return answer
         ids = ", ".join(repr(job.id) for job, _ in jobs[:-1])
         error = ValueError(
-            f"this job was to be replaced by a workflow, but other jobs have one of its ids ({ids}). Use other "
-            "ids for task_id"
+            f"this job was to be replaced by a workflow, but other jobs have one of its ids ({ids}). Use "
+            "other ids for task_id"
         )
         outcome = self.runner.failed(delivery, error)
         command = self.consumer.finish_command(delivery.stream, 1, [(delivery, wire.FAILED, outcome)])

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asyncq import PayloadTooLarge, inherited, wire
+import asyncq
+from asyncq import PayloadTooLarge, Worker, inherited, wire
 from asyncq.broker.consumer import Consumer
+from asyncq.context import Replaced
 from asyncq.serializers import PLAIN_ARGUMENTS, dumps
 from asyncq.states import State
 
@@ -317,3 +319,18 @@ async def test_a_parent_can_end_although_the_message_of_a_waiting_job_is_gone(st
     await stage.raw.delete(f"{stage.broker.keys.space}m:second")
     assert await stage.run() == "first"
     assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
+
+
+async def test_a_body_that_would_be_replaced_by_jobs_whose_ids_others_have_fails_and_says_so(app):
+    @app.task
+    async def first() -> None:
+        jobs = [
+            wire.Job(id_, "first", QUEUE, b"", "n", "", 0, 100_000) for id_ in ("taken", asyncq.current().id)
+        ]
+        raise Replaced([(job, wire.encode_job(job)) for job in jobs])
+
+    await first.options(task_id="taken", queue="elsewhere").delay()
+    async with Worker(app, queues=[QUEUE]):
+        with pytest.raises(ValueError, match="'taken'"):
+            await first.call()
+    await app.AsyncResult("taken").revoke()

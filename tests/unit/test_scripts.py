@@ -88,11 +88,7 @@ READING = {
 @pytest.mark.parametrize("name", sorted(scripts.load()))
 def test_a_script_says_no_writes_exactly_if_it_only_reads(name):
     commands = set(re.findall(r"redis\.p?call\('([A-Z]+)'", _texts()[f"{name}.lua"]))
-<<<<<<< HEAD
-    writers = r"\b(?:store|tell|delay|keep_dead|conclude|admit|standing)\("
+    writers = r"\b(?:store|tell|delay|keep_dead|conclude|admit_all|standing)\("
     shared = set(re.findall(writers, _texts()[f"{name}.lua"]))
-=======
-    shared = set(re.findall(r"\b(?:store|tell|delay|keep_dead|conclude|admit_all|standing)\(", _texts()[f"{name}.lua"]))
->>>>>>> bb40011 (Workflow scripts: a child is known by its nonce, ids are taken once, a lost message hinders no parent)
     flags = scripts.load()[name].source.splitlines()[0]
     assert ("no-writes" in flags) == (commands <= READING and not shared)
