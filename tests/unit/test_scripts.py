@@ -32,8 +32,13 @@ def test_names_become_locals_and_a_group_gets_its_first_index_and_stride():
 
 
 def test_flags_go_into_the_shebang_and_shared_code_in_front():
-    script = parse("x", "-- RETURNS: 1\n-- FLAGS: allow-oom\n-- USES: record\nreturn 1", SHARED)
-    assert script.source.startswith("#!lua flags=allow-oom\nlocal function parse() end\n")
+    header = "-- RETURNS: 1\n-- FLAGS: allow-oom\n-- USES: record\n"
+    shared = (
+        "-- Why.\nlocal MOST = 1\n\nlocal function one()\n  return MOST\nend\nlocal function other()\nend\n"
+    )
+    script = parse("x", header + "return one()", {"record": shared})
+    front = "#!lua flags=allow-oom\n-- Why.\nlocal MOST = 1\nlocal function one()\n  return MOST\nend\n"
+    assert script.source == front + header + "return one()"
 
 
 @pytest.mark.parametrize(
