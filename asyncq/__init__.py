@@ -39,7 +39,7 @@ from asyncq.retry import Retry
 from asyncq.states import EXCEPTION_STATES, PROPAGATE_STATES, READY_STATES, UNREADY_STATES, State, precedence
 from asyncq.tasks import Task
 from asyncq.worker import Worker
-from asyncq.workflows import Signature
+from asyncq.workflows import Chain, Group, Signature, Workflow, chain, chord, group
 
 __version__ = "0.1.0"
 
@@ -53,11 +53,13 @@ __all__ = [
     "AsyncResult",
     "BrokerNotConfigured",
     "BrokerUnavailable",
+    "Chain",
     "Context",
     "DeadLetter",
     "DecodeError",
     "EagerResult",
     "Event",
+    "Group",
     "GroupResult",
     "IncompleteStream",
     "NotRegistered",
@@ -82,12 +84,16 @@ __all__ = [
     "TimeLimitExceeded",
     "Worker",
     "WorkerLost",
+    "Workflow",
     "WouldDeadlock",
     "allow_join_result",
     "as_completed",
+    "chain",
+    "chord",
     "current",
     "denied_join_result",
     "gather",
+    "group",
     "precedence",
     "result_from_tuple",
     "wait",

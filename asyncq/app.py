@@ -21,12 +21,15 @@ from asyncq.broker import posture
 from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, parse
 from asyncq.broker.keys import Keys
+from asyncq.context import current_job
 from asyncq.control import Control
 from asyncq.errors import BrokerUnavailable
 from asyncq.groupresult import GroupResults
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
+from asyncq.registry import Registry
 from asyncq.states import State
 from asyncq.tasks import CoroutineTask, FunctionTask, NamedTask, Options, Task
+from asyncq.workflows import Plan, Signature
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
     from asyncq.broker.embedded import EmbeddedServer
     from asyncq.broker.listener import Listener, Waiter
     from asyncq.retry import Retry
-    from asyncq.workflows import Signature
+    from asyncq.workflows import Workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -103,7 +106,7 @@ class AsyncQ:
         }
         folder = Path(self._anchor).resolve().parent if self._anchor else None
         self.settings: config.Settings = config.load(explicit, anchor=folder)
-        self.tasks: dict[str, Task[..., Any]] = {}
+        self.tasks: dict[str, Task[..., Any]] = Registry(self)
         self.control: Control = Control(self)
         self.GroupResult: GroupResults = GroupResults(self)
         self._keys = Keys(self.settings.namespace)
@@ -271,21 +274,43 @@ class AsyncQ:
         """Blocking twin of `send`."""
 
     def _named(self, name: str) -> Task[..., Any]:
-        return self.tasks.get(name) or NamedTask(self, name, Options())
+        return self._known(name) or NamedTask(self, name, Options())
+
+    def _known(self, name: str) -> Task[..., Any] | None:
+        """The task of a name, also one that is derived from another or comes with asyncq."""
+        try:
+            return self.tasks[name]
+        except KeyError:
+            return None
 
     @carried
-    async def submit(self, calls: Iterable[Signature[R]]) -> resultset.ResultSet[R]:
+    async def submit(self, calls: Iterable[Workflow[R]]) -> resultset.ResultSet[R]:
         """Enqueues calls of any tasks in one round trip for each queue and 500: `await app.submit([add.s(1,
-        2), sub.s(3, 1)])`.
+        2), sub.s(3, 1)])`. Each workflow among them is one step, and takes a round trip of its own.
 
         Raises:
-            SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
+            TypeError, SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
+            ValueError: as `Single.delay`, for any of them; then none was enqueued, unless a `task_id` is
+                taken.
             QueueFull, BrokerUnavailable: as `Task.delay`; some of the calls may have been enqueued.
         """
-        encoded = [
-            (call.task, call.args, call.kwargs, call.task._body(call.args, call.kwargs)) for call in calls
-        ]
-        return resultset.ResultSet(await self._enqueue_calls(encoded), app=self)
+        given = list(calls)
+        plain: list[Any] = []
+        plans: list[tuple[Plan, list[tuple[wire.Job, bytes]]]] = []
+        handles: list[Any] = [None] * len(given)
+        for place, call in enumerate(given):
+            if isinstance(call, Signature) and not call.task._linked and call.task.app is self:
+                plain.append((call.task, call.args, call.kwargs, call.task._body(call.args, call.kwargs)))
+            else:
+                plan = Plan(self)
+                handles[place] = call._plan(plan, None)
+                plans.append((plan, plan.messages()))
+        sent, *_ = await asyncio.gather(
+            self._enqueue_calls(plain), *(self._submit(plan, messages) for plan, messages in plans)
+        )
+        rest = iter(sent)
+        members = [next(rest) if handle is None else handle for handle in handles]
+        return resultset.ResultSet(members, app=self)
 
     @synced(submit)
     def submit_sync(self) -> None:
@@ -493,7 +518,7 @@ class AsyncQ:
             return waiter  # of a job that is there: this call may turn out to be another, and is refused
         waiter.queue = job.queue
         waiter.expires = job.expires
-        if job.wait is not None:
+        if job.wait is not None and not job.parents:
             waiter.state = State.SCHEDULED
         return waiter
 
@@ -543,6 +568,22 @@ class AsyncQ:
         for job, _, handle in jobs if answers else ():
             if id(job) in answers:
                 self._met(handle, answers[id(job)])
+
+    async def _submit(self, plan: Plan, messages: list[tuple[wire.Job, bytes]]) -> None:
+        """Enqueues the jobs of a plan in one step; their handles hear of the outcomes from now on."""
+        broker = self._broker_here()
+        current = current_job.get()
+        for planned in plan.jobs:
+            planned.handle._waiter = self._announce(planned.job)
+            if current is not None and not planned.job.parents:
+                current.children.append(planned.job.id)
+        if len(messages) == 1 and not plan.jobs[0].job.parents:
+            await self._enqueue(*messages[0], plan.jobs[0].handle)
+            return
+        if messages:
+            await broker.submit(messages)
+        for planned in plan.jobs:
+            broker.listener.accepted(planned.handle._own_waiter())
 
     def _keep(self, future: asyncio.Future[Any]) -> None:
         """Keeps a task from being collected before it has run."""

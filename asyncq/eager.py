@@ -20,13 +20,13 @@ from asyncq.errors import ResultNotFound
 from asyncq.events import last_event
 from asyncq.outcomes import Outcome
 from asyncq.portal import synced
-from asyncq.results import AsyncResult
-from asyncq.runner import Finish, Replace, Runner
+from asyncq.results import AsyncResult, line
+from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import READY_STATES, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from datetime import timedelta
 
     from asyncq.app import AsyncQ
@@ -177,8 +177,9 @@ class EagerResult(AsyncResult[R]):
         return self.state
 
     async def forget(self) -> None:
-        """Drops the value: from then on `get` raises `ResultNotFound`."""
-        self._kept = None
+        """Drops the value, and those of the jobs before it: from then on `get` raises `ResultNotFound`."""
+        for handle in line(self):
+            cast("EagerResult[Any]", handle)._kept = None
 
     def then(
         self,
@@ -310,6 +311,10 @@ def soon(callback: Callable[[T], object], subject: T) -> None:
     loop.call_soon(call)
 
 
+Words = tuple[str, bytes]
+"""How a job ended: the letter of its record, and the encoded outcome."""
+
+
 def run(task: Task[..., R], job: wire.Job) -> EagerResult[R]:
     """Runs a job here and now, in a context of its own, retries among it.
 
@@ -318,15 +323,53 @@ def run(task: Task[..., R], job: wire.Job) -> EagerResult[R]:
     Raises:
         KeyboardInterrupt: Ctrl-C is meant for the caller, not for the job.
     """
+    return EagerResult._of_call(task, job, wire.decode_ended(*_ended(task, job)))
+
+
+def run_all(jobs: Sequence[tuple[wire.Job, bytes]], app: AsyncQ) -> dict[str, Words]:
+    """Runs the jobs of a workflow here and now, one after the other; raises as `run`.
+
+    Args:
+        jobs: with their messages, parents before children.
+        app: which knows their tasks.
+
+    Returns:
+        How each ended, by its id.
+    """
+    ended: dict[str, Words] = {}
+    for job, message in jobs:
+        fate = _fate(job, ended)
+        if fate is None:
+            values = b"".join(wire.frame(parent, *ended[parent]) for parent in job.parents)
+            arrived = wire.decode_job(job.id, job.queue, message)
+            fate = _ended(app._named(job.name), arrived, values)
+        ended[job.id] = fate
+    return ended
+
+
+def _fate(job: wire.Job, ended: dict[str, Words]) -> Words | None:
+    """How a job ends that never runs, because of the jobs that it waited for."""
+    for parent in job.parents:
+        letter, words = ended[parent]
+        if job.on_error and letter == wire.SUCCEEDED:
+            return wire.REVOKED, b""
+        if not job.on_error and letter != wire.SUCCEEDED:
+            return letter, words if words.startswith(b"^") else b"^%s %s" % (parent.encode(), words)
+    return None
+
+
+def _ended(task: Task[Any, Any], job: wire.Job, values: bytes = b"") -> Words:
     runner = _EagerRunner({job.name: task}, "eager", CapacityLimiter(1), task.app.settings.max_payload)
-    verdict = _until_finished(runner, job)
+    verdict = _until_over(runner, job, values)
     if task.is_coroutine:
-        finish = asyncio.run(_unless_cancelled(verdict))
+        over = asyncio.run(_unless_cancelled(verdict))
     else:
-        finish = contextvars.copy_context().run(_driven, verdict)
+        over = contextvars.copy_context().run(_driven, verdict)
     if runner.interrupt is not None:
         raise runner.interrupt
-    return EagerResult._of_call(task, job, wire.decode_ended(finish.letter, finish.outcome))
+    if isinstance(over, Replace):
+        return run_all(over.jobs, task.app)[job.id]
+    return over.letter, over.outcome
 
 
 class _EagerClaim(executors.Claim):
@@ -360,16 +403,14 @@ class _EagerRunner(Runner):
         return executors._unstoppable(body, (), {}, claim)
 
 
-async def _until_finished(runner: Runner, job: wire.Job) -> Finish:
+async def _until_over(runner: Runner, job: wire.Job, values: bytes) -> Finish | Replace:
     """Tries again at once as often as the task's policy allows, as if the pauses were over."""
     retries = 0
     while True:
-        delivery = wire.Delivery("", job.queue, 0, retries, job)
+        delivery = wire.Delivery("", job.queue, 0, retries, job, values)
         verdict = await runner.run(delivery, _EagerClaim())
-        if isinstance(verdict, Finish):
+        if not isinstance(verdict, Requeue):
             return verdict
-        if isinstance(verdict, Replace):
-            raise TypeError(f"{job.name} replaces itself by a workflow; apply() cannot run that, use delay()")
         retries = verdict.retries
 
 

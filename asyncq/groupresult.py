@@ -76,6 +76,9 @@ class GroupResult(ResultSet[R]):
         """The members, by Celery's other name."""
         return self.results
 
+    def _before(self) -> AsyncResult[Any] | GroupResult[Any] | None:
+        return self.parent
+
     async def save(self) -> None:
         """Saves the ids under the group's own id, for `result_ttl` seconds from now; again is anew.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
     from asyncq.broker.listener import Waiter
     from asyncq.events import Event
+    from asyncq.groupresult import GroupResult
     from asyncq.serializers import ValueCodec
     from asyncq.tasks import Task
     from asyncq.wire import Signal
@@ -62,7 +63,7 @@ class AsyncResult(Generic[R]):
         if not isinstance(id, str) or not id:
             raise ValueError(f"AsyncResult needs the id of a job, not {id!r}")
         self.id: str = id
-        self.parent: AsyncResult[Any] | None = None
+        self.parent: AsyncResult[Any] | GroupResult[Any] | None = None
         self._app = app
         self._task = task
         self._waiter: Waiter | None = None
@@ -253,7 +254,7 @@ class AsyncResult(Generic[R]):
         return self._waiter
 
     def _codec(self, ended: wire.Ended) -> ValueCodec:
-        task = self._task or self.app.tasks.get(ended.name)
+        task = self._task or self.app._known(ended.name)
         return task.returns if task is not None else PLAIN_VALUE
 
     # -- looking --
@@ -346,7 +347,8 @@ class AsyncResult(Generic[R]):
         timeout: float | timedelta | None = None,
         reason: str | None = None,
     ) -> State | str:
-        """Ends the job: a queued one never starts, and whoever waits for it gets `TaskRevoked`.
+        """Ends the job: a queued one never starts, and whoever waits for it gets `TaskRevoked`. Of a
+        workflow, all jobs before it are ended, too.
 
         A running one goes on unless `terminate=True`: then a coroutine is cancelled at once. A thread cannot
         be: its waiters wake at once, it ends by itself, and what it returns is dropped. A process gets the
@@ -385,18 +387,11 @@ class AsyncResult(Generic[R]):
         waiter = self._own_waiter()
         if wait:
             check_join("AsyncResult.revoke(wait=True)")
-        text = (reason or "").encode("utf-8", "replace")
-        outcome = wire.encode_ended(
-            wire.Ended(
-                wire.REVOKED,
-                text,
-                finished=int(time.time() * 1000),
-                name=self.name or "",
-                queue=self.queue or "",
-            )
-        )
-        answer = await app._broker_here().revoke(
-            self.id, mark=wire.MARK_OF[signal] if terminate else wire.NOT_AGAIN, outcome=outcome
+        mark = wire.MARK_OF[signal] if terminate else wire.NOT_AGAIN
+        broker = app._broker_here()
+        # Before those that it waits for, so that it is revoked and does not end with one of them.
+        answer, *_ = await asyncio.gather(
+            *(broker.revoke(handle.id, mark=mark, outcome=handle._revoked(reason)) for handle in line(self))
         )
         if wait and answer != "unknown":
             await self._outcome(timeout)
@@ -405,6 +400,14 @@ class AsyncResult(Generic[R]):
         if wait and answer == "unknown":
             raise ResultNotFound(f"no job under the id {self.id!r} to revoke")
         return self.state
+
+    def _revoked(self, reason: str | None) -> bytes:
+        """The outcome of a job that is revoked before it has begun."""
+        text = (reason or "").encode("utf-8", "replace")
+        now = int(time.time() * 1000)
+        return wire.encode_ended(
+            wire.Ended(wire.REVOKED, text, finished=now, name=self.name or "", queue=self.queue or "")
+        )
 
     @synced(revoke)
     def revoke_sync(self) -> None:
@@ -418,14 +421,15 @@ class AsyncResult(Generic[R]):
         From then on `exists()` is False; once it has ended, a new wait raises `ResultNotFound`. Twice is
         once. Raises as `refresh`.
         """
+        await asyncio.gather(*(handle._forget() for handle in line(self)))
+
+    async def _forget(self) -> None:
         waiter = self._own_waiter()
         broker = self.app._broker_here()
         answer = await broker.forget(self.id)
         if answer != "flagged":
             app_listener = self.app._listener()
             app_listener.forgotten(waiter)
-        if self.parent is not None:
-            await self.parent.forget()
 
     @synced(forget)
     def forget_sync(self) -> None:
@@ -616,14 +620,8 @@ class AsyncResult(Generic[R]):
         return (self.id, None if self.parent is None else self.parent.as_tuple()), None
 
     def as_list(self) -> list[str]:
-        """The id, then those of its parents."""
-        return [handle.id for handle in self._line()]
-
-    def _line(self) -> Iterator[AsyncResult[Any]]:
-        handle: AsyncResult[Any] | None = self
-        while handle is not None:
-            yield handle
-            handle = handle.parent
+        """The id, then those of the jobs that it waits for."""
+        return [handle.id for handle in line(self)]
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, AsyncResult):
@@ -654,24 +652,24 @@ class AsyncResult(Generic[R]):
 
     def __reduce__(self) -> tuple[Callable[..., AsyncResult[Any]], tuple[Any, ...]]:
         # The id says it all; the app is found where it is unpickled.
-        return result_from_tuple, (self.as_tuple(),)
+        return _with_parent, (self.id, self.parent)
 
 
-def result_from_tuple(data: Any, app: AsyncQ | None = None) -> AsyncResult[Any]:
-    """The handle that `as_tuple` described, with its parents.
+def line(handle: Any) -> Iterator[AsyncResult[Any]]:
+    """The handles of a workflow's jobs, each once: that or those of `handle`, then what they came after."""
+    seen: set[str] = set()
+    todo = [handle]
+    while todo:
+        one = todo.pop()
+        if not isinstance(one, AsyncResult):
+            todo += [getattr(one, "parent", None), *reversed(one.results)] if one is not None else ()
+        elif one.id not in seen:
+            seen.add(one.id)
+            yield one
+            todo.append(one.parent)
 
-    Args:
-        data: what `as_tuple` or `as_tuple()[0]` gave, also after a way through JSON.
-        app: the app; by default the only one of this process.
 
-    Raises:
-        ValueError: not such a tuple.
-    """
-    try:
-        (id_, parent), _children = data
-    except (TypeError, ValueError):
-        raise ValueError(f"{data!r} is not what AsyncResult.as_tuple() gives: ((id, parent), None)") from None
-    handle: AsyncResult[Any] = AsyncResult(id_, app)
-    if parent is not None:
-        handle.parent = result_from_tuple(parent, app)
+def _with_parent(id_: str, parent: AsyncResult[Any] | GroupResult[Any] | None) -> AsyncResult[Any]:
+    handle: AsyncResult[Any] = AsyncResult(id_)
+    handle.parent = parent
     return handle

@@ -73,6 +73,10 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
     def _members(self) -> Iterable[AsyncResult[Any] | ResultSet[Any]]:
         return self.results
 
+    def _before(self) -> AsyncResult[Any] | ResultSet[Any] | None:
+        """What the jobs came after."""
+        return None
+
     def _leaves(self) -> Iterator[AsyncResult[Any]]:
         """The handles of single jobs, in order, those of groups inside this one among them."""
         for member in self._members():
@@ -349,10 +353,16 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
         """
         if wait:
             check_join("ResultSet.revoke(wait=True)")
-        return await _each(
+        calls: list[Any] = [
             handle.revoke(terminate=terminate, signal=signal, wait=wait, timeout=timeout, reason=reason)
             for handle in self._leaves()
-        )
+        ]
+        before = self._before()
+        if before is not None:
+            # After the members, so that these are revoked and do not end with what they came after.
+            calls.append(before.revoke(terminate=terminate, signal=signal, reason=reason))
+        states = await _each(calls)
+        return states if before is None else states[:-1]
 
     @synced(revoke)
     def revoke_sync(self) -> None:
@@ -361,7 +371,9 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
     @carried
     async def forget(self) -> None:
         """Removes all results, as `AsyncResult.forget` does one. Raises as `ready`."""
-        await _each(handle.forget() for handle in self._leaves())
+        before = self._before()
+        handles = self._leaves() if before is None else (*self._leaves(), before)
+        await _each(handle.forget() for handle in handles)
 
     @synced(forget)
     def forget_sync(self) -> None:

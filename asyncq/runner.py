@@ -74,8 +74,15 @@ class Runner:
 
     def runs_in_thread(self, job: wire.Job) -> bool:
         """Whether the job's body is a plain function, which cannot be cancelled."""
-        task = self._tasks.get(job.name)
+        task = self._tasks.get(job.name) or self._derived(job.name)
         return task is not None and not task.is_coroutine
+
+    def _derived(self, name: str) -> Task[Any, Any] | None:
+        """A task that is not registered by itself, see `Registry`."""
+        try:
+            return self._tasks[name]
+        except KeyError:
+            return None
 
     async def run(  # noqa: PLR0911 - one return for each way a job can go, main path last
         self, delivery: wire.Delivery, claim: Claim
@@ -90,7 +97,7 @@ class Runner:
         started = claim.started = _now()
         if _is_past(job.expires, started) or _is_past(job.deadline, started):
             return Finish(wire.EXPIRED, self._ended(delivery, wire.EXPIRED, b"", None))
-        task = self._tasks.get(job.name)
+        task = self._tasks.get(job.name) or self._derived(job.name)
         if task is None:
             error = NotRegistered(_unknown(job.name, self._tasks))
             return Finish(wire.FAILED, self._failed(delivery, error, started), "not registered")

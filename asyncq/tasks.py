@@ -7,11 +7,10 @@ import dataclasses
 import inspect
 import os
 import re
-import reprlib
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from asyncq import config, eager, idempotency, results, wire
 from asyncq.context import Context, check_join, current_job
@@ -20,7 +19,8 @@ from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
 from asyncq.retry import Retry
 from asyncq.serializers import ArgumentCodec, ValueCodec
-from asyncq.workflows import Signature
+from asyncq.workflows import Group, Signature, Workflow
+from asyncq.workflows.workflow import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -68,6 +68,9 @@ class Options:
         soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside a coroutine, which may
             clean up and return.
         retry: when to try again after a failure, see `Retry`.
+        link: what follows when it has ended well, one workflow or a list: its value is their first argument.
+        link_error: what follows when it has failed, one signature or a list: they get the job's id, the
+            exception and the traceback (a text) before their own arguments.
     """
 
     queue: str | None = None
@@ -84,6 +87,8 @@ class Options:
     timeout: float | timedelta | None = None
     soft_timeout: float | timedelta | None = None
     retry: Retry | None = None
+    link: Workflow[Any] | Sequence[Workflow[Any]] | None = None
+    link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -105,6 +110,18 @@ class Options:
             raise ValueError("countdown= and eta= say the same thing in two ways: give one of them")
         if self.retry is not None and not isinstance(self.retry, Retry):
             raise TypeError(f"retry={self.retry!r}: give a policy, as in retry=Retry(max_retries=3)")
+        object.__setattr__(self, "link", _callbacks("link", self.link))
+        object.__setattr__(self, "link_error", _callbacks("link_error", self.link_error))
+
+    @property
+    def links(self) -> Sequence[Workflow[Any]]:
+        """What follows when it has ended well."""
+        return cast("Sequence[Workflow[Any]]", self.link or ())
+
+    @property
+    def error_links(self) -> Sequence[Signature[Any]]:
+        """What follows when it has failed."""
+        return cast("Sequence[Signature[Any]]", self.link_error or ())
 
     def over(self, defaults: Options) -> Options:
         """These options, with the gaps filled from others."""
@@ -141,6 +158,8 @@ class Task(Generic[P, R]):
         self.arguments: ArgumentCodec = ArgumentCodec(function)
         self.returns: ValueCodec = ValueCodec.of_result(function)
         self._defaults = _Defaults.of(app, options)
+        self._linked = False
+        self._starred: Task[..., Any] | None = None
         self._is_plain = (
             True  # no options were given for the call; what the task itself says, its worker knows
         )
@@ -244,6 +263,8 @@ class Task(Generic[P, R]):
                 "app.submit([task.options(key=...).s(...), ...])"
             )
         given = [tuple(args) for args in calls]
+        if self._linked:
+            return await self.app.submit([Signature(self, args, {}) for args in given])
         encoded: list[Any] = [(self, args, {}, self._body(args, {})) for args in given]
         return ResultSet(await self.app._enqueue_calls(encoded), app=self.app)
 
@@ -287,6 +308,9 @@ class Task(Generic[P, R]):
         if self.is_coroutine:
             refuse_in_loop(f"{self.name}.apply()", f"await {_call(self.function, positional, named)}")
         task = self.options(**options) if options else self
+        if task._linked:
+            linked: eager.EagerResult[R] = Signature(task, positional, named).apply(throw=throw)
+            return linked
         job, message = task._encode(positional, named)
         result = eager.run(task, wire.decode_job(job.id, job.queue, message))
         if throw and result._kept is not None:
@@ -309,11 +333,14 @@ class Task(Generic[P, R]):
         deadline: float | timedelta | datetime | None = None,
         timeout: float | timedelta | None = None,
         retry: Retry | None = None,
+        link: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
+        link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
     ) -> Task[P, R]:
         """The same task with other options for its calls, see `Options`. The task itself is not changed.
 
         Raises:
             ValueError: an option that makes no sense; the message says what would.
+            TypeError: the like, where it is of the wrong kind.
 
         Example:
             ```python
@@ -334,25 +361,119 @@ class Task(Generic[P, R]):
             deadline=deadline,
             timeout=timeout,
             retry=retry,
+            link=link,
+            link_error=link_error,
         )
         defaults = self._options
         if given.countdown is not None or given.eta is not None:
             # The newer way of saying when it may start takes the place of the older one.
             defaults = dataclasses.replace(defaults, countdown=None, eta=None)
+        return self._as(given.over(defaults))
+
+    def _as(self, options: Options) -> Task[P, R]:
         other = copy.copy(self)
-        other._options = given.over(defaults)
+        other._options = options
         other._is_plain = False
-        other._defaults = _Defaults.of(self.app, other._options)
+        other._linked = bool(options.link or options.link_error)
+        other._defaults = _Defaults.of(self.app, options)
         return other
 
-    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """A call to be made later, as data: for `app.submit`.
+    # -- calls as data --
+
+    def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
+        """A call to be made later, as data: alone, or in a workflow.
+
+        It may be a part of a call: what the signature is sent with, or the value of the step before it, goes
+        in front.
+
+        Raises:
+            TypeError: the arguments do not fit the function, whatever comes in front.
+
+        Example:
+            ```python
+            assert await add.s(2).call(4) == 6
+            assert await (add.s(2, 2) | add.s(4)).call() == 8
+            ```
+        """
+        self._check_part(args, kwargs)
+        return Signature(self, args, kwargs)
+
+    def si(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """A complete call to be made later: in a workflow it waits for the step before it, and ignores its
+        value.
 
         Raises:
             TypeError: the arguments do not fit the function.
+
+        Example:
+            ```python
+            assert await (add.s(2, 2) | add.si(1, 1)).call() == 2
+            ```
         """
         self._check(args, kwargs)
-        return Signature(self, args, kwargs)
+        return Signature(self, args, kwargs, immutable=True)
+
+    def starmap(self, calls: Iterable[Sequence[Any]]) -> Signature[list[R]]:
+        """One job that makes all calls, one after the other, and whose value is the list of their values.
+
+        For many calls that are too short to be jobs of their own. It is a job of the task `<name>*`, which
+        every worker that knows this task knows. Time limits and retries are for all calls together.
+
+        Args:
+            calls: the positional arguments of each.
+
+        Raises:
+            TypeError: the arguments of a call do not fit the function.
+
+        Example:
+            ```python
+            assert await add.starmap([(1, 2), (3, 4)]).call() == [3, 7]
+            ```
+        """
+        given = [tuple(args) for args in calls]
+        for args in given:
+            self._check(args, {})
+        starred = self._star()._as(self._options)
+        return Signature(starred, (given,), {}, immutable=True)
+
+    def xmap(self, values: Iterable[Any]) -> Signature[list[R]]:
+        """As `starmap`, for calls with one argument each: what Celery calls `map`, which here makes each call
+        a job of its own.
+
+        Example:
+            ```python
+            assert await double.xmap([1, 2, 3]).call() == [2, 4, 6]
+            ```
+        """
+        return self.starmap((value,) for value in values)
+
+    def chunks(self, calls: Iterable[Sequence[Any]], n: int) -> Group[list[R]]:
+        """A group of jobs that make `n` calls each, as `starmap` does.
+
+        Raises:
+            TypeError: the arguments of a call do not fit the function.
+            ValueError: `n` is less than 1.
+
+        Example:
+            ```python
+            assert await add.chunks([(1, 1), (2, 2), (3, 3)], 2).call() == [[2, 4], [6]]
+            ```
+        """
+        if n < 1:
+            raise ValueError(f"n={n!r}: a chunk is of one call or more")
+        given = [tuple(args) for args in calls]
+        return Group(tuple(self.starmap(given[at : at + n]) for at in range(0, len(given), n)))
+
+    def _star(self) -> Task[..., list[R]]:
+        """The task that makes several calls of this one."""
+        if self._starred is None:
+            kind: Any = CoroutineTask if self.is_coroutine else FunctionTask
+            function = _one_by_one(self.function, self.is_coroutine)
+            starred: Task[..., list[R]] = kind(self.app, function, f"{self.name}*", self._options)
+            starred.arguments = self.arguments.of_calls()
+            starred.returns = self.returns.of_list()
+            self._starred = starred
+        return self._starred
 
     def AsyncResult(self, id: str) -> results.AsyncResult[R]:
         """The typed handle of a call of this task made anywhere, by its id."""
@@ -361,6 +482,9 @@ class Task(Generic[P, R]):
     # -- how it is done --
 
     async def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> results.AsyncResult[R]:
+        if self._linked:
+            linked: results.AsyncResult[R] = await Signature(self, args, kwargs)._send((), None)
+            return linked
         job, message, handle = self._prepare(args, kwargs)
         await self.app._enqueue(job, message, handle)
         return handle
@@ -384,21 +508,27 @@ class Task(Generic[P, R]):
             parent.children.append(job.id)
         return job, message, results.AsyncResult._of_job(self, job, args, kwargs)
 
-    def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """The encoded arguments, as long as they fit the function and the limit."""
+    def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any], before: int = 0) -> bytes:
+        """The encoded arguments, as long as they fit the function and the limit; so many more will be put
+        before them.
+        """
         # Whether arguments fit depends on their number and names alone, so each combination is bound once.
-        shape = (len(args), *kwargs) if kwargs else len(args)
+        shape = (before + len(args), *kwargs) if kwargs else before + len(args)
         if shape not in self._shapes:
-            self._check(args, kwargs)
+            self._check((None,) * before + args, kwargs)
             if len(self._shapes) < SHAPES:
                 self._shapes.add(shape)
-        body = self.arguments.dumps(args, kwargs)
+        body = self.arguments.dumps(args, kwargs, before)
         if len(body) > self._defaults.max_payload:
             raise self._too_large("the arguments of a call", len(body))
         return body
 
     def _job(self, body: bytes, random: str) -> tuple[wire.Job, bytes]:
         """The job of a call and its message. `random` is 32 hexadecimal digits: the id's, and the nonce's."""
+        job = self._new_job(body, random)
+        return job, self._message(job)
+
+    def _new_job(self, body: bytes, random: str) -> wire.Job:
         options, defaults = self._options, self._defaults
         job = wire.Job(
             options.task_id or random[:24],
@@ -423,21 +553,31 @@ class Task(Generic[P, R]):
             _inherit(job, parent)
         if job.expires is not None:
             job.nonce = f"{job.nonce}~{job.expires}"
+        return job
+
+    def _message(self, job: wire.Job) -> bytes:
         try:
             message = wire.encode_job(job)
         except (TypeError, ValueError, OverflowError) as error:
             raise SerializationError(
-                f"headers={options.headers!r} cannot travel ({error}); use plain texts, numbers, lists, maps"
+                f"headers={job.headers!r} cannot travel ({error}); use plain texts, numbers, lists, maps"
             ) from error
-        if len(message) - len(body) > defaults.max_payload:
-            raise self._too_large("the headers of a call", len(message) - len(body))
-        return job, message
+        if len(message) - len(job.body) > self._defaults.max_payload:
+            raise self._too_large("the headers of a call", len(message) - len(job.body))
+        return message
 
     def _too_large(self, what: str, size: int) -> PayloadTooLarge:
         return PayloadTooLarge(
             f"{what} of {self.name} take {size:,} bytes, more than max_payload="
             f"{self._defaults.max_payload:,}; store the data elsewhere and send its name, or raise it"
         )
+
+    def _check_part(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuses what cannot become a call, whatever is put in front of it."""
+        try:
+            self._signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self._signature}: {error}") from None
 
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         try:
@@ -466,11 +606,33 @@ class FunctionTask(Task[P, R]):
         return value
 
 
+def _one_by_one(function: Callable[..., Any], is_coroutine: bool) -> Callable[..., Any]:
+    if is_coroutine:
+
+        async def each(calls: list[Any]) -> list[Any]:
+            return [await function(*args) for args in calls]
+
+        return each
+
+    def all_of(calls: list[Any]) -> list[Any]:
+        return [function(*args) for args in calls]
+
+    return all_of
+
+
+def _callbacks(name: str, given: Any) -> tuple[Workflow[Any], ...] | None:
+    if given is None:
+        return None
+    several = (given,) if isinstance(given, Workflow) else tuple(given)
+    kind = Signature if name == "link_error" else Workflow
+    for one in several:
+        if not isinstance(one, kind):
+            raise TypeError(f"{name}={one!r}: give a call such as note.s(), or a list of them")
+    return tuple(one.clone() for one in several)
+
+
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """A call as one would write it, long arguments cut."""
-    shown = [reprlib.repr(value) for value in args]
-    shown += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
-    return f"{function.__name__}({', '.join(shown)})"
+    return f"{function.__name__}({shown(args, kwargs)})"
 
 
 class NamedTask(Task[..., Any]):

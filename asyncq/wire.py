@@ -409,6 +409,11 @@ def entry_order(entry: str) -> tuple[int, int]:
     return int(milliseconds), int(number)
 
 
+def frame(id: str, letter: str, outcome: bytes) -> bytes:
+    """An outcome as it stands in a notification."""
+    return b"%s %s %d\n%s" % (id.encode(), letter.encode(), len(outcome), outcome)
+
+
 def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
     """(id, letter, outcome) of each job in a notification; None where the outcome must be fetched.
 

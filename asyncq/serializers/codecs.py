@@ -10,13 +10,15 @@ from msgpack import Packer, packb
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.annotations import hints_of, shape_of
 from asyncq.serializers.packing import dumps, is_native, pack, to_tree
-from asyncq.serializers.places import KEY, MAX_DEPTH, shown, top
-from asyncq.serializers.shapes import Shape, dumped, loaded
+from asyncq.serializers.places import KEY, MAX_DEPTH, check_depth, shown, top
+from asyncq.serializers.shapes import SEQUENCES, ItemsShape, Shape, bare, dumped, loaded, opened
 from asyncq.serializers.trees import are_strings
 from asyncq.serializers.unpacking import unpack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from asyncq.serializers.places import Place
 
 _ARGS: Final = top("args")
 _KWARGS: Final = top("kwargs")
@@ -160,10 +162,60 @@ class ArgumentCodec:
             args, kwargs = shapes.load(args, kwargs)
         return args, kwargs
 
+    def of_calls(self) -> ArgumentCodec:
+        """The codec of a task whose one argument is a list of argument lists of this one's."""
+        codec = ArgumentCodec(None)
+        codec._parameters = _Parameters((_CallsShape(self),), None, {}, None)
+        return codec
+
     def _resolve(self, function: Callable[..., Any]) -> None:
         self._parameters = _parameters_of(function)
         # Last, so that another thread never sees "resolved" before the shapes are there.
         self._function = None
+
+
+class _CallsShape(Shape):
+    """A list of calls, each the list of its positional arguments."""
+
+    __slots__ = ("codec",)
+
+    def __init__(self, codec: ArgumentCodec) -> None:
+        self.codec: ArgumentCodec = codec
+
+    def _parameters(self) -> _Parameters | None:
+        function = self.codec._function
+        if function is not None:
+            self.codec._resolve(function)
+        return self.codec._parameters
+
+    def accepts(self, value: Any) -> bool:  # noqa: ARG002  only the arms of a union are asked
+        return False
+
+    def dump(self, value: Any, place: Place) -> Any:
+        parameters = self._parameters()
+        if parameters is None:
+            return value
+        outer = check_depth(place)
+        calls = [(args, (place, KEY, index, outer)) for index, args in enumerate(value)]
+        return [
+            [
+                dumped(parameters.at(index), item, (above, KEY, index, check_depth(above)))
+                for index, item in enumerate(args)
+            ]
+            for args, above in calls
+        ]
+
+    def load(self, tree: Any) -> Any:
+        parameters = self._parameters()
+        calls = opened(tree)
+        if parameters is None or type(calls) not in SEQUENCES:
+            return bare(tree)
+        return [
+            [loaded(parameters.at(index), item) for index, item in enumerate(args)]
+            if type(args) in SEQUENCES
+            else bare(args)
+            for args in calls
+        ]
 
 
 def in_front(body: bytes, values: Sequence[bytes]) -> bytes:
@@ -249,9 +301,37 @@ class ValueCodec:
             return unpack(data)
         return self._shape.load(unpack(data, typed=True))
 
+    def of_list(self) -> ValueCodec:
+        """The codec of a list of such values."""
+        return _ListCodec(self)
+
     def _resolve(self, function: Callable[..., Any]) -> None:
         self._shape = shape_of(hints_of(function).get("return"))
         self._function = None  # last, as in `ArgumentCodec`
+
+
+class _ListCodec(ValueCodec):
+    """Packs a list of values of one kind."""
+
+    __slots__ = ("_item",)
+
+    def __init__(self, item: ValueCodec) -> None:
+        super().__init__()
+        self._item = item
+        self._function = item._function or _resolved
+        if item._function is None:
+            self._resolve(_resolved)
+
+    def _resolve(self, function: Callable[..., Any]) -> None:
+        if self._item._function is not None:
+            self._item._resolve(function)
+        shape = self._item._shape
+        self._shape = None if shape is None else ItemsShape(shape, (list,))
+        self._function = None
+
+
+def _resolved() -> None:
+    """Stands for a function whose annotations have been resolved."""
 
 
 PLAIN_ARGUMENTS: Final = ArgumentCodec(None)

@@ -76,7 +76,7 @@ async def test_a_job_waits_for_a_worker_that_comes_later(app, add):
 async def test_wrong_arguments_are_a_type_error_at_the_call_and_nothing_is_written(
     app, add, raw, args, kwargs
 ):
-    for send in (add.delay, add.call, add.s):
+    for send in (add.delay, add.call, add.si):
         with pytest.raises(TypeError, match="add"):
             await _called(send, args, kwargs)
     with pytest.raises(TypeError):

@@ -162,7 +162,7 @@ async def mistakes() -> None:
     await price.delay(1)  # type: ignore[arg-type]
     await checksum.call("a", 2)  # type: ignore[arg-type]
     await nothing.delay(1)  # type: ignore[call-arg]
-    add.s("1")  # type: ignore[arg-type]
+    add.si("1")  # type: ignore[arg-type]
     add.options(queue=5)  # type: ignore[arg-type]
     add.options(countdwon=5)  # type: ignore[call-arg]
     add.call_sync("1")  # type: ignore[arg-type]

@@ -1,0 +1,199 @@
+"""Chains: steps one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from asyncq.workflows.workflow import Single, Workflow, members
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+    from typing import Self
+
+    from asyncq.app import AsyncQ
+    from asyncq.results import AsyncResult
+    from asyncq.workflows.groups import Group
+    from asyncq.workflows.plan import Handle, Plan
+
+R = TypeVar("R")
+T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+
+FIRST = frozenset({"countdown", "eta"})
+LAST = frozenset({"task_id", "wait", "ignore_result", "link", "link_error"})
+"""Options that are about the first or the last of several calls; all others go to each."""
+
+
+@dataclass(slots=True, repr=False)
+class Chain(Single[R_co]):
+    """Steps one after the other, each with the value of the one before as its first argument: what `a | b`
+    and `chain(a, b)` give.
+
+    Attributes:
+        steps: signatures and groups, of which the last is a signature. The step after a group waits for all
+            of it and gets the list of its values, as the body of Celery's chord.
+    """
+
+    steps: tuple[Workflow[Any], ...]
+
+    def set(self, **options: Any) -> Self:
+        """Gives the steps other options, see `Workflow.set`."""
+        spread(self.steps, options)
+        return self
+
+    def link(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow when the last step has ended well, see `Workflow.link`."""
+        self.steps[-1].link(callback)
+        return self
+
+    def link_error(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow, once, when any of the steps has failed, see `Workflow.link_error`.
+
+        The failed job that it is told of is the last step, which fails with the exception of the one that
+        did.
+        """
+        self.steps[-1].link_error(callback)
+        return self
+
+    @property
+    def _home(self) -> AsyncQ | None:
+        return self.steps[-1]._home
+
+    @property
+    def _wait(self) -> float | timedelta | None:
+        return self.steps[-1]._wait
+
+    def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+        first, *others = self.steps
+        return type(self)((first._with(args, kwargs), *(step.clone() for step in others)))
+
+    def _following(self, first: Workflow[Any]) -> Chain[R_co]:
+        return Chain((*first._steps(), *self._steps()))
+
+    def _steps(self) -> tuple[Workflow[Any], ...]:
+        return tuple(step.clone() for step in self.steps)
+
+    def _plan(self, plan: Plan, source: Handle | None) -> AsyncResult[R_co]:
+        handle: Any = source
+        for step in self.steps:
+            handle = step._plan(plan, handle)
+        last: AsyncResult[R_co] = handle
+        return last
+
+    def __repr__(self) -> str:
+        return f"({' | '.join(map(repr, self.steps))})"
+
+
+def spread(steps: tuple[Workflow[Any], ...], options: dict[str, Any]) -> None:
+    """Gives each of several steps in a line those options that are about it."""
+    for place, step in enumerate(steps):
+        about = {
+            name: value
+            for name, value in options.items()
+            if (name not in FIRST or place == 0) and (name not in LAST or place == len(steps) - 1)
+        }
+        if about:
+            step.set(**about)
+
+
+@overload
+def chain(only: Single[R], /) -> Chain[R]: ...
+
+
+@overload
+def chain(only: Group[T], /) -> Group[T]: ...
+
+
+@overload
+def chain(a: Workflow[Any], b: Single[R], /) -> Chain[R]: ...
+
+
+@overload
+def chain(a: Workflow[Any], b: Group[T], /) -> Group[T]: ...
+
+
+@overload
+def chain(a: Workflow[Any], b: Workflow[Any], c: Single[R], /) -> Chain[R]: ...
+
+
+@overload
+def chain(a: Workflow[Any], b: Workflow[Any], c: Group[T], /) -> Group[T]: ...
+
+
+@overload
+def chain(a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Single[R], /) -> Chain[R]: ...
+
+
+@overload
+def chain(a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Group[T], /) -> Group[T]: ...
+
+
+@overload
+def chain(
+    a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Workflow[Any], e: Single[R], /
+) -> Chain[R]: ...
+
+
+@overload
+def chain(
+    a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Workflow[Any], e: Group[T], /
+) -> Group[T]: ...
+
+
+@overload
+def chain(
+    a: Workflow[Any],
+    b: Workflow[Any],
+    c: Workflow[Any],
+    d: Workflow[Any],
+    e: Workflow[Any],
+    f: Single[R],
+    /,
+) -> Chain[R]: ...
+
+
+@overload
+def chain(
+    a: Workflow[Any],
+    b: Workflow[Any],
+    c: Workflow[Any],
+    d: Workflow[Any],
+    e: Workflow[Any],
+    f: Group[T],
+    /,
+) -> Group[T]: ...
+
+
+@overload
+def chain(*steps: Workflow[Any]) -> Any: ...
+
+
+@overload
+def chain(steps: Iterable[Workflow[Any]], /) -> Any: ...
+
+
+def chain(*steps: Any) -> Any:
+    """Steps one after the other, given one by one or as one iterable: `chain(a, b, c)` is `a | b | c`.
+
+    Each gets the value of the one before as its first argument, unless it is immutable (`task.si(...)`). The
+    value of the whole is the last one's. A chain that ends in a group is a group.
+
+    Raises:
+        TypeError: a step is not a workflow.
+        ValueError: no steps.
+
+    Example:
+        ```python
+        assert await chain(add.s(2, 2), add.s(4), double.s()).call() == 16
+        ```
+    """
+    given = members(steps, "a chain")
+    if not given:
+        raise ValueError("a chain needs at least one step")
+    line = tuple(part for step in given[:-1] for part in step._steps())
+    last = given[-1]
+    return (
+        last._following(Chain(line)) if line else Chain(last._steps()) if isinstance(last, Single) else last
+    )

@@ -1,0 +1,252 @@
+"""Groups: steps side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+
+from asyncq.groupresult import GroupResult
+from asyncq.portal import carried, synced
+from asyncq.workflows.chains import FIRST, spread
+from asyncq.workflows.workflow import Single, Workflow, members
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import timedelta
+    from typing import Self
+
+    from asyncq.app import AsyncQ
+    from asyncq.workflows.chains import Chain
+    from asyncq.workflows.plan import Handle, Plan
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass(slots=True, repr=False)
+class Group(Workflow[list[T]]):
+    """Steps side by side, whose value is the list of their values: what `group(...)` gives.
+
+    Attributes:
+        members: signatures, chains and groups.
+        before: the steps that all of them wait for, in `before | group(...)`; each member gets the value of
+            the last.
+        callbacks: what follows when all members have ended well.
+        wait: how long `call` waits, in seconds.
+    """
+
+    members: tuple[Workflow[T], ...]
+    before: tuple[Workflow[Any], ...] = ()
+    callbacks: tuple[Workflow[Any], ...] = ()
+    wait: float | timedelta | None = None
+
+    def set(self, **options: Any) -> Self:
+        """Gives the members, and the steps before them, other options, see `Workflow.set`.
+
+        Raises:
+            ValueError: a `task_id`: several jobs cannot share one.
+        """
+        if options.get("task_id") is not None:
+            raise ValueError("task_id= is the id of one job; give the members of a group ids of their own")
+        self.wait = options.pop("wait", self.wait)
+        callbacks = options.pop("link", None)
+        if callbacks is not None:
+            self.callbacks = members((callbacks,), "link=")
+        if self.before:
+            early = {name: options.pop(name) for name in FIRST & options.keys()}
+            spread(self.before[:1], early)
+            shared = {
+                name: value for name, value in options.items() if name not in {"ignore_result", "link_error"}
+            }
+            for step in self.before:
+                step.set(**shared)
+        for one in self.members:
+            one.set(**options)
+        return self
+
+    def link(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow, once, when all members have ended well, see `Workflow.link`: it gets the
+        list of their values.
+        """
+        self.callbacks += members((callback,), "link")
+        return self
+
+    def link_error(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow for each member that fails, see `Workflow.link_error`."""
+        for one in self.members:
+            one.link_error(callback)
+        return self
+
+    # -- sending --
+
+    @carried
+    async def delay(self, /, *args: Any, **kwargs: Any) -> GroupResult[T]:
+        """Enqueues all calls in one step, and returns their handles as one.
+
+        Args:
+            args: positional arguments, which go before those of each member, or of the first step before
+                them.
+            kwargs: keyword arguments, likewise.
+
+        Raises:
+            TypeError, SerializationError, PayloadTooLarge, ValueError, QueueFull, BrokerUnavailable: as
+                `Single.delay`.
+
+        Example:
+            ```python
+            results = await group(add.s(n) for n in range(3)).delay(10)
+            assert await results.get(timeout=10) == [10, 11, 12]
+            ```
+        """
+        handle: GroupResult[T] = await self._send(args, kwargs)
+        return handle
+
+    @synced(delay)
+    def delay_sync(self) -> None:
+        """Blocking twin of `delay`."""
+
+    @carried
+    async def apply_async(
+        self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> GroupResult[T]:
+        """Celery's spelling of `options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
+        handle: GroupResult[T] = await self._send(args, kwargs, options)
+        return handle
+
+    @synced(apply_async)
+    def apply_async_sync(self) -> None:
+        """Blocking twin of `apply_async`."""
+
+    def apply(
+        self,
+        /,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool = False,
+        **options: Any,
+    ) -> GroupResult[T]:
+        """Runs all calls here and now, one after the other, without a queue or a server; as `Single.apply`.
+
+        Raises:
+            TypeError, SerializationError, PayloadTooLarge, ValueError, SyncInAsyncContext: as `Single.apply`.
+        """
+        result: GroupResult[T] = self._run(args, kwargs, options, throw=throw)
+        return result
+
+    @property
+    def _home(self) -> AsyncQ | None:
+        homes = (one._home for one in (*self.before, *self.members))
+        return next((home for home in homes if home is not None), None)
+
+    @property
+    def _wait(self) -> float | timedelta | None:
+        return self.wait
+
+    def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+        before, inside = [one.clone() for one in self.before], [one.clone() for one in self.members]
+        if before:
+            before[0] = before[0]._with(args, kwargs)
+        elif args or kwargs:
+            inside = [one if getattr(one, "immutable", False) else one._with(args, kwargs) for one in inside]
+        return type(self)(tuple(inside), tuple(before), self.callbacks, self.wait)
+
+    def _following(self, first: Workflow[Any]) -> Group[T]:
+        other = self.clone()
+        other.before = (*first._steps(), *other.before)
+        return other
+
+    def _steps(self) -> tuple[Workflow[Any], ...]:
+        other = self.clone()
+        before, other.before = other.before, ()
+        return (*before, other)
+
+    def _plan(self, plan: Plan, source: Handle | None) -> GroupResult[T]:
+        for step in self.before:
+            source = step._plan(plan, source)
+        results = [one._plan(plan, source) for one in self.members]
+        for result in results:
+            _cut(result, source)
+        handle: GroupResult[T] = GroupResult(None, results, source, self._home)
+        for callback in self.callbacks:
+            callback._plan(plan, handle)
+        return handle
+
+    def __repr__(self) -> str:
+        before = "".join(f"{step!r} | " for step in self.before)
+        return f"{before}group({', '.join(map(repr, self.members))})"
+
+
+def _cut(result: Any, source: Handle | None) -> None:
+    """What a group came after is said once, by the group: said by each member, the description of groups in a
+    line would grow with the product of their sizes.
+    """
+    while result.parent is not source:
+        result = result.parent
+    result.parent = None
+
+
+@overload
+def group(members: Iterable[Workflow[R]], /) -> Group[R]: ...
+
+
+@overload
+def group(*members: Workflow[R]) -> Group[R]: ...
+
+
+def group(*given: Any) -> Any:
+    """Steps side by side, given one by one or as one iterable. The value is the list of their values.
+
+    The step after a group, as in `group(...) | total.s()`, waits for all of its members and gets that list.
+
+    Raises:
+        TypeError: a member is not a workflow.
+
+    Example:
+        ```python
+        assert await group(add.s(n, n) for n in range(3)).call() == [0, 2, 4]
+        ```
+    """
+    return Group(members(given, "a group"))
+
+
+@overload
+def chord(header: Group[Any] | Iterable[Workflow[Any]], body: Single[R]) -> Chain[R]: ...
+
+
+@overload
+def chord(header: Group[Any] | Iterable[Workflow[Any]], body: Group[T]) -> Group[T]: ...
+
+
+@overload
+def chord(
+    header: Group[Any] | Iterable[Workflow[Any]], body: None = None
+) -> Callable[[Single[R]], Chain[R]]: ...
+
+
+def chord(header: Any, body: Any = None) -> Any:
+    """A group and the step that waits for all of it and gets the list of its values: `group(header) | body`.
+
+    With an empty header the body is called with an empty list. `chord(header)(body)` is the same as
+    `chord(header, body)`: a workflow, to be sent with `delay`.
+
+    Args:
+        header: a group, or its members.
+        body: the step after it; without one, a function is returned that takes it.
+
+    Raises:
+        TypeError: the header or the body is not made of workflows.
+
+    Example:
+        ```python
+        assert await chord([add.s(1, 1), add.s(2, 2)], total.s()).call() == 6
+        ```
+    """
+    first = (
+        header.clone() if isinstance(header, Group) else Group(members((header,), "the header of a chord"))
+    )
+    if body is None:
+        return lambda later: chord(first, later)
+    if not isinstance(body, Workflow):
+        raise TypeError(f"the body of a chord is a call such as total.s(), not {body!r}")
+    return body._following(first)

@@ -1,0 +1,167 @@
+"""Plans: the jobs of a workflow, parents before children, each knowing whom it waits for.
+
+A plan is made without a server. The handle of a step's value is what the next step comes after: a job waits
+for all jobs in it, and the shape of their values is the shape of the handle, lists for groups.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from asyncq import eager, wire
+from asyncq.groupresult import GroupResult
+from asyncq.results import AsyncResult
+
+if TYPE_CHECKING:
+    from asyncq.app import AsyncQ
+    from asyncq.tasks import Task
+    from asyncq.workflows.signature import Signature
+
+    Handle = AsyncResult[Any] | GroupResult[Any]
+
+LARGEST = 10_000
+"""Most jobs in one workflow: it is accepted in one step, during which the server does nothing else."""
+
+
+@dataclass(slots=True)
+class Planned:
+    """A job of a plan."""
+
+    task: Task[..., Any]
+    job: wire.Job
+    handle: AsyncResult[Any]
+    callbacks: list[str] = field(default_factory=list)
+    """Ids of the jobs that wait for its failure."""
+
+    def message(self) -> bytes:
+        """The message, once all jobs that wait for this one are known."""
+        if not self.callbacks:
+            return self.task._message(self.job)
+        # An error callback is no child: after a success there is nothing in it to see.
+        children = tuple(id_ for id_ in self.job.dependents if id_ not in self.callbacks)
+        return self.task._message(dataclasses.replace(self.job, dependents=children))
+
+
+class Plan:
+    """The jobs that a workflow becomes.
+
+    Args:
+        app: the app of all its tasks; None for a workflow without any.
+
+    Attributes:
+        jobs: in an order in which they can be accepted, and run.
+    """
+
+    def __init__(self, app: AsyncQ | None) -> None:
+        self.app = app
+        self.jobs: list[Planned] = []
+        self._by_id: dict[str, Planned] = {}
+
+    def add(self, call: Signature[Any], source: Handle | None, *, on_error: bool = False) -> AsyncResult[Any]:
+        """Adds the job of one call, which waits for all jobs of the source.
+
+        Args:
+            call: what it does.
+            source: the handle of what it comes after; its value becomes the first argument.
+            on_error: whether it waits for the failure of its source, which is then one job.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+            SerializationError, PayloadTooLarge: an argument cannot travel.
+            ValueError: too many jobs, an id that another has, a task of another app.
+        """
+        task, args = call.task, call.args
+        self._check(task)
+        parents: list[str] = []
+        shape: Any = None
+        if source is not None:
+            shape = _shape(source, parents)
+            if call.immutable:
+                shape = None
+            elif on_error:
+                shape = "e"
+            elif isinstance(shape, list) and not _has_values(shape):
+                args, shape = (shape, *args), None  # nothing but empty groups: its value is known
+        if parents:
+            _refuse_key(task)
+        before = 0 if shape is None else 3 if on_error else 1
+        job = task._new_job(task._body(args, call.kwargs, before), os.urandom(16).hex())
+        if job.id in self._by_id:
+            raise ValueError(f"two jobs of this workflow have the task_id {job.id!r}; give each another")
+        job.parents, job.shape, job.on_error = tuple(parents), shape, on_error
+        for parent in parents:
+            above = self._by_id[parent]
+            above.job.dependents = (*above.job.dependents, job.id)
+            if on_error:
+                above.callbacks.append(job.id)
+        handle: AsyncResult[Any] = AsyncResult(job.id, task.app, task=task)
+        handle.parent = source
+        handle._args, handle._kwargs, handle._ignored = call.args, call.kwargs, job.ignore_result
+        planned = Planned(task, job, handle)
+        self.jobs.append(planned)
+        self._by_id[job.id] = planned
+        return handle
+
+    def messages(self) -> list[tuple[wire.Job, bytes]]:
+        """Jobs and messages, as the broker takes them; raises as `add`."""
+        if len(self.jobs) > 1:
+            for planned in self.jobs:
+                _refuse_key(planned.task)
+        return [(planned.job, planned.message()) for planned in self.jobs]
+
+    def run(self, handle: Handle) -> Any:
+        """Runs all jobs here and now, and gives the handle of their value with their results in it."""
+        if self.app is None:
+            return handle
+        words = eager.run_all(self.messages(), self.app)
+        results: dict[int, Any] = {}
+        for planned in self.jobs:
+            ended = wire.decode_ended(*words[planned.job.id])
+            result = eager.EagerResult._of_call(planned.task, planned.job, ended)
+            result.parent = _as_run(planned.handle.parent, results)
+            results[id(planned.handle)] = result
+        return _as_run(handle, results)
+
+    def _check(self, task: Task[..., Any]) -> None:
+        if len(self.jobs) >= LARGEST:
+            raise ValueError(
+                f"a workflow may have {LARGEST:,} jobs; make it smaller, as with task.chunks(...), or "
+                "let a job of it start the rest"
+            )
+        if task.app is not self.app:
+            raise ValueError(f"task {task.name} belongs to {task.app!r}, the workflow to {self.app!r}")
+
+
+def _refuse_key(task: Task[..., Any]) -> None:
+    key = task._options.key
+    if key is not None:
+        raise ValueError(
+            f"key={key!r} of {task.name} is for a call by itself; give it to a task that starts the workflow"
+        )
+
+
+def _shape(source: Handle, parents: list[str]) -> Any:
+    """The shape of a handle's value, each job by its place in `parents`, to which they are added."""
+    if isinstance(source, AsyncResult):
+        parents.append(source.id)
+        return len(parents) - 1
+    known = len(parents)
+    shape = [_shape(one, parents) for one in source.results]
+    if len(parents) == known and source.parent is not None:
+        _shape(source.parent, parents)  # an empty group has no values, but its time is after what it follows
+    return shape
+
+
+def _as_run(handle: Handle | None, results: dict[int, Any]) -> Any:
+    """The handle with eager results in the place of those of jobs; groups in it are made once."""
+    if isinstance(handle, GroupResult) and id(handle) not in results:
+        members = [_as_run(one, results) for one in handle.results]
+        results[id(handle)] = GroupResult(handle.id, members, _as_run(handle.parent, results), handle._app)
+    return results.get(id(handle))
+
+
+def _has_values(shape: Any) -> bool:
+    return not isinstance(shape, list) or any(map(_has_values, shape))

@@ -1,0 +1,290 @@
+"""What signatures, chains and groups have in common: they are joined, varied, sent and run here."""
+
+from __future__ import annotations
+
+import reprlib
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+
+from asyncq import config
+from asyncq.context import check_join
+from asyncq.eager import HERE
+from asyncq.portal import carried, refuse_in_loop, synced
+from asyncq.workflows.plan import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import timedelta
+    from typing import Self
+
+    from asyncq.app import AsyncQ
+    from asyncq.eager import EagerResult
+    from asyncq.portal import Carrier
+    from asyncq.results import AsyncResult
+    from asyncq.workflows.chains import Chain
+    from asyncq.workflows.groups import Group
+    from asyncq.workflows.plan import Handle
+
+R = TypeVar("R")
+T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Workflow(ABC, Generic[R_co]):
+    """One or more calls, not made yet, whose value in the end is an `R`: a `Signature`, `Chain` or `Group`.
+
+    `first | second` makes the second wait for the first, whose value it gets as its first argument. What is
+    joined is copied, so that later changes of a part do not reach the whole.
+    """
+
+    __slots__ = ()
+
+    # -- joining --
+
+    @overload
+    def __or__(self, other: Single[R]) -> Chain[R]: ...
+
+    @overload
+    def __or__(self, other: Group[T]) -> Group[T]: ...
+
+    def __or__(self, other: Any) -> Any:
+        return other._following(self) if isinstance(other, Workflow) else NotImplemented
+
+    @abstractmethod
+    def _following(self, first: Workflow[Any]) -> Workflow[R_co]:
+        """This, begun when another has ended."""
+
+    @abstractmethod
+    def _steps(self) -> tuple[Workflow[Any], ...]:
+        """What is made of it one after the other, none of it a line itself; copies."""
+
+    # -- varying --
+
+    def clone(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Self:
+        """A copy, with more arguments in front of its first ones, and other options.
+
+        Args:
+            args: positional arguments, which go before those it has.
+            kwargs: keyword arguments, which go over those it has.
+            options: as `set`.
+
+        Raises:
+            TypeError: they do not fit, or there is nobody to take them.
+        """
+        other = self._with(tuple(args), dict(kwargs or {}))
+        return other.set(**options) if options else other
+
+    def options(self, **options: Any) -> Self:
+        """A copy with other options; this one stays as it is. As `set`.
+
+        Example:
+            ```python
+            urgent = add.s(1, 2).options(queue="urgent")
+            ```
+        """
+        return self.clone().set(**options)
+
+    @abstractmethod
+    def set(self, **options: Any) -> Self:
+        """Gives it other options, see `Task.options`, and returns it.
+
+        For more than one call: `countdown` and `eta` say when the first ones may start; `task_id`, `wait`,
+        `ignore_result`, `link` and `link_error` are about the last ones; all others go to every call.
+
+        Raises:
+            ValueError: an option that makes no sense; the message says what would.
+            TypeError: an unknown option.
+        """
+
+    @abstractmethod
+    def link(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow when it has ended well: its value is the callback's first argument, and
+        nobody waits for the callback. Returns this workflow itself.
+
+        Example:
+            ```python
+            await add.s(1, 2).link(note.s()).delay()
+            ```
+        """
+
+    @abstractmethod
+    def link_error(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow when it has failed, and returns this workflow itself.
+
+        The callback gets three arguments before its own: the id of the failed job (`str`), the exception, and
+        the traceback (`str`); an immutable one gets none. Of a group, it is called for each member that
+        fails.
+
+        Raises:
+            TypeError: the callback is not a signature.
+        """
+
+    @abstractmethod
+    def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+        """A copy with more arguments in front."""
+
+    # -- sending --
+
+    @property
+    @abstractmethod
+    def _home(self) -> AsyncQ | None:
+        """The app of its tasks; None where there are none."""
+
+    @property
+    def _carrier(self) -> Carrier:
+        return self._home or cast("Carrier", HERE)
+
+    @property
+    @abstractmethod
+    def _wait(self) -> float | timedelta | None:
+        """How long `call` waits."""
+
+    @abstractmethod
+    def _plan(self, plan: Plan, source: Handle | None) -> Any:
+        """Adds its jobs to a plan and returns the handle of its value. They wait for the source."""
+
+    @carried
+    async def call(self, /, *args: Any, **kwargs: Any) -> R_co:
+        """Enqueues it, waits for it and returns its value. Bound the wait with `options(wait=2.0)`.
+
+        Raises:
+            WouldDeadlock: inside a task; nothing was enqueued.
+            ResultTimeout: `wait` is over; the jobs go on.
+            Exception: what `delay` raises, and what a member raised.
+        """
+        check_join(f"{self!r}.call()")
+        handle = await self._send(args, kwargs)
+        wait = self._wait
+        value: R_co = await handle.get(None if wait is None else config.seconds(wait))
+        return value
+
+    @synced(call)
+    def call_sync(self) -> None:
+        """Blocking twin of `call`."""
+
+    async def _send(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any] | None = None
+    ) -> Any:
+        whole = self.clone(args, kwargs, **(options or {})) if args or kwargs or options else self
+        plan = Plan(self._home)
+        handle = whole._plan(plan, None)
+        if plan.jobs:
+            assert plan.app is not None
+            await plan.app._submit(plan, plan.messages())
+        return handle
+
+    def _run(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any], *, throw: bool
+    ) -> Any:
+        plan = Plan(self._home)
+        handle = self.clone(args, kwargs, **options)._plan(plan, None)
+        if any(job.task.is_coroutine for job in plan.jobs):
+            refuse_in_loop(f"{self!r}.apply()", "await ....call()")
+        result = plan.run(handle)
+        if throw:
+            result.get_sync(disable_sync_subtasks=False)
+        return result
+
+
+class Single(Workflow[R_co]):
+    """A workflow that ends in one job: a `Signature` or a `Chain`."""
+
+    __slots__ = ()
+
+    @carried
+    async def delay(self, /, *args: Any, **kwargs: Any) -> AsyncResult[R_co]:
+        """Enqueues all of its calls in one step, and returns the handle of the last.
+
+        The handle's `parent` is that of the step before. A member that fails fails all that wait for it, at
+        once, with the member's exception.
+
+        Args:
+            args: positional arguments, which go before those that the first call has.
+            kwargs: keyword arguments, which go over those that the first call has.
+
+        Raises:
+            TypeError: arguments do not fit; the message names the task. Nothing was written.
+            SerializationError, PayloadTooLarge: an argument cannot travel. Nothing was written.
+            ValueError: more than 10,000 jobs, a `task_id` that is taken, or tasks of different apps. Nothing
+                was written.
+            QueueFull, BrokerUnavailable: as `Task.delay`.
+
+        Example:
+            ```python
+            result = await (add.s(4) | double.s()).delay(1)
+            assert await result.get(timeout=10) == 10
+            ```
+        """
+        handle: AsyncResult[R_co] = await self._send(args, kwargs)
+        return handle
+
+    @synced(delay)
+    def delay_sync(self) -> None:
+        """Blocking twin of `delay`."""
+
+    @carried
+    async def apply_async(
+        self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> AsyncResult[R_co]:
+        """Celery's spelling of `options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
+        handle: AsyncResult[R_co] = await self._send(args, kwargs, options)
+        return handle
+
+    @synced(apply_async)
+    def apply_async_sync(self) -> None:
+        """Blocking twin of `apply_async`."""
+
+    def apply(
+        self,
+        /,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool = False,
+        **options: Any,
+    ) -> EagerResult[R_co]:
+        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`.
+
+        Args:
+            args: as `delay`.
+            kwargs: as `delay`.
+            throw: raise what the last call raises, instead of keeping it in the result.
+            options: as `set`; when to start and where change nothing.
+
+        Raises:
+            TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`.
+            SyncInAsyncContext: there is a coroutine function in it, and this thread's event loop runs.
+        """
+        result: EagerResult[R_co] = self._run(args, kwargs, options, throw=throw)
+        return result
+
+
+def member(given: Any, where: str) -> Workflow[Any]:
+    """A copy of what is to be a member.
+
+    Raises:
+        TypeError: it is no workflow.
+    """
+    if not isinstance(given, Workflow):
+        raise TypeError(f"{where} is made of calls such as add.s(1, 2), not of {given!r}")
+    return given.clone()
+
+
+def members(given: tuple[Any, ...], where: str) -> tuple[Workflow[Any], ...]:
+    """Copies of members that were given one by one or as one iterable; raises as `member`."""
+    several: Iterable[Any] = given
+    if len(given) == 1 and not isinstance(given[0], Workflow):
+        try:
+            several = iter(given[0])
+        except TypeError:
+            several = given
+    return tuple(member(one, where) for one in several)
+
+
+def shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The arguments of a call as one would write them, long ones cut."""
+    parts = [reprlib.repr(value) for value in args]
+    parts += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
+    return ", ".join(parts)
