@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from asyncq.config import NAME
 from asyncq.errors import WouldDeadlock
@@ -22,7 +22,9 @@ from asyncq.states import State
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from asyncq.tasks import Task
     from asyncq.wire import Job
+    from asyncq.workflows import Workflow
 
 
 class Link(Protocol):
@@ -78,6 +80,8 @@ class Context:
     deadline_ms: int | None = None
     children: list[str] = field(default_factory=list)
     link: Link | None = field(default=None, repr=False, compare=False)
+    _task: Task[..., Any] | None = field(default=None, repr=False, compare=False)
+    _job: Job | None = field(default=None, repr=False, compare=False)
 
     # -- what it says of itself --
 
@@ -133,6 +137,41 @@ class Context:
     @synced(progress)
     def progress_sync(self) -> None:
         """Blocking twin of `progress`, for a task that is a plain function."""
+
+    # -- another in its place --
+
+    async def replace(self, workflow: Workflow[Any]) -> NoReturn:
+        """Ends the task, and puts a workflow in the place of its job: whoever waits for the job gets the
+        workflow's value, and the steps after the job wait for it.
+
+        Does not return: it leaves the task's body by an exception that is not an `Exception`; let it through.
+        The workflow's last job has the id of this one; of a group, the value is the list. Deadline, parent
+        and root are handed on. Should the job be revoked meanwhile, nothing takes its place.
+
+        Args:
+            workflow: a signature, chain or group.
+
+        Raises:
+            TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`; the task goes on.
+
+        Example:
+            ```python
+            @app.task
+            async def factorial(n: int, product: int = 1) -> int:
+                if n > 1:
+                    await asyncq.current().replace(factorial.s(n - 1, product * n))
+                return product
+            ```
+        """
+        self.replace_sync(workflow)
+
+    def replace_sync(self, workflow: Workflow[Any]) -> NoReturn:
+        """The same for a plain function, see `replace`."""
+        if self._task is None or self._job is None:
+            raise RuntimeError("this job's worker cannot be reached from here")
+        if not hasattr(workflow, "_in_place_of"):
+            raise TypeError(f"replace() takes a call such as add.s(1, 2), or a workflow, not {workflow!r}")
+        raise Replaced(workflow._in_place_of(self._task.app, self._job))
 
     # -- whether it is still wanted --
 

@@ -109,7 +109,7 @@ class Runner:
             policy = task.retry if job.retry is None else retry.from_wire(job.retry)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
             return Finish(wire.FAILED, self._failed(delivery, error, started))
-        self._enter(delivery, args, kwargs, policy, claim)
+        self._enter(task, delivery, args, kwargs, policy, claim)
         try:
             value = await self._body(task, job, args, kwargs, claim)
         except asyncio.CancelledError as error:
@@ -126,6 +126,7 @@ class Runner:
 
     def _enter(
         self,
+        task: Task[Any, Any],
         delivery: wire.Delivery,
         args: list[Any],
         kwargs: dict[str, Any],
@@ -152,6 +153,8 @@ class Runner:
                 job.deadline,
                 list(job.dependents),
                 link=claim,
+                _task=task,
+                _job=job,
             )
         )
         joining.set(False)

@@ -26,6 +26,10 @@ LARGEST = 10_000
 """Most jobs in one workflow: it is accepted in one step, during which the server does nothing else."""
 
 
+COLLECTED = "asyncq.collected"
+"""The task whose value is what it is given: it ends a workflow that takes the place of one job."""
+
+
 @dataclass(slots=True)
 class Planned:
     """A job of a plan."""
@@ -111,6 +115,22 @@ class Plan:
             for planned in self.jobs:
                 _refuse_key(planned.task)
         return [(planned.job, planned.message()) for planned in self.jobs]
+
+    def in_place_of(self, old: wire.Job) -> list[tuple[wire.Job, bytes]]:
+        """The jobs and messages with which a running job is replaced; its id and all who know it go to the
+        last. Raises as `add`.
+        """
+        for planned in self.jobs:
+            _refuse_key(planned.task)
+            planned.job.parent_id, planned.job.root_id = old.parent_id, old.root_id or old.id
+        last = self.jobs[-1].job
+        for parent in last.parents:
+            above = self._by_id[parent].job
+            above.dependents = tuple(old.id if id_ == last.id else id_ for id_ in above.dependents)
+        last.id, last.nonce, last.channel, last.root_id = old.id, old.nonce, old.channel, old.root_id
+        last.result_ttl, last.ignore_result, last.enqueued = old.result_ttl, old.ignore_result, old.enqueued
+        last.dependents = tuple(old.dependents)
+        return self.messages()
 
     def run(self, handle: Handle) -> Any:
         """Runs all jobs here and now, and gives the handle of their value with their results in it."""

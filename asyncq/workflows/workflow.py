@@ -10,13 +10,14 @@ from asyncq import config
 from asyncq.context import check_join
 from asyncq.eager import HERE
 from asyncq.portal import carried, refuse_in_loop, synced
-from asyncq.workflows.plan import Plan
+from asyncq.workflows.plan import COLLECTED, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from datetime import timedelta
     from typing import Self
 
+    from asyncq import wire
     from asyncq.app import AsyncQ
     from asyncq.eager import EagerResult
     from asyncq.portal import Carrier
@@ -186,6 +187,15 @@ class Workflow(ABC, Generic[R_co]):
         if throw:
             result.get_sync(disable_sync_subtasks=False)
         return result
+
+    def _in_place_of(self, app: AsyncQ, job: wire.Job) -> list[tuple[wire.Job, bytes]]:
+        """The jobs, with their messages, that take the place of a running one."""
+        plan = Plan(app)
+        handle = self._plan(plan, None)
+        if not plan.jobs or plan.jobs[-1].handle is not handle:
+            # What takes the job's id is one job, with nobody in this workflow waiting for it.
+            app.tasks[COLLECTED].options(queue=job.queue).s()._plan(plan, handle)
+        return plan.in_place_of(job)
 
 
 class Single(Workflow[R_co]):
