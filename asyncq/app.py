@@ -14,9 +14,9 @@ import weakref
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from asyncq import config, results, resultset
+from asyncq import config, failures, results, resultset
 from asyncq.broker import posture
 from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, parse
@@ -166,6 +166,7 @@ class AsyncQ:
         timeout: float | timedelta | None = None,
         soft_timeout: float | timedelta | None = None,
         retry: Retry | None = None,
+        executor: Literal["thread", "process"] | None = None,
     ) -> _Decorator: ...
 
     def task(  # type: ignore[misc]  # its result is a decorator or a task, which the overloads tell apart
@@ -181,10 +182,12 @@ class AsyncQ:
         timeout: float | timedelta | None = None,
         soft_timeout: float | timedelta | None = None,
         retry: Retry | None = None,
+        executor: Literal["thread", "process"] | None = None,
     ) -> Any:
         """Registers a function as a task: `@app.task` or `@app.task(...)`.
 
-        A coroutine function runs on a worker's event loop, a plain function in a thread of the worker.
+        A coroutine function runs on a worker's event loop, a plain function in a thread of the worker, or
+        with `executor="process"` in a process of its own, which can be killed.
 
         Args:
             function: the function; given by the decorator syntax.
@@ -194,13 +197,14 @@ class AsyncQ:
             result_ttl: how long its outcomes are kept, in seconds (default: the app's).
             ignore_result: keep no results.
             timeout: how long one attempt may take, in seconds.
-            soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it; coroutine functions
-                only.
+            soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it; not in a thread.
             retry: when to try again after a failure (default: never).
+            executor: of a plain function: `thread` (the default) or `process`.
 
         Raises:
-            TypeError: not a function, or a kind of function that cannot be a task.
-            ValueError: the name is taken by another function.
+            TypeError: not a function, a kind of function that cannot be a task, or a coroutine function with
+                an executor.
+            ValueError: the name is taken by another function, or an option makes no sense.
         """
         options = Options(
             queue=queue,
@@ -210,6 +214,7 @@ class AsyncQ:
             timeout=timeout,
             soft_timeout=soft_timeout,
             retry=retry,
+            executor=executor,
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
@@ -225,10 +230,7 @@ class AsyncQ:
                 f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a "
                 "coroutine"
             )
-        if options.soft_timeout is not None and not inspect.iscoroutinefunction(function):
-            raise ValueError(
-                f"{name}: soft_timeout= needs a coroutine function; nothing can be raised inside a thread"
-            )
+        _check_executor(function, name, options)
         known = self.tasks.get(name)
         if known is not None and known.function.__code__ is not getattr(function, "__code__", None):
             here = inspect.getsourcefile(known.function)
@@ -639,10 +641,26 @@ def _caller_file() -> str | None:
     return name
 
 
+def _check_executor(function: Callable[..., Any], name: str, options: Options) -> None:
+    if inspect.iscoroutinefunction(function):
+        if options.executor is not None:
+            raise TypeError(
+                f"{name} is a coroutine function, which runs on the worker's event loop: leave "
+                f"executor={options.executor!r} out, or make it a plain function (`def`)"
+            )
+    elif options.executor not in {None, "thread", "process"}:
+        raise ValueError(f'{name}: executor={options.executor!r}: use "thread" or "process"')
+    elif options.soft_timeout is not None and options.executor != "process":
+        raise ValueError(
+            f'{name}: soft_timeout= needs a coroutine function, or a plain one with executor="process"; '
+            "nothing can be raised inside a thread"
+        )
+
+
 def _name(function: Callable[..., Any]) -> str:
     """`module.function`. What a script calls `__main__`, a worker that imports it knows by its file."""
     module = function.__module__
-    if module == "__main__":
+    if module in {"__main__", failures.MAIN_AGAIN}:
         main = sys.modules["__main__"]
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
         module = spec.name.removesuffix(".__main__") if spec else Path(file).stem if file else module

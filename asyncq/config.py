@@ -72,6 +72,13 @@ def _count(value: int | str) -> int:
     return number
 
 
+def _count_or_zero(value: int | str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError(f"{value!r} must not be negative")
+    return number
+
+
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
@@ -128,6 +135,12 @@ class Settings:
     concurrency: int = _option(100, _count, "Jobs that one worker runs at the same time.")
     threads: int = _option(
         32, _count, "Plain functions that one worker runs at the same time, each in a thread."
+    )
+    processes: int = _option(
+        0,
+        _count_or_zero,
+        'Jobs of tasks with executor="process" that one worker runs at the same time, each in a process; '
+        "0 means as many as the machine has cores.",
     )
     stall_warning: float = _option(
         10.0, seconds, "After how long a blocked event loop is reported, with its stack."

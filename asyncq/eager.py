@@ -282,7 +282,7 @@ class _Here:
     def carry(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
-            future.set_result(_driven(coroutine))
+            future.set_result(driven(coroutine))
         except BaseException as error:  # noqa: BLE001  handed to who asks the future
             future.set_exception(error)
         return future
@@ -364,7 +364,7 @@ def _ended(task: Task[Any, Any], job: wire.Job, values: bytes = b"") -> Words:
     if task.is_coroutine:
         over = asyncio.run(_unless_cancelled(verdict))
     else:
-        over = contextvars.copy_context().run(_driven, verdict)
+        over = contextvars.copy_context().run(driven, verdict)
     if runner.interrupt is not None:
         raise runner.interrupt
     if isinstance(over, Replace):
@@ -423,7 +423,7 @@ async def _unless_cancelled(verdict: Coroutine[Any, Any, T]) -> T:
     return finish
 
 
-def _driven(coroutine: Coroutine[Any, Any, T]) -> T:
+def driven(coroutine: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine that never waits, with no event loop."""
     try:
         coroutine.send(None)

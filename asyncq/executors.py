@@ -1,7 +1,7 @@
 """Where a task's body runs: on the worker's loop, or in a thread. And what stops it in time.
 
 A coroutine is stopped by cancelling it. A thread cannot be stopped: its job ends, the thread goes on by
-itself and what it returns is dropped.
+itself and what it returns is dropped. A process can be: see `worker/pool.py`, which is above this floor.
 """
 
 from __future__ import annotations
@@ -32,13 +32,15 @@ class Claim:
     field before it reads the other's, so that at least one of them sees the other.
     """
 
-    __slots__ = ("begun", "revoked", "started", "wanted")
+    __slots__ = ("begun", "interrupt", "revoked", "started", "wanted")
 
     def __init__(self) -> None:
         self.wanted: bool = True
         self.revoked: bool = False
         self.begun: bool = False
         self.started: int | None = None
+        self.interrupt: Callable[[str], None] | None = None
+        """Tells the process in which it runs of the mark of a revocation; None if it runs here."""
 
     def begin(self) -> bool:
         """The body is about to begin; False if it must not."""

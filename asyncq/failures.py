@@ -35,6 +35,10 @@ MAX_TOTAL: Final = 256 * 1024
 """Bytes of text and arguments of one failure, so that it always stays below `max_payload`."""
 MAX_NAME: Final = 256
 
+MAIN_AGAIN: Final = "__asyncq_main__"
+"""What a script is called in a process that runs it again for the sake of its tasks: not `__main__`, so that
+its `if __name__ == "__main__"` does not run. Its exceptions travel as those of the script."""
+
 _PACKAGE: Final = str(Path(__file__).parent)
 
 
@@ -146,7 +150,8 @@ def _type_of(exc: BaseException) -> list[str]:
     # From `type` itself: a metaclass can make both of them anything.
     cls = type(exc)
     names = (_said(lambda: cls.__module__), _said(lambda: type.__dict__["__qualname__"].__get__(cls)))
-    return [_cut(name, MAX_NAME) for name in names]
+    module = "__main__" if names[0] == MAIN_AGAIN else names[0]
+    return [_cut(name, MAX_NAME) for name in (module, names[1])]
 
 
 def _said(ask: Callable[[], Any]) -> str:

@@ -10,11 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncq import executors, failures, inherited, retry, wire
 from asyncq.context import Context, Replaced, current_job, joining
-from asyncq.errors import NotRegistered, PayloadTooLarge, RetryLater
+from asyncq.errors import (
+    DecodeError,
+    NotRegistered,
+    PayloadTooLarge,
+    RetryLater,
+    TimeLimitExceeded,
+    WorkerLost,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +61,21 @@ class Replace:
     jobs: list[tuple[wire.Job, bytes]]
 
 
+class Processes(Protocol):
+    """What runs jobs in processes: there, another runner does what this one does here, up to the verdict."""
+
+    async def run(
+        self, task: Task[Any, Any], delivery: wire.Delivery, claim: Claim, children: list[str]
+    ) -> Finish | Requeue | Replace:
+        """The verdict of the runner over there; `children` hears of each job that the body starts.
+
+        Raises:
+            TimeLimitExceeded: it was killed for it.
+            WorkerLost: the process died, or none could be started.
+        """
+        ...
+
+
 class Runner:
     """Runs jobs for one worker.
 
@@ -62,15 +84,22 @@ class Runner:
         worker: the worker's name, as outcomes show it.
         threads: how many plain functions may run at the same time.
         max_payload: largest encoded result, in bytes.
+        processes: for tasks with `executor="process"`; None runs them here.
     """
 
     def __init__(
-        self, tasks: Mapping[str, Task[Any, Any]], worker: str, threads: CapacityLimiter, max_payload: int
+        self,
+        tasks: Mapping[str, Task[Any, Any]],
+        worker: str,
+        threads: CapacityLimiter,
+        max_payload: int,
+        processes: Processes | None = None,
     ) -> None:
         self._tasks = tasks
         self._worker = worker
         self._threads = threads
         self._max_payload = max_payload
+        self._processes = processes
 
     def runs_in_thread(self, job: wire.Job) -> bool:
         """Whether the job's body is a plain function, which cannot be cancelled."""
@@ -84,7 +113,7 @@ class Runner:
         except KeyError:
             return None
 
-    async def run(  # noqa: PLR0911 - one return for each way a job can go, main path last
+    async def run(  # noqa: C901, PLR0911 - one branch and return for each way a job can go, main path last
         self, delivery: wire.Delivery, claim: Claim
     ) -> Finish | Requeue | Replace:
         """Runs the job and says what is to become of it.
@@ -101,12 +130,14 @@ class Runner:
         if task is None:
             error = NotRegistered(_unknown(job.name, self._tasks))
             return Finish(wire.FAILED, self._failed(delivery, error, started), "not registered")
+        if task.executor == "process" and self._processes is not None:
+            return await self._in_process(task, delivery, claim, self._processes)
         try:
             if job.shape is None:
                 args, kwargs = task.arguments.loads(job.body)
             else:
                 args, kwargs = inherited.arguments(task.arguments, job, delivery.values)
-            policy = task.retry if job.retry is None else retry.from_wire(job.retry)
+            policy = _policy(task, job)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
             return Finish(wire.FAILED, self._failed(delivery, error, started))
         self._enter(task, delivery, args, kwargs, policy, claim)
@@ -180,6 +211,24 @@ class Runner:
             timeout = left if timeout is None else min(timeout, left)
         return await executors.within(body, claim, timeout, task.soft_timeout)
 
+    async def _in_process(
+        self, task: Task[Any, Any], delivery: wire.Delivery, claim: Claim, processes: Processes
+    ) -> Finish | Requeue | Replace:
+        """Has the job run by a runner in another process, and speaks for it if that dies."""
+        self._enter(delivery, [], {}, None, claim)
+        started = claim.started
+        context = current_job.get()
+        assert started is not None
+        assert context is not None
+        try:
+            return await processes.run(task, delivery, claim, context.children)
+        except (TimeLimitExceeded, WorkerLost) as error:
+            try:
+                policy = _policy(task, delivery.job)
+            except DecodeError as broken:
+                return Finish(wire.FAILED, self._failed(delivery, broken, started))
+            return self._after_failure(delivery, policy, error, started)
+
     def _after_success(
         self, task: Task[Any, Any], delivery: wire.Delivery, value: Any, started: int
     ) -> Finish:
@@ -238,6 +287,10 @@ class Runner:
                 context.children if context is not None else (),
             )
         )
+
+
+def _policy(task: Task[Any, Any], job: wire.Job) -> retry.Retry | retry.RemoteRetry | None:
+    return task.retry if job.retry is None else retry.from_wire(job.retry)
 
 
 def _now() -> int:

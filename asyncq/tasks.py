@@ -63,14 +63,15 @@ class Options:
         eta: when it may start: an aware datetime, or seconds from now.
         deadline: when it must have ended, with every job that it starts: an aware datetime, or seconds from
             now. Past it a job is not started, and a running one is cancelled.
-        timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a thread goes on
-            unheard.
-        soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside a coroutine, which may
-            clean up and return.
+        timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a process is
+            killed, a thread goes on unheard.
+        soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside a coroutine or a process,
+            which may clean up and return.
         retry: when to try again after a failure, see `Retry`.
         link: what follows when it has ended well, one workflow or a list: its value is their first argument.
         link_error: what follows when it has failed, one signature or a list: they get the job's id, the
             exception and the traceback (a text) before their own arguments.
+        executor: where a plain function runs, `thread` or `process`.
     """
 
     queue: str | None = None
@@ -89,6 +90,7 @@ class Options:
     retry: Retry | None = None
     link: Workflow[Any] | Sequence[Workflow[Any]] | None = None
     link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None
+    executor: str | None = None
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -143,7 +145,8 @@ class Task(Generic[P, R]):
         app: the app it is registered with.
         name: what workers know it by: `module.function` unless named otherwise.
         function: the function itself.
-        is_coroutine: whether it runs on the worker's event loop; else in a thread.
+        is_coroutine: whether it is a coroutine function.
+        executor: where a worker runs it: `loop`, `thread` or `process`.
     """
 
     is_coroutine = False
@@ -163,6 +166,7 @@ class Task(Generic[P, R]):
         self._is_plain = (
             True  # no options were given for the call; what the task itself says, its worker knows
         )
+        self.executor: str = "loop" if self.is_coroutine else options.executor or "thread"
         self.retry: Retry | None = options.retry
         self.timeout: float | None = None if options.timeout is None else config.seconds(options.timeout)
         self.soft_timeout: float | None = (
@@ -598,7 +602,7 @@ class CoroutineTask(Task[P, R]):
 
 
 class FunctionTask(Task[P, R]):
-    """A task made of a plain function: calling it runs it here; a worker runs it in a thread."""
+    """A task made of a plain function: calling it runs it here; a worker runs it in a thread or a process."""
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the function itself, here and now."""

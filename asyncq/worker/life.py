@@ -22,6 +22,7 @@ from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
+from asyncq.worker.process import LAST_WORDS
 from asyncq.worker.promoter import Promoter
 from asyncq.worker.reclaimer import Reclaimer
 from asyncq.worker.reporter import Reporter
@@ -86,7 +87,11 @@ class Life:
         self.listener: Listener = broker.listener
         self.consumer: Consumer = Consumer(broker, worker.name, worker.queues)
         self.runner: Runner = Runner(
-            app.tasks, worker.name, anyio.CapacityLimiter(settings.threads), settings.max_payload
+            app.tasks,
+            worker.name,
+            anyio.CapacityLimiter(settings.threads),
+            settings.max_payload,
+            worker.pool,
         )
         self.lease: Lease = Lease(
             self.consumer.beating(),
@@ -198,7 +203,7 @@ class Life:
                 tasks.append(running.task)
         if tasks:
             # A body that does not let itself be cancelled is left behind; its outcome will be refused.
-            await asyncio.wait(tasks, timeout=1.0)
+            await asyncio.wait(tasks, timeout=1.0 + LAST_WORDS)
 
     async def _hand_back(self) -> None:
         """Everything that has not ended becomes a new entry, for another worker; and what a late read may
@@ -381,8 +386,7 @@ class Life:
             if not self.lease.is_fresh():
                 await self.lease.until_fresh()
             verdict = await self.runner.run(delivery, running)
-            if running.wanted:
-                self._conclude(delivery, verdict)
+            self._settle(running, verdict)
         except asyncio.CancelledError:
             # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
             # lost its lease.
@@ -397,6 +401,12 @@ class Life:
             self._room.set()
             if not self.busy:
                 self._idle.set()
+
+    def _settle(self, running: Running, verdict: Finish | Requeue | Replace) -> None:
+        if running.wanted:
+            self._conclude(running.delivery, verdict)
+        elif running.interrupt is not None:
+            self._end_revoked(running)  # its body has ended, whatever it made of the signal
 
     def _conclude(self, delivery: wire.Delivery, verdict: Finish | Requeue | Replace) -> None:
         if isinstance(verdict, Replace):
@@ -469,20 +479,28 @@ class Life:
         """Marks on jobs that we hold: `c<id>` is not to start (again), the others are to end now."""
         for mark in marks:
             for running in list(self.held.values()):
-                if running.delivery.job.id != mark[1:] or not running.wanted:
-                    continue
-                running.revoked = True
-                if mark[0] != wire.NOT_AGAIN or not running.begun:
-                    self._terminate(running)
+                if running.delivery.job.id == mark[1:]:
+                    running.revoked = True
+                    self._obey(running, mark[0])
+
+    def _obey(self, running: Running, mark: str) -> None:
+        if running.task is None or running.task.done():
+            return  # it has ended, and that is what counts
+        if running.interrupt is not None:
+            # Revoked is said when the body has ended: until then somebody may ask for a stronger signal.
+            running.wanted = running.wanted and mark == wire.NOT_AGAIN
+            running.interrupt(mark)
+        elif running.wanted and (mark != wire.NOT_AGAIN or not running.begun):
+            self._terminate(running)
 
     def _terminate(self, running: Running) -> None:
-        task = running.task
-        if task is None or task.done():
-            return  # it has ended, and that is what counts
         running.wanted = False
-        self.worker.done += 1
-        outcome = self.runner.revoked(running.delivery, running.started)
-        self.finisher.add(running.delivery, wire.REVOKED, outcome)
+        self._end_revoked(running)
         if self.runner.runs_in_thread(running.delivery.job) and running.begun:
             return  # a thread cannot be stopped: it keeps its slot until it returns, its result is dropped
         running.cancel()
+
+    def _end_revoked(self, running: Running) -> None:
+        self.worker.done += 1
+        outcome = self.runner.revoked(running.delivery, running.started)
+        self.finisher.add(running.delivery, wire.REVOKED, outcome)

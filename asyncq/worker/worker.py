@@ -7,6 +7,7 @@
        ├─ reclaimer   looks for dead workers and takes their jobs back
        ├─ fetcher     reads entries and starts a task for each job
        └─ finisher    stores outcomes in batches
+    └─ pool            runs jobs in processes; outlives a life, for they are warm
 
 Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group costs some 10
 us a task, asyncio's own cancels the others when one fails. Its coroutine lets no exception out, see `runner`.
@@ -28,6 +29,7 @@ from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, BrokerUnavailable
 from asyncq.worker.life import Life
+from asyncq.worker.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +92,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self.pool: Pool | None = None
 
     async def run(self) -> None:
         """Runs until `stop` is called, then lets running jobs end within the grace and hands back what is
@@ -98,25 +101,37 @@ class Worker:
         Cancelled, it hands everything back at once.
 
         Raises:
+            ValueError: at the start: a task with `executor="process"` whose function no other process would
+                find.
             BrokerUnavailable: at the start only; later it waits for the server to come back.
         """
+        self.pool = pool = Pool(self.app, self.name, self.target)
+        pool.check()
         async with self.app:
-            while not self._stop.is_set():
-                life = Life(self)
-                try:
-                    await life.begin()
-                    await life.live(self._stop)
-                except (AsyncQError, PipeBroken) as error:
-                    if not self.started.is_set():
-                        if isinstance(error, ServerError):
-                            where = life.broker.address.safe_url
-                            raise BrokerUnavailable(f"{where} refuses: {error}") from error
-                        raise
-                    log.warning("a new life could not begin (%s); again", error)
-                    await asyncio.sleep(1.0)
-                finally:
-                    with anyio.CancelScope(shield=True):
-                        await life.end(0.0 if _is_cancelled() else self.grace, self._hurry)
+            try:
+                await self._live()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await pool.close()
+
+    async def _live(self) -> None:
+        """One life after the other, until told to stop."""
+        while not self._stop.is_set():
+            life = Life(self)
+            try:
+                await life.begin()
+                await life.live(self._stop)
+            except (AsyncQError, PipeBroken) as error:
+                if not self.started.is_set():
+                    if isinstance(error, ServerError):
+                        where = life.broker.address.safe_url
+                        raise BrokerUnavailable(f"{where} refuses: {error}") from error
+                    raise
+                log.warning("a new life could not begin (%s); again", error)
+                await asyncio.sleep(1.0)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await life.end(0.0 if _is_cancelled() else self.grace, self._hurry)
 
     def stop(self) -> None:
         """Begins to stop: reads no more jobs and lets the running ones end within the grace. A second call:

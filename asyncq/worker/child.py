@@ -1,0 +1,332 @@
+"""A process that runs jobs for a worker, one at a time: the other end of `process.Process`.
+
+    python -m asyncq.worker.child 7     # started by a worker, which is at the other end of descriptor 7
+
+Bodies run on the main thread, for that is where Python's signal handlers run: what a signal raises comes up
+in the body. The connection is read by a thread, so that the process hears at once that its worker has died,
+and dies, too. Signals are sent by that thread, on the worker's word. One that comes from elsewhere is none of
+the job's business: a service manager that stops a worker tells all of its processes, and the jobs have the
+worker's grace.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import importlib
+import itertools
+import logging
+import operator
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import types
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyio import CapacityLimiter
+
+from asyncq import AsyncQ, eager, executors, failures, wire
+from asyncq.context import current_job
+from asyncq.errors import AsyncQError, PayloadTooLarge, SoftTimeLimitExceeded
+from asyncq.runner import Finish, Replace, Requeue, Runner
+from asyncq.serializers import PLAIN_VALUE
+from asyncq.tasks import Task
+from asyncq.worker import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from asyncq.portal import Carrier
+
+FAREWELL = 2.0
+"""Seconds that the process may take to end by itself once its worker has no more jobs for it."""
+
+
+class Child:
+    """The process: setup, jobs, end.
+
+    Args:
+        connection: to the worker.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._jobs: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
+        self._main = threading.get_ident()
+        self._busy = False
+        self._asked: int | None = None
+        self._soft_timeout: float | None = None
+        self._claim = _Claim(self)
+        self._numbers = itertools.count()
+        self._reports: dict[int, queue.SimpleQueue[str | None]] = {}
+        self._apps: set[int] = set()
+        self._app: AsyncQ | None = None
+        self._setup: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """Runs jobs until the worker closes the connection."""
+        frame = self._receive()
+        if frame is None:
+            return
+        self._setup = frame[0]
+        self._handle_signals()
+        try:
+            self._prepare()
+        except BaseException:  # noqa: BLE001  a module may raise anything, `sys.exit` among it
+            self._send("broken", traceback.format_exc(limit=-3)[-4000:])
+            return
+        threading.Thread(target=self._listen, name="asyncq-worker", daemon=True).start()
+        self._send("ready")
+        while (job := self._jobs.get()) is not None:
+            self._run(*job)
+
+    # -- the connection --
+
+    def _listen(self) -> None:
+        while (frame := self._receive()) is not None:
+            match frame:
+                case ["run", *job]:
+                    self._busy = True
+                    self._claim = _Claim(self)
+                    self._jobs.put(job)
+                case ["reported", number, problem]:
+                    self._reports.pop(number).put(problem)
+                case ["revoked"]:
+                    self._claim.revoked = True
+                case ["stop", number]:
+                    self._claim.revoked = True
+                    self._claim.wanted = False
+                    self._asked = number
+                    signal.pthread_kill(self._main, number)
+        if self._busy:
+            os._exit(1)  # the worker is dead, and the job is somebody else's
+        self._jobs.put(None)
+        time.sleep(FAREWELL)  # for `atexit`, and threads that are waited for
+        os._exit(0)
+
+    def _receive(self) -> list[Any] | None:
+        head = self._read(frames.LENGTH)
+        body = None if head is None else self._read(int.from_bytes(head))
+        return None if body is None else frames.unpack(body)
+
+    def _read(self, length: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < length:
+            try:
+                part = self._connection.recv(length - len(data))
+            except ConnectionResetError:
+                return None
+            if not part:
+                return None
+            data += part
+        return bytes(data)
+
+    def _send(self, *frame: Any) -> None:
+        with self._sending:
+            self._connection.sendall(frames.pack(frame))
+
+    # -- finding the tasks --
+
+    def _prepare(self) -> None:
+        setup = self._setup
+        sys.path[:] = setup["path"]
+        sys.argv[:] = setup["argv"]
+        if setup["script"] is not None:
+            _run_again(setup["script"])
+        if setup["target"] is not None:
+            module, _, attribute = setup["target"].partition(":")
+            self._app = operator.attrgetter(attribute)(importlib.import_module(module))
+            self._configure(self._app)
+        if not logging.getLogger().handlers:
+            logging.basicConfig(level=setup["log_level"], format="%(levelname)s  %(message)s")
+
+    def _configure(self, app: AsyncQ) -> None:
+        if id(app) not in self._apps:
+            self._apps.add(id(app))
+            app.reconfigure(**self._setup["settings"])
+
+    def _task(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any] | None:
+        if self._app is not None and job.name in self._app.tasks:
+            return self._app.tasks[job.name]
+        if not module:
+            return None
+        found = operator.attrgetter(name)(importlib.import_module(module))
+        if isinstance(found, Task):
+            self._configure(found.app)
+            return found
+        # The app is made by a function, so that it is not there by itself: one of its kind will do.
+        if self._app is None:
+            self._app = AsyncQ(**self._setup["settings"])
+        if job.retry is None:
+            job.retry = policy
+        made: Task[..., Any] = self._app.task(name=job.name, executor="process")(found)
+        return made
+
+    # -- one job --
+
+    def _run(
+        self,
+        entry: str,
+        stream: str,
+        crashes: int,
+        retries: int,
+        values: bytes,
+        id: str,
+        queue: str,
+        message: bytes,
+        module: str,
+        name: str,
+        soft_timeout: float | None,
+        policy: list[Any] | None,
+    ) -> None:
+        self._soft_timeout = soft_timeout
+        job = wire.decode_job(id, queue, message)
+        delivery = wire.Delivery(entry, stream, crashes, retries, job, values)
+        task = self._task(job, module, name, policy)
+        tasks = {} if task is None else {job.name: task}
+        limit = self._setup["settings"]["max_payload"]
+        runner = _Runner(tasks, self._setup["worker"], CapacityLimiter(1), limit)
+        runner.child = self
+        self._handle_signals()  # a body before this one may have had its own
+        run = runner.run(delivery, self._claim)
+        verdict = contextvars.copy_context().run(eager.driven, run)
+        self._busy = False
+        match verdict:
+            case Finish():
+                self._send("finish", verdict.letter, verdict.outcome, verdict.dead)
+            case Requeue():
+                self._send("requeue", verdict.wait, verdict.retries, verdict.failure)
+            case Replace():
+                self._send("replace", [(dataclasses.asdict(job), message) for job, message in verdict.jobs])
+
+    def body(self, task: Task[Any, Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Calls the function of a task on this thread, under its soft limit."""
+        job = current_job.get()
+        assert job is not None
+        job.children = _Reported(self._send, job.children)
+        with self._limited():
+            return executors._unstoppable(task.function, args, kwargs, self._claim)
+
+    def report(self, state: str, meta: Any) -> None:
+        """Has the worker store what the job says of itself, and waits until it has."""
+        data = PLAIN_VALUE.dumps(meta, path="meta")
+        limit = self._setup["settings"]["max_payload"]
+        if len(data) > limit:
+            raise PayloadTooLarge(f"meta takes {len(data):,} bytes, more than max_payload={limit:,}")
+        number = next(self._numbers)
+        answer = self._reports[number] = queue.SimpleQueue()
+        self._send("report", number, state, data)
+        problem = answer.get()
+        if problem is not None:
+            raise AsyncQError(problem)
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Raises `SoftTimeLimitExceeded` inside the block once the time is over."""
+        limit = self._soft_timeout
+        if limit is None:
+            yield
+            return
+        armed = True
+
+        def on_alarm(_number: int, _frame: types.FrameType | None) -> None:
+            if armed:
+                raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {limit:g} s")
+
+        signal.signal(signal.SIGALRM, on_alarm)
+        signal.setitimer(signal.ITIMER_REAL, max(limit, 1e-6))
+        try:
+            yield
+        finally:
+            armed = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _handle_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
+        if self._asked is None:
+            return
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+
+class _Claim(executors.Claim):
+    """What the job can ask of the worker from here."""
+
+    __slots__ = ("_child",)
+
+    def __init__(self, child: Child) -> None:
+        super().__init__()
+        self._child = child
+
+    @property
+    def carrier(self) -> Carrier:
+        """Nobody: what is asked of the worker is asked over the connection, from the thread that asks."""
+        return eager.HERE
+
+    async def report(self, state: str, meta: Any) -> None:
+        """The job says of itself what it is at."""
+        self._child.report(state, meta)
+
+
+class _Runner(Runner):
+    """Runs bodies on the main thread."""
+
+    child: Child
+
+    async def _body(
+        self,
+        task: Task[Any, Any],
+        job: wire.Job,  # noqa: ARG002  time limits are the worker's, but for the soft one
+        args: list[Any],
+        kwargs: dict[str, Any],
+        claim: executors.Claim,  # noqa: ARG002  the worker's end keeps it
+    ) -> Any:
+        return self.child.body(task, args, kwargs)
+
+
+class _Reported(list[str]):
+    """Ids of jobs, each of which the worker is told, too: should this process die, the outcome names them."""
+
+    def __init__(self, send: Callable[..., None], known: Iterable[str]) -> None:
+        super().__init__(known)
+        self._send = send
+
+    def append(self, id: str) -> None:
+        """Adds the id of a job that is about to be enqueued."""
+        super().append(id)
+        self._send("child", id)
+
+
+def _run_again(script: str) -> None:
+    """Runs the file of a script under another name, so that its tasks are there and what it does under
+    `if __name__ == "__main__"` is not done.
+    """
+    module = types.ModuleType(failures.MAIN_AGAIN)
+    module.__file__ = script
+    sys.modules["__main__"] = sys.modules[failures.MAIN_AGAIN] = module
+    exec(compile(Path(script).read_bytes(), script, "exec"), module.__dict__)  # noqa: S102  it is what ran before
+
+
+def main(descriptor: int) -> None:
+    """The process, with its connection under that descriptor."""
+    os.set_inheritable(descriptor, False)
+    connection = socket.socket(fileno=descriptor)
+    # A copy of this process that a body makes must not keep the connection open when this one is dead.
+    os.register_at_fork(after_in_child=connection.close)
+    Child(connection).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

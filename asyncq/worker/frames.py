@@ -1,0 +1,47 @@
+"""What a worker and one of its processes say to each other: msgpack arrays, each with its length before it.
+
+    worker -> process   [{...}]                 how to find the app, first and once, see `Pool`
+                        ["run", ...]            a job, see `Process.run`
+                        ["revoked"]             the job will not be run again
+                        ["stop", signal]        end the job by this signal
+                        ["reported", n, error]  report n is stored, or why not
+    process -> worker   ["ready"]               the app is imported
+                        ["broken", text]        it is not, and why
+                        ["child", id]           the body starts a job
+                        ["report", n, state, meta]  what the job says of itself
+                        ["finish", ...]         the fields of the runner's `Finish`, or of its `Requeue`:
+                        ["requeue", ...]
+                        ["replace", [[fields of a job, message], ...]]
+
+Values, arguments and failures are in there as the bytes that travel through Redis; nothing is pickled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import msgpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+LENGTH: Final = 4
+"""Bytes before each frame that hold its length."""
+
+_pack = cast("Callable[[Any], bytes]", msgpack.packb)
+_unpack = cast("Callable[[bytes], list[Any]]", msgpack.unpackb)
+
+
+def pack(frame: Sequence[Any]) -> bytes:
+    """A frame as it is sent.
+
+    >>> unpack(pack(["stop", 15])[LENGTH:])
+    ['stop', 15]
+    """
+    body = _pack(frame)
+    return len(body).to_bytes(LENGTH) + body
+
+
+def unpack(body: bytes) -> list[Any]:
+    """A frame from the bytes after its length."""
+    return _unpack(body)

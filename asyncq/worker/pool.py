@@ -1,0 +1,211 @@
+"""The processes of one worker: one for each job of a task with `executor="process"` that runs now, and those
+that ran one a while ago.
+
+A process imports the app once and then runs one job after the other. One that had nothing to do for a minute
+ends; all end with the worker, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import operator
+import os
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.errors import TimeLimitExceeded
+from asyncq.worker import frames
+from asyncq.worker.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from asyncq.app import AsyncQ
+    from asyncq.executors import Claim
+    from asyncq.runner import Finish, Replace, Requeue
+    from asyncq.tasks import Task
+
+IDLE = 60.0
+"""Seconds after which a process without a job ends."""
+
+
+class Pool:
+    """Runs jobs in processes, which are started when there is a job for them.
+
+    Args:
+        app: whose tasks to run; open by the time of the first job.
+        worker: the worker's name, as the jobs see it.
+        target: `module:attribute` of the app. Without it, a process finds each task by the module and the
+            name of its function.
+    """
+
+    def __init__(self, app: AsyncQ, worker: str, target: str | None) -> None:
+        self._app = app
+        self._worker = worker
+        self._target = target
+        self._slots = asyncio.Semaphore(app.settings.processes or os.cpu_count() or 1)
+        self._loop = asyncio.get_running_loop()
+        self._idle: dict[Process, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def check(self) -> None:
+        """Refuses tasks that a process would not find.
+
+        Raises:
+            ValueError: it says of which task, and what to do.
+        """
+        for task in self._app.tasks.values():
+            if task.executor == "process" and self._target is None:
+                place_of(task)
+
+    async def run(
+        self, task: Task[Any, Any], delivery: wire.Delivery, claim: Claim, children: list[str]
+    ) -> Finish | Requeue | Replace:
+        """Runs one job in a process; waits for one while all are busy. See `runner.Processes`."""
+        job = delivery.job
+        place = ("", "") if self._target is not None else place_of(task)
+        policy = None if task.retry is None else task.retry.to_wire()
+        fields = (
+            *(delivery.entry, delivery.stream, delivery.crashes, delivery.retries, delivery.values),
+            *(job.id, job.queue, wire.encode_job(job), *place, task.soft_timeout, policy),
+        )
+        async with self._process(job.deadline) as process:
+            timeout = task.timeout if job.timeout is None else job.timeout / 1000
+            left = _left(job.deadline)
+            limit = left if timeout is None else timeout if left is None else min(timeout, left)
+            return await process.run(fields, claim, limit, children)
+
+    @asynccontextmanager
+    async def _process(self, deadline: int | None) -> AsyncIterator[Process]:
+        """A process for one job."""
+        try:
+            async with asyncio.timeout(_left(deadline)):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise TimeLimitExceeded("no process was free for the job before its deadline") from None
+        try:
+            process = self._take() or await self._start()
+            try:
+                yield process
+            finally:
+                self._put(process)
+        finally:
+            self._slots.release()
+
+    def _take(self) -> Process | None:
+        """The idle process that ran last, for it is the most likely to be in memory."""
+        while self._idle:
+            process, timer = self._idle.popitem()
+            timer.cancel()
+            if process.usable:
+                return process
+            self._spawn(process.discard())
+        return None
+
+    async def _start(self) -> Process:
+        # A start is not cancelled half-way: the process serves another job, then.
+        starting = self._spawn(Process.start(self._setup()))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._started_in_vain)
+            raise
+
+    def _started_in_vain(self, starting: asyncio.Task[Process]) -> None:
+        if not starting.cancelled() and starting.exception() is None:
+            self._put(starting.result())
+
+    def _put(self, process: Process) -> None:
+        if process.usable:
+            self._idle[process] = self._loop.call_later(IDLE, self._retire, process)
+        else:
+            self._spawn(process.discard())
+
+    def _retire(self, process: Process) -> None:
+        del self._idle[process]
+        self._spawn(process.close())
+
+    def _spawn(self, call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._loop.create_task(call)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Ends all processes. No job may run any more."""
+        while self._idle or self._tasks:
+            for process in list(self._idle):
+                self._idle[process].cancel()
+                self._retire(process)
+            await asyncio.wait(list(self._tasks))
+            await asyncio.sleep(0)  # lets the callbacks of what is done have their turn
+
+    def _setup(self) -> bytes:
+        """What a process must know to find the tasks, see `child.Child`.
+
+        On the connection, not as arguments: the URL may hold a password. And of the server itself: what the
+        app calls `memory://` would be another one there.
+        """
+        settings = dataclasses.asdict(self._app.settings)
+        settings.update(url=self._app._broker_here().address.url, strict=False)
+        setup = {
+            "path": sys.path,
+            "argv": sys.argv,
+            "target": self._target,
+            "script": _script() if self._target is None else None,
+            "settings": settings,
+            "worker": self._worker,
+            "log_level": logging.getLogger().getEffectiveLevel(),
+        }
+        return frames.pack((setup,))
+
+
+def place_of(task: Task[Any, Any]) -> tuple[str, str]:
+    """The module and the name there under which another process finds the function of a task.
+
+    Raises:
+        ValueError: there is none.
+    """
+    function: Callable[..., Any] = task.function
+    module, name = function.__module__, function.__qualname__
+    main = sys.modules.get("__main__")
+    if module == "__main__" and getattr(main, "__spec__", None) is not None:
+        module = main.__spec__.name  # type: ignore[union-attr]  # python -m: it has a name to import
+    why = ""
+    if module == "__main__" and _script() is None:
+        why = "it was typed in and stands in no file"
+    elif "<" in name:
+        why = "it is made inside another function"
+    else:
+        try:
+            found = operator.attrgetter(name)(sys.modules[function.__module__])
+        except (AttributeError, KeyError):
+            found = None
+        if getattr(found, "function", found) is not function:
+            why = f"it is not found as {module}.{name}"
+    if why:
+        raise ValueError(
+            f'{task.name} has executor="process", and no other process could find its function: {why}. '
+            "Put it at the top of a module"
+        )
+    return module, name
+
+
+def _script() -> str | None:
+    """The file that this process runs as `__main__`, if it is one without a name to import it by."""
+    main = sys.modules.get("__main__")
+    if getattr(main, "__spec__", None) is not None:
+        return None
+    file: str | None = getattr(main, "__file__", None)
+    return str(Path(file).absolute()) if file is not None and Path(file).is_file() else None
+
+
+def _left(deadline: int | None) -> float | None:
+    """Seconds until then."""
+    return None if deadline is None else deadline / 1000 - time.time()

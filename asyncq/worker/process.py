@@ -1,0 +1,231 @@
+"""The worker's end of one process that runs jobs, one at a time. Its other end is `child`.
+
+The end of the connection is the end of the process, whatever it died of: the kernel closes a dead process's
+sockets, and nobody else has one end of this one. A process that was sent a signal is never used again, so
+that a signal which comes late meets no other job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.errors import AsyncQError, TimeLimitExceeded, WorkerLost
+from asyncq.runner import Finish, Replace, Requeue
+from asyncq.serializers import PLAIN_VALUE
+from asyncq.worker import frames
+
+if TYPE_CHECKING:
+    from asyncq.executors import Claim
+
+LAST_WORDS = 1.0
+"""Seconds that a body gets to clean up when the worker stops, between SIGTERM and SIGKILL."""
+FAREWELL = 3.0
+"""Seconds that an idle process gets to end by itself."""
+
+_SIGNAL_OF = {mark: signal.Signals[name] for name, mark in wire.MARK_OF.items()}
+_STRENGTHS = wire.NOT_AGAIN + "".join(wire.MARK_OF.values())
+
+
+class Process:
+    """One process; made by `start`."""
+
+    def __init__(
+        self, child: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._child = child
+        self._reader = reader
+        self._writer = writer
+        self._strength = -1  # of the strongest mark that the job was told
+        self._spent = False
+        self._out_of_time = False
+        self._relays: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    async def start(cls, setup: bytes) -> Process:
+        """Starts a process and waits until it has imported the app.
+
+        Raises:
+            WorkerLost: it could not; the message says why.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            # In a session of its own: Ctrl-C is for the worker, which lets the jobs end. Never by fork: the
+            # worker has threads and an event loop, of which a copy would be of no use and some harm.
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "asyncq.worker.child",
+                str(theirs.fileno()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        process = cls(child, reader, writer)
+        try:
+            process._writer.write(setup)
+            answer = await process._read()
+            if answer == ["ready"]:
+                return process
+            problem = answer[1] if answer else f"it died at its start: {await process._how_it_died()}"
+            raise WorkerLost(f"no process could be started for the job: {problem}")
+        except BaseException:
+            await process.discard()
+            raise
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given another job."""
+        return not self._spent and not self._reader.at_eof()
+
+    async def run(
+        self, job: tuple[Any, ...], claim: Claim, limit: float | None, children: list[str]
+    ) -> Finish | Requeue | Replace:
+        """Runs one job to its verdict.
+
+        Cancelled, it asks the body to end by SIGTERM and kills it a second later.
+
+        Args:
+            job: the fields of the frame, see `child.Child`.
+            claim: of the worker to the job; learns that the body has begun, and how to end it.
+            limit: seconds after which the process is killed.
+            children: hears of each job that the body starts.
+
+        Raises:
+            TimeLimitExceeded: the process was killed for the limit.
+            WorkerLost: the process died.
+        """
+        self._strength = -1
+        claim.begun = True
+        claim.interrupt = self._interrupt
+        timer = None
+        if limit is not None:
+            timer = asyncio.get_running_loop().call_later(max(0.0, limit), self._stop_in_time)
+        try:
+            self._writer.write(frames.pack(("run", *job)))
+            verdict = await self._verdict(children, claim)
+        except asyncio.CancelledError:
+            await self._end_body(claim)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if verdict is not None:
+            return verdict
+        how = await self._how_it_died()
+        if self._out_of_time:
+            raise TimeLimitExceeded(f"the task ran longer than its timeout of {limit:g} s")
+        raise WorkerLost(f"the process that ran the job died: {how}")
+
+    async def _verdict(self, children: list[str], claim: Claim) -> Finish | Requeue | Replace | None:
+        """What the process says of the job; None if it died instead."""
+        while frame := await self._read():
+            match frame:
+                case ["child", id_]:
+                    children.append(id_)
+                case ["report", number, state, meta]:
+                    relay = asyncio.create_task(self._relay(claim, number, state, meta))
+                    self._relays.add(relay)
+                    relay.add_done_callback(self._relays.discard)
+                case ["finish", *fields]:
+                    return Finish(*fields)
+                case ["requeue", *fields]:
+                    return Requeue(*fields)
+                case ["replace", jobs]:
+                    return Replace([(wire.Job(**fields), message) for fields, message in jobs])
+        return None
+
+    async def _relay(self, claim: Claim, number: int, state: str, meta: bytes) -> None:
+        """Passes on what the job says of itself, and tells it when that is stored."""
+        problem = None
+        try:
+            await claim.report(state, PLAIN_VALUE.loads(meta))
+        except AsyncQError as error:
+            problem = str(error)
+        self._writer.write(frames.pack(("reported", number, problem)))
+
+    async def _read(self) -> list[Any]:
+        """The next frame; an empty one when there are no more."""
+        try:
+            length = int.from_bytes(await self._reader.readexactly(frames.LENGTH))
+            return frames.unpack(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionResetError):
+            return []
+
+    # -- ending --
+
+    def _interrupt(self, mark: str) -> None:
+        """Ends the body by the signal that a mark stands for, if it does. Only a stronger one is sent after
+        it: marks are told again with every beat.
+        """
+        strength = _STRENGTHS.index(mark)
+        if strength <= self._strength:
+            return
+        self._strength = strength
+        if mark == wire.NOT_AGAIN:
+            self._writer.write(frames.pack(("revoked",)))
+            return
+        self._spent = True
+        if _SIGNAL_OF[mark] is signal.SIGKILL:
+            self._kill()
+        else:
+            self._writer.write(frames.pack(("stop", _SIGNAL_OF[mark])))
+
+    def _stop_in_time(self) -> None:
+        self._out_of_time = True
+        self._kill()
+
+    def _kill(self) -> None:
+        """Ends the process, and those that it started."""
+        self._spent = True
+        if self._child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+
+    async def _end_body(self, claim: Claim) -> None:
+        """The worker stops and hands the job back: it must not go on here."""
+        self._interrupt("t")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._verdict([], claim)
+        await self.discard()
+
+    async def _how_it_died(self) -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._child.wait()
+        self._kill()  # a body may have closed the connection and live on
+        code = await self._child.wait()
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
+    async def discard(self) -> None:
+        """Ends it at once. Twice is once."""
+        self._kill()
+        await self._child.wait()
+        self._writer.close()
+
+    async def close(self) -> None:
+        """Lets an idle process end by itself, and waits for it."""
+        self._spent = True
+        self._writer.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._child.wait()
+        await self.discard()

@@ -1,0 +1,175 @@
+"""Functions that run in processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+from jobs import note
+
+import asyncq
+from asyncq import AsyncQ, Retry, SoftTimeLimitExceeded, WorkerLost, WouldDeadlock, context
+
+seen: list[int] = []
+
+
+def pid() -> int:
+    return os.getpid()
+
+
+def double(values: list[int]) -> list[int]:
+    return [2 * value for value in values]
+
+
+def fail(text: str) -> None:
+    try:
+        raise KeyError(text)
+    except KeyError as error:
+        problem = ValueError(text, 7)
+        problem.add_note("a note")
+        raise problem from error
+
+
+def leave(code: int) -> None:
+    os._exit(code)
+
+
+def crash() -> None:
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(10)
+
+
+def quit_politely() -> None:
+    sys.exit(3)
+
+
+def remember(value: int) -> list[int]:
+    """What jobs before this one left in the same process."""
+    seen.append(value)
+    return seen
+
+
+def sleep(log: str, text: str, seconds: float = 60.0) -> int:
+    note(log, f"start {text} {os.getpid()}")
+    time.sleep(seconds)
+    note(log, f"end {text}")
+    return os.getpid()
+
+
+def clean_up(log: str) -> str:
+    note(log, f"start {os.getpid()}")
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        note(log, "interrupted")
+    finally:
+        note(log, "cleaned up")
+    return "value"
+
+
+def ignore_signals(log: str) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: note(log, signal.Signals(number).name))
+    note(log, f"start {os.getpid()}")
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def with_child(log: str) -> None:
+    """Starts a process that would outlive it."""
+    import subprocess
+
+    child = subprocess.Popen(["sleep", "60"])
+    note(log, f"start {child.pid}")
+    child.wait()
+
+
+def soft(log: str) -> str:
+    note(log, "start")
+    try:
+        time.sleep(60)
+    except SoftTimeLimitExceeded as error:
+        return str(error)
+    return "late"
+
+
+def fails_once(log: str) -> int:
+    note(log, f"attempt {asyncq.current().attempt}")
+    if asyncq.current().attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(10)
+    return asyncq.current().attempt
+
+
+def about_me(extra: int, *, named: str) -> dict[str, Any]:
+    job = asyncq.current()
+    try:
+        context.check_join("here")
+        guarded = False
+    except WouldDeadlock:
+        guarded = True
+    return {
+        "id": job.id,
+        "name": job.name,
+        "args": list(job.args),
+        "kwargs": job.kwargs,
+        "queue": job.queue,
+        "attempt": job.attempt,
+        "root": job.root_id,
+        "headers": dict(job.headers),
+        "worker": job.worker,
+        "deadline": job.deadline_ms,
+        "guarded": guarded,
+        "on the main thread": threading.current_thread() is threading.main_thread(),
+        "extra": extra,
+        "named": named,
+    }
+
+
+def until_cancelled() -> str:
+    job = asyncq.current()
+    job.progress_sync(1, 2, "half")
+    while not job.cancelled:
+        time.sleep(0.01)
+    return "cancelled"
+
+
+def says_too_much() -> None:
+    asyncq.current().update_state_sync("BIG", "x" * 2_000_000)
+
+
+POLICY = Retry(max_retries=1, on=(WorkerLost,), backoff=0)
+PLAIN = (
+    pid,
+    double,
+    fail,
+    leave,
+    crash,
+    quit_politely,
+    remember,
+    sleep,
+    clean_up,
+    ignore_signals,
+    with_child,
+    until_cancelled,
+    says_too_much,
+)
+
+
+def register(app: AsyncQ) -> SimpleNamespace:
+    """The functions above as tasks of an app, under names that do not say where they are."""
+    tasks = {
+        function.__name__: app.task(name=function.__name__, executor="process")(function)
+        for function in PLAIN
+    }
+    tasks["about_me"] = app.task(name="about_me", executor="process")(about_me)
+    tasks["soft"] = app.task(name="soft", executor="process", soft_timeout=0.3)(soft)
+    tasks["fails_once"] = app.task(name="fails_once", executor="process", retry=POLICY)(fails_once)
+    return SimpleNamespace(**tasks)

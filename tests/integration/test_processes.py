@@ -1,0 +1,393 @@
+"""Tasks with `executor="process"`: what crosses, what ends them, and what their deaths do to others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import killable
+import pytest
+from support import lines, report, until, until_state
+
+from asyncq import (
+    PayloadTooLarge,
+    RemoteTraceback,
+    SoftTimeLimitExceeded,
+    TaskRevoked,
+    TimeLimitExceeded,
+    Worker,
+    WorkerLost,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from types import SimpleNamespace
+
+    from asyncq import AsyncQ
+
+pytestmark = pytest.mark.anyio
+
+SIGNALS = ["SIGINT", "SIGTERM", "SIGKILL"]
+
+
+@pytest.fixture
+async def app(make_app) -> AsyncIterator[AsyncQ]:
+    async with make_app(processes=2) as app:
+        yield app
+
+
+@pytest.fixture
+def tasks(app) -> SimpleNamespace:
+    return killable.register(app)
+
+
+@pytest.fixture
+def log(tmp_path) -> str:
+    return str(tmp_path / "log")
+
+
+@pytest.fixture
+async def worker(app, tasks) -> AsyncIterator[Worker]:
+    async with Worker(app) as worker:
+        yield worker
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process has ended; what its parent has not asked for yet has, too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+    except FileNotFoundError:
+        return True
+
+
+async def started(path: str) -> int:
+    """Waits until a body has said that it started; the number that it said."""
+    said = await until(lambda: lines(Path(path)), "the body to start")
+    return int(said[0].split()[-1])
+
+
+def text(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
+
+
+# -- what crosses ----------------------------------------------------------------------------------
+
+
+async def test_the_body_runs_in_another_process(tasks, worker):
+    assert await tasks.pid.call() != os.getpid()
+
+
+async def test_values_cross_in_both_directions(tasks, worker):
+    assert await tasks.double.call([1, 2, 3]) == [2, 4, 6]
+
+
+async def test_a_failure_crosses_with_notes_cause_and_traceback(tasks, worker):
+    with pytest.raises(ValueError) as caught:
+        await tasks.fail.call("no")
+    assert caught.value.args == ("no", 7)
+    assert caught.value.__notes__ == ["a note"]
+    remote = caught.value.__cause__
+    assert isinstance(remote, RemoteTraceback)
+    assert 'killable.py", line' in remote.traceback
+    assert "asyncq/worker" not in remote.traceback
+    assert isinstance(remote.__cause__, KeyError)
+
+
+async def test_the_job_is_the_same_there_as_it_would_be_here(tasks, worker):
+    result = await tasks.about_me.options(headers={"a": 1}, deadline=100).delay(1, named="x")
+    there = await result.get(timeout=10)
+    deadline = there.pop("deadline")
+    assert 90 < deadline / 1000 - time.time() <= 100
+    assert there == {
+        "id": result.id,
+        "name": "about_me",
+        "args": [1],
+        "kwargs": {"named": "x"},
+        "queue": "default",
+        "attempt": 1,
+        "root": result.id,
+        "headers": {"a": 1},
+        "worker": worker.name,
+        "guarded": True,
+        "on the main thread": True,
+        "extra": 1,
+        "named": "x",
+    }
+
+
+async def test_a_process_runs_one_job_after_the_other(tasks, worker):
+    assert await tasks.remember.call(1) == [1]
+    assert await tasks.remember.call(2) == [1, 2]
+
+
+async def test_at_most_so_many_jobs_as_set_run_at_the_same_time(tasks, worker, log):
+    results = [await tasks.sleep.delay(log, str(number), 0.2) for number in range(4)]
+    pids = [await result.get(timeout=10) for result in results]
+    assert len(set(pids)) == 2
+    running = most = 0
+    for line in lines(Path(log)):
+        running += 1 if line.startswith("start") else -1
+        most = max(most, running)
+    assert most == 2
+
+
+async def test_a_body_says_what_it_is_at_and_sees_that_it_is_revoked(tasks, worker):
+    result = await tasks.until_cancelled.delay()
+    await until_state(result, "PROGRESS")
+    assert result.info == {"done": 1, "total": 2, "message": "half"}
+    await result.revoke()
+    assert await result.get(timeout=5) == "cancelled"
+
+
+async def test_what_a_body_says_has_the_limits_of_a_result(tasks, worker):
+    with pytest.raises(PayloadTooLarge):
+        await tasks.says_too_much.call()
+
+
+# -- deaths ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "how"),
+    [("leave", (0,), "exit code 0"), ("leave", (7,), "exit code 7"), ("crash", (), "SIGSEGV")],
+)
+async def test_the_death_of_a_process_is_its_jobs_alone(tasks, worker, log, name, args, how):
+    beside = await tasks.sleep.delay(log, "beside", 0.5)
+    with pytest.raises(WorkerLost, match=how):
+        await getattr(tasks, name).call(*args)
+    assert await beside.get(timeout=10)
+    assert await tasks.double.call([1]) == [2]
+
+
+async def test_a_process_killed_from_outside_is_lost(tasks, worker, log):
+    result = await tasks.sleep.delay(log, "victim")
+    os.kill(await started(log), signal.SIGKILL)
+    with pytest.raises(WorkerLost, match="SIGKILL"):
+        await result.get(timeout=5)
+
+
+async def test_a_process_that_is_killed_while_idle_costs_no_job(tasks, worker):
+    pid = await tasks.pid.call()
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: is_gone(pid), "the process to be gone")
+    assert await tasks.pid.call() != pid
+
+
+async def test_a_job_whose_policy_covers_it_is_tried_again(tasks, worker, log):
+    assert await tasks.fails_once.call(log) == 2
+
+
+async def test_a_body_that_exits_fails_and_keeps_its_process(tasks, worker):
+    pid = await tasks.pid.call()
+    with pytest.raises(Exception, match="SystemExit"):
+        await tasks.quit_politely.call()
+    assert await tasks.pid.call() == pid
+
+
+# -- time limits -----------------------------------------------------------------------------------
+
+
+async def test_a_process_is_killed_at_its_time_limit(tasks, worker, log):
+    result = await tasks.sleep.options(timeout=0.3).delay(log, "long")
+    pid = await started(log)
+    with pytest.raises(TimeLimitExceeded):
+        await result.get(timeout=5)
+    await until(lambda: is_gone(pid), "the process to be gone")
+
+
+async def test_a_process_is_killed_at_the_deadline_of_its_job(tasks, worker, log):
+    await tasks.pid.call()
+    with pytest.raises(TimeLimitExceeded):
+        await tasks.sleep.options(deadline=0.5).call(log, "long")
+
+
+async def test_a_job_that_waits_for_a_process_ends_at_its_deadline(tasks, worker, log):
+    busy = [await tasks.sleep.delay(log, "busy", 1.5) for _ in range(2)]
+    await until(lambda: text(log).count("start") == 2, "both to run")
+    begun = time.monotonic()
+    with pytest.raises(TimeLimitExceeded):
+        await tasks.sleep.options(deadline=0.3).call(log, "waits")
+    assert time.monotonic() - begun < 1
+    for result in busy:
+        await result.get(timeout=10)
+    assert "waits" not in text(log)
+
+
+async def test_the_soft_limit_is_raised_inside_the_body(tasks, worker, log):
+    assert "soft_timeout of 0.3 s" in await tasks.soft.call(log)
+
+
+async def test_a_soft_limit_that_is_not_caught_fails_the_job(app, worker, log):
+    napper = app.task(name="napper", executor="process", soft_timeout=0.2)(killable.sleep)
+    with pytest.raises(SoftTimeLimitExceeded):
+        await napper.call(log, "long")
+
+
+# -- revocation ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+async def test_a_terminated_process_ends_and_the_worker_goes_on(tasks, worker, log, name):
+    result = await tasks.sleep.delay(log, "long")
+    pid = await started(log)
+    assert await result.revoke(terminate=True, signal=name, wait=True, timeout=5) == "REVOKED"
+    with pytest.raises(TaskRevoked):
+        await result.get(timeout=1)
+    await until(lambda: is_gone(pid), "the process to be gone", 3)
+    assert "end" not in text(log)
+    assert await tasks.double.call([1]) == [2]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+async def test_a_body_may_clean_up_and_its_value_is_dropped(tasks, worker, log, name):
+    result = await tasks.clean_up.delay(log)
+    await started(log)
+    assert await result.revoke(terminate=True, signal=name, wait=True, timeout=5) == "REVOKED"
+    expected = ["interrupted"] * (name == "SIGINT") + ["cleaned up"]
+    assert text(log).splitlines()[1:] == expected
+
+
+async def test_a_body_that_will_not_end_is_told_more_firmly(tasks, worker, log):
+    result = await tasks.ignore_signals.delay(log)
+    await started(log)
+    for name in ("SIGTERM", "SIGINT", "SIGTERM"):  # SIGINT is weaker than what it got, SIGTERM is no news
+        assert await result.revoke(terminate=True, signal=name) == "STARTED"
+    await until(lambda: "SIGTERM" in text(log), "the signal to arrive")
+    assert await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=5) == "REVOKED"
+    assert text(log).splitlines()[1:] == ["SIGTERM"]
+
+
+async def test_sigkill_takes_what_the_body_has_started_too(tasks, worker, log):
+    result = await tasks.with_child.delay(log)
+    pid = await started(log)
+    await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=5)
+    await until(lambda: is_gone(pid), "the body's own process to be gone", 3)
+
+
+async def test_a_signal_from_elsewhere_is_no_business_of_the_job(tasks, worker, log):
+    result = await tasks.sleep.delay(log, "long", 0.5)
+    pid = await started(log)
+    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGINT)
+    assert await result.get(timeout=5) == pid
+
+
+async def test_a_revoked_job_that_waits_for_a_process_never_starts(make_app, log):
+    async with make_app(processes=1) as app:
+        tasks = killable.register(app)
+        async with Worker(app):
+            first = await tasks.sleep.delay(log, "first", 0.5)
+            await started(log)
+            second = await tasks.sleep.delay(log, "second")
+            await until_state(second, "STARTED")
+            begun = time.monotonic()
+            assert await second.revoke(wait=True, timeout=5) == "REVOKED"
+            assert time.monotonic() - begun < 0.4
+            await first.get(timeout=5)
+            await tasks.pid.call()
+    assert "second" not in text(log)
+
+
+async def test_without_terminate_a_running_process_goes_on(tasks, worker, log):
+    result = await tasks.sleep.delay(log, "long", 0.3)
+    pid = await started(log)
+    assert await result.revoke() == "STARTED"
+    assert await result.get(timeout=5) == pid
+
+
+@pytest.mark.parametrize("signal", ["SIGHUP", "sigterm", "", 15])
+async def test_another_signal_is_refused_and_the_message_names_those_that_are_not(app, signal):
+    with pytest.raises(ValueError, match="SIGINT, SIGTERM, SIGKILL"):
+        await app.AsyncResult("x").revoke(terminate=True, signal=signal)
+
+
+async def test_the_waiter_of_a_killed_process_wakes_soon(tasks, worker, tmp_path):
+    took = []
+    for number in range(30):
+        log = str(tmp_path / str(number))
+        result = await tasks.sleep.delay(log, "long")
+        waiter = asyncio.create_task(result.get(timeout=10, propagate=False))
+        await started(log)
+        begun = time.perf_counter()
+        await result.revoke(terminate=True, signal="SIGKILL")
+        assert isinstance(await waiter, TaskRevoked)
+        took.append(time.perf_counter() - begun)
+    report(
+        f"kill: median {statistics.median(took) * 1000:.2f} ms (promise: 100), "
+        f"worst {max(took) * 1000:.2f} ms"
+    )
+    assert statistics.median(took) < 0.5, "by push, not by the next beat"
+
+
+# -- the worker's own end --------------------------------------------------------------------------
+
+
+async def test_a_stopping_worker_lets_processes_end_within_the_grace(app, tasks, log):
+    async with Worker(app, grace=5):
+        result = await tasks.sleep.delay(log, "long", 0.5)
+        pid = await started(log)
+    assert await result.get(timeout=1) == pid
+    assert is_gone(pid)
+
+
+@pytest.mark.parametrize("name", ["sleep", "ignore_signals"])
+async def test_what_does_not_end_within_the_grace_is_stopped_and_handed_back(app, tasks, log, name):
+    begun = time.monotonic()
+    async with Worker(app, grace=0.3) as worker:
+        args = (log, "long") if name == "sleep" else (log,)
+        result = await getattr(tasks, name).delay(*args)
+        pid = await started(log)
+    assert is_gone(pid)
+    assert worker.handed_back == 1
+    assert await result.refresh() == "PENDING"
+    assert time.monotonic() - begun < 6
+
+
+async def test_an_idle_process_ends_after_a_while(app, tasks, worker, monkeypatch):
+    monkeypatch.setattr("asyncq.worker.pool.IDLE", 0.05)
+    pid = await tasks.pid.call()
+    await until(lambda: is_gone(pid), "the process to be gone")
+
+
+# -- registration ----------------------------------------------------------------------------------
+
+
+async def test_a_coroutine_function_takes_no_executor(app):
+    with pytest.raises(TypeError, match="coroutine function"):
+
+        @app.task(executor="process")
+        async def never() -> None: ...
+
+
+async def test_there_is_no_other_executor(app):
+    with pytest.raises(ValueError, match='use "thread" or "process"'):
+        app.task(executor="loop")(killable.pid)
+
+
+async def test_a_worker_does_not_start_with_a_task_that_no_process_could_find(app):
+    @app.task(executor="process")
+    def hidden() -> None: ...
+
+    with pytest.raises(ValueError, match="inside another function"):
+        async with Worker(app):
+            pass
+
+
+async def test_the_default_of_a_plain_function_is_a_thread(app):
+    assert app.task(killable.pid).executor == "thread"
+
+
+async def test_a_process_job_costs_so_much(tasks, worker):
+    await tasks.double.call([1])
+    begun = time.perf_counter()
+    for _ in range(200):
+        await tasks.double.call([1])
+    one = (time.perf_counter() - begun) / 200
+    begun = time.perf_counter()
+    await (await tasks.double.map([([1],)] * 500)).get(timeout=30)
+    report(f"a job in a process: {one * 1e6:.0f} us one by one, {500 / (time.perf_counter() - begun):.0f}/s")
