@@ -215,7 +215,7 @@ class Runner:
         self, task: Task[Any, Any], delivery: wire.Delivery, claim: Claim, processes: Processes
     ) -> Finish | Requeue | Replace:
         """Has the job run by a runner in another process, and speaks for it if that dies."""
-        self._enter(delivery, [], {}, None, claim, task)
+        self._enter(task, delivery, [], {}, None, claim)
         started = claim.started
         context = current_job.get()
         assert started is not None
