@@ -453,10 +453,9 @@ class AsyncQ:
 
     def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
         """Starts a coroutine on the app's loop, from a thread that runs none; starts a loop in the background
-        if there is none.
+        if there is none. It opens the app itself if it needs to: not every coroutine does.
         """
-        home = self._settle(None)
-        return asyncio.run_coroutine_threadsafe(self.bring(coroutine), home)
+        return asyncio.run_coroutine_threadsafe(coroutine, self._settle(None))
 
     def _settle(self, here: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
         """The app's loop. The first who asks decides: its own, or for blocking code a loop in a background

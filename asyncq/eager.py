@@ -157,8 +157,8 @@ class EagerResult(AsyncResult[R]):
         """The state. There is nowhere to look."""
         return self.state
 
-    async def _final(self) -> wire.Ended | None:
-        return None if self._kept is None else self._kept._ended
+    async def _final(self) -> Outcome[R] | None:
+        return self._kept
 
     async def exists(self) -> bool:
         """Whether it has not been forgotten."""

@@ -97,7 +97,6 @@ class AsyncResult(Generic[R]):
         """`await result` is `await result.get()`."""
         return self.get().__await__()
 
-    @carried
     async def get(
         self,
         timeout: float | timedelta | None = None,
@@ -110,7 +109,8 @@ class AsyncResult(Generic[R]):
         """Waits for the job to end and returns its value.
 
         Woken by push. Cancelling or timing out ends this wait only: the job and other waits for it go on. May
-        be called any number of times, each gives a fresh value.
+        be called any number of times, each gives a fresh value. Once the outcome is known here it needs no
+        connection, and does not open an app that is closed.
 
         Args:
             timeout: seconds; None waits for ever, 0 looks once and does not wait.
@@ -130,7 +130,7 @@ class AsyncResult(Generic[R]):
         check_join("AsyncResult.get()", disable_sync_subtasks=disable_sync_subtasks)
         if on_event is not None:
             await self._follow(timeout, on_event)
-        outcome = await self._outcome(timeout)
+        outcome = self._seen() or await self._outcome(timeout)
         # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to
         # expect.
         value = outcome.unwrap() if propagate or outcome.error is None else cast("R", outcome.error)
@@ -145,7 +145,6 @@ class AsyncResult(Generic[R]):
     wait = get
     wait_sync = get_sync
 
-    @carried
     async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R]:
         """Waits for the job to end and says how, as a value: never raises for the task's own failure.
 
@@ -153,25 +152,22 @@ class AsyncResult(Generic[R]):
             ResultTimeout, ResultNotFound, WouldDeadlock: as `get`.
         """
         check_join("AsyncResult.outcome()")
-        return await self._outcome(timeout)
+        return self._seen() or await self._outcome(timeout)
 
     @synced(outcome)
     def outcome_sync(self) -> None:
         """Blocking twin of `outcome`."""
 
+    @carried
     async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:
         limit = None if timeout is None else config.seconds(timeout)
-        waiter = self._waiter
-        if waiter is None or waiter.ended is None:
-            if self._ignored:
-                raise ResultNotFound(
-                    f"job {self.id} was enqueued with ignore_result=True: there is no result"
-                )
-            waiter = self._own_waiter()
-            if limit == 0:
-                await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
-            else:
-                await self.app._listener().wait(waiter, limit)
+        if self._ignored:
+            raise ResultNotFound(f"job {self.id} was enqueued with ignore_result=True: there is no result")
+        waiter = self._own_waiter()
+        if limit == 0:
+            await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
+        else:
+            await self.app._listener().wait(waiter, limit)
         if waiter.ended is None:
             raise self._no_outcome(waiter, limit)
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
@@ -276,7 +272,6 @@ class AsyncResult(Generic[R]):
     def refresh_sync(self) -> None:
         """Blocking twin of `refresh`."""
 
-    @carried
     async def ready(self) -> bool:
         """Whether the job has ended, in whatever way. Looks once. Raises as `refresh`."""
         return (await self._final()) is not None
@@ -285,7 +280,6 @@ class AsyncResult(Generic[R]):
     def ready_sync(self) -> None:
         """Blocking twin of `ready`."""
 
-    @carried
     async def successful(self) -> bool:
         """Whether the job has ended with a value; False while it has not ended. Looks once. Raises as
         `refresh`.
@@ -297,7 +291,6 @@ class AsyncResult(Generic[R]):
     def successful_sync(self) -> None:
         """Blocking twin of `successful`."""
 
-    @carried
     async def failed(self) -> bool:
         """Whether the job has ended with an error; False while it has not ended. Looks once. Raises as
         `refresh`.
@@ -324,11 +317,10 @@ class AsyncResult(Generic[R]):
     def exists_sync(self) -> None:
         """Blocking twin of `exists`."""
 
-    async def _final(self) -> wire.Ended | None:
-        waiter = self._own_waiter()
-        if waiter.ended is None:
-            await self._look(waiter)
-        return waiter.ended
+    async def _final(self) -> Outcome[R] | None:
+        if self._seen() is None:
+            await self.refresh()
+        return self._seen()
 
     async def _look(self, waiter: Waiter, patience: float | None = None) -> None:
         app = self.app

@@ -16,6 +16,7 @@ from support import report, until, until_state
 
 from asyncq import (
     AsyncResult,
+    GroupResult,
     Outcome,
     ResultNotFound,
     ResultSet,
@@ -549,6 +550,37 @@ async def test_tuples_and_lists_name_the_parents(app):
     for bad in (None, "x", ("a", "b", "c"), 5):
         with pytest.raises(ValueError, match="as_tuple"):
             result_from_tuple(bad, app)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_handle_keeps_its_parents_when_it_is_pickled_whatever_they_are(make_app, protocol):
+    app = make_app()
+    first = AsyncResult("first", app)
+    group = GroupResult("header", [AsyncResult("a", app), AsyncResult("b", app)], parent=first, app=app)
+    child = AsyncResult("body", app)
+    child.parent = group
+    same = pickle.loads(pickle.dumps(child, protocol))
+    assert (type(same), type(same.parent), type(same.parent.parent)) == (
+        AsyncResult,
+        GroupResult,
+        AsyncResult,
+    )
+    assert same.as_tuple() == child.as_tuple()
+    assert same.parent == group
+
+
+async def test_a_known_outcome_is_given_without_opening_an_app_that_was_closed(make_app, nap, app):
+    async with Worker(app), make_app() as elsewhere:
+        known, unknown = elsewhere.AsyncResult((await nap.delay(0)).id), elsewhere.AsyncResult("unknown")
+        assert await known.get(timeout=5) == 0
+    assert await known == 0
+    assert (await known.outcome()).state == "SUCCESS"
+    assert (await known.ready(), await known.successful(), await known.failed()) == (True, True, False)
+    assert elsewhere._broker is None
+    with pytest.raises(ResultNotFound):
+        await unknown.get(timeout=5)
+    assert elsewhere._broker is not None
+    await elsewhere.close()
 
 
 async def test_an_unpickled_handle_works_in_a_process_with_one_app_and_says_what_to_do_in_others(

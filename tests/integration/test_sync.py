@@ -107,6 +107,10 @@ def test_a_result_outlives_the_app_that_was_closed_and_opened_again(blocking_app
         result = blocking_app.jobs.add.delay_sync(1, 2)
     with blocking_app:
         assert result.get_sync(timeout=5) == 3
+    assert (result.get_sync(), result.ready_sync()) == (3, True)
+    assert blocking_app._broker is None, "a known outcome needs no connection"
+    with blocking_app:
+        pass  # ends the thread that blocking calls run in
 
 
 @pytest.mark.anyio
