@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -87,17 +85,3 @@ async def app(make_app: Callable[..., AsyncQ]) -> AsyncIterator[AsyncQ]:
     app = make_app()
     async with app:
         yield app
-
-
-async def wait_until(condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-    """Polls a condition (which may be async) until it holds; fails with `what` when the deadline passes."""
-    end = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > end:
-            pytest.fail(f"not within {timeout:g} s: {what}")
-        await asyncio.sleep(0.005)

@@ -1,7 +1,8 @@
-"""A raw client beside asyncq, to look at the server and to do to it what asyncq would not."""
+"""What integration tests share: a raw client beside asyncq, and the commonest tasks."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,26 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def raw(server_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    """To look at the server, and to do to it what asyncq would not."""
     client = redis.asyncio.Redis.from_url(server_url)
     yield client
     await client.aclose()
+
+
+@pytest.fixture
+def add(app):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    return add
+
+
+@pytest.fixture
+def nap(app):
+    @app.task
+    async def nap(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    return nap

@@ -12,15 +12,6 @@ from asyncq import AsyncQError, Worker, WouldDeadlock, allow_join_result, denied
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def add(app):
-    @app.task
-    async def add(x: int, y: int) -> int:
-        return x + y
-
-    return add
-
-
 def _caught(error: BaseException) -> list[str]:
     assert isinstance(error, RuntimeError)
     assert isinstance(error, AsyncQError)

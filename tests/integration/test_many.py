@@ -37,25 +37,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def nap(app):
-    @app.task
-    async def nap(seconds: float) -> float:
-        await asyncio.sleep(seconds)
-        return seconds
-
-    return nap
-
-
-@pytest.fixture
-def add(app):
-    @app.task
-    async def add(x: int, y: int) -> int:
-        return x + y
-
-    return add
-
-
-@pytest.fixture
 def fail(app):
     @app.task
     async def fail(text: str) -> None:

@@ -31,16 +31,6 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def nap(app):
-    @app.task
-    async def nap(seconds: float) -> float:
-        await asyncio.sleep(seconds)
-        return seconds
-
-    return nap
-
-
-@pytest.fixture
 def fail(app):
     @app.task
     async def fail() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -11,25 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support import worker_process
 
+import asyncq
 from asyncq import ResultTimeout, SyncInAsyncContext, TaskRevoked, Worker
 
-TWINS = {
-    "Task": {"delay", "call", "apply_async", "map"},
-    "AsyncResult": {
-        "get",
-        "wait",
-        "outcome",
-        "refresh",
-        "ready",
-        "successful",
-        "failed",
-        "exists",
-        "revoke",
-        "forget",
-    },
-    "ResultSet": {"get", "join"},
-    "AsyncQ": {"send", "submit"},
+WITHOUT_A_TWIN = {
+    "AsyncQ.open": "with app:",
+    "AsyncQ.close": "with app:",
+    "AsyncQ.lifespan": "with app:",
+    "AsyncQ.bring": "AsyncQ.carry",
+    "Worker.run": "asyncq worker",
 }
+"""Awaited methods that blocking code does without, and what it has instead."""
 
 
 @pytest.fixture
@@ -47,17 +40,55 @@ def blocking_app(make_app):
     return app
 
 
-def test_every_awaited_method_has_a_blocking_twin_with_its_parameters():
-    import inspect
+def _classes(app):
+    """The public classes, and those of what hangs on an app, such as `app.control.dead`."""
+    found = {value for name in asyncq.__all__ if inspect.isclass(value := getattr(asyncq, name))}
+    hosts = [app]
+    while hosts:
+        for name, value in getattr(hosts.pop(), "__dict__", {}).items():
+            kind = type(value)
+            if not name.startswith("_") and kind.__module__.startswith("asyncq.") and kind not in found:
+                found.add(kind)
+                hosts.append(value)
+    return sorted(found, key=lambda kind: kind.__name__)
 
-    import asyncq
 
-    for class_name, names in TWINS.items():
-        owner = getattr(asyncq, class_name)
-        for name in names:
-            twin, method = getattr(owner, f"{name}_sync"), getattr(owner, name)
-            assert inspect.signature(twin) == inspect.signature(method), f"{class_name}.{name}"
-            assert twin.__doc__
+def _awaited(owner):
+    """The names of its methods that are awaited, or gone through with `async for`."""
+    for name, method in inspect.getmembers(owner):
+        if name.startswith("_") or not callable(method):
+            continue
+        inner = inspect.unwrap(method)
+        returned = getattr(inner, "__annotations__", {}).get("return", "")
+        if (
+            inspect.iscoroutinefunction(inner)
+            or inspect.isasyncgenfunction(inner)
+            or str(returned).startswith(("AsyncIterator", "AsyncGenerator"))
+        ) and not name.endswith("_sync"):
+            yield name
+
+
+def _signature(method):
+    """With `async for` and `for` taken for one."""
+    signature = inspect.signature(method)
+    return signature.replace(return_annotation=str(signature.return_annotation).removeprefix("Async"))
+
+
+def test_every_awaited_method_has_a_blocking_twin_with_its_parameters(blocking_app):
+    seen = set()
+    for owner in _classes(blocking_app):
+        for name in _awaited(owner):
+            full = f"{owner.__name__}.{name}"
+            seen.add(full)
+            twin = getattr(owner, f"{name}_sync", None)
+            if full in WITHOUT_A_TWIN:
+                assert twin is None, f"{full} has a twin"
+                continue
+            assert twin is not None, f"{full} has no blocking twin"
+            assert _signature(twin) == _signature(getattr(owner, name)), full
+            assert twin.__doc__, full
+    assert set(WITHOUT_A_TWIN) <= seen
+    assert {"Task.delay", "AsyncResult.get", "ResultSet.as_completed", "DeadLetters.replay"} <= seen
 
 
 def test_the_blocking_twins_do_what_the_methods_do(blocking_app, worker, tmp_path):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from stage import Stage
 
@@ -17,35 +18,36 @@ class Scenario(NamedTuple):
     """Explored by pytest, in seconds: the same world with fewer faults."""
 
 
+def _scenario(name: str, full: Stage, **quick: Any) -> Scenario:
+    """The quick form is the full one with one fault, or whatever else it says."""
+    return Scenario(name, full, replace(full, **{"faults": 1, **quick}))
+
+
 SCENARIOS = (
-    Scenario(
+    _scenario(
         "dependency; crash, pause, lost replies, lost PUBLISH, lost subscription",
-        full=Stage(faults=2),
-        quick=Stage(faults=1),
+        Stage(faults=2),
     ),
-    Scenario(
+    _scenario(
         "retry of a job that was enqueued for later",
-        full=Stage(faults=2, retries=1, delayed=True, waiters=1),
-        quick=Stage(faults=1, retries=1, delayed=True, waiters=1),
+        Stage(faults=2, retries=1, delayed=True, waiters=1),
     ),
-    Scenario(
+    _scenario(
         "revoke the parent, retry",
-        full=Stage(faults=2, revoke=0, retries=1, waiters=1),
-        quick=Stage(faults=1, revoke=0, retries=1, waiters=1),
+        Stage(faults=2, revoke=0, retries=1, waiters=1),
     ),
-    Scenario(
+    _scenario(
         "revoke the parent, running bodies are cancelled",
-        full=Stage(faults=2, revoke=0, terminate=True),
-        quick=Stage(faults=1, revoke=0, terminate=True, waiters=1),
+        Stage(faults=2, revoke=0, terminate=True),
+        waiters=1,
     ),
-    Scenario(
+    _scenario(
         "revoke the child, running bodies are cancelled",
-        full=Stage(faults=2, revoke=1, terminate=True, waiters=1),
-        quick=Stage(faults=1, revoke=1, terminate=True, waiters=1),
+        Stage(faults=2, revoke=1, terminate=True, waiters=1),
     ),
-    Scenario(
+    _scenario(
         "one job, retry and revoke",
-        full=Stage(
+        Stage(
             faults=3,
             jobs=1,
             chain=False,
@@ -55,67 +57,47 @@ SCENARIOS = (
             lost_publishes=False,
             lost_connections=False,
         ),
-        quick=Stage(
-            faults=1,
-            jobs=1,
-            chain=False,
-            waiters=1,
-            retries=1,
-            revoke=0,
-            lost_publishes=False,
-            lost_connections=False,
-        ),
     ),
-    Scenario(
+    _scenario(
         "the parent expires and is forgotten, records expire",
-        full=Stage(faults=2, expire=0, forget=0, pauses=False, records_expire=True),
-        quick=Stage(faults=1, expire=0, forget=0, pauses=False, records_expire=True),
+        Stage(faults=2, expire=0, forget=0, pauses=False, records_expire=True),
     ),
-    Scenario(
+    _scenario(
         "the child is forgotten, records expire",
-        full=Stage(faults=2, forget=1, waiters=1, pauses=False, records_expire=True),
-        quick=Stage(faults=1, forget=1, waiters=1, pauses=False, records_expire=True),
+        Stage(faults=2, forget=1, waiters=1, pauses=False, records_expire=True),
     ),
-    Scenario(
+    _scenario(
         "reads of dead processes stay at the server",
-        full=Stage(faults=2, orphan_reads=True, chain=False, waiters=1, pauses=False),
-        quick=Stage(faults=1, orphan_reads=True, chain=False, waiters=1, pauses=False),
+        Stage(faults=2, orphan_reads=True, chain=False, waiters=1, pauses=False),
     ),
-    Scenario(
+    _scenario(
         "reads of dead and of renamed processes stay at the server, one job",
-        full=Stage(faults=2, orphan_reads=True, jobs=1, chain=False, waiters=1),
-        quick=Stage(faults=1, orphan_reads=True, jobs=1, chain=False, waiters=1),
+        Stage(faults=2, orphan_reads=True, jobs=1, chain=False, waiters=1),
     ),
-    Scenario(
+    _scenario(
         "pauses and crashes, one job",
-        full=Stage(faults=3, jobs=1, chain=False, waiters=1),
-        quick=Stage(faults=2, jobs=1, chain=False, waiters=1),
+        Stage(faults=3, jobs=1, chain=False, waiters=1),
+        faults=2,
     ),
-    Scenario(
+    _scenario(
         "flush: the server loses everything, ids start again",
-        full=Stage(faults=2, flushes=True, chain=False, waiters=1),
-        quick=Stage(faults=1, flushes=True, chain=False, waiters=1),
+        Stage(faults=2, flushes=True, chain=False, waiters=1),
     ),
-    Scenario(
+    _scenario(
         "a worker is told to stop: release and leave",
-        full=Stage(
-            faults=2, stops=True, chain=False, waiters=1, lost_publishes=False, lost_connections=False
-        ),
+        Stage(faults=2, stops=True, chain=False, waiters=1, lost_publishes=False, lost_connections=False),
         # With one fault there is no reply to lose beside the stop, and leaving with a claim would go unseen.
-        quick=Stage(
-            faults=2, stops=True, jobs=1, chain=False, waiters=1, lost_publishes=False, lost_connections=False
-        ),
+        faults=2,
+        jobs=1,
     ),
-    Scenario(
+    _scenario(
         "a job that kills its worker, beside an innocent one",
-        full=Stage(faults=0, chain=False, poison=0, waiters=1),
-        quick=Stage(faults=0, chain=False, poison=0, waiters=1),
+        Stage(faults=0, chain=False, poison=0, waiters=1),
+        faults=0,
     ),
-    Scenario(
+    _scenario(
         "a job that kills its worker, beside an innocent one, and a fault",
-        full=Stage(faults=1, chain=False, poison=0, waiters=1, lost_publishes=False, lost_connections=False),
-        quick=Stage(
-            faults=1, jobs=1, chain=False, poison=0, waiters=1, lost_publishes=False, lost_connections=False
-        ),
+        Stage(faults=1, chain=False, poison=0, waiters=1, lost_publishes=False, lost_connections=False),
+        jobs=1,
     ),
 )
