@@ -26,7 +26,7 @@ import threading
 import time
 import traceback
 import types
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,10 +154,16 @@ class Child:
             app.reconfigure(**self._setup["settings"])
 
     def _task(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any] | None:
-        if self._app is not None and job.name in self._app.tasks:
-            return self._app.tasks[job.name]
+        with suppress(KeyError):
+            if self._app is not None:
+                return self._app.tasks[job.name]
         if not module:
             return None
+        task = self._found(job, module, name, policy)
+        return task._star() if job.name.endswith("*") else task
+
+    def _found(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any]:
+        """The task whose function stands under that name in that module."""
         found = operator.attrgetter(name)(importlib.import_module(module))
         if isinstance(found, Task):
             self._configure(found.app)
@@ -167,7 +173,7 @@ class Child:
             self._app = AsyncQ(**self._setup["settings"])
         if job.retry is None:
             job.retry = policy
-        made: Task[..., Any] = self._app.task(name=job.name, executor="process")(found)
+        made: Task[..., Any] = self._app.task(name=job.name.removesuffix("*"), executor="process")(found)
         return made
 
     # -- one job --

@@ -69,7 +69,8 @@ class Pool:
     ) -> Finish | Requeue | Replace:
         """Runs one job in a process; waits for one while all are busy. See `runner.Processes`."""
         job = delivery.job
-        place = ("", "") if self._target is not None else place_of(task)
+        base = self._app.tasks.get(task.name.removesuffix("*"), task)  # `name*` makes several calls of it
+        place = ("", "") if self._target is not None else place_of(base)
         policy = None if task.retry is None else task.retry.to_wire()
         fields = (
             *(delivery.entry, delivery.stream, delivery.crashes, delivery.retries, delivery.values),

@@ -120,6 +120,11 @@ async def test_the_job_is_the_same_there_as_it_would_be_here(tasks, worker):
     }
 
 
+async def test_several_calls_run_in_one_process(tasks, worker):
+    first, second = await tasks.remember.starmap([(1,), (2,)]).call()
+    assert (first, second) == ([1, 2], [1, 2])  # one list, of one process
+
+
 async def test_a_process_runs_one_job_after_the_other(tasks, worker):
     assert await tasks.remember.call(1) == [1]
     assert await tasks.remember.call(2) == [1, 2]
