@@ -36,6 +36,7 @@ from asyncq.outcomes import Outcome
 from asyncq.results import AsyncResult
 from asyncq.resultset import ResultSet
 from asyncq.retry import Retry
+from asyncq.scope import Scope
 from asyncq.states import EXCEPTION_STATES, PROPAGATE_STATES, READY_STATES, UNREADY_STATES, State, precedence
 from asyncq.tasks import Task
 from asyncq.worker import Worker
@@ -73,6 +74,7 @@ __all__ = [
     "ResultTimeout",
     "Retry",
     "RetryLater",
+    "Scope",
     "SerializationError",
     "Signature",
     "SoftTimeLimitExceeded",

@@ -23,10 +23,11 @@ from asyncq.broker.connection import ServerError, parse
 from asyncq.broker.keys import Keys
 from asyncq.context import current_job
 from asyncq.control import Control
-from asyncq.errors import BrokerUnavailable
+from asyncq.errors import AsyncQError, BrokerUnavailable
 from asyncq.groupresult import GroupResults
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
 from asyncq.registry import Registry
+from asyncq.scope import Scope, current_scope, scope_for
 from asyncq.states import State
 from asyncq.tasks import CoroutineTask, FunctionTask, NamedTask, Options, Task
 from asyncq.workflows import Plan, Signature
@@ -52,6 +53,8 @@ log: logging.Logger = logging.getLogger("asyncq")
 
 BATCH = 250
 """Calls in one batch of `map`: 1 ms of work for the client, and 1 ms for the server."""
+ERRANDS = 2.0
+"""Seconds that closing waits for what was sent off in the background."""
 
 
 class AsyncQ:
@@ -139,6 +142,7 @@ class AsyncQ:
         self._users = 0
         self._channel = self._keys.replies + token()
         self._kept: set[asyncio.Future[Any]] = set()
+        self._errands: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         from asyncq.broker.connection import mask
@@ -256,6 +260,28 @@ class AsyncQ:
     def ResultSet(self, handles: Iterable[results.AsyncResult[R]]) -> resultset.ResultSet[R]:
         """Several handles as one."""
         return resultset.ResultSet(handles, app=self)
+
+    def scope(self) -> Scope:
+        """A block whose jobs do not outlive it: `async with app.scope():`, or `with app.scope():` in blocking
+        code.
+
+        At its end, also when it raises or is cancelled, the jobs enqueued inside that have not ended are
+        revoked with `terminate=True`, in one go; see `Scope`. A cancellation is not held up: then they are
+        revoked in the background, and closing the app waits up to two seconds for that.
+
+        Raises:
+            BrokerUnavailable: at the end of a block that did not raise itself: no answer within the operation
+                timeout.
+
+        Example:
+            ```python
+            async with app.scope() as scope:
+                fast, slow = await lookup.delay("cache"), await lookup.delay("archive")
+                done, _ = await asyncq.wait([fast, slow], return_when=asyncio.FIRST_COMPLETED)
+            # the other is revoked
+            ```
+        """
+        return Scope(self)
 
     async def send(
         self, /, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -415,6 +441,7 @@ class AsyncQ:
         return server.url, server
 
     async def _close_here(self) -> None:
+        await self._run_errands()
         broker, server = self._broker, self._server
         self._broker = self._server = self._opening = None
         self._users = 0
@@ -426,6 +453,32 @@ class AsyncQ:
         with self._lock:
             if self._thread is None:
                 self._loop = None
+
+    def _send_off(self, errand: Coroutine[Any, Any, object]) -> asyncio.Task[AsyncQError | None]:
+        """Runs a coroutine in the background, on the app's loop, where the app is open. Closing waits a
+        little for it. The task's result is the error, if there was one.
+        """
+        task = asyncio.create_task(_logged(errand))
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+        return task
+
+    def _at_home(self, call: Callable[[], None]) -> None:
+        """Calls on the app's loop, from any loop: at once if it is this one. Not if the app is closed."""
+        if self.is_here():
+            call()
+        elif self._broker is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(call)
+
+    async def _run_errands(self) -> None:
+        if not self._errands:
+            return
+        _, late = await asyncio.wait(self._errands, timeout=ERRANDS)
+        for errand in late:
+            errand.cancel()
+        if late:
+            log.warning("%d revocations were not answered within %g s and given up", len(late), ERRANDS)
+            await asyncio.wait(late)
 
     # -- one loop for all --
 
@@ -515,6 +568,8 @@ class AsyncQ:
     def _announce(self, job: wire.Job) -> Waiter:
         """The waiter of a job about to be enqueued."""
         waiter = self._listener().announce(job.id, ignored=job.ignore_result)
+        if current_scope.get() is not None and (scope := scope_for(self)) is not None:
+            scope._called(waiter)
         if waiter.accepted:
             return waiter  # of a job that is there: this call may turn out to be another, and is refused
         waiter.queue = job.queue
@@ -528,14 +583,17 @@ class AsyncQ:
         answer = await broker.enqueue(job, message)
         if answer is True:
             broker.listener.accepted(handle._own_waiter())
-        else:
-            self._met(handle, answer)
+        elif (error := self._met(handle, answer)) is not None:
+            raise error
 
-    def _met(self, handle: results.AsyncResult[Any], answer: Met) -> None:
+    def _met(self, handle: results.AsyncResult[Any], answer: Met) -> ValueError | None:
         """A call whose id was there before: it is an equal call with the same key, or is refused."""
+        if (scope := scope_for(self)) is not None:
+            scope._not_ours(handle.id)
         if answer is False:
-            raise ValueError(_taken(handle))
+            return ValueError(_taken(handle))
         self._listener().met(handle._own_waiter(), answer)
+        return None
 
     async def _enqueue_calls(
         self, calls: Sequence[tuple[Task[..., R], tuple[Any, ...], dict[str, Any], bytes]]
@@ -566,9 +624,13 @@ class AsyncQ:
         for job, _, handle in jobs:
             if id(job) not in answers:
                 listener.accepted(handle._own_waiter())
-        for job, _, handle in jobs if answers else ():
-            if id(job) in answers:
-                self._met(handle, answers[id(job)])
+        refused = [
+            error
+            for job, _, handle in jobs
+            if id(job) in answers and (error := self._met(handle, answers[id(job)])) is not None
+        ]
+        if refused:
+            raise refused[0]
 
     async def _submit(self, plan: Plan, messages: list[tuple[wire.Job, bytes]]) -> None:
         """Enqueues the jobs of a plan in one step; their handles hear of the outcomes from now on."""
@@ -582,7 +644,14 @@ class AsyncQ:
             await self._enqueue(*messages[0], plan.jobs[0].handle)
             return
         if messages:
-            await broker.submit(messages)
+            try:
+                await broker.submit(messages)
+            except ValueError:
+                # An id is another job's, which is not for the scope around this call to end.
+                if (scope := scope_for(self)) is not None:
+                    for planned in plan.jobs:
+                        scope._not_ours(planned.job.id)
+                raise
         for planned in plan.jobs:
             broker.listener.accepted(planned.handle._own_waiter())
 
@@ -686,6 +755,16 @@ def _taken(handle: results.AsyncResult[Any]) -> str:
         f"a job with task_id {id_!r} exists already and is another call; use another id, or "
         f"app.AsyncResult({id_!r}) for that job"
     )
+
+
+async def _logged(errand: Coroutine[Any, Any, object]) -> AsyncQError | None:
+    """It may be that nobody is there any more to hear of an error."""
+    try:
+        await errand
+    except AsyncQError as error:
+        log.warning("a job that nobody waits for any more could not be revoked: %s", error)
+        return error
+    return None
 
 
 _warned: set[str] = set()

@@ -111,18 +111,22 @@ class EagerResult(AsyncResult[R]):
         timeout: float | timedelta | None = None,
         *,
         propagate: bool = True,
+        follow_parents: bool = True,  # noqa: ARG002  what did not run has no result of this kind
         callback: Callable[[str, Any], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
         disable_sync_subtasks: bool = True,  # noqa: ARG002  nothing waits, so there is nothing to guard
+        revoke_on_abandon: bool = False,  # noqa: ARG002  nothing waits, so nothing is abandoned
     ) -> R:
         """Returns the value, or raises what the task raised. At once, so the deadlock guard lets it be.
 
         Args:
             timeout: for the sake of `AsyncResult.get`; nothing is waited for.
             propagate: False returns the task's exception instead of raising it.
+            follow_parents: for the sake of `AsyncResult.get`.
             callback: called as `callback(id, value)` before the value is returned.
             on_event: called with the final `Event`, the only one.
             disable_sync_subtasks: for the sake of `AsyncResult.get`.
+            revoke_on_abandon: for the sake of `AsyncResult.get`.
 
         Raises:
             ResultNotFound: it was forgotten, or the task's result is ignored.

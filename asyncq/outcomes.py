@@ -60,6 +60,19 @@ class Outcome(Generic[R_co]):
             # The raised exception's traceback holds this frame; the frame must not hold the exception.
             del error
 
+    def unfollowed(self) -> Outcome[R_co]:
+        """The same where that other job's error is of no interest, for a job with a `member`: a revocation
+        that says which job it waited for.
+        """
+        assert self._ended.member is not None
+        id_, name = self._ended.member
+        reason = f"it never ran, for job {id_}{name and f' ({name})'} that it waited for did not succeed"
+        return Outcome(
+            self.id,
+            self._ended._replace(letter=wire.REVOKED, payload=reason.encode(), member=None),
+            self._codec,
+        )
+
     @property
     def state(self) -> State:
         """`SUCCESS`, `FAILURE` or `REVOKED`."""

@@ -102,23 +102,30 @@ class AsyncResult(Generic[R]):
         timeout: float | timedelta | None = None,
         *,
         propagate: bool = True,
+        follow_parents: bool = True,
         callback: Callable[[str, Any], object] | None = None,
         on_event: Callable[[Event], object] | None = None,
         disable_sync_subtasks: bool = True,
+        revoke_on_abandon: bool = False,
     ) -> R:
         """Waits for the job to end and returns its value.
 
-        Woken by push. Cancelling or timing out ends this wait only: the job and other waits for it go on. May
-        be called any number of times, each gives a fresh value. Once the outcome is known here it needs no
-        connection, and does not open an app that is closed.
+        Woken by push. Cancelling or timing out ends this wait only: the job and other waits for it go on,
+        unless `revoke_on_abandon` says otherwise. May be called any number of times, each gives a fresh
+        value. Once the outcome is known here it needs no connection, and does not open an app that is closed.
 
         Args:
             timeout: seconds; None waits for ever, 0 looks once and does not wait.
             propagate: False returns the task's exception instead of raising it.
+            follow_parents: of a job that never ran because one before it failed, raise what that one raised;
+                False raises a `TaskRevoked` that names it.
             callback: called as `callback(id, value)` before the value is returned.
             on_event: called with each `Event` while this waits, the final one included; see `events`. What it
                 raises ends the wait.
             disable_sync_subtasks: False allows this wait inside a task, see `allow_join_result`.
+            revoke_on_abandon: if this wait times out or is cancelled (in `get_sync`, by Ctrl-C), revoke the
+                job as `revoke(terminate=True)` does. The wait ends at once; the revocation is sent in the
+                background, and closing the app waits up to two seconds for it.
 
         Raises:
             ResultTimeout: the job did not end in time (also a builtin `TimeoutError`).
@@ -128,9 +135,16 @@ class AsyncResult(Generic[R]):
             Exception: whatever the task raised, with the remote traceback as its `__cause__`.
         """
         check_join("AsyncResult.get()", disable_sync_subtasks=disable_sync_subtasks)
-        if on_event is not None:
-            await self._follow(timeout, on_event)
-        outcome = self._seen() or await self._outcome(timeout)
+        try:
+            if on_event is not None:
+                await self._follow(timeout, on_event)
+            outcome = self._seen() or await self._outcome(timeout)
+        except (ResultTimeout, asyncio.CancelledError):
+            if revoke_on_abandon:
+                self._abandon()
+            raise
+        if not follow_parents and outcome.member is not None:
+            outcome = outcome.unfollowed()
         # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to
         # expect.
         value = outcome.unwrap() if propagate or outcome.error is None else cast("R", outcome.error)
@@ -157,6 +171,15 @@ class AsyncResult(Generic[R]):
     @synced(outcome)
     def outcome_sync(self) -> None:
         """Blocking twin of `outcome`."""
+
+    def _abandon(self) -> None:
+        """Nobody waits any more for a job that is worth nothing else: sees to its end."""
+        app = self.app
+
+        def send_off() -> None:
+            app._send_off(self.revoke(terminate=True, reason="the wait for it was abandoned"))
+
+        app._at_home(send_off)
 
     @carried
     async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:

@@ -28,6 +28,7 @@ from asyncq import config
 from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, BrokerUnavailable
+from asyncq.scope import unscoped
 from asyncq.worker.life import Life
 from asyncq.worker.pool import Pool
 
@@ -107,12 +108,13 @@ class Worker:
         """
         self.pool = pool = Pool(self.app, self.name, self.target)
         pool.check()
-        async with self.app:
-            try:
-                await self._live()
-            finally:
-                with anyio.CancelScope(shield=True):
-                    await pool.close()
+        with unscoped():
+            async with self.app:
+                try:
+                    await self._live()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await pool.close()
 
     async def _live(self) -> None:
         """One life after the other, until told to stop."""

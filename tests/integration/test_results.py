@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import re
 import statistics
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from asyncq import (
     TaskRevoked,
     Worker,
     result_from_tuple,
+    wire,
 )
 
 pytestmark = pytest.mark.anyio
@@ -605,3 +607,24 @@ async def test_an_unpickled_handle_works_in_a_process_with_one_app_and_says_what
 def test_the_types_of_a_users_imports():
     assert AsyncResult.__module__.startswith("asyncq")
     assert ResultSet.__module__.startswith("asyncq")
+
+
+# -- a job that never ran because one before it failed ---------------------------------------------
+
+
+async def test_the_error_of_a_job_before_is_raised_or_on_request_named(app, fail, nap):
+    first, _ = fail._encode((), {})
+    second, _ = nap._encode((0,), {})
+    second.parents = (first.id,)
+    first.dependents = (second.id,)
+    await app._broker_here().submit([(first, wire.encode_job(first)), (second, wire.encode_job(second))])
+    result = app.AsyncResult(second.id)
+    async with Worker(app):
+        with pytest.raises(ValueError, match="no"):
+            await result.get(timeout=5)
+        with pytest.raises(TaskRevoked, match=rf"{first.id} \({re.escape(fail.name)}\)"):
+            await result.get(timeout=5, follow_parents=False)
+        given = await result.get(timeout=5, follow_parents=False, propagate=False)
+        assert isinstance(given, TaskRevoked)
+        with pytest.raises(ValueError, match="no"):
+            await app.AsyncResult(first.id).get(timeout=5, follow_parents=False)
