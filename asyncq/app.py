@@ -486,6 +486,11 @@ class AsyncQ:
     def _carrier(self) -> AsyncQ:
         return self
 
+    def is_same(self, other: AsyncQ) -> bool:
+        """Whether both look at the same jobs: the same namespace of the same server."""
+        mine, others = self.settings, other.settings
+        return self is other or (mine.url, mine.namespace) == (others.url, others.namespace)
+
     def is_here(self) -> bool:
         """Whether the app is open on the loop that runs on this thread."""
         return self._broker is not None and asyncio._get_running_loop() is self._loop

@@ -8,8 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asyncq import config
+from asyncq.context import current_job
 from asyncq.eager import EagerResult
 from asyncq.errors import DecodeError, ResultNotFound
+from asyncq.guard import Wait
 from asyncq.states import State
 
 if TYPE_CHECKING:
@@ -58,19 +60,36 @@ class Arrivals(Generic[R]):
         """Whether nothing is left to wait for."""
         return len(self.ended) == len(self.handles)
 
-    async def until(self, enough: Callable[[], bool]) -> bool:
+    async def until(self, enough: Callable[[], bool], *, all_of_them: bool = True) -> bool:
         """Waits until `enough` says so, which is asked after each arrival; False if the time is over first.
+
+        Args:
+            enough: whether to go on.
+            all_of_them: whether that needs every one of them, as far as the guard is concerned.
 
         Raises:
             BrokerUnavailable: the app was closed meanwhile, or, with a timeout of 0, no answer came.
+            WouldDeadlock: inside a task: see `guard.Wait`.
         """
         if not self._begun:
             await self._begin()
+        job = current_job.get()
+        app = self._app
+        if job is None or app is None or self._limit == 0 or enough():
+            return await self._until(enough)
+        left = [self.handles[index] for index in self._leave]
+        async with Wait(job, app, left, self._left(), all_of_them=all_of_them or len(left) == 1):
+            return await self._until(enough)
+
+    def _left(self) -> float | None:
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
+
+    async def _until(self, enough: Callable[[], bool]) -> bool:
         while not enough():
             if self._error is not None:
                 raise self._error
-            left = None if self._end is None else self._end - time.monotonic()
-            if left is not None and left <= 0:
+            left = self._left()
+            if left == 0:
                 return False
             self._news.clear()
             try:

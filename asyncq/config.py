@@ -142,6 +142,11 @@ class Settings:
         'Jobs of tasks with executor="process" that one worker runs at the same time, each in a process; '
         "0 means as many as the machine has cores.",
     )
+    max_parked: int = _option(
+        1000,
+        _count,
+        "Jobs of one worker that may wait for other jobs at the same time, beyond those that run.",
+    )
     stall_warning: float = _option(
         10.0, seconds, "After how long a blocked event loop is reported, with its stack."
     )

@@ -3,6 +3,9 @@
 Two context variables, set by the runner around the task's body and nowhere else. They follow into tasks and
 into threads that anyio or asyncio start (`to_thread`), but not into a bare `threading.Thread` or
 `loop.run_in_executor`: there, hand the context over yourself with `contextvars.copy_context().run`.
+
+Whether a wait would never end is told in three steps: `check_join` here (is it allowed, is it for oneself or
+for a job above), `guard.Wait` (does it close a cycle), and the worker's slots, which the wait gives back.
 """
 
 from __future__ import annotations
@@ -20,11 +23,42 @@ from asyncq.portal import Carrier, carried, synced
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from asyncq.tasks import Task
     from asyncq.wire import Job
     from asyncq.workflows import Workflow
+
+
+LINE = 64
+"""How many of the jobs above it a job knows: the nearest. Deeper nesting is followed by the server alone."""
+
+
+class Home(Protocol):
+    """An app, as far as the guard asks about it: ids of two apps have nothing to do with each other."""
+
+    def is_same(self, other: Any, /) -> bool:
+        """Whether both look at the same jobs."""
+        ...
+
+
+class Handle(Protocol):
+    """What a job waits for."""
+
+    @property
+    def id(self) -> str:
+        """The job's."""
+        ...
+
+    @property
+    def app(self) -> Any:
+        """Whose job it is."""
+        ...
+
+    @property
+    def name(self) -> str | None:
+        """The task's, if known."""
+        ...
 
 
 class Link(Protocol):
@@ -42,6 +76,24 @@ class Link(Protocol):
 
     async def report(self, state: str, meta: Any) -> None:
         """Stores what it says of itself."""
+        ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The worker's."""
+        ...
+
+    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
+        """It begins to wait for another job, in that task, and gives back what it takes up. On the worker's
+        loop.
+
+        Raises:
+            WouldDeadlock: too many jobs of this worker wait.
+        """
+        ...
+
+    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:
+        """That wait is over: returns when the job may go on. On the worker's loop."""
         ...
 
 
@@ -64,6 +116,9 @@ class Context:
         max_retries: how often it is tried again after a failure.
         deadline_ms: when it must have ended, in ms since the epoch; the jobs it starts inherit it.
         children: ids of the jobs started inside it so far.
+        entry: the worker's claim to it: tells this attempt from others.
+        ancestors: ids of the jobs above it, the parent first, at most 64.
+        app: the app whose job it is.
     """
 
     id: str
@@ -82,6 +137,9 @@ class Context:
     link: Link | None = field(default=None, repr=False, compare=False)
     _task: Task[..., Any] | None = field(default=None, repr=False, compare=False)
     _job: Job | None = field(default=None, repr=False, compare=False)
+    entry: str = ""
+    ancestors: tuple[str, ...] = ()
+    app: Home | None = field(default=None, repr=False, compare=False)
 
     # -- what it says of itself --
 
@@ -260,25 +318,56 @@ def current() -> Context:
     return job
 
 
-def check_join(what: str, *, disable_sync_subtasks: bool = True) -> None:
+def check_join(what: str, handles: Iterable[Handle] = (), *, disable_sync_subtasks: bool = True) -> None:
     """The deadlock guard: every call that waits for another job passes here before it waits.
 
     Args:
         what: the call, as the error names it.
+        handles: of the jobs to wait for; not looked at outside a task.
         disable_sync_subtasks: False lets this one call wait whatever the flag says.
 
     Raises:
-        WouldDeadlock: waiting is denied here.
+        WouldDeadlock: waiting is denied here; or it is for the job itself or for one above it, whatever the
+            flag says.
     """
+    job = current_job.get()
+    if job is not None:
+        _check_line(what, job, handles)
     if not disable_sync_subtasks or joining.get():
         return
-    job = current_job.get()
     where = f"task {job.name} (job {job.id})" if job is not None else "a denied_join_result() block"
     raise WouldDeadlock(
         f"{what} inside {where} waits for another job: with every worker slot waiting like this, nobody "
         "would be left to run it. Return the handle's id and let the caller wait, or allow it here with "
         "get(disable_sync_subtasks=False) or `with asyncq.allow_join_result():`"
     )
+
+
+def _check_line(what: str, job: Context, handles: Iterable[Handle]) -> None:
+    """A job above may itself wait for this one, now or later: nothing tells."""
+    above = job.ancestors
+    for handle in handles:
+        id_ = handle.id
+        if id_ != job.id and id_ not in above and id_ != job.root_id:
+            continue
+        if job.app is not None and not job.app.is_same(handle.app):
+            continue  # another app's job of the same name
+        names = {id_: handle.name, job.id: job.name}
+        if id_ == job.id:
+            raise WouldDeadlock(
+                f"{what} inside task {job.name} (job {job.id}) waits for that job itself, which would never "
+                f"end: {path((id_, id_), names)}"
+            )
+        between = above[: above.index(id_)] if id_ in above else (*above, "...")
+        raise WouldDeadlock(
+            f"{what} inside task {job.name} (job {job.id}) waits for a job that started it; if that one "
+            f"waits for it, too, none of them ends: {path((id_, *reversed(between), job.id, id_), names)}"
+        )
+
+
+def path(ids: Iterable[str], names: Mapping[str, str | None]) -> str:
+    """Who waits for whom, as an error shows it: `fib:1 -> 2 -> fib:1`, with the names that are known."""
+    return " -> ".join(f"{name}:{id_}" if (name := names.get(id_)) else id_ for id_ in ids)
 
 
 @contextmanager

@@ -13,8 +13,6 @@ import contextvars
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from anyio import CapacityLimiter
-
 from asyncq import executors, wire
 from asyncq.errors import ResultNotFound
 from asyncq.events import last_event
@@ -23,6 +21,7 @@ from asyncq.portal import synced
 from asyncq.results import AsyncResult, line
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
+from asyncq.slots import Slots
 from asyncq.states import READY_STATES, State
 
 if TYPE_CHECKING:
@@ -363,7 +362,7 @@ def _fate(job: wire.Job, ended: dict[str, Words]) -> Words | None:
 
 
 def _ended(task: Task[Any, Any], job: wire.Job, values: bytes = b"") -> Words:
-    runner = _EagerRunner({job.name: task}, "eager", CapacityLimiter(1), task.app.settings.max_payload)
+    runner = _EagerRunner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
     verdict = _until_over(runner, job, values)
     if task.is_coroutine:
         over = asyncio.run(_unless_cancelled(verdict))

@@ -7,10 +7,13 @@ itself and what it returns is dropped. A process can be: see `worker/pool.py`, w
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 import types
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import anyio.to_thread
 
 from asyncq.errors import AsyncQError, SoftTimeLimitExceeded, TimeLimitExceeded
@@ -19,9 +22,8 @@ from asyncq.serializers import PLAIN_VALUE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
-    from anyio import CapacityLimiter
-
     from asyncq.portal import Carrier
+    from asyncq.slots import Slots
 
 
 class Claim:
@@ -32,7 +34,7 @@ class Claim:
     field before it reads the other's, so that at least one of them sees the other.
     """
 
-    __slots__ = ("begun", "interrupt", "revoked", "started", "wanted")
+    __slots__ = ("begun", "interrupt", "revoked", "started", "threads", "wanted")
 
     def __init__(self) -> None:
         self.wanted: bool = True
@@ -41,6 +43,21 @@ class Claim:
         self.started: int | None = None
         self.interrupt: Callable[[str], None] | None = None
         """Tells the process in which it runs of the mark of a revocation; None if it runs here."""
+        self.threads: Slots | None = None  # where the body's thread is counted, while it is
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The worker's."""
+        return asyncio.get_running_loop()
+
+    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
+        """The body begins to wait for another job. Outside a worker there is nothing to give back."""
+
+    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:
+        """That wait is over."""
+
+    def hurry(self) -> None:
+        """The body's time is up, it is about to be cancelled."""
 
     def begin(self) -> bool:
         """The body is about to begin; False if it must not."""
@@ -62,17 +79,29 @@ class Stopped(AsyncQError):
 
 
 async def in_thread(
-    function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim, limiter: CapacityLimiter
+    function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim, threads: Slots
 ) -> Any:
     """Runs a plain function in a thread, in the context of the job. Cancelled, it leaves the thread to
     itself.
     """
     call = partial(_unstoppable, function, args, kwargs, claim)
+    await threads.take()
+    claim.threads = threads
     try:
-        return await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(call, limiter=_unlimited(), abandon_on_cancel=True)
     except Exception as error:
         error.__traceback__ = _of_function(error.__traceback__)
         raise
+    finally:
+        if claim.threads is not None:
+            claim.threads = None
+            threads.give()
+
+
+@functools.cache
+def _unlimited() -> anyio.CapacityLimiter:
+    """The count is ours and not anyio's, for a body that waits for another job gives its place back."""
+    return anyio.CapacityLimiter(math.inf)
 
 
 def _of_function(trace: types.TracebackType | None) -> types.TracebackType | None:
@@ -116,7 +145,7 @@ async def within(
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
-    limits = _Limits(task)
+    limits = _Limits(task, claim)
     running: Awaitable[Any] = body
     timers = []
     if soft_timeout is not None:
@@ -145,14 +174,16 @@ async def within(
 class _Limits:
     """The time limits of one running body."""
 
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+    def __init__(self, task: asyncio.Task[Any], claim: Claim) -> None:
         self._task = task
+        self._claim = claim
         self._injected: Exception | None = None
         self.stopped = False
 
     def stop(self) -> None:
         """The hard limit: cancels."""
         self.stopped = True
+        self._claim.hurry()
         self._task.cancel()
 
     def soften(self, limit: float) -> None:

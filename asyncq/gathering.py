@@ -214,8 +214,9 @@ async def gather(
         number, text = await asyncq.gather(await add.delay(1, 2), await shout.delay("a"), timeout=10)
         ```
     """
-    check_join("gather()")
-    values = await ResultSet(_handles("gather", results)).get(timeout, propagate=not return_exceptions)
+    handles = ResultSet(_handles("gather", results))
+    check_join("gather()", handles._awaited())
+    values = await handles.get(timeout, propagate=not return_exceptions)
     return tuple(values)
 
 
@@ -246,12 +247,13 @@ async def wait(
         done, pending = await asyncq.wait(results, return_when=asyncio.FIRST_COMPLETED)
         ```
     """
-    check_join("wait()")
+    handles = ResultSet(_handles("wait", results))
+    check_join("wait()", handles._awaited())
     if return_when not in {asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION}:
         raise ValueError(
             f"return_when={return_when!r}: use one of asyncio's, such as asyncio.FIRST_COMPLETED"
         )
-    return await ResultSet(_handles("wait", results))._wait(timeout, return_when)
+    return await handles._wait(timeout, return_when)
 
 
 def as_completed(
@@ -274,8 +276,9 @@ def as_completed(
             print(await result)
         ```
     """
-    check_join("as_completed()")
-    return ResultSet(_handles("as_completed", results)).as_completed(timeout)
+    handles = ResultSet(_handles("as_completed", results))
+    check_join("as_completed()", handles._awaited())
+    return handles.as_completed(timeout)
 
 
 def _handles(call: str, results: Iterable[AsyncResult[R]]) -> list[AsyncResult[R]]:

@@ -10,9 +10,10 @@ from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncq import config, failures, portal, wire
-from asyncq.context import check_join
+from asyncq.context import check_join, current_job
 from asyncq.errors import ResultNotFound, ResultTimeout
 from asyncq.events import Follower
+from asyncq.guard import Wait
 from asyncq.outcomes import Outcome, moment
 from asyncq.portal import carried, synced
 from asyncq.serializers import PLAIN_VALUE
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from asyncq.app import AsyncQ
     from asyncq.broker.listener import Waiter
+    from asyncq.context import Context
     from asyncq.events import Event
     from asyncq.groupresult import GroupResult
     from asyncq.serializers import ValueCodec
@@ -134,7 +136,7 @@ class AsyncResult(Generic[R]):
             WouldDeadlock: called inside a task, without leave.
             Exception: whatever the task raised, with the remote traceback as its `__cause__`.
         """
-        check_join("AsyncResult.get()", disable_sync_subtasks=disable_sync_subtasks)
+        check_join("AsyncResult.get()", (self,), disable_sync_subtasks=disable_sync_subtasks)
         try:
             if on_event is not None:
                 await self._follow(timeout, on_event)
@@ -165,7 +167,7 @@ class AsyncResult(Generic[R]):
         Raises:
             ResultTimeout, ResultNotFound, WouldDeadlock: as `get`.
         """
-        check_join("AsyncResult.outcome()")
+        check_join("AsyncResult.outcome()", (self,))
         return self._seen() or await self._outcome(timeout)
 
     @synced(outcome)
@@ -187,13 +189,22 @@ class AsyncResult(Generic[R]):
         if self._ignored:
             raise ResultNotFound(f"job {self.id} was enqueued with ignore_result=True: there is no result")
         waiter = self._own_waiter()
+        job = current_job.get()
         if limit == 0:
             await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
-        else:
+        elif job is None:
             await self.app._listener().wait(waiter, limit)
+        elif waiter.ended is None:
+            await self._wait_inside(job, waiter, limit)
         if waiter.ended is None:
             raise self._no_outcome(waiter, limit)
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
+
+    async def _wait_inside(self, job: Context, waiter: Waiter, limit: float | None) -> None:
+        end = None if limit is None else time.monotonic() + limit
+        async with Wait(job, self.app, [self], limit):
+            left = None if end is None else max(0.0, end - time.monotonic())
+            await self.app._listener().wait(waiter, left)
 
     # -- following --
 
@@ -223,7 +234,7 @@ class AsyncResult(Generic[R]):
                 print(event.state, event.info)
             ```
         """
-        check_join("AsyncResult.events()")
+        check_join("AsyncResult.events()", (self,))
         return self._events(timeout)
 
     async def _events(self, timeout: float | timedelta | None) -> AsyncGenerator[Event, None]:
@@ -237,7 +248,7 @@ class AsyncResult(Generic[R]):
         Raises as it.
         """
         portal.refuse_in_loop("events_sync()", "async for event in ....events(...)")
-        check_join("AsyncResult.events()")
+        check_join("AsyncResult.events()", (self,))
         return self._events_sync(timeout)
 
     def _events_sync(self, timeout: float | timedelta | None) -> Iterator[Event]:
@@ -247,7 +258,12 @@ class AsyncResult(Generic[R]):
 
     @carried
     async def _next(self, follower: Follower) -> Event | None:
-        return await follower.next()
+        job = current_job.get()
+        if job is None:
+            return await follower.next()
+        # The next event may come from a job that waits for this one, so a cycle is no deadlock yet.
+        async with Wait(job, self.app, [self], None, all_of_them=False):
+            return await follower.next()
 
     async def _follow(self, timeout: float | timedelta | None, on_event: Callable[[Event], object]) -> None:
         async with aclosing(self._events(timeout)) as events:
@@ -401,7 +417,7 @@ class AsyncResult(Generic[R]):
         app = self.app
         waiter = self._own_waiter()
         if wait:
-            check_join("AsyncResult.revoke(wait=True)")
+            check_join("AsyncResult.revoke(wait=True)", (self,))
         mark = wire.MARK_OF[signal] if terminate else wire.NOT_AGAIN
         broker = app._broker_here()
         # Before those that it waits for, so that it is revoked and does not end with one of them.

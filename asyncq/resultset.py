@@ -85,6 +85,10 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
             else:
                 yield member
 
+    def _awaited(self) -> Iterator[AsyncResult[Any]]:
+        """Those that a wait is for: nothing in an eager one waits."""
+        return (handle for handle in self._leaves() if not isinstance(handle, EagerResult))
+
     # -- waiting --
 
     @carried
@@ -112,7 +116,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
             WouldDeadlock: called inside a task, without leave.
             Exception: what the failed one raises from its `get`.
         """
-        check_join("ResultSet.get()", disable_sync_subtasks=disable_sync_subtasks)
+        check_join("ResultSet.get()", self._awaited(), disable_sync_subtasks=disable_sync_subtasks)
         with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
             in_time = await arrivals.until(lambda: arrivals.complete or (propagate and arrivals.failed))
         if propagate and arrivals.failed:
@@ -161,7 +165,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
                 print(result.id, result.state)
             ```
         """
-        check_join("ResultSet.as_completed()")
+        check_join("ResultSet.as_completed()", self._awaited())
         return self._as_completed(timeout)
 
     async def _as_completed(self, timeout: float | timedelta | None) -> AsyncIterator[AsyncResult[R]]:
@@ -175,7 +179,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
     def as_completed_sync(self, timeout: float | timedelta | None = None) -> Iterator[AsyncResult[R]]:
         """Blocking twin of `as_completed`, for code that is not async: `for result in ...`. Raises as it."""
         refuse_in_loop("as_completed_sync()", "async for result in ....as_completed(...)")
-        check_join("ResultSet.as_completed()")
+        check_join("ResultSet.as_completed()", self._awaited())
         return self._as_completed_sync(timeout)
 
     def _as_completed_sync(self, timeout: float | timedelta | None) -> Iterator[AsyncResult[R]]:
@@ -191,7 +195,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
         self, arrivals: Arrivals[R], given: int, timeout: float | timedelta | None
     ) -> list[AsyncResult[R]]:
         """What arrived after the first so many, once there is something."""
-        if not await arrivals.until(lambda: len(arrivals.ended) > given):
+        if not await arrivals.until(lambda: len(arrivals.ended) > given, all_of_them=False):
             raise _too_late(arrivals, timeout)
         return arrivals.ended[given:]
 
@@ -206,7 +210,8 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
                 asyncio.FIRST_COMPLETED: lambda: bool(arrivals.ended) or arrivals.complete,
                 asyncio.FIRST_EXCEPTION: lambda: arrivals.failed or arrivals.complete,
             }
-            await arrivals.until(enough[return_when])
+            one_will_do = return_when == asyncio.FIRST_COMPLETED
+            await arrivals.until(enough[return_when], all_of_them=not one_will_do)
         done = set(arrivals.ended)
         return done, set(arrivals.handles) - done
 
@@ -352,7 +357,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
             BrokerUnavailable: no answer within the operation timeout; some may have been revoked.
         """
         if wait:
-            check_join("ResultSet.revoke(wait=True)")
+            check_join("ResultSet.revoke(wait=True)", self._awaited())
         calls: list[Any] = [
             handle.revoke(terminate=terminate, signal=signal, wait=wait, timeout=timeout, reason=reason)
             for handle in self._leaves()

@@ -26,9 +26,8 @@ from asyncq.errors import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from anyio import CapacityLimiter
-
     from asyncq.executors import Claim
+    from asyncq.slots import Slots
     from asyncq.tasks import Task
 
 
@@ -91,7 +90,7 @@ class Runner:
         self,
         tasks: Mapping[str, Task[Any, Any]],
         worker: str,
-        threads: CapacityLimiter,
+        threads: Slots,
         max_payload: int,
         processes: Processes | None = None,
     ) -> None:
@@ -183,9 +182,12 @@ class Runner:
                 policy.max_retries if policy is not None else 0,
                 job.deadline,
                 list(job.dependents),
-                link=claim,
-                _task=task,
-                _job=job,
+                claim,
+                task,
+                job,
+                delivery.entry,
+                () if job.parent_id is None else (job.parent_id, *(job.ancestors or ())),
+                task.app,
             )
         )
         joining.set(False)

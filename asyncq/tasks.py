@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
 from asyncq import config, eager, idempotency, results, wire
-from asyncq.context import Context, check_join, current_job
+from asyncq.context import LINE, Context, check_join, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
@@ -223,7 +223,8 @@ class Task(Generic[P, R]):
             ResultTimeout: `wait` is over.
             Exception: whatever `delay` and `AsyncResult.get` raise, the task's own exception among it.
         """
-        check_join(f"{self.name}.call()")
+        own = self._options.task_id
+        check_join(f"{self.name}.call()", () if own is None else (self.AsyncResult(own),))
         result = await self._send(args, kwargs)
         wait = self._options.wait
         return await result.get(None if wait is None else config.seconds(wait))
@@ -554,7 +555,7 @@ class Task(Generic[P, R]):
                 job.nonce = idempotency.nonce(self.name, self._signature, body, job.nonce)
         parent = current_job.get()
         if parent is not None:
-            _inherit(job, parent)
+            _inherit(job, parent, self.app)
         if job.expires is not None:
             job.nonce = f"{job.nonce}~{job.expires}"
         return job
@@ -666,9 +667,11 @@ def _add_times(job: wire.Job, options: Options) -> None:
         job.retry = options.retry.to_wire()
 
 
-def _inherit(job: wire.Job, parent: Context) -> None:
+def _inherit(job: wire.Job, parent: Context, app: AsyncQ) -> None:
     job.parent_id = parent.id
     job.root_id = parent.root_id or parent.id
+    if parent.ancestors and (parent.app is None or parent.app.is_same(app)):
+        job.ancestors = list(parent.ancestors[: LINE - 1])
     if parent.deadline_ms is not None:
         _limit(job, parent.deadline_ms)
 

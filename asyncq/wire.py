@@ -8,7 +8,8 @@ that options can be added without a new schema.
 
     more: {"x": expires at (ms), "i": true if the result is ignored, "p": parent id, "r": root id, "h":
            headers, "d": deadline (ms), "y": retry policy, "t": time limit (ms), "v": shape of its parents'
-           values, "c": ids of the jobs that wait for it}
+           values, "c": ids of the jobs that wait for it, "a": ids of the jobs above the one that started it,
+           the nearest first, at most 63}
 
 A job of a workflow that waits for others gets what they returned with its entry: each parent's outcome,
 framed as in a notification, in the order of its parents. The **shape** says what to make of it: a place (`0`)
@@ -127,6 +128,8 @@ class Job:
     deadline: int | None = None
     retry: list[Any] | None = None
     timeout: int | None = None
+    ancestors: list[str] | None = None
+    """The jobs above the parent, the nearest first."""
     wait: int | None = None
     """Milliseconds until it may start; not part of the message, the server turns it into a time of its
     own."""
@@ -249,6 +252,7 @@ def encode_job(job: Job) -> bytes:
                 ("t", job.timeout),
                 ("v", job.shape),
                 ("c", job.dependents or None),
+                ("a", job.ancestors or None),
             )
             if value is not None
         }
@@ -304,6 +308,7 @@ def _add_more(job: Job, more: dict[str, Any]) -> None:
     job.timeout = more.get("t")
     job.shape = more.get("v")
     job.dependents = more.get("c", ())
+    job.ancestors = more.get("a")
 
 
 def _check_job(job: Job) -> None:
@@ -325,9 +330,14 @@ def _check_job(job: Job) -> None:
         and (job.timeout is None or type(job.timeout) is int)
         and (job.shape is None or job.shape == "e" or type(job.shape) in {int, list})
         and (job.dependents == () or type(job.dependents) is list)
+        and (job.ancestors is None or _are_ids(job.ancestors))
     )
     if not fits or " " in job.nonce or " " in job.channel:
         raise DecodeError(f"job {job.id!r}: a field of the message has the wrong type")
+
+
+def _are_ids(value: object) -> bool:
+    return type(value) is list and all(type(id_) is str for id_ in value)
 
 
 def encode_ended(ended: Ended) -> bytes:

@@ -39,6 +39,9 @@ BATCH_BYTES = 1024 * 1024
 TOMBSTONE_MS = 60_000
 FULL = -1
 """What the enqueue script answers when the queue has no room."""
+DAY_MS = 86_400_000
+MOST_FOLLOWED = 10_000
+"""How many jobs one look for a cycle of waits may see: some 20 ms of the server's time."""
 FOREVER = float("inf")
 """The patience of a worker: what it has to say is true however long the server is away."""
 
@@ -454,7 +457,7 @@ class Broker:
                 wire.PUSH_LIMIT,
                 self.keys.marks,
                 mark,
-                86_400_000,
+                DAY_MS,
             ),
         )
         text: str = answer.decode()
@@ -465,6 +468,26 @@ class Broker:
         answer = await self.run("forget", (self.keys.records + id, self.keys.latest + id))
         text: str = answer.decode()
         return text
+
+    async def block(self, id: str, entry: str, targets: Sequence[str], patience: float) -> list[str]:
+        """Notes for whom a running job waits; if one of them waits for it, the ids on the way from there to
+        the job instead. Raises as `run`.
+        """
+        keys = self.keys
+        arguments = (keys.space, id, entry, DAY_MS, MOST_FOLLOWED, *targets)
+        answer = await self.run("block", (keys.records + id, keys.blocks + id), arguments, patience=patience)
+        return [one.decode() for one in answer]
+
+    def unblock(self, id: str, entry: str, targets: Sequence[str]) -> None:
+        """The wait is over. Nobody waits for the answer."""
+        edges = [f"{entry} {target}" for target in targets]
+        self._spawn(self._unblock(("SREM", self.keys.blocks + id, *edges)))
+
+    async def _unblock(self, command: tuple[Any, ...]) -> None:
+        try:
+            await self.until_answered(self.line, command, self.settings.operation_timeout)
+        except AsyncQError as error:
+            log.debug("the end of a wait could not be told (%s); its note goes with its job's attempt", error)
 
     async def save_group(self, id: str, description: bytes) -> None:
         """Keeps the description of a group for as long as a result; again is anew."""

@@ -172,7 +172,9 @@ class Consumer:
         """
         pipe = self._reads.current or await self._reads.pipe()
         script = self._broker.scripts["ghosts"].sha
-        answer = await pipe.call("EVALSHA", script, 1, stream, GROUP, self.name, GHOSTS, *held)
+        held = list(held)
+        most = len(held) + GHOSTS  # jobs that wait for others may be many, and the oldest are listed first
+        answer = await pipe.call("EVALSHA", script, 1, stream, GROUP, self.name, most, *held)
         return [(stream, entry.decode(), fields) for entry, fields in answer]
 
     def delivery(self, item: Entry) -> wire.Delivery:

@@ -36,6 +36,7 @@ class Keys:
     groups: str = field(init=False)
     latest: str = field(init=False)
     events: str = field(init=False)
+    blocks: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"{{{self.namespace}:0}}"
@@ -55,6 +56,7 @@ class Keys:
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed
             ("dead", f"{tag}:dlq"),  # stream: dead letters
             ("replies", f"{tag}:c:"),  # + client: its channel of outcomes
+            ("blocks", f"{tag}:b:"),  # + id: for whom a running job waits, a set of "<entry> <id>"
             ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` saved, a string
             ("latest", f"{tag}:e:"),  # + id: what the running job said of itself last, a string
             ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job

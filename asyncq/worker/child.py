@@ -30,13 +30,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anyio import CapacityLimiter
-
 from asyncq import AsyncQ, eager, executors, failures, wire
 from asyncq.context import current_job
 from asyncq.errors import AsyncQError, PayloadTooLarge, SoftTimeLimitExceeded
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
+from asyncq.slots import Slots
 from asyncq.tasks import Task
 from asyncq.worker import frames
 
@@ -199,7 +198,7 @@ class Child:
         task = self._task(job, module, name, policy)
         tasks = {} if task is None else {job.name: task}
         limit = self._setup["settings"]["max_payload"]
-        runner = _Runner(tasks, self._setup["worker"], CapacityLimiter(1), limit)
+        runner = _Runner(tasks, self._setup["worker"], Slots(1), limit)
         runner.child = self
         self._handle_signals()  # a body before this one may have had its own
         run = runner.run(delivery, self._claim)

@@ -19,9 +19,11 @@ from asyncq.errors import AsyncQError, DecodeError, PayloadTooLarge
 from asyncq.executors import Claim
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
+from asyncq.slots import Slots
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
+from asyncq.worker.parking import Parking
 from asyncq.worker.process import LAST_WORDS
 from asyncq.worker.promoter import Promoter
 from asyncq.worker.reclaimer import Reclaimer
@@ -37,10 +39,15 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("asyncq")
 
 
-class Running(Claim):
-    """A job that this incarnation holds."""
+PATIENCE = 1.0
+"""Seconds that a job waits for a slot that one which came back from a wait took before it. Then it is handed
+back: another worker may have one."""
 
-    __slots__ = ("delivery", "entered", "life", "reporter", "task")
+
+class Running(Claim):
+    """A job that this incarnation holds, and its slot."""
+
+    __slots__ = ("delivery", "entered", "life", "parking", "reporter", "task")
 
     def __init__(self, delivery: wire.Delivery, life: Life) -> None:
         super().__init__()
@@ -48,7 +55,39 @@ class Running(Claim):
         self.life = life
         self.reporter: Reporter | None = None
         self.task: asyncio.Task[None] | None = None
-        self.entered: bool = False
+        self.entered: bool = False  # and not left
+        self.parking: Parking | None = None  # few jobs wait, so it is made when one does
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The worker's."""
+        return self.life.loop
+
+    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
+        """A wait begins, see `Parking.leave`. Of what a job left behind when it ended, none is counted."""
+        if not self.entered:
+            return
+        if self.parking is None:
+            self.parking = Parking(self, self.life.slots)
+        self.parking.leave(wait)
+
+    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:
+        """A wait is over, see `Parking.come_back`."""
+        if self.parking is not None:
+            await self.parking.come_back(wait)
+
+    def hurry(self) -> None:
+        """The body is about to be cancelled, and not to wait for a slot first."""
+        if self.parking is not None:
+            self.parking.hurry()
+
+    def end(self) -> None:
+        """The body has ended: somebody else may have the slot."""
+        self.entered = False
+        if self.parking is None:
+            self.life.slots.give()
+        else:
+            self.parking.end()
 
     def cancel(self) -> None:
         """Ends the task. One that was not entered yet sees for itself that it is not wanted: cancelled before
@@ -89,7 +128,7 @@ class Life:
         self.runner: Runner = Runner(
             app.tasks,
             worker.name,
-            anyio.CapacityLimiter(settings.threads),
+            Slots(settings.threads),
             settings.max_payload,
             worker.pool,
         )
@@ -111,9 +150,9 @@ class Life:
         # after a flush.
         self.held: dict[tuple[str, str], Running] = {}
         self.finisher: Finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
-        self.busy: int = 0
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._room = asyncio.Event()
+        self.slots: Slots = Slots(worker.concurrency, settings.max_parked, self._room.set)
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_lost = asyncio.Event()
@@ -190,10 +229,9 @@ class Life:
         await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-        if self.busy and not hurry.is_set():
-            log.warning(
-                "%d jobs did not end within the grace of %g s; they are handed back", self.busy, grace
-            )
+        left = self.slots.busy + self.slots.parked
+        if left and not hurry.is_set():
+            log.warning("%d jobs did not end within the grace of %g s; they are handed back", left, grace)
 
     async def _cancel_all(self) -> None:
         tasks = []
@@ -247,7 +285,7 @@ class Life:
             log.debug("worker %r could not say goodbye: %s", self.consumer.name, error)
 
     def _what_runs(self) -> str:
-        current = asyncio.current_task(self._loop)
+        current = asyncio.current_task(self.loop)
         for running in list(self.held.values()):
             if running.task is current:
                 return f"task {running.delivery.job.name!r} (job {running.delivery.job.id!r})"
@@ -263,15 +301,15 @@ class Life:
         turn of the loop.
         """
         attempt = 0
-        last_look = self._loop.time()
+        last_look = self.loop.time()
         while not self._stopping:
             try:
                 if (
                     self._must_look_for_ghosts
-                    or self._loop.time() - last_look > 2 * self.worker.app.settings.lease
+                    or self.loop.time() - last_look > 2 * self.worker.app.settings.lease
                 ):
                     await self._find_ghosts()
-                    last_look = self._loop.time()
+                    last_look = self.loop.time()
                 await self._until_room()
                 await self._start_all(await self._read())
                 attempt = 0
@@ -282,27 +320,40 @@ class Life:
                 await self._recover(error, attempt)
 
     async def _until_room(self) -> None:
-        while self.busy >= self.worker.concurrency or len(self.held) >= 4 * self.worker.concurrency:
+        slots = self.slots
+        while slots.busy >= slots.limit or len(self.held) - slots.parked >= 4 * slots.limit:
             self._room.clear()
             await self._room.wait()
+
+    async def _until_quiet(self) -> None:
+        """Until no body runs. Those that wait for other jobs do nothing, and may wait for what is to come."""
+        while self.slots.busy:
+            self._room.clear()
+            await self._room.wait()
+        await self.finisher.drain()
+        await asyncio.gather(*self._reports)
 
     async def _read(self) -> list[Entry]:
         if self._last_tries_wait:
             await self._run_last_tries()
             return []
-        room = min(self.worker.concurrency - self.busy, 500)
+        room = min(self.slots.limit - self.slots.busy, 500)
         return await self.consumer.read(list(self.consumer.streams), room, block=True)
 
     async def _run_last_tries(self) -> None:
         """Each may be what took two workers down already, so it runs with nobody beside it."""
-        await self._until_idle()
+        await self._until_quiet()
         while alone := await self.consumer.read(list(self.consumer.lanes), 1, block=False):
             await self._start_all(alone)
-            await self._until_idle()
-        self._last_tries_wait = False
+            await self._until_quiet()
         if self.worker.only_last_tries:
+            if self.slots.parked:
+                # What they wait for may come into the lanes, too, and no other reads them.
+                await asyncio.sleep(1.0)
+                return
             self.worker.stop()
             await asyncio.Event().wait()  # until the life is ended
+        self._last_tries_wait = False
 
     def _on_last_tries(self) -> None:
         """Jobs wait in a lane. A child process takes them, so that nothing here need stop; without one, we do
@@ -314,11 +365,6 @@ class Life:
             self.spawner.start()
         else:
             self._last_tries_wait = True
-
-    async def _until_idle(self) -> None:
-        await self._idle.wait()
-        await self.finisher.drain()
-        await asyncio.gather(*self._reports)
 
     async def _find_ghosts(self) -> None:
         for stream in (*self.consumer.streams, *self.consumer.lanes):
@@ -362,9 +408,12 @@ class Life:
             if key in self.held:
                 continue
             running = self.held[key] = Running(delivery, self)
-            self.busy += 1
             self._idle.clear()
-            running.task = self._loop.create_task(self._run(running))
+            if self.slots.is_free:
+                self.slots.take_now()
+                running.task = self.loop.create_task(self._run(running))
+            else:
+                running.task = self.loop.create_task(self._run_late(running))
 
     async def _set_aside(self, item: Entry, error: Exception) -> None:
         stream, entry, _ = item
@@ -375,6 +424,33 @@ class Life:
         await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
 
     # -- running --
+
+    async def _run_late(self, running: Running) -> None:
+        """The task of a job that was read for a slot which one that came back from a wait has taken since."""
+        running.entered = True
+        while True:
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self.slots.take()
+            except TimeoutError:
+                if await self._handed_back(running):
+                    return
+            except asyncio.CancelledError:
+                return  # asked for, see `_run`
+            else:
+                break
+        await self._run(running)
+
+    async def _handed_back(self, running: Running) -> bool:
+        delivery = running.delivery
+        try:
+            [answer] = await self.consumer.release(delivery.stream, [(delivery.entry, delivery.job.id)])
+        except AsyncQError as error:
+            log.debug("job %r could not be handed back (%s); it waits on", delivery.job.id, error)
+            return False
+        self.worker.handed_back += answer == 1
+        self._on_done(delivery)
+        return True
 
     async def _run(self, running: Running) -> None:
         """The task of one job. Nothing that the body does gets out of here."""
@@ -397,9 +473,8 @@ class Life:
             log.exception("job %r could not be concluded", delivery.job.id)
             self.finisher.add(delivery, wire.FAILED, self.runner.failed(delivery, error))
         finally:
-            self.busy -= 1
-            self._room.set()
-            if not self.busy:
+            running.end()
+            if not self.slots.busy and not self.slots.parked:
                 self._idle.set()
 
     def _settle(self, running: Running, verdict: Finish | Requeue | Replace) -> None:
@@ -442,7 +517,7 @@ class Life:
 
     def _report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         """Has one job's verdict sent until it is answered; the job is held until then."""
-        task = self._loop.create_task(self._until_reported(delivery, call))
+        task = self.loop.create_task(self._until_reported(delivery, call))
         self._reports.add(task)
         task.add_done_callback(self._reports.discard)
 
@@ -456,7 +531,7 @@ class Life:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts what goes on beside a job, until it is done or this life ends."""
-        task = self._loop.create_task(coroutine)
+        task = self.loop.create_task(coroutine)
         self._sideways.add(task)
         task.add_done_callback(self._dropped)
         return task
@@ -497,7 +572,11 @@ class Life:
         running.wanted = False
         self._end_revoked(running)
         if self.runner.runs_in_thread(running.delivery.job) and running.begun:
-            return  # a thread cannot be stopped: it keeps its slot until it returns, its result is dropped
+            # A thread cannot be stopped, unless it waits for another job: it keeps its slot until it returns,
+            # and its result is dropped.
+            if running.parking is not None:
+                running.parking.stop_waits()
+            return
         running.cancel()
 
     def _end_revoked(self, running: Running) -> None:

@@ -94,6 +94,7 @@ class Worker:
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.pool: Pool | None = None
+        self._life: Life | None = None
 
     async def run(self) -> None:
         """Runs until `stop` is called, then lets running jobs end within the grace and hands back what is
@@ -119,7 +120,7 @@ class Worker:
     async def _live(self) -> None:
         """One life after the other, until told to stop."""
         while not self._stop.is_set():
-            life = Life(self)
+            life = self._life = Life(self)
             try:
                 await life.begin()
                 await life.live(self._stop)

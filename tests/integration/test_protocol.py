@@ -344,6 +344,8 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "census": lambda s: s.mine.census(),
     "rights": lambda s: s.mine.check_rights(),
     "beat": lambda s: s.beat(s.mine, 2),
+    "block": lambda s: s.broker.block("job", s.held().entry, ["another"], 5),
+    "block, another's": lambda s: s.broker.block("job", "0-1", ["another"], 5),
     "progress": lambda s: s.report(),
     "progress, another's": lambda s: s.report(by=s.other),
 }

@@ -1,0 +1,150 @@
+"""One wait inside a task: it gives the job's slot back, and is refused where it would close a cycle of waits.
+
+Outside a task nothing of this happens. Whether a task may wait at all is asked before, see
+`context.check_join`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncq.context import path
+from asyncq.errors import AsyncQError, WouldDeadlock
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+    from types import TracebackType
+
+    from asyncq.app import AsyncQ
+    from asyncq.context import Context, Link
+    from asyncq.results import AsyncResult
+
+R = TypeVar("R")
+
+log: logging.Logger = logging.getLogger("asyncq")
+
+PATIENCE = 1.0
+"""Seconds that a wait gives the server to look for a cycle. The guard must not be what fails a job."""
+
+
+class Wait:
+    """A wait of a job for others: `async with Wait(...)` around it. Lives on the loop of the app.
+
+    Args:
+        job: the one that waits.
+        app: which the wait asks.
+        handles: of the jobs that it waits for.
+        patience: seconds that the whole wait may take; None for ever.
+        all_of_them: whether it goes on only when each has ended. If one is enough, a cycle through another is
+            no deadlock, and is not looked for.
+
+    Raises:
+        WouldDeadlock: too many jobs of this worker wait already; or one of the jobs waits, itself or through
+            others, for this one.
+    """
+
+    def __init__(
+        self,
+        job: Context,
+        app: AsyncQ,
+        handles: Sequence[AsyncResult[Any]],
+        patience: float | None,
+        *,
+        all_of_them: bool = True,
+    ) -> None:
+        self._job = job
+        self._app = app
+        self._patience = PATIENCE if patience is None else min(PATIENCE, patience)
+        self._awaited: list[AsyncResult[Any]] = []
+        # Only the server whose job this is knows for whom it waits.
+        if all_of_them and job.entry and job.app is not None and job.app.is_same(app):
+            self._awaited = [handle for handle in handles if handle.app is app]
+
+    async def __aenter__(self) -> None:
+        link = self._job.link
+        if link is not None:
+            await _leave(link)
+        try:
+            if self._awaited:
+                await self._tell()
+        except BaseException:
+            await self._go_on()
+            raise
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._go_on()
+
+    async def _tell(self) -> None:
+        """Says for whom the job waits, and hears of a cycle, in one step: of two jobs that begin to wait for
+        each other, the second is told.
+        """
+        job = self._job
+        ids = [handle.id for handle in self._awaited]
+        try:
+            way = await self._app._broker_here().block(job.id, job.entry, ids, self._patience)
+        except AsyncQError as error:
+            _say_once(error)
+            return
+        if not way:
+            return
+        names = {handle.id: handle.name for handle in self._awaited}
+        raise WouldDeadlock(
+            f"task {job.name} (job {job.id}) would wait for a job that waits for it, and none of them would "
+            f"ever end: {path((job.id, *way), {**names, job.id: job.name})}"
+        )
+
+    async def _go_on(self) -> None:
+        if self._awaited:
+            job = self._job
+            self._app._broker_here().unblock(job.id, job.entry, [handle.id for handle in self._awaited])
+        if self._job.link is not None:
+            await _come_back(self._job.link)
+
+
+async def _leave(link: Link) -> None:
+    wait = asyncio.current_task()
+    if link.loop is asyncio.get_running_loop():
+        await link.leave(wait)
+        return
+    # The app was opened on another loop than the worker's. Whether the slot was given must be known, so a
+    # cancellation is heard only then.
+    leaving = asyncio.create_task(_carried(link.leave(wait), link))
+    cancelled: asyncio.CancelledError | None = None
+    while not leaving.done():
+        try:
+            await asyncio.wait({leaving})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    leaving.result()
+    if cancelled is not None:
+        await _come_back(link)
+        raise cancelled
+
+
+async def _come_back(link: Link) -> None:
+    wait = asyncio.current_task()
+    if link.loop is asyncio.get_running_loop():
+        await link.come_back(wait)
+    else:
+        await _carried(link.come_back(wait), link)
+
+
+async def _carried(coroutine: Coroutine[Any, Any, None], link: Link) -> None:
+    if link.loop.is_closed():  # the worker is gone, and its slots with it
+        coroutine.close()
+        return
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, link.loop))
+
+
+_said = False
+
+
+def _say_once(error: Exception) -> None:
+    global _said  # noqa: PLW0603  once a process: every wait of every job would say it
+    if not _said:
+        _said = True
+        log.warning("cycles of waits between jobs cannot be looked for (%s); waiting all the same", error)

@@ -1,0 +1,381 @@
+"""Tasks that wait for other jobs: slots are given back, and waits that would never end are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+from support import until
+
+import asyncq
+from asyncq import (
+    AsyncQ,
+    ResultTimeout,
+    TaskRevoked,
+    TimeLimitExceeded,
+    Worker,
+    WouldDeadlock,
+    allow_join_result as allowed,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+class Bodies:
+    """How many bodies run at this moment, those that wait not counted; and the most there ever were."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def __enter__(self) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        self.now -= 1
+
+
+@asynccontextmanager
+async def at_work(app: AsyncQ, concurrency: int = 1, **options):
+    """A worker whose accounts are balanced when its jobs have ended."""
+    async with Worker(app, concurrency=concurrency, **options) as worker:
+        slots = worker._life.slots
+        yield worker
+        await until(lambda: slots.busy == 0, "every slot to be given back")
+        assert slots.parked == 0
+
+
+@pytest.fixture
+def fib(app):
+    @app.task(name="fib")
+    async def fib(n: int) -> int:
+        if n < 2:
+            return n
+        with allowed():
+            return sum(await asyncq.gather(await fib.delay(n - 1), await fib.delay(n - 2)))
+
+    return fib
+
+
+@pytest.fixture
+def add(app):
+    @app.task(name="add")
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    return add
+
+
+# -- slots --
+
+
+async def test_one_slot_is_enough_for_any_depth_of_nesting(app, fib):
+    async with at_work(app):
+        assert await fib.options(wait=30).call(12) == 144
+
+
+async def test_one_slot_and_one_thread_are_enough_for_plain_functions(make_app):
+    async with make_app(threads=1) as app:
+        bodies = Bodies()
+
+        @app.task
+        def fib(n: int) -> int:
+            with bodies:
+                if n < 2:
+                    return n
+                handles = [fib.delay_sync(n - 1), fib.delay_sync(n - 2)]
+            with allowed():
+                values = [handle.get_sync() for handle in handles]
+            with bodies:
+                return sum(values)
+
+        async with at_work(app, concurrency=1):
+            assert await fib.options(wait=30).call(9) == 34
+        async with at_work(app, concurrency=50):
+            assert await fib.options(wait=30).call(8) == 21
+        assert bodies.most == 1, "threads=1"
+
+
+async def test_waits_of_one_body_in_several_tasks_need_no_slot_either(app, add):
+    @app.task
+    async def both() -> list[int]:
+        handles = [await add.delay(1, 2), await add.delay(3, 4)]
+        with allowed():
+            return await asyncio.gather(*(handle.get() for handle in handles))
+
+    async with at_work(app):
+        assert await both.options(wait=10).call() == [3, 7]
+
+
+async def test_no_more_bodies_run_than_there_are_slots(app):
+    bodies = Bodies()
+
+    @app.task
+    async def work(depth: int) -> int:
+        with bodies:
+            await asyncio.sleep(0.001)
+            if depth == 0:
+                return 1
+            handles = [await work.delay(depth - 1), await work.delay(depth - 1)]
+        total = 0
+        for handle in handles:
+            try:
+                with allowed():
+                    value = await handle.get(timeout=0.002 if depth % 2 else None)
+            except ResultTimeout:
+                value = 0
+            with bodies:
+                await asyncio.sleep(0.0005)
+                total += value
+        return total
+
+    async with at_work(app, concurrency=3) as worker:
+        await work.options(wait=30).call(6)
+        await until(lambda: worker.done == 2**7 - 1, "all to end")
+    assert 1 < bodies.most <= 3
+    assert bodies.now == 0
+
+
+async def test_who_comes_back_goes_before_who_is_new(app):
+    order: list[str] = []
+    gate = asyncio.Event()
+
+    @app.task
+    async def child() -> None:
+        order.append("child")
+
+    @app.task
+    async def parent() -> None:
+        handle = await child.delay()
+        with allowed():
+            await handle
+        order.append("parent")
+
+    @app.task
+    async def other(number: int) -> None:
+        order.append(f"other {number}")
+        await gate.wait()
+
+    async with at_work(app):
+        waiting = await parent.delay()
+        await until(lambda: "child" in order, "the child to run")
+        others = await other.map([(n,) for n in range(5)])
+        gate.set()
+        await waiting.get(timeout=10)
+        await others.get(timeout=10)
+    assert order.index("parent") <= 2
+
+
+async def test_a_wait_that_times_out_or_is_cancelled_takes_its_slot_again(app):
+    gate = asyncio.Event()
+    bodies = Bodies()
+
+    @app.task
+    async def held() -> None:
+        with bodies:
+            await gate.wait()
+
+    @app.task
+    async def impatient() -> list[str]:
+        handle = await held.delay()
+        seen = []
+        with allowed():
+            try:
+                await handle.get(timeout=0.05)
+            except ResultTimeout:
+                with bodies:
+                    seen.append("timed out")
+            try:
+                async with asyncio.timeout(0.05):
+                    await handle.get()
+            except TimeoutError:
+                with bodies:
+                    seen.append("cancelled")
+        return seen
+
+    async with at_work(app, concurrency=2):
+        result = await impatient.delay()
+        assert await result.get(timeout=10) == ["timed out", "cancelled"]
+        gate.set()
+    async with at_work(app, concurrency=1) as worker:
+        gate.clear()
+        result = await impatient.delay()
+        await until(lambda: bodies.now == 1 and worker._life.slots.parked == 1, "the child to have the slot")
+        await asyncio.sleep(0.2)
+        assert not await result.ready(), "its time is over, and it has no slot"
+        gate.set()
+        assert await result.get(timeout=10) == ["timed out"]
+    assert bodies.most <= 2
+
+
+async def test_two_hundred_may_wait_at_once(app):
+    gate = asyncio.Event()
+
+    @app.task
+    async def last() -> int:
+        return 1
+
+    @app.task
+    async def waits(id_: str) -> int:
+        with allowed():
+            return await app.AsyncResult(id_).get()
+
+    async with at_work(app, concurrency=4) as worker:
+        target = await last.options(countdown=3600).delay()
+        results = await waits.map([(target.id,)] * 200)
+        await until(lambda: worker._life.slots.parked == 200, "all to wait")
+        assert worker._life.slots.busy == 0
+        await target.revoke()
+        with pytest.raises(TaskRevoked):
+            await results.get(timeout=10)
+        await until(lambda: not worker._life.held, "all to have ended")
+    gate.set()
+
+
+async def test_one_more_than_max_parked_is_refused(make_app):
+    async with make_app(max_parked=2) as app:
+
+        @app.task
+        async def never() -> None:
+            pass
+
+        @app.task
+        async def waits(id_: str) -> None:
+            with allowed():
+                await app.AsyncResult(id_).get()
+
+        target = await never.options(countdown=3600).delay()
+        async with at_work(app, concurrency=4) as worker:
+            first = await waits.map([(target.id,)] * 2)
+            await until(lambda: worker._life.slots.parked == 2, "two to wait")
+            with pytest.raises(WouldDeadlock, match="max_parked"):
+                await waits.options(wait=10).call(target.id)
+            await target.revoke()
+            assert {type(one) for one in await first.get(timeout=10, propagate=False)} == {TaskRevoked}
+
+
+async def test_a_job_that_waits_is_revoked_like_any_other(app):
+    seen: list[str] = []
+
+    @app.task
+    async def never() -> None:
+        pass
+
+    @app.task
+    async def waits(id_: str) -> None:
+        try:
+            with allowed():
+                await app.AsyncResult(id_).get()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    @app.task
+    def waits_in_a_thread(id_: str) -> None:
+        try:
+            with allowed():
+                app.AsyncResult(id_).get_sync()
+        finally:
+            seen.append("thread")
+
+    target = await never.options(countdown=3600).delay()
+    async with at_work(app) as worker:
+        for task, word in ((waits, "cancelled"), (waits_in_a_thread, "thread")):
+            result = await task.delay(target.id)
+            await until(lambda: worker._life.slots.parked == 1, "it to wait")
+            await result.revoke(terminate=True)
+            with pytest.raises(TaskRevoked):
+                await result.get(timeout=5)
+            await until(lambda word=word: word in seen, "the body to end")
+    await target.revoke()
+
+
+async def test_a_job_whose_time_is_up_does_not_wait_for_a_slot_first(app):
+    gate = asyncio.Event()
+
+    @app.task
+    async def held() -> None:
+        await gate.wait()
+
+    @app.task(timeout=0.2)
+    async def waits() -> None:
+        with allowed():
+            await held.call()
+
+    @app.task(timeout=0.2)
+    def waits_in_a_thread(id_: str) -> None:
+        with allowed():
+            app.AsyncResult(id_).get_sync()
+
+    async with at_work(app):
+        began = time.monotonic()
+        with pytest.raises(TimeLimitExceeded):
+            await waits.options(wait=5).call()
+        assert time.monotonic() - began < 2, "the child still has the slot"
+        gate.set()
+        await asyncio.sleep(0)
+        target = await held.options(countdown=3600).delay()
+        with pytest.raises(TimeLimitExceeded):
+            await waits_in_a_thread.options(wait=5).call(target.id)
+        await target.revoke()
+
+
+async def test_a_worker_that_stops_hands_back_those_that_wait(app):
+    runs: list[int] = []
+
+    @app.task
+    async def later() -> int:
+        return 5
+
+    @app.task
+    async def waits(id_: str) -> int:
+        runs.append(asyncq.current().attempt)
+        with allowed():
+            return await app.AsyncResult(id_).get()
+
+    @app.task
+    def waits_in_a_thread(id_: str) -> int:
+        runs.append(asyncq.current().attempt)
+        with allowed():
+            return app.AsyncResult(id_).get_sync()
+
+    target = await later.options(countdown=1.5).delay()
+    async with Worker(app, concurrency=1, grace=0.1) as worker:
+        results = [await waits.delay(target.id), await waits_in_a_thread.delay(target.id)]
+        await until(lambda: worker._life.slots.parked == 2, "both to wait")
+        began = time.monotonic()
+    assert time.monotonic() - began < 3
+    assert worker.handed_back == 2
+    async with at_work(app):
+        assert [await result.get(timeout=10) for result in results] == [5, 5]
+    assert runs == [1, 1, 1, 1], "twice each, and no crash was counted"
+
+
+async def test_a_job_read_for_a_slot_that_was_taken_meanwhile_goes_back_to_its_queue(app):
+    gate = asyncio.Event()
+
+    @app.task(name="child")
+    async def child() -> None:
+        pass
+
+    @app.task(name="parent")
+    async def parent(id_: str) -> None:
+        with allowed():
+            await app.AsyncResult(id_).get(propagate=False)
+        await gate.wait()
+
+    target = await child.options(countdown=3600).delay()
+    async with at_work(app) as worker:
+        long = await parent.delay(target.id)
+        await until(lambda: worker._life.slots.parked == 1, "it to wait")
+        await asyncio.sleep(0.05)  # the worker's read is at the server by now
+        await target.revoke()
+        await until(lambda: worker._life.slots.busy == 1, "it to come back")
+        late = await child.delay()
+        await until(lambda: worker.handed_back == 1, "the other to be handed back")
+        assert not worker._life.slots.is_free
+        gate.set()
+        assert await late.get(timeout=10) is None
+        assert await long.get(timeout=10) is None
