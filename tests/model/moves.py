@@ -49,7 +49,7 @@ def beginning(stage: Stage) -> World:
         delayed=(),
         beats=tuple(Beat(name, 1) for name in names),
         marks=(),
-        clients=(UNSENT,) * stage.jobs,
+        clients=(*(UNSENT,) * stage.enqueued, *(SENT,) * (stage.jobs - stage.enqueued)),
         control=UNSENT,
         waiters=(NEW,) * stage.waiters,
         workers=tuple(Worker(name) for name in names),
@@ -94,15 +94,29 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
 
 
 def _enqueues(world: World, scripts: Scripts) -> Iterator[Move]:
-    """Clients enqueue one job after the other, and again after a lost reply."""
+    """Clients enqueue a workflow, or one job after the other, and again after a lost reply."""
+    stage = scripts.stage
+    if stage.is_workflow and stage.rules.submit_whole:
+        if world.clients[0] != SENT:
+            after, label = scripts.submit(world), "client: submit the workflow"
+            yield Move(label, _all_clients(after, stage, SENT))
+            if world.faults_left and stage.lost_replies and world.clients[0] == UNSENT:
+                yield fault(f"{label}, reply lost", _all_clients(after, stage, UNSURE))
+        return
     for job, client in enumerate(world.clients):
         if client == SENT:
             continue
         after = scripts.enqueue(world, job)
         yield Move(f"client: enqueue job {job}", after.with_client(job, SENT))
-        if world.faults_left and scripts.stage.lost_replies and client == UNSENT:
+        if world.faults_left and stage.lost_replies and client == UNSENT:
             yield fault(f"client: enqueue job {job}, reply lost", after.with_client(job, UNSURE))
         return
+
+
+def _all_clients(world: World, stage: Stage, state: str) -> World:
+    for job in range(stage.enqueued):
+        world = world.with_client(job, state)
+    return world
 
 
 def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
@@ -167,7 +181,10 @@ def _time(world: World, scripts: Scripts) -> Iterator[Move]:
             yield Move(f"server: the read left by {name} is given entry {claimed[1].id}", after)
     for owed in world.owed:
         after = scripts.second_call(world, owed)
-        yield Move(f"second call of {owed.by}: {owed.call} for job {owed.job}", after)
+        label = f"second call of {owed.by}: {owed.call} for job {owed.job}"
+        yield Move(label, after)
+        if owed.call == "HINCRBY" and world.faults_left and stage.lost_replies:
+            yield fault(f"{label}, reply lost", after._replace(owed=(*after.owed, owed)))
     if stage.records_expire:
         for job, record in enumerate(world.records):
             # Outcomes and tombstones stand for 60 s, a client gives up after 10: nothing is sent again after
@@ -183,7 +200,7 @@ def _flushed(world: World) -> World:
     # What was promised holds while the server keeps its data. A job whose client is not sure yet is enqueued
     # anew, and rightly: nobody could know that it was there.
     history = tuple(
-        past._replace(outcomes=0, starts_left=past.starts_left + (client == UNSURE), revoke_answer="")
+        past._replace(outcome="", starts_left=past.starts_left + (client == UNSURE), revoke_answer="")
         for past, client in zip(world.history, world.clients, strict=True)
     )
     return world._replace(

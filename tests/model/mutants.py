@@ -7,16 +7,14 @@ from typing import NamedTuple
 
 from explorer import BROKEN, STUCK, Result
 from rules import Rules
-from stage import Stage
+from stage import ALONE, APART, FAN_IN, Stage
 
 PROTOCOL = Rules()
-TWO_JOBS = Stage(faults=1, chain=False)
-CHAIN = Stage(faults=1, waiters=1)
-ONE_JOB = Stage(faults=1, jobs=1, chain=False, waiters=1)
-POISON = Stage(faults=0, chain=False, poison=0, waiters=1)
-STOP = Stage(
-    faults=2, jobs=1, chain=False, waiters=1, stops=True, lost_publishes=False, lost_connections=False
-)
+TWO_JOBS = Stage(faults=1, parents=APART)
+WORKFLOW = Stage(faults=1, waiters=1)
+ONE_JOB = Stage(faults=1, parents=ALONE, waiters=1)
+POISON = Stage(faults=0, parents=APART, poison=0, waiters=1)
+STOP = Stage(faults=2, parents=ALONE, waiters=1, stops=True, lost_publishes=False, lost_connections=False)
 REVOKE = Stage(faults=1, revoke=0, retries=1, waiters=1)
 
 
@@ -82,8 +80,45 @@ MUTANTS = (
         BROKEN,
         "kills its worker for the 4th time",
     ),
-    Mutant("dependents in a second call", _without("atomic_dependents"), CHAIN, STUCK, "job 1 is waiting"),
-    Mutant("unknown pending entries are not looked for", _without("own_look"), CHAIN, STUCK, "job 0 is live"),
+    Mutant("dependents in a second call", _without("atomic_dependents"), WORKFLOW, STUCK, "job 1 is waiting"),
+    Mutant(
+        "workflow submitted in two calls",
+        _without("submit_whole"),
+        replace(WORKFLOW, faults=0),
+        STUCK,
+        "waiter 0 is new",
+    ),
+    Mutant(
+        "fan-in: the child is counted down in a second call",
+        _without("atomic_count"),
+        replace(WORKFLOW, parents=FAN_IN, waiters=0, crashes=False, pauses=False),
+        BROKEN,
+        "job 2 starts, and job",
+    ),
+    Mutant(
+        "a child is set free, its record written in a second call",
+        _without("atomic_set_free"),
+        replace(WORKFLOW, faults=0, revoke=1),
+        BROKEN,
+        'job 1 starts after revoke answered "revoked"',
+    ),
+    Mutant(
+        "a parent's end does not look at its child's record",
+        _without("child_still_waits"),
+        replace(WORKFLOW, faults=0, revoke=1, fails=0),
+        BROKEN,
+        "job 1: a second outcome was written",
+    ),
+    Mutant(
+        "replace: acknowledged in a second call",
+        _without("atomic_replace"),
+        replace(WORKFLOW, faults=0, parents=ALONE, replaced=0),
+        BROKEN,
+        "job 0 starts, and job 1 has not ended",
+    ),
+    Mutant(
+        "unknown pending entries are not looked for", _without("own_look"), WORKFLOW, STUCK, "job 0 is live"
+    ),
     Mutant(
         "own look compared with what is held when the answer is read",
         _without("own_look_snapshot"),

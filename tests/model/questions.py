@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from world import FRESH
+from world import FRESH, SUCCESS
 
 if TYPE_CHECKING:
     from stage import Stage
     from world import Entry, Held, World
 
 
-def outcome_written(world: World, job: int) -> World:
+def outcome_written(world: World, job: int, outcome: str) -> World:
     """An outcome is written exactly once."""
     history = world.history[job]
-    world = world.with_history(job, history._replace(outcomes=history.outcomes + 1))
-    return _broken(world, f"job {job}: a second outcome was written") if history.outcomes else world
+    if history.outcome:
+        return _broken(world, f"job {job}: a second outcome was written")
+    return world.with_history(job, history._replace(outcome=outcome))
 
 
 def dead_lettered(world: World, stage: Stage, job: int) -> World:
@@ -55,7 +56,7 @@ def taken_over(world: World, name: int, entry: Entry) -> World:
 
 
 def delivered_again(world: World, job: int) -> World:
-    """A retry, a takeover or a release entitles the job to one more start."""
+    """A retry, a takeover, a release or a replacement entitles the job to one more start."""
     history = world.history[job]
     return world.with_history(job, history._replace(starts_left=history.starts_left + 1))
 
@@ -79,11 +80,21 @@ def body_started(world: World, stage: Stage, entry: Entry) -> World:
         return _broken(world, f'job {job} starts after revoke answered "revoked"')
     if history.revoke_answer == "signalled" and entry.id > history.revoke_horizon:
         return _broken(world, f'job {job} was delivered again and starts after revoke answered "signalled"')
+    for parent in _waited_for(world, stage, job):
+        if (world.history[parent].outcome == SUCCESS) == (job == stage.on_error):
+            return _broken(world, f"job {job} starts, and job {parent} has not ended as it must have")
     if history.starts_left < 0:
         return _broken(world, f"job {job} starts more often than it was enqueued, retried and taken over")
     if poisonous and history.poison_left < 0:
         return _broken(world, f"job {job} kills its worker for the {stage.max_crashes + 1}th time")
     return world
+
+
+def _waited_for(world: World, stage: Stage, job: int) -> tuple[int, ...]:
+    other = stage.jobs - 1
+    if job == stage.replaced and world.records[other] is not None:
+        return (other,)
+    return stage.parents[job] if job < stage.enqueued else ()
 
 
 def _broken(world: World, why: str) -> World:

@@ -36,6 +36,33 @@ class Rules:
 
     Closes: the worker dies between the two calls, and the dependents wait for ever.
     """
+    submit_whole: bool = True
+    """All jobs of a workflow are accepted in one step.
+
+    Closes: the parent ends before its child is there, and nobody will ever tell the child.
+    """
+    atomic_count: bool = True
+    """The script that ends a parent also counts it down at its child.
+
+    Closes: as a call of its own it is not safe to send twice. Its reply is lost, the second one counts
+    another parent, and the child runs before that has ended.
+    """
+    atomic_set_free: bool = True
+    """The script that adds the entry of a job which waits no more also writes its id into the record.
+
+    Closes: between the two calls a worker has the job, and a revoke takes it for one that waits.
+    """
+    child_still_waits: bool = True
+    """The script that ends a parent looks whether its child still waits.
+
+    Closes: the child was revoked meanwhile, and ends twice.
+    """
+    atomic_replace: bool = True
+    """The script that puts a workflow in the place of a job also acknowledges its entry.
+
+    Closes: between the two calls the worker finds the entry again as its own, and the job runs before
+    the others of its workflow have.
+    """
     atomic_record: bool = True
     """The script that adds a new entry for a job also writes its id into the record.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stage import Stage
+from stage import ALONE, APART, FAN_IN, Stage
 
 
 class Scenario(NamedTuple):
@@ -25,7 +25,7 @@ def _scenario(name: str, full: Stage, **quick: Any) -> Scenario:
 
 SCENARIOS = (
     _scenario(
-        "dependency; crash, pause, lost replies, lost PUBLISH, lost subscription",
+        "chain; crash, pause, lost replies, lost PUBLISH, lost subscription",
         Stage(faults=2),
     ),
     _scenario(
@@ -46,11 +46,44 @@ SCENARIOS = (
         Stage(faults=2, revoke=1, terminate=True, waiters=1),
     ),
     _scenario(
+        "fan-in: the last parent sets the child free",
+        Stage(faults=2, parents=FAN_IN, waiters=1, hands=1, lost_publishes=False, lost_connections=False),
+    ),
+    _scenario(
+        "fan-in: a parent fails, the child is revoked",
+        Stage(faults=1, parents=FAN_IN, waiters=1, fails=0, revoke=2, terminate=True),
+        waiters=0,
+        hands=1,
+        lost_publishes=False,
+    ),
+    _scenario(
+        "fan-in: a parent fails or is revoked",
+        Stage(faults=1, parents=FAN_IN, waiters=1, fails=1, revoke=0, lost_connections=False),
+        waiters=0,
+        hands=1,
+        lost_publishes=False,
+    ),
+    _scenario(
+        "chain: the child expires while it waits, the parent may fail",
+        Stage(faults=2, expire=1, fails=0, waiters=1),
+    ),
+    _scenario(
+        "an error callback, of a job that may fail or be revoked",
+        Stage(faults=2, on_error=1, fails=0, revoke=0, waiters=1),
+    ),
+    _scenario(
+        "a workflow takes the place of a job that has a waiter and a dependent",
+        Stage(faults=2, replaced=0, hands=1, lost_connections=False),
+    ),
+    _scenario(
+        "a workflow takes the place of a job that is revoked",
+        Stage(faults=2, parents=ALONE, replaced=0, revoke=0, waiters=1, lost_connections=False),
+    ),
+    _scenario(
         "one job, retry and revoke",
         Stage(
             faults=3,
-            jobs=1,
-            chain=False,
+            parents=ALONE,
             waiters=1,
             retries=1,
             revoke=0,
@@ -68,36 +101,36 @@ SCENARIOS = (
     ),
     _scenario(
         "reads of dead processes stay at the server",
-        Stage(faults=2, orphan_reads=True, chain=False, waiters=1, pauses=False),
+        Stage(faults=2, orphan_reads=True, parents=APART, waiters=1, pauses=False),
     ),
     _scenario(
         "reads of dead and of renamed processes stay at the server, one job",
-        Stage(faults=2, orphan_reads=True, jobs=1, chain=False, waiters=1),
+        Stage(faults=2, orphan_reads=True, parents=ALONE, waiters=1),
     ),
     _scenario(
         "pauses and crashes, one job",
-        Stage(faults=3, jobs=1, chain=False, waiters=1),
+        Stage(faults=3, parents=ALONE, waiters=1),
         faults=2,
     ),
     _scenario(
         "flush: the server loses everything, ids start again",
-        Stage(faults=2, flushes=True, chain=False, waiters=1),
+        Stage(faults=2, flushes=True, parents=APART, waiters=1),
     ),
     _scenario(
         "a worker is told to stop: release and leave",
-        Stage(faults=2, stops=True, chain=False, waiters=1, lost_publishes=False, lost_connections=False),
+        Stage(faults=2, stops=True, parents=APART, waiters=1, lost_publishes=False, lost_connections=False),
         # With one fault there is no reply to lose beside the stop, and leaving with a claim would go unseen.
         faults=2,
-        jobs=1,
+        parents=ALONE,
     ),
     _scenario(
         "a job that kills its worker, beside an innocent one",
-        Stage(faults=0, chain=False, poison=0, waiters=1),
+        Stage(faults=0, parents=APART, poison=0, waiters=1),
         faults=0,
     ),
     _scenario(
         "a job that kills its worker, beside an innocent one, and a fault",
-        Stage(faults=1, chain=False, poison=0, waiters=1, lost_publishes=False, lost_connections=False),
-        jobs=1,
+        Stage(faults=1, parents=APART, poison=0, waiters=1, lost_publishes=False, lost_connections=False),
+        parents=ALONE,
     ),
 )

@@ -15,8 +15,6 @@ from world import (
     DEAD,
     DELAYED,
     ENDED,
-    ENDED_BADLY,
-    FAILURE,
     LIVE,
     REVOKED,
     SUBSCRIBED,
@@ -38,7 +36,7 @@ from world import (
 if TYPE_CHECKING:
     from stage import Stage
 
-PARENT, CHILD = 0, 1
+FIRST = 0
 
 
 @dataclass(frozen=True)
@@ -50,20 +48,33 @@ class Scripts:
     # --- a job comes in ---------------------------------------------------------------------------
 
     def enqueue(self, world: World, job: int) -> World:
-        """Accept a job: into the stream, the delayed set, or behind its parent. Sent again: nothing."""
+        """Accept a job. Sent again: nothing."""
         if world.records[job] is not None and self.stage.rules.enqueue_once:
             return world
+        return self._admit(world, job)
+
+    def submit(self, world: World) -> World:
+        """Accept a workflow, parents before children. Sent again: nothing."""
+        if any(record is not None for record in world.records) and self.stage.rules.enqueue_once:
+            return world
+        for job in range(self.stage.enqueued):
+            world = self._admit(world, job)
+        return world
+
+    def _admit(self, world: World, job: int) -> World:
+        """Into the stream, the delayed set, or behind its parents."""
         channels = (0,) if self.stage.waiters and self.stage.waits_for(0) == job else ()
         new = Record(LIVE, channels=channels)
-        if self.stage.chain and job == CHILD:
-            parent = world.records[PARENT]
-            if parent is not None and parent.state not in ENDED:
-                parent = parent._replace(dependents=(CHILD,))
-                return world.with_record(PARENT, parent).with_record(job, new._replace(state=WAITING))
-            if parent is not None and parent.state in ENDED_BADLY:
-                return self._end(world.with_record(job, new), job, FAILURE)
-            # A parent that ended well, or whose outcome is gone, stands in nobody's way.
-        if self.stage.delayed and job == PARENT:
+        if self.stage.parents[job]:
+            for number in self.stage.parents[job]:
+                parent = world.records[number]
+                if (
+                    parent is not None and parent.state not in ENDED
+                ):  # always, where a workflow is accepted whole
+                    parent = parent._replace(dependents=(*parent.dependents, job))
+                    world = world.with_record(number, parent)
+            return world.with_record(job, new._replace(state=WAITING, missing=len(self.stage.parents[job])))
+        if self.stage.delayed and job == FIRST:
             world = world.with_record(job, new._replace(state=DELAYED))
             return world._replace(delayed=(*world.delayed, Delayed(job, crashes=0, retries=0)))
         return self._add(world.with_record(job, new), Entry(0, job))
@@ -122,6 +133,22 @@ class Scripts:
             return world._replace(owed=(*world.owed, Owed("ZADD", held.name, job, tried)))
         return self._delay(world, tried)
 
+    def replace(self, world: World, held: Held) -> World | None:
+        """Put a job more, and the job itself behind it, in the place of one that runs; a marked one ends."""
+        if not self._entitled(world, held):
+            return None
+        world = questions.call_accepted(world, held)
+        job, other = held.entry.job, self.stage.jobs - 1
+        if self._marked(world, job):
+            return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
+        world = questions.delivered_again(world, job)
+        record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
+        world = world.with_record(job, record._replace(state=WAITING, entry=0, missing=1))
+        world = self._add(world.with_record(other, Record(LIVE, dependents=(job,))), Entry(0, other))
+        if not self.stage.rules.atomic_replace:
+            return world._replace(owed=(*world.owed, Owed("XACK", held.name, job, held.entry)))
+        return self._drop(world, held.entry.id)
+
     def release(self, world: World, held: Held) -> World | None:
         """Give a claimed job back, as if it had never been delivered; a marked one ends as revoked."""
         if not self._entitled(world, held):
@@ -171,7 +198,8 @@ class Scripts:
         if again.crashes >= self.stage.max_crashes:
             world = questions.dead_lettered(world, self.stage, entry.job)
             return self._drop(self._end(world, entry.job, DEAD, by=by), entry.id)
-        return self._drop(self._add(world, again, by=by), entry.id)
+        owes = 0 if self.stage.rules.atomic_record else by
+        return self._drop(self._add(world, again, owes=owes), entry.id)
 
     # --- clients ----------------------------------------------------------------------------------
 
@@ -240,8 +268,8 @@ class Scripts:
         return Record(TOMBSTONE) if self.stage.rules.tombstones else None
 
     def _end(self, world: World, job: int, outcome: str, *, publish: bool = True, by: int = 0) -> World:
-        """Write the outcome, tell who waits for it, let the dependents go."""
-        world = questions.outcome_written(world, job)
+        """Write the outcome, tell who waits for it, settle the dependents."""
+        world = questions.outcome_written(world, job, outcome)
         record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(job, self._forgotten() if record.forget else Record(outcome))
         if publish:
@@ -250,21 +278,36 @@ class Scripts:
                     world = world.with_waiter(waiter, ANSWERED)
         for dependent in record.dependents:
             if self.stage.rules.atomic_dependents:
-                world = self._let_go(world, dependent, outcome, publish=publish)
+                world = self._inherit(world, dependent, outcome, publish=publish, by=by)
             else:
                 world = world._replace(owed=(*world.owed, Owed("dependents", by, dependent, outcome=outcome)))
         return world
 
-    def _let_go(self, world: World, dependent: int, outcome: str, *, publish: bool = True) -> World:
-        record = world.records[dependent]
-        if record is None or record.state != WAITING:
+    def _inherit(self, world: World, child: int, outcome: str, *, publish: bool = True, by: int = 0) -> World:
+        """Tell a job that waits how one of its parents ended."""
+        rules, record = self.stage.rules, world.records[child]
+        if record is None or (record.state != WAITING and rules.child_still_waits):
             return world
-        if outcome != SUCCESS:
-            return self._end(world, dependent, FAILURE, publish=publish)
-        return self._add(world.with_record(dependent, record._replace(state=LIVE)), Entry(0, dependent))
+        if (outcome == SUCCESS) == (child != self.stage.on_error):
+            if not rules.atomic_count:
+                return world._replace(owed=(*world.owed, Owed("HINCRBY", by, child)))
+            return self._count_down(world, child, by)
+        if outcome == SUCCESS:  # nothing failed: nobody will ever ask for this one
+            world = world.with_record(child, record._replace(forget=True))
+            return self._end(world, child, REVOKED, publish=publish, by=by)
+        return self._end(world, child, outcome, publish=publish, by=by)
 
-    def _add(self, world: World, entry: Entry, by: int = 0) -> World:
-        """XADD under a new id, and SET of the record that names it."""
+    def _count_down(self, world: World, child: int, by: int) -> World:
+        record = world.records[child]
+        if record is None or (record.state != WAITING and self.stage.rules.child_still_waits):
+            return world
+        world = world.with_record(child, record._replace(missing=record.missing - 1))
+        if record.missing > 1:
+            return world
+        return self._add(world, Entry(0, child), owes=0 if self.stage.rules.atomic_set_free else by)
+
+    def _add(self, world: World, entry: Entry, owes: int = 0) -> World:
+        """XADD under a new id, and SET of the record that names it; for a mutant in a second call."""
         entry = entry._replace(id=world.last_id + 1)
         last_try = 0 < self.stage.max_crashes - 1 <= entry.crashes and self.stage.rules.last_try_alone
         world = world._replace(last_id=entry.id)
@@ -272,8 +315,8 @@ class Scripts:
             world = world._replace(lane=world.lane._replace(entries=(*world.lane.entries, entry)))
         else:
             world = world._replace(stream=world.stream._replace(entries=(*world.stream.entries, entry)))
-        if by and not self.stage.rules.atomic_record:  # the mutant: `take` writes the record in a second call
-            return world._replace(owed=(*world.owed, Owed("SET", by, entry.job, entry)))
+        if owes:
+            return world._replace(owed=(*world.owed, Owed("SET", owes, entry.job, entry)))
         return self._name(world, entry)
 
     def _name(self, world: World, entry: Entry) -> World:
@@ -305,8 +348,12 @@ class Scripts:
     def second_call(self, world: World, owed: Owed) -> World:
         """Do the second half of what the protocol does in one script."""
         world = world._replace(owed=tuple(other for other in world.owed if other != owed))
+        if owed.call == "HINCRBY":
+            return self._count_down(world, owed.job, owed.by)
         if owed.entry is None:
-            return self._let_go(world, owed.job, owed.outcome)
+            return self._inherit(world, owed.job, owed.outcome)
+        if owed.call == "XACK":
+            return self._drop(world, owed.entry.id)
         if owed.call == "ZADD":
             return self._delay(world, owed.entry)
         if owed.call == "XADD":

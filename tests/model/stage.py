@@ -6,6 +6,11 @@ from dataclasses import dataclass, field
 
 from rules import Rules
 
+ALONE: tuple[tuple[int, ...], ...] = ((),)
+APART: tuple[tuple[int, ...], ...] = ((), ())
+CHAIN: tuple[tuple[int, ...], ...] = ((), (0,))
+FAN_IN: tuple[tuple[int, ...], ...] = ((), (), (0, 1))
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -33,14 +38,19 @@ class Stage:
     stops: bool = False
     """A worker is told to stop: it gives back what it holds and leaves."""
 
-    jobs: int = 2
-    chain: bool = True
-    """Job 1 depends on job 0."""
+    parents: tuple[tuple[int, ...], ...] = CHAIN
+    """For each job that clients enqueue, those that it waits for. If any waits, all are one workflow."""
+    on_error: int | None = None
+    """The job that runs only if one that it waits for fails."""
+    fails: int | None = None
+    """The job whose body may fail for good."""
+    replaced: int | None = None
+    """The job whose first body may leave a workflow in its place: a job more, and then itself again."""
     workers: int = 2
     hands: int = 2
     """How many entries a worker may hold, those on their way to it included."""
     waiters: int = 2
-    """Waiter 0 enqueued the last job; waiter 1 has nothing but the id of job 0."""
+    """Waiter 0 enqueued the jobs and waits for the last; waiter 1 has nothing but the id of job 0."""
     max_crashes: int = 3
     delayed: bool = False
     """Job 0 is enqueued for later."""
@@ -59,6 +69,21 @@ class Stage:
     records_expire: bool = False
     """The outcome of a job that ended may reach the end of its time."""
 
+    @property
+    def enqueued(self) -> int:
+        """How many jobs clients enqueue."""
+        return len(self.parents)
+
+    @property
+    def jobs(self) -> int:
+        """How many there may be: the last is the one more of a replacement."""
+        return self.enqueued + (self.replaced is not None)
+
+    @property
+    def is_workflow(self) -> bool:
+        """Whether the jobs are enqueued in one call."""
+        return any(self.parents)
+
     def waits_for(self, waiter: int) -> int:
         """Which job a waiter waits for."""
-        return self.jobs - 1 if waiter == 0 else 0
+        return self.enqueued - 1 if waiter == 0 else 0

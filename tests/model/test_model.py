@@ -13,7 +13,7 @@ from explorer import BROKEN, HOLDS, TooLargeError, explore
 from mutants import MUTANTS, Mutant
 from rules import Rules
 from scenarios import SCENARIOS, Scenario
-from stage import Stage
+from stage import ALONE, Stage
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -45,7 +45,7 @@ def test_every_rule_is_broken_by_some_mutant() -> None:
 
 def test_a_counterexample_is_the_shortest_way_to_the_broken_promise() -> None:
     rules = replace(Rules(), revoke_asks_pending=False)
-    result = explore(Stage(rules, faults=0, jobs=1, chain=False, waiters=0, workers=1, revoke=0))
+    result = explore(Stage(rules, faults=0, parents=ALONE, waiters=0, workers=1, revoke=0))
     assert result.verdict == BROKEN
     assert result.told().splitlines() == [
         'broken: job 0 starts after revoke answered "revoked"',

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import questions
 from move import Move, fault
 from world import (
+    FAILING,
+    FAILURE,
     FINISHING,
     FRESH,
     HELD,
@@ -14,6 +16,7 @@ from world import (
     NOT_STARTED,
     PAUSED,
     RELEASING,
+    REPLACING,
     RETRYING,
     REVOKED,
     REVOKING,
@@ -32,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from scripts import Scripts
+
+
+OUTCOMES = {FINISHING: SUCCESS, FAILING: FAILURE, REVOKING: REVOKED}
 
 
 def moves(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
@@ -166,11 +172,14 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
     elif held.phase == RETRYING:
         sent = scripts.retry(world, held)
         yield from _call(world, scripts, place, held, call="retry", sent=sent)
+    elif held.phase == REPLACING:
+        sent = scripts.replace(world, held)
+        yield from _call(world, scripts, place, held, call="replace", sent=sent)
     elif held.phase == RELEASING:
         sent = scripts.release(world, held)
         yield from _call(world, scripts, place, held, call="release", sent=sent)
     else:
-        outcome = SUCCESS if held.phase == FINISHING else REVOKED
+        outcome = OUTCOMES[held.phase]
         sent = scripts.finish(world, held, outcome)
         yield from _call(world, scripts, place, held, call=f"finish as {outcome}", sent=sent)
         if sent and world.faults_left and scripts.stage.lost_publishes:
@@ -227,6 +236,11 @@ def _run(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Mov
         yield Move(f"{held.name}: is killed by job {job}", _killed(world, scripts, place))
         return
     yield Move(f"{held.name}: the body of job {job} ends", _turn(world, place, held, FINISHING))
+    if job == stage.fails:
+        yield Move(f"{held.name}: the body of job {job} fails for good", _turn(world, place, held, FAILING))
+    if job == stage.replaced and world.records[-1] is None:
+        label = f"{held.name}: the body of job {job} leaves a workflow in its place"
+        yield Move(label, _turn(world, place, held, REPLACING))
     if job == 0 and held.entry.retries < stage.retries:
         yield Move(f"{held.name}: the body of job {job} fails", _turn(world, place, held, RETRYING))
 

@@ -11,14 +11,13 @@ from typing import NamedTuple
 # --- states of a record (`T:r:<id>`) --------------------------------------------------------------
 LIVE = "live"  # in a stream, claimed or not
 DELAYED = "delayed"
-WAITING = "waiting"  # for the job it depends on
+WAITING = "waiting"  # for the jobs that it depends on
 SUCCESS = "success"
 FAILURE = "failure"
 REVOKED = "revoked"
 DEAD = "dead"  # dead-lettered: it crashed its worker too often
 TOMBSTONE = "tombstone"  # ended and forgotten; stands until no enqueue can be sent again
 ENDED = frozenset({SUCCESS, FAILURE, REVOKED, DEAD, TOMBSTONE})
-ENDED_BADLY = frozenset({FAILURE, REVOKED, DEAD})
 
 # --- a call of a client ---------------------------------------------------------------------------
 UNSENT = "unsent"
@@ -37,7 +36,9 @@ IN_FLIGHT = "in flight"  # given by the server, the reply not yet read
 HELD = "held"  # in the worker, the body not started
 RUNNING = "running"
 FINISHING = "finishing"  # the body ended; `finish` is to be sent
+FAILING = "failing"  # the body failed for good; `finish` is to be sent
 RETRYING = "retrying"  # the body failed; `retry` is to be sent
+REPLACING = "replacing"  # the body left a workflow in its place; `replace` is to be sent
 RELEASING = "releasing"  # given back by a worker that was told to stop; `release` is to be sent
 REVOKING = "revoking"  # cancelled by a mark or a deadline; `finish` is to be sent
 NOT_STARTED = frozenset({IN_FLIGHT, HELD})
@@ -82,6 +83,8 @@ class Record(NamedTuple):
     """The waiters that are told of the outcome."""
     dependents: tuple[int, ...] = ()
     """`T:dep:<id>` together with the flag that says it is there."""
+    missing: int = 0
+    """Field `n` of `T:m:<id>`: how many of the jobs that it waits for have not ended."""
 
 
 class Delayed(NamedTuple):
@@ -149,9 +152,10 @@ class Owed(NamedTuple):
 class History(NamedTuple):
     """What the questions of `questions.py` need to know of a job's past. No script reads it."""
 
-    outcomes: int = 0
+    outcome: str = ""
+    """The first that was written."""
     starts_left: int = 1
-    """1 + takeovers + retries + releases - starts."""
+    """1 + takeovers + retries + releases + replacements - starts."""
     poison_left: int = 0
     """For the job that kills its worker: how often it may still be started."""
     revoke_answer: str = ""
@@ -175,7 +179,7 @@ class World(NamedTuple):
     marks: tuple[Mark, ...]
     # processes
     clients: tuple[str, ...]
-    """The enqueue of each job."""
+    """The enqueue of each job. Those of a workflow are one call; a job that `replace` brings has none."""
     control: str
     """The call that revokes or expires."""
     waiters: tuple[str, ...]
