@@ -628,7 +628,7 @@ def _one_by_one(function: Callable[..., Any], is_coroutine: bool) -> Callable[..
 def _callbacks(name: str, given: Any) -> tuple[Workflow[Any], ...] | None:
     if given is None:
         return None
-    several = (given,) if isinstance(given, Workflow) else tuple(given)
+    several = given if isinstance(given, (list, tuple)) else (given,)
     kind = Signature if name == "link_error" else Workflow
     for one in several:
         if not isinstance(one, kind):
