@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -50,6 +51,13 @@ async def work(number: int, seconds: float = 0.0) -> list[int | str]:
         return [oracle.expected(number), run]
 
 
+def step(number: int, seconds: float = 0.0) -> list[int | str]:
+    """The same in a thread, or in a process."""
+    with witnessed(number) as run:
+        time.sleep(seconds)
+        return [oracle.expected(number), run]
+
+
 async def hang_once(number: int) -> list[int | str]:
     """Runs for ever the first time, and ends at once when it is run again."""
     with witnessed(number) as run:
@@ -79,8 +87,10 @@ POISONS = {
 
 def register(app: AsyncQ) -> SimpleNamespace:
     """The tasks above on an app, under names that both sides share."""
-    functions = (work, hang_once, echo, poison)
-    return SimpleNamespace(**{f.__name__: app.task(name=f.__name__)(f) for f in functions})
+    functions = (work, step, hang_once, echo, poison)
+    tasks = {f.__name__: app.task(name=f.__name__)(f) for f in functions}
+    tasks["apart"] = app.task(name="apart", executor="process")(step)
+    return SimpleNamespace(**tasks)
 
 
 async def main() -> None:

@@ -1,11 +1,12 @@
 """All trials, by name."""
 
-from chaos.trials import baddays, crashes, kills, restarts, wires
+from chaos.trials import baddays, crashes, kills, restarts, revocations, wires
 
 TRIALS = {
     "kill-workers": kills.kill_workers,
     "kill-everything": kills.kill_everything,
     "rolling-restart": restarts.rolling_restart,
+    "revocation-race": revocations.race,
     "redelivery": kills.redelivery,
     "lost-replies": wires.lost_replies,
     "cancelled-calls": wires.cancelled_calls,

@@ -1,0 +1,15 @@
+"""The race between revocations and what they revoke, at a tenth. The full one: `make chaos`."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from chaos.trials import revocations
+
+pytestmark = pytest.mark.slow
+
+
+def test_each_job_either_ran_or_was_revoked_and_everybody_is_told_the_same():
+    report = asyncio.run(revocations.race(0.1, seed=20260611, lease=2.0))
+    assert report.good, report.complaint()

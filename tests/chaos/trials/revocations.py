@@ -1,0 +1,146 @@
+"""Revocations that race with the claim, the run and the end of their jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from chaos import oracle
+from chaos.stage import Stage
+
+if TYPE_CHECKING:
+    from chaos.report import Report
+
+KINDS = {"work": 40, "step": 35, "later": 15, "apart": 10}
+"""How often, in percent: on the loop, in a thread, on the loop after a wait, in a process."""
+SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
+LONGEST = {"apart": 0.1}
+"""Seconds that a body takes at most; else 0.01. It is not worth while to start a process for less."""
+IN_FLIGHT = 100
+
+
+@dataclass
+class Fate:
+    """What became of one job, as each side was told."""
+
+    kind: str
+    terminate: bool
+    answer: str
+    """Of the server to the revocation."""
+    revoked: str
+    """What `revoke(wait=True)` gave."""
+    waiter: str
+    """What who had waited from the beginning got."""
+    record: str = ""
+
+
+class Race:
+    """Enqueues jobs and revokes each around the moment when something happens to it."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.fates: dict[str, Fate] = {}
+        self._pace = {"work": 0.02, "step": 0.02, "later": 0.05, "apart": 0.3}
+        self._gate = asyncio.Semaphore(IN_FLIGHT)
+        self._answers: dict[str, str] = {}
+        self._listen_in()
+
+    def _listen_in(self) -> None:
+        """Keeps the server's own answers, of which callers see only what follows from them."""
+        broker = self.stage.app._broker_here()
+        ask = broker.revoke
+
+        async def revoke(id: str, **options: Any) -> str:
+            self._answers[id] = answer = await ask(id, **options)
+            return answer
+
+        broker.revoke = revoke
+
+    async def run(self, number: int) -> None:
+        async with self._gate:
+            random = self.stage.random
+            (kind,) = random.choices(list(KINDS), KINDS.values())
+            await self._race(f"job-{number}", kind, number)
+
+    async def _race(self, id: str, kind: str, number: int) -> None:
+        random = self.stage.random
+        terminate, signal = random.random() < 0.5, random.choice(SIGNALS)
+        task = getattr(self.stage.tasks, "work" if kind == "later" else kind)
+        countdown = random.uniform(0, 0.05) if kind == "later" else None
+        began = time.monotonic()
+        result = await task.options(task_id=id, countdown=countdown).delay(
+            number, random.uniform(0, LONGEST.get(kind, 0.01))
+        )
+        waiter = asyncio.create_task(self._until_over(result, kind, began))
+        # Where jobs of its kind are claimed, run and end at present, and a little beyond.
+        await asyncio.sleep(random.uniform(0, self._pace[kind]))
+        handle = self.stage.app.AsyncResult(id)
+        state = await handle.revoke(terminate=terminate, signal=signal, wait=True, timeout=60)
+        self.fates[id] = Fate(kind, terminate, self._answers[id], str(state), await waiter)
+
+    async def _until_over(self, result: Any, kind: str, began: float) -> str:
+        outcome = await result.outcome(timeout=90)
+        if outcome.state == "SUCCESS":
+            self._pace[kind] += 0.1 * (time.monotonic() - began - self._pace[kind])
+        return str(outcome.state)
+
+    async def look(self) -> None:
+        """Asks the server how each job stands, as one who has only its id."""
+        async with self.stage.make_app() as app:
+            for id_, fate in self.fates.items():
+                fate.record = str(await app.AsyncResult(id_).refresh())
+
+
+def judge(report: Report, fates: dict[str, Fate], books: oracle.Books) -> None:
+    """Compares what was told with what bodies wrote down."""
+    runs = {id_: books.runs.get(id_, []) for id_ in fates}
+
+    def count(wrong: Any) -> int:
+        return sum(bool(wrong(fate, runs[id_])) for id_, fate in fates.items())
+
+    final = {"SUCCESS", "REVOKED"}
+    report.equal("told differently", count(lambda f, _: len({f.revoked, f.waiter, f.record}) > 1), 0)
+    report.equal("neither ran nor revoked", count(lambda f, _: f.revoked not in final), 0)
+    report.equal("began though 'revoked'", count(lambda f, r: f.answer == "revoked" and r), 0)
+    report.equal(
+        "'revoked' and not REVOKED", count(lambda f, _: f.answer == "revoked" != f.record.lower()), 0
+    )
+    report.equal("both ran and revoked, not terminated", count(_both), 0)
+    report.equal("SUCCESS without one whole run", count(_not_whole), 0)
+    report.equal("began twice", count(lambda _, r: len(r) > 1), 0)
+    answers = Counter(fate.answer for fate in fates.values())
+    for answer in ("revoked", "signalled", "ended"):
+        report.above(f"answered {answer!r}", answers[answer] / len(fates), 0.03)
+    cut = count(lambda f, r: f.revoked == "REVOKED" and r and r[0].ended is None)
+    report.above("stopped in the middle", cut / len(fates), 0.005)
+    killed = count(lambda f, r: f.kind == "apart" and f.revoked == "REVOKED" and r)
+    report.told("of them in processes", killed)
+
+
+def _both(fate: Fate, runs: list[oracle.Run]) -> bool:
+    return not fate.terminate and fate.revoked == "REVOKED" and bool(runs)
+
+
+def _not_whole(fate: Fate, runs: list[oracle.Run]) -> bool:
+    return fate.revoked == "SUCCESS" and (len(runs) != 1 or runs[0].ended is None)
+
+
+async def race(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """10,000 jobs, each revoked at a random moment around its claim, its run and its end, on 2 workers."""
+    settings = {"scale": scale, "seed": seed, "lease": lease, "processes": 2}
+    async with Stage("revocation race", concurrency=16, **settings) as stage:
+        total = stage.count(10_000)
+        await stage.workers(2)
+        await asyncio.gather(*(stage.tasks.apart.call(n) for n in range(8)))  # the processes are warm
+        racing = Race(stage)
+        await asyncio.gather(*(racing.run(number) for number in range(total)))
+        await racing.look()
+        stage.report.told("jobs", len(racing.fates))
+        stage.fleet.note_unasked_exits()
+        stage.report.equal("workers that ended by themselves", stage.fleet.unasked_exits, [])
+        await stage.nothing_left()  # first the workers end, and with them what is left of threads
+        judge(stage.report, racing.fates, oracle.Books.read(stage.folder))
+        return stage.report
