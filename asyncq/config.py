@@ -129,7 +129,11 @@ class Settings:
     max_crashes: int = _option(3, _count, "A job that takes its worker down this often is not tried again.")
     dead_ttl: float = _option(7 * 86400.0, seconds, "How long a dead letter is kept.")
     dead_cap: int = _option(10_000, _count, "How many dead letters are kept.")
-    max_length: int = _option(1_000_000, _count, "Longest queue; beyond it an enqueue raises QueueFull.")
+    max_length: int = _option(
+        1_000_000,
+        _count,
+        "Longest queue, and most delayed jobs in all; beyond it an enqueue raises QueueFull.",
+    )
     full_wait: float = _option(0.0, seconds, "How long an enqueue waits for room in a full queue first.")
     max_payload: int = _option(1024 * 1024, size, "Largest encoded argument list or result.")
     concurrency: int = _option(100, _count, "Jobs that one worker runs at the same time.")

@@ -37,11 +37,11 @@ BATCH = 500
 """Most jobs in one script call: Lua unpacks at most some 8,000 values, and other clients want their turn."""
 BATCH_BYTES = 1024 * 1024
 TOMBSTONE_MS = 60_000
-FULL = -1
-"""What the enqueue script answers when the queue has no room."""
 DAY_MS = 86_400_000
 MOST_FOLLOWED = 10_000
 """How many jobs one look for a cycle of waits may see: some 20 ms of the server's time."""
+FULL = (-1, -2)
+"""What the enqueue script answers when the queue has no room, and when too many jobs wait for their time."""
 FOREVER = float("inf")
 """The patience of a worker: what it has to say is true however long the server is away."""
 
@@ -343,7 +343,7 @@ class Broker:
     ) -> None:
         """The quick way: the first answer is the last. Anything else is left to the loop that tries again."""
         timer.cancel()
-        if isinstance(answer, Exception) or answer == FULL:
+        if isinstance(answer, Exception) or answer in FULL:
             left = max(0.05, timer.when() - self._loop.time())
             self._spawn(self._enqueue_slowly(command, batch, left))
             return
@@ -372,14 +372,18 @@ class Broker:
         attempt = 0
         while True:
             answer = await self.until_answered(self.line, command, patience)
-            if answer != FULL:
+            if answer not in FULL:
                 return answer
             attempt += 1
             left = deadline - self._loop.time()
             if left <= 0:
+                limit = f"max_length={self.settings.max_length:,} jobs"
+                full = (
+                    f"queue {queue!r} holds {limit}" if answer == FULL[0] else f"{limit} wait for their time"
+                )
                 raise QueueFull(
-                    f"queue {queue!r} holds max_length={self.settings.max_length:,} jobs already; nothing "
-                    "was enqueued. Start more workers, try again later, or wait for room with full_wait"
+                    f"{full} already; nothing was enqueued. "
+                    "Start more workers, try again later, or wait for room with full_wait"
                 )
             await asyncio.sleep(min(pause(attempt), left))
 

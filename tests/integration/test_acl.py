@@ -51,7 +51,7 @@ def _url(server, user):
 
 
 def _app(server, user, **settings):
-    app = AsyncQ(_url(server, user), **{"lease": 0.6, "operation_timeout": 2, **settings})
+    app = AsyncQ(_url(server, user), **{"lease": 0.6, "operation_timeout": 2, "max_length": 1000, **settings})
 
     @app.task(name="add")
     async def add(x: int, y: int) -> int:

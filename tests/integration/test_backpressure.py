@@ -9,7 +9,8 @@ import pytest
 from own_server import own_server
 from support import report, until, until_state
 
-from asyncq import AsyncQ, PayloadTooLarge, QueueFull, Retry, SerializationError, Worker
+from asyncq import AsyncQ, PayloadTooLarge, QueueFull, Retry, SerializationError, Worker, wire
+from asyncq.serializers import PLAIN_ARGUMENTS
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +53,51 @@ async def test_a_batch_fits_whole_or_not_at_all(make_app, raw):
         with pytest.raises(QueueFull):
             await echo.map([(n,) for n in range(3)])
         assert await raw.xlen(app._keys.stream("default")) == 3
+
+
+async def test_delayed_jobs_of_all_queues_together_are_held_to_the_length_and_take_no_room_in_a_queue(
+    make_app, raw
+):
+    async with make_app(max_length=3) as app:
+        echo = register(app)
+        later = echo.options(countdown=60)
+        await asyncio.gather(later.delay(1), later.delay(2), later.options(queue="other").delay(3))
+        with pytest.raises(QueueFull, match="max_length=3 jobs wait for their time already"):
+            await later.options(task_id="refused").delay(4)
+        assert not await app.AsyncResult("refused").exists()
+        await echo.map([(1,), (2,), (3,)])
+        mixed = (later.options(queue="third").delay(5), echo.options(queue="third").delay(6))
+        assert [type(each) for each in await asyncio.gather(*mixed, return_exceptions=True)] == [
+            QueueFull
+        ] * 2
+        assert await raw.xlen(app._keys.stream("third")) == 0, "a batch fits whole or not at all"
+        assert await raw.zcard(app._keys.delayed) == 3
+
+
+async def test_an_accepted_delayed_job_is_not_refused_when_it_is_sent_again(make_app):
+    async with make_app(max_length=1) as app:
+        register(app)
+        body = PLAIN_ARGUMENTS.dumps((1,), {})
+        job = wire.Job("id", "echo", "default", body, "n", app._channel, 0, 100_000, wait=60_000)
+        for _ in range(2):
+            assert await app._broker.enqueue(job, wire.encode_job(job))
+
+
+async def test_a_retry_is_not_refused_however_many_jobs_wait_for_their_time(make_app):
+    async with make_app(max_length=1) as app:
+        echo = register(app)
+        tries = []
+
+        @app.task(retry=Retry(max_retries=1, backoff=0.05))
+        async def fail_once() -> int:
+            tries.append(1)
+            if len(tries) == 1:
+                raise KeyError
+            return 5
+
+        await echo.options(countdown=60).delay(1)
+        async with Worker(app):
+            assert await (await fail_once.delay()).get(timeout=5) == 5
 
 
 async def test_calls_of_many_coroutines_at_once_are_held_to_the_length(make_app, raw):

@@ -76,6 +76,7 @@ def test_every_script_says_what_it_does_and_uses_every_argument_it_names(name):
 
 
 READING = {
+    "ZCARD",
     "EXISTS",
     "HGET",
     "HGETALL",

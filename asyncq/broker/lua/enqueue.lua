@@ -2,7 +2,7 @@
 -- once. A call with a key has a nonce in two parts, and finds the job of an equal call by the first; a tombstone makes room for it.
 -- KEYS: stream delayed
 -- ARGV: records queue channel max_length messages wake (id nonce flags wait message)*
--- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full
+-- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full, -2 if too many jobs wait for their time
 -- USES: record
 local keys = {}
 for i = first, #ARGV, stride do keys[#keys + 1] = records .. ARGV[i] end
@@ -14,10 +14,14 @@ for k, record in ipairs(found) do
   local nonce = record and string.sub(record, 1, 1) == 'T' and ARGV[first + (k - 1) * stride + 1]
   if nonce and call_of(nonce) and nonce_of(record) ~= nonce then found[k] = false end
 end
-if max_length ~= '' and redis.call('XLEN', stream) + #keys > tonumber(max_length) then
+if max_length ~= '' then
+  local later = 0
+  for i = first, #ARGV, stride do if ARGV[i + 3] ~= '' then later = later + 1 end end
+  local full = later < #keys and redis.call('XLEN', stream) + #keys - later > tonumber(max_length) and -1
+  full = full or (later > 0 and redis.call('ZCARD', delayed) + later > tonumber(max_length) and -2)
   -- A batch fits whole or not at all. What was accepted before is not refused now.
-  for k in ipairs(keys) do
-    if not found[k] then return -1 end
+  for k in ipairs(full and keys or {}) do
+    if not found[k] then return full end
   end
 end
 local answers, accepted, new, met = {}, 0, {}, {}

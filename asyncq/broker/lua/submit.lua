@@ -1,14 +1,19 @@
 -- Accepts all jobs of a workflow, parents before children, or none of them. A call that is sent again finds its own nonces: accepted, once.
 -- ARGV: space channel max_length (id queue nonce flags wait ttl parents on keeps message)*
--- RETURNS: the number of jobs, or -1 if a queue is full, or the ids that other jobs have or that are there twice
+-- RETURNS: the number of jobs, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
 -- USES: record workflow
-local count, ready = (#ARGV - first + 1) / stride, {}
+local count, ready, later = (#ARGV - first + 1) / stride, {}, 0
 local taken, again = taken_among(first, stride)
 if again then return count end
 if #taken > 0 then return taken end
 for i = first, #ARGV, stride do
-  if ARGV[i + 6] == '' and ARGV[i + 4] == '' then ready[ARGV[i + 1]] = (ready[ARGV[i + 1]] or 0) + 1 end
+  if ARGV[i + 4] ~= '' then
+    later = later + 1
+  elseif ARGV[i + 6] == '' then
+    ready[ARGV[i + 1]] = (ready[ARGV[i + 1]] or 0) + 1
+  end
 end
+if later > 0 and redis.call('ZCARD', space .. 'd') + later > tonumber(max_length) then return -2 end
 for queue, more in pairs(ready) do
   if redis.call('XLEN', space .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
 end
