@@ -123,6 +123,7 @@ class Plan:
         for planned in self.jobs:
             _refuse_key(planned.task)
             planned.job.parent_id, planned.job.root_id = old.parent_id, old.root_id or old.id
+            planned.job.ancestors = old.ancestors
         last = self.jobs[-1].job
         for parent in last.parents:
             above = self._by_id[parent].job
