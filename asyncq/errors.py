@@ -29,7 +29,8 @@ class TaskExpired(TaskRevoked):
 
 
 class WorkerLost(AsyncQError):
-    """The job took its worker down each time it was tried, so it is not tried again.
+    """The job took its worker down each time it was tried, so it is not tried again; or it ran in a process
+    of its own (`executor="process"`), and that died.
 
     Look at the worker's log for a crash (out of memory, a segmentation fault in an extension, `os._exit`).
     """
