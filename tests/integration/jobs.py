@@ -40,6 +40,18 @@ async def wait_for_file(log: str, text: str, gate: str) -> str:
     return f"{text} by {os.getpid()}"
 
 
+async def waits_at_first(log: str, text: str, id_: str, gate: str) -> str:
+    """In its first attempt waits for another job, later for a file."""
+    note(log, f"start {text} {asyncq.current().attempt}")
+    if asyncq.current().attempt == 1:
+        with asyncq.allow_join_result():
+            value: str = await asyncq.AsyncResult[str](id_).get()
+            return value
+    while not os.access(gate, os.F_OK):  # noqa: ASYNC110  the gate is another process's
+        await asyncio.sleep(0.01)
+    return text
+
+
 async def poison(log: str) -> None:
     note(log, f"poison {asyncq.current().attempt} {asyncq.current().queue}")
     os._exit(9)
@@ -55,7 +67,7 @@ def blocked(log: str, text: str, seconds: float) -> str:
 
 def register(app: AsyncQ) -> SimpleNamespace:
     """The tasks above on an app, under names that both sides share."""
-    functions = (add, logged, wait_for_file, poison, blocked)
+    functions = (add, logged, wait_for_file, waits_at_first, poison, blocked)
     return SimpleNamespace(**{f.__name__: app.task(name=f.__name__)(f) for f in functions})
 
 

@@ -1,0 +1,293 @@
+"""Waits that would never end: for oneself, for a job above, and in a circle of jobs on any workers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+import redis.asyncio
+from jobs import register
+from own_server import own_server
+from support import lines, until, worker_process
+
+import asyncq
+from asyncq import AsyncQ, ResultTimeout, Worker, WouldDeadlock, allow_join_result as allowed, guard
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def add(app):
+    @app.task(name="add")
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    return add
+
+
+async def _completed(handle) -> list[str]:
+    return [one.id async for one in asyncq.as_completed([handle])]
+
+
+WAYS = {
+    "get": lambda handle: handle.get(),
+    "outcome": lambda handle: handle.outcome(),
+    "set": lambda handle: handle.app.ResultSet([handle]).get(),
+    "gather": asyncq.gather,
+    "wait": lambda handle: asyncq.wait([handle]),
+    "completed": _completed,
+    "events": lambda handle: handle.get(on_event=print),
+    "revoke": lambda handle: handle.revoke(wait=True),
+    "thread": lambda handle: asyncio.to_thread(handle.get_sync),
+}
+
+
+def _waits_for(app: AsyncQ, gates: dict[str, asyncio.Event] | None = None):
+    """A task that waits for the job of an id, in one of the ways there are; before that for its gate."""
+
+    @app.task(name="waits_for")
+    async def waits_for(id_: str, how: str = "get") -> object:
+        if gates is not None:
+            await gates[asyncq.current().id].wait()
+        with allowed():
+            value = await WAYS[how](app.AsyncResult(id_))
+        return value if how in {"get", "thread"} else str(value)
+
+    return waits_for
+
+
+@pytest.mark.parametrize("how", WAYS)
+async def test_a_job_that_waits_for_itself_is_told_its_path(app, how):
+    waits_for = _waits_for(app)
+    async with Worker(app):
+        with pytest.raises(WouldDeadlock, match=re.escape("waits_for:me -> waits_for:me")):
+            await waits_for.options(task_id="me", wait=5).call("me", how)
+        assert await app.AsyncResult("me").refresh() == "FAILURE", "it was not revoked"
+
+
+async def test_waiting_for_a_job_three_levels_above_is_refused_whatever_is_allowed(app):
+    @app.task(name="down")
+    async def down(depth: int, top: str) -> list[str]:
+        said = []
+        if depth:
+            return await (await down.delay(depth - 1, top)).get(disable_sync_subtasks=False)
+        for wait in (
+            app.AsyncResult(top).get(disable_sync_subtasks=False),
+            app.AsyncResult(top).get(timeout=0, disable_sync_subtasks=False),
+            down.options(task_id=top).call(0, top),
+        ):
+            try:
+                await wait
+            except WouldDeadlock as error:
+                said.append(str(error))
+        return [*said, *asyncq.current().ancestors]
+
+    async with Worker(app, concurrency=1):
+        *said, a, b, top = await down.options(task_id="top", wait=10).call(3, "top")
+    assert top == "top"
+    assert len(said) == 3
+    path = re.compile(rf"top -> {b} -> {a} -> down:\w+ -> (down:)?top$")
+    assert [bool(path.search(text)) for text in said] == [True] * 3, said
+
+
+async def test_of_more_than_64_jobs_above_the_nearest_are_known_and_the_first(app):
+    @app.task(name="deep")
+    async def deep(depth: int) -> tuple[int, str]:
+        job = asyncq.current()
+        if depth:
+            return await (await deep.delay(depth - 1)).get(disable_sync_subtasks=False)
+        with pytest.raises(WouldDeadlock, match=r"^.*: top -> \.\.\. -> "), allowed():
+            await app.AsyncResult("top").get()
+        return len(job.ancestors), job.root_id or ""
+
+    async with Worker(app, concurrency=1):
+        assert await deep.options(task_id="top", wait=20).call(70) == (64, "top")
+
+
+async def test_a_job_of_another_app_with_the_same_id_is_another_job(app, make_app, namespace):
+    async with make_app(namespace=f"{namespace}-other") as other, Worker(other):
+
+        @other.task(name="theirs")
+        async def theirs() -> int:
+            return 1
+
+        @app.task(name="ours")
+        async def ours() -> int:
+            with allowed():
+                return await theirs.options(task_id=asyncq.current().id).call()
+
+        async with Worker(app, concurrency=1):
+            assert await ours.options(task_id="same", wait=5).call() == 1
+
+
+async def test_of_two_jobs_that_wait_for_each_other_one_is_told_and_the_other_goes_on(app, make_app):
+    """On two workers, with one slot each."""
+    async with make_app() as second:
+        ways = [_waits_for(app), _waits_for(second)]
+        async with Worker(app, concurrency=1), Worker(second, concurrency=1):
+            for number in range(20):
+                first, other = f"a{number}", f"b{number}"
+                results = await asyncio.gather(
+                    ways[0].options(task_id=first).delay(other), ways[0].options(task_id=other).delay(first)
+                )
+                async with asyncio.timeout(10):
+                    errors = [await result.get(propagate=False) for result in results]
+                assert {type(error) for error in errors} == {WouldDeadlock}
+                assert re.search(rf"(waits_for:)?({first}|{other}) -> \S+ -> \S+$", str(errors[0]))
+    await until(lambda: _are(app, 0), "every note to go")
+
+
+async def _keys(app: AsyncQ, kind: str):
+    async with redis.asyncio.Redis.from_url(app.settings.url) as client:
+        async for key in client.scan_iter(match=f"{app._keys.tag}:{kind}*", count=1000):
+            yield key
+
+
+async def test_a_circle_of_three_is_found_by_who_closes_it_and_the_path_is_shown(app):
+    gates = {id_: asyncio.Event() for id_ in ("one", "two", "three")}
+    waits_for = _waits_for(app, gates)
+    path = re.escape("waits_for:three -> one -> two -> waits_for:three")
+    async with Worker(app, concurrency=3) as worker:
+        one, two, three = await asyncio.gather(
+            waits_for.options(task_id="one").delay("two"),
+            waits_for.options(task_id="two").delay("three", "set"),
+            waits_for.options(task_id="three").delay("one", "wait"),
+        )
+        for count, gate in enumerate(gates.values()):
+            await until(lambda count=count: worker._life.slots.parked == count, "those before to wait")
+            gate.set()
+        with pytest.raises(WouldDeadlock, match=path):
+            await three.get(timeout=5)
+        for result in (two, one):
+            with pytest.raises(WouldDeadlock):  # what they waited for failed with it
+                await result.get(timeout=5)
+
+
+async def test_a_job_of_a_workflow_waits_for_its_parents(app):
+    waits_for = _waits_for(app)
+
+    @app.task(name="end")
+    async def end(value: object) -> None:
+        pass
+
+    async with Worker(app, concurrency=1):
+        first = waits_for.options(task_id="first").s("last")
+        last = await (first | end.options(task_id="last").s()).delay()
+        assert last.id == "last"
+        with pytest.raises(WouldDeadlock, match=re.escape("waits_for:first -> last -> waits_for:first")):
+            await last.get(timeout=5)
+
+
+async def test_where_the_first_to_end_is_enough_a_circle_through_another_is_none(app, add):
+    gate = asyncio.Event()
+    waits_for = _waits_for(app)
+
+    @app.task(name="first_of")
+    async def first_of(ids: list[str]) -> list[str]:
+        await gate.wait()
+        with allowed():
+            done, _ = await asyncq.wait(
+                [app.AsyncResult(id_) for id_ in ids], return_when=asyncio.FIRST_COMPLETED
+            )
+        return [one.id for one in done]
+
+    async with Worker(app, concurrency=2) as worker:
+        late = await add.options(task_id="late", countdown=0.5).delay(1, 2)
+        chooser = await first_of.options(task_id="chooser").delay(["circle", "late"])
+        circle = await waits_for.options(task_id="circle").delay("chooser")
+        await until(lambda: worker._life.slots.parked == 1, "it to wait")
+        gate.set()
+        assert await chooser.get(timeout=5) == ["late"]
+        assert await circle.get(timeout=5) == ["late"]
+        assert await late.get(timeout=5) == 3
+        with pytest.raises(WouldDeadlock):
+            await first_of.options(task_id="again", wait=5).call(["again"])
+
+
+async def test_what_a_wait_has_noted_goes_when_it_ends_however_it_ends(app, add):
+    notes: list[int] = []
+
+    @app.task(name="tries")
+    async def tries(ids: list[str]) -> None:
+        handles = [app.AsyncResult(id_) for id_ in ids]
+        with allowed():
+            for attempt in range(2):
+                waiting = asyncio.create_task(app.ResultSet(handles).get(timeout=0.3))
+                await until(lambda: _notes(app), "the wait to be noted")
+                notes.append(await _notes(app))
+                if attempt:
+                    waiting.cancel()
+                with pytest.raises(asyncio.CancelledError if attempt else ResultTimeout):
+                    await waiting
+                await until(lambda: _are(app, 0), "the note to go")
+
+    results = await add.options(countdown=3600).map([(1, 2)] * 1000)
+    async with Worker(app, concurrency=1):
+        await tries.options(wait=10).call([result.id for result in results])
+    assert notes == [1000, 1000]
+    await results.revoke()
+
+
+async def _notes(app: AsyncQ) -> int:
+    async with redis.asyncio.Redis.from_url(app.settings.url) as client:
+        return sum([await client.scard(key) async for key in _keys(app, "b:")])
+
+
+async def _are(app: AsyncQ, notes: int) -> bool:
+    return await _notes(app) == notes
+
+
+async def test_what_an_attempt_noted_whose_worker_died_counts_for_nothing(
+    app, server_url, namespace, tmp_path
+):
+    """The job runs again and waits for nobody; the one that it waited for at first may wait for it."""
+    tasks = register(app)
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    with worker_process(server_url, namespace, concurrency=1, queues=["default"]) as doomed:
+        second = await tasks.waits_at_first.options(task_id="second", queue="later").delay(
+            str(log), "second", "first", str(gate)
+        )
+        first = await tasks.waits_at_first.options(task_id="first").delay(
+            str(log), "first", "second", str(gate)
+        )
+        await until(lambda: _notes(app), "the wait to be noted")
+        doomed.kill()
+    with worker_process(server_url, namespace, queues=["default"]):
+        await until(lambda: "start first 2" in lines(log), "it to run again", timeout=20)
+        with worker_process(server_url, namespace, queues=["later"]):
+            await until(lambda: _are(app, 2), "the other to wait, beside the note of the first attempt")
+            gate.touch()
+            assert [await first.get(timeout=5), await second.get(timeout=5)] == ["first", "first"]
+    assert await _notes(app) == 1, "it has a day to go"
+
+
+async def test_a_server_that_does_not_answer_the_guard_keeps_no_job_from_waiting(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(guard, "PATIENCE", 0.2)
+    monkeypatch.setattr(guard, "_said", False)
+    begun, go = asyncio.Event(), asyncio.Event()
+    with own_server(tmp_path) as server:
+        async with AsyncQ(server.url, operation_timeout=10, lease=5) as app:
+
+            @app.task(name="child")
+            async def child() -> int:
+                return 1
+
+            @app.task(name="parent")
+            async def parent() -> int:
+                handles = [await child.delay(), await child.delay()]
+                begun.set()
+                await go.wait()
+                with allowed():
+                    return sum([await handle.get() for handle in handles])
+
+            async with Worker(app, concurrency=1):
+                result = await parent.delay()
+                await begun.wait()
+                with server.hanging():
+                    go.set()
+                    await until(lambda: "cycles of waits" in caplog.text, "it to wait all the same")
+                assert await result.get(timeout=10) == 2
+    assert caplog.text.count("cycles of waits") == 1
