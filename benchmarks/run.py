@@ -1,10 +1,12 @@
 """Run the benchmarks: every system in turn through every scenario, some rounds of that, one table.
 
     python benchmarks/run.py [--quick] [--rounds 3] [--only drain,open] [--systems raw,asyncq] [--name NAME]
+    python benchmarks/run.py --profile      # what costs the time: drain and enqueue of asyncq under cProfile
 
 Each run of a scenario is a process of its own (the client), which starts the worker as another; the systems
 alternate inside each scenario, so that what the machine does meanwhile meets all of them. Writes
 `results/<date>-<name>.json` and the table beside it, over what the same day and name gave before.
+With `--profile` it is `results/<date>-<name>-profile.txt`, and no figures: a profiler is in their way.
 """
 
 import argparse
@@ -16,9 +18,12 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import profiled
 import redis
 import report
 import server
@@ -75,6 +80,12 @@ def arguments() -> argparse.Namespace:
         "--systems", type=_listed(adapters), default=["raw", "asyncq"], help="the first is the floor"
     )
     parser.add_argument("--name", help="of the files in results/ (default: the systems' names)")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="drain and enqueue of asyncq, once: what takes the time",
+    )
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # where a child puts its profiles
     parser.add_argument("--child", nargs=3, metavar=("SYSTEM", "SCENARIO", "URL"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -92,23 +103,32 @@ def _listed(known: Any) -> Any:
 def child(options: argparse.Namespace) -> None:
     """Run one scenario in this process; print what it measured."""
     name, scenario, url = options.child
-    chosen = (QUICK if options.quick else FULL)[scenario]
+    folder, here = options.folder, system.load(name)
+    if folder is None:
+        chosen = (QUICK if options.quick else FULL)[scenario]
+    else:
+        chosen, here = profiled.SCENARIOS[scenario], profiled.Profiled(here, folder)
 
     async def bounded() -> Any:
         async with asyncio.timeout(
             LIMIT - 10
         ):  # sooner than the parent's axe, so that the worker is ended in order
-            return await chosen.run(system.load(name), url)
+            return await chosen.run(here, url)
 
-    json.dump(uvloop.run(bounded()).to_json(), sys.stdout)
+    measured = uvloop.run(bounded()) if folder is None else profiled.run(bounded, folder)
+    json.dump(measured.to_json(), sys.stdout)
 
 
-def measure(name: str, scenario: str, url: str, *, quick: bool) -> dict[str, Any]:
-    """Run one scenario as a process of its own on an emptied server; return its tree, or `{"error": why}`."""
+def measure(name: str, scenario: str, url: str, *, quick: bool, folder: Path | None = None) -> dict[str, Any]:
+    """Run one scenario as a process of its own on an emptied server; return its tree, or `{"error": why}`.
+
+    With a folder, client and worker put their profiles there.
+    """
     with redis.Redis.from_url(url) as client:
         client.flushall()
         client.config_resetstat()
-    argv = [sys.executable, __file__, *(["--quick"] if quick else []), "--child", name, scenario, url]
+    given = [*(["--quick"] if quick else []), *(["--folder", str(folder)] if folder else [])]
+    argv = [sys.executable, __file__, *given, "--child", name, scenario, url]
     process = subprocess.Popen(
         argv,
         stdout=subprocess.PIPE,
@@ -138,12 +158,41 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     process.wait(5)
 
 
+def profile(options: argparse.Namespace) -> int:
+    """Run the hot paths under a profiler and write down what takes the time."""
+    pages, failed = [], []
+    with server.running() as url:
+        about = report.machine(url)
+        for scenario in profiled.SCENARIOS:
+            with tempfile.TemporaryDirectory() as folder:
+                tree = measure("asyncq", scenario, url, quick=False, folder=Path(folder))
+                if "error" in tree:
+                    failed.append(f"{scenario}: {tree['error']}")
+                    continue
+                pages.append(profiled.page(scenario, Path(folder)))
+    path = system.HERE / "results" / f"{_today()}-{options.name or 'asyncq'}-profile.txt"
+    machine = f"{about['cores']} cores ({about['cpu']}), Python {about['python']}, {about['server']}"
+    path.write_text("\n".join([_command(), machine, "", *pages, *failed]))
+    print(path.read_text())
+    return int(bool(failed))
+
+
+def _today() -> str:
+    return dt.datetime.now(dt.UTC).date().isoformat()
+
+
+def _command() -> str:
+    return shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])
+
+
 def main() -> int:
     options = arguments()
     system.raise_on_sigterm()
     if options.child:
         child(options)
         return 0
+    if options.profile:
+        return profile(options)
     runs: list[dict[str, Any]] = []
     with server.running() as url:
         about = report.machine(url)
@@ -161,8 +210,8 @@ def main() -> int:
                         tree.get("error") or tree["figures"],
                         flush=True,
                     )
-    today = dt.datetime.now(dt.UTC).date().isoformat()
-    about |= {"date": today, "command": shlex.join(["python", "benchmarks/run.py", *sys.argv[1:]])}
+    today = _today()
+    about |= {"date": today, "command": _command()}
     stem = options.name or "-".join(options.systems) + ("-quick" if options.quick else "")
     table = report.write(system.HERE / "results" / f"{today}-{stem}", about, options.systems, runs)
     print(f"\n{table}")

@@ -18,13 +18,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import floor
+import profiled
 import redis
 import report
 import server
 from adapters.raw import Raw
 from latency import OneInFlight
 from load import OpenLoop
-from system import wait_until
+from system import load, wait_until
 from throughput import Drain
 
 from asyncq.cli.arrivals import arrivals
@@ -266,3 +267,20 @@ def test_the_table_sets_each_round_against_the_floor_of_the_same_round() -> None
     line = next(line for line in page.splitlines() if "p50" in line)
     assert line.endswith("| <= 0.45 | 1.5 (1-2) | 3.5 (3-4) **missed** | 2.50 |")
     assert page.endswith("- x, drain, round 2: `it fell over`\n")
+
+
+def test_a_profile_shows_what_client_and_worker_do_for_a_job_and_no_path_of_this_machine(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
+    monkeypatch.setitem(profiled.JOBS, "drain", 12_000)
+    scenario, here = Drain(jobs=12_000), profiled.Profiled(load("asyncq"), tmp_path)
+    measured = profiled.run(lambda: scenario.run(here, url), tmp_path)
+    assert measured.figures["drain.jobs_per_s"] > 0
+    client_part, worker_part = profiled.page("drain", tmp_path).split("## drain: worker")
+    assert "announce (asyncq/broker/listener.py:" in client_part
+    assert "_run (asyncq/worker/life.py:" in worker_part
+    assert "12,000 jobs" in worker_part
+    assert str(Path(__file__).parents[1]) not in client_part + worker_part
+    assert "site-packages" not in client_part + worker_part
