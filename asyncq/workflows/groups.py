@@ -164,9 +164,10 @@ class Group(Workflow[list[T]]):
     def _plan(self, plan: Plan, source: Handle | None) -> GroupResult[T]:
         for step in self.before:
             source = step._plan(plan, source)
-        results = [one._plan(plan, source) for one in self.members]
+        awaited = plan.gathered(source, len(self.members))
+        results = [one._plan(plan, awaited) for one in self.members]
         for result in results:
-            _cut(result, source)
+            _cut(result, awaited)
         handle: GroupResult[T] = GroupResult(None, results, source, self._home)
         for callback in self.callbacks:
             callback._plan(plan, handle)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     Handle = AsyncResult[Any] | GroupResult[Any]
 
+EDGES = 10_000
+"""Most pairs of a job and one that it waits for between two groups; above, one job stands between them."""
+
 LARGEST = 10_000
 """Most jobs in one workflow: it is accepted in one step, during which the server does nothing else."""
 
@@ -108,6 +111,20 @@ class Plan:
         self.jobs.append(planned)
         self._by_id[job.id] = planned
         return handle
+
+    def gathered(self, source: Handle | None, count: int) -> Handle | None:
+        """What so many jobs are to wait for instead of a source. That is the source itself, unless it is so
+        many jobs that telling each of each would hold up the server (300 after 300: seconds).
+        """
+        if source is None:
+            return None
+        parents: list[str] = []
+        _shape(source, parents)
+        if len(parents) < 2 or len(parents) * count <= EDGES:
+            return source
+        assert self.app is not None
+        between = self.app.tasks[COLLECTED].options(queue=self._by_id[parents[-1]].job.queue)
+        return self.add(between.s(), source)
 
     def messages(self) -> list[tuple[wire.Job, bytes]]:
         """Jobs and messages, as the broker takes them; raises as `add`."""

@@ -252,6 +252,17 @@ def test_groups_in_a_line_are_described_in_the_sum_of_their_sizes_and_not_in_the
     assert [member.parent for member in handle] == [None] * 4
 
 
+def test_between_two_large_groups_stands_one_job():
+    jobs, handle = planned(group(seen.s(n) for n in range(101)) | group(seen.s(), *[add.si(1, 1)] * 100))
+    assert len(jobs) == 101 + 1 + 101
+    assert sum(len(job.parents) for job in jobs) == 101 + 101
+    assert len(handle.parent) == 101
+    assert handle[0].parent is None
+    assert len(planned(group(seen.s(n) for n in range(100)) | group([seen.s()] * 100))[0]) == 200
+    whole = group(seen.s(n) for n in range(101)) | group([seen.s("x")] * 101)
+    assert whole.apply().get_sync() == [[[[n] for n in range(101)], "x"]] * 101
+
+
 def test_an_immutable_step_waits_and_takes_nothing():
     (first, second), _ = planned(add.s(1, 1) | add.si(2, 2))
     assert (second.parents, second.shape) == ((first.id,), None)
@@ -315,6 +326,37 @@ def test_an_id_is_given_once_and_a_key_is_for_a_call_by_itself():
     with pytest.raises(ValueError, match="key='k'"):
         planned(add.s(1, 1) | add.options(key="k").s(1))
     assert len(planned(add.options(key="k").s(1, 1))[0]) == 1
+
+
+def test_the_last_job_of_a_replacement_is_the_replaced_one_to_all_who_know_it():
+    old = wire.Job(
+        *("old", "n", "q", b"", "nonce", "channel", 7, 60_000),
+        ignore_result=True,
+        parent_id="above",
+        root_id="top",
+        dependents=["after"],
+        ancestors=["higher"],
+    )
+    for workflow in (
+        add.s(1, 1) | add.s(1),
+        group(add.s(1, 1), add.s(2, 2)),
+        (add.s(1, 1) | add.s(1)).link(seen.s()),
+        group([]),
+    ):
+        jobs = [job for job, _ in workflow._in_place_of(app, old)]
+        *others, last = jobs
+        assert (last.id, last.nonce, last.channel, last.result_ttl, last.enqueued) == (
+            *("old", "nonce", "channel", 60_000, 7),
+        )
+        assert (last.dependents, last.ignore_result) == (("after",), True)
+        assert {(job.parent_id, job.root_id, *(job.ancestors or ())) for job in jobs} == {
+            ("above", "top", "higher")
+        }
+        assert "old" not in {job.id for job in others}
+        for job in others:
+            assert set(job.dependents) == {child.id for child in jobs if job.id in child.parents}
+    with pytest.raises(ValueError, match="key='k'"):
+        add.options(key="k").s(1, 1)._in_place_of(app, old)
 
 
 # -- here and now --

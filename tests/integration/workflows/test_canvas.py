@@ -394,6 +394,13 @@ async def test_a_replacement_inherits_deadline_parent_and_root(tasks, worker):
     assert deadline is not None
 
 
+async def test_a_replaced_job_keeps_its_id_and_those_that_wait_for_it_are_its_children(tasks, worker):
+    result = await (tasks.factorial.s(4) | tasks.add.s(1)).delay()
+    assert await result.get(timeout=5) == 25
+    assert await result.parent.get(timeout=5) == 24
+    assert [child.id for child in result.parent.children] == [result.id]
+
+
 async def test_a_replacement_that_fails_fails_what_comes_after_the_job(tasks, worker):
     result = await (tasks.add.s(1, 1) | tasks.broken.s() | tasks.seen.s()).delay()
     with pytest.raises(ValueError, match="no"):
@@ -417,3 +424,5 @@ async def test_a_replacement_is_for_a_running_task(tasks):
 async def test_long_chains_and_wide_chords_come_to_their_end(tasks, worker):
     assert await chain([tasks.add.s(0, 0), *[tasks.add.s(1)] * 300]).call() == 300
     assert await (group(tasks.add.s(n, 0) for n in range(1000)) | tasks.total.s()).call() == 499_500
+    wide = group(tasks.add.s(n, 0) for n in range(200)) | group(tasks.total.s() for _ in range(200))
+    assert await wide.call() == [19_900] * 200
