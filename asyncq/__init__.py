@@ -31,6 +31,7 @@ from asyncq.errors import (
 )
 from asyncq.events import Event
 from asyncq.gathering import as_completed, gather, wait
+from asyncq.graph import DependencyGraph
 from asyncq.groupresult import GroupResult, result_from_tuple
 from asyncq.outcomes import Outcome
 from asyncq.results import AsyncResult
@@ -58,6 +59,7 @@ __all__ = [
     "Context",
     "DeadLetter",
     "DecodeError",
+    "DependencyGraph",
     "EagerResult",
     "Event",
     "Group",

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncq import config, failures, portal, wire
 from asyncq.context import check_join, current_job
-from asyncq.errors import ResultNotFound, ResultTimeout
+from asyncq.errors import IncompleteStream, ResultNotFound, ResultTimeout
 from asyncq.events import Follower
+from asyncq.graph import DependencyGraph
 from asyncq.guard import Wait
 from asyncq.outcomes import Outcome, moment
 from asyncq.portal import carried, synced
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import State
+from asyncq.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from asyncq.groupresult import GroupResult
     from asyncq.serializers import ValueCodec
     from asyncq.tasks import Task
+    from asyncq.walk import Step
     from asyncq.wire import Signal
 
 R = TypeVar("R")
@@ -59,7 +62,18 @@ class AsyncResult(Generic[R]):
         ```
     """
 
-    __slots__ = ("__weakref__", "_app", "_args", "_ignored", "_kwargs", "_task", "_waiter", "id", "parent")
+    __slots__ = (
+        "__weakref__",
+        "_app",
+        "_args",
+        "_graph",
+        "_ignored",
+        "_kwargs",
+        "_task",
+        "_waiter",
+        "id",
+        "parent",
+    )
 
     def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None = None) -> None:
         if not isinstance(id, str) or not id:
@@ -72,6 +86,7 @@ class AsyncResult(Generic[R]):
         self._args: tuple[Any, ...] | None = None
         self._kwargs: dict[str, Any] | None = None
         self._ignored = False
+        self._graph: DependencyGraph | None = None
 
     @classmethod
     def _of_job(
@@ -91,6 +106,7 @@ class AsyncResult(Generic[R]):
         handle._args = args
         handle._kwargs = kwargs
         handle._ignored = job.ignore_result
+        handle._graph = None
         return handle
 
     # -- waiting --
@@ -365,6 +381,177 @@ class AsyncResult(Generic[R]):
         app = self.app
         answer = await app._broker_here().state(self.id, patience)
         app._listener().saw(waiter, answer)
+
+    # -- walking --
+
+    def iterdeps(self, intermediate: bool = False) -> AsyncIterator[Step]:
+        """Gives this job and all that came from it, level by level, each as `(parent, result)`: `async for`.
+
+        What came from a job are those that it started, and those that waited for it. It begins with
+        `(None, this)`. A job with several parents is given once for each. This looks, and does not wait: the
+        body of the loop may, for a job's children are looked for when the loop goes on.
+
+        Args:
+            intermediate: pass over what is below a job that has not ended, instead of raising.
+
+        Raises:
+            IncompleteStream: from the loop: a job has not ended, or is unknown, so its children are not
+                known.
+            BrokerUnavailable: from the loop: no answer within the operation timeout.
+
+        Example:
+            ```python
+            async for parent, job in result.iterdeps(intermediate=True):
+                print(parent, job.id, job.state)
+            ```
+        """
+        return self._iterdeps(Walk(self, intermediate=intermediate))
+
+    async def _iterdeps(self, walk: Walk) -> AsyncGenerator[Step, None]:
+        while (step := await walk.node._step(walk)) is not None:
+            yield step
+
+    def iterdeps_sync(self, intermediate: bool = False) -> Iterator[Step]:
+        """Blocking twin of `iterdeps`, for code that is not async: `for parent, job in ...`. Raises as it."""
+        portal.refuse_in_loop("iterdeps_sync()", "async for parent, job in ....iterdeps(...)")
+        return self._iterdeps_sync(Walk(self, intermediate=intermediate))
+
+    def _iterdeps_sync(self, walk: Walk) -> Iterator[Step]:
+        while (step := portal.wait(walk.node._carrier, walk.node._step(walk))) is not None:
+            yield step
+
+    @carried
+    async def _step(self, walk: Walk) -> Step | None:
+        return await walk.step()
+
+    async def _look_at(self, handles: list[AsyncResult[Any]]) -> None:
+        await self.app._listener().look_all([handle._own_waiter() for handle in handles])
+
+    def collect(
+        self,
+        intermediate: bool = False,
+        *,
+        timeout: float | timedelta | None = None,
+        propagate: bool = True,
+    ) -> AsyncIterator[tuple[AsyncResult[Any], Any]]:
+        """Waits for this job and all that came from it, and gives each as `(result, value)`: `async for`.
+
+        Level by level, each job once; see `iterdeps` for what comes from what. A new loop begins anew.
+
+        Args:
+            intermediate: for the sake of Celery: since each job is waited for, there is nothing to pass over.
+            timeout: seconds from the first step to the last; None waits for ever.
+            propagate: False gives a job's exception as its value.
+
+        Raises:
+            ResultTimeout: from the loop: the time is over; what was given stands, and the jobs go on.
+            ResultNotFound: from the loop: the result of one of the jobs is ignored, forgotten or expired.
+            WouldDeadlock: from the loop: called inside a task, without leave.
+            Exception: from the loop: what one of the jobs raised.
+
+        Example:
+            ```python
+            async for job, value in result.collect(timeout=60):
+                print(job.name, value)
+            ```
+        """
+        return self._collect(intermediate, timeout, propagate=propagate)
+
+    async def _collect(
+        self, intermediate: bool, timeout: float | timedelta | None, *, propagate: bool
+    ) -> AsyncGenerator[tuple[AsyncResult[Any], Any], None]:
+        given: set[AsyncResult[Any]] = set()
+        end = _end(timeout)
+        async for _, node in self.iterdeps(intermediate):
+            if node not in given:
+                given.add(node)
+                yield node, await node.get(_left(end), propagate=propagate)
+
+    def collect_sync(
+        self,
+        intermediate: bool = False,
+        *,
+        timeout: float | timedelta | None = None,
+        propagate: bool = True,
+    ) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """Blocking twin of `collect`, for code that is not async: `for job, value in ...`. Raises as it."""
+        portal.refuse_in_loop("collect_sync()", "async for job, value in ....collect(...)")
+        return self._collect_sync(intermediate, timeout, propagate=propagate)
+
+    def _collect_sync(
+        self, intermediate: bool, timeout: float | timedelta | None, *, propagate: bool
+    ) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        given: set[AsyncResult[Any]] = set()
+        end = _end(timeout)
+        for _, node in self.iterdeps_sync(intermediate):
+            if node not in given:
+                given.add(node)
+                yield node, node.get_sync(_left(end), propagate=propagate)
+
+    async def get_leaf(self, *, timeout: float | timedelta | None = None) -> Any:
+        """Waits for this job and all that came from it, and returns the value of the last, as `collect` gives
+        them.
+
+        Args:
+            timeout: seconds for all of them together; None waits for ever.
+
+        Raises:
+            ResultTimeout, ResultNotFound, WouldDeadlock, Exception: as `collect`.
+
+        Example:
+            ```python
+            result = await load.delay()  # which starts the next, which starts the next
+            print(await result.get_leaf(timeout=60))
+            ```
+        """
+        value: Any = None
+        async for _, value in self.collect(timeout=timeout):  # noqa: B007  the last one counts
+            pass
+        return value
+
+    @synced(get_leaf)
+    def get_leaf_sync(self) -> None:
+        """Blocking twin of `get_leaf`."""
+
+    async def build_graph(self, intermediate: bool = False) -> DependencyGraph:
+        """The graph of this job and all that came from it; `graph` has it from then on. Looks, and does not
+        wait.
+
+        Args:
+            intermediate: leave out what is below a job that has not ended, instead of raising.
+
+        Raises:
+            IncompleteStream, BrokerUnavailable: as `iterdeps`.
+
+        Example:
+            ```python
+            graph = await result.build_graph(intermediate=True)
+            print(graph.to_mermaid())
+            ```
+        """
+        graph = DependencyGraph(self)
+        async for parent, node in self.iterdeps(intermediate):
+            if parent is not None:
+                graph._connect(parent, node)
+        self._graph = graph
+        return graph
+
+    @synced(build_graph)
+    def build_graph_sync(self) -> None:
+        """Blocking twin of `build_graph`."""
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """The graph that `build_graph` has built last.
+
+        Raises:
+            IncompleteStream: it has not built one: a property does not ask the server.
+        """
+        if self._graph is None:
+            raise IncompleteStream(
+                f"what came from job {self.id} has not been looked for: `await result.build_graph()` does"
+            )
+        return self._graph
 
     # -- ending --
 
@@ -684,6 +871,14 @@ class AsyncResult(Generic[R]):
     def __reduce__(self) -> tuple[Callable[..., AsyncResult[Any]], tuple[Any, ...]]:
         # The id says it all; the app is found where it is unpickled.
         return _with_parent, (self.id, self.parent)
+
+
+def _end(timeout: float | timedelta | None) -> float | None:
+    return None if timeout is None else time.monotonic() + config.seconds(timeout)
+
+
+def _left(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - time.monotonic())
 
 
 def line(handle: Any) -> Iterator[AsyncResult[Any]]:

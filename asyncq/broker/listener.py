@@ -328,6 +328,8 @@ class Listener:
             flags, _, expires = answer.partition(" ")
             waiter.gone = False
             waiter.flags = flags
+            if waiter.state is State.UNKNOWN:
+                waiter.state = wire.STATE_OF[flags[0]]
             if flags[2:3] == "i":
                 # Ended or not, there will never be a result.
                 self._wake(waiter, gone=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 import asyncq
-from asyncq import AsyncQ, AsyncResult, EagerResult, GroupResult, ResultSet, State
+from asyncq import AsyncQ, AsyncResult, DependencyGraph, EagerResult, GroupResult, ResultSet, Scope, State
 
 app = AsyncQ("redis://localhost:6379/0")
 
@@ -40,6 +40,31 @@ async def together(a: AsyncResult[int], b: AsyncResult[str], c: AsyncResult[byte
     async for result in asyncq.as_completed([a, a], timeout=1):
         assert_type(result, AsyncResult[int])
         assert_type(await result, int)
+
+
+async def trees(a: AsyncResult[int]) -> None:
+    """What came from a job may be of any type."""
+    async for parent, job in a.iterdeps():
+        assert_type(parent, AsyncResult[Any] | None)
+        assert_type(job, AsyncResult[Any])
+    async for job, _value in a.collect(timeout=1, propagate=False):
+        assert_type(job, AsyncResult[Any])
+    for job, _value in a.collect_sync():
+        assert_type(job, AsyncResult[Any])
+    assert_type(await a.build_graph(), DependencyGraph)
+    assert_type(a.build_graph_sync(intermediate=True), DependencyGraph)
+    assert_type(a.graph.to_dot(), str)
+
+
+async def scopes(a: AsyncResult[int], b: ResultSet[str]) -> None:
+    """What is kept is what it was."""
+    async with app.scope() as scope:
+        assert_type(scope, Scope)
+        assert_type(scope.keep(a), AsyncResult[int])
+        assert_type(scope.keep(b), ResultSet[str])
+        scope.keep("id")  # type: ignore[type-var]
+    with app.scope() as scope:
+        assert_type(scope, Scope)
 
 
 async def sets(results: ResultSet[int], a: AsyncResult[int]) -> None:

@@ -1,0 +1,81 @@
+"""Walks: from a job to those that it started, and those that waited for it, and on from them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from asyncq.errors import IncompleteStream
+
+if TYPE_CHECKING:
+    from asyncq.results import AsyncResult
+
+Step = tuple["AsyncResult[Any] | None", "AsyncResult[Any]"]
+"""A job, and the one that the walk came from."""
+
+
+class Walk:
+    """One walk, breadth first. Each way to a job is a step, but the walk goes on from a job only once.
+
+    A job's children are asked for when the next step is wanted: who walks may wait for the job first.
+
+    Args:
+        root: where it begins.
+        intermediate: pass over what is below a job that has not ended, instead of raising.
+
+    Attributes:
+        node: where it is.
+    """
+
+    def __init__(self, root: AsyncResult[Any], *, intermediate: bool) -> None:
+        self.node = root
+        self._intermediate = intermediate
+        self._todo: deque[Step] = deque([(None, root)])
+        self._handles = {root.id: root}
+        self._passed: set[str] = set()
+        self._looked: set[str] = set()
+        self._begun = False
+
+    async def step(self) -> Step | None:
+        """Goes on; None at the end. To be awaited on the loop of the app that `node` belongs to.
+
+        Raises:
+            IncompleteStream: the job where it is has not ended, and `intermediate` was not asked for.
+            BrokerUnavailable: no answer within the operation timeout.
+        """
+        if self._begun and self.node.id not in self._passed:
+            self._passed.add(self.node.id)
+            await self._look_ahead()
+            children = self.node.children
+            if children is None and not self._intermediate:
+                raise _incomplete(self.node)
+            # One handle for each job: what is seen with it is known wherever the walk meets the job again.
+            found = (self._handles.setdefault(child.id, child) for child in children or ())
+            self._todo.extend((self.node, child) for child in found)
+        self._begun = True
+        if not self._todo:
+            return None
+        step = self._todo.popleft()
+        self.node = step[1]
+        return step
+
+    async def _look_ahead(self) -> None:
+        """Sees to it that it is known how the job stands, and asks for those that come next with it: 500 in
+        each command.
+        """
+        node = self.node
+        if node._seen() is not None or node.id in self._looked:
+            return
+        ahead = {node.id: node}
+        for _, other in self._todo:
+            if other.id not in self._looked and other._seen() is None:
+                ahead[other.id] = other
+        self._looked.update(ahead)
+        await node._look_at([*ahead.values()])
+
+
+def _incomplete(node: AsyncResult[Any]) -> IncompleteStream:
+    return IncompleteStream(
+        f"job {node.id} is {node.state} and has not ended, so it is not known what came from it: wait for "
+        "it, or ask with intermediate=True for what is known"
+    )
