@@ -43,7 +43,7 @@ class Claim:
         self.started: int | None = None
         self.interrupt: Callable[[str], None] | None = None
         """Tells the process in which it runs of the mark of a revocation; None if it runs here."""
-        self.threads: Slots | None = None  # where the body's thread is counted, while it is
+        self.threads: Slots | None = None  # where the body's thread or process is counted, while it is
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:

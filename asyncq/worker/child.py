@@ -11,6 +11,7 @@ worker's grace.
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import dataclasses
 import importlib
@@ -26,13 +27,14 @@ import threading
 import time
 import traceback
 import types
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncq import AsyncQ, eager, executors, failures, wire
 from asyncq.context import current_job
-from asyncq.errors import AsyncQError, PayloadTooLarge, SoftTimeLimitExceeded
+from asyncq.errors import SoftTimeLimitExceeded
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
@@ -65,7 +67,7 @@ class Child:
         self._soft_timeout: float | None = None
         self._claim = _Claim(self)
         self._numbers = itertools.count()
-        self._reports: dict[int, queue.SimpleQueue[str | None]] = {}
+        self._answers: dict[int, Future[None]] = {}
         self._apps: set[int] = set()
         self._app: AsyncQ | None = None
         self._setup: dict[str, Any] = {}
@@ -96,8 +98,8 @@ class Child:
                     self._busy = True
                     self._claim = _Claim(self)
                     self._jobs.put(job)
-                case ["reported", number, problem]:
-                    self._reports.pop(number).put(problem)
+                case ["answer", number, failure]:
+                    self._answer(number, failure)
                 case ["revoked"]:
                     self._claim.revoked = True
                 case ["stop", number]:
@@ -110,6 +112,21 @@ class Child:
         self._jobs.put(None)
         time.sleep(FAREWELL)  # for `atexit`, and threads that are waited for
         os._exit(0)
+
+    def ask(self, verb: str, *arguments: Any) -> Future[None]:
+        """Asks something of the worker for the job."""
+        number = next(self._numbers)
+        answer = self._answers[number] = Future()
+        answer.set_running_or_notify_cancel()  # who no longer waits for it must not be in its way
+        self._send("ask", number, verb, *arguments)
+        return answer
+
+    def _answer(self, number: int, failure: bytes | None) -> None:
+        answer = self._answers.pop(number)
+        if failure is None:
+            answer.set_result(None)
+        else:
+            answer.set_exception(failures.decode(failure).rebuild())
 
     def _receive(self) -> list[Any] | None:
         head = self._read(frames.LENGTH)
@@ -220,19 +237,6 @@ class Child:
         with self._limited():
             return executors._unstoppable(task.function, args, kwargs, self._claim)
 
-    def report(self, state: str, meta: Any) -> None:
-        """Has the worker store what the job says of itself, and waits until it has."""
-        data = PLAIN_VALUE.dumps(meta, path="meta")
-        limit = self._setup["settings"]["max_payload"]
-        if len(data) > limit:
-            raise PayloadTooLarge(f"meta takes {len(data):,} bytes, more than max_payload={limit:,}")
-        number = next(self._numbers)
-        answer = self._reports[number] = queue.SimpleQueue()
-        self._send("report", number, state, data)
-        problem = answer.get()
-        if problem is not None:
-            raise AsyncQError(problem)
-
     @contextmanager
     def _limited(self) -> Iterator[None]:
         """Raises `SoftTimeLimitExceeded` inside the block once the time is over."""
@@ -281,8 +285,30 @@ class _Claim(executors.Claim):
         return eager.HERE
 
     async def report(self, state: str, meta: Any) -> None:
-        """The job says of itself what it is at."""
-        self._child.report(state, meta)
+        """The job says of itself what it is at. On the caller's loop, or on a thread without one."""
+        answer = self._child.ask("report", state, PLAIN_VALUE.dumps(meta, path="meta"))
+        if asyncio._get_running_loop() is None:
+            answer.result()
+        else:
+            await asyncio.wrap_future(answer)
+
+    async def leave(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  it cannot be cancelled from there
+        """A wait begins: the worker may run another job meanwhile, and in another process, too."""
+        await asyncio.wrap_future(self._child.ask("leave"))
+
+    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  the same
+        """A wait is over: returns when the worker has a slot and a process to count. A cancellation is heard
+        then.
+        """
+        answer = asyncio.wrap_future(self._child.ask("come back"))
+        cancelled: asyncio.CancelledError | None = None
+        while not answer.done():
+            try:
+                await asyncio.wait({answer})
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
 
 class _Runner(Runner):

@@ -4,11 +4,11 @@
                         ["run", ...]            a job, see `Process.run`
                         ["revoked"]             the job will not be run again
                         ["stop", signal]        end the job by this signal
-                        ["reported", n, error]  report n is stored, or why not
+                        ["answer", n, failure | nil]
     process -> worker   ["ready"]               the app is imported
                         ["broken", text]        it is not, and why
                         ["child", id]           the body starts a job
-                        ["report", n, state, meta]  what the job says of itself
+                        ["ask", n, verb, ...]   what a job may ask of its worker, see `context.Link`
                         ["finish", ...]         the fields of the runner's `Finish`, or of its `Requeue`:
                         ["requeue", ...]
                         ["replace", [[fields of a job, message], ...]]

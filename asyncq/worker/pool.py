@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.errors import TimeLimitExceeded
+from asyncq.slots import Slots
 from asyncq.worker import frames
 from asyncq.worker.process import Process
 
@@ -49,7 +50,7 @@ class Pool:
         self._app = app
         self._worker = worker
         self._target = target
-        self._slots = asyncio.Semaphore(app.settings.processes or os.cpu_count() or 1)
+        self._slots = Slots(app.settings.processes or os.cpu_count() or 1)
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Process, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -76,20 +77,21 @@ class Pool:
             *(delivery.entry, delivery.stream, delivery.crashes, delivery.retries, delivery.values),
             *(job.id, job.queue, wire.encode_job(job), *place, task.soft_timeout, policy),
         )
-        async with self._process(job.deadline) as process:
+        async with self._process(claim, job.deadline) as process:
             timeout = task.timeout if job.timeout is None else job.timeout / 1000
             left = _left(job.deadline)
             limit = left if timeout is None else timeout if left is None else min(timeout, left)
             return await process.run(fields, claim, limit, children)
 
     @asynccontextmanager
-    async def _process(self, deadline: int | None) -> AsyncIterator[Process]:
+    async def _process(self, claim: Claim, deadline: int | None) -> AsyncIterator[Process]:
         """A process for one job."""
         try:
             async with asyncio.timeout(_left(deadline)):
-                await self._slots.acquire()
+                await self._slots.take()
         except TimeoutError:
             raise TimeLimitExceeded("no process was free for the job before its deadline") from None
+        claim.threads = self._slots  # given back for as long as the body waits for another job
         try:
             process = self._take() or await self._start()
             try:
@@ -97,7 +99,9 @@ class Pool:
             finally:
                 self._put(process)
         finally:
-            self._slots.release()
+            if claim.threads is not None:
+                claim.threads = None
+                self._slots.give()
 
     def _take(self) -> Process | None:
         """The idle process that ran last, for it is the most likely to be in memory."""

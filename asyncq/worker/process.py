@@ -15,7 +15,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from asyncq import wire
+from asyncq import failures, wire
 from asyncq.errors import AsyncQError, TimeLimitExceeded, WorkerLost
 from asyncq.runner import Finish, Replace, Requeue
 from asyncq.serializers import PLAIN_VALUE
@@ -135,8 +135,8 @@ class Process:
             match frame:
                 case ["child", id_]:
                     children.append(id_)
-                case ["report", number, state, meta]:
-                    relay = asyncio.create_task(self._relay(claim, number, state, meta))
+                case ["ask", number, *question]:
+                    relay = asyncio.create_task(self._relay(claim, number, question))
                     self._relays.add(relay)
                     relay.add_done_callback(self._relays.discard)
                 case ["finish", *fields]:
@@ -147,14 +147,20 @@ class Process:
                     return Replace([(wire.Job(**fields), message) for fields, message in jobs])
         return None
 
-    async def _relay(self, claim: Claim, number: int, state: str, meta: bytes) -> None:
-        """Passes on what the job says of itself, and tells it when that is stored."""
-        problem = None
+    async def _relay(self, claim: Claim, number: int, question: list[Any]) -> None:
+        """Does what the job asks of its worker, and tells it when that is done."""
+        failure = None
         try:
-            await claim.report(state, PLAIN_VALUE.loads(meta))
+            match question:
+                case ["report", state, meta]:
+                    await claim.report(state, PLAIN_VALUE.loads(meta))
+                case ["leave"]:
+                    await claim.leave(None)
+                case ["come back"]:
+                    await claim.come_back(None)
         except AsyncQError as error:
-            problem = str(error)
-        self._writer.write(frames.pack(("reported", number, problem)))
+            failure = failures.encode(error)
+        self._writer.write(frames.pack(("answer", number, failure)))
 
     async def _read(self) -> list[Any]:
         """The next frame; an empty one when there are no more."""
@@ -218,6 +224,8 @@ class Process:
     async def discard(self) -> None:
         """Ends it at once. Twice is once."""
         self._kill()
+        for relay in self._relays:
+            relay.cancel()
         await self._child.wait()
         self._writer.close()
 

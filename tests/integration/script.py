@@ -46,6 +46,15 @@ def waits_for_another(x: int) -> int:
 
 
 @app.task(executor="process")
+def fib(n: int) -> int:
+    if n < 2:
+        return n
+    with asyncq.allow_join_result():
+        first, second = fib.delay_sync(n - 1), fib.delay_sync(n - 2)
+        return first.get_sync() + second.get_sync()
+
+
+@app.task(executor="process")
 def sells() -> None:
     raise OutOfStock("tea")
 
@@ -72,7 +81,7 @@ def sleep(log: str) -> None:
 
 
 async def report(target: str | None, log: str) -> None:
-    async with app, Worker(app, target=target):
+    async with app, Worker(app, concurrency=1, target=target):
         child = await starts_another.delay(1)
         child_id = await child.get(timeout=20)
         outcome = await child.outcome()
@@ -83,6 +92,7 @@ async def report(target: str | None, log: str) -> None:
             "imported": await imported_as.call(),
             "names its children": outcome.children == [child_id],
             "ran its child": told.value,
+            "nested": await fib.options(wait=20).call(4),
             "waited": await waits_for_another.call(1),
             "its error is ours": isinstance(await sold.get(propagate=False, timeout=20), OutOfStock),
             "replaced": await replaces_itself.call(1),

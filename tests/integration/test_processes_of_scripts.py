@@ -17,7 +17,13 @@ HERE = Path(__file__).parent
 
 
 def environment(url: str, namespace: str) -> dict[str, str]:
-    return {**os.environ, "ASYNCQ_URL": url, "ASYNCQ_NAMESPACE": namespace, "ASYNCQ_LEASE": "2"}
+    return {
+        **os.environ,
+        "ASYNCQ_PROCESSES": "1",
+        "ASYNCQ_URL": url,
+        "ASYNCQ_NAMESPACE": namespace,
+        "ASYNCQ_LEASE": "2",
+    }
 
 
 @pytest.mark.parametrize(
@@ -45,6 +51,7 @@ def test_a_program_runs_its_tasks_in_processes(server_url, namespace, tmp_path, 
         "imported": f"imported as {name}",
         "names its children": True,
         "ran its child": 2,
+        "nested": 3,
         "waited": 2,
         "its error is ours": name == "__asyncq_main__",
         "replaced": 3,
