@@ -334,3 +334,16 @@ async def test_a_body_that_would_be_replaced_by_jobs_whose_ids_others_have_fails
         with pytest.raises(ValueError, match="'taken'"):
             await first.call()
     await app.AsyncResult("taken").revoke()
+
+
+async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_takes_its_place(stage):
+    job, message = stage.job("first", expires=1)
+    job.nonce = "n~1"
+    message = wire.encode_job(job)
+    await stage.broker.submit([(job, message)])
+    delivery = await stage.claim()
+    instead = [stage.job("a", dependents=("first",)), stage.job("first", parents=("a",), shape=0)]
+    assert await stage.worker.replace(delivery, instead) == 1
+    assert await stage.broker.expire("first") == "running"
+    assert await stage.broker.enqueue_many([(job, message)]) == [], "the same call, sent again late"
+    assert [await stage.run(name) for name in "xy"] == ["a", "first"]

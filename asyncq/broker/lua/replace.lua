@@ -23,6 +23,8 @@ elseif again or #taken > 0 then
   return -1
 else
   admit_all(first, stride, channel)
+  -- It has started in time: what takes its place does not expire in its name.
+  if string.find(nonce, '~', 1, true) then nonce = string.match(nonce, '^[^~]*') .. '~-' end
   admit(id, queue, nonce, string.sub(flags, 2), wait, ttl, parents, '', keeps, message, channels)
 end
 redis.call('XACK', stream, group, entry)

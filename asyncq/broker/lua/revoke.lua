@@ -11,6 +11,7 @@ local flags, entry, queue, nonce, channels = parse(found)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return 'unknown' end
 if not is_live(flags) then return 'ended' end
+if letter == 'E' and string.sub(nonce, -2) == '~-' then return 'running' end -- a workflow took its place, see replace
 if state ~= 'L' then
   redis.call('ZREM', delayed, id)
   redis.call('DEL', space .. 'm:' .. id)
