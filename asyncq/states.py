@@ -52,16 +52,18 @@ class State(StrEnum):
 
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.UNKNOWN: frozenset({State.PENDING, State.SCHEDULED, State.FAILURE, State.REVOKED}),
-    State.PENDING: frozenset({State.STARTED, State.FAILURE, State.REVOKED}),
+    State.PENDING: frozenset({State.SCHEDULED, State.STARTED, State.FAILURE, State.REVOKED}),
     State.SCHEDULED: frozenset({State.PENDING, State.REVOKED}),
-    State.STARTED: frozenset({State.PENDING, State.RETRY, State.SUCCESS, State.FAILURE, State.REVOKED}),
+    State.STARTED: frozenset(
+        {State.PENDING, State.SCHEDULED, State.RETRY, State.SUCCESS, State.FAILURE, State.REVOKED}
+    ),
     State.RETRY: frozenset({State.PENDING, State.REVOKED}),
     State.SUCCESS: frozenset(),
     State.FAILURE: frozenset(),
     State.REVOKED: frozenset(),
 }
-"""Which states may follow which. `UNKNOWN` stands for "no record": a job that depends on a failed one is born
-ended."""
+"""Which states may follow which. `UNKNOWN` stands for "no record". A job that waited for others has its
+countdown after that; one that was replaced waits anew."""
 
 READY_STATES: frozenset[State] = frozenset(
     state for state, following in TRANSITIONS.items() if not following and state is not State.UNKNOWN

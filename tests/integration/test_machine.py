@@ -2,7 +2,8 @@
 
 The oracle is a dozen fields per job and a table of what each verb answers. After every step the whole
 keyspace must be what the oracle says: no entry too many (nothing runs twice), none too few (nothing is lost),
-no ended record changed, no key without an owner or a time to live.
+no ended record changed, no key without an owner or a time to live. Of a workflow it says which jobs wait,
+which were set free and with whose values, which ended with another, and that nothing of it is left in the end.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ NONCES = ["once", "twice", "once~9999999999999"]
 OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
 ELSEWHERE = "elsewhere"
 FAR = 60_000
+MOST_JOBS = 24
+"""Every step compares all of them with the server."""
 MAX_CRASHES = 2
 """Few, so that jobs come to their end by it."""
 
@@ -81,11 +84,26 @@ class Book:
     ended_by: str = ""
     record: bytes = b""
     channels: set[str] = field(default_factory=set)
+    parents: tuple[str, ...] = ()
+    missing: int = 0
+    """How many of them have not ended."""
+    wait: int | None = None
+    """Of one that waits for its parents: what comes after that."""
+    on_error: bool = False
+    keeps: bool = False
+    """Whether it is given its parents' values."""
+    values: list[str] = field(default_factory=list)
+    """The jobs whose values its entry must carry."""
+    children: dict[str, str] = field(default_factory=dict)
+    """Those that wait for it, with what the server notes about each."""
+    is_awaited: bool = False
+    member: str = ""
+    """The job by which this one ended without having run."""
     states: list[State] = field(default_factory=lambda: [State.UNKNOWN])
 
     @property
     def is_live(self) -> bool:
-        return self.letter in "LDR"
+        return self.letter in "LDRW"
 
     @property
     def is_hidden(self) -> bool:
@@ -93,7 +111,7 @@ class Book:
 
     @property
     def flags(self) -> str:
-        return f"{self.letter}{self.mark}{self.wish}-"
+        return f"{self.letter}{self.mark}{self.wish}{'d' if self.is_awaited else '-'}"
 
     @property
     def state(self) -> State:
@@ -115,9 +133,12 @@ class Book:
 
     def move(self, letter: str) -> None:
         """To a place where no worker has it."""
+        if letter != wire.LIVE:
+            self.entry = "0"
         self.holder = None
         self.letter = letter
-        self.states.append(self.state)
+        if self.state is not self.states[-1]:  # waiting for others looks like waiting for a worker
+            self.states.append(self.state)
 
 
 class Table:
@@ -159,7 +180,7 @@ class Table:
             pipe.xrange(key)
             pipe.xpending_range(key, GROUP, "-", "+", 1000)
         else:
-            asks = {"w": "hgetall", "x": "smembers", "m": "hgetall", "dlq": "xlen"}
+            asks = {"w": "hgetall", "x": "smembers", "m": "hgetall", "dep": "hgetall", "dlq": "xlen"}
             pipe.zrange(key, 0, -1) if kind == "d" else getattr(pipe, asks[kind])(key)
             return 1
         return 2
@@ -230,6 +251,9 @@ class Machine(RuleBasedStateMachine):
         """The verb answers as expected, and sent again changes nothing."""
         self.table.steps += 1
         assert self.run(verb()) == first
+        for book in self.books.values():
+            if book.entry == "0":
+                self.reread(book)
         before = self.latest = self.table.picture()
         assert self.run(verb()) == second, "sent again"
         assert self.table.picture() == before, "sent again, it changed something"
@@ -268,7 +292,7 @@ class Machine(RuleBasedStateMachine):
             book.channels = set() if ignored else {channel}
             book.states.append(book.state)
         calls = [(job, wire.encode_job(job))]
-        refused = [] if accepted else [job]
+        refused = [] if accepted else [(job, False)]
         self.twice(lambda: self.broker.enqueue_many(calls), refused, refused)
         self.reread(book)
 
@@ -300,8 +324,7 @@ class Machine(RuleBasedStateMachine):
         first, second = self.end_early(self.books.get(id_), wire.EXPIRED)
         self.twice(lambda: self.broker.expire(id_), first, second)
 
-    @staticmethod
-    def end_early(book: Book | None, letter: str) -> tuple[str, str]:
+    def end_early(self, book: Book | None, letter: str) -> tuple[str, str]:
         """What ending a job from outside answers, once and twice."""
         if book is None or book.is_hidden:
             return "unknown", "unknown"
@@ -310,7 +333,7 @@ class Machine(RuleBasedStateMachine):
         if book.holder is not None:
             answer = "running" if letter == wire.EXPIRED else "signalled"
             return answer, answer
-        book.end(letter, "-")
+        self.end(book, letter, "-")
         return "revoked", "unknown" if book.is_hidden else "ended"
 
     @rule(data=st.data())
@@ -330,7 +353,8 @@ class Machine(RuleBasedStateMachine):
     @rule(channel=st.sampled_from(["", ELSEWHERE]))
     def look(self, channel: str) -> None:
         expected: list[Any] = []
-        for id_ in IDS:
+        ids = [*IDS, *(id_ for id_ in self.books if id_ not in IDS)]
+        for id_ in ids:
             book = self.books.get(id_)
             if book is None or book.is_hidden:
                 expected.append(None)
@@ -343,10 +367,130 @@ class Machine(RuleBasedStateMachine):
                 expected.append(book.letter)
 
         async def looked() -> list[Any]:
-            answers = await self.broker.look(IDS, channel)
+            answers = await self.broker.look(ids, channel)
             return [answer.letter if isinstance(answer, wire.Ended) else answer for answer in answers]
 
         self.twice(looked, expected, expected)
+
+    # -- workflows -------------------------------------------------------------------------------
+
+    @precondition(lambda self: len(self.books) < MOST_JOBS)
+    @rule(data=st.data(), size=st.integers(1, 5), again=st.sampled_from([False, False, False, True]))
+    def submit(self, data: st.DataObject, size: int, again: bool) -> None:
+        """A workflow of any form; one in four has an id that another job has."""
+        first = len(self.books)
+        ids = [f"part{first + number}" for number in range(size)]
+        if again and self.books:
+            ids[-1] = data.draw(st.sampled_from([*self.books]))
+        plans = [self.draw_plan(data, id_, ids[:number]) for number, id_ in enumerate(ids)]
+        jobs = self.written(plans, self.broker.channel)
+
+        async def submitted() -> bool:
+            try:
+                await self.broker.submit(jobs)
+            except ValueError:
+                return False
+            return True
+
+        taken = ids[-1] in self.books
+        if not taken:
+            self.accept(plans)
+        self.twice(submitted, not taken, not taken)
+
+    def draw_plan(self, data: st.DataObject, id_: str, before: list[str]) -> Book:
+        """A job of a workflow, not accepted yet."""
+        some = st.lists(st.sampled_from(before), unique=True, max_size=3) if before else st.just([])
+        parents = tuple(data.draw(some))
+        on_error = len(parents) == 1 and data.draw(st.sampled_from([False, False, True]))
+        plan = Book(id_, f"call{self.table.steps}of-{id_}", wire.WAITING, data.draw(st.sampled_from("---i")))
+        plan.parents, plan.missing, plan.on_error = parents, len(parents), on_error
+        plan.keeps = bool(parents) and data.draw(st.booleans())
+        plan.wait = data.draw(st.sampled_from([None, None, None, 0, FAR]))
+        plan.channels = set() if plan.wish == "i" else {self.broker.channel}
+        return plan
+
+    def written(self, plans: list[Book], channel: str) -> list[tuple[wire.Job, bytes]]:
+        jobs = []
+        for plan in plans:
+            job = wire.Job(plan.id, "task", QUEUE, b"\x92\x90\x80", plan.nonce, channel, 0, FAR)
+            job.ignore_result, job.wait, job.on_error = plan.wish == "i", plan.wait, plan.on_error
+            job.parents, job.shape = plan.parents, list(range(len(plan.parents))) if plan.keeps else None
+            job.dependents = tuple(other.id for other in plans if plan.id in other.parents)
+            jobs.append((job, wire.encode_job(job)))
+        return jobs
+
+    def accept(self, plans: list[Book]) -> None:
+        for plan in plans:
+            self.books[plan.id] = plan
+            for place, parent in enumerate(plan.parents):
+                self.books[parent].children[plan.id] = f"{place} {plan.nonce}"
+                self.books[parent].is_awaited = True
+            if plan.parents:
+                plan.states.append(plan.state)
+            else:
+                self.set_free(plan)
+
+    def set_free(self, book: Book) -> None:
+        """It waits for no other job any more: into the queue, or for its own time."""
+        book.is_due, book.entry = book.wait == 0, "0"
+        book.move(wire.LIVE if book.wait is None else wire.SCHEDULED)
+
+    def end(self, book: Book, letter: str, by: str, member: str = "") -> None:
+        """Ends a job, and tells those that wait for it."""
+        book.end(letter, by)
+        book.member = member
+        children, book.children, book.is_awaited = book.children, {}, False
+        for child in (self.books[id_] for id_ in children):
+            if child.letter != wire.WAITING:
+                continue
+            if (letter == wire.SUCCEEDED) != child.on_error:
+                child.missing -= 1
+                if not child.missing:
+                    child.values = list(child.parents) if child.keeps else []
+                    self.set_free(child)
+            elif letter == wire.SUCCEEDED:
+                child.wish = "i"  # nobody will ever ask for an error callback without an error
+                self.end(child, wire.REVOKED, "-")
+            else:
+                self.end(child, letter, "-", member or book.id)
+
+    @precondition(lambda self: was_something_received(self) and len(self.books) < MOST_JOBS)
+    @rule(data=st.data(), size=st.integers(0, 2), again=st.sampled_from([False, False, False, True]))
+    def replace(self, data: st.DataObject, size: int, again: bool) -> None:
+        """A job that runs leaves a workflow in its place, which ends in the job itself."""
+        hand, delivery, book = self.some_delivery(data)
+        first = len(self.books)
+        ids = [f"part{first + number}" for number in range(size)]
+        if again:
+            ids.append(data.draw(st.sampled_from([*self.books])))
+        plans = [self.draw_plan(data, id_, ids[:number]) for number, id_ in enumerate(ids)]
+        last = self.draw_plan(data, book.id, ids)
+        last.on_error = False
+        jobs = self.written([*plans, last], self.broker.channel)
+        answer = 0
+        if book.is_held_as(hand, delivery):
+            answer = 2 if book.mark != "-" else -1 if again else 1
+        if answer == 2:
+            self.end(book, wire.REVOKED, hand.name)
+        elif answer == 1:
+            self.put_in_place(book, plans, last)
+        self.twice(lambda: hand.consumer.replace(delivery, jobs), answer, answer if answer == -1 else 0)
+
+    def put_in_place(self, book: Book, plans: list[Book], last: Book) -> None:
+        self.accept(plans)
+        for place, parent in enumerate(last.parents):
+            self.books[parent].children[book.id] = f"{place} {book.nonce}"
+            self.books[parent].is_awaited = True
+        book.parents, book.missing, book.keeps, book.wait = last.parents, last.missing, last.keeps, last.wait
+        book.values, book.lane, book.crashes, book.retries, book.on_error = [], "", 0, 0, False
+        if book.parents:
+            book.move(wire.WAITING)
+        else:
+            self.set_free(book)
+
+    def reread_all(self) -> None:
+        for book in self.books.values():
+            self.reread(book)
 
     # -- workers ---------------------------------------------------------------------------------
 
@@ -375,6 +519,7 @@ class Machine(RuleBasedStateMachine):
         assert [delivery.job.id for delivery in deliveries] == [book.id for book in expected]
         for book, delivery in zip(expected, deliveries, strict=True):
             assert (delivery.crashes, delivery.retries) == (book.crashes, book.retries)
+            assert [id_ for id_, *_ in wire.split_notification(delivery.values)] == book.values
             book.holder = hand
             book.states.append(State.STARTED)
         if not lost:
@@ -415,7 +560,7 @@ class Machine(RuleBasedStateMachine):
             done_before = book.was_ended_as(hand, delivery)
             counts = book.is_held_as(hand, delivery)
             if counts:
-                book.end(letter, hand.name)
+                self.end(book, letter, hand.name)
             first.append(1 if counts else 2 if done_before else 0)
             second.append(2 if counts or done_before else 0)
         outcomes = [(delivery, letter, OUTCOME) for delivery in batch]
@@ -433,11 +578,11 @@ class Machine(RuleBasedStateMachine):
         book = self.book_of(delivery)
         first = 0
         if book.is_held_as(hand, delivery) and book.mark != "-":
-            book.end(wire.REVOKED, hand.name)
+            self.end(book, wire.REVOKED, hand.name)
             first = 2
         elif book.is_held_as(hand, delivery):
             book.move(wire.RETRYING)
-            book.retries, book.is_due, book.entry = delivery.retries + 1, wait == 0, "0"
+            book.retries, book.is_due = delivery.retries + 1, wait == 0
             first = 1
         self.twice(lambda: hand.consumer.retry(delivery, wait, delivery.retries + 1, b"failure"), first, 0)
 
@@ -447,7 +592,7 @@ class Machine(RuleBasedStateMachine):
         hand, delivery, book = self.some_delivery(data)
         first = second = 2 if book.was_ended_as(hand, delivery) else 0
         if book.is_held_as(hand, delivery):
-            book.end(wire.FAILED, hand.name)
+            self.end(book, wire.FAILED, hand.name)
             self.buried += 1
             first, second = 1, 2
         self.twice(lambda: hand.consumer.bury(delivery, OUTCOME, "why"), first, second)
@@ -458,7 +603,7 @@ class Machine(RuleBasedStateMachine):
         hand, delivery, book = self.some_delivery(data)
         first = 0
         if book.is_held_as(hand, delivery) and book.mark != "-":
-            book.end(wire.REVOKED, hand.name)
+            self.end(book, wire.REVOKED, hand.name)
             first = 2
         elif book.is_held_as(hand, delivery):
             book.move(wire.LIVE)
@@ -479,8 +624,7 @@ class Machine(RuleBasedStateMachine):
             return await self.hand(number).consumer.promote() is not None
 
         self.twice(more, far, far)
-        for book in self.books.values():
-            self.reread(book)
+        self.reread_all()
 
     @rule(number=numbers)
     def beat(self, number: int) -> None:
@@ -520,8 +664,7 @@ class Machine(RuleBasedStateMachine):
                 (*counts, False),
                 (0, 0, False),
             )
-            for book in self.books.values():
-                self.reread(book)
+            self.reread_all()
 
     def taken(self, dead: Hand, me: Hand, lane: str) -> tuple[int, int]:
         """Books the takeover of one stream: how many go back, how many end."""
@@ -531,7 +674,7 @@ class Machine(RuleBasedStateMachine):
             if book.mark != "-" or crashes >= MAX_CRASHES:
                 letter = wire.REVOKED if book.mark != "-" else wire.LOST
                 self.buried += letter == wire.LOST
-                book.end(letter, me.name)
+                self.end(book, letter, me.name)
                 ended += 1
             else:
                 book.crashes = crashes
@@ -581,8 +724,15 @@ class Machine(RuleBasedStateMachine):
             }
             assert holders == {book.entry: book.holder.name for book in live if book.holder}
         delayed = {book.id for book in self.books.values() if book.letter in "DR"}
+        waiting = {book.id: book for book in self.books.values() if book.letter == wire.WAITING}
+        for id_, book in waiting.items():
+            message = picture[f"m:{id_}"][0]
+            assert (int(message[b"n"]), message[b"p"].decode().split()) == (book.missing, list(book.parents))
+        for book in self.books.values():
+            noted = picture.pop(f"dep:{book.id}", [{}])[0]
+            assert {child.decode(): note.decode() for child, note in noted.items()} == book.children
         assert {id_.decode() for id_ in picture.pop("d", [[]])[0]} == delayed
-        assert {name.removeprefix("m:") for name in picture if name.startswith("m:")} == delayed
+        assert {name.removeprefix("m:") for name in picture if name.startswith("m:")} == {*delayed, *waiting}
         beats = {hand.name: str(hand.beats) for hand in self.hands if hand.beats is not None}
         found = picture.pop("w", [{}])[0]
         assert {name.decode(): count.decode() for name, count in found.items()} == beats
@@ -598,6 +748,10 @@ class Machine(RuleBasedStateMachine):
             assert expires == -1, "a live job's record has no time to live"
             return
         assert expires > 0, "an ended job's record goes by itself"
+        if book.member and not book.is_hidden:
+            member = wire.decode_record(record).member
+            assert member is not None
+            assert member[0] == book.member
         # Once it has ended, one thing may still happen to it: it is forgotten.
         assert book.record in {b"", record} or book.is_hidden
         book.record = record
@@ -641,7 +795,7 @@ class Machine(RuleBasedStateMachine):
                 self.run(healer.consumer.take(stream, hand.name, seen))
                 seen = None
         for id_, book in self.books.items():
-            if book.letter in "DR":
+            if book.letter in "DRW":
                 self.run(self.broker.revoke(id_, mark="c", outcome=OUTCOME))
         mine = [d for d in healer.received if self.book_of(d).is_held_as(healer, d)]
         for stream in self.streams.values():
