@@ -18,6 +18,29 @@ from asyncq import AsyncQ, Retry, SoftTimeLimitExceeded, WorkerLost, WouldDeadlo
 seen: list[int] = []
 
 
+def nested(depth: int) -> int:
+    """How many jobs there are from here down."""
+    if not depth:
+        return 1
+    task = context.current()._task
+    assert task is not None
+    with asyncq.allow_join_result():
+        return 1 + task.delay_sync(depth - 1).get_sync(timeout=20)
+
+
+def waits(id_: str) -> None:
+    asyncq.AsyncResult(id_).get_sync(disable_sync_subtasks=False)
+
+
+def wait_for_above() -> str:
+    job = asyncq.current()
+    try:
+        asyncq.AsyncResult(job.parent_id or job.id).get_sync(timeout=5, disable_sync_subtasks=False)
+    except WouldDeadlock as error:
+        return str(error)
+    return "waited"
+
+
 def pid() -> int:
     return os.getpid()
 
@@ -169,6 +192,9 @@ def register(app: AsyncQ) -> SimpleNamespace:
         function.__name__: app.task(name=function.__name__, executor="process")(function)
         for function in PLAIN
     }
+    tasks["nested"] = app.task(name="nested", executor="process")(nested)
+    tasks["waits"] = app.task(name="waits", executor="process")(waits)
+    tasks["wait_for_above"] = app.task(name="wait_for_above", executor="process")(wait_for_above)
     tasks["about_me"] = app.task(name="about_me", executor="process")(about_me)
     tasks["soft"] = app.task(name="soft", executor="process", soft_timeout=0.3)(soft)
     tasks["fails_once"] = app.task(name="fails_once", executor="process", retry=POLICY)(fails_once)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 
+import killable
 import pytest
 from support import until
 
@@ -379,3 +380,36 @@ async def test_a_job_read_for_a_slot_that_was_taken_meanwhile_goes_back_to_its_q
         gate.set()
         assert await late.get(timeout=10) is None
         assert await long.get(timeout=10) is None
+
+
+async def test_one_slot_and_one_process_are_enough_for_tasks_in_processes(make_app):
+    async with make_app(processes=1, max_parked=1) as app:
+        tasks = killable.register(app)
+
+        @app.task
+        async def starts() -> str:
+            with allowed():
+                return await tasks.wait_for_above.call()
+
+        async with at_work(app):
+            assert await tasks.nested.options(wait=20).call(1) == 2
+            with pytest.raises(WouldDeadlock, match="max_parked"):
+                await tasks.nested.options(wait=20).call(2)
+            assert "-> wait_for_above:" in await starts.options(wait=20).call(), "the path to the job above"
+
+
+async def test_a_process_that_is_killed_while_its_job_waits_gives_everything_back(make_app):
+    async with make_app(processes=1) as app:
+        tasks = killable.register(app)
+        target = await tasks.pid.options(countdown=3600).delay()
+        async with at_work(app) as worker:
+            waits = await tasks.waits.delay(target.id)
+            await until(lambda: worker._life.slots.parked == 1, "it to wait")
+            await waits.revoke(terminate=True, signal="SIGKILL")
+            with pytest.raises(TaskRevoked):
+                await waits.get(timeout=5)
+            waits = await tasks.waits.options(timeout=0.3).delay(target.id)
+            with pytest.raises(TimeLimitExceeded):
+                await waits.get(timeout=10)
+            assert await tasks.double.options(wait=10).call([1]) == [2]
+        await target.revoke()
