@@ -87,11 +87,12 @@ class WouldDeadlock(AsyncQError, RuntimeError):
     """A task waited for another job, without leave. If every worker slot did that, nobody would be left to
     run the jobs waited for.
 
-    Ways out: return the ids and let the caller wait; or allow the wait, with `get(disable_sync_subtasks=False)`
-    or `with asyncq.allow_join_result():`. The task gives its slot back for that long.
+    Ways out: return the ids and let the caller wait; or allow the wait, with
+    `get(disable_sync_subtasks=False)` or `with asyncq.allow_join_result():`. The task gives its slot back for
+    that long.
 
-    Raised whatever is allowed where a wait would never end, with the path: for the task's own job, for one that
-    started it, or for one that waits for it; and where `max_parked` jobs of the worker wait already.
+    Raised whatever is allowed where a wait would never end, with the path: for the task's own job, for one
+    that started it, or for one that waits for it; and where `max_parked` jobs of the worker wait already.
     """
 
 
