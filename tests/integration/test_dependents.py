@@ -347,3 +347,14 @@ async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_t
     assert await stage.broker.expire("first") == "running"
     assert await stage.broker.enqueue_many([(job, message)]) == [], "the same call, sent again late"
     assert [await stage.run(name) for name in "xy"] == ["a", "first"]
+
+
+async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known(stage):
+    first, _ = stage.job("first")
+    first.nonce = "call~9999999999999"
+    jobs = [(first, wire.encode_job(first))]
+    await stage.broker.submit(jobs)
+    assert await stage.worker.replace(await stage.claim(), [stage.job("a"), stage.job("first")]) == 1
+    await stage.broker.submit(jobs)
+    assert {await stage.run(), await stage.run()} == {"a", "first"}
+    assert await stage.claim() is None

@@ -4,6 +4,11 @@ local function parse(record)
   return string.match(record, '^(....) (%S+) (%S+) (%S+)(.*)$')
 end
 
+-- Whether two nonces are of one call. What stands behind the `~` of a call that expires may have changed, see replace.
+local function same_call(one, other)
+  return one == other or string.match(one, '^[^~]*') == string.match(other, '^[^~]*')
+end
+
 -- One outcome as a notification carries it; above the limit only its name, and the reader fetches it.
 local function frame(id, letter, outcome, push_limit)
   if #outcome > push_limit then return id .. ' ' .. letter .. ' -\n' end

@@ -87,7 +87,7 @@ local function taken_among(first, stride, own)
   if own then seen[own] = true end
   for i = first, #ARGV, stride do
     local record = redis.call('MGET', space .. 'r:' .. ARGV[i])[1]
-    if record and string.match(record, '^.... %S+ %S+ (%S+)') == ARGV[i + 2] then return taken, true end
+    if record and same_call(string.match(record, '^.... %S+ %S+ (%S+)'), ARGV[i + 2]) then return taken, true end
     if record or seen[ARGV[i]] then taken[#taken + 1] = ARGV[i] end
     seen[ARGV[i]] = true
   end

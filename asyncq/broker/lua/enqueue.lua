@@ -10,7 +10,6 @@ local found = redis.call('MGET', unpack(keys))
 -- The part of a nonce that equal calls with one key share, and nil for a call without one.
 local function call_of(nonce) return string.match(nonce, '^%x+%.') end
 local function nonce_of(record) return string.match(record, '^.... %S+ %S+ (%S+)') or '' end
-local function same(one, other) return one == other or string.match(one, '^[^~]*') == string.match(other, '^[^~]*') end
 for k, record in ipairs(found) do
   local nonce = record and string.sub(record, 1, 1) == 'T' and ARGV[first + (k - 1) * stride + 1]
   if nonce and call_of(nonce) and nonce_of(record) ~= nonce then found[k] = false end
@@ -46,7 +45,7 @@ for k, key in ipairs(keys) do
     known = nonce
   end
   local call = known ~= nonce and call_of(nonce)
-  if same(known, nonce) or (call and call == call_of(new[key] or '')) then
+  if same_call(known, nonce) or (call and call == call_of(new[key] or '')) then
     answers[k] = 1
     accepted = accepted + 1
   elseif call and call == call_of(known) then
