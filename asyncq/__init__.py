@@ -39,6 +39,8 @@ from asyncq.resultset import ResultSet
 from asyncq.retry import Retry
 from asyncq.scope import Scope
 from asyncq.states import EXCEPTION_STATES, PROPAGATE_STATES, READY_STATES, UNREADY_STATES, State, precedence
+from asyncq.streamresult import StreamResult
+from asyncq.streams import Stream, SyncStream
 from asyncq.tasks import Task
 from asyncq.worker import Worker
 from asyncq.workflows import Chain, Group, Signature, Workflow, chain, chord, group
@@ -81,7 +83,10 @@ __all__ = [
     "Signature",
     "SoftTimeLimitExceeded",
     "State",
+    "Stream",
+    "StreamResult",
     "SyncInAsyncContext",
+    "SyncStream",
     "Task",
     "TaskExpired",
     "TaskRevoked",

@@ -29,12 +29,20 @@ from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope, current_scope, scope_for
 from asyncq.states import State
-from asyncq.tasks import CoroutineTask, FunctionTask, NamedTask, Options, Task
+from asyncq.tasks import (
+    AsyncGeneratorTask,
+    CoroutineTask,
+    FunctionTask,
+    GeneratorTask,
+    NamedTask,
+    Options,
+    Task,
+)
 from asyncq.workflows import Plan, Signature
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
 
@@ -47,6 +55,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Y = TypeVar("Y")
 
 log: logging.Logger = logging.getLogger("asyncq")
 
@@ -156,6 +165,12 @@ class AsyncQ:
     def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
 
     @overload
+    def task(self, function: Callable[P, AsyncIterator[Y]], /) -> AsyncGeneratorTask[P, Y]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def task(self, function: Callable[P, Iterator[Y]], /) -> GeneratorTask[P, Y]: ...  # type: ignore[overload-overlap]
+
+    @overload
     def task(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
 
     @overload
@@ -191,7 +206,8 @@ class AsyncQ:
         """Registers a function as a task: `@app.task` or `@app.task(...)`.
 
         A coroutine function runs on a worker's event loop, a plain function in a thread of the worker, or
-        with `executor="process"` in a process of its own, which can be killed.
+        with `executor="process"` in a process of its own, which can be killed. What a generator
+        function yields is read with `result.stream()`.
 
         Args:
             function: the function; given by the decorator syntax.
@@ -229,19 +245,14 @@ class AsyncQ:
         return register if function is None else register(function)
 
     def _register(self, function: Callable[..., Any], name: str, options: Options) -> Task[..., Any]:
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"{name} is a generator function: such tasks cannot be run yet; return a list, or make it a "
-                "coroutine"
-            )
         _check_executor(function, name, options)
+        kind = _kind(function)
         known = self.tasks.get(name)
         if known is not None and known.function.__code__ is not getattr(function, "__code__", None):
             here = inspect.getsourcefile(known.function)
             raise ValueError(
                 f"a task named {name!r} is registered already, from {here}; give one of them a name="
             )
-        kind = CoroutineTask if inspect.iscoroutinefunction(function) else FunctionTask
         task: Task[..., Any] = kind(self, function, name, options)
         self.tasks[name] = task
         return task
@@ -673,6 +684,12 @@ class _Decorator:
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
 
     @overload
+    def __call__(self, function: Callable[P, AsyncIterator[Y]], /) -> AsyncGeneratorTask[P, Y]: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def __call__(self, function: Callable[P, Iterator[Y]], /) -> GeneratorTask[P, Y]: ...  # type: ignore[overload-overlap]
+
+    @overload
     def __call__(self, function: Callable[P, R], /) -> FunctionTask[P, R]: ...
 
     def __call__(self, function: Callable[..., Any], /) -> Any:
@@ -715,19 +732,30 @@ def _caller_file() -> str | None:
 
 
 def _check_executor(function: Callable[..., Any], name: str, options: Options) -> None:
-    if inspect.iscoroutinefunction(function):
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         if options.executor is not None:
             raise TypeError(
-                f"{name} is a coroutine function, which runs on the worker's event loop: leave "
+                f"{name} is an async function, which runs on the worker's event loop: leave "
                 f"executor={options.executor!r} out, or make it a plain function (`def`)"
             )
     elif options.executor not in {None, "thread", "process"}:
         raise ValueError(f'{name}: executor={options.executor!r}: use "thread" or "process"')
+    elif options.executor == "process" and inspect.isgeneratorfunction(function):
+        raise ValueError(f"{name} is a generator function, which runs in a thread: leave executor= out")
     elif options.soft_timeout is not None and options.executor != "process":
         raise ValueError(
             f'{name}: soft_timeout= needs a coroutine function, or a plain one with executor="process"; '
             "nothing can be raised inside a thread"
         )
+
+
+def _kind(function: Callable[..., Any]) -> type[Task[..., Any]]:
+    """What kind of task a function makes."""
+    if inspect.isasyncgenfunction(function):
+        return AsyncGeneratorTask
+    if inspect.isgeneratorfunction(function):
+        return GeneratorTask
+    return CoroutineTask if inspect.iscoroutinefunction(function) else FunctionTask
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -160,6 +160,13 @@ class Settings:
     operation_timeout: float = _option(
         10.0, seconds, "How long a client's call keeps trying to reach the server."
     )
+    stream_window: int = _option(
+        1000, _count, "Items that a generator may be ahead of the reader who is furthest, if anybody reads."
+    )
+    stream_limit: int = _option(100_000, _count, "Items that one generator may yield; more fails its job.")
+    stream_idle: float = _option(
+        0.0, seconds, "A generator that nobody has read for this long is ended as REVOKED; 0: never."
+    )
     strict: bool = _option(
         False,
         _flag,

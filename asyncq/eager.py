@@ -13,7 +13,7 @@ import contextvars
 import inspect
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from asyncq import executors, wire
+from asyncq import executors, generators, wire
 from asyncq.errors import ResultNotFound
 from asyncq.events import last_event
 from asyncq.outcomes import Outcome
@@ -23,6 +23,7 @@ from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
 from asyncq.states import READY_STATES, State
+from asyncq.streams import KeptItems
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from asyncq.events import Event, Follower
     from asyncq.executors import Claim
     from asyncq.portal import Carrier
+    from asyncq.serializers import ValueCodec
+    from asyncq.streams import Readable
     from asyncq.tasks import Task
     from asyncq.wire import Signal
 
@@ -65,7 +68,7 @@ class EagerResult(AsyncResult[R]):
         ```
     """
 
-    __slots__ = ("_kept",)
+    __slots__ = ("_items", "_kept")
 
     def __init__(
         self,
@@ -82,12 +85,16 @@ class EagerResult(AsyncResult[R]):
             raise ValueError(f"state={state!r}: an eager result has ended, as SUCCESS, FAILURE or REVOKED")
         if state == State.FAILURE and not isinstance(value, Exception):
             raise ValueError(f"state=FAILURE needs the exception that was raised, not {value!r}")
+        self._items: Sequence[bytes] = ()  # what a generator yielded
         ended = wire.Ended(_LETTERS[State(state)], name=name or "", attempts=1)
         self._kept: Outcome[R] | None = _Given(id, ended, value, traceback)
 
     @classmethod
-    def _of_call(cls, task: Task[..., R], job: wire.Job, ended: wire.Ended) -> EagerResult[R]:
+    def _of_call(
+        cls, task: Task[..., R], job: wire.Job, ended: wire.Ended, items: Sequence[bytes] = ()
+    ) -> EagerResult[R]:
         handle = cls(job.id, None, State.SUCCESS, app=task.app)
+        handle._items = items
         handle._kept = Outcome(job.id, ended, task.returns)
         handle._task = task
         handle._ignored = job.ignore_result
@@ -152,6 +159,12 @@ class EagerResult(AsyncResult[R]):
     def events(self, timeout: float | timedelta | None = None) -> AsyncIterator[Event]:
         """Gives the final event, the only one. Raises `ResultNotFound` as `get`, from the loop."""
         return self._events(timeout)
+
+    def _reader(self, after: int) -> Readable:
+        return KeptItems(self, self._items, after)
+
+    async def _filled(self, reader: Readable) -> bool:
+        return await reader.fill()
 
     async def _next(self, follower: Follower) -> Event | None:
         return follower.only(last_event(await self._outcome(None)))
@@ -326,7 +339,9 @@ def run(task: Task[..., R], job: wire.Job) -> EagerResult[R]:
     Raises:
         KeyboardInterrupt: Ctrl-C is meant for the caller, not for the job.
     """
-    return EagerResult._of_call(task, job, wire.decode_ended(*_ended(task, job)))
+    items = generators.Kept()
+    ended = wire.decode_ended(*_ended(task, job, b"", items))
+    return EagerResult._of_call(task, job, ended, items)
 
 
 def run_all(jobs: Sequence[tuple[wire.Job, bytes]], app: AsyncQ) -> dict[str, Words]:
@@ -345,7 +360,7 @@ def run_all(jobs: Sequence[tuple[wire.Job, bytes]], app: AsyncQ) -> dict[str, Wo
         if fate is None:
             values = b"".join(wire.frame(parent, *ended[parent]) for parent in job.parents)
             arrived = wire.decode_job(job.id, job.queue, message)
-            fate = _ended(app._named(job.name), arrived, values)
+            fate = _ended(app._named(job.name), arrived, values, generators.Kept())
         ended[job.id] = fate
     return ended
 
@@ -361,8 +376,9 @@ def _fate(job: wire.Job, ended: dict[str, Words]) -> Words | None:
     return None
 
 
-def _ended(task: Task[Any, Any], job: wire.Job, values: bytes = b"") -> Words:
+def _ended(task: Task[Any, Any], job: wire.Job, values: bytes, items: generators.Kept) -> Words:
     runner = _EagerRunner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
+    runner.items = items
     verdict = _until_over(runner, job, values)
     if task.is_coroutine:
         over = asyncio.run(_unless_cancelled(verdict))
@@ -376,9 +392,19 @@ def _ended(task: Task[Any, Any], job: wire.Job, values: bytes = b"") -> Words:
 
 
 class _EagerClaim(executors.Claim):
-    """Nobody follows a job that runs here: what it says of itself goes nowhere."""
+    """Nobody follows a job that runs here: what it says of itself goes nowhere, what it yields is kept."""
 
-    __slots__ = ()
+    __slots__ = ("items",)
+
+    def __init__(self, items: generators.Kept) -> None:
+        super().__init__()
+        self.items = items
+
+    def outlet(self, codec: ValueCodec) -> generators.Outlet:
+        """Keeps the items; another attempt yields them again."""
+        self.items.clear()
+        self.items.codec = codec
+        return self.items
 
     @property
     def carrier(self) -> Carrier:
@@ -389,6 +415,7 @@ class _EagerRunner(Runner):
     """Runs plain functions on the caller's thread."""
 
     interrupt: KeyboardInterrupt | None = None
+    items: generators.Kept
 
     async def _body(
         self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
@@ -398,7 +425,8 @@ class _EagerRunner(Runner):
 
         def body() -> Any:
             try:
-                return task.function(*args, **kwargs)
+                made = task.function(*args, **kwargs)
+                return generators.here(made, claim.outlet(task.items)) if task.is_generator else made
             except KeyboardInterrupt as error:
                 self.interrupt = error
                 raise
@@ -406,12 +434,12 @@ class _EagerRunner(Runner):
         return executors._unstoppable(body, (), {}, claim)
 
 
-async def _until_over(runner: Runner, job: wire.Job, values: bytes) -> Finish | Replace:
+async def _until_over(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:
     """Tries again at once as often as the task's policy allows, as if the pauses were over."""
     retries = 0
     while True:
         delivery = wire.Delivery("", job.queue, 0, retries, job, values)
-        verdict = await runner.run(delivery, _EagerClaim())
+        verdict = await runner.run(delivery, _EagerClaim(runner.items))
         if not isinstance(verdict, Requeue):
             return verdict
         retries = verdict.retries

@@ -22,7 +22,9 @@ from asyncq.serializers import PLAIN_VALUE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
+    from asyncq.generators import Outlet
     from asyncq.portal import Carrier
+    from asyncq.serializers import ValueCodec
     from asyncq.slots import Slots
 
 
@@ -63,6 +65,10 @@ class Claim:
         """The body is about to begin; False if it must not."""
         self.begun = True
         return self.wanted
+
+    def outlet(self, codec: ValueCodec) -> Outlet:
+        """Where the items of a generator go; who makes claims says where."""
+        raise NotImplementedError
 
     @property
     def carrier(self) -> Carrier:

@@ -19,10 +19,11 @@ from asyncq.outcomes import Outcome, moment
 from asyncq.portal import carried, synced
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import State
+from asyncq.streams import Reader, Stream, SyncStream
 from asyncq.walk import Walk
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
     from datetime import datetime, timedelta
 
     from asyncq.app import AsyncQ
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
     from asyncq.events import Event
     from asyncq.groupresult import GroupResult
     from asyncq.serializers import ValueCodec
+    from asyncq.streams import Readable
     from asyncq.tasks import Task
     from asyncq.walk import Step
     from asyncq.wire import Signal
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 log: logging.Logger = logging.getLogger("asyncq")
 
@@ -272,14 +275,68 @@ class AsyncResult(Generic[R]):
             while (event := portal.wait(self._carrier, self._next(follower))) is not None:
                 yield event
 
+    def stream(self, after: int | None = None) -> Stream[Any]:
+        """Gives what a generator task yields: `async for item in result.stream()`.
+
+        From the first item, or those behind number `after`: items are numbered from 1, and the stream's
+        `offset` is the number of the last one that it gave. Any number may read, at any time, in any process,
+        until the result expires or is forgotten; each stream reads on its own. The job's end ends the loop;
+        if it failed or was revoked, the loop raises what `get` raises, after the last item. Of a job that is
+        no generator it gives nothing, and waits for its end.
+
+        To bound the wait, put `asyncio.timeout` around it.
+
+        Args:
+            after: the number of the last item that is not wanted any more; None for all.
+
+        Raises:
+            ValueError: a negative number.
+            ResultNotFound: from the loop: unknown, forgotten or expired id, or the task's result is ignored.
+            BrokerUnavailable: from the loop: the app was closed.
+            WouldDeadlock: called inside a task, without leave.
+
+        Example:
+            ```python
+            stream = result.stream(after=17)
+            async for item in stream:
+                print(stream.offset, item)  # 18 ...
+            ```
+        """
+        check_join("AsyncResult.stream()", (self,))
+        return Stream(self, after or 0)
+
+    def stream_sync(self, after: int | None = None) -> SyncStream[Any]:
+        """Blocking twin of `stream`, for code that is not async: `for item in result.stream_sync()`.
+
+        Raises as it.
+        """
+        portal.refuse_in_loop("stream_sync()", "async for item in ....stream(...)")
+        check_join("AsyncResult.stream()", (self,))
+        return SyncStream(self, after or 0)
+
+    def _reader(self, after: int) -> Readable:
+        return Reader(self, after)
+
+    def _item_codec(self) -> ValueCodec:
+        name = self.name
+        task = self._task or (self.app._known(name) if name else None)
+        return task.items if task is not None else PLAIN_VALUE
+
     @carried
     async def _next(self, follower: Follower) -> Event | None:
+        return await self._parked(follower.next)
+
+    @carried
+    async def _filled(self, reader: Readable) -> bool:
+        return await self._parked(reader.fill)
+
+    async def _parked(self, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
         job = current_job.get()
         if job is None:
-            return await follower.next()
-        # The next event may come from a job that waits for this one, so a cycle is no deadlock yet.
+            return await step()
+        # What comes next may come from a job that waits for this one, so a cycle is no deadlock yet.
         async with Wait(job, self.app, [self], None, all_of_them=False):
-            return await follower.next()
+            return await step()
 
     async def _follow(self, timeout: float | timedelta | None, on_event: Callable[[Event], object]) -> None:
         async with aclosing(self._events(timeout)) as events:
@@ -859,7 +916,7 @@ class AsyncResult(Generic[R]):
         return f"<AsyncResult {self.id} {name + ' ' if name else ''}{self.state}>"
 
     def __copy__(self) -> AsyncResult[R]:
-        other: AsyncResult[R] = AsyncResult(self.id, self._app, task=self._task)
+        other = type(self)(self.id, self._app, task=self._task)
         other.parent = self.parent
         other._waiter, other._ignored = self._waiter, self._ignored
         other._args, other._kwargs = self._args, self._kwargs

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncq import executors, failures, inherited, retry, wire
+from asyncq import executors, failures, generators, inherited, retry, wire
 from asyncq.context import Context, Replaced, current_job, joining
 from asyncq.errors import (
     DecodeError,
@@ -24,7 +24,7 @@ from asyncq.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Coroutine, Mapping
 
     from asyncq.executors import Claim
     from asyncq.slots import Slots
@@ -195,11 +195,37 @@ class Runner:
     async def _body(
         self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
     ) -> Any:
+        if task.is_generator:
+            return await self._yielded(task, job, args, kwargs, claim)
         if task.is_coroutine:
             claim.begun = True
             body = task.function(*args, **kwargs)
         else:
             body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
+        return await self._limited(task, job, body, claim)
+
+    async def _yielded(
+        self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+    ) -> None:
+        """Runs a generator to its end. What it yielded is at the server before anybody hears of the end."""
+        outlet = claim.outlet(task.items)
+        try:
+            if task.is_coroutine:
+                claim.begun = True
+                body = generators.on_loop(task.function(*args, **kwargs), outlet)
+            else:
+                drive = generators.in_thread(task.function, claim, outlet)
+                body = executors.in_thread(drive, args, kwargs, claim, self._threads)
+            await self._limited(task, job, body, claim)
+        finally:
+            if claim.wanted:
+                await outlet.close()
+            outlet.drop()
+
+    async def _limited(
+        self, task: Task[Any, Any], job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
+    ) -> Any:
+        """Runs a body under the time limits that there are."""
         if (
             job.timeout is None
             and task.timeout is None
@@ -261,9 +287,9 @@ class Runner:
         dead = "retries used up" if delivery.retries else ""
         return Finish(wire.FAILED, self._failed(delivery, error, started), dead)
 
-    def revoked(self, delivery: wire.Delivery, started: int | None) -> bytes:
-        """The outcome of a job that was ended by a revocation."""
-        return self._ended(delivery, wire.REVOKED, b"", started)
+    def revoked(self, delivery: wire.Delivery, started: int | None, reason: str = "") -> bytes:
+        """The outcome of a job that was ended by a revocation, with the reason if one is known."""
+        return self._ended(delivery, wire.REVOKED, reason.encode(), started)
 
     def failed(self, delivery: wire.Delivery, error: BaseException) -> bytes:
         """The outcome of a job that could not be run at all."""

@@ -10,7 +10,7 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from asyncq import config, eager, idempotency, results, wire
 from asyncq.context import LINE, Context, check_join, current_job
@@ -18,17 +18,19 @@ from asyncq.errors import PayloadTooLarge, SerializationError
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
 from asyncq.retry import Retry
-from asyncq.serializers import ArgumentCodec, ValueCodec
+from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
+from asyncq.streamresult import StreamResult
 from asyncq.workflows import Group, Signature, Workflow
 from asyncq.workflows.workflow import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 
     from asyncq.app import AsyncQ
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Y = TypeVar("Y")
 T = TypeVar("T", bound="Task[..., Any]")
 
 SHAPES = 1000
@@ -145,11 +147,15 @@ class Task(Generic[P, R]):
         app: the app it is registered with.
         name: what workers know it by: `module.function` unless named otherwise.
         function: the function itself.
-        is_coroutine: whether it is a coroutine function.
+        is_coroutine: whether it is a coroutine function, or an async generator function.
         executor: where a worker runs it: `loop`, `thread` or `process`.
+        is_generator: whether its jobs are streams of what it yields.
     """
 
     is_coroutine = False
+    is_generator = False
+    items: ValueCodec = PLAIN_VALUE
+    _handle: type[results.AsyncResult[Any]] = results.AsyncResult
 
     def __init__(self, app: AsyncQ, function: Callable[P, Any], name: str, options: Options) -> None:
         self.app = app
@@ -340,7 +346,7 @@ class Task(Generic[P, R]):
         retry: Retry | None = None,
         link: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
         link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
-    ) -> Task[P, R]:
+    ) -> Self:
         """The same task with other options for its calls, see `Options`. The task itself is not changed.
 
         Raises:
@@ -373,7 +379,7 @@ class Task(Generic[P, R]):
         if given.countdown is not None or given.eta is not None:
             # The newer way of saying when it may start takes the place of the older one.
             defaults = dataclasses.replace(defaults, countdown=None, eta=None)
-        return self._as(given.over(defaults))
+        return cast("Self", self._as(given.over(defaults)))
 
     def _as(self, options: Options) -> Task[P, R]:
         other = copy.copy(self)
@@ -511,7 +517,7 @@ class Task(Generic[P, R]):
         parent = current_job.get()
         if parent is not None:
             parent.children.append(job.id)
-        return job, message, results.AsyncResult._of_job(self, job, args, kwargs)
+        return job, message, self._handle._of_job(self, job, args, kwargs)
 
     def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any], before: int = 0) -> bytes:
         """The encoded arguments, as long as they fit the function and the limit; so many more will be put
@@ -634,6 +640,69 @@ def _callbacks(name: str, given: Any) -> tuple[Workflow[Any], ...] | None:
         if not isinstance(one, kind):
             raise TypeError(f"{name}={one!r}: give a call such as note.s(), or a list of them")
     return tuple(one.clone() for one in several)
+
+
+class StreamTask(Task[P, None], Generic[P, Y]):
+    """A task made of a generator function: a worker runs it to its end, and whoever has the handle reads what
+    it yields. Its value is None.
+
+    Attributes:
+        items: the codec of what it yields.
+    """
+
+    is_generator = True
+    _handle = StreamResult
+
+    def __init__(self, app: AsyncQ, function: Callable[P, Any], name: str, options: Options) -> None:
+        super().__init__(app, function, name, options)
+        self.returns = PLAIN_VALUE
+        self.items: ValueCodec = ValueCodec.of_items(function)
+
+    @carried
+    async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> StreamResult[Y]:
+        """Enqueues a call and returns its handle, once the server has accepted the job.
+
+        Raises as `Task.delay`.
+
+        A generator that is run again, because its worker died or by its `retry` policy, yields again from the
+        beginning; readers see each number once. So it is expected to yield the same again.
+
+        Example:
+            ```python
+            result = await numbers.delay(10)
+            async for number in result.stream():
+                print(number)
+            ```
+        """
+        return cast("StreamResult[Y]", await self._send(args, kwargs))
+
+    @synced(delay)
+    def delay_sync(self) -> None:
+        """Blocking twin of `delay`."""
+
+    def AsyncResult(self, id: str) -> StreamResult[Y]:
+        """The typed handle of a call of this task made anywhere, by its id."""
+        return StreamResult(id, app=self.app, task=self)
+
+
+class AsyncGeneratorTask(StreamTask[P, Y]):
+    """A task made of an async generator function: a worker runs it on its event loop."""
+
+    is_coroutine = True
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Y, None]:
+        """The generator itself, here and now."""
+        generator: AsyncGenerator[Y, None] = self.function(*args, **kwargs)
+        return generator
+
+
+class GeneratorTask(StreamTask[P, Y]):
+    """A task made of a plain generator function: a worker runs it in a thread."""
+
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Generator[Y, None, None]:
+        """The generator itself, here and now."""
+        generator: Generator[Y, None, None] = self.function(*args, **kwargs)
+        return generator
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

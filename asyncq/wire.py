@@ -53,6 +53,9 @@ byte says what it is:
     r<entry id> <retries> <encoded error>   the attempt under that entry failed, and there will be another
     q<entry id>                             it waits for a worker again, under that entry
     l                                       something that is too large for a message: look
+    i<number> <length> <length>...\\n<items>  a generator yielded these, the first of them under that number
+    n<number>                               it yielded up to that number, too much for a message
+    w<number>                               a reader has come to the number that the generator waits for
 
 A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter>
 <length>\\n<outcome>`. Above `PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.
@@ -407,6 +410,26 @@ def decode_report(data: bytes) -> Report:
         return Report(entry.decode(), int(number), int(at), state.decode(), meta)
     except ValueError as error:  # also a UnicodeDecodeError
         raise DecodeError(f"a report is not one of asyncq ({error})") from error
+
+
+def split_items(data: bytes) -> tuple[int, list[bytes]]:
+    """The number of the first item in an event, and all of them.
+
+    Raises:
+        DecodeError: the framing is broken.
+    """
+    head, _, rest = data[1:].partition(b"\n")
+    try:
+        number, *sizes = map(int, head.split())
+    except ValueError as error:
+        raise DecodeError(f"items are not of asyncq ({error})") from error
+    items, start = [], 0
+    for size in sizes:
+        items.append(rest[start : start + size])
+        start += size
+    if start != len(rest):
+        raise DecodeError("items are not of asyncq (they have another length)")
+    return number, items
 
 
 def entry_order(entry: str) -> tuple[int, int]:

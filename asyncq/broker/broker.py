@@ -38,6 +38,9 @@ BATCH = 500
 BATCH_BYTES = 1024 * 1024
 TOMBSTONE_MS = 60_000
 DAY_MS = 86_400_000
+READ_AT_ONCE = 500
+READER_AWAY_MS = 10_000
+"""A reader of a stream that was not heard of for this long holds up nobody."""
 MOST_FOLLOWED = 10_000
 """How many jobs one look for a cycle of waits may see: some 20 ms of the server's time."""
 FULL = (-1, -2)
@@ -469,7 +472,9 @@ class Broker:
 
     async def forget(self, id: str) -> str:
         """Forgets a result: `forgotten`, `flagged` (a live job's, when it ends) or `unknown`."""
-        answer = await self.run("forget", (self.keys.records + id, self.keys.latest + id))
+        keys = self.keys
+        kept = (keys.records + id, keys.latest + id, keys.items + id, keys.places + id)
+        answer = await self.run("forget", kept)
         text: str = answer.decode()
         return text
 
@@ -492,6 +497,48 @@ class Broker:
             await self.until_answered(self.line, command, self.settings.operation_timeout)
         except AsyncQError as error:
             log.debug("the end of a wait could not be told (%s); its note goes with its job's attempt", error)
+
+    # -- streams --
+
+    async def read_items(
+        self, id: str, after: int, taken: int
+    ) -> tuple[wire.Ended | str | None, bool, list[tuple[int, bytes]]]:
+        """What a generator has yielded behind a number, some 500 items or a megabyte at a time: how its job
+        stands, as `look` says it; whether it has ended and this is all; and the items with their numbers.
+
+        Args:
+            id: the job.
+            after: the number of the last item that is at hand; 0 for all.
+            taken: the number of the last item that the reader's user took.
+
+        Raises:
+            BrokerUnavailable: no answer within the operation timeout.
+        """
+        command = self._read_command(id, after, READ_AT_ONCE, taken)
+        patience = self.settings.operation_timeout
+        standing, *flat = await self.until_answered(self.line, command, patience)
+        items = [
+            (int(entry.partition(b"-")[0]), data) for entry, data in zip(flat[::2], flat[1::2], strict=True)
+        ]
+        if standing is None:
+            return None, True, items
+        if len(standing) == 4:
+            return standing.decode(), False, items
+        return wire.decode_record(standing), True, items
+
+    def note_place(self, id: str, taken: int) -> None:
+        """Says how far a reader is. If it is lost on the way, the next one says it."""
+        pipe = self.line.current
+        if pipe is not None:
+            pipe.send(self._read_command(id, taken, 0, taken), None)
+
+    def _read_command(self, id_: str, after: int, count: int, taken: int) -> tuple[Any, ...]:
+        keys = self.keys
+        return (
+            *("EVALSHA", self.scripts["read"].sha, 3),
+            *(keys.records + id_, keys.items + id_, keys.places + id_),
+            *(after, count, BATCH_BYTES, taken, keys.events + id_, READER_AWAY_MS, DAY_MS),
+        )
 
     async def save_group(self, id: str, description: bytes) -> None:
         """Keeps the description of a group for as long as a result; again is anew."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints, wire
 from asyncq.broker import rights
-from asyncq.broker.broker import FOREVER, Broker, submission, token
+from asyncq.broker.broker import DAY_MS, FOREVER, Broker, submission, token
 from asyncq.broker.connection import BlockingConnection, ServerError, Verdict
 from asyncq.broker.keys import GROUP, LAST_TRY
 from asyncq.broker.line import Line
@@ -32,8 +32,6 @@ BLOCK_MS = 3000
 for an idle worker should send about one command a second."""
 GHOSTS = 1000
 PROMOTE_AT_ONCE = 100
-REPORT_TTL_MS = 86_400_000
-"""How long a report is kept after the last: what it is worth, the job's record tells."""
 
 Entry = tuple[str, str, list[Any]]
 """What a read brings: stream, entry id, fields."""
@@ -323,11 +321,45 @@ class Consumer:
             (keys.records + job.id, keys.latest + job.id),
             (
                 *(delivery.entry, number, int(time.time() * 1000), state, meta),
-                *(REPORT_TTL_MS, keys.events + job.id, wire.PUSH_LIMIT),
+                *(DAY_MS, keys.events + job.id, wire.PUSH_LIMIT),
             ),
             patience=FOREVER,
         )
         return answer
+
+    def emit_command(
+        self, delivery: wire.Delivery, known: int, number: int, items: Sequence[bytes]
+    ) -> tuple[Any, ...]:
+        """The call that appends items of a generator from number `number` on; the server has had all up to
+        `known`.
+        """
+        keys, id_ = self.keys, delivery.job.id
+        return (
+            *("EVALSHA", self._broker.scripts["emit"].sha, 3),
+            *(keys.records + id_, keys.items + id_, keys.places + id_),
+            *(delivery.entry, keys.events + id_, wire.PUSH_LIMIT, DAY_MS, known, number),
+            *items,
+        )
+
+    async def pace(
+        self, delivery: wire.Delivery, *, wanted: int = 0, ttl: int = DAY_MS
+    ) -> tuple[int, int, int] | None:
+        """Where the readers of a stream are: the number that the furthest took (-1: nobody yet), ms since it
+        read, and ms since anybody did (-1: nobody). None if the job has ended or runs elsewhere.
+
+        Args:
+            delivery: the job.
+            wanted: the number that a reader is to come to, who says so on the job's channel; 0 for none.
+            ttl: how long to keep the stream from now on, in ms.
+        """
+        keys, id_ = self.keys, delivery.job.id
+        answer = await self._broker.run(
+            "pace",
+            (keys.records + id_, keys.items + id_, keys.places + id_),
+            (delivery.entry, ttl, wanted, ttl),
+            patience=FOREVER,
+        )
+        return tuple(answer) if len(answer) == 3 else None
 
     # -- the others --
 

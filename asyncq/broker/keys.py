@@ -35,6 +35,8 @@ class Keys:
     replies: str = field(init=False)
     groups: str = field(init=False)
     latest: str = field(init=False)
+    items: str = field(init=False)
+    places: str = field(init=False)
     events: str = field(init=False)
     blocks: str = field(init=False)
 
@@ -59,6 +61,8 @@ class Keys:
             ("blocks", f"{tag}:b:"),  # + id: for whom a running job waits, a set of "<entry> <id>"
             ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` saved, a string
             ("latest", f"{tag}:e:"),  # + id: what the running job said of itself last, a string
+            ("items", f"{tag}:s:"),  # + id: what a generator yielded, a stream with entries <number>-0
+            ("places", f"{tag}:sp:"),  # + id: where the readers of that are, a string
             ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job
         ):
             object.__setattr__(self, name, value)

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 _CLIENT = (
     "append del hgetall hincrby hmget hset mget pexpire ping publish sadd set setrange subscribe time "
-    "unsubscribe xadd xdel xinfo|consumers xlen xpending zadd zcard zrange zrem"
+    "unsubscribe xadd xdel xinfo|consumers xlen xpending xrange zadd zcard zrange zrem"
 )
 _WORKER = (
-    "hdel hget info smembers srem xack xgroup|create xgroup|delconsumer xrange xreadgroup xtrim zrangebyscore"
+    "hdel hget info smembers srem xack xgroup|create xgroup|delconsumer xreadgroup xrevrange xtrim "
+    "zrangebyscore"
 )
 
 CLIENT: frozenset[str] = frozenset(_CLIENT.split())

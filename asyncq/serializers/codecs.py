@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgpack import Packer, packb
@@ -262,9 +263,10 @@ class ValueCodec:
         (1, 2)
     """
 
-    __slots__ = ("_function", "_shape")
+    __slots__ = ("_function", "_of_items", "_shape")
 
     def __init__(self, annotation: Any = None) -> None:
+        self._of_items = False
         self._function: Callable[..., Any] | None = None
         self._shape = shape_of(annotation)
 
@@ -273,6 +275,13 @@ class ValueCodec:
         """The codec of what `function` returns; the annotation is resolved at first use."""
         codec = cls()
         codec._function = function
+        return codec
+
+    @classmethod
+    def of_items(cls, function: Callable[..., Any]) -> ValueCodec:
+        """The codec of what a generator function yields, by `-> AsyncIterator[Item]` and the like."""
+        codec = cls.of_result(function)
+        codec._of_items = True
         return codec
 
     def dumps(self, value: Any, path: str = "result") -> bytes:
@@ -306,7 +315,10 @@ class ValueCodec:
         return _ListCodec(self)
 
     def _resolve(self, function: Callable[..., Any]) -> None:
-        self._shape = shape_of(hints_of(function).get("return"))
+        annotation = hints_of(function).get("return")
+        if self._of_items:
+            annotation = next(iter(typing.get_args(annotation)), None)
+        self._shape = shape_of(annotation)
         self._function = None  # last, as in `ArgumentCodec`
 
 

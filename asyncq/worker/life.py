@@ -20,6 +20,7 @@ from asyncq.executors import Claim
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
+from asyncq.worker.emitter import Emitter
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from asyncq.app import AsyncQ
     from asyncq.broker.listener import Listener
+    from asyncq.serializers import ValueCodec
     from asyncq.worker.worker import Worker
 
 log: logging.Logger = logging.getLogger("asyncq")
@@ -101,6 +103,10 @@ class Running(Claim):
     def carrier(self) -> AsyncQ:
         """The app, on whose loop the job runs."""
         return self.life.worker.app
+
+    def outlet(self, codec: ValueCodec) -> Emitter:
+        """Where the items of a generator go."""
+        return Emitter(self, codec)
 
     async def report(self, state: str, meta: Any) -> None:
         """The job says of itself what it is at."""
@@ -568,9 +574,14 @@ class Life:
         elif running.wanted and (mark != wire.NOT_AGAIN or not running.begun):
             self._terminate(running)
 
-    def _terminate(self, running: Running) -> None:
+    def abandon(self, running: Running, reason: str) -> None:
+        """Ends a job that nobody cares for any more, as if it had been revoked."""
+        if running.wanted:
+            self._terminate(running, reason)
+
+    def _terminate(self, running: Running, reason: str = "") -> None:
         running.wanted = False
-        self._end_revoked(running)
+        self._end_revoked(running, reason)
         if self.runner.runs_in_thread(running.delivery.job) and running.begun:
             # A thread cannot be stopped, unless it waits for another job: it keeps its slot until it returns,
             # and its result is dropped.
@@ -579,7 +590,7 @@ class Life:
             return
         running.cancel()
 
-    def _end_revoked(self, running: Running) -> None:
+    def _end_revoked(self, running: Running, reason: str = "") -> None:
         self.worker.done += 1
-        outcome = self.runner.revoked(running.delivery, running.started)
+        outcome = self.runner.revoked(running.delivery, running.started, reason)
         self.finisher.add(running.delivery, wire.REVOKED, outcome)

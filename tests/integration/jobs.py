@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import AsyncIterator  # noqa: TC003  read at run time, for the items' type
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,9 +66,17 @@ def blocked(log: str, text: str, seconds: float) -> str:
     return text
 
 
+async def numbers(log: str, n: int, pause: float) -> AsyncIterator[int]:
+    """A generator: says in the log by whom it is run."""
+    note(log, f"start {os.getpid()}")
+    for i in range(1, n + 1):
+        await asyncio.sleep(pause)
+        yield i
+
+
 def register(app: AsyncQ) -> SimpleNamespace:
     """The tasks above on an app, under names that both sides share."""
-    functions = (add, logged, wait_for_file, waits_at_first, poison, blocked)
+    functions = (add, logged, wait_for_file, waits_at_first, poison, blocked, numbers)
     return SimpleNamespace(**{f.__name__: app.task(name=f.__name__)(f) for f in functions})
 
 

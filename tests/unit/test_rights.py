@@ -16,7 +16,7 @@ STREAMS = (KEYS.stream("default"), KEYS.stream("default!"))
 WORKER = rights.of_worker(KEYS, STREAMS)
 USED_TO_ASK = {"evalsha", "script|load"}
 """Who lacks one of these cannot be asked, and is refused by the server itself."""
-DEAD_LETTERS = {"xrange", "xrevrange"}
+DEAD_LETTERS = {"xrevrange"}
 
 
 def _template(name):
@@ -26,7 +26,7 @@ def _template(name):
 def test_what_is_asked_for_is_what_the_templates_allow():
     optional = USED_TO_ASK | {"client|setname"}
     assert _template("producer") - optional - DEAD_LETTERS == rights.CLIENT
-    assert _template("worker") - optional - {"xrevrange"} == rights.WORKER
+    assert _template("worker") - optional == rights.WORKER
 
 
 def test_every_right_is_asked_for_and_every_kind_of_key():

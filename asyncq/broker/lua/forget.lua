@@ -1,6 +1,6 @@
 -- Forgets the result of a job: at once if it ended, else when it ends (its waiters still get the outcome). Nothing is deleted in under
 -- a minute, see enqueue.
--- KEYS: record latest
+-- KEYS: record latest items place
 -- RETURNS: unknown | forgotten | flagged
 -- FLAGS: allow-oom
 -- USES: record
@@ -14,5 +14,5 @@ if is_live(flags) then
   return 'flagged'
 end
 redis.call('SET', record, 'T--- ' .. entry .. ' ' .. consumer .. ' ' .. nonce, 'PX', 60000)
-redis.call('DEL', latest)
+redis.call('DEL', latest, items, place)
 return 'forgotten'

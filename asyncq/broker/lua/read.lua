@@ -1,0 +1,36 @@
+-- What a stream holds behind a number, and whether more will come. Notes where the reader is, for as long as the job lives.
+-- KEYS: record items place
+-- ARGV: after count most_bytes taken channel away place_ttl
+-- RETURNS: {false, ...} unknown | {record, ...} ended, and this is all | {flags, ...} there is, or may be, more; and each item's entry id and bytes
+-- FLAGS: allow-oom
+-- USES: record place
+local found = redis.call('MGET', record, place)
+local flags = found[1] and parse(found[1])
+if not flags or string.sub(flags, 1, 1) == 'T' then return { false } end
+local answer, size, from, complete = { flags }, 0, tonumber(after) + 1, false
+count = tonumber(count)
+while not complete and #answer < 2 * count and size < tonumber(most_bytes) do
+  -- Few at a time, for each may be as large as a result.
+  local got = redis.call('XRANGE', items, string.format('%d-0', from), '+', 'COUNT', 25)
+  for _, item in ipairs(got) do
+    answer[#answer + 1] = item[1]
+    answer[#answer + 1] = item[2][2]
+    size = size + #item[2][2]
+    from = tonumber(string.match(item[1], '^%d+')) + 1
+  end
+  complete = #got < 25
+end
+if not is_live(flags) then
+  if complete then answer[1] = found[1] end
+  return answer
+end
+local now = now_ms()
+local number, at, _, wanted = place_of(found[2])
+taken = tonumber(taken)
+if taken >= number or now - at > tonumber(away) then number, at = taken, now end
+if wanted > 0 and number >= wanted then
+  redis.call('PUBLISH', channel, 'w' .. number)
+  wanted = 0
+end
+redis.call('SET', place, number .. ' ' .. at .. ' ' .. now .. ' ' .. wanted, 'PX', place_ttl)
+return answer

@@ -1,0 +1,33 @@
+"""The handle of a generator task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from asyncq.results import AsyncResult
+
+if TYPE_CHECKING:
+    from asyncq.streams import Stream, SyncStream
+
+Y = TypeVar("Y")
+
+
+class StreamResult(AsyncResult[None], Generic[Y]):
+    """The handle of a job that yields: an `AsyncResult` whose value is None, and whose items have a type.
+
+    Example:
+        ```python
+        result = await numbers.delay(3)
+        print([item async for item in result.stream()])
+        ```
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # what they do is the same, what they give is known
+
+        def stream(self, after: int | None = None) -> Stream[Y]:
+            """As `AsyncResult.stream`."""
+
+        def stream_sync(self, after: int | None = None) -> SyncStream[Y]:
+            """As `AsyncResult.stream_sync`."""

@@ -1,0 +1,277 @@
+"""Reading what a generator task yields."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from asyncq import portal, wire
+from asyncq.broker.feed import Feed
+from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncq.broker.listener import Waiter
+    from asyncq.results import AsyncResult
+
+T = TypeVar("T")
+
+log: logging.Logger = logging.getLogger("asyncq")
+
+LOOK = 3.0
+"""Seconds of silence after which a reader looks for items itself, should a push have been lost; and between
+two signs of life of one that takes them slowly."""
+KEPT = 2000
+"""Items that were pushed and not taken yet; more are not kept, but read when there is room again."""
+
+
+class Readable(Protocol):
+    """What a stream takes its items from.
+
+    Attributes:
+        buffer: numbers and items, still encoded, that are at hand.
+        offset: the number of the last item that was taken.
+    """
+
+    buffer: deque[tuple[int, bytes]]
+    offset: int
+    report_at: int
+    """The number from which on `report` is to be called when it is taken."""
+
+    async def fill(self) -> bool:
+        """Waits until something is at hand; False at the end. Raises what `get` would."""
+        ...
+
+    def report(self) -> None:
+        """Says how far the reader is. From any thread."""
+        ...
+
+    def close(self) -> None:
+        """Ends the reading. From any thread; twice is once."""
+        ...
+
+
+class Reader:
+    """Reads one stream once, on the app's loop. Knows nothing of the `Stream` that it serves, so that a
+    stream nobody holds any more is found and closed.
+
+    Items are pushed where they are small. What was missed is read: a number that does not follow tells.
+    """
+
+    def __init__(self, result: AsyncResult[Any], after: int) -> None:
+        settings = result.app.settings
+        self.buffer: deque[tuple[int, bytes]] = deque()
+        self.offset = after
+        # Often enough for the generator never to wait for a reader that keeps up.
+        self._stride = max(1, settings.stream_window // 4)
+        self.report_at = after + self._stride
+        self._pause = min(LOOK, settings.stream_idle / 3) if settings.stream_idle else LOOK
+        self._result = result
+        self._fetched = after
+        self._reported = -1
+        self._complete = False
+        self._feed: Feed | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def fill(self) -> bool:
+        """See `Readable`."""
+        waiter = self._result._own_waiter()
+        while not self.buffer:
+            if self._closed:
+                return False
+            if self._complete:
+                return self._end()
+            if self._feed is None:
+                await self._open(waiter)
+            elif self._feed.stale or waiter.ended is not None:
+                await self._read(self._feed, waiter)
+            elif not await self._feed.news(self._pause):
+                self._feed.stale = True
+        return True
+
+    def report(self) -> None:
+        """See `Readable`."""
+        self.report_at = self.offset + self._stride
+        self._result.app._at_home(self._report_here)
+
+    def close(self) -> None:
+        """See `Readable`."""
+        self._closed = True
+        if self._feed is not None:
+            self._feed.close()
+
+    # -- on the app's loop --
+
+    async def _open(self, waiter: Waiter) -> None:
+        app = self._result.app
+        channel = app._keys.events + self._result.id
+        self._feed = await Feed.open(app._listener(), waiter, channel, self._hear)
+        self._tick()
+
+    def _tick(self) -> None:
+        """A reader that takes items slowly says now and then that it is there."""
+        if self._complete or self._closed:
+            return
+        if self.offset != self._reported:
+            self._report_here()
+        self._timer = asyncio.get_running_loop().call_later(self._pause, self._tick)
+
+    def _report_here(self) -> None:
+        broker = self._result.app._broker
+        if broker is not None and not self._complete:
+            self._reported = self.offset
+            broker.note_place(self._result.id, self.offset)
+
+    async def _read(self, feed: Feed, waiter: Waiter) -> None:
+        feed.stale = False
+        app, taken = self._result.app, self.offset
+        try:
+            standing, complete, items = await app._broker_here().read_items(
+                self._result.id, self._fetched, taken
+            )
+        except BrokerUnavailable as error:
+            # The server may come back, as for `get`.
+            log.debug("the stream of job %r could not be read (%s); again", self._result.id, error)
+            feed.stale = not await feed.news(self._pause) or feed.stale
+            return
+        self._reported = max(self._reported, taken)
+        self._extend(items)
+        if standing is None or (isinstance(standing, str) and standing[2:3] == "i"):
+            app._listener().learn(waiter, standing)
+            raise ResultNotFound(
+                f"no stream under the id {self._result.id!r}: unknown, forgotten, expired (result_ttl), or "
+                "its task ignores results"
+            )
+        if isinstance(standing, wire.Ended):
+            app._listener().learn(waiter, standing)
+            self._complete = complete
+        elif len(items) > 0:
+            feed.stale = True  # there may be more
+
+    def _extend(self, items: list[tuple[int, bytes]]) -> None:
+        for number, item in items:
+            if number > self._fetched:
+                self.buffer.append((number, item))
+                self._fetched = number
+
+    def _hear(self, message: bytes) -> None:
+        kind = message[:1]
+        if kind not in {b"i", b"n"} or self._feed is None:
+            return
+        try:
+            if kind == b"n":
+                self._feed.stale = self._feed.stale or int(message[1:]) > self._fetched
+                return
+            first, items = wire.split_items(message)
+        except (DecodeError, ValueError) as error:
+            # Anybody who may publish can send rubbish; a look finds the truth.
+            log.warning("items of job %r could not be read: %s", self._result.id, error)
+            self._feed.stale = True
+            return
+        if first > self._fetched + 1 or len(self.buffer) > KEPT:
+            self._feed.stale = True
+        else:
+            self._extend(list(enumerate(items, first)))
+
+    def _end(self) -> bool:
+        """The job has ended, and everything was given."""
+        self.close()
+        outcome = self._result._seen()
+        if outcome is not None and outcome.error is not None:
+            outcome.unwrap()
+        return False
+
+
+class KeptItems:
+    """The items of a call that was made here and now."""
+
+    def __init__(self, result: AsyncResult[Any], items: Sequence[bytes], after: int) -> None:
+        self.buffer: deque[tuple[int, bytes]] = deque(list(enumerate(items, 1))[after:])
+        self.offset = after
+        self.report_at = len(items) + 1
+        self._result = result
+
+    async def fill(self) -> bool:
+        """See `Readable`."""
+        (await self._result._outcome(None)).unwrap()
+        return False
+
+    def report(self) -> None:
+        """Nobody waits for a reader."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Items(Generic[T]):
+    """What both kinds of stream have."""
+
+    def __init__(self, result: AsyncResult[Any], after: int) -> None:
+        if after < 0:
+            raise ValueError(f"after={after!r}: items are numbered from 1; 0 or None is from the first")
+        self._result = result
+        self._reader = result._reader(after)
+        self._finalizer = weakref.finalize(self, self._reader.close)
+        # Nothing is said of a stream that is left at the end of the process: its connections go with it.
+        self._finalizer.atexit = False
+
+    @property
+    def offset(self) -> int:
+        """The number of the item that it gave last; that of `after` before the first. `stream(after=offset)`
+        goes on behind it, in any process.
+        """
+        return self._reader.offset
+
+    def _take(self) -> T:
+        reader = self._reader
+        number, data = reader.buffer.popleft()
+        reader.offset = number
+        if number >= reader.report_at:
+            reader.report()
+        item: T = self._result._item_codec().loads(data)
+        return item
+
+
+class Stream(_Items[T]):
+    """The items of a generator task: an async iterator, made by `AsyncResult.stream`."""
+
+    def __aiter__(self) -> Stream[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        while not self._reader.buffer:
+            if not await self._result._filled(self._reader):
+                raise StopAsyncIteration
+        return self._take()
+
+    async def aclose(self) -> None:
+        """Ends the reading; the next step ends the loop. A stream that nobody holds is closed by itself.
+
+        Twice is once.
+        """
+        self._finalizer()
+
+
+class SyncStream(_Items[T]):
+    """The items of a generator task: an iterator, made by `AsyncResult.stream_sync`."""
+
+    def __iter__(self) -> SyncStream[T]:
+        return self
+
+    def __next__(self) -> T:
+        while not self._reader.buffer:
+            if not portal.wait(self._result._carrier, self._result._filled(self._reader)):
+                raise StopIteration
+        return self._take()
+
+    def close(self) -> None:
+        """Ends the reading; the next step ends the loop. A stream that nobody holds is closed by itself.
+
+        Twice is once.
+        """
+        self._finalizer()

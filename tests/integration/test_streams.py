@@ -1,0 +1,532 @@
+"""What a generator task yields reaches every reader: each item once, in order, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator  # noqa: TC003  read at run time, for the items' type
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import jobs
+import pytest
+from support import lines, until, until_state, worker_process
+
+import asyncq
+from asyncq import (
+    AsyncQ,
+    PayloadTooLarge,
+    ResultNotFound,
+    Retry,
+    StreamResult,
+    TaskRevoked,
+    TimeLimitExceeded,
+    Worker,
+    WouldDeadlock,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+def _register(app: AsyncQ) -> SimpleNamespace:
+    """Generator tasks, with a gate between any two items for those that ask for it."""
+    gate: asyncio.Queue[object] = asyncio.Queue()
+    yielded: list[int] = []
+    closed = asyncio.Event()
+
+    @app.task(name="count")
+    async def count(n: int, size: int = 0) -> AsyncIterator[int | str]:
+        for i in range(1, n + 1):
+            yield "x" * size if size else i
+
+    @app.task(name="stepwise")
+    async def stepwise(n: int) -> AsyncIterator[int]:
+        try:
+            for i in range(1, n + 1):
+                await gate.get()
+                yielded.append(i)
+                yield i
+            await gate.get()
+        finally:
+            closed.set()
+
+    @app.task(name="endless")
+    async def endless() -> AsyncIterator[int]:
+        try:
+            i = 0
+            while True:
+                i += 1
+                yielded.append(i)
+                yield i
+        finally:
+            closed.set()
+
+    def step(times: int = 1) -> None:
+        for _ in range(times):
+            gate.put_nowait(None)
+
+    return SimpleNamespace(
+        count=count,
+        stepwise=stepwise,
+        endless=endless,
+        step=step,
+        yielded=yielded,
+        closed=closed,
+    )
+
+
+def _register_plain(app: AsyncQ):
+    @app.task(name="plain")
+    def plain(n: int) -> Iterator[int]:
+        yield from range(1, n + 1)
+
+    return plain
+
+
+@pytest.fixture
+def tasks(app):
+    return _register(app)
+
+
+async def _all(result, after=None, limit=20.0) -> list:
+    async with asyncio.timeout(limit):
+        return [item async for item in result.stream(after)]
+
+
+async def test_items_are_read_as_they_are_yielded_and_the_value_is_none(app, tasks):
+    async with Worker(app):
+        result = await tasks.stepwise.delay(3)
+        assert isinstance(result, StreamResult)
+        stream = result.stream()
+        assert stream.offset == 0
+        for n in (1, 2, 3):
+            tasks.step()
+            assert await anext(stream) == n
+            assert stream.offset == n
+        tasks.step()
+        assert await anext(stream, "end") == "end"
+        assert await anext(stream, "end") == "end"
+        assert await result is None
+
+
+@pytest.mark.parametrize(("n", "size"), [(0, 0), (1, 0), (499, 0), (5000, 0), (300, 1000), (12, 300_000)])
+async def test_every_item_comes_once_and_in_order_to_early_and_late_readers(app, make_app, tasks, n, size):
+    expected = ["x" * size] * n if size else list(range(1, n + 1))
+    async with make_app() as elsewhere, Worker(app):
+        result = await tasks.count.delay(n, size)
+        other = elsewhere.AsyncResult(result.id)
+        early = await asyncio.gather(_all(result), _all(result), _all(other))
+        assert early == [expected] * 3
+        assert await _all(result) == expected, "late, by the handle that knows the end"
+        assert await _all(elsewhere.AsyncResult(result.id), after=n - 1 if n else 0) == expected[-1:]
+        assert await _all(result, after=n + 10) == []
+
+
+async def test_reading_goes_on_behind_an_offset(app, tasks):
+    async with Worker(app):
+        result = await tasks.count.delay(100)
+        stream = result.stream()
+        async for item in stream:
+            if item == 40:
+                break
+        assert await _all(result, after=stream.offset) == list(range(41, 101))
+        with pytest.raises(ValueError, match="after"):
+            result.stream(after=-1)
+
+
+async def test_items_have_the_type_that_the_task_says(app):
+    @app.task(name="points")
+    async def points(n: int) -> AsyncIterator[Point]:
+        for i in range(n):
+            yield Point(i, -i)
+
+    async with Worker(app):
+        result = await points.delay(2)
+        assert await _all(result) == [Point(0, 0), Point(1, -1)]
+        assert await _all(points.AsyncResult(result.id)) == [Point(0, 0), Point(1, -1)]
+
+
+async def test_a_plain_generator_runs_in_a_thread_and_is_read_from_another(app):
+    plain = _register_plain(app)
+    async with Worker(app):
+        result = await plain.delay(2500)
+        items = await asyncio.to_thread(lambda: list(result.stream_sync()))
+        assert items == list(range(1, 2501))
+        stream = await asyncio.to_thread(result.stream_sync, 2498)
+        assert await asyncio.to_thread(list, stream) == [2499, 2500]
+        assert stream.offset == 2500
+
+
+async def test_a_failure_comes_after_the_last_item(app):
+    @app.task(name="broken")
+    async def broken(n: int) -> AsyncIterator[int]:
+        for i in range(1, n + 1):
+            yield i
+        raise KeyError("after all of them")
+
+    async with Worker(app):
+        result = await broken.delay(7)
+        seen = []
+        with pytest.raises(KeyError, match="after all of them"):
+            await _into(seen, result.stream())
+        assert seen == list(range(1, 8))
+        with pytest.raises(KeyError):
+            await result
+
+
+async def _into(seen: list, stream) -> None:
+    async with asyncio.timeout(20):
+        async for item in stream:
+            seen.append(item)  # noqa: PERF401  what came before the exception is to be seen
+
+
+async def test_a_time_limit_comes_after_the_last_item(app):
+    @app.task(name="slow", timeout=0.1)
+    async def slow() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.Event().wait()
+
+    async with Worker(app):
+        seen = []
+        with pytest.raises(TimeLimitExceeded):
+            await _into(seen, (await slow.delay()).stream())
+        assert seen == [1]
+
+
+async def test_an_attempt_that_yields_again_adds_nothing_twice(app):
+    @app.task(name="flaky", retry=Retry(max_retries=2, backoff=0.01, jitter=False))
+    async def flaky() -> AsyncIterator[int]:
+        for i in range(1, 11):
+            if i == 4 * asyncq.current().attempt:
+                raise OSError
+            yield i
+
+    async with Worker(app):
+        assert await _all(await flaky.delay()) == list(range(1, 11))
+
+
+async def test_a_revocation_reaches_readers_and_closes_the_generator(app, tasks):
+    async with Worker(app):
+        result = await tasks.stepwise.delay(10)
+        tasks.step(2)
+        stream = result.stream()
+        assert [await anext(stream), await anext(stream)] == [1, 2]
+        await result.revoke(terminate=True)
+        with pytest.raises(TaskRevoked):
+            await anext(stream)
+        await asyncio.wait_for(tasks.closed.wait(), 5)
+
+
+async def test_a_revocation_stops_a_thread_between_two_items(app):
+    turns, gone = [], []
+
+    @app.task(name="ticking")
+    def ticking() -> Iterator[int]:
+        try:
+            while True:
+                turns.append(len(turns))
+                yield turns[-1]
+                time.sleep(0.005)
+        finally:
+            gone.append(True)
+
+    async with Worker(app):
+        result = await ticking.delay()
+        stream = result.stream()
+        assert await anext(stream) == 0
+        await result.revoke(terminate=True)
+        await until(lambda: gone, "the thread to close its generator")
+        with pytest.raises(TaskRevoked):
+            await _into([], stream)
+
+
+async def test_a_generator_does_not_run_far_ahead_of_its_reader(make_app):
+    async with make_app(stream_window=50) as app:
+        tasks = _register(app)
+        async with Worker(app, grace=0):
+            result = await tasks.endless.delay()
+            stream = result.stream()
+            for n in range(1, 501):
+                assert await anext(stream) == n
+                if n % 100 == 0:
+                    await asyncio.sleep(0.05)
+                # One turn of items may be on its way before the first answer tells where the reader is.
+                assert n < 400 or tasks.yielded[-1] - n <= 50 + 25 + 100
+            stopped = tasks.yielded[-1]
+            await asyncio.sleep(0.2)
+            assert tasks.yielded[-1] <= stopped + 100, "it waits"
+            await result.revoke(terminate=True, wait=True)
+
+
+async def test_the_furthest_reader_sets_the_pace(make_app):
+    async with make_app(stream_window=50) as app:
+        tasks = _register(app)
+        async with Worker(app, grace=0):
+            result = await tasks.endless.delay()
+            slow, quick = result.stream(), result.stream()
+            assert await anext(slow) == 1
+            async with asyncio.timeout(10):
+                while await anext(quick) < 3000:
+                    pass
+            assert [await anext(slow) for _ in range(10)] == list(range(2, 12))
+            await result.revoke(terminate=True, wait=True)
+
+
+async def test_without_a_reader_a_generator_runs_to_its_end(make_app):
+    async with make_app(stream_window=10) as app:
+        tasks = _register(app)
+        async with Worker(app):
+            result = await tasks.count.delay(3000)
+            assert await result.get(timeout=10) is None
+            assert len(await _all(result)) == 3000
+
+
+async def test_a_reader_that_went_away_holds_up_nobody(make_app, monkeypatch):
+    from asyncq.broker import broker
+    from asyncq.worker import emitter
+
+    monkeypatch.setattr(broker, "READER_AWAY_MS", 300)
+    monkeypatch.setattr(emitter, "READER_AWAY_MS", 300)
+    async with make_app(stream_window=10) as app:
+        tasks = _register(app)
+        async with Worker(app):
+            result = await tasks.count.delay(5000)
+            stream = result.stream()
+            assert await anext(stream) == 1
+            await stream.aclose()
+            assert await anext(stream, "end") in {2, "end"}
+            begun = time.monotonic()
+            assert await result.get(timeout=10) is None
+            assert time.monotonic() - begun < 5
+
+
+async def test_too_many_items_fail_the_job_with_a_clear_error(make_app):
+    async with make_app(stream_limit=30) as app:
+        tasks = _register(app)
+        async with Worker(app):
+            assert len(await _all(await tasks.count.delay(30))) == 30
+            seen = []
+            with pytest.raises(PayloadTooLarge, match="stream_limit=30"):
+                await _into(seen, (await tasks.count.delay(31)).stream())
+            assert seen == list(range(1, 31))
+
+
+async def test_an_item_that_is_too_large_fails_the_job(make_app):
+    async with make_app(max_payload=1000) as app:
+        tasks = _register(app)
+        async with Worker(app):
+            with pytest.raises(PayloadTooLarge, match="item 1 of count"):
+                await _all(await tasks.count.delay(2, 2000))
+
+
+async def test_a_generator_that_nobody_reads_is_ended(make_app):
+    async with make_app(stream_idle=0.4) as app:
+        tasks = _register(app)
+        async with Worker(app):
+            result = await tasks.stepwise.delay(5)
+            tasks.step(2)
+            begun = time.monotonic()
+            with pytest.raises(TaskRevoked, match="nobody has read"):
+                await result.get(timeout=10)
+            assert 0.4 <= time.monotonic() - begun < 3
+            assert tasks.closed.is_set()
+
+
+async def test_a_generator_that_is_read_is_not_idle_however_slow_it_is(make_app):
+    async with make_app(stream_idle=0.4) as app:
+        tasks = _register(app)
+        async with Worker(app):
+            result = await tasks.stepwise.delay(1)
+            stream = result.stream()
+            waiting = asyncio.create_task(anext(stream))
+            await asyncio.sleep(1.2)
+            tasks.step(2)
+            assert await waiting == 1
+            assert await anext(stream, "end") == "end"
+
+
+async def test_a_stream_lives_as_long_as_the_result_and_goes_with_it(app, tasks, raw):
+    async with Worker(app):
+        result = await tasks.count.options(result_ttl=120).delay(3)
+        assert await _all(result) == [1, 2, 3]
+        key = app._keys.items + result.id
+
+        async def short() -> bool:
+            return 100 < await raw.ttl(key) <= 120
+
+        await until(short, "the stream to live as long as the result")
+        await result.forget()
+        assert not await raw.exists(key, app._keys.places + result.id)
+        with pytest.raises(ResultNotFound):
+            await _all(app.AsyncResult(result.id))
+
+
+async def test_a_live_stream_is_kept_for_a_day(app, tasks, raw):
+    async with Worker(app):
+        result = await tasks.stepwise.delay(1)
+        tasks.step()
+        stream = result.stream()
+        assert await anext(stream) == 1
+        for key in (app._keys.items, app._keys.places):
+            assert 80_000 < await raw.ttl(key + result.id) <= 86_400
+        tasks.step()
+        assert await anext(stream, "end") == "end"
+
+
+async def test_readers_hear_all_when_their_subscription_is_cut_again_and_again(app, make_app, raw):
+    @app.task(name="drip")
+    async def drip(n: int) -> AsyncIterator[int]:
+        for i in range(1, n + 1):
+            await asyncio.sleep(0.002)
+            yield i
+
+    async with make_app() as elsewhere, Worker(app):
+        result = await drip.delay(300)
+        reading = asyncio.gather(_all(elsewhere.AsyncResult(result.id)), _all(result))
+        while not await result.ready():
+            await raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            await asyncio.sleep(0.05)
+        assert await reading == [list(range(1, 301))] * 2
+
+
+async def test_nothing_is_lost_when_the_workers_connections_are_cut(app, make_app, raw, tasks):
+    async with make_app() as elsewhere, Worker(app):
+        result = await tasks.count.delay(4000)
+        reading = asyncio.create_task(_all(elsewhere.AsyncResult(result.id)))
+        while not await result.ready():
+            await raw.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            await asyncio.sleep(0.1)
+        assert await reading == list(range(1, 4001))
+
+
+async def test_a_worker_killed_in_the_middle_makes_no_item_come_twice(app, server_url, namespace, tmp_path):
+    tasks = jobs.register(app)
+    log = str(tmp_path / "log")
+    with worker_process(server_url, namespace) as first, worker_process(server_url, namespace) as second:
+        result = await tasks.numbers.delay(log, 100, 0.01)
+        items = []
+        async for item in result.stream():
+            items.append(item)
+            if item == 30:
+                [start] = lines(tmp_path / "log")
+                victim = first if str(first.pid) in start else second
+                victim.send(signal.SIGKILL)
+        assert items == list(range(1, 101))
+        assert len(lines(tmp_path / "log")) == 2, "it was run twice"
+
+
+async def test_reading_inside_a_task_needs_leave(app, tasks):
+    @app.task(name="nosy")
+    async def nosy(id: str) -> list[int]:
+        with pytest.raises(WouldDeadlock):
+            app.AsyncResult(id).stream()
+        with asyncq.allow_join_result():
+            return await _all(app.AsyncResult(id))
+
+    async with Worker(app):
+        result = await tasks.count.delay(3)
+        assert await nosy.options(wait=5).call(result.id) == [1, 2, 3]
+
+
+async def test_unknown_ids_and_jobs_that_yield_nothing(app, tasks):
+    @app.task(name="add")
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    with pytest.raises(ResultNotFound):
+        await _all(app.AsyncResult("nobody"))
+    ignored = await tasks.count.options(ignore_result=True).delay(1)
+    with pytest.raises(ResultNotFound):
+        await _all(ignored)
+    async with Worker(app):
+        assert await _all(await add.delay(1, 2)) == []
+
+
+async def test_a_stream_that_is_dropped_unsubscribes(app, tasks, raw):
+    result = await tasks.count.delay(1)
+    channel = app._keys.events + result.id
+
+    async def subscribers() -> int:
+        return (await raw.pubsub_numsub(channel))[0][1]
+
+    stream = result.stream()
+    reader = stream._reader
+    waiting = asyncio.create_task(anext(stream))
+    await until(lambda: reader._feed, "the subscription")
+    assert await subscribers() == 1
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    del stream, waiting
+    gc.collect()
+
+    async def nobody() -> bool:
+        return await subscribers() == 0
+
+    await until(nobody, "the subscription to end")
+    await result.revoke()
+
+
+async def test_progress_and_items_of_one_job(app):
+    @app.task(name="both")
+    async def both() -> AsyncIterator[int]:
+        for i in (1, 2):
+            await asyncq.current().progress(i, 2)
+            yield i
+
+    async with Worker(app):
+        result = await both.delay()
+        events = asyncio.create_task(_states(result))
+        assert await _all(result) == [1, 2]
+        assert (await events)[-1] == "SUCCESS"
+
+
+async def _states(result) -> list[str]:
+    return [str(event.state) async for event in result.events(timeout=10)]
+
+
+async def test_a_generator_with_company_in_the_queue_leaves_it_its_turn(app, tasks):
+    @app.task(name="quick")
+    async def quick() -> int:
+        return 1
+
+    async with Worker(app, grace=0):
+        result = await tasks.endless.delay()
+        await until_state(result, "STARTED")
+        begun = time.monotonic()
+        assert await quick.options(wait=10).call() == 1
+        assert time.monotonic() - begun < 2
+        await result.revoke(terminate=True, wait=True)
+
+
+def test_a_call_made_here_has_its_items_at_hand():
+    app = AsyncQ("memory://")
+
+    @app.task(name="here")
+    async def here(n: int) -> AsyncIterator[Point]:
+        for i in range(n):
+            yield Point(i, i)
+
+    @app.task(name="plainly")
+    def plainly(n: int) -> Iterator[int]:
+        yield from range(n)
+        raise KeyError(n)
+
+    assert list(here.apply(args=(2,)).stream_sync()) == [Point(0, 0), Point(1, 1)]
+    assert list(here.apply(args=(2,)).stream_sync(after=1)) == [Point(1, 1)]
+    items = plainly.apply(args=(2,)).stream_sync()
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(KeyError):
+        next(items)
+
+
+async def test_a_generator_task_called_here_is_the_generator(app, tasks):
+    assert [item async for item in tasks.count(3)] == [1, 2, 3]
+    assert list(_register_plain(app)(3)) == [1, 2, 3]
