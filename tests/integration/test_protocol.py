@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support import until
 
 from asyncq import QueueFull, wire
 from asyncq.broker.consumer import Consumer
@@ -133,6 +134,11 @@ class Stage:
     async def report(self, by: Consumer | None = None) -> int:
         return await (by or self.mine).report(self.held(), 1, "STARTED", b"\x01")
 
+    async def emit(self, by: Consumer | None = None, number: int = 1, known: int = 0) -> list[int]:
+        command = (by or self.mine).emit_command(self.held(), known, number, [b"\x01", b"\x02"])
+        answer: list[int] = await self.mine.until_answered(command)
+        return answer
+
     async def forget(self) -> str:
         return await self.broker.forget("job")
 
@@ -164,7 +170,8 @@ class Stage:
                     sorted(c["name"] for c in await self.raw.xinfo_consumers(key, GROUP)) if groups else [],
                 )
             elif kind == "string":
-                seen[name] = await self.raw.get(key)
+                value = await self.raw.get(key)
+                seen[name] = value.split()[::3] if name.startswith(self.keys.places) else value
             elif kind == "zset":
                 seen[name] = await self.raw.zrange(key, 0, -1)
             elif kind == "hash":
@@ -346,6 +353,10 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "beat": lambda s: s.beat(s.mine, 2),
     "block": lambda s: s.broker.block("job", s.held().entry, ["another"], 5),
     "block, another's": lambda s: s.broker.block("job", "0-1", ["another"], 5),
+    "emit": lambda s: s.emit(),
+    "emit, another's": lambda s: s.emit(by=s.other),
+    "pace": lambda s: s.mine.pace(s.held(), wanted=3),
+    "read": lambda s: s.broker.read_items("job", 0, 0),
     "progress": lambda s: s.report(),
     "progress, another's": lambda s: s.report(by=s.other),
 }
@@ -749,3 +760,38 @@ async def test_a_full_server_refuses_new_jobs_and_lets_running_ones_end(stage, r
         assert await stage.state() == "SUCCESS"
     finally:
         await raw.config_set("maxmemory", "0")  # the server is everybody's
+
+
+async def test_items_come_once_and_none_before_a_gap(stage):
+    assert await stage.emit() == [-1], "there is no job"
+    await _running(stage)
+    assert (await stage.emit())[0] == 2
+    assert (await stage.emit())[0] == 2, "again"
+    assert await stage.emit(number=4) == [-2, 2], "the third is on its way, or lost"
+    assert (await stage.emit(number=2))[0] == 3, "one is there, the other is not"
+    assert (await stage.emit(number=4))[0] == 5
+    _, _, items = await stage.broker.read_items("job", 0, 0)
+    assert items == [(1, b"\x01"), (2, b"\x02"), (3, b"\x02"), (4, b"\x01"), (5, b"\x02")]
+    assert (await stage.emit(number=9, known=8))[0] == 10, "what the server had and lost holds up nobody"
+    await stage.take()
+    assert await stage.emit(number=11) == [-1]
+    assert await stage.mine.pace(stage.held()) is None
+
+
+async def test_the_place_is_that_of_the_furthest_reader_and_who_is_waited_for_says_so(stage):
+    await _running(stage)
+    await stage.emit()
+    assert (await stage.mine.pace(stage.held(), wanted=2))[0] == -1
+    pushed = []
+    await stage.broker.listener.subscribe(stage.keys.events + "job", pushed.append)
+    for taken in (1, 0):
+        await stage.broker.read_items("job", taken, taken)
+        number, age, alone = await stage.mine.pace(stage.held(), wanted=2)
+        assert number == 1
+        assert max(age, alone) < 5000
+    assert pushed == []
+    await stage.broker.read_items("job", 2, 2)
+    await until(lambda: pushed == [b"w2"], "the push")
+    await stage.broker.read_items("job", 2, 2)
+    assert (await stage.mine.pace(stage.held()))[0] == 2
+    assert pushed == [b"w2"], "once"
