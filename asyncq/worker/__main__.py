@@ -28,7 +28,7 @@ def main(target: str, settings: str) -> None:
     app.reconfigure(**json.loads(settings))
 
     async def run() -> None:
-        worker = Worker(app, concurrency=1, only_last_tries=True)
+        worker = Worker(app, concurrency=1, target=target, only_last_tries=True)
         worker.stop_on_signals()
         await worker.run()
 

@@ -54,6 +54,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Process, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._starting: set[asyncio.Task[Process]] = set()
 
     def check(self) -> None:
         """Refuses tasks that a process would not find.
@@ -114,13 +115,16 @@ class Pool:
         return None
 
     async def _start(self) -> Process:
-        # A start is not cancelled half-way: the process serves another job, then.
+        # A start is not cancelled with its job: the process serves another one, then.
         starting = self._spawn(Process.start(self._setup()))
+        self._starting.add(starting)
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
             starting.add_done_callback(self._started_in_vain)
             raise
+        finally:
+            starting.add_done_callback(self._starting.discard)
 
     def _started_in_vain(self, starting: asyncio.Task[Process]) -> None:
         if not starting.cancelled() and starting.exception() is None:
@@ -144,6 +148,8 @@ class Pool:
 
     async def close(self) -> None:
         """Ends all processes. No job may run any more."""
+        for starting in self._starting:
+            starting.cancel()
         while self._idle or self._tasks:
             for process in list(self._idle):
                 self._idle[process].cancel()

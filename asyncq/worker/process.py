@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LAST_WORDS = 1.0
 """Seconds that a body gets to clean up when the worker stops, between SIGTERM and SIGKILL."""
+PATIENCE = 60.0
+"""Seconds that a process may take to import the app."""
 FAREWELL = 3.0
 """Seconds that an idle process gets to end by itself."""
 
@@ -76,11 +78,17 @@ class Process:
         process = cls(child, reader, writer)
         try:
             process._writer.write(setup)
-            answer = await process._read()
+            async with asyncio.timeout(PATIENCE):
+                answer = await process._read()
             if answer == ["ready"]:
                 return process
             problem = answer[1] if answer else f"it died at its start: {await process._how_it_died()}"
             raise WorkerLost(f"no process could be started for the job: {problem}")
+        except TimeoutError:
+            await process.discard()
+            raise WorkerLost(
+                f"no process could be started for the job: the app was not imported within {PATIENCE:g} s"
+            ) from None
         except BaseException:
             await process.discard()
             raise

@@ -52,9 +52,9 @@ class Worker:
         grace: seconds that running jobs get when the worker stops; what has not ended then is handed back
             (default: 25).
         name: of the worker, as results show it (default: `<host>-<pid>`).
-        target: `module:attribute` of the app, for a child process that runs jobs on their last try. Without
-            it they run
-            here, when this worker has nothing else to do: it stops reading until then.
+        target: `module:attribute` of the app, for a child process that runs jobs on their last try, and for
+            processes of tasks with `executor="process"`. Without it, the former run here, when this worker
+            has nothing else to do: it stops reading until then; and the latter find each task by its module.
         only_last_tries: be that child: run those jobs, one at a time, and end when there are none.
 
     Example:

@@ -35,6 +35,11 @@ def shout(text: str, *, times: int = 1) -> str:
     return text.upper() * times
 
 
+def parse(text: str) -> int:
+    """Not a task yet."""
+    return int(text)
+
+
 @app.task(name="shop.price", queue="prices", result_ttl=60, ignore_result=False, expires=timedelta(minutes=1))
 async def price(order: Order) -> float | None:
     """A task with options and types of the user's own."""
@@ -77,6 +82,8 @@ async def calls() -> None:
     assert_type(await result.exists(), bool)
     assert_type(await result.refresh(), State | str)
     assert_type(await result.revoke(terminate=True, wait=True, timeout=1), State | str)
+    assert_type(await result.revoke(terminate=True, signal="SIGKILL"), State | str)
+    assert_type(await app.task(executor="process")(parse).call("1"), int)
     assert_type(await result.forget(), None)
     assert_type(result.then(lambda done: done.id), AsyncResult[int])
 

@@ -1,0 +1,125 @@
+"""A revocation, wherever its job is: everybody is told the same, and a body that had not begun never does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from jobs import note
+from support import lines, until, until_state
+
+from asyncq import Retry, Worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+ALWAYS = Retry(max_retries=5, backoff=60, jitter=False)
+
+
+def hold(log: str, gate: str) -> None:
+    """Runs until a file appears."""
+    note(log, "begin")
+    while not os.access(gate, os.F_OK):
+        time.sleep(0.005)
+    note(log, "end")
+
+
+async def hold_on_the_loop(log: str, gate: str) -> None:
+    note(log, "begin")
+    while not os.access(gate, os.F_OK):  # noqa: ASYNC110  the gate is a file
+        await asyncio.sleep(0.005)
+    note(log, "end")
+
+
+async def fail(log: str, gate: str) -> None:
+    note(log, "begin")
+    raise ValueError(gate)
+
+
+FUNCTIONS = {
+    "queued": {"function": hold_on_the_loop},
+    "delayed": {"function": hold_on_the_loop, "countdown": 60},
+    "waits for its next try": {"function": fail, "retry": ALWAYS},
+    "waits for a thread": {"function": hold},
+    "waits for a process": {"function": hold, "executor": "process"},
+    "on the loop": {"function": hold_on_the_loop},
+    "in a thread": {"function": hold},
+    "in a process": {"function": hold, "executor": "process"},
+    "succeeded": {"function": hold_on_the_loop},
+}
+BEGUN = {"on the loop", "in a thread", "in a process"}
+STATES = {
+    "queued": "PENDING",
+    "delayed": "SCHEDULED",
+    "waits for its next try": "RETRY",
+    "succeeded": "SUCCESS",
+}
+
+
+class Place:
+    """Jobs brought to a place, and what their bodies said."""
+
+    def __init__(self, app: Any, folder: Path, where: str) -> None:
+        self.where = where
+        self.log, self.gate = folder / "log", folder / "gate"
+        given = dict(FUNCTIONS[where])
+        function, countdown = given.pop("function"), given.pop("countdown", None)
+        executor = {"executor": given["executor"]} if "executor" in given else {}
+        self.task = app.task(name="held", **given)(function).options(countdown=countdown)
+        self.other = app.task(name="other", **executor)(hold)
+
+    async def bring(self) -> Any:
+        """A job that is there."""
+        if self.where in {"waits for a thread", "waits for a process"}:
+            # One thread, one process: another job has it.
+            await self.other.delay(str(self.log.with_name("other")), str(self.gate))
+            await until(lambda: lines(self.log.with_name("other")), "the other job to run")
+        result = await self.task.delay(str(self.log), str(self.gate))
+        if self.where == "succeeded":
+            self.gate.touch()
+        if self.where in BEGUN:
+            await until(lambda: lines(self.log), "the body to begin")
+        await until_state(result, STATES.get(self.where, "STARTED"))
+        return result
+
+
+@pytest.mark.parametrize("terminate", [False, True], ids=["revoked", "terminated"])
+@pytest.mark.parametrize("where", FUNCTIONS)
+async def test_everybody_is_told_the_same_wherever_the_job_is(make_app, tmp_path, where, terminate):
+    async with make_app(threads=1, processes=1) as app, AsyncExitStack() as workers:
+        place = Place(app, tmp_path, where)
+        if where != "queued":
+            await workers.enter_async_context(Worker(app))
+        result = await place.bring()
+        waiter = asyncio.create_task(result.outcome(timeout=20))
+        told = app.AsyncResult(result.id).revoke(terminate=terminate, wait=True, timeout=20)
+        revoking = asyncio.create_task(told)
+        before = lines(place.log)
+        runs_on = where in BEGUN and not terminate
+        if runs_on:
+            await until(lambda: _is_marked(app, result.id), "the mark to be in the record")
+            assert not revoking.done()
+            place.gate.touch()
+        expected = "SUCCESS" if runs_on or where == "succeeded" else "REVOKED"
+        assert await revoking == expected
+        place.gate.touch()  # a thread ends, and what waits for it goes on
+        assert (await waiter).state == expected
+        assert await app.AsyncResult(result.id).refresh() == expected
+        if where == "queued":
+            await workers.enter_async_context(Worker(app))
+        await place.other.options(wait=20).call(str(tmp_path / "last"), str(place.gate))
+        ends = runs_on or where == "in a thread"
+        await until(
+            lambda: lines(place.log) == [*before, *["end"] * ends], "the body to end, or not to begin"
+        )
+
+
+async def _is_marked(app: Any, id_: str) -> bool:
+    standing = await app._broker_here().state(id_)
+    return standing.flags[1:2] == "c"
