@@ -25,6 +25,7 @@ from asyncq.states import State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from asyncq.app import AsyncQ
     from asyncq.tasks import Task
     from asyncq.wire import Job
     from asyncq.workflows import Workflow
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
 
 LINE = 64
 """How many of the jobs above it a job knows: the nearest. Deeper nesting is followed by the server alone."""
-
-
-class Home(Protocol):
-    """An app, as far as the guard asks about it: ids of two apps have nothing to do with each other."""
-
-    def is_same(self, other: Any, /) -> bool:
-        """Whether both look at the same jobs."""
-        ...
 
 
 class Handle(Protocol):
@@ -117,8 +110,6 @@ class Context:
         deadline_ms: when it must have ended, in ms since the epoch; the jobs it starts inherit it.
         children: ids of the jobs started inside it so far.
         entry: the worker's claim to it: tells this attempt from others.
-        ancestors: ids of the jobs above it, the parent first, at most 64.
-        app: the app whose job it is.
     """
 
     id: str
@@ -138,8 +129,16 @@ class Context:
     _task: Task[..., Any] | None = field(default=None, repr=False, compare=False)
     _job: Job | None = field(default=None, repr=False, compare=False)
     entry: str = ""
-    ancestors: tuple[str, ...] = ()
-    app: Home | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def ancestors(self) -> tuple[str, ...]:
+        """Ids of the jobs above it, the parent first, at most 64."""
+        above = None if self._job is None else self._job.ancestors
+        return () if self.parent_id is None else (self.parent_id, *(above or ()))
+
+    def is_of(self, app: AsyncQ) -> bool:
+        """Whether it is a job of that app, or of another on the same namespace of the same server."""
+        return self._task is None or self._task.app.is_same(app)
 
     # -- what it says of itself --
 
@@ -350,7 +349,7 @@ def _check_line(what: str, job: Context, handles: Iterable[Handle]) -> None:
         id_ = handle.id
         if id_ != job.id and id_ not in above and id_ != job.root_id:
             continue
-        if job.app is not None and not job.app.is_same(handle.app):
+        if not job.is_of(handle.app):
             continue  # another app's job of the same name
         names = {id_: handle.name, job.id: job.name}
         if id_ == job.id:

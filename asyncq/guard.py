@@ -59,7 +59,7 @@ class Wait:
         self._patience = PATIENCE if patience is None else min(PATIENCE, patience)
         self._awaited: list[AsyncResult[Any]] = []
         # Only the server whose job this is knows for whom it waits.
-        if all_of_them and job.entry and job.app is not None and job.app.is_same(app):
+        if all_of_them and job.entry and job.is_of(app):
             self._awaited = [handle for handle in handles if handle.app is app]
 
     async def __aenter__(self) -> None:

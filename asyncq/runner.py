@@ -186,8 +186,6 @@ class Runner:
                 task,
                 job,
                 delivery.entry,
-                () if job.parent_id is None else (job.parent_id, *(job.ancestors or ())),
-                task.app,
             )
         )
         joining.set(False)

@@ -73,12 +73,16 @@ class Slots:
     def give(self) -> None:
         """Gives a slot back: to whoever is next, if anybody is."""
         self.busy -= 1
+        if self._back or self._new:
+            self._call_next()
+        self._on_change()
+
+    def _call_next(self) -> None:
         while self.busy < self.limit and (queue := self._back or self._new):
             turn = queue.popleft()
             if not turn.done():  # else it was cancelled, and is about to leave
                 self.busy += 1
                 turn.set_result(None)
-        self._on_change()
 
     def park(self) -> None:
         """Gives a slot back for a wait.

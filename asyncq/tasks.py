@@ -739,7 +739,7 @@ def _add_times(job: wire.Job, options: Options) -> None:
 def _inherit(job: wire.Job, parent: Context, app: AsyncQ) -> None:
     job.parent_id = parent.id
     job.root_id = parent.root_id or parent.id
-    if parent.ancestors and (parent.app is None or parent.app.is_same(app)):
+    if parent.parent_id is not None and parent.is_of(app):
         job.ancestors = list(parent.ancestors[: LINE - 1])
     if parent.deadline_ms is not None:
         _limit(job, parent.deadline_ms)

@@ -83,14 +83,6 @@ class Running(Claim):
         if self.parking is not None:
             self.parking.hurry()
 
-    def end(self) -> None:
-        """The body has ended: somebody else may have the slot."""
-        self.entered = False
-        if self.parking is None:
-            self.life.slots.give()
-        else:
-            self.parking.end()
-
     def cancel(self) -> None:
         """Ends the task. One that was not entered yet sees for itself that it is not wanted: cancelled before
         its first step, it would never come to its `finally`, and its slot would be taken for ever.
@@ -404,6 +396,7 @@ class Life:
             return
         if not self.lease.is_fresh():
             await self.lease.until_fresh()
+        slots = self.slots
         for item in entries:
             try:
                 delivery = self.consumer.delivery(item)
@@ -415,8 +408,8 @@ class Life:
                 continue
             running = self.held[key] = Running(delivery, self)
             self._idle.clear()
-            if self.slots.is_free:
-                self.slots.take_now()
+            if slots.busy < slots.limit:  # written out: every job passes here
+                slots.busy += 1
                 running.task = self.loop.create_task(self._run(running))
             else:
                 running.task = self.loop.create_task(self._run_late(running))
@@ -479,7 +472,11 @@ class Life:
             log.exception("job %r could not be concluded", delivery.job.id)
             self.finisher.add(delivery, wire.FAILED, self.runner.failed(delivery, error))
         finally:
-            running.end()
+            running.entered = False
+            if running.parking is None:
+                self.slots.give()
+            else:
+                running.parking.end()
             if not self.slots.busy and not self.slots.parked:
                 self._idle.set()
 

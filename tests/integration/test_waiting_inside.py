@@ -20,6 +20,7 @@ from asyncq import (
     WouldDeadlock,
     allow_join_result as allowed,
 )
+from asyncq.broker.consumer import Consumer
 
 pytestmark = pytest.mark.anyio
 
@@ -413,3 +414,28 @@ async def test_a_process_that_is_killed_while_its_job_waits_gives_everything_bac
                 await waits.get(timeout=10)
             assert await tasks.double.options(wait=10).call([1]) == [2]
         await target.revoke()
+
+
+async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(make_app):
+    """It runs with nobody beside it, but what it waits for must run."""
+    async with make_app(max_crashes=2, lease=0.6) as app:
+
+        @app.task
+        async def child() -> int:
+            return asyncq.current().attempt
+
+        @app.task
+        async def parent() -> list[int]:
+            with allowed():
+                return [asyncq.current().attempt, await child.call()]
+
+        result = await parent.delay()
+        gone = Consumer(app._broker_here(), "gone", ["default"])
+        await gone.make_groups()
+        beating = gone.beating()
+        assert await asyncio.to_thread(beating.beat, 1) == []
+        assert len(await gone.read(list(gone.streams), 1, block=True)) == 1
+        beating.close()
+        gone.close()
+        async with at_work(app):
+            assert await result.get(timeout=10) == [2, 1]

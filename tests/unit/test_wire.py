@@ -55,6 +55,16 @@ def test_every_job_comes_back_as_it_was(
     assert wire.decode_job("id", "q", wire.encode_job(job)) == job
 
 
+def test_the_jobs_above_travel_nearest_first_and_are_ids():
+    job = wire.decode_job("id", "q", wire.encode_job(JOB))
+    job.parent_id, job.ancestors = "parent", ["above", "top"]
+    assert wire.decode_job("id", "default", wire.encode_job(job)).ancestors == ["above", "top"]
+    for wrong in ("above", [1], {"above": 1}):
+        job.ancestors = wrong
+        with pytest.raises(DecodeError):
+            wire.decode_job("id", "default", wire.encode_job(job))
+
+
 @given(
     letters,
     st.binary(max_size=100),

@@ -1,0 +1,145 @@
+"""Slots: who gets the next, and that none is lost or made, whatever is cancelled when."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from asyncq import WouldDeadlock
+from asyncq.executors import Claim
+from asyncq.slots import Slots
+from asyncq.worker.parking import Parking
+
+pytestmark = pytest.mark.anyio
+
+
+async def _turns(count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_who_comes_back_is_next_and_then_who_came_first():
+    slots, order = Slots(1), []
+
+    async def job(name: str, *, back: bool) -> None:
+        await slots.take(back=back)
+        order.append(name)
+        slots.give()
+
+    slots.take_now()
+    jobs = [
+        asyncio.create_task(job(name, back=back))
+        for name, back in (("new 1", False), ("new 2", False), ("back 1", True), ("back 2", True))
+    ]
+    await _turns()
+    slots.give()
+    await asyncio.gather(*jobs)
+    assert order == ["back 1", "back 2", "new 1", "new 2"]
+    assert slots.busy == 0
+
+
+async def test_a_slot_that_is_given_to_one_who_was_just_cancelled_goes_to_the_next():
+    slots = Slots(1)
+    slots.take_now()
+    first, second = (asyncio.create_task(slots.take()) for _ in range(2))
+    await _turns()
+    first.cancel()
+    slots.give()
+    await second
+    assert slots.busy == 1
+    third = asyncio.create_task(slots.take())
+    await _turns()
+    slots.give()  # it has the slot, and does not know yet
+    third.cancel()
+    await asyncio.wait([first, third])
+    assert [first.cancelled(), third.cancelled(), slots.busy] == [True, True, 0]
+
+
+async def test_one_job_more_than_may_be_parked_is_refused_and_keeps_its_slot():
+    slots = Slots(2, most_parked=1)
+    slots.take_now()
+    slots.take_now()
+    slots.park()
+    with pytest.raises(WouldDeadlock, match="max_parked"):
+        slots.park()
+    assert (slots.busy, slots.parked) == (1, 1)
+
+
+async def test_with_two_waits_open_the_slot_comes_back_with_the_last():
+    slots = Slots(1, most_parked=10)
+    slots.take_now()
+    parking = Parking(Claim(), slots)
+    parking.leave(None)
+    parking.leave(None)
+    await parking.come_back(None)
+    assert (slots.busy, slots.parked) == (0, 1)
+    await parking.come_back(None)
+    assert (slots.busy, slots.parked) == (1, 0)
+
+
+async def test_a_wait_left_open_when_the_job_ends_counts_for_nothing_when_it_ends():
+    slots = Slots(1, most_parked=10)
+    slots.take_now()
+    parking = Parking(Claim(), slots)
+    parking.leave(None)
+    parking.end()
+    assert (slots.busy, slots.parked) == (0, 0)
+    await parking.come_back(None)
+    assert (slots.busy, slots.parked) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
+    """Jobs that wait, in one task or several, whose waits and selves are cancelled, against a count of
+    bodies that have a slot by their own account.
+    """
+    dice = random.Random(seed)
+    slots, rooms = Slots(3, most_parked=1000), Slots(2)
+    bodies: set[Claim] = set()
+    most = 0
+
+    def enter(claim: Claim) -> None:
+        nonlocal most
+        bodies.add(claim)
+        # Those that are torn down take their slots from nobody, and are beyond the limit.
+        most = max(most, sum(body.wanted for body in bodies))
+
+    async def body(parking: Parking, claim: Claim) -> None:
+        for _ in range(dice.randrange(4)):
+            bodies.remove(claim)
+            parking.leave(None)
+            try:
+                await asyncio.sleep(dice.random() / 500)
+            finally:
+                try:
+                    await parking.come_back(None)
+                finally:
+                    enter(claim)
+            await asyncio.sleep(0)
+
+    async def job(*, in_room: bool) -> None:
+        claim = Claim()
+        await slots.take()
+        parking = Parking(claim, slots)
+        if in_room:
+            await rooms.take()
+            claim.threads = rooms
+        enter(claim)
+        work = asyncio.create_task(body(parking, claim))
+        await asyncio.wait([work], timeout=dice.choice([None, 0.001]))
+        if not work.done():
+            claim.wanted = dice.random() < 0.5
+            work.cancel()
+            await asyncio.wait([work])
+        bodies.remove(claim)
+        if claim.threads is not None:
+            claim.threads = None
+            rooms.give()
+        parking.end()
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(job(in_room=dice.random() < 0.3) for _ in range(60)))
+    assert (slots.busy, slots.parked, rooms.busy) == (0, 0, 0)
+    assert 0 < most <= 3
