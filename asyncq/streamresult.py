@@ -24,10 +24,10 @@ class StreamResult(AsyncResult[None], Generic[Y]):
 
     __slots__ = ()
 
-    if TYPE_CHECKING:  # what they do is the same, what they give is known
+    def stream(self, after: int | None = None) -> Stream[Y]:
+        """Gives what the task yields, as `AsyncResult.stream` does, with its type."""
+        return super().stream(after)
 
-        def stream(self, after: int | None = None) -> Stream[Y]:
-            """As `AsyncResult.stream`."""
-
-        def stream_sync(self, after: int | None = None) -> SyncStream[Y]:
-            """As `AsyncResult.stream_sync`."""
+    def stream_sync(self, after: int | None = None) -> SyncStream[Y]:
+        """Blocking twin of `stream`."""
+        return super().stream_sync(after)
