@@ -63,6 +63,8 @@ FIGURES = [
     Figure("chain10.p50_ms", "chain of 10, `delay` to value: p50", "ms"),
     Figure("fanin1000.ms", "1,000 jobs and one with the list of their values", "ms"),
     Figure("fanin1000.to_plain", "that, against 1,000 plain jobs", "x", 2),
+    Figure("stream.first_item_ms_p50", "a lone item, yielded to read: p50", "ms", 3),
+    Figure("stream.items_per_s", "small items through one stream", "items/s", 20_000, more_is_better=True),
 ]
 
 

@@ -33,6 +33,7 @@ from costs import Idle, LoneJob, Start
 from latency import OneInFlight
 from load import OpenLoop
 from scenario import Scenario
+from streams import OneStream
 from throughput import Drain, Enqueue, ManyInFlight
 from waits import Revocation, Waits
 from workflows import Chain, FanIn
@@ -50,6 +51,7 @@ FULL: dict[str, Scenario] = {
     "revoke": Revocation(rounds=100),
     "chain": Chain(rounds=500),
     "fanin": FanIn(rounds=15),
+    "stream": OneStream(ticks=400, items=40_000, rounds=5),
 }
 QUICK: dict[str, Scenario] = {
     "drain": Drain(jobs=20_000),
@@ -64,6 +66,7 @@ QUICK: dict[str, Scenario] = {
     "revoke": Revocation(rounds=20),
     "chain": Chain(rounds=50),
     "fanin": FanIn(rounds=3),
+    "stream": OneStream(ticks=100, items=20_000, rounds=2),
 }
 FEATURED = {"asyncq", "current"}  # the systems that the scenarios of features are for
 

@@ -1,6 +1,8 @@
 """A small asyncq app: a task that does nothing, and what the features need."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from time import perf_counter_ns
 
 from asyncq import AsyncQ
 
@@ -28,3 +30,18 @@ async def count(values: list[object]) -> int:
 async def sleep(seconds: float) -> None:
     """Last until it is cancelled."""
     await asyncio.sleep(seconds)
+
+
+@app.task
+async def numbers(n: int) -> AsyncIterator[int]:
+    """Yield the numbers up to n, as fast as it goes."""
+    for number in range(1, n + 1):
+        yield number
+
+
+@app.task
+async def ticks(n: int, pause: float) -> AsyncIterator[int]:
+    """Yield the time, n times, with a pause before each."""
+    for _ in range(n):
+        await asyncio.sleep(pause)
+        yield perf_counter_ns()

@@ -1,6 +1,4 @@
-"""Progress and streams as users write them and type checkers see them: run by mypy --strict and pyright, never
-imported.
-"""
+"""Progress and streams as users write them: run by mypy --strict and pyright, never imported."""
 
 from __future__ import annotations
 
