@@ -146,6 +146,7 @@ class AsyncQ:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._broker: Broker | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._wanted_by = 0
         self._server: EmbeddedServer | None = None
         self._thread: LoopThread | None = None
         self._users = 0
@@ -562,9 +563,18 @@ class AsyncQ:
         while self._broker is None:
             if self._opening is None or self._opening.done():
                 self._opening = asyncio.create_task(self._open_here())
+                self._wanted_by = 0
+            self._wanted_by += 1
+            opening = self._opening
             try:
-                await asyncio.shield(self._opening)
-            except BaseException:
+                await asyncio.shield(opening)
+            except BaseException as error:
+                self._wanted_by -= 1
+                if isinstance(error, asyncio.CancelledError) and not self._wanted_by:
+                    # It would be opened for nobody, and nobody would close it.
+                    opening.cancel()
+                    await asyncio.wait([opening])
+                    await self._close_here()
                 with self._lock:
                     if (
                         self._broker is None

@@ -197,7 +197,19 @@ async def connect(address: Address, name: str) -> Handshaken:
         if isinstance(error.__cause__, _REFUSALS):  # over a unix socket redis-py wraps them
             raise ServerError(_with_code(error.__cause__)) from error
         raise BrokerUnavailable(f"no server at {address.safe_url} ({_reason(error)})") from error
+    except asyncio.CancelledError:
+        _let_go(connection)
+        raise
     return cast("Handshaken", connection)
+
+
+def _let_go(connection: Any) -> None:
+    """Closes a connection half-way through its handshake: redis-py does so after errors, but not when it is
+    cancelled.
+    """
+    writer, connection._writer, connection._reader = connection._writer, None, None
+    if writer is not None:
+        writer.transport.abort()
 
 
 async def _introduce(connection: Any, name: str) -> None:

@@ -67,26 +67,22 @@ class Line:
             self._opening = asyncio.create_task(self._open())
             # Everybody who asked may have been cancelled by the time it fails.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        opening = self._opening
-        pipe = await asyncio.shield(opening)
-        if self._pipe is not pipe:
-            # Closed while it was being made? Then nobody else will close it.
-            try:
-                self._check_open()
-            except BrokerUnavailable:
-                pipe.abort()
-                raise
-            self._pipe = pipe
-        return pipe
+        return await asyncio.shield(self._opening)
 
     async def _open(self) -> Pipe:
         try:
-            return await Pipe.open(self._address, self._name, **self._options)
+            pipe = await Pipe.open(self._address, self._name, **self._options)
         except BrokerUnavailable:
             if self._address.revive is None or self._closed:
                 raise
             await asyncio.to_thread(self._address.revive)
-            return await Pipe.open(self._address, self._name, **self._options)
+            pipe = await Pipe.open(self._address, self._name, **self._options)
+        # Here and not by who asked: they may all have been cancelled, and nobody else would ever close it.
+        self._pipe = pipe
+        if self._closed:
+            pipe.abort()
+            self._check_open()
+        return pipe
 
     def _check_open(self) -> None:
         if self._closed:
@@ -101,6 +97,5 @@ class Line:
         """Breaks the pipe for good. Twice is once."""
         self._closed = True
         if self._opening is not None:
-            # A connection half-way through its handshake is closed by redis-py when the task is cancelled.
             self._opening.cancel()
         self.drop()

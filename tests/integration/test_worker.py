@@ -368,3 +368,13 @@ async def test_a_worker_leaves_nothing_behind(app, note, raw):
 def test_a_worker_needs_room_for_a_job(make_app, bad):
     with pytest.raises(ValueError, match="at least one"):
         Worker(make_app(), concurrency=bad)
+
+
+@pytest.mark.parametrize("moment", range(40))
+async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_open(make_app, moment):
+    app = make_app()
+    running = asyncio.create_task(Worker(app).run())
+    await asyncio.sleep(moment * 0.00015)  # any moment of some 6 ms will do
+    running.cancel()
+    await asyncio.wait([running])
+    assert app._broker is None
