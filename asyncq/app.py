@@ -345,10 +345,9 @@ class AsyncQ:
                 plan = Plan(self)
                 handles[place] = call._plan(plan, None)
                 plans.append((plan, plan.messages()))
-        sent, *_ = await asyncio.gather(
-            self._enqueue_calls(plain), *(self._submit(plan, messages) for plan, messages in plans)
-        )
-        rest = iter(sent)
+        sent = asyncio.ensure_future(self._enqueue_calls(plain))
+        await asyncio.gather(sent, *(self._submit(plan, messages) for plan, messages in plans))
+        rest = iter(sent.result())
         members = [next(rest) if handle is None else handle for handle in handles]
         return resultset.ResultSet(members, app=self)
 
@@ -653,7 +652,8 @@ class AsyncQ:
         refused = [
             error
             for job, _, handle in jobs
-            if id(job) in answers and (error := self._met(handle, answers[id(job)])) is not None
+            if (answer := answers.get(id(job), True)) is not True
+            and (error := self._met(handle, answer)) is not None
         ]
         if refused:
             raise refused[0]

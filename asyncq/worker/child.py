@@ -159,8 +159,9 @@ class Child:
             _run_again(setup["script"])
         if setup["target"] is not None:
             module, _, attribute = setup["target"].partition(":")
-            self._app = operator.attrgetter(attribute)(importlib.import_module(module))
-            self._configure(self._app)
+            app: AsyncQ = operator.attrgetter(attribute)(importlib.import_module(module))
+            self._app = app
+            self._configure(app)
         if not logging.getLogger().handlers:
             logging.basicConfig(level=setup["log_level"], format="%(levelname)s  %(message)s")
 

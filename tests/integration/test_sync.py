@@ -21,6 +21,7 @@ WITHOUT_A_TWIN = {
     "AsyncQ.lifespan": "with app:",
     "AsyncQ.bring": "AsyncQ.carry",
     "Worker.run": "asyncq worker",
+    "Stream.aclose": "SyncStream.close",
 }
 """Awaited methods that blocking code does without, and what it has instead."""
 
