@@ -216,8 +216,8 @@ class Machine(RuleBasedStateMachine):
         self.keys = self.broker.keys
         self.streams = {"": self.keys.stream(QUEUE), LAST_TRY: self.keys.stream(QUEUE) + LAST_TRY}
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(ended=st.sampled_from(["", wire.SUCCEEDED, wire.FAILED]))
+    def begin(self, ended: str) -> None:
         self.hands = [Hand(Consumer(self.broker, f"w{n}", [QUEUE])) for n in range(3)]
         self.run(self.hands[0].consumer.make_groups())
         for hand in self.hands:
@@ -236,11 +236,31 @@ class Machine(RuleBasedStateMachine):
         self.end_by_hand(IDS[0], terminate=True)
         self.take_over(self.hands[0], self.hands[2])
         self.begin_anew()
+        # A workflow in the middle: two parents, of which one is held, an error callback, and one at the end.
+        self.begin_workflow(ended)
         # One that crashed, failed and came back, with both counts.
         self.claim(number=1, count=1, choice=-1, lost=False)
         self.put_aside(self.hands[1], self.hands[1].received[-1], wait=0)
         self.promote(number=0)
         self.claim(number=1, count=1, choice=-1, lost=False)
+
+    def begin_workflow(self, ended: str) -> None:
+        plans = [
+            self.plan(f"part{number}", parents) for number, parents in enumerate(((), (), (0, 1), (0,), (2,)))
+        ]
+        plans[3].on_error = True
+        jobs = self.written(plans, self.broker.channel)
+        self.accept(plans)
+        self.twice(lambda: self.accepted(jobs), True, True)
+        self.claim(number=1, count=3, choice=0, lost=False)
+        for delivery in self.hands[1].received[-2:-1] if ended else ():
+            self.end_held(self.hands[1], [delivery], ended)
+
+    def plan(self, id_: str, parents: tuple[int, ...]) -> Book:
+        """A job of a workflow that is given its parents' values."""
+        plan = Book(id_, f"call{id_}", wire.WAITING, "-", parents=tuple(f"part{place}" for place in parents))
+        plan.missing, plan.keeps, plan.channels = len(parents), bool(parents), {self.broker.channel}
+        return plan
 
     # -- how a verb is tried ---------------------------------------------------------------------
 
@@ -381,23 +401,23 @@ class Machine(RuleBasedStateMachine):
     def submit(self, data: st.DataObject, size: int, again: bool) -> None:
         """A workflow of any form; one in four has an id that another job has."""
         first = len(self.books)
-        ids = [f"part{first + number}" for number in range(size)]
+        ids = [f"more{first + number}" for number in range(size)]
         if again and self.books:
             ids[-1] = data.draw(st.sampled_from([*self.books]))
         plans = [self.draw_plan(data, id_, ids[:number]) for number, id_ in enumerate(ids)]
         jobs = self.written(plans, self.broker.channel)
 
-        async def submitted() -> bool:
-            try:
-                await self.broker.submit(jobs)
-            except ValueError:
-                return False
-            return True
-
         taken = ids[-1] in self.books
         if not taken:
             self.accept(plans)
-        self.twice(submitted, not taken, not taken)
+        self.twice(lambda: self.accepted(jobs), not taken, not taken)
+
+    async def accepted(self, jobs: list[tuple[wire.Job, bytes]]) -> bool:
+        try:
+            await self.broker.submit(jobs)
+        except ValueError:
+            return False
+        return True
 
     def draw_plan(self, data: st.DataObject, id_: str, before: list[str]) -> Book:
         """A job of a workflow, not accepted yet."""
@@ -462,7 +482,7 @@ class Machine(RuleBasedStateMachine):
         """A job that runs leaves a workflow in its place, which ends in the job itself."""
         hand, delivery, book = self.some_delivery(data)
         first = len(self.books)
-        ids = [f"part{first + number}" for number in range(size)]
+        ids = [f"more{first + number}" for number in range(size)]
         if again:
             ids.append(data.draw(st.sampled_from([*self.books])))
         plans = [self.draw_plan(data, id_, ids[:number]) for number, id_ in enumerate(ids)]
@@ -547,7 +567,8 @@ class Machine(RuleBasedStateMachine):
         every = [(hand, delivery) for hand in self.hands for delivery in given]
         held = [(hand, each) for hand, each in every if self.book_of(each).is_held_as(hand, each)]
         of_any = not held or data.draw(st.sampled_from([False, False, False, True]))
-        hand, delivery = data.draw(st.sampled_from(every if of_any else held))
+        awaited = [each for each in held if self.book_of(each[1]).children]
+        hand, delivery = data.draw(st.sampled_from(every if of_any else held + awaited * 2))
         return hand, delivery, self.book_of(delivery)
 
     @precondition(was_something_received)
@@ -557,7 +578,9 @@ class Machine(RuleBasedStateMachine):
         hand, sure, _ = self.some_delivery(data)
         others = [each for each in hand.received if each.stream == sure.stream and each != sure]
         more = st.lists(st.sampled_from(others), max_size=3, unique_by=lambda each: each.entry)
-        batch = [sure, *(data.draw(more) if others else [])]
+        self.end_held(hand, [sure, *(data.draw(more) if others else [])], letter)
+
+    def end_held(self, hand: Hand, batch: list[wire.Delivery], letter: str) -> None:
         first, second = [], []
         for delivery in batch:
             book = self.book_of(delivery)
@@ -568,7 +591,7 @@ class Machine(RuleBasedStateMachine):
             first.append(1 if counts else 2 if done_before else 0)
             second.append(2 if counts or done_before else 0)
         outcomes = [(delivery, letter, OUTCOME) for delivery in batch]
-        command = hand.consumer.finish_command(sure.stream, len(self.held_by(hand)), outcomes)
+        command = hand.consumer.finish_command(batch[0].stream, len(self.held_by(hand)), outcomes)
         answer = len(first) if set(first) == {1} else first
         self.twice(lambda: hand.consumer.until_answered(command), answer, second)
 
