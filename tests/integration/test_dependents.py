@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -44,10 +45,16 @@ class Stage:
                 return worker.delivery(entries[0])
         return None
 
-    async def end(self, delivery: wire.Delivery, value: Any = None, letter: str = wire.SUCCEEDED) -> None:
+    async def end(
+        self,
+        delivery: wire.Delivery,
+        value: Any = None,
+        letter: str = wire.SUCCEEDED,
+        by: Consumer | None = None,
+    ) -> None:
         payload = dumps(value) if letter == wire.SUCCEEDED else value
         outcome = wire.encode_ended(wire.Ended(letter, payload, 1, 2, 1, "w", "t", QUEUE, 0))
-        command = self.worker.finish_command(delivery.stream, 1, [(delivery, letter, outcome)])
+        command = (by or self.worker).finish_command(delivery.stream, 1, [(delivery, letter, outcome)])
         assert await self.worker.until_answered(command) == 1
 
     async def run(self, value: Any = None) -> str:
@@ -72,15 +79,23 @@ class Stage:
         return sorted(key for key in found if key.startswith(kinds))
 
 
-@pytest.fixture
-async def stage(app, raw) -> AsyncIterator[Stage]:
-    stage = Stage(app._broker, raw)
+@asynccontextmanager
+async def _built(broker: Broker, raw: Any) -> AsyncIterator[Stage]:
+    stage = Stage(broker, raw)
     await stage.worker.make_groups()
     for worker in (stage.worker, stage.heir):
-        await stage.broker.run("beat", (stage.broker.keys.beats, worker.marks_channel), (worker.name, 1))
-    yield stage
-    stage.worker.close()
-    stage.heir.close()
+        await broker.run("beat", (broker.keys.beats, worker.marks_channel), (worker.name, 1))
+    try:
+        yield stage
+    finally:
+        stage.worker.close()
+        stage.heir.close()
+
+
+@pytest.fixture
+async def stage(app, raw) -> AsyncIterator[Stage]:
+    async with _built(app._broker, raw) as stage:
+        yield stage
 
 
 def diamond(stage: Stage) -> list[tuple[wire.Job, bytes]]:
@@ -358,3 +373,101 @@ async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known
     await stage.broker.submit(jobs)
     assert {await stage.run(), await stage.run()} == {"a", "first"}
     assert await stage.claim() is None
+
+
+async def _marked(stage: Stage) -> wire.Delivery:
+    delivery = await stage.claim()
+    assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
+    return delivery
+
+
+async def _died(stage: Stage, delivery: wire.Delivery) -> None:
+    assert await stage.heir.take(delivery.stream, stage.worker.name, "1") == (0, 1, False)
+
+
+async def _finish(stage: Stage, letter: str) -> None:
+    await stage.end(await stage.claim(), b"", letter)
+
+
+async def _bury(stage: Stage) -> None:
+    assert await stage.worker.bury(await stage.claim(), b"", "retries used up") == 1
+
+
+async def _discard(stage: Stage) -> None:
+    delivery = await stage.claim()
+    await stage.worker.discard((delivery.stream, delivery.entry, {}), "rubbish", b"")
+
+
+async def _retry(stage: Stage) -> None:
+    assert await stage.worker.retry(await _marked(stage), 0, 1, b"") == 2
+
+
+async def _release(stage: Stage) -> None:
+    delivery = await _marked(stage)
+    assert await stage.worker.release(delivery.stream, [(delivery.entry, "parent")]) == [2]
+
+
+async def _replace(stage: Stage) -> None:
+    assert await stage.worker.replace(await _marked(stage), [stage.job("parent")]) == 2
+
+
+async def _take_marked(stage: Stage) -> None:
+    await _died(stage, await _marked(stage))
+
+
+async def _take_last(stage: Stage) -> None:
+    await _died(stage, await stage.claim())
+
+
+async def _revoke(stage: Stage) -> None:
+    assert await stage.broker.revoke("parent", mark="c", outcome=b"") == "revoked"
+
+
+async def _expire(stage: Stage) -> None:
+    assert await stage.broker.expire("parent") == "revoked"
+
+
+ENDS = {
+    **{f"finish {letter}": (lambda stage, it=letter: _finish(stage, it), letter) for letter in "SFCE"},
+    "bury": (_bury, "F"),
+    "discard": (_discard, "F"),
+    "retry of a marked job": (_retry, "C"),
+    "release of a marked job": (_release, "C"),
+    "replace of a marked job": (_replace, "C"),
+    "take of a marked job": (_take_marked, "C"),
+    "take at the cap": (_take_last, "X"),
+    "revoke": (_revoke, "C"),
+    "expire": (_expire, "E"),
+}
+
+
+@pytest.mark.parametrize("way", ENDS)
+async def test_whatever_ends_a_job_settles_those_that_wait_for_it(make_app, raw, way):
+    end, letter = ENDS[way]
+    async with make_app(max_crashes=1) as app, _built(app._broker, raw) as stage:
+        await stage.broker.submit(
+            [
+                stage.job("parent", dependents=("child", "callback")),
+                stage.job("child", parents=("parent",), shape=0, dependents=("grandchild",)),
+                stage.job("callback", parents=("parent",), shape="e", on_error=True),
+                stage.job("grandchild", parents=("child",), shape=0),
+            ]
+        )
+        await end(stage)
+        free = await stage.claim(stage.heir)
+        values = [(id_, how) for id_, how, _ in wire.split_notification(free.values)]
+        assert (values, await stage.claim(stage.heir)) == ([("parent", letter)], None)
+        if letter == "S":
+            assert free.job.id == "child"
+            assert await stage.standing("callback") is None
+            assert await stage.standing("grandchild") is State.PENDING
+        else:
+            assert free.job.id == "callback"
+            for id_ in ("child", "grandchild"):
+                below = await stage.ended(id_)
+                assert (below.letter, below.member[0]) == (letter, "parent")
+            assert await stage.keys("dep:", "m:") == []
+        await stage.end(free, by=stage.heir)
+        for _ in range(letter == "S"):
+            await stage.end(await stage.claim(stage.heir), by=stage.heir)
+        assert await stage.keys("dep:", "m:") == []
