@@ -373,6 +373,12 @@ def path(ids: Iterable[str], names: Mapping[str, str | None]) -> str:
 def allow_join_result() -> Iterator[None]:
     """Let the code inside the block wait for other jobs, also inside a task.
 
+    Such a task gives its slot back for the wait and takes one again before it goes on, also after a time-out:
+    it goes on when one is free. Blocks may stand inside each other; leaving one restores what was before.
+
+    Waits that would never end are refused all the same, with `WouldDeadlock`: for the task's own job, for a
+    job above it, or for one that waits for it; and when `max_parked` jobs of the worker wait already.
+
     Example:
         ```python
         with asyncq.allow_join_result():

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncq.context import path
-from asyncq.errors import AsyncQError, WouldDeadlock
+from asyncq.errors import AsyncQError, BrokerUnavailable, WouldDeadlock
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -41,6 +41,7 @@ class Wait:
             no deadlock, and is not looked for.
 
     Raises:
+        BrokerUnavailable: the app was closed.
         WouldDeadlock: too many jobs of this worker wait already; or one of the jobs waits, itself or through
             others, for this one.
     """
@@ -55,7 +56,7 @@ class Wait:
         all_of_them: bool = True,
     ) -> None:
         self._job = job
-        self._app = app
+        self._broker = app._broker_here()
         self._patience = PATIENCE if patience is None else min(PATIENCE, patience)
         self._awaited: list[AsyncResult[Any]] = []
         # Only the server whose job this is knows for whom it waits.
@@ -69,6 +70,8 @@ class Wait:
         try:
             if self._awaited:
                 await self._tell()
+            if self._broker.closing:  # meanwhile: nobody would wake who begins to wait now
+                raise BrokerUnavailable("the app was closed while a result was waited for")
         except BaseException:
             await self._go_on()
             raise
@@ -85,7 +88,7 @@ class Wait:
         job = self._job
         ids = [handle.id for handle in self._awaited]
         try:
-            way = await self._app._broker_here().block(job.id, job.entry, ids, self._patience)
+            way = await self._broker.block(job.id, job.entry, ids, self._patience)
         except AsyncQError as error:
             _say_once(error)
             return
@@ -100,7 +103,7 @@ class Wait:
     async def _go_on(self) -> None:
         if self._awaited:
             job = self._job
-            self._app._broker_here().unblock(job.id, job.entry, [handle.id for handle in self._awaited])
+            self._broker.unblock(job.id, job.entry, [handle.id for handle in self._awaited])
         if self._job.link is not None:
             await _come_back(self._job.link)
 

@@ -82,6 +82,8 @@ class Broker:
         self._next_length_check = self._loop.time() + 0.1
         self._outbox: dict[str, list[_Pending]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unblocking: set[asyncio.Task[None]] = set()
+        self.closing: bool = False
         self.listener: Listener = Listener(
             address, f"asyncq-sub:{self.client}", self.channel, self.look, self.expire, self._hint
         )
@@ -122,6 +124,12 @@ class Broker:
 
     async def close(self) -> None:
         """Closes both connections. Open calls end with `BrokerUnavailable`."""
+        self.closing = True
+        if unblocking := list(self._unblocking):
+            # Its job may go on after it has closed the app that it waited with, and then waits for nobody.
+            _, late = await asyncio.wait(unblocking, timeout=0.25)
+            for task in late:
+                task.cancel()
         await self.listener.close()
         self.line.close()
         if self._tasks:
@@ -488,9 +496,13 @@ class Broker:
         return [one.decode() for one in answer]
 
     def unblock(self, id: str, entry: str, targets: Sequence[str]) -> None:
-        """The wait is over. Nobody waits for the answer."""
+        """The wait is over. Nobody waits for the answer. When the app is being closed, nothing is sent."""
+        if self.closing:
+            return
         edges = [f"{entry} {target}" for target in targets]
-        self._spawn(self._unblock(("SREM", self.keys.blocks + id, *edges)))
+        task = self._loop.create_task(self._unblock(("SREM", self.keys.blocks + id, *edges)))
+        self._unblocking.add(task)
+        task.add_done_callback(self._unblocking.discard)
 
     async def _unblock(self, command: tuple[Any, ...]) -> None:
         try:

@@ -13,6 +13,7 @@ from support import until
 import asyncq
 from asyncq import (
     AsyncQ,
+    BrokerUnavailable,
     ResultTimeout,
     TaskRevoked,
     TimeLimitExceeded,
@@ -439,3 +440,49 @@ async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(ma
         gone.close()
         async with at_work(app):
             assert await result.get(timeout=10) == [2, 1]
+
+
+async def test_a_plain_function_gives_its_slot_back_when_it_waits_on_another_loop(app, make_app):
+    """Its own client of the same jobs has a loop in a background thread."""
+    gate = asyncio.Event()
+
+    @app.task(name="child")
+    async def child() -> int:
+        await gate.wait()
+        return 1
+
+    @app.task
+    def parent() -> int:
+        with make_app() as client, allowed():
+            return client.send_sync("child").get_sync()
+
+    async with at_work(app) as worker:
+        result = await parent.delay()
+        await until(lambda: worker._life.slots.parked == worker._life.slots.busy == 1, "the child to run")
+        gate.set()
+        assert await result.get(timeout=10) == 1
+
+
+async def test_a_wait_that_ends_because_its_app_is_closed_gives_everything_back(app, make_app):
+    @app.task
+    async def waits(id_: str) -> str:
+        client = make_app()
+        async with client:
+            closing = asyncio.create_task(_close_when(client, lambda: worker._life.slots.parked))
+            with allowed():
+                try:
+                    await client.AsyncResult(id_).get()
+                except BrokerUnavailable as error:
+                    return f"{await closing} {error}"
+        return "waited"
+
+    target = await waits.options(countdown=3600).delay("")
+    async with at_work(app) as worker:
+        assert (await waits.options(wait=10).call(target.id)).startswith("closed")
+    await target.revoke()
+
+
+async def _close_when(client: AsyncQ, condition) -> str:
+    await until(condition, "the moment to close")
+    await client.close()
+    return "closed"
