@@ -68,7 +68,7 @@ class Reader:
         self.offset = after
         # Often enough for the generator never to wait for a reader that keeps up.
         self._stride = max(1, settings.stream_window // 4)
-        self.report_at = after + self._stride
+        self.report_at: int = after + self._stride
         self._pause = min(LOOK, settings.stream_idle / 3) if settings.stream_idle else LOOK
         self._result = result
         self._fetched = after
@@ -193,7 +193,7 @@ class KeptItems:
     def __init__(self, result: AsyncResult[Any], items: Sequence[bytes], after: int) -> None:
         self.buffer: deque[tuple[int, bytes]] = deque(list(enumerate(items, 1))[after:])
         self.offset = after
-        self.report_at = len(items) + 1
+        self.report_at: int = len(items) + 1
         self._result = result
 
     async def fill(self) -> bool:

@@ -28,7 +28,7 @@ class Walk:
     """
 
     def __init__(self, root: AsyncResult[Any], *, intermediate: bool) -> None:
-        self.node = root
+        self.node: AsyncResult[Any] = root
         self._intermediate = intermediate
         self._todo: deque[Step] = deque([(None, root)])
         self._handles = {root.id: root}

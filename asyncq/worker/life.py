@@ -54,7 +54,7 @@ class Running(Claim):
     def __init__(self, delivery: wire.Delivery, life: Life) -> None:
         super().__init__()
         self.delivery: wire.Delivery = delivery
-        self.life = life
+        self.life: Life = life
         self.reporter: Reporter | None = None
         self.task: asyncio.Task[None] | None = None
         self.entered: bool = False  # and not left
@@ -148,7 +148,7 @@ class Life:
         # after a flush.
         self.held: dict[tuple[str, str], Running] = {}
         self.finisher: Finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._room = asyncio.Event()
         self.slots: Slots = Slots(worker.concurrency, settings.max_parked, self._room.set)
         self._idle = asyncio.Event()
