@@ -169,6 +169,22 @@ async def test_the_newest_state_survives_cuts_of_the_subscription(app, make_app,
         assert isinstance(seen[-1], TaskRevoked)
 
 
+async def test_what_was_said_while_the_subscription_was_down_is_looked_for(app, make_app, counted, gate):
+    async with make_app() as elsewhere, Worker(app):
+        result = await counted.delay(2)
+        gate.open()
+        events = elsewhere.AsyncResult(result.id).events(timeout=10)
+        while (await anext(events)).state != "PROGRESS":
+            pass
+        elsewhere._listener()._line.drop()
+        gate.open()
+        begun = time.monotonic()
+        assert (await anext(events)).info == _meta(2, 2)
+        assert time.monotonic() - begun < 2, "at the reconnection, not by the slow look"
+        gate.open()
+        assert (await anext(events)).final
+
+
 async def test_updates_in_a_row_are_coalesced_and_the_last_is_stored(app, raw):
     @app.task(name="chatty")
     async def chatty() -> None:

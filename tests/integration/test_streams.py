@@ -12,12 +12,14 @@ from types import SimpleNamespace
 
 import jobs
 import pytest
+from own_server import own_server
 from support import lines, until, until_state, worker_process
 
 import asyncq
 from asyncq import (
     AsyncQ,
     PayloadTooLarge,
+    QueueFull,
     ResultNotFound,
     Retry,
     StreamResult,
@@ -26,6 +28,7 @@ from asyncq import (
     Worker,
     WouldDeadlock,
 )
+from asyncq.broker.consumer import Consumer
 
 pytestmark = pytest.mark.anyio
 
@@ -327,6 +330,21 @@ async def test_an_item_that_is_too_large_fails_the_job(make_app):
                 await _all(await tasks.count.delay(2, 2000))
 
 
+async def test_a_server_that_is_full_fails_the_job_behind_what_there_was_room_for(tmp_path):
+    with own_server(tmp_path) as server:
+        async with AsyncQ(server.url) as app:
+            tasks = _register(app)
+            async with Worker(app):
+                result = await tasks.stepwise.delay(5)
+                tasks.step()
+                stream = result.stream()
+                assert await anext(stream) == 1
+                server.do("CONFIG", "SET", "maxmemory", "1")
+                tasks.step(6)
+                with pytest.raises(QueueFull, match="memory"):
+                    await _into([], stream)
+
+
 async def test_a_generator_that_nobody_reads_is_ended(make_app):
     async with make_app(stream_idle=0.4) as app:
         tasks = _register(app)
@@ -395,6 +413,41 @@ async def test_readers_hear_all_when_their_subscription_is_cut_again_and_again(a
             await raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.sleep(0.05)
         assert await reading == [list(range(1, 301))] * 2
+
+
+async def test_an_item_that_was_pushed_while_the_subscription_was_down_is_read(app, make_app, tasks):
+    async with make_app() as elsewhere, Worker(app):
+        result = await tasks.stepwise.delay(2)
+        stream = elsewhere.AsyncResult(result.id).stream()
+        tasks.step()
+        assert await anext(stream) == 1
+        elsewhere._listener()._line.drop()
+        tasks.step()
+        begun = time.monotonic()
+        assert await anext(stream) == 2
+        assert time.monotonic() - begun < 2, "at the reconnection, not by the slow look"
+        tasks.step()
+        assert await anext(stream, "end") == "end"
+
+
+async def test_no_item_is_lost_when_a_call_fails_and_the_one_behind_it_does_not(app, monkeypatch):
+    @app.task(name="turns")
+    async def turns(n: int) -> AsyncIterator[int]:
+        for i in range(1, n + 1):
+            yield i
+            await asyncio.sleep(0)
+
+    whole, calls = Consumer.emit_command, []
+
+    def first_fails(self, *args):
+        calls.append(args)
+        command = whole(self, *args)
+        return ("EVALSHA", "0" * 40, *command[2:]) if len(calls) == 1 else command
+
+    monkeypatch.setattr(Consumer, "emit_command", first_fails)
+    async with Worker(app):
+        assert await _all(await turns.delay(200)) == list(range(1, 201))
+    assert len(calls) > 2
 
 
 async def test_nothing_is_lost_when_the_workers_connections_are_cut(app, make_app, raw, tasks):
