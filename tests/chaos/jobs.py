@@ -13,6 +13,7 @@ import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from chaos import oracle
 
@@ -58,6 +59,16 @@ def step(number: int, seconds: float = 0.0) -> list[int | str]:
         return [oracle.expected(number), run]
 
 
+async def member(above: Any, number: int, seconds: float = 0.0) -> list[int | str]:
+    """A job of a workflow: it is given the values of those before it, one as itself and several in a list."""
+    with witnessed(number) as run:
+        several = [] if above is None else above if isinstance(above[0], list) else [above]
+        handed = ",".join(f"{value}:{parent}" for value, parent in several)
+        journal().note(oracle.HANDED, asyncq.current().id, run, handed or "-")
+        await asyncio.sleep(seconds)
+        return [oracle.expected(number), run]
+
+
 async def hang_once(number: int) -> list[int | str]:
     """Runs for ever the first time, and ends at once when it is run again."""
     with witnessed(number) as run:
@@ -87,7 +98,7 @@ POISONS = {
 
 def register(app: AsyncQ) -> SimpleNamespace:
     """The tasks above on an app, under names that both sides share."""
-    functions = (work, step, hang_once, echo, poison)
+    functions = (work, member, step, hang_once, echo, poison)
     tasks = {f.__name__: app.task(name=f.__name__)(f) for f in functions}
     tasks["apart"] = app.task(name="apart", executor="process")(step)
     return SimpleNamespace(**tasks)

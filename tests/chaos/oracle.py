@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-ACCEPTED, BEGUN, ENDED, ANSWERED = "A", "B", "E", "G"
+ACCEPTED, BEGUN, HANDED, ENDED, ANSWERED = "A", "B", "H", "E", "G"
 
 
 def expected(number: int) -> int:
@@ -46,6 +47,8 @@ class Run:
     pid: int
     begun: float
     ended: float | None = None
+    handed: str = "-"
+    """The values of its parents, each with the run that it is of."""
 
 
 @dataclass(slots=True)
@@ -85,6 +88,8 @@ class Books:
                 run = Run(words[0], int(words[1]), int(words[2]), pid, float(when))
                 open_runs[run.name] = run
                 self.runs[id_].append(run)
+            elif kind == HANDED:
+                open_runs[words[0]].handed = words[1]
             elif kind == ENDED:
                 open_runs[words[0]].ended = float(when)
             elif kind == ANSWERED:
@@ -154,6 +159,22 @@ class Books:
             if any(answer.kind == "WorkerLost" for answer in answers) and len(self.runs[id_]) < max_crashes
         ]
 
+    def misled(self, parents: Mapping[int, Sequence[int]]) -> list[str]:
+        """Runs that began before each of the job's parents had ended well, or that were not given the very
+        values which stand as their outcomes, in order.
+        """
+        every = {run.name: run for runs in self.runs.values() for run in runs}
+        stands = {
+            self.accepted[id_]: every.get(answers[0].run)
+            for id_, answers in self.answers.items()
+            if answers[0].kind == "ok"
+        }
+        return [
+            run.name
+            for run in every.values()
+            if not _was_due(run, [stands.get(parent) for parent in parents[run.number]])
+        ]
+
     def answer_kinds(self) -> Counter[str]:
         return Counter(answer.kind for answers in self.answers.values() for answer in answers)
 
@@ -165,3 +186,13 @@ class Books:
             for a in answers
             if a.kind in {"ok", "WorkerLost"} and id_ in stored and (a.kind, a.value, a.run) != stored[id_]
         ]
+
+
+def _was_due(run: Run, before: Sequence[Run | None]) -> bool:
+    """Whether a run began when those before it had ended, with their values."""
+    handed = []
+    for parent in before:
+        if parent is None or parent.ended is None or parent.ended > run.begun:
+            return False
+        handed.append(f"{expected(parent.number)}:{parent.name}")
+    return run.handed == (",".join(handed) or "-")

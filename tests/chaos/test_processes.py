@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 from chaos.together import Reports
-from chaos.trials import crashes, kills, wires
+from chaos.trials import crashes, kills, wires, workflows
 
 pytestmark = pytest.mark.slow
 LEASE = 1.0
@@ -21,6 +21,9 @@ TRIALS = {
     "lost replies make no second job and no second run": partial(wires.lost_replies, 0.015, SEED, LEASE),
     "an enqueue whose reply was lost exists once": partial(wires.lost_enqueue, 0.1, SEED, LEASE),
     "cancelled calls put no reply at the wrong caller": partial(wires.cancelled_calls, 0.02, SEED, LEASE),
+    "of a workflow no job starts before its parents or with other values": partial(
+        workflows.workflows, 0.05, SEED, LEASE
+    ),
     **{
         f"struck at {order}, nothing is lost": partial(crashes.one_crash, order, SEED, LEASE)
         for order in STRUCK

@@ -1,6 +1,6 @@
 """All trials, by name."""
 
-from chaos.trials import baddays, crashes, kills, restarts, revocations, wires
+from chaos.trials import baddays, crashes, kills, restarts, revocations, wires, workflows
 
 TRIALS = {
     "kill-workers": kills.kill_workers,
@@ -18,6 +18,7 @@ TRIALS = {
     "dead-idle-line": wires.dead_idle_line,
     "lost-pushes": wires.lost_pushes,
     "lost-enqueue": wires.lost_enqueue,
+    "workflows": workflows.workflows,
     "crash-table": crashes.crash_table,
     "bad-days": baddays.bad_days,
 }

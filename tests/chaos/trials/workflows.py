@@ -1,0 +1,122 @@
+"""Workflows on workers that die: no child before its parents, none with another value, none for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from chaos import oracle
+from chaos.stage import Stage, outcome_of
+
+from asyncq import chain, chord, group
+
+if TYPE_CHECKING:
+    from chaos.report import Report
+
+WORKERS = 4
+AT_ONCE = 1000
+"""How many jobs are asked for their outcomes at a time."""
+
+
+class Work(NamedTuple):
+    """A workflow to be sent, and what must come of it."""
+
+    workflow: Any
+    last: int
+    parents: dict[int, list[int]]
+    """Of each of its jobs, those whose values it must be given, in this order."""
+
+
+class Draft:
+    """Makes workflows of jobs that are numbered throughout, with bodies of random lengths."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._numbers = itertools.count()
+
+    def diamond(self) -> Work:
+        top, left, right, bottom = (next(self._numbers) for _ in range(4))
+        workflow = chain(self._first(top), group(self._then(left), self._then(right)), self._then(bottom))
+        return Work(workflow, bottom, {top: [], left: [top], right: [top], bottom: [left, right]})
+
+    def row(self, length: int) -> Work:
+        numbers = [next(self._numbers) for _ in range(length)]
+        workflow = chain(self._first(numbers[0]), *(self._then(number) for number in numbers[1:]))
+        before = {number: [number - 1] for number in numbers[1:]}
+        return Work(workflow, numbers[-1], {numbers[0]: [], **before})
+
+    def fan_in(self, width: int) -> Work:
+        *header, body = (next(self._numbers) for _ in range(width + 1))
+        workflow = chord([self._first(number) for number in header], self._then(body))
+        return Work(workflow, body, {**{number: [] for number in header}, body: header})
+
+    def _first(self, number: int) -> Any:
+        return self._stage.tasks.member.s(None, number, self._length()).set(task_id=f"job-{number}")
+
+    def _then(self, number: int) -> Any:
+        return self._stage.tasks.member.s(number, self._length()).set(task_id=f"job-{number}")
+
+    def _length(self) -> float:
+        return round(self._stage.random.uniform(0, 0.1), 3)
+
+
+async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """2,000 diamonds, 20 chains of 100, 5 fan-ins of 1,000, 4 workers, 20 kill -9: parents first."""
+    # With so many deaths in so short a time some jobs would reach the cap, and all below them end with them.
+    async with Stage("workflows", scale=scale, seed=seed, lease=lease, max_crashes=1000) as stage:
+        draft, kills = Draft(stage), stage.count(20, least=4)
+        works = [draft.diamond() for _ in range(stage.count(2000))]
+        stage.random.shuffle(works)
+        works[:0] = [draft.row(stage.count(100, least=10)) for _ in range(stage.count(20))]
+        for _ in range(stage.count(5)):
+            works.insert(stage.random.randrange(len(works)), draft.fan_in(stage.count(1000, least=20)))
+        await stage.workers(WORKERS)
+        begun = time.monotonic()
+
+        async def slayer() -> None:
+            for _ in range(kills):
+                await asyncio.sleep(stage.random.uniform(0.4, 1.2))
+                await stage.fleet.replace_random()
+
+        waits, _ = await asyncio.gather(_send(stage, works, seconds=kills * 0.8), slayer())
+        await asyncio.gather(*waits)
+        stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
+        stage.report.told("workflows / kills", f"{len(works)} / {kills}")
+        parents = {number: before for work in works for number, before in work.parents.items()}
+        await _ask_all(stage, parents)
+        books = await stage.judge()
+        stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
+        stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
+        await stage.nothing_left()
+        return stage.report
+
+
+async def _send(stage: Stage, works: list[Work], seconds: float) -> list[asyncio.Task[None]]:
+    """Sends the workflows evenly over a time."""
+    begun, waits = time.monotonic(), []
+    for place, work in enumerate(works):
+        await asyncio.sleep(begun + seconds * place / len(works) - time.monotonic())
+        result = await work.workflow.delay()
+        for number in work.parents:
+            stage.journal.note(oracle.ACCEPTED, f"job-{number}", number)
+        waits.append(asyncio.create_task(_wait(stage, work, result)))
+    return waits
+
+
+async def _wait(stage: Stage, work: Work, result: Any, timeout: float = 120.0) -> None:
+    begun = time.monotonic()
+    kind, value, run = await outcome_of(result, timeout)
+    over = time.monotonic() - begun - timeout
+    stage.journal.note(oracle.ANSWERED, f"job-{work.last}", kind, value, run, round(over, 3))
+
+
+async def _ask_all(stage: Stage, parents: dict[int, list[int]]) -> None:
+    """Every job's outcome, by its id: also of those for which nobody waited."""
+    numbers = list(parents)
+    for start in range(0, len(numbers), AT_ONCE):
+        batch = [f"job-{number}" for number in numbers[start : start + AT_ONCE]]
+        outcomes = await asyncio.gather(*(outcome_of(stage.app.AsyncResult(id_), 10.0) for id_ in batch))
+        for id_, (kind, value, run) in zip(batch, outcomes, strict=True):
+            stage.journal.note(oracle.ANSWERED, id_, kind, value, run, 0)
