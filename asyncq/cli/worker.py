@@ -18,7 +18,7 @@ from asyncq.broker.connection import mask
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
-from asyncq.worker import Worker
+from asyncq.worker import Worker, pool
 
 if TYPE_CHECKING:
     from asyncq.app import AsyncQ
@@ -175,12 +175,20 @@ async def banner(worker: Worker, app: AsyncQ, target: str) -> str:
         ("queues", ", ".join(worker.queues)),
         (
             "runs",
-            f"{worker.concurrency} jobs at a time, {app.settings.threads} threads, grace {worker.grace:g} s",
+            f"{worker.concurrency} jobs at a time, {app.settings.threads} threads, {_processes(app)}"
+            f"grace {worker.grace:g} s",
         ),
     ]
     head = f"asyncq {__version__}  worker {worker.name}  python {platform.python_version()}  {kind}"
     ready = f"ready{_age()}. Ctrl-C once to drain, twice to give jobs back."
     return f"{head}\n{console.aligned(rows)}\n{ready}"
+
+
+def _processes(app: AsyncQ) -> str:
+    """How many there may be, where there is a task for them."""
+    if not any(task.executor == "process" for task in app.tasks.values()):
+        return ""
+    return f"{pool.size(app)} processes, "
 
 
 def _age() -> str:

@@ -461,7 +461,7 @@ class Life:
             if not self.lease.is_fresh():
                 await self.lease.until_fresh()
             verdict = await self.runner.run(delivery, running)
-            self._settle(running, verdict)
+            self._conclude(running, verdict)
         except asyncio.CancelledError:
             # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
             # lost its lease.
@@ -480,13 +480,12 @@ class Life:
             if not self.slots.busy and not self.slots.parked:
                 self._idle.set()
 
-    def _settle(self, running: Running, verdict: Finish | Requeue | Replace) -> None:
-        if running.wanted:
-            self._conclude(running.delivery, verdict)
-        elif running.interrupt is not None:
-            self._end_revoked(running)  # its body has ended, whatever it made of the signal
-
-    def _conclude(self, delivery: wire.Delivery, verdict: Finish | Requeue | Replace) -> None:
+    def _conclude(self, running: Running, verdict: Finish | Requeue | Replace) -> None:
+        delivery = running.delivery
+        if not running.wanted:
+            if running.interrupt is not None:
+                self._end_revoked(running)  # its body has ended, whatever it made of the signal
+            return
         if isinstance(verdict, Replace):
             self._report(delivery, self._replace(delivery, verdict.jobs))
             return

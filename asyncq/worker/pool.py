@@ -50,7 +50,7 @@ class Pool:
         self._app = app
         self._worker = worker
         self._target = target
-        self._slots = Slots(app.settings.processes or os.cpu_count() or 1)
+        self._slots = Slots(size(app))
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Process, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -175,6 +175,11 @@ class Pool:
             "log_level": logging.getLogger().getEffectiveLevel(),
         }
         return frames.pack((setup,))
+
+
+def size(app: AsyncQ) -> int:
+    """How many jobs run in processes at the same time."""
+    return app.settings.processes or os.cpu_count() or 1
 
 
 def place_of(task: Task[Any, Any]) -> tuple[str, str]:

@@ -69,6 +69,9 @@ class Process:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
+        except OSError as error:
+            ours.close()
+            raise WorkerLost(f"no process could be started for the job: {error}") from error
         except BaseException:
             ours.close()
             raise
