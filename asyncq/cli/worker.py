@@ -175,8 +175,7 @@ async def banner(worker: Worker, app: AsyncQ, target: str) -> str:
         ("queues", ", ".join(worker.queues)),
         (
             "runs",
-            f"{worker.concurrency} jobs at a time, {app.settings.threads} threads, {_processes(app)}"
-            f"grace {worker.grace:g} s",
+            f"{worker.concurrency} jobs at a time, {_helpers(app)}, grace {worker.grace:g} s",
         ),
     ]
     head = f"asyncq {__version__}  worker {worker.name}  python {platform.python_version()}  {kind}"
@@ -184,11 +183,12 @@ async def banner(worker: Worker, app: AsyncQ, target: str) -> str:
     return f"{head}\n{console.aligned(rows)}\n{ready}"
 
 
-def _processes(app: AsyncQ) -> str:
-    """How many there may be, where there is a task for them."""
-    if not any(task.executor == "process" for task in app.tasks.values()):
-        return ""
-    return f"{pool.size(app)} processes, "
+def _helpers(app: AsyncQ) -> str:
+    """How many threads there may be, and processes, where there is a task for them."""
+    threads = f"{app.settings.threads} threads"
+    if any(task.executor == "process" for task in app.tasks.values()):
+        return f"{threads}, {pool.size(app)} processes"
+    return threads
 
 
 def _age() -> str:

@@ -210,6 +210,7 @@ class Child:
         soft_timeout: float | None,
         policy: list[Any] | None,
     ) -> None:
+        self._send("begun")
         self._soft_timeout = soft_timeout
         job = wire.decode_job(id, queue, message)
         delivery = wire.Delivery(entry, stream, crashes, retries, job, values)

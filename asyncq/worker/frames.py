@@ -7,6 +7,7 @@
                         ["answer", n, failure | nil]
     process -> worker   ["ready"]               the app is imported
                         ["broken", text]        it is not, and why
+                        ["begun"]               the job is taken up
                         ["child", id]           the body starts a job
                         ["ask", n, verb, ...]   what a job may ask of its worker, see `context.Link`
                         ["finish", ...]         the fields of the runner's `Finish`, or of its `Requeue`:

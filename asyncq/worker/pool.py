@@ -78,11 +78,14 @@ class Pool:
             *(delivery.entry, delivery.stream, delivery.crashes, delivery.retries, delivery.values),
             *(job.id, job.queue, wire.encode_job(job), *place, task.soft_timeout, policy),
         )
-        async with self._process(claim, job.deadline) as process:
-            timeout = task.timeout if job.timeout is None else job.timeout / 1000
-            left = _left(job.deadline)
-            limit = left if timeout is None else timeout if left is None else min(timeout, left)
-            return await process.run(fields, claim, limit, children)
+        verdict = None
+        while verdict is None:  # one that died while it was idle may only be found dead now
+            async with self._process(claim, job.deadline) as process:
+                timeout = task.timeout if job.timeout is None else job.timeout / 1000
+                left = _left(job.deadline)
+                limit = left if timeout is None else timeout if left is None else min(timeout, left)
+                verdict = await process.run(fields, claim, limit, children)
+        return verdict
 
     @asynccontextmanager
     async def _process(self, claim: Claim, deadline: int | None) -> AsyncIterator[Process]:

@@ -47,6 +47,7 @@ class Process:
         self._strength = -1  # of the strongest mark that the job was told
         self._spent = False
         self._out_of_time = False
+        self._begun = False
         self._relays: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -103,8 +104,8 @@ class Process:
 
     async def run(
         self, job: tuple[Any, ...], claim: Claim, limit: float | None, children: list[str]
-    ) -> Finish | Requeue | Replace:
-        """Runs one job to its verdict.
+    ) -> Finish | Requeue | Replace | None:
+        """Runs one job to its verdict; None if the process had died before it took the job up.
 
         Cancelled, it asks the body to end by SIGTERM and kills it a second later.
 
@@ -119,6 +120,7 @@ class Process:
             WorkerLost: the process died.
         """
         self._strength = -1
+        self._begun = False
         claim.begun = True
         claim.interrupt = self._interrupt
         timer = None
@@ -135,6 +137,10 @@ class Process:
                 timer.cancel()
         if verdict is not None:
             return verdict
+        if not self._begun and not self._spent:
+            self._spent = True
+            claim.begun, claim.interrupt = False, None
+            return None
         how = await self._how_it_died()
         if self._out_of_time:
             raise TimeLimitExceeded(f"the task ran longer than its timeout of {limit:g} s")
@@ -144,6 +150,8 @@ class Process:
         """What the process says of the job; None if it died instead."""
         while frame := await self._read():
             match frame:
+                case ["begun"]:
+                    self._begun = True
                 case ["child", id_]:
                     children.append(id_)
                 case ["ask", number, *question]:
@@ -178,7 +186,7 @@ class Process:
         try:
             length = int.from_bytes(await self._reader.readexactly(frames.LENGTH))
             return frames.unpack(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionResetError):
+        except (asyncio.IncompleteReadError, ConnectionError):
             return []
 
     # -- ending --

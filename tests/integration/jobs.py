@@ -7,17 +7,12 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator  # noqa: TC003  read at run time, for the items' type
-from pathlib import Path
 from types import SimpleNamespace
+
+from notes import note
 
 import asyncq
 from asyncq import AsyncQ, Worker
-
-
-def note(log: str, text: str) -> None:
-    """Appends a line in one write, so that lines of several processes never mix."""
-    with Path(log).open("ab", buffering=0) as file:
-        file.write(f"{text}\n".encode())
 
 
 async def add(x: int, y: int) -> int:

@@ -10,7 +10,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from jobs import note
+from notes import note
 
 import asyncq
 from asyncq import AsyncQ, Retry, SoftTimeLimitExceeded, WorkerLost, WouldDeadlock, context
@@ -112,6 +112,14 @@ def with_child(log: str) -> None:
     child = subprocess.Popen(["sleep", "60"])
     note(log, f"start {child.pid}")
     child.wait()
+
+
+def hold(log: str, gate: str) -> None:
+    """Runs until a file appears."""
+    note(log, "begin")
+    while not os.access(gate, os.F_OK):
+        time.sleep(0.005)
+    note(log, "end")
 
 
 def soft(log: str) -> str:

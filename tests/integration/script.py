@@ -11,7 +11,7 @@ import json
 import sys
 import time
 
-from jobs import note
+from notes import note
 
 import asyncq
 from asyncq import AsyncQ, Worker

@@ -363,7 +363,7 @@ async def test_an_idle_process_ends_after_a_while(app, tasks, worker, monkeypatc
 
 
 async def test_a_coroutine_function_takes_no_executor(app):
-    with pytest.raises(TypeError, match="coroutine function"):
+    with pytest.raises(TypeError, match="async function"):
 
         @app.task(executor="process")
         async def never() -> None: ...

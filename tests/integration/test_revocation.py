@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from jobs import note
+from killable import hold
+from notes import note
 from support import lines, until, until_state
 
 from asyncq import Retry, Worker
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 ALWAYS = Retry(max_retries=5, backoff=60, jitter=False)
-
-
-def hold(log: str, gate: str) -> None:
-    """Runs until a file appears."""
-    note(log, "begin")
-    while not os.access(gate, os.F_OK):
-        time.sleep(0.005)
-    note(log, "end")
 
 
 async def hold_on_the_loop(log: str, gate: str) -> None:
