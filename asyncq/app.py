@@ -608,17 +608,15 @@ class AsyncQ:
         answer = await broker.enqueue(job, message)
         if answer is True:
             broker.listener.accepted(handle._own_waiter())
-        elif (error := self._met(handle, answer)) is not None:
-            raise error
+        elif not self._met(handle, answer):
+            raise ValueError(_taken(handle))
 
-    def _met(self, handle: results.AsyncResult[Any], answer: Met) -> ValueError | None:
-        """A call whose id was there before: it is an equal call with the same key, or is refused."""
+    def _met(self, handle: results.AsyncResult[Any], answer: Met) -> bool:
+        """A call whose id was there before: whether it is an equal call with the same key."""
         if (scope := scope_for(self)) is not None:
             scope._not_ours(handle.id)
-        if answer is False:
-            return ValueError(_taken(handle))
         self._listener().met(handle._own_waiter(), answer)
-        return None
+        return answer is not False
 
     async def _enqueue_calls(
         self, calls: Sequence[tuple[Task[..., R], tuple[Any, ...], dict[str, Any], bytes]]
@@ -650,13 +648,12 @@ class AsyncQ:
             if id(job) not in answers:
                 listener.accepted(handle._own_waiter())
         refused = [
-            error
+            handle
             for job, _, handle in jobs
-            if (answer := answers.get(id(job), True)) is not True
-            and (error := self._met(handle, answer)) is not None
+            if (answer := answers.get(id(job), True)) is not True and not self._met(handle, answer)
         ]
         if refused:
-            raise refused[0]
+            raise ValueError(_taken(refused[0]))
 
     async def _submit(self, plan: Plan, messages: list[tuple[wire.Job, bytes]]) -> None:
         """Enqueues the jobs of a plan in one step; their handles hear of the outcomes from now on."""

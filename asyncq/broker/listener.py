@@ -27,7 +27,7 @@ import logging
 import random
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import wire
 from asyncq.broker.connection import ServerError
@@ -373,11 +373,15 @@ class Listener:
         if waiter.ended is None and not self._in_touch(waiter) and waiter.futures:
             self._ask(waiter)
 
-    def met(self, waiter: Waiter, answer: wire.Ended | str | None) -> None:
-        """The enqueue found the job of an equal call, and joined its waiters by our channel: what `announce`
-        said of the epoch holds.
+    def met(self, waiter: Waiter, answer: wire.Ended | str | Literal[False] | None) -> None:
+        """The enqueue found another job under this id, and False says no more of it. Else it is that of an
+        equal call, and its waiters were joined by our channel: what `announce` said of the epoch holds.
         """
         waiter.expires = None  # that was this call's own
+        if answer is False:
+            waiter.accepted = True
+            waiter.epoch = 0
+            return
         if isinstance(answer, str) and waiter.state in {State.PENDING, State.SCHEDULED}:
             waiter.state = wire.STATE_OF[answer[0]]
         self.learn(waiter, answer)

@@ -194,8 +194,9 @@ async def test_a_taken_id_is_refused_and_the_first_job_goes_on_undisturbed(app):
         with pytest.raises(ValueError, match="exists already"):
             await nap.options(task_id="mine").delay(2)
         assert await waiting == 1
-        with pytest.raises(ValueError, match="exists already"):
+        with pytest.raises(ValueError, match="exists already") as caught:
             await nap.options(task_id="mine").delay(3)
+        assert caught.value.__traceback__ is not None, "it keeps the refused call's handle alive"
         assert await app.AsyncResult("mine").get(timeout=1) == 1
         assert first.state == "SUCCESS"
 

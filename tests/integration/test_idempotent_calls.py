@@ -197,6 +197,29 @@ async def test_after_forget_the_key_is_free_for_any_arguments(app, charge, runs)
     assert runs == [(1, 100), (2, 7)]
 
 
+async def test_what_the_job_before_yielded_is_not_what_the_next_one_yields(app):
+    runs = []
+
+    @app.task(name="count")
+    async def count(to: int):
+        runs.append(to)
+        for number in range(to):
+            yield f"run {len(runs)}: {number}"
+
+    keyed = count.options(key="k", ignore_result=True)
+    async with Worker(app):
+        for run in (1, 2):
+            result = await keyed.delay(3)
+            await until(lambda run=run: len(runs) == run, "the job to run")
+
+            async def gone(result=result) -> bool:
+                return not await result.exists()
+
+            await until(gone, "the job to end")
+        last = await count.options(key="k").delay(2)
+        assert [item async for item in last.stream()] == ["run 3: 0", "run 3: 1"]
+
+
 async def test_after_the_end_of_the_result_the_key_is_free(app, charge, runs, raw):
     keyed = charge.options(key="k")
     async with Worker(app):

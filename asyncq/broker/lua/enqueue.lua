@@ -7,12 +7,12 @@
 local keys = {}
 for i = first, #ARGV, stride do keys[#keys + 1] = records .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
--- The part of a nonce that equal calls with one key share, and nil for a call without one.
-local function call_of(nonce) return string.match(nonce, '^%x+%.') end
-local function nonce_of(record) return string.match(record, '^.... %S+ %S+ (%S+)') or '' end
 for k, record in ipairs(found) do
-  local nonce = record and string.sub(record, 1, 1) == 'T' and ARGV[first + (k - 1) * stride + 1]
-  if nonce and call_of(nonce) and nonce_of(record) ~= nonce then found[k] = false end
+  if record and string.sub(record, 1, 1) == 'T' then
+    local nonce = ARGV[first + (k - 1) * stride + 1]
+    local _, _, _, known = parse(record)
+    if string.find(nonce, '^%x+%.') and not same_call(known or '', nonce) then found[k] = nil end -- unlike false: it left a tombstone
+  end
 end
 if max_length ~= '' then
   local later = 0
@@ -30,9 +30,13 @@ for k, key in ipairs(keys) do
   local nonce = ARGV[i + 1]
   local flags = ARGV[i + 2]
   local reply = flags == '-i-' and '' or channel -- nobody is told of a result that is ignored
-  local known = new[key] or found[k] and nonce_of(found[k])
+  local known = new[key] or found[k] and (string.match(found[k], '^.... %S+ %S+ (%S+)') or '')
   if not known then
     local wait = ARGV[i + 3]
+    if found[k] == nil then
+      local space = string.sub(records, 1, -3) -- what the job before said and yielded is not this one's
+      redis.call('DEL', space .. 'e:' .. ARGV[i], space .. 's:' .. ARGV[i], space .. 'sp:' .. ARGV[i])
+    end
     if wait == '' then
       local entry = redis.call('XADD', stream, '*', 'i', ARGV[i], 'm', ARGV[i + 4])
       redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. ' ' .. reply)
@@ -44,16 +48,19 @@ for k, key in ipairs(keys) do
     new[key] = nonce
     known = nonce
   end
-  local call = known ~= nonce and call_of(nonce)
-  if same_call(known, nonce) or (call and call == call_of(new[key] or '')) then
-    answers[k] = 1
-    accepted = accepted + 1
-  elseif call and call == call_of(known) then
-    met[key] = met[key] or standing(key, found[k], reply)
-    answers[k] = met[key]
+  local answer = 0
+  if same_call(known, nonce) then
+    answer = 1
   else
-    answers[k] = 0
+    -- Of a call with a key, what stands before the point is the same for equal calls.
+    local call = string.match(nonce, '^%x+%.')
+    if call and call == string.match(known, '^%x+%.') then
+      answer = new[key] and 1 or met[key] or standing(key, found[k], reply)
+      met[key] = answer
+    end
   end
+  answers[k] = answer
+  if answer == 1 then accepted = accepted + 1 end
 end
 if accepted == #keys then return accepted end
 return answers
