@@ -216,9 +216,11 @@ class Runner:
                 body = executors.in_thread(drive, args, kwargs, claim, self._threads)
             await self._limited(task, job, body, claim)
         finally:
-            if claim.wanted:
-                await outlet.close()
-            outlet.drop()
+            try:
+                if claim.wanted:
+                    await outlet.close()
+            finally:
+                outlet.drop()
 
     async def _limited(
         self, task: Task[Any, Any], job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim

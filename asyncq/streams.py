@@ -77,9 +77,14 @@ class Reader:
         self._feed: Feed | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._filling = asyncio.Lock()
 
     async def fill(self) -> bool:
         """See `Readable`."""
+        async with self._filling:  # two tasks may step the same stream
+            return await self._fill()
+
+    async def _fill(self) -> bool:
         waiter = self._result._own_waiter()
         while not self.buffer:
             if self._closed:

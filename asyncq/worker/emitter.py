@@ -120,6 +120,7 @@ class Emitter:
         self._timer.cancel()
         if not self._over:
             self._over = True
+            self._error = self._ended()  # a thread that goes on after its time is stopped by its next item
             self._life.spawn(self._leave())
 
     async def _leave(self) -> None:
@@ -216,10 +217,13 @@ class Emitter:
         self._over = True
         self._running.revoked = True
         self._timer.cancel()
-        self._error = BrokerUnavailable(
-            f"job {self._running.delivery.job.id} was taken over or has ended; what it yields goes nowhere"
-        )
+        self._error = self._ended()
         self._news.set()
+
+    def _ended(self) -> AsyncQError:
+        return BrokerUnavailable(
+            f"job {self._running.delivery.job.id} has ended here; what it yields goes nowhere"
+        )
 
     # -- readers --
 

@@ -228,6 +228,34 @@ async def test_a_revocation_reaches_readers_and_closes_the_generator(app, tasks)
         await asyncio.wait_for(tasks.closed.wait(), 5)
 
 
+async def test_a_thread_that_goes_on_after_its_time_is_stopped_by_its_next_item(app):
+    gone = []
+
+    @app.task(name="overtime", timeout=0.1)
+    def overtime() -> Iterator[int]:
+        try:
+            while True:
+                time.sleep(0.01)
+                yield 1
+        finally:
+            gone.append(True)
+
+    async with Worker(app):
+        with pytest.raises(TimeLimitExceeded):
+            await _into([], (await overtime.delay()).stream())
+        await until(lambda: gone, "the thread to close its generator")
+
+
+async def test_two_tasks_may_step_one_stream(app, tasks):
+    async with Worker(app):
+        result = await tasks.stepwise.delay(2)
+        stream = result.stream()
+        both = [asyncio.create_task(anext(stream)) for _ in range(2)]
+        tasks.step(3)
+        assert sorted(await asyncio.gather(*both)) == [1, 2]
+        assert await anext(stream, "end") == "end"
+
+
 async def test_a_revocation_stops_a_thread_between_two_items(app):
     turns, gone = [], []
 
