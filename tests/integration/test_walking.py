@@ -195,12 +195,14 @@ async def test_one_deadline_holds_for_the_whole_collection(app, tree):
 
     async with Worker(app):
         result = await parent.delay()
-        walk = result.collect(timeout=0.5)
-        _, child = await anext(walk)
+        await result.get(timeout=5)
         begun = time.monotonic()
+        walk = result.collect(timeout=0.6)
+        _, child = await anext(walk)
+        await asyncio.sleep(0.4)
         with pytest.raises(ResultTimeout):
             await anext(walk)
-        assert time.monotonic() - begun < 0.6
+        assert 0.55 < time.monotonic() - begun < 0.9
         with pytest.raises(ResultTimeout):
             await result.get_leaf(timeout=0.05)
     await app.AsyncResult(child).revoke()
