@@ -101,7 +101,15 @@ def register(app: AsyncQ) -> SimpleNamespace:
     functions = (work, member, step, hang_once, echo, poison)
     tasks = {f.__name__: app.task(name=f.__name__)(f) for f in functions}
     tasks["apart"] = app.task(name="apart", executor="process")(step)
-    return SimpleNamespace(**tasks)
+
+    @app.task(name="becomes")
+    async def becomes(number: int, inner: int, seconds: float) -> list[int | str]:
+        """Leaves a workflow of two jobs in its place."""
+        await asyncio.sleep(seconds)
+        first = tasks["member"].s(None, inner, seconds).set(task_id=f"job-{inner}")
+        return await asyncq.current().replace(first | tasks["member"].s(number, seconds))
+
+    return SimpleNamespace(**tasks, becomes=becomes)
 
 
 async def main() -> None:

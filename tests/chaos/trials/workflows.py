@@ -52,6 +52,11 @@ class Draft:
         workflow = chord([self._first(number) for number in header], self._then(body))
         return Work(workflow, body, {**{number: [] for number in header}, body: header})
 
+    def replaced(self) -> Work:
+        number, inner = next(self._numbers), next(self._numbers)
+        call = self._stage.tasks.becomes.s(number, inner, self._length()).set(task_id=f"job-{number}")
+        return Work(call, number, {inner: [], number: [inner]})
+
     def _first(self, number: int) -> Any:
         return self._stage.tasks.member.s(None, number, self._length()).set(task_id=f"job-{number}")
 
@@ -63,11 +68,12 @@ class Draft:
 
 
 async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
-    """2,000 diamonds, 20 chains of 100, 5 fan-ins of 1,000, 4 workers, 20 kill -9: parents first."""
+    """2,000 diamonds, 1,000 replaced jobs, 20 chains of 100, 5 fan-ins of 1,000; 4 workers, 20 kill -9."""
     # With so many deaths in so short a time some jobs would reach the cap, and all below them end with them.
     async with Stage("workflows", scale=scale, seed=seed, lease=lease, max_crashes=1000) as stage:
         draft, kills = Draft(stage), stage.count(20, least=4)
         works = [draft.diamond() for _ in range(stage.count(2000))]
+        works += [draft.replaced() for _ in range(stage.count(1000))]
         stage.random.shuffle(works)
         works[:0] = [draft.row(stage.count(100, least=10)) for _ in range(stage.count(20))]
         for _ in range(stage.count(5)):
