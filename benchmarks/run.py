@@ -68,7 +68,7 @@ QUICK: dict[str, Scenario] = {
     "fanin": FanIn(rounds=3),
     "stream": OneStream(ticks=100, items=20_000, rounds=2),
 }
-FEATURED = {"asyncq", "current"}  # the systems that the scenarios of features are for
+FEATURED = {"asyncq"}  # the systems that the scenarios of features are for
 
 LIMIT = 90.0  # seconds for one run of one scenario
 

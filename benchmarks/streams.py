@@ -22,7 +22,7 @@ class OneStream(Scenario):
     async def run(self, system: System, url: str) -> Measured:
         rates = []
         async with worker(system, url), system.open(url):
-            from adapters.asyncq_app import numbers, ticks
+            from adapters.asyncq_features import numbers, ticks
 
             result = await ticks.delay(self.ticks, 0.005)
             taken = [perf_counter_ns() - yielded async for yielded in result.stream()]

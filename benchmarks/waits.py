@@ -23,7 +23,7 @@ class Waits(Scenario):
     async def run(self, system: System, url: str) -> Measured:
         figures: dict[str, float] = {}
         async with worker(system, url), system.open(url) as client:
-            from adapters.asyncq_app import app, noop
+            from adapters.asyncq_features import app, noop
 
             from asyncq import AsyncQ
 
@@ -56,7 +56,7 @@ class Revocation(Scenario):
     async def run(self, system: System, url: str) -> Measured:
         taken = []
         async with worker(system, url), system.open(url):
-            from adapters.asyncq_app import sleep
+            from adapters.asyncq_features import sleep
 
             for _ in range(self.rounds):
                 result = await sleep.delay(60)

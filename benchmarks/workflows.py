@@ -19,7 +19,7 @@ class Chain(Scenario):
     async def run(self, system: System, url: str) -> Measured:
         taken = []
         async with worker(system, url), system.open(url):
-            from adapters.asyncq_app import echo
+            from adapters.asyncq_features import echo
 
             from asyncq import chain
 
@@ -44,7 +44,7 @@ class FanIn(Scenario):
     async def run(self, system: System, url: str) -> Measured:
         plain, joined = [], []
         async with worker(system, url), system.open(url):
-            from adapters.asyncq_app import count, echo
+            from adapters.asyncq_features import count, echo
 
             from asyncq import chord, group
 

@@ -37,7 +37,7 @@ class AsyncQSystem:
 
     def worker(self, url: str) -> list[str]:
         script = Path(sys.executable).with_name("asyncq")
-        return [str(script), "--url", url, "worker", "adapters.asyncq_app:app", "-c", str(CONCURRENCY)]
+        return [str(script), "--url", url, "worker", "adapters.asyncq_features:app", "-c", str(CONCURRENCY)]
 
     @asynccontextmanager
     async def open(self, url: str) -> AsyncIterator[Client]:

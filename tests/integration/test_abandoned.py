@@ -193,10 +193,15 @@ async def test_ctrl_c_in_blocking_code_ends_the_job(app, server_url, namespace, 
         stderr=subprocess.PIPE,
     )
     assert child.stdout is not None
-    assert await asyncio.wait_for(child.stdout.readline(), 20) == b"waiting\n"
-    await asyncio.sleep(0.1)
-    child.send_signal(signal.SIGINT)
-    _, said = await asyncio.wait_for(child.communicate(), 20)
+    try:
+        assert await asyncio.wait_for(child.stdout.readline(), 20) == b"waiting\n"
+        await asyncio.sleep(0.1)  # from the print to the wait
+        child.send_signal(signal.SIGINT)
+        _, said = await asyncio.wait_for(child.communicate(), 20)
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
     assert said.rstrip().endswith(b"KeyboardInterrupt")
     assert await app.AsyncResult("mine").refresh() == "REVOKED"
 

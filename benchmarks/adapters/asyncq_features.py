@@ -1,0 +1,42 @@
+"""The app with what the scenarios of features need."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from time import perf_counter_ns
+
+from adapters.asyncq_app import app, noop
+
+__all__ = ["app", "count", "echo", "noop", "numbers", "sleep", "ticks"]
+
+
+@app.task
+async def echo(value: object = None) -> object:
+    """Give back what was given."""
+    return value
+
+
+@app.task
+async def count(values: list[object]) -> int:
+    """Say how many values there are."""
+    return len(values)
+
+
+@app.task
+async def sleep(seconds: float) -> None:
+    """Last until it is cancelled."""
+    await asyncio.sleep(seconds)
+
+
+@app.task
+async def numbers(n: int) -> AsyncIterator[int]:
+    """Yield the numbers up to n, as fast as it goes."""
+    for number in range(1, n + 1):
+        yield number
+
+
+@app.task
+async def ticks(n: int, pause: float) -> AsyncIterator[int]:
+    """Yield the time, n times, with a pause before each."""
+    for _ in range(n):
+        await asyncio.sleep(pause)
+        yield perf_counter_ns()
