@@ -101,13 +101,15 @@ class Context:
         args: positional arguments of this call.
         kwargs: keyword arguments of this call.
         queue: the queue it was taken from.
-        attempt: 1 for the first run, one more each time a worker died with it.
+        attempt: 1 for the first run, one more each time it is run again, after a failure or because a worker
+            died with it.
         parent_id: the job that started this one, if one did.
         root_id: the job at the top of that line; its own id if nobody started it.
         headers: what the caller put into `headers=`.
         worker: the name of the worker that runs it.
         max_retries: how often it is tried again after a failure.
-        deadline_ms: when it must have ended, in ms since the epoch; the jobs it starts inherit it.
+        deadline_ms: when it must have ended, in ms since the epoch; the jobs it starts inherit it. `deadline`
+            is the same as a `datetime`.
         children: ids of the jobs started inside it so far.
         entry: the worker's claim to it: tells this attempt from others.
     """

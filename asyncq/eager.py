@@ -176,6 +176,9 @@ class EagerResult(AsyncResult[R]):
     async def _final(self) -> Outcome[R] | None:
         return self._kept
 
+    async def _look_at(self, handles: list[AsyncResult[Any]]) -> None:
+        """There is nowhere to look: what came from it is known with it, or was forgotten with it."""
+
     async def exists(self) -> bool:
         """Whether it has not been forgotten."""
         return self._kept is not None

@@ -283,6 +283,8 @@ def as_completed(
 
 def _handles(call: str, results: Iterable[AsyncResult[R]]) -> list[AsyncResult[R]]:
     """The handles as a list; a coroutine among them is the commonest slip."""
+    if isinstance(results, AsyncResult):
+        raise TypeError(f"{call}() takes several handles, not {results!r} alone: write {call}([result])")
     handles = list(results)
     wrong: list[Any] = [handle for handle in handles if not isinstance(handle, AsyncResult)]
     if not wrong:
@@ -290,4 +292,7 @@ def _handles(call: str, results: Iterable[AsyncResult[R]]) -> list[AsyncResult[R
     for other in wrong:
         if inspect.iscoroutine(other):
             other.close()  # it will not be awaited, and the error says so
-    raise TypeError(f"{call}() takes handles, not {wrong[0]!r}: `await task.delay(...)` gives a handle")
+    instead = "`await task.delay(...)` gives a handle"
+    if isinstance(wrong[0], ResultSet):
+        instead = "it has `get` and `as_completed` of its own, and iterating over it gives its handles"
+    raise TypeError(f"{call}() takes handles, not {wrong[0]!r}: {instead}")

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from asyncq import portal
+from asyncq import config, portal
 from asyncq.arrivals import Arrivals, look, value_or_error
 from asyncq.context import check_join
 from asyncq.eager import HERE, EagerResult, soon
@@ -455,13 +455,16 @@ def _too_late(arrivals: Arrivals[Any], timeout: Any) -> ResultTimeout:
     arrived = set(arrivals.ended)
     late = [handle.id for handle in arrivals.handles if handle not in arrived]
     shown = ", ".join(late[:3]) + (", ..." if len(late) > 3 else "")
+    within = f"{config.seconds(timeout):g} s"
     return ResultTimeout(
-        f"{len(late)} of {len(arrivals.handles)} jobs did not end within {timeout} s (they go on): {shown}"
+        f"{len(late)} of {len(arrivals.handles)} jobs did not end within {within} (they go on): {shown}"
     )
 
 
 async def _each(calls: Iterable[Any]) -> list[Any]:
     """Makes all calls, pipelined; then raises the first error, if there is one."""
+    if asyncio._get_running_loop() is None:  # all are eager and the caller blocks: nothing in them waits
+        return [await call for call in calls]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     for answer in answers:
         if isinstance(answer, BaseException):

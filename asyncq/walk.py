@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from asyncq.errors import IncompleteStream
+from asyncq.states import State
 
 if TYPE_CHECKING:
     from asyncq.results import AsyncResult
@@ -75,7 +76,11 @@ class Walk:
 
 
 def _incomplete(node: AsyncResult[Any]) -> IncompleteStream:
+    if node.state == State.UNKNOWN:
+        why, instead = "is not there (never was, was forgotten, or has expired)", "ask"
+    else:
+        why, instead = f"is {node.state} and has not ended", "wait for it, or ask"
     return IncompleteStream(
-        f"job {node.id} is {node.state} and has not ended, so it is not known what came from it: wait for "
-        "it, or ask with intermediate=True for what is known"
+        f"job {node.id} {why}, so it is not known what came from it: {instead} with intermediate=True for "
+        "what is known"
     )

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 
+SHOWN = 6
+"""Members that the `repr` of a group has: thousands would be seen in no log, and in every refused `call`."""
+
 
 @dataclass(slots=True, repr=False)
 class Group(Workflow[list[T]]):
@@ -175,7 +178,10 @@ class Group(Workflow[list[T]]):
 
     def __repr__(self) -> str:
         before = "".join(f"{step!r} | " for step in self.before)
-        return f"{before}group({', '.join(map(repr, self.members))})"
+        shown = [repr(one) for one in self.members[:SHOWN]]
+        if len(self.members) > SHOWN:
+            shown.append(f"... {len(self.members) - SHOWN:,} more")
+        return f"{before}group({', '.join(shown)})"
 
 
 def _cut(result: Any, source: Handle | None) -> None:

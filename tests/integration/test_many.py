@@ -9,6 +9,7 @@ import pickle
 import time
 import uuid
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,8 +85,8 @@ async def test_one_deadline_holds_for_the_set_and_a_timeout_leaves_nothing(app, 
         results = await nap.map([(0.3,), (0.3,), (0,)])
         await results[2].get(timeout=5)
         begun = time.monotonic()
-        with pytest.raises(ResultTimeout, match="2 of 3 jobs"):
-            await results.get(timeout=0.1)
+        with pytest.raises(ResultTimeout, match=r"2 of 3 jobs did not end within 0\.1 s"):
+            await results.get(timeout=timedelta(milliseconds=100))
         assert time.monotonic() - begun < 0.25
         assert _waited_for(app) == 0
         assert await results.get(timeout=5) == [0.3, 0.3, 0]
@@ -436,6 +437,10 @@ async def test_what_is_not_a_handle_is_named(add):
         asyncq.as_completed(["id"])
     with pytest.raises(TypeError, match=r"wait\(\) takes handles"):
         await asyncq.wait([ResultSet()])
+    with pytest.raises(TypeError, match=r"gather\(\) takes .* has `get` and `as_completed` of its own"):
+        await asyncq.gather(GroupResult())
+    with pytest.raises(TypeError, match=r"write wait\(\[result\]\)"):
+        await asyncq.wait(add.AsyncResult("id"))
 
 
 async def test_inside_a_task_every_wait_for_many_is_refused_unless_allowed(app, add):

@@ -16,6 +16,7 @@ from asyncq import (
     AsyncQ,
     AsyncResult,
     EagerResult,
+    IncompleteStream,
     PayloadTooLarge,
     RemoteError,
     ResultNotFound,
@@ -257,6 +258,9 @@ def test_a_set_of_eager_results_can_be_read_without_a_loop(app, fail):
     results = ResultSet([EagerResult("a", 1, "SUCCESS"), EagerResult("b", 2, "SUCCESS")])
     assert results.get_sync() == [1, 2]
     assert [r.id for r in results.as_completed_sync()] == ["a", "b"]
+    assert results.revoke_sync(terminate=True, wait=True) == ["SUCCESS", "SUCCESS"]
+    results.forget_sync()
+    assert not results.ready_sync()
 
 
 def test_one_made_by_hand_gives_back_what_it_was_made_of():
@@ -287,6 +291,15 @@ def test_a_forgotten_one_is_gone(add):
     assert (twin.get_sync(), twin == result) == (3, True)
     with pytest.raises(TypeError, match="this process"):
         pickle.dumps(twin)
+
+
+def test_what_came_from_a_forgotten_one_is_not_known_and_no_server_is_asked(app, add):
+    result = add.apply((1, 2))
+    result.forget_sync()
+    with pytest.raises(IncompleteStream, match="is not there"):
+        list(result.iterdeps_sync())
+    assert list(result.iterdeps_sync(intermediate=True)) == [(None, result)]
+    assert app._broker is None
 
 
 def test_twins_are_those_of_its_own_methods():

@@ -146,6 +146,12 @@ def test_what_is_joined_is_copied():
     assert side.members[0].task._options.queue is None
 
 
+def test_a_group_shows_its_first_members_and_how_many_more_there_are():
+    few, many = (group(add.s(n, n) for n in range(count)) for count in (6, 10_000))
+    assert repr(few).count("add(") == repr(many).count("add(") == 6
+    assert repr(many).endswith("add(5, 5), ... 9,994 more)")
+
+
 def test_signatures_chains_and_groups_are_pickled_as_data(monkeypatch):
     monkeypatch.setattr("asyncq.app._apps", {app})
     whole = (
