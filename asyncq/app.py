@@ -590,15 +590,16 @@ class AsyncQ:
     def _listener(self) -> Listener:
         return self._broker_here().listener
 
-    def _announce(self, job: wire.Job) -> Waiter:
+    def _announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
         """The waiter of a job about to be enqueued."""
-        waiter = self._listener().announce(job.id, ignored=job.ignore_result)
+        waiter = self._broker_here().listener.announce(job.id, ignored=job.ignore_result, new=new)
         if current_scope.get() is not None and (scope := scope_for(self)) is not None:
             scope._called(waiter)
         if waiter.accepted:
             return waiter  # of a job that is there: this call may turn out to be another, and is refused
         waiter.queue = job.queue
-        waiter.expires = job.expires
+        if job.expires is not None:
+            waiter.expires = job.expires
         if job.wait is not None and not job.parents:
             waiter.state = State.SCHEDULED
         return waiter
@@ -607,7 +608,8 @@ class AsyncQ:
         broker = self._broker_here()
         answer = await broker.enqueue(job, message)
         if answer is True:
-            broker.listener.accepted(handle._own_waiter())
+            assert handle._waiter is not None  # announced a moment ago
+            broker.listener.accepted(handle._waiter)
         elif not self._met(handle, answer):
             raise ValueError(_taken(handle))
 

@@ -98,14 +98,16 @@ class AsyncResult(Generic[R]):
         job: wire.Job,
         args: tuple[Any, ...] | None,
         kwargs: dict[str, Any] | None,
+        *,
+        new: bool = False,
     ) -> AsyncResult[R]:
-        """The handle of a job that is about to be enqueued."""
+        """The handle of a job that is about to be enqueued; a `new` id is one that nobody can have."""
         handle = cls.__new__(cls)
         handle.id = job.id
         handle.parent = None
         handle._app = task.app
         handle._task = task
-        handle._waiter = task.app._announce(job)
+        handle._waiter = task.app._announce(job, new=new)
         handle._args = args
         handle._kwargs = kwargs
         handle._ignored = job.ignore_result

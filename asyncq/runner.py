@@ -136,7 +136,7 @@ class Runner:
                 args, kwargs = task.arguments.loads(job.body)
             else:
                 args, kwargs = inherited.arguments(task.arguments, job, delivery.values)
-            policy = _policy(task, job)
+            policy = task.retry if job.retry is None else retry.from_wire(job.retry)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
             return Finish(wire.FAILED, self._failed(delivery, error, started))
         self._enter(task, delivery, args, kwargs, policy, claim)
@@ -200,6 +200,8 @@ class Runner:
             body = task.function(*args, **kwargs)
         else:
             body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
+        if not task.is_limited and job.timeout is None and job.deadline is None:
+            return await body
         return await self._limited(task, job, body, claim)
 
     async def _yielded(
@@ -226,13 +228,6 @@ class Runner:
         self, task: Task[Any, Any], job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
     ) -> Any:
         """Runs a body under the time limits that there are."""
-        if (
-            job.timeout is None
-            and task.timeout is None
-            and job.deadline is None
-            and task.soft_timeout is None
-        ):
-            return await body
         timeout = task.timeout if job.timeout is None else job.timeout / 1000
         if job.deadline is not None:
             left = (job.deadline - _now()) / 1000

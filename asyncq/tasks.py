@@ -127,6 +127,16 @@ class Options:
         """What follows when it has failed."""
         return cast("Sequence[Signature[Any]]", self.link_error or ())
 
+    def needs_nothing(self) -> bool:
+        """Whether a call has nothing to carry but its arguments."""
+        return not self.ignore_result and all(
+            one is None for one in (self.task_id, self.key, self.headers, self.expires)
+        )
+
+    def comes_at_once(self) -> bool:
+        """Whether there is nothing to say of when it runs, for how long, and how often."""
+        return all(one is None for one in (self.countdown, self.eta, self.deadline, self.timeout, self.retry))
+
     def over(self, defaults: Options) -> Options:
         """These options, with the gaps filled from others."""
         given = {
@@ -169,15 +179,16 @@ class Task(Generic[P, R]):
         self._defaults = _Defaults.of(app, options)
         self._linked = False
         self._starred: Task[..., Any] | None = None
-        self._is_plain = (
-            True  # no options were given for the call; what the task itself says, its worker knows
-        )
+        # No options were given for the call; what the task itself says, its worker knows.
+        self._is_plain = True
+        self._is_bare = options.needs_nothing()
         self.executor: str = "loop" if self.is_coroutine else options.executor or "thread"
         self.retry: Retry | None = options.retry
         self.timeout: float | None = None if options.timeout is None else config.seconds(options.timeout)
         self.soft_timeout: float | None = (
             None if options.soft_timeout is None else config.seconds(options.soft_timeout)
         )
+        self.is_limited: bool = self.timeout is not None or self.soft_timeout is not None
         for attribute in ("__module__", "__qualname__", "__doc__", "__name__"):
             object.__setattr__(self, attribute, getattr(function, attribute, None))
         self.__wrapped__ = function
@@ -385,6 +396,7 @@ class Task(Generic[P, R]):
         other = copy.copy(self)
         other._options = options
         other._is_plain = False
+        other._is_bare = options.needs_nothing() and options.comes_at_once()
         other._linked = bool(options.link or options.link_error)
         other._defaults = _Defaults.of(self.app, options)
         return other
@@ -496,15 +508,10 @@ class Task(Generic[P, R]):
         if self._linked:
             linked: results.AsyncResult[R] = await Signature(self, args, kwargs)._send((), None)
             return linked
-        job, message, handle = self._prepare(args, kwargs)
+        body = self._body(args, kwargs)
+        job, message, handle = self._announced(args, kwargs, body, os.urandom(16).hex())
         await self.app._enqueue(job, message, handle)
         return handle
-
-    def _prepare(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
-        """The job of one call, its message, and its handle, which hears of the outcome from now on."""
-        return self._announced(args, kwargs, self._body(args, kwargs), os.urandom(16).hex())
 
     def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[wire.Job, bytes]:
         """The job of one call and its message, with nobody told of it."""
@@ -513,8 +520,24 @@ class Task(Generic[P, R]):
     def _announced(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], body: bytes, random: str
     ) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
-        job, message = self._job(body, random)
+        """The job of one call, its message, and its handle, which hears of the outcome from now on."""
         parent = current_job.get()
+        if self._is_bare and parent is None:
+            # What most calls are, written out: a call pays for what it uses.
+            defaults = self._defaults
+            channel, now = self.app._channel, int(time.time() * 1000)
+            job = wire.Job(
+                random[:24],
+                self.name,
+                defaults.queue,
+                body,
+                random[24:],
+                channel,
+                now,
+                defaults.result_ttl,
+            )
+            return job, wire.encode_plain(job), self._handle._of_job(self, job, args, kwargs, new=True)
+        job, message = self._job(body, random)
         if parent is not None:
             parent.children.append(job.id)
         return job, message, self._handle._of_job(self, job, args, kwargs)

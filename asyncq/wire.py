@@ -265,6 +265,11 @@ def encode_job(job: Job) -> bytes:
     return message
 
 
+def encode_plain(job: Job) -> bytes:
+    """The message of a job that has nothing but what every job has."""
+    return _pack((SCHEMA, job.name, job.body, job.nonce, job.channel, job.enqueued, job.result_ttl, None))
+
+
 def _is_special(job: Job) -> bool:
     return (
         job.expires is not None
@@ -291,10 +296,20 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
         raise DecodeError(f"job {id!r}: the message is not one of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
         raise DecodeError(f"job {id!r}: message of schema {schema!r}, this version reads {SCHEMA}")
+    fits = (
+        type(name) is str
+        and type(body) is bytes
+        and type(nonce) is str
+        and type(channel) is str
+        and type(enqueued) is int
+        and type(ttl) is int
+        and ttl > 0
+    )
+    if not fits or " " in nonce or " " in channel:
+        raise DecodeError(f"job {id!r}: a field of the message has the wrong type")
     job = Job(id, name, queue, body, nonce, channel, enqueued, ttl)
     if more:
         _add_more(job, more)
-    _check_job(job)
     return job
 
 
@@ -312,18 +327,12 @@ def _add_more(job: Job, more: dict[str, Any]) -> None:
     job.shape = more.get("v")
     job.dependents = more.get("c", ())
     job.ancestors = more.get("a")
+    _check_more(job)
 
 
-def _check_job(job: Job) -> None:
+def _check_more(job: Job) -> None:
     fits = (
-        type(job.name) is str
-        and type(job.body) is bytes
-        and type(job.nonce) is str
-        and type(job.channel) is str
-        and type(job.enqueued) is int
-        and type(job.result_ttl) is int
-        and job.result_ttl > 0
-        and (job.expires is None or type(job.expires) is int)
+        (job.expires is None or type(job.expires) is int)
         and type(job.ignore_result) is bool
         and (job.parent_id is None or type(job.parent_id) is str)
         and (job.root_id is None or type(job.root_id) is str)
@@ -335,8 +344,8 @@ def _check_job(job: Job) -> None:
         and (job.dependents == () or type(job.dependents) is list)
         and (job.ancestors is None or _are_ids(job.ancestors))
     )
-    if not fits or " " in job.nonce or " " in job.channel:
-        raise DecodeError(f"job {job.id!r}: a field of the message has the wrong type")
+    if not fits:
+        raise DecodeError(f"job {job.id!r}: an option of the message has the wrong type")
 
 
 def _are_ids(value: object) -> bool:

@@ -37,7 +37,7 @@ from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from asyncq.broker.connection import Address
 
@@ -120,6 +120,43 @@ class Waiter:
             self.state = report.state
 
 
+class Waiters:
+    """The waiters of this process by id, for as long as somebody holds them.
+
+    A `WeakValueDictionary` would do; it takes three times as long to put one in and to drop it.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[str, _Ref] = {}
+        self._on_drop = self._drop
+
+    def get(self, id: str) -> Waiter | None:
+        """The waiter of a job, or None."""
+        ref = self._refs.get(id)
+        return None if ref is None else ref()
+
+    def put(self, waiter: Waiter) -> None:
+        """Adds one, in the place of any that has its id."""
+        ref = self._refs[waiter.id] = _Ref(waiter, self._on_drop)
+        ref.id = waiter.id
+
+    def _drop(self, ref: _Ref) -> None:
+        # In whatever thread the last holder let go; another waiter may have the id by now.
+        if self._refs.get(ref.id) is ref:
+            del self._refs[ref.id]
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter([waiter for ref in list(self._refs.values()) if (waiter := ref()) is not None])
+
+
+class _Ref(weakref.ref[Waiter]):
+    __slots__ = ("id",)
+    id: str
+
+
 class Listener:
     """The subscription of this process and its waiters.
 
@@ -156,7 +193,7 @@ class Listener:
             patience=PATIENCE,
         )
         self._loop = asyncio.get_running_loop()
-        self._waiters: weakref.WeakValueDictionary[str, Waiter] = weakref.WeakValueDictionary()
+        self._waiters = Waiters()
         self._kept: set[Waiter] = set()
         self._asked: dict[str, Waiter] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -181,7 +218,7 @@ class Listener:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._line.close()
-        for waiter in list(self._waiters.values()):
+        for waiter in self._waiters:
             for future in waiter.futures or ():
                 if not future.done():
                     future.set_exception(
@@ -191,36 +228,40 @@ class Listener:
 
     # -- waiting --
 
-    def announce(self, id: str, *, ignored: bool = False) -> Waiter:
+    def announce(self, id: str, *, ignored: bool = False, new: bool = False) -> Waiter:
         """The waiter of a job about to be enqueued with our channel in it.
 
         It must exist before the enqueue is sent: the outcome may come, on the other connection, before the
-        answer to the enqueue. A result that is ignored is announced to nobody.
+        answer to the enqueue. A result that is ignored is announced to nobody. A `new` id is one that nobody
+        can have.
         """
-        known = self._waiters.get(id)
+        known = None if new else self._waiters.get(id)
         if known is not None and known.ended is None and not known.gone:
             # A key, or an id of the user's own, used twice: whichever call the server takes, its outcome is
             # this.
             return known
         waiter = Waiter(id, self, epoch=self.epoch if self._up and not ignored else 0, accepted=False)
         waiter.state = State.PENDING
-        self._waiters[id] = waiter
+        self._waiters.put(waiter)
         return waiter
 
     def waiter(self, id: str) -> Waiter:
         """The waiter of a job known by id only."""
         waiter = self._waiters.get(id)
         if waiter is None:
-            waiter = self._waiters[id] = Waiter(id, self)
+            waiter = Waiter(id, self)
+            self._waiters.put(waiter)
         return waiter
 
     def adopt(self, waiter: Waiter) -> Waiter:
         """Makes a waiter from an earlier life of the app known here, unless a newer one is."""
-        known = self._waiters.setdefault(waiter.id, waiter)
-        if known is waiter:
-            waiter.home = self
-            waiter.epoch = 0
-        return known
+        known = self._waiters.get(waiter.id)
+        if known is not None:
+            return known
+        self._waiters.put(waiter)
+        waiter.home = self
+        waiter.epoch = 0
+        return waiter
 
     async def wait(self, waiter: Waiter, timeout: float | None) -> None:
         """Waits until the job has ended, or turned out to be unknown, or the time is over: the waiter tells
@@ -503,7 +544,7 @@ class Listener:
                 self.learn(waiter, answer)
 
     def _awaited(self) -> Iterable[Waiter]:
-        return [waiter for waiter in list(self._waiters.values()) if waiter.futures or waiter.callbacks]
+        return [waiter for waiter in self._waiters if waiter.futures or waiter.callbacks]
 
     async def _poll(self) -> None:
         while True:
@@ -618,7 +659,7 @@ class Listener:
             self._ask_all()
 
     def _ask_all(self) -> None:
-        for waiter in list(self._waiters.values()):
+        for waiter in self._waiters:
             if waiter.ended is None and not waiter.gone and waiter.accepted:
                 self._ask(waiter)
 

@@ -485,23 +485,21 @@ class Life:
         if not running.wanted:
             if running.interrupt is not None:
                 self._end_revoked(running)  # its body has ended, whatever it made of the signal
-            return
-        if isinstance(verdict, Replace):
-            self._report(delivery, self._replace(delivery, verdict.jobs))
-            return
-        if isinstance(verdict, Requeue):
+        elif isinstance(verdict, Finish):
+            self.worker.done += 1
+            if verdict.letter == wire.FAILED:
+                self.worker.failed += 1
+            if verdict.dead:
+                self._report(delivery, self.consumer.bury(delivery, verdict.outcome, verdict.dead))
+            else:
+                self.finisher.add(delivery, verdict.letter, verdict.outcome)
+        elif isinstance(verdict, Requeue):
             self.worker.retried += 1
             self._report(
                 delivery, self.consumer.retry(delivery, verdict.wait, verdict.retries, verdict.failure)
             )
-            return
-        self.worker.done += 1
-        if verdict.letter == wire.FAILED:
-            self.worker.failed += 1
-        if verdict.dead:
-            self._report(delivery, self.consumer.bury(delivery, verdict.outcome, verdict.dead))
         else:
-            self.finisher.add(delivery, verdict.letter, verdict.outcome)
+            self._report(delivery, self._replace(delivery, verdict.jobs))
 
     async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:
         answer = await self.consumer.replace(delivery, jobs)
