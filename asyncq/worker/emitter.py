@@ -57,6 +57,7 @@ class Emitter:
         self._scheduled = False
         self._mending = False
         self._over = False
+        self._dropped = False
         self._error: AsyncQError | None = None
         self._news = asyncio.Event()
         self._place = (-1, 0.0)  # the furthest reader's number, and until when that counts
@@ -118,10 +119,12 @@ class Emitter:
     def drop(self) -> None:
         """Sends nothing more; the stream lives as long as the result. Twice is once."""
         self._timer.cancel()
-        if not self._over:
-            self._over = True
-            self._error = self._ended()  # a thread that goes on after its time is stopped by its next item
-            self._life.spawn(self._leave())
+        if self._dropped:
+            return
+        self._dropped = self._over = True
+        # A thread that goes on after its time is stopped by its next item.
+        self._error = self._error or self._ended()
+        self._life.spawn(self._leave())
 
     async def _leave(self) -> None:
         await self._consumer.pace(self._running.delivery, ttl=self._running.delivery.job.result_ttl)
@@ -250,7 +253,7 @@ class Emitter:
         try:
             with suppress(BrokerUnavailable, PipeBroken):  # with the next connection it will be
                 await listener.subscribe(channel, hear)
-            while await self._must_wait(wanted):
+            while not self._over and await self._must_wait(wanted):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SLOW_LOOK):
                         await told.wait()

@@ -569,8 +569,8 @@ class Life:
             self._terminate(running)
 
     def abandon(self, running: Running, reason: str) -> None:
-        """Ends a job that nobody cares for any more, as if it had been revoked."""
-        if running.wanted:
+        """Ends a job that nobody cares for any more, as if it had been revoked; not one that has ended."""
+        if running.wanted and running.entered:
             self._terminate(running, reason)
 
     def _terminate(self, running: Running, reason: str = "") -> None:

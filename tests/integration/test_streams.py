@@ -246,6 +246,57 @@ async def test_a_thread_that_goes_on_after_its_time_is_stopped_by_its_next_item(
         await until(lambda: gone, "the thread to close its generator")
 
 
+@pytest.mark.parametrize("timeout", [None, 0.3])
+async def test_items_of_a_thread_that_cannot_be_stopped_live_as_long_as_its_result(
+    make_app, raw, namespace, timeout
+):
+    gone = []
+    async with make_app(stream_window=10) as app:
+
+        @app.task(name="ahead", timeout=timeout)
+        def ahead() -> Iterator[int]:
+            try:
+                while True:
+                    yield 1
+            finally:
+                gone.append(True)
+
+        async with Worker(app):
+            result = await ahead.delay()
+            stream = result.stream()
+            assert await anext(stream) == 1
+            channel = f"{{{namespace}:0}}:ev:{result.id}"
+            await until(
+                lambda: len(app._broker_here().listener._extra.get(channel, ())) == 2,
+                "the generator to wait for its reader",
+            )
+            if timeout is None:
+                await result.revoke(terminate=True)
+            await until(lambda: gone, "the thread to close its generator")
+        left = await raw.pttl(f"{{{namespace}:0}}:s:{result.id}")
+        assert 0 < left <= 3600 * 1000
+
+
+async def test_a_job_that_has_ended_is_not_ended_again_for_want_of_readers(app):
+    ended = []
+
+    @app.task(name="quick")
+    async def quick() -> int:
+        running = asyncq.current().link
+
+        def abandon(_task: object) -> None:
+            running.life.abandon(running, "nobody reads it")
+            ended.append(True)
+
+        asyncio.current_task().add_done_callback(abandon)
+        return 1
+
+    async with Worker(app) as worker:
+        assert await quick.call() == 1
+        assert ended
+        assert worker.done == 1
+
+
 async def test_two_tasks_may_step_one_stream(app, tasks):
     async with Worker(app):
         result = await tasks.stepwise.delay(2)
