@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
@@ -17,6 +18,7 @@ from asyncq.states import EXCEPTION_STATES, READY_STATES, State
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from datetime import timedelta
+    from typing import Self
 
     from asyncq.app import AsyncQ
     from asyncq.portal import Carrier
@@ -442,6 +444,21 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
     def __repr__(self) -> str:
         ids = [result.id for result in self.results[:3]] + ["..."] * (len(self) > 3)
         return f"<{type(self).__name__} of {len(self)}: {', '.join(ids)}>"
+
+    def __copy__(self) -> Self:
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other.results = list(self.results)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = self.__copy__()
+        other.results = copy.deepcopy(self.results, memo)
+        return other
+
+    def __reduce__(self) -> Any:
+        # The ids say it all; the app is found where it is unpickled.
+        return ResultSet, (self.results,)
 
 
 def _first_failure(arrivals: Arrivals[Any]) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import json
 import pickle
@@ -356,6 +357,29 @@ async def test_a_group_is_a_value(app):
     for wrong in (5, "g", [1], (("g", None), 5), (("", None), [])):
         with pytest.raises(ValueError, match=r"as_tuple|members|needs"):
             result_from_tuple(wrong, app)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+async def test_a_copy_has_its_own_list_and_the_app_and_what_was_seen(app, add, duplicate):
+    other_app = AsyncQ("memory://")  # so that a handle without its app would not find it
+    async with Worker(app):
+        results = await add.map([(1, 2), (3, 4)])
+        await results.get(timeout=5)
+        group = GroupResult("g", list(results), parent=results[0], app=app)
+        for whole in (results, group):
+            other = duplicate(whole)
+            assert (type(other), other, other.app) == (type(whole), whole, app)
+            assert [handle.result for handle in other] == [3, 7]
+            assert all(handle.app is app for handle in other)
+            other.clear()
+            assert len(whole) == 2
+    del other_app
+
+
+async def test_a_set_is_pickled_as_its_ids(app):
+    results = app.ResultSet([app.AsyncResult("a"), app.AsyncResult("b")])
+    again = pickle.loads(pickle.dumps(results))
+    assert (type(again), [handle.id for handle in again]) == (ResultSet, ["a", "b"])
 
 
 async def test_the_members_of_a_restored_group_fail_as_themselves(app, add, fail):
