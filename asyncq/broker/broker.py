@@ -46,7 +46,8 @@ MOST_FOLLOWED = 10_000
 FULL = (-1, -2)
 """What the enqueue script answers when the queue has no room, and when too many jobs wait for their time."""
 FOREVER = float("inf")
-"""The patience of a worker: what it has to say is true however long the server is away."""
+"""The patience of a worker: what it has to say is true however long the server is away. It ends with its
+app."""
 
 _ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 
@@ -169,7 +170,7 @@ class Broker:
             patience: seconds to keep trying; None for the client's operation timeout.
 
         Raises:
-            BrokerUnavailable: no answer in that time.
+            BrokerUnavailable: no answer in that time, or before the app was closed.
             QueueFull: the server's memory is full and the script needs some.
             ServerError: an answer that trying again will not change.
         """
@@ -201,7 +202,7 @@ class Broker:
                 ) from error
             attempt += 1
             rest = pause(attempt)
-            if self._loop.time() + rest > deadline:
+            if self.closing or self._loop.time() + rest > deadline:
                 raise BrokerUnavailable(f"{self.address.safe_url}: {problem}") from problem
             await asyncio.sleep(rest)
 

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints
-from asyncq.broker.connection import ServerError
+from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,9 +106,10 @@ class Finisher:
         """The first try failed: try until there is an answer. Sent twice is once."""
         try:
             answer = await self._consumer.until_answered(command)
-        except ServerError as error:
-            # NOGROUP: the server lost its data, and the jobs with it. Anything else is a fault that sending
-            # again would not mend; the entries stay pending and run again elsewhere.
+        except AsyncQError as error:
+            # NOGROUP: the server lost its data, and the jobs with it. The app was closed while the server was
+            # away, or it is a fault that sending again would not mend: the entries stay pending and run again
+            # elsewhere.
             log.error("%d outcomes could not be stored: %s", len(batch), error)
             answer = len(batch)
         self._done(batch, answer)

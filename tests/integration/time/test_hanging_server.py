@@ -7,7 +7,7 @@ import time
 
 import pytest
 from own_server import own_server
-from support import report
+from support import report, until
 
 from asyncq import BrokerUnavailable, ResultTimeout, Worker
 
@@ -71,3 +71,20 @@ async def test_a_look_does_not_wait_for_a_server_that_hangs(make_app, tmp_path):
                 for handle in (result, app.AsyncResult(result.id)):
                     took = await _took(handle.get(timeout=0), Exception)
                     assert took <= SLACK
+
+
+async def test_what_a_worker_could_not_say_before_its_app_closed_is_given_up(make_app, tmp_path, caplog):
+    with own_server(tmp_path) as server:
+        async with make_app(server.url, operation_timeout=0.5) as app:
+
+            @app.task
+            async def last() -> None:
+                server.kill()
+
+            await last.delay()
+            async with Worker(app, grace=0.1) as worker:
+                await until(lambda: worker.done, "the job to end")
+            saying = [task for task in asyncio.all_tasks() if "_persist" in repr(task)]
+            assert len(saying) == 1
+        await asyncio.wait_for(saying[0], 5)
+        assert "1 outcomes could not be stored" in caplog.text
