@@ -70,7 +70,14 @@ class DeadLetters:
 
     @carried
     async def list(self, limit: int = 100) -> list[DeadLetter]:
-        """The newest dead letters, newest first. Raises `BrokerUnavailable`."""
+        """The newest dead letters, newest first.
+
+        Args:
+            limit: at most so many.
+
+        Raises:
+            BrokerUnavailable: no answer within the operation timeout.
+        """
         entries = await self._app._broker_here().dead_letters(limit)
         return [_letter(entry, fields) for entry, fields in entries]
 
@@ -128,7 +135,18 @@ class DeadLetters:
 
     @carried
     async def delete(self, ids: Iterable[str]) -> int:
-        """Deletes dead letters; how many there were of them. Raises `BrokerUnavailable`."""
+        """Deletes dead letters; the jobs' outcomes stay. Twice is once.
+
+        Args:
+            ids: of the letters.
+
+        Returns:
+            How many of them were there.
+
+        Raises:
+            TypeError: one id instead of a list.
+            BrokerUnavailable: no answer within the operation timeout.
+        """
         if isinstance(ids, str):
             raise TypeError(f"delete({ids!r}) takes a list of ids: write delete([{ids!r}])")
         return await self._app._broker_here().delete_dead_letters([*ids])

@@ -196,7 +196,8 @@ async def gather(
 ) -> tuple[Any, ...]:
     """Waits for all jobs and returns their values in order, each with its type.
 
-    As in `asyncio.gather`, the first failure is raised as soon as it is known; the other jobs go on.
+    As in `asyncio.gather`, the first failure is raised as soon as it is known; the other jobs go on. They do
+    so, too, when this wait is cancelled. Inside a task (see `allow_join_result`) it is one wait.
 
     Args:
         results: the handles, as `delay` gives them once it is awaited.
@@ -228,8 +229,8 @@ async def wait(
 ) -> tuple[set[AsyncResult[R]], set[AsyncResult[R]]]:
     """Waits until jobs have ended and returns their handles as two sets, done and pending.
 
-    As in `asyncio.wait`, neither a failure nor the end of the time raises. A handle whose job is unknown is
-    done: nothing more will come of it, and its `get` says so.
+    As in `asyncio.wait`, neither a failure nor the end of the time raises, and jobs go on when this is
+    cancelled. A handle whose job is unknown is done: nothing more will come of it, and its `get` says so.
 
     Args:
         results: the handles.
@@ -263,7 +264,7 @@ def as_completed(
 
     Args:
         results: the handles.
-        timeout: seconds from the first step to the last; None waits for ever.
+        timeout: seconds from the first step to the last; None waits for ever, 0 looks once.
 
     Raises:
         ResultTimeout: from the loop, when the time is over; those that ended in time were given.

@@ -105,7 +105,8 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
         """Waits for all jobs and returns their values in order.
 
         Fails fast: the first failure is raised as soon as it is known, without waiting for the rest, which go
-        on. If several have failed by then, it is the first in order.
+        on. If several have failed by then, it is the first in order. Cancelling or timing out ends this wait
+        only; it may be called any number of times.
 
         Args:
             timeout: seconds for all of them together; None waits for ever, 0 looks once.
@@ -155,7 +156,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
         groups inside this one are given singly.
 
         Args:
-            timeout: seconds from the first step to the last; None waits for ever.
+            timeout: seconds from the first step to the last; None waits for ever, 0 looks once.
 
         Raises:
             ResultTimeout: from the loop, when the time is over; those that ended in time were given.

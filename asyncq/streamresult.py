@@ -25,7 +25,14 @@ class StreamResult(AsyncResult[None], Generic[Y]):
     __slots__ = ()
 
     def stream(self, after: int | None = None) -> Stream[Y]:
-        """Gives what the task yields, as `AsyncResult.stream` does, with its type."""
+        """Gives what the task yields, as `AsyncResult.stream` does, with its type.
+
+        Args:
+            after: the number of the last item that is not wanted any more; None for all.
+
+        Raises:
+            ValueError, ResultNotFound, BrokerUnavailable, WouldDeadlock: as `AsyncResult.stream`.
+        """
         return super().stream(after)
 
     def stream_sync(self, after: int | None = None) -> SyncStream[Y]:

@@ -131,6 +131,12 @@ class Group(Workflow[list[T]]):
     ) -> GroupResult[T]:
         """Runs all calls here and now, one after the other, without a queue or a server; as `Single.apply`.
 
+        Args:
+            args: as `delay`.
+            kwargs: as `delay`.
+            throw: raise what the first member in order that failed raises, instead of keeping it.
+            options: as `set`; when to start and where change nothing.
+
         Raises:
             TypeError, SerializationError, PayloadTooLarge, ValueError, SyncInAsyncContext: as `Single.apply`.
         """
