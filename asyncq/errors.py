@@ -25,7 +25,7 @@ class TaskRevoked(AsyncQError):
 
 
 class TaskExpired(TaskRevoked):
-    """The job was not started before its `expires`, so it never will be."""
+    """The job was not started before its `expires` or its `deadline`, so it never will be."""
 
 
 class WorkerLost(AsyncQError):
@@ -104,7 +104,9 @@ class SyncInAsyncContext(AsyncQError, RuntimeError):
 
 
 class TimeLimitExceeded(AsyncQError):
-    """The task ran longer than its `timeout` and was stopped."""
+    """The task ran longer than its `timeout`, or past its `deadline`, and was stopped. A thread cannot be: it
+    goes on, and what it returns is dropped.
+    """
 
 
 class SoftTimeLimitExceeded(AsyncQError):
@@ -137,7 +139,7 @@ class RetryLater(AsyncQError):
 
 class QueueFull(AsyncQError):
     """The queue, or the server's memory, is full. Nothing was enqueued; try again later, or start more
-    workers.
+    workers. `full_wait` lets an enqueue wait for room; `max_length` says how long a queue may be.
     """
 
 
