@@ -37,7 +37,7 @@ from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
     from asyncq.broker.connection import Address
 
@@ -199,8 +199,7 @@ class Listener:
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._extra: dict[str, list[Callable[[bytes], None]]] = {}
-        self._unconfirmed: set[bytes] = set()
-        self._confirmed = asyncio.Event()
+        self._unconfirmed: dict[bytes, asyncio.Future[None]] = {}
         self._lost = asyncio.Event()
         self._up = False
         self.renewed: set[Callable[[], None]] = set()
@@ -456,9 +455,9 @@ class Listener:
                 for handler in self._extra.get(channel, ()):
                     handler(push[2])
         elif kind == b"subscribe":
-            self._unconfirmed.discard(push[1])
-            if not self._unconfirmed:
-                self._confirmed.set()
+            confirmation = self._unconfirmed.pop(push[1], None)
+            if confirmation is not None:
+                confirmation.set_result(None)
 
     def _on_outcomes(self, data: bytes) -> None:
         try:
@@ -588,11 +587,12 @@ class Listener:
         handlers.append(handler)
         pipe = self._line.current
         if pipe is not None and len(handlers) == 1:
-            self._unconfirmed.add(channel.encode())
-            self._confirmed.clear()
+            self._confirmation(channel)
             pipe.post("SUBSCRIBE", channel)
-        if pipe is not None and channel.encode() in self._unconfirmed:
-            await self._until_confirmed()
+        # Its own and no other: where streams are opened all the time, there is always one on its way.
+        confirmation = self._unconfirmed.get(channel.encode())
+        if pipe is not None and confirmation is not None:
+            await self._until_confirmed([confirmation])
 
     def unsubscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
         """Takes back what `subscribe` did."""
@@ -613,10 +613,9 @@ class Listener:
         self._lost.clear()
         pipe = await self._line.pipe()
         channels = [self.channel, *self._extra]
-        self._unconfirmed = {channel.encode() for channel in channels}
-        self._confirmed.clear()
+        confirmations = [self._confirmation(channel) for channel in channels]
         pipe.post("SUBSCRIBE", *channels)
-        await self._until_confirmed()
+        await self._until_confirmed(confirmations)
         if isinstance(pipe.broken, ServerError):
             raise pipe.broken
         if pipe.broken is not None:
@@ -624,18 +623,22 @@ class Listener:
         self.epoch += 1
         self._up = True
 
-    async def _until_confirmed(self) -> None:
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._confirmed.wait()
-        except TimeoutError as error:
+    def _confirmation(self, channel: str) -> asyncio.Future[None]:
+        """Done when the server has confirmed the channel, or will not: the connection was lost."""
+        return self._unconfirmed.setdefault(channel.encode(), self._loop.create_future())
+
+    async def _until_confirmed(self, confirmations: Collection[asyncio.Future[None]]) -> None:
+        _, late = await asyncio.wait(confirmations, timeout=PATIENCE)
+        if late:
             self._line.drop()
-            raise BrokerUnavailable("the server did not confirm a subscription") from error
+            raise BrokerUnavailable("the server did not confirm a subscription")
 
     def _on_broken(self, reason: Exception) -> None:
         self._up = False
         self._lost.set()
-        self._confirmed.set()  # whoever waits for it sees that the pipe is broken
+        for confirmation in self._unconfirmed.values():
+            confirmation.set_result(None)  # whoever waits for it sees that the pipe is broken
+        self._unconfirmed.clear()
         log.debug("the subscription was lost: %s", reason)
 
     async def _stay_subscribed(self) -> None:

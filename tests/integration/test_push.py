@@ -239,3 +239,16 @@ async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
     await raw.client_unpause()
     async with Worker(app):
         await until(lambda: result.state == "SUCCESS", "the end of the pause")
+
+
+async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, monkeypatch):
+    monkeypatch.setattr("asyncq.broker.listener.PATIENCE", 0.5)
+    listener = app._broker_here().listener
+    epoch = listener.epoch
+    tasks = []
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:  # one more is always on its way
+        tasks.append(asyncio.create_task(listener.subscribe(f"{app.settings.namespace}:{len(tasks)}", len)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert listener.epoch == epoch, "the connection was kept"
