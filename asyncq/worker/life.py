@@ -473,6 +473,9 @@ class Life:
             self.finisher.add(delivery, wire.FAILED, self.runner.failed(delivery, error))
         finally:
             running.entered = False
+            # The task's context knows the job's claim: without this each job would be a cycle, garbage that
+            # only a collection finds (measured: 2 us a job).
+            running.task = None
             if running.parking is None:
                 self.slots.give()
             else:
