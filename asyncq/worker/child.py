@@ -294,23 +294,35 @@ class _Claim(executors.Claim):
         else:
             await asyncio.wrap_future(answer)
 
-    async def leave(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  it cannot be cancelled from there
-        """A wait begins: the worker may run another job meanwhile, and in another process, too."""
-        await asyncio.wrap_future(self._child.ask("leave"))
+    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
+        """A wait begins: the worker may run another job meanwhile, and in another process, too. A
+        cancellation is heard when what was given back is taken again.
+        """
+        try:
+            await _answered(self._child.ask("leave"))
+        except asyncio.CancelledError:
+            await self.come_back(wait)
+            raise
 
-    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  the same
+    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  it cannot be cancelled from there
         """A wait is over: returns when the worker has a slot and a process to count. A cancellation is heard
         then.
         """
-        answer = asyncio.wrap_future(self._child.ask("come back"))
-        cancelled: asyncio.CancelledError | None = None
-        while not answer.done():
-            try:
-                await asyncio.wait({answer})
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        await _answered(self._child.ask("come back"))
+
+
+async def _answered(question: Future[None]) -> None:
+    """Returns when the worker has answered, and hears a cancellation only then: who counts must know."""
+    answer = asyncio.wrap_future(question)
+    cancelled: asyncio.CancelledError | None = None
+    while not answer.done():
+        try:
+            await asyncio.wait({answer})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    answer.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 class _Runner(Runner):

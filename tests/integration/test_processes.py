@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import statistics
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ from asyncq import (
     Worker,
     WorkerLost,
 )
+from asyncq.worker import frames
+from asyncq.worker.child import Child, _Claim
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -396,3 +399,31 @@ async def test_a_process_job_costs_so_much(tasks, worker):
     begun = time.perf_counter()
     await (await tasks.double.map([([1],)] * 500)).get(timeout=30)
     report(f"a job in a process: {one * 1e6:.0f} us one by one, {500 / (time.perf_counter() - begun):.0f}/s")
+
+
+async def test_a_wait_that_is_cancelled_as_it_begins_takes_back_what_it_gave():
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)  # nothing here is so long that it would block
+    with ours, theirs:
+        child = Child(theirs)
+        leaving = asyncio.create_task(_Claim(child).leave(None))
+        await asyncio.sleep(0)
+        asked = []
+
+        def hear(answer: bool) -> None:
+            frame = frames.unpack(ours.recv(1000)[frames.LENGTH :])
+            asked.append(frame[2])
+            if answer:
+                child._answer(frame[1], None)
+
+        hear(answer=False)
+        leaving.cancel()
+        await asyncio.sleep(0)
+        assert not leaving.done(), "whether the worker counts the wait is not known yet"
+        child._answer(0, None)
+        await until(lambda: child._answers, "the next question")
+        hear(answer=True)
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert asked == ["leave", "come back"]
