@@ -329,7 +329,8 @@ class Life:
             self._room.clear()
             await self._room.wait()
         await self.finisher.drain()
-        await asyncio.gather(*self._reports)
+        if self._reports:
+            await asyncio.wait(self._reports)  # and not `gather`: cancelled, it would cancel them
 
     async def _read(self) -> list[Entry]:
         if self._last_tries_wait:

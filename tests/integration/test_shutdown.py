@@ -11,7 +11,7 @@ import pytest
 from jobs import note, register
 from support import WorkerProcess, lines, report, until, until_state, worker_process
 
-from asyncq import Retry, Worker
+from asyncq import Retry, Worker, wire
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -224,3 +224,24 @@ async def _steady_load(task, log: str, rate: int, until_set: asyncio.Event) -> l
         results += await asyncio.gather(*(task.delay(log, str(len(results) + n), 0.02) for n in range(due)))
         await asyncio.sleep(0.01)
     return results
+
+
+async def test_a_worker_that_stops_while_it_waits_for_quiet_still_sends_what_became_of_jobs(app):
+    answered = asyncio.Event()
+
+    async def call() -> int:
+        await answered.wait()
+        return 1
+
+    async with Worker(app) as worker:
+        life = worker._life
+        job = wire.Job("id", "nap", "default", b"", "", "", 0, 1)
+        life._report(wire.Delivery("1-1", next(iter(life.consumer.streams)), 0, 0, job), call())
+        [sending] = life._reports
+        quiet = asyncio.create_task(life._until_quiet())
+        await until(lambda: quiet._fut_waiter is not None, "it to wait")
+        quiet.cancel()
+        await asyncio.wait({quiet})
+        answered.set()
+        await asyncio.wait({sending})
+        assert not sending.cancelled()
