@@ -297,6 +297,17 @@ async def test_a_job_that_has_ended_is_not_ended_again_for_want_of_readers(app):
         assert worker.done == 1
 
 
+async def test_items_of_a_dead_worker_live_as_long_as_the_result_of_a_job_that_ends_without_one(
+    app, tasks, raw, namespace
+):
+    result = await tasks.count.delay(3)
+    items = f"{{{namespace}:0}}:s:{result.id}"
+    await raw.xadd(items, {"v": b"\x01"}, id="1-0")
+    await raw.expire(items, 86_400)  # as the worker left them
+    await result.revoke()
+    assert 0 < await raw.pttl(items) <= 3600 * 1000
+
+
 async def test_two_tasks_may_step_one_stream(app, tasks):
     async with Worker(app):
         result = await tasks.stepwise.delay(2)
