@@ -67,7 +67,14 @@ class Line:
             self._opening = asyncio.create_task(self._open())
             # Everybody who asked may have been cancelled by the time it fails.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(self._opening)
+        opening = self._opening
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if opening.cancelled() and task is not None and not task.cancelling():
+                self._check_open()  # `close` has cancelled the opening, and nobody who asked for it
+            raise
 
     async def _open(self) -> Pipe:
         try:

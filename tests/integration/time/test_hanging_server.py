@@ -88,3 +88,16 @@ async def test_what_a_worker_could_not_say_before_its_app_closed_is_given_up(mak
             assert len(saying) == 1
         await asyncio.wait_for(saying[0], 5)
         assert "1 outcomes could not be stored" in caplog.text
+
+
+async def test_a_call_that_waits_for_a_connection_hears_that_the_app_was_closed(make_app, tmp_path):
+    with own_server(tmp_path) as server:
+        async with make_app(server.url) as app:
+            line = app._broker_here().line
+            with server.hanging():
+                line.drop()
+                call = asyncio.create_task(app.AsyncResult("id").exists())
+                await until(lambda: line._opening is not None and not line._opening.done(), "it to connect")
+                await app.close()
+                with pytest.raises(BrokerUnavailable):
+                    await asyncio.wait_for(asyncio.shield(call), 5)
