@@ -38,7 +38,7 @@ from asyncq.tasks import (
     Options,
     Task,
 )
-from asyncq.workflows import Plan, Signature
+from asyncq.workflows import Plan, Signature, Workflow
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from asyncq.broker.embedded import EmbeddedServer
     from asyncq.broker.listener import Listener, Waiter
     from asyncq.retry import Retry
-    from asyncq.workflows import Workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -325,16 +324,22 @@ class AsyncQ:
 
     @carried
     async def submit(self, calls: Iterable[Workflow[R]]) -> resultset.ResultSet[R]:
-        """Enqueues calls of any tasks in one round trip for each queue and 500: `await app.submit([add.s(1,
+        """Enqueues calls of any tasks in one round trip for each queue and 250: `await app.submit([add.s(1,
         2), sub.s(3, 1)])`. Each workflow among them is one step, and takes a round trip of its own.
 
         Raises:
+            TypeError: one of them is not a signature or workflow.
             TypeError, SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
             ValueError: as `Single.delay`, for any of them; then none was enqueued, unless a `task_id` is
                 taken.
             QueueFull, BrokerUnavailable: as `Task.delay`; some of the calls may have been enqueued.
         """
-        given = list(calls)
+        given: list[Any] = [] if isinstance(calls, Workflow) else list(calls)
+        strange = (
+            [calls] if isinstance(calls, Workflow) else [x for x in given if not isinstance(x, Workflow)]
+        )
+        if strange:
+            raise TypeError(f"{strange[0]!r} is not a list of calls to be made: submit([task.s(...), ...])")
         plain: list[Any] = []
         plans: list[tuple[Plan, list[tuple[wire.Job, bytes]]]] = []
         handles: list[Any] = [None] * len(given)

@@ -7,7 +7,7 @@ import inspect
 import logging
 import time
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from asyncq import config, failures, portal, wire
 from asyncq.context import check_join, current_job
@@ -77,6 +77,12 @@ class AsyncResult(Generic[R]):
         "id",
         "parent",
     )
+
+    @overload
+    def __init__(self: AsyncResult[Any], id: str, app: AsyncQ | None = None) -> None: ...
+
+    @overload
+    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None) -> None: ...
 
     def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None = None) -> None:
         if not isinstance(id, str) or not id:

@@ -16,7 +16,7 @@ from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.states import EXCEPTION_STATES, READY_STATES, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
     from datetime import timedelta
     from typing import Self
 
@@ -92,6 +92,10 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
         return (handle for handle in self._leaves() if not isinstance(handle, EagerResult))
 
     # -- waiting --
+
+    def __await__(self) -> Generator[Any, Any, list[R]]:
+        """`await results` is `await results.get()`."""
+        return self.get().__await__()
 
     @carried
     async def get(

@@ -216,7 +216,10 @@ class Runner:
             else:
                 drive = generators.in_thread(task.function, claim, outlet)
                 body = executors.in_thread(drive, args, kwargs, claim, self._threads)
-            await self._limited(task, job, body, claim)
+            if not task.is_limited and job.timeout is None and job.deadline is None:
+                await body
+            else:
+                await self._limited(task, job, body, claim)
         finally:
             try:
                 if claim.wanted:

@@ -213,7 +213,7 @@ class Task(Generic[P, R]):
             ValueError: the `key` or `task_id` is that of another call. Nothing was written.
             SerializationError: an argument cannot travel; the message names it. Nothing was written.
             PayloadTooLarge: the arguments take more than `max_payload`. Nothing was written.
-            QueueFull: the server is out of memory. Nothing was written.
+            QueueFull: the queue holds `max_length` jobs, or the server is out of memory. Nothing was written.
             BrokerUnavailable: the server could not be reached; with a `key`, sending it again
                 is safe.
 

@@ -341,6 +341,11 @@ class Consumer:
             *items,
         )
 
+    async def let_report_go(self, delivery: wire.Delivery) -> None:
+        """What a job said of itself goes when its result does, if nobody says more."""
+        command = ("PEXPIRE", self.keys.latest + delivery.job.id, delivery.job.result_ttl)
+        await self._broker.until_answered(self._broker.line, command, self.settings.operation_timeout)
+
     async def pace(
         self, delivery: wire.Delivery, *, wanted: int = 0, ttl: int = DAY_MS
     ) -> tuple[int, int, int] | None:

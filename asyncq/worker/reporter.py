@@ -53,6 +53,10 @@ class Reporter:
             await asyncio.shield(self._call)
         return self._accepted
 
+    def drop(self) -> None:
+        """The body has ended: what it said last is kept no longer than a result."""
+        self._spawn(self._consumer.let_report_go(self._delivery))
+
     async def _send(self) -> None:
         number, state, meta = self._newest
         self._accepted = bool(await self._consumer.report(self._delivery, number, state, meta))

@@ -104,7 +104,7 @@ class Plan:
             above.job.dependents = (*above.job.dependents, job.id)
             if on_error:
                 above.callbacks.append(job.id)
-        handle: AsyncResult[Any] = AsyncResult(job.id, task.app, task=task)
+        handle: AsyncResult[Any] = task._handle(job.id, task.app, task=task)
         handle.parent = source
         handle._args, handle._kwargs, handle._ignored = call.args, call.kwargs, job.ignore_result
         planned = Planned(task, job, handle)

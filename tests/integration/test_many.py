@@ -545,3 +545,16 @@ def test_blocking_code_has_all_of_it(make_app, server_url, namespace):
         results.maybe_throw_sync()
         results.forget_sync()
         assert not results[0].exists_sync()
+
+
+async def test_a_set_is_awaited_like_a_handle(app, nap):
+    async with Worker(app):
+        assert await (await nap.map([(0.0,)] * 3)) == [0.0] * 3
+
+
+@pytest.mark.parametrize("calls", [[3], ["x.s(1)"]])
+async def test_submit_says_what_is_not_a_call(app, nap, calls):
+    with pytest.raises(TypeError, match=r"submit\(\[task\.s"):
+        await app.submit(calls)
+    with pytest.raises(TypeError, match=r"submit\(\[task\.s"):
+        await app.submit(nap.s(0.0))

@@ -477,6 +477,19 @@ async def test_a_stream_lives_as_long_as_the_result_and_goes_with_it(app, tasks,
             await _all(app.AsyncResult(result.id))
 
 
+async def test_a_stream_that_is_forgotten_while_it_lives_stays_no_longer_than_its_tombstone(app, tasks, raw):
+    async with Worker(app):
+        result = await tasks.stepwise.delay(1)
+        tasks.step()
+        stream = result.stream()
+        assert await anext(stream) == 1
+        await result.forget()
+        tasks.step()
+        await result.get(timeout=5)
+        for key in (app._keys.items, app._keys.places):
+            assert await raw.ttl(key + result.id) <= 60
+
+
 async def test_a_live_stream_is_kept_for_a_day(app, tasks, raw):
     async with Worker(app):
         result = await tasks.stepwise.delay(1)

@@ -76,7 +76,7 @@ end
 -- Ends a job: its outcome, its waiters, and the jobs that wait for it, in one step.
 local function conclude(id, flags, entry, consumer, nonce, channels, letter, outcome, ttl, push_limit)
   store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
-  redis.call('PEXPIRE', space .. 's:' .. id, ttl) -- what it yielded goes with its result, also when its worker died
+  let_items_go(space, id, flags, ttl) -- also when its worker died
   tell(channels, id, letter, outcome, tonumber(push_limit))
   if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, tonumber(push_limit)) end
 end
