@@ -136,7 +136,7 @@ class Runner:
                 args, kwargs = task.arguments.loads(job.body)
             else:
                 args, kwargs = inherited.arguments(task.arguments, job, delivery.values)
-            policy = task.retry if job.retry is None else retry.from_wire(job.retry)
+            policy = _policy(task, job)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
             return Finish(wire.FAILED, self._failed(delivery, error, started))
         self._enter(task, delivery, args, kwargs, policy, claim)
@@ -200,9 +200,9 @@ class Runner:
             body = task.function(*args, **kwargs)
         else:
             body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
-        if not task.is_limited and job.timeout is None and job.deadline is None:
-            return await body
-        return await self._limited(task, job, body, claim)
+        if _is_limited(task, job):
+            return await self._limited(task, job, body, claim)
+        return await body
 
     async def _yielded(
         self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
@@ -216,10 +216,10 @@ class Runner:
             else:
                 drive = generators.in_thread(task.function, claim, outlet)
                 body = executors.in_thread(drive, args, kwargs, claim, self._threads)
-            if not task.is_limited and job.timeout is None and job.deadline is None:
-                await body
-            else:
+            if _is_limited(task, job):
                 await self._limited(task, job, body, claim)
+            else:
+                await body
         finally:
             try:
                 if claim.wanted:
@@ -313,6 +313,10 @@ class Runner:
                 context.children if context is not None else (),
             )
         )
+
+
+def _is_limited(task: Task[Any, Any], job: wire.Job) -> bool:
+    return task.is_limited or job.timeout is not None or job.deadline is not None
 
 
 def _policy(task: Task[Any, Any], job: wire.Job) -> retry.Retry | retry.RemoteRetry | None:

@@ -436,8 +436,7 @@ class Life:
                 if await self._handed_back(running):
                     return
             except asyncio.CancelledError:
-                if not self.slots.busy and not self.slots.parked:
-                    self._idle.set()
+                self._rest()
                 return  # asked for, see `_run`
             else:
                 break
@@ -485,8 +484,12 @@ class Life:
                 self.slots.give()
             else:
                 running.parking.end()
-            if not self.slots.busy and not self.slots.parked:
-                self._idle.set()
+            self._rest()
+
+    def _rest(self) -> None:
+        """A job has left its slot: was it the last?"""
+        if not self.slots.busy and not self.slots.parked:
+            self._idle.set()
 
     def _conclude(self, running: Running, verdict: Finish | Requeue | Replace) -> None:
         delivery = running.delivery

@@ -37,15 +37,6 @@ local function unmark(marked, id)
   redis.call('SREM', marked, 'c' .. id, 'i' .. id, 't' .. id, 'k' .. id)
 end
 
--- What a job said of itself and yielded ends with its result, or with the tombstone of one that was to be forgotten.
-local function let_items_go(space, id, flags, ttl)
-  if string.sub(flags, 3, 3) == 'f' then
-    for _, kind in ipairs({ 'e:', 's:', 'sp:' }) do redis.call('PEXPIRE', space .. kind .. id, 60000) end
-  elseif ttl then
-    redis.call('PEXPIRE', space .. 's:' .. id, ttl)
-  end
-end
-
 -- Who holds an entry: {entry, consumer, ms since delivery, count}, or nil. A stream without a group was never read from, so nobody does.
 local function holder_of(stream, group, entry)
   local held = redis.pcall('XPENDING', stream, group, entry, entry, 1)

@@ -73,10 +73,31 @@ local function settle_dependents(id, letter, outcome, push_limit)
   end
 end
 
+-- The fence: flags, queue, nonce and channels of a live job whose record names this entry, if the entry is pending for this consumer; else
+-- nil, and what is left over of the job under that entry is cleared away.
+local function claimed(key, stream, group, consumer, entry, id)
+  local record = redis.call('MGET', key)[1]
+  local held = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
+  local flags, named, queue, nonce, channels
+  if record then flags, named, queue, nonce, channels = parse(record) end
+  if held and named == entry and string.sub(flags, 1, 1) == 'L' then return flags, queue, nonce, channels end
+  if named ~= entry then drop_leftover(stream, group, consumer, entry, id) end
+  return nil
+end
+
+-- What a job said of itself and yielded ends with its result, or with the tombstone of one that was to be forgotten.
+local function let_items_go(id, flags, ttl)
+  if string.sub(flags, 3, 3) == 'f' then
+    for _, kind in ipairs({ 'e:', 's:', 'sp:' }) do redis.call('PEXPIRE', space .. kind .. id, 60000) end
+  elseif ttl then
+    redis.call('PEXPIRE', space .. 's:' .. id, ttl)
+  end
+end
+
 -- Ends a job: its outcome, its waiters, and the jobs that wait for it, in one step.
 local function conclude(id, flags, entry, consumer, nonce, channels, letter, outcome, ttl, push_limit)
   store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
-  let_items_go(space, id, flags, ttl) -- also when its worker died
+  let_items_go(id, flags, ttl) -- also when its worker died
   tell(channels, id, letter, outcome, tonumber(push_limit))
   if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, tonumber(push_limit)) end
 end

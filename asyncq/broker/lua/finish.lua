@@ -62,7 +62,7 @@ for _, job in ipairs(plan) do
     redis.call('SET', key, letter .. '--- ' .. ARGV[i] .. ' ' .. consumer .. ' ' .. nonce .. ' ' .. outcome, 'PX', ttl)
   else
     store(key, flags, ARGV[i], consumer, nonce, letter, outcome, ttl)
-    let_items_go(space, id, flags)
+    let_items_go(id, flags)
     if string.sub(flags, 2, 2) ~= '-' then unmark(marks .. consumer, id) end
   end
   local framed = frame(id, letter, outcome, limit)

@@ -9,12 +9,9 @@ local answers = {}
 for i = first, #ARGV, stride do
   local entry, id = ARGV[i], ARGV[i + 1]
   local answer = 0
-  local record = redis.call('MGET', space .. 'r:' .. id)[1]
-  local item = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
-  local content = item and redis.call('XRANGE', stream, entry, entry)[1]
-  local flags, named, queue, nonce, channels
-  if record then flags, named, queue, nonce, channels = parse(record) end
-  if content and named == entry and string.sub(flags, 1, 1) == 'L' then
+  local flags, queue, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+  local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
+  if content then
     if string.sub(flags, 2, 2) ~= '-' then
       unmark(marks .. consumer, id)
       conclude(id, flags, entry, consumer, nonce, channels, 'C', revoked, ttl, push_limit)
@@ -26,8 +23,6 @@ for i = first, #ARGV, stride do
     end
     redis.call('XACK', stream, group, entry)
     redis.call('XDEL', stream, entry)
-  elseif named ~= entry then
-    drop_leftover(stream, group, consumer, entry, id)
   end
   answers[#answers + 1] = answer
 end

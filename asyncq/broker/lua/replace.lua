@@ -5,14 +5,8 @@
 -- RETURNS: 1 replaced, 2 ended by a mark, 0 refused (also when sent again), -1 another job has one of the ids
 -- FLAGS: allow-oom
 -- USES: record workflow
-local record = redis.call('MGET', space .. 'r:' .. id)[1]
-local held = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
-local flags, named, _, nonce, channels
-if record then flags, named, _, nonce, channels = parse(record) end
-if not held or named ~= entry or string.sub(flags, 1, 1) ~= 'L' then
-  if named ~= entry then drop_leftover(stream, group, consumer, entry, id) end
-  return 0
-end
+local flags, _, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+if not flags then return 0 end
 local taken, again = taken_among(first, stride, id)
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then

@@ -4,15 +4,9 @@
 -- RETURNS: 1 waits for its next try, 2 ended by a mark, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local record = redis.call('MGET', space .. 'r:' .. id)[1]
-local held = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
-local content = held and redis.call('XRANGE', stream, entry, entry)[1]
-local flags, named, queue, nonce, channels
-if record then flags, named, queue, nonce, channels = parse(record) end
-if not content or named ~= entry or string.sub(flags, 1, 1) ~= 'L' then
-  if named ~= entry then drop_leftover(stream, group, consumer, entry, id) end
-  return 0
-end
+local flags, queue, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
+if not content then return 0 end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   unmark(marks .. consumer, id)
