@@ -372,12 +372,38 @@ class AsyncQ:
         """
         await self.bring(self._count(1))
 
+    @synced(open)
+    def open_sync(self) -> None:
+        """Blocking twin of `open`; `with app:` opens and closes."""
+
     async def close(self) -> None:
         """Lets go of the app; the last to do so closes its connections. Who still waits gets
         `BrokerUnavailable`. Closed is closed.
         """
         if self._broker is not None:
             await self.bring(self._count(-1))
+
+    def close_sync(self) -> None:
+        """Blocking twin of `close`. The last to let go also ends the background thread, if one was started.
+
+        Raises:
+            SyncInAsyncContext: on a thread whose event loop runs: `await app.close()`.
+
+        Example:
+            ```python
+            app.open_sync()  # at the start of a program that has no block for `with app:`
+            ...
+            app.close_sync()
+            ```
+        """
+        refuse_in_loop("close_sync()", "await ....close()")
+        if self._broker is not None:
+            self.carry(self.close()).result()
+        thread = self._thread
+        if self._broker is None and thread is not None:
+            with self._lock:
+                self._thread = self._loop = None
+            thread.stop()
 
     async def _count(self, users: int) -> None:
         self._users += users
@@ -401,13 +427,7 @@ class AsyncQ:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._broker is not None:
-            self.carry(self.close()).result()
-        thread = self._thread
-        if self._broker is None and thread is not None:
-            with self._lock:
-                self._thread = self._loop = None
-            thread.stop()
+        self.close_sync()
 
     @asynccontextmanager
     async def lifespan(self, _site: object = None) -> AsyncIterator[None]:

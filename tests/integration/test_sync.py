@@ -16,8 +16,6 @@ import asyncq
 from asyncq import ResultTimeout, SyncInAsyncContext, TaskRevoked, Worker
 
 WITHOUT_A_TWIN = {
-    "AsyncQ.open": "with app:",
-    "AsyncQ.close": "with app:",
     "AsyncQ.lifespan": "with app:",
     "AsyncQ.bring": "AsyncQ.carry",
     "Worker.run": "asyncq worker",
@@ -128,6 +126,24 @@ def test_blocking_calls_open_the_app_by_themselves_and_it_can_be_closed_and_open
     assert not [thread for thread in threading.enumerate() if thread.name == "asyncq-loop"]
 
 
+def test_open_sync_and_close_sync_count_users_and_the_last_ends_the_thread(make_app):
+    app = make_app()
+
+    def loop_threads():
+        return [thread for thread in threading.enumerate() if thread.name == "asyncq-loop"]
+
+    app.close_sync()  # of a closed app: nothing
+    assert not loop_threads()
+    app.open_sync()
+    app.open_sync()
+    app.close_sync()
+    assert app._broker is not None
+    assert loop_threads()
+    app.close_sync()
+    assert app._broker is None
+    assert not loop_threads()
+
+
 def test_many_threads_share_one_app(blocking_app, worker):
     with blocking_app, ThreadPoolExecutor(16) as pool:
         values = list(pool.map(lambda n: blocking_app.jobs.add.call_sync(n, n), range(200)))
@@ -161,6 +177,8 @@ async def test_a_blocking_call_where_a_loop_runs_is_refused_at_once_and_names_th
         ("revoke", result.revoke_sync),
         ("get", app.ResultSet([result]).get_sync),
         ("send", lambda: app.send_sync("x")),
+        ("open", app.open_sync),
+        ("close", app.close_sync),
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # such as a coroutine that was never awaited
