@@ -182,6 +182,7 @@ class AsyncQ:
         expires: float | timedelta | None = None,
         result_ttl: float | timedelta | None = None,
         ignore_result: bool = False,
+        track_started: bool = True,
         timeout: float | timedelta | None = None,
         soft_timeout: float | timedelta | None = None,
         retry: Retry | None = None,
@@ -198,6 +199,7 @@ class AsyncQ:
         expires: float | timedelta | None = None,
         result_ttl: float | timedelta | None = None,
         ignore_result: bool = False,
+        track_started: bool = True,
         timeout: float | timedelta | None = None,
         soft_timeout: float | timedelta | None = None,
         retry: Retry | None = None,
@@ -216,6 +218,8 @@ class AsyncQ:
             expires: seconds after which a call that was not started never is.
             result_ttl: how long its outcomes are kept, in seconds (default: the app's).
             ignore_result: keep no results.
+            track_started: False lets a running job show as `PENDING` until it ends or says something of
+                itself; the outcome has its worker and start time all the same. Said by who enqueues the job.
             timeout: how long one attempt may take, in seconds.
             soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it; not in a thread.
             retry: when to try again after a failure (default: never).
@@ -231,6 +235,7 @@ class AsyncQ:
             expires=expires,
             result_ttl=result_ttl,
             ignore_result=ignore_result or None,
+            track_started=None if track_started else False,
             timeout=timeout,
             soft_timeout=soft_timeout,
             retry=retry,

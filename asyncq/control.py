@@ -115,7 +115,7 @@ class DeadLetters:
         job = dataclasses.replace(
             old,
             id=f"{old.id}.{id}",
-            nonce=id,
+            nonce=id + wire.UNTRACKED if wire.UNTRACKED in old.nonce else id,
             channel="" if old.ignore_result else self._app._channel,
             enqueued=int(time.time() * 1000),
             expires=None,

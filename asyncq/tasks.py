@@ -74,6 +74,7 @@ class Options:
         link_error: what follows when it has failed, one signature or a list: they get the job's id, the
             exception and the traceback (a text) before their own arguments.
         executor: where a plain function runs, `thread` or `process`.
+        track_started: False lets a running job show as `PENDING`.
     """
 
     queue: str | None = None
@@ -93,6 +94,7 @@ class Options:
     link: Workflow[Any] | Sequence[Workflow[Any]] | None = None
     link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None
     executor: str | None = None
+    track_started: bool | None = None
 
     def __post_init__(self) -> None:
         if self.queue is not None:
@@ -130,7 +132,7 @@ class Options:
     def needs_nothing(self) -> bool:
         """Whether a call has nothing to carry but its arguments."""
         return not self.ignore_result and all(
-            one is None for one in (self.task_id, self.key, self.headers, self.expires)
+            one is None for one in (self.task_id, self.key, self.headers, self.expires, self.track_started)
         )
 
     def comes_at_once(self) -> bool:
@@ -582,6 +584,8 @@ class Task(Generic[P, R]):
             if options.key is not None:
                 job.id = idempotency.job_id(self.app.settings.namespace, self.name, options.key)
                 job.nonce = idempotency.nonce(self.name, self._signature, body, job.nonce)
+        if options.track_started is False:
+            job.nonce += wire.UNTRACKED
         parent = current_job.get()
         if parent is not None:
             _inherit(job, parent, self.app)

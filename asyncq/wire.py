@@ -39,7 +39,8 @@ that one> `.
 
 A **nonce** tells an enqueue that is sent again from another call that has the same id. If the job expires, it
 says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows. A call with a key has
-`<hash of the call>.<random>`: equal calls are equal up to the point.
+`<hash of the call>.<random>`: equal calls are equal up to the point. A `_` behind the random part says that
+nobody is to see the job run (`track_started=False`).
 
 A **report** is what a running job says of itself, under `{ns:0}:e:<id>`. It counts for as long as the record
 names its entry.
@@ -96,6 +97,9 @@ STATE_OF: dict[str, State] = {
     EXPIRED: State.REVOKED,
 }
 """The letter a record begins with, and the state that it means."""
+
+UNTRACKED = "_"
+"""Sign in a nonce: that the job runs is not shown."""
 
 NOT_AGAIN = "c"
 """The mark of a running job that is not to be started again."""

@@ -117,6 +117,33 @@ async def test_progress_is_pushed_and_not_looked_for(app, counted, gate):
         assert (await anext(events)).final
 
 
+async def test_a_job_that_is_not_tracked_shows_as_pending_until_it_says_something(app, gate):
+    started = asyncio.Event()
+
+    @app.task(track_started=False)
+    async def quiet() -> None:
+        started.set()
+        await gate.passed()
+        await asyncq.current().update_state("HALFWAY", 1)
+        await gate.passed()
+
+    async with Worker(app, name="w"):
+        result = await quiet.options(expires=60).delay()
+        following = asyncio.create_task(_collect(result, timeout=10))
+        await started.wait()
+        other = app.AsyncResult(result.id)
+        assert await other.refresh() == "PENDING"
+        assert (other.worker, other.date_started) == (None, None)
+        gate.open()
+        await until_state(other, "HALFWAY")
+        assert (other.info, other.worker) == (1, "w")
+        gate.open()
+        outcome = await result.outcome(timeout=5)
+        states = [str(event.state) for event in await following]
+    assert (outcome.worker, outcome.started_at is None) == ("w", False)
+    assert states == ["PENDING", "HALFWAY", "SUCCESS"]
+
+
 async def test_who_comes_late_gets_the_newest_state_first(app, make_app, counted, gate):
     async with make_app() as elsewhere, Worker(app):
         result = await counted.delay(5)
