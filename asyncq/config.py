@@ -167,6 +167,9 @@ class Settings:
     stream_idle: float = _option(
         0.0, seconds, "A generator that nobody has read for this long is ended as REVOKED; 0: never."
     )
+    result_extended: bool = _option(
+        False, _flag, "Keep the arguments of each call with its outcome, for handles made from an id."
+    )
     strict: bool = _option(
         False,
         _flag,

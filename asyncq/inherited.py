@@ -41,6 +41,18 @@ def body_of(job: wire.Job, values: bytes) -> bytes:
         raise DecodeError(f"job {job.id!r}: its parents' values do not fit ({error})") from error
 
 
+def kept_of(job: wire.Job, values: bytes) -> bytes:
+    """The arguments of a call as they are kept with its outcome. Those of an error callback begin with three
+    times None, for an exception is not a value; those that cannot be put together are empty.
+    """
+    if job.shape is None:
+        return job.body
+    try:
+        return in_front(job.body, [_NIL] * 3) if job.shape == "e" else body_of(job, values)
+    except (DecodeError, PayloadTooLarge):
+        return b""
+
+
 def _count(shape: Any) -> int:
     return sum(map(_count, shape)) if isinstance(shape, list) else 1
 

@@ -9,7 +9,7 @@ import time
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from asyncq import config, failures, portal, wire
+from asyncq import config, failures, inherited, portal, wire
 from asyncq.context import check_join, current_job
 from asyncq.errors import IncompleteStream, ResultNotFound, ResultTimeout
 from asyncq.events import Follower
@@ -17,7 +17,7 @@ from asyncq.graph import DependencyGraph
 from asyncq.guard import Wait
 from asyncq.outcomes import Outcome, moment
 from asyncq.portal import carried, synced
-from asyncq.serializers import PLAIN_VALUE
+from asyncq.serializers import PLAIN_ARGUMENTS, PLAIN_VALUE
 from asyncq.states import State
 from asyncq.streams import Reader, Stream, SyncStream
 from asyncq.walk import Walk
@@ -444,7 +444,14 @@ class AsyncResult(Generic[R]):
 
     async def _look(self, waiter: Waiter, patience: float | None = None) -> None:
         app = self.app
-        answer = await app._broker_here().state(self.id, patience)
+        broker = app._broker_here()
+        if app.settings.result_extended and self._args is None:
+            answer, call = await asyncio.gather(
+                broker.state(self.id, patience), broker.message(self.id, patience)
+            )
+            waiter.call = call or waiter.call
+        else:
+            answer = await broker.state(self.id, patience)
         app._listener().saw(waiter, answer)
 
     # -- walking --
@@ -849,17 +856,47 @@ class AsyncResult(Generic[R]):
         outcome = self._seen()
         if outcome is not None and outcome.name:
             return outcome.name
-        return None if self._task is None else self._task.name
+        if self._task is not None:
+            return self._task.name
+        waiter = self._waiter
+        return None if waiter is None or waiter.call is None else waiter.call[0].name
 
     @property
     def args(self) -> tuple[Any, ...] | None:
-        """The call's positional arguments, on the handle that `delay` gave."""
-        return self._args
+        """The call's positional arguments, on the handle that `delay` gave. On any other, with the setting
+        `result_extended`: once `refresh` has looked, or its outcome is known. Values are as the task's
+        annotations make them, and plain where the task is not registered.
+        """
+        if self._args is not None:
+            return self._args
+        call = self._kept_call()
+        return None if call is None else tuple(call[0])
 
     @property
     def kwargs(self) -> dict[str, Any] | None:
-        """The call's keyword arguments, on the handle that `delay` gave."""
-        return self._kwargs
+        """The call's keyword arguments; where, see `args`."""
+        if self._kwargs is not None:
+            return self._kwargs
+        call = self._kept_call()
+        return None if call is None else call[1]
+
+    def _kept_call(self) -> tuple[list[Any], dict[str, Any]] | None:
+        """The arguments that came with the outcome, or with a look before the end."""
+        waiter = self._waiter
+        if waiter is None:
+            return None
+        body, name = b"", None
+        if waiter.ended is not None and waiter.ended.body:
+            body, name = waiter.ended.body, waiter.ended.name
+        elif waiter.call is not None:
+            job, values = waiter.call
+            body, name = job.body, job.name
+            if job.shape is not None:
+                body = inherited.kept_of(job, values) if values else b""  # it waits for them yet
+        if not body:
+            return None
+        task = self._task or (self.app._known(name) if name else None)
+        return (PLAIN_ARGUMENTS if task is None else task.arguments).loads(body)
 
     @property
     def worker(self) -> str | None:

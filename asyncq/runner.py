@@ -84,6 +84,7 @@ class Runner:
         threads: how many plain functions may run at the same time.
         max_payload: largest encoded result, in bytes.
         processes: for tasks with `executor="process"`; None runs them here.
+        extended: whether outcomes carry the arguments of their calls.
     """
 
     def __init__(
@@ -93,12 +94,15 @@ class Runner:
         threads: Slots,
         max_payload: int,
         processes: Processes | None = None,
+        *,
+        extended: bool = False,
     ) -> None:
         self._tasks = tasks
         self._worker = worker
         self._threads = threads
         self._max_payload = max_payload
         self._processes = processes
+        self._extended = extended
 
     def runs_in_thread(self, job: wire.Job) -> bool:
         """Whether the job's body is a plain function, which cannot be cancelled."""
@@ -311,6 +315,7 @@ class Runner:
                 job.queue,
                 job.enqueued,
                 context.children if context is not None else (),
+                inherited.kept_of(job, delivery.values) if self._extended else b"",
             )
         )
 

@@ -32,7 +32,7 @@ An **outcome** is what the worker writes when a job ends, again a msgpack array;
 `X` it may be empty, when a script ended the job by itself.
 
     [SCHEMA, payload, started at (ms), finished at (ms), attempts, worker, task name, queue, enqueued at (ms),
-     ids of the jobs that it started]
+     ids of the jobs that it started, body of the call if the worker keeps it]
 
 A job that never ran because one that it waited for came to a bad end has that one's outcome, after `^<id of
 that one> `.
@@ -188,6 +188,7 @@ class Ended(NamedTuple):
     queue: str = ""
     enqueued: int | None = None
     children: tuple[str, ...] | list[str] = ()
+    body: bytes = b""
     member: tuple[str, str] | None = None
 
     @property
@@ -358,21 +359,19 @@ def _are_ids(value: object) -> bool:
 
 def encode_ended(ended: Ended) -> bytes:
     """The outcome as stored, without its letter."""
-    outcome: bytes = _pack(
-        (
-            SCHEMA,
-            ended.payload,
-            ended.started,
-            ended.finished,
-            ended.attempts,
-            ended.worker,
-            ended.name,
-            ended.queue,
-            ended.enqueued,
-            ended.children,
-        )
+    outcome: tuple[Any, ...] = (
+        SCHEMA,
+        ended.payload,
+        ended.started,
+        ended.finished,
+        ended.attempts,
+        ended.worker,
+        ended.name,
+        ended.queue,
+        ended.enqueued,
+        ended.children,
     )
-    return outcome
+    return _pack((*outcome, ended.body) if ended.body else outcome)
 
 
 def decode_ended(letter: str, outcome: bytes) -> Ended:
@@ -395,7 +394,12 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
         schema, *rest = _unpack(outcome)
     except Exception as error:  # see decode_job
         raise DecodeError(f"an outcome is not one of asyncq ({type(error).__name__})") from error
-    if schema != SCHEMA or len(rest) != 9 or type(rest[0]) is not bytes:
+    if (
+        schema != SCHEMA
+        or not 9 <= len(rest) <= 10
+        or type(rest[0]) is not bytes
+        or (len(rest) == 10 and type(rest[9]) is not bytes)
+    ):
         raise DecodeError(f"an outcome of schema {schema!r}, this version reads {SCHEMA}")
     return Ended(letter, *rest)
 

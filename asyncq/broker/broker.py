@@ -445,6 +445,22 @@ class Broker:
             report=wire.decode_report(report) if report else None,
         )
 
+    async def message(self, id: str, patience: float | None = None) -> tuple[wire.Job, bytes] | None:
+        """The job in the message of one that has not ended, and the values of those that it waited for; None
+        if there is none that can be read. Patience as `run`.
+        """
+        keys = self.keys
+        answer = await self.run(
+            "message", (keys.records + id, keys.messages + id), (keys.queues,), patience=patience
+        )
+        if not answer:
+            return None
+        try:
+            return wire.decode_job(id, "", answer[0]), answer[1]
+        except DecodeError as error:
+            log.debug("the message of job %r could not be read: %s", id, error)
+            return None
+
     async def revoke(self, id: str, *, mark: str, outcome: bytes) -> str:
         """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
         `unknown`.

@@ -68,12 +68,14 @@ class Waiter:
         state, queue, worker, started, retries, failure: as last seen; `started` in ms since the epoch,
             `failure` the encoded error of the last attempt.
         report: what the running job said of itself last, if the state is from there.
+        call: the job's message and the values of those that it waited for, if somebody has asked for it.
         home: the listener that keeps it.
     """
 
     __slots__ = (
         "__weakref__",
         "accepted",
+        "call",
         "callbacks",
         "ended",
         "epoch",
@@ -103,6 +105,7 @@ class Waiter:
         self.retries: int = 0
         self.failure: bytes = b""
         self.report: wire.Report | None = None
+        self.call: tuple[wire.Job, bytes] | None = None
         self.ended: wire.Ended | None = None
         self.gone: bool = False
         self.flags: str = ""

@@ -216,8 +216,9 @@ class Child:
         delivery = wire.Delivery(entry, stream, crashes, retries, job, values)
         task = self._task(job, module, name, policy)
         tasks = {} if task is None else {job.name: task}
-        limit = self._setup["settings"]["max_payload"]
-        runner = _Runner(tasks, self._setup["worker"], Slots(1), limit)
+        settings = self._setup["settings"]
+        limit, extended = settings["max_payload"], settings["result_extended"]
+        runner = _Runner(tasks, self._setup["worker"], Slots(1), limit, extended=extended)
         runner.child = self
         self._handle_signals()  # a body before this one may have had its own
         run = runner.run(delivery, self._claim)

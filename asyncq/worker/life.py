@@ -129,6 +129,7 @@ class Life:
             Slots(settings.threads),
             settings.max_payload,
             worker.pool,
+            extended=settings.result_extended,
         )
         self.lease: Lease = Lease(
             self.consumer.beating(),

@@ -347,6 +347,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "look": lambda s: s.broker.look(["job"]),
     "look, joining": lambda s: s.broker.look(["job"], "channel"),
     "state": lambda s: s.broker.state("job"),
+    "message": lambda s: s.broker.message("job"),
     "ghosts": lambda s: s.mine.ghosts(s.stream, []),
     "census": lambda s: s.mine.census(),
     "rights": lambda s: s.mine.check_rights(),

@@ -76,7 +76,13 @@ def test_every_option_is_described_and_read_from_its_variable(tmp_path):
     described = {option: (variable, doc) for option, variable, _, doc in config.describe()}
     assert set(described) == {field.name for field in dataclasses.fields(Settings)}
     assert all(doc for _, doc in described.values())
-    values = {"url": "redis://x", "namespace": "n", "default_queue": "q", "strict": "1"}
+    values = {
+        "url": "redis://x",
+        "namespace": "n",
+        "default_queue": "q",
+        "strict": "1",
+        "result_extended": "1",
+    }
     for option, (variable, _) in described.items():
         settings = load({}, anchor=tmp_path, environ={variable: values.get(option, "7")})
         assert str(getattr(settings, option)) in (values.get(option), "7", "7.0", "True")

@@ -1,0 +1,17 @@
+-- The message of a job that has not ended, as it stands in its entry or waits for its time.
+-- KEYS: record message
+-- ARGV: queues
+-- RETURNS: {} unknown or ended | {message, values of the jobs that it waited for or ''}
+-- FLAGS: no-writes
+-- USES: record
+local found = redis.call('MGET', record)[1]
+if not found or not is_live(found) then return {} end
+local _, entry, queue = parse(found)
+if entry == '0' then
+  local kept = redis.call('HMGET', message, 'm', 'v')
+  return kept[1] and { kept[1], kept[2] or '' } or {}
+end
+local item = redis.call('XRANGE', queues .. queue, entry, entry)[1]
+local fields = {}
+for i = 1, item and #item[2] or 0, 2 do fields[item[2][i]] = item[2][i + 1] end
+return fields['m'] and { fields['m'], fields['v'] or '' } or {}
