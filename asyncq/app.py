@@ -20,7 +20,7 @@ from asyncq import config, failures, results, resultset
 from asyncq.broker import posture
 from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, parse
-from asyncq.broker.keys import Keys
+from asyncq.broker.shards import Shards
 from asyncq.context import current_job
 from asyncq.control import Control
 from asyncq.errors import AsyncQError, BrokerUnavailable
@@ -120,7 +120,7 @@ class AsyncQ:
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
         self.control: Control = Control(self)
         self.GroupResult: GroupResults = GroupResults(self)
-        self._keys = Keys(self.settings.namespace)
+        self._shards = Shards(self.settings.namespace, self.settings.shards)
         self._reset()
         _apps.add(self)
 
@@ -134,7 +134,7 @@ class AsyncQ:
         if self._broker is not None or self._opening is not None:
             raise RuntimeError(f"{self!r} is open: its settings can be changed before it is opened, not now")
         self.settings = config.replace(self.settings, settings)
-        self._keys = Keys(self.settings.namespace)
+        self._shards = Shards(self.settings.namespace, self.settings.shards)
         self._reset()
         for task in self.tasks.values():
             task._defaults = task._defaults.of(self, task._options)
@@ -149,7 +149,7 @@ class AsyncQ:
         self._server: EmbeddedServer | None = None
         self._thread: LoopThread | None = None
         self._users = 0
-        self._channel = self._keys.replies + token()
+        self._channel = self._shards[0].replies + token()
         self._kept: set[asyncio.Future[Any]] = set()
         self._errands: set[asyncio.Task[Any]] = set()
 
@@ -490,7 +490,7 @@ class AsyncQ:
             await broker.close()
         if server is not None:
             await asyncio.to_thread(server.release)
-        self._channel = self._keys.replies + token()
+        self._channel = self._shards[0].replies + token()
         with self._lock:
             if self._thread is None:
                 self._loop = None

@@ -72,6 +72,13 @@ def _count(value: int | str) -> int:
     return number
 
 
+def _shard_count(value: int | str) -> int:
+    number = _count(value)
+    if number > MOST_SHARDS:
+        raise ValueError(f"{value!r} is too many: at most {MOST_SHARDS}")
+    return number
+
+
 def _count_or_zero(value: int | str) -> int:
     number = int(value)
     if number < 0:
@@ -88,6 +95,9 @@ def _flag(value: bool | int | str) -> bool:
         raise ValueError(f"{value!r} is neither yes nor no: write 1 or 0")
     return text in _YES
 
+
+MOST_SHARDS = 256
+"""A worker beats, looks for due jobs and for dead workers in every shard."""
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 """What a queue or a namespace may be called. Colons, spaces and braces would break the layout of keys and
@@ -118,6 +128,11 @@ class Settings:
     )
     namespace: str = _option(
         "asyncq", name, "Prefix of every key and channel; apps that share a server keep apart by it."
+    )
+    shards: int = _option(
+        1,
+        _shard_count,
+        "Parts that the namespace is kept in; more than one is for a cluster. The same for all who use it.",
     )
     default_queue: str = _option("default", name, "Queue of tasks that name none.")
     result_ttl: float = _option(

@@ -96,7 +96,7 @@ class Follower:
             if self._over:
                 return None
             if self._feed is None:
-                channel = result.app._keys.events + result.id
+                channel = result.app._shards.of(result.id).events + result.id
                 self._feed = await Feed.open(result.app._listener(), waiter, channel, self._hear)
             if waiter.ended is not None:
                 self._finish()

@@ -114,7 +114,7 @@ class Reader:
 
     async def _open(self, waiter: Waiter) -> None:
         app = self._result.app
-        channel = app._keys.events + self._result.id
+        channel = app._shards.of(self._result.id).events + self._result.id
         self._feed = await Feed.open(app._listener(), waiter, channel, self._hear)
         self._tick()
 

@@ -527,9 +527,10 @@ class Task(Generic[P, R]):
         if self._is_bare and parent is None:
             # What most calls are, written out: a call pays for what it uses.
             defaults = self._defaults
+            shards = self.app._shards
             channel, now = self.app._channel, int(time.time() * 1000)
             job = wire.Job(
-                random[:24],
+                random[:24] if shards.is_one else shards.new_id(random[:24]),
                 self.name,
                 defaults.queue,
                 body,
@@ -564,10 +565,14 @@ class Task(Generic[P, R]):
         job = self._new_job(body, random)
         return job, self._message(job)
 
-    def _new_job(self, body: bytes, random: str) -> wire.Job:
+    def _new_job(self, body: bytes, random: str, shard: int | None = None) -> wire.Job:
+        """A job of this task, in the given shard, or in that of the job that calls, or in any."""
         options, defaults = self._options, self._defaults
+        parent = current_job.get()
+        if shard is None and parent is not None:
+            shard = self.app._shards.number(parent.id)
         job = wire.Job(
-            options.task_id or random[:24],
+            options.task_id or self.app._shards.new_id(random[:24], shard),
             self.name,
             defaults.queue,
             body,
@@ -586,7 +591,6 @@ class Task(Generic[P, R]):
                 job.nonce = idempotency.nonce(self.name, self._signature, body, job.nonce)
         if options.track_started is False:
             job.nonce += wire.UNTRACKED
-        parent = current_job.get()
         if parent is not None:
             _inherit(job, parent, self.app)
         if job.expires is not None:

@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from asyncq import failpoints, wire
 from asyncq.broker import rights, scripts
 from asyncq.broker.connection import Address, ServerError, Verdict
-from asyncq.broker.keys import GROUP, LAST_TRY, Keys
+from asyncq.broker.keys import GROUP, LAST_TRY
 from asyncq.broker.line import Line, pause
 from asyncq.broker.listener import Listener
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.shards import Shards
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from asyncq.broker.keys import Keys
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger("asyncq")
@@ -49,7 +51,7 @@ FOREVER = float("inf")
 """The patience of a worker: what it has to say is true however long the server is away. It ends with its
 app."""
 
-_ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_LETTER = re.compile(r"([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9]{1,3}))?")
 
 Met = Literal[False] | str | wire.Ended | None
 """What an enqueue may find under its id: False for another job, else how the job of an equal call with the
@@ -71,7 +73,7 @@ class Broker:
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
         self.address = address
         self.settings = settings
-        self.keys: Keys = Keys(settings.namespace)
+        self.shards: Shards = Shards(settings.namespace, settings.shards)
         self.scripts: dict[str, scripts.Script] = scripts.load()
         self.client: str = f"{socket.gethostname()}-{os.getpid()}"
         self.channel = channel
@@ -81,7 +83,8 @@ class Broker:
         self.line: Line = Line(address, f"asyncq:{self.client}", patience=settings.operation_timeout / 2)
         self._enqueue_sha = self.scripts["enqueue"].sha
         self._next_length_check = self._loop.time() + 0.1
-        self._outbox: dict[str, list[_Pending]] = {}
+        # By shard and queue: what one script call can accept.
+        self._gathered: dict[int, dict[str, list[_Pending]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._unblocking: set[asyncio.Task[None]] = set()
         self.closing: bool = False
@@ -102,7 +105,10 @@ class Broker:
             try:
                 await asyncio.gather(self.line.pipe(), self.listener.confirm())
                 await self.load_scripts()
-                await self.require(rights.of_client(self.keys))
+                await self.require(
+                    [call for keys in self.shards for call in rights.of_client(keys)],
+                )
+                await self._agree_on_shards()
                 break
             except (BrokerUnavailable, PipeBroken, ServerError) as error:
                 passing = not isinstance(error, ServerError) or error.verdict in {
@@ -154,7 +160,28 @@ class Broker:
         if refused:
             user = self.address.options.get("username") or "default"
             words = {call.decode() for call in refused}
-            raise ServerError(rights.complaint(user, self.keys, calls, words))
+            raise ServerError(rights.complaint(user, self.settings.namespace, calls, words))
+
+    async def _agree_on_shards(self) -> None:
+        """Sees to it that nobody else counts the shards of this namespace otherwise.
+
+        Raises:
+            ValueError: the namespace has another number of them.
+        """
+        count, patience = self.shards.count, self.settings.operation_timeout
+        key = self.shards[0].count
+        (known,) = await self.until_answered(self.line, ("MGET", key), patience)
+        if known is None and count > 1:
+            # Two who come at once: the first counts.
+            await self.until_answered(self.line, ("SET", key, count, "NX"), patience)
+            (known,) = await self.until_answered(self.line, ("MGET", key), patience)
+        if int(known or 1) != count:
+            raise ValueError(
+                f"namespace {self.settings.namespace!r} has {int(known or 1)} shards at "
+                f"{self.address.safe_url}, and this app says shards={count}: jobs would be looked for where "
+                "they are not. Use the same number everywhere, or another namespace; to change it, let all "
+                f"jobs end and delete {key!r}"
+            )
 
     # -- the one way a command is sent --
 
@@ -242,30 +269,35 @@ class Broker:
         `QueueFull` when its memory is full.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
-        box = self._outbox.get(job.queue)
+        shard = 0 if self.shards.is_one else self.shards.number(job.id)
+        boxes = self._gathered.get(shard)
+        if boxes is None:
+            if not self._gathered:
+                self._loop.call_soon(self._send_gathered)
+            boxes = self._gathered[shard] = {}
+        box = boxes.get(job.queue)
         if box is None:
-            if not self._outbox:
-                self._loop.call_soon(self._empty_outbox)
-            box = self._outbox[job.queue] = []
+            box = boxes[job.queue] = []
         box.append((job, message, future))
         return future
 
     async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[tuple[wire.Job, Met]]:
-        """Enqueues jobs in as few round trips as there are queues and batches of 500; raises as `enqueue`.
+        """Enqueues jobs in as few script calls as there are queues in shards and batches of 500; raises as
+        `enqueue`.
 
         Returns:
             The jobs that were not accepted, and what was found in their place.
         """
-        by_queue: dict[str, list[_Pending]] = {}
+        boxes: dict[tuple[int, str], list[_Pending]] = {}
         for job, message in jobs:
-            by_queue.setdefault(job.queue, []).append((job, message, None))
-        batches = [(queue, batch) for queue, box in by_queue.items() for batch in _batches(box)]
+            boxes.setdefault((self.shards.number(job.id), job.queue), []).append((job, message, None))
+        batches = [(where, batch) for where, box in boxes.items() for batch in _batches(box)]
         patience = self.settings.operation_timeout
-        commands = [self._enqueue_command(queue, batch) for queue, batch in batches]
+        commands = [self._enqueue_command(shard, queue, batch) for (shard, queue), batch in batches]
         answers = await asyncio.gather(
             *(
                 self._until_room(command, patience, queue)
-                for command, (queue, _) in zip(commands, batches, strict=True)
+                for command, ((_, queue), _) in zip(commands, batches, strict=True)
             )
         )
         return [
@@ -283,7 +315,7 @@ class Broker:
             ValueError: another job has the id of one of them.
             QueueFull, BrokerUnavailable: as `enqueue`.
         """
-        keys = self.keys
+        keys = self.shards.of(jobs[0][0].id)
         command = (
             *("EVALSHA", self.scripts["submit"].sha, 0),
             *(keys.space, self.channel, self.settings.max_length),
@@ -298,8 +330,8 @@ class Broker:
                 "other ids for task_id"
             )
 
-    def _enqueue_command(self, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
-        keys = self.keys
+    def _enqueue_command(self, shard: int, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
+        keys = self.shards[shard]
         command: list[Any] = ["EVALSHA", self._enqueue_sha, 2, keys.queues + queue, keys.delayed]
         command += (
             keys.records,
@@ -326,19 +358,20 @@ class Broker:
         self._next_length_check = now + 0.1
         return limit
 
-    def _empty_outbox(self) -> None:
-        outbox, self._outbox = self._outbox, {}
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, {}
         pipe = self.line.current
-        for queue, box in outbox.items():
-            for batch in _batches(box):
-                command = self._enqueue_command(queue, batch)
-                if pipe is None or pipe.broken is not None:
-                    patience = self.settings.operation_timeout
-                    self._spawn(self._enqueue_slowly(command, batch, patience))
-                else:
-                    failpoints.hit("enqueue.send")
-                    timer = self._loop.call_later(self.settings.operation_timeout, self._give_up, batch)
-                    pipe.send(command, partial(self._enqueued, command, batch, timer))
+        for shard, boxes in gathered.items():
+            for queue, box in boxes.items():
+                for batch in _batches(box):
+                    command = self._enqueue_command(shard, queue, batch)
+                    if pipe is None or pipe.broken is not None:
+                        patience = self.settings.operation_timeout
+                        self._spawn(self._enqueue_slowly(command, batch, patience))
+                    else:
+                        failpoints.hit("enqueue.send")
+                        timer = self._loop.call_later(self.settings.operation_timeout, self._give_up, batch)
+                        pipe.send(command, partial(self._enqueued, command, batch, timer))
 
     def _give_up(self, batch: list[_Pending]) -> None:
         """The server has said nothing for as long as a client waits; the jobs may have been accepted all the
@@ -412,12 +445,24 @@ class Broker:
 
         With a channel, a live job's waiters are joined by it in the same atomic step.
         """
-        answers = await self.run("look", (), (self.keys.records, channel, *ids))
-        return [_standing(answer) for answer in answers]
+        if self.shards.is_one:
+            answers = await self.run("look", (), (self.shards[0].records, channel, *ids))
+            return [_standing(answer) for answer in answers]
+        by_shard: dict[int, list[str]] = {}
+        for id_ in ids:
+            by_shard.setdefault(self.shards.number(id_), []).append(id_)
+        looks = [
+            self.run("look", (), (self.shards[shard].records, channel, *some))
+            for shard, some in by_shard.items()
+        ]
+        found: dict[str, bytes | None] = {}
+        for some, answers in zip(by_shard.values(), await asyncio.gather(*looks), strict=True):
+            found.update(zip(some, answers, strict=True))
+        return [_standing(found[id_]) for id_ in ids]
 
     async def state(self, id: str, patience: float | None = None) -> wire.Ended | wire.Standing | None:
         """Where a job is: its outcome, or how it stands, or None if it is unknown. Patience as `run`."""
-        keys = self.keys
+        keys = self.shards.of(id)
         answer = await self.run(
             "state",
             (keys.records + id, keys.latest + id),
@@ -476,18 +521,19 @@ class Broker:
 
     async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str) -> str:
         ttl = self.result_ttl_ms(self.settings.result_ttl)
+        keys = self.shards.of(id_)
         answer = await self.run(
             "revoke",
-            (self.keys.records + id_, self.keys.delayed),
+            (keys.records + id_, keys.delayed),
             (
-                self.keys.space,
+                keys.space,
                 id_,
                 GROUP,
                 letter,
                 outcome,
                 ttl,
                 wire.PUSH_LIMIT,
-                self.keys.marks,
+                keys.marks,
                 mark,
                 DAY_MS,
             ),
@@ -497,7 +543,7 @@ class Broker:
 
     async def forget(self, id: str) -> str:
         """Forgets a result: `forgotten`, `flagged` (a live job's, when it ends) or `unknown`."""
-        keys = self.keys
+        keys = self.shards.of(id)
         kept = (keys.records + id, keys.latest + id, keys.items + id, keys.places + id)
         answer = await self.run("forget", kept)
         text: str = answer.decode()
@@ -507,7 +553,7 @@ class Broker:
         """Notes for whom a running job waits; if one of them waits for it, the ids on the way from there to
         the job instead. Raises as `run`.
         """
-        keys = self.keys
+        keys = self.shards.of(id)
         arguments = (keys.space, id, entry, DAY_MS, MOST_FOLLOWED, *targets)
         answer = await self.run("block", (keys.records + id, keys.blocks + id), arguments, patience=patience)
         return [one.decode() for one in answer]
@@ -517,7 +563,7 @@ class Broker:
         if self.closing:
             return
         edges = [f"{entry} {target}" for target in targets]
-        task = self._loop.create_task(self._unblock(("SREM", self.keys.blocks + id, *edges)))
+        task = self._loop.create_task(self._unblock(("SREM", self.shards.of(id).blocks + id, *edges)))
         self._unblocking.add(task)
         task.add_done_callback(self._unblocking.discard)
 
@@ -562,7 +608,7 @@ class Broker:
             pipe.send(self._read_command(id, taken, 0, taken), None)
 
     def _read_command(self, id_: str, after: int, count: int, taken: int) -> tuple[Any, ...]:
-        keys = self.keys
+        keys = self.shards.of(id_)
         return (
             *("EVALSHA", self.scripts["read"].sha, 3),
             *(keys.records + id_, keys.items + id_, keys.places + id_),
@@ -572,12 +618,15 @@ class Broker:
     async def save_group(self, id: str, description: bytes) -> None:
         """Keeps the description of a group for as long as a result; again is anew."""
         ttl = self.result_ttl_ms(self.settings.result_ttl)
-        command = ("SET", self.keys.groups + id, description, "PX", ttl)
+        command = ("SET", self.shards.of(id).groups + id, description, "PX", ttl)
         await self.until_answered(self.line, command, self.settings.operation_timeout)
 
     async def restore_group(self, id: str) -> bytes | None:
         """The description that was saved, or None."""
-        command = ("MGET", self.keys.groups + id)  # which the scripts need anyway: one right less than GET
+        command = (
+            "MGET",
+            self.shards.of(id).groups + id,
+        )  # which the scripts need anyway: one right less than GET
         found: list[bytes | None] = await self.until_answered(
             self.line, command, self.settings.operation_timeout
         )
@@ -585,42 +634,57 @@ class Broker:
 
     async def delete_group(self, id: str) -> None:
         """Drops the description. Twice is once."""
-        command = ("DEL", self.keys.groups + id)
+        command = ("DEL", self.shards.of(id).groups + id)
         await self.until_answered(self.line, command, self.settings.operation_timeout)
 
     async def dead_letters(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """The newest dead letters with their fields, newest first, without those that are past their time."""
         oldest = int((time.time() - self.settings.dead_ttl) * 1000)
-        command = ("XREVRANGE", self.keys.dead, "+", oldest, "COUNT", limit)
-        answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
-        return [(entry.decode(), _pairs(fields)) for entry, fields in answer]
+        patience = self.settings.operation_timeout
+        commands = [("XREVRANGE", keys.dead, "+", oldest, "COUNT", limit) for keys in self.shards]
+        answers = await asyncio.gather(
+            *(self.until_answered(self.line, command, patience) for command in commands)
+        )
+        letters = [
+            (entry.decode(), shard, fields)
+            for shard, answer in enumerate(answers)
+            for entry, fields in answer
+        ]
+        letters.sort(key=lambda letter: [int(part) for part in letter[0].split("-")], reverse=True)
+        return [
+            (entry if self.shards.is_one else f"{entry}.{shard}", _pairs(fields))
+            for entry, shard, fields in letters[:limit]
+        ]
 
     async def dead_letter(self, id: str) -> dict[bytes, bytes] | None:
         """One dead letter's fields, or None."""
-        try:
-            command = ("XRANGE", self.keys.dead, id, id)
-            answer = await self.until_answered(self.line, command, self.settings.operation_timeout)
-        except ServerError as error:
-            if "Invalid stream ID" in str(error):
-                return None
-            raise
-        return _pairs(answer[0][1]) if answer else None
+        for keys, entry in self._letters([id]):
+            command = ("XRANGE", keys.dead, entry, entry)
+            if answer := await self.until_answered(self.line, command, self.settings.operation_timeout):
+                return _pairs(answer[0][1])
+        return None
 
     async def delete_dead_letters(self, ids: list[str]) -> int:
         """How many of them there were."""
-        ids = [id_ for id_ in ids if _ENTRY_ID.fullmatch(id_)]
-        if not ids:
-            return 0
-        command = ("XDEL", self.keys.dead, *ids)
-        count: int = await self.until_answered(self.line, command, self.settings.operation_timeout)
+        count = 0
+        for keys, entry in self._letters(ids):
+            command = ("XDEL", keys.dead, entry)
+            count += await self.until_answered(self.line, command, self.settings.operation_timeout)
         return count
 
+    def _letters(self, ids: Iterable[str]) -> Iterator[tuple[Keys, str]]:
+        """Where the letters of these ids would be: an entry, and behind a point its shard if there are
+        several.
+        """
+        for id_ in ids:
+            if (found := _LETTER.fullmatch(id_)) and int(found[2] or 0) < self.shards.count:
+                yield self.shards[int(found[2] or 0)], found[1]
+
     async def listened_to(self, queue: str) -> bool:
-        """Whether a living worker reads from a queue."""
+        """Whether a living worker reads from a queue. Each reads from it in all shards."""
+        keys = self.shards[0]
         try:
-            beats, (readers, _) = await self.run(
-                "census", (self.keys.beats, self.keys.stream(queue)), (GROUP,)
-            )
+            beats, (readers, _) = await self.run("census", (keys.beats, keys.stream(queue)), (GROUP,))
         except ServerError as error:
             if error.verdict is Verdict.NO_GROUP or "no such key" in str(error):
                 return False

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asyncq.broker.keys import Keys
+    from asyncq.broker.shards import Shards
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger("asyncq")
@@ -48,13 +49,18 @@ class Consumer:
 
     def __init__(self, broker: Broker, worker: str, queues: Sequence[str]) -> None:
         self.name: str = f"{worker}-{token()}"
-        self.keys: Keys = broker.keys
+        self.shards: Shards = broker.shards
         self.settings: Settings = broker.settings
-        self.streams: dict[str, str] = {self.keys.stream(queue): queue for queue in queues}
-        self.lanes: dict[str, str] = {
-            stream + LAST_TRY: queue + LAST_TRY for stream, queue in self.streams.items()
-        }
-        self.marks_channel: str = self.keys.marks + self.name
+        self.streams: dict[str, str] = {}
+        self.lanes: dict[str, str] = {}
+        self._keys: dict[str, Keys] = {}
+        for queue in queues:
+            for keys in self.shards:
+                stream = keys.stream(queue)
+                self.streams[stream] = queue
+                self.lanes[stream + LAST_TRY] = queue + LAST_TRY
+                self._keys[stream] = self._keys[stream + LAST_TRY] = keys
+        self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
         self._broker = broker
         self._reads = Line(broker.address, f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
 
@@ -64,7 +70,17 @@ class Consumer:
         """Sees to it that the user may do all that a worker of these queues does; raises as
         `Broker.require`.
         """
-        await self._broker.require(rights.of_worker(self.keys, (*self.streams, *self.lanes)))
+        await self._broker.require(
+            [call for keys in self.shards for call in rights.of_worker(keys, self._streams_in(keys))]
+        )
+
+    def _streams_in(self, shard: Keys) -> list[str]:
+        """The streams and lanes that it reads from in a shard."""
+        return [stream for stream in (*self.streams, *self.lanes) if self._keys[stream] is shard]
+
+    def events_of(self, delivery: wire.Delivery) -> str:
+        """The channel of whoever follows a job."""
+        return self._keys[delivery.stream].events + delivery.job.id
 
     async def make_groups(self, patience: float = FOREVER) -> None:
         """Makes the group of every stream it reads from, where there is none: at start-up, and after the
@@ -88,10 +104,13 @@ class Consumer:
             BlockingConnection(self._broker.address, f"asyncq-beat:{self.name}", self.settings.lease / 3),
         )
 
-    def beat_command(self, count: int) -> tuple[Any, ...]:
-        """The beat, as EVALSHA."""
+    def beat_commands(self, count: int) -> list[tuple[Any, ...]]:
+        """The beat, as EVALSHA, for each shard."""
         script = self._broker.scripts["beat"].sha
-        return ("EVALSHA", script, 2, self.keys.beats, self.marks_channel, self.name, count)
+        return [
+            ("EVALSHA", script, 2, keys.beats, marks, self.name, count)
+            for keys, marks in zip(self.shards, self.marks_channels, strict=True)
+        ]
 
     def beat_source(self) -> str:
         """The beat's script, to be loaded where the server does not know it."""
@@ -99,11 +118,11 @@ class Consumer:
 
     async def leave(self) -> bool:
         """Goes in peace; False if it still holds something and may not."""
-        streams = (*self.streams, *self.lanes)
-        answer = await self._broker.run(
-            "leave", (self.keys.beats, self.marks_channel, *streams), (GROUP, self.name)
-        )
-        return bool(answer)
+        left = True
+        for keys, marks in zip(self.shards, self.marks_channels, strict=True):
+            streams = self._streams_in(keys)
+            left &= bool(await self._broker.run("leave", (keys.beats, marks, *streams), (GROUP, self.name)))
+        return left
 
     def drop_read(self) -> None:
         """Gives up a read that waits at the server, so that the next command need not wait behind it.
@@ -205,12 +224,13 @@ class Consumer:
         entries the worker has.
         """
         queue = self.streams.get(stream) or self.lanes[stream]
+        keys = self._keys[stream]
         # One look over all pending entries is cheaper than one each as long as there are at most three times
         # as many (measured).
         span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
         command: list[Any] = [
             "EVALSHA", self._broker.scripts["finish"].sha, 1, stream,
-            self.keys.space, queue, GROUP, self.name, span, wire.PUSH_LIMIT, self.keys.marks,
+            keys.space, queue, GROUP, self.name, span, wire.PUSH_LIMIT, keys.marks,
         ]  # fmt: skip
         for delivery, letter, outcome in batch:
             job = delivery.job
@@ -223,7 +243,7 @@ class Consumer:
 
     async def retry(self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes) -> int:
         """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused."""
-        keys, job = self.keys, delivery.job
+        keys, job = self._keys[delivery.stream], delivery.job
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
             *(keys.space, GROUP, self.name, delivery.entry, job.id, wait, retries, failure),
@@ -236,7 +256,7 @@ class Consumer:
 
     async def bury(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:
         """Ends a job with a failure and keeps it with the dead letters: 1 done, 2 done before, 0 refused."""
-        keys, job = self.keys, delivery.job
+        keys, job = self._keys[delivery.stream], delivery.job
         arguments = (
             *(keys.space, GROUP, self.name, delivery.entry, job.id, outcome, job.result_ttl),
             *(wire.PUSH_LIMIT, keys.marks, reason, *self._dead_limits()),
@@ -250,7 +270,7 @@ class Consumer:
         """Puts a workflow in the place of a job that runs; the last of its jobs takes the job's id: 1 done, 2
         ended by a mark instead, 0 refused, -1 another job has the id of one of them.
         """
-        keys, job = self.keys, delivery.job
+        keys, job = self._keys[delivery.stream], delivery.job
         *others, (last, message) = jobs
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
@@ -262,9 +282,10 @@ class Consumer:
         answer: int = await self._broker.run("replace", (delivery.stream,), arguments, patience=FOREVER)
         return answer
 
-    async def promote(self) -> float | None:
-        """Moves due jobs into their queues; seconds until the next is due, None if there is none."""
-        keys = self.keys
+    async def promote(self, keys: Keys) -> float | None:
+        """Moves due jobs of a shard into their queues; seconds until the next is due, None if there is
+        none.
+        """
         arguments = (keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events)
         moved, left = await self._broker.run("promote", (keys.delayed,), arguments)
         if moved >= PROMOTE_AT_ONCE:
@@ -281,13 +302,14 @@ class Consumer:
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         flat = [part for job in jobs for part in job]
         revoked = self._last_words(wire.REVOKED, stream, self.name, 0)
+        keys = self._keys[stream]
         arguments = (
-            self.keys.space,
+            keys.space,
             GROUP,
             self.name,
             wire.PUSH_LIMIT,
             ttl,
-            self.keys.marks,
+            keys.marks,
             revoked,
             *flat,
         )
@@ -300,8 +322,9 @@ class Consumer:
         """Sets an entry aside that is no message; a job that stands behind it fails with the outcome."""
         stream, entry, _ = item
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
+        keys = self._keys[stream]
         arguments = (
-            self.keys.space,
+            keys.space,
             GROUP,
             self.name,
             entry,
@@ -311,11 +334,11 @@ class Consumer:
             wire.PUSH_LIMIT,
             *self._dead_limits(),
         )
-        await self._broker.run("discard", (stream, self.keys.dead), arguments, patience=FOREVER)
+        await self._broker.run("discard", (stream, keys.dead), arguments, patience=FOREVER)
 
     async def report(self, delivery: wire.Delivery, number: int, state: str, meta: bytes) -> int:
         """Stores what a job says of itself, as its report number `number`: 1 done, 0 refused."""
-        keys, job = self.keys, delivery.job
+        keys, job = self._keys[delivery.stream], delivery.job
         answer: int = await self._broker.run(
             "progress",
             (keys.records + job.id, keys.latest + job.id),
@@ -333,7 +356,7 @@ class Consumer:
         """The call that appends items of a generator from number `number` on; the server has had all up to
         `known`.
         """
-        keys, id_ = self.keys, delivery.job.id
+        keys, id_ = self._keys[delivery.stream], delivery.job.id
         return (
             *("EVALSHA", self._broker.scripts["emit"].sha, 3),
             *(keys.records + id_, keys.items + id_, keys.places + id_),
@@ -343,7 +366,7 @@ class Consumer:
 
     async def let_report_go(self, delivery: wire.Delivery) -> None:
         """What a job said of itself goes when its result does, if nobody says more."""
-        command = ("PEXPIRE", self.keys.latest + delivery.job.id, delivery.job.result_ttl)
+        command = ("PEXPIRE", self._keys[delivery.stream].latest + delivery.job.id, delivery.job.result_ttl)
         await self._broker.until_answered(self._broker.line, command, self.settings.operation_timeout)
 
     async def pace(
@@ -357,7 +380,7 @@ class Consumer:
             wanted: the number that a reader is to come to, who says so on the job's channel; 0 for none.
             ttl: how long to keep the stream from now on, in ms.
         """
-        keys, id_ = self.keys, delivery.job.id
+        keys, id_ = self._keys[delivery.stream], delivery.job.id
         answer = await self._broker.run(
             "pace",
             (keys.records + id_, keys.items + id_, keys.places + id_),
@@ -368,12 +391,12 @@ class Consumer:
 
     # -- the others --
 
-    async def census(self) -> tuple[dict[str, str], dict[str, tuple[dict[str, int], int]]]:
-        """How far each incarnation's beats have come; and for each stream and lane that it reads from, who
-        reads with how many entries pending, and how many entries nobody holds.
+    async def census(self, keys: Keys) -> tuple[dict[str, str], dict[str, tuple[dict[str, int], int]]]:
+        """How far each incarnation's beats in a shard have come; and for each stream and lane there that it
+        reads from, who reads with how many entries pending, and how many entries nobody holds.
         """
-        streams = (*self.streams, *self.lanes)
-        beats, *queues = await self._broker.run("census", (self.keys.beats, *streams), (GROUP,))
+        streams = self._streams_in(keys)
+        beats, *queues = await self._broker.run("census", (keys.beats, *streams), (GROUP,))
         counts = {name.decode(): count.decode() for name, count in zip(beats[::2], beats[1::2], strict=True)}
         seen = {
             stream: ({name.decode(): pending for name, pending in readers}, waiting)
@@ -387,12 +410,13 @@ class Consumer:
         """
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         last_try = stream if stream.endswith(LAST_TRY) else stream + LAST_TRY
+        keys = self._keys[stream]
         failpoints.hit("take.send")
         looked, back, ended, more = await self._broker.run(
             "take",
-            (stream, self.keys.beats, self.keys.dead, self.keys.marks + dead, last_try),
+            (stream, keys.beats, keys.dead, keys.marks + dead, last_try),
             (
-                self.keys.space,
+                keys.space,
                 GROUP,
                 dead,
                 seen or "",
@@ -429,23 +453,30 @@ class Beating:
         self._connection = connection
 
     def beat(self, count: int) -> list[str] | None:
-        """One beat: the marks on jobs that the incarnation holds, or None if it was taken for dead.
+        """One beat in every shard: the marks on jobs that the incarnation holds, or None if it was taken for
+        dead in one of them.
 
         Raises:
             BrokerUnavailable, ServerError: it was not acknowledged.
         """
         failpoints.hit("beat.send")
+        marks: list[str] = []
+        for command in self._consumer.beat_commands(count):
+            answer = self._call(command)
+            if answer is None:
+                return None
+            marks += sorted(mark.decode() for mark in answer)
+        failpoints.hit("beat.answered")
+        return marks
+
+    def _call(self, command: tuple[Any, ...]) -> Any:
         try:
-            answer = self._connection.call(*self._consumer.beat_command(count))
+            return self._connection.call(*command)
         except ServerError as error:
             if error.verdict is not Verdict.LOAD:
                 raise
             self._connection.call("SCRIPT", "LOAD", self._consumer.beat_source())
-            answer = self._connection.call(*self._consumer.beat_command(count))
-        failpoints.hit("beat.answered")
-        if answer is None:
-            return None
-        return sorted(mark.decode() for mark in answer)
+            return self._connection.call(*command)
 
     def close(self) -> None:
         """Closes the connection."""

@@ -1,7 +1,7 @@
 """The names of all keys and channels, in one place.
 
-Every key of one namespace carries the same hash tag, so that any script may touch any of them on a cluster
-too.
+Every key of one shard carries the same hash tag, `{namespace:shard}`, so that a script may touch any of them
+on a cluster too. No script touches those of two shards.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ LAST_TRY = "!"
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names of one namespace."""
+    """Key names of one shard of a namespace."""
 
     namespace: str
+    shard: int = 0
     tag: str = field(init=False)
     space: str = field(init=False)
     dependents: str = field(init=False)
@@ -39,9 +40,11 @@ class Keys:
     places: str = field(init=False)
     events: str = field(init=False)
     blocks: str = field(init=False)
+    outbox: str = field(init=False)
+    count: str = field(init=False)
 
     def __post_init__(self) -> None:
-        tag = f"{{{self.namespace}:0}}"
+        tag = f"{{{self.namespace}:{self.shard}}}"
         for name, value in (
             ("tag", tag),
             ("space", f"{tag}:"),  # what every key begins with, for scripts that derive names
@@ -63,6 +66,8 @@ class Keys:
             ("latest", f"{tag}:e:"),  # + id: what the running job said of itself last, a string
             ("items", f"{tag}:s:"),  # + id: what a generator yielded, a stream with entries <number>-0
             ("places", f"{tag}:sp:"),  # + id: where the readers of that are, a string
+            ("outbox", f"{tag}:out"),  # stream: what is to be told to other shards
+            ("count", f"{tag}:n"),  # of shard 0 only: how many shards there are, if more than one; a string
             ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job
         ):
             object.__setattr__(self, name, value)

@@ -69,7 +69,7 @@ def of_worker(keys: Keys, streams: Iterable[str]) -> list[Call]:
 
 def _kept(keys: Keys) -> list[str]:
     """A key of every kind, but for the queues."""
-    others = {"namespace", "tag", "space", "queues", "replies", "wake", "events"}
+    others = {"namespace", "shard", "tag", "space", "queues", "replies", "wake", "events"}
     return [getattr(keys, field.name) for field in fields(keys) if field.name not in others]
 
 
@@ -83,12 +83,12 @@ def _calls(rights: frozenset[str], kept: Sequence[str], channels: tuple[str, ...
     ]
 
 
-def complaint(user: str, keys: Keys, calls: Collection[Call], refused: Collection[str]) -> str:
+def complaint(user: str, namespace: str, calls: Collection[Call], refused: Collection[str]) -> str:
     """What the user lacks, in one line, and in another what mends it.
 
     Args:
         user: its name at the server.
-        keys: of the namespace.
+        namespace: of the app.
         calls: those that were asked for.
         refused: the words of those that are not allowed; at least one.
     """
@@ -103,7 +103,7 @@ def complaint(user: str, keys: Keys, calls: Collection[Call], refused: Collectio
     signs = {place[0] for place in closed}
     if len(lacking) > 1:
         signs.add("~")  # all that write, say: then it is the keys that may only be read
-    patterns = [f"{sign}{{{keys.namespace}:*" for sign in sorted(signs)]
+    patterns = [f"{sign}{{{namespace}:*" for sign in sorted(signs)]
     shown = [*lacking, *sorted(closed)]
     more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""
     return (

@@ -149,10 +149,11 @@ async def _about(app: AsyncQ, *, own_worker: bool) -> dict[str, Any]:
 async def _clean(app: AsyncQ) -> None:
     """Removes every key of the bench's namespace, a thousand at a time."""
     broker = app._broker_here()
+    ours = f"{{{app.settings.namespace}:*"  # of all shards
     cursor = b"0"
     while True:
         pipe = await broker.line.pipe()
-        cursor, keys = await pipe.call("SCAN", cursor, "MATCH", f"{broker.keys.tag}:*", "COUNT", 1000)
+        cursor, keys = await pipe.call("SCAN", cursor, "MATCH", ours, "COUNT", 1000)
         if keys:
             await pipe.call("UNLINK", *keys)
         if cursor == b"0":

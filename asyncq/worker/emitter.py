@@ -241,7 +241,7 @@ class Emitter:
 
     async def _until_read(self) -> None:
         """Waits until the furthest reader has caught up by half a window, or none is left."""
-        channel = self._consumer.keys.events + self._running.delivery.job.id
+        channel = self._consumer.events_of(self._running.delivery)
         wanted = self._number - self._settings.stream_window // 2
         listener = self._life.listener
         told = asyncio.Event()

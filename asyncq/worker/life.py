@@ -139,8 +139,10 @@ class Life:
             settings.stall_warning,
             self._what_runs,
         )
-        self.promoter: Promoter = Promoter(self.consumer)
-        self.reclaimer: Reclaimer = Reclaimer(self.consumer, settings.lease, self._on_last_tries)
+        self.promoters: list[Promoter] = [Promoter(self.consumer, shard) for shard in broker.shards]
+        self.reclaimers: list[Reclaimer] = [
+            Reclaimer(self.consumer, shard, settings.lease, self._on_last_tries) for shard in broker.shards
+        ]
         self.spawner: Spawner | None = (
             None if worker.target is None else Spawner(worker.target, broker.address.url, settings)
         )
@@ -175,15 +177,17 @@ class Life:
             await self.consumer.check_rights()
         await self.consumer.make_groups(FOREVER if started else self.worker.app.settings.operation_timeout)
         await self.lease.start()
-        await self.listener.subscribe(self.consumer.marks_channel, self._on_mark)
-        await self.listener.subscribe(self.consumer.keys.wake, self.promoter.call)
+        for channel in self.consumer.marks_channels:
+            await self.listener.subscribe(channel, self._on_mark)
+        for promoter in self.promoters:
+            await self.listener.subscribe(promoter.shard.wake, promoter.call)
 
     async def live(self, stop: asyncio.Event) -> None:
         """Serves the queues until told to stop or taken for dead."""
         self._lived = True
         async with anyio.create_task_group() as group:
-            group.start_soon(self.reclaimer.run)
-            group.start_soon(self.promoter.run)
+            for duty in (*[one.run for one in self.reclaimers], *[one.run for one in self.promoters]):
+                group.start_soon(duty)
             group.start_soon(self._fetch)
             self.worker.started.set()
             ends = [asyncio.create_task(event.wait()) for event in (stop, self._is_lost)]
@@ -217,8 +221,10 @@ class Life:
         for task in self._sideways:
             task.cancel()
         await self.lease.stop()
-        self.listener.unsubscribe(self.consumer.marks_channel, self._on_mark)
-        self.listener.unsubscribe(self.consumer.keys.wake, self.promoter.call)
+        for channel in self.consumer.marks_channels:
+            self.listener.unsubscribe(channel, self._on_mark)
+        for promoter in self.promoters:
+            self.listener.unsubscribe(promoter.shard.wake, promoter.call)
         if not self._is_lost.is_set():
             await self._try_to_leave()
         self.consumer.close()

@@ -14,6 +14,7 @@ from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
+    from asyncq.broker.keys import Keys
 
 log: logging.Logger = logging.getLogger("asyncq")
 
@@ -22,9 +23,10 @@ LONGEST_SLEEP = 10.0
 
 
 class Promoter:
-    """Every worker runs one; whichever comes first moves a job, the others find nothing to do."""
+    """Every worker runs one a shard; whichever comes first moves a job, the others find nothing to do."""
 
-    def __init__(self, consumer: Consumer) -> None:
+    def __init__(self, consumer: Consumer, shard: Keys) -> None:
+        self.shard = shard
         self._consumer = consumer
         self._called = asyncio.Event()
 
@@ -38,7 +40,7 @@ class Promoter:
         while True:
             self._called.clear()
             try:
-                wait = await self._consumer.promote()
+                wait = await self._consumer.promote(self.shard)
             except (AsyncQError, PipeBroken) as error:
                 attempt += 1
                 log.debug("delayed jobs could not be looked at (%s); again", error)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncq.broker.consumer import Consumer
+    from asyncq.broker.keys import Keys
 
 log: logging.Logger = logging.getLogger("asyncq")
 
@@ -70,12 +71,16 @@ class Reclaimer:
 
     Args:
         consumer: the incarnation that watches.
+        shard: in which it watches.
         lease: in seconds.
         on_last_tries: called when jobs wait in a lane of last tries.
     """
 
-    def __init__(self, consumer: Consumer, lease: float, on_last_tries: Callable[[], None]) -> None:
+    def __init__(
+        self, consumer: Consumer, shard: Keys, lease: float, on_last_tries: Callable[[], None]
+    ) -> None:
         self._consumer = consumer
+        self._shard = shard
         self._on_last_tries = on_last_tries
         self._lease = lease
         self._sightings: dict[str, dict[str, Sighting]] = {}
@@ -92,7 +97,7 @@ class Reclaimer:
             await asyncio.sleep(self._lease / 3)
 
     async def _look(self) -> None:
-        beats, queues = await self._consumer.census()
+        beats, queues = await self._consumer.census(self._shard)
         now = time.monotonic()
         if now - self._last_look > self._lease * 2 / 3:
             self._sightings.clear()
@@ -104,8 +109,8 @@ class Reclaimer:
                 put_back += await self._take(stream, dead, seen)
                 sightings.pop(dead, None)
         if put_back:
-            _, queues = await self._consumer.census()  # some of it may be in a lane by now
-        if any(queues[lane][1] for lane in self._consumer.lanes):
+            _, queues = await self._consumer.census(self._shard)  # some of it may be in a lane by now
+        if any(left for stream, (_, left) in queues.items() if stream in self._consumer.lanes):
             self._on_last_tries()
 
     async def _take(self, stream: str, dead: str, seen: str | None) -> int:

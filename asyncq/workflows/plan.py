@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from asyncq import eager, wire
+from asyncq.context import current_job
 from asyncq.groupresult import GroupResult
 from asyncq.results import AsyncResult
 
@@ -66,6 +67,7 @@ class Plan:
         self.app = app
         self.jobs: list[Planned] = []
         self._by_id: dict[str, Planned] = {}
+        self._shard = None if app is None or current_job.get() is not None else app._shards.next()
 
     def add(self, call: Signature[Any], source: Handle | None, *, on_error: bool = False) -> AsyncResult[Any]:
         """Adds the job of one call, which waits for all jobs of the source.
@@ -95,7 +97,7 @@ class Plan:
         if parents:
             _refuse_key(task)
         before = 0 if shape is None else 3 if on_error else 1
-        job = task._new_job(task._body(args, call.kwargs, before), os.urandom(16).hex())
+        job = task._new_job(task._body(args, call.kwargs, before), os.urandom(16).hex(), self._shard)
         if job.id in self._by_id:
             raise ValueError(f"two jobs of this workflow have the task_id {job.id!r}; give each another")
         job.parents, job.shape, job.on_error = tuple(parents), shape, on_error

@@ -15,28 +15,36 @@ def find(url: str, namespace: str) -> list[str]:
     A live record's owner is its entry in a stream, its place among the delayed, or a live job that it waits
     for; a stream's owner is the queue; everything else must end by itself.
     """
-    keys = Keys(namespace)
     with contextlib.closing(redis.Redis.from_url(url, decode_responses=True, encoding="latin-1")) as client:
-        present = list(client.scan_iter(match=_escaped(keys.tag) + ":*", count=1000))
+        everything = list(client.scan_iter(match=_escaped(f"{{{namespace}:") + "*", count=1000))
+        shards = {int(key.removeprefix(f"{{{namespace}:").partition("}")[0]) for key in everything}
+        kept = [Keys(namespace, shard) for shard in sorted(shards)]
+        present = {keys.shard: [key for key in everything if key.startswith(keys.space)] for keys in kept}
         complaints: list[str] = []
         owned: set[str] = set()
-        for key in present:
-            if key.startswith(keys.queues):
-                complaints += _strange_entries(client, keys, key, owned)
-        delayed = f"{keys.tag}:d"
-        if delayed in present:
-            owned.update(client.zrange(delayed, 0, -1))
-        _own_dependents(client, keys, present, owned)
-        for key in present:
-            complaints += _ownerless(client, keys, key, owned)
+        for keys in kept:
+            for key in present[keys.shard]:
+                if key.startswith(keys.queues):
+                    complaints += _strange_entries(client, keys, key, owned)
+            if keys.delayed in present[keys.shard]:
+                owned.update(client.zrange(keys.delayed, 0, -1))
+        _own_dependents(client, {keys: present[keys.shard] for keys in kept}, owned)
+        for keys in kept:
+            for key in present[keys.shard]:
+                complaints += _ownerless(client, keys, key, owned)
         return complaints
 
 
-def _own_dependents(client: redis.Redis, keys: Keys, present: list[str], owned: set[str]) -> None:
-    waited_for = {key.removeprefix(keys.dependents) for key in present if key.startswith(keys.dependents)}
+def _own_dependents(client: redis.Redis, present: dict[Keys, list[str]], owned: set[str]) -> None:
+    waited_for = {
+        key.removeprefix(keys.dependents): key
+        for keys, found in present.items()
+        for key in found
+        if key.startswith(keys.dependents)
+    }
     grown = True
     while grown:
-        found = set().union(*(client.hkeys(keys.dependents + id_) for id_ in waited_for & owned))
+        found = set().union(*(client.hkeys(waited_for[id_]) for id_ in waited_for.keys() & owned))
         grown = not found <= owned
         owned |= found
 
@@ -66,8 +74,10 @@ def _strange_entries(client: redis.Redis, keys: Keys, stream: str, owned: set[st
 
 
 def _ownerless(client: redis.Redis, keys: Keys, key: str, owned: set[str]) -> list[str]:
-    if key.startswith(keys.queues) or key in {keys.beats, keys.dead, f"{keys.tag}:d"}:
+    if key.startswith(keys.queues) or key in {keys.beats, keys.dead, keys.delayed, keys.count}:
         return []
+    if key == keys.outbox:
+        return [f"{key}: {client.xlen(key)} things are still to be told"] if client.xlen(key) else []
     ttl = client.ttl(key)
     if ttl != -1:  # it expires, or is gone already
         return []

@@ -63,6 +63,7 @@ class WorkerProcess:
             "ASYNCQ_URL": url,
             "ASYNCQ_NAMESPACE": namespace,
             "ASYNCQ_LEASE": "2",
+            "ASYNCQ_SHARDS": os.environ.get("TEST_SHARDS", "1"),
             **{f"ASYNCQ_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.process = subprocess.Popen(

@@ -353,7 +353,7 @@ async def test_a_job_whose_enqueue_was_cancelled_in_the_block_is_revoked(app, na
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
     assert await app.AsyncResult("half").refresh() in {"REVOKED", "UNKNOWN"}
-    assert await raw.xlen(app._keys.stream("default")) == 0
+    assert await raw.xlen(app._shards[0].stream("default")) == 0
 
 
 async def test_scopes_nest_and_a_job_belongs_to_the_innermost(app, nap):
@@ -510,7 +510,7 @@ def test_blocking_code_has_scopes_too(make_app):
         assert app.AsyncResult("other").refresh_sync() == "REVOKED"
 
         async def left() -> int:
-            return await app._broker_here().line.current.call("XLEN", app._keys.stream("default"))
+            return await app._broker_here().line.current.call("XLEN", app._shards[0].stream("default"))
 
         assert wait(app, left()) == 3, "a bare thread has a context of its own"
         kept.revoke_sync()
@@ -519,4 +519,4 @@ def test_blocking_code_has_scopes_too(make_app):
 async def test_thousands_of_jobs_are_revoked_in_one_go(app, nap, raw):
     async with app.scope():
         await nap.map([(0,)] * 2000)
-    assert await raw.xlen(app._keys.stream("default")) == 0
+    assert await raw.xlen(app._shards[0].stream("default")) == 0

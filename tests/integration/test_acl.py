@@ -163,7 +163,7 @@ async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, pro
     await _use_without_a_worker(producer)
     job = await producer.tasks["add"].delay(5, 5)
     await _die_with_a_job(worker_app)
-    server.do("XADD", producer._keys.stream("default"), "*", "not", "a message")
+    server.do("XADD", producer._shards[0].stream("default"), "*", "not", "a message")
     async with Worker(worker_app):
         assert await job.get(timeout=10) == 10
         outer = await producer.send("outer")

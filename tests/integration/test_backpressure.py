@@ -30,7 +30,7 @@ async def test_a_full_queue_refuses_and_nothing_is_enqueued(make_app, raw):
         with pytest.raises(QueueFull, match="max_length=3") as caught:
             await echo.options(task_id="refused").delay(4)
         assert "'default'" in str(caught.value)
-        assert await raw.xlen(app._keys.stream("default")) == 3
+        assert await raw.xlen(app._shards[0].stream("default")) == 3
         assert not await app.AsyncResult("refused").exists()
         async with Worker(app):
             assert await kept.get(timeout=5) == [1, 2, 3]
@@ -52,7 +52,7 @@ async def test_a_batch_fits_whole_or_not_at_all(make_app, raw):
         await echo.map([(n,) for n in range(3)])
         with pytest.raises(QueueFull):
             await echo.map([(n,) for n in range(3)])
-        assert await raw.xlen(app._keys.stream("default")) == 3
+        assert await raw.xlen(app._shards[0].stream("default")) == 3
 
 
 async def test_delayed_jobs_of_all_queues_together_are_held_to_the_length_and_take_no_room_in_a_queue(
@@ -70,8 +70,8 @@ async def test_delayed_jobs_of_all_queues_together_are_held_to_the_length_and_ta
         assert [type(each) for each in await asyncio.gather(*mixed, return_exceptions=True)] == [
             QueueFull
         ] * 2
-        assert await raw.xlen(app._keys.stream("third")) == 0, "a batch fits whole or not at all"
-        assert await raw.zcard(app._keys.delayed) == 3
+        assert await raw.xlen(app._shards[0].stream("third")) == 0, "a batch fits whole or not at all"
+        assert await raw.zcard(app._shards[0].delayed) == 3
 
 
 async def test_an_accepted_delayed_job_is_not_refused_when_it_is_sent_again(make_app):
@@ -107,7 +107,7 @@ async def test_calls_of_many_coroutines_at_once_are_held_to_the_length(make_app,
         for _ in range(4):
             answers += await asyncio.gather(*(echo.delay(n) for n in range(4)), return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, QueueFull)]
-        assert len(answers) - len(refused) == await raw.xlen(app._keys.stream("default")) <= 10
+        assert len(answers) - len(refused) == await raw.xlen(app._shards[0].stream("default")) <= 10
         assert refused
 
 
@@ -168,7 +168,7 @@ async def test_a_default_app_refuses_what_is_too_large_to_send(app, raw):
     echo = register(app)
     with pytest.raises(PayloadTooLarge, match="max_payload"):
         await echo.delay(b"x" * (1024 * 1024))
-    assert not await raw.exists(app._keys.stream("default"))
+    assert not await raw.exists(app._shards[0].stream("default"))
     async with Worker(app):
         assert len(await echo.call(b"x" * (1000 * 1024))) == 1000 * 1024
 

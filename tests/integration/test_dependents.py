@@ -74,7 +74,7 @@ class Stage:
         return answer
 
     async def keys(self, *kinds: str) -> list[str]:
-        space = self.broker.keys.space
+        space = self.broker.shards[0].space
         found = [key.decode().removeprefix(space) async for key in self.raw.scan_iter(match=f"{space}*")]
         return sorted(key for key in found if key.startswith(kinds))
 
@@ -84,7 +84,7 @@ async def _built(broker: Broker, raw: Any) -> AsyncIterator[Stage]:
     stage = Stage(broker, raw)
     await stage.worker.make_groups()
     for worker in (stage.worker, stage.heir):
-        await broker.run("beat", (broker.keys.beats, worker.marks_channel), (worker.name, 1))
+        await broker.run("beat", (broker.shards[0].beats, worker.marks_channels[0]), (worker.name, 1))
     try:
         yield stage
     finally:
@@ -213,7 +213,7 @@ async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(st
     await stage.run("value")
     delivery = await stage.claim()
     assert await stage.worker.retry(delivery, 0, 1, b"failure") == 1
-    await stage.worker.promote()
+    await stage.worker.promote(stage.broker.shards[0])
     delivery = await stage.claim()
     assert await stage.worker.release(delivery.stream, [(delivery.entry, "second")]) == [1]
     await stage.claim()
@@ -281,7 +281,9 @@ async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
     assert await stage.standing("body") is State.PENDING
     assert await stage.broker.revoke("p0", mark="c", outcome=b"") == "revoked"
     assert (await stage.ended("body")).member == ("p0", "")
-    await stage.raw.delete(*[key async for key in stage.raw.scan_iter(match=f"{stage.broker.keys.space}*")])
+    await stage.raw.delete(
+        *[key async for key in stage.raw.scan_iter(match=f"{stage.broker.shards[0].space}*")]
+    )
 
 
 async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_get_them(stage):
@@ -299,7 +301,7 @@ async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_g
 async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_its_id(stage):
     await stage.broker.submit(pair(stage))
     assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
-    await stage.raw.delete(stage.broker.keys.records + "second")  # its time was up
+    await stage.raw.delete(stage.broker.shards[0].records + "second")  # its time was up
     later, _ = stage.job("second", parents=("other",), shape=0)
     later.nonce = "another call"
     await stage.broker.submit([stage.job("other", dependents=("second",)), (later, wire.encode_job(later))])
@@ -331,7 +333,7 @@ async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others
 
 async def test_a_parent_can_end_although_the_message_of_a_waiting_job_is_gone(stage):
     await stage.broker.submit(pair(stage))
-    await stage.raw.delete(f"{stage.broker.keys.space}m:second")
+    await stage.raw.delete(f"{stage.broker.shards[0].space}m:second")
     assert await stage.run() == "first"
     assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
 

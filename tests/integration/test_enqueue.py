@@ -48,7 +48,7 @@ async def _called(send, args, kwargs):
 
 
 async def keys_of(app, raw) -> list[bytes]:
-    return [key async for key in raw.scan_iter(match=f"{app._keys.tag}*") if b":c:" not in key]
+    return [key async for key in raw.scan_iter(match=f"{app._shards[0].tag}*") if b":c:" not in key]
 
 
 async def test_every_way_of_sending_gives_the_value(app, add):
@@ -233,7 +233,7 @@ async def test_a_result_lives_as_long_as_asked_for_and_never_under_a_minute(app,
         for asked, expected in ((300, 300), (timedelta(minutes=3), 180), (1, 60), (None, 3600)):
             result = await add.options(result_ttl=asked).delay(1, 2)
             await result.get(timeout=5)
-            left = await raw.pttl(app._keys.records + result.id)
+            left = await raw.pttl(app._shards[0].records + result.id)
             assert expected - 5 < left / 1000 <= expected
 
 

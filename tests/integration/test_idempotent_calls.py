@@ -55,7 +55,7 @@ def no_poll(monkeypatch):
 
 
 async def length(app, raw, queue="default") -> int:
-    return await raw.xlen(app._keys.stream(queue))
+    return await raw.xlen(app._shards[0].stream(queue))
 
 
 async def test_a_second_call_gives_the_handle_of_the_first_job(app, charge, runs, raw):
@@ -113,11 +113,11 @@ async def test_other_arguments_with_the_same_key_are_refused_and_nothing_is_enqu
     async with Worker(app) if ended else asyncio.Lock():
         if ended:
             await first.get(timeout=5)
-        before = await raw.get(app._keys.records + first.id), await length(app, raw)
+        before = await raw.get(app._shards[0].records + first.id), await length(app, raw)
         with pytest.raises(ValueError, match=r"order ü\\n17.*other arguments.*another key.*forget") as caught:
             await keyed.delay(18)
         assert first.id in str(caught.value)
-        assert before == (await raw.get(app._keys.records + first.id), await length(app, raw))
+        assert before == (await raw.get(app._shards[0].records + first.id), await length(app, raw))
     async with Worker(app):
         assert await first.get(timeout=5) == 100
     assert runs == [(17, 100)]
@@ -225,7 +225,7 @@ async def test_after_the_end_of_the_result_the_key_is_free(app, charge, runs, ra
     async with Worker(app):
         first = await keyed.delay(1)
         await first.get(timeout=5)
-        await raw.delete(app._keys.records + first.id)  # what the server does at the end of its time
+        await raw.delete(app._shards[0].records + first.id)  # what the server does at the end of its time
         assert await keyed.call(1) == 100
     assert runs == [(1, 100)] * 2
 

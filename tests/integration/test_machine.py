@@ -159,7 +159,7 @@ class Table:
 
     def picture(self) -> dict[str, Any]:
         """Everything under the namespace."""
-        tag = self.app._keys.tag
+        tag = self.app._shards[0].tag
         keys = sorted(key.decode() for key in self.raw.keys(f"{tag}*"))
         pipe = self.raw.pipeline(transaction=False)
         asked = {key.removeprefix(tag + ":"): self._ask(pipe, key) for key in keys}
@@ -172,7 +172,7 @@ class Table:
 
     def _ask(self, pipe: Any, key: str) -> int:
         """Asks for all of one key; how many answers there will be."""
-        kind = key.removeprefix(self.app._keys.tag + ":").partition(":")[0]
+        kind = key.removeprefix(self.app._shards[0].tag + ":").partition(":")[0]
         if kind == "r":
             pipe.get(key)
             pipe.expiretime(key)
@@ -186,7 +186,7 @@ class Table:
         return 2
 
     def clear(self) -> None:
-        keys = self.raw.keys(f"{self.app._keys.tag}*")
+        keys = self.raw.keys(f"{self.app._shards[0].tag}*")
         if keys:
             self.raw.delete(*keys)
 
@@ -213,7 +213,7 @@ class Machine(RuleBasedStateMachine):
             None  # the picture after the last step, where it was taken already
         )
         self.broker = self.table.app._broker_here()
-        self.keys = self.broker.keys
+        self.keys = self.broker.shards[0]
         self.streams = {"": self.keys.stream(QUEUE), LAST_TRY: self.keys.stream(QUEUE) + LAST_TRY}
 
     @initialize(ended=st.sampled_from(["", wire.SUCCEEDED, wire.FAILED]))
@@ -279,7 +279,7 @@ class Machine(RuleBasedStateMachine):
         assert self.table.picture() == before, "sent again, it changed something"
 
     def beat_of(self, hand: Hand) -> Awaitable[Any]:
-        keys = (self.keys.beats, hand.consumer.marks_channel)
+        keys = (self.keys.beats, hand.consumer.marks_channels[0])
         return self.broker.run("beat", keys, (hand.name, hand.sent))
 
     def book_of(self, delivery: wire.Delivery) -> Book:
@@ -648,7 +648,7 @@ class Machine(RuleBasedStateMachine):
         far = any(book.letter in "DR" for book in self.books.values())
 
         async def more() -> bool:
-            return await self.hand(number).consumer.promote() is not None
+            return await self.hand(number).consumer.promote(self.keys) is not None
 
         self.twice(more, far, far)
         self.reread_all()

@@ -336,7 +336,7 @@ async def test_a_saved_group_is_restored_elsewhere_with_its_groups_inside(app, m
 async def test_a_group_that_is_saved_goes_with_its_time(app, raw):
     group = app.GroupResult("g", [app.AsyncResult("a")])
     await group.save()
-    key = app._keys.groups + "g"
+    key = app._shards[0].groups + "g"
     assert 0 < await raw.pttl(key) <= app.settings.result_ttl * 1000
     assert await raw.get(key) == b'[["g",null],[[["a",null],null]]]'
     for rubbish in (b"rubbish", b"5", b'[["a",null],null]', b'[["g",null],5]', b"[" * 100_000):

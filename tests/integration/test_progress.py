@@ -312,7 +312,7 @@ async def test_forgetting_a_result_removes_what_the_job_said(app, counted, gate,
         gate.open(2)
         result = await counted.delay(1)
         await result
-        key = app._keys.latest + result.id
+        key = app._shards[0].latest + result.id
 
         async def short() -> bool:
             return 3000 < await raw.ttl(key) <= 3600
@@ -352,7 +352,7 @@ async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(a
 
 async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
     result = await counted.delay(1)
-    channel = app._keys.events + result.id
+    channel = app._shards[0].events + result.id
 
     async def subscribers() -> int:
         return (await raw.pubsub_numsub(channel))[0][1]
@@ -373,7 +373,7 @@ async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, ra
     broker = app._broker_here()
     mine, other = Consumer(broker, "mine", ["default"]), Consumer(broker, "other", ["default"])
     await mine.make_groups()
-    stream = app._keys.stream("default")
+    stream = app._shards[0].stream("default")
     zombie = mine.delivery((await mine.read([stream], 1, block=False))[0])
     assert await mine.report(zombie, 1, "AT", b"\x01") == 1
     assert await other.take(stream, mine.name, None) == (1, 0, False)

@@ -32,7 +32,7 @@ class Stage:
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker
         self.raw = raw
-        self.keys = broker.keys
+        self.keys = broker.shards[0]
         self.stream = self.keys.stream(QUEUE)
         self.mine = Consumer(broker, "mine", [QUEUE])
         self.other = Consumer(broker, "other", [QUEUE])
@@ -81,7 +81,7 @@ class Stage:
 
     async def beat(self, consumer: Consumer, count: int) -> Any:
         return await self.broker.run(
-            "beat", (self.keys.beats, consumer.marks_channel), (consumer.name, count)
+            "beat", (self.keys.beats, consumer.marks_channels[0]), (consumer.name, count)
         )
 
     async def claim(self, consumer: Consumer | None = None) -> wire.Delivery | None:
@@ -126,7 +126,7 @@ class Stage:
         return await (by or self.mine).retry(self.held(), wait, self.held().retries + 1, b"failure")
 
     async def promote(self) -> float | None:
-        return await self.other.promote()
+        return await self.other.promote(self.keys)
 
     async def bury(self, by: Consumer | None = None) -> int:
         return await (by or self.mine).bury(self.held(), OUTCOME, "why")
@@ -224,7 +224,7 @@ async def test_marks_do_not_outlive_their_job(stage, raw, mark):
     await stage.revoke("c")
     await stage.revoke(mark)
     assert await stage.finish() == 1
-    assert not await raw.smembers(stage.mine.marks_channel)
+    assert not await raw.smembers(stage.mine.marks_channels[0])
 
 
 async def _to_be_forgotten(stage: Stage) -> None:
@@ -349,7 +349,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "state": lambda s: s.broker.state("job"),
     "message": lambda s: s.broker.message("job"),
     "ghosts": lambda s: s.mine.ghosts(s.stream, []),
-    "census": lambda s: s.mine.census(),
+    "census": lambda s: s.mine.census(s.keys),
     "rights": lambda s: s.mine.check_rights(),
     "beat": lambda s: s.beat(s.mine, 2),
     "block": lambda s: s.broker.block("job", s.held().entry, ["another"], 5),
@@ -734,7 +734,7 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_loo
     await stage.take()
     await _queued(stage)
     assert await stage.claim(stage.mine)  # the dead one's read was still at the server
-    beats, queues = await stage.other.census()
+    beats, queues = await stage.other.census(stage.keys)
     readers, _ = queues[stage.stream]
     assert readers[stage.mine.name] == 1
     assert stage.mine.name not in beats

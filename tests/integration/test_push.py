@@ -128,7 +128,7 @@ async def test_rubbish_on_the_channel_harms_nobody(app, nap, raw):
 @pytest.mark.usefixtures("leaves_keys")
 async def test_forgetting_elsewhere_wakes_who_waits_for_a_job_that_is_gone(app, make_app, nap, raw):
     result = await nap.delay(0)
-    await raw.delete(app._keys.records + result.id)
+    await raw.delete(app._shards[0].records + result.id)
     async with make_app() as elsewhere:
         with pytest.raises(ResultNotFound):
             await asyncio.wait_for(elsewhere.AsyncResult(result.id).get(), 1)
@@ -219,8 +219,8 @@ async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
 async def test_the_poll_finds_what_nothing_else_told(app, nap, raw):
     # A subscription that is up and hears nothing: its name was taken out of the record.
     result = await nap.delay(0)
-    record = (await raw.get(app._keys.records + result.id)).decode()
-    await raw.set(app._keys.records + result.id, record.replace(app._channel, "elsewhere"))
+    record = (await raw.get(app._shards[0].records + result.id)).decode()
+    await raw.set(app._shards[0].records + result.id, record.replace(app._channel, "elsewhere"))
     begun = time.monotonic()
     async with Worker(app):
         waiting = asyncio.create_task(result.get(timeout=15))

@@ -242,7 +242,7 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
         for result in (forgotten, expired):
             await result.get(timeout=5)
         await forgotten.forget()
-        await raw.delete(app._keys.records + expired.id)
+        await raw.delete(app._shards[0].records + expired.id)
         expired = app.AsyncResult(expired.id)
         begun = time.monotonic()
         for handle in (app.AsyncResult("unknown"), forgotten, app.AsyncResult(forgotten.id)):
@@ -256,7 +256,7 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
 @pytest.mark.usefixtures("leaves_keys")
 async def test_a_record_that_expires_ends_what_this_process_has_not_seen(app, nap, raw):
     result = await nap.delay(0)
-    await raw.delete(app._keys.records + result.id)
+    await raw.delete(app._shards[0].records + result.id)
     assert not await result.exists()
     with pytest.raises(ResultNotFound):
         await app.AsyncResult(result.id).get(timeout=2)

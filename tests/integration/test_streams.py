@@ -465,14 +465,14 @@ async def test_a_stream_lives_as_long_as_the_result_and_goes_with_it(app, tasks,
     async with Worker(app):
         result = await tasks.count.options(result_ttl=120).delay(3)
         assert await _all(result) == [1, 2, 3]
-        key = app._keys.items + result.id
+        key = app._shards[0].items + result.id
 
         async def short() -> bool:
             return 100 < await raw.ttl(key) <= 120
 
         await until(short, "the stream to live as long as the result")
         await result.forget()
-        assert not await raw.exists(key, app._keys.places + result.id)
+        assert not await raw.exists(key, app._shards[0].places + result.id)
         with pytest.raises(ResultNotFound):
             await _all(app.AsyncResult(result.id))
 
@@ -486,7 +486,7 @@ async def test_a_stream_that_is_forgotten_while_it_lives_stays_no_longer_than_it
         await result.forget()
         tasks.step()
         await result.get(timeout=5)
-        for key in (app._keys.items, app._keys.places):
+        for key in (app._shards[0].items, app._shards[0].places):
             assert await raw.ttl(key + result.id) <= 60
 
 
@@ -496,7 +496,7 @@ async def test_a_live_stream_is_kept_for_a_day(app, tasks, raw):
         tasks.step()
         stream = result.stream()
         assert await anext(stream) == 1
-        for key in (app._keys.items, app._keys.places):
+        for key in (app._shards[0].items, app._shards[0].places):
             assert 80_000 < await raw.ttl(key + result.id) <= 86_400
         tasks.step()
         assert await anext(stream, "end") == "end"
@@ -608,7 +608,7 @@ async def test_unknown_ids_and_jobs_that_yield_nothing(app, tasks):
 
 async def test_a_stream_that_is_dropped_unsubscribes(app, tasks, raw):
     result = await tasks.count.delay(1)
-    channel = app._keys.events + result.id
+    channel = app._shards[0].events + result.id
 
     async def subscribers() -> int:
         return (await raw.pubsub_numsub(channel))[0][1]

@@ -163,6 +163,6 @@ async def test_nothing_is_left_of_a_worker_that_went_in_peace(make_app, server_u
             assert await jobs.add.call(1, 2) == 3
             worker.send(signal.SIGTERM)
             assert await asyncio.to_thread(worker.process.wait, 10) == 0
-        assert await raw.hgetall(app._keys.beats) == {}
-        assert await raw.xinfo_consumers(app._keys.stream("default"), "g") == []
-        assert await raw.xlen(app._keys.stream("default")) == 0
+        assert await raw.hgetall(app._shards[0].beats) == {}
+        assert await raw.xinfo_consumers(app._shards[0].stream("default"), "g") == []
+        assert await raw.xlen(app._shards[0].stream("default")) == 0

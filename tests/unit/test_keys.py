@@ -1,4 +1,4 @@
-"""Key names: one hash tag for a whole namespace, and no two keys alike."""
+"""Key names: one hash tag for a shard, and no two keys alike."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import dataclasses
 from asyncq.broker.keys import Keys
 
 
-def test_every_key_of_a_namespace_has_the_same_hash_tag():
-    keys = Keys("shop")
-    values = [getattr(keys, field.name) for field in dataclasses.fields(keys) if field.name != "namespace"]
-    assert all(value.startswith("{shop:0}") for value in [*values, keys.stream("q")])
+def test_every_key_of_a_shard_has_the_same_hash_tag():
+    for number in (0, 3):
+        keys = Keys("shop", number)
+        names = {field.name for field in dataclasses.fields(keys)} - {"namespace", "shard"}
+        values = [getattr(keys, name) for name in names]
+        assert all(value.startswith(f"{{shop:{number}}}") for value in [*values, keys.stream("q")])
 
 
 def test_no_two_kinds_of_key_can_meet():

@@ -59,12 +59,12 @@ def test_every_key_and_channel_is_in_the_tables():
     built = {
         getattr(names, field.name).replace(names.tag, "T")
         for field in fields(keys.Keys)
-        if field.name not in {"namespace", "tag", "space"}
+        if field.name not in {"namespace", "shard", "tag", "space"}
     }
     built.add(names.stream(keys.LAST_TRY).replace(names.tag, "T"))
     shown = {re.sub(r"<\w+>|`", "", name) for name in column(section("Keys"), 0)} - {"Key", "Channel"}
     assert shown == built
-    assert names.tag.replace(NAMESPACE, "<namespace>") in section("Keys")
+    assert names.tag.replace(NAMESPACE, "<namespace>").replace(":0}", ":<shard>}") in section("Keys")
 
 
 def test_every_letter_stands_with_its_state():

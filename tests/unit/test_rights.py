@@ -37,7 +37,9 @@ def test_every_right_is_asked_for_and_every_kind_of_key():
 
 
 def _complaint(refused):
-    return rights.complaint("me", KEYS, WORKER, {call.words for call in WORKER if refused(call)}).split("\n")
+    return rights.complaint(
+        "me", KEYS.namespace, WORKER, {call.words for call in WORKER if refused(call)}
+    ).split("\n")
 
 
 @pytest.mark.parametrize("right", sorted(rights.WORKER))

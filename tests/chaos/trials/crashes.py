@@ -94,6 +94,6 @@ async def _client_that_dies(stage: Stage, armed: str) -> WorkerProcess:
     )
     await asyncio.to_thread(client.process.wait, 20)
     client.end()
-    await until(lambda: stage.server.do("XLEN", stage.app._keys.stream("default")) == 0, 10)
+    await until(lambda: stage.server.do("XLEN", stage.app._shards[0].stream("default")) == 0, 10)
     await stage.witness_accepted()
     return client

@@ -215,7 +215,7 @@ def _all_expired(stage: Stage) -> bool:
 
 
 def _queue_empty(stage: Stage) -> bool:
-    return stage.server.do("XLEN", stage.app._keys.stream("default")) == 0
+    return stage.server.do("XLEN", stage.app._shards[0].stream("default")) == 0
 
 
 async def hung_server(scale: float, seed: int, lease: float = 5.0) -> Report:
@@ -253,7 +253,7 @@ async def lost_enqueue(scale: float, seed: int, lease: float = 5.0) -> Report:
             await until(lambda seen=before: stage.proxy.counts["lost reply"] > seen, 5, every=0.001)
             stage.proxy.drop_replies = 0.0
             await sending
-        stage.report.equal("jobs", stage.server.do("XLEN", stage.app._keys.stream("default")), rounds)
+        stage.report.equal("jobs", stage.server.do("XLEN", stage.app._shards[0].stream("default")), rounds)
         return stage.report
 
 

@@ -1,0 +1,53 @@
+"""Shards: where a job lies follows from its id, the same for everybody."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, strategies as st
+
+from asyncq.broker.shards import RUN, Shards
+
+IDS = st.text("abcXYZ019_.:-", min_size=1, max_size=40)
+
+
+@given(IDS, st.integers(1, 256))
+def test_every_id_lies_in_one_of_the_shards_whoever_asks(id, count):
+    number = Shards("shop", count).number(id)
+    assert 0 <= number < count
+    assert number == Shards("shop", count).number(id)
+    assert Shards("shop", count).of(id).shard == number
+
+
+@given(st.text("0123456789abcdef", min_size=24, max_size=24), st.integers(2, 256), st.data())
+def test_an_id_made_for_a_shard_lies_in_it(digits, count, data):
+    wanted = data.draw(st.integers(0, count - 1))
+    shards = Shards("shop", count)
+    assert shards.number(shards.new_id(digits, wanted)) == wanted
+
+
+def test_with_one_shard_ids_say_nothing_of_it():
+    assert Shards("shop", 1).new_id("0" * 24) == "0" * 24
+
+
+def test_new_ids_are_spread_evenly_in_runs():
+    shards = Shards("shop", 3)
+    numbers = [shards.number(shards.new_id("0" * 24)) for _ in range(6 * RUN)]
+    assert Counter(numbers) == {0: 2 * RUN, 1: 2 * RUN, 2: 2 * RUN}
+    assert numbers[:RUN] == [numbers[0]] * RUN
+
+
+def test_ids_of_users_are_spread_by_their_text():
+    shards = Shards("shop", 4)
+    counts = Counter(shards.number(f"order-{n}") for n in range(4000))
+    assert all(900 < count < 1100 for count in counts.values())
+
+
+@pytest.mark.parametrize("id", ["0" * 24 + ".x", "0" * 24 + ".", "0" * 24 + ".²", "0" * 24, "short.1"])
+def test_what_only_looks_like_an_id_of_ours_is_summed(id):
+    assert 0 <= Shards("shop", 5).number(id) < 5
+
+
+def test_an_id_of_a_time_with_more_shards_still_has_one():
+    assert Shards("shop", 2).number("0" * 24 + ".7") == 1
