@@ -494,7 +494,7 @@ class Broker:
         """The job in the message of one that has not ended, and the values of those that it waited for; None
         if there is none that can be read. Patience as `run`.
         """
-        keys = self.keys
+        keys = self.shards.of(id)
         answer = await self.run(
             "message", (keys.records + id, keys.messages + id), (keys.queues,), patience=patience
         )
