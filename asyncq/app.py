@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from asyncq import config, failures, results, resultset
+from asyncq import config, failures, groupresult, results, resultset
 from asyncq.broker import posture
 from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, parse
@@ -24,7 +24,6 @@ from asyncq.broker.shards import Shards
 from asyncq.context import current_job
 from asyncq.control import Control
 from asyncq.errors import AsyncQError, BrokerUnavailable
-from asyncq.groupresult import GroupResults
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope, current_scope, scope_for
@@ -54,6 +53,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M", bound=results.AsyncResult[Any] | groupresult.GroupResult[Any, Any])
 Y = TypeVar("Y")
 
 log: logging.Logger = logging.getLogger("asyncq")
@@ -119,7 +119,7 @@ class AsyncQ:
         self.settings: config.Settings = config.load(explicit, anchor=folder)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
         self.control: Control = Control(self)
-        self.GroupResult: GroupResults = GroupResults(self)
+        self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self._shards = Shards(self.settings.namespace, self.settings.shards)
         self._reset()
         _apps.add(self)
@@ -328,7 +328,7 @@ class AsyncQ:
             return None
 
     @carried
-    async def submit(self, calls: Iterable[Workflow[R]]) -> resultset.ResultSet[R]:
+    async def submit(self, calls: Iterable[Workflow[R, M]]) -> resultset.ResultSet[R, M]:
         """Enqueues calls of any tasks in one round trip for each queue and 250: `await app.submit([add.s(1,
         2), sub.s(3, 1)])`. Each workflow among them is one step, and takes a round trip of its own.
 
@@ -358,7 +358,7 @@ class AsyncQ:
         sent = asyncio.ensure_future(self._enqueue_calls(plain))
         await asyncio.gather(sent, *(self._submit(plan, messages) for plan, messages in plans))
         rest = iter(sent.result())
-        members = [next(rest) if handle is None else handle for handle in handles]
+        members: list[Any] = [next(rest) if handle is None else handle for handle in handles]
         return resultset.ResultSet(members, app=self)
 
     @synced(submit)
@@ -651,12 +651,12 @@ class AsyncQ:
         return answer is not False
 
     async def _enqueue_calls(
-        self, calls: Sequence[tuple[Task[..., R], tuple[Any, ...], dict[str, Any], bytes]]
-    ) -> list[results.AsyncResult[R]]:
+        self, calls: Sequence[tuple[Task[..., Any], tuple[Any, ...], dict[str, Any], bytes]]
+    ) -> list[Any]:
         """Enqueues calls whose arguments are encoded, and therefore known to be good, in batches: while the
         server works on one, the next is made, and between two the loop turns.
         """
-        handles: list[results.AsyncResult[R]] = []
+        handles: list[Any] = []
         sent: list[asyncio.Task[None]] = []
         for start in range(0, len(calls), BATCH):
             part = calls[start : start + BATCH]

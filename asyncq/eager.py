@@ -28,6 +28,7 @@ from asyncq.streams import KeptItems
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from datetime import timedelta
+    from typing import Self
 
     from asyncq.app import AsyncQ
     from asyncq.events import Event, Follower
@@ -39,12 +40,13 @@ if TYPE_CHECKING:
     from asyncq.wire import Signal
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 _LETTERS = {State.SUCCESS: wire.SUCCEEDED, State.FAILURE: wire.FAILED, State.REVOKED: wire.REVOKED}
 
 
-class EagerResult(AsyncResult[R]):
+class EagerResult(AsyncResult[R_co]):
     """The handle of a call that has ended already, without a server: `task.apply(...)` gives it.
 
     It has the face of `AsyncResult`: awaiting gives the value or raises, twins such as `get_sync` work, and
@@ -73,7 +75,7 @@ class EagerResult(AsyncResult[R]):
     def __init__(
         self,
         id: str,
-        value: R | BaseException | None,
+        value: R_co | BaseException | None,
         state: State | str,
         traceback: str | None = None,
         *,
@@ -87,12 +89,12 @@ class EagerResult(AsyncResult[R]):
             raise ValueError(f"state=FAILURE needs the exception that was raised, not {value!r}")
         self._items: Sequence[bytes] = ()  # what a generator yielded
         ended = wire.Ended(_LETTERS[State(state)], name=name or "", attempts=1)
-        self._kept: Outcome[R] | None = _Given(id, ended, value, traceback)
+        self._kept: Outcome[R_co] | None = _Given(id, ended, value, traceback)
 
     @classmethod
     def _of_call(
-        cls, task: Task[..., R], job: wire.Job, ended: wire.Ended, items: Sequence[bytes] = ()
-    ) -> EagerResult[R]:
+        cls, task: Task[..., Any], job: wire.Job, ended: wire.Ended, items: Sequence[bytes] = ()
+    ) -> Self:
         handle = cls(job.id, None, State.SUCCESS, app=task.app)
         handle._items = items
         handle._kept = Outcome(job.id, ended, task.returns)
@@ -104,7 +106,7 @@ class EagerResult(AsyncResult[R]):
     def _carrier(self) -> AsyncQ:
         return cast("AsyncQ", HERE)  # as much of an app as a call that never waits needs
 
-    def _seen(self) -> Outcome[R] | None:
+    def _seen(self) -> Outcome[R_co] | None:
         return self._kept
 
     @property
@@ -122,7 +124,7 @@ class EagerResult(AsyncResult[R]):
         on_event: Callable[[Event], object] | None = None,
         disable_sync_subtasks: bool = True,  # noqa: ARG002  nothing waits, so there is nothing to guard
         revoke_on_abandon: bool = False,  # noqa: ARG002  nothing waits, so nothing is abandoned
-    ) -> R:
+    ) -> R_co:
         """Returns the value, or raises what the task raised. At once, so the deadlock guard lets it be.
 
         Args:
@@ -141,16 +143,16 @@ class EagerResult(AsyncResult[R]):
         outcome = await self._outcome(timeout)
         if on_event is not None:
             on_event(last_event(outcome))
-        value = outcome.unwrap() if propagate or outcome.error is None else cast("R", outcome.error)
+        value = outcome.unwrap() if propagate or outcome.error is None else cast("R_co", outcome.error)
         if callback is not None:
             callback(self.id, value)
         return value
 
-    async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R]:
+    async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R_co]:
         """How it ended, as a value. Raises `ResultNotFound` as `get`."""
         return await self._outcome(timeout)
 
-    async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:  # noqa: ARG002  nothing waits
+    async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R_co]:  # noqa: ARG002  nothing waits
         if self._kept is None or self._ignored:
             why = "it was forgotten" if self._kept is None else "its task ignores results"
             raise ResultNotFound(f"no result under the id {self.id!r}: {why}")
@@ -173,7 +175,7 @@ class EagerResult(AsyncResult[R]):
         """The state. There is nowhere to look."""
         return self.state
 
-    async def _final(self) -> Outcome[R] | None:
+    async def _final(self) -> Outcome[R_co] | None:
         return self._kept
 
     async def _look_at(self, handles: list[AsyncResult[Any]]) -> None:
@@ -202,9 +204,9 @@ class EagerResult(AsyncResult[R]):
 
     def then(
         self,
-        callback: Callable[[AsyncResult[R]], object],
-        on_error: Callable[[AsyncResult[R]], object] | None = None,
-    ) -> EagerResult[R]:
+        callback: Callable[[AsyncResult[R_co]], object],
+        on_error: Callable[[AsyncResult[R_co]], object] | None = None,
+    ) -> EagerResult[R_co]:
         """Calls `callback(result)` in the next turn of this thread's loop, or `on_error` after a failure.
 
         Raises:
@@ -243,12 +245,8 @@ class EagerResult(AsyncResult[R]):
         def forget_sync(self) -> None:
             """Blocking twin of `forget`."""
 
-    def __repr__(self) -> str:
-        name = self.name
-        return f"<EagerResult {self.id} {name + ' ' if name else ''}{self.state}>"
-
-    def __copy__(self) -> EagerResult[R]:
-        other: EagerResult[R] = type(self).__new__(type(self))
+    def __copy__(self) -> Self:
+        other = type(self).__new__(type(self))
         for owner in (AsyncResult, EagerResult):
             for slot in set(owner.__slots__) - {"__weakref__"}:
                 setattr(other, slot, getattr(self, slot))
@@ -258,7 +256,7 @@ class EagerResult(AsyncResult[R]):
         raise TypeError("an EagerResult lives in this process only; send its value on instead")
 
 
-class _Given(Outcome[R]):
+class _Given(Outcome[R_co]):
     """An outcome made of Python objects, which have not been encoded."""
 
     __slots__ = ("_text", "_value")
@@ -268,14 +266,14 @@ class _Given(Outcome[R]):
         self._value = value
         self._text = traceback
 
-    def unwrap(self) -> R:
+    def unwrap(self) -> R_co:
         error = self.error
         if error is not None:
             raise error
-        return cast("R", self._value)
+        return cast("R_co", self._value)
 
     @property
-    def value(self) -> R | None:
+    def value(self) -> R_co | None:
         return self._value if self.state is State.SUCCESS else None
 
     @property
@@ -344,10 +342,13 @@ def run(task: Task[..., R], job: wire.Job) -> EagerResult[R]:
     """
     items = generators.Kept()
     ended = wire.decode_ended(*_ended(task, job, b"", items))
-    return EagerResult._of_call(task, job, ended, items)
+    result: EagerResult[R] = EagerResult._of_call(task, job, ended, items)
+    return result
 
 
-def run_all(jobs: Sequence[tuple[wire.Job, bytes]], app: AsyncQ) -> dict[str, Words]:
+def run_all(
+    jobs: Sequence[tuple[wire.Job, bytes]], app: AsyncQ
+) -> tuple[dict[str, Words], dict[str, generators.Kept]]:
     """Runs the jobs of a workflow here and now, one after the other; raises as `run`.
 
     Args:
@@ -355,17 +356,19 @@ def run_all(jobs: Sequence[tuple[wire.Job, bytes]], app: AsyncQ) -> dict[str, Wo
         app: which knows their tasks.
 
     Returns:
-        How each ended, by its id.
+        How each ended, by its id, and what each yielded.
     """
     ended: dict[str, Words] = {}
+    yielded: dict[str, generators.Kept] = {}
     for job, message in jobs:
         fate = _fate(job, ended)
         if fate is None:
             values = b"".join(wire.frame(parent, *ended[parent]) for parent in job.parents)
             arrived = wire.decode_job(job.id, job.queue, message)
-            fate = _ended(app._named(job.name), arrived, values, generators.Kept())
+            yielded[job.id] = generators.Kept()
+            fate = _ended(app._named(job.name), arrived, values, yielded[job.id])
         ended[job.id] = fate
-    return ended
+    return ended, yielded
 
 
 def _fate(job: wire.Job, ended: dict[str, Words]) -> Words | None:
@@ -390,7 +393,9 @@ def _ended(task: Task[Any, Any], job: wire.Job, values: bytes, items: generators
     if runner.interrupt is not None:
         raise runner.interrupt
     if isinstance(over, Replace):
-        return run_all(over.jobs, task.app)[job.id]
+        words, yielded = run_all(over.jobs, task.app)
+        items[:] = yielded.get(job.id, ())
+        return words[job.id]
     return over.letter, over.outcome
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 R = TypeVar("R")
+H = TypeVar("H", bound=AsyncResult[Any])
 R1 = TypeVar("R1")
 R2 = TypeVar("R2")
 R3 = TypeVar("R3")
@@ -215,18 +216,18 @@ async def gather(
         number, text = await asyncq.gather(await add.delay(1, 2), await shout.delay("a"), timeout=10)
         ```
     """
-    handles = ResultSet(_handles("gather", results))
+    handles: ResultSet[Any] = ResultSet(_handles("gather", results))
     check_join("gather()", handles._awaited())
     values = await handles.get(timeout, propagate=not return_exceptions)
     return tuple(values)
 
 
 async def wait(
-    results: Iterable[AsyncResult[R]],
+    results: Iterable[H],
     *,
     timeout: float | timedelta | None = None,
     return_when: str = asyncio.ALL_COMPLETED,
-) -> tuple[set[AsyncResult[R]], set[AsyncResult[R]]]:
+) -> tuple[set[H], set[H]]:
     """Waits until jobs have ended and returns their handles as two sets, done and pending.
 
     As in `asyncio.wait`, neither a failure nor the end of the time raises, and jobs go on when this is
@@ -248,7 +249,7 @@ async def wait(
         done, pending = await asyncq.wait(results, return_when=asyncio.FIRST_COMPLETED)
         ```
     """
-    handles = ResultSet(_handles("wait", results))
+    handles: ResultSet[Any, H] = ResultSet(_handles("wait", results))
     check_join("wait()", handles._awaited())
     if return_when not in {asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION}:
         raise ValueError(
@@ -257,9 +258,7 @@ async def wait(
     return await handles._wait(timeout, return_when)
 
 
-def as_completed(
-    results: Iterable[AsyncResult[R]], *, timeout: float | timedelta | None = None
-) -> AsyncIterator[AsyncResult[R]]:
+def as_completed(results: Iterable[H], *, timeout: float | timedelta | None = None) -> AsyncIterator[H]:
     """Gives each handle as its job ends, whatever the end: an async iterator, for `async for`.
 
     Args:
@@ -277,12 +276,12 @@ def as_completed(
             print(await result)
         ```
     """
-    handles = ResultSet(_handles("as_completed", results))
+    handles: ResultSet[Any, H] = ResultSet(_handles("as_completed", results))
     check_join("as_completed()", handles._awaited())
     return handles.as_completed(timeout)
 
 
-def _handles(call: str, results: Iterable[AsyncResult[R]]) -> list[AsyncResult[R]]:
+def _handles(call: str, results: Iterable[H]) -> list[H]:
     """The handles as a list; a coroutine among them is the commonest slip."""
     if isinstance(results, AsyncResult):
         raise TypeError(f"{call}() takes several handles, not {results!r} alone: write {call}([result])")

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from asyncq import results
+from typing_extensions import TypeVar
+
+from asyncq import lineage, results
 from asyncq.errors import DecodeError
 from asyncq.portal import carried, synced
 from asyncq.resultset import ResultSet
+from asyncq.streamresult import StreamResult
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from asyncq.app import AsyncQ
     from asyncq.results import AsyncResult
 
 R = TypeVar("R")
+H = TypeVar("H", bound="AsyncResult[Any] | GroupResult[Any, Any]", default="AsyncResult[R]")
 
 
-class GroupResult(ResultSet[R]):
+class GroupResult(ResultSet[R, H]):
     """The handles of a group: a `ResultSet` with an id. Its members may be groups themselves; values nest as
     they do.
 
@@ -40,21 +44,23 @@ class GroupResult(ResultSet[R]):
         ```
     """
 
+    _kind = lineage.GROUP
+
     @overload
     def __init__(
         self,
         id: str | None = None,
         results: Iterable[AsyncResult[R]] = (),
-        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+        parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None,
         app: AsyncQ | None = None,
     ) -> None: ...
 
     @overload
     def __init__(
-        self: GroupResult[Any],
+        self: GroupResult[Any, Any],
         id: str | None = None,
-        results: Iterable[AsyncResult[Any] | GroupResult[Any]] = (),
-        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+        results: Iterable[AsyncResult[Any] | GroupResult[Any, Any]] = (),
+        parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None,
         app: AsyncQ | None = None,
     ) -> None: ...
 
@@ -62,21 +68,21 @@ class GroupResult(ResultSet[R]):
         self,
         id: str | None = None,
         results: Iterable[Any] = (),
-        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+        parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None,
         app: AsyncQ | None = None,
     ) -> None:
         if id is not None and (not isinstance(id, str) or not id):
             raise ValueError(f"GroupResult needs a text as its id, or None for a new one, not {id!r}")
         super().__init__(results, app)
         self.id: str = id or os.urandom(12).hex()
-        self.parent: AsyncResult[Any] | GroupResult[Any] | None = parent
+        self.parent: AsyncResult[Any] | GroupResult[Any, Any] | None = parent
 
     @property
-    def children(self) -> list[AsyncResult[R]]:
+    def children(self) -> list[H]:
         """The members, by Celery's other name."""
         return self.results
 
-    def _before(self) -> AsyncResult[Any] | GroupResult[Any] | None:
+    def _before(self) -> AsyncResult[Any] | GroupResult[Any, Any] | None:
         return self.parent
 
     async def save(self) -> None:
@@ -122,13 +128,19 @@ class GroupResult(ResultSet[R]):
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """All ids, as Celery writes them: `((id, parent's tuple or None), [members' tuples])`."""
-        parent = None if self.parent is None else self.parent.as_tuple()
-        return (self.id, parent), [member.as_tuple() for member in self.results]
+        described: tuple[tuple[str, Any], list[Any]] = lineage.as_tuple(self)
+        return described
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, GroupResult):
-            return (self.id, self.results, self.parent) == (other.id, other.results, other.parent)
-        return self.id == other if isinstance(other, str) else NotImplemented
+        if not isinstance(other, GroupResult):
+            return self.id == other if isinstance(other, str) else NotImplemented
+        mine: Any = self
+        its: Any = other
+        while isinstance(mine, GroupResult) and isinstance(its, GroupResult):
+            if (mine.id, mine.results) != (its.id, its.results):
+                return False
+            mine, its = mine.parent, its.parent
+        return bool(mine == its)
 
     def __hash__(self) -> int:  # unlike a mere set, a group is known by its id
         return hash(self.id)
@@ -144,7 +156,7 @@ class GroupResult(ResultSet[R]):
 
     def __reduce__(self) -> Any:
         # The ids say it all; the app is found where it is unpickled.
-        return result_from_tuple, (self.as_tuple(),)
+        return from_rows, (lineage.of_handle(self),)
 
 
 class GroupResults:
@@ -169,15 +181,15 @@ class GroupResults:
         self,
         id: str | None = None,
         results: Iterable[AsyncResult[R]] = (),
-        parent: AsyncResult[Any] | GroupResult[Any] | None = None,
+        parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None,
     ) -> GroupResult[R]:
         """A group of this app."""
         return GroupResult(id, results, parent, self._app)
 
     @carried
-    async def save(self, group: GroupResult[Any]) -> None:
+    async def save(self, group: GroupResult[Any, Any]) -> None:
         """Saves a group, see `GroupResult.save`."""
-        description = json.dumps(group.as_tuple(), separators=(",", ":")).encode()
+        description = json.dumps(lineage.of_handle(group), separators=(",", ":")).encode()
         await self._app._broker_here().save_group(group.id, description)
 
     @synced(save)
@@ -205,8 +217,8 @@ class GroupResults:
         if description is None:
             return None
         try:
-            group = result_from_tuple(json.loads(description), self._app)
-        except (ValueError, RecursionError) as error:
+            group = from_rows(json.loads(description), self._app)
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise DecodeError(f"what is saved under the id {id!r} is not a group: {error}") from error
         if not isinstance(group, GroupResult):
             raise DecodeError(f"what is saved under the id {id!r} is one job, not a group")
@@ -235,20 +247,21 @@ def result_from_tuple(data: Any, app: AsyncQ | None = None) -> Any:
         same = asyncq.result_from_tuple(json.loads(json.dumps(result.as_tuple())))
         ```
     """
-    try:
-        (id_, parent), members = data
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"{data!r} is not what as_tuple() gives: ((id, parent), None), or a list of members for None"
-        ) from None
-    above = None if parent is None else result_from_tuple(parent, app)
-    if members is not None:
-        if not isinstance(members, (list, tuple)):
-            raise ValueError(f"the members of group {id_!r} are not a list, but {members!r}")
-        return GroupResult(id_, [result_from_tuple(member, app) for member in members], above, app)
-    handle: AsyncResult[Any] = results.AsyncResult(id_, app)
-    handle.parent = above
-    return handle
+    return from_rows(lineage.of_tuple(data), app)
+
+
+def from_rows(rows: Sequence[lineage.Row], app: AsyncQ | None = None) -> Any:
+    """The handle or group that the rows describe."""
+    made: list[Any] = []
+    for id_, above, inside, kind in rows:
+        parent = None if above is None else made[above]
+        if kind == lineage.GROUP:
+            made.append(GroupResult(id_, [made[place] for place in inside or ()], parent, app))
+        else:
+            handle: Any = (StreamResult if kind == lineage.STREAM else results.AsyncResult)(id_, app)
+            handle.parent = parent
+            made.append(handle)
+    return made[-1]
 
 
 def _app(app: AsyncQ | None) -> AsyncQ:

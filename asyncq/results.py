@@ -9,7 +9,7 @@ import time
 from contextlib import aclosing, closing
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from asyncq import config, failures, inherited, portal, wire
+from asyncq import config, failures, inherited, lineage, portal, wire
 from asyncq.context import check_join, current_job
 from asyncq.errors import IncompleteStream, ResultNotFound, ResultTimeout
 from asyncq.events import Follower
@@ -25,6 +25,7 @@ from asyncq.walk import Walk
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
     from datetime import datetime, timedelta
+    from typing import Self
 
     from asyncq.app import AsyncQ
     from asyncq.broker.listener import Waiter
@@ -37,13 +38,13 @@ if TYPE_CHECKING:
     from asyncq.walk import Step
     from asyncq.wire import Signal
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 log: logging.Logger = logging.getLogger("asyncq")
 
 
-class AsyncResult(Generic[R]):
+class AsyncResult(Generic[R_co]):
     """The handle of a job: `await result` is its value.
 
     Awaited methods talk to the server; properties never do, they say what this process last saw. An outcome
@@ -77,18 +78,19 @@ class AsyncResult(Generic[R]):
         "id",
         "parent",
     )
+    _kind = ""  # see `lineage`
 
     @overload
     def __init__(self: AsyncResult[Any], id: str, app: AsyncQ | None = None) -> None: ...
 
     @overload
-    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None) -> None: ...
+    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R_co] | None) -> None: ...
 
-    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R] | None = None) -> None:
+    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R_co] | None = None) -> None:
         if not isinstance(id, str) or not id:
             raise ValueError(f"AsyncResult needs the id of a job, not {id!r}")
         self.id: str = id
-        self.parent: AsyncResult[Any] | GroupResult[Any] | None = None
+        self.parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None
         self._app = app
         self._task = task
         self._waiter: Waiter | None = None
@@ -100,13 +102,13 @@ class AsyncResult(Generic[R]):
     @classmethod
     def _of_job(
         cls,
-        task: Task[..., R],
+        task: Task[..., R_co],
         job: wire.Job,
         args: tuple[Any, ...] | None,
         kwargs: dict[str, Any] | None,
         *,
         new: bool = False,
-    ) -> AsyncResult[R]:
+    ) -> AsyncResult[R_co]:
         """The handle of a job that is about to be enqueued; a `new` id is one that nobody can have."""
         handle = cls.__new__(cls)
         handle.id = job.id
@@ -122,7 +124,7 @@ class AsyncResult(Generic[R]):
 
     # -- waiting --
 
-    def __await__(self) -> Generator[Any, Any, R]:
+    def __await__(self) -> Generator[Any, Any, R_co]:
         """`await result` is `await result.get()`."""
         return self.get().__await__()
 
@@ -136,7 +138,7 @@ class AsyncResult(Generic[R]):
         on_event: Callable[[Event], object] | None = None,
         disable_sync_subtasks: bool = True,
         revoke_on_abandon: bool = False,
-    ) -> R:
+    ) -> R_co:
         """Waits for the job to end and returns its value.
 
         Woken by push. Cancelling or timing out ends this wait only: the job and other waits for it go on,
@@ -176,7 +178,7 @@ class AsyncResult(Generic[R]):
             outcome = outcome.unfollowed()
         # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to
         # expect.
-        value = outcome.unwrap() if propagate or outcome.error is None else cast("R", outcome.error)
+        value = outcome.unwrap() if propagate or outcome.error is None else cast("R_co", outcome.error)
         if callback is not None:
             callback(self.id, value)
         return value
@@ -188,7 +190,7 @@ class AsyncResult(Generic[R]):
     wait = get
     wait_sync = get_sync
 
-    async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R]:
+    async def outcome(self, timeout: float | timedelta | None = None) -> Outcome[R_co]:
         """Waits for the job to end and says how, as a value: never raises for the task's own failure.
 
         Raises:
@@ -211,7 +213,7 @@ class AsyncResult(Generic[R]):
         app._at_home(send_off)
 
     @carried
-    async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R]:
+    async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R_co]:
         limit = None if timeout is None else config.seconds(timeout)
         if self._ignored:
             raise ResultNotFound(f"job {self.id} was enqueued with ignore_result=True: there is no result")
@@ -437,7 +439,7 @@ class AsyncResult(Generic[R]):
     def exists_sync(self) -> None:
         """Blocking twin of `exists`."""
 
-    async def _final(self) -> Outcome[R] | None:
+    async def _final(self) -> Outcome[R_co] | None:
         if self._seen() is None:
             await self.refresh()
         return self._seen()
@@ -727,9 +729,9 @@ class AsyncResult(Generic[R]):
 
     def then(
         self,
-        callback: Callable[[AsyncResult[R]], object],
-        on_error: Callable[[AsyncResult[R]], object] | None = None,
-    ) -> AsyncResult[R]:
+        callback: Callable[[AsyncResult[R_co]], object],
+        on_error: Callable[[AsyncResult[R_co]], object] | None = None,
+    ) -> AsyncResult[R_co]:
         """Calls `callback(result)` in this thread's loop when the job has ended, or soon if it has. Returns
         the handle itself.
 
@@ -797,7 +799,7 @@ class AsyncResult(Generic[R]):
         return self.state
 
     @property
-    def result(self) -> R | Exception | None:
+    def result(self) -> R_co | Exception | None:
         """The value, or the exception (not raised), once the job has ended; before a retry, the last error;
         else None.
         """
@@ -927,7 +929,7 @@ class AsyncResult(Generic[R]):
         """Whether it was enqueued here with `ignore_result=True`."""
         return self._ignored
 
-    def _seen(self) -> Outcome[R] | None:
+    def _seen(self) -> Outcome[R_co] | None:
         waiter = self._waiter
         if waiter is None or waiter.ended is None:
             return None
@@ -937,7 +939,8 @@ class AsyncResult(Generic[R]):
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
         """The id and those of its parents, as Celery writes them: `((id, parent's tuple or None), None)`."""
-        return (self.id, None if self.parent is None else self.parent.as_tuple()), None
+        described: tuple[tuple[str, Any], None] = lineage.as_tuple(self)
+        return described
 
     def as_list(self) -> list[str]:
         """The id, then those of the jobs that it waits for."""
@@ -958,21 +961,25 @@ class AsyncResult(Generic[R]):
 
     def __repr__(self) -> str:
         name = self.name
-        return f"<AsyncResult {self.id} {name + ' ' if name else ''}{self.state}>"
+        return f"<{type(self).__name__} {self.id} {name + ' ' if name else ''}{self.state}>"
 
-    def __copy__(self) -> AsyncResult[R]:
+    def __copy__(self) -> Self:
         other = type(self)(self.id, self._app, task=self._task)
         other.parent = self.parent
         other._waiter, other._ignored = self._waiter, self._ignored
         other._args, other._kwargs = self._args, self._kwargs
         return other
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncResult[R]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()
 
-    def __reduce__(self) -> tuple[Callable[..., AsyncResult[Any]], tuple[Any, ...]]:
-        # The id says it all; the app is found where it is unpickled.
-        return _with_parent, (self.id, self.parent)
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        # The ids say it all; the app is found where it is unpickled.
+        if self.parent is None:
+            return type(self), (self.id,)
+        from asyncq.groupresult import from_rows  # a handle may come after a group
+
+        return from_rows, (lineage.of_handle(self),)
 
 
 def _end(timeout: float | timedelta | None) -> float | None:
@@ -995,9 +1002,3 @@ def line(handle: Any) -> Iterator[AsyncResult[Any]]:
             seen.add(one.id)
             yield one
             todo.append(one.parent)
-
-
-def _with_parent(id_: str, parent: AsyncResult[Any] | GroupResult[Any] | None) -> AsyncResult[Any]:
-    handle: AsyncResult[Any] = AsyncResult(id_)
-    handle.parent = parent
-    return handle

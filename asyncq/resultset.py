@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import copy
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
+
+from typing_extensions import TypeVar
 
 from asyncq import config, portal
 from asyncq.arrivals import Arrivals, look, value_or_error
@@ -21,14 +23,16 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncq.app import AsyncQ
+    from asyncq.groupresult import GroupResult
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
     from asyncq.wire import Signal
 
 R = TypeVar("R")
+H = TypeVar("H", bound="AsyncResult[Any] | GroupResult[Any, Any]", default="AsyncResult[R]")
 
 
-class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutable
+class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mutable
     """The handles of several jobs, in order.
 
     Waiting and looking go through one connection, 500 handles in each command, and one deadline holds for
@@ -46,7 +50,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
     """
 
     def __init__(self, results: Iterable[AsyncResult[R]] = (), app: AsyncQ | None = None) -> None:
-        self.results: list[AsyncResult[R]] = list(results)
+        self.results: list[H] = cast("list[H]", list(results))
         self._app = app
 
     @property
@@ -72,10 +76,10 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
     def _carrier(self) -> Carrier:
         return self._home or HERE
 
-    def _members(self) -> Iterable[AsyncResult[Any] | ResultSet[Any]]:
+    def _members(self) -> Iterable[AsyncResult[Any] | ResultSet[Any, Any]]:
         return self.results
 
-    def _before(self) -> AsyncResult[Any] | ResultSet[Any] | None:
+    def _before(self) -> AsyncResult[Any] | ResultSet[Any, Any] | None:
         """What the jobs came after."""
         return None
 
@@ -153,7 +157,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
             values.append(value)
         return values
 
-    def as_completed(self, timeout: float | timedelta | None = None) -> AsyncIterator[AsyncResult[R]]:
+    def as_completed(self, timeout: float | timedelta | None = None) -> AsyncIterator[H]:
         """Gives each handle as its job ends, whatever the end: `async for result in results.as_completed()`.
 
         A handle that it gave has its outcome at hand: `await result` returns or raises at once. Handles of
@@ -175,7 +179,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
         check_join("ResultSet.as_completed()", self._awaited())
         return self._as_completed(timeout)
 
-    async def _as_completed(self, timeout: float | timedelta | None) -> AsyncIterator[AsyncResult[R]]:
+    async def _as_completed(self, timeout: float | timedelta | None) -> AsyncIterator[H]:
         with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
             given = 0
             while given < len(arrivals.handles):
@@ -183,13 +187,13 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
                     given += 1
                     yield handle
 
-    def as_completed_sync(self, timeout: float | timedelta | None = None) -> Iterator[AsyncResult[R]]:
+    def as_completed_sync(self, timeout: float | timedelta | None = None) -> Iterator[H]:
         """Blocking twin of `as_completed`, for code that is not async: `for result in ...`. Raises as it."""
         refuse_in_loop("as_completed_sync()", "async for result in ....as_completed(...)")
         check_join("ResultSet.as_completed()", self._awaited())
         return self._as_completed_sync(timeout)
 
-    def _as_completed_sync(self, timeout: float | timedelta | None) -> Iterator[AsyncResult[R]]:
+    def _as_completed_sync(self, timeout: float | timedelta | None) -> Iterator[H]:
         with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
             given = 0
             while given < len(arrivals.handles):
@@ -199,17 +203,16 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
 
     @carried
     async def _arrived(
-        self, arrivals: Arrivals[R], given: int, timeout: float | timedelta | None
-    ) -> list[AsyncResult[R]]:
+        self, arrivals: Arrivals[Any], given: int, timeout: float | timedelta | None
+    ) -> list[H]:
         """What arrived after the first so many, once there is something."""
         if not await arrivals.until(lambda: len(arrivals.ended) > given, all_of_them=False):
             raise _too_late(arrivals, timeout)
-        return arrivals.ended[given:]
+        arrived: list[Any] = arrivals.ended[given:]
+        return arrived
 
     @carried
-    async def _wait(
-        self, timeout: float | timedelta | None, return_when: str
-    ) -> tuple[set[AsyncResult[R]], set[AsyncResult[R]]]:
+    async def _wait(self, timeout: float | timedelta | None, return_when: str) -> tuple[set[H], set[H]]:
         """As `asyncio.wait`."""
         with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
             enough = {
@@ -219,14 +222,15 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
             }
             one_will_do = return_when == asyncio.FIRST_COMPLETED
             await arrivals.until(enough[return_when], all_of_them=not one_will_do)
-        done = set(arrivals.ended)
-        return done, set(arrivals.handles) - done
+        done: set[Any] = set(arrivals.ended)
+        pending: set[Any] = set(arrivals.handles) - done
+        return done, pending
 
     def then(
         self,
-        callback: Callable[[ResultSet[R]], object],
-        on_error: Callable[[ResultSet[R]], object] | None = None,
-    ) -> ResultSet[R]:
+        callback: Callable[[ResultSet[R, H]], object],
+        on_error: Callable[[ResultSet[R, H]], object] | None = None,
+    ) -> ResultSet[R, H]:
         """Calls `callback(results)` in this thread's loop when all jobs have ended. Returns the set itself.
 
         With `on_error`, that one is called instead if any of them failed or was revoked. A coroutine that a
@@ -393,12 +397,12 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
 
     # -- as a list --
 
-    def add(self, result: AsyncResult[R]) -> None:
+    def add(self, result: H) -> None:
         """Adds a handle at the end, unless it is there."""
         if result not in self.results:
             self.results.append(result)
 
-    def update(self, results: Iterable[AsyncResult[R]]) -> None:
+    def update(self, results: Iterable[H]) -> None:
         """Adds handles at the end, each unless it is there."""
         known = {result.id for result in self.results}
         for result in results:
@@ -406,7 +410,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
                 known.add(result.id)
                 self.results.append(result)
 
-    def remove(self, result: AsyncResult[R] | str) -> None:
+    def remove(self, result: H | str) -> None:
         """Takes a handle out, or the one with an id. The job goes on.
 
         Raises:
@@ -417,7 +421,7 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
             raise KeyError(result)
         del self.results[position]
 
-    def discard(self, result: AsyncResult[R] | str) -> None:
+    def discard(self, result: H | str) -> None:
         """Takes a handle out if it is there. The job goes on."""
         if result in self.results:
             self.remove(result)
@@ -429,18 +433,19 @@ class ResultSet(Generic[R]):  # noqa: PLW1641 - a list of handles, and as mutabl
     def __len__(self) -> int:
         return len(self.results)
 
-    def __iter__(self) -> Iterator[AsyncResult[R]]:
+    def __iter__(self) -> Iterator[H]:
         return iter(self.results)
 
     @overload
-    def __getitem__(self, index: int) -> AsyncResult[R]: ...
+    def __getitem__(self, index: int) -> H: ...
 
     @overload
-    def __getitem__(self, index: slice) -> ResultSet[R]: ...
+    def __getitem__(self, index: slice) -> ResultSet[R, H]: ...
 
-    def __getitem__(self, index: int | slice) -> AsyncResult[R] | ResultSet[R]:
+    def __getitem__(self, index: int | slice) -> H | ResultSet[R, H]:
         if isinstance(index, slice):
-            return ResultSet(self.results[index], app=self._app)
+            part: list[Any] = self.results[index]
+            return ResultSet(part, app=self._app)
         return self.results[index]
 
     def __eq__(self, other: object) -> bool:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from asyncq import lineage
 from asyncq.results import AsyncResult
 
 if TYPE_CHECKING:
     from asyncq.streams import Stream, SyncStream
 
-Y = TypeVar("Y")
+Y_co = TypeVar("Y_co", covariant=True)
 
 
-class StreamResult(AsyncResult[None], Generic[Y]):
+class StreamResult(AsyncResult[None], Generic[Y_co]):
     """The handle of a job that yields: an `AsyncResult` whose value is None, and whose items have a type.
 
     Example:
@@ -23,8 +24,9 @@ class StreamResult(AsyncResult[None], Generic[Y]):
     """
 
     __slots__ = ()
+    _kind = lineage.STREAM
 
-    def stream(self, after: int | None = None) -> Stream[Y]:
+    def stream(self, after: int | None = None) -> Stream[Y_co]:
         """Gives what the task yields, as `AsyncResult.stream` does, with its type.
 
         Args:
@@ -35,6 +37,6 @@ class StreamResult(AsyncResult[None], Generic[Y]):
         """
         return super().stream(after)
 
-    def stream_sync(self, after: int | None = None) -> SyncStream[Y]:
+    def stream_sync(self, after: int | None = None) -> SyncStream[Y_co]:
         """Blocking twin of `stream`."""
         return super().stream_sync(after)

@@ -10,7 +10,9 @@ import re
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, cast
+
+from typing_extensions import TypeVar
 
 from asyncq import config, eager, idempotency, results, wire
 from asyncq.context import LINE, Context, check_join, current_job
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 Y = TypeVar("Y")
-T = TypeVar("T", bound="Task[..., Any]")
+H_co = TypeVar("H_co", bound=results.AsyncResult[Any], default=results.AsyncResult[R], covariant=True)
 
 SHAPES = 1000
 """How many combinations of arguments are remembered for one task: `**kwargs` have no end of them."""
@@ -149,7 +151,7 @@ class Options:
         return dataclasses.replace(defaults, **given)
 
 
-class Task(Generic[P, R]):
+class Task(Generic[P, R, H_co]):
     """A registered function. `Task[P, R]` carries its parameters and result type to `delay`, `call` and
     `AsyncResult[R]`.
 
@@ -167,7 +169,7 @@ class Task(Generic[P, R]):
     is_coroutine = False
     is_generator = False
     items: ValueCodec = PLAIN_VALUE
-    _handle: type[results.AsyncResult[Any]] = results.AsyncResult
+    _handle: type[Any] = results.AsyncResult  # that of `H`
 
     def __init__(self, app: AsyncQ, function: Callable[P, Any], name: str, options: Options) -> None:
         self.app = app
@@ -205,7 +207,7 @@ class Task(Generic[P, R]):
     # -- sending --
 
     @carried
-    async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[R]:
+    async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> H_co:
         """Enqueues a call and returns its handle, once the server has accepted the job.
 
         A cancelled `delay` leaves it open whether the job was accepted.
@@ -246,7 +248,8 @@ class Task(Generic[P, R]):
         check_join(f"{self.name}.call()", () if own is None else (self.AsyncResult(own),))
         result = await self._send(args, kwargs)
         wait = self._options.wait
-        return await result.get(None if wait is None else config.seconds(wait))
+        value: R = await result.get(None if wait is None else config.seconds(wait))
+        return value
 
     @synced(call)
     def call_sync(self) -> None:
@@ -255,7 +258,7 @@ class Task(Generic[P, R]):
     @carried
     async def apply_async(
         self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> results.AsyncResult[R]:
+    ) -> H_co:
         """Celery's spelling of `task.options(**options).delay(*args, **kwargs)`. Raises what `delay`
         raises.
         """
@@ -267,7 +270,7 @@ class Task(Generic[P, R]):
         """Blocking twin of `apply_async`."""
 
     @carried
-    async def map(self, calls: Iterable[Sequence[Any]]) -> ResultSet[R]:
+    async def map(self, calls: Iterable[Sequence[Any]]) -> ResultSet[R, H_co]:
         """Enqueues one call for each sequence of arguments, a few hundred in each round trip.
 
         Raises:
@@ -290,7 +293,8 @@ class Task(Generic[P, R]):
         if self._linked:
             return await self.app.submit([Signature(self, args, {}) for args in given])
         encoded: list[Any] = [(self, args, {}, self._body(args, {})) for args in given]
-        return ResultSet(await self.app._enqueue_calls(encoded), app=self.app)
+        handles: list[Any] = await self.app._enqueue_calls(encoded)
+        return ResultSet(handles, app=self.app)
 
     @synced(map)
     def map_sync(self) -> None:
@@ -310,7 +314,7 @@ class Task(Generic[P, R]):
         Arguments, result and failure go through the same encoding as on their way to a worker and back, and
         `asyncq.current()` is the job, so that what passes here passes there. Retries are made without their
         pauses. A coroutine function is run on an event loop of its own; a plain one on this thread, and
-        without time limits.
+        without time limits. What a generator task yields is kept: `stream()` of the result gives it.
 
         Args:
             args: positional arguments of the call.
@@ -392,9 +396,9 @@ class Task(Generic[P, R]):
         if given.countdown is not None or given.eta is not None:
             # The newer way of saying when it may start takes the place of the older one.
             defaults = dataclasses.replace(defaults, countdown=None, eta=None)
-        return cast("Self", self._as(given.over(defaults)))
+        return self._as(given.over(defaults))
 
-    def _as(self, options: Options) -> Task[P, R]:
+    def _as(self, options: Options) -> Self:
         other = copy.copy(self)
         other._options = options
         other._is_plain = False
@@ -405,7 +409,7 @@ class Task(Generic[P, R]):
 
     # -- calls as data --
 
-    def s(self, /, *args: Any, **kwargs: Any) -> Signature[R]:
+    def s(self, /, *args: Any, **kwargs: Any) -> Signature[R, H_co]:
         """A call to be made later, as data: alone, or in a workflow.
 
         It may be a part of a call: what the signature is sent with, or the value of the step before it, goes
@@ -423,7 +427,7 @@ class Task(Generic[P, R]):
         self._check_part(args, kwargs)
         return Signature(self, args, kwargs)
 
-    def si(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+    def si(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R, H_co]:
         """A complete call to be made later: in a workflow it waits for the step before it, and ignores its
         value.
 
@@ -448,7 +452,7 @@ class Task(Generic[P, R]):
             calls: the positional arguments of each.
 
         Raises:
-            TypeError: the arguments of a call do not fit the function.
+            TypeError: the arguments of a call do not fit the function, or that is a generator function.
 
         Example:
             ```python
@@ -458,7 +462,7 @@ class Task(Generic[P, R]):
         given = [tuple(args) for args in calls]
         for args in given:
             self._check(args, {})
-        starred = self._star()._as(self._options)
+        starred: Task[..., Any] = self._star()._as(self._options)
         return Signature(starred, (given,), {}, immutable=True)
 
     def xmap(self, values: Iterable[Any]) -> Signature[list[R]]:
@@ -489,26 +493,31 @@ class Task(Generic[P, R]):
         given = [tuple(args) for args in calls]
         return Group(tuple(self.starmap(given[at : at + n]) for at in range(0, len(given), n)))
 
-    def _star(self) -> Task[..., list[R]]:
+    def _star(self) -> Task[..., Any]:
         """The task that makes several calls of this one."""
+        if self.is_generator:
+            raise TypeError(
+                f"{self.name} is a generator task: each of its calls is a stream; use map([(...), ...])"
+            )
         if self._starred is None:
             kind: Any = CoroutineTask if self.is_coroutine else FunctionTask
             function = _one_by_one(self.function, self.is_coroutine)
-            starred: Task[..., list[R]] = kind(self.app, function, f"{self.name}*", self._options)
+            starred: Task[..., Any] = kind(self.app, function, f"{self.name}*", self._options)
             starred.arguments = self.arguments.of_calls()
             starred.returns = self.returns.of_list()
             self._starred = starred
         return self._starred
 
-    def AsyncResult(self, id: str) -> results.AsyncResult[R]:
+    def AsyncResult(self, id: str) -> H_co:
         """The typed handle of a call of this task made anywhere, by its id."""
-        return results.AsyncResult(id, app=self.app, task=self)
+        handle: H_co = self._handle(id, app=self.app, task=self)
+        return handle
 
     # -- how it is done --
 
-    async def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> results.AsyncResult[R]:
+    async def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> H_co:
         if self._linked:
-            linked: results.AsyncResult[R] = await Signature(self, args, kwargs)._send((), None)
+            linked: H_co = await Signature(self, args, kwargs)._send((), None)
             return linked
         body = self._body(args, kwargs)
         job, message, handle = self._announced(args, kwargs, body, os.urandom(16).hex())
@@ -521,7 +530,7 @@ class Task(Generic[P, R]):
 
     def _announced(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], body: bytes, random: str
-    ) -> tuple[wire.Job, bytes, results.AsyncResult[R]]:
+    ) -> tuple[wire.Job, bytes, H_co]:
         """The job of one call, its message, and its handle, which hears of the outcome from now on."""
         parent = current_job.get()
         if self._is_bare and parent is None:
@@ -673,12 +682,22 @@ def _callbacks(name: str, given: Any) -> tuple[Workflow[Any], ...] | None:
     return tuple(one.clone() for one in several)
 
 
-class StreamTask(Task[P, None], Generic[P, Y]):
-    """A task made of a generator function: a worker runs it to its end, and whoever has the handle reads what
-    it yields. Its value is None.
+class StreamTask(Task[P, None, StreamResult[Y]], Generic[P, Y]):
+    """A task made of a generator function: a worker runs it to its end, and whoever has the handle, a
+    `StreamResult`, reads what it yields. Its value is None.
+
+    A generator that is run again, because its worker died or by its `retry` policy, yields again from the
+    beginning; readers see each number once. So it is expected to yield the same again.
 
     Attributes:
         items: the codec of what it yields.
+
+    Example:
+        ```python
+        result = await numbers.delay(10)
+        async for number in result.stream():
+            print(number)
+        ```
     """
 
     is_generator = True
@@ -688,32 +707,6 @@ class StreamTask(Task[P, None], Generic[P, Y]):
         super().__init__(app, function, name, options)
         self.returns = PLAIN_VALUE
         self.items: ValueCodec = ValueCodec.of_items(function)
-
-    @carried
-    async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> StreamResult[Y]:
-        """Enqueues a call and returns its handle, once the server has accepted the job.
-
-        Raises as `Task.delay`.
-
-        A generator that is run again, because its worker died or by its `retry` policy, yields again from the
-        beginning; readers see each number once. So it is expected to yield the same again.
-
-        Example:
-            ```python
-            result = await numbers.delay(10)
-            async for number in result.stream():
-                print(number)
-            ```
-        """
-        return cast("StreamResult[Y]", await self._send(args, kwargs))
-
-    @synced(delay)
-    def delay_sync(self) -> None:
-        """Blocking twin of `delay`."""
-
-    def AsyncResult(self, id: str) -> StreamResult[Y]:
-        """The typed handle of a call of this task made anywhere, by its id."""
-        return StreamResult(id, app=self.app, task=self)
 
 
 class AsyncGeneratorTask(StreamTask[P, Y]):

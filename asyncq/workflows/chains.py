@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
+
+from typing_extensions import TypeVar
 
 from asyncq.workflows.workflow import Single, Workflow, members
 
@@ -13,13 +15,17 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncq.app import AsyncQ
+    from asyncq.groupresult import GroupResult
     from asyncq.results import AsyncResult
     from asyncq.workflows.groups import Group
     from asyncq.workflows.plan import Handle, Plan
 
 R = TypeVar("R")
 T = TypeVar("T")
+H = TypeVar("H", bound="AsyncResult[Any]")
+M = TypeVar("M", bound="AsyncResult[Any] | GroupResult[Any, Any]")
 R_co = TypeVar("R_co", covariant=True)
+H_co = TypeVar("H_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
 
 FIRST = frozenset({"countdown", "eta"})
 LAST = frozenset({"task_id", "wait", "ignore_result", "link", "link_error"})
@@ -27,7 +33,7 @@ LAST = frozenset({"task_id", "wait", "ignore_result", "link", "link_error"})
 
 
 @dataclass(slots=True, repr=False)
-class Chain(Single[R_co]):
+class Chain(Single[R_co, H_co]):
     """Steps one after the other, each with the value of the one before as its first argument: what `a | b`
     and `chain(a, b)` give.
 
@@ -69,17 +75,17 @@ class Chain(Single[R_co]):
         first, *others = self.steps
         return type(self)((first._with(args, kwargs), *(step.clone() for step in others)))
 
-    def _following(self, first: Workflow[Any]) -> Chain[R_co]:
+    def _following(self, first: Workflow[Any]) -> Chain[R_co, H_co]:
         return Chain((*first._steps(), *self._steps()))
 
     def _steps(self) -> tuple[Workflow[Any], ...]:
         return tuple(step.clone() for step in self.steps)
 
-    def _plan(self, plan: Plan, source: Handle | None) -> AsyncResult[R_co]:
+    def _plan(self, plan: Plan, source: Handle | None) -> H_co:
         handle: Any = source
         for step in self.steps:
             handle = step._plan(plan, handle)
-        last: AsyncResult[R_co] = handle
+        last: H_co = handle
         return last
 
     def __repr__(self) -> str:
@@ -99,59 +105,47 @@ def spread(steps: tuple[Workflow[Any], ...], options: dict[str, Any]) -> None:
 
 
 @overload
-def chain(only: Single[R], /) -> Chain[R]: ...
+def chain(only: Single[R, H], /) -> Chain[R, H]: ...
 
 
 @overload
-def chain(only: Group[T], /) -> Group[T]: ...
+def chain(only: Group[T, M], /) -> Group[T, M]: ...
 
 
 @overload
-def chain(a: Workflow[Any], b: Single[R], /) -> Chain[R]: ...
+def chain(a: Workflow[Any], b: Single[R, H], /) -> Chain[R, H]: ...
 
 
 @overload
-def chain(a: Workflow[Any], b: Group[T], /) -> Group[T]: ...
+def chain(a: Workflow[Any], b: Group[T, M], /) -> Group[T, M]: ...
 
 
 @overload
-def chain(a: Workflow[Any], b: Workflow[Any], c: Single[R], /) -> Chain[R]: ...
+def chain(a: Workflow[Any], b: Workflow[Any], c: Single[R, H], /) -> Chain[R, H]: ...
 
 
 @overload
-def chain(a: Workflow[Any], b: Workflow[Any], c: Group[T], /) -> Group[T]: ...
+def chain(a: Workflow[Any], b: Workflow[Any], c: Group[T, M], /) -> Group[T, M]: ...
 
 
 @overload
-def chain(a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Single[R], /) -> Chain[R]: ...
+def chain(a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Single[R, H], /) -> Chain[R, H]: ...
 
 
 @overload
-def chain(a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Group[T], /) -> Group[T]: ...
-
-
-@overload
-def chain(
-    a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Workflow[Any], e: Single[R], /
-) -> Chain[R]: ...
+def chain(a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Group[T, M], /) -> Group[T, M]: ...
 
 
 @overload
 def chain(
-    a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Workflow[Any], e: Group[T], /
-) -> Group[T]: ...
+    a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Workflow[Any], e: Single[R, H], /
+) -> Chain[R, H]: ...
 
 
 @overload
 def chain(
-    a: Workflow[Any],
-    b: Workflow[Any],
-    c: Workflow[Any],
-    d: Workflow[Any],
-    e: Workflow[Any],
-    f: Single[R],
-    /,
-) -> Chain[R]: ...
+    a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Workflow[Any], e: Group[T, M], /
+) -> Group[T, M]: ...
 
 
 @overload
@@ -161,9 +155,21 @@ def chain(
     c: Workflow[Any],
     d: Workflow[Any],
     e: Workflow[Any],
-    f: Group[T],
+    f: Single[R, H],
     /,
-) -> Group[T]: ...
+) -> Chain[R, H]: ...
+
+
+@overload
+def chain(
+    a: Workflow[Any],
+    b: Workflow[Any],
+    c: Workflow[Any],
+    d: Workflow[Any],
+    e: Workflow[Any],
+    f: Group[T, M],
+    /,
+) -> Group[T, M]: ...
 
 
 @overload

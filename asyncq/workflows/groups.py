@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
+
+from typing_extensions import TypeVar
 
 from asyncq.groupresult import GroupResult
-from asyncq.portal import carried, synced
 from asyncq.workflows.chains import FIRST, spread
 from asyncq.workflows.workflow import Single, Workflow, members
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable
     from datetime import timedelta
     from typing import Self
 
     from asyncq.app import AsyncQ
+    from asyncq.results import AsyncResult
     from asyncq.workflows.chains import Chain
     from asyncq.workflows.plan import Handle, Plan
 
 R = TypeVar("R")
 T = TypeVar("T")
+H = TypeVar("H", bound="AsyncResult[Any]")
+M = TypeVar("M", bound="AsyncResult[Any] | GroupResult[Any, Any]", default="AsyncResult[T]")
+"""The handle of a member."""
 
 SHOWN = 6
 """Members that the `repr` of a group has: thousands would be seen in no log, and in every refused `call`."""
 
 
 @dataclass(slots=True, repr=False)
-class Group(Workflow[list[T]]):
+class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
     """Steps side by side, whose value is the list of their values: what `group(...)` gives.
 
     Attributes:
@@ -38,7 +43,7 @@ class Group(Workflow[list[T]]):
         wait: how long `call` waits, in seconds.
     """
 
-    members: tuple[Workflow[T], ...]
+    members: tuple[Workflow[T, M], ...]
     before: tuple[Workflow[Any], ...] = ()
     callbacks: tuple[Workflow[Any], ...] = ()
     wait: float | timedelta | None = None
@@ -80,69 +85,6 @@ class Group(Workflow[list[T]]):
             one.link_error(callback)
         return self
 
-    # -- sending --
-
-    @carried
-    async def delay(self, /, *args: Any, **kwargs: Any) -> GroupResult[T]:
-        """Enqueues all calls in one step, and returns their handles as one.
-
-        Args:
-            args: positional arguments, which go before those of each member, or of the first step before
-                them.
-            kwargs: keyword arguments, likewise.
-
-        Raises:
-            TypeError, SerializationError, PayloadTooLarge, ValueError, QueueFull, BrokerUnavailable: as
-                `Single.delay`.
-
-        Example:
-            ```python
-            results = await group(add.s(n) for n in range(3)).delay(10)
-            assert await results.get(timeout=10) == [10, 11, 12]
-            ```
-        """
-        handle: GroupResult[T] = await self._send(args, kwargs)
-        return handle
-
-    @synced(delay)
-    def delay_sync(self) -> None:
-        """Blocking twin of `delay`."""
-
-    @carried
-    async def apply_async(
-        self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> GroupResult[T]:
-        """Celery's spelling of `options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
-        handle: GroupResult[T] = await self._send(args, kwargs, options)
-        return handle
-
-    @synced(apply_async)
-    def apply_async_sync(self) -> None:
-        """Blocking twin of `apply_async`."""
-
-    def apply(
-        self,
-        /,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        throw: bool = False,
-        **options: Any,
-    ) -> GroupResult[T]:
-        """Runs all calls here and now, one after the other, without a queue or a server; as `Single.apply`.
-
-        Args:
-            args: as `delay`.
-            kwargs: as `delay`.
-            throw: raise what the first member in order that failed raises, instead of keeping it.
-            options: as `set`; when to start and where change nothing.
-
-        Raises:
-            TypeError, SerializationError, PayloadTooLarge, ValueError, SyncInAsyncContext: as `Single.apply`.
-        """
-        result: GroupResult[T] = self._run(args, kwargs, options, throw=throw)
-        return result
-
     @property
     def _home(self) -> AsyncQ | None:
         homes = (one._home for one in (*self.before, *self.members))
@@ -160,7 +102,7 @@ class Group(Workflow[list[T]]):
             inside = [one if getattr(one, "immutable", False) else one._with(args, kwargs) for one in inside]
         return type(self)(tuple(inside), tuple(before), self.callbacks, self.wait)
 
-    def _following(self, first: Workflow[Any]) -> Group[T]:
+    def _following(self, first: Workflow[Any]) -> Group[T, M]:
         other = self.clone()
         other.before = (*first._steps(), *other.before)
         return other
@@ -170,14 +112,14 @@ class Group(Workflow[list[T]]):
         before, other.before = other.before, ()
         return (*before, other)
 
-    def _plan(self, plan: Plan, source: Handle | None) -> GroupResult[T]:
+    def _plan(self, plan: Plan, source: Handle | None) -> GroupResult[T, M]:
         for step in self.before:
             source = step._plan(plan, source)
         awaited = plan.gathered(source, len(self.members))
         results = [one._plan(plan, awaited) for one in self.members]
         for result in results:
             _cut(result, awaited)
-        handle: GroupResult[T] = GroupResult(None, results, source, self._home)
+        handle: GroupResult[T, M] = GroupResult(None, results, source, self._home)
         for callback in self.callbacks:
             callback._plan(plan, handle)
         return handle
@@ -200,11 +142,19 @@ def _cut(result: Any, source: Handle | None) -> None:
 
 
 @overload
-def group(members: Iterable[Workflow[R]], /) -> Group[R]: ...
+def group(members: Iterable[Workflow[T, M, object]], /) -> Group[T, M]: ...
 
 
 @overload
-def group(*members: Workflow[R]) -> Group[R]: ...
+def group(*members: Workflow[T, M, object]) -> Group[T, M]: ...
+
+
+@overload
+def group(members: Iterable[Workflow[R]], /) -> Group[R, Any]: ...
+
+
+@overload
+def group(*members: Workflow[R]) -> Group[R, Any]: ...
 
 
 def group(*given: Any) -> Any:
@@ -224,17 +174,17 @@ def group(*given: Any) -> Any:
 
 
 @overload
-def chord(header: Group[Any] | Iterable[Workflow[Any]], body: Single[R]) -> Chain[R]: ...
+def chord(header: Group[Any] | Iterable[Workflow[Any]], body: Single[R, H]) -> Chain[R, H]: ...
 
 
 @overload
-def chord(header: Group[Any] | Iterable[Workflow[Any]], body: Group[T]) -> Group[T]: ...
+def chord(header: Group[Any] | Iterable[Workflow[Any]], body: Group[T, M]) -> Group[T, M]: ...
 
 
 @overload
 def chord(
     header: Group[Any] | Iterable[Workflow[Any]], body: None = None
-) -> Callable[[Single[R]], Chain[R]]: ...
+) -> Callable[[Single[R, H]], Chain[R, H]]: ...
 
 
 def chord(header: Any, body: Any = None) -> Any:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncq.tasks import Task
     from asyncq.workflows.signature import Signature
 
-    Handle = AsyncResult[Any] | GroupResult[Any]
+    Handle = AsyncResult[Any] | GroupResult[Any, Any]
 
 EDGES = 10_000
 """Most pairs of a job and one that it waits for between two groups; above, one job stands between them."""
@@ -156,11 +156,14 @@ class Plan:
         """Runs all jobs here and now, and gives the handle of their value with their results in it."""
         if self.app is None:
             return handle
-        words = eager.run_all(self.messages(), self.app)
+        words, yielded = eager.run_all(self.messages(), self.app)
         results: dict[int, Any] = {}
         for planned in self.jobs:
             ended = wire.decode_ended(*words[planned.job.id])
-            result = eager.EagerResult._of_call(planned.task, planned.job, ended)
+            items = yielded.get(planned.job.id, ())
+            result: eager.EagerResult[Any] = eager.EagerResult._of_call(
+                planned.task, planned.job, ended, items
+            )
             result.parent = _as_run(planned.handle.parent, results)
             results[id(planned.handle)] = result
         return _as_run(handle, results)

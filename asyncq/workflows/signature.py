@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, cast
+
+from typing_extensions import TypeVar
 
 from asyncq.workflows.chains import Chain
 from asyncq.workflows.workflow import Single, shown
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
     from asyncq.workflows.workflow import Workflow
 
 R_co = TypeVar("R_co", covariant=True)
+H_co = TypeVar("H_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Signature(Single[R_co]):  # noqa: PLW1641 - its options can be changed, so it cannot be a key
+class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be changed, so it cannot be a key
     """One call of a task, not made yet: what `task.s(...)` and `task.si(...)` give.
 
     It may have fewer arguments than the task needs: the rest come when it is sent, in front of its own, or
@@ -42,7 +45,7 @@ class Signature(Single[R_co]):  # noqa: PLW1641 - its options can be changed, so
         ```
     """
 
-    task: Task[..., R_co]
+    task: Task[..., R_co, H_co]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     immutable: bool = False
@@ -89,19 +92,19 @@ class Signature(Single[R_co]):  # noqa: PLW1641 - its options can be changed, so
             self.task._check_part((*args, *self.args), {**self.kwargs, **kwargs})
         return type(self)(self.task, (*args, *self.args), {**self.kwargs, **kwargs}, self.immutable)
 
-    def _following(self, first: Workflow[Any]) -> Chain[R_co]:
+    def _following(self, first: Workflow[Any]) -> Chain[R_co, H_co]:
         return Chain((*first._steps(), self.clone()))
 
     def _steps(self) -> tuple[Workflow[Any], ...]:
         return (self.clone(),)
 
-    def _plan(self, plan: Plan, source: Handle | None, *, on_error: bool = False) -> AsyncResult[R_co]:
+    def _plan(self, plan: Plan, source: Handle | None, *, on_error: bool = False) -> H_co:
         handle = plan.add(self, source, on_error=on_error)
         for callback in self._said.links:
             callback._plan(plan, handle)
         for error_callback in self._said.error_links:
             error_callback._plan(plan, handle, on_error=True)
-        return handle
+        return cast("H_co", handle)
 
     def _content(self) -> tuple[Any, ...]:
         return self.task.name, self._said, self.args, self.kwargs, self.immutable

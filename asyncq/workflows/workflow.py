@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
+
+from typing_extensions import TypeVar
 
 from asyncq import config
 from asyncq.context import check_join
-from asyncq.eager import HERE
+from asyncq.eager import HERE, EagerResult
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.workflows.plan import COLLECTED, Plan
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from asyncq import wire
     from asyncq.app import AsyncQ
-    from asyncq.eager import EagerResult
+    from asyncq.groupresult import GroupResult
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
     from asyncq.workflows.chains import Chain
@@ -28,11 +30,20 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 T = TypeVar("T")
+H = TypeVar("H", bound="AsyncResult[Any]")
+M = TypeVar("M", bound="AsyncResult[Any] | GroupResult[Any, Any]")
 R_co = TypeVar("R_co", covariant=True)
+Handle_co = TypeVar(
+    "Handle_co", bound="AsyncResult[Any] | GroupResult[Any, Any]", default=Any, covariant=True
+)
+Here_co = TypeVar("Here_co", default=Any, covariant=True)
+Single_co = TypeVar("Single_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
 
 
-class Workflow(ABC, Generic[R_co]):
+class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
     """One or more calls, not made yet, whose value in the end is an `R`: a `Signature`, `Chain` or `Group`.
+
+    The other parameters are the handle that `delay` gives, and the one that `apply` gives.
 
     `first | second` makes the second wait for the first, whose value it gets as its first argument. What is
     joined is copied, so that later changes of a part do not reach the whole.
@@ -43,10 +54,10 @@ class Workflow(ABC, Generic[R_co]):
     # -- joining --
 
     @overload
-    def __or__(self, other: Single[R]) -> Chain[R]: ...
+    def __or__(self, other: Single[R, H]) -> Chain[R, H]: ...
 
     @overload
-    def __or__(self, other: Group[T]) -> Group[T]: ...
+    def __or__(self, other: Group[T, M]) -> Group[T, M]: ...
 
     def __or__(self, other: Any) -> Any:
         return other._following(self) if isinstance(other, Workflow) else NotImplemented
@@ -147,6 +158,73 @@ class Workflow(ABC, Generic[R_co]):
         """Adds its jobs to a plan and returns the handle of its value. They wait for the source."""
 
     @carried
+    async def delay(self, /, *args: Any, **kwargs: Any) -> Handle_co:
+        """Enqueues all of its calls in one step, and returns the handle of the last.
+
+        The handle's `parent` is that of the step before. A member that fails fails all that wait for it, at
+        once, with the member's exception.
+
+        Args:
+            args: positional arguments, which go before those that the first call has.
+            kwargs: keyword arguments, which go over those that the first call has.
+
+        Raises:
+            TypeError: arguments do not fit; the message names the task. Nothing was written.
+            SerializationError, PayloadTooLarge: an argument cannot travel. Nothing was written.
+            ValueError: more than 10,000 jobs, a `task_id` that is taken, or tasks of different apps. Nothing
+                was written.
+            QueueFull, BrokerUnavailable: as `Task.delay`.
+
+        Example:
+            ```python
+            result = await (add.s(4) | double.s()).delay(1)
+            assert await result.get(timeout=10) == 10
+            ```
+        """
+        handle: Handle_co = await self._send(args, kwargs)
+        return handle
+
+    @synced(delay)
+    def delay_sync(self) -> None:
+        """Blocking twin of `delay`."""
+
+    @carried
+    async def apply_async(
+        self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Handle_co:
+        """Celery's spelling of `options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
+        handle: Handle_co = await self._send(args, kwargs, options)
+        return handle
+
+    @synced(apply_async)
+    def apply_async_sync(self) -> None:
+        """Blocking twin of `apply_async`."""
+
+    def apply(
+        self,
+        /,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool = False,
+        **options: Any,
+    ) -> Here_co:
+        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`.
+
+        Args:
+            args: as `delay`.
+            kwargs: as `delay`.
+            throw: raise what the last call raises, instead of keeping it in the result.
+            options: as `set`; when to start and where change nothing.
+
+        Raises:
+            TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`.
+            SyncInAsyncContext: there is a coroutine function in it, and this thread's event loop runs.
+        """
+        result: Here_co = self._run(args, kwargs, options, throw=throw)
+        return result
+
+    @carried
     async def call(self, /, *args: Any, **kwargs: Any) -> R_co:
         """Enqueues it, waits for it and returns its value. Bound the wait with `options(wait=2.0)`.
 
@@ -198,77 +276,10 @@ class Workflow(ABC, Generic[R_co]):
         return plan.in_place_of(job)
 
 
-class Single(Workflow[R_co]):
+class Single(Workflow[R_co, Single_co, EagerResult[R_co]]):
     """A workflow that ends in one job: a `Signature` or a `Chain`."""
 
     __slots__ = ()
-
-    @carried
-    async def delay(self, /, *args: Any, **kwargs: Any) -> AsyncResult[R_co]:
-        """Enqueues all of its calls in one step, and returns the handle of the last.
-
-        The handle's `parent` is that of the step before. A member that fails fails all that wait for it, at
-        once, with the member's exception.
-
-        Args:
-            args: positional arguments, which go before those that the first call has.
-            kwargs: keyword arguments, which go over those that the first call has.
-
-        Raises:
-            TypeError: arguments do not fit; the message names the task. Nothing was written.
-            SerializationError, PayloadTooLarge: an argument cannot travel. Nothing was written.
-            ValueError: more than 10,000 jobs, a `task_id` that is taken, or tasks of different apps. Nothing
-                was written.
-            QueueFull, BrokerUnavailable: as `Task.delay`.
-
-        Example:
-            ```python
-            result = await (add.s(4) | double.s()).delay(1)
-            assert await result.get(timeout=10) == 10
-            ```
-        """
-        handle: AsyncResult[R_co] = await self._send(args, kwargs)
-        return handle
-
-    @synced(delay)
-    def delay_sync(self) -> None:
-        """Blocking twin of `delay`."""
-
-    @carried
-    async def apply_async(
-        self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> AsyncResult[R_co]:
-        """Celery's spelling of `options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
-        handle: AsyncResult[R_co] = await self._send(args, kwargs, options)
-        return handle
-
-    @synced(apply_async)
-    def apply_async_sync(self) -> None:
-        """Blocking twin of `apply_async`."""
-
-    def apply(
-        self,
-        /,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        throw: bool = False,
-        **options: Any,
-    ) -> EagerResult[R_co]:
-        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`.
-
-        Args:
-            args: as `delay`.
-            kwargs: as `delay`.
-            throw: raise what the last call raises, instead of keeping it in the result.
-            options: as `set`; when to start and where change nothing.
-
-        Raises:
-            TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`.
-            SyncInAsyncContext: there is a coroutine function in it, and this thread's event loop runs.
-        """
-        result: EagerResult[R_co] = self._run(args, kwargs, options, throw=throw)
-        return result
 
 
 def member(given: Any, where: str) -> Workflow[Any]:

@@ -338,7 +338,7 @@ async def test_a_group_that_is_saved_goes_with_its_time(app, raw):
     await group.save()
     key = app._shards[0].groups + "g"
     assert 0 < await raw.pttl(key) <= app.settings.result_ttl * 1000
-    assert await raw.get(key) == b'[["g",null],[[["a",null],null]]]'
+    assert await raw.get(key) == b'[["a",null,null,""],["g",null,[0],"g"]]'
     for rubbish in (b"rubbish", b"5", b'[["a",null],null]', b'[["g",null],5]', b"[" * 100_000):
         await raw.set(key, rubbish)
         with pytest.raises(DecodeError, match="'g'"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import pickle
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator  # noqa: TC003  read at run time, for the items' type
@@ -27,6 +29,7 @@ from asyncq import (
     TimeLimitExceeded,
     Worker,
     WouldDeadlock,
+    group,
 )
 from asyncq.broker.consumer import Consumer
 
@@ -681,6 +684,73 @@ def test_a_call_made_here_has_its_items_at_hand():
     assert [next(items), next(items)] == [0, 1]
     with pytest.raises(KeyError):
         next(items)
+
+
+def test_a_workflow_that_ran_here_has_the_items_of_its_generators():
+    app = AsyncQ("memory://")
+
+    @app.task(name="two")
+    def two(n: int, scale: int = 1) -> Iterator[Point]:
+        yield from (Point(n, scale), Point(n, -scale))
+
+    @app.task(name="becomes")
+    async def becomes(n: int) -> None:
+        await asyncq.current().replace(two.s(n))
+
+    @app.task(name="one")
+    def one(n: int) -> int:
+        return n
+
+    line = (one.s(5) | two.s(3)).apply()
+    assert (line.get_sync(), list(line.stream_sync())) == (None, [Point(5, 3), Point(5, -3)])
+    first, second = group(two.s(1), two.s(2)).apply()
+    assert [item.x for item in (*first.stream_sync(), *second.stream_sync(after=1))] == [1, 1, 2]
+    assert [item["x"] for item in becomes.apply((7,)).stream_sync()] == [7, 7]
+
+
+async def test_whatever_sends_a_generator_task_gives_a_handle_of_a_stream(app, tasks):
+    call, plain = tasks.count.s(2), _register_plain(app)
+    async with Worker(app):
+        handles = [
+            await tasks.count.delay(2),
+            await tasks.count.apply_async((2,)),
+            await tasks.count.options(expires=30).delay(2),
+            await call.delay(),
+            await tasks.count.si(2).apply_async(),
+            await plain.apply_async((2,)),
+            *(await tasks.count.map([(2,)])),
+            *(await app.submit([call])),
+            *(await group(call, call).delay()),
+            await (tasks.count.si(1) | tasks.count.si(2)).delay(),
+        ]
+        assert {type(handle) for handle in handles} == {StreamResult}
+        for handle in handles:
+            assert [item async for item in handle.stream()] == [1, 2]
+    assert type(handles[-1].parent) is StreamResult
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
+async def test_a_copy_of_the_handle_of_a_stream_is_one_too(make_app, duplicate, monkeypatch):
+    app = make_app()
+    monkeypatch.setattr("asyncq.app._apps", {app})
+    tasks = _register(app)
+    async with Worker(app):
+        result = duplicate(await (tasks.count.si(1) | tasks.count.si(2)).delay())
+        assert (type(result), type(result.parent)) == (StreamResult, StreamResult)
+        assert [item async for item in result.stream()] == [1, 2]
+        assert repr(result) == f"<StreamResult {result.id} count SUCCESS>"
+
+
+async def test_a_saved_group_of_streams_is_restored_as_one(app, tasks):
+    results = await group(tasks.count.s(1), tasks.count.s(2)).delay()
+    await results.save()
+    assert {type(one) for one in await app.GroupResult.restore(results.id)} == {StreamResult}
+
+
+async def test_calls_of_a_generator_task_do_not_share_one_job(app, tasks):
+    for several in (tasks.count.starmap, tasks.count.xmap, lambda calls: tasks.count.chunks(calls, 2)):
+        with pytest.raises(TypeError, match=r"generator task.* use map"):
+            several([(1,)])
 
 
 async def test_a_generator_task_called_here_is_the_generator(app, tasks):

@@ -5,7 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, assert_type
 
 import asyncq
-from asyncq import AsyncQ, AsyncResult, Event, State, Stream, StreamResult, SyncStream
+from asyncq import (
+    AsyncQ,
+    AsyncResult,
+    Chain,
+    EagerResult,
+    Event,
+    Group,
+    GroupResult,
+    ResultSet,
+    Signature,
+    State,
+    Stream,
+    StreamResult,
+    SyncStream,
+    Task,
+    Workflow,
+    group,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
@@ -64,6 +81,55 @@ def reading_in_a_thread() -> None:
         assert_type(part, bytes)
     for item in plain(3):
         assert_type(item, float)
+
+
+async def every_way_of_sending() -> None:
+    """Whatever enqueues a generator task gives a handle that knows the items."""
+    assert_type(await numbers.apply_async((3,), queue="other"), StreamResult[int])
+    assert_type(await numbers.options(key="k").apply_async((3,)), StreamResult[int])
+    assert_type(await numbers.call(3), None)
+    assert_type(await numbers.s(3).call(), None)
+    results = await numbers.map([(1,), (2,)])
+    assert_type(results, ResultSet[None, StreamResult[int]])
+    assert_type(await results, list[None])
+    assert_type(results[0], StreamResult[int])
+    assert_type(results[:1], ResultSet[None, StreamResult[int]])
+    for one in results:
+        assert_type(one.stream(), Stream[int])
+    async for one in results.as_completed():
+        assert_type(one, StreamResult[int])
+    done, _ = await asyncq.wait(results)
+    assert_type(done, set[StreamResult[int]])
+    async for one in asyncq.as_completed(results):
+        assert_type(one, StreamResult[int])
+    assert_type(await app.submit([words.s("a"), words.si("b")]), ResultSet[None, StreamResult[str]])
+    assert_type(words.s("a").delay_sync(), StreamResult[str])
+    assert_type(words.apply_async_sync(("a",)), StreamResult[str])
+    assert_type(words.map_sync([("a",)])[0], StreamResult[str])
+    assert_type(words.apply(("a",)), EagerResult[None])
+
+
+async def in_workflows() -> None:
+    """A workflow that ends in a generator task, too."""
+    call = numbers.s(3)
+    assert_type(call, Signature[None, StreamResult[int]])
+    assert_type(call.set(queue="q").options(countdown=1), Signature[None, StreamResult[int]])
+    assert_type(await numbers.si(3).apply_async(), StreamResult[int])
+    assert_type(call | words.s(), Chain[None, StreamResult[str]])
+    assert_type(await (call | words.s()).delay(), StreamResult[str])
+    assert_type(asyncq.chain(call, words.s()), Chain[None, StreamResult[str]])
+    assert_type(asyncq.chord([call], words.s()), Chain[None, StreamResult[str]])
+    both = group(call, call)
+    assert_type(both, Group[None, StreamResult[int]])
+    assert_type(await (call | both).delay(), GroupResult[None, StreamResult[int]])
+    assert_type((await both.delay())[0].stream(), Stream[int])
+    mixed: list[Workflow[Any]] = [call, both]
+    any_task: list[Task[..., Any]] = [numbers, words]
+    plain_handle: AsyncResult[None] = await call.delay()
+    assert len(mixed) + len(any_task) == len(plain_handle.id)
+    own: ResultSet[None, StreamResult[int]] = ResultSet([await call.delay()])
+    assert_type(own[0].stream(), Stream[int])
+    assert_type(ResultSet([plain_handle]), ResultSet[None])
 
 
 async def following(result: AsyncResult[int]) -> None:

@@ -78,7 +78,9 @@ async def groups() -> None:
     assert_type(group(a, a), Group[int])
     assert_type(group([a, a]), Group[int])
     assert_type(group(a | b for _ in range(3)), Group[str])
-    assert_type(group(group(a), group(a)), Group[list[int]])
+    assert_type(group(group(a), group(a)), Group[list[int], GroupResult[int]])
+    assert_type((await group(group(a)).delay())[0], GroupResult[int])
+    assert_type((await group(a).delay())[0], AsyncResult[int])
     assert_type(a | group(b, b), Group[str])
     assert_type(group(a) | group(b), Group[str])
     assert_type(chain(a, group(b)), Group[str])
@@ -94,7 +96,9 @@ async def groups() -> None:
     assert_type(group(a).delay_sync(), GroupResult[int])
     assert_type(group(a).apply(), GroupResult[int])
     mixed: list[Workflow[Any]] = [a, b, a | b, group(a)]
-    assert_type(group(mixed), Group[Any])
+    assert_type(group(mixed), Group[Any, Any])
+    await group(a, group(b)).set(queue="q").delay()  # members of different kinds
+    assert_type(mixed[0].delay_sync(), Any)
     assert_type(await group(a, b).call() == [1], bool)
     assert_type((await (await (a | b).delay()).get()), str)
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from asyncq import (
     AsyncQ,
+    AsyncResult,
     Chain,
     EagerResult,
     Group,
@@ -21,8 +22,10 @@ from asyncq import (
     chain,
     chord,
     group,
+    result_from_tuple,
     wire,
 )
+from asyncq.results import line as _line
 from asyncq.workflows import Plan
 
 app = AsyncQ("redis://127.0.0.1:1/0", namespace="w")  # nobody listens there, and nobody need
@@ -493,3 +496,58 @@ def test_a_derived_task_is_found_by_name_and_is_not_listed():
     with pytest.raises(KeyError):
         app.tasks["unknown*"]
     assert isinstance(add.starmap([]), Signature)
+
+
+# -- long lines ------------------------------------------------------------------------------------
+
+LONG = 5000
+
+
+@pytest.fixture(scope="module")
+def line():
+    return chain(seen.si(0), *(seen.si(n) for n in range(1, LONG)))
+
+
+def test_a_line_of_thousands_of_steps_is_a_value(line):
+    assert pickle.loads(pickle.dumps(line)).clone() == line
+    assert len(line.steps) == repr(line).count("seen") == LONG
+
+
+def test_the_handle_of_a_long_line_knows_all_of_it_also_when_it_was_pickled(line):
+    plan = Plan(app)
+    handle = line._plan(plan, None)
+    before = GroupResult("g", [handle], handle, app)
+    for one in (handle, before):
+        same = pickle.loads(pickle.dumps(one))
+        assert (type(same), same == one, [x.id for x in _line(same)]) == (
+            type(one),
+            True,
+            [x.id for x in _line(one)],
+        )
+        rebuilt = result_from_tuple(one.as_tuple(), app)
+        assert [x.id for x in _line(rebuilt)] == [x.id for x in _line(one)]
+    assert handle.as_list() == [planned.job.id for planned in reversed(plan.jobs)]
+    assert len(pickle.dumps(before)) < len(pickle.dumps(handle)) + 100, "what many came after is said once"
+
+
+def test_a_long_line_runs_here(line):
+    result = line.apply()
+    assert (result.get_sync(), len(result.as_list())) == ([LONG - 1], LONG)
+
+
+def test_groups_in_a_long_line_are_compared():
+    def groups(last: str) -> GroupResult[Any]:
+        above = GroupResult(last, [AsyncResult("x", app)], None, app)
+        for n in range(LONG):
+            above = GroupResult(str(n), [AsyncResult("x", app)], above, app)
+        return above
+
+    assert groups("a") == groups("a") != groups("b")
+    assert pickle.loads(pickle.dumps(groups("a"))) == groups("a")
+
+
+def test_a_handle_that_comes_after_itself_is_refused():
+    first, second = AsyncResult("first", app), AsyncResult("second", app)
+    first.parent, second.parent = second, first
+    with pytest.raises(ValueError, match="after itself"):
+        first.as_tuple()
