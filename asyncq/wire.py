@@ -58,6 +58,12 @@ byte says what it is:
     n<number>                               it yielded up to that number, too much for a message
     w<number>                               a reader has come to the number that the generator waits for
 
+A **parcel** stands in the outbox of a shard: the jobs of a workflow that lie in another, as the script
+`accept` takes them, with the reply channel of who waits, and what becomes of those that wait for a job that
+could not be accepted.
+
+    [SCHEMA, reply channel, outcome, [word, ...]]
+
 A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter>
 <length>\\n<outcome>`. Above `PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.
 """
@@ -73,7 +79,7 @@ from asyncq.errors import DecodeError
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 SCHEMA = 1
 
@@ -402,6 +408,26 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
     ):
         raise DecodeError(f"an outcome of schema {schema!r}, this version reads {SCHEMA}")
     return Ended(letter, *rest)
+
+
+def encode_parcel(channel: str, refusal: bytes, words: Sequence[str | int | bytes]) -> bytes:
+    """The jobs of a workflow that lie in another shard."""
+    return _pack((SCHEMA, channel, refusal, words))
+
+
+def decode_parcel(parcel: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
+    """Reply channel, refusal and words.
+
+    Raises:
+        DecodeError: not a parcel of this schema.
+    """
+    try:
+        schema, channel, refusal, words = _unpack(parcel)
+    except Exception as error:  # see decode_job
+        raise DecodeError(f"a parcel is not one of asyncq ({type(error).__name__})") from error
+    if schema != SCHEMA or type(words) is not list:
+        raise DecodeError(f"a parcel of schema {schema!r}, this version reads {SCHEMA}")
+    return channel, refusal, words
 
 
 def decode_record(record: bytes) -> Ended:

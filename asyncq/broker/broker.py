@@ -24,7 +24,9 @@ from asyncq.broker.keys import GROUP, LAST_TRY
 from asyncq.broker.line import Line, pause
 from asyncq.broker.listener import Listener
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.relay import Relay
 from asyncq.broker.shards import Shards
+from asyncq.broker.submission import Submission
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError, QueueFull
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ class Broker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._unblocking: set[asyncio.Task[None]] = set()
         self.closing: bool = False
+        self.relay: Relay = Relay(self)
         self.listener: Listener = Listener(
             address, f"asyncq-sub:{self.client}", self.channel, self.look, self.expire, self._hint
         )
@@ -137,6 +140,8 @@ class Broker:
             _, late = await asyncio.wait(unblocking, timeout=0.25)
             for task in late:
                 task.cancel()
+        if errands := self.relay.close():
+            await asyncio.wait(errands, timeout=1.0)
         await self.listener.close()
         self.line.close()
         if self._tasks:
@@ -311,24 +316,43 @@ class Broker:
     async def submit(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
         """Enqueues a workflow, parents before children: all of its jobs in one atomic step, or none.
 
+        Those that lie in other shards than most are accepted there a moment later: by this call before it
+        returns, or by a worker, if this process dies or the server goes away.
+
         Raises:
             ValueError: another job has the id of one of them.
             QueueFull, BrokerUnavailable: as `enqueue`.
         """
-        keys = self.shards.of(jobs[0][0].id)
+        submission = Submission(jobs, self.shards)
+        home = self.shards[submission.home]
         command = (
             *("EVALSHA", self.scripts["submit"].sha, 0),
-            *(keys.space, self.channel, self.settings.max_length),
-            *submission(jobs),
+            *(home.space, self.channel, self.settings.max_length, submission.parcels(self.channel)),
+            *submission.arguments(),
         )
         queues = sorted({job.queue for job, _ in jobs})
-        answer = await self._until_room(command, self.settings.operation_timeout, ", ".join(queues))
+        answer: Any = await self.taken_abroad(submission)
+        if not answer:
+            answer = await self._until_room(command, self.settings.operation_timeout, ", ".join(queues))
         if type(answer) is not int:
             taken = ", ".join(repr(id_.decode()) for id_ in answer)
             raise ValueError(
                 f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
                 "other ids for task_id"
             )
+        if submission.abroad() and (errand := self.relay.call(home)):
+            await asyncio.wait([errand])
+
+    async def taken_abroad(self, submission: Submission) -> list[bytes]:
+        """The ids of jobs in other shards that others have. What is taken after this look is refused
+        there.
+        """
+        taken: list[bytes] = []
+        for shard, ids in submission.abroad().items():
+            command = ("MGET", *(self.shards[shard].records + id_ for id_ in ids))
+            found = await self.until_answered(self.line, command, self.settings.operation_timeout)
+            taken += [id_.encode() for id_, record in zip(ids, found, strict=True) if record]
+        return taken
 
     def _enqueue_command(self, shard: int, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         keys = self.shards[shard]
@@ -539,6 +563,8 @@ class Broker:
             ),
         )
         text: str = answer.decode()
+        if text == "revoked" and (errand := self.relay.call(keys)):
+            await asyncio.wait([errand])  # there may be no worker to tell those that wait for it elsewhere
         return text
 
     async def forget(self, id: str) -> str:
@@ -552,11 +578,48 @@ class Broker:
     async def block(self, id: str, entry: str, targets: Sequence[str], patience: float) -> list[str]:
         """Notes for whom a running job waits; if one of them waits for it, the ids on the way from there to
         the job instead. Raises as `run`.
+
+        Within a shard that is one step. Through several it is two, and two jobs that begin to wait for each
+        other at the same time may both be told.
         """
         keys = self.shards.of(id)
         arguments = (keys.space, id, entry, DAY_MS, MOST_FOLLOWED, *targets)
         answer = await self.run("block", (keys.records + id, keys.blocks + id), arguments, patience=patience)
-        return [one.decode() for one in answer]
+        if answer or self.shards.is_one:
+            return [one.decode() for one in answer]
+        way = await self._follow(id, targets, patience)
+        if way:
+            self.unblock(id, entry, targets)
+        return way
+
+    async def _follow(self, id_: str, targets: Sequence[str], patience: float) -> list[str]:
+        """The shortest way from one of the targets to a job along those for whom each waits, through all
+        shards; empty if there is none.
+        """
+        came_from: dict[str, str | None] = dict.fromkeys(targets)
+        level = list(came_from)
+        while level and id_ not in came_from and len(came_from) < MOST_FOLLOWED:
+            by_shard: dict[int, list[str]] = {}
+            for node in level:
+                by_shard.setdefault(self.shards.number(node), []).append(node)
+            asked = [
+                self.run("waits", (), (self.shards[shard].space, *nodes), patience=patience)
+                for shard, nodes in by_shard.items()
+            ]
+            following = []
+            for nodes, answers in zip(by_shard.values(), await asyncio.gather(*asked), strict=True):
+                for node, awaited in zip(nodes, answers, strict=True):
+                    for one in awaited:
+                        if (target := one.decode()) not in came_from:
+                            came_from[target] = node
+                            following.append(target)
+            level = following
+        way: list[str] = []
+        node_: str | None = id_ if id_ in came_from else None
+        while node_ is not None:
+            way.insert(0, node_)
+            node_ = came_from[node_]
+        return way
 
     def unblock(self, id: str, entry: str, targets: Sequence[str]) -> None:
         """The wait is over. Nobody waits for the answer. When the app is being closed, nothing is sent."""
@@ -715,15 +778,6 @@ class Broker:
         late must find it.
         """
         return max(TOMBSTONE_MS, round(seconds * 1000))
-
-
-def submission(jobs: Sequence[tuple[wire.Job, bytes]]) -> Iterator[Any]:
-    """The jobs of a workflow as the scripts `submit` and `replace` take them."""
-    for job, message in jobs:
-        flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
-        yield from (job.id, job.queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
-        yield from (job.result_ttl, " ".join(job.parents), "e" if job.on_error else "")
-        yield from ("1" if job.shape is not None else "", message)
 
 
 def _batches(box: list[_Pending]) -> list[list[_Pending]]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints, wire
 from asyncq.broker import rights
-from asyncq.broker.broker import DAY_MS, FOREVER, Broker, submission, token
+from asyncq.broker.broker import DAY_MS, FOREVER, Broker, token
 from asyncq.broker.connection import BlockingConnection, ServerError, Verdict
 from asyncq.broker.keys import GROUP, LAST_TRY
 from asyncq.broker.line import Line
+from asyncq.broker.submission import Submission
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -237,6 +238,12 @@ class Consumer:
             command += (delivery.entry, job.id, job.nonce, job.channel, letter, job.result_ttl, outcome)
         return tuple(command)
 
+    def passed_on(self, batch: Sequence[tuple[wire.Delivery, str, bytes]]) -> None:
+        """Jobs have ended, and those that wait for them may lie in another shard."""
+        delivery, _, _ = batch[0]  # all of one stream
+        if any(delivery.job.dependents or letter != wire.SUCCEEDED for delivery, letter, _ in batch):
+            self._broker.relay.call(self._keys[delivery.stream])
+
     async def until_answered(self, command: tuple[Any, ...]) -> Any:
         """Sends a command until it is answered, for as long as it takes."""
         return await self._broker.until_answered(self._broker.line, command, FOREVER)
@@ -252,6 +259,7 @@ class Consumer:
         answer: int = await self._broker.run(
             "retry", (delivery.stream, keys.delayed), arguments, patience=FOREVER
         )
+        self._broker.relay.call(keys)
         return answer
 
     async def bury(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:
@@ -264,6 +272,7 @@ class Consumer:
         answer: int = await self._broker.run(
             "bury", (delivery.stream, keys.dead), arguments, patience=FOREVER
         )
+        self._broker.relay.call(keys)
         return answer
 
     async def replace(self, delivery: wire.Delivery, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
@@ -271,15 +280,19 @@ class Consumer:
         ended by a mark instead, 0 refused, -1 another job has the id of one of them.
         """
         keys, job = self._keys[delivery.stream], delivery.job
-        *others, (last, message) = jobs
+        submission = Submission(jobs, self.shards, keys.shard)
+        last, message = jobs[-1]
+        if await self._broker.taken_abroad(submission):
+            return -1
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
             *(keys.space, GROUP, self.name, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
             *(keys.marks, revoked, self._broker.channel, last.queue, "" if last.wait is None else last.wait),
-            *(" ".join(last.parents), "1" if last.shape is not None else "", message),
-            *submission(others),
+            *(submission.parents(last), "1" if last.shape is not None else "", message),
+            *(submission.parcels(self._broker.channel), *submission.arguments(but=last)),
         )
         answer: int = await self._broker.run("replace", (delivery.stream,), arguments, patience=FOREVER)
+        self._broker.relay.call(keys)
         return answer
 
     async def promote(self, keys: Keys) -> float | None:
@@ -316,6 +329,7 @@ class Consumer:
         failpoints.hit("release.send")
         answer: list[int] = await self._broker.run("release", (stream,), arguments)
         failpoints.hit("release.answered")
+        self._broker.relay.call(keys)
         return answer
 
     async def discard(self, item: Entry, reason: str, outcome: bytes) -> None:
@@ -335,6 +349,7 @@ class Consumer:
             *self._dead_limits(),
         )
         await self._broker.run("discard", (stream, keys.dead), arguments, patience=FOREVER)
+        self._broker.relay.call(keys)
 
     async def report(self, delivery: wire.Delivery, number: int, state: str, meta: bytes) -> int:
         """Stores what a job says of itself, as its report number `number`: 1 done, 0 refused."""
@@ -431,6 +446,7 @@ class Consumer:
             ),
         )
         failpoints.hit("take.answered")
+        self._broker.relay.call(keys)
         if looked < 0:
             return 0, 0, False
         return back, ended, bool(more)

@@ -122,6 +122,8 @@ class Finisher:
                         "the outcome of job %r was refused: it was taken over while this worker was away",
                         delivery.job.id,
                     )
+        if not self._broker.shards.is_one:
+            self._consumer.passed_on(batch)
         for delivery, _, _ in batch:
             self._on_done(delivery)
         self._under_way -= 1

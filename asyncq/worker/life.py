@@ -20,6 +20,7 @@ from asyncq.executors import Claim
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
+from asyncq.worker.courier import Courier
 from asyncq.worker.emitter import Emitter
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.last_try import Spawner
@@ -143,6 +144,7 @@ class Life:
         self.reclaimers: list[Reclaimer] = [
             Reclaimer(self.consumer, shard, settings.lease, self._on_last_tries) for shard in broker.shards
         ]
+        self.courier: Courier = Courier(broker, settings.lease)
         self.spawner: Spawner | None = (
             None if worker.target is None else Spawner(worker.target, broker.address.url, settings)
         )
@@ -188,6 +190,7 @@ class Life:
         async with anyio.create_task_group() as group:
             for duty in (*[one.run for one in self.reclaimers], *[one.run for one in self.promoters]):
                 group.start_soon(duty)
+            group.start_soon(self.courier.run)
             group.start_soon(self._fetch)
             self.worker.started.set()
             ends = [asyncio.create_task(event.wait()) for event in (stop, self._is_lost)]

@@ -360,6 +360,7 @@ async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_t
     await stage.broker.submit([(job, message)])
     delivery = await stage.claim()
     instead = [stage.job("a", dependents=("first",)), stage.job("first", parents=("a",), shape=0)]
+    instead[1][0].nonce = job.nonce  # as a plan does it
     assert await stage.worker.replace(delivery, instead) == 1
     assert await stage.broker.expire("first") == "running"
     assert await stage.broker.enqueue_many([(job, message)]) == [], "the same call, sent again late"

@@ -25,15 +25,20 @@ local function set_free(id, flags, queue, nonce, channels)
 end
 
 -- Tells a job that waits how one of its parents ended: it may be free now, or ends, too. What those that wait for it have to be told then.
-local function inherit(child, place, call, parent, how, words, push_limit)
+-- From another shard (far) it may come twice, and also after the job was freed and then replaced by one that waits for others.
+local function inherit(child, place, call, parent, how, words, push_limit, far)
   local key, message = space .. 'r:' .. child, space .. 'm:' .. child
   local record = redis.call('MGET', key)[1]
   if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
   local flags, _, queue, nonce, channels = parse(record)
   -- The child may have been revoked long ago, and its id be that of another job that waits by now.
-  if nonce ~= call then return nil end
-  local about = redis.call('HMGET', message, 'on', 'k', 't')
+  if not same_call(nonce, call) then return nil end
+  local about = redis.call('HMGET', message, 'on', 'k', 't', 'p')
   if not about[3] then return nil end -- somebody deleted its message: it can be revoked, and its parent must end all the same
+  if far then
+    if not string.find(' ' .. about[4], ' ' .. parent .. '@', 1, true) then return nil end
+    if redis.call('HSET', message, 'x' .. place, 1) == 0 then return nil end
+  end
   local good = how == 'S'
   if about[1] == 'e' then good = not good end -- it runs when something failed
   if good then
@@ -56,10 +61,18 @@ local function inherit(child, place, call, parent, how, words, push_limit)
   return string.sub(flags, 4, 4) == 'd' and { child, fate, last } or nil
 end
 
--- Tells the jobs that wait for an ended one. One that waited for its value may be free now; one that cannot have it any more ends in the
+-- Tells one that waits for an ended job, if it lies here; else leaves word for it in the outbox, in this same step. Who waits stands in an
+-- edge: the ended one's place among its parents, its nonce, and its shard if that is another.
+local function hand_down(child, edge, parent, how, words, push_limit)
+  local place, call, shard = string.match(edge, '^(%S+) (%S+) ?(%S*)$')
+  if shard == '' then return inherit(child, place, call, parent, how, words, push_limit) end
+  redis.call('XADD', space .. 'out', '*', 'to', shard, 'i', child, 'e', place .. ' ' .. call, 'p', parent, 'h', how, 'w', words)
+  return nil
+end
+
+-- Tells the jobs that wait for ended ones. One that waited for its value may be free now; one that cannot have it any more ends in the
 -- same way and with the same outcome, marked with the member that it came from, and so do those that wait for that one.
-local function settle_dependents(id, letter, outcome, push_limit)
-  local ended = { { id, letter, outcome } }
+local function settle(ended, push_limit)
   local at = 1
   while ended[at] do
     local parent, how, words = ended[at][1], ended[at][2], ended[at][3]
@@ -67,10 +80,13 @@ local function settle_dependents(id, letter, outcome, push_limit)
     local waiting = redis.call('HGETALL', space .. 'dep:' .. parent)
     redis.call('DEL', space .. 'dep:' .. parent)
     for i = 1, #waiting, 2 do
-      local place, call = string.match(waiting[i + 1], '^(%S+) (%S+)$')
-      ended[#ended + 1] = inherit(waiting[i], place, call, parent, how, words, push_limit)
+      ended[#ended + 1] = hand_down(waiting[i], waiting[i + 1], parent, how, words, push_limit)
     end
   end
+end
+
+local function settle_dependents(id, letter, outcome, push_limit)
+  settle({ { id, letter, outcome } }, push_limit)
 end
 
 -- The fence: flags, queue, nonce and channels of a live job whose record names this entry, if the entry is pending for this consumer; else
@@ -116,9 +132,14 @@ local function taken_among(first, stride, own)
   return taken, false
 end
 
--- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents, which were accepted before it.
-local function admit(id, queue, nonce, flags, wait, ttl, parents, on, keeps, message, channels)
+-- Who waits for a job, one a line: its id, and the edge to it.
+local EACH_EDGE = '(%S+) ([^\n]+)'
+
+-- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents. Who waits for it stands in its dependents; those
+-- of the last job of a replacement are there already.
+local function admit(id, queue, nonce, flags, wait, ttl, parents, dependents, on, keeps, message, channels)
   local key = space .. 'r:' .. id
+  for child, edge in string.gmatch(dependents, EACH_EDGE) do redis.call('HSET', space .. 'dep:' .. id, child, edge) end
   if parents == '' then
     if wait == '' then
       local entry = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, 'm', message)
@@ -129,11 +150,8 @@ local function admit(id, queue, nonce, flags, wait, ttl, parents, on, keeps, mes
     end
     return
   end
-  local fields, count = { 'm', message, 'p', parents, 't', ttl }, 0
-  for parent in string.gmatch(parents, '%S+') do
-    redis.call('HSET', space .. 'dep:' .. parent, id, count .. ' ' .. nonce)
-    count = count + 1
-  end
+  local _, count = string.gsub(parents, '%S+', '')
+  local fields = { 'm', message, 'p', parents, 't', ttl }
   for name, value in pairs({ n = count, w = wait, on = on, k = keeps }) do
     if value ~= '' then
       fields[#fields + 1] = name
@@ -144,11 +162,18 @@ local function admit(id, queue, nonce, flags, wait, ttl, parents, on, keeps, mes
   redis.call('SET', key, 'W' .. flags .. ' 0 ' .. queue .. ' ' .. nonce .. channels)
 end
 
--- Accepts the given jobs. Nobody is told of a result that is ignored.
-local function admit_all(first, stride, channel)
-  for i = first, #ARGV, stride do
-    local flags = ARGV[i + 3]
-    local channels = string.sub(flags, 2, 2) == 'i' and ' ' or ' ' .. channel
-    admit(ARGV[i], ARGV[i + 1], ARGV[i + 2], flags, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9], channels)
+-- Accepts the job whose arguments begin at a place. Nobody is told of a result that is ignored.
+local function admit_at(i, channel)
+  local flags = ARGV[i + 3]
+  local channels = string.sub(flags, 2, 2) == 'i' and ' ' or ' ' .. channel
+  admit(ARGV[i], ARGV[i + 1], ARGV[i + 2], flags, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9], ARGV[i + 10], channels)
+end
+
+-- Accepts the given jobs, and leaves word of those that lie in other shards.
+local function admit_all(first, stride, channel, parcels)
+  for i = first, #ARGV, stride do admit_at(i, channel) end
+  if parcels == '' then return end
+  for _, parcel in ipairs(cmsgpack.unpack(parcels)) do
+    redis.call('XADD', space .. 'out', '*', 'to', parcel[1], 'b', parcel[2])
   end
 end

@@ -4,27 +4,11 @@
 -- ARGV: space id entry ttl limit (target)*
 -- RETURNS: the ids on the way from a target back to the job, if there is one: then nothing was noted. Else {}
 -- FLAGS: allow-oom
--- USES: record
+-- USES: record waits
 local own = redis.call('MGET', record)[1]
 if not own then return {} end
 local flags, named = parse(own)
 if not is_live(flags) or named ~= entry then return {} end
-
--- For whom a job waits: a running one has said so here, one that waits for its parents has them in its message.
-local function awaited_by(node, found)
-  local state, ids = string.sub(found, 1, 1), {}
-  if state == 'W' then
-    local parents = redis.call('HGET', space .. 'm:' .. node, 'p') or ''
-    for parent in string.gmatch(parents, '%S+') do ids[#ids + 1] = parent end
-  elseif state == 'L' then
-    local _, claim = parse(found)
-    for _, edge in ipairs(redis.call('SMEMBERS', space .. 'b:' .. node)) do
-      local by, target = string.match(edge, '^(%S+) (%S+)$')
-      if by == claim then ids[#ids + 1] = target end
-    end
-  end
-  return ids
-end
 
 -- Breadth first, so that the way is the shortest. Beyond the limit nothing is said: other clients want their turn.
 local before, level, seen = {}, {}, 0

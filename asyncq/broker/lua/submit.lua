@@ -1,5 +1,6 @@
 -- Accepts all jobs of a workflow, parents before children, or none of them. A call that is sent again finds its own nonces: accepted, once.
--- ARGV: space channel max_length (id queue nonce flags wait ttl parents on keeps message)*
+-- Those that lie in other shards are in parcels, for the outbox: accepted with the rest, and brought there.
+-- ARGV: space channel max_length parcels (id queue nonce flags wait ttl parents dependents on keeps message)*
 -- RETURNS: the number of jobs, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
 -- USES: record workflow
 local count, ready, later = (#ARGV - first + 1) / stride, {}, 0
@@ -17,5 +18,5 @@ if later > 0 and redis.call('ZCARD', space .. 'd') + later > tonumber(max_length
 for queue, more in pairs(ready) do
   if redis.call('XLEN', space .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
 end
-admit_all(first, stride, channel)
+admit_all(first, stride, channel, parcels)
 return count

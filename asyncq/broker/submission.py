@@ -1,0 +1,107 @@
+"""The jobs of a workflow as the scripts that accept them take them: those of one shard at once, and parcels
+for the outbox with those of others.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from asyncq import failures, wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncq.broker.shards import Shards
+
+
+class Submission:
+    """The jobs of a workflow, parents before children, apportioned to the shards in which they lie.
+
+    A parcel is accepted after those with the jobs that wait for its own: nobody can end before who waits for
+    it is there. So parcels stand in the order of how far their jobs are from the end.
+
+    Args:
+        jobs: with their messages.
+        shards: of the namespace.
+        home: the number of the shard that accepts the whole; None for the one in which most of them lie.
+    """
+
+    def __init__(
+        self, jobs: Sequence[tuple[wire.Job, bytes]], shards: Shards, home: int | None = None
+    ) -> None:
+        self._jobs = jobs
+        self._where = {job.id: shards.number(job.id) for job, _ in jobs}
+        self.home: int = Counter(self._where.values()).most_common(1)[0][0] if home is None else home
+        self._edges: dict[str, list[str]] = {}
+        for job, _ in jobs:
+            for place, parent in enumerate(job.parents):
+                self._edges.setdefault(parent, []).append(self._edge(job, place, parent))
+
+    def _edge(self, child: wire.Job, place: int, parent: str) -> str:
+        shard = self._where[child.id]
+        far = f" {shard}" if shard != self._where[parent] else ""
+        return f"{child.id} {place} {child.nonce}{far}"
+
+    def arguments(self, but: wire.Job | None = None) -> Iterator[Any]:
+        """What is accepted at home, without one of the jobs."""
+        for job, message in self._jobs:
+            if self._where[job.id] == self.home and job is not but:
+                yield from self._words(job, message)
+
+    def parents(self, job: wire.Job) -> str:
+        """The ids of those that a job waits for, and behind an `@` the shard of those that lie in another."""
+        here = self._where[job.id]
+        return " ".join(
+            id_ if self._where[id_] == here else f"{id_}@{self._where[id_]}" for id_ in job.parents
+        )
+
+    def parcels(self, channel: str) -> bytes:
+        """Those for other shards, in the order in which they are to be accepted; empty if there are none.
+
+        Args:
+            channel: of who waits for the results.
+        """
+        parcels: dict[tuple[int, int], list[Any]] = {}
+        heights: dict[str, int] = {}
+        for job, message in reversed(self._jobs):
+            height = heights.setdefault(job.id, 0)
+            for parent in job.parents:
+                heights[parent] = max(heights.get(parent, 0), height + 1)
+            if self._where[job.id] != self.home:
+                parcels.setdefault((height, self._where[job.id]), []).extend(self._words(job, message))
+        if not parcels:
+            return b""
+        flat = [
+            [shard, wire.encode_parcel(channel, _REFUSAL, words)]
+            for (_, shard), words in sorted(parcels.items())
+        ]
+        # The server's own unpacker knows no type for bytes, only text, which is the same to it.
+        packed: bytes = msgpack.packb(flat, use_bin_type=False)
+        return packed
+
+    def abroad(self) -> dict[int, list[str]]:
+        """The ids of the jobs in other shards, by shard."""
+        found: dict[int, list[str]] = {}
+        for id_, shard in self._where.items():
+            if shard != self.home:
+                found.setdefault(shard, []).append(id_)
+        return found
+
+    def _words(self, job: wire.Job, message: bytes) -> Iterator[Any]:
+        flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
+        yield from (job.id, job.queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
+        yield from (job.result_ttl, self.parents(job), "\n".join(self._edges.get(job.id, ())))
+        yield from ("e" if job.on_error else "", "1" if job.shape is not None else "", message)
+
+
+_REFUSAL = wire.encode_ended(
+    wire.Ended(
+        wire.FAILED,
+        failures.encode(
+            ValueError("another job took this task_id before the workflow was accepted everywhere")
+        ),
+    )
+)

@@ -1,0 +1,276 @@
+"""A namespace in several shards: nobody notices, and what crosses them survives crashes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from integration.support import until, until_state
+
+import asyncq
+from asyncq import AsyncQ, Worker, allow_join_result, chain, chord, group
+from asyncq.broker.shards import Shards
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.anyio
+
+COUNT = 3
+_SHARDS = Shards("any", COUNT)
+_NUMBERS = itertools.count()
+
+
+def named(shard: int, like: str = "job") -> str:
+    """An id of a user's own that lies in a shard."""
+    ids = (f"{like}-{next(_NUMBERS)}" for _ in itertools.count())
+    return next(id_ for id_ in ids if _SHARDS.number(id_) == shard)
+
+
+@pytest.fixture
+async def app(make_app: Any) -> AsyncIterator[AsyncQ]:
+    async with make_app(shards=COUNT, lease=1.0) as app:
+        yield app
+
+
+def make_tasks(app: AsyncQ) -> Any:
+    @app.task(name="add")
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    @app.task(name="total")
+    async def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    @app.task(name="fail")
+    async def fail(why: str) -> None:
+        raise ValueError(why)
+
+    @app.task(name="where")
+    async def where() -> list[str]:
+        inside = await add.delay(1, 1)
+        return [asyncq.current().id, inside.id]
+
+    return SimpleNamespace(add=add, total=total, fail=fail, where=where)
+
+
+async def test_jobs_of_all_shards_run_and_their_handles_find_them(app):
+    tasks = make_tasks(app)
+    async with Worker(app):
+        results = await tasks.add.map([(n, n) for n in range(300)])
+        assert await results.get(timeout=10) == [2 * n for n in range(300)]
+        assert set(Counter(app._shards.number(result.id) for result in results)) == {0, 1, 2}
+        again = app.ResultSet([app.AsyncResult(result.id) for result in results])
+        assert await again.get(timeout=10) == [2 * n for n in range(300)]
+
+
+async def test_children_are_born_in_the_shard_of_their_parent(app):
+    tasks = make_tasks(app)
+    async with Worker(app):
+        for shard in range(COUNT):
+            ids = await tasks.where.options(task_id=named(shard)).call()
+            assert [app._shards.number(id_) for id_ in ids] == [shard, shard]
+
+
+async def test_a_workflow_lies_in_one_shard(app):
+    tasks = make_tasks(app)
+    async with Worker(app):
+        result = await chord([tasks.add.s(n, n) for n in range(100)], tasks.total.s()).delay()
+        assert await result.get(timeout=10) == 9900
+        assert len({app._shards.number(one.id) for one in [result, *result.parent]}) == 1
+
+
+async def test_a_chain_goes_through_all_shards(app):
+    tasks = make_tasks(app)
+    steps = [tasks.add.s(1).set(task_id=named(n % COUNT)) for n in range(9)]
+    async with Worker(app):
+        result = await chain(tasks.add.s(0, 0).set(task_id=named(1)), *steps).delay()
+        assert await result.get(timeout=10) == 9
+
+
+async def test_a_chord_gathers_values_from_all_shards_in_order(app):
+    tasks = make_tasks(app)
+
+    @app.task
+    async def same(values: list[int]) -> list[int]:
+        return values
+
+    async with Worker(app):
+        for shard in range(COUNT):
+            header = group(tasks.add.s(n, 0).set(task_id=named(n % COUNT)) for n in range(30))
+            result = await (header | same.s().set(task_id=named(shard))).delay()
+            assert await result.get(timeout=10) == list(range(30))
+
+
+async def test_a_failure_passes_from_shard_to_shard_with_the_name_of_the_member(app):
+    tasks = make_tasks(app)
+    first = named(0, "first")
+    flow = chain(
+        tasks.fail.si("broken").set(task_id=first),
+        tasks.add.s(1).set(task_id=named(1)),
+        tasks.add.s(1).set(task_id=named(2)),
+        tasks.add.s(1).set(task_id=named(0)),
+    )
+    async with Worker(app):
+        result = await flow.delay()
+        with pytest.raises(ValueError, match="broken") as caught:
+            await result.get(timeout=10)
+    assert first in "".join(caught.value.__notes__)
+
+
+async def test_an_error_callback_in_another_shard_is_called(app):
+    tasks = make_tasks(app)
+    told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    @app.task
+    async def note(id: str, error: Exception, traceback: str) -> None:
+        told.set_result(f"{id} {error}")
+
+    id_ = named(0)
+    async with Worker(app):
+        await tasks.fail.s("oh").set(task_id=id_, link_error=note.s().set(task_id=named(2))).delay()
+        assert await asyncio.wait_for(told, 3) == f"{id_} oh"
+
+
+async def test_a_job_is_replaced_by_one_that_waits_in_its_shard_for_others_in_all(app):
+    tasks = make_tasks(app)
+
+    @app.task
+    async def spread() -> int:
+        members = group(tasks.add.s(n, 0).set(task_id=named(n % COUNT)) for n in range(9))
+        await asyncq.current().replace(members | tasks.total.s())
+        raise AssertionError
+
+    async with Worker(app):
+        result = await (spread.s().set(task_id=named(1)) | tasks.add.s(1).set(task_id=named(2))).delay()
+        assert await result.get(timeout=10) == 37
+
+
+async def test_revoking_a_workflow_revokes_its_jobs_in_all_shards(app):
+    tasks = make_tasks(app)
+    steps = [tasks.add.s(1).set(task_id=named(n % COUNT)) for n in range(6)]
+    result = await chain(tasks.add.s(0, 0).set(task_id=named(2)), *steps).delay()
+    await result.revoke()
+    handle: Any = result
+    while handle is not None:
+        await until_state(app.AsyncResult(handle.id), "REVOKED")
+        handle = handle.parent
+
+
+async def test_an_id_of_another_job_in_another_shard_refuses_the_whole(app):
+    tasks = make_tasks(app)
+    taken = await tasks.add.options(task_id=named(2)).delay(1, 1)
+    mine = named(0)
+    flow = chain(
+        tasks.add.s(0, 0).set(task_id=mine),
+        tasks.add.s(1).set(task_id=named(0)),
+        tasks.add.s(1).set(task_id=taken.id),
+    )
+    with pytest.raises(ValueError, match=taken.id):
+        await flow.delay()
+    assert not await app.AsyncResult(mine).exists()
+
+
+async def test_waits_that_close_a_circle_through_shards_are_refused(app):
+    first, second = named(0), named(2)
+    ready = asyncio.Event()
+
+    @app.task(name="waits")
+    async def waits(id: str) -> str:
+        with allow_join_result():
+            if id == first:
+                ready.set()
+            return await app.AsyncResult(id).get(timeout=10)
+
+    async with Worker(app):
+        one = await waits.options(task_id=first).delay(second)
+        two = await waits.options(task_id=second).delay(first)
+        with pytest.raises(asyncq.WouldDeadlock, match=r"first|waits"):
+            await asyncq.gather(one, two)
+
+
+async def test_dead_letters_of_all_shards_are_listed_replayed_and_deleted(app):
+    tasks = make_tasks(app)
+
+    @app.task(name="dies", retry=asyncq.Retry(max_retries=1, backoff=0.01))
+    async def dies(n: int) -> None:
+        raise ValueError(n)
+
+    async with Worker(app):
+        for shard in range(COUNT):
+            with pytest.raises(ValueError, match=str(shard)):
+                await dies.options(task_id=named(shard)).call(shard)
+        letters = await app.control.dead.list()
+        assert [letter.error.args for letter in letters] == [(2,), (1,), (0,)]
+        again = await app.control.dead.replay(letters[1].id)
+        with pytest.raises(ValueError, match="1"):
+            await again.get(timeout=10)
+        letters = await app.control.dead.list()
+        assert await app.control.dead.delete([letter.id for letter in letters]) == 3
+        assert await app.control.dead.list() == []
+    assert tasks
+
+
+async def test_delayed_jobs_of_all_shards_start_in_time(app):
+    tasks = make_tasks(app)
+    async with Worker(app):
+        calls = [tasks.add.options(task_id=named(n), countdown=0.05).delay(n, n) for n in range(COUNT)]
+        results = await asyncio.gather(*calls)
+        assert await asyncq.gather(*results, timeout=5) == (0, 2, 4)
+
+
+async def test_a_running_job_of_any_shard_is_revoked_reports_and_streams(app):
+    @app.task
+    async def numbers(n: int) -> AsyncIterator[int]:
+        for number in range(n):
+            yield number
+
+    @app.task
+    async def works() -> None:
+        await asyncq.current().progress(1, 2)
+        await asyncio.sleep(60)
+
+    async with Worker(app):
+        for shard in range(COUNT):
+            stream = await numbers.options(task_id=named(shard)).delay(5)
+            assert [item async for item in stream.stream()] == [0, 1, 2, 3, 4]
+            result = await works.options(task_id=named(shard)).delay()
+            async for event in result.events(timeout=5):
+                if event.state == "PROGRESS":
+                    break
+            assert await result.revoke(terminate=True, wait=True, timeout=5)
+            assert await result.refresh() == "REVOKED"
+
+
+async def test_who_counts_the_shards_otherwise_is_refused(app, make_app):
+    other = make_app(shards=2, namespace=app.settings.namespace)
+    with pytest.raises(ValueError, match=r"has 3 shards .* says shards=2"):
+        await other.open()
+    single = make_app(namespace=app.settings.namespace)
+    with pytest.raises(ValueError, match="shards=1"):
+        await single.open()
+
+
+async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(app, raw, monkeypatch):
+    tasks = make_tasks(app)
+    monkeypatch.setattr(app._broker.relay, "call", lambda _: None)
+    last = named(2)
+    result = await chain(
+        tasks.add.s(1, 1).set(task_id=named(0)),
+        tasks.add.s(1).set(task_id=named(0)),
+        tasks.add.s(1).set(task_id=last),
+    ).delay()
+    assert await raw.xlen(app._shards[0].outbox) == 1
+    assert not await raw.exists(app._shards[2].records + last)
+    monkeypatch.undo()
+    async with Worker(app):
+        assert await result.get(timeout=10) == 4
+        await until(lambda: _is_empty(raw, app), "the outboxes to be empty")
+
+
+async def _is_empty(raw: Any, app: AsyncQ) -> bool:
+    return not any([await raw.xlen(keys.outbox) for keys in app._shards])
