@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.support import until, until_state
+from support import until, until_state
 
 import asyncq
 from asyncq import AsyncQ, Worker, allow_join_result, chain, chord, group
