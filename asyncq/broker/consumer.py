@@ -7,6 +7,7 @@ and no crash would ever be counted.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,7 @@ class Consumer:
         self.streams: dict[str, str] = {}
         self.lanes: dict[str, str] = {}
         self._keys: dict[str, Keys] = {}
+        self._turn = 0
         for queue in queues:
             for keys in self.shards:
                 stream = keys.stream(queue)
@@ -150,11 +152,25 @@ class Consumer:
         if len(streams) > 1:
             # COUNT is per stream: 5 over two streams gave 10. So one stream at a time, and one entry where
             # several block.
-            for stream in streams:
+            for stream in self._in_turn(streams):
                 if entries := await self._read((stream,), count, None):
                     return entries
             return await self._read(streams, 1, BLOCK_MS) if block else []
         return await self._read(streams, count, BLOCK_MS if block else None)
+
+    def _in_turn(self, streams: Sequence[str]) -> Sequence[str]:
+        """The streams in their order, but those of one name in several shards each first in its turn: one
+        shard that is never empty must not starve the others.
+        """
+        if self.shards.is_one:
+            return streams
+        self._turn += 1
+        ordered: list[str] = []
+        for _, same in itertools.groupby(streams, lambda stream: stream.removeprefix(self._keys[stream].tag)):
+            some = list(same)
+            first = self._turn % len(some)
+            ordered += some[first:] + some[:first]
+        return ordered
 
     async def _read(self, streams: Sequence[str], count: int, block: int | None) -> list[Entry]:
         blocking = () if block is None else ("BLOCK", block)

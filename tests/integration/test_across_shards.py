@@ -9,10 +9,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import redis
+from chaos.server import Server, free_port
 from support import until, until_state
 
 import asyncq
 from asyncq import AsyncQ, Worker, allow_join_result, chain, chord, group
+from asyncq.broker.consumer import Consumer, Entry
 from asyncq.broker.shards import Shards
 
 if TYPE_CHECKING:
@@ -66,6 +69,20 @@ async def test_jobs_of_all_shards_run_and_their_handles_find_them(app):
         assert set(Counter(app._shards.number(result.id) for result in results)) == {0, 1, 2}
         again = app.ResultSet([app.AsyncResult(result.id) for result in results])
         assert await again.get(timeout=10) == [2 * n for n in range(300)]
+
+
+async def test_no_shard_waits_while_another_has_always_work(app):
+    order: list[int] = []
+
+    @app.task
+    async def note(shard: int) -> None:
+        order.append(shard)
+
+    for shard in range(COUNT):
+        await asyncio.gather(*(note.options(task_id=named(shard)).delay(shard) for _ in range(20)))
+    async with Worker(app, concurrency=2):
+        await until(lambda: len(order) == 20 * COUNT, "all jobs to run")
+    assert {Counter(order[:30])[shard] for shard in range(COUNT)} == {10}
 
 
 async def test_children_are_born_in_the_shard_of_their_parent(app):
@@ -274,3 +291,63 @@ async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(ap
 
 async def _is_empty(raw: Any, app: AsyncQ) -> bool:
     return not any([await raw.xlen(keys.outbox) for keys in app._shards])
+
+
+async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_path, monkeypatch):
+    """All slots on one node: it answers as any node of a cluster does to a call that touches two."""
+    server = Server(tmp_path).start(cluster_enabled="yes", cluster_port=free_port())
+
+    async def each_by_itself(consumer: Consumer, streams: Any, count: int, *, block: bool) -> list[Entry]:
+        # A blocking read names the streams of all shards, which only a server that is no cluster allows.
+        for stream in streams:
+            if entries := await consumer._read((stream,), count, None):
+                return entries
+        if block:
+            await asyncio.sleep(0.01)
+        return []
+
+    monkeypatch.setattr(Consumer, "read", each_by_itself)
+    try:
+        server.do("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        await until(lambda: b"cluster_state:ok" in server.do("CLUSTER", "INFO"), "the cluster to be up")
+        with pytest.raises(redis.exceptions.ResponseError, match="same slot"):
+            server.do("MGET", "{any:0}:r:1", "{any:1}:r:1")
+        async with AsyncQ(server.url, shards=COUNT) as app, Worker(app, concurrency=10):
+            await _use_everything(app)
+    finally:
+        server.kill()
+
+
+async def _use_everything(app: AsyncQ) -> None:
+    tasks = make_tasks(app)
+
+    @app.task
+    async def items(n: int) -> AsyncIterator[int]:
+        for number in range(n):
+            yield number
+
+    @app.task
+    async def waits(id: str) -> int:
+        with allow_join_result():
+            return await app.AsyncResult(id).get(timeout=10)
+
+    for home in range(COUNT):
+        ids = [named((home + n) % COUNT) for n in range(12)]
+        header = group(tasks.add.s(n, n).set(task_id=id_) for n, id_ in enumerate(ids))
+        flow = header | tasks.total.s().set(task_id=named(home)) | tasks.add.s(1).set(countdown=0.01)
+        assert await (await flow.delay()).get(timeout=10) == 133
+        failing = chain(
+            tasks.fail.si("no").set(task_id=named(home)),
+            tasks.add.s(1).set(task_id=named((home + 1) % COUNT)),
+        )
+        with pytest.raises(ValueError, match="no"):
+            await (await failing.delay()).get(timeout=10)
+        stream = await items.options(task_id=named(home)).delay(3)
+        assert [item async for item in stream.stream()] == [0, 1, 2]
+        assert await waits.options(task_id=named(home)).call(ids[0]) == 0
+        queued = await tasks.add.options(countdown=60, task_id=named(home)).delay(1, 1)
+        await queued.revoke()
+        assert await queued.refresh() == "REVOKED"
+        await queued.forget()
+    results = await tasks.add.map([(n, n) for n in range(200)])
+    assert await results.get(timeout=10) == [2 * n for n in range(200)]
