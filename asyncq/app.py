@@ -329,15 +329,28 @@ class AsyncQ:
 
     @carried
     async def submit(self, calls: Iterable[Workflow[R, M]]) -> resultset.ResultSet[R, M]:
-        """Enqueues calls of any tasks in one round trip for each queue and 250: `await app.submit([add.s(1,
-        2), sub.s(3, 1)])`. Each workflow among them is one step, and takes a round trip of its own.
+        """Enqueues many calls, of any tasks, and returns their handles in the same order, once the server has
+        accepted all of them.
+
+        Single calls go 250 at a time, a round trip for each queue among them. A workflow among them is
+        accepted as a whole, in a round trip of its own. All are on their way at the same time, so they may
+        start in any order. Cancelled, it leaves open which were enqueued.
+
+        Args:
+            calls: signatures, chains and groups, complete: nothing is put in front of their arguments.
 
         Raises:
-            TypeError: one of them is not a signature or workflow.
-            TypeError, SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
-            ValueError: as `Single.delay`, for any of them; then none was enqueued, unless a `task_id` is
-                taken.
+            TypeError: `calls` is not made of workflows, or arguments do not fit. Nothing was enqueued.
+            SerializationError, PayloadTooLarge: an argument cannot travel. Nothing was enqueued.
+            ValueError: a workflow of more than 10,000 jobs, or of tasks of another app: nothing was enqueued;
+                or a `task_id` or `key` is that of another call: the others may have been.
             QueueFull, BrokerUnavailable: as `Task.delay`; some of the calls may have been enqueued.
+
+        Example:
+            ```python
+            results = await app.submit([add.s(1, 2), shout.s("a"), add.s(1, 1) | double.s()])
+            assert await results.get(timeout=10) == [3, "A", 4]
+            ```
         """
         given: list[Any] = [] if isinstance(calls, Workflow) else list(calls)
         strange = (

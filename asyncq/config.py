@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 import tomllib
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _CENTURY = 100 * 366 * 86400.0
 _SIZE_UNITS = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+
+
+def shown(seconds: float | None) -> str:
+    """A time as a person would say it: exact if that takes three digits, else rounded to two digits, and to
+    whole seconds. None has no end.
+
+    >>> [shown(time) for time in (0.1, 0.0998716, 1.25, 12.345, 3723.4, 86400)]
+    ['0.1 s', '0.1 s', '1.25 s', '12 s', '3,723 s', '86,400 s']
+    """
+    if seconds is None:
+        return "for ever"
+    if seconds != float(f"{seconds:.3g}"):
+        seconds = round(seconds, max(0, 1 - math.floor(math.log10(abs(seconds)))))
+    return f"{seconds:,.10g} s"
 
 
 def seconds(value: float | str | timedelta) -> float:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asyncq import failures, wire
 from asyncq.broker.feed import Feed
 from asyncq.broker.listener import POLL
+from asyncq.config import shown
 from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound, ResultTimeout
 from asyncq.outcomes import moment
 from asyncq.serializers import PLAIN_VALUE
@@ -119,7 +120,7 @@ class Follower:
         if self._end is not None and time.monotonic() >= self._end:
             state = self._result.state
             raise ResultTimeout(
-                f"job {self._result.id} did not end within {self._limit:g} s (it goes on; state: {state})"
+                f"job {self._result.id} did not end within {shown(self._limit)} (it goes on; state: {state})"
             )
 
     async def _look(self, feed: Feed) -> None:

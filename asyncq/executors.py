@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import anyio.to_thread
 
+from asyncq.config import shown
 from asyncq.errors import AsyncQError, SoftTimeLimitExceeded, TimeLimitExceeded
 from asyncq.serializers import PLAIN_VALUE
 
@@ -173,7 +174,7 @@ async def within(
     if limits.stopped and claim.wanted:
         task.uncancel()
         cause = None if isinstance(error, asyncio.CancelledError) else error  # our own doing is no news
-        raise TimeLimitExceeded(f"the task ran longer than its timeout of {timeout:g} s") from cause
+        raise TimeLimitExceeded(f"the task ran longer than its timeout of {shown(timeout)}") from cause
     return value
 
 
@@ -194,7 +195,7 @@ class _Limits:
 
     def soften(self, limit: float) -> None:
         """The soft limit: cancels, too, but what reaches the body is `SoftTimeLimitExceeded`."""
-        self._injected = SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {limit:g} s")
+        self._injected = SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {shown(limit)}")
         self._task.cancel()
 
     @types.coroutine

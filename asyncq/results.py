@@ -360,7 +360,7 @@ class AsyncResult(Generic[R_co]):
                 "ignores results"
             )
         return ResultTimeout(
-            f"job {self.id} did not end within {timeout:g} s (it goes on; state: {waiter.state})"
+            f"job {self.id} did not end within {config.shown(timeout)} (it goes on; state: {waiter.state})"
         )
 
     def _own_waiter(self) -> Waiter:

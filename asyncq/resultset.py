@@ -482,7 +482,7 @@ def _too_late(arrivals: Arrivals[Any], timeout: Any) -> ResultTimeout:
     arrived = set(arrivals.ended)
     late = [handle.id for handle in arrivals.handles if handle not in arrived]
     shown = ", ".join(late[:3]) + (", ..." if len(late) > 3 else "")
-    within = f"{config.seconds(timeout):g} s"
+    within = config.shown(config.seconds(timeout))
     return ResultTimeout(
         f"{len(late)} of {len(arrivals.handles)} jobs did not end within {within} (they go on): {shown}"
     )

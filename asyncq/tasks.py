@@ -8,6 +8,7 @@ import inspect
 import os
 import re
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, cast
@@ -26,7 +27,7 @@ from asyncq.workflows import Group, Signature, Workflow
 from asyncq.workflows.workflow import shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 
     from asyncq.app import AsyncQ
 
@@ -46,35 +47,12 @@ _TASK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What may be said about one call. Never shares a namespace with the task's own arguments.
+    """What may be said about a task and about a call of it: what `Task.options` takes, and these. Never
+    shares a namespace with the task's own arguments.
 
     Attributes:
-        queue: where to put the job (default: the task's queue).
-        task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that still
-            exist.
-        key: makes all calls of this task with this key and equal arguments one job, 1 to 512 characters of
-            any text: while it is live they get its handle, later its stored outcome, a failure too, until
-            that is forgotten or `result_ttl` is over. Other arguments with the same key are a `ValueError`.
-            Other options of a later call change nothing. Not together with `task_id`.
-        headers: plain data that travels with the job; `asyncq.current().headers` in the task.
-        ignore_result: keep no result; `get` raises `ResultNotFound` at once.
-        result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a
-            minute.
-        expires: an aware datetime, or seconds from now: a job not started by then never is, and `get` raises
-            `TaskExpired`.
-        wait: how long `call` waits, in seconds (default: for ever).
-        countdown: seconds until it may start.
-        eta: when it may start: an aware datetime, or seconds from now.
-        deadline: when it must have ended, with every job that it starts: an aware datetime, or seconds from
-            now. Past it a job is not started, and a running one is cancelled.
-        timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a process is
-            killed, a thread goes on unheard.
         soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside a coroutine or a process,
             which may clean up and return.
-        retry: when to try again after a failure, see `Retry`.
-        link: what follows when it has ended well, one workflow or a list: its value is their first argument.
-        link_error: what follows when it has failed, one signature or a list: they get the job's id, the
-            exception and the traceback (a text) before their own arguments.
         executor: where a plain function runs, `thread` or `process`.
         track_started: False lets a running job show as `PENDING`.
     """
@@ -263,7 +241,7 @@ class Task(Generic[P, R, H_co]):
         raises.
         """
         task = self.options(**options) if options else self
-        return await task._send(tuple(args), dict(kwargs or {}))
+        return await task._send(_positional(self, args, "apply_async()"), dict(kwargs or {}))
 
     @synced(apply_async)
     def apply_async_sync(self) -> None:
@@ -289,7 +267,7 @@ class Task(Generic[P, R, H_co]):
                 f"map() of {self.name} makes many calls, and key={self._options.key!r} is one of them: use "
                 "app.submit([task.options(key=...).s(...), ...])"
             )
-        given = [tuple(args) for args in calls]
+        given = [_positional(self, args, "map()") for args in calls]
         if self._linked:
             return await self.app.submit([Signature(self, args, {}) for args in given])
         encoded: list[Any] = [(self, args, {}, self._body(args, {})) for args in given]
@@ -332,7 +310,7 @@ class Task(Generic[P, R, H_co]):
             assert result.get_sync() == 8
             ```
         """
-        positional, named = tuple(args), dict(kwargs or {})
+        positional, named = _positional(self, args, "apply()"), dict(kwargs or {})
         if self.is_coroutine:
             refuse_in_loop(f"{self.name}.apply()", f"await {_call(self.function, positional, named)}")
         task = self.options(**options) if options else self
@@ -364,7 +342,34 @@ class Task(Generic[P, R, H_co]):
         link: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
         link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
     ) -> Self:
-        """The same task with other options for its calls, see `Options`. The task itself is not changed.
+        """The same task with other options for its calls. The task itself is not changed.
+
+        Args:
+            queue: where to put the job (default: the task's queue).
+            task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that
+                still exist.
+            key: makes all calls of this task with this key and equal arguments one job, 1 to 512 characters
+                of any text: while it is live they get its handle, later its stored outcome, a failure too,
+                until that is forgotten or `result_ttl` is over. Other arguments with the same key are a
+                `ValueError`. Other options of a later call change nothing. Not together with `task_id`.
+            headers: plain data that travels with the job; `asyncq.current().headers` in the task.
+            ignore_result: keep no result; `get` raises `ResultNotFound` at once.
+            result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a
+                minute.
+            expires: an aware datetime, or seconds from now: a job not started by then never is, and `get`
+                raises `TaskExpired`.
+            wait: how long `call` waits, in seconds (default: for ever).
+            countdown: seconds until it may start.
+            eta: when it may start: an aware datetime, or seconds from now.
+            deadline: when it must have ended, with every job that it starts: an aware datetime, or seconds
+                from now. Past it a job is not started, and a running one is cancelled.
+            timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a process is
+                killed, a thread goes on unheard.
+            retry: when to try again after a failure, see `Retry`.
+            link: what follows when it has ended well, one workflow or a list: its value is their first
+                argument.
+            link_error: what follows when it has failed, one signature or a list: they get the job's id, the
+                exception and the traceback (a text) before their own arguments.
 
         Raises:
             ValueError: an option that makes no sense; the message says what would.
@@ -459,7 +464,7 @@ class Task(Generic[P, R, H_co]):
             assert await add.starmap([(1, 2), (3, 4)]).call() == [3, 7]
             ```
         """
-        given = [tuple(args) for args in calls]
+        given = [_positional(self, args, "starmap()") for args in calls]
         for args in given:
             self._check(args, {})
         starred: Task[..., Any] = self._star()._as(self._options)
@@ -490,7 +495,7 @@ class Task(Generic[P, R, H_co]):
         """
         if n < 1:
             raise ValueError(f"n={n!r}: a chunk is of one call or more")
-        given = [tuple(args) for args in calls]
+        given = [_positional(self, args, "chunks()") for args in calls]
         return Group(tuple(self.starmap(given[at : at + n]) for at in range(0, len(given), n)))
 
     def _star(self) -> Task[..., Any]:
@@ -655,6 +660,21 @@ class FunctionTask(Task[P, R]):
         """Runs the function itself, here and now."""
         value: R = self.function(*args, **kwargs)
         return value
+
+
+def _positional(task: Task[..., Any], args: Any, verb: str) -> tuple[Any, ...]:
+    """The positional arguments of a call, as a tuple.
+
+    Raises:
+        TypeError: it is one argument and not several: a text would be taken apart, a map would lose its
+            values.
+    """
+    if isinstance(args, (tuple, list)):
+        return tuple(args)
+    if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
+        one = f"({shown((args,), {})},)"
+        raise TypeError(f"{task.name}.{verb}: the arguments of a call go in a tuple, so {one[1:-2]} is {one}")
+    return tuple(args)
 
 
 def _one_by_one(function: Callable[..., Any], is_coroutine: bool) -> Callable[..., Any]:

@@ -27,6 +27,7 @@ from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.relay import Relay
 from asyncq.broker.shards import Shards
 from asyncq.broker.submission import Submission
+from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError, QueueFull
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class Broker:
             except TimeoutError as error:
                 last = f"; before that: {problem}" if problem else ""
                 raise BrokerUnavailable(
-                    f"{self.address.safe_url} did not answer within {patience:g} s{last}"
+                    f"{self.address.safe_url} did not answer within {shown(patience)}{last}"
                 ) from error
             attempt += 1
             rest = pause(attempt)
@@ -248,7 +249,9 @@ class Broker:
             case Verdict.RECONNECT:
                 line.drop()
             case Verdict.DENIED if not denied_is_final:
-                line.drop()
+                # Rights that come back hold for connections that are there; a password does not.
+                if error.code != "NOPERM":
+                    line.drop()
             case Verdict.FULL:
                 text = f"the server at {self.address.safe_url} is out of memory ({error})"
                 raise QueueFull(text) from error
@@ -314,14 +317,19 @@ class Broker:
         ]
 
     async def submit(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
-        """Enqueues a workflow, parents before children: all of its jobs in one atomic step, or none.
+        """Enqueues the jobs of one workflow in one atomic step: all of them, or none. Sent again, because the
+        answer was lost, it changes nothing.
 
         Those that lie in other shards than most are accepted there a moment later: by this call before it
         returns, or by a worker, if this process dies or the server goes away.
 
+        Args:
+            jobs: with their messages, parents before children.
+
         Raises:
-            ValueError: another job has the id of one of them.
-            QueueFull, BrokerUnavailable: as `enqueue`.
+            ValueError: another call's job has the id of one of them; the message names it.
+            QueueFull: one of the queues stayed full for `full_wait`, or the server is out of memory.
+            BrokerUnavailable: no answer within the operation timeout; they may have been accepted.
         """
         submission = Submission(jobs, self.shards)
         home = self.shards[submission.home]
@@ -402,7 +410,7 @@ class Broker:
         same.
         """
         patience = self.settings.operation_timeout
-        error = BrokerUnavailable(f"{self.address.safe_url} did not answer within {patience:g} s")
+        error = BrokerUnavailable(f"{self.address.safe_url} did not answer within {shown(patience)}")
         for _, _, future in batch:
             if future is not None and not future.done():
                 future.set_exception(error)

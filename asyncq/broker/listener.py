@@ -33,6 +33,7 @@ from asyncq import wire
 from asyncq.broker.connection import ServerError
 from asyncq.broker.line import Line, pause
 from asyncq.broker.pipe import PipeBroken
+from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
 from asyncq.states import State
 
@@ -509,7 +510,7 @@ class Listener:
                 async with asyncio.timeout(patience):
                     answers = await self._look([waiter.id for waiter in batch], "")
             except TimeoutError as error:
-                raise BrokerUnavailable(f"the server did not answer within {patience:g} s") from error
+                raise BrokerUnavailable(f"the server did not answer within {shown(patience)}") from error
             for waiter, answer in zip(batch, answers, strict=True):
                 if waiter.ended is None:  # else a push was faster than the answer
                     self.learn(waiter, answer)

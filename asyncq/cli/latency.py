@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from asyncq.cli.arrivals import arrivals
 from asyncq.cli.histogram import Histogram
 from asyncq.cli.report import Report, bars, quantiles, summary
+from asyncq.config import shown
 from asyncq.errors import ResultTimeout
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class LatencyPlan:
     @property
     def title(self) -> str:
         """The plan in one line."""
-        times = f"{self.seconds:g} s after {self.warmup:g} s warm-up"
+        times = f"{shown(self.seconds)} after {shown(self.warmup)} warm-up"
         return f"open loop, {self.rate}/s for {times}, payload {self.payload} B"
 
     async def run(self, stage: Stage) -> Report:

@@ -9,6 +9,7 @@ import typer
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
+from asyncq.config import shown
 from asyncq.errors import ResultTimeout, TaskRevoked
 from asyncq.states import State
 
@@ -58,7 +59,7 @@ async def answer(handle: AsyncResult[Any], left: float, limit: float, *, as_json
         outcome = await handle.outcome(timeout=left)
     except ResultTimeout:
         raise Refusal(
-            f"job {handle.id} did not end within {limit:g} s (state: {handle.state})",
+            f"job {handle.id} did not end within {shown(limit)} (state: {handle.state})",
             f"look again: asyncq result get {handle.id} --timeout 1m",
             Code.TIMEOUT,
         ) from None

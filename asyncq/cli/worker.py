@@ -180,7 +180,7 @@ async def banner(worker: Worker, app: AsyncQ, target: str) -> str:
         ("queues", ", ".join(worker.queues)),
         (
             "runs",
-            f"{worker.concurrency} jobs at a time, {_helpers(app)}, grace {worker.grace:g} s",
+            f"{worker.concurrency} jobs at a time, {_helpers(app)}, grace {config.shown(worker.grace)}",
         ),
     ]
     head = f"asyncq {__version__}  worker {worker.name}  python {platform.python_version()}  {kind}"

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncq import AsyncQ, eager, executors, failures, wire
+from asyncq.config import shown
 from asyncq.context import current_job
 from asyncq.errors import SoftTimeLimitExceeded
 from asyncq.runner import Finish, Replace, Requeue, Runner
@@ -251,7 +252,7 @@ class Child:
 
         def on_alarm(_number: int, _frame: types.FrameType | None) -> None:
             if armed:
-                raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {limit:g} s")
+                raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {shown(limit)}")
 
         signal.signal(signal.SIGALRM, on_alarm)
         signal.setitimer(signal.ITIMER_REAL, max(limit, 1e-6))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.broker import READER_AWAY_MS
 from asyncq.broker.pipe import PipeBroken
+from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, PayloadTooLarge
 
 if TYPE_CHECKING:
@@ -290,6 +291,6 @@ class Emitter:
         if place[2] >= 0:
             alone = min(alone, place[2] / 1000)
         if idle and alone > idle:
-            self._life.abandon(self._running, f"nobody has read its stream for {idle:g} s")
+            self._life.abandon(self._running, f"nobody has read its stream for {shown(idle)}")
         elif not self._over:
             self._timer = self._keep_going()

@@ -111,6 +111,8 @@ class Running(Claim):
             self.reporter = Reporter(self.life.consumer, self.delivery, self.life.spawn)
         if not await self.reporter.report(state, data):
             self.revoked = True  # it runs elsewhere, or has ended: nothing of it counts any more
+            if self.interrupt is not None:
+                self.interrupt(wire.NOT_AGAIN)  # the process hears of it before it hears that this is done
 
 
 class Life:
@@ -545,7 +547,11 @@ class Life:
     async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         try:
             if not await call:
-                log.warning("what became of job %r was refused: it was taken over meanwhile", delivery.job.id)
+                log.warning(
+                    "what became of job %r was refused: it was taken over meanwhile, or this was stored "
+                    "before and the answer was lost",
+                    delivery.job.id,
+                )
         except AsyncQError as error:
             log.error("what became of job %r could not be stored (%s); it runs again", delivery.job.id, error)
         self._on_done(delivery)

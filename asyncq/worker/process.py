@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failures, wire
+from asyncq.config import shown
 from asyncq.errors import AsyncQError, TimeLimitExceeded, WorkerLost
 from asyncq.runner import Finish, Replace, Requeue
 from asyncq.serializers import PLAIN_VALUE
@@ -91,7 +92,7 @@ class Process:
         except TimeoutError:
             await process.discard()
             raise WorkerLost(
-                f"no process could be started for the job: the app was not imported within {PATIENCE:g} s"
+                f"no process could be started for the job: the app was not imported within {shown(PATIENCE)}"
             ) from None
         except BaseException:
             await process.discard()
@@ -142,8 +143,8 @@ class Process:
             claim.begun, claim.interrupt = False, None
             return None
         how = await self._how_it_died()
-        if self._out_of_time:
-            raise TimeLimitExceeded(f"the task ran longer than its timeout of {limit:g} s")
+        if self._out_of_time and limit is not None:
+            raise TimeLimitExceeded(f"the task ran longer than its timeout of {shown(limit)}")
         raise WorkerLost(f"the process that ran the job died: {how}")
 
     async def _verdict(self, children: list[str], claim: Claim) -> Finish | Requeue | Replace | None:

@@ -172,6 +172,14 @@ def until_cancelled() -> str:
     return "cancelled"
 
 
+def reports_until_cancelled(log: str) -> None:
+    job = asyncq.current()
+    while not job.cancelled:
+        note(log, "at it")
+        job.progress_sync(1, 2)
+    note(log, "cancelled")
+
+
 def says_too_much() -> None:
     asyncq.current().update_state_sync("BIG", "x" * 2_000_000)
 
@@ -190,6 +198,7 @@ PLAIN = (
     ignore_signals,
     with_child,
     until_cancelled,
+    reports_until_cancelled,
     says_too_much,
 )
 

@@ -51,6 +51,22 @@ async def keys_of(app, raw) -> list[bytes]:
     return [key async for key in raw.scan_iter(match=f"{app._shards[0].tag}*") if b":c:" not in key]
 
 
+@pytest.mark.parametrize("wrong", [5, "ab", b"ab", {"x": 1}])
+async def test_one_argument_that_is_no_tuple_is_refused_with_how_to_write_it(app, add, wrong):
+    ways = (
+        lambda: add.map([wrong]),
+        lambda: add.apply_async(wrong),
+        lambda: add.starmap([wrong]),
+        lambda: add.chunks([wrong], 1),
+    )
+    for way in ways:
+        with pytest.raises(TypeError, match=r"go in a tuple, so .* is \(.*,\)$") as caught:
+            await way()
+        assert repr(wrong) in str(caught.value)
+    with pytest.raises(TypeError, match="tuple"):
+        add.apply(wrong)
+
+
 async def test_every_way_of_sending_gives_the_value(app, add):
     async with Worker(app):
         assert await (await add.delay(1, 2)) == 3

@@ -152,6 +152,15 @@ async def test_a_body_says_what_it_is_at_and_sees_that_it_is_revoked(tasks, work
     assert await result.get(timeout=5) == "cancelled"
 
 
+async def test_a_body_whose_job_is_another_ones_by_now_sees_that_when_it_has_reported(
+    app, tasks, worker, log, raw
+):
+    result = await tasks.reports_until_cancelled.delay(log)
+    await until(lambda: text(log), "the body to report")
+    await raw.delete(app._shards.of(result.id).records + result.id)
+    await until(lambda: text(log).endswith("cancelled\n"), "the body to see that it has lost its job")
+
+
 async def test_what_a_body_says_has_the_limits_of_a_result(tasks, worker):
     with pytest.raises(PayloadTooLarge):
         await tasks.says_too_much.call()

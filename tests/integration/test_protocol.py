@@ -481,6 +481,15 @@ async def test_finish_sent_again_says_so_and_a_zombie_is_refused(stage):
     assert await stage.state() == "SUCCESS"
 
 
+@pytest.mark.parametrize("held", [2, 1000], ids=["looked for together", "looked for one by one"])
+async def test_a_job_that_is_twice_in_one_call_ends_once(stage, held):
+    await _running(stage)
+    both = [(stage.held(), letter, OUTCOME) for letter in (wire.SUCCEEDED, wire.FAILED)]
+    command = stage.mine.finish_command(stage.stream, held, both)
+    assert await stage.mine.until_answered(command) == [1, 0]
+    assert await stage.state() == "SUCCESS"
+
+
 async def test_finish_after_a_takeover_is_refused_and_the_job_runs_again(stage):
     await _taken_over(stage)
     zombie = stage.held()

@@ -36,6 +36,26 @@ def test_an_argument_wins_over_the_environment_over_the_project_over_the_default
     assert (settings.lease, settings.namespace, settings.threads, settings.grace) == (2.0, "e", 7, 25.0)
 
 
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (0, "0 s"),
+        (0.1, "0.1 s"),
+        (0.0998716, "0.1 s"),
+        (0.125, "0.125 s"),
+        (9.997, "10 s"),
+        (99.87, "100 s"),
+        (12.345, "12 s"),
+        (1234.5, "1,234 s"),
+        (86400, "86,400 s"),
+        (float("inf"), "inf s"),
+        (None, "for ever"),
+    ],
+)
+def test_a_time_is_shown_as_a_person_would_say_it(time, text):
+    assert config.shown(time) == text
+
+
 def test_no_project_and_no_environment_give_the_defaults(tmp_path):
     assert load({}, anchor=tmp_path, environ={}) == Settings()
 

@@ -7,7 +7,7 @@
 -- USES: record workflow
 local own, listed = {}, false
 local function pending(entry)
-  if own[entry] then return true end
+  if own[entry] ~= nil then return own[entry] end -- false: this very call ends it, and once is enough
   -- One ranged look for the whole batch, unless the worker holds so much that a look per job is cheaper (span 0). What the range
   -- did not list is asked for by itself before it is refused: entries the worker does not know of can push it out.
   if not listed and span ~= '0' then
@@ -31,14 +31,14 @@ for k, key in ipairs(keys) do
   if record == 'L--- ' .. entry .. ' ' .. queue .. ' ' .. nonce .. ' ' .. channel then
     if pending(entry) then
       plan[#plan + 1] = { key, i, '----', nonce, channel }
-      answers[k] = 1
+      answers[k], own[entry] = 1, false
     end
   elseif record then
     local flags, named, by, mine, channels = parse(record)
     if named == entry and string.sub(flags, 1, 1) == 'L' then
       if pending(entry) then
         plan[#plan + 1] = { key, i, flags, mine, channels }
-        answers[k] = 1
+        answers[k], own[entry] = 1, false
       end
     elseif named == entry and by == consumer then
       answers[k] = 2
