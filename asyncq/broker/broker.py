@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import failpoints, wire
 from asyncq.broker import rights, scripts
+from asyncq.broker.circle import way_back
 from asyncq.broker.connection import Address, ServerError, Verdict
 from asyncq.broker.keys import GROUP, LAST_TRY
 from asyncq.broker.line import Line, pause
@@ -348,7 +349,7 @@ class Broker:
                 f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
                 "other ids for task_id"
             )
-        if submission.abroad() and (errand := self.relay.call(home)):
+        if submission.abroad and (errand := self.relay.call(home)):
             await asyncio.wait([errand])
 
     async def taken_abroad(self, submission: Submission) -> list[bytes]:
@@ -356,7 +357,7 @@ class Broker:
         there.
         """
         taken: list[bytes] = []
-        for shard, ids in submission.abroad().items():
+        for shard, ids in submission.abroad.items():
             command = ("MGET", *(self.shards[shard].records + id_ for id_ in ids))
             found = await self.until_answered(self.line, command, self.settings.operation_timeout)
             taken += [id_.encode() for id_, record in zip(ids, found, strict=True) if record]
@@ -480,9 +481,7 @@ class Broker:
         if self.shards.is_one:
             answers = await self.run("look", (), (self.shards[0].records, channel, *ids))
             return [_standing(answer) for answer in answers]
-        by_shard: dict[int, list[str]] = {}
-        for id_ in ids:
-            by_shard.setdefault(self.shards.number(id_), []).append(id_)
+        by_shard = self.shards.apportion(ids)
         looks = [
             self.run("look", (), (self.shards[shard].records, channel, *some))
             for shard, some in by_shard.items()
@@ -595,38 +594,9 @@ class Broker:
         answer = await self.run("block", (keys.records + id, keys.blocks + id), arguments, patience=patience)
         if answer or self.shards.is_one:
             return [one.decode() for one in answer]
-        way = await self._follow(id, targets, patience)
+        way = await way_back(self, id, targets, most=MOST_FOLLOWED, patience=patience)
         if way:
             self.unblock(id, entry, targets)
-        return way
-
-    async def _follow(self, id_: str, targets: Sequence[str], patience: float) -> list[str]:
-        """The shortest way from one of the targets to a job along those for whom each waits, through all
-        shards; empty if there is none.
-        """
-        came_from: dict[str, str | None] = dict.fromkeys(targets)
-        level = list(came_from)
-        while level and id_ not in came_from and len(came_from) < MOST_FOLLOWED:
-            by_shard: dict[int, list[str]] = {}
-            for node in level:
-                by_shard.setdefault(self.shards.number(node), []).append(node)
-            asked = [
-                self.run("waits", (), (self.shards[shard].space, *nodes), patience=patience)
-                for shard, nodes in by_shard.items()
-            ]
-            following = []
-            for nodes, answers in zip(by_shard.values(), await asyncio.gather(*asked), strict=True):
-                for node, awaited in zip(nodes, answers, strict=True):
-                    for one in awaited:
-                        if (target := one.decode()) not in came_from:
-                            came_from[target] = node
-                            following.append(target)
-            level = following
-        way: list[str] = []
-        node_: str | None = id_ if id_ in came_from else None
-        while node_ is not None:
-            way.insert(0, node_)
-            node_ = came_from[node_]
         return way
 
     def unblock(self, id: str, entry: str, targets: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from asyncq.broker.keys import Keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 RUN = 64
 """So many ids made one after the other lie in one shard: what is enqueued together travels in one call."""
@@ -61,6 +61,13 @@ class Shards:
     def of(self, id: str) -> Keys:
         """The key names of the shard that a job lies in."""
         return self._keys[self.number(id)]
+
+    def apportion(self, ids: Iterable[str]) -> dict[int, list[str]]:
+        """Ids by the number of the shard in which each lies, in their order."""
+        found: dict[int, list[str]] = {}
+        for id_ in ids:
+            found.setdefault(self.number(id_), []).append(id_)
+        return found
 
     def next(self) -> int:
         """The shard for new jobs that belong to no other: each in its turn."""

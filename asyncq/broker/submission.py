@@ -27,6 +27,9 @@ class Submission:
         jobs: with their messages.
         shards: of the namespace.
         home: the number of the shard that accepts the whole; None for the one in which most of them lie.
+
+    Attributes:
+        abroad: the ids of the jobs in other shards, by shard.
     """
 
     def __init__(
@@ -35,6 +38,8 @@ class Submission:
         self._jobs = jobs
         self._where = {job.id: shards.number(job.id) for job, _ in jobs}
         self.home: int = Counter(self._where.values()).most_common(1)[0][0] if home is None else home
+        self.abroad: dict[int, list[str]] = shards.apportion(self._where)
+        self.abroad.pop(self.home, None)
         self._edges: dict[str, list[str]] = {}
         for job, _ in jobs:
             for place, parent in enumerate(job.parents):
@@ -64,6 +69,8 @@ class Submission:
         Args:
             channel: of who waits for the results.
         """
+        if not self.abroad:
+            return b""
         parcels: dict[tuple[int, int], list[Any]] = {}
         heights: dict[str, int] = {}
         for job, message in reversed(self._jobs):
@@ -72,8 +79,6 @@ class Submission:
                 heights[parent] = max(heights.get(parent, 0), height + 1)
             if self._where[job.id] != self.home:
                 parcels.setdefault((height, self._where[job.id]), []).extend(self._words(job, message))
-        if not parcels:
-            return b""
         flat = [
             [shard, wire.encode_parcel(channel, _REFUSAL, words)]
             for (_, shard), words in sorted(parcels.items())
@@ -81,14 +86,6 @@ class Submission:
         # The server's own unpacker knows no type for bytes, only text, which is the same to it.
         packed: bytes = msgpack.packb(flat, use_bin_type=False)
         return packed
-
-    def abroad(self) -> dict[int, list[str]]:
-        """The ids of the jobs in other shards, by shard."""
-        found: dict[int, list[str]] = {}
-        for id_, shard in self._where.items():
-            if shard != self.home:
-                found.setdefault(shard, []).append(id_)
-        return found
 
     def _words(self, job: wire.Job, message: bytes) -> Iterator[Any]:
         flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
