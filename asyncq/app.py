@@ -24,6 +24,7 @@ from asyncq.broker.shards import Shards
 from asyncq.context import current_job
 from asyncq.control import Control
 from asyncq.errors import AsyncQError, BrokerUnavailable
+from asyncq.limits import Limits
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope, current_scope, scope_for
@@ -118,6 +119,7 @@ class AsyncQ:
         folder = Path(self._anchor).resolve().parent if self._anchor else None
         self.settings: config.Settings = config.load(explicit, anchor=folder)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
+        self._limited: dict[str, Limits] = {}  # by the names that jobs have, `<name>*` among them
         self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self._shards = Shards(self.settings.namespace, self.settings.shards)
@@ -187,6 +189,8 @@ class AsyncQ:
         soft_timeout: float | timedelta | None = None,
         retry: Retry | None = None,
         executor: Literal["thread", "process"] | None = None,
+        rate_limit: float | str | None = None,
+        concurrency: int | None = None,
     ) -> _Decorator: ...
 
     def task(  # type: ignore[misc]  # its result is a decorator or a task, which the overloads tell apart
@@ -204,6 +208,8 @@ class AsyncQ:
         soft_timeout: float | timedelta | None = None,
         retry: Retry | None = None,
         executor: Literal["thread", "process"] | None = None,
+        rate_limit: float | str | None = None,
+        concurrency: int | None = None,
     ) -> Any:
         """Registers a function as a task: `@app.task` or `@app.task(...)`.
 
@@ -224,6 +230,10 @@ class AsyncQ:
             soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it; not in a thread.
             retry: when to try again after a failure (default: never).
             executor: of a plain function: `thread` (the default) or `process`.
+            rate_limit: how many of its jobs may start, evenly spaced, over all workers together: a number a
+                second, or "100/s", "100/m", "100/h", "100/d". One that waits for its turn is `PENDING`, and
+                holds no slot of a worker.
+            concurrency: how many of its jobs may run at once, in all workers together.
 
         Raises:
             TypeError: not a function, a kind of function that cannot be a task, or a coroutine function with
@@ -245,7 +255,11 @@ class AsyncQ:
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             if not callable(function) or isinstance(function, (type, Task)):
                 raise TypeError(f"@app.task goes on a function, not on {function!r}")
-            return self._register(function, name or _name(function), options)
+            known_as = name or _name(function)
+            limits = Limits.of(known_as, rate_limit, concurrency)
+            task = self._register(function, known_as, options)
+            self._limit(task, limits)
+            return task
 
         return register if function is None else register(function)
 
@@ -261,6 +275,13 @@ class AsyncQ:
         task: Task[..., Any] = kind(self, function, name, options)
         self.tasks[name] = task
         return task
+
+    def _limit(self, task: Task[..., Any], limits: Limits | None) -> None:
+        """What workers see of the limits of a task. A job that makes several calls of it counts as one."""
+        for name in (task.name, f"{task.name}*"):
+            self._limited.pop(name, None)
+            if limits is not None:
+                self._limited[name] = limits
 
     def queues(self) -> list[str]:
         """The default queue and those that tasks name, in order of registration: what a worker serves unless

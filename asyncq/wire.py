@@ -26,6 +26,7 @@ script can read it by pattern and a person by eye.
     ended:  S--- <entry id> <consumer that wrote it> <nonce> <outcome>
     later:  D--- 0 <queue> <nonce> ...    (R--- after a failure): the message waits under its own key
     waits:  W--- 0 <queue> <nonce> ...    until its parents have ended: the same
+    aside:  P--- 0 <queue> <nonce> ...    until a limit of its task lets it start: the same
             ^ state; then three flags: mark, forget/ignore, dependents
 
 An **outcome** is what the worker writes when a job ends, again a msgpack array; for the letters `C`, `E` and
@@ -89,6 +90,7 @@ message against a stalled subscriber's buffer limit, so that its memory would gr
 1.1 GB); below, the server drops such a client."""
 
 LIVE, SCHEDULED, RETRYING, WAITING, TOMBSTONE = "L", "D", "R", "W", "T"
+ASIDE = "P"
 SUCCEEDED, FAILED, REVOKED, EXPIRED, LOST = "S", "F", "C", "E", "X"
 
 STATE_OF: dict[str, State] = {
@@ -96,6 +98,7 @@ STATE_OF: dict[str, State] = {
     SCHEDULED: State.SCHEDULED,
     RETRYING: State.RETRY,
     WAITING: State.PENDING,
+    ASIDE: State.PENDING,
     SUCCEEDED: State.SUCCESS,
     FAILED: State.FAILURE,
     LOST: State.FAILURE,
@@ -116,7 +119,7 @@ Signal = Literal["SIGTERM", "SIGINT", "SIGKILL"]
 MARK_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
 """The mark of a running job that is to end now, by the signal that a process gets; the weakest first."""
 
-_NOT_ENDED = LIVE + SCHEDULED + RETRYING + WAITING
+_NOT_ENDED = LIVE + SCHEDULED + RETRYING + WAITING + ASIDE
 
 
 @dataclass(slots=True)
@@ -160,7 +163,8 @@ class Delivery:
     """A job as a worker was given it: the message, and the stream entry that is the worker's claim to it.
 
     `crashes` counts the workers that died with it, `retries` the times it was tried again after a failure;
-    `values` are the outcomes of the jobs that it waited for, see the module.
+    `values` are the outcomes of the jobs that it waited for, see the module; `turn` is what a limit of its
+    task has said of it, for the next time it is asked.
     """
 
     entry: str
@@ -169,6 +173,7 @@ class Delivery:
     retries: int
     job: Job
     values: bytes = b""
+    turn: bytes = b""
 
     @property
     def attempt(self) -> int:

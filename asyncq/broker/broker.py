@@ -773,7 +773,7 @@ def _batches(box: list[_Pending]) -> list[list[_Pending]]:
     return batches
 
 
-_LIVE = (b"L", b"D", b"R", b"W")
+_LIVE = (b"L", b"D", b"R", b"P", b"W")
 
 
 def _each(answer: Any, count: int) -> list[Answer]:

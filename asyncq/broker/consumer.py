@@ -221,16 +221,16 @@ class Consumer:
         queue = self.streams.get(stream) or self.lanes[stream].removesuffix(LAST_TRY)
         if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
             crashes = retries = 0
-            id_, message, values = fields[1], fields[3], b""
+            id_, message, values, turn = fields[1], fields[3], b"", b""
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
             if b"i" not in named or b"m" not in named:
                 raise DecodeError(f"entry {entry} of queue {queue!r} has no job in it")
             id_, message = named[b"i"], named[b"m"]
             crashes, retries = int(named.get(b"c", 0)), int(named.get(b"a", 0))
-            values = named.get(b"v", b"")
+            values, turn = named.get(b"v", b""), named.get(b"g", b"")
         job = wire.decode_job(id_.decode(), queue, message)
-        return wire.Delivery(entry, stream, crashes, retries, job, values)
+        return wire.Delivery(entry, stream, crashes, retries, job, values, turn)
 
     # -- ending --
 
@@ -276,6 +276,21 @@ class Consumer:
             "retry", (delivery.stream, keys.delayed), arguments, patience=FOREVER
         )
         self._broker.relay.call(keys)
+        return answer
+
+    async def postpone(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
+        """Puts a job aside that has not begun, for at most `wait` ms: 1 done, 2 ended by a mark instead, 0
+        refused.
+        """
+        keys, job = self._keys[delivery.stream], delivery.job
+        revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
+        arguments = (
+            *(keys.space, GROUP, self.name, delivery.entry, job.id, wait, turn),
+            *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
+        )
+        answer: int = await self._broker.run(
+            "postpone", (delivery.stream, keys.delayed), arguments, patience=FOREVER
+        )
         return answer
 
     async def bury(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:

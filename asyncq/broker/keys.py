@@ -42,6 +42,9 @@ class Keys:
     blocks: str = field(init=False)
     outbox: str = field(init=False)
     count: str = field(init=False)
+    places_held: str = field(init=False)
+    places_wanted: str = field(init=False)
+    rates: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"{{{self.namespace}:{self.shard}}}"
@@ -69,6 +72,9 @@ class Keys:
             ("outbox", f"{tag}:out"),  # stream: what is to be told to other shards
             ("count", f"{tag}:n"),  # of shard 0 only: how many shards there are, if more than one; a string
             ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job
+            ("places_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> incarnation
+            ("places_wanted", f"{tag}:limw:"),  # + task: sorted set of ids that wait for a place
+            ("rates", f"{tag}:limr:"),  # + task: when its next job may start, a string
         ):
             object.__setattr__(self, name, value)
 

@@ -20,8 +20,8 @@ _CLIENT = (
     "unsubscribe xadd xdel xinfo|consumers xlen xpending xrange zadd zcard zrange zrem"
 )
 _WORKER = (
-    "hdel hget info smembers srem xack xgroup|create xgroup|delconsumer xreadgroup xrevrange xtrim "
-    "zrangebyscore"
+    "hdel hget hlen info smembers srem xack xgroup|create xgroup|delconsumer xreadgroup xrevrange xtrim "
+    "zrangebyscore zscore"
 )
 
 CLIENT: frozenset[str] = frozenset(_CLIENT.split())

@@ -15,6 +15,7 @@ from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.consumer import Consumer, Entry
 from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.turnstile import SEATED, Turnstile
 from asyncq.errors import AsyncQError, DecodeError, PayloadTooLarge
 from asyncq.executors import Claim
 from asyncq.runner import Finish, Replace, Requeue, Runner
@@ -25,6 +26,7 @@ from asyncq.worker.emitter import Emitter
 from asyncq.worker.finisher import Finisher
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
+from asyncq.worker.limits import Gate
 from asyncq.worker.parking import Parking
 from asyncq.worker.process import LAST_WORDS
 from asyncq.worker.promoter import Promoter
@@ -32,10 +34,11 @@ from asyncq.worker.reclaimer import Reclaimer
 from asyncq.worker.reporter import Reporter
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
 
     from asyncq.app import AsyncQ
     from asyncq.broker.listener import Listener
+    from asyncq.limits import Limits
     from asyncq.serializers import ValueCodec
     from asyncq.worker.worker import Worker
 
@@ -165,6 +168,8 @@ class Life:
         self._lived = False
         self._must_look_for_ghosts = False
         self._reports: set[asyncio.Task[None]] = set()
+        self._limited: Mapping[str, Limits] = app._limited
+        self._gate = Gate(Turnstile(broker, self.consumer.name), app._limited, self._until_said)
         self._sideways: set[asyncio.Task[None]] = set()
 
     # -- from the first beat --
@@ -384,6 +389,7 @@ class Life:
             if found:
                 log.warning("%d jobs whose delivery was lost on the way are taken up", len(found))
             await self._start_all(found)
+        await self._gate.audit()
         self._must_look_for_ghosts = False
 
     async def _recover(self, error: Exception, attempt: int) -> None:
@@ -472,6 +478,8 @@ class Life:
         try:
             if not running.wanted:
                 return
+            if self._limited and not await self._may_start(running):
+                return
             if not self.lease.is_fresh():
                 await self.lease.until_fresh()
             verdict = await self.runner.run(delivery, running)
@@ -497,6 +505,21 @@ class Life:
             else:
                 running.parking.end()
             self._rest()
+
+    async def _may_start(self, running: Running) -> bool:
+        """Whether the limits of the job's task let it start; if not, it is put aside until its turn."""
+        delivery = running.delivery
+        limits = self._limited.get(delivery.job.name)
+        if limits is None:
+            return True
+        place = self._gate.place(limits, delivery)
+        running.parking = Parking(running, self.slots, place)
+        turn = await place.enter()
+        if turn is None or turn.starts:
+            return True
+        call = self.consumer.postpone(delivery, turn.wait, turn.ticket)
+        self._report(delivery, self._gate.put_aside(limits, delivery.job.id, call) if turn.parked else call)
+        return False
 
     def _rest(self) -> None:
         """A job has left its slot: was it the last?"""
@@ -540,9 +563,14 @@ class Life:
 
     def _report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         """Has one job's verdict sent until it is answered; the job is held until then."""
-        task = self.loop.create_task(self._until_reported(delivery, call))
+        self._until_said(self._until_reported(delivery, call))
+
+    def _until_said(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts what a worker that stops has to say first."""
+        task = self.loop.create_task(coroutine)
         self._reports.add(task)
         task.add_done_callback(self._reports.discard)
+        return task
 
     async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         try:
@@ -576,7 +604,11 @@ class Life:
     # -- revocation --
 
     def _on_mark(self, data: bytes) -> None:
-        self._on_marks([data.decode("utf-8", "replace")])
+        mark = data.decode("utf-8", "replace")
+        if mark[:1] == SEATED:
+            self._gate.tell(mark[1:])
+        else:
+            self._on_marks([mark])
 
     def _on_marks(self, marks: list[str]) -> None:
         """Marks on jobs that we hold: `c<id>` is not to start (again), the others are to end now."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asyncq.executors import Claim
     from asyncq.slots import Slots
+    from asyncq.worker.limits import Place
 
 
 class Parking:
@@ -21,11 +22,14 @@ class Parking:
     Args:
         claim: the worker's and the runner's, to the job.
         slots: where its slot is from.
+        place: its place among the jobs of its task, if that is limited. Taken before the slot: whoever waits
+            for a place must hold nothing that another needs who has one.
     """
 
-    def __init__(self, claim: Claim, slots: Slots) -> None:
+    def __init__(self, claim: Claim, slots: Slots, place: Place | None = None) -> None:
         self._claim = claim
         self._slots = slots
+        self._place = place
         self._threads: Slots | None = None  # where its thread is from, if it runs in one
         self._open = 0
         self._parked = False
@@ -39,6 +43,8 @@ class Parking:
         if not self._parked:
             self._slots.park()
             self._parked = True
+            if self._place is not None:
+                self._place.give()
             self._threads, self._claim.threads = self._claim.threads, None
             if self._threads is not None:
                 self._threads.give()
@@ -59,7 +65,8 @@ class Parking:
             self._sit_down_at_once()
             return
         threads = self._threads
-        if self._seating is None and self._slots.is_free and (threads is None or threads.is_free):
+        free = self._slots.is_free and (threads is None or threads.is_free)
+        if self._seating is None and self._place is None and free:
             self._slots.take_now()
             if threads is not None:
                 threads.take_now()
@@ -84,23 +91,35 @@ class Parking:
 
     async def _until_seated(self) -> None:
         """Takes slot and thread again, in the order in which new jobs take them."""
-        threads = self._threads
+        threads, place = self._threads, self._place
         try:
-            await self._slots.take(back=True)
+            if place is not None:
+                await place.take()
             try:
-                if threads is not None:
-                    await threads.take(back=True)
+                await self._take_slots(threads)
             except asyncio.CancelledError:
-                self._slots.give()
+                if place is not None:
+                    place.give()
                 raise
         finally:
             self._seating = None
         if self._over or self._open:  # it waits again, in another of its tasks
+            if place is not None:
+                place.give()
             self._slots.give()
             if threads is not None:
                 threads.give()
             return
         self._sit(threads)
+
+    async def _take_slots(self, threads: Slots | None) -> None:
+        await self._slots.take(back=True)
+        try:
+            if threads is not None:
+                await threads.take(back=True)
+        except asyncio.CancelledError:
+            self._slots.give()
+            raise
 
     def _sit(self, threads: Slots | None) -> None:
         self._parked = False
@@ -136,6 +155,8 @@ class Parking:
         if self._claim.threads is not None:
             self._claim.threads.give()
             self._claim.threads = None
+        if self._place is not None:
+            self._place.give()
         if self._parked:
             self._slots.unpark()
         else:

@@ -13,6 +13,8 @@ from support import until
 from asyncq import QueueFull, wire
 from asyncq.broker.consumer import Consumer
 from asyncq.broker.keys import GROUP
+from asyncq.broker.turnstile import Turn, Turnstile, claim
+from asyncq.limits import Limits
 from asyncq.states import READY_STATES, TRANSITIONS, State
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 QUEUE = "default"
+LIMITS = Limits("task", places=2)
 OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
 
 
@@ -36,6 +39,7 @@ class Stage:
         self.stream = self.keys.stream(QUEUE)
         self.mine = Consumer(broker, "mine", [QUEUE])
         self.other = Consumer(broker, "other", [QUEUE])
+        self.turnstile = Turnstile(broker, self.mine.name)
         self.job = self.make_job("job", "nonce")
         self.claimed: wire.Delivery | None = None
 
@@ -124,6 +128,15 @@ class Stage:
 
     async def retry(self, by: Consumer | None = None, wait: int = 60_000) -> int:
         return await (by or self.mine).retry(self.held(), wait, self.held().retries + 1, b"failure")
+
+    async def postpone(self, by: Consumer | None = None, wait: int = 60_000) -> int:
+        return await (by or self.mine).postpone(self.held(), wait, b"0 1")
+
+    async def enter(self) -> Turn:
+        return await self.turnstile.enter(LIMITS, self.held(), None)
+
+    async def vacate(self, aside: str = "") -> str:
+        return await self.turnstile.vacate(LIMITS, claim(self.held()), aside)
 
     async def promote(self) -> float | None:
         return await self.other.promote(self.keys)
@@ -273,6 +286,16 @@ async def _waiting(stage: Stage) -> None:
     await stage.wait_for("parent")
 
 
+async def _put_aside(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.postpone() == 1
+
+
+async def _its_turn(stage: Stage) -> None:
+    await _running(stage)
+    assert await stage.postpone(wait=0) == 1
+
+
 async def _due(stage: Stage) -> None:
     assert await stage.enqueue(wait=0)
 
@@ -306,6 +329,8 @@ SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
     "taken over": (_taken_over, State.PENDING),
     "scheduled": (_scheduled, State.SCHEDULED),
     "waiting": (_waiting, State.PENDING),
+    "put aside": (_put_aside, State.PENDING),
+    "its turn": (_its_turn, State.PENDING),
     "due": (_due, State.SCHEDULED),
     "retrying": (_retrying, State.RETRY),
     "due again": (_due_again, State.RETRY),
@@ -336,6 +361,12 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "discard": lambda s: s.discard(),
     "retry": lambda s: s.retry(),
     "retry, another's": lambda s: s.retry(by=s.other),
+    "postpone": lambda s: s.postpone(),
+    "postpone, another's": lambda s: s.postpone(by=s.other),
+    "limit": lambda s: s.enter(),
+    "resume": lambda s: s.turnstile.resume(LIMITS, s.held()),
+    "vacate": lambda s: s.vacate(),
+    "call": lambda s: s.turnstile.call("job"),
     "promote": lambda s: s.promote(),
     "bury": lambda s: s.bury(),
     "bury, another's": lambda s: s.bury(by=s.other),
@@ -527,7 +558,7 @@ async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_li
     assert await stage.mine.until_answered(stage.mine.finish_command(stage.stream, 3, batch)) == 3
 
 
-@pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release"])
+@pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release", "postpone"])
 @pytest.mark.usefixtures("leaves_keys")
 async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
     # After a flush or a failover that lost writes, an old delivery and a new one of the same job can meet.
@@ -540,7 +571,7 @@ async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
     assert await stage.record() == newer
 
 
-@pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release"])
+@pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release", "postpone"])
 async def test_an_entry_that_is_pending_for_another_is_no_claim(stage, verb):
     await _running(stage)
     assert await getattr(stage, verb)(by=stage.other) == 0

@@ -47,10 +47,10 @@ local function holder_of(stream, group, entry)
   return held[1]
 end
 
--- Whether a job has neither ended nor been forgotten: it has an entry (L), or waits for its time (D, R after a failure) or for other jobs
--- (W).
+-- Whether a job has neither ended nor been forgotten: it has an entry (L), or waits for its time (D, R after a failure), for its turn (P) or
+-- for other jobs (W).
 local function is_live(flags)
-  return string.find('LDRW', string.sub(flags, 1, 1), 1, true) ~= nil
+  return string.find('LDRPW', string.sub(flags, 1, 1), 1, true) ~= nil
 end
 
 -- How a job stands: false if it is unknown or forgotten, its record if it has ended, else its flags, and after a space when it expires if

@@ -11,7 +11,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0
   local content = redis.call('HGETALL', messages .. id)
   local flags, _, queue, nonce, channels
   if record then flags, _, queue, nonce, channels = parse(record) end
-  if #content > 0 and flags and (string.sub(flags, 1, 1) == 'D' or string.sub(flags, 1, 1) == 'R') then
+  if #content > 0 and flags and string.find('DRP', string.sub(flags, 1, 1), 1, true) then
     local fields = { 'i', id }
     for i = 1, #content, 2 do
       if content[i] ~= 'e' then

@@ -12,7 +12,7 @@ local flags, entry, queue, nonce = parse(found)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return {} end
 if not is_live(flags) then return { found } end
-if state == 'D' or state == 'W' then return { flags, queue } end
+if state == 'D' or state == 'P' or state == 'W' then return { flags, queue } end
 if state == 'R' then
   local failure = redis.call('HMGET', message, 'a', 'e')
   return { flags, queue, tonumber(failure[1]) or 0, failure[2] or '' }

@@ -1,0 +1,30 @@
+-- Puts a job of a limited task aside until its turn, before its body has begun, and gives up the claim to it. Fenced as finish; a marked job
+-- ends instead.
+-- KEYS: stream delayed
+-- ARGV: space group consumer entry id wait turn messages wake push_limit ttl marks outcome
+-- RETURNS: 1 waits for its turn, 2 ended by a mark, 0 refused (also when sent again)
+-- FLAGS: allow-oom
+-- USES: record workflow
+local flags, queue, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
+if not content then return 0 end
+local answer = 1
+if string.sub(flags, 2, 2) ~= '-' then
+  unmark(marks .. consumer, id)
+  conclude(id, flags, entry, consumer, nonce, channels, 'C', outcome, ttl, push_limit)
+  answer = 2
+else
+  local fields = { 'g', turn }
+  for i = 1, #content[2], 2 do
+    local name = content[2][i]
+    if name ~= 'i' and name ~= 'g' then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = content[2][i + 1]
+    end
+  end
+  delay(space .. 'r:' .. id, 'P', flags, queue, nonce, channels, id, fields, now_ms() + tonumber(wait), messages, delayed, wake)
+  redis.call('PUBLISH', space .. 'ev:' .. id, 'l')
+end
+redis.call('XACK', stream, group, entry)
+redis.call('XDEL', stream, entry)
+return answer

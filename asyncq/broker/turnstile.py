@@ -1,0 +1,130 @@
+"""The verbs of limited tasks: who may start, who waits, who is next. Keys are named after the task.
+
+A claim is `<entry> <id>` of a job whose body runs, with the incarnation that runs it. One whose incarnation
+has no beat any more counts for nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncq.broker.broker import DAY_MS, FOREVER
+
+if TYPE_CHECKING:
+    from asyncq import wire
+    from asyncq.broker.broker import Broker
+    from asyncq.broker.keys import Keys
+    from asyncq.limits import Limits
+
+TOLERANCE = 100_000
+"""Microseconds that a job may come late to the moment it was given, before it may have to wait anew. In any
+time of `t` seconds, at most `rate * (t + 0.1) + 1` jobs start."""
+
+
+SEATED = "p"
+"""What a worker is told on the channel of its marks: `p<claim>`, a job of its own that waits has a place."""
+
+
+class Turn(NamedTuple):
+    """What the limits of its task say to a job.
+
+    Attributes:
+        starts: whether it may start, and then has its place.
+        wait: milliseconds that it waits otherwise, at most.
+        ticket: what it is to bring along when it comes again.
+        parked: whether it waits for a place, and may be called.
+        following: the id of a job that is to be called; empty if there is none.
+    """
+
+    starts: bool
+    wait: int
+    ticket: bytes
+    parked: bool
+    following: str
+
+
+class Turnstile:
+    """What one incarnation says and hears about the limits of tasks.
+
+    Args:
+        broker: whose commands connection and keys it uses.
+        incarnation: in whose name.
+    """
+
+    def __init__(self, broker: Broker, incarnation: str) -> None:
+        self._broker = broker
+        self._incarnation = incarnation
+
+    async def enter(self, limits: Limits, delivery: wire.Delivery, left: int | None) -> Turn:
+        """Whether a job may start.
+
+        Args:
+            limits: of its task.
+            delivery: the job.
+            left: milliseconds until it expires, if it does.
+        """
+        task = limits.task
+        keys = self._broker.shards.of(task)
+        verdict, wait, ticket, following = await self._broker.run(
+            "limit",
+            (keys.rates + task, keys.places_held + task, keys.places_wanted + task, keys.beats),
+            (
+                *(claim(delivery), self._incarnation, delivery.job.id, limits.places, limits.interval),
+                *(TOLERANCE, delivery.turn, "" if left is None else left, keys.marks, DAY_MS),
+            ),
+            patience=FOREVER,
+        )
+        return Turn(verdict == 1, wait, ticket, verdict == 2, following.decode())
+
+    async def resume(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:
+        """Takes a place again after a wait, and says whom to call; False if there is none yet: then it will
+        be told, see `Consumer.marks_channel`.
+        """
+        keys = self._broker.shards.of(limits.task)
+        seated, following = await self._broker.run(
+            "resume",
+            _places(keys, limits),
+            (claim(delivery), self._incarnation, limits.places, keys.marks, DAY_MS),
+            patience=FOREVER,
+        )
+        return bool(seated), following.decode()
+
+    async def vacate(self, limits: Limits, held: str, aside: str = "") -> str:
+        """Gives a place back, and says whom to call. With an empty claim, only says that; with the id of a
+        job that was just put aside, that one if it was called too early.
+        """
+        keys = self._broker.shards.of(limits.task)
+        following: bytes = await self._broker.run(
+            "vacate",
+            _places(keys, limits),
+            (held, limits.places, keys.marks, DAY_MS, aside),
+            patience=FOREVER,
+        )
+        return following.decode()
+
+    async def call(self, id: str) -> bool:
+        """Has a job come that waits for a place; False if there is no such job any more."""
+        keys = self._broker.shards.of(id)
+        answer = await self._broker.run(
+            "call", (keys.records + id, keys.delayed), (id, keys.wake), patience=FOREVER
+        )
+        return bool(answer)
+
+    async def held(self, limits: Limits) -> set[str]:
+        """The claims to places of a task that are ours, and keeps them for another day."""
+        key = self._broker.shards.of(limits.task).places_held + limits.task
+        line, patience = self._broker.line, self._broker.settings.operation_timeout
+        claims = await self._broker.until_answered(line, ("HGETALL", key), patience)
+        ours = {one.decode() for one, by in claims.items() if by.decode() == self._incarnation}
+        if ours:
+            await self._broker.until_answered(line, ("PEXPIRE", key, DAY_MS), patience)
+        return ours
+
+
+def _places(keys: Keys, limits: Limits) -> tuple[str, str, str]:
+    return (keys.places_held + limits.task, keys.places_wanted + limits.task, keys.beats)
+
+
+def claim(delivery: wire.Delivery) -> str:
+    """What a job's place is held under."""
+    return f"{delivery.entry} {delivery.job.id}"
