@@ -72,7 +72,9 @@ async def numbers(log: str, n: int, pause: float) -> AsyncIterator[int]:
 def register(app: AsyncQ) -> SimpleNamespace:
     """The tasks above on an app, under names that both sides share."""
     functions = (add, logged, wait_for_file, waits_at_first, poison, blocked, numbers)
-    return SimpleNamespace(**{f.__name__: app.task(name=f.__name__)(f) for f in functions})
+    tasks = SimpleNamespace(**{f.__name__: app.task(name=f.__name__)(f) for f in functions})
+    tasks.alone = app.task(name="alone", concurrency=1)(wait_for_file)
+    return tasks
 
 
 async def main(queues: list[str]) -> None:

@@ -163,6 +163,11 @@ async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, pro
     await _use_without_a_worker(producer)
     job = await producer.tasks["add"].delay(5, 5)
     await _die_with_a_job(worker_app)
+
+    @worker_app.task(name="alone", concurrency=1, rate_limit=1000)
+    async def alone() -> None:
+        await asyncio.sleep(0.01)
+
     server.do("XADD", producer._shards[0].stream("default"), "*", "not", "a message")
     async with Worker(worker_app):
         assert await job.get(timeout=10) == 10
@@ -171,6 +176,7 @@ async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, pro
         (letter,) = await producer.control.dead.list()
         await producer.control.dead.delete([letter.id])
         await _use(producer, worker_app)
+        await asyncio.gather(*(alone.call() for _ in range(3)))
         assert await worker_app._broker_here().server_version()
     held = await producer.tasks["hang"].delay()
     async with Worker(worker_app, grace=0):

@@ -8,7 +8,7 @@ places, interval = tonumber(places), tonumber(interval)
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local granted, since = string.match(turn, '^(%d) (%d+)$')
-since = since or string.format('%.0f', now / 1000)
+since = since or string.format('%.0f', now)
 local plan = { free = math.huge, starters = {} }
 local ahead = 0
 if places > 0 then

@@ -11,7 +11,7 @@ local seated = false
 for _, job in ipairs(plan.seat) do seated = seated or job[2] == claim end
 settle_places(plan, held, waiting, marks, ttl)
 if not seated and plan.free <= 0 then
-  -- Scores of the others are the time in ms: these are less, and in order among themselves.
+  -- Scores of the others are the time in us: these are less, and in order among themselves.
   local time = redis.call('TIME')
   redis.call('ZADD', waiting, 'NX', time[1] / 1000000 + time[2] / 1000000000000, '>' .. claim .. ' ' .. incarnation)
   redis.call('PEXPIRE', waiting, ttl)

@@ -1,0 +1,480 @@
+"""Limited tasks: so many at once, and so fast, over all workers together; and what becomes of who waits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from jobs import register
+from support import lines, report, until, until_state, worker_process
+
+import asyncq
+from asyncq import Retry, RetryLater, TaskExpired, TaskRevoked, Worker, allow_join_result as allowed, wire
+from asyncq.broker.turnstile import Turnstile
+from asyncq.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.anyio
+
+
+class Bodies:
+    """How many bodies run, and the most there ever were."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self.order: list[int] = []
+        self.gate = asyncio.Event()
+
+    def __enter__(self) -> None:
+        self.now += 1
+        self.most = max(self.most, self.now)
+
+    def __exit__(self, *_: object) -> None:
+        self.now -= 1
+
+
+@pytest.fixture
+def bodies() -> Bodies:
+    return Bodies()
+
+
+@pytest.fixture
+def alone(app, bodies):
+    @app.task(name="alone", concurrency=1)
+    async def alone(number: int = 0) -> int:
+        bodies.order.append(number)
+        with bodies:
+            await bodies.gate.wait()
+        return number
+
+    return alone
+
+
+@pytest.fixture
+def places(app, raw):
+    """What the server knows of the places of a task: how many are held, and who waits for one."""
+
+    async def places(task: str = "alone") -> tuple[int, list[str]]:
+        keys = app._shards.of(task)
+        waiting = await raw.zrange(keys.places_wanted + task, 0, -1)
+        return await raw.hlen(keys.places_held + task), [member.decode() for member in waiting]
+
+    return places
+
+
+# -- so many at once -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+async def test_no_more_bodies_run_at_once_than_the_limit_in_all_workers_together(app, bodies, places, limit):
+    @app.task(name="limited", concurrency=limit)
+    async def limited() -> None:
+        with bodies:
+            await asyncio.sleep(0.003)
+
+    async with Worker(app, concurrency=10), Worker(app, concurrency=10):
+        began = time.monotonic()
+        results = await limited.map([()] * 40)
+        await results.get(timeout=10)
+        took = time.monotonic() - began
+        await until(lambda: is_empty(places, "limited"), "all places to be given back")
+    report(f"40 jobs of 3 ms, {limit} at once: {took:.2f} s")
+    assert bodies.most == limit
+
+
+async def is_empty(places, task: str = "alone") -> bool:
+    return await places(task) == (0, [])
+
+
+async def test_who_waits_holds_no_slot_is_pending_and_comes_in_order(app, alone, bodies, places):
+    @app.task
+    async def other() -> str:
+        return "done"
+
+    async with Worker(app, concurrency=2):
+        results = [await alone.delay(number) for number in range(4)]
+        await until_state(results[0], "STARTED")
+        await until_waiting(places, 3)
+        assert await other.call() == "done"
+        assert [await result.refresh() for result in results[1:]] == ["PENDING"] * 3
+        bodies.gate.set()
+        assert await asyncio.gather(*results) == [0, 1, 2, 3]
+    assert bodies.order == [0, 1, 2, 3]
+
+
+async def until_waiting(places, number: int, task: str = "alone") -> None:
+    async def there() -> bool:
+        return len((await places(task))[1]) == number
+
+    await until(there, f"{number} jobs to wait for a place")
+
+
+@pytest.mark.parametrize("end", ["revoke", "fail", "stop", "timeout"])
+async def test_a_body_that_ends_in_any_way_gives_its_place_to_the_next(app, bodies, places, end):
+    @app.task(name="alone", concurrency=1, timeout=0.1 if end == "timeout" else None)
+    async def alone(number: int) -> int:
+        bodies.order.append(number)
+        if number == 0:
+            try:
+                await bodies.gate.wait()
+            finally:
+                bodies.gate.set()
+            raise ValueError
+        return number
+
+    async with Worker(app, grace=0) as first:
+        holder = await alone.delay(0)
+        await until_state(holder, "STARTED")
+        async with Worker(app):
+            waits = await alone.delay(1)
+            await until_waiting(places, 1)
+            if end == "revoke":
+                await holder.revoke(terminate=True)
+            elif end == "fail":
+                bodies.gate.set()
+            elif end == "stop":
+                first.stop()
+            assert await waits.get(timeout=4) == 1  # less than the time after which it would come by itself
+            await holder.outcome(timeout=4)
+            await until(lambda: is_empty(places), "all places to be given back")
+
+
+async def test_a_revoked_job_is_passed_over(app, alone, bodies, places):
+    async with Worker(app):
+        results = [await alone.delay(number) for number in range(4)]
+        await until_waiting(places, 3)
+        assert await results[1].revoke()
+        assert await results[2].revoke()
+        bodies.gate.set()
+        assert await results[3].get(timeout=4) == 3
+        with pytest.raises(TaskRevoked):
+            await results[1].get(timeout=1)
+        await until(lambda: is_empty(places), "who was revoked to be forgotten")
+    assert bodies.order == [0, 3]
+
+
+async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, places):
+    async with Worker(app):
+        await alone.delay()
+        await until(lambda: bodies.now == 1, "the place to be taken")
+        late = await alone.options(expires=0.3).delay(1)
+        dead = await alone.options(deadline=0.3).delay(2)
+        for result in (late, dead):
+            with pytest.raises(TaskExpired):
+                await result.get(timeout=4)
+        bodies.gate.set()
+    assert bodies.order == [0]
+
+
+async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, alone, bodies, places):
+    """The holder ends between the answer that there is no place and the step that puts the job aside."""
+    async with Worker(app) as worker:
+        first = await alone.delay()
+        await until(lambda: bodies.now == 1, "the place to be taken")
+        consumer = worker._life.consumer
+        postpone = consumer.postpone
+
+        async def later(delivery: wire.Delivery, wait: int, turn: bytes) -> int:
+            bodies.gate.set()
+            await first.get(timeout=5)
+            await until(lambda: not worker._life._gate.known, "its place to be given back")
+            return await postpone(delivery, wait, turn)
+
+        consumer.postpone = later
+        assert await alone.call(1) == 1
+
+
+async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_place_and_goes_on_before_who_is_new(
+    app, bodies, places
+):
+    @app.task(name="nested", concurrency=1)
+    async def nested(depth: int) -> int:
+        if depth < 0:
+            return 0
+        value = 0
+        if depth:
+            with allowed():
+                value = await nested.call(depth - 1)
+        with bodies:
+            await asyncio.sleep(0.005)
+        bodies.order.append(depth)
+        return 1 + value
+
+    async with Worker(app, concurrency=3), Worker(app, concurrency=3):
+        deep = await nested.delay(4)
+        assert await deep.get(timeout=5) == 5
+        others = await nested.map([(-1,)] * 20)
+        deep = await nested.delay(2)
+        more = await nested.map([(0,)] * 20)
+        assert await deep.get(timeout=10) == 3
+        await more.get(timeout=10)
+        await others.get(timeout=10)
+        await until(lambda: is_empty(places, "nested"), "all places to be given back")
+    assert bodies.most == 1
+    assert bodies.order[:5] == [0, 1, 2, 3, 4]
+
+
+async def test_who_comes_back_from_a_wait_finds_the_place_taken_and_is_next(app, bodies, places):
+    @app.task(name="elsewhere")
+    async def elsewhere() -> None:
+        await until(lambda: bodies.now == 1, "the place to be taken")
+
+    @app.task(name="alone", concurrency=1)
+    async def alone(number: int) -> None:
+        if number == 0:
+            with allowed():
+                await elsewhere.call()
+        bodies.order.append(number)
+        with bodies:
+            await bodies.gate.wait()
+
+    async with Worker(app):
+        results = [await alone.delay(number) for number in range(3)]
+
+        async def it_waits() -> bool:
+            return any(member.startswith(">") for member in (await places())[1])
+
+        await until(it_waits, "the first to come back and find no place")
+        assert bodies.now == 1
+        bodies.gate.set()
+        await asyncio.gather(*results)
+        await until(lambda: is_empty(places), "all places to be given back")
+    assert (bodies.order[1], bodies.most) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["thread", "process", "generator", "map in one job"])
+async def test_every_kind_of_task_is_limited(app, places, tmp_path, kind):
+    log = tmp_path / "log"
+    tasks = KINDS(app)
+    task = tasks[kind]
+    async with Worker(app, concurrency=4):
+        if kind == "map in one job":
+            results = [await task.starmap([(str(log), i), (str(log), i)]).delay() for i in range(3)]
+        else:
+            results = [await task.delay(str(log), i) for i in range(3)]
+        await asyncio.gather(*(result.outcome(timeout=20) for result in results))
+        await until(lambda: is_empty(places, task.name), "all places to be given back")
+    words = [line.split()[0] for line in lines(log)]
+    assert words == ["start", "end"] * (6 if kind == "map in one job" else 3)
+
+
+def in_turn(log: str, number: int) -> None:
+    from notes import note
+
+    note(log, f"start {number}")
+    time.sleep(0.02)
+    note(log, f"end {number}")
+
+
+def KINDS(app):
+    async def in_line(log: str, number: int) -> None:
+        from notes import note
+
+        note(log, f"start {number}")
+        await asyncio.sleep(0.02)
+        note(log, f"end {number}")
+
+    async def items(log: str, number: int) -> AsyncIterator[int]:
+        await in_line(log, number)
+        yield number
+
+    return {
+        "thread": app.task(name="thread", concurrency=1)(in_turn),
+        "process": app.task(name="process", concurrency=1, executor="process")(in_turn),
+        "generator": app.task(name="generator", concurrency=1)(items),
+        "map in one job": app.task(name="calls", concurrency=1)(in_line),
+    }
+
+
+@pytest.mark.slow
+async def test_the_place_of_a_killed_worker_comes_back(make_app, server_url, namespace, tmp_path, places):
+    app = make_app()
+    jobs = register(app)
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    async with app:
+        with worker_process(server_url, namespace, lease=1) as victim:
+            held = await jobs.alone.delay(str(log), "held", str(gate))
+            await until(lambda: len(lines(log)) == 1, "the victim to hold the only place")
+            async with Worker(app):
+                waits = await jobs.alone.delay(str(log), "waits", str(gate))
+                await until_waiting(places, 1)
+                victim.kill()
+                await until(lambda: len(lines(log)) == 2, "somebody to have the place")
+                gate.touch()
+                assert (await held.outcome(timeout=10)).attempts == 2
+                assert "waits" in await waits.get(timeout=10)
+                await until(lambda: is_empty(places), "all places to be given back")
+    words = [line.split()[0] for line in lines(log)]
+    assert words == ["start", "start", "end", "start", "end"]  # the killed one did not end
+
+
+async def test_a_place_that_no_job_knows_of_is_given_back(app, alone, bodies, places):
+    """A question that was sent twice has arrived after the place was given back."""
+    async with Worker(app) as worker:
+        life = worker._life
+        bodies.gate.set()
+        delivery = wire.Delivery(
+            "1-1", "stream", 0, 0, wire.Job("gone", "alone", "default", b"", "n", "", 0, 1)
+        )
+        turn = await Turnstile(life.broker, life.consumer.name).enter(Limits("alone", 0.0, 1), delivery, None)
+        assert turn.starts
+        waits = await alone.delay(1)
+        await until_waiting(places, 1)
+        life._must_look_for_ghosts = True
+        life.consumer.drop_read()
+        assert await waits.get(timeout=4) == 1
+
+
+async def test_the_more_wait_the_longer_until_they_come_by_themselves(app, raw):
+    gate = Turnstile(app._broker_here(), "me")
+    limits = Limits("t", 0.0, 1)
+    await raw.hset(app._shards.of("t").beats, "me", 1)
+
+    def job(number: int) -> wire.Delivery:
+        return wire.Delivery(f"1-{number}", "s", 0, 0, wire.Job(f"j{number}", "t", "q", b"", "n", "", 0, 1))
+
+    assert (await gate.enter(limits, job(0), None)).starts
+    assert [(await gate.enter(limits, job(i), None)).wait for i in range(1, 4)] == [5000, 5020, 5040]
+    assert (await gate.enter(limits, job(4), 100)).wait == 100  # until it expires
+    await raw.hdel(app._shards.of("t").beats, "me")
+
+
+# -- so fast ---------------------------------------------------------------------------------------
+
+
+async def test_jobs_start_evenly_over_all_workers_and_hold_no_slot_until_then(app, diary):
+    @app.task(rate_limit="50/s")
+    async def paced() -> None:
+        diary.note("start")
+
+    @app.task
+    async def other() -> str:
+        return "done"
+
+    async with Worker(app, concurrency=1), Worker(app, concurrency=1):
+        results = await paced.map([()] * 11)
+        assert await other.call() == "done"
+        waiting = await results.waiting()
+        states = {await result.refresh() for result in results}
+        await results.get(timeout=5)
+    assert waiting
+    assert states <= {"PENDING", "STARTED", "SUCCESS"}
+    took = diary.times[-1] - diary.times[0]
+    pauses = [later - sooner for sooner, later in pairwise(diary.times)]
+    worst = f"from {min(pauses) * 1000:.0f} to {max(pauses) * 1000:.0f} ms"
+    report(f"10 pauses of 20 ms: {took * 1000:.0f} ms, {worst}")
+    assert took >= 0.2 - 0.1
+    assert took < 1.0
+
+
+async def test_a_rate_and_places_hold_together(app, bodies, diary, places):
+    @app.task(name="both", rate_limit=100, concurrency=2)
+    async def both() -> None:
+        diary.note("start")
+        with bodies:
+            await asyncio.sleep(0.025)
+
+    async with Worker(app), Worker(app):
+        began = time.monotonic()
+        await (await both.map([()] * 20)).get(timeout=10)
+        took = time.monotonic() - began
+        await until(lambda: is_empty(places, "both"), "all places to be given back")
+    assert bodies.most == 2
+    assert took < 2.0  # a place that is left over is not forgotten: nobody came by himself
+
+
+async def test_each_attempt_asks_anew(app, diary):
+    @app.task(rate_limit=20, retry=Retry(max_retries=3, backoff=0))
+    async def flaky() -> int:
+        diary.note(asyncq.current().attempt)
+        if asyncq.current().attempt < 4:
+            raise RetryLater(countdown=0)
+        return asyncq.current().attempt
+
+    async with Worker(app):
+        assert await flaky.call() == 4
+    assert diary.texts == [1, 2, 3, 4]
+    assert diary.times[-1] - diary.times[0] >= 0.15 - 0.1
+
+
+async def test_who_would_expire_before_its_moment_takes_none(app, raw):
+    gate = Turnstile(app._broker_here(), "me")
+    limits = Limits("slow", 60e6)
+    job = wire.Delivery("1-1", "s", 0, 0, wire.Job("j", "slow", "q", b"", "n", "", 0, 1))
+    assert (await gate.enter(limits, job, None)).starts
+    expires = await gate.enter(limits, job, 1000)
+    assert (expires.starts, expires.wait, expires.ticket[:1]) == (False, 1000, b"0")
+    assert 59_000 < (await gate.enter(limits, job, None)).wait <= 60_000
+
+
+async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
+    @app.task(rate_limit="1/d")
+    async def daily(number: int) -> None:
+        diary.note(number)
+
+    async with Worker(app):
+        first, second = await daily.delay(1), await daily.delay(2)
+        await first.get(timeout=5)
+        await until(lambda: is_put_aside(app, second), "it to be put aside")
+        assert await second.revoke()
+        with pytest.raises(TaskRevoked):
+            await second.get(timeout=5)
+    assert diary.texts == [1]
+
+
+async def is_put_aside(app, result) -> bool:
+    return str((await app._broker_here().look([result.id]))[0])[0] == wire.ASIDE
+
+
+@pytest.fixture
+def cases() -> Iterator[tuple[float, float, float, bool]]:
+    """Interval; when it is open and the first free moment, from now; whether it has a moment. In seconds."""
+    moments = (-5.0, -0.05, 0.05, 0.3, 7.0)
+    return (
+        (interval, opens, free, granted)
+        for interval in (0.01, 0.5, 60.0)
+        for opens in moments
+        for free in moments
+        for granted in (False, True)
+    )
+
+
+async def test_the_script_does_what_the_rule_says(app, raw, cases):
+    from unit.test_rates import Cell
+
+    gate = Turnstile(app._broker_here(), "me")
+    keys = app._shards.of("t")
+    job = wire.Delivery("1-1", "s", 0, 0, wire.Job("j", "t", "q", b"", "n", "", 0, 1))
+    for interval, opens, free, granted in cases:
+        seconds, micro = await raw.time()
+        now = seconds + micro / 1e6
+        us = [round((now + moment) * 1e6) for moment in (opens, free)]
+        await raw.set(keys.rates + "t", f"{us[0]} {us[1]} {interval * 1e6:.1f}", px=60_000)
+        job.turn = b"1 5" if granted else b""
+        turn = await gate.enter(Limits("t", interval * 1e6), job, None)
+        rule = Cell(interval, now + opens, now + free)
+        moment = rule.ask(now, granted=granted)
+        what = (interval, opens, free, granted)
+        assert turn.starts == (moment is None), what
+        if moment is not None:
+            assert turn.wait / 1000 == pytest.approx(moment - now, abs=0.03), what
+            assert turn.ticket.startswith(b"1 "), what
+        kept = [float(word) / 1e6 for word in (await raw.get(keys.rates + "t")).split()[:2]]
+        assert kept == pytest.approx([rule.open, rule.free_from], abs=0.03), what
+
+
+async def test_a_changed_rate_does_not_wait_for_moments_that_were_given_out_before(app):
+    gate = Turnstile(app._broker_here(), "me")
+    job = wire.Delivery("1-1", "s", 0, 0, wire.Job("j", "t", "q", b"", "n", "", 0, 1))
+    slow, fast = Limits("t", 60e6), Limits("t", 1e6)
+    assert [(await gate.enter(slow, job, None)).wait // 1000 for _ in range(3)] in (
+        [0, 59, 119],
+        [0, 60, 120],
+    )
+    assert (await gate.enter(fast, job, None)).wait <= 60_000
+    assert 60_000 < (await gate.enter(fast, job, None)).wait <= 61_000

@@ -1,0 +1,126 @@
+"""Limits of tasks: what may be said, and that the rule by which jobs are let start keeps to its rate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, strategies as st
+
+from asyncq import AsyncQ
+from asyncq.limits import Limits, per_second
+
+
+@pytest.mark.parametrize(
+    ("rate", "expected"),
+    [
+        (5, 5.0),
+        (0.5, 0.5),
+        ("7", 7.0),
+        ("100/s", 100.0),
+        ("90/m", 1.5),
+        ("1.5 / m", 0.025),
+        ("36/h", 0.01),
+        ("864/d", 0.01),
+    ],
+)
+def test_rates_are_read_as_celery_writes_them(rate, expected):
+    assert per_second(rate) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [0, -1, True, "", "often", "10/w", "/s", "1e3", "-5/s", float("inf"), float("nan"), 10**7, 1e-9, b"1"],
+)
+def test_what_is_no_rate_is_refused_with_the_forms_that_there_are(rate):
+    with pytest.raises(ValueError, match=r'"100/s", "100/m", "100/h" or "100/d"'):
+        Limits.of("task", rate, None)
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, 1.5, True, "2"])
+def test_what_is_no_number_of_places_is_refused(concurrency):
+    with pytest.raises(ValueError, match="1 or more"):
+        Limits.of("task", None, concurrency)
+
+
+def test_a_task_is_refused_at_its_registration_and_one_without_limits_has_none():
+    app = AsyncQ("redis://localhost")
+    with pytest.raises(ValueError, match="rate_limit='often'"):
+
+        @app.task(rate_limit="often")
+        async def refused() -> None: ...
+
+    @app.task
+    async def free() -> None: ...
+
+    assert list(app.tasks) == [free.name]
+    assert app._limited == {}
+
+
+def test_a_task_that_is_registered_again_without_its_limit_has_none():
+    app = AsyncQ("redis://localhost")
+
+    async def work() -> None: ...
+
+    app.task(name="work", concurrency=2)(work)
+    assert app._limited["work"] == app._limited["work*"] == Limits("work", 0.0, 2)
+    app.task(name="work")(work)
+    assert app._limited == {}
+
+
+TOLERANCE = 0.1
+
+
+@dataclass
+class Cell:
+    """The rule of limit.lua, in seconds. `tests/integration/time/test_limits.py` holds the script to it."""
+
+    interval: float
+    open: float = 0.0
+    free_from: float = 0.0
+
+    def ask(self, now: float, *, granted: bool) -> float | None:
+        """None: it starts. Else the moment that it is given."""
+        earliest = self.open - TOLERANCE if granted else max(self.open, self.free_from)
+        if now >= earliest:
+            self.open = max(self.open, now) + self.interval
+            if not granted:
+                self.free_from = max(self.free_from, now + self.interval)
+            return None
+        moment = max(self.open, self.free_from)
+        self.free_from = moment + self.interval
+        return moment
+
+
+@given(
+    interval=st.sampled_from([0.01, 0.05, 0.5, 3.0]),
+    arrivals=st.lists(st.floats(0, 5), min_size=1, max_size=40),
+    late=st.lists(st.sampled_from([0.0, 0.003, 0.05, 0.3, 4.0]), min_size=1, max_size=7),
+)
+def test_never_do_more_jobs_start_than_the_rate_allows_however_late_they_come(interval, arrivals, late):
+    cell = Cell(interval)
+    coming = sorted((at, False) for at in arrivals)
+    starts: list[float] = []
+    asked = 0
+    while coming:
+        now, granted = coming.pop(0)
+        moment = cell.ask(now, granted=granted)
+        asked += 1
+        if moment is None:
+            starts.append(now)
+        else:
+            assert moment >= now
+            coming = sorted([*coming, (moment + late[asked % len(late)], True)])
+    assert len(starts) == len(arrivals)
+    for i, first in enumerate(starts):
+        for j in range(i, len(starts)):
+            assert j - i <= (starts[j] - first + TOLERANCE) / interval + 1e-6
+
+
+@given(interval=st.sampled_from([0.01, 0.5]), jobs=st.integers(1, 50))
+def test_a_backlog_that_comes_in_time_starts_evenly_and_at_the_full_rate(interval, jobs):
+    cell = Cell(interval)
+    assert cell.ask(0.0, granted=False) is None
+    moments = [cell.ask(0.0, granted=False) for _ in range(jobs)]
+    assert moments == pytest.approx([interval * (i + 1) for i in range(jobs)])
+    assert all(cell.ask(moment, granted=True) is None for moment in moments if moment is not None)
