@@ -182,7 +182,8 @@ class BrokerUnavailable(AsyncQError, ConnectionError):
 
 
 class BrokerNotConfigured(AsyncQError):
-    """No server is configured, and no embedded one can be started here.
+    """No server is configured, and no embedded one can be started here; or `shards` is not what the others
+    who use the namespace have.
 
     Set `ASYNCQ_URL=redis://host:6379/0`, or pass the URL to `AsyncQ(...)`, or `pip install
     "asyncq[embedded]"`.

@@ -29,7 +29,7 @@ from asyncq.broker.relay import Relay
 from asyncq.broker.shards import Shards
 from asyncq.broker.submission import Submission
 from asyncq.config import shown
-from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError, QueueFull
+from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable, DecodeError, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -173,7 +173,7 @@ class Broker:
         """Sees to it that nobody else counts the shards of this namespace otherwise.
 
         Raises:
-            ValueError: the namespace has another number of them.
+            BrokerNotConfigured: the namespace has another number of them.
         """
         count, patience = self.shards.count, self.settings.operation_timeout
         key = self.shards[0].count
@@ -183,7 +183,7 @@ class Broker:
             await self.until_answered(self.line, ("SET", key, count, "NX"), patience)
             (known,) = await self.until_answered(self.line, ("MGET", key), patience)
         if int(known or 1) != count:
-            raise ValueError(
+            raise BrokerNotConfigured(
                 f"namespace {self.settings.namespace!r} has {int(known or 1)} shards at "
                 f"{self.address.safe_url}, and this app says shards={count}: jobs would be looked for where "
                 "they are not. Use the same number everywhere, or another namespace; to change it, let all "
