@@ -7,14 +7,16 @@ Outside a task nothing of this happens. Whether a task may wait at all is asked 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncq.context import path
 from asyncq.errors import AsyncQError, BrokerUnavailable, WouldDeadlock
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
 
     from asyncq.app import AsyncQ
@@ -27,6 +29,9 @@ log: logging.Logger = logging.getLogger("asyncq")
 
 PATIENCE = 1.0
 """Seconds that a wait gives the server to look for a cycle. The guard must not be what fails a job."""
+
+GONE = 0.25
+"""Seconds between two looks whether the worker that was asked is still there."""
 
 
 class Wait:
@@ -59,9 +64,11 @@ class Wait:
         self._broker = app._broker_here()
         self._patience = PATIENCE if patience is None else min(PATIENCE, patience)
         self._awaited: list[AsyncResult[Any]] = []
+        self._mark = ""  # of what this wait has noted: another one of the job may be for the same target
         # Only the server whose job this is knows for whom it waits.
         if all_of_them and job.entry and job.is_of(app):
             self._awaited = [handle for handle in handles if handle.app is app]
+            self._mark = os.urandom(6).hex()
 
     async def __aenter__(self) -> None:
         link = self._job.link
@@ -88,7 +95,7 @@ class Wait:
         job = self._job
         ids = [handle.id for handle in self._awaited]
         try:
-            way = await self._broker.block(job.id, job.entry, ids, self._patience)
+            way = await self._broker.block(job.id, job.entry, self._mark, ids, self._patience)
         except AsyncQError as error:
             _say_once(error)
             return
@@ -103,7 +110,7 @@ class Wait:
     async def _go_on(self) -> None:
         if self._awaited:
             job = self._job
-            self._broker.unblock(job.id, job.entry, [handle.id for handle in self._awaited])
+            self._broker.unblock(job.id, job.entry, self._mark, [handle.id for handle in self._awaited])
         if self._job.link is not None:
             await _come_back(self._job.link)
 
@@ -113,19 +120,11 @@ async def _leave(link: Link) -> None:
     if link.loop is asyncio.get_running_loop():
         await link.leave(wait)
         return
-    # The app was opened on another loop than the worker's. Whether the slot was given must be known, so a
-    # cancellation is heard only then.
-    leaving = asyncio.create_task(_carried(link.leave(wait), link))
-    cancelled: asyncio.CancelledError | None = None
-    while not leaving.done():
-        try:
-            await asyncio.wait({leaving})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    leaving.result()
-    if cancelled is not None:
+    try:
+        await _at_the_workers(link.leave(wait), link)
+    except asyncio.CancelledError:
         await _come_back(link)
-        raise cancelled
+        raise
 
 
 async def _come_back(link: Link) -> None:
@@ -133,14 +132,57 @@ async def _come_back(link: Link) -> None:
     if link.loop is asyncio.get_running_loop():
         await link.come_back(wait)
     else:
-        await _carried(link.come_back(wait), link)
+        await _at_the_workers(link.come_back(wait), link)
 
 
-async def _carried(coroutine: Coroutine[Any, Any, None], link: Link) -> None:
-    if link.loop.is_closed():  # the worker is gone, and its slots with it
-        coroutine.close()
-        return
-    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, link.loop))
+async def _at_the_workers(step: Coroutine[Any, Any, None], link: Link) -> None:
+    """Takes a step on the worker's loop, which is not that of the app. Whether the job has its slot must be
+    known: so a cancellation is told there, after the step has begun, and heard here when it is done.
+    """
+    loop, task = link.loop, None
+    answer: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def begin() -> None:
+        nonlocal task
+        task = loop.create_task(step)
+        task.add_done_callback(lambda done: _hand_on(done, answer))
+
+    def cancel() -> None:
+        assert task is not None  # `begin` came before
+        loop.call_soon(task.cancel)  # and after its first step
+
+    cancelled: asyncio.CancelledError | None = None
+    if not _posted(begin, loop):
+        step.close()
+    else:
+        here = asyncio.wrap_future(answer)
+        while not here.done() and not loop.is_closed():
+            try:
+                await asyncio.wait({here}, timeout=GONE)
+            except asyncio.CancelledError as error:
+                cancelled = error
+                _posted(cancel, loop)
+        if here.done():
+            here.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+def _posted(call: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
+    """Has the worker's loop make a call; False if the worker is gone, and its slots with it."""
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _hand_on(done: asyncio.Task[None], answer: concurrent.futures.Future[None]) -> None:
+    error = None if done.cancelled() else done.exception()
+    if error is None:
+        answer.set_result(None)
+    else:
+        answer.set_exception(error)
 
 
 _said = False

@@ -582,7 +582,9 @@ class Broker:
         text: str = answer.decode()
         return text
 
-    async def block(self, id: str, entry: str, targets: Sequence[str], patience: float) -> list[str]:
+    async def block(
+        self, id: str, entry: str, mark: str, targets: Sequence[str], patience: float
+    ) -> list[str]:
         """Notes for whom a running job waits; if one of them waits for it, the ids on the way from there to
         the job instead. Raises as `run`.
 
@@ -590,20 +592,20 @@ class Broker:
         other at the same time may both be told.
         """
         keys = self.shards.of(id)
-        arguments = (keys.space, id, entry, DAY_MS, MOST_FOLLOWED, *targets)
+        arguments = (keys.space, id, entry, mark, DAY_MS, MOST_FOLLOWED, *targets)
         answer = await self.run("block", (keys.records + id, keys.blocks + id), arguments, patience=patience)
         if answer or self.shards.is_one:
             return [one.decode() for one in answer]
         way = await way_back(self, id, targets, most=MOST_FOLLOWED, patience=patience)
         if way:
-            self.unblock(id, entry, targets)
+            self.unblock(id, entry, mark, targets)
         return way
 
-    def unblock(self, id: str, entry: str, targets: Sequence[str]) -> None:
+    def unblock(self, id: str, entry: str, mark: str, targets: Sequence[str]) -> None:
         """The wait is over. Nobody waits for the answer. When the app is being closed, nothing is sent."""
         if self.closing:
             return
-        edges = [f"{entry} {target}" for target in targets]
+        edges = [f"{entry} {target} {mark}" for target in targets]
         task = self._loop.create_task(self._unblock(("SREM", self.shards.of(id).blocks + id, *edges)))
         self._unblocking.add(task)
         task.add_done_callback(self._unblocking.discard)

@@ -229,6 +229,34 @@ async def test_what_a_wait_has_noted_goes_when_it_ends_however_it_ends(app, add)
     await results.revoke()
 
 
+async def test_a_wait_that_ends_leaves_the_note_of_another_for_the_same_job(app):
+    said: list[object] = []
+
+    @app.task(name="asks")
+    async def asks(id: str) -> None:
+        with allowed(), pytest.raises(WouldDeadlock) as caught:
+            await app.AsyncResult(id).get()
+        said.append(caught.value)
+
+    @app.task(name="waits")
+    async def waits(id: str) -> None:
+        with allowed():
+            other = await asks.options(countdown=3600, task_id=id).delay(asyncq.current().id)
+            long = asyncio.create_task(other.get())
+            await until(lambda: _are(app, 1), "the first wait to be noted")
+            with pytest.raises(ResultTimeout):
+                await other.get(timeout=0.05)
+            await until(lambda: _are(app, 1), "the note of the second wait to go")
+            long.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await long
+            await until(lambda: _are(app, 0), "the last note to go")
+            await other.revoke()
+
+    async with Worker(app):
+        await waits.options(wait=10).call("other")
+
+
 async def _notes(app: AsyncQ) -> int:
     async with redis.asyncio.Redis.from_url(app.settings.url) as client:
         return sum([await client.scard(key) async for key in _keys(app, "b:")])

@@ -7,7 +7,7 @@ local function awaited_by(node, found)
   elseif state == 'L' then
     local _, claim = parse(found)
     for _, edge in ipairs(redis.call('SMEMBERS', space .. 'b:' .. node)) do
-      local by, target = string.match(edge, '^(%S+) (%S+)$')
+      local by, target = string.match(edge, '^(%S+) (%S+)')
       if by == claim then ids[#ids + 1] = target end
     end
   end

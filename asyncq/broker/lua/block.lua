@@ -1,7 +1,7 @@
 -- Says for which jobs a running one waits, and looks in the same step whether any of them waits for it, itself or through others. Only the
 -- edges count that carry the entry which their job's record names: others are of an attempt that crashed.
 -- KEYS: record blocked
--- ARGV: space id entry ttl limit (target)*
+-- ARGV: space id entry mark ttl limit (target)*
 -- RETURNS: the ids on the way from a target back to the job, if there is one: then nothing was noted. Else {}
 -- FLAGS: allow-oom
 -- USES: record waits
@@ -45,7 +45,7 @@ end
 
 for start = first, #ARGV, 500 do
   local edges = {}
-  for i = start, math.min(start + 499, #ARGV) do edges[#edges + 1] = entry .. ' ' .. ARGV[i] end
+  for i = start, math.min(start + 499, #ARGV) do edges[#edges + 1] = entry .. ' ' .. ARGV[i] .. ' ' .. mark end
   redis.call('SADD', blocked, unpack(edges))
 end
 redis.call('PEXPIRE', blocked, ttl)

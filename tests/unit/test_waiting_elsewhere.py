@@ -1,0 +1,119 @@
+"""A wait inside a task whose app lives on another loop than the worker: slots are given and taken there."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from asyncq import guard
+from asyncq.executors import Claim
+from asyncq.slots import Slots
+from asyncq.worker.parking import Parking
+
+pytestmark = pytest.mark.anyio
+
+
+class Job(Claim):
+    """What a worker has of a job, with a loop of its own in a thread."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = asyncio.new_event_loop()
+        self.slots = Slots(1, most_parked=10)
+        self.slots.take_now()
+        self.parking = Parking(self, self.slots)
+        self.thread = threading.Thread(target=self.home.run_forever)
+        self.thread.start()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self.home
+
+    async def leave(self, wait: asyncio.Task[object] | None) -> None:
+        self.parking.leave(wait)
+
+    async def come_back(self, wait: asyncio.Task[object] | None) -> None:
+        await self.parking.come_back(wait)
+
+    def there(self, call):
+        """Makes a call on the worker's loop and waits for it."""
+
+        async def made():
+            return call()
+
+        return asyncio.run_coroutine_threadsafe(made(), self.home).result(5)
+
+    def end(self) -> None:
+        if self.thread.is_alive():
+            self.home.call_soon_threadsafe(self.home.stop)
+            self.thread.join()
+        self.home.close()
+
+
+@pytest.fixture
+def job():
+    job = Job()
+    yield job
+    job.end()
+
+
+async def _queueing(job: Job) -> asyncio.Task[None]:
+    """Comes back while a stranger has the slot."""
+    await guard._leave(job)
+    job.there(job.slots.take_now)
+    back = asyncio.create_task(guard._come_back(job))
+    while job.parking._seating is None:  # noqa: ASYNC110  it is another loop that sets it
+        await asyncio.sleep(0.001)
+    return back
+
+
+async def test_a_slot_is_given_and_taken_on_the_workers_loop(job):
+    await guard._leave(job)
+    assert (job.slots.busy, job.slots.parked) == (0, 1)
+    await guard._come_back(job)
+    assert (job.slots.busy, job.slots.parked) == (1, 0)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_who_is_cancelled_on_the_way_back_has_the_slot_before_that_is_heard(job, times):
+    await guard._leave(job)
+    job.there(job.slots.take_now)  # a stranger has it now
+    back = asyncio.create_task(guard._come_back(job))
+    for _ in range(times):
+        await asyncio.sleep(0)
+        back.cancel()
+    await asyncio.sleep(0.02)
+    assert not back.done()
+    job.there(job.slots.give)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(back, 5)
+    assert (job.slots.busy, job.slots.parked) == (1, 0)
+
+
+async def test_who_is_cancelled_as_the_wait_begins_has_the_slot_again(job):
+    leaving = asyncio.create_task(guard._leave(job))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(leaving, 5)
+    assert (job.slots.busy, job.slots.parked) == (1, 0)
+
+
+async def test_a_job_that_is_torn_down_waits_for_no_slot(job):
+    back = await _queueing(job)
+    job.wanted = False
+    back.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(back, 5)
+    assert (job.slots.busy, job.slots.parked) == (2, 0)
+
+
+async def test_a_wait_ends_though_the_worker_is_gone(job):
+    back = await _queueing(job)
+    for task in job.there(asyncio.all_tasks):
+        task._log_destroy_pending = False  # that is what this is about
+    job.end()
+    await asyncio.wait_for(back, 5)
+    await guard._come_back(job)
