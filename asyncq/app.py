@@ -181,6 +181,7 @@ class AsyncQ:
         *,
         name: str | None = None,
         queue: str | None = None,
+        priority: int = 0,
         expires: float | timedelta | None = None,
         result_ttl: float | timedelta | None = None,
         ignore_result: bool = False,
@@ -200,6 +201,7 @@ class AsyncQ:
         *,
         name: str | None = None,
         queue: str | None = None,
+        priority: int = 0,
         expires: float | timedelta | None = None,
         result_ttl: float | timedelta | None = None,
         ignore_result: bool = False,
@@ -221,6 +223,8 @@ class AsyncQ:
             function: the function; given by the decorator syntax.
             name: what workers know it by (default: `module.function`).
             queue: where its jobs go (default: the app's default queue).
+            priority: which of a queue's waiting jobs are taken first: those with the larger number, from -9
+                to 9.
             expires: seconds after which a call that was not started never is.
             result_ttl: how long its outcomes are kept, in seconds (default: the app's).
             ignore_result: keep no results.
@@ -242,6 +246,7 @@ class AsyncQ:
         """
         options = Options(
             queue=queue,
+            priority=priority or None,
             expires=expires,
             result_ttl=result_ttl,
             ignore_result=ignore_result or None,

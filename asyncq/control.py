@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failures, inherited, results, wire
+from asyncq.broker.keys import queue_of
 from asyncq.outcomes import moment
 from asyncq.portal import carried, synced
 
@@ -106,7 +107,7 @@ class DeadLetters:
             raise LookupError(f"there is no dead letter {id!r}; list() shows those that there are")
         if b"m" not in fields or b"i" not in fields:
             raise ValueError(f"dead letter {id!r} holds no message that could be sent again")
-        queue = fields[b"q"].decode().removesuffix("!")
+        queue = queue_of(fields[b"q"].decode())
         old = wire.decode_job(fields[b"i"].decode(), queue, fields[b"m"])
         if old.shape == "e":
             raise ValueError(
@@ -169,7 +170,7 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
         for name, value in fields.items()
         if name not in {b"m", b"o"}
     }
-    job_id, queue = text.get("i", ""), text.get("q", "").removesuffix("!")
+    job_id, queue = text.get("i", ""), queue_of(text.get("q", ""))
     task, failure = "", None
     if b"m" in fields and job_id:
         task = wire.decode_job(job_id, queue, fields[b"m"]).name

@@ -58,6 +58,7 @@ class Options:
     """
 
     queue: str | None = None
+    priority: int | None = None
     task_id: str | None = None
     key: str | None = None
     headers: Mapping[str, Any] | None = None
@@ -79,6 +80,7 @@ class Options:
     def __post_init__(self) -> None:
         if self.queue is not None:
             config.name(self.queue)
+        _check_priority(self.priority)
         if self.task_id is not None and not (
             isinstance(self.task_id, str) and _TASK_ID.fullmatch(self.task_id)
         ):
@@ -111,7 +113,7 @@ class Options:
 
     def needs_nothing(self) -> bool:
         """Whether a call has nothing to carry but its arguments."""
-        return not self.ignore_result and all(
+        return not (self.ignore_result or self.priority) and all(
             one is None for one in (self.task_id, self.key, self.headers, self.expires, self.track_started)
         )
 
@@ -327,6 +329,7 @@ class Task(Generic[P, R, H_co]):
         self,
         *,
         queue: str | None = None,
+        priority: int | None = None,
         task_id: str | None = None,
         key: str | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -346,6 +349,8 @@ class Task(Generic[P, R, H_co]):
 
         Args:
             queue: where to put the job (default: the task's queue).
+            priority: which of the waiting jobs of a queue are taken first: those with the larger number, an
+                integer from -9 to 9 (default: the task's, else 0).
             task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that
                 still exist.
             key: makes all calls of this task with this key and equal arguments one job, 1 to 512 characters
@@ -382,6 +387,7 @@ class Task(Generic[P, R, H_co]):
         """
         given = Options(
             queue=queue,
+            priority=priority,
             task_id=task_id,
             key=key,
             headers=headers,
@@ -596,6 +602,8 @@ class Task(Generic[P, R, H_co]):
             defaults.result_ttl,
             ignore_result=defaults.ignore_result,
         )
+        if options.priority is not None:
+            job.priority = int(options.priority)
         if options.headers is not None:
             job.headers = options.headers
         if options.expires is not None or not self._is_plain:
@@ -815,6 +823,16 @@ class _Defaults:
             max(60_000, round(ttl * 1000)),
             bool(options.ignore_result),
             settings.max_payload,
+        )
+
+
+def _check_priority(priority: object) -> None:
+    if priority is None:
+        return
+    is_int = isinstance(priority, int) and not isinstance(priority, bool)
+    if not is_int or priority not in range(wire.LOWEST, wire.HIGHEST + 1):
+        raise ValueError(
+            f"priority={priority!r}: give an integer from {wire.LOWEST} (last) to {wire.HIGHEST} (first)"
         )
 
 

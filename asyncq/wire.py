@@ -9,7 +9,7 @@ that options can be added without a new schema.
     more: {"x": expires at (ms), "i": true if the result is ignored, "p": parent id, "r": root id, "h":
            headers, "d": deadline (ms), "y": retry policy, "t": time limit (ms), "v": shape of its parents'
            values, "c": ids of the jobs that wait for it, "a": ids of the jobs above the one that started it,
-           the nearest first, at most 63}
+           the nearest first, at most 63, "g": priority, if it is not 0}
 
 A job of a workflow that waits for others gets what they returned with its entry: each parent's outcome,
 framed as in a notification, in the order of its parents. The **shape** says what to make of it: a place (`0`)
@@ -23,6 +23,7 @@ A **record** is the one truth about a job: a string under `{ns:0}:r:<id>`, text 
 script can read it by pattern and a person by eye.
 
     live:   L--- <entry id> <queue> <nonce> <reply channel> ...
+            (of a job with a priority, the queue is <queue>^<priority>; on its last try, <queue>!)
     ended:  S--- <entry id> <consumer that wrote it> <nonce> <outcome>
     later:  D--- 0 <queue> <nonce> ...    (R--- after a failure): the message waits under its own key
     waits:  W--- 0 <queue> <nonce> ...    until its parents have ended: the same
@@ -107,6 +108,9 @@ STATE_OF: dict[str, State] = {
 }
 """The letter a record begins with, and the state that it means."""
 
+LOWEST, HIGHEST = -9, 9
+"""Levels of priority: a larger one is sooner, and 0 is what is not said."""
+
 UNTRACKED = "_"
 """Sign in a nonce: that the job runs is not shown."""
 
@@ -156,6 +160,7 @@ class Job:
     """Whether it waits for its parent to fail; not part of the message."""
     shape: Any = None
     dependents: tuple[str, ...] | list[str] = ()
+    priority: int = 0
 
 
 @dataclass(slots=True)
@@ -272,6 +277,7 @@ def encode_job(job: Job) -> bytes:
                 ("v", job.shape),
                 ("c", job.dependents or None),
                 ("a", job.ancestors or None),
+                ("g", job.priority or None),
             )
             if value is not None
         }
@@ -297,6 +303,7 @@ def _is_special(job: Job) -> bool:
         or job.timeout is not None
         or job.shape is not None
         or bool(job.dependents)
+        or job.priority != 0
     )
 
 
@@ -343,6 +350,7 @@ def _add_more(job: Job, more: dict[str, Any]) -> None:
     job.shape = more.get("v")
     job.dependents = more.get("c", ())
     job.ancestors = more.get("a")
+    job.priority = more.get("g", 0)
     _check_more(job)
 
 
@@ -359,6 +367,8 @@ def _check_more(job: Job) -> None:
         and (job.shape is None or job.shape == "e" or type(job.shape) in {int, list})
         and (job.dependents == () or type(job.dependents) is list)
         and (job.ancestors is None or _are_ids(job.ancestors))
+        and type(job.priority) is int
+        and LOWEST <= job.priority <= HIGHEST
     )
     if not fits:
         raise DecodeError(f"job {job.id!r}: an option of the message has the wrong type")

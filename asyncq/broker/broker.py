@@ -21,7 +21,7 @@ from asyncq import failpoints, wire
 from asyncq.broker import rights, scripts
 from asyncq.broker.circle import way_back
 from asyncq.broker.connection import Address, ServerError, Verdict
-from asyncq.broker.keys import GROUP, LAST_TRY
+from asyncq.broker.keys import GROUP, LEVEL, leveled, queue_of
 from asyncq.broker.line import Line, pause
 from asyncq.broker.listener import Listener
 from asyncq.broker.pipe import PipeBroken
@@ -284,9 +284,10 @@ class Broker:
             if not self._gathered:
                 self._loop.call_soon(self._send_gathered)
             boxes = self._gathered[shard] = {}
-        box = boxes.get(job.queue)
+        queue = leveled(job.queue, job.priority) if job.priority else job.queue
+        box = boxes.get(queue)
         if box is None:
-            box = boxes[job.queue] = []
+            box = boxes[queue] = []
         box.append((job, message, future))
         return future
 
@@ -299,13 +300,14 @@ class Broker:
         """
         boxes: dict[tuple[int, str], list[_Pending]] = {}
         for job, message in jobs:
-            boxes.setdefault((self.shards.number(job.id), job.queue), []).append((job, message, None))
+            queue = leveled(job.queue, job.priority) if job.priority else job.queue
+            boxes.setdefault((self.shards.number(job.id), queue), []).append((job, message, None))
         batches = [(where, batch) for where, box in boxes.items() for batch in _batches(box)]
         patience = self.settings.operation_timeout
         commands = [self._enqueue_command(shard, queue, batch) for (shard, queue), batch in batches]
         answers = await asyncio.gather(
             *(
-                self._until_room(command, patience, queue)
+                self._until_room(command, patience, queue_of(queue))
                 for command, ((_, queue), _) in zip(commands, batches, strict=True)
             )
         )
@@ -504,7 +506,7 @@ class Broker:
             return None
         if len(answer) == 1:
             return wire.decode_record(answer[0])
-        flags, queue = answer[0].decode(), answer[1].decode().removesuffix(LAST_TRY)
+        flags, queue = answer[0].decode(), queue_of(answer[1].decode())
         if len(answer) == 2:
             return wire.Standing(flags, queue)
         if flags[0] == wire.RETRYING:
@@ -724,15 +726,26 @@ class Broker:
                 yield self.shards[int(found[2] or 0)], found[1]
 
     async def listened_to(self, queue: str) -> bool:
-        """Whether a living worker reads from a queue. Each reads from it in all shards."""
+        """Whether a living worker reads from a queue. Each reads from it in all shards, and from all levels;
+        one that is busy with a high level may not have come to the others yet.
+        """
         keys = self.shards[0]
+        levels, listened = await self._listened_to(keys, queue)
+        return listened or any(
+            [(await self._listened_to(keys, f"{queue}{LEVEL}{level.decode()}"))[1] for level in levels]
+        )
+
+    async def _listened_to(self, keys: Keys, name: str) -> tuple[list[bytes], bool]:
+        """The levels of priority of a queue that is called so, and whether it is read from."""
         try:
-            beats, (readers, _) = await self.run("census", (keys.beats, keys.stream(queue)), (GROUP,))
+            beats, levels, (readers, _) = await self.run(
+                "census", (keys.beats, keys.stream(name)), (GROUP, keys.levels, name)
+            )
         except ServerError as error:
             if error.verdict is Verdict.NO_GROUP or "no such key" in str(error):
-                return False
+                return [], False
             raise
-        return bool({name for name, _ in readers} & set(beats[::2]))
+        return levels, bool({reader for reader, _ in readers} & set(beats[::2]))
 
     async def _hint(self, queue: str) -> None:
         if not await self.listened_to(queue):

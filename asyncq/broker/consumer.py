@@ -16,8 +16,9 @@ from asyncq import failpoints, wire
 from asyncq.broker import rights
 from asyncq.broker.broker import DAY_MS, FOREVER, Broker, token
 from asyncq.broker.connection import BlockingConnection, ServerError, Verdict
-from asyncq.broker.keys import GROUP, LAST_TRY
+from asyncq.broker.keys import GROUP, LAST_TRY, leveled, queue_of
 from asyncq.broker.line import Line
+from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.submission import Submission
 from asyncq.errors import DecodeError
 
@@ -36,8 +37,14 @@ for an idle worker should send about one command a second."""
 GHOSTS = 1000
 PROMOTE_AT_ONCE = 100
 
+_LEVELS = {str(level).encode(): level for level in range(wire.LOWEST, wire.HIGHEST + 1) if level}
+
 Entry = tuple[str, str, list[Any]]
 """What a read brings: stream, entry id, fields."""
+
+
+class Interrupted(PipeBroken):
+    """A read that waited was given up: there is more to read from."""
 
 
 class Consumer:
@@ -47,6 +54,11 @@ class Consumer:
         broker: whose commands connection and keys it uses.
         worker: the worker's name, the readable part of the incarnation's.
         queues: to read from, the most urgent first.
+
+    Attributes:
+        streams: that it reads from, the most urgent first, and what records call them: queues in their given
+            order, and of each the highest level of priority first.
+        lanes: the same of last tries.
     """
 
     def __init__(self, broker: Broker, worker: str, queues: Sequence[str]) -> None:
@@ -57,12 +69,14 @@ class Consumer:
         self.lanes: dict[str, str] = {}
         self._keys: dict[str, Keys] = {}
         self._turn = 0
-        for queue in queues:
-            for keys in self.shards:
-                stream = keys.stream(queue)
-                self.streams[stream] = queue
-                self.lanes[stream + LAST_TRY] = queue + LAST_TRY
-                self._keys[stream] = self._keys[stream + LAST_TRY] = keys
+        self._queues: dict[str, str] = {}
+        self._levels: dict[tuple[str, Keys], set[int]] = {
+            (queue, keys): {0} for queue in queues for keys in self.shards
+        }
+        for queue, keys in self._levels:
+            self._add(self.lanes, keys, queue + LAST_TRY)
+        self._arrange()
+        self._waits = self._has_more = False
         self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
         self._broker = broker
         self._reads = Line(broker.address, f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
@@ -77,9 +91,29 @@ class Consumer:
             [call for keys in self.shards for call in rights.of_worker(keys, self._streams_in(keys))]
         )
 
+    def _add(self, streams: dict[str, str], keys: Keys, name: str) -> None:
+        stream = keys.stream(name)
+        streams[stream] = name
+        self._keys[stream] = keys
+        self._queues[stream] = queue_of(name)
+
+    def _arrange(self) -> None:
+        """Puts the streams in the order in which they are read."""
+        streams: dict[str, str] = {}
+        for queue in dict.fromkeys(queue for queue, _ in self._levels):
+            for level in range(wire.HIGHEST, wire.LOWEST - 1, -1):
+                for keys in self.shards:
+                    if level in self._levels[queue, keys]:
+                        self._add(streams, keys, leveled(queue, level))
+        self.streams = streams
+
     def _streams_in(self, shard: Keys) -> list[str]:
         """The streams and lanes that it reads from in a shard."""
         return [stream for stream in (*self.streams, *self.lanes) if self._keys[stream] is shard]
+
+    def queue(self, stream: str) -> str:
+        """The queue that a stream belongs to, whatever its level."""
+        return self._queues[stream]
 
     def events_of(self, delivery: wire.Delivery) -> str:
         """The channel of whoever follows a job."""
@@ -89,16 +123,46 @@ class Consumer:
         """Makes the group of every stream it reads from, where there is none: at start-up, and after the
         server lost its data. For ever by default, which takes a missing permission for a passing one.
         """
-        line = self._broker.line
         for stream in (*self.streams, *self.lanes):
-            try:
-                # At 0: what was enqueued before the first worker came is work too.
-                await self._broker.until_answered(
-                    line, ("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), patience
-                )
-            except ServerError as error:
-                if error.code != "BUSYGROUP":
-                    raise
+            await self._make_group(stream, patience)
+
+    async def _make_group(self, stream: str, patience: float) -> None:
+        try:
+            # At 0: what was enqueued before the first worker came is work too.
+            command = ("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM")
+            await self._broker.until_answered(self._broker.line, command, patience)
+        except ServerError as error:
+            if error.code != "BUSYGROUP":
+                raise
+
+    async def look_for_levels(self, patience: float = FOREVER) -> None:
+        """Looks which levels of priority its queues have, and reads from all of them from now on."""
+        for queue, keys in self._levels:
+            command = ("SMEMBERS", keys.levels + queue)
+            levels = await self._broker.until_answered(self._broker.line, command, patience)
+            await self._adopt(queue, keys, levels, patience)
+
+    async def hear_of_level(self, keys: Keys, name: bytes) -> None:
+        """A level has come into use in a shard, under that name: reads from it if the queue is one of its
+        own.
+        """
+        queue, _, level = name.rpartition(b"^")
+        if (mine := (queue.decode("utf-8", "replace"), keys)) in self._levels:
+            await self._adopt(*mine, (level,), FOREVER)
+
+    async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], patience: float) -> None:
+        known = self._levels[queue, keys]
+        for level in {_LEVELS[one] for one in levels if one in _LEVELS} - known:
+            await self._make_group(keys.stream(leveled(queue, level)), patience)
+            if level in known:
+                continue  # heard of twice
+            known.add(level)
+            self._arrange()
+            self._has_more = True
+            if self._waits:
+                # Not for this stream, and maybe for seconds. It happens once in the life of a level, so the
+                # connection is not too much to pay.
+                self._reads.drop()
 
     def beating(self) -> Beating:
         """The blocking side of the lease, for its thread."""
@@ -149,6 +213,7 @@ class Consumer:
                 `ghosts`.
             ServerError: the server refuses.
         """
+        self._has_more = False
         if len(streams) > 1:
             # COUNT is per stream: 5 over two streams gave 10. So one stream at a time, and one entry where
             # several block.
@@ -175,18 +240,28 @@ class Consumer:
     async def _read(self, streams: Sequence[str], count: int, block: int | None) -> list[Entry]:
         blocking = () if block is None else ("BLOCK", block)
         pipe = self._reads.current or await self._reads.pipe()
-        answer = await pipe.call(
-            "XREADGROUP",
-            "GROUP",
-            GROUP,
-            self.name,
-            "COUNT",
-            count,
-            *blocking,
-            "STREAMS",
-            *streams,
-            *[">"] * len(streams),
-        )
+        if block is not None and self._has_more:
+            return []  # than was known when this read was asked for
+        self._waits = block is not None
+        try:
+            answer = await pipe.call(
+                "XREADGROUP",
+                "GROUP",
+                GROUP,
+                self.name,
+                "COUNT",
+                count,
+                *blocking,
+                "STREAMS",
+                *streams,
+                *[">"] * len(streams),
+            )
+        except PipeBroken as error:
+            if self._waits and self._has_more:
+                raise Interrupted(str(error)) from error
+            raise
+        finally:
+            self._waits = False
         if not answer:
             return []
         failpoints.hit("read.answered")
@@ -218,7 +293,7 @@ class Consumer:
             DecodeError: no message of asyncq.
         """
         stream, entry, fields = item
-        queue = self.streams.get(stream) or self.lanes[stream].removesuffix(LAST_TRY)
+        queue = self._queues[stream]
         if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
             crashes = retries = 0
             id_, message, values, turn = fields[1], fields[3], b"", b""
@@ -313,12 +388,13 @@ class Consumer:
         keys, job = self._keys[delivery.stream], delivery.job
         submission = Submission(jobs, self.shards, keys.shard)
         last, message = jobs[-1]
+        queue = leveled(last.queue, last.priority)
         if await self._broker.taken_abroad(submission):
             return -1
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
             *(keys.space, GROUP, self.name, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
-            *(keys.marks, revoked, self._broker.channel, last.queue, "" if last.wait is None else last.wait),
+            *(keys.marks, revoked, self._broker.channel, queue, "" if last.wait is None else last.wait),
             *(submission.parents(last), "1" if last.shape is not None else "", message),
             *(submission.parcels(self._broker.channel), *submission.arguments(but=last)),
         )
@@ -437,26 +513,37 @@ class Consumer:
 
     # -- the others --
 
-    async def census(self, keys: Keys) -> tuple[dict[str, str], dict[str, tuple[dict[str, int], int]]]:
+    async def census(
+        self, keys: Keys
+    ) -> tuple[dict[str, str], dict[str, tuple[dict[str, int], int]], list[bytes]]:
         """How far each incarnation's beats in a shard have come; and for each stream and lane there that it
-        reads from, who reads with how many entries pending, and how many entries nobody holds.
+        reads from, who reads with how many entries pending, and how many entries nobody holds; and the names
+        of levels of priority that its queues have and that it does not read.
         """
         streams = self._streams_in(keys)
-        beats, *queues = await self._broker.run("census", (keys.beats, *streams), (GROUP,))
+        mine = [queue for queue, shard in self._levels if shard is keys]
+        answer = await self._broker.run("census", (keys.beats, *streams), (GROUP, keys.levels, *mine))
+        beats, levels, queues = answer[0], answer[1 : 1 + len(mine)], answer[1 + len(mine) :]
         counts = {name.decode(): count.decode() for name, count in zip(beats[::2], beats[1::2], strict=True)}
         seen = {
             stream: ({name.decode(): pending for name, pending in readers}, waiting)
             for stream, (readers, waiting) in zip(streams, queues, strict=True)
         }
-        return counts, seen
+        unread = [
+            b"%s^%s" % (queue.encode(), level)
+            for queue, found in zip(mine, levels, strict=True)
+            for level in found
+            if _LEVELS.get(level, 0) not in self._levels[queue, keys]
+        ]
+        return counts, seen, unread
 
     async def take(self, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
         """Takes what a dead incarnation held: (put back, ended, more to take). Nothing if it beats after
         all.
         """
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
-        last_try = stream if stream.endswith(LAST_TRY) else stream + LAST_TRY
         keys = self._keys[stream]
+        last_try = keys.stream(self._queues[stream] + LAST_TRY)
         failpoints.hit("take.send")
         looked, back, ended, more = await self._broker.run(
             "take",
@@ -484,7 +571,7 @@ class Consumer:
 
     def _last_words(self, letter: str, stream: str, dead: str, attempts: int) -> bytes:
         """The outcome of a job that a dead worker will not finish."""
-        queue = self.streams.get(stream) or self.lanes[stream].removesuffix(LAST_TRY)
+        queue = self._queues[stream]
         worker = dead.rpartition("-")[0]
         finished = int(time.time() * 1000)
         return wire.encode_ended(

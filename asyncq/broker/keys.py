@@ -15,6 +15,23 @@ before it."""
 LAST_TRY = "!"
 """Suffix of the lane of a queue that holds jobs on their last try, which run alone (they may be poison)."""
 
+LEVEL = "^"
+"""Between the name of a queue and a level of priority: each level but 0 has a stream of its own."""
+
+
+def leveled(queue: str, priority: int) -> str:
+    """What records and streams call a level of a queue."""
+    return f"{queue}{LEVEL}{priority}" if priority else queue
+
+
+def queue_of(name: str) -> str:
+    """The queue that a level or a lane belongs to.
+
+    >>> queue_of("mail^5"), queue_of("mail!"), queue_of("mail")
+    ('mail', 'mail', 'mail')
+    """
+    return name.removesuffix(LAST_TRY).partition(LEVEL)[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:
@@ -45,6 +62,8 @@ class Keys:
     places_held: str = field(init=False)
     places_wanted: str = field(init=False)
     rates: str = field(init=False)
+    levels: str = field(init=False)
+    news: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"{{{self.namespace}:{self.shard}}}"
@@ -54,6 +73,8 @@ class Keys:
             ("dependents", f"{tag}:dep:"),  # + id: hash, who waits for it -> its place for the value
             ("records", f"{tag}:r:"),  # + id: the record, a string
             ("queues", f"{tag}:q:"),  # + queue: the stream
+            ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
+            ("news", f"{tag}:levels"),  # channel: a queue has a level that it had not before
             ("beats", f"{tag}:w"),  # hash: incarnation -> beat counter
             (
                 "marks",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from asyncq import failures, wire
+from asyncq.broker.keys import leveled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,7 +90,8 @@ class Submission:
 
     def _words(self, job: wire.Job, message: bytes) -> Iterator[Any]:
         flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
-        yield from (job.id, job.queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
+        queue = leveled(job.queue, job.priority)
+        yield from (job.id, queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
         yield from (job.result_ttl, self.parents(job), "\n".join(self._edges.get(job.id, ())))
         yield from ("e" if job.on_error else "", "1" if job.shape is not None else "", message)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,7 +13,7 @@ import anyio
 from asyncq import wire
 from asyncq.broker.broker import FOREVER
 from asyncq.broker.connection import ServerError, Verdict
-from asyncq.broker.consumer import Consumer, Entry
+from asyncq.broker.consumer import Consumer, Entry, Interrupted
 from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.turnstile import SEATED, Turnstile
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
     from asyncq.app import AsyncQ
+    from asyncq.broker.keys import Keys
     from asyncq.broker.listener import Listener
     from asyncq.limits import Limits
     from asyncq.serializers import ValueCodec
@@ -147,9 +149,11 @@ class Life:
         )
         self.promoters: list[Promoter] = [Promoter(self.consumer, shard) for shard in broker.shards]
         self.reclaimers: list[Reclaimer] = [
-            Reclaimer(self.consumer, shard, settings.lease, self._on_last_tries) for shard in broker.shards
+            Reclaimer(self.consumer, shard, settings.lease, self._on_last_tries, self._on_level)
+            for shard in broker.shards
         ]
         self.courier: Courier = Courier(broker, settings.lease)
+        self._on_levels = {keys.news: partial(self._on_level, keys) for keys in broker.shards}
         self.spawner: Spawner | None = (
             None if worker.target is None else Spawner(worker.target, broker.address.url, settings)
         )
@@ -184,12 +188,17 @@ class Life:
         if not started:
             # Once it has worked, somebody may be changing its rights: then it tries on.
             await self.consumer.check_rights()
-        await self.consumer.make_groups(FOREVER if started else self.worker.app.settings.operation_timeout)
+        patience = FOREVER if started else self.worker.app.settings.operation_timeout
+        await self.consumer.make_groups(patience)
         await self.lease.start()
         for channel in self.consumer.marks_channels:
             await self.listener.subscribe(channel, self._on_mark)
         for promoter in self.promoters:
             await self.listener.subscribe(promoter.shard.wake, promoter.call)
+        for channel, hear in self._on_levels.items():
+            await self.listener.subscribe(channel, hear)
+        self.listener.renewed.add(self._look_for_levels)
+        await self.consumer.look_for_levels(patience)
 
     async def live(self, stop: asyncio.Event) -> None:
         """Serves the queues until told to stop or taken for dead."""
@@ -235,6 +244,9 @@ class Life:
             self.listener.unsubscribe(channel, self._on_mark)
         for promoter in self.promoters:
             self.listener.unsubscribe(promoter.shard.wake, promoter.call)
+        for channel, hear in self._on_levels.items():
+            self.listener.unsubscribe(channel, hear)
+        self.listener.renewed.discard(self._look_for_levels)
         if not self._is_lost.is_set():
             await self._try_to_leave()
         self.consumer.close()
@@ -328,11 +340,21 @@ class Life:
                 await self._until_room()
                 await self._start_all(await self._read())
                 attempt = 0
+            except Interrupted:
+                self._must_look_for_ghosts = True
             except (AsyncQError, PipeBroken, ServerError) as error:
                 # Whatever went wrong, a reply with entries in it may have been lost.
                 self._must_look_for_ghosts = True
                 attempt += 1
                 await self._recover(error, attempt)
+
+    def _on_level(self, keys: Keys, name: bytes) -> None:
+        """A queue has a level of priority that it had not before."""
+        self.spawn(self.consumer.hear_of_level(keys, name))
+
+    def _look_for_levels(self) -> None:
+        """Such news may have been missed."""
+        self.spawn(self.consumer.look_for_levels())
 
     async def _until_room(self) -> None:
         slots = self.slots
@@ -437,7 +459,7 @@ class Life:
         stream, entry, _ = item
         self.worker.malformed += 1
         log.error("entry %s is set aside: %s", entry, error)
-        queue = self.consumer.streams.get(stream, stream)
+        queue = self.consumer.queue(stream)
         stand_in = wire.Delivery(entry, stream, 0, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
         await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
 

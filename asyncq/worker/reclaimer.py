@@ -74,14 +74,21 @@ class Reclaimer:
         shard: in which it watches.
         lease: in seconds.
         on_last_tries: called when jobs wait in a lane of last tries.
+        on_level: called with the shard and the name of a level of priority that is not read.
     """
 
     def __init__(
-        self, consumer: Consumer, shard: Keys, lease: float, on_last_tries: Callable[[], None]
+        self,
+        consumer: Consumer,
+        shard: Keys,
+        lease: float,
+        on_last_tries: Callable[[], None],
+        on_level: Callable[[Keys, bytes], None],
     ) -> None:
         self._consumer = consumer
         self._shard = shard
         self._on_last_tries = on_last_tries
+        self._on_level = on_level
         self._lease = lease
         self._sightings: dict[str, dict[str, Sighting]] = {}
         self._last_look = float("-inf")
@@ -97,7 +104,9 @@ class Reclaimer:
             await asyncio.sleep(self._lease / 3)
 
     async def _look(self) -> None:
-        beats, queues = await self._consumer.census(self._shard)
+        beats, queues, levels = await self._consumer.census(self._shard)
+        for name in levels:
+            self._on_level(self._shard, name)
         now = time.monotonic()
         if now - self._last_look > self._lease * 2 / 3:
             self._sightings.clear()
@@ -109,7 +118,7 @@ class Reclaimer:
                 put_back += await self._take(stream, dead, seen)
                 sightings.pop(dead, None)
         if put_back:
-            _, queues = await self._consumer.census(self._shard)  # some of it may be in a lane by now
+            _, queues, _ = await self._consumer.census(self._shard)  # some of it may be in a lane by now
         if any(left for stream, (_, left) in queues.items() if stream in self._consumer.lanes):
             self._on_last_tries()
 

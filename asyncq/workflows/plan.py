@@ -125,7 +125,8 @@ class Plan:
         if len(parents) < 2 or len(parents) * count <= EDGES:
             return source
         assert self.app is not None
-        between = self.app.tasks[COLLECTED].options(queue=self._by_id[parents[-1]].job.queue)
+        last = self._by_id[parents[-1]].job
+        between = self.app.tasks[COLLECTED].options(queue=last.queue, priority=last.priority)
         return self.add(between.s(), source)
 
     def messages(self) -> list[tuple[wire.Job, bytes]]:

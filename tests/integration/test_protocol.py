@@ -774,7 +774,7 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_loo
     await stage.take()
     await _queued(stage)
     assert await stage.claim(stage.mine)  # the dead one's read was still at the server
-    beats, queues = await stage.other.census(stage.keys)
+    beats, queues, _ = await stage.other.census(stage.keys)
     readers, _ = queues[stage.stream]
     assert readers[stage.mine.name] == 1
     assert stage.mine.name not in beats

@@ -83,6 +83,13 @@ local function delay(key, state, flags, queue, nonce, channels, id, fields, due,
   if redis.call('ZRANGE', delayed, 0, 0)[1] == id then redis.call('PUBLISH', wake, due) end
 end
 
+-- A level of priority has a stream of its own. Its first job makes it known: to whoever begins to read the queue, and at once to who does.
+local function use_level(space, queue)
+  if not string.find(queue, '^', 1, true) then return end
+  local name, level = string.match(queue, '^(.-)%^(.+)$')
+  if redis.call('SADD', space .. 'lv:' .. name, level) == 1 then redis.call('PUBLISH', space .. 'levels', queue) end
+end
+
 local function now_ms()
   local time = redis.call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)

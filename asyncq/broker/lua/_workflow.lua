@@ -20,6 +20,7 @@ local function set_free(id, flags, queue, nonce, channels)
     delay(space .. 'r:' .. id, 'D', flags, queue, nonce, channels, id, entry, now_ms() + tonumber(fields['w']), space .. 'm:', space .. 'd', space .. 'wake')
     return
   end
+  use_level(space, queue)
   local added = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, unpack(entry))
   redis.call('SET', space .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. nonce .. channels)
 end
@@ -142,6 +143,7 @@ local function admit(id, queue, nonce, flags, wait, ttl, parents, dependents, on
   for child, edge in string.gmatch(dependents, EACH_EDGE) do redis.call('HSET', space .. 'dep:' .. id, child, edge) end
   if parents == '' then
     if wait == '' then
+      use_level(space, queue)
       local entry = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, 'm', message)
       redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
     else

@@ -24,6 +24,7 @@ if max_length ~= '' then
     if not found[k] then return full end
   end
 end
+if string.find(queue, '^', 1, true) then use_level(string.sub(records, 1, -3), queue) end
 local answers, accepted, new, met = {}, 0, {}, {}
 for k, key in ipairs(keys) do
   local i = first + (k - 1) * stride

@@ -19,6 +19,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0
         fields[#fields + 1] = content[i + 1]
       end
     end
+    use_level(string.sub(queues, 1, -3), queue)
     local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
     redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
     redis.call('PUBLISH', events .. id, 'q' .. entry)

@@ -48,7 +48,9 @@ for _, item in ipairs(held) do
       -- A death takes every job of that worker with it and nobody can tell which one did it: the last try runs where it can hurt
       -- no other.
       local lane, name = stream, queue
-      if crashes >= tonumber(max_crashes) - 1 and string.sub(queue, -1) ~= '!' then lane, name = last_try, queue .. '!' end
+      if crashes >= tonumber(max_crashes) - 1 and string.sub(queue, -1) ~= '!' then
+        lane, name = last_try, string.match(queue, '^[^%^]*') .. '!'
+      end
       local again = redis.call('XADD', lane, '*', unpack(content_of(id, fields, crashes)))
       redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. name .. ' ' .. nonce .. channels)
       back = back + 1

@@ -1,0 +1,336 @@
+"""Priorities: which of the waiting jobs of a queue is taken first, whatever happens to them on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import pytest
+from support import lines, until, until_state, worker_process
+
+import asyncq
+from asyncq import QueueFull, Retry, TaskRevoked, Worker, chain, group
+from asyncq.broker.consumer import Consumer
+
+if TYPE_CHECKING:
+    from asyncq import AsyncQ
+
+pytestmark = pytest.mark.anyio
+
+
+class Urgency(IntEnum):
+    LATER = -5
+    NOW = 7
+
+
+@pytest.fixture
+def order() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def say(app, order):
+    @app.task(name="say")
+    async def say(word: str) -> str:
+        order.append(word)
+        return word
+
+    return say
+
+
+async def called(app: AsyncQ, raw, id: str) -> str:
+    """What the job's record calls its queue."""
+    record = await raw.get(app._shards.of(id).records + id)
+    return record.split(b" ")[2].decode()
+
+
+# -- the order -------------------------------------------------------------------------------------
+
+
+async def test_waiting_jobs_run_from_the_highest_level_to_the_lowest_each_in_turn(app, say, order):
+    results = [
+        await say.options(priority=level).delay(f"{level}.{n}") for n in range(3) for level in (0, -9, 5, 9)
+    ]
+    async with Worker(app, concurrency=1):
+        await app.ResultSet(results).get(timeout=5)
+    assert order == [f"{level}.{n}" for level in (9, 5, 0, -9) for n in range(3)]
+
+
+async def test_a_job_that_comes_later_passes_waiting_ones_but_interrupts_none(app, say, order):
+    go = asyncio.Event()
+
+    @app.task
+    async def long() -> str:
+        await go.wait()
+        return "ran to its end"
+
+    async with Worker(app, concurrency=1):
+        running = await long.delay()
+        await until_state(running, "STARTED")
+        low = await say.delay("low")
+        high = await say.options(priority=1).delay("high")
+        assert await running.refresh() == "STARTED"
+        go.set()
+        assert await running.get(timeout=5) == "ran to its end"
+        await app.ResultSet([low, high]).get(timeout=5)
+    assert order == ["high", "low"]
+
+
+async def test_levels_are_within_a_queue_and_the_order_of_queues_comes_first(app, say, order):
+    results = [
+        await say.options(queue=queue, priority=level).delay(f"{queue}{level}")
+        for queue, level in (("b", 9), ("a", -9), ("b", 0), ("a", 1))
+    ]
+    async with Worker(app, concurrency=1, queues=["a", "b"]):
+        await app.ResultSet(results).get(timeout=5)
+    assert order == ["a1", "a-9", "b9", "b0"]
+
+
+async def test_a_call_says_more_than_its_task_and_a_child_inherits_nothing(app, raw):
+    @app.task(priority=4)
+    async def urgent() -> None:
+        pass
+
+    @app.task(priority=Urgency.NOW)
+    async def parent() -> str:
+        child = await plain.delay()
+        return await called(app, raw, child.id)
+
+    @app.task
+    async def plain() -> None:
+        pass
+
+    names = [
+        await called(app, raw, (await task.delay()).id)
+        for task in (urgent, urgent.options(priority=0), urgent.options(priority=Urgency.LATER), parent)
+    ]
+    assert names == ["default^4", "default", "default^-5", "default^7"]
+    assert await called(app, raw, (await plain.apply_async(priority=2)).id) == "default^2"
+    assert await called(app, raw, (await app.send("elsewhere", priority=3)).id) == "default^3"
+    assert await called(app, raw, (await plain.s().set(priority=-1).delay()).id) == "default^-1"
+    async with Worker(app):
+        assert await parent.call() == "default"
+
+
+@pytest.mark.parametrize("wrong", [10, -10, 1.0, "1", True])
+async def test_a_priority_is_an_integer_from_minus_nine_to_nine(app, say, wrong):
+    with pytest.raises(ValueError, match="from -9 \\(last\\) to 9 \\(first\\)"):
+        say.options(priority=wrong)
+    with pytest.raises(ValueError, match="priority="):
+        app.task(priority=wrong)(lambda: None)
+
+
+async def test_a_batch_takes_its_level_and_each_level_has_room_of_its_own(make_app, raw):
+    async with make_app(max_length=20) as app:
+
+        @app.task
+        async def one(n: int) -> int:
+            return n
+
+        results = await one.options(priority=3).map([(n,) for n in range(20)])
+        await one.map([(n,) for n in range(20)])
+        assert await raw.xlen(app._shards[0].stream("default^3")) == 20
+        with pytest.raises(QueueFull, match="queue 'default' holds max_length=20"):
+            await one.options(priority=3).delay(1)
+        async with Worker(app):
+            assert await results.get(timeout=5) == list(range(20))
+
+
+async def test_levels_lie_in_every_shard(make_app):
+    async with make_app(shards=2) as app:
+
+        @app.task
+        async def one(n: int) -> int:
+            return n
+
+        async with Worker(app):
+            results = await one.options(priority=5).map([(n,) for n in range(150)])
+            assert await results.get(timeout=5) == list(range(150))
+        assert {app._shards.number(result.id) for result in results} == {0, 1}
+
+
+# -- workers hear of levels ------------------------------------------------------------------------
+
+
+async def test_a_level_that_is_new_is_served_at_once_by_a_worker_that_waits(app, say):
+    async with Worker(app):
+        assert await say.call("plain") == "plain"
+        await asyncio.sleep(0.05)  # by now it waits at the server
+        for level in (1, -1):
+            begun = time.monotonic()
+            assert await say.options(priority=level).call("new") == "new"
+            assert time.monotonic() - begun < 0.1
+        assert await say.call("plain again") == "plain again"
+
+
+@pytest.mark.parametrize("lost", ["news", "subscription"])
+async def test_a_level_whose_news_were_lost_is_found(make_app, raw, lost):
+    async with make_app(lease=0.6 if lost == "news" else 30) as app:
+
+        @app.task
+        async def one() -> int:
+            return 1
+
+        async with Worker(app):
+            await one.call()
+            await raw.sadd(app._shards[0].levels + "default", "6")  # as if it had been said to nobody
+            result = await one.options(priority=6).delay()
+            if lost == "subscription":
+                await raw.client_kill_filter(_type="pubsub")
+            assert await result.get(timeout=5) == 1
+
+
+async def test_rubbish_among_the_levels_is_passed_over(app, say, raw):
+    await raw.sadd(app._shards[0].levels + "default", "x", "77", "0", b"\xff")
+    async with Worker(app):
+        await raw.publish(app._shards[0].news, b"default^\xff")
+        await raw.publish(app._shards[0].news, b"\xff^5")
+        assert await say.options(priority=5).call("fine") == "fine"
+    streams = [key async for key in raw.scan_iter(match=app._shards[0].queues.replace("[", "\\[") + "*")]
+    assert len(streams) == 3, f"queue, lane and one level: {streams}"
+
+
+async def test_without_levels_a_worker_reads_as_if_there_were_none(app, say, raw):
+    async def calls() -> dict[str, int]:
+        stats = await raw.info("commandstats")
+        return {
+            name: stats.get(f"cmdstat_{name}", {"calls": 0})["calls"]
+            for name in ("xreadgroup", "sadd", "smembers", "publish")
+        }
+
+    async with Worker(app):
+        await say.call("warm")
+        before = await calls()
+        for n in range(20):
+            await say.call(str(n))
+        after = await calls()
+    spent = {name: after[name] - count for name, count in before.items()}
+    assert spent["xreadgroup"] <= 21
+    assert spent["publish"] == 20, "the outcomes"
+    assert spent["sadd"] == 0
+    assert spent["smembers"] <= 2, "of beats and looks around"
+
+
+# -- what happens to jobs on the way ---------------------------------------------------------------
+
+
+async def test_a_delayed_job_and_a_retried_one_keep_their_level(app, raw):
+    attempts = []
+
+    @app.task(priority=4, retry=Retry(max_retries=1, backoff=0.2, jitter=False))
+    async def second_time() -> str:
+        attempts.append(asyncq.current().attempt)
+        if len(attempts) == 1:
+            raise ValueError("not yet")
+        return await called(app, raw, asyncq.current().id)
+
+    async with Worker(app):
+        result = await second_time.options(countdown=0.1).delay()
+        assert (await called(app, raw, result.id), result.state) == ("default^4", "SCHEDULED")
+        await until_state(result, "RETRY")
+        assert (await called(app, raw, result.id), result.queue) == ("default^4", "default")
+        assert await result.get(timeout=5) == "default^4"
+    assert (attempts, result.queue) == ([1, 2], "default")
+
+
+async def test_the_jobs_of_a_workflow_have_each_its_own_level(app, raw):
+    @app.task
+    async def where(*before: object) -> list[str]:
+        return [asyncq.current().id]
+
+    steps = chain(
+        where.s().set(priority=5), group(where.s().set(priority=-2), where.s()), where.s().set(priority=9)
+    )
+    last = await steps.delay()
+    first = last.parent.parent
+    assert await called(app, raw, first.id) == "default^5"
+    assert [await called(app, raw, one.id) for one in last.parent.results] == ["default^-2", "default"]
+    assert await called(app, raw, last.id) == "default^9"
+    async with Worker(app):
+        await last.get(timeout=5)
+    assert await raw.smembers(app._shards[0].levels + "default") == {b"5", b"-2", b"9"}
+
+
+async def test_a_waiting_job_with_a_priority_can_be_revoked(app, say, raw):
+    result = await say.options(priority=3).delay("never")
+    assert (await result.refresh(), result.queue) == ("PENDING", "default")
+    assert await result.revoke(wait=True, timeout=5) == "REVOKED"
+    with pytest.raises(TaskRevoked):
+        await result.get(timeout=5)
+    assert await raw.xlen(app._shards[0].stream("default^3")) == 0
+
+
+async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
+    @app.task(priority=2)
+    async def long() -> None:
+        await asyncio.sleep(60)
+
+    async with Worker(app, grace=0.05):
+        result = await long.delay()
+        await until_state(result, "STARTED")
+        assert await app._broker.listened_to("default")
+    assert await result.refresh() == "PENDING"
+    assert await called(app, raw, result.id) == "default^2"
+    await result.revoke()
+
+
+async def test_a_dead_letter_knows_its_queue_and_is_replayed_with_its_priority(app, raw):
+    @app.task(priority=6, retry=Retry(max_retries=1, backoff=0))
+    async def fail() -> None:
+        raise ValueError
+
+    async with Worker(app):
+        result = await fail.delay()
+        await result.outcome(timeout=5)
+    (letter,) = await app.control.dead.list()
+    assert letter.queue == "default"
+    again = await app.control.dead.replay(letter.id)
+    assert await called(app, raw, again.id) == "default^6"
+    await again.revoke()
+
+
+async def test_the_job_of_a_dead_worker_comes_back_to_its_level_and_for_its_last_try_to_the_queues_lane(
+    make_app, raw
+):
+    async with make_app() as app:
+        result = await app.send("elsewhere", priority=8)
+        worker = Consumer(app._broker, "w", ["default"])
+        await worker.make_groups()
+        await worker.look_for_levels()
+        assert list(worker.streams.values()) == ["default^8", "default"]
+        for name in ("default^8", "default!"):
+            gone = Consumer(app._broker, "gone", ["default"])
+            await gone.look_for_levels()
+            ((stream, _, _),) = await gone.read(list(gone.streams), 5, block=False)
+            gone.close()
+            assert await worker.take(stream, gone.name, None) == (1, 0, False)
+            assert await called(app, raw, result.id) == name
+            assert (await result.refresh(), result.queue) == ("PENDING", "default")
+        await result.revoke()
+        await worker.leave()
+        worker.close()
+
+
+async def test_a_killed_workers_jobs_with_priorities_run_elsewhere(make_app, server_url, namespace, tmp_path):
+    log = tmp_path / "log"
+    async with make_app(lease=0.6) as app:
+        jobs = [
+            await app.send("logged", (str(log), str(level), 30 if level else 0), priority=level)
+            for level in (5, -5, 0)
+        ]
+        with worker_process(server_url, namespace, lease=0.6) as worker:
+            await until(lambda: len(lines(log)) >= 3, "all of them to be started")
+            worker.send(signal.SIGKILL)
+        ended = []
+
+        @app.task(name="logged")
+        async def logged(path: str, word: str, seconds: float) -> str:
+            ended.append(word)
+            return word
+
+        async with Worker(app):
+            assert [await job.get(timeout=10) for job in jobs[:2]] == ["5", "-5"]
+    assert sorted(ended) == ["-5", "5"]
