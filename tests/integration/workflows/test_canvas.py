@@ -22,6 +22,7 @@ from asyncq import (
     chord,
     group,
 )
+from asyncq.results import line
 
 pytestmark = pytest.mark.anyio
 
@@ -426,3 +427,12 @@ async def test_long_chains_and_wide_chords_come_to_their_end(tasks, worker):
     assert await (group(tasks.add.s(n, 0) for n in range(1000)) | tasks.total.s()).call() == 499_500
     wide = group(tasks.add.s(n, 0) for n in range(200)) | group(tasks.total.s() for _ in range(200))
     assert await wide.call() == [19_900] * 200
+
+
+async def test_a_line_of_two_thousand_steps_runs_and_is_walked(app, tasks):
+    async with Worker(app):
+        last = await chain(tasks.add.s(0, 0), *(tasks.add.s(1) for _ in range(1999))).delay()
+        assert await last.get(timeout=20) == 1999
+        first = [*line(last)][-1]
+        assert len(await first.build_graph()) == len(last.as_list()) == 2000
+        assert first.graph.to_mermaid().count("-->") == first.graph.to_dot().count("->") == 1999
