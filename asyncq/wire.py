@@ -191,7 +191,7 @@ class Ended(NamedTuple):
     in ms since the epoch. With a `member` (its id and its task's name), it never ran: this is how that job
     ended, which it waited for.
 
-    A tuple: there is one a job on either side, and a frozen dataclass takes three times as long to make.
+    A tuple: there is one a job on either side, and a frozen dataclass takes several times as long to make.
     """
 
     letter: str

@@ -32,6 +32,7 @@ import uvloop
 from costs import Idle, LoneJob, Start
 from latency import OneInFlight
 from load import OpenLoop
+from micro import Kinds, Micro, WideGroups
 from scenario import Scenario
 from streams import OneStream
 from throughput import Drain, Enqueue, ManyInFlight
@@ -52,6 +53,9 @@ FULL: dict[str, Scenario] = {
     "chain": Chain(rounds=500),
     "fanin": FanIn(rounds=15),
     "stream": OneStream(ticks=400, items=40_000, rounds=5),
+    "kinds": Kinds(jobs=500),
+    "groups": WideGroups(width=300),
+    "micro": Micro(times=20_000),
 }
 QUICK: dict[str, Scenario] = {
     "drain": Drain(jobs=20_000),
@@ -67,6 +71,9 @@ QUICK: dict[str, Scenario] = {
     "chain": Chain(rounds=50),
     "fanin": FanIn(rounds=3),
     "stream": OneStream(ticks=100, items=20_000, rounds=2),
+    "kinds": Kinds(jobs=100),
+    "groups": WideGroups(width=120),
+    "micro": Micro(times=5_000),
 }
 FEATURED = {"asyncq"}  # the systems that the scenarios of features are for
 

@@ -127,7 +127,7 @@ class Waiter:
 class Waiters:
     """The waiters of this process by id, for as long as somebody holds them.
 
-    A `WeakValueDictionary` would do; it takes three times as long to put one in and to drop it.
+    A `WeakValueDictionary` would do; it takes twice as long to put one in and to drop it, and more.
     """
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@
 
 Each name becomes a local. A group `(entry id)*` at the end repeats: the script finds it from index `first` in
 steps of `stride`. `USES` puts the shared functions of `_<name>.lua` in front, those that the script calls:
-Lua makes each of them anew at every call (measured: 3 us of 30 for a lone job). Every script begins with a
+Lua makes each of them anew at every call. Every script begins with a
 shebang: the server then refuses it whole, before the first write, when it may not write at all (READONLY,
 MISCONF, out of memory without `allow-oom`).
 """

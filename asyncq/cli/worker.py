@@ -125,8 +125,8 @@ class Service:
             self._is_up = started.done()
             if self._is_up and not self._quiet:
                 console.say(await banner(self._worker, app, self._target))
-            # What is there now stays: collections while jobs run need not walk over it (a tenth more jobs a
-            # second in a backlog, measured). The process is ours alone.
+            # What is there now stays: collections while jobs run need not walk over it. The process is ours
+            # alone.
             gc.collect()
             gc.freeze()
             await task

@@ -9,8 +9,9 @@
        └─ finisher    stores outcomes in batches
     └─ pool            runs jobs in processes; outlives a life, for they are warm
 
-Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group costs some 10
-us a task, asyncio's own cancels the others when one fails. Its coroutine lets no exception out, see `runner`.
+Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group takes several
+times as long, asyncio's own cancels the others when one fails. Its coroutine lets no exception out, see
+`runner`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,17 @@ from time import perf_counter_ns
 
 from adapters.asyncq_app import app, noop
 
-__all__ = ["app", "count", "echo", "noop", "numbers", "sleep", "ticks"]
+__all__ = ["app", "count", "echo", "in_process", "in_thread", "noop", "numbers", "sleep", "ticks"]
+
+
+@app.task
+def in_thread() -> None:
+    """Do nothing in a thread."""
+
+
+@app.task(executor="process")
+def in_process() -> None:
+    """Do nothing in a process."""
 
 
 @app.task
