@@ -242,7 +242,9 @@ async def test_the_jobs_of_a_workflow_have_each_its_own_level(app, raw):
         return [asyncq.current().id]
 
     steps = chain(
-        where.s().set(priority=5), group(where.s().set(priority=-2), where.s()), where.s().set(priority=9)
+        where.s().set(priority=5),
+        group(where.s().set(priority=-2), where.s()),
+        where.s().set(priority=9, countdown=0.05),
     )
     last = await steps.delay()
     first = last.parent.parent
@@ -275,6 +277,22 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
     assert await result.refresh() == "PENDING"
     assert await called(app, raw, result.id) == "default^2"
     await result.revoke()
+
+
+async def test_a_worker_that_never_comes_down_from_a_high_level_is_seen_to_listen(app, raw):
+    result = await app.send("elsewhere", priority=9)
+    assert not await app._broker.listened_to("default")
+    busy = Consumer(app._broker, "busy", ["default"])
+    await busy.make_groups()
+    await busy.look_for_levels()
+    await raw.hset(app._shards[0].beats, busy.name, 1)
+    assert await busy.read(list(busy.streams), 1, block=False)
+    assert await app._broker.listened_to("default")
+    await result.revoke(terminate=True)
+    delivery = ((await busy.ghosts(next(iter(busy.streams)), []))[0],)
+    assert await busy.release(delivery[0][0], [(delivery[0][1], result.id)]) == [2]
+    assert await busy.leave()
+    busy.close()
 
 
 async def test_a_dead_letter_knows_its_queue_and_is_replayed_with_its_priority(app, raw):

@@ -46,7 +46,7 @@ async def price(order: Order) -> float | None:
     return order.total
 
 
-@app.task(queue="files", retry=Retry(max_retries=5, on=(OSError,)))
+@app.task(queue="files", priority=-3, track_started=False, retry=Retry(max_retries=5, on=(OSError,)))
 def checksum(*paths: str) -> list[bytes]:
     """A plain task with options and any number of arguments."""
     return [path.encode() for path in paths]

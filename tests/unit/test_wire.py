@@ -65,6 +65,18 @@ def test_the_jobs_above_travel_nearest_first_and_are_ids():
             wire.decode_job("id", "default", wire.encode_job(job))
 
 
+def test_a_priority_travels_and_is_a_level_that_there_is():
+    job = wire.decode_job("id", "default", GOLDEN_JOB)
+    assert job.priority == 0
+    for level in (-9, 9):
+        job.priority = level
+        assert wire.decode_job("id", "default", wire.encode_job(job)) == job
+    for wrong in (10, -10, "1", 1.0, True):
+        job.priority = wrong
+        with pytest.raises(DecodeError):
+            wire.decode_job("id", "default", wire.encode_job(job))
+
+
 @given(
     letters,
     st.binary(max_size=100),

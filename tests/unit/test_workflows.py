@@ -262,8 +262,10 @@ def test_groups_in_a_line_are_described_in_the_sum_of_their_sizes_and_not_in_the
 
 
 def test_between_two_large_groups_stands_one_job():
-    jobs, handle = planned(group(seen.s(n) for n in range(101)) | group(seen.s(), *[add.si(1, 1)] * 100))
+    many = group(seen.s(n).set(queue="fast", priority=4) for n in range(101))
+    jobs, handle = planned(many | group(seen.s(), *[add.si(1, 1)] * 100))
     assert len(jobs) == 101 + 1 + 101
+    assert (jobs[101].queue, jobs[101].priority) == ("fast", 4), "it does not wait behind what it belongs to"
     assert sum(len(job.parents) for job in jobs) == 101 + 101
     assert len(handle.parent) == 101
     assert handle[0].parent is None
