@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import re
 import socket
@@ -89,6 +90,9 @@ class Broker:
         self._next_length_check = self._loop.time() + 0.1
         # By shard and queue: what one script call can accept.
         self._gathered: dict[int, dict[str, list[_Pending]]] = {}
+        self._unanswered: dict[float, list[_Pending]] = {}
+        """What was sent, by when it is given up: the oldest first."""
+        self._given_up_at: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._unblocking: set[asyncio.Task[None]] = set()
         self.closing: bool = False
@@ -137,6 +141,8 @@ class Broker:
     async def close(self) -> None:
         """Closes both connections. Open calls end with `BrokerUnavailable`."""
         self.closing = True
+        if self._given_up_at is not None:
+            self._given_up_at.cancel()
         if unblocking := list(self._unblocking):
             # Its job may go on after it has closed the app that it waited with, and then waits for nobody.
             _, late = await asyncio.wait(unblocking, timeout=0.25)
@@ -405,26 +411,42 @@ class Broker:
                         self._spawn(self._enqueue_slowly(command, batch, patience))
                     else:
                         failpoints.hit("enqueue.send")
-                        timer = self._loop.call_later(self.settings.operation_timeout, self._give_up, batch)
-                        pipe.send(command, partial(self._enqueued, command, batch, timer))
+                        pipe.send(command, partial(self._enqueued, command, batch, self._expect(batch)))
 
-    def _give_up(self, batch: list[_Pending]) -> None:
+    def _expect(self, batch: list[_Pending]) -> float:
+        """Notes that a batch is to be answered in time, and until when. One timer serves all: making one and
+        cancelling it costs a lone call more than the rest of its sending.
+        """
+        deadline = self._loop.time() + self.settings.operation_timeout
+        while deadline in self._unanswered:
+            deadline = math.nextafter(deadline, math.inf)
+        self._unanswered[deadline] = batch
+        if self._given_up_at is None:
+            self._given_up_at = self._loop.call_at(deadline, self._give_up)
+        return deadline
+
+    def _give_up(self) -> None:
         """The server has said nothing for as long as a client waits; the jobs may have been accepted all the
         same.
         """
         patience = self.settings.operation_timeout
         error = BrokerUnavailable(f"{self.address.safe_url} did not answer within {shown(patience)}")
-        for _, _, future in batch:
-            if future is not None and not future.done():
-                future.set_exception(error)
+        self._given_up_at = None
+        for deadline in list(self._unanswered):
+            if deadline > self._loop.time():
+                self._given_up_at = self._loop.call_at(deadline, self._give_up)
+                return
+            for _, _, future in self._unanswered.pop(deadline):
+                if future is not None and not future.done():
+                    future.set_exception(error)
 
     def _enqueued(
-        self, command: tuple[Any, ...], batch: list[_Pending], timer: asyncio.TimerHandle, answer: Any
+        self, command: tuple[Any, ...], batch: list[_Pending], deadline: float, answer: Any
     ) -> None:
         """The quick way: the first answer is the last. Anything else is left to the loop that tries again."""
-        timer.cancel()
+        self._unanswered.pop(deadline, None)
         if isinstance(answer, Exception) or answer in FULL:
-            left = max(0.05, timer.when() - self._loop.time())
+            left = max(0.05, deadline - self._loop.time())
             self._spawn(self._enqueue_slowly(command, batch, left))
             return
         failpoints.hit("enqueue.answered")
