@@ -127,7 +127,7 @@ class Runner:
         """
         job = delivery.job
         started = claim.started = _now()
-        if _is_past(job.expires, started) or _is_past(job.deadline, started):
+        if (job.expires is not None or job.deadline is not None) and _is_late(job, started):
             return Finish(wire.EXPIRED, self._ended(delivery, wire.EXPIRED, b"", None))
         task = self._tasks.get(job.name) or self._derived(job.name)
         if task is None:
@@ -140,7 +140,7 @@ class Runner:
                 args, kwargs = task.arguments.loads(job.body)
             else:
                 args, kwargs = inherited.arguments(task.arguments, job, delivery.values)
-            policy = _policy(task, job)
+            policy = task.retry if job.retry is None else retry.from_wire(job.retry)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
             return Finish(wire.FAILED, self._failed(delivery, error, started))
         self._enter(task, delivery, args, kwargs, policy, claim)
@@ -254,7 +254,8 @@ class Runner:
             return await processes.run(task, delivery, claim, context.children)
         except (TimeLimitExceeded, WorkerLost) as error:
             try:
-                policy = _policy(task, delivery.job)
+                given = delivery.job.retry
+                policy = task.retry if given is None else retry.from_wire(given)
             except DecodeError as broken:
                 return Finish(wire.FAILED, self._failed(delivery, broken, started))
             return self._after_failure(delivery, policy, error, started)
@@ -324,16 +325,12 @@ def _is_limited(task: Task[Any, Any], job: wire.Job) -> bool:
     return task.is_limited or job.timeout is not None or job.deadline is not None
 
 
-def _policy(task: Task[Any, Any], job: wire.Job) -> retry.Retry | retry.RemoteRetry | None:
-    return task.retry if job.retry is None else retry.from_wire(job.retry)
-
-
 def _now() -> int:
     return int(time.time() * 1000)
 
 
-def _is_past(moment: int | None, now: int) -> bool:
-    return moment is not None and now >= moment
+def _is_late(job: wire.Job, now: int) -> bool:
+    return any(moment is not None and now >= moment for moment in (job.expires, job.deadline))
 
 
 def _unknown(name: str, tasks: Mapping[str, Any]) -> str:
