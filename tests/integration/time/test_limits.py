@@ -13,7 +13,7 @@ from support import lines, report, until, until_state, worker_process
 
 import asyncq
 from asyncq import Retry, RetryLater, TaskExpired, TaskRevoked, Worker, allow_join_result as allowed, wire
-from asyncq.broker.turnstile import Turnstile
+from asyncq.broker.turnstile import Turnstile, claim
 from asyncq.limits import Limits
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, a
             return await postpone(delivery, wait, turn)
 
         consumer.postpone = later
-        assert await alone.call(1) == 1
+        assert await alone.options(wait=4).call(1) == 1  # less than until it would come by itself
 
 
 async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_place_and_goes_on_before_who_is_new(
@@ -219,7 +219,9 @@ async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_place_and_go
     assert bodies.order[:5] == [0, 1, 2, 3, 4]
 
 
-async def test_who_comes_back_from_a_wait_finds_the_place_taken_and_is_next(app, bodies, places):
+async def test_who_comes_back_from_a_wait_finds_the_place_taken_and_is_next(app, bodies, places, monkeypatch):
+    monkeypatch.setattr("asyncq.worker.limits.LOOK", 60.0)  # it is told
+
     @app.task(name="elsewhere")
     async def elsewhere() -> None:
         await until(lambda: bodies.now == 1, "the place to be taken")
@@ -234,15 +236,16 @@ async def test_who_comes_back_from_a_wait_finds_the_place_taken_and_is_next(app,
             await bodies.gate.wait()
 
     async with Worker(app):
-        results = [await alone.delay(number) for number in range(3)]
+        results = [await alone.delay(number) for number in range(6)]
 
         async def it_waits() -> bool:
-            return any(member.startswith(">") for member in (await places())[1])
+            waiting = (await places())[1]
+            return len(waiting) == 5 and any(member.startswith(">") for member in waiting)
 
         await until(it_waits, "the first to come back and find no place")
         assert bodies.now == 1
         bodies.gate.set()
-        await asyncio.gather(*results)
+        await asyncio.gather(*(result.get(timeout=4) for result in results))
         await until(lambda: is_empty(places), "all places to be given back")
     assert (bodies.order[1], bodies.most) == (0, 1)
 
@@ -330,18 +333,59 @@ async def test_a_place_that_no_job_knows_of_is_given_back(app, alone, bodies, pl
         assert await waits.get(timeout=4) == 1
 
 
-async def test_the_more_wait_the_longer_until_they_come_by_themselves(app, raw):
-    gate = Turnstile(app._broker_here(), "me")
+def job(number: int = 0) -> wire.Delivery:
+    return wire.Delivery(f"1-{number}", "s", 0, 0, wire.Job(f"j{number}", "t", "q", b"", "n", "", 0, 1))
+
+
+@pytest.fixture
+async def gate(app, raw) -> AsyncIterator[Turnstile]:
+    """As a worker sees it that beats."""
+    beats = app._shards.of("t").beats
+    await raw.hset(beats, "me", 1)
+    yield Turnstile(app._broker_here(), "me")
+    await raw.hdel(beats, "me")
+
+
+async def test_a_place_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
+    places, both = Limits("t", 0.0, 2), Limits("t", 60e6, 2)
+    assert (await gate.enter(both, job(0), None)).starts
+    assert (await gate.enter(places, job(1), None)).starts
+    assert [(await gate.enter(places, job(number), None)).parked for number in (2, 3)] == [True, True]
+    assert await gate.vacate(places, claim(job(1))) == "j2"
+    turn = await gate.enter(both, job(2), None)
+    assert (turn.starts, turn.parked, turn.following) == (False, False, "j3")
+
+
+async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given_no_place(app, raw, gate):
+    limits, keys = Limits("t", 0.0, 1), app._shards.of("t")
+    dead = Turnstile(app._broker_here(), "dead")
+    await raw.hset(keys.beats, "dead", 1)
+    assert (await gate.enter(limits, job(0), None)).starts
+    assert (await gate.enter(limits, job(1), None)).parked
+    assert await dead.resume(limits, job(2)) == (False, "")
+    assert await gate.resume(limits, job(3)) == (False, "")
+    assert await gate.vacate(limits, claim(job(3))) == ""
+    await raw.hdel(keys.beats, "dead")
+    assert await gate.vacate(limits, claim(job(0))) == "j1"
+    assert not await raw.exists(keys.places_held + "t", keys.places_wanted + "t")
+
+
+async def test_who_comes_back_goes_before_all_that_have_not_started(app, raw, gate):
+    limits, keys = Limits("t", 0.0, 1), app._shards.of("t")
+    assert (await gate.enter(limits, job(0), None)).starts
+    for number in range(1, 5):
+        assert (await gate.enter(limits, job(number), None)).parked
+    assert await gate.resume(limits, job(9)) == (False, "")
+    assert await gate.vacate(limits, claim(job(0))) == ""
+    assert await raw.hgetall(keys.places_held + "t") == {claim(job(9)).encode(): b"me"}
+    assert await gate.resume(limits, job(9)) == (True, "")
+
+
+async def test_the_more_wait_the_longer_until_they_come_by_themselves(gate):
     limits = Limits("t", 0.0, 1)
-    await raw.hset(app._shards.of("t").beats, "me", 1)
-
-    def job(number: int) -> wire.Delivery:
-        return wire.Delivery(f"1-{number}", "s", 0, 0, wire.Job(f"j{number}", "t", "q", b"", "n", "", 0, 1))
-
     assert (await gate.enter(limits, job(0), None)).starts
     assert [(await gate.enter(limits, job(i), None)).wait for i in range(1, 4)] == [5000, 5020, 5040]
     assert (await gate.enter(limits, job(4), 100)).wait == 100  # until it expires
-    await raw.hdel(app._shards.of("t").beats, "me")
 
 
 # -- so fast ---------------------------------------------------------------------------------------
@@ -402,14 +446,12 @@ async def test_each_attempt_asks_anew(app, diary):
     assert diary.times[-1] - diary.times[0] >= 0.15 - 0.1
 
 
-async def test_who_would_expire_before_its_moment_takes_none(app, raw):
-    gate = Turnstile(app._broker_here(), "me")
-    limits = Limits("slow", 60e6)
-    job = wire.Delivery("1-1", "s", 0, 0, wire.Job("j", "slow", "q", b"", "n", "", 0, 1))
-    assert (await gate.enter(limits, job, None)).starts
-    expires = await gate.enter(limits, job, 1000)
+async def test_who_would_expire_before_its_moment_takes_none(gate):
+    limits = Limits("t", 60e6)
+    assert (await gate.enter(limits, job(), None)).starts
+    expires = await gate.enter(limits, job(), 1000)
     assert (expires.starts, expires.wait, expires.ticket[:1]) == (False, 1000, b"0")
-    assert 59_000 < (await gate.enter(limits, job, None)).wait <= 60_000
+    assert 59_000 < (await gate.enter(limits, job(), None)).wait <= 60_000
 
 
 async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
@@ -444,19 +486,17 @@ def cases() -> Iterator[tuple[float, float, float, bool]]:
     )
 
 
-async def test_the_script_does_what_the_rule_says(app, raw, cases):
+async def test_the_script_does_what_the_rule_says(app, raw, gate, cases):
     from unit.test_rates import Cell
 
-    gate = Turnstile(app._broker_here(), "me")
-    keys = app._shards.of("t")
-    job = wire.Delivery("1-1", "s", 0, 0, wire.Job("j", "t", "q", b"", "n", "", 0, 1))
+    keys, delivery = app._shards.of("t"), job()
     for interval, opens, free, granted in cases:
         seconds, micro = await raw.time()
         now = seconds + micro / 1e6
         us = [round((now + moment) * 1e6) for moment in (opens, free)]
         await raw.set(keys.rates + "t", f"{us[0]} {us[1]} {interval * 1e6:.1f}", px=60_000)
-        job.turn = b"1 5" if granted else b""
-        turn = await gate.enter(Limits("t", interval * 1e6), job, None)
+        delivery.turn = b"1 5" if granted else b""
+        turn = await gate.enter(Limits("t", interval * 1e6), delivery, None)
         rule = Cell(interval, now + opens, now + free)
         moment = rule.ask(now, granted=granted)
         what = (interval, opens, free, granted)
@@ -468,13 +508,9 @@ async def test_the_script_does_what_the_rule_says(app, raw, cases):
         assert kept == pytest.approx([rule.open, rule.free_from], abs=0.03), what
 
 
-async def test_a_changed_rate_does_not_wait_for_moments_that_were_given_out_before(app):
-    gate = Turnstile(app._broker_here(), "me")
-    job = wire.Delivery("1-1", "s", 0, 0, wire.Job("j", "t", "q", b"", "n", "", 0, 1))
+async def test_a_changed_rate_does_not_wait_for_moments_that_were_given_out_before(gate):
     slow, fast = Limits("t", 60e6), Limits("t", 1e6)
-    assert [(await gate.enter(slow, job, None)).wait // 1000 for _ in range(3)] in (
-        [0, 59, 119],
-        [0, 60, 120],
-    )
-    assert (await gate.enter(fast, job, None)).wait <= 60_000
-    assert 60_000 < (await gate.enter(fast, job, None)).wait <= 61_000
+    waits = [(await gate.enter(slow, job(), None)).wait for _ in range(3)]
+    assert waits == pytest.approx([0, 60_000, 120_000], abs=500)
+    assert (await gate.enter(fast, job(), None)).wait <= 60_000
+    assert 60_000 < (await gate.enter(fast, job(), None)).wait <= 61_000
