@@ -15,15 +15,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncq.app import AsyncQ
-    from asyncq.groupresult import GroupResult
     from asyncq.results import AsyncResult
-    from asyncq.workflows.groups import Group
     from asyncq.workflows.plan import Handle, Plan
+    from asyncq.workflows.workflow import Follower
 
-R = TypeVar("R")
-T = TypeVar("T")
-H = TypeVar("H", bound="AsyncResult[Any]")
-M = TypeVar("M", bound="AsyncResult[Any] | GroupResult[Any, Any]")
+W = TypeVar("W")
 R_co = TypeVar("R_co", covariant=True)
 H_co = TypeVar("H_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
 
@@ -105,82 +101,18 @@ def spread(steps: tuple[Workflow[Any], ...], options: dict[str, Any]) -> None:
 
 
 @overload
-def chain(only: Single[R, H], /) -> Chain[R, H]: ...
+def chain(*steps: *tuple[*tuple[Workflow[Any], ...], Follower[W]]) -> W: ...
 
 
 @overload
-def chain(only: Group[T, M], /) -> Group[T, M]: ...
-
-
-@overload
-def chain(a: Workflow[Any], b: Single[R, H], /) -> Chain[R, H]: ...
-
-
-@overload
-def chain(a: Workflow[Any], b: Group[T, M], /) -> Group[T, M]: ...
-
-
-@overload
-def chain(a: Workflow[Any], b: Workflow[Any], c: Single[R, H], /) -> Chain[R, H]: ...
-
-
-@overload
-def chain(a: Workflow[Any], b: Workflow[Any], c: Group[T, M], /) -> Group[T, M]: ...
-
-
-@overload
-def chain(a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Single[R, H], /) -> Chain[R, H]: ...
-
-
-@overload
-def chain(a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Group[T, M], /) -> Group[T, M]: ...
-
-
-@overload
-def chain(
-    a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Workflow[Any], e: Single[R, H], /
-) -> Chain[R, H]: ...
-
-
-@overload
-def chain(
-    a: Workflow[Any], b: Workflow[Any], c: Workflow[Any], d: Workflow[Any], e: Group[T, M], /
-) -> Group[T, M]: ...
-
-
-@overload
-def chain(
-    a: Workflow[Any],
-    b: Workflow[Any],
-    c: Workflow[Any],
-    d: Workflow[Any],
-    e: Workflow[Any],
-    f: Single[R, H],
-    /,
-) -> Chain[R, H]: ...
-
-
-@overload
-def chain(
-    a: Workflow[Any],
-    b: Workflow[Any],
-    c: Workflow[Any],
-    d: Workflow[Any],
-    e: Workflow[Any],
-    f: Group[T, M],
-    /,
-) -> Group[T, M]: ...
-
-
-@overload
-def chain(*steps: Workflow[Any]) -> Any: ...
+def chain(*steps: Workflow[Any]) -> Any: ...  # pyright: ignore[reportOverlappingOverload]  # it is for `*many`
 
 
 @overload
 def chain(steps: Iterable[Workflow[Any]], /) -> Any: ...
 
 
-def chain(*steps: Any) -> Any:
+def chain(*steps: Any) -> Any:  # type: ignore[misc]  # mypy asks for the tuple that the first one has
     """Steps one after the other, given one by one or as one iterable: `chain(a, b, c)` is `a | b | c`.
 
     Each gets the value of the one before as its first argument, unless it is immutable (`task.si(...)`). The

@@ -9,7 +9,7 @@ from typing_extensions import TypeVar
 
 from asyncq.groupresult import GroupResult
 from asyncq.workflows.chains import FIRST, spread
-from asyncq.workflows.workflow import Single, Workflow, members
+from asyncq.workflows.workflow import Workflow, members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from asyncq.app import AsyncQ
     from asyncq.results import AsyncResult
-    from asyncq.workflows.chains import Chain
     from asyncq.workflows.plan import Handle, Plan
+    from asyncq.workflows.workflow import Follower
 
 R = TypeVar("R")
 T = TypeVar("T")
-H = TypeVar("H", bound="AsyncResult[Any]")
+W = TypeVar("W")
 M = TypeVar("M", bound="AsyncResult[Any] | GroupResult[Any, Any]", default="AsyncResult[T]")
 """The handle of a member."""
 
@@ -174,17 +174,13 @@ def group(*given: Any) -> Any:
 
 
 @overload
-def chord(header: Group[Any] | Iterable[Workflow[Any]], body: Single[R, H]) -> Chain[R, H]: ...
-
-
-@overload
-def chord(header: Group[Any] | Iterable[Workflow[Any]], body: Group[T, M]) -> Group[T, M]: ...
+def chord(header: Group[Any, Any] | Iterable[Workflow[Any]], body: Follower[W]) -> W: ...
 
 
 @overload
 def chord(
-    header: Group[Any] | Iterable[Workflow[Any]], body: None = None
-) -> Callable[[Single[R, H]], Chain[R, H]]: ...
+    header: Group[Any, Any] | Iterable[Workflow[Any]], body: None = None
+) -> Callable[[Follower[W]], W]: ...
 
 
 def chord(header: Any, body: Any = None) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from typing_extensions import TypeVar
 
@@ -24,20 +24,24 @@ if TYPE_CHECKING:
     from asyncq.groupresult import GroupResult
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
-    from asyncq.workflows.chains import Chain
-    from asyncq.workflows.groups import Group
     from asyncq.workflows.plan import Handle
 
-R = TypeVar("R")
-T = TypeVar("T")
-H = TypeVar("H", bound="AsyncResult[Any]")
-M = TypeVar("M", bound="AsyncResult[Any] | GroupResult[Any, Any]")
+W = TypeVar("W")
+W_co = TypeVar("W_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 Handle_co = TypeVar(
     "Handle_co", bound="AsyncResult[Any] | GroupResult[Any, Any]", default=Any, covariant=True
 )
 Here_co = TypeVar("Here_co", default=Any, covariant=True)
 Single_co = TypeVar("Single_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
+
+
+class Follower(Protocol[W_co]):
+    """A step that may come after another, typed by what the two are together: a chain, or a group that waits
+    for what stands before it.
+    """
+
+    def _following(self, first: Workflow[Any]) -> W_co: ...
 
 
 class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
@@ -53,14 +57,9 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
 
     # -- joining --
 
-    @overload
-    def __or__(self, other: Single[R, H]) -> Chain[R, H]: ...
-
-    @overload
-    def __or__(self, other: Group[T, M]) -> Group[T, M]: ...
-
-    def __or__(self, other: Any) -> Any:
-        return other._following(self) if isinstance(other, Workflow) else NotImplemented
+    def __or__(self, other: Follower[W]) -> W:
+        given: Any = other
+        return cast("W", given._following(self) if isinstance(given, Workflow) else NotImplemented)
 
     @abstractmethod
     def _following(self, first: Workflow[Any]) -> Workflow[R_co]:
