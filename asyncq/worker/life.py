@@ -170,7 +170,7 @@ class Life:
         self._is_lost = asyncio.Event()
         self._stopping = False
         self._lived = False
-        self._must_look_for_ghosts = False
+        self._must_look_for_ghosts = self._gave_up_a_read = False
         self._reports: set[asyncio.Task[None]] = set()
         self._limited: Mapping[str, Limits] = app._limited
         self._gate = Gate(Turnstile(broker, self.consumer.name), app._limited, self._until_said)
@@ -288,7 +288,7 @@ class Life:
             by_stream.setdefault(delivery.stream, []).append((delivery.entry, delivery.job.id))
         try:
             for stream in (*self.consumer.streams, *self.consumer.lanes):
-                for item in await self.consumer.ghosts(stream, [entry for entry, _ in self.held]):
+                for item in await self.consumer.ghosts(stream, self._held_in(stream)):
                     with suppress(DecodeError):
                         by_stream.setdefault(stream, []).append(
                             (item[1], self.consumer.delivery(item).job.id)
@@ -341,7 +341,7 @@ class Life:
                 await self._start_all(await self._read())
                 attempt = 0
             except Interrupted:
-                self._must_look_for_ghosts = True
+                self._must_look_for_ghosts = self._gave_up_a_read = True
             except (AsyncQError, PipeBroken, ServerError) as error:
                 # Whatever went wrong, a reply with entries in it may have been lost.
                 self._must_look_for_ghosts = True
@@ -406,13 +406,18 @@ class Life:
 
     async def _find_ghosts(self) -> None:
         for stream in (*self.consumer.streams, *self.consumer.lanes):
-            held = [entry for entry, _ in self.held]
-            found = await self.consumer.ghosts(stream, held)
+            found = await self.consumer.ghosts(stream, self._held_in(stream))
             if found:
-                log.warning("%d jobs whose delivery was lost on the way are taken up", len(found))
+                level = logging.DEBUG if self._gave_up_a_read else logging.WARNING
+                log.log(level, "%d jobs whose delivery was lost on the way are taken up", len(found))
             await self._start_all(found)
         await self._gate.audit()
-        self._must_look_for_ghosts = False
+        self._must_look_for_ghosts = self._gave_up_a_read = False
+
+    def _held_in(self, stream: str) -> list[str]:
+        """The entries that are held of a stream: two streams may have given out the same id."""
+        held = [running.delivery for running in self.held.values()]
+        return [delivery.entry for delivery in held if delivery.stream == stream]
 
     async def _recover(self, error: Exception, attempt: int) -> None:
         """Does what the error asks for. What goes wrong here is only one more error: the worker never ends of

@@ -252,7 +252,8 @@ async def test_nothing_is_lost_while_every_connection_is_cut_again_and_again(app
     await until_empty(raw, app._shards[0].stream("default"))
 
 
-async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_once(make_app, raw):
+@pytest.mark.parametrize("queues", [["default"], ["other", "default"]])
+async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_once(make_app, raw, queues):
     async with make_app(lease=20) as app:
         ran = asyncio.Event()
 
@@ -260,15 +261,26 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
         async def note() -> None:
             ran.set()
 
+        @app.task(queue="other")
+        async def long() -> None:
+            await asyncio.sleep(30)
+
         stream = app._shards[0].stream("default")
-        async with Worker(app):
+        async with Worker(app, queues=queues):
+            entry = "*"
+            if len(queues) > 1:
+                beside = await long.delay()
+                await until_state(beside, "STARTED")
+                # Ids are given out a stream: that of a job which runs says nothing of one in another queue.
+                record = await raw.get(app._shards[0].records + beside.id)
+                entry = record.split(b" ")[1]
             ((name, _),) = [
                 (c["name"], c) for c in await until(lambda: raw.xinfo_consumers(stream, "g"), "a reader")
             ]
             job = wire.Job("ghost", note.name, "default", note.arguments.dumps((), {}), "n", "", 1, 60_000)
             # The server hands it to the worker, which never hears of it.
             async with raw.pipeline(transaction=True) as both:
-                both.xadd(stream, {"i": "ghost", "m": wire.encode_job(job)})
+                both.xadd(stream, {"i": "ghost", "m": wire.encode_job(job)}, id=entry)
                 both.xreadgroup("g", name, {stream: ">"}, count=1)
                 await both.execute()
             for client in await raw.client_list():
@@ -276,6 +288,8 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
                     await raw.client_kill_filter(_id=client["id"])
             await asyncio.wait_for(ran.wait(), 3)
             await until_empty(raw, stream)
+            if len(queues) > 1:
+                await beside.revoke(terminate=True)
 
 
 async def test_a_worker_makes_the_group_again_when_the_server_lost_it(app, note, raw):
