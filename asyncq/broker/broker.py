@@ -348,7 +348,7 @@ class Broker:
             *submission.arguments(),
         )
         queues = sorted({job.queue for job, _ in jobs})
-        answer: Any = await self.taken_abroad(submission)
+        answer: Any = await self.taken_abroad(submission, self.settings.operation_timeout)
         if not answer:
             answer = await self._until_room(command, self.settings.operation_timeout, ", ".join(queues))
         if type(answer) is not int:
@@ -357,17 +357,19 @@ class Broker:
                 f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
                 "other ids for task_id"
             )
-        if submission.abroad and (errand := self.relay.call(home)):
-            await asyncio.wait([errand])
+        if submission.abroad:
+            await self.relay.told(home)
 
-    async def taken_abroad(self, submission: Submission) -> list[bytes]:
-        """The ids of jobs in other shards that others have. What is taken after this look is refused
-        there.
+    async def taken_abroad(self, submission: Submission, patience: float) -> list[bytes]:
+        """The ids of jobs in other shards that others have, or that are there twice. What is taken after this
+        look is refused there. Raises as `run`.
         """
-        taken: list[bytes] = []
+        if not submission.abroad:
+            return []
+        taken = [id_.encode() for id_ in submission.repeated]
         for shard, ids in submission.abroad.items():
             command = ("MGET", *(self.shards[shard].records + id_ for id_ in ids))
-            found = await self.until_answered(self.line, command, self.settings.operation_timeout)
+            found = await self.until_answered(self.line, command, patience)
             taken += [id_.encode() for id_, record in zip(ids, found, strict=True) if record]
         return taken
 
@@ -505,6 +507,13 @@ class Broker:
         if self.shards.is_one:
             answers = await self.run("look", (), (self.shards[0].records, channel, *ids))
             return [_standing(answer) for answer in answers]
+        found = await self._look_in_shards(ids, channel)
+        if missing := [id_ for id_, answer in found.items() if answer is None]:
+            await self.relay.told(*self.shards)  # see _run_known
+            found |= await self._look_in_shards(missing, channel)
+        return [_standing(found[id_]) for id_ in ids]
+
+    async def _look_in_shards(self, ids: Sequence[str], channel: str) -> dict[str, bytes | None]:
         by_shard = self.shards.apportion(ids)
         looks = [
             self.run("look", (), (self.shards[shard].records, channel, *some))
@@ -513,16 +522,35 @@ class Broker:
         found: dict[str, bytes | None] = {}
         for some, answers in zip(by_shard.values(), await asyncio.gather(*looks), strict=True):
             found.update(zip(some, answers, strict=True))
-        return [_standing(found[id_]) for id_ in ids]
+        return found
+
+    async def _run_known(
+        self,
+        unknown: Any,
+        name: str,
+        keys: Sequence[str],
+        arguments: Sequence[Any] = (),
+        patience: float | None = None,
+    ) -> Any:
+        """As `run`, of a script about a job. If the job is unknown, asks again after all outboxes were told:
+        a workflow is accepted before all of its jobs are where they belong, and whoever was to bring them
+        there may have died.
+        """
+        answer = await self.run(name, keys, arguments, patience=patience)
+        if answer == unknown and not self.shards.is_one:
+            await self.relay.told(*self.shards, patience=patience)
+            answer = await self.run(name, keys, arguments, patience=patience)
+        return answer
 
     async def state(self, id: str, patience: float | None = None) -> wire.Ended | wire.Standing | None:
         """Where a job is: its outcome, or how it stands, or None if it is unknown. Patience as `run`."""
         keys = self.shards.of(id)
-        answer = await self.run(
+        answer = await self._run_known(
+            [],
             "state",
             (keys.records + id, keys.latest + id),
             (keys.queues, GROUP, keys.messages + id),
-            patience=patience,
+            patience,
         )
         if not answer:
             return None
@@ -577,7 +605,8 @@ class Broker:
     async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str) -> str:
         ttl = self.result_ttl_ms(self.settings.result_ttl)
         keys = self.shards.of(id_)
-        answer = await self.run(
+        answer = await self._run_known(
+            b"unknown",
             "revoke",
             (keys.records + id_, keys.delayed),
             (
@@ -594,15 +623,15 @@ class Broker:
             ),
         )
         text: str = answer.decode()
-        if text == "revoked" and (errand := self.relay.call(keys)):
-            await asyncio.wait([errand])  # there may be no worker to tell those that wait for it elsewhere
+        if text == "revoked":
+            await self.relay.told(keys)  # there may be no worker to tell those that wait for it elsewhere
         return text
 
     async def forget(self, id: str) -> str:
         """Forgets a result: `forgotten`, `flagged` (a live job's, when it ends) or `unknown`."""
         keys = self.shards.of(id)
         kept = (keys.records + id, keys.latest + id, keys.items + id, keys.places + id)
-        answer = await self.run("forget", kept)
+        answer = await self._run_known(b"unknown", "forget", kept)
         text: str = answer.decode()
         return text
 

@@ -389,13 +389,13 @@ class Consumer:
         submission = Submission(jobs, self.shards, keys.shard)
         last, message = jobs[-1]
         queue = leveled(last.queue, last.priority)
-        if await self._broker.taken_abroad(submission):
+        if await self._broker.taken_abroad(submission, FOREVER):
             return -1
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
             *(keys.space, GROUP, self.name, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
             *(keys.marks, revoked, self._broker.channel, queue, "" if last.wait is None else last.wait),
-            *(submission.parents(last), "1" if last.shape is not None else "", message),
+            *(" ".join(last.parents), "1" if last.shape is not None else "", message),
             *(submission.parcels(self._broker.channel), *submission.arguments(but=last)),
         )
         answer: int = await self._broker.run("replace", (delivery.stream,), arguments, patience=FOREVER)

@@ -58,6 +58,7 @@ class Keys:
     events: str = field(init=False)
     blocks: str = field(init=False)
     outbox: str = field(init=False)
+    inbox: str = field(init=False)
     count: str = field(init=False)
     places_held: str = field(init=False)
     places_wanted: str = field(init=False)
@@ -91,6 +92,7 @@ class Keys:
             ("items", f"{tag}:s:"),  # + id: what a generator yielded, a stream with entries <number>-0
             ("places", f"{tag}:sp:"),  # + id: where the readers of that are, a string
             ("outbox", f"{tag}:out"),  # stream: what is to be told to other shards
+            ("inbox", f"{tag}:in"),  # hash: another shard -> the entry of its outbox that was told here last
             ("count", f"{tag}:n"),  # of shard 0 only: how many shards there are, if more than one; a string
             ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job
             ("places_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> incarnation

@@ -1,12 +1,13 @@
 """Brings what a shard has in its outbox to the shards that it is for.
 
 What ends a job, or accepts a workflow, writes in the same step what another shard must hear. Here it is read
-in order, told there by a script to which twice is once, and then deleted. So a crash between any two of these
-means that it is told again, by whoever looks next: every worker does, in every shard.
+in order, told there, and then deleted. So a crash between any two of these means that it is told again, by
+whoever looks next: every worker does, in every shard.
 
 The order matters: a job is accepted in its shard before anything that ends can concern it. Who tells starts
-from the oldest, and goes on to the next only when the server has answered; what somebody else has told
-meanwhile may be told again.
+from the oldest, and goes on to the next only when the server has answered. So each shard need remember but
+one entry of each outbox, the last that it was told: what somebody tells again, however much later, is not
+behind that one, and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import failpoints, wire
 from asyncq.broker.connection import ServerError
@@ -22,7 +25,7 @@ from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncq.broker.broker import Broker
     from asyncq.broker.keys import Keys
@@ -30,11 +33,54 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("asyncq")
 
 AT_ONCE = 100
-PATIENCE_MS = 30_000
-"""What was read longer ago is not told any more, but read again: a job that was accepted and has ended since
-is remembered for a minute at least, and must not be accepted again after that."""
+ENOUGH_BYTES = 1024 * 1024
+"""So many bytes of outcomes and messages are read and told at a time, and the rest of the last entry."""
 
-Fields = dict[bytes, bytes]
+Letter = tuple[bytes, dict[bytes, bytes]]
+"""The id of an entry, and its fields."""
+
+
+class Reading(NamedTuple):
+    """The oldest of what an outbox held."""
+
+    shard: Keys
+    asked: int
+    """When, in ms by the server's clock."""
+    letters: list[Letter]
+
+    @property
+    def is_after(self) -> float:
+        """What was written before this moment (ms, by the server's clock) has been told."""
+        return int(self.letters[0][0].partition(b"-")[0]) if self.letters else float("inf")
+
+
+@dataclass(slots=True, eq=False)
+class Wait:
+    """For all that an outbox held at a moment."""
+
+    told: asyncio.Future[None]
+    since: int | None = None
+    """The moment, by the server's clock: that of the first reading that was asked for afterwards."""
+
+
+@dataclass(slots=True, eq=False)
+class Errand:
+    """The emptying of one outbox."""
+
+    wanted: bool = True
+    """Somebody has asked for it since it was found empty."""
+    waits: list[Wait] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+
+    def has_read(self, reading: Reading, asking: Iterable[Wait]) -> None:
+        """Ends the waits for what is not in the outbox any more."""
+        for wait in asking:
+            wait.since = reading.asked
+        done = [wait for wait in self.waits if wait.since is not None and wait.since < reading.is_after]
+        for wait in done:
+            self.waits.remove(wait)
+            if not wait.told.done():
+                wait.told.set_result(None)
 
 
 class Relay:
@@ -46,67 +92,108 @@ class Relay:
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
-        self._wanted: set[int] = set()
-        self._errands: dict[int, asyncio.Task[None]] = {}
+        self._errands: dict[int, Errand] = {}
 
-    def call(self, shard: Keys) -> asyncio.Task[None] | None:
-        """There may be something in the outbox of a shard. It is told in the background; the task ends when
-        the outbox is empty, or cannot be emptied now. None if there is only one shard.
+    def call(self, shard: Keys) -> None:
+        """There may be something in the outbox of a shard; it is told in the background. Does nothing if
+        there is only one shard.
+        """
+        if not self._broker.shards.is_one:
+            self._errand(shard)
+
+    async def told(self, *shards: Keys, patience: float | None = None) -> None:
+        """Waits until all that is in the outboxes of these shards has been told, or could not be. Not for
+        what comes in meanwhile: that may never end.
+
+        Args:
+            shards: of the namespace.
+            patience: most seconds of the wait.
         """
         if self._broker.shards.is_one:
-            return None
-        self._wanted.add(shard.shard)
-        errand = self._errands.get(shard.shard)
-        if errand is None:
-            errand = self._errands[shard.shard] = asyncio.create_task(self._run(shard))
-        return errand
+            return
+        loop = asyncio.get_running_loop()
+        waits = [Wait(loop.create_future()) for _ in shards]
+        for shard, wait in zip(shards, waits, strict=True):
+            self._errand(shard).waits.append(wait)
+        await asyncio.wait([wait.told for wait in waits], timeout=patience)
 
     def close(self) -> list[asyncio.Task[None]]:
         """Ends all errands; the tasks, to be waited for. What is left in an outbox is for others."""
-        for errand in self._errands.values():
-            errand.cancel()
-        return list(self._errands.values())
+        tasks = [errand.task for errand in self._errands.values() if errand.task is not None]
+        for task in tasks:
+            task.cancel()
+        return tasks
 
-    async def _run(self, shard: Keys) -> None:
+    def _errand(self, shard: Keys) -> Errand:
+        errand = self._errands.get(shard.shard)
+        if errand is None:
+            errand = self._errands[shard.shard] = Errand()
+            errand.task = asyncio.create_task(self._run(shard, errand))
+            errand.task.add_done_callback(partial(self._over, shard, errand))
+        errand.wanted = True
+        return errand
+
+    async def _run(self, shard: Keys, errand: Errand) -> None:
         try:
-            while shard.shard in self._wanted:
-                self._wanted.discard(shard.shard)
-                await self._empty(shard)
+            while errand.wanted:
+                errand.wanted = False
+                await self._empty(shard, errand)
         except (AsyncQError, PipeBroken, ServerError) as error:
             log.warning(
                 "what shard %d has for others could not be told (%s); a worker will", shard.shard, error
             )
-        finally:
-            del self._errands[shard.shard]
 
-    async def _empty(self, shard: Keys) -> None:
+    def _over(self, shard: Keys, errand: Errand, _: asyncio.Task[None]) -> None:
+        del self._errands[shard.shard]
+        for wait in errand.waits:
+            if not wait.told.done():
+                wait.told.set_result(None)
+
+    async def _empty(self, shard: Keys, errand: Errand) -> None:
         while True:
-            asked, *entries = await self._broker.run("outbox", (shard.outbox,), (AT_ONCE,))
-            if not entries:
+            asking = [wait for wait in errand.waits if wait.since is None]
+            reading = await self.read(shard)
+            errand.has_read(reading, asking)
+            if not reading.letters:
                 return
-            letters = [(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in entries]
-            for (to, is_parcel), some in itertools.groupby(
-                letters, lambda one: (one[1][b"to"], b"b" in one[1])
-            ):
-                told = list(some)
-                there = self._broker.shards[int(to)]
-                failpoints.hit("relay.tell")
-                if not is_parcel:
-                    await self._inform(there, [fields for _, fields in told])
-                elif not all([await self._deliver(there, asked, fields) for _, fields in told]):
-                    break  # too late: what is left is read again
-                failpoints.hit("relay.told")
-                await self._forget(shard, [entry for entry, _ in told])
+            await self.tell(reading)
 
-    async def _deliver(self, there: Keys, asked: int, fields: Fields) -> bool:
-        channel, refusal, words = wire.decode_parcel(fields[b"b"])
-        arguments = (there.space, asked, PATIENCE_MS, channel, wire.PUSH_LIMIT, refusal, *words)
-        return bool(await self._broker.run("accept", (), arguments))
+    async def read(self, shard: Keys) -> Reading:
+        """The oldest of what an outbox holds."""
+        asked, *entries = await self._broker.run("outbox", (shard.outbox,), (AT_ONCE, ENOUGH_BYTES))
+        letters = [(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in entries]
+        return Reading(shard, asked, letters)
 
-    async def _inform(self, there: Keys, letters: Sequence[Fields]) -> None:
-        words = [fields[name] for fields in letters for name in (b"i", b"e", b"p", b"h", b"w")]
-        await self._broker.run("inform", (), (there.space, wire.PUSH_LIMIT, *words))
+    async def tell(self, reading: Reading) -> None:
+        """Tells what was read, in order, and deletes it."""
+        for (to, is_parcel), some in itertools.groupby(
+            reading.letters, lambda one: (one[1][b"to"], b"b" in one[1])
+        ):
+            told = list(some)
+            there = self._broker.shards[int(to)]
+            failpoints.hit("relay.tell")
+            left = await (self._deliver if is_parcel else self._inform)(reading.shard, there, told)
+            failpoints.hit("relay.told")
+            await self._forget(reading.shard, [entry for entry, _ in told])
+            if left:
+                self.call(there)  # what it was told ended jobs for which others wait, elsewhere
 
-    async def _forget(self, shard: Keys, entries: Sequence[Any]) -> None:
+    async def _deliver(self, shard: Keys, there: Keys, letters: Sequence[Letter]) -> int:
+        left = 0
+        for entry, fields in letters:
+            channel, refusal, words = wire.decode_parcel(fields[b"b"])
+            arguments = (there.space, shard.shard, entry, channel, wire.PUSH_LIMIT, refusal, *words)
+            left = await self._broker.run("accept", (), arguments)
+        return left
+
+    async def _inform(self, shard: Keys, there: Keys, letters: Sequence[Letter]) -> int:
+        words: list[Any] = []
+        for entry, fields in letters:
+            words += (entry, *(fields[name] for name in (b"i", b"e", b"p", b"h", b"w")))
+        arguments = (there.space, shard.shard, wire.PUSH_LIMIT, *words)
+        left: int = await self._broker.run("inform", (), arguments)
+        return left
+
+    async def _forget(self, shard: Keys, entries: Sequence[bytes]) -> None:
         command = ("XDEL", shard.outbox, *entries)
         await self._broker.until_answered(self._broker.line, command, self._broker.settings.operation_timeout)

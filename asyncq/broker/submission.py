@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     from asyncq.broker.shards import Shards
 
+PARCEL = 500
+"""So many jobs in a parcel at most: it is accepted in one step, in which nobody else has a turn."""
+
 
 class Submission:
     """The jobs of a workflow, parents before children, apportioned to the shards in which they lie.
@@ -31,6 +34,7 @@ class Submission:
 
     Attributes:
         abroad: the ids of the jobs in other shards, by shard.
+        repeated: the ids that more than one of the jobs has.
     """
 
     def __init__(
@@ -41,6 +45,10 @@ class Submission:
         self.home: int = Counter(self._where.values()).most_common(1)[0][0] if home is None else home
         self.abroad: dict[int, list[str]] = shards.apportion(self._where)
         self.abroad.pop(self.home, None)
+        self.repeated: list[str] = []
+        if len(self._where) < len(jobs):
+            counts = Counter(job.id for job, _ in jobs)
+            self.repeated = [id_ for id_, count in counts.items() if count > 1]
         self._edges: dict[str, list[str]] = {}
         for job, _ in jobs:
             for place, parent in enumerate(job.parents):
@@ -57,13 +65,6 @@ class Submission:
             if self._where[job.id] == self.home and job is not but:
                 yield from self._words(job, message)
 
-    def parents(self, job: wire.Job) -> str:
-        """The ids of those that a job waits for, and behind an `@` the shard of those that lie in another."""
-        here = self._where[job.id]
-        return " ".join(
-            id_ if self._where[id_] == here else f"{id_}@{self._where[id_]}" for id_ in job.parents
-        )
-
     def parcels(self, channel: str) -> bytes:
         """Those for other shards, in the order in which they are to be accepted; empty if there are none.
 
@@ -72,26 +73,37 @@ class Submission:
         """
         if not self.abroad:
             return b""
-        parcels: dict[tuple[int, int], list[Any]] = {}
-        heights: dict[str, int] = {}
-        for job, message in reversed(self._jobs):
-            height = heights.setdefault(job.id, 0)
-            for parent in job.parents:
-                heights[parent] = max(heights.get(parent, 0), height + 1)
-            if self._where[job.id] != self.home:
-                parcels.setdefault((height, self._where[job.id]), []).extend(self._words(job, message))
+        heights = self._heights()
+        parcels: dict[tuple[int, int, int], list[Any]] = {}
+        packed: Counter[tuple[int, int]] = Counter()
+        for job, message in self._jobs:
+            height, shard = where = (heights[job.id], self._where[job.id])
+            if shard != self.home:
+                parcels.setdefault((height, shard, packed[where] // PARCEL), []).extend(
+                    self._words(job, message)
+                )
+                packed[where] += 1
         flat = [
             [shard, wire.encode_parcel(channel, _REFUSAL, words)]
-            for (_, shard), words in sorted(parcels.items())
+            for (_, shard, _), words in sorted(parcels.items())
         ]
         # The server's own unpacker knows no type for bytes, only text, which is the same to it.
         return packb(flat, use_bin_type=False)  # type: ignore[no-any-return]
+
+    def _heights(self) -> dict[str, int]:
+        """How far each job is from the end: the length of the longest way there."""
+        heights: dict[str, int] = {}
+        for job, _ in reversed(self._jobs):
+            height = heights.setdefault(job.id, 0)
+            for parent in job.parents:
+                heights[parent] = max(heights.get(parent, 0), height + 1)
+        return heights
 
     def _words(self, job: wire.Job, message: bytes) -> Iterator[Any]:
         flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
         queue = leveled(job.queue, job.priority)
         yield from (job.id, queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
-        yield from (job.result_ttl, self.parents(job), "\n".join(self._edges.get(job.id, ())))
+        yield from (job.result_ttl, " ".join(job.parents), "\n".join(self._edges.get(job.id, ())))
         yield from ("e" if job.on_error else "", "1" if job.shape is not None else "", message)
 
 

@@ -74,7 +74,8 @@ def _strange_entries(client: redis.Redis, keys: Keys, stream: str, owned: set[st
 
 
 def _ownerless(client: redis.Redis, keys: Keys, key: str, owned: set[str]) -> list[str]:
-    if key.startswith((keys.queues, keys.levels)) or key in {keys.beats, keys.dead, keys.delayed, keys.count}:
+    kept = {keys.beats, keys.dead, keys.delayed, keys.count, keys.inbox}
+    if key.startswith((keys.queues, keys.levels)) or key in kept:
         return []
     if key == keys.outbox:
         return [f"{key}: {client.xlen(key)} things are still to be told"] if client.xlen(key) else []

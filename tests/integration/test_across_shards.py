@@ -14,7 +14,7 @@ from chaos.server import Server, free_port
 from support import until, until_state
 
 import asyncq
-from asyncq import AsyncQ, Worker, allow_join_result, chain, chord, group
+from asyncq import AsyncQ, BrokerUnavailable, Worker, allow_join_result, chain, chord, group
 from asyncq.broker.consumer import Consumer, Entry
 from asyncq.broker.shards import Shards
 
@@ -274,7 +274,11 @@ async def test_who_counts_the_shards_otherwise_is_refused(app, make_app):
 
 async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(app, raw, monkeypatch):
     tasks = make_tasks(app)
-    monkeypatch.setattr(app._broker.relay, "call", lambda _: None)
+
+    async def is_too_late(_: object) -> None:
+        raise BrokerUnavailable("died")
+
+    monkeypatch.setattr(app._broker.relay, "tell", is_too_late)
     last = named(2)
     result = await chain(
         tasks.add.s(1, 1).set(task_id=named(0)),

@@ -26,20 +26,15 @@ local function set_free(id, flags, queue, nonce, channels)
 end
 
 -- Tells a job that waits how one of its parents ended: it may be free now, or ends, too. What those that wait for it have to be told then.
--- From another shard (far) it may come twice, and also after the job was freed and then replaced by one that waits for others.
-local function inherit(child, place, call, parent, how, words, push_limit, far)
+local function inherit(child, place, call, parent, how, words, push_limit)
   local key, message = space .. 'r:' .. child, space .. 'm:' .. child
   local record = redis.call('MGET', key)[1]
   if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
   local flags, _, queue, nonce, channels = parse(record)
   -- The child may have been revoked long ago, and its id be that of another job that waits by now.
   if not same_call(nonce, call) then return nil end
-  local about = redis.call('HMGET', message, 'on', 'k', 't', 'p')
+  local about = redis.call('HMGET', message, 'on', 'k', 't')
   if not about[3] then return nil end -- somebody deleted its message: it can be revoked, and its parent must end all the same
-  if far then
-    if not string.find(' ' .. about[4], ' ' .. parent .. '@', 1, true) then return nil end
-    if redis.call('HSET', message, 'x' .. place, 1) == 0 then return nil end
-  end
   local good = how == 'S'
   if about[1] == 'e' then good = not good end -- it runs when something failed
   if good then

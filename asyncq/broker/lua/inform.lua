@@ -1,12 +1,15 @@
 -- Tells jobs that wait here how jobs of another shard ended, as the outbox of that one brings it. Again is once.
--- ARGV: space push_limit (child edge parent how words)*
--- RETURNS: how many there were
+-- ARGV: space from push_limit (entry child edge parent how words)*
+-- RETURNS: how much there is in this shard's own outbox now
 -- FLAGS: allow-oom
--- USES: record workflow
-local ended = {}
+-- USES: record workflow inbox
+local ended, last = {}, nil
 for i = first, #ARGV, stride do
-  local place, call = string.match(ARGV[i + 1], '^(%S+) (%S+)$')
-  ended[#ended + 1] = inherit(ARGV[i], place, call, ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], tonumber(push_limit), true)
+  if is_news(from, ARGV[i]) then
+    ended[#ended + 1] = hand_down(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(push_limit))
+    last = ARGV[i]
+  end
 end
 settle(ended, tonumber(push_limit))
-return (#ARGV - first + 1) / stride
+if last then heard(from, last) end
+return redis.call('XLEN', space .. 'out')

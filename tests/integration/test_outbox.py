@@ -1,0 +1,383 @@
+"""What goes from shard to shard, at the level of the scripts: told late, twice, or by somebody else."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from integration.support import until
+from integration.test_dependents import Stage
+
+from asyncq import inherited, wire
+from asyncq.broker import submission
+from asyncq.broker.shards import Shards
+from asyncq.serializers import PLAIN_ARGUMENTS
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncq.broker.relay import Reading
+
+pytestmark = pytest.mark.anyio
+
+COUNT = 3
+_SHARDS = Shards("any", COUNT)
+
+
+def named(name: str, shard: int) -> str:
+    """An id that begins with a name and lies in a shard."""
+    ids = (name if n == 0 else f"{name}.{n}" for n in itertools.count())
+    return next(id_ for id_ in ids if _SHARDS.number(id_) == shard)
+
+
+class Shore(Stage):
+    """A stage of several shards on which nothing is told unless the test does it."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.relay = self.broker.relay
+
+    def flow(self, *members: tuple[str, int, str], **options: Any) -> list[tuple[wire.Job, bytes]]:
+        """Jobs by name, shard, and the names of those that they wait for: parents before children."""
+        ids = {name: named(name, shard) for name, shard, _ in members}
+        parents = {name: [ids[above] for above in above.split()] for name, _, above in members}
+        return [
+            self.job(
+                id_,
+                parents=tuple(parents[name]),
+                shape=list(range(len(parents[name]))) or None,
+                dependents=tuple(ids[other] for other in ids if id_ in parents[other]),
+                **options.get(name, {}),
+            )
+            for name, id_ in ids.items()
+        ]
+
+    async def read(self, shard: int) -> Reading:
+        """What somebody who tells has read, and may tell now or much later."""
+        return await self.relay.read(self.broker.shards[shard])
+
+    async def tell_all(self) -> None:
+        """Everything, also what telling leads to."""
+        while any(readings := [await self.read(shard) for shard in range(COUNT)]):
+            left = [reading for reading in readings if reading.letters]
+            if not left:
+                return
+            await self.relay.tell(left[0])
+
+    async def claim_all(self) -> dict[str, wire.Delivery]:
+        """What can be claimed now, by name."""
+        found = {}
+        while delivery := await self.claim():
+            found[delivery.job.id.partition(".")[0]] = delivery
+        return found
+
+    async def values(self, delivery: wire.Delivery) -> Any:
+        """What a job is given from those that it waited for."""
+        return inherited.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values)[0][0]
+
+
+@pytest.fixture
+async def shore(make_app: Any, raw: Any, monkeypatch: Any) -> AsyncIterator[Shore]:
+    async with make_app(shards=COUNT) as app:
+        broker = app._broker
+
+        async def nobody(*_: Any, **__: Any) -> None:
+            pass
+
+        monkeypatch.setattr(broker.relay, "call", lambda _: None)
+        monkeypatch.setattr(broker.relay, "told", nobody)
+        shore = Shore(broker, raw)
+        await shore.worker.make_groups()
+        for shard in broker.shards:
+            for worker in (shore.worker, shore.heir):
+                await broker.run("beat", (shard.beats, shard.marks + worker.name), (worker.name, 1))
+        try:
+            yield shore
+        finally:
+            shore.worker.close()
+            shore.heir.close()
+
+
+DIAMOND = (("top", 0, ""), ("left", 1, "top"), ("right", 2, "top"), ("bottom", 0, "left right"))
+
+
+async def test_a_diamond_through_all_shards_runs_in_order_and_hands_on_its_values(shore):
+    await shore.broker.submit(shore.flow(*DIAMOND))
+    await shore.end((await shore.claim_all())["top"], "t")
+    assert await shore.claim() is None
+    await shore.tell_all()
+    sides = await shore.claim_all()
+    assert {name: await shore.values(side) for name, side in sides.items()} == {"left": ["t"], "right": ["t"]}
+    await shore.end(sides["right"], "r")
+    await shore.tell_all()
+    assert await shore.claim() is None
+    await shore.end(sides["left"], "l")
+    await shore.tell_all()
+    bottom = await shore.claim()
+    assert await shore.values(bottom) == ["l", "r"]
+    await shore.end(bottom)
+
+
+async def test_whoever_tells_may_die_at_any_point_and_others_tell_it_again(shore):
+    """Each prefix of what was read is told and not deleted; then somebody else tells it all."""
+    await shore.broker.submit(shore.flow(*DIAMOND))
+    deleted, shore.relay._forget = shore.relay._forget, _nothing
+    for count in (1, 2):
+        reading = await shore.read(0)
+        await shore.relay.tell(reading._replace(letters=reading.letters[:count]))
+    shore.relay._forget = deleted
+    await shore.tell_all()
+    await shore.end((await shore.claim_all())["top"], "t")
+    shore.relay._forget = _nothing
+    await shore.relay.tell(await shore.read(0))
+    shore.relay._forget = deleted
+    await shore.tell_all()
+    sides = await shore.claim_all()
+    assert sorted(sides) == ["left", "right"]
+    for side in sides.values():
+        await shore.end(side, "x")
+    shore.relay._forget = _nothing
+    for shard in (1, 2):
+        await shore.relay.tell(await shore.read(shard))
+    shore.relay._forget = deleted
+    await shore.tell_all()
+    assert [*await shore.claim_all()] == ["bottom"]
+
+
+async def _nothing(*_: Any) -> None:
+    """The process died before it could delete."""
+
+
+async def test_what_was_read_long_ago_is_not_told_again_though_its_jobs_are_forgotten(shore):
+    """A member without a result leaves nothing behind after a minute; who tells stood still for two."""
+    jobs = shore.flow(("top", 0, ""), ("far", 1, "top"), ("root", 1, ""), root={"ignore_result": True})
+    jobs += [shore.job(named("home", 0))]
+    await shore.broker.submit(jobs)
+    late = await shore.read(0)
+    assert len(late.letters) == 1
+    await shore.tell_all()
+    root = (await shore.claim_all())["root"]
+    await shore.end(root)
+    await shore.raw.delete(shore.broker.shards[1].records + root.job.id)  # its tombstone's time was up
+    await shore.relay.tell(late)
+    assert await shore.claim() is None, "it runs again"
+    await shore.broker.revoke(named("top", 0), mark="c", outcome=b"")
+
+
+async def test_a_parcel_that_was_accepted_but_not_deleted_for_long_is_not_accepted_again(shore):
+    """Who told it died before it deleted it, and nobody looked for more than a minute."""
+    await shore.broker.submit(
+        [
+            *shore.flow(("root", 1, ""), root={"ignore_result": True}),
+            *shore.flow(("one", 0, ""), ("two", 0, "one")),
+        ]
+    )
+    deleted, shore.relay._forget = shore.relay._forget, _nothing
+    await shore.relay.tell(await shore.read(0))
+    shore.relay._forget = deleted
+    root = (await shore.claim_all())["root"]
+    await shore.end(root)
+    await shore.raw.delete(shore.broker.shards[1].records + root.job.id)
+    await shore.tell_all()
+    assert await shore.claim() is None, "it runs again"
+    await shore.broker.revoke(named("one", 0), mark="c", outcome=b"")
+
+
+@pytest.mark.parametrize("taker", ["live", "ended"])
+async def test_who_waits_for_a_member_whose_id_was_taken_fails_wherever_it_lies(shore, taker):
+    jobs = shore.flow(
+        ("home", 0, ""), ("also", 0, "home"), ("taken", 1, ""), ("near", 1, "taken"), ("far", 2, "taken near")
+    )
+    await shore.broker.submit(jobs)
+    other, _ = shore.job(named("taken", 1))
+    other.nonce = "other"
+    await shore.broker.enqueue_many([(other, wire.encode_job(other))])
+    if taker == "ended":
+        claimed = await shore.claim_all()
+        await shore.end(claimed["taken"], "its own")
+    await shore.tell_all()
+    for name, shard in (("near", 1), ("far", 2)):
+        ended = await shore.ended(named(name, shard))
+        assert (ended.letter, ended.member) == ("F", (named("taken", 1), ""))
+    if taker == "live":
+        claimed = await shore.claim_all()
+        await shore.end(claimed["taken"], "its own")
+    assert (await shore.ended(named("taken", 1))).letter == "S", "the other job is untouched"
+    await shore.end(claimed["home"])
+    await shore.run()
+    assert await shore.claim() is None
+
+
+async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_told_again(shore):
+    error = named("error", 1)
+    taken = shore.job(named("taken", 1), dependents=(error,))
+    callback = shore.job(error, parents=(taken[0].id,), shape="e", on_error=True)
+    await shore.broker.submit([taken, callback, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))])
+    other, _ = shore.job(taken[0].id)
+    other.nonce = "other"
+    await shore.broker.enqueue_many([(other, wire.encode_job(other))])
+    late = await shore.read(0)
+    await shore.tell_all()
+    claimed = await shore.claim_all()
+    inner = named("inner", 1)
+    instead = [
+        shore.job(inner, dependents=(error,)),
+        shore.job(error, parents=(inner,), shape=0),
+    ]
+    assert await shore.worker.replace(claimed["error"], instead) == 1
+    await shore.relay.tell(late)
+    assert [*await shore.claim_all()] == ["inner"]
+    assert await shore.standing(error) is State.PENDING, "it waits for another job now"
+    await shore.broker.revoke(error, mark="c", outcome=b"")
+
+
+async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_again(shore):
+    """A keyed job without a result makes room for the next call at once; who tells stood still meanwhile."""
+    keyed, _ = shore.job(named("keyed", 1), ignore_result=True, dependents=(named("child", 1),))
+    keyed.nonce = "abc.1"
+    child = shore.job(named("child", 1), parents=(keyed.id, named("slow", 0)), shape=None)
+    slow = shore.job(named("slow", 0), dependents=(child[0].id,))
+    await shore.broker.submit(
+        [(keyed, wire.encode_job(keyed)), slow, child, shore.job(named("x", 0)), shore.job(named("y", 0))]
+    )
+    late = await shore.read(0)
+    await shore.tell_all()
+    claimed = await shore.claim_all()
+    await shore.end(claimed["keyed"], "value")
+    again, _ = shore.job(keyed.id, ignore_result=True)
+    again.nonce = "abc.2"
+    assert await shore.broker.enqueue_many([(again, wire.encode_job(again))]) == []
+    await shore.relay.tell(late)
+    assert await shore.standing(child[0].id) is State.PENDING
+    await shore.end(claimed["slow"])
+    await shore.tell_all()
+    assert sorted(await shore.claim_all()) == ["child", "keyed"]
+
+
+@pytest.mark.parametrize("shard", range(COUNT))
+async def test_an_id_that_is_there_twice_is_refused_wherever_it_lies(shore, shard):
+    twice = named("twice", shard)
+    one, other = shore.job(twice), shore.job(twice)
+    other[0].nonce = "other"
+    jobs = [one, other, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))]
+    with pytest.raises(ValueError, match=twice):
+        await shore.broker.submit(jobs)
+    assert [(await shore.read(each)).letters for each in range(COUNT)] == [[], [], []]
+    assert await shore.claim() is None
+
+
+async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_others_have(shore):
+    await shore.broker.submit([shore.job(named("first", 0))])
+    delivery = await shore.claim()
+    taken = shore.job(named("taken", 1))
+    await shore.broker.enqueue_many([taken])
+    other = shore.job(named("taken", 1))
+    other[0].nonce = "other"
+    assert await shore.worker.replace(delivery, [other, shore.job(delivery.job.id)]) == -1
+    await shore.end(delivery)
+    assert await shore.run() == taken[0].id
+
+
+async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
+    """Who brings it to the next shard looks into that one's outbox, too."""
+    async with make_app(shards=COUNT) as app:
+        shore = Shore(app._broker, None)
+        try:
+            jobs = shore.flow(*((f"m{n}", n % COUNT, f"m{n - 1}" if n else "") for n in range(12)))
+            await shore.broker.submit(jobs)
+            assert await shore.broker.revoke(jobs[0][0].id, mark="c", outcome=b"") == "revoked"
+
+            async def last_is_revoked() -> bool:
+                return await shore.standing(jobs[-1][0].id) is State.REVOKED
+
+            await until(last_is_revoked, "the last one to be told", 2.0)
+            assert (await shore.ended(jobs[-1][0].id)).member == (jobs[0][0].id, "")
+        finally:
+            shore.worker.close()
+            shore.heir.close()
+
+
+async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, monkeypatch):
+    jobs = shore.flow(("a", 0, ""), ("b", 0, "a"), ("r", 1, ""), ("s", 1, ""), ("t", 2, "r"), ("u", 0, ""))
+    await shore.broker.submit(jobs)
+    monkeypatch.undo()  # who submitted it is gone, and there is no worker
+    assert await shore.broker.revoke(named("r", 1), mark="c", outcome=b"") == "revoked"
+    ended, live = await shore.broker.look([named("t", 2), named("s", 1)])
+    assert (ended.letter, live) == ("C", "L---")
+    for name, shard in (("a", 0), ("s", 1), ("u", 0)):
+        await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
+
+
+@pytest.mark.parametrize("verb", ["state", "look", "forget"])
+async def test_whoever_asks_for_a_job_that_is_on_its_way_finds_it(shore, monkeypatch, verb):
+    await shore.broker.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
+    monkeypatch.undo()
+    id_ = named("r", 1)
+    answer = await (shore.broker.look([id_]) if verb == "look" else getattr(shore.broker, verb)(id_))
+    assert answer not in (None, [None], "unknown")
+    for name, shard in (("a", 0), ("b", 0), ("r", 1)):
+        await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
+
+
+async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_outbox(make_app, monkeypatch):
+    async with make_app(shards=COUNT) as app:
+        shore = Shore(app._broker, None)
+        read, outbox = shore.relay.read, app._broker.shards[0].outbox
+        words = {"to": 1, "i": "nobody", "e": "0 n", "p": "p", "h": "S", "w": ""}
+        entry = ("XADD", outbox, "*", *(part for pair in words.items() for part in pair))
+
+        async def busy(shard: Any) -> Reading:
+            reading = await read(shard)
+            await shore.broker.until_answered(shore.broker.line, entry, 5.0)
+            return reading
+
+        try:
+            monkeypatch.setattr(shore.relay, "read", busy)
+            async with asyncio.timeout(5):
+                await shore.broker.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
+            assert await shore.standing(named("r", 1)) is State.PENDING
+        finally:
+            monkeypatch.undo()
+            for name, shard in (("a", 0), ("b", 0), ("r", 1)):
+                await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
+            await shore.relay.told(*app._broker.shards)
+            shore.worker.close()
+            shore.heir.close()
+
+
+async def test_long_values_are_read_a_few_at_a_time(shore):
+    names = [f"p{n}" for n in range(30)]
+    jobs = shore.flow(*((name, 0, "") for name in names), ("far", 1, " ".join(names)))
+    await shore.broker.submit(jobs)
+    await shore.tell_all()
+    for _ in range(30):
+        await shore.run(b"x" * 200_000)
+    assert len((await shore.read(0)).letters) == 6
+    await shore.tell_all()
+    far = await shore.claim()
+    assert len(await shore.values(far)) == 30
+    await shore.end(far)
+
+
+async def test_many_jobs_of_a_shard_go_in_several_parcels(shore, monkeypatch):
+    monkeypatch.setattr(submission, "PARCEL", 4)
+    members = [("a", 0, "")] + [(f"b{n}", 0, "a") for n in range(11)] + [(f"c{n}", 1, "a") for n in range(10)]
+    await shore.broker.submit(shore.flow(*members))
+    assert len((await shore.read(0)).letters) == 3
+    await shore.tell_all()
+    await shore.broker.revoke(named("a", 0), mark="c", outcome=b"")
+    await shore.tell_all()
+    assert {await shore.standing(named(f"c{n}", 1)) for n in range(10)} == {State.REVOKED}
+
+
+async def test_members_of_another_shard_start_in_their_order(shore):
+    names = [f"m{n}" for n in range(9)]
+    await shore.broker.submit(
+        shore.flow(*((f"h{n}", 0, "") for n in range(10)), *((n, 1, "") for n in names))
+    )
+    await shore.tell_all()
+    claimed = await shore.claim_all()
+    assert [name for name in claimed if name in names] == names
