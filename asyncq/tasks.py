@@ -300,7 +300,8 @@ class Task(Generic[P, R, H_co]):
             args: positional arguments of the call.
             kwargs: keyword arguments of the call.
             throw: raise what the task raises, instead of keeping it in the result.
-            options: as `Task.options`; when to start (`countdown`, `eta`) and where (`queue`) change nothing.
+            options: as `Task.options`; when to start (`countdown`, `eta`) and where (`queue`,
+                `priority`) change nothing.
 
         Raises:
             TypeError, SerializationError, PayloadTooLarge: as `delay`.
