@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-M = TypeVar("M", bound=results.AsyncResult[Any] | groupresult.GroupResult[Any, Any])
+H = TypeVar("H")
 Y = TypeVar("Y")
 
 log: logging.Logger = logging.getLogger("asyncq")
@@ -354,7 +354,7 @@ class AsyncQ:
             return None
 
     @carried
-    async def submit(self, calls: Iterable[Workflow[R, M]]) -> resultset.ResultSet[R, M]:
+    async def submit(self, calls: Iterable[Workflow[R, H]]) -> resultset.ResultSet[R, H]:
         """Enqueues many calls, of any tasks, and returns their handles in the same order, once the server has
         accepted all of them.
 

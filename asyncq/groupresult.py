@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from asyncq.results import AsyncResult
 
 R = TypeVar("R")
-H = TypeVar("H", bound="AsyncResult[Any] | GroupResult[Any, Any]", default="AsyncResult[R]")
+H_co = TypeVar("H_co", default="AsyncResult[R]", covariant=True)
 
 
-class GroupResult(ResultSet[R, H]):
+class GroupResult(ResultSet[R, H_co]):
     """The handles of a group: a `ResultSet` with an id. Its members may be groups themselves; values nest as
     they do.
 
@@ -78,7 +78,7 @@ class GroupResult(ResultSet[R, H]):
         self.parent: AsyncResult[Any] | GroupResult[Any, Any] | None = parent
 
     @property
-    def children(self) -> list[H]:
+    def children(self) -> list[H_co]:
         """The members, by Celery's other name."""
         return self.results
 

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncq.app import AsyncQ
-    from asyncq.groupresult import GroupResult
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
     from asyncq.wire import Signal
 
 R = TypeVar("R")
-H = TypeVar("H", bound="AsyncResult[Any] | GroupResult[Any, Any]", default="AsyncResult[R]")
+H_co = TypeVar("H_co", default="AsyncResult[R]", covariant=True)
 
 
-class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mutable
-    """The handles of several jobs, in order.
+class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as mutable
+    """The handles of several jobs, in order. `ResultSet[R]` has the type of their values; the type of the
+    handles, where it is not `AsyncResult[R]`, is a second parameter.
 
     Waiting and looking go through one connection, 500 handles in each command, and one deadline holds for
     all. Each awaited method has a blocking twin with the suffix `_sync`.
@@ -50,7 +50,7 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
     """
 
     def __init__(self, results: Iterable[AsyncResult[R]] = (), app: AsyncQ | None = None) -> None:
-        self.results: list[H] = cast("list[H]", list(results))
+        self.results: list[H_co] = cast("list[H_co]", list(results))
         self._app = app
 
     @property
@@ -76,7 +76,7 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
     def _carrier(self) -> Carrier:
         return self._home or HERE
 
-    def _members(self) -> Iterable[AsyncResult[Any] | ResultSet[Any, Any]]:
+    def _members(self) -> list[Any]:
         return self.results
 
     def _before(self) -> AsyncResult[Any] | ResultSet[Any, Any] | None:
@@ -157,7 +157,7 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
             values.append(value)
         return values
 
-    def as_completed(self, timeout: float | timedelta | None = None) -> AsyncIterator[H]:
+    def as_completed(self, timeout: float | timedelta | None = None) -> AsyncIterator[H_co]:
         """Gives each handle as its job ends, whatever the end: `async for result in results.as_completed()`.
 
         A handle that it gave has its outcome at hand: `await result` returns or raises at once. Handles of
@@ -179,7 +179,7 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
         check_join("ResultSet.as_completed()", self._awaited())
         return self._as_completed(timeout)
 
-    async def _as_completed(self, timeout: float | timedelta | None) -> AsyncIterator[H]:
+    async def _as_completed(self, timeout: float | timedelta | None) -> AsyncIterator[H_co]:
         with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
             given = 0
             while given < len(arrivals.handles):
@@ -187,13 +187,13 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
                     given += 1
                     yield handle
 
-    def as_completed_sync(self, timeout: float | timedelta | None = None) -> Iterator[H]:
+    def as_completed_sync(self, timeout: float | timedelta | None = None) -> Iterator[H_co]:
         """Blocking twin of `as_completed`, for code that is not async: `for result in ...`. Raises as it."""
         refuse_in_loop("as_completed_sync()", "async for result in ....as_completed(...)")
         check_join("ResultSet.as_completed()", self._awaited())
         return self._as_completed_sync(timeout)
 
-    def _as_completed_sync(self, timeout: float | timedelta | None) -> Iterator[H]:
+    def _as_completed_sync(self, timeout: float | timedelta | None) -> Iterator[H_co]:
         with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
             given = 0
             while given < len(arrivals.handles):
@@ -204,7 +204,7 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
     @carried
     async def _arrived(
         self, arrivals: Arrivals[Any], given: int, timeout: float | timedelta | None
-    ) -> list[H]:
+    ) -> list[H_co]:
         """What arrived after the first so many, once there is something."""
         if not await arrivals.until(lambda: len(arrivals.ended) > given, all_of_them=False):
             raise _too_late(arrivals, timeout)
@@ -212,7 +212,7 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
         return arrived
 
     @carried
-    async def _wait(self, timeout: float | timedelta | None, return_when: str) -> tuple[set[H], set[H]]:
+    async def _wait(self, timeout: float | timedelta | None, return_when: str) -> tuple[set[H_co], set[H_co]]:
         """As `asyncio.wait`."""
         with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
             enough = {
@@ -228,9 +228,9 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
 
     def then(
         self,
-        callback: Callable[[ResultSet[R, H]], object],
-        on_error: Callable[[ResultSet[R, H]], object] | None = None,
-    ) -> ResultSet[R, H]:
+        callback: Callable[[ResultSet[R, H_co]], object],
+        on_error: Callable[[ResultSet[R, H_co]], object] | None = None,
+    ) -> ResultSet[R, H_co]:
         """Calls `callback(results)` in this thread's loop when all jobs have ended. Returns the set itself.
 
         With `on_error`, that one is called instead if any of them failed or was revoked. A coroutine that a
@@ -397,20 +397,21 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
 
     # -- as a list --
 
-    def add(self, result: H) -> None:
+    def add(self, result: AsyncResult[R]) -> None:
         """Adds a handle at the end, unless it is there."""
         if result not in self.results:
-            self.results.append(result)
+            self._members().append(result)
 
-    def update(self, results: Iterable[H]) -> None:
+    def update(self, results: Iterable[AsyncResult[R]]) -> None:
         """Adds handles at the end, each unless it is there."""
-        known = {result.id for result in self.results}
+        held = self._members()
+        known = {result.id for result in held}
         for result in results:
             if result.id not in known:
                 known.add(result.id)
-                self.results.append(result)
+                held.append(result)
 
-    def remove(self, result: H | str) -> None:
+    def remove(self, result: AsyncResult[R] | str) -> None:
         """Takes a handle out, or the one with an id. The job goes on.
 
         Raises:
@@ -421,7 +422,7 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
             raise KeyError(result)
         del self.results[position]
 
-    def discard(self, result: H | str) -> None:
+    def discard(self, result: AsyncResult[R] | str) -> None:
         """Takes a handle out if it is there. The job goes on."""
         if result in self.results:
             self.remove(result)
@@ -433,16 +434,16 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
     def __len__(self) -> int:
         return len(self.results)
 
-    def __iter__(self) -> Iterator[H]:
+    def __iter__(self) -> Iterator[H_co]:
         return iter(self.results)
 
     @overload
-    def __getitem__(self, index: int) -> H: ...
+    def __getitem__(self, index: int) -> H_co: ...
 
     @overload
-    def __getitem__(self, index: slice) -> ResultSet[R, H]: ...
+    def __getitem__(self, index: slice) -> ResultSet[R, H_co]: ...
 
-    def __getitem__(self, index: int | slice) -> H | ResultSet[R, H]:
+    def __getitem__(self, index: int | slice) -> H_co | ResultSet[R, H_co]:
         if isinstance(index, slice):
             part: list[Any] = self.results[index]
             return ResultSet(part, app=self._app)
@@ -452,7 +453,7 @@ class ResultSet(Generic[R, H]):  # noqa: PLW1641 - a list of handles, and as mut
         return self.results == other.results if isinstance(other, ResultSet) else NotImplemented
 
     def __repr__(self) -> str:
-        ids = [result.id for result in self.results[:3]] + ["..."] * (len(self) > 3)
+        ids = [result.id for result in self._members()[:3]] + ["..."] * (len(self) > 3)
         return f"<{type(self).__name__} of {len(self)}: {', '.join(ids)}>"
 
     def __copy__(self) -> Self:

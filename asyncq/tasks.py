@@ -133,7 +133,7 @@ class Options:
 
 class Task(Generic[P, R, H_co]):
     """A registered function. `Task[P, R]` carries its parameters and result type to `delay`, `call` and
-    `AsyncResult[R]`.
+    `AsyncResult[R]`. The type of the handle is a third parameter, which need not be given.
 
     Made by `@app.task`, not by hand. Calling it runs the function here and now, with no queue.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W")
-M = TypeVar("M", bound="AsyncResult[Any] | GroupResult[Any, Any]", default="AsyncResult[T]")
+M = TypeVar("M", bound="AsyncResult[Any]", default="AsyncResult[T]")
 """The handle of a member."""
 
 SHOWN = 6
@@ -150,11 +150,11 @@ def group(*members: Workflow[T, M, object]) -> Group[T, M]: ...
 
 
 @overload
-def group(members: Iterable[Workflow[R]], /) -> Group[R, Any]: ...
+def group(members: Iterable[Workflow[R, object, object]], /) -> Group[R, Any]: ...
 
 
 @overload
-def group(*members: Workflow[R]) -> Group[R, Any]: ...
+def group(*members: Workflow[R, object, object]) -> Group[R, Any]: ...
 
 
 def group(*given: Any) -> Any:

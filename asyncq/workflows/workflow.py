@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from asyncq import wire
     from asyncq.app import AsyncQ
-    from asyncq.groupresult import GroupResult
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
     from asyncq.workflows.plan import Handle
@@ -29,9 +28,7 @@ if TYPE_CHECKING:
 W = TypeVar("W")
 W_co = TypeVar("W_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
-Handle_co = TypeVar(
-    "Handle_co", bound="AsyncResult[Any] | GroupResult[Any, Any]", default=Any, covariant=True
-)
+Handle_co = TypeVar("Handle_co", default=Any, covariant=True)
 Here_co = TypeVar("Here_co", default=Any, covariant=True)
 Single_co = TypeVar("Single_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
 
@@ -158,14 +155,16 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
 
     @carried
     async def delay(self, /, *args: Any, **kwargs: Any) -> Handle_co:
-        """Enqueues all of its calls in one step, and returns the handle of the last.
+        """Enqueues all of its calls in one step, and returns the handle of the last; of a group, the handles of
+        its members as one `GroupResult`.
 
         The handle's `parent` is that of the step before. A member that fails fails all that wait for it, at
         once, with the member's exception.
 
         Args:
-            args: positional arguments, which go before those that the first call has.
-            kwargs: keyword arguments, which go over those that the first call has.
+            args: positional arguments, which go before those that the first call has; if it begins with a
+                group, before those of each member.
+            kwargs: keyword arguments, which go over those that they have.
 
         Raises:
             TypeError: arguments do not fit; the message names the task. Nothing was written.
@@ -208,12 +207,14 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         throw: bool = False,
         **options: Any,
     ) -> Here_co:
-        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`.
+        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`. Of a
+        group, it returns a `GroupResult` of what ran.
 
         Args:
             args: as `delay`.
             kwargs: as `delay`.
-            throw: raise what the last call raises, instead of keeping it in the result.
+            throw: raise what the last call raises, or the first in order of a group's members that failed,
+                instead of keeping it in the result.
             options: as `set`; when to start and where change nothing.
 
         Raises:

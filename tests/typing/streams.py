@@ -125,8 +125,9 @@ async def in_workflows() -> None:
     assert_type((await both.delay())[0].stream(), Stream[int])
     mixed: list[Workflow[Any]] = [call, both]
     any_task: list[Task[..., Any]] = [numbers, words]
+    plain_set: ResultSet[None] = await numbers.map([(1,)])  # a handle of a stream is a handle
     plain_handle: AsyncResult[None] = await call.delay()
-    assert len(mixed) + len(any_task) == len(plain_handle.id)
+    assert len(mixed) + len(any_task) == len(plain_handle.id) + len(plain_set)
     own: ResultSet[None, StreamResult[int]] = ResultSet([await call.delay()])
     assert_type(own[0].stream(), Stream[int])
     assert_type(ResultSet([plain_handle]), ResultSet[None])

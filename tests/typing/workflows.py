@@ -83,8 +83,9 @@ async def groups() -> None:
     assert_type(group(a, a), Group[int])
     assert_type(group([a, a]), Group[int])
     assert_type(group(a | b for _ in range(3)), Group[str])
-    assert_type(group(group(a), group(a)), Group[list[int], GroupResult[int]])
-    assert_type((await group(group(a)).delay())[0], GroupResult[int])
+    assert_type(group(group(a), group(a)), Group[list[int], Any])
+    nested: GroupResult[list[int]] = await group(group(a)).delay()
+    assert_type(await nested, list[list[int]])
     assert_type((await group(a).delay())[0], AsyncResult[int])
     assert_type(a | group(b, b), Group[str])
     assert_type(group(a) | group(b), Group[str])
@@ -112,6 +113,7 @@ async def options() -> None:
     """Callbacks are options of a call."""
     assert_type(await add.options(link=shout.s(), link_error=[shout.s()]).delay(1), AsyncResult[int])
     assert_type(await app.submit([add.s(1), add.s(1) | add.s(2)]), asyncq.ResultSet[int])
+    await (await app.submit([add.s(1), group(add.s(1))])).get(timeout=1)  # of different kinds
 
 
 @app.task
