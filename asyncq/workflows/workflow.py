@@ -155,8 +155,8 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
 
     @carried
     async def delay(self, /, *args: Any, **kwargs: Any) -> Handle_co:
-        """Enqueues all of its calls in one step, and returns the handle of the last; of a group, the handles of
-        its members as one `GroupResult`.
+        """Enqueues all of its calls in one step, and returns the handle of the last; of a group, the handles
+        of its members as one `GroupResult`.
 
         The handle's `parent` is that of the step before. A member that fails fails all that wait for it, at
         once, with the member's exception.
@@ -207,8 +207,8 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         throw: bool = False,
         **options: Any,
     ) -> Here_co:
-        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`. Of a
-        group, it returns a `GroupResult` of what ran.
+        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`.
+        Gives a `GroupResult` of what ran if it ends in a group.
 
         Args:
             args: as `delay`.
