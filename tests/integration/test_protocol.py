@@ -579,6 +579,51 @@ async def test_an_entry_that_is_pending_for_another_is_no_claim(stage, verb):
     assert await stage.finish() == 1
 
 
+async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_and_to_its_lane(stage):
+    await _running(stage)
+    assert await stage.retry(wait=0) == 1
+    await stage.promote()
+    for _ in range(2):
+        assert await stage.claim()
+        await stage.beat(stage.mine, 1)
+        await stage.take()
+    assert await stage.claim()
+    before = stage.held()
+    assert (before.stream, before.crashes, before.retries) == (stage.stream + "!", 2, 1)
+    assert await stage.postpone(wait=0) == 1
+    await stage.promote()
+    assert await stage.claim()
+    again = stage.held()
+    assert (again.stream, again.crashes, again.retries) == (stage.stream + "!", 2, 1)
+    assert again.turn == b"0 1"
+    assert again.entry != before.entry
+    assert await stage.release() == 1
+    assert await stage.claim()
+    assert stage.held().turn == b"0 1"  # handed back, it asks as one that has asked before
+    assert await stage.finish() == 1
+
+
+async def test_a_job_that_is_put_aside_is_called_only_while_it_is(stage):
+    assert await stage.turnstile.call("job") is False
+    await _queued(stage)
+    assert await stage.turnstile.call("job") is True  # it comes by itself
+    assert await stage.raw.zscore(stage.keys.delayed, "job") is None
+    assert await stage.claim()
+    assert await stage.postpone() == 1
+    assert await stage.turnstile.call("job") is True
+    await stage.promote()
+    assert await stage.claim()
+    assert await stage.retry() == 1
+    assert await stage.turnstile.call("job") is False  # its backoff is none of the limit's business
+    assert await stage.state() == State.RETRY
+
+
+async def test_a_marked_job_is_not_put_aside_but_ends(stage):
+    await _marked(stage)
+    assert await stage.postpone() == 2
+    assert await stage.state() == State.REVOKED
+
+
 async def test_take_is_refused_while_the_incarnation_beats_and_a_second_take_finds_nothing(stage):
     await _running(stage)
     await stage.beat(stage.mine, 2)
