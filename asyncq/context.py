@@ -240,7 +240,8 @@ class Context:
 
         A coroutine that is to end now is cancelled anyway. A thread cannot be: it looks here between two
         steps and returns; what it returns is dropped. A revocation without `terminate=True` shows here, too,
-        but what the task returns counts then.
+        but what the task returns counts then. A job that runs elsewhere by now, because its worker was taken
+        for dead, shows after the next `progress` or `update_state`.
         """
         return self.link is not None and (self.link.revoked or not self.link.wanted)
 
