@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from asyncq.broker.keys import Keys
 
 _CLIENT = (
-    "append del hgetall hincrby hmget hset mget pexpire ping publish sadd set setrange subscribe time "
-    "unsubscribe xadd xdel xinfo|consumers xlen xpending xrange zadd zcard zrange zrem"
+    "append del hgetall hincrby hmget hset mget pexpire ping publish sadd set setrange smembers subscribe "
+    "time unsubscribe xadd xdel xinfo|consumers xlen xpending xrange zadd zcard zrange zrem"
 )
 _WORKER = (
-    "hdel hget hlen info smembers srem xack xgroup|create xgroup|delconsumer xreadgroup xrevrange xtrim "
+    "hdel hget hlen info srem xack xgroup|create xgroup|delconsumer xreadgroup xrevrange xtrim "
     "zrangebyscore zscore"
 )
 

@@ -487,7 +487,7 @@ class Machine(RuleBasedStateMachine):
             ids.append(data.draw(st.sampled_from([*self.books])))
         plans = [self.draw_plan(data, id_, ids[:number]) for number, id_ in enumerate(ids)]
         last = self.draw_plan(data, book.id, ids)
-        last.on_error = False
+        last.on_error, last.nonce = False, delivery.job.nonce
         jobs = self.written([*plans, last], self.broker.channel)
         answer = 0
         if book.is_held_as(hand, delivery):
@@ -503,7 +503,7 @@ class Machine(RuleBasedStateMachine):
         if "~" in book.nonce:  # it has started in time, and does not expire in the workflow
             book.nonce = book.nonce.partition("~")[0] + "~-"
         for place, parent in enumerate(last.parents):
-            self.books[parent].children[book.id] = f"{place} {book.nonce}"
+            self.books[parent].children[book.id] = f"{place} {last.nonce}"
             self.books[parent].is_awaited = True
         book.parents, book.missing, book.keeps, book.wait = last.parents, last.missing, last.keeps, last.wait
         book.values, book.lane, book.crashes, book.retries, book.on_error = [], "", 0, 0, False
