@@ -326,7 +326,12 @@ class AsyncQ:
         return Scope(self)
 
     async def send(
-        self, /, name: str, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+        self,
+        /,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> results.AsyncResult[Any]:
         """Enqueues a call of a task by its name, which need not be importable here. Options as in
         `Task.options`.

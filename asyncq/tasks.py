@@ -237,7 +237,7 @@ class Task(Generic[P, R, H_co]):
 
     @carried
     async def apply_async(
-        self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+        self, /, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> H_co:
         """Celery's spelling of `task.options(**options).delay(*args, **kwargs)`. Raises what `delay`
         raises.
@@ -283,7 +283,7 @@ class Task(Generic[P, R, H_co]):
     def apply(
         self,
         /,
-        args: Sequence[Any] = (),
+        args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         *,
         throw: bool = False,
@@ -672,14 +672,14 @@ class FunctionTask(Task[P, R]):
 
 
 def _positional(task: Task[..., Any], args: Any, verb: str) -> tuple[Any, ...]:
-    """The positional arguments of a call, as a tuple.
+    """The positional arguments of a call, as a tuple; none for None, as Celery has it.
 
     Raises:
         TypeError: it is one argument and not several: a text would be taken apart, a map would lose its
             values.
     """
-    if isinstance(args, (tuple, list)):
-        return tuple(args)
+    if args is None or isinstance(args, (tuple, list)):
+        return tuple(args or ())
     if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
         one = f"({shown((args,), {})},)"
         raise TypeError(f"{task.name}.{verb}: the arguments of a call go in a tuple, so {one[1:-2]} is {one}")

@@ -73,6 +73,7 @@ async def test_every_way_of_sending_gives_the_value(app, add):
         assert await add.call(1, y=2) == 3
         assert await (await add.apply_async((1, 2))).get(timeout=5) == 3
         assert await (await add.apply_async(kwargs={"x": 1})).get(timeout=5) == 2
+        assert await (await add.apply_async(None, {"x": 1})).get(timeout=5) == 2
         assert await (await app.send(add.name, (1, 2))).get(timeout=5) == 3
         assert await (await add.map([(1, 2), (3, 4)])).get(timeout=5) == [3, 7]
         assert await (await app.submit([add.s(1, 2), add.s(5)])).get(timeout=5) == [3, 6]
