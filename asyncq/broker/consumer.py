@@ -70,11 +70,12 @@ class Consumer:
         self._keys: dict[str, Keys] = {}
         self._turn = 0
         self._queues: dict[str, str] = {}
-        self._levels: dict[tuple[str, Keys], set[int]] = {
-            (queue, keys): {0} for queue in queues for keys in self.shards
+        # By queue and number of the shard.
+        self._levels: dict[tuple[str, int], set[int]] = {
+            (queue, keys.shard): {0} for queue in queues for keys in self.shards
         }
-        for queue, keys in self._levels:
-            self._add(self.lanes, keys, queue + LAST_TRY)
+        for queue, shard in self._levels:
+            self._add(self.lanes, self.shards[shard], queue + LAST_TRY)
         self._arrange()
         self._waits = self._has_more = False
         self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
@@ -103,7 +104,7 @@ class Consumer:
         for queue in dict.fromkeys(queue for queue, _ in self._levels):
             for level in range(wire.HIGHEST, wire.LOWEST - 1, -1):
                 for keys in self.shards:
-                    if level in self._levels[queue, keys]:
+                    if level in self._levels[queue, keys.shard]:
                         self._add(streams, keys, leveled(queue, level))
         self.streams = streams
 
@@ -137,7 +138,8 @@ class Consumer:
 
     async def look_for_levels(self, patience: float = FOREVER) -> None:
         """Looks which levels of priority its queues have, and reads from all of them from now on."""
-        for queue, keys in self._levels:
+        for queue, shard in self._levels:
+            keys = self.shards[shard]
             command = ("SMEMBERS", keys.levels + queue)
             levels = await self._broker.until_answered(self._broker.line, command, patience)
             await self._adopt(queue, keys, levels, patience)
@@ -147,11 +149,12 @@ class Consumer:
         own.
         """
         queue, _, level = name.rpartition(b"^")
-        if (mine := (queue.decode("utf-8", "replace"), keys)) in self._levels:
-            await self._adopt(*mine, (level,), FOREVER)
+        mine = queue.decode("utf-8", "replace")
+        if (mine, keys.shard) in self._levels:
+            await self._adopt(mine, keys, (level,), FOREVER)
 
     async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], patience: float) -> None:
-        known = self._levels[queue, keys]
+        known = self._levels[queue, keys.shard]
         for level in {_LEVELS[one] for one in levels if one in _LEVELS} - known:
             await self._make_group(keys.stream(leveled(queue, level)), patience)
             if level in known:
@@ -521,7 +524,7 @@ class Consumer:
         of levels of priority that its queues have and that it does not read.
         """
         streams = self._streams_in(keys)
-        mine = [queue for queue, shard in self._levels if shard is keys]
+        mine = [queue for queue, shard in self._levels if shard == keys.shard]
         answer = await self._broker.run("census", (keys.beats, *streams), (GROUP, keys.levels, *mine))
         beats, levels, queues = answer[0], answer[1 : 1 + len(mine)], answer[1 + len(mine) :]
         counts = {name.decode(): count.decode() for name, count in zip(beats[::2], beats[1::2], strict=True)}
@@ -533,7 +536,7 @@ class Consumer:
             b"%s^%s" % (queue.encode(), level)
             for queue, found in zip(mine, levels, strict=True)
             for level in found
-            if _LEVELS.get(level, 0) not in self._levels[queue, keys]
+            if _LEVELS.get(level, 0) not in self._levels[queue, keys.shard]
         ]
         return counts, seen, unread
 
