@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import observers
+import questions
+import relays
 import workers
 from move import Move, fault
 from world import (
@@ -18,6 +20,7 @@ from world import (
     ENDED,
     LOOKED,
     NEW,
+    OTHERS,
     SENT,
     SUBSCRIBED,
     TOMBSTONE,
@@ -25,6 +28,8 @@ from world import (
     UNSURE,
     Beat,
     History,
+    Record,
+    Relay,
     Stream,
     Worker,
     World,
@@ -57,6 +62,10 @@ def beginning(stage: Stage) -> World:
         seen=(),
         orphans=(),
         owed=(),
+        outboxes=((), ()) if stage.shards else (),
+        written=0,
+        heard=(0, 0) if stage.shards else (),
+        relays=(Relay(),) * stage.relays,
         faults_left=stage.faults,
         history=tuple(
             History(poison_left=stage.max_crashes if job == stage.poison else 0) for job in range(stage.jobs)
@@ -75,6 +84,8 @@ def at_rest(world: World) -> bool:
         and not world.lane.entries
         and not world.pending
         and not world.delayed
+        and not any(world.outboxes)
+        and not any(relay.letters for relay in world.relays)
         and all(client == SENT for client in world.clients)
         and all(waiter == ANSWERED for waiter in world.waiters)
         and all(world.ended(job) for job in range(len(world.records)))
@@ -85,10 +96,12 @@ def at_rest(world: World) -> bool:
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
     """Every move from this world."""
     yield from _enqueues(world, scripts)
+    yield from _others(world, scripts.stage)
     yield from _waits(world, scripts)
     yield from _controls(world, scripts)
     yield from _time(world, scripts)
     yield from observers.moves(world, scripts)
+    yield from relays.moves(world, scripts)
     for place in range(len(world.workers)):
         yield from workers.moves(world, scripts, place)
 
@@ -113,6 +126,15 @@ def _enqueues(world: World, scripts: Scripts) -> Iterator[Move]:
         return
 
 
+def _others(world: World, stage: Stage) -> Iterator[Move]:
+    """Another call takes an id, between the look at what is there and the coming of the job."""
+    job = stage.taken
+    if job is not None and world.clients[0] != UNSENT and world.records[job] is None:
+        history = world.history[job]._replace(outcome=OTHERS)
+        after = world.with_record(job, Record(OTHERS)).with_history(job, history)
+        yield Move(f"another call takes the id of job {job}", after)
+
+
 def _all_clients(world: World, stage: Stage, state: str) -> World:
     for job in range(stage.enqueued):
         world = world.with_client(job, state)
@@ -126,8 +148,11 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
         # Waiter 0 has made the call and must know that it was accepted; waiter 1 was handed an id.
         ready = world.clients[job] == SENT if waiter == 0 else world.clients[job] != UNSENT
         who = f"waiter {waiter}"
+        if not world.findable(job) and rules.ask_behind_outboxes:
+            continue
         if state == NEW and ready and rules.subscribe_first:
-            yield Move(f"{who}: subscribe, then look or register", scripts.look(world, waiter, job))
+            after = questions.answered(scripts.look(world, waiter, job), waiter, job)
+            yield Move(f"{who}: subscribe, then look or register", after)
         elif state == NEW and ready:
             yield Move(f"{who}: look", world.with_waiter(waiter, ANSWERED if world.ended(job) else LOOKED))
         elif state == LOOKED:
@@ -159,7 +184,7 @@ def _controls(world: World, scripts: Scripts) -> Iterator[Move]:
         ("revoke", stage.revoke, scripts.revoke),
         ("expire", stage.expire, scripts.expire),
     ):
-        if job is None or world.control == SENT or world.clients[job] == UNSENT:
+        if job is None or world.control == SENT or world.clients[job] == UNSENT or not world.findable(job):
             continue
         after, answer = script(world, job)
         yield Move(f"client: {call} job {job} -> {answer}", after._replace(control=SENT))

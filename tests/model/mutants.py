@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from explorer import BROKEN, STUCK, Result
 from rules import Rules
-from stage import ALONE, APART, FAN_IN, Stage
+from stage import ALONE, APART, FAN_IN, ROW, Stage
 
 PROTOCOL = Rules()
 TWO_JOBS = Stage(faults=1, parents=APART)
@@ -16,6 +16,17 @@ ONE_JOB = Stage(faults=1, parents=ALONE, waiters=1)
 POISON = Stage(faults=0, parents=APART, poison=0, waiters=1)
 STOP = Stage(faults=2, parents=ALONE, waiters=1, stops=True, lost_publishes=False, lost_connections=False)
 REVOKE = Stage(faults=1, revoke=0, retries=1, waiters=1)
+SHARDS = Stage(
+    faults=1,
+    shards=(0, 1),
+    relays=1,
+    workers=1,
+    hands=1,
+    waiters=1,
+    pauses=False,
+    lost_publishes=False,
+    lost_connections=False,
+)
 
 
 class Mutant(NamedTuple):
@@ -115,6 +126,48 @@ MUTANTS = (
         replace(WORKFLOW, faults=0, parents=ALONE, replaced=0),
         BROKEN,
         "job 0 starts, and job 1 has not ended",
+    ),
+    Mutant(
+        "an entry of an outbox is deleted before it was told",
+        _without("told_before_deleted"),
+        replace(SHARDS, parents=FAN_IN, shards=(1, 0, 0)),
+        STUCK,
+        "job 2 is waiting",
+    ),
+    Mutant(
+        "a parcel is known by the records of its jobs only, which are forgotten",
+        _without("accept_once"),
+        replace(SHARDS, parents=FAN_IN, shards=(1, 0, 0), records_expire=True),
+        BROKEN,
+        "job 0 starts more often",
+    ),
+    Mutant(
+        "word of a parent counts whenever it is told",
+        _without("inform_once"),
+        replace(SHARDS, parents=FAN_IN, shards=(0, 0, 1), waiters=0, hands=2),
+        BROKEN,
+        "job 2 starts, and job",
+    ),
+    Mutant(
+        "parcels in the order of the plan, not dependents first",
+        _without("dependents_first"),
+        replace(SHARDS, faults=0, parents=ROW, shards=(1, 1, 0)),
+        STUCK,
+        "job 2 is waiting",
+    ),
+    Mutant(
+        "who relays goes on after an error",
+        _without("relay_in_order"),
+        replace(SHARDS, parents=ROW, shards=(1, 1, 0)),
+        STUCK,
+        "waiter 0 is new",
+    ),
+    Mutant(
+        "a job that is on its way is unknown",
+        _without("ask_behind_outboxes"),
+        replace(SHARDS, faults=0),
+        BROKEN,
+        "waiter 0 was told that job 1 is unknown",
     ),
     Mutant(
         "unknown pending entries are not looked for", _without("own_look"), WORKFLOW, STUCK, "job 0 is live"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from world import FRESH, SUCCESS
+from world import ANSWERED, FAILURE, FRESH, OTHERS, SUCCESS
 
 if TYPE_CHECKING:
     from stage import Stage
@@ -29,6 +29,30 @@ def dead_lettered(world: World, stage: Stage, job: int) -> World:
     """
     if stage.faults == 0 and stage.poison not in (None, job):
         return _broken(world, f"innocent job {job} was dead-lettered for the poison of its neighbour")
+    return world
+
+
+def refused(world: World, job: int) -> World:
+    """A parcel is refused for another's id, not for its own job's; what waits for the job ends with that."""
+    record = world.records[job]
+    if record is not None and record.state != OTHERS:
+        return _broken(world, f"job {job} was refused, and nobody else has its id")
+    return world
+
+
+def handed_down(world: World, child: int, parent: int, outcome: str) -> World:
+    """A job is told of its parents what became of them."""
+    became = world.history[parent].outcome
+    if became != outcome and (became, outcome) != (OTHERS, FAILURE):
+        return _broken(world, f"job {child} is told of job {parent}: {outcome}, which is {became or 'open'}")
+    return world
+
+
+def answered(world: World, waiter: int, job: int) -> World:
+    """Nobody is told that a job is unknown which was accepted, and has not ended."""
+    asked = world.outboxes and world.waiters[waiter] == ANSWERED
+    if asked and world.records[job] is None and not world.history[job].outcome:
+        return _broken(world, f"waiter {waiter} was told that job {job} is unknown")
     return world
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stage import ALONE, APART, FAN_IN, Stage
+from stage import ALONE, APART, DIAMOND, FAN_IN, ROW, Stage
 
 
 class Scenario(NamedTuple):
@@ -22,6 +22,16 @@ def _scenario(name: str, full: Stage, **quick: Any) -> Scenario:
     """The quick form is the full one with one fault, or whatever else it says."""
     return Scenario(name, full, replace(full, **{"faults": 1, **quick}))
 
+
+_ABOUT_RELAYS: dict[str, Any] = {
+    "workers": 1,
+    "hands": 1,
+    "waiters": 1,
+    "pauses": False,
+    "lost_publishes": False,
+    "lost_connections": False,
+}
+"""A worker's ways to fail and a waiter's are explored elsewhere; here they would only multiply."""
 
 SCENARIOS = (
     _scenario(
@@ -78,6 +88,35 @@ SCENARIOS = (
     _scenario(
         "a workflow takes the place of a job that is revoked",
         Stage(faults=2, parents=ALONE, replaced=0, revoke=0, waiters=1, lost_connections=False),
+    ),
+    _scenario(
+        "shards: a chain goes there and back, two relay",
+        Stage(faults=2, parents=ROW, shards=(0, 1, 0), relays=2, **_ABOUT_RELAYS),
+    ),
+    _scenario(
+        "shards: a diamond, two relay",
+        Stage(faults=1, parents=DIAMOND, shards=(1, 0, 1, 0), relays=2, **_ABOUT_RELAYS),
+        relays=1,
+    ),
+    _scenario(
+        "shards: another call takes the id of a member, on which others wait in both",
+        Stage(
+            faults=2, parents=((), (0,), (1,), (1,)), shards=(0, 1, 0, 1), relays=2, taken=1, **_ABOUT_RELAYS
+        ),
+    ),
+    _scenario(
+        "shards: a member fails, one is revoked",
+        Stage(faults=2, parents=ROW, shards=(1, 0, 1), relays=2, fails=0, revoke=1, **_ABOUT_RELAYS),
+    ),
+    _scenario(
+        "shards: a workflow of another one takes the place of a job",
+        Stage(faults=2, shards=(0, 1, 1), relays=2, replaced=0, **_ABOUT_RELAYS),
+    ),
+    _scenario(
+        "shards: what is told again concerns jobs that are forgotten",
+        Stage(faults=2, parents=FAN_IN, shards=(1, 0, 1), relays=2, records_expire=True, **_ABOUT_RELAYS),
+        faults=2,
+        relays=1,
     ),
     _scenario(
         "one job, retry and revoke",

@@ -15,7 +15,9 @@ from world import (
     DEAD,
     DELAYED,
     ENDED,
+    FAILURE,
     LIVE,
+    OTHERS,
     REVOKED,
     SUBSCRIBED,
     SUCCESS,
@@ -25,6 +27,7 @@ from world import (
     Delayed,
     Entry,
     Held,
+    Letter,
     Mark,
     Owed,
     Pending,
@@ -57,9 +60,73 @@ class Scripts:
         """Accept a workflow, parents before children. Sent again: nothing."""
         if any(record is not None for record in world.records) and self.stage.rules.enqueue_once:
             return world
+        if self.stage.shards:
+            return self._submit_apart(world)
         for job in range(self.stage.enqueued):
             world = self._admit(world, job)
         return world
+
+    def _submit_apart(self, world: World) -> World:
+        """Accept what lies in shard 0, and leave the rest in its outbox, one height in a parcel."""
+        for job in range(self.stage.enqueued):
+            if self.stage.shards[job] == 0:
+                world = self._admit_member(world, job)
+        heights: dict[int, list[int]] = {}
+        for job in range(self.stage.enqueued):
+            if self.stage.shards[job]:
+                heights.setdefault(self.stage.height(job), []).append(job)
+        for height in sorted(heights, reverse=not self.stage.rules.dependents_first):
+            world = world.with_letter(0, Letter(0, tuple(heights[height])))
+        return world
+
+    def _admit_member(self, world: World, job: int) -> World:
+        """Into the stream or behind its parents, with those that wait for it."""
+        channels = (0,) if self.stage.waiters and self.stage.waits_for(0) == job else ()
+        new = Record(LIVE, channels=channels)
+        if job >= self.stage.enqueued:  # what a replacement brings
+            assert self.stage.replaced is not None
+            return self._add(
+                world.with_record(job, new._replace(dependents=(self.stage.replaced,))), Entry(0, job)
+            )
+        new = new._replace(dependents=self.stage.dependents(job))
+        if missing := len(self.stage.parents[job]):
+            return world.with_record(job, new._replace(state=WAITING, missing=missing))
+        return self._add(world.with_record(job, new), Entry(0, job))
+
+    def tell(self, world: World, shard: int, letter: Letter) -> World:
+        """`accept` or `inform`: what the outbox of a shard has for the other. Told before: nothing."""
+        rules = self.stage.rules
+        once = rules.accept_once if letter.jobs else rules.inform_once
+        if once and letter.id <= world.heard[shard]:
+            return world
+        heard = (*world.heard[:shard], max(letter.id, world.heard[shard]), *world.heard[shard + 1 :])
+        world = world._replace(heard=heard)
+        if not letter.jobs:
+            return self._inherit(world, letter.child, letter.outcome)
+        for job in letter.jobs:
+            world = self._accept(world, job)
+        return world
+
+    def _accept(self, world: World, job: int) -> World:
+        record = world.records[job]
+        if record is None:
+            return self._admit_member(world, job)
+        if not self.stage.rules.accept_once and record.state != OTHERS:
+            return world  # the mutant goes by the nonce in the record
+        world = questions.refused(world, job)
+        for child in self.stage.dependents(job):
+            world = self._hand_down(world, child, job, FAILURE)
+        return world
+
+    def _hand_down(
+        self, world: World, child: int, parent: int, outcome: str, *, publish: bool = True, by: int = 0
+    ) -> World:
+        """Tell a job how one ended that it waits for; by the outbox, if it lies in the other shard."""
+        world = questions.handed_down(world, child, parent, outcome)
+        if self.stage.apart(parent, child):
+            letter = Letter(0, child=child, parent=parent, outcome=outcome)
+            return world.with_letter(self.stage.shards[parent], letter)
+        return self._inherit(world, child, outcome, publish=publish, by=by)
 
     def _admit(self, world: World, job: int) -> World:
         """Into the stream, the delayed set, or behind its parents."""
@@ -144,7 +211,10 @@ class Scripts:
         world = questions.delivered_again(world, job)
         record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(job, record._replace(state=WAITING, entry=0, missing=1))
-        world = self._add(world.with_record(other, Record(LIVE, dependents=(job,))), Entry(0, other))
+        if self.stage.apart(job, other):
+            world = world.with_letter(self.stage.shards[job], Letter(0, (other,)))
+        else:
+            world = self._add(world.with_record(other, Record(LIVE, dependents=(job,))), Entry(0, other))
         if not self.stage.rules.atomic_replace:
             return world._replace(owed=(*world.owed, Owed("XACK", held.name, job, held.entry)))
         return self._drop(world, held.entry.id)
@@ -278,7 +348,7 @@ class Scripts:
                     world = world.with_waiter(waiter, ANSWERED)
         for dependent in record.dependents:
             if self.stage.rules.atomic_dependents:
-                world = self._inherit(world, dependent, outcome, publish=publish, by=by)
+                world = self._hand_down(world, dependent, job, outcome, publish=publish, by=by)
             else:
                 world = world._replace(owed=(*world.owed, Owed("dependents", by, dependent, outcome=outcome)))
         return world

@@ -9,6 +9,8 @@ from rules import Rules
 ALONE: tuple[tuple[int, ...], ...] = ((),)
 APART: tuple[tuple[int, ...], ...] = ((), ())
 CHAIN: tuple[tuple[int, ...], ...] = ((), (0,))
+ROW: tuple[tuple[int, ...], ...] = ((), (0,), (1,))
+DIAMOND: tuple[tuple[int, ...], ...] = ((), (0,), (0,), (1, 2))
 FAN_IN: tuple[tuple[int, ...], ...] = ((), (), (0, 1))
 
 
@@ -40,6 +42,12 @@ class Stage:
 
     parents: tuple[tuple[int, ...], ...] = CHAIN
     """For each job that clients enqueue, those that it waits for. If any waits, all are one workflow."""
+    shards: tuple[int, ...] = ()
+    """For each job its shard, 0 or 1; the workflow is accepted in shard 0. Empty: all lie in one."""
+    relays: int = 0
+    """How many look into the outboxes."""
+    taken: int | None = None
+    """The job whose id another call takes while the job is on its way to its shard."""
     on_error: int | None = None
     """The job that runs only if one that it waits for fails."""
     fails: int | None = None
@@ -83,6 +91,18 @@ class Stage:
     def is_workflow(self) -> bool:
         """Whether the jobs are enqueued in one call."""
         return any(self.parents)
+
+    def apart(self, one: int, other: int) -> bool:
+        """Whether two jobs lie in different shards."""
+        return bool(self.shards) and self.shards[one] != self.shards[other]
+
+    def dependents(self, job: int) -> tuple[int, ...]:
+        """The jobs that wait for this one, as clients enqueue them."""
+        return tuple(child for child, parents in enumerate(self.parents) if job in parents)
+
+    def height(self, job: int) -> int:
+        """How far a job is from the end of its workflow."""
+        return max((self.height(child) + 1 for child in self.dependents(job)), default=0)
 
     def waits_for(self, waiter: int) -> int:
         """Which job a waiter waits for."""

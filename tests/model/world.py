@@ -16,8 +16,9 @@ SUCCESS = "success"
 FAILURE = "failure"
 REVOKED = "revoked"
 DEAD = "dead"  # dead-lettered: it crashed its worker too often
+OTHERS = "another's"  # a job of another call has this id; how it fares does not matter here
 TOMBSTONE = "tombstone"  # ended and forgotten; stands until no enqueue can be sent again
-ENDED = frozenset({SUCCESS, FAILURE, REVOKED, DEAD, TOMBSTONE})
+ENDED = frozenset({SUCCESS, FAILURE, REVOKED, DEAD, OTHERS, TOMBSTONE})
 
 # --- a call of a client ---------------------------------------------------------------------------
 UNSENT = "unsent"
@@ -139,6 +140,28 @@ class Worker(NamedTuple):
     stopping: bool = False
 
 
+class Letter(NamedTuple):
+    """An entry of an outbox, for the other shard: a parcel of jobs, or how one job ended, for another."""
+
+    id: int
+    jobs: tuple[int, ...] = ()
+    """Of a parcel."""
+    child: int = -1
+    parent: int = -1
+    outcome: str = ""
+
+
+class Relay(NamedTuple):
+    """Somebody who relays: any process, at any speed."""
+
+    shard: int = -1
+    """Whose outbox it has read."""
+    letters: tuple[Letter, ...] = ()
+    """What of it is still to be done."""
+    half: bool = False
+    """The first of them was told, and is to be deleted."""
+
+
 class Owed(NamedTuple):
     """The second half of a step that a mutant does in two calls. It dies with the process that owes it."""
 
@@ -190,6 +213,14 @@ class World(NamedTuple):
     orphans: tuple[int, ...]
     """Incarnations that are gone, whose read is still blocked at the server."""
     owed: tuple[Owed, ...]
+    # between shards; empty if there is one
+    outboxes: tuple[tuple[Letter, ...], ...]
+    """`T:out` of each shard."""
+    written: int
+    """The id of the newest letter. One count for both: only the order of one outbox's letters matters."""
+    heard: tuple[int, ...]
+    """Of each shard's outbox, the last letter that was told: the one field of `T:in` of the other shard."""
+    relays: tuple[Relay, ...]
     # bookkeeping of the model
     faults_left: int
     history: tuple[History, ...]
@@ -224,6 +255,10 @@ class World(NamedTuple):
         record = self.records[job]
         return record is None or record.state in ENDED
 
+    def findable(self, job: int) -> bool:
+        """Whether there is a job to be found, or none to come."""
+        return self.records[job] is not None or not any(self.outboxes)
+
     def worker_named(self, name: int) -> Worker | None:
         """The living worker of that name."""
         for worker in self.workers:
@@ -248,6 +283,20 @@ class World(NamedTuple):
     def with_hands(self, place: int, hands: tuple[Held, ...]) -> World:
         """Put entries into a worker's hands. Sorted: the order in which they came makes no difference."""
         return self.with_worker(place, self.workers[place]._replace(hands=tuple(sorted(hands))))
+
+    def with_letter(self, shard: int, letter: Letter) -> World:
+        """XADD to an outbox."""
+        letter = letter._replace(id=self.written + 1)
+        return self.with_outbox(shard, (*self.outboxes[shard], letter))._replace(written=letter.id)
+
+    def with_outbox(self, shard: int, letters: tuple[Letter, ...]) -> World:
+        """Put letters into an outbox."""
+        return self._replace(outboxes=(*self.outboxes[:shard], letters, *self.outboxes[shard + 1 :]))
+
+    def with_relay(self, place: int, relay: Relay) -> World:
+        """Put a relay in its place. Sorted: one is as good as the other."""
+        relays = (*self.relays[:place], relay, *self.relays[place + 1 :])
+        return self._replace(relays=tuple(sorted(relays)))
 
     def with_waiter(self, waiter: int, state: str) -> World:
         """Put a waiter into a state."""
