@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 from chaos.together import Reports
-from chaos.trials import crashes, kills, wires, workflows
+from chaos.trials import crashes, kills, shards, wires, workflows
 
 pytestmark = pytest.mark.slow
 LEASE = 1.0
@@ -23,6 +23,9 @@ TRIALS = {
     "cancelled calls put no reply at the wrong caller": partial(wires.cancelled_calls, 0.02, SEED, LEASE),
     "of a workflow no job starts before its parents or with other values": partial(
         workflows.workflows, 0.05, SEED, LEASE
+    ),
+    "of a workflow through shards no job is lost or runs too early": partial(
+        shards.shards, 0.03, SEED, LEASE
     ),
     **{
         f"struck at {order}, nothing is lost": partial(crashes.one_crash, order, SEED, LEASE)

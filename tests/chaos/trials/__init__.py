@@ -1,6 +1,6 @@
 """All trials, by name."""
 
-from chaos.trials import baddays, crashes, kills, restarts, revocations, wires, workflows
+from chaos.trials import baddays, crashes, kills, restarts, revocations, shards, wires, workflows
 
 TRIALS = {
     "kill-workers": kills.kill_workers,
@@ -19,6 +19,7 @@ TRIALS = {
     "lost-pushes": wires.lost_pushes,
     "lost-enqueue": wires.lost_enqueue,
     "workflows": workflows.workflows,
+    "shards": shards.shards,
     "crash-table": crashes.crash_table,
     "bad-days": baddays.bad_days,
 }

@@ -13,6 +13,8 @@ from chaos.stage import Stage, outcome_of
 from asyncq import chain, chord, group
 
 if TYPE_CHECKING:
+    from random import Random
+
     from chaos.report import Report
 
 WORKERS = 4
@@ -30,11 +32,18 @@ class Work(NamedTuple):
 
 
 class Draft:
-    """Makes workflows of jobs that are numbered throughout, with bodies of random lengths."""
+    """Makes workflows of jobs that are numbered throughout, with bodies of random lengths.
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._numbers = itertools.count()
+    Args:
+        tasks: of `chaos.jobs`.
+        random: where the lengths come from.
+        first: the number of the first job.
+    """
+
+    def __init__(self, tasks: Any, random: Random, first: int = 0) -> None:
+        self._tasks = tasks
+        self._random = random
+        self._numbers = itertools.count(first)
 
     def diamond(self) -> Work:
         top, left, right, bottom = (next(self._numbers) for _ in range(4))
@@ -54,24 +63,24 @@ class Draft:
 
     def replaced(self) -> Work:
         number, inner = next(self._numbers), next(self._numbers)
-        call = self._stage.tasks.becomes.s(number, inner, self._length()).set(task_id=f"job-{number}")
+        call = self._tasks.becomes.s(number, inner, self._length()).set(task_id=f"job-{number}")
         return Work(call, number, {inner: [], number: [inner]})
 
     def _first(self, number: int) -> Any:
-        return self._stage.tasks.member.s(None, number, self._length()).set(task_id=f"job-{number}")
+        return self._tasks.member.s(None, number, self._length()).set(task_id=f"job-{number}")
 
     def _then(self, number: int) -> Any:
-        return self._stage.tasks.member.s(number, self._length()).set(task_id=f"job-{number}")
+        return self._tasks.member.s(number, self._length()).set(task_id=f"job-{number}")
 
     def _length(self) -> float:
-        return round(self._stage.random.uniform(0, 0.1), 3)
+        return round(self._random.uniform(0, 0.1), 3)
 
 
 async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
     """2,000 diamonds, 1,000 replaced jobs, 20 chains of 100, 5 fan-ins of 1,000; 4 workers, 20 kill -9."""
     # With so many deaths in so short a time some jobs would reach the cap, and all below them end with them.
     async with Stage("workflows", scale=scale, seed=seed, lease=lease, max_crashes=1000) as stage:
-        draft, kills = Draft(stage), stage.count(20, least=4)
+        draft, kills = Draft(stage.tasks, stage.random), stage.count(20, least=4)
         works = [draft.diamond() for _ in range(stage.count(2000))]
         works += [draft.replaced() for _ in range(stage.count(1000))]
         stage.random.shuffle(works)
@@ -86,12 +95,12 @@ async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
                 await asyncio.sleep(stage.random.uniform(0.4, 1.2))
                 await stage.fleet.replace_random()
 
-        waits, _ = await asyncio.gather(_send(stage, works, seconds=kills * 0.8), slayer())
+        waits, _ = await asyncio.gather(send(stage, works, seconds=kills * 0.8), slayer())
         await asyncio.gather(*waits)
         stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
         stage.report.told("workflows / kills", f"{len(works)} / {kills}")
         parents = {number: before for work in works for number, before in work.parents.items()}
-        await _ask_all(stage, parents)
+        await ask_all(stage, parents)
         books = await stage.judge()
         stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
         stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
@@ -99,7 +108,7 @@ async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
         return stage.report
 
 
-async def _send(stage: Stage, works: list[Work], seconds: float) -> list[asyncio.Task[None]]:
+async def send(stage: Stage, works: list[Work], seconds: float) -> list[asyncio.Task[None]]:
     """Sends the workflows evenly over a time."""
     begun, waits = time.monotonic(), []
     for place, work in enumerate(works):
@@ -118,7 +127,7 @@ async def _wait(stage: Stage, work: Work, result: Any, timeout: float = 120.0) -
     stage.journal.note(oracle.ANSWERED, f"job-{work.last}", kind, value, run, round(over, 3))
 
 
-async def _ask_all(stage: Stage, parents: dict[int, list[int]]) -> None:
+async def ask_all(stage: Stage, parents: dict[int, list[int]]) -> None:
     """Every job's outcome, by its id: also of those for which nobody waited."""
     numbers = list(parents)
     for start in range(0, len(numbers), AT_ONCE):

@@ -1,0 +1,27 @@
+"""A client process that sends workflows until it is killed: `python -m chaos.submitter FIRST COUNT SEED`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from random import Random
+
+from chaos import jobs, oracle
+from chaos.trials.workflows import Draft
+
+from asyncq import AsyncQ
+
+
+async def main(first: int, count: int, seed: int) -> None:
+    app = AsyncQ()
+    draft = Draft(jobs.register(app), Random(seed), first)
+    async with app:
+        print("ready", flush=True)  # noqa: T201  what whoever started this process waits for
+        for work in (draft.diamond() for _ in range(count)):
+            await work.workflow.delay()
+            for number in work.parents:
+                jobs.journal().note(oracle.ACCEPTED, f"job-{number}", number)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*map(int, sys.argv[1:])))

@@ -1,0 +1,116 @@
+"""Workflows whose members lie in several shards, while workers, clients and connections die."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from random import Random
+from typing import TYPE_CHECKING
+
+from chaos import oracle
+from chaos.fleet import WorkerProcess
+from chaos.stage import Stage, beside, outcome_of
+from chaos.trials.workflows import WORKERS, Draft, ask_all, send
+
+if TYPE_CHECKING:
+    from chaos.report import Report
+
+COUNT = 3
+"""Of shards. Ids of one's own lie in any of them, so that most edges of a workflow cross."""
+BY_A_CLIENT = 200
+"""How many diamonds a client would send if it lived."""
+DEATHS = ("relay.told=kill", "relay.tell=kill", "", "relay.told=kill@7", "relay.tell=kill@7", "")
+"""Of clients: between what a relay tells and deletes, before it tells, and anywhere."""
+
+
+async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """2,000 diamonds, chains of 100, fan-ins of 1,000 across 3 shards; kill -9 of workers and of clients."""
+    async with Stage("shards", scale=scale, seed=seed, lease=lease, max_crashes=1000, shards=COUNT) as stage:
+        draft, kills = Draft(stage.tasks, stage.random), stage.count(20, least=3)
+        works = [draft.diamond() for _ in range(stage.count(2000))]
+        works += [draft.replaced() for _ in range(stage.count(500))]
+        stage.random.shuffle(works)
+        works[:0] = [draft.row(stage.count(100, least=10)) for _ in range(stage.count(20))]
+        for _ in range(stage.count(5)):
+            works.insert(stage.random.randrange(len(works)), draft.fan_in(stage.count(1000, least=20)))
+        await stage.workers(WORKERS)
+        begun = time.monotonic()
+
+        async def slayer() -> None:
+            for _ in range(kills):
+                await asyncio.sleep(stage.random.uniform(0.4, 1.2))
+                await stage.fleet.replace_random()
+
+        async with beside(_cut_connections(stage)):
+            waits, _, firsts = await asyncio.gather(
+                send(stage, works, seconds=kills * 0.8), slayer(), _clients_that_die(stage, kills)
+            )
+        await asyncio.gather(*waits)
+        parents = {number: before for work in works for number, before in work.parents.items()}
+        parents |= await _left_by_clients(stage, firsts)
+        stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
+        stage.report.told(
+            "workflows / kills of workers / of clients", f"{len(works)} / {kills} / {len(firsts)}"
+        )
+        await ask_all(stage, parents)
+        books = await stage.judge()
+        stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
+        stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
+        await stage.nothing_left()
+        return stage.report
+
+
+async def _cut_connections(stage: Stage) -> None:
+    """For ever: CLIENT KILL of one connection or another, of workers and clients."""
+    while True:
+        await asyncio.sleep(stage.random.uniform(0.1, 0.5))
+        if numbers := await asyncio.to_thread(stage.server.connections):
+            await asyncio.to_thread(stage.server.cut, stage.random.choice(numbers))
+
+
+async def _clients_that_die(stage: Stage, count: int) -> list[int]:
+    """One after the other sends diamonds until it dies; the number of the first job of each."""
+    firsts = []
+    for number in range(count):
+        first = (number + 1) * 1_000_000
+        module = ("chaos.submitter", str(first), str(BY_A_CLIENT), str(stage.seed))
+        death = DEATHS[number % len(DEATHS)]
+        client = WorkerProcess(stage.url, stage.folder, stage.fleet.settings, death, module)
+        await asyncio.to_thread(client.wait_until_ready)
+        if not death:
+            await asyncio.sleep(stage.random.uniform(0.0, 0.3))
+            client.process.kill()
+        await asyncio.to_thread(client.process.wait, 20)
+        client.end()
+        firsts.append(first)
+    return firsts
+
+
+async def _left_by_clients(stage: Stage, firsts: list[int]) -> dict[int, list[int]]:
+    """The jobs that clients which died have left, and the parents of each: whole workflows, or nothing of
+    one.
+    """
+    noted = oracle.Books.read(stage.folder).accepted
+    left: dict[int, list[int]] = {}
+    lasts, halves = [], []
+    for first in firsts:
+        draft = Draft(stage.tasks, Random(stage.seed), first)
+        for work in (draft.diamond() for _ in range(BY_A_CLIENT)):
+            there = await asyncio.gather(*(_exists(stage, number) for number in work.parents))
+            if any(there) != all(there):
+                halves.append(work.last)
+            if any(there) or f"job-{work.last}" in noted:
+                left.update(work.parents)
+                lasts.append(work.last)
+            if not any(there):
+                break  # one was sent after the other
+    for number in left:
+        stage.journal.note(oracle.ACCEPTED, f"job-{number}", number)
+    stage.report.told("jobs of clients that died", len(left))
+    stage.report.equal("workflows of theirs that are not whole", halves, [])
+    await asyncio.gather(*(outcome_of(stage.app.AsyncResult(f"job-{last}"), 60.0) for last in lasts))
+    return left
+
+
+async def _exists(stage: Stage, number: int) -> bool:
+    return await stage.app.AsyncResult(f"job-{number}").exists()
