@@ -521,6 +521,17 @@ async def test_a_job_that_is_twice_in_one_call_ends_once(stage, held):
     assert await stage.state() == "SUCCESS"
 
 
+async def test_finish_that_was_refused_half_way_acknowledges_when_it_is_sent_again(stage):
+    await stage.enqueue()
+    entry = (await stage.claim()).entry
+    # What a call leaves behind whose user may store, but not acknowledge.
+    ended = f"S--- {entry} {stage.mine.name} nonce ".encode() + OUTCOME
+    await stage.raw.set(stage.keys.records + "job", ended, px=100_000)
+    assert await stage.finish() == 2
+    assert await stage.raw.xpending_range(stage.stream, "g", "-", "+", 1) == []
+    assert await stage.raw.xlen(stage.stream) == 0
+
+
 async def test_finish_after_a_takeover_is_refused_and_the_job_runs_again(stage):
     await _taken_over(stage)
     zombie = stage.held()

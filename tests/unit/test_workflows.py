@@ -155,8 +155,14 @@ def test_a_group_shows_its_first_members_and_how_many_more_there_are():
     assert repr(many).endswith("add(5, 5), ... 9,994 more)")
 
 
-def test_signatures_chains_and_groups_are_pickled_as_data(monkeypatch):
+@pytest.fixture
+def only_app(monkeypatch):
+    """What is unpickled finds the app of its process; other tests have made others."""
     monkeypatch.setattr("asyncq.app._apps", {app})
+
+
+@pytest.mark.usefixtures("only_app")
+def test_signatures_chains_and_groups_are_pickled_as_data():
     whole = (
         add.s(1, 2).set(queue="a", link=note.s(1)) | group(add.si(1, 2), add.s(3)) | seen.s()
     ).link_error(note.s())
@@ -510,11 +516,13 @@ def line():
     return chain(seen.si(0), *(seen.si(n) for n in range(1, LONG)))
 
 
+@pytest.mark.usefixtures("only_app")
 def test_a_line_of_thousands_of_steps_is_a_value(line):
     assert pickle.loads(pickle.dumps(line)).clone() == line
     assert len(line.steps) == repr(line).count("seen") == LONG
 
 
+@pytest.mark.usefixtures("only_app")
 def test_the_handle_of_a_long_line_knows_all_of_it_also_when_it_was_pickled(line):
     plan = Plan(app)
     handle = line._plan(plan, None)
@@ -537,6 +545,7 @@ def test_a_long_line_runs_here(line):
     assert (result.get_sync(), len(result.as_list())) == ([LONG - 1], LONG)
 
 
+@pytest.mark.usefixtures("only_app")
 def test_groups_in_a_long_line_are_compared():
     def groups(last: str) -> GroupResult[Any]:
         above = GroupResult(last, [AsyncResult("x", app)], None, app)

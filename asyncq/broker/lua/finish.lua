@@ -44,9 +44,10 @@ for k, key in ipairs(keys) do
       answers[k] = 2
     end
   end
-  if answers[k] == 0 and pending(entry) then
-    -- No record, or one that does not name this entry, yet the entry is ours: if it carries this job it is a leftover that nobody
-    -- will ever end. If it carries another (entry ids were given out twice after a flush), it is not ours to acknowledge.
+  if answers[k] ~= 1 and pending(entry) then
+    -- No record, or one that does not name this entry, or that we have ended it, yet the entry is ours: if it carries this job it is a
+    -- leftover that nobody will ever end (a call that was refused half-way leaves one: it may not acknowledge, say). If it carries
+    -- another (entry ids were given out twice after a flush), it is not ours to acknowledge.
     local item = redis.call('XRANGE', stream, entry, entry)[1]
     if not item or (item[2][1] == 'i' and item[2][2] == id) then gone[#gone + 1] = entry end
   end
