@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from asyncq import wire
-    from asyncq.broker.broker import Met
     from asyncq.broker.embedded import EmbeddedServer
+    from asyncq.broker.intake import Met
     from asyncq.broker.listener import Listener, Waiter
     from asyncq.retry import Retry
 
@@ -680,7 +680,7 @@ class AsyncQ:
 
     async def _enqueue(self, job: wire.Job, message: bytes, handle: results.AsyncResult[Any]) -> None:
         broker = self._broker_here()
-        answer = await broker.enqueue(job, message)
+        answer = await broker.intake.enqueue(job, message)
         if answer is True:
             assert handle._waiter is not None  # announced a moment ago
             broker.listener.accepted(handle._waiter)
@@ -717,7 +717,7 @@ class AsyncQ:
 
     async def _enqueue_batch(self, jobs: Sequence[tuple[wire.Job, bytes, results.AsyncResult[Any]]]) -> None:
         broker = self._broker_here()
-        others = await broker.enqueue_many([(job, message) for job, message, _ in jobs])
+        others = await broker.intake.enqueue_many([(job, message) for job, message, _ in jobs])
         answers = {id(job): answer for job, answer in others}
         listener = broker.listener
         for job, _, handle in jobs:
@@ -744,7 +744,7 @@ class AsyncQ:
             return
         if messages:
             try:
-                await broker.submit(messages)
+                await broker.intake.submit(messages)
             except ValueError:
                 # An id is another job's, which is not for the scope around this call to end.
                 if (scope := scope_for(self)) is not None:

@@ -79,7 +79,7 @@ class DeadLetters:
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
         """
-        entries = await self._app._broker_here().dead_letters(limit)
+        entries = await self._app._broker_here().dead.newest(limit)
         return [_letter(entry, fields) for entry, fields in entries]
 
     @synced(list)
@@ -102,7 +102,7 @@ class DeadLetters:
             QueueFull, BrokerUnavailable: as `Task.delay`; the letter stands.
         """
         broker = self._app._broker_here()
-        fields = await broker.dead_letter(id)
+        fields = await broker.dead.one(id)
         if fields is None:
             raise LookupError(f"there is no dead letter {id!r}; list() shows those that there are")
         if b"m" not in fields or b"i" not in fields:
@@ -127,7 +127,7 @@ class DeadLetters:
         task = self._app._named(job.name)
         handle = results.AsyncResult._of_job(task, job, None, None)
         await self._app._enqueue(job, wire.encode_job(job), handle)
-        await broker.delete_dead_letters([id])
+        await broker.dead.delete([id])
         return handle
 
     @synced(replay)
@@ -150,7 +150,7 @@ class DeadLetters:
         """
         if isinstance(ids, str):
             raise TypeError(f"delete({ids!r}) takes a list of ids: write delete([{ids!r}])")
-        return await self._app._broker_here().delete_dead_letters([*ids])
+        return await self._app._broker_here().dead.delete([*ids])
 
     @synced(delete)
     def delete_sync(self) -> None:

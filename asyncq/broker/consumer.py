@@ -130,8 +130,7 @@ class Consumer:
     async def _make_group(self, stream: str, patience: float) -> None:
         try:
             # At 0: what was enqueued before the first worker came is work too.
-            command = ("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM")
-            await self._broker.until_answered(self._broker.line, command, patience)
+            await self._broker.send("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM", patience=patience)
         except ServerError as error:
             if error.code != "BUSYGROUP":
                 raise
@@ -140,8 +139,7 @@ class Consumer:
         """Looks which levels of priority its queues have, and reads from all of them from now on."""
         for queue, shard in self._levels:
             keys = self.shards[shard]
-            command = ("SMEMBERS", keys.levels + queue)
-            levels = await self._broker.until_answered(self._broker.line, command, patience)
+            levels = await self._broker.send("SMEMBERS", keys.levels + queue, patience=patience)
             await self._adopt(queue, keys, levels, patience)
 
     async def hear_of_level(self, keys: Keys, name: bytes) -> None:
@@ -340,7 +338,7 @@ class Consumer:
 
     async def until_answered(self, command: tuple[Any, ...]) -> Any:
         """Sends a command until it is answered, for as long as it takes."""
-        return await self._broker.until_answered(self._broker.line, command, FOREVER)
+        return await self._broker.send(*command, patience=FOREVER)
 
     async def retry(self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes) -> int:
         """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused."""
@@ -392,7 +390,7 @@ class Consumer:
         submission = Submission(jobs, self.shards, keys.shard)
         last, message = jobs[-1]
         queue = leveled(last.queue, last.priority)
-        if await self._broker.taken_abroad(submission, FOREVER):
+        if await self._broker.intake.taken_abroad(submission, FOREVER):
             return -1
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
@@ -491,8 +489,8 @@ class Consumer:
 
     async def let_report_go(self, delivery: wire.Delivery) -> None:
         """What a job said of itself goes when its result does, if nobody says more."""
-        command = ("PEXPIRE", self._keys[delivery.stream].latest + delivery.job.id, delivery.job.result_ttl)
-        await self._broker.until_answered(self._broker.line, command, self.settings.operation_timeout)
+        job = delivery.job
+        await self._broker.send("PEXPIRE", self._keys[delivery.stream].latest + job.id, job.result_ttl)
 
     async def pace(
         self, delivery: wire.Delivery, *, wanted: int = 0, ttl: int = DAY_MS

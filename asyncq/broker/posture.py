@@ -116,7 +116,7 @@ async def check(broker: Broker) -> None:
 
 async def _refuse(broker: Broker) -> None:
     try:
-        answer = await broker.until_answered(broker.line, _QUESTION, broker.settings.operation_timeout)
+        answer = await broker.send(*_QUESTION)
     except ServerError as error:
         answer = error
     found = findings(broker.address, _options(answer))

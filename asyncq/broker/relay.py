@@ -195,5 +195,4 @@ class Relay:
         return left
 
     async def _forget(self, shard: Keys, entries: Sequence[bytes]) -> None:
-        command = ("XDEL", shard.outbox, *entries)
-        await self._broker.until_answered(self._broker.line, command, self._broker.settings.operation_timeout)
+        await self._broker.send("XDEL", shard.outbox, *entries)

@@ -113,11 +113,10 @@ class Turnstile:
     async def held(self, limits: Limits) -> set[str]:
         """The claims to places of a task that are ours, and keeps them for another day."""
         key = self._broker.shards.of(limits.task).places_held + limits.task
-        line, patience = self._broker.line, self._broker.settings.operation_timeout
-        claims = await self._broker.until_answered(line, ("HGETALL", key), patience)
+        claims = await self._broker.send("HGETALL", key)
         ours = {one.decode() for one, by in claims.items() if by.decode() == self._incarnation}
         if ours:
-            await self._broker.until_answered(line, ("PEXPIRE", key, DAY_MS), patience)
+            await self._broker.send("PEXPIRE", key, DAY_MS)
         return ours
 
 

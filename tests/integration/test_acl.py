@@ -109,7 +109,7 @@ async def _wait_for_each_other(app) -> None:
         return made, wire.encode_job(made)
 
     broker = app._broker_here()
-    await broker.submit(
+    await broker.intake.submit(
         [job("first", 1, 2, dependents=("next",)), job("next", 4, parents=("first",), shape=0)]
     )
     assert await app.AsyncResult("next").get(timeout=5) == 7

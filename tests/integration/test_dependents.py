@@ -115,7 +115,7 @@ def pair(stage: Stage, **options: Any) -> list[tuple[wire.Job, bytes]]:
 
 
 async def test_each_job_of_a_diamond_is_set_free_when_its_last_parent_has_ended(stage):
-    await stage.broker.submit(diamond(stage))
+    await stage.broker.intake.submit(diamond(stage))
     assert await stage.run("a") == "top"
     left, right = await stage.claim(), await stage.claim()
     assert await stage.claim() is None
@@ -129,7 +129,7 @@ async def test_each_job_of_a_diamond_is_set_free_when_its_last_parent_has_ended(
 
 
 async def test_values_go_in_front_of_the_own_arguments_in_the_order_of_the_parents(stage):
-    await stage.broker.submit(diamond(stage))
+    await stage.broker.intake.submit(diamond(stage))
     await stage.run("a")
     deliveries = {d.job.id: d for d in (await stage.claim(), await stage.claim())}
     left, right = deliveries["left"], deliveries["right"]
@@ -142,7 +142,7 @@ async def test_values_go_in_front_of_the_own_arguments_in_the_order_of_the_paren
 
 
 async def test_a_failure_ends_everything_below_it_at_once_and_names_the_member(stage):
-    await stage.broker.submit(diamond(stage))
+    await stage.broker.intake.submit(diamond(stage))
     await stage.run()
     first = await stage.claim()
     await stage.end(first, b"failure", wire.FAILED)
@@ -161,14 +161,14 @@ async def test_the_first_member_that_failed_is_named_however_far_below(stage):
         stage.job(str(n), parents=(str(n - 1),), shape=0, dependents=(str(n + 1),)) for n in range(1, 9)
     ]
     chain += [stage.job("9", parents=("8",), shape=0)]
-    await stage.broker.submit(chain)
+    await stage.broker.intake.submit(chain)
     await stage.run()
     await stage.end(await stage.claim(), b"failure", wire.FAILED)
     assert {(await stage.ended(str(n))).member for n in range(2, 10)} == {("1", "t")}
 
 
 async def test_revoking_a_job_that_waits_ends_what_waits_for_it_and_leaves_its_parents(stage):
-    await stage.broker.submit(diamond(stage))
+    await stage.broker.intake.submit(diamond(stage))
     assert await stage.broker.revoke("left", mark="c", outcome=b"") == "revoked"
     assert (await stage.ended("bottom")).member == ("left", "")
     assert await stage.standing("right") is State.PENDING
@@ -180,7 +180,7 @@ async def test_revoking_a_job_that_waits_ends_what_waits_for_it_and_leaves_its_p
 
 async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it_did_not(stage):
     for name in ("good", "bad"):
-        await stage.broker.submit(
+        await stage.broker.intake.submit(
             [
                 stage.job(name, dependents=(f"{name}.e",)),
                 stage.job(f"{name}.e", parents=(name,), shape="e", on_error=True),
@@ -197,7 +197,7 @@ async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it
 
 
 async def test_an_ignored_result_is_handed_on_all_the_same(stage):
-    await stage.broker.submit(
+    await stage.broker.intake.submit(
         [
             stage.job("first", dependents=("second",), ignore_result=True),
             stage.job("second", parents=("first",), shape=0),
@@ -209,7 +209,7 @@ async def test_an_ignored_result_is_handed_on_all_the_same(stage):
 
 
 async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(stage):
-    await stage.broker.submit(pair(stage))
+    await stage.broker.intake.submit(pair(stage))
     await stage.run("value")
     delivery = await stage.claim()
     assert await stage.worker.retry(delivery, 0, 1, b"failure") == 1
@@ -224,33 +224,33 @@ async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(st
 
 
 async def test_a_countdown_begins_when_the_parents_have_ended(stage):
-    await stage.broker.submit(pair(stage, wait=60_000))
+    await stage.broker.intake.submit(pair(stage, wait=60_000))
     await stage.run("value")
     assert await stage.standing("second") is State.SCHEDULED
 
 
 async def test_a_workflow_is_accepted_whole_or_not_at_all(stage):
-    await stage.broker.submit([stage.job("left")])
+    await stage.broker.intake.submit([stage.job("left")])
     jobs = diamond(stage)
     for job, _ in jobs:
         job.nonce = "other"
     with pytest.raises(ValueError, match="'left'"):
-        await stage.broker.submit(jobs)
+        await stage.broker.intake.submit(jobs)
     assert await stage.standing("top") is None
     assert await stage.standing("bottom") is None
 
 
 async def test_a_workflow_that_is_sent_again_exists_once(stage):
     jobs = diamond(stage)
-    await stage.broker.submit(jobs)
+    await stage.broker.intake.submit(jobs)
     await stage.run()
-    await stage.broker.submit(jobs)
+    await stage.broker.intake.submit(jobs)
     assert {(await stage.claim()).job.id for _ in range(2)} == {"left", "right"}
     assert await stage.claim() is None
 
 
 async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependents(stage):
-    await stage.broker.submit(pair(stage))
+    await stage.broker.intake.submit(pair(stage))
     delivery = await stage.claim()
     instead = [
         stage.job("a", dependents=("b",)),
@@ -266,7 +266,7 @@ async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependen
 
 
 async def test_a_job_that_was_to_end_is_not_replaced(stage):
-    await stage.broker.submit([stage.job("first")])
+    await stage.broker.intake.submit([stage.job("first")])
     delivery = await stage.claim()
     assert await stage.broker.revoke("first", mark="t", outcome=b"") == "signalled"
     assert await stage.worker.replace(delivery, [stage.job("a"), stage.job("first")]) == 2
@@ -277,7 +277,7 @@ async def test_a_job_that_was_to_end_is_not_replaced(stage):
 async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
     parents = tuple(f"p{n}" for n in range(9_999))
     jobs = [stage.job(name, dependents=("body",)) for name in parents]
-    await stage.broker.submit([*jobs, stage.job("body", parents=parents, shape=list(range(9_999)))])
+    await stage.broker.intake.submit([*jobs, stage.job("body", parents=parents, shape=list(range(9_999)))])
     assert await stage.standing("body") is State.PENDING
     assert await stage.broker.revoke("p0", mark="c", outcome=b"") == "revoked"
     assert (await stage.ended("body")).member == ("p0", "")
@@ -289,7 +289,7 @@ async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
 async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_get_them(stage):
     parents = tuple(f"p{n}" for n in range(18))
     jobs = [stage.job(name, dependents=("body",)) for name in parents]
-    await stage.broker.submit([*jobs, stage.job("body", parents=parents, shape=list(range(18)))])
+    await stage.broker.intake.submit([*jobs, stage.job("body", parents=parents, shape=list(range(18)))])
     for _ in parents:
         await stage.run(b"x" * 1_000_000)
     body = await stage.claim()
@@ -299,12 +299,14 @@ async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_g
 
 
 async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_its_id(stage):
-    await stage.broker.submit(pair(stage))
+    await stage.broker.intake.submit(pair(stage))
     assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
     await stage.raw.delete(stage.broker.shards[0].records + "second")  # its time was up
     later, _ = stage.job("second", parents=("other",), shape=0)
     later.nonce = "another call"
-    await stage.broker.submit([stage.job("other", dependents=("second",)), (later, wire.encode_job(later))])
+    await stage.broker.intake.submit(
+        [stage.job("other", dependents=("second",)), (later, wire.encode_job(later))]
+    )
     assert [await stage.run(), await stage.standing("second")] == ["first", State.PENDING]
     assert await stage.claim() is not None
     assert await stage.claim() is None, "it waits for its own parent"
@@ -313,15 +315,15 @@ async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_it
 
 async def test_an_id_that_is_there_twice_is_refused(stage):
     with pytest.raises(ValueError, match="'first'"):
-        await stage.broker.submit([stage.job("first"), *pair(stage)])
+        await stage.broker.intake.submit([stage.job("first"), *pair(stage)])
     assert await stage.standing("first") is None
 
 
 @pytest.mark.parametrize("others", [("taken",), ("new", "new"), ("first",)])
 async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others):
-    await stage.broker.submit([stage.job("first")])
+    await stage.broker.intake.submit([stage.job("first")])
     delivery = await stage.claim()
-    await stage.broker.submit([stage.job("taken")])
+    await stage.broker.intake.submit([stage.job("taken")])
     instead = [*(stage.job(name) for name in others), stage.job("first")]
     for job, _ in instead:
         job.nonce = "other"
@@ -332,7 +334,7 @@ async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others
 
 
 async def test_a_parent_can_end_although_the_message_of_a_waiting_job_is_gone(stage):
-    await stage.broker.submit(pair(stage))
+    await stage.broker.intake.submit(pair(stage))
     await stage.raw.delete(f"{stage.broker.shards[0].space}m:second")
     assert await stage.run() == "first"
     assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
@@ -357,13 +359,13 @@ async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_t
     job, message = stage.job("first", expires=1)
     job.nonce = "n~1"
     message = wire.encode_job(job)
-    await stage.broker.submit([(job, message)])
+    await stage.broker.intake.submit([(job, message)])
     delivery = await stage.claim()
     instead = [stage.job("a", dependents=("first",)), stage.job("first", parents=("a",), shape=0)]
     instead[1][0].nonce = job.nonce  # as a plan does it
     assert await stage.worker.replace(delivery, instead) == 1
     assert await stage.broker.expire("first") == "running"
-    assert await stage.broker.enqueue_many([(job, message)]) == [], "the same call, sent again late"
+    assert await stage.broker.intake.enqueue_many([(job, message)]) == [], "the same call, sent again late"
     assert [await stage.run(name) for name in "xy"] == ["a", "first"]
 
 
@@ -371,9 +373,9 @@ async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known
     first, _ = stage.job("first")
     first.nonce = "call~9999999999999"
     jobs = [(first, wire.encode_job(first))]
-    await stage.broker.submit(jobs)
+    await stage.broker.intake.submit(jobs)
     assert await stage.worker.replace(await stage.claim(), [stage.job("a"), stage.job("first")]) == 1
-    await stage.broker.submit(jobs)
+    await stage.broker.intake.submit(jobs)
     assert {await stage.run(), await stage.run()} == {"a", "first"}
     assert await stage.claim() is None
 
@@ -448,7 +450,7 @@ ENDS = {
 async def test_whatever_ends_a_job_settles_those_that_wait_for_it(make_app, raw, way):
     end, letter = ENDS[way]
     async with make_app(max_crashes=1) as app, _built(app._broker, raw) as stage:
-        await stage.broker.submit(
+        await stage.broker.intake.submit(
             [
                 stage.job("parent", dependents=("child", "callback")),
                 stage.job("child", parents=("parent",), shape=0, dependents=("grandchild",)),

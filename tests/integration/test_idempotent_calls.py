@@ -236,14 +236,14 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
     assert (job.id, job.nonce.partition(".")[0]) == (again.id, again.nonce.partition(".")[0])
     broker = app._broker_here()
     async with Worker(app):
-        assert await broker.enqueue(job, message) is True
+        assert await broker.intake.enqueue(job, message) is True
         handle = app.AsyncResult(job.id)
         await handle.get(timeout=5)
         await handle.forget()
-        assert await broker.enqueue(job, message) is True
+        assert await broker.intake.enqueue(job, message) is True
         assert not await handle.exists()
         assert runs == [(1, 100)]
-        assert await broker.enqueue(again, other) is True, "another call makes a new job"
+        assert await broker.intake.enqueue(again, other) is True, "another call makes a new job"
         await app.AsyncResult(job.id).get(timeout=5)
     assert runs == [(1, 100)] * 2
 
@@ -251,9 +251,9 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
 async def test_a_call_sent_again_with_an_expiry_is_still_the_same(app, charge, raw):
     job, message = charge.options(key="k", expires=60)._encode((1,), {})
     broker = app._broker_here()
-    assert [await broker.enqueue(job, message) for _ in range(2)] == [True, True]
+    assert [await broker.intake.enqueue(job, message) for _ in range(2)] == [True, True]
     later, other = charge.options(key="k", expires=90)._encode((1,), {})
-    assert await broker.enqueue(later, other) == f"L--- {job.expires}"
+    assert await broker.intake.enqueue(later, other) == f"L--- {job.expires}"
     assert await length(app, raw) == 1
 
 

@@ -313,7 +313,7 @@ class Machine(RuleBasedStateMachine):
             book.states.append(book.state)
         calls = [(job, wire.encode_job(job))]
         refused = [] if accepted else [(job, False)]
-        self.twice(lambda: self.broker.enqueue_many(calls), refused, refused)
+        self.twice(lambda: self.broker.intake.enqueue_many(calls), refused, refused)
         self.reread(book)
 
     def some_id(self, data: st.DataObject) -> str:
@@ -414,7 +414,7 @@ class Machine(RuleBasedStateMachine):
 
     async def accepted(self, jobs: list[tuple[wire.Job, bytes]]) -> bool:
         try:
-            await self.broker.submit(jobs)
+            await self.broker.intake.submit(jobs)
         except ValueError:
             return False
         return True

@@ -105,7 +105,7 @@ DIAMOND = (("top", 0, ""), ("left", 1, "top"), ("right", 2, "top"), ("bottom", 0
 
 
 async def test_a_diamond_through_all_shards_runs_in_order_and_hands_on_its_values(shore):
-    await shore.broker.submit(shore.flow(*DIAMOND))
+    await shore.broker.intake.submit(shore.flow(*DIAMOND))
     await shore.end((await shore.claim_all())["top"], "t")
     assert await shore.claim() is None
     await shore.tell_all()
@@ -123,7 +123,7 @@ async def test_a_diamond_through_all_shards_runs_in_order_and_hands_on_its_value
 
 async def test_whoever_tells_may_die_at_any_point_and_others_tell_it_again(shore):
     """Each prefix of what was read is told and not deleted; then somebody else tells it all."""
-    await shore.broker.submit(shore.flow(*DIAMOND))
+    await shore.broker.intake.submit(shore.flow(*DIAMOND))
     deleted, shore.relay._forget = shore.relay._forget, _nothing
     for count in (1, 2):
         reading = await shore.read(0)
@@ -155,7 +155,7 @@ async def test_what_was_read_long_ago_is_not_told_again_though_its_jobs_are_forg
     """A member without a result leaves nothing behind after a minute; who tells stood still for two."""
     jobs = shore.flow(("top", 0, ""), ("far", 1, "top"), ("root", 1, ""), root={"ignore_result": True})
     jobs += [shore.job(named("home", 0))]
-    await shore.broker.submit(jobs)
+    await shore.broker.intake.submit(jobs)
     late = await shore.read(0)
     assert len(late.letters) == 1
     await shore.tell_all()
@@ -169,7 +169,7 @@ async def test_what_was_read_long_ago_is_not_told_again_though_its_jobs_are_forg
 
 async def test_a_parcel_that_was_accepted_but_not_deleted_for_long_is_not_accepted_again(shore):
     """Who told it died before it deleted it, and nobody looked for more than a minute."""
-    await shore.broker.submit(
+    await shore.broker.intake.submit(
         [
             *shore.flow(("root", 1, ""), root={"ignore_result": True}),
             *shore.flow(("one", 0, ""), ("two", 0, "one")),
@@ -191,10 +191,10 @@ async def test_who_waits_for_a_member_whose_id_was_taken_fails_wherever_it_lies(
     jobs = shore.flow(
         ("home", 0, ""), ("also", 0, "home"), ("taken", 1, ""), ("near", 1, "taken"), ("far", 2, "taken near")
     )
-    await shore.broker.submit(jobs)
+    await shore.broker.intake.submit(jobs)
     other, _ = shore.job(named("taken", 1))
     other.nonce = "other"
-    await shore.broker.enqueue_many([(other, wire.encode_job(other))])
+    await shore.broker.intake.enqueue_many([(other, wire.encode_job(other))])
     if taker == "ended":
         claimed = await shore.claim_all()
         await shore.end(claimed["taken"], "its own")
@@ -215,10 +215,10 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_t
     error = named("error", 1)
     taken = shore.job(named("taken", 1), dependents=(error,))
     callback = shore.job(error, parents=(taken[0].id,), shape="e", on_error=True)
-    await shore.broker.submit([taken, callback, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))])
+    await shore.broker.intake.submit([taken, callback, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))])
     other, _ = shore.job(taken[0].id)
     other.nonce = "other"
-    await shore.broker.enqueue_many([(other, wire.encode_job(other))])
+    await shore.broker.intake.enqueue_many([(other, wire.encode_job(other))])
     late = await shore.read(0)
     await shore.tell_all()
     claimed = await shore.claim_all()
@@ -240,7 +240,7 @@ async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_
     keyed.nonce = "abc.1"
     child = shore.job(named("child", 1), parents=(keyed.id, named("slow", 0)), shape=None)
     slow = shore.job(named("slow", 0), dependents=(child[0].id,))
-    await shore.broker.submit(
+    await shore.broker.intake.submit(
         [(keyed, wire.encode_job(keyed)), slow, child, shore.job(named("x", 0)), shore.job(named("y", 0))]
     )
     late = await shore.read(0)
@@ -249,7 +249,7 @@ async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_
     await shore.end(claimed["keyed"], "value")
     again, _ = shore.job(keyed.id, ignore_result=True)
     again.nonce = "abc.2"
-    assert await shore.broker.enqueue_many([(again, wire.encode_job(again))]) == []
+    assert await shore.broker.intake.enqueue_many([(again, wire.encode_job(again))]) == []
     await shore.relay.tell(late)
     assert await shore.standing(child[0].id) is State.PENDING
     await shore.end(claimed["slow"])
@@ -264,16 +264,16 @@ async def test_an_id_that_is_there_twice_is_refused_wherever_it_lies(shore, shar
     other[0].nonce = "other"
     jobs = [one, other, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))]
     with pytest.raises(ValueError, match=twice):
-        await shore.broker.submit(jobs)
+        await shore.broker.intake.submit(jobs)
     assert [(await shore.read(each)).letters for each in range(COUNT)] == [[], [], []]
     assert await shore.claim() is None
 
 
 async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_others_have(shore):
-    await shore.broker.submit([shore.job(named("first", 0))])
+    await shore.broker.intake.submit([shore.job(named("first", 0))])
     delivery = await shore.claim()
     taken = shore.job(named("taken", 1))
-    await shore.broker.enqueue_many([taken])
+    await shore.broker.intake.enqueue_many([taken])
     other = shore.job(named("taken", 1))
     other[0].nonce = "other"
     assert await shore.worker.replace(delivery, [other, shore.job(delivery.job.id)]) == -1
@@ -287,7 +287,7 @@ async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
         shore = Shore(app._broker, None)
         try:
             jobs = shore.flow(*((f"m{n}", n % COUNT, f"m{n - 1}" if n else "") for n in range(12)))
-            await shore.broker.submit(jobs)
+            await shore.broker.intake.submit(jobs)
             assert await shore.broker.revoke(jobs[0][0].id, mark="c", outcome=b"") == "revoked"
 
             async def last_is_revoked() -> bool:
@@ -302,7 +302,7 @@ async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
 
 async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, monkeypatch):
     jobs = shore.flow(("a", 0, ""), ("b", 0, "a"), ("r", 1, ""), ("s", 1, ""), ("t", 2, "r"), ("u", 0, ""))
-    await shore.broker.submit(jobs)
+    await shore.broker.intake.submit(jobs)
     monkeypatch.undo()  # who submitted it is gone, and there is no worker
     assert await shore.broker.revoke(named("r", 1), mark="c", outcome=b"") == "revoked"
     ended, live = await shore.broker.look([named("t", 2), named("s", 1)])
@@ -313,7 +313,7 @@ async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, mo
 
 @pytest.mark.parametrize("verb", ["state", "look", "forget"])
 async def test_whoever_asks_for_a_job_that_is_on_its_way_finds_it(shore, monkeypatch, verb):
-    await shore.broker.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
+    await shore.broker.intake.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
     monkeypatch.undo()
     id_ = named("r", 1)
     answer = await (shore.broker.look([id_]) if verb == "look" else getattr(shore.broker, verb)(id_))
@@ -331,13 +331,13 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
 
         async def busy(shard: Any) -> Reading:
             reading = await read(shard)
-            await shore.broker.until_answered(shore.broker.line, entry, 5.0)
+            await shore.broker.send(*entry)
             return reading
 
         try:
             monkeypatch.setattr(shore.relay, "read", busy)
             async with asyncio.timeout(5):
-                await shore.broker.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
+                await shore.broker.intake.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
             assert await shore.standing(named("r", 1)) is State.PENDING
         finally:
             monkeypatch.undo()
@@ -351,7 +351,7 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
 async def test_long_values_are_read_a_few_at_a_time(shore):
     names = [f"p{n}" for n in range(30)]
     jobs = shore.flow(*((name, 0, "") for name in names), ("far", 1, " ".join(names)))
-    await shore.broker.submit(jobs)
+    await shore.broker.intake.submit(jobs)
     await shore.tell_all()
     for _ in range(30):
         await shore.run(b"x" * 200_000)
@@ -365,7 +365,7 @@ async def test_long_values_are_read_a_few_at_a_time(shore):
 async def test_many_jobs_of_a_shard_go_in_several_parcels(shore, monkeypatch):
     monkeypatch.setattr(submission, "PARCEL", 4)
     members = [("a", 0, "")] + [(f"b{n}", 0, "a") for n in range(11)] + [(f"c{n}", 1, "a") for n in range(10)]
-    await shore.broker.submit(shore.flow(*members))
+    await shore.broker.intake.submit(shore.flow(*members))
     assert len((await shore.read(0)).letters) == 3
     await shore.tell_all()
     await shore.broker.revoke(named("a", 0), mark="c", outcome=b"")
@@ -375,7 +375,7 @@ async def test_many_jobs_of_a_shard_go_in_several_parcels(shore, monkeypatch):
 
 async def test_members_of_another_shard_start_in_their_order(shore):
     names = [f"m{n}" for n in range(9)]
-    await shore.broker.submit(
+    await shore.broker.intake.submit(
         shore.flow(*((f"h{n}", 0, "") for n in range(10)), *((n, 1, "") for n in names))
     )
     await shore.tell_all()

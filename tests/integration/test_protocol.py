@@ -62,12 +62,12 @@ class Stage:
 
     async def enqueue(self, nonce: str = "nonce", **options: Any) -> bool:
         job = self.make_job("job", nonce, **options)
-        return not await self.broker.enqueue_many([(job, wire.encode_job(job))])
+        return not await self.broker.intake.enqueue_many([(job, wire.encode_job(job))])
 
     async def submit(self, nonce: str = "nonce") -> str:
         job = self.make_job("job", nonce)
         try:
-            await self.broker.submit([(job, wire.encode_job(job))])
+            await self.broker.intake.submit([(job, wire.encode_job(job))])
         except ValueError:
             return "taken"
         return "accepted"
@@ -75,7 +75,7 @@ class Stage:
     async def wait_for(self, parent: str) -> None:
         first = self.make_job(parent, "p", dependents=("job",), wait=60_000)
         last = self.make_job("job", "nonce", parents=(parent,), shape=0)
-        await self.broker.submit([(job, wire.encode_job(job)) for job in (first, last)])
+        await self.broker.intake.submit([(job, wire.encode_job(job)) for job in (first, last)])
 
     async def replace(self, by: Consumer | None = None) -> int:
         first = self.make_job("before", "n", dependents=("job",), wait=60_000)
@@ -469,7 +469,7 @@ async def test_an_ignored_result_leaves_a_tombstone_so_that_a_late_enqueue_makes
 
 async def test_an_id_that_is_taken_is_refused_also_within_one_call(stage):
     jobs = [stage.make_job("same", nonce) for nonce in ("a", "b", "a")]
-    refused = await stage.broker.enqueue_many([(job, wire.encode_job(job)) for job in jobs])
+    refused = await stage.broker.intake.enqueue_many([(job, wire.encode_job(job)) for job in jobs])
     assert refused == [(jobs[1], False)]
     assert await stage.raw.xlen(stage.stream) == 1
 
@@ -561,7 +561,7 @@ async def test_finish_does_not_acknowledge_an_entry_that_names_another_job(stage
 async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_lists(stage):
     for n in range(40):
         job = stage.make_job(f"j{n}", f"n{n}")
-        await stage.broker.enqueue_many([(job, wire.encode_job(job))])
+        await stage.broker.intake.enqueue_many([(job, wire.encode_job(job))])
     deliveries = [
         stage.mine.delivery(item) for item in await stage.mine.read([stage.stream], 40, block=False)
     ]
@@ -696,7 +696,7 @@ async def test_a_marked_job_that_fails_ends_as_revoked_instead_of_being_tried_ag
 async def test_a_due_job_is_promoted_once_and_one_that_is_not_due_stays(stage):
     await _due(stage)
     later = stage.make_job("later", "n2", wait=60_000)
-    await stage.broker.enqueue_many([(later, wire.encode_job(later))])
+    await stage.broker.intake.enqueue_many([(later, wire.encode_job(later))])
     left = await stage.promote()
     assert left is not None
     assert 58 < left <= 60

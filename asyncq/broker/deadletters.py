@@ -1,0 +1,71 @@
+"""The jobs that were given up, as they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from asyncq.broker.broker import Broker
+    from asyncq.broker.keys import Keys
+
+_LETTER = re.compile(r"([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9]{1,3}))?")
+
+
+class DeadLetters:
+    """The dead letters of all shards. Everything here raises as `Broker.run`.
+
+    Args:
+        broker: whose command connection it uses.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+
+    async def newest(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
+        """The newest dead letters with their fields, newest first, without those that are past their time."""
+        oldest = int((time.time() - self._broker.settings.dead_ttl) * 1000)
+        send = self._broker.send
+        answers = await asyncio.gather(
+            *(send("XREVRANGE", keys.dead, "+", oldest, "COUNT", limit) for keys in self._broker.shards)
+        )
+        letters = [
+            (entry.decode(), shard, fields)
+            for shard, answer in enumerate(answers)
+            for entry, fields in answer
+        ]
+        letters.sort(key=lambda letter: [int(part) for part in letter[0].split("-")], reverse=True)
+        return [
+            (entry if self._broker.shards.is_one else f"{entry}.{shard}", _pairs(fields))
+            for entry, shard, fields in letters[:limit]
+        ]
+
+    async def one(self, id: str) -> dict[bytes, bytes] | None:
+        """One dead letter's fields, or None."""
+        for keys, entry in self._places([id]):
+            if answer := await self._broker.send("XRANGE", keys.dead, entry, entry):
+                return _pairs(answer[0][1])
+        return None
+
+    async def delete(self, ids: list[str]) -> int:
+        """How many of them there were."""
+        count = 0
+        for keys, entry in self._places(ids):
+            count += await self._broker.send("XDEL", keys.dead, entry)
+        return count
+
+    def _places(self, ids: Iterable[str]) -> Iterator[tuple[Keys, str]]:
+        """Where the letters of these ids would be: an entry, and behind a point its shard if there are
+        several.
+        """
+        for id_ in ids:
+            if (found := _LETTER.fullmatch(id_)) and int(found[2] or 0) < self._broker.shards.count:
+                yield self._broker.shards[int(found[2] or 0)], found[1]
+
+
+def _pairs(fields: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))

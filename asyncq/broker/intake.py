@@ -1,0 +1,319 @@
+"""How jobs get in: one by one, in batches, and as workflows.
+
+`enqueue` is the hot verb: all jobs enqueued in one turn of the loop travel in one script call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from asyncq import failpoints, wire
+from asyncq.broker.keys import leveled, queue_of
+from asyncq.broker.line import pause
+from asyncq.broker.looks import Look, standing
+from asyncq.broker.submission import Submission
+from asyncq.config import shown
+from asyncq.errors import BrokerUnavailable, QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncq.broker.broker import Broker
+    from asyncq.broker.shards import Shards
+    from asyncq.config import Settings
+
+BATCH = 500
+"""Most jobs in one script call: Lua unpacks at most some 8,000 values, and other clients want their turn."""
+BATCH_BYTES = 1024 * 1024
+FULL = (-1, -2)
+"""What the enqueue script answers when the queue has no room, and when too many jobs wait for their time."""
+
+Met = Literal[False] | Look
+"""What an enqueue may find under its id: False for another job, else how the job of an equal call with the
+same key stands."""
+Answer = Literal[True] | Met
+"""To an enqueue: True for accepted."""
+
+_Pending = tuple[wire.Job, bytes, "asyncio.Future[Answer] | None"]
+
+
+class Intake:
+    """What a client gives to the server.
+
+    Args:
+        broker: whose command connection it uses.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._settings: Settings = broker.settings
+        self._shards: Shards = broker.shards
+        self._loop = asyncio.get_running_loop()
+        self._enqueue_sha = broker.scripts["enqueue"].sha
+        self._next_length_check = self._loop.time() + 0.1
+        # By shard and queue: what one script call can accept.
+        self._gathered: dict[int, dict[str, list[_Pending]]] = {}
+        self._unanswered: dict[float, list[_Pending]] = {}
+        """What was sent, by when it is given up: the oldest first."""
+        self._given_up_at: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Waits a moment for what is under way. The connection is closed, so it ends with
+        `BrokerUnavailable`.
+        """
+        if self._given_up_at is not None:
+            self._given_up_at.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=1.0)
+
+    def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[Answer]:
+        """Enqueues a job together with all others of this turn of the loop.
+
+        The future's result is an `Answer`. It raises `BrokerUnavailable` when the server
+        could not be reached in time (the job may or may not have been accepted; the same id again tells) and
+        `QueueFull` when its memory is full.
+        """
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        shard = 0 if self._shards.is_one else self._shards.number(job.id)
+        boxes = self._gathered.get(shard)
+        if boxes is None:
+            if not self._gathered:
+                self._loop.call_soon(self._send_gathered)
+            boxes = self._gathered[shard] = {}
+        queue = leveled(job.queue, job.priority) if job.priority else job.queue
+        box = boxes.get(queue)
+        if box is None:
+            box = boxes[queue] = []
+        box.append((job, message, future))
+        return future
+
+    async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[tuple[wire.Job, Met]]:
+        """Enqueues jobs in as few script calls as there are queues in shards and batches of 500; raises as
+        `enqueue`.
+
+        Returns:
+            The jobs that were not accepted, and what was found in their place.
+        """
+        is_one, number = self._shards.is_one, self._shards.number
+        boxes: dict[tuple[int, str], list[_Pending]] = {}
+        for job, message in jobs:
+            queue = leveled(job.queue, job.priority) if job.priority else job.queue
+            shard = 0 if is_one else number(job.id)
+            boxes.setdefault((shard, queue), []).append((job, message, None))
+        batches = [(where, batch) for where, box in boxes.items() for batch in _batches(box)]
+        patience = self._settings.operation_timeout
+        commands = [self._enqueue_command(shard, queue, batch) for (shard, queue), batch in batches]
+        answers = await asyncio.gather(
+            *(
+                self._until_room(command, patience, queue_of(queue))
+                for command, ((_, queue), _) in zip(commands, batches, strict=True)
+            )
+        )
+        return [
+            (item[0], one)
+            for (_, batch), answer in zip(batches, answers, strict=True)
+            if type(answer) is not int
+            for item, one in zip(batch, _each(answer, len(batch)), strict=True)
+            if one is not True
+        ]
+
+    async def submit(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
+        """Enqueues the jobs of one workflow in one atomic step: all of them, or none. Sent again, because the
+        answer was lost, it changes nothing.
+
+        Those that lie in other shards than most are accepted there a moment later: by this call before it
+        returns, or by a worker, if this process dies or the server goes away.
+
+        Args:
+            jobs: with their messages, parents before children.
+
+        Raises:
+            ValueError: another call's job has the id of one of them; the message names it.
+            QueueFull: one of the queues stayed full for `full_wait`, or the server is out of memory.
+            BrokerUnavailable: no answer within the operation timeout; they may have been accepted.
+        """
+        submission = Submission(jobs, self._shards)
+        home = self._shards[submission.home]
+        command = (
+            *("EVALSHA", self._broker.scripts["submit"].sha, 0),
+            *(
+                home.space,
+                self._broker.channel,
+                self._settings.max_length,
+                submission.parcels(self._broker.channel),
+            ),
+            *submission.arguments(),
+        )
+        queues = sorted({job.queue for job, _ in jobs})
+        answer: Any = await self.taken_abroad(submission, self._settings.operation_timeout)
+        if not answer:
+            answer = await self._until_room(command, self._settings.operation_timeout, ", ".join(queues))
+        if type(answer) is not int:
+            taken = ", ".join(repr(id_.decode()) for id_ in answer)
+            raise ValueError(
+                f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
+                "other ids for task_id"
+            )
+        if submission.abroad:
+            await self._broker.relay.told(home)
+
+    async def taken_abroad(self, submission: Submission, patience: float) -> list[bytes]:
+        """The ids of jobs in other shards that others have, or that are there twice. What is taken after this
+        look is refused there. Raises as `Broker.run`.
+        """
+        if not submission.abroad:
+            return []
+        taken = [id_.encode() for id_ in submission.repeated]
+        for shard, ids in submission.abroad.items():
+            records = [self._shards[shard].records + id_ for id_ in ids]
+            found = await self._broker.send("MGET", *records, patience=patience)
+            taken += [id_.encode() for id_, record in zip(ids, found, strict=True) if record]
+        return taken
+
+    def _enqueue_command(self, shard: int, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
+        keys = self._shards[shard]
+        command: list[Any] = ["EVALSHA", self._enqueue_sha, 2, keys.queues + queue, keys.delayed]
+        command += (
+            keys.records,
+            queue,
+            self._broker.channel,
+            self._length_limit(len(batch)),
+            keys.messages,
+            keys.wake,
+        )
+        for job, message, _ in batch:
+            flags = "-i-" if job.ignore_result else "---"
+            command += (job.id, job.nonce, flags, "" if job.wait is None else job.wait, message)
+        return tuple(command)
+
+    def _length_limit(self, count: int) -> int | str:
+        """The queue's limit, where it is to be checked. A look costs a command, so a long limit is looked at
+        for batches and ten
+        times a second: it may be overshot by what one client enqueues, one by one, in a tenth of a second.
+        """
+        limit = self._settings.max_length
+        now = self._loop.time()
+        if limit > 10_000 and count < 100 and now < self._next_length_check:
+            return ""
+        self._next_length_check = now + 0.1
+        return limit
+
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        pipe = self._broker.line.current
+        for shard, boxes in gathered.items():
+            for queue, box in boxes.items():
+                for batch in _batches(box):
+                    command = self._enqueue_command(shard, queue, batch)
+                    if pipe is None or pipe.broken is not None:
+                        patience = self._settings.operation_timeout
+                        self._spawn(self._enqueue_slowly(command, batch, patience))
+                    else:
+                        failpoints.hit("enqueue.send")
+                        pipe.send(command, partial(self._enqueued, command, batch, self._expect(batch)))
+
+    def _expect(self, batch: list[_Pending]) -> float:
+        """Notes that a batch is to be answered in time, and until when. One timer serves all: making one and
+        cancelling it costs a lone call more than the rest of its sending.
+        """
+        deadline = self._loop.time() + self._settings.operation_timeout
+        while deadline in self._unanswered:
+            deadline = math.nextafter(deadline, math.inf)
+        self._unanswered[deadline] = batch
+        if self._given_up_at is None:
+            self._given_up_at = self._loop.call_at(deadline, self._give_up)
+        return deadline
+
+    def _give_up(self) -> None:
+        """The server has said nothing for as long as a client waits; the jobs may have been accepted all the
+        same.
+        """
+        patience = self._settings.operation_timeout
+        error = BrokerUnavailable(f"{self._broker.address.safe_url} did not answer within {shown(patience)}")
+        self._given_up_at = None
+        for deadline in list(self._unanswered):
+            if deadline > self._loop.time():
+                self._given_up_at = self._loop.call_at(deadline, self._give_up)
+                return
+            for _, _, future in self._unanswered.pop(deadline):
+                if future is not None and not future.done():
+                    future.set_exception(error)
+
+    def _enqueued(
+        self, command: tuple[Any, ...], batch: list[_Pending], deadline: float, answer: Any
+    ) -> None:
+        """The quick way: the first answer is the last. Anything else is left to the loop that tries again."""
+        self._unanswered.pop(deadline, None)
+        if isinstance(answer, Exception) or answer in FULL:
+            left = max(0.05, deadline - self._loop.time())
+            self._spawn(self._enqueue_slowly(command, batch, left))
+            return
+        failpoints.hit("enqueue.answered")
+        self._settle(batch, answer)
+
+    @staticmethod
+    def _settle(batch: list[_Pending], answer: Any) -> None:
+        for (_, _, future), one in zip(batch, _each(answer, len(batch)), strict=True):
+            if future is not None and not future.done():
+                future.set_result(one)
+
+    async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending], patience: float) -> None:
+        try:
+            answer = await self._until_room(command, patience, batch[0][0].queue)
+        except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is
+            for _, _, future in batch:
+                if future is not None and not future.done():
+                    future.set_exception(error)
+            return
+        self._settle(batch, answer)
+
+    async def _until_room(self, command: tuple[Any, ...], patience: float, queue: str) -> Any:
+        """Enqueues; waits for room in a full queue for as long as `full_wait` says."""
+        deadline = self._loop.time() + self._settings.full_wait
+        attempt = 0
+        while True:
+            answer = await self._broker.send(*command, patience=patience)
+            if answer not in FULL:
+                return answer
+            attempt += 1
+            left = deadline - self._loop.time()
+            if left <= 0:
+                limit = f"max_length={self._settings.max_length:,} jobs"
+                full = (
+                    f"queue {queue!r} holds {limit}" if answer == FULL[0] else f"{limit} wait for their time"
+                )
+                raise QueueFull(
+                    f"{full} already; nothing was enqueued. "
+                    "Start more workers, try again later, or wait for room with full_wait"
+                )
+            await asyncio.sleep(min(pause(attempt), left))
+
+    def _spawn(self, coroutine: Any) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _batches(box: list[_Pending]) -> list[list[_Pending]]:
+    """Split so that no script call holds up the server, and no buffer grows beyond reason."""
+    if len(box) <= BATCH and sum(len(message) for _, message, _ in box) <= BATCH_BYTES:
+        return [box]
+    batches: list[list[_Pending]] = [[]]
+    volume = 0
+    for item in box:
+        if batches[-1] and (len(batches[-1]) >= BATCH or volume + len(item[1]) > BATCH_BYTES):
+            batches.append([])
+            volume = 0
+        batches[-1].append(item)
+        volume += len(item[1])
+    return batches
+
+
+def _each(answer: Any, count: int) -> list[Answer]:
+    if type(answer) is int:
+        return [True] * count
+    return [one != 0 if type(one) is int else standing(one) for one in answer]
