@@ -11,8 +11,10 @@ import pytest
 from support import until
 
 from asyncq import QueueFull, wire
+from asyncq.broker.circle import way_back
 from asyncq.broker.consumer import Consumer
 from asyncq.broker.keys import GROUP
+from asyncq.broker.submission import Submission
 from asyncq.broker.turnstile import Turn, Turnstile, claim
 from asyncq.limits import Limits
 from asyncq.states import READY_STATES, TRANSITIONS, State
@@ -154,6 +156,18 @@ class Stage:
 
     async def forget(self) -> str:
         return await self.broker.forget("job")
+
+    # As the relay of another shard makes them, which this one was told nothing by.
+
+    async def accept(self, nonce: str = "nonce") -> int:
+        job = self.make_job("job", nonce)
+        words = Submission([(job, wire.encode_job(job))], self.broker.shards).arguments()
+        arguments = (self.keys.space, 1, "5-1", self.broker.channel, wire.PUSH_LIMIT, OUTCOME, *words)
+        return await self.broker.run("accept", (), arguments)
+
+    async def inform(self, nonce: str = "nonce") -> int:
+        words = ("5-1", "job", f"0 {nonce}", "parent", wire.SUCCEEDED, OUTCOME)
+        return await self.broker.run("inform", (), (self.keys.space, 1, wire.PUSH_LIMIT, *words))
 
     # -- what is there -----------------------------------------------------------------------------
 
@@ -391,6 +405,12 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "read": lambda s: s.broker.read_items("job", 0, 0),
     "progress": lambda s: s.report(),
     "progress, another's": lambda s: s.report(by=s.other),
+    "accept": lambda s: s.accept(),
+    "accept, another's": lambda s: s.accept("another"),
+    "inform": lambda s: s.inform(),
+    "inform, another's": lambda s: s.inform("another"),
+    "outbox": lambda s: s.broker.relay.read(s.keys),
+    "waits": lambda s: way_back(s.broker, "job", ["job"], most=10, patience=5),
 }
 
 
