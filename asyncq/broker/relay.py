@@ -93,6 +93,7 @@ class Relay:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._errands: dict[int, Errand] = {}
+        self._failing: set[int] = set()
 
     def call(self, shard: Keys) -> None:
         """There may be something in the outbox of a shard; it is told in the background. Does nothing if
@@ -138,9 +139,16 @@ class Relay:
             while errand.wanted:
                 errand.wanted = False
                 await self._empty(shard, errand)
+            self._failing.discard(shard.shard)
         except (AsyncQError, PipeBroken, ServerError) as error:
-            log.warning(
-                "what shard %d has for others could not be told (%s); a worker will", shard.shard, error
+            # A worker looks every few seconds: it says so once, until it goes again.
+            level = logging.DEBUG if shard.shard in self._failing else logging.WARNING
+            self._failing.add(shard.shard)
+            log.log(
+                level,
+                "what shard %d has for others could not be told (%s); a worker will",
+                shard.shard,
+                error,
             )
 
     def _over(self, shard: Keys, errand: Errand, _: asyncio.Task[None]) -> None:

@@ -87,7 +87,7 @@ async def test_waiting_for_a_job_three_levels_above_is_refused_whatever_is_allow
         *said, a, b, top = await down.options(task_id="top", wait=10).call(3, "top")
     assert top == "top"
     assert len(said) == 3
-    path = re.compile(rf"top -> {b} -> {a} -> down:\w+ -> (down:)?top$")
+    path = re.compile(rf"top -> {b} -> {a} -> down:[\w.]+ -> (down:)?top$")
     assert [bool(path.search(text)) for text in said] == [True] * 3, said
 
 

@@ -62,6 +62,7 @@ class Fleet:
             "ASYNCQ_URL": url,
             "ASYNCQ_NAMESPACE": namespace,
             "ASYNCQ_LEASE": "1",
+            "ASYNCQ_SHARDS": os.environ.get("TEST_SHARDS", "1"),
             "PYTHONPATH": str(folder),
         }
         self._folder, self._target = folder, target

@@ -10,7 +10,7 @@ import pytest
 from integration.support import until
 from integration.test_dependents import Stage
 
-from asyncq import inherited, wire
+from asyncq import BrokerUnavailable, inherited, wire
 from asyncq.broker import submission
 from asyncq.broker.shards import Shards
 from asyncq.serializers import PLAIN_ARGUMENTS
@@ -381,3 +381,75 @@ async def test_members_of_another_shard_start_in_their_order(shore):
     await shore.tell_all()
     claimed = await shore.claim_all()
     assert [name for name in claimed if name in names] == names
+
+
+@pytest.mark.parametrize("letter", [wire.SUCCEEDED, wire.FAILED, wire.REVOKED])
+async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
+    parent, callback = named("parent", 0), named("callback", 1)
+    await shore.broker.submit(
+        [
+            shore.job(parent, dependents=(callback,), ignore_result=True),
+            shore.job(callback, parents=(parent,), shape="e", on_error=True),
+        ]
+    )
+    await shore.tell_all()
+    await shore.end(await shore.claim(), None if letter == wire.SUCCEEDED else b"", letter)
+    late = await shore.read(0)
+    await shore.tell_all()
+    await shore.relay.tell(late)
+    assert [*await shore.claim_all()] == ([] if letter == wire.SUCCEEDED else ["callback"])
+    assert (await shore.standing(callback) is None) == (letter == wire.SUCCEEDED)
+
+
+async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(shore):
+    await shore.broker.submit(shore.flow(("first", 0, ""), ("child", 2, "first"), ("home", 0, "")))
+    await shore.tell_all()
+    first = (await shore.claim_all())["first"]
+    a, b = named("a", 1), named("b", 2)
+    instead = [
+        shore.job(a, dependents=(b,)),
+        shore.job(b, parents=(a,), shape=0, dependents=(first.job.id,)),
+        shore.job(first.job.id, parents=(b,), shape=0),
+    ]
+    assert await shore.worker.replace(first, instead) == 1
+    late = await shore.read(0)
+    for name, value in (("a", "x"), ("b", "y"), ("first", "z")):
+        await shore.tell_all()
+        claimed = await shore.claim_all()
+        assert [*claimed] == [name]
+        await shore.end(claimed[name], value)
+        await shore.relay.tell(late)
+    await shore.tell_all()
+    child = await shore.claim()
+    assert await shore.values(child) == ["z"]
+
+
+async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_another(shore):
+    await shore.broker.submit(shore.flow(*DIAMOND))
+    await shore.tell_all()
+    await shore.end((await shore.claim_all())["top"], "t")
+    word = await shore.read(0)  # of top's end, not told yet
+    assert await shore.broker.revoke(named("left", 1), mark="c", outcome=b"") == "revoked"
+    await shore.tell_all()
+    await shore.relay.tell(word)
+    assert [*await shore.claim_all()] == ["right"]
+    assert (await shore.ended(named("bottom", 0))).member == (named("left", 1), "")
+
+
+async def test_that_nothing_can_be_told_is_said_once_until_it_can_again(shore, monkeypatch, caplog):
+    tell = shore.relay.tell
+    monkeypatch.undo()
+    words = {"to": 1, "i": "nobody", "e": "0 n", "p": "p", "h": "S", "w": ""}
+    for expected in (1, 2):
+        await shore.raw.xadd(shore.broker.shards[0].outbox, words)
+        monkeypatch.setattr(shore.relay, "tell", _away)
+        for _ in range(3):
+            await shore.relay.told(shore.broker.shards[0])
+        assert caplog.text.count("could not be told") == expected
+        monkeypatch.setattr(shore.relay, "tell", tell)
+        await shore.relay.told(shore.broker.shards[0])
+    assert (await shore.read(0)).letters == []
+
+
+async def _away(_: object) -> None:
+    raise BrokerUnavailable("away")
