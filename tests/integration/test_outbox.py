@@ -386,7 +386,7 @@ async def test_members_of_another_shard_start_in_their_order(shore):
 @pytest.mark.parametrize("letter", [wire.SUCCEEDED, wire.FAILED, wire.REVOKED])
 async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
     parent, callback = named("parent", 0), named("callback", 1)
-    await shore.broker.submit(
+    await shore.broker.intake.submit(
         [
             shore.job(parent, dependents=(callback,), ignore_result=True),
             shore.job(callback, parents=(parent,), shape="e", on_error=True),
@@ -402,7 +402,7 @@ async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
 
 
 async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(shore):
-    await shore.broker.submit(shore.flow(("first", 0, ""), ("child", 2, "first"), ("home", 0, "")))
+    await shore.broker.intake.submit(shore.flow(("first", 0, ""), ("child", 2, "first"), ("home", 0, "")))
     await shore.tell_all()
     first = (await shore.claim_all())["first"]
     a, b = named("a", 1), named("b", 2)
@@ -425,7 +425,7 @@ async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(
 
 
 async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_another(shore):
-    await shore.broker.submit(shore.flow(*DIAMOND))
+    await shore.broker.intake.submit(shore.flow(*DIAMOND))
     await shore.tell_all()
     await shore.end((await shore.claim_all())["top"], "t")
     word = await shore.read(0)  # of top's end, not told yet
