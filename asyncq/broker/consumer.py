@@ -367,6 +367,7 @@ class Consumer:
         answer: int = await self._broker.run(
             "postpone", (delivery.stream, keys.delayed), arguments, patience=FOREVER
         )
+        self._broker.relay.call(keys)
         return answer
 
     async def bury(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:

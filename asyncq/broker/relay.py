@@ -95,11 +95,15 @@ class Relay:
         self._errands: dict[int, Errand] = {}
         self._failing: set[int] = set()
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._broker.shards.is_one or self._broker.closing
+
     def call(self, shard: Keys) -> None:
         """There may be something in the outbox of a shard; it is told in the background. Does nothing if
-        there is only one shard.
+        there is only one shard, or the app is being closed.
         """
-        if not self._broker.shards.is_one:
+        if not self._is_idle:
             self._errand(shard)
 
     async def told(self, *shards: Keys, patience: float | None = None) -> None:
@@ -110,7 +114,7 @@ class Relay:
             shards: of the namespace.
             patience: most seconds of the wait.
         """
-        if self._broker.shards.is_one:
+        if self._is_idle:
             return
         loop = asyncio.get_running_loop()
         waits = [Wait(loop.create_future()) for _ in shards]

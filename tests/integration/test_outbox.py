@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from integration.support import until
-from integration.test_dependents import Stage
+from integration.test_dependents import ENDS, Stage
 
 from asyncq import BrokerUnavailable, inherited, wire
 from asyncq.broker import submission
@@ -55,6 +55,18 @@ class Shore(Stage):
             for name, id_ in ids.items()
         ]
 
+    async def begin(self) -> None:
+        """The workers are there, in all shards."""
+        await self.worker.make_groups()
+        for shard in self.broker.shards:
+            for worker in (self.worker, self.heir):
+                await self.broker.run("beat", (shard.beats, shard.marks + worker.name), (worker.name, 1))
+
+    def close(self) -> None:
+        """They go."""
+        self.worker.close()
+        self.heir.close()
+
     async def read(self, shard: int) -> Reading:
         """What somebody who tells has read, and may tell now or much later."""
         return await self.relay.read(self.broker.shards[shard])
@@ -90,15 +102,11 @@ async def shore(make_app: Any, raw: Any, monkeypatch: Any) -> AsyncIterator[Shor
         monkeypatch.setattr(broker.relay, "call", lambda _: None)
         monkeypatch.setattr(broker.relay, "told", nobody)
         shore = Shore(broker, raw)
-        await shore.worker.make_groups()
-        for shard in broker.shards:
-            for worker in (shore.worker, shore.heir):
-                await broker.run("beat", (shard.beats, shard.marks + worker.name), (worker.name, 1))
+        await shore.begin()
         try:
             yield shore
         finally:
-            shore.worker.close()
-            shore.heir.close()
+            shore.close()
 
 
 DIAMOND = (("top", 0, ""), ("left", 1, "top"), ("right", 2, "top"), ("bottom", 0, "left right"))
@@ -296,8 +304,7 @@ async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
             await until(last_is_revoked, "the last one to be told", 2.0)
             assert (await shore.ended(jobs[-1][0].id)).member == (jobs[0][0].id, "")
         finally:
-            shore.worker.close()
-            shore.heir.close()
+            shore.close()
 
 
 async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, monkeypatch):
@@ -344,8 +351,7 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
             for name, shard in (("a", 0), ("b", 0), ("r", 1)):
                 await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
             await shore.relay.told(*app._broker.shards)
-            shore.worker.close()
-            shore.heir.close()
+            shore.close()
 
 
 async def test_long_values_are_read_a_few_at_a_time(shore):
@@ -453,3 +459,45 @@ async def test_that_nothing_can_be_told_is_said_once_until_it_can_again(shore, m
 
 async def _away(_: object) -> None:
     raise BrokerUnavailable("away")
+
+
+async def _postpone(stage: Stage) -> None:
+    delivery = await stage.claim()
+    assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
+    assert await stage.worker.postpone(delivery, 60_000, b"1") == 2
+
+
+AT_ONCE = {
+    "postpone of a marked job": (_postpone, "C"),
+    # A `finish` goes with others: its caller looks into the outbox when all of them are answered.
+    **{way: end for way, end in ENDS.items() if not way.startswith("finish")},
+}
+
+
+@pytest.mark.parametrize("way", AT_ONCE)
+async def test_whoever_ends_a_job_tells_it_to_the_other_shard(make_app, raw, way):
+    end, letter = AT_ONCE[way]
+    async with make_app(shards=COUNT, max_crashes=1) as app:
+        shore = Shore(app._broker, raw)
+        await shore.begin()
+        try:
+            here = _SHARDS.number("parent")
+            child, grandchild = named("child", (here + 1) % COUNT), named("grandchild", (here + 2) % COUNT)
+            await shore.broker.intake.submit(
+                [
+                    shore.job("parent", dependents=(child,)),
+                    shore.job(child, parents=("parent",), shape=0, dependents=(grandchild,)),
+                    shore.job(grandchild, parents=(child,), shape=0),
+                ]
+            )
+            await end(shore)
+            await until(lambda: _has_ended(shore, grandchild), "the grandchild to end", 2.0)
+            below = await shore.ended(grandchild)
+            assert (below.letter, below.member[0]) == (letter, "parent")
+            await shore.relay.told(*app._broker.shards)
+        finally:
+            shore.close()
+
+
+async def _has_ended(shore: Shore, id_: str) -> bool:
+    return isinstance(await shore.broker.state(id_), wire.Ended)
