@@ -186,8 +186,11 @@ class Follower:
             return
         if rank[1] in {_WAITS, _FAILED}:
             self._pause = FIRST_PAUSE
+        # A job that waits for its turn looks for itself now and then, and that is no news.
+        waits_on = self._last is not None and event.state == self._last[1] == State.PENDING
         self._last = rank, event.state
-        self._ready.append(event)
+        if not waits_on:
+            self._ready.append(event)
 
     def _finish(self) -> None:
         outcome = self._result._seen()

@@ -505,7 +505,11 @@ class Life:
         try:
             if not running.wanted:
                 return
-            if self._limited and not await self._may_start(running):
+            if (
+                self._limited
+                and (limits := self._limited.get(delivery.job.name)) is not None
+                and not await self._may_start(running, limits)
+            ):
                 return
             if not self.lease.is_fresh():
                 await self.lease.until_fresh()
@@ -531,14 +535,12 @@ class Life:
                 self.slots.give()
             else:
                 running.parking.end()
+                running.parking = None  # a cycle, too
             self._rest()
 
-    async def _may_start(self, running: Running) -> bool:
+    async def _may_start(self, running: Running, limits: Limits) -> bool:
         """Whether the limits of the job's task let it start; if not, it is put aside until its turn."""
         delivery = running.delivery
-        limits = self._limited.get(delivery.job.name)
-        if limits is None:
-            return True
         place = self._gate.place(limits, delivery)
         running.parking = Parking(running, self.slots, place)
         turn = await place.enter()

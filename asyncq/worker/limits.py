@@ -136,7 +136,7 @@ class Gate:
         there was nothing to call yet.
         """
         answer = await postponed
-        if answer == 1:
+        if answer != 2:  # 1, or 0: it was put aside before, and that answer was lost
             self._spawn(self._until_vacated(limits, "", id_))
         return answer
 

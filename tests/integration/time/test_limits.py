@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from jobs import register
@@ -15,6 +16,7 @@ import asyncq
 from asyncq import Retry, RetryLater, TaskExpired, TaskRevoked, Worker, allow_join_result as allowed, wire
 from asyncq.broker.turnstile import Turnstile, claim
 from asyncq.limits import Limits
+from asyncq.worker.life import Running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -171,7 +173,57 @@ async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, place
     assert bodies.order == [0]
 
 
-async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, alone, bodies, places):
+async def test_whoever_follows_a_job_hears_once_that_it_waits_however_often_it_asks(
+    app, alone, bodies, places
+):
+    async with Worker(app) as worker:
+        await alone.delay()
+        await until(lambda: bodies.now == 1, "the place to be taken")
+        waits = await alone.delay(1)
+        await until_waiting(places, 1)
+        await until(lambda: is_put_aside(app, waits), "it to be put aside")
+        consumer, asked = worker._life.consumer, 0
+        postpone = consumer.postpone
+
+        async def counted(*told: Any) -> int:
+            nonlocal asked
+            answer = await postpone(*told)
+            asked += 1
+            return answer
+
+        consumer.postpone = counted
+        events = waits.events(timeout=10)
+        states = [(await anext(events)).state]
+        for times in range(1, 4):
+            assert await worker._life._gate.turnstile.call(waits.id)
+            await until(lambda times=times: asked == times, "it to come for nothing")
+        bodies.gate.set()
+        states += [event.state async for event in events]
+    assert ("PENDING", "PENDING") not in pairwise(states)
+    assert (states[0], states[-1]) == ("PENDING", "SUCCESS")
+
+
+async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection(app, places):
+    @app.task(name="limited", concurrency=5, rate_limit=100_000)
+    async def limited() -> None:
+        pass
+
+    def left() -> int:
+        return sum(isinstance(one, Running) for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with Worker(app):
+            await (await limited.map([()] * 20)).get(timeout=10)
+            await until(lambda: is_empty(places, "limited"), "all places to be given back")
+            await until(lambda: not left(), "the worker to hold no job")
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("answer", ["comes", "is lost"])
+async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, alone, bodies, places, answer):
     """The holder ends between the answer that there is no place and the step that puts the job aside."""
     async with Worker(app) as worker:
         first = await alone.delay()
@@ -183,6 +235,8 @@ async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, a
             bodies.gate.set()
             await first.get(timeout=5)
             await until(lambda: not worker._life._gate.known, "its place to be given back")
+            if answer == "is lost":
+                await postpone(delivery, wait, turn)
             return await postpone(delivery, wait, turn)
 
         consumer.postpone = later
