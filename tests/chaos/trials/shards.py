@@ -41,7 +41,7 @@ async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
                 await asyncio.sleep(stage.random.uniform(0.4, 1.2))
                 await stage.fleet.replace_random()
 
-        async with beside(_cut_connections(stage)):
+        async with beside(_cut_connections(stage)), beside(_stop_workers(stage)):
             waits, _, firsts = await asyncio.gather(
                 send(stage, works, seconds=kills * 0.8), slayer(), _clients_that_die(stage, kills)
             )
@@ -66,6 +66,14 @@ async def _cut_connections(stage: Stage) -> None:
         await asyncio.sleep(stage.random.uniform(0.1, 0.5))
         if numbers := await asyncio.to_thread(stage.server.connections):
             await asyncio.to_thread(stage.server.cut, stage.random.choice(numbers))
+
+
+async def _stop_workers(stage: Stage) -> None:
+    """For ever: SIGSTOP of a worker past its lease, with what it has read of an outbox in hand."""
+    while True:
+        running = [worker for worker in stage.fleet.workers if worker.alive]
+        await stage.fleet.stand_still(stage.random.choice(running), stage.lease * 1.7)
+        await asyncio.sleep(stage.random.uniform(0.0, stage.lease))
 
 
 async def _clients_that_die(stage: Stage, count: int) -> list[int]:
