@@ -40,7 +40,7 @@ from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
 from asyncq.tasks import Task
-from asyncq.worker import frames
+from asyncq.worker import frames, pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -80,11 +80,13 @@ class Child:
             return
         self._setup = frame[0]
         self._handle_signals()
+        pool.importing = True
         try:
             self._prepare()
         except BaseException:  # noqa: BLE001  a module may raise anything, `sys.exit` among it
             self._send("broken", traceback.format_exc(limit=-3)[-4000:])
             return
+        pool.importing = False
         threading.Thread(target=self._listen, name="asyncq-worker", daemon=True).start()
         self._send("ready")
         while (job := self._jobs.get()) is not None:

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 IDLE = 60.0
 """Seconds after which a process without a job ends."""
 
+importing: bool = False
+"""Whether this is such a process itself, and has not imported the app yet."""
+
 
 class Pool:
     """Runs jobs in processes, which are started when there is a job for them.
@@ -57,11 +60,18 @@ class Pool:
         self._starting: set[asyncio.Task[Process]] = set()
 
     def check(self) -> None:
-        """Refuses tasks that a process would not find.
+        """Refuses tasks that a process would not find, and processes without end.
 
         Raises:
             ValueError: it says of which task, and what to do.
+            RuntimeError: this is a process of a worker, and importing the app starts another worker, whose
+                processes would do the same.
         """
+        if importing:
+            raise RuntimeError(
+                "a process that runs jobs imports the app, and that must not start a worker: put what the "
+                'program does, such as asyncio.run(main()), under `if __name__ == "__main__":`'
+            )
         for task in self._app.tasks.values():
             if task.executor == "process" and self._target is None:
                 place_of(task)

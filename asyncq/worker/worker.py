@@ -106,6 +106,8 @@ class Worker:
         Raises:
             ValueError: at the start: a task with `executor="process"` whose function no other process would
                 find.
+            RuntimeError: at the start: it is started by the import of the app in a process that is to run
+                jobs.
             BrokerUnavailable: at the start only; later it waits for the server to come back.
         """
         self.pool = pool = Pool(self.app, self.name, self.target)

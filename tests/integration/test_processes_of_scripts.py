@@ -60,6 +60,44 @@ def test_a_program_runs_its_tasks_in_processes(server_url, namespace, tmp_path, 
     }
 
 
+UNGUARDED = """
+import asyncio
+from pathlib import Path
+from asyncq import AsyncQ, Worker
+
+app = AsyncQ("memory://")
+with open("runs", "a") as log:
+    print("run", file=log)
+assert len(Path("runs").read_text().split()) < 5, "processes that start processes"
+
+@app.task(executor="process")
+def add(x: int, y: int) -> int:
+    return x + y
+
+async def main() -> None:
+    async with app, Worker(app):
+        print(repr(await (await add.delay(1, 2)).get(timeout=20, propagate=False)))
+
+asyncio.run(main())
+"""
+
+
+def test_a_script_that_starts_its_worker_on_import_is_told_so_and_multiplies_no_processes(tmp_path):
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    ran = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("WorkerLost(")
+    assert 'under `if __name__ == "__main__":`' in ran.stdout
+    assert len(lines(tmp_path / "runs")) == 2
+
+
 @pytest.mark.anyio
 async def test_a_process_dies_with_its_worker(server_url, namespace, tmp_path):
     log = tmp_path / "log"
