@@ -176,15 +176,8 @@ class Intake:
 
     def _enqueue_command(self, shard: int, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         keys = self._shards[shard]
-        command: list[Any] = ["EVALSHA", self._enqueue_sha, 2, keys.queues + queue, keys.delayed]
-        command += (
-            keys.records,
-            queue,
-            self._broker.channel,
-            self._length_limit(len(batch)),
-            keys.messages,
-            keys.wake,
-        )
+        command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, keys.queues + queue, keys.space, queue]
+        command += (self._broker.channel, self._length_limit(len(batch)))
         for job, message, _ in batch:
             flags = "-i-" if job.ignore_result else "---"
             command += (job.id, job.nonce, flags, "" if job.wait is None else job.wait, message)

@@ -6,12 +6,13 @@
     -- RETURNS: ...
     -- FLAGS: allow-oom
     -- USES: record
+    -- RARELY: tell
 
 Each name becomes a local. A group `(entry id)*` at the end repeats: the script finds it from index `first` in
 steps of `stride`. `USES` puts the shared functions of `_<name>.lua` in front, those that the script calls:
-Lua makes each of them anew at every call. Every script begins with a
-shebang: the server then refuses it whole, before the first write, when it may not write at all (READONLY,
-MISCONF, out of memory without `allow-oom`).
+Lua makes each of them anew at every call. What only functions under `RARELY` need is made when these are
+called. Every script begins with a shebang: the server then refuses it whole, before the first write, when it
+may not write at all (READONLY, MISCONF, out of memory without `allow-oom`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import re
 from dataclasses import dataclass
 from importlib import resources
 
-_FIELD = re.compile(r"^-- (KEYS|ARGV|RETURNS|FLAGS|USES): (.*)$")
+_FIELD = re.compile(r"^-- (KEYS|ARGV|RETURNS|FLAGS|USES|RARELY): (.*)$")
 _GROUP = re.compile(r"^(?P<fixed>[^(]*?)\s*(?:\((?P<repeated>[^)]*)\)\*)?$")
 
 
@@ -51,21 +52,45 @@ def _locals(array: str, text: str) -> tuple[list[str], tuple[str, ...], tuple[st
     return lines, fixed, repeated
 
 
-def _used(text: str, shared: str) -> list[str]:
+def _used(text: str, shared: str, rarely: set[str]) -> list[str]:
     """The definitions in `shared` that a script needs, in their order. Each is one line, or ends with the
     first `end` that is not indented.
     """
     definitions = re.findall(
         r"^(?:--.*\n)*local (?:function .*\n(?:.*\n)*?end|\w+ = .*)$", shared, re.MULTILINE
     )
-    used: list[str] = []
-    for definition in reversed(definitions):
-        found = re.search(r"^local (?:function )?(\w+)", definition, re.MULTILINE)
-        assert found is not None
-        if re.search(rf"\b{found[1]}\b", text):
-            used.insert(0, definition)
-            text += definition
-    return used
+    named = [(_name_of(definition), definition) for definition in definitions]
+    often = _needed(text, named, rarely)
+    return [_filled(definition, named, often) if name in rarely else definition for name, definition in often]
+
+
+_Named = list[tuple[str, str]]
+
+
+def _needed(text: str, named: _Named, but_of: set[str] | frozenset[str] = frozenset()) -> _Named:
+    """Those that a text calls, itself or through others, but not what only those in `but_of` need."""
+    found: _Named = []
+    for name, definition in reversed(named):
+        if re.search(rf"\b{name}\b", text):
+            found.insert(0, (name, definition))
+            if name not in but_of:
+                text += definition
+    return found
+
+
+def _filled(definition: str, named: _Named, outside: _Named) -> str:
+    """A function with what it needs, and what stands nowhere outside, inside."""
+    before = named[: named.index((_name_of(definition), definition))]
+    inside = [text for name, text in _needed(definition, before) if (name, text) not in outside]
+    lines = definition.split("\n")
+    head = next(place for place, line in enumerate(lines, 1) if line.startswith("local function"))
+    return "\n".join([*lines[:head], *inside, *lines[head:]])
+
+
+def _name_of(definition: str) -> str:
+    found = re.search(r"^local (?:function )?(\w+)", definition, re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def parse(name: str, text: str, shared: dict[str, str]) -> Script:
@@ -84,7 +109,8 @@ def parse(name: str, text: str, shared: dict[str, str]) -> Script:
     key_lines, keys, _ = _locals("KEYS", header.get("KEYS", ""))
     arg_lines, arguments, repeated = _locals("ARGV", header.get("ARGV", ""))
     shebang = f"#!lua flags={header['FLAGS']}" if "FLAGS" in header else "#!lua"
-    functions = _used(text, "\n".join(shared[use] for use in header.get("USES", "").split()))
+    uses = "\n".join(shared[use] for use in header.get("USES", "").split())
+    functions = _used(text, uses, set(header.get("RARELY", "").split()))
     parts = [shebang, *key_lines, *arg_lines, *functions, text]
     source = "\n".join(parts)
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()

@@ -41,6 +41,17 @@ def test_flags_go_into_the_shebang_and_shared_code_in_front():
     assert script.source == front + header + "return one()"
 
 
+def test_what_only_a_rare_function_needs_is_made_inside_it():
+    header = "-- RETURNS: 1\n-- USES: record\n-- RARELY: rare\n"
+    often, deep = "local function often()\nend", "local function deep()\nend"
+    rare = "local function rare(x)\n  return deep() + often() + x\nend"
+    script = parse(
+        "x", header + "return often() or rare(1)", {"record": f"{often}\n{deep}\n-- Why.\n{rare}\n"}
+    )
+    inside = f"-- Why.\nlocal function rare(x)\n{deep}\n  return deep() + often() + x\nend"
+    assert script.source == f"#!lua\n{often}\n{inside}\n{header}return often() or rare(1)"
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [

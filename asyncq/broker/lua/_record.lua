@@ -75,8 +75,14 @@ local function standing(key, record, channel)
   return expires and flags .. ' ' .. expires or flags
 end
 
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 -- Puts a job aside until its time: its message under a key of its own, and a call to whoever promotes if it is now the first due.
-local function delay(key, state, flags, queue, nonce, channels, id, fields, due, messages, delayed, wake)
+local function delay(key, state, flags, queue, nonce, channels, id, fields, wait, messages, delayed, wake)
+  local due = now_ms() + tonumber(wait) -- by the server's clock alone
   redis.call('HSET', messages .. id, unpack(fields))
   redis.call('SET', key, state .. string.sub(flags, 2) .. ' 0 ' .. queue .. ' ' .. nonce .. channels)
   redis.call('ZADD', delayed, due, id)
@@ -88,11 +94,6 @@ local function use_level(space, queue)
   if not string.find(queue, '^', 1, true) then return end
   local name, level = string.match(queue, '^(.-)%^(.+)$')
   if redis.call('SADD', space .. 'lv:' .. name, level) == 1 then redis.call('PUBLISH', space .. 'levels', queue) end
-end
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
 -- Keeps a job with the dead letters: all fields of its entry, its queue, why it is there and how it ended. Old ones and too many go.

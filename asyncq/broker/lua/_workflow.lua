@@ -17,7 +17,7 @@ local function set_free(id, flags, queue, nonce, channels)
   end
   redis.call('DEL', message)
   if fields['w'] then
-    delay(space .. 'r:' .. id, 'D', flags, queue, nonce, channels, id, entry, now_ms() + tonumber(fields['w']), space .. 'm:', space .. 'd', space .. 'wake')
+    delay(space .. 'r:' .. id, 'D', flags, queue, nonce, channels, id, entry, fields['w'], space .. 'm:', space .. 'd', space .. 'wake')
     return
   end
   use_level(space, queue)
@@ -106,6 +106,13 @@ local function let_items_go(id, flags, ttl)
   end
 end
 
+-- Ends a job about which there is something special. Its waiters and those that wait for it are not told yet.
+local function end_flagged(id, flags, entry, consumer, nonce, letter, outcome, ttl, marked)
+  store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
+  let_items_go(id, flags)
+  if string.sub(flags, 2, 2) ~= '-' then unmark(marked, id) end
+end
+
 -- Ends a job: its outcome, its waiters, and the jobs that wait for it, in one step.
 local function conclude(id, flags, entry, consumer, nonce, channels, letter, outcome, ttl, push_limit)
   store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
@@ -142,8 +149,7 @@ local function admit(id, queue, nonce, flags, wait, ttl, parents, dependents, on
       local entry = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, 'm', message)
       redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
     else
-      local due = now_ms() + tonumber(wait)
-      delay(key, 'D', 'D' .. flags, queue, nonce, channels, id, { 'm', message }, due, space .. 'm:', space .. 'd', space .. 'wake')
+      delay(key, 'D', 'D' .. flags, queue, nonce, channels, id, { 'm', message }, wait, space .. 'm:', space .. 'd', space .. 'wake')
     end
     return
   end

@@ -1,16 +1,17 @@
 -- Accepts jobs into one queue, or for a later time. A job already there with the same nonce is this very call, sent again: accepted,
 -- once. A call with a key has a nonce in two parts, and finds the job of an equal call by the first; a tombstone makes room for it.
--- KEYS: stream delayed
--- ARGV: records queue channel max_length messages wake (id nonce flags wait message)*
+-- KEYS: stream
+-- ARGV: space queue channel max_length (id nonce flags wait message)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full, -2 if too many jobs wait for their time
 -- USES: record
+-- RARELY: standing delay
 local keys = {}
-for i = first, #ARGV, stride do keys[#keys + 1] = records .. ARGV[i] end
+for i = first, #ARGV, stride do keys[#keys + 1] = space .. 'r:' .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
 for k, record in ipairs(found) do
   if record and string.sub(record, 1, 1) == 'T' then
     local nonce = ARGV[first + (k - 1) * stride + 1]
-    local _, _, _, known = parse(record)
+    local known = string.match(record, '^.... %S+ %S+ (%S+)')
     if string.find(nonce, '^%x+%.') and not same_call(known or '', nonce) then found[k] = nil end -- unlike false: it left a tombstone
   end
 end
@@ -18,13 +19,13 @@ if max_length ~= '' then
   local later = 0
   for i = first, #ARGV, stride do if ARGV[i + 3] ~= '' then later = later + 1 end end
   local full = later < #keys and redis.call('XLEN', stream) + #keys - later > tonumber(max_length) and -1
-  full = full or (later > 0 and redis.call('ZCARD', delayed) + later > tonumber(max_length) and -2)
+  full = full or (later > 0 and redis.call('ZCARD', space .. 'd') + later > tonumber(max_length) and -2)
   -- A batch fits whole or not at all. What was accepted before is not refused now.
   for k in ipairs(full and keys or {}) do
     if not found[k] then return full end
   end
 end
-if string.find(queue, '^', 1, true) then use_level(string.sub(records, 1, -3), queue) end
+if string.find(queue, '^', 1, true) then use_level(space, queue) end
 local answers, accepted, new, met = {}, 0, {}, {}
 for k, key in ipairs(keys) do
   local i = first + (k - 1) * stride
@@ -34,23 +35,20 @@ for k, key in ipairs(keys) do
   local known = new[key] or found[k] and (string.match(found[k], '^.... %S+ %S+ (%S+)') or '')
   if not known then
     local wait = ARGV[i + 3]
-    if found[k] == nil then
-      local space = string.sub(records, 1, -3) -- what the job before said and yielded is not this one's
+    if found[k] == nil then -- what the job before said and yielded is not this one's
       redis.call('DEL', space .. 'e:' .. ARGV[i], space .. 's:' .. ARGV[i], space .. 'sp:' .. ARGV[i])
     end
     if wait == '' then
       local entry = redis.call('XADD', stream, '*', 'i', ARGV[i], 'm', ARGV[i + 4])
       redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. ' ' .. reply)
     else
-      -- The wait is relative: due times are by the server's clock alone.
-      local due = now_ms() + tonumber(wait)
-      delay(key, 'D', 'D' .. flags, queue, nonce, ' ' .. reply, ARGV[i], { 'm', ARGV[i + 4] }, due, messages, delayed, wake)
+      delay(key, 'D', 'D' .. flags, queue, nonce, ' ' .. reply, ARGV[i], { 'm', ARGV[i + 4] }, wait, space .. 'm:', space .. 'd', space .. 'wake')
     end
     new[key] = nonce
     known = nonce
   end
   local answer = 0
-  if same_call(known, nonce) then
+  if known == nonce or same_call(known, nonce) then
     answer = 1
   else
     -- Of a call with a key, what stands before the point is the same for equal calls.

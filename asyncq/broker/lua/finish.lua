@@ -5,6 +5,7 @@
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 2 accepted before, 0 refused
 -- FLAGS: allow-oom
 -- USES: record workflow
+-- RARELY: end_flagged settle_dependents
 local own, listed = {}, false
 local function pending(entry)
   if own[entry] ~= nil then return own[entry] end -- false: this very call ends it, and once is enough
@@ -62,9 +63,7 @@ for _, job in ipairs(plan) do
   if flags == '----' then
     redis.call('SET', key, letter .. '--- ' .. ARGV[i] .. ' ' .. consumer .. ' ' .. nonce .. ' ' .. outcome, 'PX', ttl)
   else
-    store(key, flags, ARGV[i], consumer, nonce, letter, outcome, ttl)
-    let_items_go(id, flags)
-    if string.sub(flags, 2, 2) ~= '-' then unmark(marks .. consumer, id) end
+    end_flagged(id, flags, ARGV[i], consumer, nonce, letter, outcome, ttl, marks .. consumer)
   end
   local framed = frame(id, letter, outcome, limit)
   if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, limit) end

@@ -22,7 +22,7 @@ else
       fields[#fields + 1] = content[2][i + 1]
     end
   end
-  delay(space .. 'r:' .. id, 'P', flags, queue, nonce, channels, id, fields, now_ms() + tonumber(wait), messages, delayed, wake)
+  delay(space .. 'r:' .. id, 'P', flags, queue, nonce, channels, id, fields, wait, messages, delayed, wake)
   redis.call('PUBLISH', space .. 'ev:' .. id, 'l')
 end
 redis.call('XACK', stream, group, entry)

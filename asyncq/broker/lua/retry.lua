@@ -22,7 +22,7 @@ else
     end
   end
   -- A job on its last try before the crash cap stays in its lane: beside others, their deaths would count as its own.
-  delay(space .. 'r:' .. id, 'R', flags, queue, nonce, channels, id, fields, now_ms() + tonumber(wait), messages, delayed, wake)
+  delay(space .. 'r:' .. id, 'R', flags, queue, nonce, channels, id, fields, wait, messages, delayed, wake)
   redis.call('PUBLISH', space .. 'ev:' .. id, #error > tonumber(push_limit) and 'l' or 'r' .. entry .. ' ' .. retries .. ' ' .. error)
 end
 redis.call('XACK', stream, group, entry)
