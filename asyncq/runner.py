@@ -204,8 +204,8 @@ class Runner:
             body = task.function(*args, **kwargs)
         else:
             body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
-        if _is_limited(task, job):
-            return await self._limited(task, job, body, claim)
+        if _has_time_limit(task, job):
+            return await self._in_time(task, job, body, claim)
         return await body
 
     async def _yielded(
@@ -220,8 +220,8 @@ class Runner:
             else:
                 drive = generators.in_thread(task.function, claim, outlet)
                 body = executors.in_thread(drive, args, kwargs, claim, self._threads)
-            if _is_limited(task, job):
-                await self._limited(task, job, body, claim)
+            if _has_time_limit(task, job):
+                await self._in_time(task, job, body, claim)
             else:
                 await body
         finally:
@@ -231,7 +231,7 @@ class Runner:
             finally:
                 outlet.drop()
 
-    async def _limited(
+    async def _in_time(
         self, task: Task[Any, Any], job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
     ) -> Any:
         """Runs a body under the time limits that there are."""
@@ -321,8 +321,8 @@ class Runner:
         )
 
 
-def _is_limited(task: Task[Any, Any], job: wire.Job) -> bool:
-    return task.is_limited or job.timeout is not None or job.deadline is not None
+def _has_time_limit(task: Task[Any, Any], job: wire.Job) -> bool:
+    return task.has_time_limit or job.timeout is not None or job.deadline is not None
 
 
 def _now() -> int:

@@ -35,7 +35,7 @@ class State(StrEnum):
     UNKNOWN = "UNKNOWN"
     """The handle has not looked yet, or there is no such job (any more)."""
     PENDING = "PENDING"
-    """Accepted and waiting for a worker, or for the jobs it depends on."""
+    """Accepted and waiting: for a worker, for its turn (its task has a limit), or for jobs it depends on."""
     SCHEDULED = "SCHEDULED"
     """Accepted, to be started at a later time."""
     STARTED = "STARTED"

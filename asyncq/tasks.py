@@ -172,7 +172,7 @@ class Task(Generic[P, R, H_co]):
         self.soft_timeout: float | None = (
             None if options.soft_timeout is None else config.seconds(options.soft_timeout)
         )
-        self.is_limited: bool = self.timeout is not None or self.soft_timeout is not None
+        self.has_time_limit: bool = self.timeout is not None or self.soft_timeout is not None
         for attribute in ("__module__", "__qualname__", "__doc__", "__name__"):
             object.__setattr__(self, attribute, getattr(function, attribute, None))
         self.__wrapped__ = function
