@@ -103,10 +103,12 @@ SCENARIOS = (
         Stage(
             faults=2, parents=((), (0,), (1,), (1,)), shards=(0, 1, 0, 1), relays=2, taken=1, **_ABOUT_RELAYS
         ),
+        relays=1,
     ),
     _scenario(
         "shards: a member fails, one is revoked",
         Stage(faults=2, parents=ROW, shards=(1, 0, 1), relays=2, fails=0, revoke=1, **_ABOUT_RELAYS),
+        relays=1,
     ),
     _scenario(
         "shards: a workflow of another one takes the place of a job",
@@ -115,7 +117,6 @@ SCENARIOS = (
     _scenario(
         "shards: what is told again concerns jobs that are forgotten",
         Stage(faults=2, parents=FAN_IN, shards=(1, 0, 1), relays=2, records_expire=True, **_ABOUT_RELAYS),
-        faults=2,
         relays=1,
     ),
     _scenario(
