@@ -617,7 +617,9 @@ async def test_the_error_of_a_job_before_is_raised_or_on_request_named(app, fail
     second, _ = nap._encode((0,), {})
     second.parents = (first.id,)
     first.dependents = (second.id,)
-    await app._broker_here().submit([(first, wire.encode_job(first)), (second, wire.encode_job(second))])
+    await app._broker_here().intake.submit(
+        [(first, wire.encode_job(first)), (second, wire.encode_job(second))]
+    )
     result = app.AsyncResult(second.id)
     async with Worker(app):
         with pytest.raises(ValueError, match="no"):
