@@ -258,8 +258,11 @@ class AsyncQ:
         )
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            if not callable(function) or isinstance(function, (type, Task)):
+            is_function = callable(function) and hasattr(function, "__qualname__")
+            if not is_function or isinstance(function, (type, Task)):
                 raise TypeError(f"@app.task goes on a function, not on {function!r}")
+            if not isinstance(name, str | None):
+                raise TypeError(f"name={name!r}: give a text, which workers know the task by")
             known_as = name or _name(function)
             limits = Limits.of(known_as, rate_limit, concurrency)
             task = self._register(function, known_as, options)
@@ -388,7 +391,11 @@ class AsyncQ:
             [calls] if isinstance(calls, Workflow) else [x for x in given if not isinstance(x, Workflow)]
         )
         if strange:
-            raise TypeError(f"{strange[0]!r} is not a list of calls to be made: submit([task.s(...), ...])")
+            for other in strange:
+                if inspect.iscoroutine(other):
+                    other.close()  # it will not be awaited, and the error says so
+            what = "a list of calls" if strange[0] is calls else "a call"
+            raise TypeError(f"{strange[0]!r} is not {what} to be made: submit([task.s(...), ...])")
         plain: list[Any] = []
         plans: list[tuple[Plan, list[tuple[wire.Job, bytes]]]] = []
         handles: list[Any] = [None] * len(given)

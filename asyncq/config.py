@@ -65,6 +65,18 @@ def seconds(value: float | str | timedelta) -> float:
     return float(value)
 
 
+def duration(option: str, value: float | str | timedelta) -> float:
+    """A duration in seconds, of an option that the error names.
+
+    Raises:
+        ValueError: as `seconds`.
+    """
+    try:
+        return seconds(value)
+    except ValueError as error:
+        raise ValueError(f"{option}={error}") from None
+
+
 def size(value: int | str) -> int:
     """A size in bytes, from a number or text such as `64kb` or `1mb`.
 

@@ -170,10 +170,14 @@ class AsyncResult(Generic[R_co]):
             if on_event is not None:
                 await self._follow(timeout, on_event)
             outcome = self._seen() or await self._outcome(timeout)
-        except (ResultTimeout, asyncio.CancelledError):
-            if revoke_on_abandon:
-                self._abandon()
-            raise
+        except (ResultTimeout, asyncio.CancelledError) as error:
+            if not revoke_on_abandon:
+                raise
+            self._abandon()
+            if isinstance(error, asyncio.CancelledError) or timeout is None:
+                raise
+            limit = config.shown(config.seconds(timeout))
+            raise ResultTimeout(f"job {self.id} did not end within {limit}, and is being revoked") from None
         if not follow_parents and outcome.member is not None:
             outcome = outcome.unfollowed()
         # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to

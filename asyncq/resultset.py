@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
@@ -15,16 +16,16 @@ from asyncq.context import check_join
 from asyncq.eager import HERE, EagerResult, soon
 from asyncq.errors import ResultTimeout
 from asyncq.portal import carried, refuse_in_loop, synced
+from asyncq.results import AsyncResult
 from asyncq.states import EXCEPTION_STATES, READY_STATES, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
     from datetime import timedelta
     from typing import Self
 
     from asyncq.app import AsyncQ
     from asyncq.portal import Carrier
-    from asyncq.results import AsyncResult
     from asyncq.wire import Signal
 
 R = TypeVar("R")
@@ -42,6 +43,9 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         results: the handles.
         app: the app; by default that of the first handle.
 
+    Raises:
+        TypeError: something else than a handle.
+
     Example:
         ```python
         results = await add.map([(1, 2), (3, 4)])
@@ -51,6 +55,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
 
     def __init__(self, results: Iterable[AsyncResult[R]] = (), app: AsyncQ | None = None) -> None:
         self.results: list[H_co] = cast("list[H_co]", list(results))
+        _check(self.results)
         self._app = app
 
     @property
@@ -398,15 +403,25 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
     # -- as a list --
 
     def add(self, result: AsyncResult[R]) -> None:
-        """Adds a handle at the end, unless it is there."""
+        """Adds a handle at the end, unless it is there.
+
+        Raises:
+            TypeError: something else than a handle.
+        """
+        _check([result])
         if result not in self.results:
             self._members().append(result)
 
     def update(self, results: Iterable[AsyncResult[R]]) -> None:
-        """Adds handles at the end, each unless it is there."""
-        held = self._members()
+        """Adds handles at the end, each unless it is there.
+
+        Raises:
+            TypeError: something else than a handle; then none is added.
+        """
+        held, more = self._members(), list(results)
+        _check(more)
         known = {result.id for result in held}
-        for result in results:
+        for result in more:
             if result.id not in known:
                 known.add(result.id)
                 held.append(result)
@@ -498,3 +513,14 @@ async def _each(calls: Iterable[Any]) -> list[Any]:
         if isinstance(answer, BaseException):
             raise answer
     return answers
+
+
+def _check(handles: Sequence[Any]) -> None:
+    """Refuses what is no handle; a coroutine among them is the commonest slip."""
+    if all(issubclass(kind, (AsyncResult, ResultSet)) for kind in set(map(type, handles))):
+        return
+    wrong = [handle for handle in handles if not isinstance(handle, (AsyncResult, ResultSet))]
+    for one in wrong:
+        if inspect.iscoroutine(one):
+            one.close()  # it will not be awaited, and the error says so
+    raise TypeError(f"a ResultSet is made of handles, not of {wrong[0]!r}: `await task.delay(...)` gives one")

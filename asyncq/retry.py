@@ -37,10 +37,12 @@ class Retry:
     jitter: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.max_retries, int):
+            raise TypeError(f"max_retries={self.max_retries!r}: give a whole number, 0 or more")
         if self.max_retries < 0:
             raise ValueError(f"max_retries={self.max_retries!r}: use 0 or more")
-        object.__setattr__(self, "backoff", config.seconds(self.backoff))
-        object.__setattr__(self, "max_backoff", config.seconds(self.max_backoff))
+        object.__setattr__(self, "backoff", config.duration("backoff", self.backoff))
+        object.__setattr__(self, "max_backoff", config.duration("max_backoff", self.max_backoff))
         kinds = self.on if isinstance(self.on, tuple) else (self.on,)
         if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
             raise TypeError(f"on={self.on!r}: name exception classes, as in on=(OSError, TimeoutError)")

@@ -336,6 +336,8 @@ def _is_late(job: wire.Job, now: int) -> bool:
 def _unknown(name: str, tasks: Mapping[str, Any]) -> str:
     shown = name.encode("unicode_escape").decode()[:200]
     known = ", ".join(sorted(tasks)[:10]) or "none"
+    if len(tasks) > 10:
+        known += f" and {len(tasks) - 10} more"
     return (
         f"this worker does not know the task {shown!r}; it knows {known}. Import the task's module "
         "where the app is made."

@@ -89,15 +89,14 @@ class Options:
             idempotency.check_key(self.key)
             if self.task_id is not None:
                 raise ValueError("key= and task_id= both say what the job's id is: give one of them")
-        for duration in (self.result_ttl, self.wait, self.countdown, self.timeout, self.soft_timeout):
-            if duration is not None:
-                config.seconds(duration)
+        for name in ("result_ttl", "wait", "countdown", "timeout", "soft_timeout"):
+            if (time_ := getattr(self, name)) is not None:
+                config.duration(name, time_)
         for name in ("expires", "eta", "deadline"):
             _check_moment(name, getattr(self, name))
         if self.countdown is not None and self.eta is not None:
             raise ValueError("countdown= and eta= say the same thing in two ways: give one of them")
-        if self.retry is not None and not isinstance(self.retry, Retry):
-            raise TypeError(f"retry={self.retry!r}: give a policy, as in retry=Retry(max_retries=3)")
+        _check_kinds(self.retry, self.headers)
         object.__setattr__(self, "link", _callbacks("link", self.link))
         object.__setattr__(self, "link_error", _callbacks("link_error", self.link_error))
 
@@ -837,6 +836,13 @@ def _check_priority(priority: object) -> None:
         )
 
 
+def _check_kinds(retry: object, headers: object) -> None:
+    if retry is not None and not isinstance(retry, Retry):
+        raise TypeError(f"retry={retry!r}: give a policy, as in retry=Retry(max_retries=3)")
+    if headers is not None and not isinstance(headers, Mapping):
+        raise TypeError(f"headers={headers!r}: give a map of texts to plain data")
+
+
 def _check_moment(name: str, moment: float | timedelta | datetime | None) -> None:
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
@@ -844,7 +850,7 @@ def _check_moment(name: str, moment: float | timedelta | datetime | None) -> Non
                 f"{name}={moment!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
             )
     elif moment is not None:
-        config.seconds(moment)
+        config.duration(name, moment)
 
 
 def _moment(expires: float | timedelta | datetime) -> int:

@@ -54,7 +54,7 @@ async def until_revoked(app, *ids: str) -> None:
 async def test_a_wait_that_times_out_ends_a_running_job(app, nap, log):
     async with Worker(app):
         result = await nap.delay(60)
-        with pytest.raises(ResultTimeout):
+        with pytest.raises(ResultTimeout, match=r"within 0\.2 s, and is being revoked"):
             await result.get(timeout=0.2, revoke_on_abandon=True)
         with pytest.raises(TaskRevoked):
             await result.get(timeout=5)

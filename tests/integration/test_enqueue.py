@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -316,7 +317,7 @@ def test_durations_that_make_no_sense_are_refused(make_app, options):
     @app.task
     async def nothing() -> None: ...
 
-    with pytest.raises(ValueError, match="not a duration"):
+    with pytest.raises(ValueError, match=f"^{next(iter(options))}=.* is not a duration"):
         nothing.options(**options)
 
 
@@ -386,9 +387,20 @@ async def test_two_functions_cannot_have_one_name(app):
 
 def test_only_functions_that_can_be_run_become_tasks(make_app):
     app = make_app()
-    for bad in (5, int, (i for i in ())):
-        with pytest.raises(TypeError):
+    for bad in (5, int, (i for i in ()), functools.partial(print)):
+        with pytest.raises(TypeError, match="goes on a function"):
             app.task(bad)
+
+
+def test_a_name_and_headers_of_the_wrong_kind_are_refused_where_they_are_given(make_app):
+    app = make_app()
+
+    async def nothing() -> None: ...
+
+    with pytest.raises(TypeError, match="name=3"):
+        app.task(name=3)(nothing)
+    with pytest.raises(TypeError, match="headers=3"):
+        app.task(nothing).options(headers=3)
 
 
 def test_asking_for_the_current_job_outside_a_task_is_an_error():

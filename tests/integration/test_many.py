@@ -465,6 +465,14 @@ async def test_what_is_not_a_handle_is_named(add):
         await asyncq.gather(GroupResult())
     with pytest.raises(TypeError, match=r"write wait\(\[result\]\)"):
         await asyncq.wait(add.AsyncResult("id"))
+    with pytest.raises(TypeError, match=r"not of <coroutine .*: `await task\.delay"):
+        ResultSet([add.AsyncResult("id"), add.delay(1, 2)])
+    results = ResultSet([add.AsyncResult("id")])
+    with pytest.raises(TypeError, match="not of 'text'"):
+        results.add("text")
+    with pytest.raises(TypeError, match="not of 'text'"):
+        results.update([add.AsyncResult("other"), "text"])
+    assert results == ResultSet([add.AsyncResult("id")])
 
 
 async def test_inside_a_task_every_wait_for_many_is_refused_unless_allowed(app, add):
@@ -554,7 +562,9 @@ async def test_a_set_is_awaited_like_a_handle(app, nap):
 
 @pytest.mark.parametrize("calls", [[3], ["x.s(1)"]])
 async def test_submit_says_what_is_not_a_call(app, nap, calls):
-    with pytest.raises(TypeError, match=r"submit\(\[task\.s"):
+    with pytest.raises(TypeError, match=r"is not a call .*submit\(\[task\.s"):
         await app.submit(calls)
+    with pytest.raises(TypeError, match=r"^<coroutine .* is not a call"):
+        await app.submit([nap.delay(0.0)])
     with pytest.raises(TypeError, match=r"submit\(\[task\.s"):
         await app.submit(nap.s(0.0))

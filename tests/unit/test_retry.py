@@ -121,6 +121,8 @@ def test_a_countdown_that_is_no_duration_is_refused_where_it_is_said(countdown):
     ("wrong", "error"),
     [
         ({"max_retries": -1}, ValueError),
+        ({"max_retries": None}, TypeError),
+        ({"max_retries": 1.5}, TypeError),
         ({"backoff": -1}, ValueError),
         ({"max_backoff": float("nan")}, ValueError),
         ({"on": ("OSError",)}, TypeError),
@@ -128,7 +130,7 @@ def test_a_countdown_that_is_no_duration_is_refused_where_it_is_said(countdown):
     ],
 )
 def test_a_policy_that_makes_no_sense_is_refused(wrong, error):
-    with pytest.raises(error):
+    with pytest.raises(error, match=next(iter(wrong))):
         Retry(**wrong)
 
 
