@@ -102,6 +102,11 @@ class Turnstile:
         )
         return following.decode()
 
+    async def forget(self, limits: Limits, id: str) -> None:
+        """A job waits for no place any more."""
+        key = self._broker.shards.of(limits.task).places_wanted + limits.task
+        await self._broker.send("ZREM", key, id, patience=FOREVER)
+
     async def call(self, id: str) -> bool:
         """Has a job come that waits for a place; False if there is no such job any more."""
         keys = self._broker.shards.of(id)

@@ -52,6 +52,8 @@ class Place:
         ends = [moment for moment in (job.expires, job.deadline) if moment is not None]
         left = min(ends) - int(time.time() * 1000) if ends else None
         if left is not None and left <= 0:
+            if self._limits.places and self._delivery.turn:
+                self._gate.pass_over(self._limits, job.id)
             return None
         if self._limits.places:
             self._gate.known[self.claim] = self
@@ -131,6 +133,10 @@ class Gate:
         """Gives a place to whoever is next."""
         return self._spawn(self._until_vacated(limits, held))
 
+    def pass_over(self, limits: Limits, id_: str) -> None:
+        """A job that waited for a place will not start. It may have been called for one that is free."""
+        self._spawn(self._until_passed_over(limits, id_))
+
     async def put_aside(self, limits: Limits, id_: str, postponed: Coroutine[None, None, int]) -> int:
         """Has a job put aside that waits for a place. It may have been called since it was told to wait, when
         there was nothing to call yet.
@@ -167,6 +173,13 @@ class Gate:
         self.known.pop(held, None)
         if following:
             await self._until_called(limits, following)
+
+    async def _until_passed_over(self, limits: Limits, id_: str) -> None:
+        try:
+            await self.turnstile.forget(limits, id_)
+        except AsyncQError as error:
+            log.debug("job %r is still among those that wait for a place (%s)", id_, error)
+        await self._until_vacated(limits, "")
 
     async def _until_called(self, limits: Limits, id_: str) -> None:
         """A job that was revoked has left its id behind: then the one behind it is called."""

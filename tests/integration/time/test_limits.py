@@ -222,6 +222,35 @@ async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection
         gc.enable()
 
 
+async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_place(
+    app, raw, alone, bodies, places
+):
+    async with Worker(app, grace=0):
+        await alone.delay()
+        await until(lambda: bodies.now == 1, "the place to be taken")
+        late = await alone.options(expires=0.3).delay(1)
+        await until_waiting(places, 1)
+        await alone.delay(2)
+        await until_waiting(places, 2)
+        keys = app._shards.of("alone")
+        await raw.zrem(keys.places_wanted + "alone", late.id)  # as whoever gives the place back and calls it
+        await raw.delete(keys.places_held + "alone")
+        with pytest.raises(TaskExpired):
+            await late.get(timeout=4)
+        await until(lambda: bodies.order == [0, 2], "the next to start", 4)  # sooner than by itself
+
+
+async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, places):
+    async with Worker(app, grace=0):
+        await alone.delay()
+        await until(lambda: bodies.now == 1, "the place to be taken")
+        late = await alone.options(expires=0.2).delay(1)
+        await until_waiting(places, 1)
+        with pytest.raises(TaskExpired):
+            await late.get(timeout=4)
+        await until_waiting(places, 0)
+
+
 @pytest.mark.parametrize("answer", ["comes", "is lost"])
 async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, alone, bodies, places, answer):
     """The holder ends between the answer that there is no place and the step that puts the job aside."""
