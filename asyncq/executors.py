@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import math
+import time
 import types
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from asyncq.serializers import PLAIN_VALUE
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
+    from asyncq import wire
     from asyncq.generators import Outlet
     from asyncq.portal import Carrier
     from asyncq.serializers import ValueCodec
@@ -134,20 +137,49 @@ def _unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any]
         raise RuntimeError(f"the task raised StopIteration({error})") from error
 
 
+@dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """How long an attempt may still take.
+
+    Attributes:
+        seconds: from now on.
+        timeout: of the task or the call; None where it is the deadline that is nearer.
+    """
+
+    seconds: float
+    timeout: float | None
+
+    def exceeded(self) -> TimeLimitExceeded:
+        """What is raised when the time is over."""
+        if self.timeout is None:
+            return TimeLimitExceeded("the task did not end before its deadline")
+        return TimeLimitExceeded(f"the task ran longer than its timeout of {shown(self.timeout)}")
+
+
+def time_limit(timeout: float | None, job: wire.Job) -> TimeLimit | None:
+    """The limit of a job whose task has that timeout; None if there is none."""
+    if job.timeout is not None:
+        timeout = job.timeout / 1000
+    left = None if job.deadline is None else job.deadline / 1000 - time.time()
+    if left is not None and (timeout is None or left < timeout):
+        return TimeLimit(left, None)
+    return None if timeout is None else TimeLimit(timeout, timeout)
+
+
 async def within(
-    body: Coroutine[Any, Any, Any], claim: Claim, timeout: float | None, soft_timeout: float | None
+    body: Coroutine[Any, Any, Any], claim: Claim, limit: TimeLimit | None, soft_timeout: float | None
 ) -> Any:
     """Runs a body under time limits, in the task of its job.
 
     Args:
         body: what to run.
         claim: a cancellation that the worker asked for is told from one that the limit caused.
-        timeout: seconds after which it is cancelled.
+        limit: after which it is cancelled.
         soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it, at the place where it
             waits.
 
     Raises:
-        TimeLimitExceeded: it ran longer than `timeout`, whatever it made of the cancellation.
+        TimeLimitExceeded: it ran longer than the limit, whatever it made of the cancellation.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -158,8 +190,8 @@ async def within(
     if soft_timeout is not None:
         running = limits.driven(body)
         timers.append(loop.call_later(soft_timeout, limits.soften, soft_timeout))
-    if timeout is not None:
-        timers.append(loop.call_later(timeout, limits.stop))
+    if limit is not None:
+        timers.append(loop.call_later(limit.seconds, limits.stop))
     value: Any = None
     error: BaseException | None = None
     try:
@@ -174,7 +206,8 @@ async def within(
     if limits.stopped and claim.wanted:
         task.uncancel()
         cause = None if isinstance(error, asyncio.CancelledError) else error  # our own doing is no news
-        raise TimeLimitExceeded(f"the task ran longer than its timeout of {shown(timeout)}") from cause
+        assert limit is not None
+        raise limit.exceeded() from cause
     return value
 
 

@@ -235,11 +235,7 @@ class Runner:
         self, task: Task[Any, Any], job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
     ) -> Any:
         """Runs a body under the time limits that there are."""
-        timeout = task.timeout if job.timeout is None else job.timeout / 1000
-        if job.deadline is not None:
-            left = (job.deadline - _now()) / 1000
-            timeout = left if timeout is None else min(timeout, left)
-        return await executors.within(body, claim, timeout, task.soft_timeout)
+        return await executors.within(body, claim, executors.time_limit(task.timeout, job), task.soft_timeout)
 
     async def _in_process(
         self, task: Task[Any, Any], delivery: wire.Delivery, claim: Claim, processes: Processes

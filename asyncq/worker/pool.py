@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.errors import TimeLimitExceeded
+from asyncq.executors import time_limit
 from asyncq.slots import Slots
 from asyncq.worker import frames
 from asyncq.worker.process import Process
@@ -91,10 +92,7 @@ class Pool:
         verdict = None
         while verdict is None:  # one that died while it was idle may only be found dead now
             async with self._process(claim, job.deadline) as process:
-                timeout = task.timeout if job.timeout is None else job.timeout / 1000
-                left = _left(job.deadline)
-                limit = left if timeout is None else timeout if left is None else min(timeout, left)
-                verdict = await process.run(fields, claim, limit, children)
+                verdict = await process.run(fields, claim, time_limit(task.timeout, job), children)
         return verdict
 
     @asynccontextmanager

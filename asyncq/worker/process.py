@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import failures, wire
 from asyncq.config import shown
-from asyncq.errors import AsyncQError, TimeLimitExceeded, WorkerLost
+from asyncq.errors import AsyncQError, WorkerLost
 from asyncq.runner import Finish, Replace, Requeue
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker import frames
 
 if TYPE_CHECKING:
-    from asyncq.executors import Claim
+    from asyncq.executors import Claim, TimeLimit
 
 LAST_WORDS = 1.0
 """Seconds that a body gets to clean up when the worker stops, between SIGTERM and SIGKILL."""
@@ -104,7 +104,7 @@ class Process:
         return not self._spent and not self._reader.at_eof()
 
     async def run(
-        self, job: tuple[Any, ...], claim: Claim, limit: float | None, children: list[str]
+        self, job: tuple[Any, ...], claim: Claim, limit: TimeLimit | None, children: list[str]
     ) -> Finish | Requeue | Replace | None:
         """Runs one job to its verdict; None if the process had died before it took the job up.
 
@@ -113,7 +113,7 @@ class Process:
         Args:
             job: the fields of the frame, see `child.Child`.
             claim: of the worker to the job; learns that the body has begun, and how to end it.
-            limit: seconds after which the process is killed.
+            limit: after which the process is killed.
             children: hears of each job that the body starts.
 
         Raises:
@@ -126,7 +126,7 @@ class Process:
         claim.interrupt = self._interrupt
         timer = None
         if limit is not None:
-            timer = asyncio.get_running_loop().call_later(max(0.0, limit), self._stop_in_time)
+            timer = asyncio.get_running_loop().call_later(max(0.0, limit.seconds), self._stop_in_time)
         try:
             self._writer.write(frames.pack(("run", *job)))
             verdict = await self._verdict(children, claim)
@@ -144,7 +144,7 @@ class Process:
             return None
         how = await self._how_it_died()
         if self._out_of_time and limit is not None:
-            raise TimeLimitExceeded(f"the task ran longer than its timeout of {shown(limit)}")
+            raise limit.exceeded()
         raise WorkerLost(f"the process that ran the job died: {how}")
 
     async def _verdict(self, children: list[str], claim: Claim) -> Finish | Requeue | Replace | None:

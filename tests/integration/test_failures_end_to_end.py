@@ -185,7 +185,12 @@ async def test_a_task_that_the_worker_does_not_know_fails_by_name(app):
 
     async with Worker(app):
         result = await app.send("shop.nowhere")
-        with pytest.raises(NotRegistered, match=r"shop\.nowhere.*knows.*known"):
+        with pytest.raises(NotRegistered, match=r"shop\.nowhere.*it knows \S*\.known\. Import"):
+            await result.get(timeout=5)
+        for number in range(10):
+            app.task(name=f"a{number}")(known.function)
+        result = await app.send("shop.nowhere")
+        with pytest.raises(NotRegistered, match=r"it knows a0, .*, a9 and 1 more"):
             await result.get(timeout=5)
 
 

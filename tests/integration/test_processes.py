@@ -219,7 +219,7 @@ async def test_a_process_is_killed_at_its_time_limit(tasks, worker, log):
 
 async def test_a_process_is_killed_at_the_deadline_of_its_job(tasks, worker, log):
     await tasks.pid.call()
-    with pytest.raises(TimeLimitExceeded):
+    with pytest.raises(TimeLimitExceeded, match="before its deadline"):
         await tasks.sleep.options(deadline=0.5).call(log, "long")
 
 
