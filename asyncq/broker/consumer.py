@@ -332,6 +332,8 @@ class Consumer:
 
     def passed_on(self, batch: Sequence[tuple[wire.Delivery, str, bytes]]) -> None:
         """Jobs have ended, and those that wait for them may lie in another shard."""
+        if self.shards.is_one:
+            return
         delivery, _, _ = batch[0]  # all of one stream
         if any(delivery.job.dependents or letter != wire.SUCCEEDED for delivery, letter, _ in batch):
             self._broker.relay.call(self._keys[delivery.stream])

@@ -16,7 +16,6 @@ import asyncio
 import itertools
 import logging
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import failpoints, wire
@@ -127,6 +126,8 @@ class Relay:
         tasks = [errand.task for errand in self._errands.values() if errand.task is not None]
         for task in tasks:
             task.cancel()
+        for number in list(self._errands):
+            self._over(number)  # a task that has not begun is cancelled without a word
         return tasks
 
     def _errand(self, shard: Keys) -> Errand:
@@ -134,7 +135,6 @@ class Relay:
         if errand is None:
             errand = self._errands[shard.shard] = Errand()
             errand.task = asyncio.create_task(self._run(shard, errand))
-            errand.task.add_done_callback(partial(self._over, shard, errand))
         errand.wanted = True
         return errand
 
@@ -154,10 +154,13 @@ class Relay:
                 shard.shard,
                 error,
             )
+        finally:
+            # Here, and not when the task is found done: who calls in between would be heard by nobody.
+            self._over(shard.shard)
 
-    def _over(self, shard: Keys, errand: Errand, _: asyncio.Task[None]) -> None:
-        del self._errands[shard.shard]
-        for wait in errand.waits:
+    def _over(self, number: int) -> None:
+        errand = self._errands.pop(number, None)
+        for wait in errand.waits if errand is not None else ():
             if not wait.told.done():
                 wait.told.set_result(None)
 

@@ -355,3 +355,20 @@ async def _use_everything(app: AsyncQ) -> None:
         await queued.forget()
     results = await tasks.add.map([(n, n) for n in range(200)])
     assert await results.get(timeout=10) == [2 * n for n in range(200)]
+
+
+async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, server_url):
+    relay, shard = app._broker.relay, app._broker.shards[0]
+    word = {"to": 1, "i": named(1), "e": "0 x", "p": named(0), "h": "S", "w": "1"}
+    with redis.Redis.from_url(server_url) as blocking:
+        for ask in (relay.call, relay.told):
+            relay.call(shard)
+            task = relay._errands[0].task
+            while not task.done():  # noqa: ASYNC110  no event is set before the callbacks
+                await asyncio.sleep(0)
+            # It ended in this turn of the loop, and its callbacks have not run.
+            blocking.xadd(shard.outbox, word)
+            if waiting := ask(shard):
+                await waiting
+                assert not blocking.xlen(shard.outbox)
+            await until(lambda: not blocking.xlen(shard.outbox), "the word to be told", 1.0)
