@@ -277,8 +277,7 @@ class Consumer:
         their reply was lost.
 
         To be asked on the connection that reads, between two reads, which is what this does. May come with an
-        entry whose content
-        was deleted: then its fields are None.
+        entry whose content was deleted: then its fields are None.
         """
         pipe = self._reads.current or await self._reads.pipe()
         script = self._broker.scripts["ghosts"].sha

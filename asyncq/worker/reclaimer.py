@@ -46,8 +46,10 @@ def find_dead(
     """Updates the sightings with a new look and returns who is dead, with the beat value that proves it.
 
     >>> seen: dict[str, Sighting] = {}
-    >>> find_dead(seen, {"a": 1}, {"a": "7"}, "me", 0.0, 5.0), find_dead(seen, {"a": 1}, {"a": "7"}, "me",
-    5.1, 5.0) ([], [('a', '7')])
+    >>> find_dead(seen, {"a": 1}, {"a": "7"}, "me", now=0.0, lease=5.0)
+    []
+    >>> find_dead(seen, {"a": 1}, {"a": "7"}, "me", now=5.1, lease=5.0)
+    [('a', '7')]
     """
     present = (set(readers) | set(beats)) - {me}
     for gone in set(sightings) - present:

@@ -5,6 +5,7 @@
        ├─ lease       a thread that beats
        ├─ promoter    moves delayed jobs into their queues when they are due
        ├─ reclaimer   looks for dead workers and takes their jobs back
+       ├─ courier     sees to it that shards hear of each other, if there are several
        ├─ fetcher     reads entries and starts a task for each job
        └─ finisher    stores outcomes in batches
     └─ pool            runs jobs in processes; outlives a life, for they are warm

@@ -32,7 +32,8 @@ def refuse_or_warn(environ: Mapping[str, str], directory: Path, version: str | N
         BrokerNotConfigured: the embedded server must not be used here. The command line ends with status 78.
 
     Example:
-        >>> refuse_or_warn({"ASYNCQ_EMBEDDED": "always"}, Path("/srv/shop"))
+        >>> from pathlib import Path
+    >>> refuse_or_warn({"ASYNCQ_EMBEDDED": "always"}, Path("/srv/shop"))
     """
     mode = environ.get("ASYNCQ_EMBEDDED", "").strip().lower() or "auto"
     if mode not in {"auto", "always", "never"}:
