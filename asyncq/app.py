@@ -340,8 +340,11 @@ class AsyncQ:
         `Task.options`.
 
         Raises:
+            TypeError: something else than a name.
             SerializationError, PayloadTooLarge, QueueFull, BrokerUnavailable: as `Task.delay`.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"send({name!r}) takes the name of a task; a task itself has `delay`")
         task = self._named(name)
         if options:
             task = task.options(**options)

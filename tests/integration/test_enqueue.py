@@ -392,6 +392,11 @@ def test_only_functions_that_can_be_run_become_tasks(make_app):
             app.task(bad)
 
 
+async def test_send_takes_a_name(app, add):
+    with pytest.raises(TypeError, match="takes the name of a task"):
+        await app.send(add, (1, 2))
+
+
 def test_a_name_and_headers_of_the_wrong_kind_are_refused_where_they_are_given(make_app):
     app = make_app()
 
