@@ -11,6 +11,7 @@ With one shard, which is the default, ids say nothing and nothing is computed.
 from __future__ import annotations
 
 import itertools
+import random
 import zlib
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ class Shards:
         self.count = count
         self.is_one: bool = count == 1
         self._keys = tuple(Keys(namespace, number) for number in range(count))
-        self._made = itertools.count()
+        # Anywhere: many processes make but a few jobs, a command line's one, and not all in the first shard.
+        self._made = itertools.count(random.randrange(count) * RUN)
 
     def __getitem__(self, number: int) -> Keys:
         return self._keys[number]

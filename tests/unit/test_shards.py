@@ -51,3 +51,8 @@ def test_what_only_looks_like_an_id_of_ours_is_summed(id):
 
 def test_an_id_of_a_time_with_more_shards_still_has_one():
     assert Shards("shop", 2).number("0" * 24 + ".7") == 1
+
+
+def test_processes_begin_in_different_shards():
+    """Else those that make few jobs, a command line or a cron job, would make them all in the first."""
+    assert {Shards("shop", 3).next() for _ in range(100)} == {0, 1, 2}
