@@ -36,6 +36,7 @@ from asyncq.worker.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
     from types import TracebackType
 
     from asyncq.app import AsyncQ
@@ -51,8 +52,8 @@ class Worker:
         concurrency: how many jobs at the same time (default: the app's setting, 100).
         queues: which queues to serve, the most urgent first (default: the default queue and those named at
             registration).
-        grace: seconds that running jobs get when the worker stops; what has not ended then is handed back
-            (default: 25).
+        grace: seconds (or a timedelta) that running jobs get when the worker stops; what has not ended then
+            is handed back (default: the app's setting, 25).
         name: of the worker, as results show it (default: `<host>-<pid>`).
         target: `module:attribute` of the app, for a child process that runs jobs on their last try, and for
             processes of tasks with `executor="process"`. Without it, the former run here, when this worker
@@ -74,7 +75,7 @@ class Worker:
         concurrency: int | None = None,
         queues: Sequence[str] | None = None,
         *,
-        grace: float | None = None,
+        grace: float | timedelta | None = None,
         name: str | None = None,
         target: str | None = None,
         only_last_tries: bool = False,
@@ -86,7 +87,7 @@ class Worker:
         if isinstance(queues, str):
             raise TypeError(f"queues={queues!r} is one string; write queues=[{queues!r}]")
         self.queues: list[str] = [config.name(queue) for queue in queues] if queues else app.queues()
-        self.grace: float = app.settings.grace if grace is None else grace
+        self.grace: float = app.settings.grace if grace is None else config.duration("grace", grace)
         self.name: str = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
         self.target = target
         self.only_last_tries = only_last_tries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -245,3 +246,9 @@ async def test_a_worker_that_stops_while_it_waits_for_quiet_still_sends_what_bec
         answered.set()
         await asyncio.wait({sending})
         assert not sending.cancelled()
+
+
+async def test_the_grace_is_a_duration_like_any_other(app):
+    assert Worker(app, grace=timedelta(minutes=1)).grace == 60
+    with pytest.raises(ValueError, match="grace=-1 is not a duration"):
+        Worker(app, grace=-1)
