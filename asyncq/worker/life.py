@@ -281,7 +281,8 @@ class Life:
         with suppress(TimeoutError):
             async with asyncio.timeout(5.0):
                 await self.finisher.drain()
-                await asyncio.gather(*self._reports)
+                while self._reports:  # from one may follow another
+                    await asyncio.gather(*self._reports)
         by_stream: dict[str, list[tuple[str, str]]] = {}
         for running in unfinished:
             delivery = running.delivery

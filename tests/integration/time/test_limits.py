@@ -240,6 +240,24 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_place(
         await until(lambda: bodies.order == [0, 2], "the next to start", 4)  # sooner than by itself
 
 
+async def test_a_worker_that_stops_has_said_all_first_also_what_follows_from_an_answer(app, alone):
+    """As who is called follows from what a job was told that was put aside."""
+    said = []
+    async with Worker(app) as worker:
+        life = worker._life
+
+        async def more() -> None:
+            await asyncio.sleep(0.1)
+            said.append("more")
+
+        async def first() -> None:
+            await asyncio.sleep(0.1)  # the worker has begun to wait for it by then
+            life._until_said(more())
+
+        life._until_said(first())
+    assert said == ["more"]
+
+
 async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, places):
     async with Worker(app, grace=0):
         await alone.delay()
