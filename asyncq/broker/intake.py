@@ -53,7 +53,9 @@ class Intake:
         self._shards: Shards = broker.shards
         self._loop = asyncio.get_running_loop()
         self._enqueue_sha = broker.scripts["enqueue"].sha
-        self._next_length_check = self._loop.time() + 0.1
+        self._measured: set[str] = set()
+        """The streams whose length was looked at in this tenth of a second, and that had room."""
+        self._measured_until = 0.0
         # By shard and queue: what one script call can accept.
         self._gathered: dict[int, dict[str, list[_Pending]]] = {}
         self._unanswered: dict[float, list[_Pending]] = {}
@@ -177,22 +179,26 @@ class Intake:
     def _enqueue_command(self, shard: int, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         keys = self._shards[shard]
         command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, keys.queues + queue, keys.space, queue]
-        command += (self._broker.channel, self._length_limit(len(batch)))
+        command += (self._broker.channel, self._length_limit(keys.queues + queue, len(batch)))
         for job, message, _ in batch:
             flags = "-i-" if job.ignore_result else "---"
             command += (job.id, job.nonce, flags, "" if job.wait is None else job.wait, message)
         return tuple(command)
 
-    def _length_limit(self, count: int) -> int | str:
+    def _length_limit(self, stream: str, count: int) -> int | str:
         """The queue's limit, where it is to be checked. A look costs a command, so a long limit is looked at
-        for batches and ten
-        times a second: it may be overshot by what one client enqueues, one by one, in a tenth of a second.
+        for batches and ten times a second, and for each job once it was found full: it may be overshot by
+        what one client enqueues, one by one, in a tenth of a second.
         """
         limit = self._settings.max_length
-        now = self._loop.time()
-        if limit > 10_000 and count < 100 and now < self._next_length_check:
-            return ""
-        self._next_length_check = now + 0.1
+        if limit > 10_000 and count < 100:
+            now = self._loop.time()
+            if now >= self._measured_until:
+                self._measured.clear()
+                self._measured_until = now + 0.1
+            elif stream in self._measured:
+                return ""
+            self._measured.add(stream)
         return limit
 
     def _send_gathered(self) -> None:
@@ -243,6 +249,7 @@ class Intake:
         self._unanswered.pop(deadline, None)
         if isinstance(answer, Exception) or answer in FULL:
             left = max(0.05, deadline - self._loop.time())
+            self._measured.discard(command[3])  # a full queue is looked at for every job until it has room
             self._spawn(self._enqueue_slowly(command, batch, left))
             return
         failpoints.hit("enqueue.answered")

@@ -46,6 +46,24 @@ async def test_each_queue_has_a_length_of_its_own(make_app):
             await echo.options(queue="other").delay(2)
 
 
+async def test_a_long_limit_is_seen_in_each_queue_though_another_is_always_enqueued_to_first(make_app, raw):
+    async with make_app(max_length=10_001) as app:
+        echo = register(app)
+        other = echo.options(queue="other")
+        fill = "for _ = 1, 10001 do redis.call('XADD', KEYS[1], '*', 'i', 'none', 'm', '') end"
+        stream = app._shards[0].stream("other")
+        await raw.eval(fill, 1, stream)
+
+        async def refused() -> bool:
+            both = await asyncio.gather(echo.delay(1), other.delay(1), return_exceptions=True)
+            return type(both[1]) is QueueFull
+
+        await until(refused, "the other queue to be found full", 0.5)
+        for _ in range(10):
+            assert await refused(), "once it is known to be full, each call looks"
+        await raw.delete(stream)
+
+
 async def test_a_batch_fits_whole_or_not_at_all(make_app, raw):
     async with make_app(max_length=5) as app:
         echo = register(app)
