@@ -869,8 +869,8 @@ class AsyncResult(Generic[R_co]):
 
     @property
     def args(self) -> tuple[Any, ...] | None:
-        """The call's positional arguments, on the handle that `delay` gave. On any other, with the setting
-        `result_extended`: once `refresh` has looked, or its outcome is known. Values are as the task's
+        """The call's positional arguments, on the handle that `delay` or `apply` gave; on any other with
+        `result_extended`, once `refresh` has looked, or its outcome is known. Values are as the task's
         annotations make them, and plain where the task is not registered.
         """
         if self._args is not None:

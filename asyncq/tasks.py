@@ -321,6 +321,7 @@ class Task(Generic[P, R, H_co]):
             return linked
         job, message = task._encode(positional, named)
         result = eager.run(task, wire.decode_job(job.id, job.queue, message))
+        result._args, result._kwargs = positional, named
         if throw and result._kept is not None:
             result._kept.unwrap()
         return result

@@ -166,6 +166,7 @@ class Plan:
                 planned.task, planned.job, ended, items
             )
             result.parent = _as_run(planned.handle.parent, results)
+            result._args, result._kwargs = planned.handle._args, planned.handle._kwargs
             results[id(planned.handle)] = result
         return _as_run(handle, results)
 

@@ -59,6 +59,7 @@ def test_apply_runs_a_coroutine_function_and_gives_its_value(add):
     assert isinstance(result, AsyncResult)
     assert (result.get_sync(), result.wait_sync(1), result.state, result.result) == (8, 8, "SUCCESS", 8)
     assert (result.name, result.retries, result.worker) == (add.name, 0, "eager")
+    assert (result.args, result.kwargs) == ((4, 4), {})
     assert (result.ready_sync(), result.successful_sync(), result.failed_sync()) == (True, True, False)
     assert (result.refresh_sync(), result.exists_sync(), result.revoke_sync()) == ("SUCCESS", True, "SUCCESS")
     assert result.outcome_sync().value == 8

@@ -437,6 +437,7 @@ def test_apply_keeps_the_parents_and_an_empty_group_is_a_group():
     assert result.parent.get_sync() == [[3, 4]]
     assert result.parent.parent.get_sync() == [3, 4]
     assert result.parent.parent.parent.get_sync() == 2
+    assert (result.args, result.parent.parent.parent.args) == ((0,), (1, 1)), "its own, as on any handle"
     assert group([]).apply().get_sync() == []
     assert chord([], seen.s()).apply().get_sync() == [[]]
     result.forget_sync()
