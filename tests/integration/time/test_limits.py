@@ -235,9 +235,9 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_place(
         keys = app._shards.of("alone")
         await raw.zrem(keys.places_wanted + "alone", late.id)  # as whoever gives the place back and calls it
         await raw.delete(keys.places_held + "alone")
+        await until(lambda: bodies.order == [0, 2], "the next to start", 4)  # sooner than by itself
         with pytest.raises(TaskExpired):
             await late.get(timeout=4)
-        await until(lambda: bodies.order == [0, 2], "the next to start", 4)  # sooner than by itself
 
 
 async def test_a_worker_that_stops_has_said_all_first_also_what_follows_from_an_answer(app, alone):
@@ -264,9 +264,9 @@ async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, plac
         await until(lambda: bodies.now == 1, "the place to be taken")
         late = await alone.options(expires=0.2).delay(1)
         await until_waiting(places, 1)
+        await until_waiting(places, 0)  # nobody waits for the job, who would end it himself
         with pytest.raises(TaskExpired):
             await late.get(timeout=4)
-        await until_waiting(places, 0)
 
 
 @pytest.mark.parametrize("answer", ["comes", "is lost"])
