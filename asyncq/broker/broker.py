@@ -475,13 +475,14 @@ class Broker:
 
     async def listened_to(self, queue: str) -> bool:
         """Whether a living worker reads from a queue. Each reads from it in all shards, and from all levels;
-        one that is busy with a high level may not have come to the others yet.
+        one that is busy with a high level of one shard may not have come to the others yet.
         """
-        keys = self.shards[0]
-        levels, listened = await self._listened_to(keys, queue)
-        return listened or any(
-            [(await self._listened_to(keys, f"{queue}{LEVEL}{level.decode()}"))[1] for level in levels]
-        )
+        for keys in self.shards:
+            levels, listened = await self._listened_to(keys, queue)
+            names = [] if listened else [f"{queue}{LEVEL}{level.decode()}" for level in levels]
+            if listened or any([(await self._listened_to(keys, name))[1] for name in names]):
+                return True
+        return False
 
     async def _listened_to(self, keys: Keys, name: str) -> tuple[list[bytes], bool]:
         """The levels of priority of a queue that is called so, and whether it is read from."""

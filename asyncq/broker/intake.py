@@ -246,7 +246,8 @@ class Intake:
         self, command: tuple[Any, ...], batch: list[_Pending], deadline: float, answer: Any
     ) -> None:
         """The quick way: the first answer is the last. Anything else is left to the loop that tries again."""
-        self._unanswered.pop(deadline, None)
+        if self._unanswered.pop(deadline, None) is None:
+            return  # too late: it was given up, and whoever was told so may have called again
         if isinstance(answer, Exception) or answer in FULL:
             left = max(0.05, deadline - self._loop.time())
             self._measured.discard(command[3])  # a full queue is looked at for every job until it has room

@@ -372,3 +372,20 @@ async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, s
                 await waiting
                 assert not blocking.xlen(shard.outbox)
             await until(lambda: not blocking.xlen(shard.outbox), "the word to be told", 1.0)
+
+
+@pytest.mark.parametrize("shard", range(COUNT))
+async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_listen(app, raw, shard):
+    result = await app.send("elsewhere", priority=9, task_id=named(shard))
+    busy = Consumer(app._broker, "busy", ["default"])
+    await busy.make_groups()
+    await busy.look_for_levels()
+    assert not await app._broker.listened_to("default")
+    for keys in app._broker.shards:
+        await raw.hset(keys.beats, busy.name, 1)
+    ((stream, entry, _),) = await busy.read(list(busy.streams), 1, block=False)
+    assert await app._broker.listened_to("default")
+    assert await busy.release(stream, [(entry, result.id)]) == [1]
+    await result.revoke()
+    assert await busy.leave()
+    busy.close()

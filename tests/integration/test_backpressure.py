@@ -9,7 +9,16 @@ import pytest
 from own_server import own_server
 from support import report, until, until_state
 
-from asyncq import AsyncQ, PayloadTooLarge, QueueFull, Retry, SerializationError, Worker, wire
+from asyncq import (
+    AsyncQ,
+    BrokerUnavailable,
+    PayloadTooLarge,
+    QueueFull,
+    Retry,
+    SerializationError,
+    Worker,
+    wire,
+)
 from asyncq.serializers import PLAIN_ARGUMENTS
 
 pytestmark = pytest.mark.anyio
@@ -138,6 +147,22 @@ async def test_an_enqueue_may_wait_for_room(make_app):
         assert not done, "there is no room yet"
         async with Worker(app):
             assert await (await waiting).get(timeout=5) == 3
+
+
+async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(make_app, monkeypatch):
+    async with make_app(max_length=1, full_wait=5.0) as app:
+        echo, intake, loop = register(app), app._broker.intake, asyncio.get_running_loop()
+        await echo.delay(1)
+        late = asyncio.ensure_future(echo.options(task_id="late").delay(2))
+        while not intake._unanswered:  # noqa: ASYNC110  it is to be met before the answer
+            await asyncio.sleep(0)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "time", lambda: time.monotonic() + 60)
+            intake._give_up()
+        with pytest.raises(BrokerUnavailable, match="did not answer within"):
+            await late
+        await app._broker.look(["late"])  # its answer came before this one
+        assert not intake._tasks
 
 
 async def test_the_wait_for_room_is_bounded(make_app):
