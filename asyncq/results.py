@@ -660,7 +660,7 @@ class AsyncResult(Generic[R_co]):
                 started.
             wait: wait until it has ended, and return the final state: `REVOKED`, or what came first.
             timeout: of that wait, in seconds.
-            reason: text that `TaskRevoked` shows, when the job had not been started.
+            reason: text that `TaskRevoked` shows. One that runs and is ended between two attempts shows none.
 
         Returns:
             With `wait`, the final state. Else the state after the call, as far as it is known.
@@ -687,7 +687,10 @@ class AsyncResult(Generic[R_co]):
         broker = app._broker_here()
         # Before those that it waits for, so that it is revoked and does not end with one of them.
         answer, *_ = await asyncio.gather(
-            *(broker.revoke(handle.id, mark=mark, outcome=handle._revoked(reason)) for handle in line(self))
+            *(
+                broker.revoke(handle.id, mark=mark, outcome=handle._revoked(reason), reason=reason or "")
+                for handle in line(self)
+            )
         )
         if wait and answer != "unknown":
             await self._outcome(timeout)

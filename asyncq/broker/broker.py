@@ -339,11 +339,11 @@ class Broker:
             log.debug("the message of job %r could not be read: %s", id, error)
             return None
 
-    async def revoke(self, id: str, *, mark: str, outcome: bytes) -> str:
+    async def revoke(self, id: str, *, mark: str, outcome: bytes, reason: str = "") -> str:
         """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
         `unknown`.
         """
-        return await self._end_early(id, wire.REVOKED, outcome, mark)
+        return await self._end_early(id, wire.REVOKED, outcome, mark, reason)
 
     async def expire(self, id: str) -> str:
         """Ends a job that no worker has because its time has passed: `revoked`, `running`, `ended` or
@@ -352,7 +352,7 @@ class Broker:
         outcome = wire.encode_ended(wire.Ended(wire.EXPIRED, finished=int(time.time() * 1000)))
         return await self._end_early(id, wire.EXPIRED, outcome, wire.NOT_AGAIN)
 
-    async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str) -> str:
+    async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str, reason: str = "") -> str:
         ttl = self.result_ttl_ms(self.settings.result_ttl)
         keys = self.shards.of(id_)
         answer = await self._run_known(
@@ -370,6 +370,7 @@ class Broker:
                 keys.marks,
                 mark,
                 DAY_MS,
+                reason.encode("utf-8", "replace"),
             ),
         )
         text: str = answer.decode()

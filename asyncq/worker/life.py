@@ -161,6 +161,8 @@ class Life:
         # Held until the server has answered its end; keyed by both ids, for entry ids can be given out twice
         # after a flush.
         self.held: dict[tuple[str, str], Running] = {}
+        self._reasons: dict[tuple[str, str], str] = {}
+        """Why jobs were revoked, where somebody said so."""
         self.finisher: Finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._room = asyncio.Event()
@@ -628,7 +630,10 @@ class Life:
             log.debug("what went on beside a job failed: %r", error)
 
     def _on_done(self, delivery: wire.Delivery) -> None:
-        self.held.pop((delivery.entry, delivery.job.id), None)
+        key = (delivery.entry, delivery.job.id)
+        self.held.pop(key, None)
+        if self._reasons:
+            self._reasons.pop(key, None)
         self._room.set()
 
     # -- revocation --
@@ -641,11 +646,16 @@ class Life:
             self._on_marks([mark])
 
     def _on_marks(self, marks: list[str]) -> None:
-        """Marks on jobs that we hold: `c<id>` is not to start (again), the others are to end now."""
+        """Marks on jobs that we hold: `c<id>` is not to start (again), the others are to end now; why, may
+        stand behind it.
+        """
         for mark in marks:
-            for running in list(self.held.values()):
-                if running.delivery.job.id == mark[1:]:
+            id_, _, reason = mark[1:].partition(" ")
+            for key, running in list(self.held.items()):
+                if running.delivery.job.id == id_:
                     running.revoked = True
+                    if reason:
+                        self._reasons[key] = reason
                     self._obey(running, mark[0])
 
     def _obey(self, running: Running, mark: str) -> None:
@@ -676,5 +686,7 @@ class Life:
 
     def _end_revoked(self, running: Running, reason: str = "") -> None:
         self.worker.done += 1
-        outcome = self.runner.revoked(running.delivery, running.started, reason)
-        self.finisher.add(running.delivery, wire.REVOKED, outcome)
+        delivery = running.delivery
+        reason = reason or self._reasons.get((delivery.entry, delivery.job.id), "")
+        outcome = self.runner.revoked(delivery, running.started, reason)
+        self.finisher.add(delivery, wire.REVOKED, outcome)

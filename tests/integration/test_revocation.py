@@ -90,7 +90,9 @@ async def test_everybody_is_told_the_same_wherever_the_job_is(make_app, tmp_path
             await workers.enter_async_context(Worker(app))
         result = await place.bring()
         waiter = asyncio.create_task(result.outcome(timeout=20))
-        told = app.AsyncResult(result.id).revoke(terminate=terminate, wait=True, timeout=20)
+        told = app.AsyncResult(result.id).revoke(
+            terminate=terminate, wait=True, timeout=20, reason="nobody wants it"
+        )
         revoking = asyncio.create_task(told)
         before = lines(place.log)
         runs_on = where in BEGUN and not terminate
@@ -102,6 +104,8 @@ async def test_everybody_is_told_the_same_wherever_the_job_is(make_app, tmp_path
         assert await revoking == expected
         place.gate.touch()  # a thread ends, and what waits for it goes on
         assert (await waiter).state == expected
+        if expected == "REVOKED":
+            assert "nobody wants it" in str(await result.get(propagate=False)), "also where it was running"
         assert await app.AsyncResult(result.id).refresh() == expected
         if where == "queued":
             await workers.enter_async_context(Worker(app))

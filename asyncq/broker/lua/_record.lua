@@ -34,7 +34,9 @@ end
 
 -- Takes the marks of a job that has ended off what its holder is told.
 local function unmark(marked, id)
-  redis.call('SREM', marked, 'c' .. id, 'i' .. id, 't' .. id, 'k' .. id)
+  for _, mark in ipairs(redis.call('SMEMBERS', marked)) do
+    if string.match(mark, '^.(%S+)') == id then redis.call('SREM', marked, mark) end
+  end
 end
 
 -- Who holds an entry: {entry, consumer, ms since delivery, count}, or nil. A stream without a group was never read from, so nobody does.

@@ -1,7 +1,7 @@
 -- Ends a job that no worker has; marks one that a worker has, and tells that worker. The mark outlives the notification: it is in the
 -- record, so a retry, a takeover or a hand-back ends the job instead.
 -- KEYS: record delayed
--- ARGV: space id group letter outcome ttl push_limit marks mark marks_ttl
+-- ARGV: space id group letter outcome ttl push_limit marks mark marks_ttl reason
 -- RETURNS: unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself)
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -26,9 +26,10 @@ if holder then
   local strength = string.find('-citk', string.sub(flags, 2, 2), 1, true)
   if string.find('-citk', mark, 1, true) > strength then redis.call('SETRANGE', record, 1, mark) end
   local marked = marks .. holder[2]
-  redis.call('SADD', marked, mark .. id)
+  local words = reason == '' and mark .. id or mark .. id .. ' ' .. reason
+  redis.call('SADD', marked, words)
   redis.call('PEXPIRE', marked, marks_ttl)
-  redis.call('PUBLISH', marked, mark .. id)
+  redis.call('PUBLISH', marked, words)
   return 'signalled'
 end
 redis.call('XDEL', stream, entry)
