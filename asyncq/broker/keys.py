@@ -86,7 +86,7 @@ class Keys:
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed
             ("dead", f"{tag}:dlq"),  # stream: dead letters
             ("replies", f"{tag}:c:"),  # + client: its channel of outcomes
-            ("blocks", f"{tag}:b:"),  # + id: for whom a running job waits, a set of "<entry> <id>"
+            ("blocks", f"{tag}:b:"),  # + id: for whom a running job waits, "<entry> <id> <mark>" each
             ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` saved, a string
             ("latest", f"{tag}:e:"),  # + id: what the running job said of itself last, a string
             ("items", f"{tag}:s:"),  # + id: what a generator yielded, a stream with entries <number>-0

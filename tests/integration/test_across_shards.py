@@ -389,3 +389,15 @@ async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_l
     await result.revoke()
     assert await busy.leave()
     busy.close()
+
+
+async def test_whoever_waits_for_an_errand_that_has_not_begun_is_let_go_when_the_app_is_closed(make_app):
+    app = make_app(shards=COUNT)
+    async with app:
+        relay = app._broker.relay
+        wait = asyncio.ensure_future(relay.told(app._broker.shards[0]))
+        while not relay._errands:  # noqa: ASYNC110  its task is to be met before its first step
+            await asyncio.sleep(0)
+        closing = asyncio.ensure_future(app.close())
+    await closing
+    await asyncio.wait_for(wait, 1.0)
