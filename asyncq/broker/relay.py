@@ -121,9 +121,21 @@ class Relay:
             self._errand(shard).waits.append(wait)
         await asyncio.wait([wait.told for wait in waits], timeout=patience)
 
+    async def quiet(self, patience: float) -> None:
+        """Waits until this process has nothing to tell any more, nor what follows from that in other shards;
+        at most so many seconds.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + patience
+        while (tasks := self._tasks()) and (left := end - loop.time()) > 0:
+            await asyncio.wait(tasks, timeout=left)
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [errand.task for errand in self._errands.values() if errand.task is not None]
+
     def close(self) -> list[asyncio.Task[None]]:
         """Ends all errands; the tasks, to be waited for. What is left in an outbox is for others."""
-        tasks = [errand.task for errand in self._errands.values() if errand.task is not None]
+        tasks = self._tasks()
         for task in tasks:
             task.cancel()
         for number in list(self._errands):

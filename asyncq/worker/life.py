@@ -252,6 +252,8 @@ class Life:
         if not self._is_lost.is_set():
             await self._try_to_leave()
         self.consumer.close()
+        # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.
+        await self.broker.relay.quiet(LAST_WORDS)
 
     async def _drain(self, grace: float, hurry: asyncio.Event) -> None:
         waits = [asyncio.create_task(event.wait()) for event in (self._idle, hurry, self._is_lost)]

@@ -401,3 +401,21 @@ async def test_whoever_waits_for_an_errand_that_has_not_begun_is_let_go_when_the
         closing = asyncio.ensure_future(app.close())
     await closing
     await asyncio.wait_for(wait, 1.0)
+
+
+async def test_the_last_worker_has_told_what_follows_from_its_last_job(make_app, app):
+    begun = asyncio.Event()
+    async with make_app(shards=COUNT, namespace=app.settings.namespace) as other:
+
+        @other.task
+        async def fail_late() -> None:
+            begun.set()
+            await asyncio.sleep(0.02)
+            raise ValueError("the last")
+
+        steps = [make_tasks(other).add.si(1, 1).set(task_id=named((n + 1) % COUNT)) for n in range(12)]
+        result = await chain(fail_late.s().set(task_id=named(0)), *steps).delay()
+        async with Worker(other):
+            await begun.wait()
+    with pytest.raises(ValueError, match="the last"):
+        await app.AsyncResult(result.id).get(timeout=2)
