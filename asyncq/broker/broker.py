@@ -158,8 +158,9 @@ class Broker:
         count = self.shards.count
         key = self.shards[0].count
         (known,) = await self.send("MGET", key)
-        if known is None and count > 1:
-            # Two who come at once: the first counts.
+        if known is None and count > 1 and not await self.send("HGETALL", self.shards[0].beats):
+            # Nobody has said a number, and no worker of a namespace with one shard, which says none, is there.
+            # Of two who come at once the first counts.
             await self.send("SET", key, count, "NX")
             (known,) = await self.send("MGET", key)
         if int(known or 1) != count:
@@ -167,7 +168,7 @@ class Broker:
                 f"namespace {self.settings.namespace!r} has {int(known or 1)} shards at "
                 f"{self.address.safe_url}, and this app says shards={count}: jobs would be looked for where "
                 "they are not. Use the same number everywhere, or another namespace; to change it, let all "
-                f"jobs end and delete {key!r}"
+                f"jobs end, stop the workers, and delete {key!r}"
             )
 
     # -- the one way a command is sent --

@@ -272,6 +272,12 @@ async def test_who_counts_the_shards_otherwise_is_refused(app, make_app):
         await single.open()
 
 
+async def test_a_namespace_whose_workers_know_of_one_shard_is_not_cut_up(make_app):
+    async with make_app() as app, Worker(app):
+        with pytest.raises(asyncq.BrokerNotConfigured, match=r"has 1 shards .* says shards=3"):
+            await make_app(shards=3).open()
+
+
 async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(app, raw, monkeypatch):
     tasks = make_tasks(app)
 
