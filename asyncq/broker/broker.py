@@ -159,8 +159,8 @@ class Broker:
         key = self.shards[0].count
         (known,) = await self.send("MGET", key)
         if known is None and count > 1 and not await self.send("HGETALL", self.shards[0].beats):
-            # Nobody has said a number, and no worker of a namespace with one shard, which says none, is there.
-            # Of two who come at once the first counts.
+            # Nobody has said a number, and there is no worker with one shard, who would say none. Of two who
+            # come at once the first counts.
             await self.send("SET", key, count, "NX")
             (known,) = await self.send("MGET", key)
         if int(known or 1) != count:
