@@ -36,11 +36,13 @@ def journal() -> oracle.Journal:
 
 
 @contextlib.contextmanager
-def witnessed(number: int):
-    """Writes down that a body began and that it ended; gives the run's name, which no other run has."""
+def witnessed(number: int, handed: str = "-"):
+    """Writes down that a body began, with what it was handed in one line, for it may be killed at any moment;
+    and that it ended. Gives the run's name, which no other run has.
+    """
     job = asyncq.current()
     run = f"{os.getpid()}.{next(_runs)}"
-    journal().note(oracle.BEGUN, job.id, run, number, job.attempt)
+    journal().note(oracle.BEGUN, job.id, run, number, job.attempt, handed)
     yield run
     journal().note(oracle.ENDED, job.id, run)
 
@@ -61,10 +63,9 @@ def step(number: int, seconds: float = 0.0) -> list[int | str]:
 
 async def member(above: Any, number: int, seconds: float = 0.0) -> list[int | str]:
     """A job of a workflow: it is given the values of those before it, one as itself and several in a list."""
-    with witnessed(number) as run:
-        several = [] if above is None else above if isinstance(above[0], list) else [above]
-        handed = ",".join(f"{value}:{parent}" for value, parent in several)
-        journal().note(oracle.HANDED, asyncq.current().id, run, handed or "-")
+    several = [] if above is None else above if isinstance(above[0], list) else [above]
+    handed = ",".join(f"{value}:{parent}" for value, parent in several)
+    with witnessed(number, handed or "-") as run:
         await asyncio.sleep(seconds)
         return [oracle.expected(number), run]
 

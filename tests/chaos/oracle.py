@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-ACCEPTED, BEGUN, HANDED, ENDED, ANSWERED = "A", "B", "H", "E", "G"
+ACCEPTED, BEGUN, ENDED, ANSWERED = "A", "B", "E", "G"
 
 
 def expected(number: int) -> int:
@@ -46,9 +46,9 @@ class Run:
     attempt: int
     pid: int
     begun: float
-    ended: float | None = None
-    handed: str = "-"
+    handed: str
     """The values of its parents, each with the run that it is of."""
+    ended: float | None = None
 
 
 @dataclass(slots=True)
@@ -85,11 +85,9 @@ class Books:
             if kind == ACCEPTED:
                 self.accepted[id_] = int(words[0])
             elif kind == BEGUN:
-                run = Run(words[0], int(words[1]), int(words[2]), pid, float(when))
+                run = Run(words[0], int(words[1]), int(words[2]), pid, float(when), words[3])
                 open_runs[run.name] = run
                 self.runs[id_].append(run)
-            elif kind == HANDED:
-                open_runs[words[0]].handed = words[1]
             elif kind == ENDED:
                 open_runs[words[0]].ended = float(when)
             elif kind == ANSWERED:
