@@ -343,30 +343,23 @@ class Consumer:
 
     async def retry(self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes) -> int:
         """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused."""
-        keys, job = self._keys[delivery.stream], delivery.job
-        revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
-        arguments = (
-            *(keys.space, GROUP, self.name, delivery.entry, job.id, wait, retries, failure),
-            *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
-        )
-        answer: int = await self._broker.run(
-            "retry", (delivery.stream, keys.delayed), arguments, patience=FOREVER
-        )
-        self._broker.relay.call(keys)
-        return answer
+        return await self._put_aside("retry", delivery, wait, retries, failure)
 
     async def postpone(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
         """Puts a job aside that has not begun, for at most `wait` ms: 1 done, 2 ended by a mark instead, 0
         refused.
         """
+        return await self._put_aside("postpone", delivery, wait, turn)
+
+    async def _put_aside(self, script: str, delivery: wire.Delivery, *why: Any) -> int:
         keys, job = self._keys[delivery.stream], delivery.job
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
-            *(keys.space, GROUP, self.name, delivery.entry, job.id, wait, turn),
+            *(keys.space, GROUP, self.name, delivery.entry, job.id, *why),
             *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
         )
         answer: int = await self._broker.run(
-            "postpone", (delivery.stream, keys.delayed), arguments, patience=FOREVER
+            script, (delivery.stream, keys.delayed), arguments, patience=FOREVER
         )
         self._broker.relay.call(keys)
         return answer

@@ -53,10 +53,10 @@ class DeadLetters:
 
     async def delete(self, ids: list[str]) -> int:
         """How many of them there were."""
-        count = 0
+        by_shard: dict[str, list[str]] = {}
         for keys, entry in self._places(ids):
-            count += await self._broker.send("XDEL", keys.dead, entry)
-        return count
+            by_shard.setdefault(keys.dead, []).append(entry)
+        return sum([await self._broker.send("XDEL", dead, *entries) for dead, entries in by_shard.items()])
 
     def _places(self, ids: Iterable[str]) -> Iterator[tuple[Keys, str]]:
         """Where the letters of these ids would be: an entry, and behind a point its shard if there are
