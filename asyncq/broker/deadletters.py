@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from asyncq.broker.broker import Broker
     from asyncq.broker.keys import Keys
 
+LARGEST = 2**64 - 1
+"""The server refuses an entry id with a larger number in it, wherever it stands."""
+
 _LETTER = re.compile(r"([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9]{1,3}))?")
 
 
@@ -63,8 +66,11 @@ class DeadLetters:
         several.
         """
         for id_ in ids:
-            if (found := _LETTER.fullmatch(id_)) and int(found[2] or 0) < self._broker.shards.count:
-                yield self._broker.shards[int(found[2] or 0)], found[1]
+            found = _LETTER.fullmatch(id_)
+            if found is None or max(map(int, found[1].split("-"))) > LARGEST:
+                continue
+            if (shard := int(found[2] or 0)) < self._broker.shards.count:
+                yield self._broker.shards[shard], found[1]
 
 
 def _pairs(fields: list[bytes]) -> dict[bytes, bytes]:

@@ -204,7 +204,7 @@ async def test_deleting_says_how_many_there_were_and_takes_any_id(app, failing):
     assert await app.control.dead.list() == []
 
 
-@pytest.mark.parametrize("id_", ["nonsense", "", "1-2-3", "no letter\n"])
+@pytest.mark.parametrize("id_", ["nonsense", "", "1-2-3", "no letter\n", f"1-{2**64}"])
 async def test_an_id_of_no_letter_is_a_lookup_error_and_deletes_nothing(app, failing, id_):
     async with Worker(app):
         _, letter = await _given_up(app, failing)

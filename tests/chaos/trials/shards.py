@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from chaos import oracle
 from chaos.fleet import WorkerProcess
 from chaos.stage import Stage, beside, outcome_of
-from chaos.trials.workflows import WORKERS, Draft, ask_all, send
+from chaos.trials.workflows import WORKERS, Draft, ask_all, mixed, send, slay
 
 if TYPE_CHECKING:
     from chaos.report import Report
@@ -27,23 +27,13 @@ async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
     """2,000 diamonds, chains of 100, fan-ins of 1,000 across 3 shards; kill -9 of workers and of clients."""
     async with Stage("shards", scale=scale, seed=seed, lease=lease, max_crashes=1000, shards=COUNT) as stage:
         draft, kills = Draft(stage.tasks, stage.random), stage.count(20, least=3)
-        works = [draft.diamond() for _ in range(stage.count(2000))]
-        works += [draft.replaced() for _ in range(stage.count(500))]
-        stage.random.shuffle(works)
-        works[:0] = [draft.row(stage.count(100, least=10)) for _ in range(stage.count(20))]
-        for _ in range(stage.count(5)):
-            works.insert(stage.random.randrange(len(works)), draft.fan_in(stage.count(1000, least=20)))
+        works = mixed(stage, draft, replaced=500)
         await stage.workers(WORKERS)
         begun = time.monotonic()
 
-        async def slayer() -> None:
-            for _ in range(kills):
-                await asyncio.sleep(stage.random.uniform(0.4, 1.2))
-                await stage.fleet.replace_random()
-
         async with beside(_cut_connections(stage)), beside(_stop_workers(stage)):
             waits, _, firsts = await asyncio.gather(
-                send(stage, works, seconds=kills * 0.8), slayer(), _clients_that_die(stage, kills)
+                send(stage, works, seconds=kills * 0.8), slay(stage, kills), _clients_that_die(stage, kills)
             )
         await asyncio.gather(*waits)
         parents = {number: before for work in works for number, before in work.parents.items()}

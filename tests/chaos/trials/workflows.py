@@ -81,21 +81,10 @@ async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
     # With so many deaths in so short a time some jobs would reach the cap, and all below them end with them.
     async with Stage("workflows", scale=scale, seed=seed, lease=lease, max_crashes=1000) as stage:
         draft, kills = Draft(stage.tasks, stage.random), stage.count(20, least=4)
-        works = [draft.diamond() for _ in range(stage.count(2000))]
-        works += [draft.replaced() for _ in range(stage.count(1000))]
-        stage.random.shuffle(works)
-        works[:0] = [draft.row(stage.count(100, least=10)) for _ in range(stage.count(20))]
-        for _ in range(stage.count(5)):
-            works.insert(stage.random.randrange(len(works)), draft.fan_in(stage.count(1000, least=20)))
+        works = mixed(stage, draft, replaced=1000)
         await stage.workers(WORKERS)
         begun = time.monotonic()
-
-        async def slayer() -> None:
-            for _ in range(kills):
-                await asyncio.sleep(stage.random.uniform(0.4, 1.2))
-                await stage.fleet.replace_random()
-
-        waits, _ = await asyncio.gather(send(stage, works, seconds=kills * 0.8), slayer())
+        waits, _ = await asyncio.gather(send(stage, works, seconds=kills * 0.8), slay(stage, kills))
         await asyncio.gather(*waits)
         stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
         stage.report.told("workflows / kills", f"{len(works)} / {kills}")
@@ -106,6 +95,24 @@ async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
         stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
         await stage.nothing_left()
         return stage.report
+
+
+def mixed(stage: Stage, draft: Draft, *, replaced: int) -> list[Work]:
+    """Diamonds and replaced jobs in any order, long chains before them, and fan-ins among them."""
+    works = [draft.diamond() for _ in range(stage.count(2000))]
+    works += [draft.replaced() for _ in range(stage.count(replaced))]
+    stage.random.shuffle(works)
+    works[:0] = [draft.row(stage.count(100, least=10)) for _ in range(stage.count(20))]
+    for _ in range(stage.count(5)):
+        works.insert(stage.random.randrange(len(works)), draft.fan_in(stage.count(1000, least=20)))
+    return works
+
+
+async def slay(stage: Stage, kills: int) -> None:
+    """Kills a worker every now and then, and has another begin."""
+    for _ in range(kills):
+        await asyncio.sleep(stage.random.uniform(0.4, 1.2))
+        await stage.fleet.replace_random()
 
 
 async def send(stage: Stage, works: list[Work], seconds: float) -> list[asyncio.Task[None]]:
