@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith("ASYNCQ_"):
+        # PYTHONUNBUFFERED and the like change what the processes do that a test starts.
+        if name.startswith(("ASYNCQ_", "PYTHON")):
             monkeypatch.delenv(name)
     if shards := os.environ.get("TEST_SHARDS"):
         # To run tests that were written for one shard on several: those must pass that look at no key.

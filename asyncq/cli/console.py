@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import io
 import json
 import math
 import os
@@ -38,6 +39,17 @@ def escaped(text: str, *, keep: str = "") -> str:
 def colored(text: str, color: str, stream: IO[str]) -> str:
     """The text in a colour (an SGR number), if the stream is a terminal that may show it."""
     return f"\x1b[{color}m{text}\x1b[0m" if _use_colors and stream.isatty() else text
+
+
+def flush_each_line() -> None:
+    """Makes stdout and stderr pass on each line at once, also into a pipe or a file.
+
+    Python holds back what it writes into a pipe until 8 KiB are there, unless `PYTHONUNBUFFERED` is set. A
+    reader that waits for one line would wait for ever. `print` in a task writes here, too.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a test's StringIO holds nothing back; None is closed
+            stream.reconfigure(line_buffering=True)
 
 
 def data(text: str) -> None:
