@@ -57,7 +57,7 @@ R = TypeVar("R")
 H = TypeVar("H")
 Y = TypeVar("Y")
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 
 BATCH = 250

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncq.outcomes import Outcome
     from asyncq.results import AsyncResult
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 """Between two looks at a job that has not been started: nobody says that it was, for that would cost every

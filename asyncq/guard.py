@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 PATIENCE = 1.0
 """Seconds that a wait gives the server to look for a cycle. The guard must not be what fails a job."""

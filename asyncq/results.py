@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class AsyncResult(Generic[R_co]):

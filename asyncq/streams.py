@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 LOOK = 3.0
 """Seconds of silence after which a reader looks for items itself, should a push have been lost; and between

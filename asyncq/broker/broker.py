@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from asyncq.broker.keys import Keys
     from asyncq.config import Settings
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 TOMBSTONE_MS = 60_000
 DAY_MS = 86_400_000

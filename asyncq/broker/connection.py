@@ -31,7 +31,7 @@ from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 2.0
 _DRIVER = DriverInfo()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncq.broker.shards import Shards
     from asyncq.config import Settings
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 BLOCK_MS = 3000
 """How long an idle read stays at the server. Short, for a read of a process that died is still served; long,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.listener import Listener, Waiter
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Feed:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.connection import Address
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 POLL = 5.0
 """Seconds after which a waiter that has heard nothing has looked again, at the latest: rounds come every

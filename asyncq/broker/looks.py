@@ -7,7 +7,7 @@ import logging
 from asyncq import wire
 from asyncq.errors import DecodeError
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 Look = wire.Ended | str | None
 """The outcome of a job that has ended; of one that has not its flags, and after a space when it expires,

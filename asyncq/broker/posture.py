@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncq.broker.broker import Broker
     from asyncq.broker.connection import Address
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 _QUESTION = ("CONFIG", "GET", "maxmemory", "maxmemory-policy", "save", "appendonly")
 _looked_at: set[str] = set()

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asyncq.broker.broker import Broker
     from asyncq.broker.keys import Keys
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 AT_ONCE = 100
 ENOUGH_BYTES = 1024 * 1024

@@ -24,7 +24,7 @@ from asyncq.worker import Worker, pool
 if TYPE_CHECKING:
     from asyncq.app import AsyncQ
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @command

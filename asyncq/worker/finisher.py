@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncq.broker.broker import Broker
     from asyncq.broker.consumer import Consumer
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 BATCH = 250
 UNDER_WAY = 2

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from asyncq.config import Settings
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Spawner:

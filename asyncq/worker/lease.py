@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.consumer import Beating
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

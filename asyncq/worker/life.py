@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from asyncq.serializers import ValueCodec
     from asyncq.worker.worker import Worker
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 
 PATIENCE = 1.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asyncq.broker.turnstile import Turn
     from asyncq.limits import Limits
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 LOOK = 1.0
 """Seconds after which a job that waits for a place in its worker's memory looks for itself: what was said of

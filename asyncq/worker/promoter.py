@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
     from asyncq.broker.keys import Keys
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 10.0
 """Seconds; bounds a call that was lost with a connection."""

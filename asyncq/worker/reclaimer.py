@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
     from asyncq.broker.keys import Keys
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)

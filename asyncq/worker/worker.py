@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from asyncq.app import AsyncQ
 
-log: logging.Logger = logging.getLogger("asyncq")
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Worker:

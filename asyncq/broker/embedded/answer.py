@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-logger: logging.Logger = logging.getLogger("asyncq")
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from asyncq.broker.embedded.advice import advise
 from asyncq.broker.embedded.answer import probe
 from asyncq.errors import BrokerNotConfigured
 
-logger: logging.Logger = logging.getLogger("asyncq")
+logger: logging.Logger = logging.getLogger(__name__)
 
 SUN_PATH = 103  # longest socket path: 108 bytes on Linux, 104 on macOS, with the closing NUL
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from asyncq.broker.embedded import limits
 from asyncq.errors import BrokerNotConfigured
 
-logger: logging.Logger = logging.getLogger("asyncq")
+logger: logging.Logger = logging.getLogger(__name__)
 
 _OLDEST = {"Valkey": (8, 0), "Redis": (7, 0)}
 

@@ -22,7 +22,7 @@ from asyncq.errors import BrokerUnavailable
 if TYPE_CHECKING:
     from pathlib import Path
 
-logger: logging.Logger = logging.getLogger("asyncq")
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def acquire(directory: Path) -> EmbeddedServer:

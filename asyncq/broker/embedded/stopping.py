@@ -15,7 +15,7 @@ from asyncq.broker.embedded.answer import probe, shut_down
 from asyncq.broker.embedded.locks import starting, try_exclusive
 from asyncq.broker.embedded.place import Place, place_of
 
-logger: logging.Logger = logging.getLogger("asyncq")
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def stop(directory: Path, *, force: bool = False) -> bool:

@@ -19,7 +19,7 @@ from asyncq.broker.embedded.place import SUN_PATH, Place
 from asyncq.broker.embedded.registry import Registry
 from asyncq.errors import BrokerNotConfigured
 
-logger: logging.Logger = logging.getLogger("asyncq")
+logger: logging.Logger = logging.getLogger(__name__)
 
 
 def private() -> EmbeddedServer:
