@@ -99,6 +99,8 @@ async def in_thread(
     claim.threads = threads
     try:
         return await anyio.to_thread.run_sync(call, limiter=_unlimited(), abandon_on_cancel=True)
+    except asyncio.CancelledError as error:
+        raise error.with_traceback(None) from None  # where anyio waits for a thread is no news to anybody
     except Exception as error:
         error.__traceback__ = _of_function(error.__traceback__)
         raise
@@ -205,9 +207,11 @@ async def within(
             timer.cancel()
     if limits.stopped and claim.wanted:
         task.uncancel()
-        cause = None if isinstance(error, asyncio.CancelledError) else error  # our own doing is no news
         assert limit is not None
-        raise limit.exceeded() from cause
+        if isinstance(error, asyncio.CancelledError):
+            # The cancellation is our own doing and no news; where it reached the body is.
+            raise limit.exceeded().with_traceback(error.__traceback__) from None
+        raise limit.exceeded() from error
     return value
 
 

@@ -12,7 +12,7 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import DecodeError, RemoteError, RemoteTraceback, SerializationError
@@ -21,7 +21,7 @@ from asyncq.serializers import dumps, loads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Failure", "decode", "encode"]
+__all__ = ["Failure", "decode", "encode", "of_task", "one_line"]
 
 MAX_MESSAGE: Final = 8 * 1024
 MAX_TRACEBACK: Final = 32 * 1024
@@ -167,10 +167,31 @@ def _traceback_of(exc: BaseException) -> str:
     return _said(lambda: "".join(_traceback_lines(exc)))
 
 
+def of_task(trace: TracebackType | None) -> TracebackType | None:
+    """The part of a traceback that begins in the task's own code; None if there is none."""
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        trace = trace.tb_next
+    return trace
+
+
+def one_line(exc: BaseException) -> str:
+    r"""An exception as the last line of its traceback names it, and only the first line of its message.
+
+    Never raises.
+
+    >>> one_line(ValueError("no\nsuch luck"))
+    'ValueError: no'
+    """
+    message = _message_of(exc).split("\n", 1)[0][:500]
+    if type(exc) is RemoteError:  # its message begins with the class that is not known here
+        return message
+    module, name = _type_of(exc)
+    full = name if module in {"builtins", "__main__"} else f"{module}.{name}"
+    return f"{full}: {message}" if message else full
+
+
 def _traceback_lines(exc: BaseException) -> list[str]:
-    tb = exc.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-        tb = tb.tb_next
+    tb = of_task(exc.__traceback__)
     if tb is None:
         return traceback.format_exception_only(exc)
     # Without columns: to find where the ^^^^ go, every line is parsed again: 36 us of the 60 of a failure.

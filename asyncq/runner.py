@@ -34,23 +34,25 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class Finish:
     """The job has ended: the record's letter, the encoded outcome, and why it belongs with the dead letters,
-    if it does.
+    if it does. `error` is what it failed with, for the log; None where that was raised in another process.
     """
 
     letter: str
     outcome: bytes
     dead: str = ""
+    error: BaseException | None = None
 
 
 @dataclass(slots=True)
 class Requeue:
     """The job is to be tried again in `wait` ms, as its retry number `retries`; `failure` is the encoded
-    error.
+    error, `error` as in `Finish`.
     """
 
     wait: int
     retries: int
     failure: bytes
+    error: BaseException | None = None
 
 
 @dataclass(slots=True)
@@ -132,7 +134,7 @@ class Runner:
         task = self._tasks.get(job.name) or self._derived(job.name)
         if task is None:
             error = NotRegistered(_unknown(job.name, self._tasks))
-            return Finish(wire.FAILED, self._failed(delivery, error, started), "not registered")
+            return self._finish_failed(delivery, error, started, "not registered")
         if task.executor == "process" and self._processes is not None:
             return await self._in_process(task, delivery, claim, self._processes)
         try:
@@ -142,20 +144,20 @@ class Runner:
                 args, kwargs = inherited.arguments(task.arguments, job, delivery.values)
             policy = task.retry if job.retry is None else retry.from_wire(job.retry)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
-            return Finish(wire.FAILED, self._failed(delivery, error, started))
+            return self._finish_failed(delivery, error, started)
         self._enter(task, delivery, args, kwargs, policy, claim)
         try:
             value = await self._body(task, job, args, kwargs, claim)
         except asyncio.CancelledError as error:
             if not claim.wanted:
                 raise
-            return Finish(wire.FAILED, self._failed(delivery, error, started))
+            return self._finish_failed(delivery, error, started)
         except Replaced as replaced:
             return Replace(replaced.jobs)
         except Exception as error:  # noqa: BLE001 - the task's own
             return self._after_failure(delivery, policy, error, started)
         except BaseException as error:  # noqa: BLE001 - see the module's docstring
-            return Finish(wire.FAILED, self._failed(delivery, error, started))
+            return self._finish_failed(delivery, error, started)
         return self._after_success(task, delivery, value, started)
 
     def _enter(
@@ -253,7 +255,7 @@ class Runner:
                 given = delivery.job.retry
                 policy = task.retry if given is None else retry.from_wire(given)
             except DecodeError as broken:
-                return Finish(wire.FAILED, self._failed(delivery, broken, started))
+                return self._finish_failed(delivery, broken, started)
             return self._after_failure(delivery, policy, error, started)
 
     def _after_success(
@@ -267,7 +269,7 @@ class Runner:
                     f"max_payload={self._max_payload:,}"
                 )
         except Exception as error:  # noqa: BLE001 - encoding calls code of the value's own
-            return Finish(wire.FAILED, self._failed(delivery, error, started))
+            return self._finish_failed(delivery, error, started)
         return Finish(wire.SUCCEEDED, self._ended(delivery, wire.SUCCEEDED, payload, started))
 
     def _after_failure(
@@ -280,11 +282,11 @@ class Runner:
         wait = retry.delay(policy, delivery.retries, error)
         deadline = delivery.job.deadline
         if wait is not None and (deadline is None or _now() + wait * 1000 < deadline):
-            return Requeue(round(wait * 1000), delivery.retries + 1, failures.encode(error))
+            return Requeue(round(wait * 1000), delivery.retries + 1, failures.encode(error), error)
         if isinstance(error, RetryLater) and isinstance(error.__cause__, Exception):
             error = error.__cause__
         dead = "retries used up" if delivery.retries else ""
-        return Finish(wire.FAILED, self._failed(delivery, error, started), dead)
+        return self._finish_failed(delivery, error, started, dead)
 
     def revoked(self, delivery: wire.Delivery, started: int | None, reason: str = "") -> bytes:
         """The outcome of a job that was ended by a revocation, with the reason if one is known."""
@@ -293,6 +295,11 @@ class Runner:
     def failed(self, delivery: wire.Delivery, error: BaseException) -> bytes:
         """The outcome of a job that could not be run at all."""
         return self._failed(delivery, error, None)
+
+    def _finish_failed(
+        self, delivery: wire.Delivery, error: BaseException, started: int, dead: str = ""
+    ) -> Finish:
+        return Finish(wire.FAILED, self._failed(delivery, error, started), dead, error)
 
     def _failed(self, delivery: wire.Delivery, error: BaseException, started: int | None) -> bytes:
         return self._ended(delivery, wire.FAILED, failures.encode(error), started)

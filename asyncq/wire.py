@@ -336,6 +336,23 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
     return job
 
 
+def task_name(head: bytes) -> str:
+    """The name of the task in a message, of which the first bytes are enough; `?` if it is not there.
+
+    >>> task_name(encode_plain(Job("id", "add", "default", b"x" * 100, "", "", 0, 1))[:20])
+    'add'
+    """
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(head)
+    try:
+        unpacker.read_array_header()
+        unpacker.skip()
+        name = unpacker.unpack()
+    except Exception:  # noqa: BLE001  see decode_job; it is only for a log line
+        return "?"
+    return name if type(name) is str else "?"
+
+
 def _add_more(job: Job, more: dict[str, Any]) -> None:
     if not isinstance(more, dict):
         raise DecodeError(f"job {job.id!r}: the options are not a map")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from chaos.checks import (  # noqa: F401 - autouse fixtures: importing them is w
     no_key_is_left_behind,
 )
 
-from asyncq import AsyncQ
+from asyncq import AsyncQ, logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -36,6 +37,22 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     if shards := os.environ.get("TEST_SHARDS"):
         # To run tests that were written for one shard on several: those must pass that look at no key.
         monkeypatch.setenv("ASYNCQ_SHARDS", shards)
+
+
+@pytest.fixture
+def root_logger() -> Iterator[logging.Logger]:
+    """The root logger without handlers. What the test does to the set-up of logging is undone."""
+    root, ours = logging.getLogger(), logging.getLogger("asyncq")
+    before = root.handlers[:], root.level, ours.level, logs._setup
+    disabled = {name: getattr(logger, "disabled", False) for name, logger in root.manager.loggerDict.items()}
+    root.handlers[:] = []
+    yield root
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    ours.setLevel(before[2])
+    logs._setup = before[3]
+    for name, is_disabled in disabled.items():  # `dictConfig` silences the loggers that it does not name
+        logging.getLogger(name).disabled = is_disabled
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import failpoints, wire
 from asyncq.broker import rights
@@ -41,6 +41,19 @@ _LEVELS = {str(level).encode(): level for level in range(wire.LOWEST, wire.HIGHE
 
 Entry = tuple[str, str, list[Any]]
 """What a read brings: stream, entry id, fields."""
+
+
+class Taken(NamedTuple):
+    """What became of the jobs of a dead incarnation.
+
+    `put_back` and `revoked` count jobs that go on and that have ended as revoked; `lost` names the id and the
+    task of those that ended as lost; `has_more` says to call again.
+    """
+
+    put_back: int = 0
+    revoked: int = 0
+    lost: Sequence[tuple[str, str]] = ()
+    has_more: bool = False
 
 
 class Interrupted(PipeBroken):
@@ -285,6 +298,13 @@ class Consumer:
         most = len(held) + GHOSTS  # jobs that wait for others may be many, and the oldest are listed first
         answer = await pipe.call("EVALSHA", script, 1, stream, GROUP, self.name, most, *held)
         return [(stream, entry.decode(), fields) for entry, fields in answer]
+
+    def job_id(self, item: Entry) -> str | None:
+        """The id of the job in an entry, also in one whose message cannot be read; None if it has none."""
+        fields = item[2] or []
+        named = dict(zip(fields[::2], fields[1::2], strict=False))
+        id_ = named.get(b"i")
+        return None if id_ is None else id_.decode("utf-8", "backslashreplace")
 
     def delivery(self, item: Entry) -> wire.Delivery:
         """The job in an entry.
@@ -533,15 +553,13 @@ class Consumer:
         ]
         return counts, seen, unread
 
-    async def take(self, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
-        """Takes what a dead incarnation held: (put back, ended, more to take). Nothing if it beats after
-        all.
-        """
+    async def take(self, stream: str, dead: str, seen: str | None) -> Taken:
+        """Takes what a dead incarnation held. Nothing if it beats after all."""
         ttl = Broker.result_ttl_ms(self.settings.result_ttl)
         keys = self._keys[stream]
         last_try = keys.stream(self._queues[stream] + LAST_TRY)
         failpoints.hit("take.send")
-        looked, back, ended, more = await self._broker.run(
+        looked, back, revoked, more, *lost = await self._broker.run(
             "take",
             (stream, keys.beats, keys.dead, keys.marks + dead, last_try),
             (
@@ -562,8 +580,9 @@ class Consumer:
         failpoints.hit("take.answered")
         self._broker.relay.call(keys)
         if looked < 0:
-            return 0, 0, False
-        return back, ended, bool(more)
+            return Taken()
+        jobs = [(id_.decode(), wire.task_name(head)) for id_, head in lost]
+        return Taken(back, revoked, jobs, bool(more))
 
     def _last_words(self, letter: str, stream: str, dead: str, attempts: int) -> bytes:
         """The outcome of a job that a dead worker will not finish."""

@@ -6,6 +6,7 @@ import asyncio
 import difflib
 import inspect
 import json
+import logging
 import re
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from asyncq.cli.invocation import Invocation, command
 from asyncq.cli.result import Seconds, answer
 from asyncq.errors import ResultTimeout
 from asyncq.states import State
-from asyncq.worker import Worker
+from asyncq.worker import Worker, job_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,6 +98,8 @@ async def _call(
             return Code.OK
         end = asyncio.get_running_loop().time() + limit
         if targets.is_local(app) and not await _is_taken(app, handle, min(_PICKUP, limit)):
+            # This command prints how the job ends; the worker need not say it, too.
+            logging.getLogger(job_log.__name__).setLevel(logging.CRITICAL)
             here = await stack.enter_async_context(Worker(app, queues=_queues(app, handle), grace=_GRACE))
             stack.enter_context(_hurried(here))
         left = max(0.0, end - asyncio.get_running_loop().time())

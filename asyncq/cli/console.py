@@ -14,6 +14,8 @@ from datetime import date, time, timedelta
 from enum import Enum
 from typing import IO, Any
 
+from asyncq.logs import escaped
+
 _RED, _YELLOW = "31", "33"
 _use_colors = True
 
@@ -22,18 +24,6 @@ def choose_colors(*, wanted: bool) -> None:
     """Switches colours off, or leaves them to `NO_COLOR` and to whether there is a terminal."""
     global _use_colors  # noqa: PLW0603  one process, one terminal
     _use_colors = wanted and not os.environ.get("NO_COLOR")
-
-
-def escaped(text: str, *, keep: str = "") -> str:
-    r"""The text with control characters written out, so that what a task says cannot steer the terminal.
-
-    >>> escaped("a\x1b[2Jb\n")
-    'a\\x1b[2Jb\\n'
-    """
-    return "".join(
-        char if char in keep or char.isprintable() else char.encode("unicode_escape").decode()
-        for char in text
-    )
 
 
 def colored(text: str, color: str, stream: IO[str]) -> str:

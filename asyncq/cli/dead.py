@@ -12,6 +12,7 @@ import typer
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
+from asyncq.logs import escaped
 
 if TYPE_CHECKING:
     from asyncq.app import AsyncQ
@@ -249,4 +250,4 @@ def _row(letter: DeadLetter) -> tuple[str, ...]:
     at = "?" if letter.at is None else f"{letter.at:%Y-%m-%d %H:%M:%SZ}"
     error = "" if letter.error is None else console.named(letter.error).partition("\n")[0]
     cells = (letter.id, at, letter.queue or "?", letter.task or "?", letter.reason, error)
-    return tuple(console.escaped(cell) for cell in cells)
+    return tuple(escaped(cell) for cell in cells)

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from asyncq import logs
 from asyncq.broker.connection import mask
-from asyncq.cli import console, logs
+from asyncq.cli import console
 from asyncq.cli.exits import Code, refusal
 from asyncq.cli.loop import leave, threads_end
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 VALUED = ("--url", "--namespace", "--app")
+_EMBEDDED_NOTICE = "no ASYNCQ_URL, using the embedded"
 FLAGS = ("--json", "--no-color", "-q", "--quiet", "-v", "--verbose")
 
 
@@ -44,12 +46,35 @@ class Invocation:
         object.__setattr__(self, "settings", {name: value for name, value in given.items() if value})
 
     def begin(self, level: int = logging.WARNING, *, banner: bool = False) -> None:
-        """Sets up logging: from `level` on, or as -q and -v say."""
-        if self.quiet:
-            level = logging.ERROR
-        elif self.verbose:
-            level = logging.DEBUG
-        logs.configure(level, banner=banner)
+        """Sets up logging: from `level` on, or as -q and -v say.
+
+        Args:
+            level: of `logging`.
+            banner: see `log`.
+        """
+        self.log(self.level(level), banner=banner)
+
+    def level(self, default: int) -> int:
+        """The lowest level that is logged, as -q and -v say."""
+        return logging.ERROR if self.quiet else logging.DEBUG if self.verbose else default
+
+    def log(self, level: int, format: str = "plain", *, banner: bool = False) -> logging.Handler:
+        """Sets up logging and returns its handler.
+
+        Args:
+            level: the lowest that is logged.
+            format: of `asyncq.logs`.
+            banner: a banner is printed which names the server; the notice of the embedded server would say it
+                again.
+        """
+
+        def color(text: str, number: str) -> str:
+            return console.colored(text, number, sys.stderr)
+
+        handler = logs.configure(level, format, color=color)
+        if banner:
+            handler.addFilter(lambda record: not record.getMessage().startswith(_EMBEDDED_NOTICE))
+        return handler
 
 
 def hoisted(words: list[str]) -> list[str]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import gc
 import logging
 import os
 import platform
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
-from asyncq import __version__, config
+from asyncq import __version__, config, logs
 from asyncq.broker.connection import mask
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
@@ -22,6 +24,8 @@ from asyncq.cli.invocation import Invocation, command
 from asyncq.worker import Worker, pool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncq.app import AsyncQ
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -57,6 +61,17 @@ def worker(
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse a server that may lose jobs, instead of warning.")
     ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option(metavar="LEVEL", help="Of the log: debug, info, warning or error."),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="Of the log: plain or json."),
+    ] = None,
+    no_configure_logging: Annotated[
+        bool, typer.Option("--no-configure-logging", help="Leave logging as the app sets it up.")
+    ] = False,
 ) -> int:
     """Runs the jobs of an app.
 
@@ -70,8 +85,9 @@ def worker(
       asyncq --url redis://localhost:6379/0 worker shop.tasks
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     invocation: Invocation = ctx.obj
-    invocation.begin(logging.INFO, banner=not invocation.quiet)
+    logging_ = _Logging.of(invocation, log_level, log_format, is_left=no_configure_logging)
     app = targets.load(target, invocation)
+    logging_.keep()
     full = targets.full_name(target or targets.configured(invocation) or "", app)
     given = {"threads": threads, "strict": strict or None}
     targets.reconfigure(app, {option: value for option, value in given.items() if value is not None})
@@ -83,6 +99,42 @@ def worker(
         raise Refusal(str(error), code=Code.USAGE) from error
     service = Service(here, full, quiet=invocation.quiet)
     return loop.run(service.run(), kind=kind, catch_terminate=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Logging:
+    """How the worker logs: set up before the app is imported, and looked at again after that."""
+
+    handler: logging.Handler | None
+    is_chosen: bool
+
+    @classmethod
+    def of(cls, invocation: Invocation, level: str | None, format: str | None, *, is_left: bool) -> Self:
+        _check("--log-level", level, logs.LEVELS)
+        _check("--log-format", format, logs.FORMATS)
+        if is_left:
+            if level or format:
+                option = "--log-level" if level else "--log-format"
+                raise Refusal(
+                    f"{option} and --no-configure-logging contradict each other",
+                    "leave one of them out",
+                    Code.USAGE,
+                )
+            return cls(None, is_chosen=False)
+        number = invocation.level(logging.INFO) if level is None else getattr(logging, level.upper())
+        handler = invocation.log(number, format or "plain", banner=not invocation.quiet)
+        return cls(handler, is_chosen=bool(level or format))
+
+    def keep(self) -> None:
+        if self.handler is not None:
+            logs.keep(self.handler, is_chosen=self.is_chosen)
+
+
+def _check(option: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        near = difflib.get_close_matches(value.lower(), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
+        raise Refusal(f"{option} {value!r} is not known", hint, Code.USAGE)
 
 
 class Service:

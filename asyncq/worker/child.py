@@ -16,7 +16,6 @@ import contextvars
 import dataclasses
 import importlib
 import itertools
-import logging
 import operator
 import os
 import queue
@@ -32,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq import AsyncQ, eager, executors, failures, wire
+from asyncq import AsyncQ, eager, executors, failures, logs, wire
 from asyncq.config import shown
 from asyncq.context import current_job
 from asyncq.errors import SoftTimeLimitExceeded
@@ -158,6 +157,7 @@ class Child:
         setup = self._setup
         sys.path[:] = setup["path"]
         sys.argv[:] = setup["argv"]
+        handler = logs.configure_child(*setup["logging"])
         if setup["script"] is not None:
             _run_again(setup["script"])
         if setup["target"] is not None:
@@ -165,8 +165,7 @@ class Child:
             app: AsyncQ = operator.attrgetter(attribute)(importlib.import_module(module))
             self._app = app
             self._configure(app)
-        if not logging.getLogger().handlers:
-            logging.basicConfig(level=setup["log_level"], format="%(levelname)s  %(message)s")
+        logs.keep(handler, is_chosen=False)
 
     def _configure(self, app: AsyncQ) -> None:
         if id(app) not in self._apps:

@@ -6,7 +6,7 @@ up the next, runs where it can hurt no other: alone, in a child process that end
 its kind. If it takes that down too, it is a poison job, and goes to the dead letters; if it was innocent, it
 succeeds.
 
-    python -m asyncq.worker MODULE:ATTRIBUTE    # settings as JSON on standard input, see __main__
+    python -m asyncq.worker MODULE:ATTRIBUTE    # its set-up as JSON on standard input, see __main__
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import logging
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from asyncq import logs
 
 if TYPE_CHECKING:
     from asyncq.config import Settings
@@ -36,7 +38,8 @@ class Spawner:
 
     def __init__(self, target: str, url: str, settings: Settings) -> None:
         self._target = target
-        self._settings = json.dumps({**dataclasses.asdict(settings), "url": url, "strict": False})
+        given = {**dataclasses.asdict(settings), "url": url, "strict": False}
+        self._setup = json.dumps({"settings": given, "logging": logs.for_children()})
         self._running: asyncio.Task[None] | None = None
         self._child: asyncio.subprocess.Process | None = None
 
@@ -57,7 +60,7 @@ class Spawner:
             start_new_session=True,
         )
         with suppress(BrokenPipeError, ConnectionResetError):
-            await child.communicate(self._settings.encode())
+            await child.communicate(self._setup.encode())
         code = await child.wait()
         if code:
             log.error(

@@ -25,6 +25,7 @@ from asyncq.slots import Slots
 from asyncq.worker.courier import Courier
 from asyncq.worker.emitter import Emitter
 from asyncq.worker.finisher import Finisher
+from asyncq.worker.job_log import JobLog
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
 from asyncq.worker.limits import Gate
@@ -139,6 +140,7 @@ class Life:
             worker.pool,
             extended=settings.result_extended,
         )
+        self._job_log = JobLog(worker.name)
         self.lease: Lease = Lease(
             self.consumer.beating(),
             settings.lease,
@@ -149,7 +151,9 @@ class Life:
         )
         self.promoters: list[Promoter] = [Promoter(self.consumer, shard) for shard in broker.shards]
         self.reclaimers: list[Reclaimer] = [
-            Reclaimer(self.consumer, shard, settings.lease, self._on_last_tries, self._on_level)
+            Reclaimer(
+                self.consumer, shard, settings.lease, self._on_last_tries, self._on_level, self._job_log
+            )
             for shard in broker.shards
         ]
         self.courier: Courier = Courier(broker, settings.lease)
@@ -251,6 +255,7 @@ class Life:
         self.listener.renewed.discard(self._look_for_levels)
         if not self._is_lost.is_set():
             await self._try_to_leave()
+        self._job_log.close()
         self.consumer.close()
         # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.
         await self.broker.relay.quiet(LAST_WORDS)
@@ -447,6 +452,7 @@ class Life:
             return
         if not self.lease.is_fresh():
             await self.lease.until_fresh()
+        self._job_log.refresh()
         slots = self.slots
         for item in entries:
             try:
@@ -468,8 +474,8 @@ class Life:
     async def _set_aside(self, item: Entry, error: Exception) -> None:
         stream, entry, _ = item
         self.worker.malformed += 1
-        log.error("entry %s is set aside: %s", entry, error)
         queue = self.consumer.queue(stream)
+        self._job_log.unreadable(queue, entry, self.consumer.job_id(item), error)
         stand_in = wire.Delivery(entry, stream, 0, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
         await self.consumer.discard(item, str(error)[:500], self.runner.failed(stand_in, error))
 
@@ -518,6 +524,8 @@ class Life:
                 return
             if not self.lease.is_fresh():
                 await self.lease.until_fresh()
+            if self._job_log.is_detailed:
+                self._job_log.started(delivery)
             verdict = await self.runner.run(delivery, running)
             self._conclude(running, verdict)
         except asyncio.CancelledError:
@@ -525,9 +533,9 @@ class Life:
             # lost its lease.
             if running.wanted:
                 log.debug("job %r was cancelled from outside", delivery.job.id)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # A fault of ours, or a message that no client of ours would write: the job must not hang.
-            log.exception("job %r could not be concluded", delivery.job.id)
+            self._job_log.could_not_run(delivery, error)
             self.finisher.add(delivery, wire.FAILED, self.runner.failed(delivery, error))
         finally:
             running.entered = False
@@ -569,17 +577,27 @@ class Life:
             self.worker.done += 1
             if verdict.letter == wire.FAILED:
                 self.worker.failed += 1
+                self._job_log.failed(delivery, verdict, running.started)
+            elif self._job_log.is_detailed:
+                self._log_end(running, verdict.letter)
             if verdict.dead:
                 self._report(delivery, self.consumer.bury(delivery, verdict.outcome, verdict.dead))
             else:
                 self.finisher.add(delivery, verdict.letter, verdict.outcome)
         elif isinstance(verdict, Requeue):
             self.worker.retried += 1
+            self._job_log.retried(delivery, verdict, running.started)
             self._report(
                 delivery, self.consumer.retry(delivery, verdict.wait, verdict.retries, verdict.failure)
             )
         else:
             self._report(delivery, self._replace(delivery, verdict.jobs))
+
+    def _log_end(self, running: Running, letter: str) -> None:
+        if letter == wire.SUCCEEDED:
+            self._job_log.succeeded(running.delivery, running.started)
+        else:
+            self._job_log.dropped(running.delivery, "expired before it began")
 
     async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:
         answer = await self.consumer.replace(delivery, jobs)
@@ -590,6 +608,7 @@ class Life:
             f"this job was to be replaced by a workflow, but other jobs have one of its ids ({ids}). Use "
             "other ids for task_id"
         )
+        self._job_log.could_not_run(delivery, error)
         outcome = self.runner.failed(delivery, error)
         command = self.consumer.finish_command(delivery.stream, 1, [(delivery, wire.FAILED, outcome)])
         accepted: int = await self.consumer.until_answered(command)
@@ -689,6 +708,7 @@ class Life:
     def _end_revoked(self, running: Running, reason: str = "") -> None:
         self.worker.done += 1
         delivery = running.delivery
+        self._job_log.dropped(delivery, "was revoked")
         reason = reason or self._reasons.get((delivery.entry, delivery.job.id), "")
         outcome = self.runner.revoked(delivery, running.started, reason)
         self.finisher.add(delivery, wire.REVOKED, outcome)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 import operator
 import os
 import sys
@@ -18,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq import wire
+from asyncq import logs, wire
 from asyncq.errors import TimeLimitExceeded
 from asyncq.executors import time_limit
 from asyncq.slots import Slots
@@ -183,7 +182,7 @@ class Pool:
             "script": _script() if self._target is None else None,
             "settings": settings,
             "worker": self._worker,
-            "log_level": logging.getLogger().getEffectiveLevel(),
+            "logging": logs.for_children(),
         }
         return frames.pack((setup,))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.consumer import Consumer
     from asyncq.broker.keys import Keys
+    from asyncq.worker.job_log import JobLog
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -77,6 +78,7 @@ class Reclaimer:
         lease: in seconds.
         on_last_tries: called when jobs wait in a lane of last tries.
         on_level: called with the shard and the name of a level of priority that is not read.
+        job_log: where a job is logged that too many workers have died with.
     """
 
     def __init__(
@@ -86,11 +88,14 @@ class Reclaimer:
         lease: float,
         on_last_tries: Callable[[], None],
         on_level: Callable[[Keys, bytes], None],
+        job_log: JobLog,
     ) -> None:
         self._consumer = consumer
         self._shard = shard
         self._on_last_tries = on_last_tries
         self._on_level = on_level
+        self._job_log = job_log
+        self._max_crashes = consumer.settings.max_crashes
         self._lease = lease
         self._sightings: dict[str, dict[str, Sighting]] = {}
         self._last_look = float("-inf")
@@ -127,14 +132,13 @@ class Reclaimer:
     async def _take(self, stream: str, dead: str, seen: str | None) -> int:
         more, total = True, 0
         while more:
-            back, ended, more = await self._consumer.take(stream, dead, seen)
-            total += back
-            if ended:
-                log.error(
-                    "%d jobs of dead worker %r ended: revoked, or they took down too many workers",
-                    ended,
-                    dead,
-                )
+            taken = await self._consumer.take(stream, dead, seen)
+            more = taken.has_more
+            total += taken.put_back
+            if taken.revoked:
+                log.info("%d jobs of dead worker %r ended as revoked", taken.revoked, dead)
+            for job_id, task in taken.lost:
+                self._job_log.lost(job_id, task, self._consumer.queue(stream), dead, self._max_crashes)
             seen = None  # the field is gone with the first call
         if total:
             log.warning("worker %r is dead; %d of its jobs were put back into the queue", dead, total)

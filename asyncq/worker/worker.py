@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from asyncq import config
+from asyncq import config, logs
 from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, BrokerUnavailable
@@ -112,6 +112,7 @@ class Worker:
                 jobs.
             BrokerUnavailable: at the start only; later it waits for the server to come back.
         """
+        logs.enable_loggers()
         self.pool = pool = Pool(self.app, self.name, self.target)
         pool.check()
         with unscoped():

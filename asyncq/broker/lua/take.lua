@@ -2,13 +2,13 @@
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
 -- KEYS: stream beats dead marked last_try
 -- ARGV: space group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
--- RETURNS: {-1} if it beats after all, else {looked at, put back, ended, next}: call again while next is 1
+-- RETURNS: {-1} if it beats after all, else {looked at, put back, revoked, next, {id, head of message} of each lost one ...}; next is 1: again
 -- FLAGS: allow-oom
 -- USES: record workflow
 local beat = redis.call('HGET', beats, consumer)
 if beat and beat ~= seen then return { -1, 0, 0, 0 } end
 local held = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)
-local entries, back, ended = {}, 0, 0
+local entries, back, ended, gone = {}, 0, 0, {}
 local function content_of(id, fields, crashes)
   local content = { 'i', id, 'm', fields['m'], 'c', crashes, 'a', fields['a'] or 0 }
   if fields['v'] then
@@ -41,9 +41,11 @@ for _, item in ipairs(held) do
       local outcome = letter == 'X' and lost or revoked
       if letter == 'X' then
         keep_dead(dead, content_of(id, fields, crashes), queue, 'took its worker down', outcome, dead_ttl, dead_cap)
+        gone[#gone + 1] = { id, string.sub(message, 1, 1024) }
+      else
+        ended = ended + 1
       end
       conclude(id, flags, entry, me, nonce, channels, letter, outcome, ttl, push_limit)
-      ended = ended + 1
     else
       -- A death takes every job of that worker with it and nobody can tell which one did it: the last try runs where it can hurt
       -- no other.
@@ -65,6 +67,6 @@ if #held < tonumber(limit) then
   -- Only here, where its pending list was seen to be empty: deleting a consumer drops what it holds for good.
   redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
   redis.call('DEL', marked)
-  return { #held, back, ended, 0 }
+  return { #held, back, ended, 0, unpack(gone) }
 end
-return { #held, back, ended, 1 }
+return { #held, back, ended, 1, unpack(gone) }

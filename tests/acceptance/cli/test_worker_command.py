@@ -88,20 +88,6 @@ def test_a_flag_wins_over_the_code(project, stop):
     assert stop(worker, signal.SIGTERM).code == 0
 
 
-def test_logs_are_one_line_a_record(project):
-    code = (
-        "import logging; from asyncq.cli import logs; logs.configure(logging.INFO)\n"
-        "log = logging.getLogger('asyncq'); log.info('a\\nb\\x1b[2J')\n"
-        "try: 1 / 0\nexcept ZeroDivisionError: log.exception('bad')"
-    )
-    project.write("logs_.py", code + "\nfrom asyncq import AsyncQ\napp = AsyncQ('memory://')")
-    lines = project.run("call", "logs_", "nope").err.splitlines()
-    assert [line[9:] for line in lines[:2]] == [
-        "INFO    a b\\x1b[2J",
-        "ERROR   bad ZeroDivisionError: division by zero",
-    ], lines
-
-
 def test_uvloop_can_be_refused(project, stop):
     worker = project.worker("--loop", "asyncio")
     assert worker.banner.splitlines()[0].endswith("  asyncio")

@@ -1,0 +1,229 @@
+"""How log records look, and the set-up of logging in processes that belong to asyncq.
+
+Modules log through `logging.getLogger(__name__)`. The library never sets up logging in somebody else's
+program: a `Worker` there logs to whatever handlers that program has. `configure` is for the command line, and
+for the child processes of a worker.
+
+Records are formatted on the thread that logs them, so the job that this thread runs is read there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING, Any
+
+from asyncq.context import current_job
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FORMATS = ("plain", "json")
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+MAX_TRACEBACK = 64 * 1024
+"""Characters of a traceback that are logged."""
+
+_ROOT_NAME = "asyncq"
+_COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
+_JOB_FIELDS = ("job_id", "task", "queue", "worker", "attempt")
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+def escaped(text: str, *, keep: str = "") -> str:
+    r"""The text with control characters written out, so that what a task says cannot steer the terminal.
+
+    >>> escaped("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    return "".join(
+        char if char in keep or char.isprintable() else char.encode("unicode_escape").decode()
+        for char in text
+    )
+
+
+class PlainFormatter(logging.Formatter):
+    """Formats a record for a person: `12:30:01 ERROR   text`, with the traceback below it.
+
+    The id of the job that logs stands before the text, unless the text names it. Records of other libraries
+    also show the name of their logger. Further lines are indented and control characters are escaped, so that
+    no text can pose as another record.
+
+    Args:
+        color: puts a text into a colour (an SGR number); None for no colours.
+    """
+
+    def __init__(self, color: Callable[[str, str], str] | None = None) -> None:
+        super().__init__("%(message)s", "%H:%M:%S")
+        self._color = color
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats the record."""
+        first, *rest = super().format(record).removeprefix("asyncq: ").splitlines() or [""]
+        if not _is_ours(record.name):
+            first = f"{record.name}: {first}"
+        job_id = _job_fields(record).get("job_id")
+        if job_id is not None and str(job_id) not in first:
+            first = f"[{job_id}] {first}"
+        level = f"{record.levelname:<7}"
+        if self._color is not None and record.levelno in _COLORS:
+            level = self._color(level, _COLORS[record.levelno])
+        head = f"{self.formatTime(record, self.datefmt)} {level} "
+        return "\n    ".join([head + escaped(first, keep="\t"), *(escaped(line, keep="\t") for line in rest)])
+
+    def formatException(self, ei: Any) -> str:
+        """Formats a traceback, see `_cut`."""
+        return _cut(super().formatException(ei))
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one JSON object on one line.
+
+    Its keys are `time` (ISO 8601, UTC), `level`, `logger` and `message`; `job_id`, `task`, `queue`, `worker`
+    and `attempt` where a job is concerned; `duration` in seconds for the end of an attempt; `exception` with
+    the traceback; and whatever else was given as `extra=`.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Formats the record."""
+        fields: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_job_fields(record),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exception"] = _cut(self.formatException(record.exc_info))
+        if record.stack_info:
+            fields["stack"] = record.stack_info
+        for name, value in vars(record).items():
+            # What the caller names cannot take the place of what the record says.
+            if name not in _STANDARD_FIELDS and value is not None:
+                fields.setdefault(name, value)
+        return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def _cut(text: str) -> str:
+    """The text without its middle, if it is long: an exception's message may hold a whole document."""
+    if len(text) <= MAX_TRACEBACK:
+        return text
+    half = MAX_TRACEBACK // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters left out ...\n{text[-half:]}"
+
+
+def _is_ours(name: str) -> bool:
+    return name == _ROOT_NAME or name.startswith(_ROOT_NAME + ".")
+
+
+def _job_fields(record: logging.LogRecord) -> dict[str, Any]:
+    """The job that a record is about: named by `extra=`, else the one that runs here."""
+    given = vars(record)
+    if "job_id" in given:
+        return {name: given[name] for name in _JOB_FIELDS if given.get(name) is not None}
+    job = current_job.get()
+    if job is None:
+        return {}
+    return {
+        "job_id": job.id,
+        "task": job.name,
+        "queue": job.queue,
+        "worker": job.worker,
+        "attempt": job.attempt,
+    }
+
+
+# -- set-up --
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Writes to stderr. A class of its own, so that it is told from the handlers of the program."""
+
+    def __init__(self, formatter: logging.Formatter, stream: IO[str]) -> None:
+        super().__init__(stream)
+        self.setFormatter(formatter)
+
+
+_setup: tuple[int, str] | None = None
+
+
+def for_children() -> tuple[int, str | None]:
+    """The level and the format in which child processes of a worker log: those of this process. The format is
+    None where a program of its own has set up logging, or has not.
+    """
+    return (logging.getLogger().getEffectiveLevel(), None) if _setup is None else _setup
+
+
+def configure(
+    level: int, format: str = "plain", *, color: Callable[[str, str], str] | None = None
+) -> logging.Handler:
+    """Sends all records of this process to stderr, from this level on, and returns the handler.
+
+    A second call replaces the handler of the first. Other handlers of the root logger stay.
+
+    Args:
+        level: of `logging`, for the root logger and for asyncq.
+        format: `plain` or `json`.
+        color: see `PlainFormatter`.
+    """
+    global _setup  # noqa: PLW0603  logging is global, too
+    _setup = level, format
+    # A process may be started with stderr closed: then Python has none, and nobody reads what it logs.
+    stream = sys.stderr if sys.stderr is not None else io.StringIO()
+    handler = _Handler(JsonFormatter() if format == "json" else PlainFormatter(color), stream)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if isinstance(old, _Handler):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level)
+    logging.getLogger(_ROOT_NAME).setLevel(level)
+    return handler
+
+
+def configure_child(level: int, format: str | None) -> logging.Handler:
+    """Sets up a child process of a worker as `for_children` says there; returns the handler, for `keep`."""
+    handler = configure(level, format or "plain")
+    if format is None:
+        # The worker's program set up logging by itself. If the app's module does that, it does so here, too,
+        # unless it finds a handler: `logging.basicConfig` does nothing then.
+        logging.getLogger().removeHandler(handler)
+    return handler
+
+
+def keep(handler: logging.Handler, *, is_chosen: bool) -> None:
+    """Makes what `configure` has set up hold, after the import of an app that may have set up logging itself.
+
+    Handlers that the app has put in the place of ours stay, and get all records; where it left the root
+    logger without one, ours comes back.
+
+    Args:
+        handler: what `configure` returned.
+        is_chosen: whether the user has asked for this format. Then ours comes back in any case, in the place
+            of those that write to the terminal: there each record would appear twice.
+    """
+    root = logging.getLogger()
+    if is_chosen:
+        for other in root.handlers[:]:
+            if type(other) is logging.StreamHandler and other.stream in {sys.stderr, sys.stdout}:
+                root.removeHandler(other)
+    if (is_chosen or not root.handlers) and handler not in root.handlers:
+        root.addHandler(handler)
+    enable_loggers()
+    if _setup is not None and (is_chosen or not logging.getLogger(_ROOT_NAME).level):
+        logging.getLogger(_ROOT_NAME).setLevel(_setup[0])
+
+
+def enable_loggers() -> None:
+    """Lets asyncq's loggers log again.
+
+    `logging.config.dictConfig` silences all loggers that exist and that it does not name, unless it is told
+    `disable_existing_loggers=False`. A worker whose failures nobody sees is not what its user wanted. To see
+    less, set a level: `logging.getLogger("asyncq").setLevel("ERROR")`.
+    """
+    for name, logger in logging.root.manager.loggerDict.items():
+        if _is_ours(name) and isinstance(logger, logging.Logger):
+            logger.disabled = False

@@ -1,0 +1,207 @@
+"""What a worker logs of its jobs. Runs on the worker's loop.
+
+A failure that is final is an ERROR with its traceback, a retry is a WARNING, a start and a success are DEBUG.
+Each record carries `job_id`, `task`, `queue`, `worker` and `attempt`, and `duration` in seconds at the end of
+an attempt. A job that succeeds pays for one look at an attribute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from asyncq import failures, logs, wire
+from asyncq.config import shown
+from asyncq.errors import DecodeError
+
+if TYPE_CHECKING:
+    from asyncq.runner import Finish, Requeue
+    from asyncq.wire import Delivery
+
+log: logging.Logger = logging.getLogger(__name__)
+
+LINES_PER_SECOND = 100
+"""How many failures, and how many retries, are logged one by one within a second. The rest are counted."""
+
+
+class JobLog:
+    """Logs the starts and ends of one worker's jobs.
+
+    Args:
+        worker: its name.
+    """
+
+    def __init__(self, worker: str) -> None:
+        self._worker = worker
+        self.is_detailed: bool = False
+        """Whether starts and successes are logged; asked for each job, and so kept here."""
+        self._failures = _Budget("failures")
+        self._retries = _Budget("retries")
+
+    def refresh(self) -> None:
+        """Looks up the level again: a program may change it while the worker runs."""
+        self.is_detailed = log.isEnabledFor(logging.DEBUG)
+
+    def close(self) -> None:
+        """Logs how many lines were left out, if any were."""
+        self._failures.close()
+        self._retries.close()
+
+    def started(self, delivery: Delivery) -> None:
+        """A job is about to run."""
+        log.debug("%s started", _named(delivery), extra=self._extra(delivery))
+
+    def succeeded(self, delivery: Delivery, started: int | None) -> None:
+        """A job has run to its end."""
+        extra = self._extra(delivery, started)
+        log.debug("%s succeeded after %s", _named(delivery), _time(extra), extra=extra)
+
+    def dropped(self, delivery: Delivery, why: str) -> None:
+        """A job has ended without success and without a failure: it was revoked, or it expired."""
+        log.debug("%s %s", _named(delivery), why, extra=self._extra(delivery))
+
+    def failed(self, delivery: Delivery, finish: Finish, started: int | None) -> None:
+        """A job has failed for good."""
+        if not self._failures.has_room():
+            return
+        extra = self._extra(delivery, started)
+        error = finish.error if finish.error is not None else _error_in(wire.FAILED, finish.outcome)
+        why = f" ({finish.dead})" if finish.dead else ""
+        self._log(logging.ERROR, "%s failed after %s%s: %s", delivery, extra, why, error)
+
+    def retried(self, delivery: Delivery, requeue: Requeue, started: int | None) -> None:
+        """A job has failed and is to be run again."""
+        if not self._retries.has_room():
+            return
+        extra = self._extra(delivery, started)
+        error = requeue.error if requeue.error is not None else failures.decode(requeue.failure).rebuild()
+        when = f", and is tried again in {shown(requeue.wait / 1000)}"
+        self._log(logging.WARNING, "%s failed after %s%s: %s", delivery, extra, when, error)
+
+    def could_not_run(self, delivery: Delivery, error: Exception) -> None:
+        """A job has failed for a reason that is not its own. If it is a fault of asyncq, the traceback says
+        where.
+        """
+        if self._failures.has_room():
+            log.error(
+                "%s could not be run: %s",
+                *(_named(delivery), failures.one_line(error)),
+                exc_info=error,
+                extra=self._extra(delivery),
+            )
+
+    def unreadable(self, queue: str, entry: str, job_id: str | None, error: Exception) -> None:
+        """An entry holds no message of asyncq, and is set aside."""
+        if self._failures.has_room():
+            extra = {"job_id": job_id, "task": None, "queue": queue, "worker": self._worker, "attempt": None}
+            named = "" if job_id is None else f" of job {job_id!r}"
+            log.error(
+                "the message%s in entry %s of queue %r cannot be read and is set aside: %s",
+                *(named, entry, queue, error),
+                extra=extra,
+            )
+
+    def lost(self, job_id: str, task: str, queue: str, dead: str, attempts: int) -> None:
+        """A job has ended as `WorkerLost`: too many workers died with it."""
+        if self._failures.has_room():
+            log.error(
+                "job %r of task %r in queue %r failed: %d workers died while they ran it, the last was %r; "
+                "it is kept with the dead letters",
+                *(job_id, task, queue, attempts, dead),
+                extra={"job_id": job_id, "task": task, "queue": queue, "worker": dead, "attempt": attempts},
+            )
+
+    def _log(
+        self,
+        level: int,
+        text: str,
+        delivery: Delivery,
+        extra: dict[str, Any],
+        more: str,
+        error: BaseException,
+    ) -> None:
+        # A program may have called dictConfig after the worker began, see `enable_loggers`.
+        if log.disabled:
+            logs.enable_loggers()
+        trace = failures.of_task(error.__traceback__)
+        # An exception that was never raised, or a retry, is told by its own line.
+        has_trace = level >= logging.ERROR and (trace is not None or error.__cause__ is not None)
+        log.log(
+            level,
+            text,
+            *(_named(delivery), _time(extra), more, failures.one_line(error)),
+            exc_info=(type(error), error, trace) if has_trace else None,
+            extra=extra,
+        )
+
+    def _extra(self, delivery: Delivery, started: int | None = None) -> dict[str, Any]:
+        job = delivery.job
+        extra = {
+            "job_id": job.id,
+            "task": job.name,
+            "queue": job.queue,
+            "worker": self._worker,
+            "attempt": delivery.attempt,
+        }
+        if started is not None:
+            extra["duration"] = max(0.0, time.time() - started / 1000)
+        return extra
+
+
+class _Budget:
+    """Allows so many lines a second; says once a second how many it did not allow.
+
+    A service whose database is gone may fail ten thousand times a second: that many tracebacks would fill the
+    disk, and hold up the loop that has to run the jobs.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._loop = asyncio.get_running_loop()
+        self._begins = float("-inf")
+        self._used = 0
+        self._left_out = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def has_room(self) -> bool:
+        """Takes one line of this second, or counts it as left out."""
+        now = self._loop.time()
+        if now - self._begins >= 1.0:
+            self.close()
+            self._begins = now
+            self._used = 0
+        if self._used < LINES_PER_SECOND:
+            self._used += 1
+            return True
+        self._left_out += 1
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._begins + 1.0, self.close)
+        return False
+
+    def close(self) -> None:
+        """Logs the count, if there is one."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._left_out:
+            log.error("%d more %s within a second were not logged one by one", self._left_out, self._what)
+            self._left_out = 0
+
+
+def _named(delivery: Delivery) -> str:
+    job = delivery.job
+    return f"job {job.id!r} of task {job.name!r} (queue {job.queue!r}, attempt {delivery.attempt})"
+
+
+def _time(extra: dict[str, Any]) -> str:
+    return shown(round(extra.get("duration", 0.0), 3))
+
+
+def _error_in(letter: str, outcome: bytes) -> BaseException:
+    """The failure in an outcome that came from another process."""
+    try:
+        return failures.decode(wire.decode_ended(letter, outcome).payload).rebuild()
+    except DecodeError as error:
+        return error

@@ -1,0 +1,194 @@
+"""What `asyncq worker` shows of its jobs: the first thing that one looks for when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+
+import pytest
+
+TASKS = """
+import logging, os
+from asyncq import AsyncQ
+
+app = AsyncQ(lease=2)
+log = logging.getLogger("shop.mail")
+
+@app.task
+async def talk() -> str:
+    log.info("on my way")
+    log.debug("only for the curious")
+    print("printed", flush=False)
+    return "done"
+
+@app.task(executor="process")
+def talk_in_process() -> str:
+    log.warning("from elsewhere")
+    return "done"
+
+@app.task
+async def boom() -> None:
+    raise ValueError("no such luck")
+
+@app.task(ignore_result=True)
+async def boom_quietly() -> None:
+    raise ValueError("nobody waits")
+"""
+
+
+@pytest.fixture
+def start(project):
+    """Starts a worker of these tasks, with more in front of its module; gives it once it is ready."""
+
+    def start(*words: str, module: str = ""):
+        project.write("mail.py", module + TASKS)
+        worker = project.start("worker", "mail", *words)
+        while not (line := worker.stderr.readline()).startswith("ready"):
+            assert line, f"the worker ended with {worker.wait()}"
+        return worker
+
+    return start
+
+
+def _call(project, task: str) -> str:
+    ended = project.run("call", "mail", task)
+    assert ended.code in {0, 1}, ended
+    return ended.out
+
+
+def _send(project, task: str) -> str:
+    """Enqueues a call and gives its id."""
+    return project.run("call", "mail", task, "--no-wait").out.strip()
+
+
+def test_a_failure_shows_time_level_job_and_traceback(project, start, stop):
+    worker = start()
+    id_ = _send(project, "boom")
+    head = worker.stderr.readline()
+    expected = (
+        rf"\d\d:\d\d:\d\d ERROR   job '{id_}' of task 'mail.boom' \(queue 'default', attempt 1\) failed .*"
+    )
+    assert re.fullmatch(expected + "ValueError: no such luck\n", head)
+    lines = [worker.stderr.readline() for _ in range(4)]
+    assert lines[0] == "    Traceback (most recent call last):\n"
+    assert "mail.py" in lines[1]
+    assert lines[3] == "    ValueError: no such luck\n"
+    ended = stop(worker, signal.SIGTERM)
+    assert (ended.code, "1 failed" in ended.err) == (0, True), ended
+
+
+def test_a_failure_whose_result_is_ignored_is_shown(project, start, stop):
+    worker = start()
+    id_ = _send(project, "boom_quietly")
+    line = worker.stderr.readline()
+    assert id_ in line
+    assert line.endswith("ValueError: nobody waits\n")
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
+def test_what_a_task_logs_and_prints_is_shown_at_once_with_its_job(project, start, stop):
+    worker = start()
+    id_ = _send(project, "talk")
+    assert re.fullmatch(
+        rf"\d\d:\d\d:\d\d INFO    \[{id_}\] shop\.mail: on my way\n", worker.stderr.readline()
+    )
+    assert worker.stdout.readline() == "printed\n"
+    id_ = _send(project, "talk_in_process")
+    assert re.fullmatch(
+        rf"\d\d:\d\d:\d\d WARNING \[{id_}\] shop\.mail: from elsewhere\n", worker.stderr.readline()
+    )
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
+def test_json_is_one_object_a_line(project, start, stop):
+    worker = start("--log-format", "json", "--log-level", "debug")
+    ids = [_send(project, "boom"), _send(project, "talk"), _send(project, "talk_in_process")]
+    found = {}
+    while len(found) < 4:
+        fields = json.loads(worker.stderr.readline())
+        if fields["level"] == "ERROR" or fields["logger"].startswith("shop"):
+            found[fields["message"]] = fields
+    failed = next(fields for text, fields in found.items() if text.endswith("no such luck"))
+    assert (failed["job_id"], failed["task"], failed["queue"], failed["attempt"]) == (
+        *(ids[0], "mail.boom", "default", 1),
+    )
+    assert failed["exception"].endswith("ValueError: no such luck")
+    assert failed["duration"] < 5
+    assert found["on my way"]["job_id"] == found["only for the curious"]["job_id"] == ids[1]
+    assert found["from elsewhere"]["job_id"] == ids[2]
+    for line in stop(worker, signal.SIGTERM).err.splitlines():
+        json.loads(line)
+
+
+def test_the_level_can_be_raised(project, start, stop):
+    worker = start("--log-level", "error")
+    assert _call(project, "talk") == "done\n"
+    id_ = _send(project, "boom")
+    assert id_ in worker.stderr.readline(), "the first line is the failure"
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
+DICT_CONFIG = """
+import logging.config
+logging.config.dictConfig({
+    "version": 1,
+    "formatters": {"mine": {"format": "MINE %(levelname)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "mine"}},
+    "root": {"level": "INFO", "handlers": ["console"]},
+})
+"""
+
+
+def test_an_app_that_sets_up_logging_gets_the_records_and_silences_nothing(project, start, stop):
+    worker = start(module=DICT_CONFIG)
+    id_ = _send(project, "boom")
+    assert worker.stderr.readline().startswith(f"MINE ERROR job '{id_}'")
+    ended = stop(worker, signal.SIGTERM)
+    assert "MINE INFO stopped: 1 jobs done, 1 failed" in ended.err
+
+
+def test_a_chosen_format_wins_over_the_app(project, start, stop):
+    worker = start("--log-format", "json", module=DICT_CONFIG)
+    _send(project, "boom")
+    assert json.loads(worker.stderr.readline())["level"] == "ERROR"
+    assert "MINE" not in stop(worker, signal.SIGTERM).err
+
+
+def test_logging_can_be_left_to_the_app(project, start, stop):
+    basic = "import logging; logging.basicConfig(level='INFO', format='MINE %(name)s %(message)s')\n"
+    worker = start("--no-configure-logging", module=basic)
+    id_ = _send(project, "boom")
+    assert worker.stderr.readline().startswith(f"MINE asyncq.worker.job_log job '{id_}'")
+    assert stop(worker, signal.SIGTERM).code == 0
+
+
+def test_a_call_that_runs_the_job_itself_says_once_how_it_failed(project):
+    project.write("mail.py", TASKS)
+    ended = project.run("call", "mail", "boom")
+    assert (ended.code, "job_log" in ended.err, " ERROR " in ended.err) == (1, False, False), ended
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (
+            ("--log-level", "warn"),
+            "error: --log-level 'warn' is not known\n       did you mean warning?\n",
+        ),
+        (
+            ("--log-format", "xml"),
+            "error: --log-format 'xml' is not known\n       write one of plain, json\n",
+        ),
+        (
+            ("--log-format", "json", "--no-configure-logging"),
+            (
+                "error: --log-format and --no-configure-logging contradict each other\n"
+                "       leave one of them out\n"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_option_is_refused(project, words, error):
+    (ended,) = project.run_each(("worker", "shop", *words))
+    assert (ended.code, ended.err) == (2, error)

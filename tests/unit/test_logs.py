@@ -1,0 +1,179 @@
+"""How records look: nothing that a task says can pose as another record, and JSON is one object a line."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import logging.config
+import sys
+
+import pytest
+
+from asyncq import failures, logs
+from asyncq.context import Context, current_job
+
+
+def _record(message: str, name: str = "asyncq.worker", level: int = logging.INFO, **extra: object):
+    return logging.getLogger(name).makeRecord(name, level, __file__, 1, message, (), None, extra=extra)
+
+
+def _failed_record(error: Exception) -> logging.LogRecord:
+    record = _record("it failed", level=logging.ERROR)
+    try:
+        raise error
+    except Exception:
+        record.exc_info = sys.exc_info()
+    return record
+
+
+@pytest.fixture
+def job():
+    token = current_job.set(Context("j-1", "shop.add", (), {}, "mail", 2, worker="w-1"))
+    yield
+    current_job.reset(token)
+
+
+def test_a_plain_record_is_time_level_and_text():
+    line = logs.PlainFormatter().format(_record("hello"))
+    assert line[8:] == " INFO    hello"
+    assert line[2] == line[5] == ":"
+
+
+def test_a_record_of_another_library_shows_its_logger():
+    assert logs.PlainFormatter().format(_record("hello", "shop.mail"))[9:] == "INFO    shop.mail: hello"
+
+
+def test_a_record_of_a_job_shows_the_job_once(job):
+    assert logs.PlainFormatter().format(_record("hello"))[17:] == "[j-1] hello"
+    assert logs.PlainFormatter().format(_record("job j-1 ended"))[17:] == "job j-1 ended"
+    assert logs.PlainFormatter().format(_record("hello", job_id="j-2"))[17:] == "[j-2] hello"
+
+
+def test_further_lines_are_indented_and_control_characters_escaped():
+    shown = logs.PlainFormatter().format(_record("a\n12:00:00 ERROR   forged\r\x1b[2J"))
+    assert shown[9:] == "INFO    a\n    12:00:00 ERROR   forged\n    \\x1b[2J"
+
+
+def test_an_exception_stands_below_with_its_traceback():
+    lines = logs.PlainFormatter().format(_failed_record(ValueError("no\nforged"))).splitlines()
+    assert lines[0][9:] == "ERROR   it failed"
+    assert lines[1] == "    Traceback (most recent call last):"
+    assert lines[-2:] == ["    ValueError: no", "    forged"]
+
+
+@pytest.mark.parametrize("formatter", [logs.PlainFormatter(), logs.JsonFormatter()], ids=["plain", "json"])
+def test_a_huge_message_loses_its_middle(formatter):
+    shown = formatter.format(_failed_record(ValueError("x" * 10_000_000)))
+    assert len(shown) < 100_000
+    assert "characters left out" in shown
+
+
+def test_json_is_one_object_a_line(job):
+    record = _record("a\nb", "shop.mail", trace_id="t-1", job_task=object())
+    line = logs.JsonFormatter().format(record)
+    assert "\n" not in line
+    fields = json.loads(line)
+    assert list(fields)[:4] == ["time", "level", "logger", "message"]
+    assert fields["time"].endswith("+00:00")
+    told = {name: fields[name] for name in ("message", "job_id", "task", "queue", "worker", "attempt")}
+    assert told == {
+        "message": "a\nb",
+        "job_id": "j-1",
+        "task": "shop.add",
+        "queue": "mail",
+        "worker": "w-1",
+        "attempt": 2,
+    }
+    assert fields["trace_id"] == "t-1"
+
+
+def test_json_keeps_the_traceback_and_what_no_extra_may_replace():
+    record = _failed_record(ValueError("no"))
+    record.level = "mine"
+    fields = json.loads(logs.JsonFormatter().format(record))
+    assert fields["level"] == "ERROR"
+    assert fields["exception"].startswith("Traceback")
+    assert "job_id" not in fields
+
+
+def test_configure_twice_leaves_one_handler(root_logger, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    logs.configure(logging.INFO)
+    logs.configure(logging.INFO, "json")
+    logging.getLogger("shop").info("hello")
+    assert json.loads(sys.stderr.getvalue())["message"] == "hello"
+
+
+def test_configure_works_with_stderr_closed(root_logger, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    logs.configure(logging.INFO)
+    logging.getLogger("shop").info("hello")
+
+
+DICT_CONFIG = {
+    "version": 1,
+    "handlers": {"console": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr"}},
+    "root": {"level": "WARNING", "handlers": ["console"]},
+}
+
+
+def test_an_app_that_sets_up_the_root_logger_gets_all_records_and_nothing_is_silenced(
+    root_logger, monkeypatch
+):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    handler = logs.configure(logging.INFO)
+    logging.config.dictConfig(DICT_CONFIG)
+    assert logging.getLogger("asyncq.worker.lease").disabled, "dictConfig does not do what this is about"
+    logs.keep(handler, is_chosen=False)
+    logging.getLogger("asyncq.worker.lease").info("hello")
+    assert sys.stderr.getvalue() == "hello\n"
+
+
+def test_a_format_that_the_user_has_chosen_wins_over_the_app_on_the_terminal_alone(
+    root_logger, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    handler = logs.configure(logging.INFO, "json")
+    file = {"class": "logging.FileHandler", "filename": str(tmp_path / "log")}
+    config = {**DICT_CONFIG, "handlers": {**DICT_CONFIG["handlers"], "file": file}}
+    config["root"] = {"level": "INFO", "handlers": ["console", "file"]}
+    logging.config.dictConfig(config)
+    logs.keep(handler, is_chosen=True)
+    logging.getLogger("asyncq.worker").info("hello")
+    (line,) = sys.stderr.getvalue().splitlines()
+    assert json.loads(line)["message"] == "hello"
+    assert (tmp_path / "log").read_text() == "hello\n"
+    root_logger.handlers[0].close()
+
+
+def test_an_app_that_takes_all_handlers_away_gets_ours_back(root_logger, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    handler = logs.configure(logging.INFO)
+    logging.config.dictConfig({"version": 1, "root": {"level": "INFO"}})
+    logs.keep(handler, is_chosen=False)
+    logging.getLogger("asyncq.worker").info("hello")
+    assert "hello" in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("no"), "ValueError: no"),
+        (ValueError(), "ValueError"),
+        (
+            json.JSONDecodeError("Expecting value", "", 0),
+            "json.decoder.JSONDecodeError: Expecting value: line 1",
+        ),
+    ],
+)
+def test_an_exception_on_one_line(error, line):
+    assert failures.one_line(error).startswith(line)
+
+
+def test_an_exception_that_cannot_be_shown_is_shown_all_the_same():
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    assert failures.one_line(Broken()).endswith("Broken: <failed: SystemExit>")
