@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from chaos.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
+from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
     _modules_are_not_collected_again_and_again,
     _opened_once,
     blocking_calls_raise,

@@ -7,9 +7,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from chaos import jobs, oracle
-
 from asyncq import AsyncQ
+from chaos import jobs, oracle
 
 
 async def main(first: int, count: int) -> None:

@@ -12,9 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chaos.jobs import FOLDER
-
 from asyncq.failpoints import VARIABLE as FAILPOINTS
+from chaos.jobs import FOLDER
 
 HERE = Path(__file__).parent
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from chaos import oracle
-
 import asyncq
 from asyncq import AsyncQ, Worker
+from chaos import oracle
 
 FOLDER = "CHAOS_FOLDER"
 HOUR = 3600.0

@@ -11,16 +11,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from chaos import jobs, leftovers, oracle
+from helpers import leftovers
+from helpers.own_server import OwnServer, free_port
+
+from asyncq import AsyncQ, BrokerUnavailable, QueueFull, ResultTimeout, WorkerLost
+from chaos import jobs, oracle
 from chaos.fleet import Fleet
 from chaos.proxy import Proxy
 from chaos.report import Report
-from chaos.server import Server
-
-from asyncq import AsyncQ, BrokerUnavailable, QueueFull, ResultTimeout, WorkerLost
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
 NAMESPACE = "chaos"
 
@@ -73,7 +74,7 @@ class Stage:
         )
         self.folder = self.root / "journals"
         self.folder.mkdir()
-        self.server = Server(self.root / "data", durable=self._durable)
+        self.server = OwnServer(self.root / "data", durable=self._durable, port=free_port())
         stack.callback(self.server.kill)
         await asyncio.to_thread(self.server.start)
         self.proxy = (
@@ -213,24 +214,6 @@ async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-async def until(condition: Callable[[], Any], timeout: float, every: float = 0.05) -> None:
-    """Waits for a condition, which may be async.
-
-    Raises:
-        TimeoutError: it did not come to hold in time.
-    """
-    end = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return
-        if time.monotonic() > end:
-            raise TimeoutError(f"not within {timeout:g} s")
-        await asyncio.sleep(every)
 
 
 async def outcome_of(result: Any, timeout: float) -> tuple[str, int, str]:

@@ -6,10 +6,9 @@ import asyncio
 import sys
 from random import Random
 
+from asyncq import AsyncQ
 from chaos import jobs, oracle
 from chaos.trials.workflows import Draft
-
-from asyncq import AsyncQ
 
 
 async def main(first: int, count: int, seed: int) -> None:

@@ -7,10 +7,11 @@ import contextlib
 import os
 
 import pytest
-from chaos import leftovers, oracle
-from chaos.proxy import Proxy
+from helpers import leftovers
 
 from asyncq import failpoints
+from chaos import oracle
+from chaos.proxy import Proxy
 
 pytestmark = pytest.mark.anyio
 

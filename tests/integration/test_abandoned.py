@@ -11,7 +11,7 @@ import threading
 import time
 
 import pytest
-from support import until, until_state
+from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import ResultTimeout, Scope, TaskRevoked, Worker, app as app_room

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import redis
-from own_server import own_server
-from support import until, until_state
+from helpers.own_server import own_server
+from helpers.waiting import until, until_state
 
 from asyncq import AsyncQ, BrokerUnavailable, GroupResult, Retry, TaskExpired, TaskRevoked, Worker, wire
 from asyncq.broker.consumer import Consumer

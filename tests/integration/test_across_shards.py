@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
-from chaos.server import Server, free_port
-from support import until, until_state
+from helpers.own_server import OwnServer, free_port
+from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import AsyncQ, BrokerUnavailable, Worker, allow_join_result, chain, chord, group
@@ -305,7 +305,7 @@ async def _is_empty(raw: Any, app: AsyncQ) -> bool:
 
 async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_path, monkeypatch):
     """All slots on one node: it answers as any node of a cluster does to a call that touches two."""
-    server = Server(tmp_path).start(cluster_enabled="yes", cluster_port=free_port())
+    server = OwnServer(tmp_path, port=free_port()).start(cluster_enabled="yes", cluster_port=free_port())
 
     async def each_by_itself(consumer: Consumer, streams: Any, count: int, *, block: bool) -> list[Entry]:
         # A blocking read names the streams of all shards, which only a server that is no cluster allows.

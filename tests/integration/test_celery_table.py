@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import until, until_state
+from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import (

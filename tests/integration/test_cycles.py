@@ -7,9 +7,11 @@ import re
 
 import pytest
 import redis.asyncio
-from jobs import register
-from own_server import own_server
-from support import lines, until, worker_process
+from helpers.notes import lines
+from helpers.own_server import own_server
+from helpers.waiting import until
+from helpers.worker_jobs import register
+from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import AsyncQ, ResultTimeout, Worker, WouldDeadlock, allow_join_result as allowed, guard

@@ -6,8 +6,9 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from jobs import register
-from support import until, until_state, worker_process
+from helpers.waiting import until, until_state
+from helpers.worker_jobs import register
+from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import NotRegistered, QueueFull, ResultNotFound, Retry, TaskRevoked, Worker, WorkerLost

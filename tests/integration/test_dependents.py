@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.ends import ENDS
+from helpers.steps import QUEUE, Steps
 
 import asyncq
 from asyncq import PayloadTooLarge, Worker, inherited, wire
-from asyncq.broker.consumer import Consumer
 from asyncq.context import Replaced
 from asyncq.serializers import PLAIN_ARGUMENTS, dumps
 from asyncq.states import State
@@ -21,67 +22,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.anyio
 
-QUEUE = "default"
-
-
-class Stage:
-    """A worker's hands, a step at a time."""
-
-    def __init__(self, broker: Broker, raw: Any) -> None:
-        self.broker = broker
-        self.raw = raw
-        self.worker = Consumer(broker, "w", [QUEUE])
-        self.heir = Consumer(broker, "heir", [QUEUE])
-
-    def job(self, id_: str, *args: Any, **options: Any) -> tuple[wire.Job, bytes]:
-        body = PLAIN_ARGUMENTS.dumps(args, {})
-        job = wire.Job(id_, "t", QUEUE, body, f"n-{id_}", self.broker.channel, 0, 100_000, **options)
-        return job, wire.encode_job(job)
-
-    async def claim(self, by: Consumer | None = None) -> wire.Delivery | None:
-        worker = by or self.worker
-        for stream in (*worker.streams, *worker.lanes):
-            if entries := await worker.read([stream], 1, block=False):
-                return worker.delivery(entries[0])
-        return None
-
-    async def end(
-        self,
-        delivery: wire.Delivery,
-        value: Any = None,
-        letter: str = wire.SUCCEEDED,
-        by: Consumer | None = None,
-    ) -> None:
-        payload = dumps(value) if letter == wire.SUCCEEDED else value
-        outcome = wire.encode_ended(wire.Ended(letter, payload, 1, 2, 1, "w", "t", QUEUE, 0))
-        command = (by or self.worker).finish_command(delivery.stream, 1, [(delivery, letter, outcome)])
-        assert await self.worker.until_answered(command) == 1
-
-    async def run(self, value: Any = None) -> str:
-        """Claims the next job and ends it well; its id."""
-        delivery = await self.claim()
-        assert delivery is not None
-        await self.end(delivery, value)
-        return delivery.job.id
-
-    async def standing(self, id_: str) -> State | None:
-        answer = await self.broker.state(id_)
-        return None if answer is None else answer.state
-
-    async def ended(self, id_: str) -> wire.Ended:
-        answer = await self.broker.state(id_)
-        assert isinstance(answer, wire.Ended)
-        return answer
-
-    async def keys(self, *kinds: str) -> list[str]:
-        space = self.broker.shards[0].space
-        found = [key.decode().removeprefix(space) async for key in self.raw.scan_iter(match=f"{space}*")]
-        return sorted(key for key in found if key.startswith(kinds))
-
 
 @asynccontextmanager
-async def _built(broker: Broker, raw: Any) -> AsyncIterator[Stage]:
-    stage = Stage(broker, raw)
+async def _built(broker: Broker, raw: Any) -> AsyncIterator[Steps]:
+    stage = Steps(broker, raw)
     await stage.worker.make_groups()
     for worker in (stage.worker, stage.heir):
         await broker.run("beat", (broker.shards[0].beats, worker.marks_channels[0]), (worker.name, 1))
@@ -93,12 +37,12 @@ async def _built(broker: Broker, raw: Any) -> AsyncIterator[Stage]:
 
 
 @pytest.fixture
-async def stage(app, raw) -> AsyncIterator[Stage]:
+async def stage(app, raw) -> AsyncIterator[Steps]:
     async with _built(app._broker, raw) as stage:
         yield stage
 
 
-def diamond(stage: Stage) -> list[tuple[wire.Job, bytes]]:
+def diamond(stage: Steps) -> list[tuple[wire.Job, bytes]]:
     return [
         stage.job("top", dependents=("left", "right")),
         stage.job("left", parents=("top",), shape=0, dependents=("bottom",)),
@@ -107,7 +51,7 @@ def diamond(stage: Stage) -> list[tuple[wire.Job, bytes]]:
     ]
 
 
-def pair(stage: Stage, **options: Any) -> list[tuple[wire.Job, bytes]]:
+def pair(stage: Steps, **options: Any) -> list[tuple[wire.Job, bytes]]:
     return [
         stage.job("first", dependents=("second",)),
         stage.job("second", parents=("first",), shape=0, **options),
@@ -378,72 +322,6 @@ async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known
     await stage.broker.intake.submit(jobs)
     assert {await stage.run(), await stage.run()} == {"a", "first"}
     assert await stage.claim() is None
-
-
-async def _marked(stage: Stage) -> wire.Delivery:
-    delivery = await stage.claim()
-    assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
-    return delivery
-
-
-async def _died(stage: Stage, delivery: wire.Delivery) -> None:
-    assert await stage.heir.take(delivery.stream, stage.worker.name, "1") == (0, 1, False)
-
-
-async def _finish(stage: Stage, letter: str) -> None:
-    await stage.end(await stage.claim(), b"", letter)
-
-
-async def _bury(stage: Stage) -> None:
-    assert await stage.worker.bury(await stage.claim(), b"", "retries used up") == 1
-
-
-async def _discard(stage: Stage) -> None:
-    delivery = await stage.claim()
-    await stage.worker.discard((delivery.stream, delivery.entry, {}), "rubbish", b"")
-
-
-async def _retry(stage: Stage) -> None:
-    assert await stage.worker.retry(await _marked(stage), 0, 1, b"") == 2
-
-
-async def _release(stage: Stage) -> None:
-    delivery = await _marked(stage)
-    assert await stage.worker.release(delivery.stream, [(delivery.entry, "parent")]) == [2]
-
-
-async def _replace(stage: Stage) -> None:
-    assert await stage.worker.replace(await _marked(stage), [stage.job("parent")]) == 2
-
-
-async def _take_marked(stage: Stage) -> None:
-    await _died(stage, await _marked(stage))
-
-
-async def _take_last(stage: Stage) -> None:
-    await _died(stage, await stage.claim())
-
-
-async def _revoke(stage: Stage) -> None:
-    assert await stage.broker.revoke("parent", mark="c", outcome=b"") == "revoked"
-
-
-async def _expire(stage: Stage) -> None:
-    assert await stage.broker.expire("parent") == "revoked"
-
-
-ENDS = {
-    **{f"finish {letter}": (lambda stage, it=letter: _finish(stage, it), letter) for letter in "SFCE"},
-    "bury": (_bury, "F"),
-    "discard": (_discard, "F"),
-    "retry of a marked job": (_retry, "C"),
-    "release of a marked job": (_release, "C"),
-    "replace of a marked job": (_replace, "C"),
-    "take of a marked job": (_take_marked, "C"),
-    "take at the cap": (_take_last, "X"),
-    "revoke": (_revoke, "C"),
-    "expire": (_expire, "E"),
-}
 
 
 @pytest.mark.parametrize("way", ENDS)

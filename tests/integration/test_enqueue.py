@@ -7,7 +7,7 @@ import functools
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support import until_state
+from helpers.waiting import until_state
 
 import asyncq
 from asyncq import PayloadTooLarge, ResultNotFound, ResultTimeout, SerializationError, TaskExpired, Worker

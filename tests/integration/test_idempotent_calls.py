@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from support import until, until_state
+from helpers.waiting import until, until_state
 
 from asyncq import QueueFull, ResultNotFound, TaskExpired, TaskRevoked, Worker
 from asyncq.broker import listener

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support import report
+from helpers.figures import report
 
 from asyncq import WorkerLost
 

@@ -14,7 +14,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from support import report, until, worker_process
+from helpers.figures import report
+from helpers.waiting import until
+from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import (
@@ -532,7 +534,7 @@ def test_a_group_has_twins_too(name):
 
 def test_blocking_code_has_all_of_it(make_app, server_url, namespace):
     app = make_app()
-    from jobs import register
+    from helpers.worker_jobs import register
 
     add = register(app).add
     with worker_process(server_url, namespace), app:

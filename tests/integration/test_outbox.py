@@ -7,8 +7,9 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from integration.support import until
-from integration.test_dependents import ENDS, Stage
+from helpers.ends import ENDS
+from helpers.steps import Steps
+from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, inherited, wire
 from asyncq.broker import submission
@@ -33,7 +34,7 @@ def named(name: str, shard: int) -> str:
     return next(id_ for id_ in ids if _SHARDS.number(id_) == shard)
 
 
-class Shore(Stage):
+class Shore(Steps):
     """A stage of several shards on which nothing is told unless the test does it."""
 
     def __init__(self, *given: Any) -> None:
@@ -461,7 +462,7 @@ async def _away(_: object) -> None:
     raise BrokerUnavailable("away")
 
 
-async def _postpone(stage: Stage) -> None:
+async def _postpone(stage: Steps) -> None:
     delivery = await stage.claim()
     assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
     assert await stage.worker.postpone(delivery, 60_000, b"1") == 2

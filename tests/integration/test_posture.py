@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from own_server import own_server
-from support import until
+from helpers.own_server import own_server
+from helpers.waiting import until
 
 from asyncq import AsyncQ, BrokerNotConfigured
 from asyncq.broker import posture

@@ -9,7 +9,9 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import pytest
-from support import lines, until, until_state, worker_process
+from helpers.notes import lines
+from helpers.waiting import until, until_state
+from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import QueueFull, Retry, TaskRevoked, Worker, chain, group

@@ -11,9 +11,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import killable
 import pytest
-from support import lines, report, until, until_state
+from helpers import process_bodies
+from helpers.figures import report
+from helpers.notes import lines
+from helpers.processes import is_gone
+from helpers.waiting import until, until_state
 
 from asyncq import (
     PayloadTooLarge,
@@ -46,7 +49,7 @@ async def app(make_app) -> AsyncIterator[AsyncQ]:
 
 @pytest.fixture
 def tasks(app) -> SimpleNamespace:
-    return killable.register(app)
+    return process_bodies.register(app)
 
 
 @pytest.fixture
@@ -58,14 +61,6 @@ def log(tmp_path) -> str:
 async def worker(app, tasks) -> AsyncIterator[Worker]:
     async with Worker(app) as worker:
         yield worker
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended; what its parent has not asked for yet has, too."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
-    except FileNotFoundError:
-        return True
 
 
 async def started(path: str) -> int:
@@ -96,7 +91,7 @@ async def test_a_failure_crosses_with_notes_cause_and_traceback(tasks, worker):
     assert caught.value.__notes__ == ["a note"]
     remote = caught.value.__cause__
     assert isinstance(remote, RemoteTraceback)
-    assert 'killable.py", line' in remote.traceback
+    assert 'process_bodies.py", line' in remote.traceback
     assert "asyncq/worker" not in remote.traceback
     assert isinstance(remote.__cause__, KeyError)
 
@@ -240,7 +235,7 @@ async def test_the_soft_limit_is_raised_inside_the_body(tasks, worker, log):
 
 
 async def test_a_soft_limit_that_is_not_caught_fails_the_job(app, worker, log):
-    napper = app.task(name="napper", executor="process", soft_timeout=0.2)(killable.sleep)
+    napper = app.task(name="napper", executor="process", soft_timeout=0.2)(process_bodies.sleep)
     with pytest.raises(SoftTimeLimitExceeded):
         await napper.call(log, "long")
 
@@ -296,7 +291,7 @@ async def test_a_signal_from_elsewhere_is_no_business_of_the_job(tasks, worker, 
 
 async def test_a_revoked_job_that_waits_for_a_process_never_starts(make_app, log):
     async with make_app(processes=1) as app:
-        tasks = killable.register(app)
+        tasks = process_bodies.register(app)
         async with Worker(app):
             first = await tasks.sleep.delay(log, "first", 0.5)
             await started(log)
@@ -383,7 +378,7 @@ async def test_a_coroutine_function_takes_no_executor(app):
 
 async def test_there_is_no_other_executor(app):
     with pytest.raises(ValueError, match='use "thread" or "process"'):
-        app.task(executor="loop")(killable.pid)
+        app.task(executor="loop")(process_bodies.pid)
 
 
 async def test_a_worker_does_not_start_with_a_task_that_no_process_could_find(app):
@@ -396,7 +391,7 @@ async def test_a_worker_does_not_start_with_a_task_that_no_process_could_find(ap
 
 
 async def test_the_default_of_a_plain_function_is_a_thread(app):
-    assert app.task(killable.pid).executor == "thread"
+    assert app.task(process_bodies.pid).executor == "thread"
 
 
 async def test_a_process_job_costs_so_much(tasks, worker):

@@ -9,11 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import pytest
-from support import lines, until
-from test_processes import is_gone
+from helpers.notes import lines
+from helpers.processes import is_gone
+from helpers.waiting import until
 
-HERE = Path(__file__).parent
+HELPERS = Path(helpers.__file__).parent
 
 
 def environment(url: str, namespace: str) -> dict[str, str]:
@@ -23,15 +25,16 @@ def environment(url: str, namespace: str) -> dict[str, str]:
         "ASYNCQ_URL": url,
         "ASYNCQ_NAMESPACE": namespace,
         "ASYNCQ_LEASE": "2",
+        "PYTHONPATH": str(HELPERS.parent),
     }
 
 
 @pytest.mark.parametrize(
     ("command", "target", "name"),
     [
-        (["script.py"], "-", "__asyncq_main__"),
-        (["-m", "script"], "-", "script"),
-        (["script.py"], "script:app", "script"),
+        (["first_script.py"], "-", "__asyncq_main__"),
+        (["-m", "first_script"], "-", "first_script"),
+        (["first_script.py"], "first_script:app", "first_script"),
     ],
     ids=["a script", "a module", "a target"],
 )
@@ -39,7 +42,7 @@ def test_a_program_runs_its_tasks_in_processes(server_url, namespace, tmp_path, 
     log = tmp_path / "log"
     ran = subprocess.run(
         [sys.executable, *command, target, str(log)],
-        cwd=HERE,
+        cwd=HELPERS,
         env=environment(server_url, namespace),
         capture_output=True,
         timeout=50,
@@ -102,7 +105,9 @@ def test_a_script_that_starts_its_worker_on_import_is_told_so_and_multiplies_no_
 async def test_a_process_dies_with_its_worker(server_url, namespace, tmp_path):
     log = tmp_path / "log"
     worker = await asyncio.create_subprocess_exec(
-        sys.executable, "script.py", "serve", str(log), cwd=HERE, env=environment(server_url, namespace)
+        *(sys.executable, "first_script.py", "serve", str(log)),
+        cwd=HELPERS,
+        env=environment(server_url, namespace),
     )
     try:
         pid = int((await until(lambda: lines(log), "the body to start"))[0])

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 import pytest
-from support import until, until_state
+from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import (

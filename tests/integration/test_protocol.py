@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import until
+from helpers.waiting import until
 
 from asyncq import QueueFull, wire
 from asyncq.broker.circle import way_back

@@ -9,7 +9,8 @@ import time
 import tracemalloc
 
 import pytest
-from support import report, until
+from helpers.figures import report
+from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, ResultNotFound, Worker
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-import killable
 import pytest
-from support import until_state
+from helpers import process_bodies
+from helpers.waiting import until_state
 
 from asyncq import Retry, Worker, wire
 
@@ -99,7 +99,7 @@ async def test_what_a_step_got_from_the_steps_before_is_among_its_arguments(app,
 
 
 async def test_a_process_keeps_the_arguments_too(app):
-    double = killable.register(app).double
+    double = process_bodies.register(app).double
     async with Worker(app):
         result = await double.delay([1, 2])
         assert await result.get(timeout=10) == [2, 4]

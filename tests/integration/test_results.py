@@ -13,7 +13,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support import report, until, until_state
+from helpers.figures import report
+from helpers.waiting import until, until_state
 
 from asyncq import (
     AsyncResult,

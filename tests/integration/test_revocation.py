@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from killable import hold
-from notes import note
-from support import lines, until, until_state
+from helpers.notes import lines, note
+from helpers.process_bodies import hold
+from helpers.waiting import until, until_state
 
 from asyncq import Retry, Worker
 

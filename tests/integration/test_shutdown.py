@@ -9,8 +9,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs import note, register
-from support import WorkerProcess, lines, report, until, until_state, worker_process
+from helpers.figures import report
+from helpers.notes import lines, note
+from helpers.waiting import until, until_state
+from helpers.worker_jobs import register
+from helpers.worker_process import WorkerProcess, worker_process
 
 from asyncq import Retry, Worker, wire
 

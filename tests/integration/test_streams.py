@@ -12,10 +12,12 @@ from collections.abc import AsyncIterator, Iterator  # noqa: TC003  read at run 
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-import jobs
 import pytest
-from own_server import own_server
-from support import lines, until, until_state, worker_process
+from helpers import worker_jobs
+from helpers.notes import lines
+from helpers.own_server import own_server
+from helpers.waiting import until, until_state
+from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import (
@@ -567,7 +569,7 @@ async def test_nothing_is_lost_when_the_workers_connections_are_cut(app, make_ap
 
 
 async def test_a_worker_killed_in_the_middle_makes_no_item_come_twice(app, server_url, namespace, tmp_path):
-    tasks = jobs.register(app)
+    tasks = worker_jobs.register(app)
     log = str(tmp_path / "log")
     with worker_process(server_url, namespace) as first, worker_process(server_url, namespace) as second:
         result = await tasks.numbers.delay(log, 100, 0.01)

@@ -10,7 +10,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from support import worker_process
+from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import ResultTimeout, SyncInAsyncContext, TaskRevoked, Worker
@@ -33,7 +33,7 @@ def worker(server_url, namespace):
 @pytest.fixture
 def blocking_app(make_app):
     app = make_app()
-    from jobs import register
+    from helpers.worker_jobs import register
 
     app.jobs = register(app)
     return app

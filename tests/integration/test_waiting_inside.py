@@ -6,9 +6,9 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 
-import killable
 import pytest
-from support import until
+from helpers import process_bodies
+from helpers.waiting import until
 
 import asyncq
 from asyncq import (
@@ -386,7 +386,7 @@ async def test_a_job_read_for_a_slot_that_was_taken_meanwhile_goes_back_to_its_q
 
 async def test_one_slot_and_one_process_are_enough_for_tasks_in_processes(make_app):
     async with make_app(processes=1, max_parked=1) as app:
-        tasks = killable.register(app)
+        tasks = process_bodies.register(app)
 
         @app.task
         async def starts() -> str:
@@ -402,7 +402,7 @@ async def test_one_slot_and_one_process_are_enough_for_tasks_in_processes(make_a
 
 async def test_a_process_that_is_killed_while_its_job_waits_gives_everything_back(make_app):
     async with make_app(processes=1) as app:
-        tasks = killable.register(app)
+        tasks = process_bodies.register(app)
         target = await tasks.pid.options(countdown=3600).delay()
         async with at_work(app) as worker:
             waits = await tasks.waits.delay(target.id)

@@ -7,7 +7,7 @@ import re
 import time
 
 import pytest
-from support import until_state
+from helpers.waiting import until_state
 
 from asyncq import (
     DependencyGraph,

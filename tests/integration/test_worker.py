@@ -7,7 +7,7 @@ import time
 
 import msgpack
 import pytest
-from support import until, until_state
+from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import BrokerUnavailable, DecodeError, Worker, wire
@@ -126,7 +126,7 @@ async def test_threads_of_a_worker_are_bounded(make_app):
 async def test_a_body_that_blocks_the_loop_longer_than_the_lease_is_not_taken_for_dead(
     make_app, server_url, namespace
 ):
-    from support import worker_process
+    from helpers.worker_process import worker_process
 
     async with make_app(lease=0.6) as app:
 

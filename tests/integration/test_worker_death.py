@@ -8,8 +8,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from jobs import register
-from support import lines, report, until, until_state, worker_process
+from helpers.figures import report
+from helpers.notes import lines
+from helpers.waiting import until, until_state
+from helpers.worker_jobs import register
+from helpers.worker_process import worker_process
 
 from asyncq import Worker, WorkerLost
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from moves import at_rest, beginning, moves
-from scripts import Scripts
-from world import ANSWERED
+from model.moves import at_rest, beginning, moves
+from model.scripts import Scripts
+from model.world import ANSWERED
 
 if TYPE_CHECKING:
-    from stage import Stage
-    from world import World
+    from model.setup import Setup
+    from model.world import World
 
 HOLDS, BROKEN, STUCK = "holds", "broken", "stuck"
 
@@ -45,21 +45,21 @@ class TooLargeError(Exception):
     """The exploration has more states than it was allowed: give it fewer faults."""
 
 
-def explore(stage: Stage, limit: int = 3_000_000) -> Result:
-    """Explore all worlds of a stage; stop at the first broken promise.
+def explore(setup: Setup, limit: int = 3_000_000) -> Result:
+    """Explore all worlds of a setup; stop at the first broken promise.
 
     Args:
-        stage: The world, its faults, and the rules.
+        setup: The world, its faults, and the rules.
         limit: The most states to keep (about 1 kB each).
 
     Raises:
         TooLargeError: There are more states than `limit`.
 
     Example:
-        >>> explore(Stage(faults=0)).verdict
+        >>> explore(Setup(faults=0)).verdict
         'holds'
     """
-    started, scripts, first = time.perf_counter(), Scripts(stage), beginning(stage)
+    started, scripts, first = time.perf_counter(), Scripts(setup), beginning(setup)
     number = {first: 0}
     worlds, parents = [first], [0]
     came_from: list[list[int]] = [[]]  # over fault-free edges only

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from world import World
+    from model.world import World
 
 
 class Move(NamedTuple):

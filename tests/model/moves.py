@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import observers
-import questions
-import relays
-import workers
-from move import Move, fault
-from world import (
+from model import observers, questions, relays, workers
+from model.move import Move, fault
+from model.world import (
     ANSWERED,
     CUT_OFF,
     ENDED,
@@ -38,15 +35,15 @@ from world import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripts import Scripts
-    from stage import Stage
+    from model.scripts import Scripts
+    from model.setup import Setup
 
 
-def beginning(stage: Stage) -> World:
+def beginning(setup: Setup) -> World:
     """Nothing was enqueued yet; the workers are there and have beaten once."""
-    names = range(1, stage.workers + 1)
+    names = range(1, setup.workers + 1)
     return World(
-        records=(None,) * stage.jobs,
+        records=(None,) * setup.jobs,
         stream=Stream(),
         lane=Stream(),
         last_id=0,
@@ -54,21 +51,21 @@ def beginning(stage: Stage) -> World:
         delayed=(),
         beats=tuple(Beat(name, 1) for name in names),
         marks=(),
-        clients=(*(UNSENT,) * stage.enqueued, *(SENT,) * (stage.jobs - stage.enqueued)),
+        clients=(*(UNSENT,) * setup.enqueued, *(SENT,) * (setup.jobs - setup.enqueued)),
         control=UNSENT,
-        waiters=(NEW,) * stage.waiters,
+        waiters=(NEW,) * setup.waiters,
         workers=tuple(Worker(name) for name in names),
-        next_name=stage.workers + 1,
+        next_name=setup.workers + 1,
         seen=(),
         orphans=(),
         owed=(),
-        outboxes=((), ()) if stage.shards else (),
+        outboxes=((), ()) if setup.shards else (),
         written=0,
-        heard=(0, 0) if stage.shards else (),
-        relays=(Relay(),) * stage.relays,
-        faults_left=stage.faults,
+        heard=(0, 0) if setup.shards else (),
+        relays=(Relay(),) * setup.relays,
+        faults_left=setup.faults,
         history=tuple(
-            History(poison_left=stage.max_crashes if job == stage.poison else 0) for job in range(stage.jobs)
+            History(poison_left=setup.max_crashes if job == setup.poison else 0) for job in range(setup.jobs)
         ),
     )
 
@@ -96,7 +93,7 @@ def at_rest(world: World) -> bool:
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
     """Every move from this world."""
     yield from _enqueues(world, scripts)
-    yield from _others(world, scripts.stage)
+    yield from _others(world, scripts.setup)
     yield from _waits(world, scripts)
     yield from _controls(world, scripts)
     yield from _time(world, scripts)
@@ -108,43 +105,43 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
 
 def _enqueues(world: World, scripts: Scripts) -> Iterator[Move]:
     """Clients enqueue a workflow, or one job after the other, and again after a lost reply."""
-    stage = scripts.stage
-    if stage.is_workflow and stage.rules.submit_whole:
+    setup = scripts.setup
+    if setup.is_workflow and setup.rules.submit_whole:
         if world.clients[0] != SENT:
             after, label = scripts.submit(world), "client: submit the workflow"
-            yield Move(label, _all_clients(after, stage, SENT))
-            if world.faults_left and stage.lost_replies and world.clients[0] == UNSENT:
-                yield fault(f"{label}, reply lost", _all_clients(after, stage, UNSURE))
+            yield Move(label, _all_clients(after, setup, SENT))
+            if world.faults_left and setup.lost_replies and world.clients[0] == UNSENT:
+                yield fault(f"{label}, reply lost", _all_clients(after, setup, UNSURE))
         return
     for job, client in enumerate(world.clients):
         if client == SENT:
             continue
         after = scripts.enqueue(world, job)
         yield Move(f"client: enqueue job {job}", after.with_client(job, SENT))
-        if world.faults_left and stage.lost_replies and client == UNSENT:
+        if world.faults_left and setup.lost_replies and client == UNSENT:
             yield fault(f"client: enqueue job {job}, reply lost", after.with_client(job, UNSURE))
         return
 
 
-def _others(world: World, stage: Stage) -> Iterator[Move]:
+def _others(world: World, setup: Setup) -> Iterator[Move]:
     """Another call takes an id, between the look at what is there and the coming of the job."""
-    job = stage.taken
+    job = setup.taken
     if job is not None and world.clients[0] != UNSENT and world.records[job] is None:
         history = world.history[job]._replace(outcome=OTHERS)
         after = world.with_record(job, Record(OTHERS)).with_history(job, history)
         yield Move(f"another call takes the id of job {job}", after)
 
 
-def _all_clients(world: World, stage: Stage, state: str) -> World:
-    for job in range(stage.enqueued):
+def _all_clients(world: World, setup: Setup, state: str) -> World:
+    for job in range(setup.enqueued):
         world = world.with_client(job, state)
     return world
 
 
 def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
-    stage, rules = scripts.stage, scripts.stage.rules
+    setup, rules = scripts.setup, scripts.setup.rules
     for waiter, state in enumerate(world.waiters):
-        job = stage.waits_for(waiter)
+        job = setup.waits_for(waiter)
         # Waiter 0 has made the call and must know that it was accepted; waiter 1 was handed an id.
         ready = world.clients[job] == SENT if waiter == 0 else world.clients[job] != UNSENT
         who = f"waiter {waiter}"
@@ -160,7 +157,7 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
         elif state == SUBSCRIBED:
             if rules.poll and world.ended(job):
                 yield Move(f"{who}: poll", world.with_waiter(waiter, ANSWERED))
-            if world.faults_left and stage.lost_connections:
+            if world.faults_left and setup.lost_connections:
                 yield fault(f"{who}: connection lost", world.with_waiter(waiter, CUT_OFF))
         elif state == CUT_OFF:
             answered = rules.recheck and world.ended(job)
@@ -179,26 +176,26 @@ def _register(world: World, waiter: int, job: int) -> World:
 
 def _controls(world: World, scripts: Scripts) -> Iterator[Move]:
     """Revoke or expire, once answered and perhaps sent twice; forget."""
-    stage = scripts.stage
+    setup = scripts.setup
     for call, job, script in (
-        ("revoke", stage.revoke, scripts.revoke),
-        ("expire", stage.expire, scripts.expire),
+        ("revoke", setup.revoke, scripts.revoke),
+        ("expire", setup.expire, scripts.expire),
     ):
         if job is None or world.control == SENT or world.clients[job] == UNSENT or not world.findable(job):
             continue
         after, answer = script(world, job)
         yield Move(f"client: {call} job {job} -> {answer}", after._replace(control=SENT))
-        if world.faults_left and stage.lost_replies and world.control == UNSENT:
+        if world.faults_left and setup.lost_replies and world.control == UNSENT:
             yield fault(f"client: {call} job {job}, reply lost", after._replace(control=UNSURE))
-    if stage.forget is not None and world.clients[stage.forget] == SENT:
-        record = world.records[stage.forget]
+    if setup.forget is not None and world.clients[setup.forget] == SENT:
+        record = world.records[setup.forget]
         if record is not None and not record.forget and record.state != TOMBSTONE:
-            yield Move(f"client: forget job {stage.forget}", scripts.forget(world, stage.forget))
+            yield Move(f"client: forget job {setup.forget}", scripts.forget(world, setup.forget))
 
 
 def _time(world: World, scripts: Scripts) -> Iterator[Move]:
     """What happens by the clock, at the server's end of a broken line, or to the server itself."""
-    stage = scripts.stage
+    setup = scripts.setup
     for name in world.orphans:
         claimed = scripts.claim(world, name)
         if claimed:
@@ -208,16 +205,16 @@ def _time(world: World, scripts: Scripts) -> Iterator[Move]:
         after = scripts.second_call(world, owed)
         label = f"second call of {owed.by}: {owed.call} for job {owed.job}"
         yield Move(label, after)
-        if owed.call == "HINCRBY" and world.faults_left and stage.lost_replies:
+        if owed.call == "HINCRBY" and world.faults_left and setup.lost_replies:
             yield fault(f"{label}, reply lost", after._replace(owed=(*after.owed, owed)))
-    if stage.records_expire:
+    if setup.records_expire:
         for job, record in enumerate(world.records):
             # Outcomes and tombstones stand for 60 s, a client gives up after 10: nothing is sent again after
             # this. The mutant without tombstones deletes at once.
-            may = world.clients[job] == SENT or not stage.rules.tombstones
+            may = world.clients[job] == SENT or not setup.rules.tombstones
             if record is not None and record.state in ENDED and may:
                 yield Move(f"server: the record of job {job} expires", world.with_record(job, None))
-    if world.faults_left and stage.flushes and world.clients[0] != UNSENT:
+    if world.faults_left and setup.flushes and world.clients[0] != UNSENT:
         yield fault("server: loses everything, ids start again", _flushed(world))
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from explorer import BROKEN, STUCK, Result
-from rules import Rules
-from stage import ALONE, APART, FAN_IN, ROW, Stage
+from model.explorer import BROKEN, STUCK, Result
+from model.rules import Rules
+from model.setup import ALONE, APART, FAN_IN, ROW, Setup
 
 PROTOCOL = Rules()
-TWO_JOBS = Stage(faults=1, parents=APART)
-WORKFLOW = Stage(faults=1, waiters=1)
-ONE_JOB = Stage(faults=1, parents=ALONE, waiters=1)
-POISON = Stage(faults=0, parents=APART, poison=0, waiters=1)
-STOP = Stage(faults=2, parents=ALONE, waiters=1, stops=True, lost_publishes=False, lost_connections=False)
-REVOKE = Stage(faults=1, revoke=0, retries=1, waiters=1)
-SHARDS = Stage(
+TWO_JOBS = Setup(faults=1, parents=APART)
+WORKFLOW = Setup(faults=1, waiters=1)
+ONE_JOB = Setup(faults=1, parents=ALONE, waiters=1)
+POISON = Setup(faults=0, parents=APART, poison=0, waiters=1)
+STOP = Setup(faults=2, parents=ALONE, waiters=1, stops=True, lost_publishes=False, lost_connections=False)
+REVOKE = Setup(faults=1, revoke=0, retries=1, waiters=1)
+SHARDS = Setup(
     faults=1,
     shards=(0, 1),
     relays=1,
@@ -34,18 +34,18 @@ class Mutant(NamedTuple):
 
     name: str
     rules: Rules
-    world: Stage
+    world: Setup
     verdict: str
     why: str
     """A part of what the explorer must say: caught for another reason, the rule would not be tested."""
 
     @property
-    def stage(self) -> Stage:
+    def setup(self) -> Setup:
         """The world under the broken rules."""
         return replace(self.world, rules=self.rules)
 
     @property
-    def unbroken(self) -> Stage:
+    def unbroken(self) -> Setup:
         """The same world, with nothing broken but what the mutant leaves out so as to be seen.
 
         Polling hides what only the two other rules of a waiter would mend, so those mutants go without it;
@@ -189,18 +189,18 @@ MUTANTS = (
     Mutant(
         "look before subscribing (no poll)",
         _without("subscribe_first", "poll"),
-        Stage(faults=0),
+        Setup(faults=0),
         STUCK,
         "waiter 1 is",
     ),
     Mutant(
         "no look after a reconnect (no poll)",
         _without("recheck", "poll"),
-        Stage(faults=1, lost_publishes=False),
+        Setup(faults=1, lost_publishes=False),
         STUCK,
         "waiter 1 is cut off",
     ),
-    Mutant("no poll", _without("poll"), Stage(faults=1), STUCK, "waiter 1 is subscribed"),
+    Mutant("no poll", _without("poll"), Setup(faults=1), STUCK, "waiter 1 is subscribed"),
     Mutant(
         "revoke leaves no mark", _without("revoke_marks"), REVOKE, BROKEN, 'after revoke answered "signalled"'
     ),
@@ -214,21 +214,21 @@ MUTANTS = (
     Mutant(
         "revoke does not look at the pending list",
         _without("revoke_asks_pending"),
-        Stage(faults=0, revoke=0, waiters=1),
+        Setup(faults=0, revoke=0, waiters=1),
         BROKEN,
         'after revoke answered "revoked"',
     ),
     Mutant(
         "record written after XADD, in a second call",
         _without("atomic_record"),
-        Stage(faults=2, waiters=1),
+        Setup(faults=2, waiters=1),
         BROKEN,
         "starts more often",
     ),
     Mutant(
         "record written after XADD, in a second call; with revoke",
         _without("atomic_record"),
-        Stage(faults=1, revoke=0, waiters=1),
+        Setup(faults=1, revoke=0, waiters=1),
         BROKEN,
         'after revoke answered "revoked"',
     ),

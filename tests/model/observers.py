@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from move import Move
-from world import PAUSED, Beat
+from model.move import Move
+from model.world import PAUSED, Beat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripts import Scripts
-    from world import Worker, World
+    from model.scripts import Scripts
+    from model.world import Worker, World
 
 
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
@@ -51,7 +51,7 @@ def _observe(world: World, scripts: Scripts, observer: Worker, name: int) -> Ite
         if owner.lease == PAUSED and now not in decided:
             after = world._replace(seen=tuple(sorted((*world.seen, now))))
             yield Move(f"{observer.name}: sees the beat of {name} stand still at {now.value}", after)
-    if not scripts.stage.rules.look_at_consumers and not now.value:
+    if not scripts.setup.rules.look_at_consumers and not now.value:
         return  # the mutant goes through the hash of beats, where this name is no more
     for beat in decided:
         taken = scripts.take(world, name, beat.value, observer.name)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from world import ANSWERED, FAILURE, FRESH, OTHERS, SUCCESS
+from model.world import ANSWERED, FAILURE, FRESH, OTHERS, SUCCESS
 
 if TYPE_CHECKING:
-    from stage import Stage
-    from world import Entry, Held, World
+    from model.setup import Setup
+    from model.world import Entry, Held, World
 
 
 def outcome_written(world: World, job: int, outcome: str) -> World:
@@ -22,12 +22,12 @@ def outcome_written(world: World, job: int, outcome: str) -> World:
     return world.with_history(job, history._replace(outcome=outcome))
 
 
-def dead_lettered(world: World, stage: Stage, job: int) -> World:
+def dead_lettered(world: World, setup: Setup, job: int) -> World:
     """Where nothing but the poison goes wrong, nobody else is dead-lettered for it.
 
     Only asked without faults: a worker may also be killed by somebody else three times.
     """
-    if stage.faults == 0 and stage.poison not in (None, job):
+    if setup.faults == 0 and setup.poison not in (None, job):
         return _broken(world, f"innocent job {job} was dead-lettered for the poison of its neighbour")
     return world
 
@@ -91,10 +91,10 @@ def revoke_answered(world: World, job: int, answer: str) -> World:
     return world.with_history(job, history)
 
 
-def body_started(world: World, stage: Stage, entry: Entry) -> World:
+def body_started(world: World, setup: Setup, entry: Entry) -> World:
     """After `revoked` nothing starts, after `signalled` no new delivery; no body runs once too often."""
     job = entry.job
-    poisonous = stage.poison == job
+    poisonous = setup.poison == job
     history = world.history[job]
     history = history._replace(
         starts_left=history.starts_left - 1, poison_left=history.poison_left - 1 if poisonous else 0
@@ -104,21 +104,21 @@ def body_started(world: World, stage: Stage, entry: Entry) -> World:
         return _broken(world, f'job {job} starts after revoke answered "revoked"')
     if history.revoke_answer == "signalled" and entry.id > history.revoke_horizon:
         return _broken(world, f'job {job} was delivered again and starts after revoke answered "signalled"')
-    for parent in _waited_for(world, stage, job):
-        if (world.history[parent].outcome == SUCCESS) == (job == stage.on_error):
+    for parent in _waited_for(world, setup, job):
+        if (world.history[parent].outcome == SUCCESS) == (job == setup.on_error):
             return _broken(world, f"job {job} starts, and job {parent} has not ended as it must have")
     if history.starts_left < 0:
         return _broken(world, f"job {job} starts more often than it was enqueued, retried and taken over")
     if poisonous and history.poison_left < 0:
-        return _broken(world, f"job {job} kills its worker for the {stage.max_crashes + 1}th time")
+        return _broken(world, f"job {job} kills its worker for the {setup.max_crashes + 1}th time")
     return world
 
 
-def _waited_for(world: World, stage: Stage, job: int) -> tuple[int, ...]:
-    other = stage.jobs - 1
-    if job == stage.replaced and world.records[other] is not None:
+def _waited_for(world: World, setup: Setup, job: int) -> tuple[int, ...]:
+    other = setup.jobs - 1
+    if job == setup.replaced and world.records[other] is not None:
         return (other,)
-    return stage.parents[job] if job < stage.enqueued else ()
+    return setup.parents[job] if job < setup.enqueued else ()
 
 
 def _broken(world: World, why: str) -> World:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from move import Move, fault
-from world import Relay, World
+from model.move import Move, fault
+from model.world import Relay, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripts import Scripts
+    from model.scripts import Scripts
 
 
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
@@ -25,7 +25,7 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
             yield from _read(world, place)
             continue
         yield from _carry(world, scripts, place)
-        if world.faults_left and scripts.stage.crashes:
+        if world.faults_left and scripts.setup.crashes:
             yield fault(f"a relay dies with {_named(relay)} in hand", world.with_relay(place, Relay()))
 
 
@@ -38,8 +38,8 @@ def _read(world: World, place: int) -> Iterator[Move]:
 
 def _carry(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
     """The next half of the first letter: tell it, delete it."""
-    relay, stage = world.relays[place], scripts.stage
-    tells = relay.half != stage.rules.told_before_deleted
+    relay, setup = world.relays[place], scripts.setup
+    tells = relay.half != setup.rules.told_before_deleted
     letter = relay.letters[0]
     what = f"{letter.id} of shard {relay.shard}"
     after = relay._replace(half=True) if not relay.half else _rest(relay)
@@ -49,9 +49,9 @@ def _carry(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
         return
     told = scripts.tell(world, relay.shard, letter)
     yield Move(f"a relay tells {what}", told.with_relay(place, after))
-    if world.faults_left and stage.lost_replies:
+    if world.faults_left and setup.lost_replies:
         yield fault(f"a relay tells {what}, reply lost", told)
-        failed = Relay() if stage.rules.relay_in_order else _rest(relay)
+        failed = Relay() if setup.rules.relay_in_order else _rest(relay)
         yield fault(f"a relay cannot tell {what}", world.with_relay(place, failed))
 
 

@@ -10,14 +10,17 @@ Prints Markdown, and after it the counterexample of whatever is not as it must b
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from explorer import HOLDS, Result, explore
-from mutants import MUTANTS, Mutant
-from scenarios import SCENARIOS, Scenario
+sys.path[0] = str(Path(__file__).resolve().parent.parent)  # this folder is the package `model`
+
+from model.explorer import HOLDS, Result, explore  # noqa: E402  the path must be set first
+from model.mutants import MUTANTS, Mutant  # noqa: E402  as above
+from model.scenarios import SCENARIOS, Scenario  # noqa: E402  as above
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from model.setup import Setup
 
 
 def main() -> int:
@@ -42,9 +45,9 @@ def _scenarios(scenarios: list[Scenario], *, full: bool) -> list[tuple[str, Resu
     _print("| Scenario | faults | states | edges | result | s |\n|---|---|---|---|---|---|")
     wrong = []
     for scenario in scenarios:
-        stage = scenario.full if full else scenario.quick
-        result = explore(stage)
-        _print(f"| {scenario.name} | {stage.faults} | {_counts(result)} |")
+        setup = scenario.full if full else scenario.quick
+        result = explore(setup)
+        _print(f"| {scenario.name} | {setup.faults} | {_counts(result)} |")
         if result.verdict != HOLDS:
             wrong.append((scenario.name, result))
     return wrong
@@ -54,7 +57,7 @@ def _mutants(mutants: list[Mutant]) -> list[tuple[str, Result]]:
     _print("\n| Mutant | caught as | states | moves to it |\n|---|---|---|---|")
     wrong = []
     for mutant in mutants:
-        result = explore(mutant.stage)
+        result = explore(mutant.setup)
         _print(
             f"| {mutant.name} | {result.verdict}: {result.why} | {result.states:,} | {len(result.trace)} |"
         )
@@ -67,7 +70,7 @@ def _worlds_of(mutants: list[Mutant]) -> list[tuple[str, Result]]:
     """The world of each mutant must hold where nothing is broken: the rule is what makes the difference."""
     _print("\n| World of the mutant, unbroken | faults | states | edges | result | s |")
     _print("|---|---|---|---|---|---|")
-    explored: set[Stage] = set()
+    explored: set[Setup] = set()
     wrong = []
     for mutant in mutants:
         if mutant.unbroken in explored:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stage import ALONE, APART, DIAMOND, FAN_IN, ROW, Stage
+from model.setup import ALONE, APART, DIAMOND, FAN_IN, ROW, Setup
 
 
 class Scenario(NamedTuple):
     """A world in which the protocol must hold."""
 
     name: str
-    full: Stage
+    full: Setup
     """Explored by `run.py --full`, in minutes."""
-    quick: Stage
+    quick: Setup
     """Explored by pytest, in seconds: the same world with fewer faults."""
 
 
-def _scenario(name: str, full: Stage, **quick: Any) -> Scenario:
+def _scenario(name: str, full: Setup, **quick: Any) -> Scenario:
     """The quick form is the full one with one fault, or whatever else it says."""
     return Scenario(name, full, replace(full, **{"faults": 1, **quick}))
 
@@ -36,92 +36,92 @@ _ABOUT_RELAYS: dict[str, Any] = {
 SCENARIOS = (
     _scenario(
         "chain; crash, pause, lost replies, lost PUBLISH, lost subscription",
-        Stage(faults=2),
+        Setup(faults=2),
     ),
     _scenario(
         "retry of a job that was enqueued for later",
-        Stage(faults=2, retries=1, delayed=True, waiters=1),
+        Setup(faults=2, retries=1, delayed=True, waiters=1),
     ),
     _scenario(
         "revoke the parent, retry",
-        Stage(faults=2, revoke=0, retries=1, waiters=1),
+        Setup(faults=2, revoke=0, retries=1, waiters=1),
     ),
     _scenario(
         "revoke the parent, running bodies are cancelled",
-        Stage(faults=2, revoke=0, terminate=True),
+        Setup(faults=2, revoke=0, terminate=True),
         waiters=1,
     ),
     _scenario(
         "revoke the child, running bodies are cancelled",
-        Stage(faults=2, revoke=1, terminate=True, waiters=1),
+        Setup(faults=2, revoke=1, terminate=True, waiters=1),
     ),
     _scenario(
         "fan-in: the last parent sets the child free",
-        Stage(faults=2, parents=FAN_IN, waiters=1, hands=1, lost_publishes=False, lost_connections=False),
+        Setup(faults=2, parents=FAN_IN, waiters=1, hands=1, lost_publishes=False, lost_connections=False),
     ),
     _scenario(
         "fan-in: a parent fails, the child is revoked",
-        Stage(faults=1, parents=FAN_IN, waiters=1, fails=0, revoke=2, terminate=True),
+        Setup(faults=1, parents=FAN_IN, waiters=1, fails=0, revoke=2, terminate=True),
         waiters=0,
         hands=1,
         lost_publishes=False,
     ),
     _scenario(
         "fan-in: a parent fails or is revoked",
-        Stage(faults=1, parents=FAN_IN, waiters=1, fails=1, revoke=0, lost_connections=False),
+        Setup(faults=1, parents=FAN_IN, waiters=1, fails=1, revoke=0, lost_connections=False),
         waiters=0,
         hands=1,
         lost_publishes=False,
     ),
     _scenario(
         "chain: the child expires while it waits, the parent may fail",
-        Stage(faults=2, expire=1, fails=0, waiters=1),
+        Setup(faults=2, expire=1, fails=0, waiters=1),
     ),
     _scenario(
         "an error callback, of a job that may fail or be revoked",
-        Stage(faults=2, on_error=1, fails=0, revoke=0, waiters=1),
+        Setup(faults=2, on_error=1, fails=0, revoke=0, waiters=1),
     ),
     _scenario(
         "a workflow takes the place of a job that has a waiter and a dependent",
-        Stage(faults=2, replaced=0, hands=1, lost_connections=False),
+        Setup(faults=2, replaced=0, hands=1, lost_connections=False),
     ),
     _scenario(
         "a workflow takes the place of a job that is revoked",
-        Stage(faults=2, parents=ALONE, replaced=0, revoke=0, waiters=1, lost_connections=False),
+        Setup(faults=2, parents=ALONE, replaced=0, revoke=0, waiters=1, lost_connections=False),
     ),
     _scenario(
         "shards: a chain goes there and back, two relay",
-        Stage(faults=2, parents=ROW, shards=(0, 1, 0), relays=2, **_ABOUT_RELAYS),
+        Setup(faults=2, parents=ROW, shards=(0, 1, 0), relays=2, **_ABOUT_RELAYS),
     ),
     _scenario(
         "shards: a diamond, two relay",
-        Stage(faults=1, parents=DIAMOND, shards=(1, 0, 1, 0), relays=2, **_ABOUT_RELAYS),
+        Setup(faults=1, parents=DIAMOND, shards=(1, 0, 1, 0), relays=2, **_ABOUT_RELAYS),
         relays=1,
     ),
     _scenario(
         "shards: another call takes the id of a member, on which others wait in both",
-        Stage(
+        Setup(
             faults=2, parents=((), (0,), (1,), (1,)), shards=(0, 1, 0, 1), relays=2, taken=1, **_ABOUT_RELAYS
         ),
         relays=1,
     ),
     _scenario(
         "shards: a member fails, one is revoked",
-        Stage(faults=2, parents=ROW, shards=(1, 0, 1), relays=2, fails=0, revoke=1, **_ABOUT_RELAYS),
+        Setup(faults=2, parents=ROW, shards=(1, 0, 1), relays=2, fails=0, revoke=1, **_ABOUT_RELAYS),
         relays=1,
     ),
     _scenario(
         "shards: a workflow of another one takes the place of a job",
-        Stage(faults=2, shards=(0, 1, 1), relays=2, replaced=0, **_ABOUT_RELAYS),
+        Setup(faults=2, shards=(0, 1, 1), relays=2, replaced=0, **_ABOUT_RELAYS),
     ),
     _scenario(
         "shards: what is told again concerns jobs that are forgotten",
-        Stage(faults=2, parents=FAN_IN, shards=(1, 0, 1), relays=2, records_expire=True, **_ABOUT_RELAYS),
+        Setup(faults=2, parents=FAN_IN, shards=(1, 0, 1), relays=2, records_expire=True, **_ABOUT_RELAYS),
         relays=1,
     ),
     _scenario(
         "one job, retry and revoke",
-        Stage(
+        Setup(
             faults=3,
             parents=ALONE,
             waiters=1,
@@ -133,44 +133,44 @@ SCENARIOS = (
     ),
     _scenario(
         "the parent expires and is forgotten, records expire",
-        Stage(faults=2, expire=0, forget=0, pauses=False, records_expire=True),
+        Setup(faults=2, expire=0, forget=0, pauses=False, records_expire=True),
     ),
     _scenario(
         "the child is forgotten, records expire",
-        Stage(faults=2, forget=1, waiters=1, pauses=False, records_expire=True),
+        Setup(faults=2, forget=1, waiters=1, pauses=False, records_expire=True),
     ),
     _scenario(
         "reads of dead processes stay at the server",
-        Stage(faults=2, orphan_reads=True, parents=APART, waiters=1, pauses=False),
+        Setup(faults=2, orphan_reads=True, parents=APART, waiters=1, pauses=False),
     ),
     _scenario(
         "reads of dead and of renamed processes stay at the server, one job",
-        Stage(faults=2, orphan_reads=True, parents=ALONE, waiters=1),
+        Setup(faults=2, orphan_reads=True, parents=ALONE, waiters=1),
     ),
     _scenario(
         "pauses and crashes, one job",
-        Stage(faults=3, parents=ALONE, waiters=1),
+        Setup(faults=3, parents=ALONE, waiters=1),
         faults=2,
     ),
     _scenario(
         "flush: the server loses everything, ids start again",
-        Stage(faults=2, flushes=True, parents=APART, waiters=1),
+        Setup(faults=2, flushes=True, parents=APART, waiters=1),
     ),
     _scenario(
         "a worker is told to stop: release and leave",
-        Stage(faults=2, stops=True, parents=APART, waiters=1, lost_publishes=False, lost_connections=False),
+        Setup(faults=2, stops=True, parents=APART, waiters=1, lost_publishes=False, lost_connections=False),
         # With one fault there is no reply to lose beside the stop, and leaving with a claim would go unseen.
         faults=2,
         parents=ALONE,
     ),
     _scenario(
         "a job that kills its worker, beside an innocent one",
-        Stage(faults=0, parents=APART, poison=0, waiters=1),
+        Setup(faults=0, parents=APART, poison=0, waiters=1),
         faults=0,
     ),
     _scenario(
         "a job that kills its worker, beside an innocent one, and a fault",
-        Stage(faults=1, parents=APART, poison=0, waiters=1, lost_publishes=False, lost_connections=False),
+        Setup(faults=1, parents=APART, poison=0, waiters=1, lost_publishes=False, lost_connections=False),
         parents=ALONE,
     ),
 )

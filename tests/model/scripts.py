@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import questions
-from world import (
+from model import questions
+from model.world import (
     ANSWERED,
     DEAD,
     DELAYED,
@@ -37,65 +37,65 @@ from world import (
 )
 
 if TYPE_CHECKING:
-    from stage import Stage
+    from model.setup import Setup
 
 FIRST = 0
 
 
 @dataclass(frozen=True)
 class Scripts:
-    """The scripts under the rules of a stage."""
+    """The scripts under the rules of a setup."""
 
-    stage: Stage
+    setup: Setup
 
     # --- a job comes in ---------------------------------------------------------------------------
 
     def enqueue(self, world: World, job: int) -> World:
         """Accept a job. Sent again: nothing."""
-        if world.records[job] is not None and self.stage.rules.enqueue_once:
+        if world.records[job] is not None and self.setup.rules.enqueue_once:
             return world
         return self._admit(world, job)
 
     def submit(self, world: World) -> World:
         """Accept a workflow, parents before children. Sent again: nothing."""
-        if any(record is not None for record in world.records) and self.stage.rules.enqueue_once:
+        if any(record is not None for record in world.records) and self.setup.rules.enqueue_once:
             return world
-        if self.stage.shards:
+        if self.setup.shards:
             return self._submit_apart(world)
-        for job in range(self.stage.enqueued):
+        for job in range(self.setup.enqueued):
             world = self._admit(world, job)
         return world
 
     def _submit_apart(self, world: World) -> World:
         """Accept what lies in shard 0, and leave the rest in its outbox, one height in a parcel."""
-        for job in range(self.stage.enqueued):
-            if self.stage.shards[job] == 0:
+        for job in range(self.setup.enqueued):
+            if self.setup.shards[job] == 0:
                 world = self._admit_member(world, job)
         heights: dict[int, list[int]] = {}
-        for job in range(self.stage.enqueued):
-            if self.stage.shards[job]:
-                heights.setdefault(self.stage.height(job), []).append(job)
-        for height in sorted(heights, reverse=not self.stage.rules.dependents_first):
+        for job in range(self.setup.enqueued):
+            if self.setup.shards[job]:
+                heights.setdefault(self.setup.height(job), []).append(job)
+        for height in sorted(heights, reverse=not self.setup.rules.dependents_first):
             world = world.with_letter(0, Letter(0, tuple(heights[height])))
         return world
 
     def _admit_member(self, world: World, job: int) -> World:
         """Into the stream or behind its parents, with those that wait for it."""
-        channels = (0,) if self.stage.waiters and self.stage.waits_for(0) == job else ()
+        channels = (0,) if self.setup.waiters and self.setup.waits_for(0) == job else ()
         new = Record(LIVE, channels=channels)
-        if job >= self.stage.enqueued:  # what a replacement brings
-            assert self.stage.replaced is not None
+        if job >= self.setup.enqueued:  # what a replacement brings
+            assert self.setup.replaced is not None
             return self._add(
-                world.with_record(job, new._replace(dependents=(self.stage.replaced,))), Entry(0, job)
+                world.with_record(job, new._replace(dependents=(self.setup.replaced,))), Entry(0, job)
             )
-        new = new._replace(dependents=self.stage.dependents(job))
-        if missing := len(self.stage.parents[job]):
+        new = new._replace(dependents=self.setup.dependents(job))
+        if missing := len(self.setup.parents[job]):
             return world.with_record(job, new._replace(state=WAITING, missing=missing))
         return self._add(world.with_record(job, new), Entry(0, job))
 
     def tell(self, world: World, shard: int, letter: Letter) -> World:
         """`accept` or `inform`: what the outbox of a shard has for the other. Told before: nothing."""
-        rules = self.stage.rules
+        rules = self.setup.rules
         once = rules.accept_once if letter.jobs else rules.inform_once
         if once and letter.id <= world.heard[shard]:
             return world
@@ -111,10 +111,10 @@ class Scripts:
         record = world.records[job]
         if record is None:
             return self._admit_member(world, job)
-        if not self.stage.rules.accept_once and record.state != OTHERS:
+        if not self.setup.rules.accept_once and record.state != OTHERS:
             return world  # the mutant goes by the nonce in the record
         world = questions.refused(world, job)
-        for child in self.stage.dependents(job):
+        for child in self.setup.dependents(job):
             world = self._hand_down(world, child, job, FAILURE)
         return world
 
@@ -123,25 +123,25 @@ class Scripts:
     ) -> World:
         """Tell a job how one ended that it waits for; by the outbox, if it lies in the other shard."""
         world = questions.handed_down(world, child, parent, outcome)
-        if self.stage.apart(parent, child):
+        if self.setup.apart(parent, child):
             letter = Letter(0, child=child, parent=parent, outcome=outcome)
-            return world.with_letter(self.stage.shards[parent], letter)
+            return world.with_letter(self.setup.shards[parent], letter)
         return self._inherit(world, child, outcome, publish=publish, by=by)
 
     def _admit(self, world: World, job: int) -> World:
         """Into the stream, the delayed set, or behind its parents."""
-        channels = (0,) if self.stage.waiters and self.stage.waits_for(0) == job else ()
+        channels = (0,) if self.setup.waiters and self.setup.waits_for(0) == job else ()
         new = Record(LIVE, channels=channels)
-        if self.stage.parents[job]:
-            for number in self.stage.parents[job]:
+        if self.setup.parents[job]:
+            for number in self.setup.parents[job]:
                 parent = world.records[number]
                 if (
                     parent is not None and parent.state not in ENDED
                 ):  # always, where a workflow is accepted whole
                     parent = parent._replace(dependents=(*parent.dependents, job))
                     world = world.with_record(number, parent)
-            return world.with_record(job, new._replace(state=WAITING, missing=len(self.stage.parents[job])))
-        if self.stage.delayed and job == FIRST:
+            return world.with_record(job, new._replace(state=WAITING, missing=len(self.setup.parents[job])))
+        if self.setup.delayed and job == FIRST:
             world = world.with_record(job, new._replace(state=DELAYED))
             return world._replace(delayed=(*world.delayed, Delayed(job, crashes=0, retries=0)))
         return self._add(world.with_record(job, new), Entry(0, job))
@@ -150,7 +150,7 @@ class Scripts:
         """Move a due job from the delayed set to the stream. Moved already: nothing."""
         world = world._replace(delayed=tuple(other for other in world.delayed if other != due))
         entry = Entry(0, due.job, due.crashes, due.retries)
-        if not self.stage.rules.atomic_promote:
+        if not self.setup.rules.atomic_promote:
             return world._replace(owed=(*world.owed, Owed("XADD", by, due.job, entry)))
         return self._add(world, entry)
 
@@ -196,7 +196,7 @@ class Scripts:
             return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
         world = self._drop(questions.delivered_again(world, job), held.entry.id)
         tried = held.entry._replace(retries=held.entry.retries + 1)
-        if not self.stage.rules.atomic_retry:
+        if not self.setup.rules.atomic_retry:
             return world._replace(owed=(*world.owed, Owed("ZADD", held.name, job, tried)))
         return self._delay(world, tried)
 
@@ -205,17 +205,17 @@ class Scripts:
         if not self._entitled(world, held):
             return None
         world = questions.call_accepted(world, held)
-        job, other = held.entry.job, self.stage.jobs - 1
+        job, other = held.entry.job, self.setup.jobs - 1
         if self._marked(world, job):
             return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
         world = questions.delivered_again(world, job)
         record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(job, record._replace(state=WAITING, entry=0, missing=1))
-        if self.stage.apart(job, other):
-            world = world.with_letter(self.stage.shards[job], Letter(0, (other,)))
+        if self.setup.apart(job, other):
+            world = world.with_letter(self.setup.shards[job], Letter(0, (other,)))
         else:
             world = self._add(world.with_record(other, Record(LIVE, dependents=(job,))), Entry(0, other))
-        if not self.stage.rules.atomic_replace:
+        if not self.setup.rules.atomic_replace:
             return world._replace(owed=(*world.owed, Owed("XACK", held.name, job, held.entry)))
         return self._drop(world, held.entry.id)
 
@@ -232,7 +232,7 @@ class Scripts:
     def leave(self, world: World, name: int) -> World | None:
         """Delete the consumer and its keys. Refused while anything is pending, for that would be lost."""
         mine = [line for line in world.pending if line.name == name]
-        if mine and self.stage.rules.leave_asks_pending:
+        if mine and self.setup.rules.leave_asks_pending:
             return None
         others = tuple(line for line in world.pending if line.name != name)
         return self._forget_consumer(world._replace(pending=others), name)
@@ -246,7 +246,7 @@ class Scripts:
         still.
         """
         now = world.beat_of(name)
-        if now and now != seen and self.stage.rules.compare_beat:
+        if now and now != seen and self.setup.rules.compare_beat:
             return None
         for line in world.pending:
             if line.name == name:
@@ -264,11 +264,11 @@ class Scripts:
         if self._marked(world, entry.job):
             return self._drop(self._end(world, entry.job, REVOKED, by=by), entry.id)
         world = questions.delivered_again(world, entry.job)
-        again = entry._replace(crashes=entry.crashes + 1) if self.stage.rules.crash_count else entry
-        if again.crashes >= self.stage.max_crashes:
-            world = questions.dead_lettered(world, self.stage, entry.job)
+        again = entry._replace(crashes=entry.crashes + 1) if self.setup.rules.crash_count else entry
+        if again.crashes >= self.setup.max_crashes:
+            world = questions.dead_lettered(world, self.setup, entry.job)
             return self._drop(self._end(world, entry.job, DEAD, by=by), entry.id)
-        owes = 0 if self.stage.rules.atomic_record else by
+        owes = 0 if self.setup.rules.atomic_record else by
         return self._drop(self._add(world, again, owes=owes), entry.id)
 
     # --- clients ----------------------------------------------------------------------------------
@@ -293,12 +293,12 @@ class Scripts:
         if record.state in {DELAYED, WAITING}:
             world = world._replace(delayed=tuple(due for due in world.delayed if due.job != job))
             return self._end(world, job, REVOKED), "revoked"
-        name = world.owner(record.entry) if self.stage.rules.revoke_asks_pending else None
+        name = world.owner(record.entry) if self.setup.rules.revoke_asks_pending else None
         if name is None:
             return self._end(self._drop(world, record.entry), job, REVOKED), "revoked"
         if not mark:
             return world, "running"
-        if self.stage.rules.revoke_marks:
+        if self.setup.rules.revoke_marks:
             marks = tuple(sorted({*world.marks, Mark(name, job)}))
             world = world.with_record(job, record._replace(mark=True))._replace(marks=marks)
         return world, "signalled"
@@ -323,7 +323,7 @@ class Scripts:
     # --- the parts that scripts share -------------------------------------------------------------
 
     def _entitled(self, world: World, held: Held) -> bool:
-        rules, record = self.stage.rules, world.records[held.entry.job]
+        rules, record = self.setup.rules, world.records[held.entry.job]
         if rules.fence_pending and world.owner(held.entry.id) != held.name:
             return False
         if rules.fence_live and (record is None or record.state != LIVE):
@@ -332,10 +332,10 @@ class Scripts:
 
     def _marked(self, world: World, job: int) -> bool:
         record = world.records[job]
-        return record is not None and record.mark and self.stage.rules.mark_ends_requeue
+        return record is not None and record.mark and self.setup.rules.mark_ends_requeue
 
     def _forgotten(self) -> Record | None:
-        return Record(TOMBSTONE) if self.stage.rules.tombstones else None
+        return Record(TOMBSTONE) if self.setup.rules.tombstones else None
 
     def _end(self, world: World, job: int, outcome: str, *, publish: bool = True, by: int = 0) -> World:
         """Write the outcome, tell who waits for it, settle the dependents."""
@@ -347,7 +347,7 @@ class Scripts:
                 if world.waiters[waiter] == SUBSCRIBED:
                     world = world.with_waiter(waiter, ANSWERED)
         for dependent in record.dependents:
-            if self.stage.rules.atomic_dependents:
+            if self.setup.rules.atomic_dependents:
                 world = self._hand_down(world, dependent, job, outcome, publish=publish, by=by)
             else:
                 world = world._replace(owed=(*world.owed, Owed("dependents", by, dependent, outcome=outcome)))
@@ -355,10 +355,10 @@ class Scripts:
 
     def _inherit(self, world: World, child: int, outcome: str, *, publish: bool = True, by: int = 0) -> World:
         """Tell a job that waits how one of its parents ended."""
-        rules, record = self.stage.rules, world.records[child]
+        rules, record = self.setup.rules, world.records[child]
         if record is None or (record.state != WAITING and rules.child_still_waits):
             return world
-        if (outcome == SUCCESS) == (child != self.stage.on_error):
+        if (outcome == SUCCESS) == (child != self.setup.on_error):
             if not rules.atomic_count:
                 return world._replace(owed=(*world.owed, Owed("HINCRBY", by, child)))
             return self._count_down(world, child, by)
@@ -369,17 +369,17 @@ class Scripts:
 
     def _count_down(self, world: World, child: int, by: int) -> World:
         record = world.records[child]
-        if record is None or (record.state != WAITING and self.stage.rules.child_still_waits):
+        if record is None or (record.state != WAITING and self.setup.rules.child_still_waits):
             return world
         world = world.with_record(child, record._replace(missing=record.missing - 1))
         if record.missing > 1:
             return world
-        return self._add(world, Entry(0, child), owes=0 if self.stage.rules.atomic_set_free else by)
+        return self._add(world, Entry(0, child), owes=0 if self.setup.rules.atomic_set_free else by)
 
     def _add(self, world: World, entry: Entry, owes: int = 0) -> World:
         """XADD under a new id, and SET of the record that names it; for a mutant in a second call."""
         entry = entry._replace(id=world.last_id + 1)
-        last_try = 0 < self.stage.max_crashes - 1 <= entry.crashes and self.stage.rules.last_try_alone
+        last_try = 0 < self.setup.max_crashes - 1 <= entry.crashes and self.setup.rules.last_try_alone
         world = world._replace(last_id=entry.id)
         if last_try:
             world = world._replace(lane=world.lane._replace(entries=(*world.lane.entries, entry)))

@@ -9,11 +9,12 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
-from explorer import BROKEN, HOLDS, TooLargeError, explore
-from mutants import MUTANTS, Mutant
-from rules import Rules
-from scenarios import SCENARIOS, Scenario
-from stage import ALONE, Stage
+
+from model.explorer import BROKEN, HOLDS, TooLargeError, explore
+from model.mutants import MUTANTS, Mutant
+from model.rules import Rules
+from model.scenarios import SCENARIOS, Scenario
+from model.setup import ALONE, Setup
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
@@ -24,7 +25,7 @@ def test_the_protocol_holds(scenario: Scenario) -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_broken_rule_is_noticed(mutant: Mutant) -> None:
-    result = explore(mutant.stage)
+    result = explore(mutant.setup)
     assert mutant.caught_by(result), result.told()
 
 
@@ -45,7 +46,7 @@ def test_every_rule_is_broken_by_some_mutant() -> None:
 
 def test_a_counterexample_is_the_shortest_way_to_the_broken_promise() -> None:
     rules = replace(Rules(), revoke_asks_pending=False)
-    result = explore(Stage(rules, faults=0, parents=ALONE, waiters=0, workers=1, revoke=0))
+    result = explore(Setup(rules, faults=0, parents=ALONE, waiters=0, workers=1, revoke=0))
     assert result.verdict == BROKEN
     assert result.told().splitlines() == [
         'broken: job 0 starts after revoke answered "revoked"',
@@ -59,4 +60,4 @@ def test_a_counterexample_is_the_shortest_way_to_the_broken_promise() -> None:
 
 def test_an_exploration_that_is_too_large_says_so() -> None:
     with pytest.raises(TooLargeError, match="more than 100 states"):
-        explore(Stage(faults=1), limit=100)
+        explore(Setup(faults=1), limit=100)

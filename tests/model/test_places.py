@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 import pytest
-from places import Rules, Setting, explore
+
+from model.places import Rules, Setting, explore
 
 PLAIN = Setting()
 NESTED = replace(PLAIN, nested=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import questions
-from move import Move, fault
-from world import (
+from model import questions
+from model.move import Move, fault
+from model.world import (
     FAILING,
     FAILURE,
     FINISHING,
@@ -34,7 +34,7 @@ from world import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripts import Scripts
+    from model.scripts import Scripts
 
 
 OUTCOMES = {FINISHING: SUCCESS, FAILING: FAILURE, REVOKING: REVOKED}
@@ -68,9 +68,9 @@ def _claim(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
     in_flight = any(held.phase == IN_FLIGHT for held in worker.hands)
     if worker.lease == WOKEN or (worker.lease == PAUSED and in_flight) or worker.stopping:
         return
-    if len(worker.hands) >= scripts.stage.hands or any(_last_try(scripts, held) for held in worker.hands):
+    if len(worker.hands) >= scripts.setup.hands or any(_last_try(scripts, held) for held in worker.hands):
         return
-    if worker.unknown and scripts.stage.rules.own_look_between_reads:
+    if worker.unknown and scripts.setup.rules.own_look_between_reads:
         return  # the question is on the reader's connection; the next read comes after the answer
     lanes = [False]
     if not worker.hands and not scripts.ghosts(world, worker.name):
@@ -85,13 +85,13 @@ def _claim(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
 
 
 def _last_try(scripts: Scripts, held: Held) -> bool:
-    rules = scripts.stage.rules
-    return rules.last_try_alone and 0 < scripts.stage.max_crashes - 1 <= held.entry.crashes
+    rules = scripts.setup.rules
+    return rules.last_try_alone and 0 < scripts.setup.max_crashes - 1 <= held.entry.crashes
 
 
 def _own_look(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
     """Ask what is pending in my name; run what I did not hold when I asked and do not hold now."""
-    worker, rules = world.workers[place], scripts.stage.rules
+    worker, rules = world.workers[place], scripts.setup.rules
     if worker.lease != FRESH or not rules.own_look:
         return
     mine = {(held.entry.id, held.entry.job) for held in worker.hands if held.phase != IN_FLIGHT}
@@ -126,11 +126,11 @@ def _beat(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
     if beaten is not None:
         yield Move(f"{worker.name}: beats", beaten.with_worker(place, worker._replace(lease=FRESH)))
         return
-    careful = scripts.stage.rules.start_on_fresh_lease
+    careful = scripts.setup.rules.start_on_fresh_lease
     keep = tuple(held for held in worker.hands if not careful or held.phase not in NOT_STARTED)
     after = _reborn(world, scripts, place, keep, stopping=worker.stopping)
     yield Move(f"{worker.name}: beats, is told it is lost, and goes on under a new name", after)
-    if scripts.stage.orphan_reads:
+    if scripts.setup.orphan_reads:
         after = after._replace(orphans=tuple(sorted((*after.orphans, worker.name))))
         yield Move(f"{worker.name}: the same, with its read still blocked at the server", after)
 
@@ -140,7 +140,7 @@ def _reborn(
 ) -> World:
     """A new incarnation in this place: a new name, and a first beat before its first read."""
     old = world.workers[place].name
-    if scripts.stage.rules.fresh_names:
+    if scripts.setup.rules.fresh_names:
         name, count = world.next_name, 1
         # What was seen of a name that is gone decides nothing any more.
         world = world._replace(
@@ -165,7 +165,7 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
         yield from _start(world, scripts, place, held)
         yield from _give_back(world, place, held)
     elif held.phase == RUNNING:
-        if scripts.stage.terminate:
+        if scripts.setup.terminate:
             yield from _see_mark(world, place, held)
         yield from _run(world, scripts, place, held)
         yield from _give_back(world, place, held)
@@ -182,7 +182,7 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
         outcome = OUTCOMES[held.phase]
         sent = scripts.finish(world, held, outcome)
         yield from _call(world, scripts, place, held, call=f"finish as {outcome}", sent=sent)
-        if sent and world.faults_left and scripts.stage.lost_publishes:
+        if sent and world.faults_left and scripts.setup.lost_publishes:
             silent = scripts.finish(world, held, outcome, publish=False)
             assert silent
             label = f"{held.name}: finish job {held.entry.job}, PUBLISH lost"
@@ -209,7 +209,7 @@ def _arrive(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[
     )
     after = world.with_hands(place, rest) if known else _turn(world, place, held, HELD)
     yield Move(f"{held.name}: the reply with entry {held.entry.id} arrives", after)
-    if world.faults_left and scripts.stage.lost_replies:
+    if world.faults_left and scripts.setup.lost_replies:
         yield fault(
             f"{held.name}: the reply with entry {held.entry.id} is lost", world.with_hands(place, rest)
         )
@@ -217,31 +217,31 @@ def _arrive(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[
 
 def _start(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
     """Start the body, on a fresh lease; a job past its deadline is ended instead."""
-    stage, worker = scripts.stage, world.workers[place]
-    if worker.stopping or (worker.lease != FRESH and stage.rules.start_on_fresh_lease):
+    setup, worker = scripts.setup, world.workers[place]
+    if worker.stopping or (worker.lease != FRESH and setup.rules.start_on_fresh_lease):
         return
     job = held.entry.job
-    if stage.expire == job and world.control != UNSENT:
+    if setup.expire == job and world.control != UNSENT:
         yield Move(f"{held.name}: job {job} is past its deadline", _turn(world, place, held, REVOKING))
         return
-    after = questions.body_started(world, stage, held.entry)
+    after = questions.body_started(world, setup, held.entry)
     label = f"{held.name}: starts job {job} (entry {held.entry.id}, {held.entry.crashes} crashes)"
     yield Move(label, _turn(after, place, held, RUNNING))
 
 
 def _run(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
     """The body ends, fails, or kills its worker."""
-    stage, job = scripts.stage, held.entry.job
-    if stage.poison == job:
+    setup, job = scripts.setup, held.entry.job
+    if setup.poison == job:
         yield Move(f"{held.name}: is killed by job {job}", _killed(world, scripts, place))
         return
     yield Move(f"{held.name}: the body of job {job} ends", _turn(world, place, held, FINISHING))
-    if job == stage.fails:
+    if job == setup.fails:
         yield Move(f"{held.name}: the body of job {job} fails for good", _turn(world, place, held, FAILING))
-    if job == stage.replaced and world.records[-1] is None:
+    if job == setup.replaced and world.records[-1] is None:
         label = f"{held.name}: the body of job {job} leaves a workflow in its place"
         yield Move(label, _turn(world, place, held, REPLACING))
-    if job == 0 and held.entry.retries < stage.retries:
+    if job == 0 and held.entry.retries < setup.retries:
         yield Move(f"{held.name}: the body of job {job} fails", _turn(world, place, held, RETRYING))
 
 
@@ -270,7 +270,7 @@ def _call(
         yield Move(f"{label} -> refused", world.with_hands(place, rest))
         return
     yield Move(f"{label} -> accepted", sent.with_hands(place, rest))
-    if world.faults_left and scripts.stage.lost_replies and not held.again:
+    if world.faults_left and scripts.setup.lost_replies and not held.again:
         yield fault(f"{label}, reply lost", sent.with_hands(place, (*rest, held._replace(again=True))))
 
 
@@ -279,23 +279,23 @@ def _call(
 
 def _faults(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
     """Crash, pause, be told to stop."""
-    stage, worker = scripts.stage, world.workers[place]
+    setup, worker = scripts.setup, world.workers[place]
     if not world.faults_left:
         return
     matters = bool(worker.hands or worker.unknown) or _has_a_stake(world, worker.name)
-    if stage.crashes and (matters or stage.orphan_reads):
+    if setup.crashes and (matters or setup.orphan_reads):
         killed = _killed(world, scripts, place)
         yield fault(f"{worker.name}: crashes", killed)
-        if stage.orphan_reads:
+        if setup.orphan_reads:
             orphans = tuple(sorted((*killed.orphans, worker.name)))
             yield fault(
                 f"{worker.name}: crashes, its read still blocked at the server",
                 killed._replace(orphans=orphans),
             )
-    if stage.pauses and worker.hands and worker.lease == FRESH:
+    if setup.pauses and worker.hands and worker.lease == FRESH:
         paused = world.with_worker(place, worker._replace(lease=PAUSED))
         yield fault(f"{worker.name}: is stopped for longer than its lease", paused)
-    if stage.stops and not worker.stopping and worker.lease == FRESH:
+    if setup.stops and not worker.stopping and worker.lease == FRESH:
         stopping = world.with_worker(place, worker._replace(stopping=True))
         yield fault(f"{worker.name}: is told to stop", stopping)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import pytest
+from helpers.rate_cell import TOLERANCE, Cell
 from hypothesis import given, strategies as st
 
 from asyncq import AsyncQ
@@ -66,30 +65,6 @@ def test_a_task_that_is_registered_again_without_its_limit_has_none():
     assert app._limited["work"] == app._limited["work*"] == Limits("work", 0.0, 2)
     app.task(name="work")(work)
     assert app._limited == {}
-
-
-TOLERANCE = 0.1
-
-
-@dataclass
-class Cell:
-    """The rule of limit.lua, in seconds. `tests/integration/time/test_limits.py` holds the script to it."""
-
-    interval: float
-    open: float = 0.0
-    free_from: float = 0.0
-
-    def ask(self, now: float, *, granted: bool) -> float | None:
-        """None: it starts. Else the moment that it is given."""
-        earliest = self.open - TOLERANCE if granted else max(self.open, self.free_from)
-        if now >= earliest:
-            self.open = max(self.open, now) + self.interval
-            if not granted:
-                self.free_from = max(self.free_from, now + self.interval)
-            return None
-        moment = max(self.open, self.free_from)
-        self.free_from = moment + self.interval
-        return moment
 
 
 @given(

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.waiting import until_sync
 
 from asyncq.broker.embedded import answer
 
@@ -117,10 +118,7 @@ class Project:
         return process
 
     def wait_for(self, name: str) -> None:
-        deadline = time.monotonic() + 10
-        while not (self.folder / name).exists():
-            assert time.monotonic() < deadline, f"no {name} after 10 s"
-            time.sleep(0.005)
+        until_sync((self.folder / name).exists, f"{name} to be there")
 
     def close(self) -> None:
         for process in self._running:

@@ -13,7 +13,7 @@ from asyncq import AsyncQ
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from conftest import Program
+    from helpers.program import Program
 
 REQUESTS = 200
 

@@ -12,7 +12,7 @@ from asyncq import AsyncQ, ResultTimeout, State
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Program
+    from helpers.program import Program
 
 
 def test_script_without_a_loop_calls_and_ends_by_itself(start: Callable[..., Program]) -> None:

@@ -10,9 +10,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from chaos import meter, oracle
+from helpers import meter
+from helpers.waiting import until
+
+from chaos import oracle
 from chaos.report import Report
-from chaos.stage import Stage, until
+from chaos.stage import Stage
 
 if TYPE_CHECKING:
     import redis
@@ -39,7 +42,7 @@ async def one_day(day: Day, seed: int = 1, lease: float = 1.0) -> Report:
         worker = await stage.fleet.add()
         await stage.call(0)
         calls = [stage.begin(number, 0.3 * (number % 10)) for number in range(1, 31)]
-        await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 20, 10)
+        await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 20, "20 jobs to begin", every=0.05)
         began, cost = time.monotonic(), meter.cpu(worker.pid)
         await day(stage)
         healed = time.monotonic()
@@ -123,7 +126,7 @@ async def loading(stage: Stage) -> None:
     # 400 keys of 5 ms each: two seconds in which it answers LOADING to everything.
     slow = {"key_load_delay": 5000, "loading_process_events_interval_bytes": 1024}
     await asyncio.to_thread(stage.server.start, until="listening", **slow)
-    await until(lambda: not stage.server.loading(), 30)
+    await until(lambda: not stage.server.loading(), "the server to have read its data", every=0.05)
 
 
 async def readonly(stage: Stage) -> None:

@@ -7,9 +7,11 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from helpers.waiting import until
+
 from chaos.fleet import WorkerProcess
 from chaos.report import Report
-from chaos.stage import Stage, until
+from chaos.stage import Stage
 
 STEPS = ("enqueue", "read", "finish", "beat", "take", "release")
 MOMENTS = ("send", "answered")
@@ -76,10 +78,10 @@ async def _worker_that_is_struck(stage: Stage, armed: str, step: str) -> WorkerP
         stage.fleet.lost(struck)
         struck.send(signal.SIGTERM)
     else:
-        await until(lambda: not struck.alive or struck.stopped, 10)
+        await until(lambda: not struck.alive or struck.stopped, "the failpoint to strike", every=0.05)
     stage.fleet.lost(struck)
     await stage.fleet.add()
-    await until(lambda: not struck.alive or struck.stopped, 10)
+    await until(lambda: not struck.alive or struck.stopped, "the failpoint to strike", every=0.05)
     if struck.alive:
         await asyncio.sleep(stage.lease * 2.5)
         struck.send(signal.SIGCONT)
@@ -94,6 +96,7 @@ async def _client_that_dies(stage: Stage, armed: str) -> WorkerProcess:
     )
     await asyncio.to_thread(client.process.wait, 20)
     client.end()
-    await until(lambda: stage.server.do("XLEN", stage.app._shards[0].stream("default")) == 0, 10)
+    stream = stage.app._shards[0].stream("default")
+    await until(lambda: stage.server.do("XLEN", stream) == 0, "the queue to be empty", every=0.05)
     await stage.witness_accepted()
     return client

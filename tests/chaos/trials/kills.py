@@ -8,9 +8,11 @@ import time
 from typing import TYPE_CHECKING
 
 import redis.exceptions
+from helpers.waiting import until
+
 from chaos import oracle
 from chaos.jobs import POISONS
-from chaos.stage import Stage, beside, until
+from chaos.stage import Stage, beside
 
 if TYPE_CHECKING:
     from chaos.report import Report
@@ -107,7 +109,7 @@ async def redelivery(scale: float, seed: int, lease: float = 5.0) -> Report:
 async def _one_redelivery(stage: Stage, numbers: range) -> list[float]:
     victim = await stage.fleet.add()
     handles = await asyncio.gather(*(stage.tasks.hang_once.delay(number) for number in numbers))
-    await until(lambda: _begun(stage, handles) == len(handles), 30)
+    await until(lambda: _begun(stage, handles) == len(handles), "all jobs to have begun", every=0.05)
     successor = await stage.fleet.add()
     # An observer that has been there for a while has looked at least once.
     await asyncio.sleep(stage.lease * stage.random.uniform(0.34, 1.0))
@@ -131,10 +133,10 @@ async def dead_behind_live(scale: float, seed: int, lease: float = 5.0) -> Repor
         live = stage.count(5000, least=200)
         await stage.fleet.add(concurrency=live)
         crowd = await asyncio.gather(*(stage.tasks.hang_once.delay(number) for number in range(live)))
-        await until(lambda: _begun(stage, crowd) == live, 60, every=0.5)
+        await until(lambda: _begun(stage, crowd) == live, "the crowd to have begun", 60, every=0.5)
         victim = await stage.fleet.add(concurrency=10)
         few = await asyncio.gather(*(stage.tasks.hang_once.delay(live + number) for number in range(10)))
-        await until(lambda: _begun(stage, few) == 10, 10, every=0.2)
+        await until(lambda: _begun(stage, few) == 10, "the ten to have begun", every=0.2)
         await stage.fleet.add(concurrency=10)
         await asyncio.sleep(stage.lease * stage.random.uniform(0.34, 1.0))
         killed = time.monotonic()

@@ -7,10 +7,12 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from chaos import jobs, meter, oracle
-from chaos.stage import Stage, beside, until
+from helpers import meter
+from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, ResultTimeout
+from chaos import jobs, oracle
+from chaos.stage import Stage, beside
 
 if TYPE_CHECKING:
     from random import Random
@@ -128,7 +130,9 @@ async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: b
         stage.proxy.hold()
         began = time.monotonic()
         await until(
-            lambda: not broker.listener._up and (not busy or broker.line.current is None), 30, every=0.02
+            lambda: not broker.listener._up and (not busy or broker.line.current is None),
+            "both connections to be given up",
+            every=0.02,
         )
         report.below(f"{name}: found after", time.monotonic() - began, 10.0, " s")
         await asyncio.sleep(max(0.0, began + length - time.monotonic()))
@@ -160,7 +164,7 @@ async def _hole_before_worker(stage: Stage, length: float) -> None:
     async with stage.make_app(stage.server.url) as app:  # the client of this part is not behind the proxy
         tasks = jobs.register(app)
         results = [await tasks.work.delay(2_000_000 + number, 2.0) for number in range(50)]
-        await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 150, 20, every=0.2)
+        await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 150, "150 jobs to begin", every=0.2)
         cost, memory = meter.cpu(worker.pid), meter.rss(worker.pid)
         stage.proxy.hold()
         await asyncio.sleep(length)
@@ -181,11 +185,11 @@ async def memory(scale: float, seed: int, lease: float = 5.0) -> Report:
         await stage.workers(1)
         await _drop(stage, total // 4)
         await _await(stage, total // 4)  # what the allocator takes once is not a leak
-        await until(lambda: _all_expired(stage), 120, every=1.0)
+        await until(lambda: _all_expired(stage), "all results to expire", 120, every=1.0)
         server, subscribed = stage.server.used_memory(), stage.server.calls("subscribe")
         base = meter.rss()
         await _drop(stage, total)
-        await until(lambda: _queue_empty(stage), 120, every=0.2)
+        await until(lambda: _queue_empty(stage), "the queue to be empty", 120, every=0.2)
         dropped = meter.rss()
         await _await(stage, total)
         awaited = meter.rss()
@@ -193,7 +197,7 @@ async def memory(scale: float, seed: int, lease: float = 5.0) -> Report:
         stage.report.below("client RSS per 100,000 dropped", (dropped - base) * per, 5.0, " MB")
         stage.report.below("client RSS per 100,000 awaited", (awaited - dropped) * per, 5.0, " MB")
         stage.report.equal("SUBSCRIBEs for these jobs", stage.server.calls("subscribe") - subscribed, 0)
-        await until(lambda: _all_expired(stage), 120, every=1.0)
+        await until(lambda: _all_expired(stage), "all results to expire", 120, every=1.0)
         stage.report.below("server memory kept", (stage.server.used_memory() - server) / 1e6, 1.0, " MB")
         stage.report.equal("waiters kept", len(stage.app._broker.listener._waiters), 0)
         return stage.report
@@ -250,7 +254,9 @@ async def lost_enqueue(scale: float, seed: int, lease: float = 5.0) -> Report:
             stage.proxy.drop_replies = 1.0
             sending = asyncio.create_task(stage.tasks.work.delay(1))
             before = stage.proxy.counts["lost reply"]
-            await until(lambda seen=before: stage.proxy.counts["lost reply"] > seen, 5, every=0.001)
+            await until(
+                lambda seen=before: stage.proxy.counts["lost reply"] > seen, "a reply to be lost", every=0.001
+            )
             stage.proxy.drop_replies = 0.0
             await sending
         stage.report.equal("jobs", stage.server.do("XLEN", stage.app._shards[0].stream("default")), rounds)

@@ -7,10 +7,9 @@ import itertools
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from asyncq import chain, chord, group
 from chaos import oracle
 from chaos.stage import Stage, outcome_of
-
-from asyncq import chain, chord, group
 
 if TYPE_CHECKING:
     from random import Random

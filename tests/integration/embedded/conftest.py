@@ -103,19 +103,6 @@ def script(project):
 
 
 @pytest.fixture
-def wait_until():
-    """Wait for a condition, and fail with its description when it does not come true within 5 s."""
-
-    def wait(condition, what):
-        deadline = time.monotonic() + 5
-        while not condition():
-            assert time.monotonic() < deadline, f"still not: {what}"
-            time.sleep(0.005)
-
-    return wait
-
-
-@pytest.fixture
 def ask():
     """Send one inline command to a server and return the reply as text."""
     return lambda server, text: embedded.answer.ask(server.socket, text, timeout=5)[0].decode()

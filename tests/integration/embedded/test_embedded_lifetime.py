@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from helpers.waiting import until_sync
 
 from asyncq.broker import embedded
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
@@ -122,12 +123,12 @@ say(sum(statuses), embedded.status(project).running)
             assert ask(server, "SCARD pids") == f":{round_}"
 
 
-def test_a_killed_server_is_started_again_with_its_data(project, ask, wait_until):
+def test_a_killed_server_is_started_again_with_its_data(project, ask):
     with embedded.acquire(project) as server:
         ask(server, "SET basket apples")
         ask(server, "WAITAOF 1 0 5000")  # answers once the append-only file is on disk
         os.kill(embedded.status(project).pid, signal.SIGKILL)
-        wait_until(lambda: not running(project), "the killed server is gone")
+        until_sync(lambda: not running(project), "the killed server is gone")
         assert server.socket.exists(), "what is left is a stale socket"
         with embedded.acquire(project) as again:
             assert again.started_here

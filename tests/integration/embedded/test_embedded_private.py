@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from helpers.waiting import until_sync
 
 from asyncq.broker import embedded
 from asyncq.errors import BrokerNotConfigured
@@ -16,7 +17,7 @@ say(server.directory, embedded.answer.probe(server.socket).info["process_id"])
 """
 
 
-def is_gone(directory, pid):
+def server_is_gone(directory, pid):
     return not Path(directory).exists() and not embedded.stopping.command_line(int(pid))
 
 
@@ -55,24 +56,24 @@ def test_two_processes_have_two(script):
 def test_it_ends_with_a_process_that_exits(script):
     ending = script(HOLD)
     directory, pid = ending.end()
-    assert is_gone(directory, pid), "gone when the process is, not some time later"
+    assert server_is_gone(directory, pid), "gone when the process is, not some time later"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_it_ends_with_a_process_that_is_killed(script, number, wait_until):
+def test_it_ends_with_a_process_that_is_killed(script, number):
     killed = script(HOLD + "hear()")
     directory, pid = killed.hear().split()
     killed.kill(number)
-    wait_until(lambda: is_gone(directory, pid), "server and directory are gone")
+    until_sync(lambda: server_is_gone(directory, pid), "server and directory are gone")
 
 
-def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(script, wait_until):
+def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(script):
     parent = script(HOLD + "child = os.fork()\nif child == 0: time.sleep(60)\nsay(child)\nhear()")
     directory, pid = parent.hear().split()
     child = int(parent.hear())
     try:
         parent.kill()
-        wait_until(lambda: is_gone(directory, pid), "server and directory are gone")
+        until_sync(lambda: server_is_gone(directory, pid), "server and directory are gone")
     finally:
         os.kill(child, signal.SIGKILL)
 

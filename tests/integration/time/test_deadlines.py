@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from support import until
+from helpers.waiting import until
 
 import asyncq
 from asyncq import Retry, TaskExpired, TimeLimitExceeded, Worker

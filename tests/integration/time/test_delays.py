@@ -8,8 +8,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from own_server import own_server
-from support import report, until, until_state
+from helpers.figures import report
+from helpers.own_server import own_server
+from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import Retry, Worker

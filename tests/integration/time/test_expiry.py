@@ -7,8 +7,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from own_server import own_server
-from support import report, until
+from helpers.figures import report
+from helpers.own_server import own_server
+from helpers.waiting import until
 
 from asyncq import TaskExpired, Worker
 

@@ -6,8 +6,9 @@ import asyncio
 import time
 
 import pytest
-from own_server import own_server
-from support import report, until
+from helpers.figures import report
+from helpers.own_server import own_server
+from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, ResultTimeout, Worker
 

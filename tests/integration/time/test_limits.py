@@ -9,8 +9,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from jobs import register
-from support import lines, report, until, until_state, worker_process
+from helpers.figures import report
+from helpers.notes import lines
+from helpers.rate_cell import Cell
+from helpers.waiting import until, until_state
+from helpers.worker_jobs import register
+from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import Retry, RetryLater, TaskExpired, TaskRevoked, Worker, allow_join_result as allowed, wire
@@ -368,7 +372,7 @@ async def test_every_kind_of_task_is_limited(app, places, tmp_path, kind):
 
 
 def in_turn(log: str, number: int) -> None:
-    from notes import note
+    from helpers.notes import note
 
     note(log, f"start {number}")
     time.sleep(0.02)
@@ -377,7 +381,7 @@ def in_turn(log: str, number: int) -> None:
 
 def KINDS(app):
     async def in_line(log: str, number: int) -> None:
-        from notes import note
+        from helpers.notes import note
 
         note(log, f"start {number}")
         await asyncio.sleep(0.02)
@@ -588,8 +592,6 @@ def cases() -> Iterator[tuple[float, float, float, bool]]:
 
 
 async def test_the_script_does_what_the_rule_says(app, raw, gate, cases):
-    from unit.test_rates import Cell
-
     keys, delivery = app._shards.of("t"), job()
     for interval, opens, free, granted in cases:
         seconds, micro = await raw.time()

@@ -7,7 +7,8 @@ import time
 from itertools import pairwise
 
 import pytest
-from support import report, until, until_state
+from helpers.figures import report
+from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import Retry, RetryLater, TaskRevoked, Worker

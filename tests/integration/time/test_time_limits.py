@@ -6,7 +6,8 @@ import asyncio
 import time
 
 import pytest
-from support import report, until
+from helpers.figures import report
+from helpers.waiting import until
 
 from asyncq import Retry, SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from support import until, until_state
+from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import (

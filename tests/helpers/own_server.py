@@ -1,47 +1,61 @@
-"""A real server that a trial may kill, freeze, starve and bring back, at one address all the while."""
+"""A real server of a test's own, which may be killed, frozen, starved and brought back at one address."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any, Self
 
 import redis
 
 from asyncq.broker.embedded import program
+from helpers.waiting import until_sync
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+# Below what the system gives to outgoing connections: none of those can take a port between the look here
+# and the start of the server, nor while the server is down.
+PORTS = range(12000, 32000)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A TCP port of 127.0.0.1 that nobody listens at."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
-class Server:
-    """Valkey on a TCP port of 127.0.0.1.
+class OwnServer:
+    """Valkey on a unix socket, or on a TCP port of 127.0.0.1.
 
     Args:
         directory: where its data goes.
         durable: keep an append-only file, synced with every write: what was answered survives kill -9.
+        port: the TCP port, for what cannot use a socket.
     """
 
-    def __init__(self, directory: Path, *, durable: bool = False) -> None:
+    def __init__(self, directory: Path, *, durable: bool = False, port: int = 0) -> None:
         self.directory = directory
         self.durable = durable
-        self.port = free_port()
+        self.port = port
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
+    def _socket(self) -> Path:
+        return self.directory / "s"
+
+    @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://127.0.0.1:{self.port}/0" if self.port else f"unix://{self._socket}"
 
     def start(self, *, until: str = "ready", **options: Any) -> Self:
         """Starts it and waits until it answers; with `until="listening"`, until it listens."""
@@ -56,36 +70,33 @@ class Server:
             "appendfsync": "always",
             "maxmemory-policy": "noeviction",
             "enable-debug-command": "yes",
+            **({} if self.port else {"unixsocket": self._socket}),
             **{name.replace("_", "-"): value for name, value in options.items()},
         }
         arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen(
             [program.find(), *arguments], stdout=subprocess.DEVNULL, start_new_session=True
         )
-        self._wait(until)
+        until_sync(lambda: self._answers(even_loading=until == "listening"), "the server to answer")
         return self
 
-    def _wait(self, until: str) -> None:
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
-            try:
-                self.do("PING")
-                return
-            except redis.exceptions.BusyLoadingError:
-                if until == "listening":
-                    return
-            except redis.exceptions.ConnectionError:
-                assert self.process is not None
-                if self.process.poll() is not None:
-                    raise RuntimeError((self.directory / "server.log").read_text()[-2000:]) from None
-            time.sleep(0.005)
-        raise TimeoutError("the server did not come up within 30 s")
+    def _answers(self, *, even_loading: bool) -> bool:
+        try:
+            return bool(self.do("PING"))
+        except redis.exceptions.BusyLoadingError:
+            return even_loading
+        except redis.exceptions.ConnectionError:
+            assert self.process is not None
+            if self.process.poll() is not None:
+                raise RuntimeError((self.directory / "server.log").read_text()[-2000:]) from None
+            return False
 
     def client(self, patience: float = 5.0, **options: Any) -> redis.Redis:
-        """A blocking client of the trial's own, which hides nothing by trying again."""
+        """A blocking client of the test's own, which hides nothing by trying again."""
+        address = {"port": self.port} if self.port else {"unix_socket_path": str(self._socket)}
         no_retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
         return redis.Redis(
-            single_connection_client=True, port=self.port, retry=no_retry, socket_timeout=patience, **options
+            single_connection_client=True, retry=no_retry, socket_timeout=patience, **address, **options
         )
 
     def do(self, *command: Any, **options: Any) -> Any:
@@ -115,19 +126,30 @@ class Server:
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
-            process.wait(timeout=10)
+            process.wait(timeout=30)
 
     def wipe(self) -> None:
         """Loses all data, of a server that does not run."""
         shutil.rmtree(self.directory)
 
     def freeze(self) -> None:
+        """It stands still: connections stay open, nothing is answered."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        """It goes on."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Stands still inside the block."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
 
     def loading(self) -> bool:
         """Whether it still reads its data, and refuses everything meanwhile."""
@@ -146,6 +168,16 @@ class Server:
         """How often a command was called since the start."""
         with contextlib.closing(self.client()) as client:
             return client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0)
+
+
+@contextlib.contextmanager
+def own_server(directory: Path, **options: Any) -> Iterator[OwnServer]:
+    """A durable server that runs, killed at the end of the block."""
+    server = OwnServer(directory, durable=True)
+    try:
+        yield server.start(**options)
+    finally:
+        server.kill()
 
 
 def _own(client: redis.Redis) -> list[int]:

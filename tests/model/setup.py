@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rules import Rules
+from model.rules import Rules
 
 ALONE: tuple[tuple[int, ...], ...] = ((),)
 APART: tuple[tuple[int, ...], ...] = ((), ())
@@ -15,7 +15,7 @@ FAN_IN: tuple[tuple[int, ...], ...] = ((), (), (0, 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Setup:
     """Jobs, workers, waiters, and the faults that may hit them."""
 
     rules: Rules = field(default_factory=Rules)

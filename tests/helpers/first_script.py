@@ -1,7 +1,7 @@
 """A script with tasks in processes and a worker of its own: what a user's first one looks like.
 
-python script.py            prints what came of each task
-python script.py serve LOG  runs one job that sleeps, for ever
+python first_script.py            prints what came of each task
+python first_script.py serve LOG  runs one job that sleeps, for ever
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import json
 import sys
 import time
 
-from notes import note
-
 import asyncq
 from asyncq import AsyncQ, Worker
+from helpers.notes import note
 
 app = AsyncQ()
 stamp = f"imported as {__name__}"

@@ -1,6 +1,4 @@
-"""What bodies write down. No other folder has a module of this name: a process imports it by the path of the
-whole run.
-"""
+"""What bodies write down, in whatever process they run."""
 
 from __future__ import annotations
 
@@ -11,3 +9,8 @@ def note(log: str, text: str) -> None:
     """Appends a line in one write, so that lines of several processes never mix."""
     with Path(log).open("ab", buffering=0) as file:
         file.write(f"{text}\n".encode())
+
+
+def lines(log: Path) -> list[str]:
+    """What bodies have written into a log so far."""
+    return log.read_text().splitlines() if log.exists() else []

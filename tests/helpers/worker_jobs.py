@@ -1,4 +1,4 @@
-"""Tasks of the integration tests, and a worker process for them: `python jobs.py [QUEUE...]`."""
+"""Tasks of tests, and a worker process for them: `python -m helpers.worker_jobs [QUEUE...]`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import time
 from collections.abc import AsyncIterator  # noqa: TC003  read at run time, for the items' type
 from types import SimpleNamespace
 
-from notes import note
-
 import asyncq
 from asyncq import AsyncQ, Worker
+from helpers.notes import note
 
 
 async def add(x: int, y: int) -> int:

@@ -1,65 +1,29 @@
-"""What the integration tests share: waiting with a deadline, and worker processes."""
+"""A real worker in a process of its own."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-HERE = Path(__file__).parent
-
-
-async def until(condition: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
-    """Polls a condition (which may be async) until it holds; fails with `what` when the deadline passes."""
-    end = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if asyncio.iscoroutine(value):
-            value = await value
-        if value:
-            return value
-        if time.monotonic() > end:
-            pytest.fail(f"not within {timeout:g} s: {what}")
-        await asyncio.sleep(0.005)
-
-
-async def until_state(result: Any, state: str, timeout: float = 10.0) -> None:
-    """Refreshes a handle until it shows a state."""
-
-    async def there() -> bool:
-        return await result.refresh() == state
-
-    await until(there, f"{result!r} to be {state}", timeout)
-
-
-def report(text: str) -> None:
-    """A measured figure, shown by `pytest -s`."""
-    sys.stdout.write(f"{text}\n")
-
-
-def lines(path: Path) -> list[str]:
-    """What jobs have written into a log, see `jobs.note`."""
-    return path.read_text().splitlines() if path.exists() else []
+TESTS = Path(__file__).parent.parent
 
 
 class WorkerProcess:
-    """A real worker in a process of its own, running `jobs.py`."""
+    """A real worker in a process of its own, running `helpers.worker_jobs`."""
 
     def __init__(self, url: str, namespace: str, **settings: Any) -> None:
         queues = settings.pop("queues", ())
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("ASYNCQ_")},
+            "PYTHONPATH": str(TESTS),
             "ASYNCQ_URL": url,
             "ASYNCQ_NAMESPACE": namespace,
             "ASYNCQ_LEASE": "2",
@@ -67,7 +31,7 @@ class WorkerProcess:
             **{f"ASYNCQ_{name.upper()}": str(value) for name, value in settings.items()},
         }
         self.process = subprocess.Popen(
-            [sys.executable, str(HERE / "jobs.py"), *queues],
+            [sys.executable, "-m", "helpers.worker_jobs", *queues],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -10,10 +10,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from notes import note
-
 import asyncq
 from asyncq import AsyncQ, Retry, SoftTimeLimitExceeded, WorkerLost, WouldDeadlock, context
+from helpers.notes import note
 
 seen: list[int] = []
 

@@ -2,7 +2,7 @@
 
 `tests/conftest.py` imports them:
 
-    from chaos.checks import (  # noqa: F401  autouse fixtures: importing them is what turns them on
+    from helpers.checks import (  # noqa: F401  autouse fixtures: importing them is what turns them on
         _modules_are_not_collected_again_and_again,
         _opened_once,
         blocking_calls_raise,
@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import BlockBuster
-from chaos import leftovers, meter
+
+from helpers import leftovers, meter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

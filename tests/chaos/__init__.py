@@ -1,0 +1,1 @@
+"""Trials that kill, cut, freeze and starve real processes, and judge what came of each job."""

@@ -1,0 +1,75 @@
+"""Every way in which a job may end, with the letter of its outcome."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncq import wire
+    from helpers.steps import Steps
+
+
+async def _marked(stage: Steps) -> wire.Delivery:
+    delivery = await stage.claim()
+    assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
+    return delivery
+
+
+async def _died(stage: Steps, delivery: wire.Delivery) -> None:
+    assert await stage.heir.take(delivery.stream, stage.worker.name, "1") == (0, 1, False)
+
+
+async def _finish(stage: Steps, letter: str) -> None:
+    await stage.end(await stage.claim(), b"", letter)
+
+
+async def _bury(stage: Steps) -> None:
+    assert await stage.worker.bury(await stage.claim(), b"", "retries used up") == 1
+
+
+async def _discard(stage: Steps) -> None:
+    delivery = await stage.claim()
+    await stage.worker.discard((delivery.stream, delivery.entry, {}), "rubbish", b"")
+
+
+async def _retry(stage: Steps) -> None:
+    assert await stage.worker.retry(await _marked(stage), 0, 1, b"") == 2
+
+
+async def _release(stage: Steps) -> None:
+    delivery = await _marked(stage)
+    assert await stage.worker.release(delivery.stream, [(delivery.entry, "parent")]) == [2]
+
+
+async def _replace(stage: Steps) -> None:
+    assert await stage.worker.replace(await _marked(stage), [stage.job("parent")]) == 2
+
+
+async def _take_marked(stage: Steps) -> None:
+    await _died(stage, await _marked(stage))
+
+
+async def _take_last(stage: Steps) -> None:
+    await _died(stage, await stage.claim())
+
+
+async def _revoke(stage: Steps) -> None:
+    assert await stage.broker.revoke("parent", mark="c", outcome=b"") == "revoked"
+
+
+async def _expire(stage: Steps) -> None:
+    assert await stage.broker.expire("parent") == "revoked"
+
+
+ENDS = {
+    **{f"finish {letter}": (lambda stage, it=letter: _finish(stage, it), letter) for letter in "SFCE"},
+    "bury": (_bury, "F"),
+    "discard": (_discard, "F"),
+    "retry of a marked job": (_retry, "C"),
+    "release of a marked job": (_release, "C"),
+    "replace of a marked job": (_replace, "C"),
+    "take of a marked job": (_take_marked, "C"),
+    "take at the cap": (_take_last, "X"),
+    "revoke": (_revoke, "C"),
+    "expire": (_expire, "E"),
+}

@@ -1,0 +1,47 @@
+"""A program as a user would start it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Program:
+    """A Python process whose faults are seen: what was left open, and whatever else it says on stderr."""
+
+    def __init__(self, arguments: list[str], folder: Path, environ: dict[str, str]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "always::ResourceWarning", *arguments],
+            cwd=folder,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def first_line(self) -> str:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline().strip()
+        assert line, self.process.communicate()[1]
+        return line
+
+    def end(self) -> str:
+        """What it printed. It must have ended by itself, well, and without a word on stderr."""
+        output, errors = self.process.communicate(timeout=30)
+        assert (self.process.returncode, errors) == (0, "")
+        return output
+
+    def stop(self) -> tuple[int, str]:
+        """Asks it to end; its status and what it said on stderr."""
+        self.process.terminate()
+        _, errors = self.process.communicate(timeout=30)
+        return self.process.returncode, errors
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.communicate()

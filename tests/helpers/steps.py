@@ -1,0 +1,70 @@
+"""A worker's work at the level of the scripts, a step at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.broker.consumer import Consumer
+from asyncq.serializers import PLAIN_ARGUMENTS, dumps
+
+if TYPE_CHECKING:
+    from asyncq.broker.broker import Broker
+    from asyncq.states import State
+
+QUEUE = "default"
+
+
+class Steps:
+    """A worker's hands, a step at a time."""
+
+    def __init__(self, broker: Broker, raw: Any) -> None:
+        self.broker = broker
+        self.raw = raw
+        self.worker = Consumer(broker, "w", [QUEUE])
+        self.heir = Consumer(broker, "heir", [QUEUE])
+
+    def job(self, id_: str, *args: Any, **options: Any) -> tuple[wire.Job, bytes]:
+        body = PLAIN_ARGUMENTS.dumps(args, {})
+        job = wire.Job(id_, "t", QUEUE, body, f"n-{id_}", self.broker.channel, 0, 100_000, **options)
+        return job, wire.encode_job(job)
+
+    async def claim(self, by: Consumer | None = None) -> wire.Delivery | None:
+        worker = by or self.worker
+        for stream in (*worker.streams, *worker.lanes):
+            if entries := await worker.read([stream], 1, block=False):
+                return worker.delivery(entries[0])
+        return None
+
+    async def end(
+        self,
+        delivery: wire.Delivery,
+        value: Any = None,
+        letter: str = wire.SUCCEEDED,
+        by: Consumer | None = None,
+    ) -> None:
+        payload = dumps(value) if letter == wire.SUCCEEDED else value
+        outcome = wire.encode_ended(wire.Ended(letter, payload, 1, 2, 1, "w", "t", QUEUE, 0))
+        command = (by or self.worker).finish_command(delivery.stream, 1, [(delivery, letter, outcome)])
+        assert await self.worker.until_answered(command) == 1
+
+    async def run(self, value: Any = None) -> str:
+        """Claims the next job and ends it well; its id."""
+        delivery = await self.claim()
+        assert delivery is not None
+        await self.end(delivery, value)
+        return delivery.job.id
+
+    async def standing(self, id_: str) -> State | None:
+        answer = await self.broker.state(id_)
+        return None if answer is None else answer.state
+
+    async def ended(self, id_: str) -> wire.Ended:
+        answer = await self.broker.state(id_)
+        assert isinstance(answer, wire.Ended)
+        return answer
+
+    async def keys(self, *kinds: str) -> list[str]:
+        space = self.broker.shards[0].space
+        found = [key.decode().removeprefix(space) async for key in self.raw.scan_iter(match=f"{space}*")]
+        return sorted(key for key in found if key.startswith(kinds))

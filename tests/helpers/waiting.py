@@ -1,0 +1,59 @@
+"""Waiting for a condition, with a deadline: no test waits for a fixed time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE = 30.0
+"""Seconds until a wait is given up. Nobody waits so long when all is well, and a busy machine may need it."""
+
+
+class NotWithinError(AssertionError):
+    """A condition did not come to hold in time."""
+
+    def __init__(self, what: str, timeout: float) -> None:
+        super().__init__(f"not within {timeout:g} s: {what}")
+
+
+async def until(
+    condition: Callable[[], Any], what: str, timeout: float = PATIENCE, every: float = 0.005
+) -> Any:
+    """Polls a condition (which may be async) until it holds, and returns what it gave.
+
+    Raises:
+        NotWithinError: it did not come to hold; the message is `what`.
+    """
+    end = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise NotWithinError(what, timeout)
+        await asyncio.sleep(every)
+
+
+def until_sync(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+    """The same for a test without a loop: it blocks its thread."""
+    end = time.monotonic() + timeout
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise NotWithinError(what, timeout)
+        time.sleep(0.005)
+    return value
+
+
+async def until_state(result: Any, state: str, timeout: float = PATIENCE) -> None:
+    """Refreshes a handle until it shows a state."""
+
+    async def there() -> bool:
+        return await result.refresh() == state
+
+    await until(there, f"{result!r} to be {state}", timeout)

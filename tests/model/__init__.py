@@ -1,0 +1,1 @@
+"""The protocol as a state machine, and an explorer of all its states."""
