@@ -7,10 +7,11 @@ import logging
 import logging.config
 import time
 
-import killable
 import pytest
-from jobs import register
-from support import until, worker_process
+from helpers import process_bodies
+from helpers.waiting import until
+from helpers.worker_jobs import register
+from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import Retry, Worker, WorkerLost
@@ -66,7 +67,7 @@ async def test_a_failure_in_a_thread_and_in_a_process_says_as_much(app, records)
     def in_thread() -> None:
         raise KeyError("lost")
 
-    fail = app.task(name="in_process", executor="process")(killable.fail)
+    fail = app.task(name="in_process", executor="process")(process_bodies.fail)
     async with Worker(app, name="w-1"):
         first = await in_thread.delay()
         await until(records, "a record of the thread")
