@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VALUED = ("--url", "--namespace", "--app")
 _EMBEDDED_NOTICE = "no ASYNCQ_URL, using the embedded"
-FLAGS = ("--json", "--no-color", "-q", "--quiet", "-v", "--verbose")
+FLAGS = ("--version", "--json", "--no-color", "-q", "--quiet", "-v", "--verbose")
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,12 @@ cli: typer.Typer = typer.Typer(
 )
 
 
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        console.data(f"asyncq {__version__}")
+        raise typer.Exit
+
+
 @cli.callback()
 def options(
     ctx: typer.Context,
@@ -46,6 +52,15 @@ def options(
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours. So does NO_COLOR.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Debug messages, too.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=lambda value: _show_version(wanted=value),
+            is_eager=True,
+            help="Print the version.",
+        ),
+    ] = False,
 ) -> None:
     """Runs asyncio tasks on Redis streams, and waits for their results.
 

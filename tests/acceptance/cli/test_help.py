@@ -60,3 +60,8 @@ def test_version_says_what_it_runs_on(project):
     text, json_ = project.run_each(("version",), ("version", "--json"))
     assert text.out.startswith("asyncq 0.1.0\npython 3.")
     assert '"typer": "' in json_.out
+
+
+def test_the_version_alone_is_one_line_wherever_the_option_stands(project):
+    for ended in project.run_each(("--version",), ("worker", "shop", "--version")):
+        assert (ended.code, ended.out, ended.err) == (0, "asyncq 0.1.0\n", "")
