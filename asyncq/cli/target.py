@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import operator
 import pkgutil
 import sys
 import tomllib
@@ -156,15 +157,33 @@ def _imported(name: str) -> ModuleType:
 
 def _no_module(name: str, missing: str) -> Refusal:
     parent, _, last = missing.rpartition(".")
+    guess = _dotted(name, parent) or _near_module(name, parent, last)
+    hint = f"did you mean {guess!r}?" if guess else _apps_hint(sys.modules[parent], last) if parent else ""
+    return Refusal(
+        f"cannot import {name!r}: no module named {missing!r} (looked in {Path.cwd()}, first on sys.path)",
+        hint,
+        Code.CONFIGURATION,
+    )
+
+
+def _dotted(name: str, parent: str) -> str:
+    """`module:attribute` of an app that was asked for as `module.attribute`, as Celery spells it."""
+    path = name.removeprefix(f"{parent}.")
+    try:
+        found = operator.attrgetter(path)(sys.modules[parent]) if parent else None
+    except AttributeError:
+        return ""
+    return f"{parent}:{path}" if isinstance(found, AsyncQ) else ""
+
+
+def _near_module(name: str, parent: str, last: str) -> str:
     # A parent that is a module and no package has no folder.
     folders = list(getattr(sys.modules[parent], "__path__", ())) if parent else [str(Path.cwd())]
     near = difflib.get_close_matches(last, [module.name for module in pkgutil.iter_modules(folders)], n=1)
-    guess = name.replace(missing, f"{parent}.{near[0]}" if parent else near[0], 1) if near else ""
-    return Refusal(
-        f"cannot import {name!r}: no module named {missing!r} (looked in {Path.cwd()}, first on sys.path)",
-        f"did you mean {guess!r}?" if near else "",
-        Code.CONFIGURATION,
-    )
+    if not near:
+        return ""
+    begin = f"{parent}." if parent else ""
+    return begin + near[0] + name.removeprefix(begin + last)
 
 
 def _broken(name: str, error: BaseException) -> Refusal:

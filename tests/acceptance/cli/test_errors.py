@@ -16,6 +16,7 @@ MODULES = {
     "exits.py": "import sys\nsys.exit('bye')\n",
     "empty.py": "x = 1\n",
     "two.py": "from asyncq import AsyncQ\na = AsyncQ()\nb = AsyncQ()\n",
+    "held.py": "from asyncq import AsyncQ\nclass box: app = AsyncQ()\n",
     "pack/__init__.py": "",
     "pack/tasks.py": "from asyncq import AsyncQ\napp = AsyncQ()\n",
 }
@@ -24,7 +25,13 @@ MODULES = {
 TARGETS = [
     ("shp:app", "cannot import 'shp': no module named 'shp' (looked in ", "did you mean 'shop'?"),
     ("pack.task", "cannot import 'pack.task': no module named 'pack.task'", "did you mean 'pack.tasks'?"),
-    ("shop.tasks", "cannot import 'shop.tasks': no module named 'shop.tasks'", ""),
+    ("shop.tasks", "cannot import 'shop.tasks': no module named 'shop.tasks'", "there is shop:app"),
+    ("shop.app", "cannot import 'shop.app': no module named 'shop.app'", "did you mean 'shop:app'?"),
+    ("shop.ap", "cannot import 'shop.ap': no module named 'shop.ap'", "did you mean 'shop:app'?"),
+    ("pack.tasks.app", "cannot import 'pack.tasks.app'", "did you mean 'pack.tasks:app'?"),
+    ("pack.task.app", "cannot import 'pack.task.app'", "did you mean 'pack.tasks.app'?"),
+    ("held.box.app", "cannot import 'held.box.app'", "did you mean 'held:box.app'?"),
+    ("shop.add", "cannot import 'shop.add': no module named 'shop.add'", "there is shop:app"),
     ("shop.py", "'shop.py' is not the name of a module", "did you mean 'shop:app'?"),
     ("shop:ap", "'shop' has no 'ap'", "did you mean 'shop:app'?"),
     ("shop:add", "shop:add is not an AsyncQ app", "there is shop:app"),
@@ -47,6 +54,20 @@ def test_a_target_that_cannot_be_used(project):
         assert fix in ended.err
         assert "Traceback" not in ended.err
         assert ended.err.count("\n") <= 2
+
+
+def test_every_command_that_takes_an_app_knows_the_spelling_with_a_dot(project):
+    app = ("--app", "shop.app")
+    commands = (
+        ("worker", "shop.app"),
+        ("call", "shop.app", "add", "1", "2"),
+        ("result", "get", "x", *app),
+        ("revoke", "x", *app),
+        ("dlq", "ls", *app),
+        ("server", "status", *app),
+    )
+    for words, ended in zip(commands, project.run_each(*commands), strict=True):
+        assert (ended.code, "did you mean 'shop:app'?" in ended.err) == (78, True), (words, ended)
 
 
 def test_no_app_at_all(project):
