@@ -8,6 +8,7 @@ import inspect
 import json
 import logging
 import re
+import secrets
 from contextlib import AsyncExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,7 @@ import typer
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
-from asyncq.cli.result import Seconds, answer
+from asyncq.cli.result import Seconds, answer, look_again
 from asyncq.errors import ResultTimeout
 from asyncq.states import State
 from asyncq.worker import Worker, job_log
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
     from asyncq.results import AsyncResult
     from asyncq.tasks import Task
+    from asyncq.workflows import Signature
 
 _PICKUP = 1.0
 """Seconds after which a job on an embedded server that nobody has begun is run here after all."""
@@ -78,23 +80,22 @@ def call(
     except TypeError as error:
         signature = f"{chosen.name}{inspect.signature(chosen.function)}"
         raise Refusal(f"{chosen.name}: {error}", f"it takes {signature}", Code.USAGE) from error
-    return loop.run(_call(app, chosen, args, kwargs, None if no_wait else limit, as_json=invocation.json))
+    # The id is chosen here, so that it can be said whenever the command is interrupted.
+    id_ = app._shards.new_id(secrets.token_hex(12))
+    call_ = chosen.options(task_id=id_).s(*args, **kwargs)
+    again = look_again(invocation, id_, target)
+    return loop.run(_call(app, call_, None if no_wait else limit, invocation, again))
 
 
 async def _call(
-    app: AsyncQ,
-    task: Task[..., Any],
-    args: list[Any],
-    kwargs: dict[str, Any],
-    limit: float | None,
-    *,
-    as_json: bool,
+    app: AsyncQ, call: Signature[Any], limit: float | None, invocation: Invocation, again: str
 ) -> int:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app)
-        handle = await task.apply_async(args, kwargs)
+        stack.enter_context(_not_lost(app, call, again))
+        handle = await call.delay()
         if limit is None:
-            console.document({"id": handle.id}) if as_json else console.data(handle.id)
+            console.document({"id": handle.id}) if invocation.json else console.data(handle.id)
             return Code.OK
         end = asyncio.get_running_loop().time() + limit
         if targets.is_local(app) and not await _is_taken(app, handle, min(_PICKUP, limit)):
@@ -103,7 +104,21 @@ async def _call(
             here = await stack.enter_async_context(Worker(app, queues=_queues(app, handle), grace=_GRACE))
             stack.enter_context(_hurried(here))
         left = max(0.0, end - asyncio.get_running_loop().time())
-        return await answer(handle, left, limit, as_json=as_json)
+        return await answer(handle, left, limit, invocation, again)
+
+
+@contextmanager
+def _not_lost(app: AsyncQ, call: Signature[Any], again: str) -> Iterator[None]:
+    """Whoever interrupts the wait is told the job's id and how to get its result."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        id_ = call.task._options.task_id
+        if app.settings.url.startswith("memory://"):
+            console.say(f"job {id_} ends with this process, whose own server it is on")
+        else:
+            console.say(f"job {id_} was not waited for; if it was accepted, this gets its result: {again}")
+        raise
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from asyncq.broker.connection import mask
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
@@ -48,24 +51,40 @@ def get(
 
     async def wait() -> int:
         async with app:
-            return await answer(app.AsyncResult(id_), limit, limit, as_json=invocation.json)
+            handle = app.AsyncResult(id_)
+            return await answer(handle, limit, limit, invocation, look_again(invocation, id_))
 
     return loop.run(wait())
 
 
-async def answer(handle: AsyncResult[Any], left: float, limit: float, *, as_json: bool) -> int:
-    """Prints how the job ended, within the `left` seconds of the `limit` that the user gave."""
+def look_again(invocation: Invocation, id_: str, target: str | None = None) -> str:
+    """The command that gets this job's result later, from the same server and with the same app."""
+    words = ["asyncq", "result", "get", id_]
+    from_environment = invocation.app == os.environ.get("ASYNCQ_APP")
+    app = target or (None if from_environment else invocation.app)
+    url = None if invocation.url is None else mask(invocation.url)
+    for option, value in (("--app", app), ("--url", url), ("--namespace", invocation.namespace)):
+        words += [option, value] if value else []
+    return shlex.join(words)
+
+
+async def answer(
+    handle: AsyncResult[Any], left: float, limit: float, invocation: Invocation, again: str
+) -> int:
+    """Prints how the job ended, within the `left` seconds of the `limit` that the user gave. After these, the
+    error names the command that looks `again`.
+    """
     try:
         outcome = await handle.outcome(timeout=left)
     except ResultTimeout:
         raise Refusal(
             f"job {handle.id} did not end within {shown(limit)} (state: {handle.state})",
-            f"look again: asyncq result get {handle.id} --timeout 1m",
+            f"look again: {again} --timeout 1m",
             Code.TIMEOUT,
         ) from None
     if outcome.state == State.SUCCESS:
         value = outcome.unwrap()
-        console.document(value) if as_json else console.data(str(value))
+        console.document(value) if invocation.json else console.data(str(value))
         return Code.OK
     if outcome.traceback:
         console.say(outcome.traceback.rstrip())

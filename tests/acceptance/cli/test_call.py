@@ -1,7 +1,11 @@
 """`asyncq call`, `result get`, `revoke`."""
 
 import json
+import re
 import signal
+
+from asyncq.cli.invocation import Invocation
+from asyncq.cli.result import look_again
 
 
 def test_call_works_alone_and_leaves_no_server_behind(project):
@@ -36,6 +40,7 @@ def test_timeout_exits_4_and_the_job_stays(project):
     assert ended.code == 4, ended
     assert "did not end within 0.3 s" in ended.err
     id_ = ended.err.split()[2]
+    assert f"look again: asyncq result get {id_} --app shop --timeout 1m" in ended.err
     revoke, revoked = project.run_each(("revoke", id_, "-q"), ("result", "get", id_, "-q"))
     assert revoke.out == f"{id_}  REVOKED\n"
     assert (revoked.code, revoked.err) == (5, f"error: job {id_} was revoked\n")
@@ -73,6 +78,22 @@ def test_ctrl_c_ends_a_client_command_with_130_and_sigterm_with_143(project, sto
         ended = stop(process, number)
         assert ended.code == code, ended
         assert "Traceback" not in ended.err
+        assert ended.out == ""
+        line = next(line for line in ended.err.splitlines() if "was not waited for" in line)
+        command = line.rpartition("its result: ")[2]
+        assert re.fullmatch(r"asyncq result get [0-9a-f]{24} --app shop", command)
+        later = project.run(*command.split()[1:], "--timeout", "100ms", "-q")
+        assert "did not end within 0.1 s (state: PENDING)" in later.err
+
+
+def test_the_command_that_looks_again_names_the_same_server_without_its_password(project):
+    id_ = project.run("call", "shop", "slow", "30", "--no-wait", "-q", "--namespace", "other").out.strip()
+    ended = project.run("result", "get", id_, "-q", "--namespace", "other", "-t", "100ms", "--app", "shop")
+    assert ended.err.splitlines()[1].strip() == (
+        f"look again: asyncq result get {id_} --app shop --namespace other --timeout 1m"
+    )
+    with_password = Invocation("redis://:secret@db", None, None)
+    assert look_again(with_password, "x") == "asyncq result get x --url 'redis://:***@db'"
 
 
 def test_wrong_arguments_are_a_usage_error(project):
