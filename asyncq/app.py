@@ -39,6 +39,7 @@ from asyncq.tasks import (
     Task,
 )
 from asyncq.workflows import Plan, Signature, Workflow
+from asyncq.workflows.workflow import arguments_of
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -340,7 +341,7 @@ class AsyncQ:
         `Task.options`.
 
         Raises:
-            TypeError: something else than a name.
+            TypeError: something else than a name, or arguments that are not in a tuple.
             SerializationError, PayloadTooLarge, QueueFull, BrokerUnavailable: as `Task.delay`.
         """
         if not isinstance(name, str):
@@ -348,7 +349,7 @@ class AsyncQ:
         task = self._named(name)
         if options:
             task = task.options(**options)
-        return await task.apply_async(args, kwargs)
+        return await task._send(*arguments_of(f"send({name!r}, ", args, kwargs))
 
     @synced(send)
     def send_sync(self) -> None:

@@ -24,7 +24,7 @@ from asyncq.retry import Retry
 from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
 from asyncq.streamresult import StreamResult
 from asyncq.workflows import Group, Signature, Workflow
-from asyncq.workflows.workflow import shown
+from asyncq.workflows.workflow import are_several, arguments_of, as_tuple, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
@@ -242,7 +242,7 @@ class Task(Generic[P, R, H_co]):
         raises.
         """
         task = self.options(**options) if options else self
-        return await task._send(_positional(self, args, "apply_async()"), dict(kwargs or {}))
+        return await task._send(*arguments_of(f"{self.name}.apply_async(", args, kwargs))
 
     @synced(apply_async)
     def apply_async_sync(self) -> None:
@@ -312,7 +312,7 @@ class Task(Generic[P, R, H_co]):
             assert result.get_sync() == 8
             ```
         """
-        positional, named = _positional(self, args, "apply()"), dict(kwargs or {})
+        positional, named = arguments_of(f"{self.name}.apply(", args, kwargs)
         if self.is_coroutine:
             refuse_in_loop(f"{self.name}.apply()", f"await {_call(self.function, positional, named)}")
         task = self.options(**options) if options else self
@@ -678,12 +678,10 @@ def _positional(task: Task[..., Any], args: Any, verb: str) -> tuple[Any, ...]:
         TypeError: it is one argument and not several: a text would be taken apart, a map would lose its
             values.
     """
-    if args is None or isinstance(args, (tuple, list)):
-        return tuple(args or ())
-    if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
-        one = f"({shown((args,), {})},)"
+    if args is not None and not are_several(args):
+        one = as_tuple((args,))
         raise TypeError(f"{task.name}.{verb}: the arguments of a call go in a tuple, so {one[1:-2]} is {one}")
-    return tuple(args)
+    return tuple(args or ())
 
 
 def _one_by_one(function: Callable[..., Any], is_coroutine: bool) -> Callable[..., Any]:

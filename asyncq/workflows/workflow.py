@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 
 from typing_extensions import TypeVar
@@ -15,7 +16,7 @@ from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.workflows.plan import COLLECTED, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import timedelta
     from typing import Self
 
@@ -81,7 +82,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         Raises:
             TypeError: they do not fit, or there is nobody to take them.
         """
-        other = self._with(tuple(args), dict(kwargs or {}))
+        other = self._with(*arguments_of("clone(", args, kwargs))
         return other.set(**options) if options else other
 
     def options(self, **options: Any) -> Self:
@@ -191,7 +192,8 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Handle_co:
         """Celery's spelling of `options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
-        handle: Handle_co = await self._send(args, kwargs, options)
+        positional, named = arguments_of("apply_async(", args, kwargs)
+        handle: Handle_co = await self._send(positional, named, options)
         return handle
 
     @synced(apply_async)
@@ -221,7 +223,8 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
             TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`.
             SyncInAsyncContext: there is a coroutine function in it, and this thread's event loop runs.
         """
-        result: Here_co = self._run(args, kwargs, options, throw=throw)
+        positional, named = arguments_of("apply(", args, kwargs)
+        result: Here_co = self._run(positional, named, options, throw=throw)
         return result
 
     @carried
@@ -309,3 +312,38 @@ def shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     parts = [reprlib.repr(value) for value in args]
     parts += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
     return ", ".join(parts)
+
+
+def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call that were given as a sequence and a mapping; None is none, as Celery has it.
+
+    Args:
+        head: what stands before them where they are written, for the error: `add.apply_async(`.
+        args: the positional ones.
+        kwargs: the named ones.
+
+    Raises:
+        TypeError: they were given one after the other, as in `apply_async(1, 2)`; it says how to write it. A
+            text would be taken apart, a mapping would lose its values.
+    """
+    if kwargs is None or isinstance(kwargs, Mapping):
+        if args is None or are_several(args):
+            return tuple(args or ()), dict(kwargs or {})
+        rest = f", {reprlib.repr(kwargs)}" if kwargs else ""
+        whole = as_tuple((args,))
+    else:
+        rest, whole = "", as_tuple((args, kwargs))
+    raise TypeError(
+        "the arguments of a call go in a tuple, and named ones in a dict after it: "
+        f"write {head}{whole}{rest})"
+    )
+
+
+def are_several(args: Any) -> bool:
+    """Whether this can be the arguments of a call, and is not one argument."""
+    return isinstance(args, Iterable) and not isinstance(args, (str, bytes, Mapping))
+
+
+def as_tuple(args: tuple[Any, ...]) -> str:
+    """Arguments as a tuple, as one would write it: `(1,)`."""
+    return f"({shown(args, {})}{',' * (len(args) == 1)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -56,7 +57,6 @@ async def keys_of(app, raw) -> list[bytes]:
 async def test_one_argument_that_is_no_tuple_is_refused_with_how_to_write_it(app, add, wrong):
     ways = (
         lambda: add.map([wrong]),
-        lambda: add.apply_async(wrong),
         lambda: add.starmap([wrong]),
         lambda: add.chunks([wrong], 1),
     )
@@ -64,8 +64,31 @@ async def test_one_argument_that_is_no_tuple_is_refused_with_how_to_write_it(app
         with pytest.raises(TypeError, match=r"go in a tuple, so .* is \(.*,\)$") as caught:
             await way()
         assert repr(wrong) in str(caught.value)
+    for way in (add.apply_async, add.s().apply_async):
+        with pytest.raises(TypeError, match=r"go in a tuple, .* write .*apply_async\(\(.*,\)\)$"):
+            await way(wrong)
     with pytest.raises(TypeError, match="tuple"):
         add.apply(wrong)
+
+
+async def test_arguments_that_are_given_one_by_one_are_refused_with_how_to_write_it(app, add):
+    step = add.s()
+    cases = {
+        "write send('add', (1, 2))": lambda: app.send("add", 1, 2),
+        "write send('add', (1,))": lambda: app.send("add", 1),
+        "write send('add', (1,), {'y': 2})": lambda: app.send("add", 1, {"y": 2}),
+        "write send('add', ([1], [2]))": lambda: app.send("add", [1], [2]),
+        "write send('add', ('ab', 'c'))": lambda: app.send("add", "ab", "c"),
+        f"write {add.name}.apply_async((1, 2))": lambda: add.apply_async(1, 2),
+        "write apply_async((1, 2))": lambda: step.apply_async(1, 2),
+        "write apply_async((3, 4))": lambda: (step | step).apply_async(3, 4),
+    }
+    for message, way in cases.items():
+        with pytest.raises(TypeError, match=re.escape(message) + "$"):
+            await way()
+    for twin in (add.apply, step.apply, step.clone, (step | step).clone):
+        with pytest.raises(TypeError, match=r"\(\(1, 2\)\)$"):
+            twin(1, 2)
 
 
 async def test_every_way_of_sending_gives_the_value(app, add):
