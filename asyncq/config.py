@@ -194,7 +194,9 @@ class Settings:
         "Jobs of one worker that may wait for other jobs at the same time, beyond those that run.",
     )
     stall_warning: float = _option(
-        10.0, seconds, "After how long a blocked event loop is reported, with its stack."
+        10.0,
+        seconds,
+        "After how long a blocked event loop is reported, with its stack, to within a second; 0: never.",
     )
     grace: float = _option(
         25.0, seconds, "How long a stopping worker lets running jobs end before it hands them back."

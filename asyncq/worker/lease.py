@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
 import time
-import traceback
 from typing import TYPE_CHECKING
 
 from asyncq.broker.connection import ServerError, Verdict
 from asyncq.errors import BrokerUnavailable
+from asyncq.worker.stall_watch import StallWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,10 +64,7 @@ class Lease:
         self._acknowledged = float("-inf")
         self._renewed = asyncio.Event()
         self._refused: ServerError | None = None
-        self._stall_warning = stall_warning
-        self._what_runs = what_runs
-        self._loop_thread = threading.get_ident()
-        self._asked_loop = self._heard_loop = time.monotonic()
+        self._stall_watch = StallWatch(stall_warning, what_runs)
         self._thread: threading.Thread | None = None
 
     def is_fresh(self) -> bool:
@@ -90,6 +86,7 @@ class Lease:
         """
         self._thread = threading.Thread(target=self._run, name="asyncq-lease", daemon=True)
         self._thread.start()
+        self._stall_watch.start()
         await self.until_fresh()
         if self._refused is not None:
             raise self._refused
@@ -97,6 +94,7 @@ class Lease:
     async def stop(self) -> None:
         """Ends the beats. Twice is once."""
         self._stop.set()
+        self._stall_watch.stop()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
         self._beating.close()
@@ -128,34 +126,7 @@ class Lease:
             self._tell(self._renewed.set)
             if marks:
                 self._tell(self._on_marks, marks)
-            self._pause(self._length / 3)
-
-    def _pause(self, seconds: float) -> None:
-        """Waits for the next beat, and has an eye on the loop meanwhile."""
-        end = time.monotonic() + seconds
-        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
-            self._watch_loop()
-            self._stop.wait(min(left, self._stall_warning / 2))
-
-    def _watch_loop(self) -> None:
-        """A task that blocks the loop loses no lease, but all other jobs of the worker wait for it: say which
-        it is.
-        """
-        now = time.monotonic()
-        if self._heard_loop >= self._asked_loop:
-            self._asked_loop = now
-            self._tell(self._loop_turned)
-        elif now - self._asked_loop > self._stall_warning:
-            frame = sys._current_frames().get(self._loop_thread)
-            stack = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else "(no stack)"
-            blocked = now - self._asked_loop
-            log.warning(
-                "the event loop has been blocked for %.1f s by %s:\n%s", blocked, self._what_runs(), stack
-            )
-            self._asked_loop = now  # once in a while, not once a beat
-
-    def _loop_turned(self) -> None:
-        self._heard_loop = time.monotonic()
+            self._stop.wait(self._length / 3)
 
     def _tell(self, call: Callable[..., None], *args: object) -> None:
         try:

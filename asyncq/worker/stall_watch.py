@@ -1,0 +1,87 @@
+"""Watches the event loop of a worker from a thread of its own: a task that blocks the loop loses no lease,
+but every other job of the worker waits for it.
+
+Not by the thread of the lease: a beat blocks as long as the server takes, and stalls would be missed
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log: logging.Logger = logging.getLogger("asyncq")
+
+_LONGEST_PAUSE = 1.0
+"""Seconds between two looks: a stall that begins right after one is measured from the next."""
+_MERCY = 0.1
+"""Seconds that the loop gets to answer when this thread itself stood still: the whole process was stopped, or
+C code kept the GIL."""
+
+
+class StallWatch:
+    """Warns of a loop that does not turn, with the stack of what holds it up.
+
+    A stall is reported when it has lasted `limit` and at most a second more, and again every `limit`; one
+    that is shorter than `limit` never is. Made on the thread of the loop.
+
+    Args:
+        limit: seconds; 0 means never.
+        what_runs: says which jobs run, for the warning.
+    """
+
+    def __init__(self, limit: float, what_runs: Callable[[], str]) -> None:
+        self._limit = limit
+        self._what_runs = what_runs
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._stop = threading.Event()
+
+    def start(self) -> None:
+        """Starts the thread, unless the limit is 0."""
+        if self._limit:
+            threading.Thread(target=self._run, name="asyncq-stall-watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Lets the thread end. Twice is once."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        while not self._stop.wait(min(_LONGEST_PAUSE, self._limit / 2)):
+            heard = threading.Event()
+            asked = time.monotonic()
+            try:
+                self._loop.call_soon_threadsafe(heard.set)
+            except RuntimeError:
+                return  # the loop was closed under us
+            self._await(heard, asked)
+
+    def _await(self, heard: threading.Event, asked: float) -> None:
+        """Returns when the loop has turned, or there is nothing to watch any more."""
+        due = asked
+        while True:
+            due += self._limit
+            if heard.wait(max(0.0, due - time.monotonic())):
+                return
+            if time.monotonic() - due > _MERCY and heard.wait(_MERCY):
+                return
+            # A loop that is closed or was left will not turn, and blocks nobody.
+            if self._stop.is_set() or not self._loop.is_running():
+                return
+            self._warn(time.monotonic() - asked)
+            due = max(due, time.monotonic() - self._limit)
+
+    def _warn(self, blocked: float) -> None:
+        frame = sys._current_frames().get(self._loop_thread)
+        stack = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else "(no stack)"
+        log.warning(
+            "the event loop has been blocked for %.1f s by %s:\n%s", blocked, self._what_runs(), stack
+        )
