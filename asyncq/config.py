@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import logging
 import math
 import os
 import re
@@ -20,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+log: logging.Logger = logging.getLogger("asyncq")
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _CENTURY = 100 * 366 * 86400.0
@@ -262,7 +265,9 @@ def load(
             values[option.name] = option.metadata["parse"](raw)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{source}: {error}") from error
-    return Settings(**values)
+    settings = Settings(**values)
+    _check_variables(environ, strict=settings.strict)
+    return settings
 
 
 def replace(settings: Settings, given: Mapping[str, Any]) -> Settings:
@@ -280,7 +285,63 @@ def replace(settings: Settings, given: Mapping[str, Any]) -> Settings:
             values[name_] = known[name_].metadata["parse"](raw)
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name_}: {error}") from error
+    if values.get("strict"):
+        _check_variables(os.environ, strict=True)
     return dataclasses.replace(settings, **values)
+
+
+OTHER_VARIABLES: frozenset[str] = frozenset({"APP", "EMBEDDED", "ENV", "FAILPOINTS"})
+"""What asyncq reads from the environment beside the settings, without the `ASYNCQ_`."""
+
+# What an orchestrator tells every container of a service whose name begins with asyncq. Kubernetes: service
+# links; Docker: links, with the environment of the other container after ENV.
+_INJECTED = re.compile(
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|ENV_\w+)"
+)
+_warned_of: set[str] = set()
+"""Variables that this process has warned of."""
+
+
+def warn_of_no_variable(environ: Mapping[str, str] = os.environ) -> None:
+    """Lets this process say nothing of the variables that are there now: who started it has said it."""
+    _warned_of.update(environ)
+
+
+def _check_variables(environ: Mapping[str, str], *, strict: bool) -> None:
+    """Warns of variables that look like settings and are none, once per process; with `strict`, refuses them.
+
+    Raises:
+        ValueError: with `strict`; it names the variable and the nearest setting.
+    """
+    known = OTHER_VARIABLES.union(option.name.upper() for option in fields(Settings))
+    for variable in sorted(environ):
+        prefix, _, rest = variable.partition("_")
+        if (
+            prefix != "ASYNCQ"
+            or rest in known
+            or not environ[variable]
+            or _is_injected(rest, environ[variable])
+        ):
+            continue
+        near = _near_variable(rest.upper(), sorted(known))
+        hint = f"did you mean ASYNCQ_{near}?" if near else "see the list of settings"
+        message = f"the environment variable {variable} is no setting and changes nothing; {hint}"
+        if strict:
+            raise ValueError(message)
+        if variable not in _warned_of:
+            _warned_of.add(variable)
+            log.warning("%s", message)
+
+
+def _near_variable(rest: str, known: list[str]) -> str:
+    whole_words = [name_ for name_ in known if f"_{rest}".endswith(f"_{name_}") or name_.endswith(f"_{rest}")]
+    near = whole_words or difflib.get_close_matches(rest, known, n=1, cutoff=0.5)
+    return near[0] if near else ""
+
+
+def _is_injected(rest: str, value: str) -> bool:
+    # Docker's link also has a NAME, which is a path: /web/asyncq.
+    return _INJECTED.fullmatch(rest) is not None or (rest.endswith("NAME") and value.startswith("/"))
 
 
 def describe() -> list[tuple[str, str, str, str]]:

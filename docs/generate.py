@@ -30,7 +30,9 @@ SETTINGS = """\
 Each has one name: a keyword of `AsyncQ(...)`, a variable of the environment, or a key of `[tool.asyncq]` in
 the nearest `pyproject.toml`. The keyword wins, then the environment, then `pyproject.toml`. Durations are
 seconds, or text such as `500ms`, `30s`, `1h30m`; sizes are bytes, or text such as `64kb`. A name that does
-not exist is a `ValueError`."""
+not exist is a `ValueError`; a variable that begins with `ASYNCQ_` and is no setting is warned of, once per
+process, and refused with `strict`. Those that Kubernetes and Docker set for a service called asyncq
+(`ASYNCQ_SERVICE_HOST`, `ASYNCQ_PORT_6379_TCP`, ...) are left alone."""
 
 ERRORS = """\
 Every error of asyncq's own is an `AsyncQError`. What a task raised is none of them: it arrives as it is."""

@@ -8,7 +8,7 @@ import json
 import operator
 import sys
 
-from asyncq import logs
+from asyncq import config, logs
 from asyncq.worker.worker import Worker
 
 
@@ -23,6 +23,7 @@ def main(target: str, setup: str) -> None:
     handler = logs.configure_child(*given["logging"])
     module, _, attribute = target.partition(":")
     sys.path.insert(0, "")
+    config.warn_of_no_variable()
     app = operator.attrgetter(attribute)(importlib.import_module(module))
     logs.keep(handler, is_chosen=False)
     app.reconfigure(**given["settings"])

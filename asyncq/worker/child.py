@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq import AsyncQ, eager, executors, failures, logs, wire
+from asyncq import AsyncQ, config, eager, executors, failures, logs, wire
 from asyncq.config import shown
 from asyncq.context import current_job
 from asyncq.errors import SoftTimeLimitExceeded
@@ -80,6 +80,7 @@ class Child:
         self._setup = frame[0]
         self._handle_signals()
         pool.importing = True
+        config.warn_of_no_variable()
         try:
             self._prepare()
         except BaseException:  # noqa: BLE001  a module may raise anything, `sys.exit` among it

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
 from asyncq import config
 from asyncq.config import Settings, load, name, seconds, size
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -183,3 +181,72 @@ def test_a_name_never_breaks_the_layout_of_keys(text):
 def test_what_is_no_name_is_refused(bad):
     with pytest.raises(ValueError, match="cannot be a name"):
         name(bad)
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    """What this process warns of from here on, as if it had just begun."""
+    monkeypatch.setattr(config, "_warned_of", set())
+    return lambda: [record.getMessage() for record in caplog.records if record.name == "asyncq"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("ASYNCQ_CONCURENCY", "did you mean ASYNCQ_CONCURRENCY?"),
+        ("ASYNCQ_REDIS_URL", "did you mean ASYNCQ_URL?"),
+        ("ASYNCQ_QUEUE", "did you mean ASYNCQ_DEFAULT_QUEUE?"),
+        ("ASYNCQ_grace", "did you mean ASYNCQ_GRACE?"),
+        ("ASYNCQ_XYZ", "see the list of settings"),
+    ],
+)
+def test_an_unknown_variable_is_warned_of_once_and_refused_with_strict(tmp_path, warnings, variable, hint):
+    for _ in range(2):
+        load({}, anchor=tmp_path, environ={variable: "1", "ASYNCQ_LEASE": "3"})
+    message = f"the environment variable {variable} is no setting and changes nothing; {hint}"
+    assert warnings() == [message]
+    with pytest.raises(ValueError, match=f"{variable} is no setting"):
+        load({"strict": True}, anchor=tmp_path, environ={variable: "1"})
+
+
+def test_strict_by_reconfiguration_refuses_an_unknown_variable_too(tmp_path, monkeypatch):
+    settings = load({}, anchor=tmp_path, environ={})
+    config.replace(settings, {"strict": True})
+    monkeypatch.setenv("ASYNCQ_LEESE", "3")
+    with pytest.raises(ValueError, match=r"ASYNCQ_LEESE .*did you mean ASYNCQ_LEASE"):
+        config.replace(settings, {"strict": True})
+
+
+INJECTED = {
+    "ASYNCQ_SERVICE_HOST": "10.0.0.11",
+    "ASYNCQ_SERVICE_PORT": "6379",
+    "ASYNCQ_SERVICE_PORT_REDIS": "6379",
+    "ASYNCQ_PORT": "tcp://10.0.0.11:6379",
+    "ASYNCQ_PORT_6379_TCP": "tcp://10.0.0.11:6379",
+    "ASYNCQ_PORT_6379_TCP_PROTO": "tcp",
+    "ASYNCQ_PORT_6379_TCP_PORT": "6379",
+    "ASYNCQ_PORT_6379_TCP_ADDR": "10.0.0.11",
+    "ASYNCQ_REDIS_SERVICE_HOST": "10.0.0.11",
+    "ASYNCQ_REDIS_PORT_53_UDP_ADDR": "10.0.0.11",
+    "ASYNCQ_NAME": "/web/asyncq",
+    "ASYNCQ_ENV_REDIS_VERSION": "7.0",
+}
+
+
+def test_what_orchestrators_inject_and_what_is_read_elsewhere_is_known(tmp_path, warnings):
+    others = {f"ASYNCQ_{name}": "1" for name in config.OTHER_VARIABLES}
+    load(
+        {"strict": True}, anchor=tmp_path, environ={**INJECTED, **others, "ASYNCQ_WORSE": "", "ASYNCQD": "1"}
+    )
+    assert warnings() == []
+
+
+def test_every_variable_that_the_code_names_is_known():
+    package = Path(config.__file__).parent
+    named = {
+        name
+        for file in package.rglob("*.py")
+        for name in re.findall(r"ASYNCQ_([A-Z_]+)", file.read_text("utf-8"))
+    }
+    settings = {field.name.upper() for field in dataclasses.fields(Settings)}
+    assert named - settings - set(INJECTED) == set(config.OTHER_VARIABLES)

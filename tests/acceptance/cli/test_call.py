@@ -119,3 +119,16 @@ def test_an_unknown_id_exits_3(project):
     assert (got.out, got.code) == ("", 3)
     assert "no result under the id 'nope'" in got.err
     assert (json.loads(ended.out), ended.code) == ([{"id": "nope", "state": None}], 3)
+
+
+def test_an_unknown_variable_is_said_once_however_many_processes_and_apps_there_are(project):
+    project.write(
+        "cores.py",
+        "from asyncq import AsyncQ\n\napp, other = AsyncQ(), AsyncQ()\n\n\n"
+        '@app.task(executor="process")\ndef double(x: int) -> int:\n    return x * 2\n',
+    )
+    ended = project.run("call", "cores:app", "double", "4", ASYNCQ_LEESE="3s")
+    assert (ended.out, ended.err.count("ASYNCQ_LEESE")) == ("8\n", 1), ended
+    assert "did you mean ASYNCQ_LEASE?" in ended.err
+    refused = project.run("call", "cores:app", "double", "4", ASYNCQ_LEESE="3s", ASYNCQ_STRICT="1")
+    assert (refused.code, "ASYNCQ_LEESE is no setting" in refused.err) == (78, True), refused
