@@ -11,9 +11,11 @@ import dataclasses
 import difflib
 import logging
 import math
+import operator
 import os
 import re
 import tomllib
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
@@ -63,9 +65,21 @@ def seconds(value: float | str | timedelta) -> float:
             value = float(text)
         except ValueError:
             raise ValueError(f"{value!r} is not a duration: write 30, 500ms, 30s, 5m, 1h30m or 2d") from None
-    if not (0 <= value <= _CENTURY):
+    # True is a number to Python, and b"5" one to float: neither was meant as a time.
+    try:
+        number = math.nan if isinstance(value, (bool, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not (0 <= number <= _CENTURY):
         raise ValueError(f"{value!r} is not a duration: it must be a number of seconds from 0 to a century")
-    return float(value)
+    return number
+
+
+def _some_seconds(value: float | str | timedelta) -> float:
+    time = seconds(value)
+    if not time:
+        raise ValueError(f"{value!r} leaves no time at all: write more than 0, such as 500ms or 10s")
+    return time
 
 
 def duration(option: str, value: float | str | timedelta) -> float:
@@ -95,25 +109,70 @@ def size(value: int | str) -> int:
     return int(match[1]) * _SIZE_UNITS[match[2] or ""]
 
 
-def _count(value: int | str) -> int:
-    number = int(value)
-    if number < 1:
-        raise ValueError(f"{value!r} must be at least 1")
+def _lease(value: float | str | timedelta) -> float:
+    time = seconds(value)
+    if time < 0.5:
+        raise ValueError(f"{value!r} is too short: beats are sent every third of it; use at least 0.5 s")
+    return time
+
+
+def _some_bytes(value: int | str) -> int:
+    number = size(value)
+    if not number:
+        raise ValueError(f"{value!r} leaves room for nothing: write more than 0, such as 64kb or 1mb")
     return number
 
 
-def _shard_count(value: int | str) -> int:
-    number = _count(value)
+def whole(value: Any) -> int:
+    """A whole number, from a number or its digits.
+
+    Raises:
+        ValueError: a fraction, no number, or True, which is one to Python.
+
+    >>> whole("12"), whole(1e6)
+    (12, 1000000)
+    """
+    if isinstance(value, (str, float)):
+        with suppress(ValueError, OverflowError):
+            number = int(value)
+            if isinstance(value, str) or number == value:
+                return number
+    elif not isinstance(value, bool):
+        with suppress(TypeError):
+            return operator.index(value)
+    raise ValueError(f"{value!r} is not a whole number")
+
+
+def count(value: Any) -> int:
+    """A number of things, of which there must be one.
+
+    Raises:
+        ValueError: not a whole number, or less than 1.
+    """
+    number = whole(value)
+    if number < 1:
+        raise ValueError(f"{value!r} is too few: it must be at least 1")
+    return number
+
+
+def _shard_count(value: Any) -> int:
+    number = count(value)
     if number > MOST_SHARDS:
         raise ValueError(f"{value!r} is too many: at most {MOST_SHARDS}")
     return number
 
 
-def _count_or_zero(value: int | str) -> int:
-    number = int(value)
+def _count_or_zero(value: Any) -> int:
+    number = whole(value)
     if number < 0:
-        raise ValueError(f"{value!r} must not be negative")
+        raise ValueError(f"{value!r} is negative: it must be 0 or more")
     return number
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{value!r} is not a URL: write redis://host:6379/0, or leave it out")
+    return value
 
 
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
@@ -154,7 +213,7 @@ class Settings:
     """Everything that can be set, with defaults. Durations are in seconds, sizes in bytes."""
 
     url: str = _option(
-        "embedded://", str, "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://."
+        "embedded://", _text, "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://."
     )
     namespace: str = _option(
         "asyncq", name, "Prefix of every key and channel; apps that share a server keep apart by it."
@@ -169,21 +228,21 @@ class Settings:
         3600.0, seconds, "How long an outcome is kept after the job ended; never under a minute."
     )
     lease: float = _option(
-        15.0, seconds, "A worker silent for this long is taken for dead and its jobs run elsewhere."
+        15.0, _lease, "A worker silent for this long is taken for dead and its jobs run elsewhere."
     )
-    max_crashes: int = _option(3, _count, "A job that takes its worker down this often is not tried again.")
+    max_crashes: int = _option(3, count, "A job that takes its worker down this often is not tried again.")
     dead_ttl: float = _option(7 * 86400.0, seconds, "How long a dead letter is kept.")
-    dead_cap: int = _option(10_000, _count, "How many dead letters are kept.")
+    dead_cap: int = _option(10_000, count, "How many dead letters are kept.")
     max_length: int = _option(
         1_000_000,
-        _count,
+        count,
         "Longest queue, and most delayed jobs in all; beyond it an enqueue raises QueueFull.",
     )
     full_wait: float = _option(0.0, seconds, "How long an enqueue waits for room in a full queue first.")
-    max_payload: int = _option(1024 * 1024, size, "Largest encoded argument list or result.")
-    concurrency: int = _option(100, _count, "Jobs that one worker runs at the same time.")
+    max_payload: int = _option(1024 * 1024, _some_bytes, "Largest encoded argument list or result.")
+    concurrency: int = _option(100, count, "Jobs that one worker runs at the same time.")
     threads: int = _option(
-        32, _count, "Plain functions that one worker runs at the same time, each in a thread."
+        32, count, "Plain functions that one worker runs at the same time, each in a thread."
     )
     processes: int = _option(
         0,
@@ -193,7 +252,7 @@ class Settings:
     )
     max_parked: int = _option(
         1000,
-        _count,
+        count,
         "Jobs of one worker that may wait for other jobs at the same time, beyond those that run.",
     )
     stall_warning: float = _option(
@@ -205,12 +264,12 @@ class Settings:
         25.0, seconds, "How long a stopping worker lets running jobs end before it hands them back."
     )
     operation_timeout: float = _option(
-        10.0, seconds, "How long a client's call keeps trying to reach the server."
+        10.0, _some_seconds, "How long a client's call keeps trying to reach the server."
     )
     stream_window: int = _option(
-        1000, _count, "Items that a generator may be ahead of the reader who is furthest, if anybody reads."
+        1000, count, "Items that a generator may be ahead of the reader who is furthest, if anybody reads."
     )
-    stream_limit: int = _option(100_000, _count, "Items that one generator may yield; more fails its job.")
+    stream_limit: int = _option(100_000, count, "Items that one generator may yield; more fails its job.")
     stream_idle: float = _option(
         0.0, seconds, "A generator that nobody has read for this long is ended as REVOKED; 0: never."
     )
@@ -222,12 +281,6 @@ class Settings:
         _flag,
         "Refuse a server that may evict or forget jobs, and a password in plain text; else warn.",
     )
-
-    def __post_init__(self) -> None:
-        if self.lease < 0.5:
-            raise ValueError(
-                f"lease={self.lease!r} is too short: beats are sent every third of it; use at least 0.5 s"
-            )
 
 
 def load(

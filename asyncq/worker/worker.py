@@ -81,9 +81,11 @@ class Worker:
         only_last_tries: bool = False,
     ) -> None:
         self.app = app
-        self.concurrency: int = app.settings.concurrency if concurrency is None else concurrency
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency={concurrency!r}: a worker needs room for at least one job")
+        try:
+            wanted = app.settings.concurrency if concurrency is None else concurrency
+            self.concurrency: int = config.count(wanted)
+        except ValueError as error:
+            raise ValueError(f"concurrency={error}") from None
         if isinstance(queues, str):
             raise TypeError(f"queues={queues!r} is one string; write queues=[{queues!r}]")
         self.queues: list[str] = [config.name(queue) for queue in queues] if queues else app.queues()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from asyncq import config
+from asyncq import AsyncQ, Worker, config
 from asyncq.config import Settings, load, name, seconds, size
 
 
@@ -90,6 +90,44 @@ def test_a_value_that_does_not_fit_is_refused_with_its_source(tmp_path, explicit
         load(explicit, anchor=tmp_path, environ=environ)
 
 
+FLAGS = ["result_extended", "strict"]
+TEXTS = ["url", "namespace", "default_queue"]
+ZERO_HAS_A_MEANING = [
+    *("result_ttl", "dead_ttl", "full_wait", "processes", "stall_warning", "grace", "stream_idle"),
+]
+NUMBERS = [field.name for field in dataclasses.fields(Settings) if field.name not in (*TEXTS, *FLAGS)]
+
+
+def refusals(tmp_path, option: str, values: list[object]) -> None:
+    """Each value is refused, by a sentence that names the option and the value."""
+    for value in values:
+        with pytest.raises(ValueError, match=rf"^AsyncQ\({option}=...\): .") as caught:
+            load({option: value}, anchor=tmp_path, environ={})
+        assert str(value) in str(caught.value)
+        assert not re.search(r"supported|argument|literal|convert|NoneType", str(caught.value))
+
+
+@pytest.mark.parametrize("option", NUMBERS)
+def test_a_number_that_makes_no_sense_is_refused(tmp_path, option):
+    nonsense = [-1, -0.5, float("nan"), float("inf"), "nan", "inf", True, [1], {}, b"5", "", "a b"]
+    refusals(tmp_path, option, nonsense)
+    if option in ZERO_HAS_A_MEANING:
+        assert getattr(load({option: 0}, anchor=tmp_path, environ={}), option) == 0
+    else:
+        refusals(tmp_path, option, [0, "0"])
+
+
+@pytest.mark.parametrize("option", TEXTS + FLAGS)
+def test_what_is_no_text_or_no_flag_is_refused(tmp_path, option):
+    refusals(tmp_path, option, [5, 0.5, [1], {}, b"5", "", " "] + [True] * (option in TEXTS))
+
+
+def test_a_whole_number_may_be_written_as_a_float_and_no_fraction_is_cut(tmp_path):
+    assert load({"max_length": 1e6}, anchor=tmp_path, environ={}).max_length == 1_000_000
+    with pytest.raises(ValueError, match=r"2\.5 is not a whole number"):
+        load({"concurrency": 2.5}, anchor=tmp_path, environ={})
+
+
 def test_every_option_is_described_and_read_from_its_variable(tmp_path):
     described = {option: (variable, doc) for option, variable, _, doc in config.describe()}
     assert set(described) == {field.name for field in dataclasses.fields(Settings)}
@@ -148,7 +186,11 @@ def test_numbers_and_timedeltas_are_durations(value):
 
 
 @pytest.mark.parametrize(
-    "bad", ["", "x", "5 parsecs", "1h x", "-1", -1, float("nan"), float("inf"), "inf", timedelta(-1), "m5"]
+    "bad",
+    [
+        *("", "x", "5 parsecs", "1h x", "-1", "inf", "nan", "m5"),
+        *(-1, float("nan"), float("inf"), timedelta(-1), True, False, None, [5], b"5", {}, 10**400),
+    ],
 )
 def test_what_is_no_duration_is_refused(bad):
     with pytest.raises(ValueError, match="not a duration"):
@@ -162,7 +204,7 @@ def test_sizes_can_be_written(text, expected):
     assert size(text) == expected
 
 
-@pytest.mark.parametrize("bad", ["", "x", "-1", "1.5mb", "1tb", 1.5, None])
+@pytest.mark.parametrize("bad", ["", "x", "-1", "1.5mb", "1tb", 1.5, None, True, -1, float("nan"), [5], b"5"])
 def test_what_is_no_size_is_refused(bad):
     with pytest.raises(ValueError, match="not a size"):
         size(bad)
@@ -250,3 +292,9 @@ def test_every_variable_that_the_code_names_is_known():
     }
     settings = {field.name.upper() for field in dataclasses.fields(Settings)}
     assert named - settings - set(INJECTED) == set(config.OTHER_VARIABLES)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, True, "many"])
+def test_a_worker_takes_the_same_numbers_for_its_concurrency(wrong):
+    with pytest.raises(ValueError, match=re.escape(f"concurrency={wrong!r} is ")):
+        Worker(AsyncQ("memory://"), concurrency=wrong)
