@@ -248,7 +248,7 @@ class Settings:
         0,
         _count_or_zero,
         'Jobs of tasks with executor="process" that one worker runs at the same time, each in a process; '
-        "0 means as many as the machine has cores.",
+        "0 means one for each core that the worker may use.",
     )
     max_parked: int = _option(
         1000,

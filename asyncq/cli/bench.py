@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncq import __version__
+from asyncq import __version__, cores
 from asyncq.broker.broker import token
 from asyncq.broker.connection import mask
 from asyncq.cli import console, loop, parameters, target as targets
@@ -142,7 +141,7 @@ async def _about(app: AsyncQ, *, own_worker: bool) -> dict[str, Any]:
         "server": f"embedded {version}" if local else f"{version} at {mask(app.settings.url)}",
         "worker": "1 worker process" if own_worker else "workers that run already",
         "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
-        "cores": os.cpu_count(),
+        "cores": cores.usable(),
     }
 
 

@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import operator
-import os
 import sys
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq import logs, wire
+from asyncq import cores, logs, wire
 from asyncq.errors import TimeLimitExceeded
 from asyncq.executors import time_limit
 from asyncq.slots import Slots
@@ -189,7 +188,7 @@ class Pool:
 
 def size(app: AsyncQ) -> int:
     """How many jobs run in processes at the same time."""
-    return app.settings.processes or os.cpu_count() or 1
+    return app.settings.processes or cores.usable()
 
 
 def place_of(task: Task[Any, Any]) -> tuple[str, str]:

@@ -1,0 +1,76 @@
+"""How many processor cores this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+_ROOT = Path("/")
+
+
+def usable(root: Path = _ROOT) -> int:
+    """The number of cores that this process may keep busy, at least 1.
+
+    The least of three: the cores that the machine has, or `PYTHON_CPU_COUNT` says; those that the process may
+    run on (taskset, cpusets); and the quota of the container, rounded up (`docker run --cpus 1.5` is 2).
+
+    Args:
+        root: where /proc and /sys are, for tests.
+    """
+    counts = [_of_python(), _quota(root)]
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        counts.append(len(os.sched_getaffinity(0)))
+    return max(1, min(count for count in counts if count is not None))
+
+
+def _of_python() -> int:
+    count = getattr(os, "process_cpu_count", os.cpu_count)  # since Python 3.13
+    return count() or 1
+
+
+def _quota(root: Path) -> int | None:
+    """The smallest quota of the process's control group and of those above it; None if there is none."""
+    quotas = [
+        quota
+        for folder in _groups(root)
+        for quota in (_quota_v2(folder), _quota_v1(folder))
+        if quota is not None
+    ]
+    return math.ceil(min(quotas)) if quotas else None
+
+
+def _groups(root: Path) -> list[Path]:
+    """The folders of the process's control groups and of those above. In a container the path may be the
+    host's, and what is seen there is the group itself.
+    """
+    mount = root / "sys/fs/cgroup"
+    folders: list[Path] = []
+    with suppress(OSError, ValueError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                bases = [mount]
+            elif "cpu" in controllers.split(","):
+                bases = [mount / "cpu", mount / controllers]
+            else:
+                continue
+            inner = PurePosixPath(path.lstrip("/"))
+            folders += [base / part for base in bases for part in (inner, *inner.parents)]
+    return folders
+
+
+def _quota_v2(folder: Path) -> float | None:
+    with suppress(OSError, ValueError):  # "max 100000" has no quota
+        quota, period = map(int, (folder / "cpu.max").read_text().split())
+        return quota / period
+    return None
+
+
+def _quota_v1(folder: Path) -> float | None:
+    with suppress(OSError, ValueError):
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        if quota > 0:  # -1: none
+            return quota / int((folder / "cpu.cfs_period_us").read_text())
+    return None
