@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import inspect
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from asyncq import executors, generators, wire
 from asyncq.errors import ResultNotFound
@@ -114,6 +114,32 @@ class EagerResult(AsyncResult[R_co]):
         """`SUCCESS`, `FAILURE` or `REVOKED`; `UNKNOWN` once it is forgotten."""
         return State.UNKNOWN if self._kept is None else self._kept.state
 
+    @overload
+    async def get(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: Literal[True] = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        disable_sync_subtasks: bool = True,
+        revoke_on_abandon: bool = False,
+    ) -> R_co: ...
+
+    @overload
+    async def get(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: bool,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        disable_sync_subtasks: bool = True,
+        revoke_on_abandon: bool = False,
+    ) -> R_co | Exception: ...
+
     async def get(
         self,
         timeout: float | timedelta | None = None,
@@ -124,7 +150,7 @@ class EagerResult(AsyncResult[R_co]):
         on_event: Callable[[Event], object] | None = None,
         disable_sync_subtasks: bool = True,  # noqa: ARG002  nothing waits, so there is nothing to guard
         revoke_on_abandon: bool = False,  # noqa: ARG002  nothing waits, so nothing is abandoned
-    ) -> R_co:
+    ) -> R_co | Exception:
         """Returns the value, or raises what the task raised. At once, so the deadlock guard lets it be.
 
         Args:
@@ -143,7 +169,7 @@ class EagerResult(AsyncResult[R_co]):
         outcome = await self._outcome(timeout)
         if on_event is not None:
             on_event(last_event(outcome))
-        value = outcome.unwrap() if propagate or outcome.error is None else cast("R_co", outcome.error)
+        value = outcome.unwrap() if propagate or outcome.error is None else outcome.error
         if callback is not None:
             callback(self.id, value)
         return value

@@ -96,6 +96,14 @@ def synced(
     return named
 
 
+def overloaded(implementation: Any) -> Any:
+    """Returns the decorated implementation of an overloaded method as it is.
+
+    Its type is `Any`, for mypy cannot compare what `carried` and `synced` give with the overloads.
+    """
+    return implementation
+
+
 def wait(carrier: Carrier, coroutine: Coroutine[Any, Any, R]) -> R:
     """Runs a coroutine on the app's loop and waits for its end."""
     try:

@@ -7,7 +7,7 @@ import inspect
 import logging
 import time
 from contextlib import aclosing, closing
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from asyncq import config, failures, inherited, lineage, portal, wire
 from asyncq.context import check_join, current_job
@@ -16,7 +16,7 @@ from asyncq.events import Follower
 from asyncq.graph import DependencyGraph
 from asyncq.guard import Wait
 from asyncq.outcomes import Outcome, moment
-from asyncq.portal import carried, synced
+from asyncq.portal import carried, overloaded, synced
 from asyncq.serializers import PLAIN_ARGUMENTS, PLAIN_VALUE
 from asyncq.states import State
 from asyncq.streams import Reader, Stream, SyncStream
@@ -128,6 +128,32 @@ class AsyncResult(Generic[R_co]):
         """`await result` is `await result.get()`."""
         return self.get().__await__()
 
+    @overload
+    async def get(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: Literal[True] = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        disable_sync_subtasks: bool = True,
+        revoke_on_abandon: bool = False,
+    ) -> R_co: ...
+
+    @overload
+    async def get(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: bool,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        disable_sync_subtasks: bool = True,
+        revoke_on_abandon: bool = False,
+    ) -> R_co | Exception: ...
+
     async def get(
         self,
         timeout: float | timedelta | None = None,
@@ -138,7 +164,7 @@ class AsyncResult(Generic[R_co]):
         on_event: Callable[[Event], object] | None = None,
         disable_sync_subtasks: bool = True,
         revoke_on_abandon: bool = False,
-    ) -> R_co:
+    ) -> R_co | Exception:
         """Waits for the job to end and returns its value.
 
         Woken by push. Cancelling or timing out ends this wait only: the job and other waits for it go on,
@@ -180,13 +206,38 @@ class AsyncResult(Generic[R_co]):
             raise ResultTimeout(f"job {self.id} did not end within {limit}, and is being revoked") from None
         if not follow_parents and outcome.member is not None:
             outcome = outcome.unfollowed()
-        # propagate=False is declared to return R all the same, as Celery's is: who asks for it knows what to
-        # expect.
-        value = outcome.unwrap() if propagate or outcome.error is None else cast("R_co", outcome.error)
+        value = outcome.unwrap() if propagate or outcome.error is None else outcome.error
         if callback is not None:
             callback(self.id, value)
         return value
 
+    @overload
+    def get_sync(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: Literal[True] = True,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        disable_sync_subtasks: bool = True,
+        revoke_on_abandon: bool = False,
+    ) -> R_co: ...
+
+    @overload
+    def get_sync(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: bool,
+        follow_parents: bool = True,
+        callback: Callable[[str, Any], object] | None = None,
+        on_event: Callable[[Event], object] | None = None,
+        disable_sync_subtasks: bool = True,
+        revoke_on_abandon: bool = False,
+    ) -> R_co | Exception: ...
+
+    @overloaded
     @synced(get)
     def get_sync(self) -> None:
         """Blocking twin of `get`."""

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import inspect
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 from typing_extensions import TypeVar
 
@@ -15,7 +15,7 @@ from asyncq.arrivals import Arrivals, look, value_or_error
 from asyncq.context import check_join
 from asyncq.eager import HERE, EagerResult, soon
 from asyncq.errors import ResultTimeout
-from asyncq.portal import carried, refuse_in_loop, synced
+from asyncq.portal import carried, overloaded, refuse_in_loop, synced
 from asyncq.results import AsyncResult
 from asyncq.states import EXCEPTION_STATES, READY_STATES, State
 
@@ -106,6 +106,27 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         """`await results` is `await results.get()`."""
         return self.get().__await__()
 
+    @overload
+    async def get(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: Literal[True] = True,
+        callback: Callable[[str, Any], object] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> list[R]: ...
+
+    @overload
+    async def get(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: bool,
+        callback: Callable[[str, Any], object] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> list[R | Exception]: ...
+
+    @overloaded
     @carried
     async def get(
         self,
@@ -114,7 +135,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         propagate: bool = True,
         callback: Callable[[str, Any], object] | None = None,
         disable_sync_subtasks: bool = True,
-    ) -> list[R]:
+    ) -> list[R] | list[R | Exception]:
         """Waits for all jobs and returns their values in order.
 
         Fails fast: the first failure is raised as soon as it is known, without waiting for the rest, which go
@@ -123,7 +144,9 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
 
         Args:
             timeout: seconds for all of them together; None waits for ever, 0 looks once.
-            propagate: False waits for all, and puts exceptions into the list instead of raising the first.
+            propagate: False waits for all, and puts exceptions into the list instead of raising the first. Of
+                a group inside this one, they are in the list that is that group's value, which its type does
+                not say.
             callback: called as `callback(id, value)` for each, in order, when all have ended.
             disable_sync_subtasks: False allows this wait inside a task.
 
@@ -141,6 +164,27 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             raise _too_late(arrivals, timeout)
         return self._values(callback, propagate=propagate)
 
+    @overload
+    def get_sync(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: Literal[True] = True,
+        callback: Callable[[str, Any], object] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> list[R]: ...
+
+    @overload
+    def get_sync(
+        self,
+        timeout: float | timedelta | None = None,
+        *,
+        propagate: bool,
+        callback: Callable[[str, Any], object] | None = None,
+        disable_sync_subtasks: bool = True,
+    ) -> list[R | Exception]: ...
+
+    @overloaded
     @synced(get)
     def get_sync(self) -> None:
         """Blocking twin of `get`."""

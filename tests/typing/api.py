@@ -95,6 +95,23 @@ async def calls() -> None:
     assert_type(await add.apply_async((1, 2)), AsyncResult[int])
 
 
+async def exceptions_as_values(result: AsyncResult[int], propagate: bool) -> None:
+    """Without `propagate=True`, an exception may be what comes back."""
+    assert_type(await result.get(propagate=True), int)
+    assert_type(await result.get(propagate=False), int | Exception)
+    assert_type(await result.get(10, propagate=propagate), int | Exception)
+    assert_type(await result.wait(propagate=False), int | Exception)
+    assert_type(result.get_sync(propagate=False), int | Exception)
+    assert_type(result.get_sync(10, propagate=propagate), int | Exception)
+    assert_type(result.wait_sync(propagate=False), int | Exception)
+    assert_type(add.apply((1,)).get_sync(propagate=False), int | Exception)
+    assert_type(await add.apply((1,)).get(propagate=False), int | Exception)
+    assert_type(await (add.s(1) | shout.s()).apply().get(propagate=False), str | Exception)
+    value: int = await result.get(propagate=False)  # type: ignore[assignment]
+    value = result.get_sync(propagate=propagate)  # type: ignore[assignment]
+    assert value
+
+
 async def options() -> None:
     """Options keep the types."""
     urgent = add.options(queue="urgent", expires=30, wait=2.0, headers={"a": 1}, task_id="x", result_ttl=60)
@@ -175,7 +192,7 @@ async def mistakes() -> None:
     add.call_sync("1")  # type: ignore[arg-type]
     await add.options(queue="q").delay("1")  # type: ignore[arg-type]
     result = await add.delay(1)
-    await result.get(timeout="soon")  # type: ignore[arg-type]
-    result.get_sync(timeout="soon")  # type: ignore[arg-type]
+    await result.get(timeout="soon")  # type: ignore[call-overload]
+    result.get_sync(timeout="soon")  # type: ignore[call-overload]
     text: str = await result.get()  # type: ignore[assignment]
     assert text

@@ -69,7 +69,7 @@ async def scopes(a: AsyncResult[int], b: ResultSet[str]) -> None:
 
 async def sets(results: ResultSet[int], a: AsyncResult[int]) -> None:
     """A set is a list of handles of one type."""
-    assert_type(await results.get(timeout=1, propagate=False), list[int])
+    assert_type(await results, list[int])
     assert_type(results[0], AsyncResult[int])
     assert_type(results[1:], ResultSet[int])
     async for result in results.as_completed():
@@ -80,6 +80,21 @@ async def sets(results: ResultSet[int], a: AsyncResult[int]) -> None:
     assert_type(results.then(len), ResultSet[int])
     results.add(a)
     results.remove("id")
+
+
+async def exceptions_as_values(results: ResultSet[int], group: GroupResult[str], propagate: bool) -> None:
+    """Without `propagate=True`, exceptions may be in the list."""
+    assert_type(await results.get(propagate=True), list[int])
+    assert_type(await results.get(timeout=1, propagate=False), list[int | Exception])
+    assert_type(await results.get(propagate=propagate), list[int | Exception])
+    assert_type(await results.join(propagate=False), list[int | Exception])
+    assert_type(results.get_sync(propagate=False), list[int | Exception])
+    assert_type(results.join_sync(propagate=propagate), list[int | Exception])
+    assert_type(await group.get(propagate=False), list[str | Exception])
+    assert_type(await group.join(), list[str])
+    assert_type(group.join_sync(propagate=False), list[str | Exception])
+    values: list[int] = await results.get(propagate=False)  # type: ignore[assignment]
+    assert values
 
 
 async def groups(a: AsyncResult[int], b: AsyncResult[str]) -> None:

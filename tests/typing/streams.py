@@ -63,6 +63,8 @@ async def reading() -> None:
     result = await numbers.delay(3)
     assert_type(result, StreamResult[int])
     assert_type(await result, None)
+    assert_type(await result.get(propagate=False), Exception | None)
+    assert_type(result.wait_sync(propagate=False), Exception | None)
     assert_type(result.stream(after=1), Stream[int])
     async for number in result.stream():
         assert_type(number, int)

@@ -109,6 +109,13 @@ async def groups() -> None:
     assert_type((await (await (a | b).delay()).get()), str)
 
 
+async def exceptions_as_values() -> None:
+    """The handles of a workflow, too, may give exceptions."""
+    assert_type(await (await (add.s(1) | shout.s()).delay()).get(propagate=False), str | Exception)
+    assert_type(await (await group(add.s(1)).delay()).get(propagate=False), list[int | Exception])
+    assert_type(group(add.s(1)).delay_sync().join_sync(propagate=False), list[int | Exception])
+
+
 async def options() -> None:
     """Callbacks are options of a call."""
     assert_type(await add.options(link=shout.s(), link_error=[shout.s()]).delay(1), AsyncResult[int])
