@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, cast, overload
 
 from typing_extensions import TypeVar
 
 from asyncq import config, eager, idempotency, results, wire
 from asyncq.context import LINE, Context, check_join, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
-from asyncq.portal import carried, refuse_in_loop, synced
+from asyncq.portal import carried, overloaded, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
 from asyncq.retry import Retry
 from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
@@ -30,8 +30,25 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 
     from asyncq.app import AsyncQ
+    from asyncq.parameters import (
+        Lacks1,
+        Lacks2,
+        Lacks3,
+        Lacks4,
+        Takes0,
+        Takes1,
+        Takes2,
+        Takes3,
+        Takes4,
+        TakesMore,
+    )
 
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
 Y = TypeVar("Y")
 H_co = TypeVar("H_co", bound=results.AsyncResult[Any], default=results.AsyncResult[R], covariant=True)
@@ -248,9 +265,48 @@ class Task(Generic[P, R, H_co]):
     def apply_async_sync(self) -> None:
         """Blocking twin of `apply_async`."""
 
+    @overload
+    async def map(self: Takes0, calls: Iterable[tuple[()]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self: Takes1[A], calls: Iterable[tuple[A]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self: Takes2[A, B], calls: Iterable[tuple[A, B]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self: Takes3[A, B, C], calls: Iterable[tuple[A, B, C]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self: Takes4[A, B, C, D], calls: Iterable[tuple[A, B, C, D]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self, calls: Iterable[list[Any]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self: Lacks1[A], calls: Iterable[Sequence[A]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self: Lacks2[A, B], calls: Iterable[Sequence[A | B]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self: Lacks3[A, B, C], calls: Iterable[Sequence[A | B | C]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(
+        self: Lacks4[A, B, C, D], calls: Iterable[Sequence[A | B | C | D]]
+    ) -> ResultSet[R, H_co]: ...
+
+    @overload
+    async def map(self: TakesMore, calls: Iterable[Sequence[Any]]) -> ResultSet[R, H_co]: ...
+
+    @overloaded
     @carried
     async def map(self, calls: Iterable[Sequence[Any]]) -> ResultSet[R, H_co]:
         """Enqueues one call for each sequence of arguments, a few hundred in each round trip.
+
+        Type checkers compare tuples with the function's parameters, up to four of them. They cannot see how
+        long a list is, and accept any; so they do for a function with more positional parameters.
 
         Raises:
             ValueError: the task has a `key`, which is that of one call.
@@ -275,6 +331,42 @@ class Task(Generic[P, R, H_co]):
         handles: list[Any] = await self.app._enqueue_calls(encoded)
         return ResultSet(handles, app=self.app)
 
+    @overload
+    def map_sync(self: Takes0, calls: Iterable[tuple[()]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self: Takes1[A], calls: Iterable[tuple[A]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self: Takes2[A, B], calls: Iterable[tuple[A, B]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self: Takes3[A, B, C], calls: Iterable[tuple[A, B, C]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self: Takes4[A, B, C, D], calls: Iterable[tuple[A, B, C, D]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self, calls: Iterable[list[Any]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self: Lacks1[A], calls: Iterable[Sequence[A]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self: Lacks2[A, B], calls: Iterable[Sequence[A | B]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self: Lacks3[A, B, C], calls: Iterable[Sequence[A | B | C]]) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(
+        self: Lacks4[A, B, C, D], calls: Iterable[Sequence[A | B | C | D]]
+    ) -> ResultSet[R, H_co]: ...
+
+    @overload
+    def map_sync(self: TakesMore, calls: Iterable[Sequence[Any]]) -> ResultSet[R, H_co]: ...
+
+    @overloaded
     @synced(map)
     def map_sync(self) -> None:
         """Blocking twin of `map`."""
@@ -421,11 +513,33 @@ class Task(Generic[P, R, H_co]):
 
     # -- calls as data --
 
+    @overload
+    def s(self, /) -> Signature[R, H_co]: ...
+
+    @overload
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R, H_co]: ...
+
+    @overload
+    def s(
+        self: Task[Concatenate[Any, Q], R, H_co], /, *args: Q.args, **kwargs: Q.kwargs
+    ) -> Signature[R, H_co]: ...
+
+    @overload
+    def s(
+        self: Task[Concatenate[Any, Any, Q], R, H_co], /, *args: Q.args, **kwargs: Q.kwargs
+    ) -> Signature[R, H_co]: ...
+
+    @overload
+    def s(
+        self: Task[Concatenate[Any, Any, Any, Q], R, H_co], /, *args: Q.args, **kwargs: Q.kwargs
+    ) -> Signature[R, H_co]: ...
+
     def s(self, /, *args: Any, **kwargs: Any) -> Signature[R, H_co]:
         """A call to be made later, as data: alone, or in a workflow.
 
         It may be a part of a call: what the signature is sent with, or the value of the step before it, goes
-        in front.
+        in front. Type checkers accept all arguments, those behind the first one, two or three, or none. To
+        leave out others, write `Signature(task, args, kwargs)`, which they do not check.
 
         Raises:
             TypeError: the arguments do not fit the function, whatever comes in front.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 
 import asyncq
-from asyncq import AsyncQ, AsyncResult, Outcome, ResultSet, Retry, Signature, State, Worker
+from asyncq import AsyncQ, AsyncResult, Outcome, ResultSet, Retry, Signature, State, Task, Worker
 
 app = AsyncQ("redis://localhost:6379/0", namespace="shop", lease=timedelta(seconds=5), result_ttl=60)
 
@@ -131,6 +131,63 @@ async def many() -> None:
     assert_type(add.s(1, y=2), Signature[int])
     assert_type(await app.submit([add.s(1), add.s(2)]), ResultSet[int])
     assert_type(app.ResultSet([await add.delay(1)]), ResultSet[int])
+
+
+@app.task
+async def mail(to: str, subject: str, copies: int = 0, *, urgent: bool = False) -> bool:
+    """A task with parameters of every kind."""
+    return bool(to and subject and copies and urgent)
+
+
+@app.task
+async def long(a: int, b: str, c: int, d: str, e: int, f: str) -> None:
+    """A task with more parameters than the types of `map` know: any sequence goes."""
+
+
+@app.task
+async def pair(number: int, text: str) -> str:
+    """A task without defaults."""
+    return text * number
+
+
+async def rows(lists: list[list[int]], unknown: list[tuple[Any, ...]], named: Task[..., Any]) -> None:
+    """`map` takes what each call takes, as tuples; of a list's length checkers know nothing."""
+    assert_type(await pair.map([(1, "a"), (2, "b")]), ResultSet[str])
+    assert_type(await pair.map((n, str(n)) for n in range(3)), ResultSet[str])
+    assert_type(await pair.map(zip([1, 2], ["a", "b"], strict=True)), ResultSet[str])
+    assert_type(await pair.options(queue="q").map({(1, "a")}), ResultSet[str])
+    assert_type(pair.map_sync([(1, "a")]), ResultSet[str])
+    assert_type(await add.map([(1,), (1, 2)]), ResultSet[int])
+    assert_type(await add.map(lists), ResultSet[int])
+    assert_type(await add.map(unknown), ResultSet[int])
+    assert_type(await add.map([]), ResultSet[int])
+    assert_type(await shout.map([("a",), ("b",)]), ResultSet[str])
+    assert_type(await checksum.map([("a",), ("a", "b"), ()]), ResultSet[list[bytes]])
+    assert_type(await nothing.map([(), ()]), ResultSet[None])
+    assert_type(await mail.map([("a", "b"), ("a", "b", 1)]), ResultSet[bool])
+    assert_type(await mail.options(queue="q").map([("a", "b", 1)]), ResultSet[bool])
+    assert_type(await long.map([(1, "a", 2, "b", 3, "c")]), ResultSet[None])
+    assert_type(await named.map([(1, "a"), (2,)]), ResultSet[Any])
+    assert_type(await price.map([(Order(1, 2.0),)]), ResultSet[float | None])
+
+
+async def wrong_rows() -> None:
+    """What `map` refuses."""
+    await pair.map([(1,)])  # type: ignore[list-item]
+    await pair.map([(1, "a", 2)])  # type: ignore[list-item]
+    await pair.map([(1, 2)])  # type: ignore[list-item]
+    await pair.map([("a", 1)])  # type: ignore[list-item]
+    await pair.map((n, n) for n in range(3))  # type: ignore[misc]
+    pair.map_sync([(1,)])  # type: ignore[list-item]
+    await pair.options(queue="q").map([(1,)])  # type: ignore[list-item]
+    await pair.map(["ab"])  # type: ignore[list-item]
+    await pair.map([1])  # type: ignore[list-item]
+    await add.map([("a", 1)])  # type: ignore[list-item]
+    await add.map([1])  # type: ignore[list-item]
+    await shout.map([("a", 2)])  # type: ignore[list-item]
+    await nothing.map([(1,)])  # type: ignore[list-item]
+    await mail.map([("a", None)])  # type: ignore[list-item]
+    await price.map([(1,)])  # type: ignore[list-item]
 
 
 async def by_id() -> None:

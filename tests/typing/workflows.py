@@ -16,6 +16,7 @@ from asyncq import (
     Group,
     GroupResult,
     Signature,
+    Task,
     Workflow,
     chain,
     chord,
@@ -52,6 +53,48 @@ async def signatures() -> None:
     assert_type(add.starmap([(1, 2)]), Signature[list[int]])
     assert_type(shout.xmap(["a"]), Signature[list[str]])
     assert_type(add.chunks([(1, 2)], 2), Group[list[int]])
+
+
+@app.task
+async def alarm(job: str, error: Exception, traceback: str, recipient: str, *, loud: bool = False) -> None:
+    """An error callback with arguments of its own."""
+
+
+@app.task
+async def pair(number: int, text: str) -> str:
+    """A task without defaults."""
+    return text * number
+
+
+async def parts() -> None:
+    """`s` takes all arguments, or those behind what comes in front: a value, or the three of `link_error`."""
+    assert_type(pair.s(1, "a"), Signature[str])
+    assert_type(pair.s("a"), Signature[str])
+    assert_type(pair.s(text="a"), Signature[str])
+    assert_type(pair.s(1, text="a"), Signature[str])
+    assert_type(pair.s(), Signature[str])
+    assert_type(add.s(1) | pair.s("a"), Chain[str])
+    assert_type(pair.options(queue="q").s("a"), Signature[str])
+    assert_type(add.s(1).link_error(alarm.s("ada", loud=True)), Signature[int])
+    assert_type(alarm.s(recipient="ada"), Signature[None])
+    unchecked: Task[..., Any] = app.tasks["pair"]
+    assert_type(unchecked.s(1, 2, 3), Signature[Any])
+    # One that lacks a keyword argument which has no default is made by hand.
+    assert_type(Signature(pair, (), {"number": 1}), Signature[str])
+
+
+async def wrong_parts() -> None:
+    """What `s` refuses: arguments that fit nowhere."""
+    pair.s(1)  # type: ignore[call-overload]
+    pair.s("a", 1)  # type: ignore[call-overload]
+    pair.s(1, "a", 2)  # type: ignore[call-overload]
+    pair.s(1, number=2)  # type: ignore[call-overload]
+    pair.s("a", loud=True)  # type: ignore[call-overload]
+    pair.options(queue="q").s(1)  # type: ignore[call-overload]
+    alarm.s(5)  # type: ignore[call-overload]
+    alarm.s("ada", loud="yes")  # type: ignore[call-overload]
+    shout.s("a", "b")  # type: ignore[call-overload]
+    add.s("1") | add.s(2)  # type: ignore[call-overload]
 
 
 async def chains() -> None:
