@@ -157,7 +157,7 @@ class AsyncQ:
         self._errands: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
-        from asyncq.broker.connection import mask
+        from asyncq.broker.url import mask
 
         settings = self.settings
         return f"<AsyncQ {mask(settings.url)} namespace={settings.namespace!r} tasks={len(self.tasks)}>"

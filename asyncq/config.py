@@ -204,8 +204,8 @@ def name(value: str) -> str:
     return value
 
 
-def _option(default: Any, parse: Callable[[Any], Any], doc: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "doc": doc})
+def _option(default: Any, parse: Callable[[Any], Any], doc: str, *, is_shown: bool = True) -> Any:
+    return field(default=default, repr=is_shown, metadata={"parse": parse, "doc": doc})
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,10 @@ class Settings:
     """Everything that can be set, with defaults. Durations are in seconds, sizes in bytes."""
 
     url: str = _option(
-        "embedded://", _text, "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://."
+        "embedded://",
+        _text,
+        "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://.",
+        is_shown=False,  # it may hold a password
     )
     namespace: str = _option(
         "asyncq", name, "Prefix of every key and channel; apps that share a server keep apart by it."

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Protocol, cast
-from urllib.parse import urlsplit, urlunsplit
 
 import redis.exceptions as foreign
 from redis import connection as blocking
@@ -26,6 +24,7 @@ from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
 from redis.retry import Retry as BlockingRetry
 
+from asyncq.broker.url import check, mask
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -110,9 +109,9 @@ class ServerError(AsyncQError):
 class Address:
     """Where the server is and how to get in."""
 
-    url: str
+    url: str = field(repr=False)
     connection_class: type[AbstractConnection]
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(repr=False)
     revive: Callable[[], None] | None = None
     """Starts the server again if it is one of ours and has died. Blocks."""
 
@@ -131,26 +130,12 @@ class Handshaken(Protocol):
     _writer: asyncio.StreamWriter | None
 
 
-def mask(url: str) -> str:
-    """The URL without its password.
-
-    >>> mask("redis://me:secret@db:6379/0")
-    'redis://me:***@db:6379/0'
-    """
-    url = re.sub(r"(?<=[?&]password=)[^&]*", "***", url)
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
-
-
 def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
     """The address in a URL: `redis://`, `rediss://` (TLS, certificate verified), `unix://`, and `valkey://`,
     `valkeys://` as aliases.
 
     Raises:
-        BrokerNotConfigured: not such a URL.
+        BrokerNotConfigured: not such a URL. The first line says what is wrong, the second what to write.
     """
     plain = _plain_url(url)
     if plain.partition("://")[0] not in {"redis", "rediss", "unix"}:
@@ -159,6 +144,7 @@ def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
             ", valkey://, embedded:// or memory://"
         )
     try:
+        check(plain)
         options: dict[str, Any] = dict(parse_url(plain))
     except ValueError as error:
         raise BrokerNotConfigured(f"{mask(url)!r}: {error}") from error

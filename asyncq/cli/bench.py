@@ -10,7 +10,7 @@ import typer
 
 from asyncq import __version__, cores
 from asyncq.broker.broker import token
-from asyncq.broker.connection import mask
+from asyncq.broker.url import mask
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from asyncq import logs
-from asyncq.broker.connection import mask
+from asyncq.broker.url import mask
 from asyncq.cli import console
 from asyncq.cli.exits import Code, refusal
 from asyncq.cli.loop import leave, threads_end
@@ -32,14 +32,14 @@ FLAGS = ("--version", "--json", "--no-color", "-q", "--quiet", "-v", "--verbose"
 class Invocation:
     """The global options of this run of the command line."""
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     namespace: str | None = None
     app: str | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
-    words: tuple[str, ...] = ()
-    settings: dict[str, str] = field(init=False)
+    words: tuple[str, ...] = field(default=(), repr=False)
+    settings: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         given = {"url": self.url, "namespace": self.namespace}

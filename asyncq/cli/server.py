@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from asyncq.broker import embedded
-from asyncq.broker.connection import mask
+from asyncq.broker.url import mask
 from asyncq.cli import console, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command

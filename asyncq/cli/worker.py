@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from asyncq import __version__, config, logs
-from asyncq.broker.connection import mask
+from asyncq.broker.url import mask
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command

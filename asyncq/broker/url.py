@@ -1,0 +1,166 @@
+"""What may stand in a server's URL: looked at before redis-py sees it.
+
+redis-py takes what it does not know for an argument of its connection, a database that is no number for 0,
+and a password with a `/` in it for the rest of the address; urllib's errors quote what may be a password.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+_OPTIONS = {"db", "username", "password", "socket_keepalive"}
+_TLS_OPTIONS = {
+    *("ssl_keyfile", "ssl_certfile", "ssl_password", "ssl_cert_reqs", "ssl_check_hostname", "ssl_ca_certs"),
+    *("ssl_ca_path", "ssl_ca_data", "ssl_min_version", "ssl_ciphers"),
+}
+_OWN = {
+    *("socket_timeout", "socket_connect_timeout", "timeout", "retry_on_timeout", "retry_on_error", "retry"),
+    *("health_check_interval", "max_connections", "protocol", "decode_responses", "encoding", "client_name"),
+}
+"""Options of redis-py about which asyncq decides by itself."""
+_FILES = {"ssl_keyfile", "ssl_certfile", "ssl_ca_certs"}
+_CERT_REQS = ("none", "optional", "required")
+_ENCODE = (
+    "A password with one of # / ? [ ] % in it goes into a URL percent-encoded: "
+    "urllib.parse.quote(password, safe='')"
+)
+
+
+def mask(url: str) -> str:
+    """The URL without its password, for logs and errors.
+
+    Never fails, and takes too much rather than too little: with a password that should have been
+    percent-encoded, nobody can tell where it ends.
+
+    >>> mask("redis://me:secret@db:6379/0")
+    'redis://me:***@db:6379/0'
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or ":" in scheme or "@" in scheme:
+        scheme, separator, rest = "", "", url
+    shown = re.sub(r"([?&])([^=&]*)=[^&]*", _without_secret, rest)
+    head = scheme + separator
+    before, at, host = shown.rpartition("@")
+    user, colon, _ = (before or shown).partition(":")
+    if rest.count("@") != shown.count("@"):  # one in a value that is hidden, or the password holds a `?`
+        return f"{head}{user}:***" if colon else head + shown
+    if at:
+        return f"{head}{user}:***@{host}" if colon else head + shown
+    user, colon, port = re.split(r"[/?#]", shown, maxsplit=1)[0].partition(":")
+    if separator and port and not (port.isascii() and port.isdecimal()) and not user.startswith("["):
+        return f"{head}{user}:***"  # no host at all: what stands for the port is a password
+    return head + shown
+
+
+def _without_secret(option: re.Match[str]) -> str:
+    name = unquote(option[2]).lower()
+    return f"{option[1]}{option[2]}=***" if "pass" in name or "secret" in name else option[0]
+
+
+def check(url: str) -> None:
+    """Looks over a URL with the scheme `redis`, `rediss` or `unix`.
+
+    Raises:
+        ValueError: something in it would be misunderstood. The first line says what, the second what to
+            write.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"it is not a URL\n{_ENCODE}") from None
+    if parts.fragment or url.endswith("#"):
+        raise ValueError(f"there is a # in it, and a server's URL has nothing after one\n{_ENCODE}")
+    has_user = "@" in parts.netloc
+    if (
+        not has_user
+        and "@" in parts.path + parts.query
+        and ":" in parts.netloc
+        and not _has_port(parts.netloc)
+    ):
+        raise ValueError(f"the host is not clear\n{_ENCODE}")
+    if parts.scheme == "unix":
+        _check_socket(parts.netloc.rpartition("@")[2], parts.path)
+    else:
+        _check_host(parts.netloc.rpartition("@")[2], parts.path)
+    _check_escapes(parts.netloc.rpartition("@")[0])
+    _check_options(parts.query, parts.scheme)
+
+
+def _check_escapes(credentials: str) -> None:
+    try:
+        unquote(credentials, errors="strict")
+        is_encoded = not re.search(r"%(?![0-9A-Fa-f]{2})", credentials)
+    except UnicodeDecodeError:
+        is_encoded = False
+    if not is_encoded:
+        raise ValueError(f"a % stands before what is no code of a character\n{_ENCODE}")
+
+
+def _has_port(address: str) -> bool:
+    port = re.fullmatch(r"(?:\[[^\]]*\]|[^:\[\]]*)(?::(\d{1,5})?)?", address, re.ASCII)
+    return port is not None and (port[1] is None or 0 < int(port[1]) < 65536)
+
+
+def _check_socket(host: str, path: str) -> None:
+    if host:
+        raise ValueError("a socket has no host\nWrite three slashes: unix:///path/to/socket")
+    if not path.strip("/"):
+        raise ValueError("the socket has no path\nWrite unix:///path/to/socket")
+
+
+def _check_host(address: str, path: str) -> None:
+    if not _has_port(address):
+        raise ValueError(f"the port is not a number from 1 to 65535\n{_ENCODE}")
+    database = unquote(path).strip("/")
+    if "@" in database:
+        raise ValueError(f"the host is not clear\n{_ENCODE}")
+    if database:
+        _check_database(database)
+
+
+def _check_database(text: str) -> None:
+    if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        raise ValueError(
+            f"the database {text!r} is not a number from 0\n"
+            "Write redis://host:6379/0; apps that share a database keep apart by `namespace`"
+        )
+
+
+def _check_options(query: str, scheme: str) -> None:
+    known = _OPTIONS | _TLS_OPTIONS
+    try:
+        options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+    except ValueError:
+        raise ValueError(f"what follows the ? is not a list of name=value\n{_ENCODE}") from None
+    for name, value in options:
+        if "@" in name:
+            raise ValueError(f"the host is not clear\n{_ENCODE}")
+        if name in _OWN:
+            raise ValueError(f"the option {name!r} has no effect: asyncq decides that itself\nLeave it out")
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            mend = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(known))}"
+            raise ValueError(f"there is no option {name!r}\n{mend}")
+        if name in _TLS_OPTIONS and scheme != "rediss":
+            raise ValueError(
+                f"the option {name!r} is for TLS\nWrite rediss:// for {scheme}://, or leave it out"
+            )
+        _check_value(name, value)
+
+
+def _check_value(name: str, value: str) -> None:
+    if name == "db":
+        _check_database(value)
+    elif name == "ssl_cert_reqs" and value not in _CERT_REQS:
+        near = value.lower().removeprefix("cert_")
+        mend = near if near in _CERT_REQS else " or ".join(_CERT_REQS)
+        raise ValueError(f"{name}={value!r} is not known\nWrite {name}={mend}")
+    elif name in _FILES and not Path(value).is_file():
+        raise ValueError(f"{name}={value!r} is not a file\nWrite the path of a file in PEM format")
+    elif name == "ssl_ca_path" and not Path(value).is_dir():
+        raise ValueError(f"{name}={value!r} is not a folder\nWrite the path of a folder with certificates")
+    elif name == "ssl_min_version" and not value.isdecimal():
+        raise ValueError(f"{name}={value!r} is not a number\nWrite 771 for TLS 1.2, 772 for TLS 1.3")

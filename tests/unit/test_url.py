@@ -1,0 +1,150 @@
+"""Server URLs: no password is ever shown, and what would be misunderstood is refused with what to write."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given, strategies as st
+
+from asyncq import AsyncQ, BrokerNotConfigured
+from asyncq.broker.connection import parse
+from asyncq.broker.url import mask
+from asyncq.cli.invocation import Invocation
+
+NASTY = "#/?[]@:%&="
+PASSWORDS = st.text(st.sampled_from(NASTY) | st.characters(), min_size=3).filter(
+    lambda text: text not in "redis://me:***@db:6379/0?password=***"
+)
+FORMS = [
+    "redis://me:{}@db:6379/0",
+    "redis://:{}@db",
+    "rediss://me:{}@db/0?ssl_cert_reqs=none",
+    "unix://me:{}@/tmp/s",
+    "redis://db:6379/0?password={}",
+    "redis://u:other@db/0?db=1&password={}",
+    "rediss://db/0?ssl_password={}&db=1",
+    "rediss://db?ssl%5Fp%61ssword={}",
+    "me:{}@db:6379",
+    "--url=redis://me:{}@db",
+]
+
+
+@given(st.sampled_from(FORMS), PASSWORDS)
+def test_a_password_that_is_percent_encoded_is_never_shown(form, password):
+    encoded = quote(password, safe="")
+    assert encoded not in mask(form.format(encoded))
+
+
+@given(st.sampled_from([form for form in FORMS if "assword" not in form]), PASSWORDS)
+def test_a_password_that_is_not_percent_encoded_is_not_shown_either(form, password):
+    assert password not in mask(form.format(password))
+
+
+@given(st.text(st.sampled_from(NASTY + "redis:/@[]") | st.characters()))
+def test_masking_never_fails(text):
+    once = mask(text)
+    assert mask(once) == once
+    assert mask("redis://" + text)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:secret@db:6379/0", "redis://me:***@db:6379/0"),
+        ("redis://:secret@[::1]:6379/0", "redis://:***@[::1]:6379/0"),
+        ("redis://db:6379/0", "redis://db:6379/0"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("redis://db/0?password=secret&db=1", "redis://db/0?password=***&db=1"),
+        ("redis://:sec/ret@db", "redis://:***@db"),
+        ("redis://:sec@ret@db", "redis://:***@db"),
+        ("redis://:secret", "redis://:***"),
+        ("redis://db:6379/0?password=se@cret", "redis://db:***"),
+        ("unix:///tmp/s?password=secret", "unix:///tmp/s?password=***"),
+        ("embedded://", "embedded://"),
+        ("", ""),
+    ],
+)
+def test_what_is_shown_of_a_url(url, shown):
+    assert mask(url) == shown
+
+
+@pytest.mark.parametrize("character", NASTY)
+def test_a_password_is_taken_as_it_is_or_refused_with_how_to_write_it(character):
+    """What can be understood is; what cannot is not taken for a host."""
+    password = f"s{character}ecret"
+    assert parse(f"redis://me:{quote(password, safe='')}@db:6380/2").options["password"] == password
+    for url in (
+        f"redis://me:{password}@db:6380/2",
+        f"redis://12{character}3:4{character}5@db",
+        f"unix://:{password}@/s",
+    ):
+        if character in "@:&=":
+            assert parse(url).options["password"] in (password, f"4{character}5", f"3:4{character}5")
+            continue
+        with pytest.raises(BrokerNotConfigured) as caught:
+            parse(url)
+        assert "percent-encoded: urllib.parse.quote(password, safe='')" in str(caught.value)
+        assert "ecret" not in str(caught.value)
+
+
+MISTAKES = {
+    "redis://db/0?foo=1": "there is no option 'foo'",
+    "redis://db/0?pasword=x": "there is no option 'pasword'\nDid you mean 'password'?",
+    "redis://db/0?socket_timeout=5": "asyncq decides that itself\nLeave it out",
+    "redis://db/0?decode_responses=True": "asyncq decides that itself\nLeave it out",
+    "redis://db/0?ssl_cert_reqs=none": "is for TLS\nWrite rediss:// for redis://",
+    "rediss://db/0?ssl_cert_reqs=CERT_NONE": "Write ssl_cert_reqs=none",
+    "rediss://db/0?ssl_cert_reqs=": "Write ssl_cert_reqs=none or optional or required",
+    "rediss://db/0?ssl_ca_certs=/no/such/file": "is not a file",
+    "rediss://db/0?ssl_ca_path=/no/such/folder": "is not a folder",
+    "rediss://db/0?ssl_min_version=TLSv1.2": "Write 771 for TLS 1.2",
+    "redis://db/x": "the database 'x' is not a number from 0\nWrite redis://host:6379/0",
+    "redis://db/-1": "the database '-1' is not a number",
+    "redis://db/1/2": "the database '1/2' is not a number",
+    "redis://db?db=one": "the database 'one' is not a number",
+    "unix:///tmp/s?db=-1": "the database '-1' is not a number",
+    "redis://db:port/0": "the port is not a number",
+    "redis://db:99999/0": "the port is not a number from 1 to 65535",
+    "redis://db:0": "the port is not a number from 1 to 65535",
+    "redis://db/0#x": "there is a # in it",
+    "redis://[::1/0": "it is not a URL",
+    "redis://db/0?a": "is not a list of name=value",
+    "unix://tmp/s": "Write three slashes",
+    "unix://": "the socket has no path",
+}
+
+
+@pytest.mark.parametrize("url", MISTAKES)
+def test_a_mistake_is_said_with_what_to_write(url):
+    with pytest.raises(BrokerNotConfigured) as caught:
+        parse(url)
+    assert MISTAKES[url] in str(caught.value)
+    assert str(caught.value).count("\n") == 1
+    with pytest.raises(BrokerNotConfigured):
+        parse(url.replace("redis", "valkey"))
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://db", {"host": "db"}),
+        ("redis://", {}),
+        ("redis:///3", {"db": 3}),
+        ("redis://[::1]:6380/3/", {"host": "::1", "port": 6380, "db": 3}),
+        ("valkey://me@db:/0", {"host": "db", "db": 0, "username": "me"}),
+        ("redis://db/0?db=2&username=a&password=b%23&socket_keepalive=1", {"password": "b#", "db": 2}),
+        ("unix://me:p@/tmp/a@b:c?db=2", {"path": "/tmp/a@b:c", "password": "p", "db": 2}),
+        ("valkey+unix:///tmp/s", {"path": "/tmp/s"}),
+        ("valkeys://db/0?ssl_cert_reqs=none&ssl_min_version=771", {"ssl_cert_reqs": "none"}),
+    ],
+)
+def test_what_is_right_is_taken(url, options):
+    found = parse(url).options
+    assert {name: found.get(name) for name in options} == options
+
+
+def test_no_repr_shows_the_password():
+    url = "redis://me:secret@db/0?password=secret"
+    shown = [AsyncQ(url), AsyncQ(url).settings, parse(url), Invocation(url, words=("--url", url))]
+    assert "secret" not in repr(shown)
