@@ -7,19 +7,18 @@ import os
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-_ROOT = Path("/")
 
-
-def usable(root: Path = _ROOT) -> int:
+def usable(root: Path | None = None) -> int:
     """The number of cores that this process may keep busy, at least 1.
 
     The least of three: the cores that the machine has, or `PYTHON_CPU_COUNT` says; those that the process may
     run on (taskset, cpusets); and the quota of the container, rounded up (`docker run --cpus 1.5` is 2).
 
     Args:
-        root: where /proc and /sys are, for tests.
+        root: where /proc and /sys are, for tests. Default: the quota of this process as it was when this
+            module was imported.
     """
-    counts = [_of_python(), _quota(root)]
+    counts = [_of_python(), _QUOTA if root is None else _quota(root)]
     if hasattr(os, "sched_getaffinity"):  # not on macOS
         counts.append(len(os.sched_getaffinity(0)))
     return max(1, min(count for count in counts if count is not None))
@@ -74,3 +73,7 @@ def _quota_v1(folder: Path) -> float | None:
         if quota > 0:  # -1: none
             return quota / int((folder / "cpu.cfs_period_us").read_text())
     return None
+
+
+_QUOTA = _quota(Path("/"))
+"""Read now, for a worker asks on its event loop, where no file is to be read."""
