@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from asyncq import config, failures, groupresult, results, resultset
 from asyncq.broker import posture
 from asyncq.broker.broker import Broker, token
-from asyncq.broker.connection import ServerError, parse
+from asyncq.broker.connection import ServerError, Unfit, parse
 from asyncq.broker.shards import Shards
 from asyncq.context import current_job
 from asyncq.control import Control
-from asyncq.errors import AsyncQError, BrokerUnavailable
+from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 from asyncq.limits import Limits
 from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
 from asyncq.registry import Registry
@@ -514,6 +514,8 @@ class AsyncQ:
             await broker.close()
             if server is not None:
                 server.release()
+            if isinstance(error, Unfit):
+                raise BrokerNotConfigured(str(error)) from error
             if isinstance(error, ServerError):
                 raise BrokerUnavailable(f"{broker.address.safe_url} refuses: {error}") from error
             raise

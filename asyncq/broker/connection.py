@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import hiredis
 import redis.exceptions as foreign
 from redis import connection as blocking
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
 from redis.retry import Retry as BlockingRetry
 
+from asyncq.broker import servers
 from asyncq.broker.url import check, mask
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 
@@ -37,6 +40,10 @@ _DRIVER = DriverInfo()
 """What redis-py says it is in CLIENT SETINFO: made once, for it reads its own version off the disk each
 time."""
 _parse_blocking_url: Any = blocking.parse_url
+_NO_FILE = (
+    "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there\n"
+    "Write the paths of files in PEM format"
+)
 _REFUSALS = (foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError)
 _ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix"}
 
@@ -105,6 +112,20 @@ class ServerError(AsyncQError):
         return _VERDICTS.get(self.code, Verdict.FATAL)
 
 
+class Unfit(ServerError):
+    """What answers cannot be asyncq's server: too old, a part of a cluster, a Sentinel, or without that
+    database. The second line says what to do.
+
+    Treated as a refused password is: final when an app opens; later a worker waits, for somebody may be
+    changing the server.
+    """
+
+    @property
+    def verdict(self) -> Verdict:
+        """Final at the start."""
+        return Verdict.DENIED
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where the server is and how to get in."""
@@ -158,7 +179,7 @@ async def connect(address: Address, name: str) -> Handshaken:
 
     Raises:
         BrokerUnavailable: no answer, refused, or not (yet) willing to talk; trying again may help.
-        ServerError: refused for a reason that stays: wrong credentials, no permission.
+        ServerError: refused for a reason that stays: wrong credentials, no permission; or `Unfit`.
     """
     options = {
         **address.options,
@@ -170,11 +191,16 @@ async def connect(address: Address, name: str) -> Handshaken:
         "health_check_interval": 0,
         "driver_info": _DRIVER,
     }
+    # Selected here, after a look at who answers: a cluster and a Sentinel refuse it.
+    database = options.pop("db", None) or 0
     connection: Any = address.connection_class(**options)  # redis-py types only half of it
     try:
         # The handshake reads without a time-out of its own: a server that accepts and then says nothing must
         # not hold us.
-        await asyncio.wait_for(_introduce(connection, name), CONNECT_TIMEOUT * 2)
+        await asyncio.wait_for(_introduce(connection, name, database), CONNECT_TIMEOUT * 2)
+    except Unfit as error:
+        _let_go(connection)
+        raise Unfit(f"{address.safe_url}: {error}") from None
     except _REFUSALS as error:
         raise ServerError(_with_code(error)) from error
     except foreign.BusyLoadingError as error:
@@ -182,7 +208,12 @@ async def connect(address: Address, name: str) -> Handshaken:
     except (foreign.RedisError, OSError, TimeoutError) as error:
         if isinstance(error.__cause__, _REFUSALS):  # over a unix socket redis-py wraps them
             raise ServerError(_with_code(error.__cause__)) from error
-        raise BrokerUnavailable(f"no server at {address.safe_url} ({_reason(error)})") from error
+        if isinstance(error, foreign.ResponseError) and "unknown command" in str(error):
+            raise Unfit(f"{address.safe_url}: {servers.TOO_OLD.format('it knows no HELLO')}") from error
+        if isinstance(_innermost(error), FileNotFoundError) and "path" not in address.options:
+            raise Unfit(f"{address.safe_url}: {_NO_FILE}") from error
+        problem = f"no server at {address.safe_url} ({_reason(error)})"
+        raise BrokerUnavailable(problem + _tls_advice(address, error)) from error
     except asyncio.CancelledError:
         _let_go(connection)
         raise
@@ -198,13 +229,47 @@ def _let_go(connection: Any) -> None:
         writer.transport.abort()
 
 
-async def _introduce(connection: Any, name: str) -> None:
+async def _introduce(connection: Any, name: str, database: int) -> None:
+    """Connects, sees who answers, and says who we are and which database we want: in one round trip."""
     await connection.connect()
-    try:
-        await connection.send_command("CLIENT", "SETNAME", name)
-        await connection.read_response()
-    except foreign.NoPermissionError:
+    commands: list[tuple[Any, ...]] = [("HELLO",), ("CLIENT", "SETNAME", name)]
+    if database:
+        commands.append(("SELECT", database))
+    for command in commands:
+        await connection.send_command(*command)
+    answers = [await _answer(connection) for _ in commands]
+    if isinstance(answers[0], dict) and (problem := servers.problem(answers[0])):
+        raise Unfit(problem)
+    if isinstance(answers[1], foreign.NoPermissionError):
         log.debug("the user may not name its connections in CLIENT LIST; they have no names there")
+    elif isinstance(answers[1], Exception):
+        raise answers[1]
+    if database and isinstance(answers[2], Exception):
+        if "out of range" in str(answers[2]):
+            raise Unfit(servers.NO_DATABASE.format(database))
+        raise answers[2]
+
+
+async def _answer(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except foreign.ResponseError as error:
+        return error
+
+
+def _tls_advice(address: Address, error: BaseException) -> str:
+    """What to try if the two ends may not agree about TLS, as a second line; neither end can know."""
+    cause = _innermost(error)
+    if issubclass(address.connection_class, SSLConnection):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "\nName the authority that signed its certificate: ?ssl_ca_certs=/path/to/ca.pem"
+        if isinstance(cause, (TimeoutError, asyncio.CancelledError, ssl.SSLError)):
+            return "\nIf the server is up and speaks no TLS: write redis:// for rediss://"
+    elif issubclass(address.connection_class, Connection) and isinstance(
+        cause, (foreign.InvalidResponse, foreign.ConnectionError, ConnectionResetError, hiredis.ProtocolError)
+    ):
+        return "\nIf the server is up and speaks TLS: write rediss:// for redis://"
+    return ""
 
 
 class BlockingConnection:
@@ -295,9 +360,14 @@ def _with_code(error: Exception) -> str:
 
 def _reason(error: BaseException) -> str:
     # redis-py wraps the socket's error in words of its own; the innermost says it best.
-    while error.__cause__ is not None or error.__context__ is not None:
-        error = error.__cause__ or error.__context__ or error
+    error = _innermost(error)
     text = str(error).strip()
     if isinstance(error, (TimeoutError, asyncio.CancelledError)):
         return "no answer in time"
     return (text[:1].lower() + text[1:]) if text else type(error).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__ or error
+    return error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import re
-from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 _OPTIONS = {"db", "username", "password", "socket_keepalive"}
@@ -21,7 +20,6 @@ _OWN = {
     *("health_check_interval", "max_connections", "protocol", "decode_responses", "encoding", "client_name"),
 }
 """Options of redis-py about which asyncq decides by itself."""
-_FILES = {"ssl_keyfile", "ssl_certfile", "ssl_ca_certs"}
 _CERT_REQS = ("none", "optional", "required")
 _ENCODE = (
     "A password with one of # / ? [ ] % in it goes into a URL percent-encoded: "
@@ -158,9 +156,5 @@ def _check_value(name: str, value: str) -> None:
         near = value.lower().removeprefix("cert_")
         mend = near if near in _CERT_REQS else " or ".join(_CERT_REQS)
         raise ValueError(f"{name}={value!r} is not known\nWrite {name}={mend}")
-    elif name in _FILES and not Path(value).is_file():
-        raise ValueError(f"{name}={value!r} is not a file\nWrite the path of a file in PEM format")
-    elif name == "ssl_ca_path" and not Path(value).is_dir():
-        raise ValueError(f"{name}={value!r} is not a folder\nWrite the path of a folder with certificates")
     elif name == "ssl_min_version" and not value.isdecimal():
         raise ValueError(f"{name}={value!r} is not a number\nWrite 771 for TLS 1.2, 772 for TLS 1.3")

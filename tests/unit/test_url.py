@@ -96,8 +96,6 @@ MISTAKES = {
     "redis://db/0?ssl_cert_reqs=none": "is for TLS\nWrite rediss:// for redis://",
     "rediss://db/0?ssl_cert_reqs=CERT_NONE": "Write ssl_cert_reqs=none",
     "rediss://db/0?ssl_cert_reqs=": "Write ssl_cert_reqs=none or optional or required",
-    "rediss://db/0?ssl_ca_certs=/no/such/file": "is not a file",
-    "rediss://db/0?ssl_ca_path=/no/such/folder": "is not a folder",
     "rediss://db/0?ssl_min_version=TLSv1.2": "Write 771 for TLS 1.2",
     "redis://db/x": "the database 'x' is not a number from 0\nWrite redis://host:6379/0",
     "redis://db/-1": "the database '-1' is not a number",

@@ -96,36 +96,45 @@ def test_a_server_that_cannot_be_used(project, environ, code, message):
 
 
 @pytest.fixture
-def locked(tmp_path):
-    """The port of a server that wants a password."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port = listening.getsockname()[1]
-    words = [
-        "--port",
-        str(port),
-        "--bind",
-        "127.0.0.1",
-        "--requirepass",
-        "right",
-        "--save",
-        "",
-        "--dir",
-        tmp_path,
-    ]
-    with subprocess.Popen([program.find(), *words], stdout=subprocess.DEVNULL) as server:
+def serve(tmp_path):
+    """Starts servers with the given options and gives their ports; all end with the test."""
+    running = []
+
+    def serve(*options: str) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            port = listening.getsockname()[1]
+        words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path, *options]
+        running.append(subprocess.Popen([program.find(), *words], stdout=subprocess.DEVNULL))
         deadline = time.monotonic() + 5
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
-                break
+                return port
             except ConnectionRefusedError:
                 assert time.monotonic() < deadline, "the server did not start"
                 time.sleep(0.01)
-        yield port
+
+    yield serve
+    for server in running:
         server.kill()
+        server.wait()
 
 
-def test_a_refused_password_exits_77(project, locked):
+def test_a_server_that_does_not_fit_exits_78(project, serve):
+    cluster, small = serve("--cluster-enabled", "yes"), serve("--databases", "2")
+    cases = {
+        f"redis://127.0.0.1:{cluster}": "this is a node of a Cluster",
+        f"redis://127.0.0.1:{small}/2": "the server has no database 2",
+    }
+    for url, message in cases.items():
+        for words in (("worker", "shop"), ("call", "shop", "add", "1", "2"), ("result", "get", "x")):
+            ended = project.run(*words, ASYNCQ_URL=url)
+            assert (ended.code, message in ended.err) == (78, True), ended
+            assert len(ended.err.splitlines()) == 2
+
+
+def test_a_refused_password_exits_77(project, serve):
+    locked = serve("--requirepass", "right")
     for user in ("", ":wrong@"):
         ended = project.run("result", "get", "x", ASYNCQ_URL=f"redis://{user}127.0.0.1:{locked}")
         assert (ended.code, "wrong" in ended.err) == (77, False), ended

@@ -1,0 +1,186 @@
+"""Servers that asyncq cannot work with: one line says why, another what to do, and nobody tries for long."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable
+from asyncq.broker import servers
+from asyncq.broker.embedded import program
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def start(tmp_path: Path):
+    """Starts real servers and gives their address; all end with the test."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(*words: str) -> str:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        file = tmp_path / f"{port}.conf"
+        file.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
+        server = subprocess.Popen([program.find(), file, *words], stdout=subprocess.DEVNULL)
+        running.append(server)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                return f"127.0.0.1:{port}"
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, "the server did not start"
+                time.sleep(0.01)
+
+    yield start
+    for server in running:
+        server.kill()
+        server.wait()
+
+
+async def refused(url: str) -> list[str]:
+    """The lines of the error that opening an app ends with, well before it would give up trying."""
+    app = AsyncQ(url, operation_timeout=20)
+    began = time.monotonic()
+    with pytest.raises(BrokerNotConfigured) as caught:
+        await app.open()
+    assert time.monotonic() - began < 10
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "***" in lines[0] or ":secret@" not in url
+    return lines
+
+
+@pytest.mark.parametrize("database", ["", "/0", "/3"])
+async def test_a_node_of_a_cluster_is_refused(start, database):
+    what, mend = await refused(f"redis://{start('--cluster-enabled', 'yes')}{database}")
+    assert "a node of a Cluster, which asyncq does not support yet" in what
+    assert "standalone server" in mend
+
+
+@pytest.mark.parametrize("database", ["", "/3"])
+async def test_a_sentinel_is_refused(start, database):
+    what, mend = await refused(f"redis://{start('--sentinel')}{database}")
+    assert "this is a Sentinel, which asyncq does not support yet" in what
+    assert "the URL of the server itself" in mend
+
+
+async def test_a_database_that_the_server_has_not_is_refused_and_the_last_one_is_taken(start):
+    address = start("--databases", "4")
+    what, mend = await refused(f"redis://{address}/4")
+    assert what == f"redis://{address}/4: the server has no database 4"
+    assert "lower number" in mend
+    async with AsyncQ(f"redis://{address}/3") as app:
+        await app.send("x", task_id="kept")
+    async with AsyncQ(f"redis://{address}?db=3") as app:
+        assert await app.AsyncResult("kept").exists()
+    async with AsyncQ(f"redis://{address}") as app:
+        assert not await app.AsyncResult("kept").exists()
+
+
+class Old(asyncio.Protocol):
+    """A server of an old version, as far as one gets with it."""
+
+    def __init__(self, hello: bytes) -> None:
+        self._hello = hello
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for command in data.split(b"*")[1:]:
+            self._transport.write(self._hello if b"HELLO" in command else b"+OK\r\n")
+
+
+@asynccontextmanager
+async def old(hello: bytes) -> AsyncIterator[str]:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Old(hello), "127.0.0.1", 0)
+    try:
+        yield f"redis://:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+V6_2 = (
+    b"%7\r\n+server\r\n+redis\r\n+version\r\n+6.2.14\r\n+proto\r\n:3\r\n+id\r\n:4\r\n"
+    b"+mode\r\n+standalone\r\n+role\r\n+master\r\n+modules\r\n*0\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("hello", "said"),
+    [(V6_2, "(redis 6.2.14)"), (b"-ERR unknown command `HELLO`, with args\r\n", "(it knows no HELLO)")],
+)
+async def test_a_server_that_is_too_old_is_refused(hello, said):
+    async with old(hello) as url:
+        what, mend = await refused(url)
+    assert what.endswith(f": the server is too old {said}")
+    assert mend == "Use Redis 7.0 or later, or Valkey"
+
+
+@pytest.mark.parametrize(
+    ("version", "fits"),
+    [("5.0.14", False), ("6.2.14", False), ("7.0.0", True), ("7.4.1-rc1", True), ("10.1", True), ("?", True)],
+)
+def test_which_versions_fit(version, fits):
+    facts = {b"server": b"redis", b"version": version.encode(), b"mode": b"standalone"}
+    assert (servers.problem(facts) is None) == fits
+    assert (servers.problem({"version": version, "mode": "standalone"}) is None) == fits
+
+
+async def unreachable(url: str) -> str:
+    with pytest.raises(BrokerUnavailable) as caught:
+        await AsyncQ(url, operation_timeout=0.1).open()
+    return str(caught.value).partition("\n")[2]
+
+
+async def test_tls_asked_of_a_plain_server_is_said(start):
+    assert "write redis:// for rediss://" in await unreachable(f"rediss://{start()}")
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A folder with a `key` and a `cert` of 127.0.0.1, signed by itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the certificate of this test is made by openssl, which is not here")
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 2 -subj /CN=x -addext"
+    subprocess.run(
+        [*words.split(), "subjectAltName=IP:127.0.0.1"], cwd=tmp_path, check=True, capture_output=True
+    )
+    return tmp_path
+
+
+async def test_what_a_server_with_tls_is_asked_wrongly_is_said(certificate):
+    """Plain text, a certificate that nobody knows, a file that is not there; the right one works."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate / "cert", certificate / "key")
+    server = await asyncio.get_running_loop().create_server(lambda: Old(V6_2), "127.0.0.1", 0, ssl=context)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        assert "write rediss:// for redis://" in await unreachable(f"redis://{address}")
+        assert "?ssl_ca_certs=" in await unreachable(f"rediss://{address}")
+        what, _ = await refused(f"rediss://{address}?ssl_ca_certs={certificate}/cert")
+        assert "too old" in what
+        what, _ = await refused(f"rediss://{address}?ssl_ca_certs={certificate}/nosuch")
+        assert "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there" in what
+    finally:
+        server.close()
+
+
+async def test_a_server_that_is_not_there_is_not_said_to_speak_another_way():
+    for scheme in ("redis", "rediss"):
+        assert await unreachable(f"{scheme}://127.0.0.1:1") == ""
