@@ -31,6 +31,25 @@ def colored(text: str, color: str, stream: IO[str]) -> str:
     return f"\x1b[{color}m{text}\x1b[0m" if _use_colors and stream.isatty() else text
 
 
+def open_streams() -> None:
+    """Opens those of stdin, stdout and stderr that were closed when the process began, on /dev/null.
+
+    Python has None for them, which ends whoever writes to it; and the next sockets and files would get their
+    numbers, so that what C code or another process writes to stderr would go to the server.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, PTH123
+
+
 def flush_each_line() -> None:
     """Makes stdout and stderr pass on each line at once, also into a pipe or a file.
 

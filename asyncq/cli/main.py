@@ -111,6 +111,7 @@ def run(words: list[str] | None = None) -> int:
         words: the arguments (default: those of the process).
     """
     words = sys.argv[1:] if words is None else words
+    console.open_streams()
     console.flush_each_line()
     tree = typer.main.get_command(cli)
     lighten(tree)
