@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import os
 import re
@@ -192,6 +193,21 @@ class Task(Generic[P, R, H_co]):
         for attribute in ("__module__", "__qualname__", "__doc__", "__name__"):
             object.__setattr__(self, attribute, getattr(function, attribute, None))
         self.__wrapped__ = function
+        self._last_bound = ""
+        self._introspection: dict[str, Any] = {
+            "__signature__": self._signature,
+            "__annotations__": getattr(function, "__annotations__", {}),
+            "__module__": self.__module__,
+            "__wrapped__": function,  # its globals are where the annotations are looked up
+        }
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        for name in _OF_FUNCTION:  # what `_OfFunction` has left here is bound to the original
+            other.__dict__.pop(name, None)
+        other._last_bound = ""
+        return other
 
     def __repr__(self) -> str:
         return f"<Task {self.name}{self._signature}>"
@@ -763,6 +779,42 @@ class Task(Generic[P, R, H_co]):
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}{self._signature}: {error}") from None
+
+
+class _OfFunction:
+    """Gives a method that takes the arguments of the task's function the signature of that function, so that
+    `inspect.signature` and `typing.get_type_hints` say the same of `add.delay` as of the function.
+
+    A bound method has the signature that its class wrote down. So this gives a `partial` with a signature of
+    its own, and leaves it among the task's attributes, where Python finds it first: later accesses are no
+    slower than those to a bound method.
+    """
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method = method
+        self.name = method.__name__
+        self.__doc__ = method.__doc__
+
+    def __get__(self, task: Task[..., Any] | None, owner: type[Any]) -> Any:
+        if task is None:
+            return self.method
+        bound = functools.partial(self.method, task)
+        bound.__dict__.update(task._introspection)
+        for name in ("__name__", "__qualname__", "__doc__"):
+            setattr(bound, name, getattr(self.method, name))
+        if task._last_bound == self.name:
+            # Not at the first access: what `options` makes is mostly used once, and a task that
+            # refers to itself stays in memory until the garbage collector comes.
+            task.__dict__[self.name] = bound
+        task._last_bound = self.name
+        return bound
+
+
+_OF_FUNCTION = frozenset({"delay", "delay_sync", "call", "call_sync", "s", "si"})
+
+# Here and not by decorators, for `synced(delay)` needs the function, and type checkers the method.
+for _name in _OF_FUNCTION:
+    setattr(Task, _name, _OfFunction(getattr(Task, _name)))
 
 
 class CoroutineTask(Task[P, R]):
