@@ -10,12 +10,19 @@ import socket
 
 import httpx
 import uvicorn
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import JSONResponse
 from tasks import add, app, slow_add
 
 from asyncq import ResultNotFound, ResultTimeout, Worker
 
 site = FastAPI(lifespan=app.lifespan)
+
+
+@site.exception_handler(ResultTimeout)
+async def answer_504(_request: Request, _error: ResultTimeout) -> JSONResponse:
+    # No worker runs, or none is done in time. The job goes on.
+    return JSONResponse({"detail": "the job takes longer than ten seconds"}, 504)
 
 
 @site.get("/sum")

@@ -1,8 +1,9 @@
 """Runs the documentation: every Python block of every page, and compares with the text block that follows it.
 
 A page is a project: each Python block begins with a comment that names its file. What a reader would start is
-started: a block that shows its output, and pytest for a `test_` file. Other blocks are imported. A line
-`asyncq worker ...` starts that worker, and other `asyncq` lines are run if their output is shown.
+started: a block that shows its output, and pytest for a `test_` file. Other blocks are imported. A TOML block
+that begins with the name `pyproject.toml` is written. A line `asyncq worker ...` starts that worker. Other
+`asyncq` lines are run if their output is shown.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ class Block:
     @property
     def file(self) -> str:
         first = self.text.partition("\n")[0]
-        named = re.fullmatch(r"# (\w+\.py)", first)
+        named = re.fullmatch(r"# (\w+\.(?:py|toml))", first)
         assert named, f"the block does not begin with the name of its file, but with {first!r}"
         return named[1]
 
@@ -147,32 +148,61 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+@pytest.mark.timeout(180)  # the page on testing starts pytest ten times
 @pytest.mark.parametrize("page", [page for page in PAGES if _has_python(page)], ids=_name)
 def test_blocks_of_a_page_run_and_print_what_it_shows(page: Path, project: Project) -> None:
     for block in _blocks(page):
         if block.language == "python":
             project.run(block)
+        elif block.language == "toml" and block.text.startswith("# pyproject.toml\n"):
+            project.write(block)
         elif block.language == "bash":
             project.run_commands(block)
 
 
-def test_endpoint_of_the_readme_answers(project: Project) -> None:
+# The example's wait is ten seconds; where no worker runs, a test waits it to its end.
+@pytest.mark.parametrize(
+    ("page", "site", "wait", "worker", "answer"),
+    [
+        ("README.md", "uvicorn --log-level warning --port {port} web:site", "wait=10", True, (200, "8")),
+        ("README.md", "uvicorn --log-level warning --port {port} web:site", "wait=1", False, (504, None)),
+        (
+            "docs/howto/fastapi.md",
+            "uvicorn --log-level warning --port {port} shop:site",
+            "wait=1",
+            False,
+            (504, None),
+        ),
+        ("docs/howto/aiohttp.md", "aiohttp.web -P {port} shop:make_site", "wait=1", False, (504, None)),
+    ],
+)
+def test_endpoint_that_awaits_answers_with_the_value_or_504(
+    page: str, site: str, wait: str, worker: bool, answer: tuple[int, str | None], project: Project
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    blocks = {block.file: block for block in _blocks(ROOT / "README.md") if block.language == "python"}
-    project.write(blocks["web.py"])
+    block = next(
+        block for block in _blocks(ROOT / page) if "/sum" in block.text and block.language == "python"
+    )
+    assert "wait=10)" in block.text
+    project.write(replace(block, text=block.text.replace("wait=10)", f"{wait})")))
 
-    project.start("asyncq", "--quiet", "worker", "web:app")
-    project.start("uvicorn", "--log-level", "warning", "--port", str(port), "web:site")
+    if worker:
+        project.start("asyncq", "--quiet", "worker", f"{block.file.removesuffix('.py')}:app")
+    project.start(*shlex.split(site.format(port=port)))
+    response = _ask(f"http://127.0.0.1:{port}/sum?x=4&y=4", deadline=time.monotonic() + 20)
 
-    assert _ask(f"http://127.0.0.1:{port}/sum?x=4&y=4", deadline=time.monotonic() + 20) == "8"
+    status, text = answer
+    assert response.status_code == status, response.text
+    assert text is None or response.text == text
+    assert worker or response.elapsed.total_seconds() < 5, "it did not answer when the wait was over"
 
 
-def _ask(url: str, deadline: float) -> str:
+def _ask(url: str, deadline: float) -> httpx.Response:
     """What the site says, once it listens."""
     while True:
         try:
-            return httpx.get(url, timeout=20).text
+            return httpx.get(url, timeout=20)
         except httpx.ConnectError:
             assert time.monotonic() < deadline, f"nobody listens at {url}"
             time.sleep(0.05)
