@@ -17,7 +17,10 @@ routes = web.RouteTableDef()
 
 @routes.get("/sum")
 async def wait_for_sum(request: web.Request) -> web.Response:
-    value = await add.options(wait=10).call(int(request.query["x"]), int(request.query["y"]))
+    try:
+        value = await add.options(wait=10).call(int(request.query["x"]), int(request.query["y"]))
+    except ResultTimeout:  # no worker runs, or none is done in time; the job goes on
+        raise web.HTTPGatewayTimeout(text="the job takes longer than ten seconds") from None
     return web.json_response(value)
 
 
