@@ -10,7 +10,33 @@ MADE := $(VENV)/.made
 RUN := $(VENV)/.run
 DEV := $(VENV)/.dev
 
-.PHONY: help run test check lint types examples chaos bench clean
+# PYTHON=python3.12 or PYTHON=/path/to/python3 chooses; an environment made with another Python is made anew.
+FITS := import sys; sys.exit(sys.version_info < (3, 11))
+ORIGIN := import sys; print(sys.base_prefix, sys.version)
+CANDIDATES := python3.13 python3.12 python3.11 python3
+ifneq ($(PYTHON),)
+    # What pyenv has may run only by its path, when no version is chosen.
+    CANDIDATES := $(shell for each in $(PYTHON) $${PYENV_ROOT:-$$HOME/.pyenv}/versions/*/bin/$(PYTHON); do \
+        $$each -c '$(FITS)' >/dev/null 2>&1 && echo $$each && break; done)
+    ifeq ($(CANDIDATES),)
+        $(error PYTHON=$(PYTHON) does not run, or is older than 3.11: name another, or leave PYTHON out)
+    endif
+    ifneq ($(shell $(CANDIDATES) -c '$(ORIGIN)'),$(shell $(BIN)/python -c '$(ORIGIN)' 2>/dev/null))
+        .PHONY: $(MADE)
+    endif
+endif
+# An environment does not work in another folder than the one it was made in, nor when its Python is gone.
+ifneq ($(wildcard $(MADE)),)
+    ifneq ($(shell $(BIN)/python -c 'print(open("$(MADE)").read().strip())' 2>/dev/null),$(shell pwd -P))
+        .PHONY: $(MADE)
+    endif
+endif
+
+# Much of the tests' time is waiting, so more processes than cores are quicker; more than these are not.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PYTEST := $(BIN)/python -m pytest -n $(shell expr 3 \* $(CORES)) --dist worksteal
+
+.PHONY: help run test quick check lint mypy types examples chaos bench clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -20,7 +46,10 @@ run: $(RUN) ## run the first example on an embedded Valkey
 	@ASYNCQ_EMBEDDED=always $(BIN)/python examples/main.py
 
 test: $(DEV) ## run all tests (PYTEST_ARGS="-k name" for some of them)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
+
+quick: lint mypy ## what is known within a minute: lint, types of the package, unit tests
+	$(PYTEST) tests/unit $(PYTEST_ARGS)
 
 check: lint types test ## what must pass before a commit: lint, layers, types, tests (the examples are among them)
 
@@ -29,8 +58,10 @@ lint: $(DEV) ## ruff and the layer rule
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
 
-types: $(DEV) ## mypy, pyright, and the types of the public face
+mypy: $(DEV)
 	$(BIN)/mypy
+
+types: mypy ## mypy, pyright, and the types of the public face
 	$(BIN)/pyright
 	@# From elsewhere: in the checkout pyright takes the folder for the package and finds no py.typed.
 	cd / && PATH="$(CURDIR)/$(BIN):$$PATH" pyright --verifytypes asyncq --ignoreexternal
@@ -51,10 +82,10 @@ clean: ## remove the virtual environment and all caches (the embedded server's d
 # A candidate must really run: a pyenv shim is there and fails when its version is not chosen, and Debian's
 # python3 makes no environment without the package python3-venv.
 $(MADE):
-	@for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
-	    $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	@for candidate in $(CANDIDATES); do \
+	    $$candidate -c '$(FITS)' 2>/dev/null || continue; \
 	    if $$candidate -m venv --clear $(VENV) >/dev/null 2>&1; then \
-	        touch $@; \
+	        pwd -P > $@; \
 	        echo "--> made $(VENV) with `$(BIN)/python --version`"; \
 	        exit 0; \
 	    fi; \

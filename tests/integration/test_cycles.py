@@ -215,9 +215,8 @@ async def test_what_a_wait_has_noted_goes_when_it_ends_however_it_ends(app, add)
         handles = [app.AsyncResult(id_) for id_ in ids]
         with allowed():
             for attempt in range(2):
-                waiting = asyncio.create_task(app.ResultSet(handles).get(timeout=0.3))
-                await until(lambda: _notes(app), "the wait to be noted")
-                notes.append(await _notes(app))
+                waiting = asyncio.create_task(app.ResultSet(handles).get(timeout=1.0))
+                notes.append(await until(lambda: _notes(app), "the wait to be noted"))
                 if attempt:
                     waiting.cancel()
                 with pytest.raises(asyncio.CancelledError if attempt else ResultTimeout):
@@ -226,7 +225,7 @@ async def test_what_a_wait_has_noted_goes_when_it_ends_however_it_ends(app, add)
 
     results = await add.options(countdown=3600).map([(1, 2)] * 1000)
     async with Worker(app, concurrency=1):
-        await tries.options(wait=10).call([result.id for result in results])
+        await tries.options(wait=60).call([result.id for result in results])
     assert notes == [1000, 1000]
     await results.revoke()
 
