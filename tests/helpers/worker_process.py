@@ -52,7 +52,7 @@ class WorkerProcess:
         """Ends it as a crash of the machine would, and waits until it is gone."""
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=30)
         if self.process.stdout is not None:
             self.process.stdout.close()
 

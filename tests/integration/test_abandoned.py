@@ -8,9 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
 import asyncq
@@ -108,11 +108,11 @@ async def test_a_cancelled_wait_ends_at_once_also_when_the_server_does_not_answe
     task = asyncio.create_task(result.get(revoke_on_abandon=True))
     await asyncio.sleep(0.05)
     await raw.execute_command("CLIENT", "PAUSE", "800", "ALL")
-    begun = time.monotonic()
+    begun = Stopwatch()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - begun < 0.3
+    assert begun.took < 0.3
     await until_revoked(app, result.id)
 
 
@@ -129,10 +129,10 @@ async def test_closing_the_app_does_not_wait_for_ever(make_app, nap, raw, monkey
     async with make_app() as other:
         result = await other._named("nap").delay(60)
         await raw.execute_command("CLIENT", "PAUSE", "1500", "ALL")
-        begun = time.monotonic()
+        begun = Stopwatch()
         with pytest.raises(ResultTimeout), caplog.at_level(logging.WARNING, "asyncq"):
             await result.get(timeout=0.01, revoke_on_abandon=True)
-    assert time.monotonic() - begun < 1.4
+    assert begun.took < 1.4
     assert "given up" in caplog.text
     await raw.ping()
 
@@ -194,10 +194,10 @@ async def test_ctrl_c_in_blocking_code_ends_the_job(app, server_url, namespace, 
     )
     assert child.stdout is not None
     try:
-        assert await asyncio.wait_for(child.stdout.readline(), 20) == b"waiting\n"
+        assert await asyncio.wait_for(child.stdout.readline(), 30) == b"waiting\n"
         await asyncio.sleep(0.1)  # from the print to the wait
         child.send_signal(signal.SIGINT)
-        _, said = await asyncio.wait_for(child.communicate(), 20)
+        _, said = await asyncio.wait_for(child.communicate(), 30)
     finally:
         if child.returncode is None:
             child.kill()
@@ -215,14 +215,14 @@ async def test_what_a_block_did_not_wait_for_is_revoked_at_its_end(app, nap, log
             assert isinstance(scope, Scope)
             seen = await nap.delay(0, "seen")
             running = await nap.delay(60, "running")
-            await seen.get(timeout=5)
+            await seen.get(timeout=30)
             await until_state(running, "STARTED")
             queued = await nap.options(queue="nobody").delay(0, "queued")
             delayed = await nap.options(countdown=60).delay(0, "delayed")
         assert await seen.get(timeout=1) == 0
         for result in (running, queued, delayed):
             with pytest.raises(TaskRevoked):
-                await result.get(timeout=5)
+                await result.get(timeout=30)
         await until(lambda: "cancelled running" in log, "the running one to be cancelled")
     assert "start queued" not in log
 
@@ -264,10 +264,10 @@ async def test_a_job_that_is_kept_goes_on(app, nap):
         assert scope.keep(kept) is kept
         lost = await nap.delay(0)
     async with Worker(app):
-        assert await kept.get(timeout=5) == 0
-        assert await group.get(timeout=5) == [0, 0]
+        assert await kept.get(timeout=30) == 0
+        assert await group.get(timeout=30) == [0, 0]
         with pytest.raises(TaskRevoked, match="scope"):
-            await lost.get(timeout=5)
+            await lost.get(timeout=30)
 
 
 async def test_parents_of_what_is_kept_are_kept(app, nap):
@@ -286,9 +286,9 @@ async def test_all_members_of_a_workflow_belong_to_the_block(app, nap):
     members = [lost, *lost.parent.results, lost.parent.parent]
     for member in members:
         with pytest.raises(TaskRevoked, match=rf"job {member.id} was revoked: the scope"):
-            await member.get(timeout=5)
+            await member.get(timeout=30)
     async with Worker(app):
-        assert await kept.get(timeout=5) == 0
+        assert await kept.get(timeout=30) == 0
 
 
 async def test_a_refused_workflow_leaves_the_job_whose_id_it_wanted(app, nap):
@@ -325,11 +325,11 @@ async def test_a_block_that_is_cancelled_revokes_and_is_not_held_up(app, nap, ra
     task = asyncio.create_task(block())
     await until(lambda: results, "the job to be enqueued")
     await asyncio.sleep(0.1)
-    begun = time.monotonic()
+    begun = Stopwatch()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - begun < 0.3
+    assert begun.took < 0.3
     await until_revoked(app, results[0].id)
 
 

@@ -59,7 +59,7 @@ def _app(server, user, **settings):
 
     @app.task(name="outer")
     async def outer() -> int:
-        return await (await add.delay(1, 1)).get(timeout=5, disable_sync_subtasks=False)
+        return await (await add.delay(1, 1)).get(timeout=30, disable_sync_subtasks=False)
 
     @app.task(name="hang")
     async def hang() -> None:
@@ -91,12 +91,12 @@ async def _use_without_a_worker(app) -> None:
     assert await result.refresh() == "PENDING"
     assert await result.revoke()
     with pytest.raises(TaskRevoked):
-        await result.get(timeout=5)
+        await result.get(timeout=30)
     later = await add.options(countdown=60).delay(1, 2)
     assert await later.refresh() == "SCHEDULED"
     assert await later.revoke()
     with pytest.raises(TaskExpired):
-        await (await add.options(expires=0.05).delay(1, 2)).get(timeout=5)
+        await (await add.options(expires=0.05).delay(1, 2)).get(timeout=30)
     assert await app.control.dead.list() == []
 
 
@@ -112,7 +112,7 @@ async def _wait_for_each_other(app) -> None:
     await broker.intake.submit(
         [job("first", 1, 2, dependents=("next",)), job("next", 4, parents=("first",), shape=0)]
     )
-    assert await app.AsyncResult("next").get(timeout=5) == 7
+    assert await app.AsyncResult("next").get(timeout=30) == 7
 
 
 async def _use(app, another) -> None:
@@ -121,7 +121,7 @@ async def _use(app, another) -> None:
     assert await app._broker_here().listened_to("default")
     assert await add.call(1, 2) == 3
     many = await app.submit([add.s(1, i) for i in range(5)])
-    assert await many.get(timeout=5) == [1, 2, 3, 4, 5]
+    assert await many.get(timeout=30) == [1, 2, 3, 4, 5]
     group = GroupResult("some", list(many), app=app)
     await group.save()
     assert await another.GroupResult.restore("some") == group
@@ -129,17 +129,17 @@ async def _use(app, another) -> None:
     await _wait_for_each_other(app)
     seen = await add.options(countdown=0.2).delay(4, 4)
     assert await another.AsyncResult(seen.id).get(timeout=5) == 8  # joins a live job
-    assert await seen.get(timeout=5) == 8
+    assert await seen.get(timeout=30) == 8
     await seen.forget()
     running = await hang.delay()
     await until_state(running, "STARTED")
     assert await running.revoke(terminate=True)
     with pytest.raises(TaskRevoked):
-        await running.get(timeout=5)
+        await running.get(timeout=30)
     failed = await fail.delay()
     await until_state(failed, "RETRY")
     with pytest.raises(KeyError):
-        await failed.get(timeout=5)
+        await failed.get(timeout=30)
     (letter,) = await app.control.dead.list()
     again = await app.control.dead.replay(letter.id)
     await again.revoke()
@@ -170,9 +170,9 @@ async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, pro
 
     server.do("XADD", producer._shards[0].stream("default"), "*", "not", "a message")
     async with Worker(worker_app):
-        assert await job.get(timeout=10) == 10
+        assert await job.get(timeout=30) == 10
         outer = await producer.send("outer")
-        assert await outer.get(timeout=5) == 2
+        assert await outer.get(timeout=30) == 2
         (letter,) = await producer.control.dead.list()
         await producer.control.dead.delete([letter.id])
         await _use(producer, worker_app)
@@ -323,7 +323,7 @@ def test_a_worker_that_is_refused_ends_with_one_line_a_hint_and_exit_code_77(
         env={**os.environ, "ASYNCQ_URL": _url(server, "asyncq-worker").replace("PASSWORD", password)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=100,
         check=False,
     )
     error, hint = ended.stderr.splitlines()
@@ -348,7 +348,7 @@ async def test_a_worker_that_loses_a_right_says_so_a_few_times_at_most_and_goes_
         await asyncio.sleep(2 * worker.app.settings.lease)  # time enough to say it again and again
         said = len(_refusals(caplog))
         server.do("ACL", "SETUSER", "asyncq-worker", f"+{right}")
-        assert await asyncio.gather(*(job.get(timeout=10) for job in jobs)) == [2 * n for n in range(20)]
+        assert await asyncio.gather(*(job.get(timeout=30) for job in jobs)) == [2 * n for n in range(20)]
     assert said <= 3, _refusals(caplog)  # a word each of reading, of storing, of the lease
 
 

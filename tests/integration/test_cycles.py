@@ -64,7 +64,7 @@ async def test_a_job_that_waits_for_itself_is_told_its_path(app, how):
     waits_for = _waits_for(app)
     async with Worker(app):
         with pytest.raises(WouldDeadlock, match=re.escape("waits_for:me -> waits_for:me")):
-            await waits_for.options(task_id="me", wait=5).call("me", how)
+            await waits_for.options(task_id="me", wait=30).call("me", how)
         assert await app.AsyncResult("me").refresh() == "FAILURE", "it was not revoked"
 
 
@@ -86,7 +86,7 @@ async def test_waiting_for_a_job_three_levels_above_is_refused_whatever_is_allow
         return [*said, *asyncq.current().ancestors]
 
     async with Worker(app, concurrency=1):
-        *said, a, b, top = await down.options(task_id="top", wait=10).call(3, "top")
+        *said, a, b, top = await down.options(task_id="top", wait=30).call(3, "top")
     assert top == "top"
     assert len(said) == 3
     path = re.compile(rf"top -> {b} -> {a} -> down:[\w.]+ -> (down:)?top$")
@@ -104,7 +104,7 @@ async def test_of_more_than_64_jobs_above_the_nearest_are_known_and_the_first(ap
         return len(job.ancestors), job.root_id or ""
 
     async with Worker(app, concurrency=1):
-        assert await deep.options(task_id="top", wait=20).call(70) == (64, "top")
+        assert await deep.options(task_id="top", wait=30).call(70) == (64, "top")
 
 
 async def test_a_job_of_another_app_with_the_same_id_is_another_job(app, make_app, namespace):
@@ -120,7 +120,7 @@ async def test_a_job_of_another_app_with_the_same_id_is_another_job(app, make_ap
                 return await theirs.options(task_id=asyncq.current().id).call()
 
         async with Worker(app, concurrency=1):
-            assert await ours.options(task_id="same", wait=5).call() == 1
+            assert await ours.options(task_id="same", wait=30).call() == 1
 
 
 async def test_of_two_jobs_that_wait_for_each_other_one_is_told_and_the_other_goes_on(app, make_app):
@@ -160,10 +160,10 @@ async def test_a_circle_of_three_is_found_by_who_closes_it_and_the_path_is_shown
             await until(lambda count=count: worker._life.slots.parked == count, "those before to wait")
             gate.set()
         with pytest.raises(WouldDeadlock, match=path):
-            await three.get(timeout=5)
+            await three.get(timeout=30)
         for result in (two, one):
             with pytest.raises(WouldDeadlock):  # what they waited for failed with it
-                await result.get(timeout=5)
+                await result.get(timeout=30)
 
 
 async def test_a_job_of_a_workflow_waits_for_its_parents(app):
@@ -178,7 +178,7 @@ async def test_a_job_of_a_workflow_waits_for_its_parents(app):
         last = await (first | end.options(task_id="last").s()).delay()
         assert last.id == "last"
         with pytest.raises(WouldDeadlock, match=re.escape("waits_for:first -> last -> waits_for:first")):
-            await last.get(timeout=5)
+            await last.get(timeout=30)
 
 
 async def test_where_the_first_to_end_is_enough_a_circle_through_another_is_none(app, add):
@@ -200,11 +200,11 @@ async def test_where_the_first_to_end_is_enough_a_circle_through_another_is_none
         circle = await waits_for.options(task_id="circle").delay("chooser")
         await until(lambda: worker._life.slots.parked == 1, "it to wait")
         gate.set()
-        assert await chooser.get(timeout=5) == ["late"]
-        assert await circle.get(timeout=5) == ["late"]
-        assert await late.get(timeout=5) == 3
+        assert await chooser.get(timeout=30) == ["late"]
+        assert await circle.get(timeout=30) == ["late"]
+        assert await late.get(timeout=30) == 3
         with pytest.raises(WouldDeadlock):
-            await first_of.options(task_id="again", wait=5).call(["again"])
+            await first_of.options(task_id="again", wait=30).call(["again"])
 
 
 async def test_what_a_wait_has_noted_goes_when_it_ends_however_it_ends(app, add):
@@ -255,7 +255,7 @@ async def test_a_wait_that_ends_leaves_the_note_of_another_for_the_same_job(app)
             await other.revoke()
 
     async with Worker(app):
-        await waits.options(wait=10).call("other")
+        await waits.options(wait=30).call("other")
 
 
 async def _notes(app: AsyncQ) -> int:
@@ -287,7 +287,7 @@ async def test_what_an_attempt_noted_whose_worker_died_counts_for_nothing(
         with worker_process(server_url, namespace, queues=["later"]):
             await until(lambda: _are(app, 2), "the other to wait, beside the note of the first attempt")
             gate.touch()
-            assert [await first.get(timeout=5), await second.get(timeout=5)] == ["first", "first"]
+            assert [await first.get(timeout=30), await second.get(timeout=30)] == ["first", "first"]
     assert await _notes(app) == 1, "it has a day to go"
 
 
@@ -318,5 +318,5 @@ async def test_a_server_that_does_not_answer_the_guard_keeps_no_job_from_waiting
                 with server.hanging():
                     go.set()
                     await until(lambda: "cycles of waits" in caplog.text, "it to wait all the same")
-                assert await result.get(timeout=10) == 2
+                assert await result.get(timeout=30) == 2
     assert caplog.text.count("cycles of waits") == 1

@@ -38,7 +38,7 @@ def failing(app):
 async def _given_up(app, task, *args, **options):
     """A call that has become a dead letter: its handle and the letter."""
     result = await task.options(**options).delay(*args)
-    outcome = await result.outcome(timeout=5)
+    outcome = await result.outcome(timeout=30)
     assert outcome.state == "FAILURE"
     letters = [letter for letter in await app.control.dead.list() if letter.job_id == result.id]
     return result, letters[0]
@@ -72,7 +72,7 @@ async def test_a_task_that_the_worker_does_not_know_is_kept(app):
     async with Worker(app):
         result = await app.send("nobody.knows", (1,))
         with pytest.raises(NotRegistered):
-            await result.get(timeout=5)
+            await result.get(timeout=30)
     (letter,) = await app.control.dead.list()
     assert (letter.task, letter.reason) == ("nobody.knows", "not registered")
     assert isinstance(letter.error, NotRegistered)
@@ -96,10 +96,10 @@ async def test_a_job_that_took_its_workers_down_is_kept_with_the_number_of_death
         jobs = register(app)
         bad = await jobs.poison.delay(str(tmp_path / "log"))
         with worker_process(server_url, namespace, lease=1, max_crashes=1) as victim:
-            await asyncio.to_thread(victim.process.wait, 10)
+            await asyncio.to_thread(victim.process.wait, 30)
         async with Worker(app):
             with pytest.raises(WorkerLost):
-                await bad.get(timeout=10)
+                await bad.get(timeout=30)
         (letter,) = await app.control.dead.list()
     assert (letter.task, letter.queue, letter.crashes) == ("poison", "default", 1)
     assert letter.reason == "took its worker down"
@@ -111,7 +111,7 @@ async def test_a_replay_gives_a_handle_that_can_be_awaited_and_counts_from_the_b
         old, letter = await _given_up(app, failing, 7, queue="second", headers={"who": "me"}, deadline=60)
         failing.mended.append(True)
         again = await app.control.dead.replay(letter.id)
-        assert await again.get(timeout=5) == [7, 1, "second", {"who": "me"}, True]
+        assert await again.get(timeout=30) == [7, 1, "second", {"who": "me"}, True]
         assert again.id != old.id
         assert await app.AsyncResult(again.id).get(timeout=1) == await again
     with pytest.raises(KeyError):
@@ -126,11 +126,11 @@ async def test_a_replayed_job_that_fails_again_is_a_dead_letter_again(app, faili
         _, letter = await _given_up(app, failing, 7)
         again = await app.control.dead.replay(letter.id)
         with pytest.raises(KeyError):
-            await again.get(timeout=5)
+            await again.get(timeout=30)
         (second,) = await app.control.dead.list()
         assert second.job_id == again.id
         failing.mended.append(True)
-        assert (await (await app.control.dead.replay(second.id)).get(timeout=5))[0] == 7
+        assert (await (await app.control.dead.replay(second.id)).get(timeout=30))[0] == 7
 
 
 async def test_a_process_that_does_not_know_the_task_may_replay_it(app, make_app, failing):
@@ -139,7 +139,7 @@ async def test_a_process_that_does_not_know_the_task_may_replay_it(app, make_app
         failing.mended.append(True)
         async with make_app() as elsewhere:
             again = await elsewhere.control.dead.replay(letter.id)
-            assert (await again.get(timeout=5))[0] == 7
+            assert (await again.get(timeout=30))[0] == 7
 
 
 async def test_two_who_replay_one_letter_at_once_make_one_job(app, failing):
@@ -151,7 +151,7 @@ async def test_two_who_replay_one_letter_at_once_make_one_job(app, failing):
         )
         handles = [replay for replay in replays if not isinstance(replay, LookupError)]
         assert len({handle.id for handle in handles}) == 1
-        await handles[0].get(timeout=5)
+        await handles[0].get(timeout=30)
 
 
 async def test_a_letter_stands_if_there_is_no_room_for_its_job(make_app, app, failing):
@@ -171,7 +171,7 @@ async def test_the_result_of_a_replayed_job_is_ignored_as_it_was(app, failing):
         failing.mended.append(True)
         again = await app.control.dead.replay(letter.id)
         with pytest.raises(ResultNotFound):
-            await again.get(timeout=5)
+            await again.get(timeout=30)
     assert await app.control.dead.list() == []
 
 
@@ -181,7 +181,7 @@ async def test_a_revoked_job_is_no_dead_letter(app, failing):
         await until_state(result, "RETRY")
         await result.revoke()
         with pytest.raises(TaskRevoked):
-            await result.get(timeout=5)
+            await result.get(timeout=30)
     assert await app.control.dead.list() == []
 
 
@@ -232,7 +232,7 @@ async def test_no_more_letters_are_kept_than_the_cap(make_app, raw):
         async with Worker(app):
             results = await fails.map([(n,) for n in range(60)])
             for result in results:
-                assert (await result.outcome(timeout=5)).state == "FAILURE"
+                assert (await result.outcome(timeout=30)).state == "FAILURE"
         assert await raw.xlen(app._shards[0].dead) == 20
         assert len(await app.control.dead.list(limit=1000)) == 20
 
@@ -257,7 +257,7 @@ async def test_the_blocking_twins_do_the_same(app, failing):
         (letter,) = app.control.dead.list_sync()
         result = app.control.dead.replay_sync(letter.id)
         assert app.control.dead.delete_sync([letter.id]) == 0
-        return result.get_sync(timeout=5)
+        return result.get_sync(timeout=30)
 
     async with Worker(app):
         await _given_up(app, failing, 3)

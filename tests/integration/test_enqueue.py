@@ -8,6 +8,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until_state
 
 import asyncq
@@ -95,12 +96,12 @@ async def test_every_way_of_sending_gives_the_value(app, add):
     async with Worker(app):
         assert await (await add.delay(1, 2)) == 3
         assert await add.call(1, y=2) == 3
-        assert await (await add.apply_async((1, 2))).get(timeout=5) == 3
-        assert await (await add.apply_async(kwargs={"x": 1})).get(timeout=5) == 2
-        assert await (await add.apply_async(None, {"x": 1})).get(timeout=5) == 2
-        assert await (await app.send(add.name, (1, 2))).get(timeout=5) == 3
-        assert await (await add.map([(1, 2), (3, 4)])).get(timeout=5) == [3, 7]
-        assert await (await app.submit([add.s(1, 2), add.s(5)])).get(timeout=5) == [3, 6]
+        assert await (await add.apply_async((1, 2))).get(timeout=30) == 3
+        assert await (await add.apply_async(kwargs={"x": 1})).get(timeout=30) == 2
+        assert await (await add.apply_async(None, {"x": 1})).get(timeout=30) == 2
+        assert await (await app.send(add.name, (1, 2))).get(timeout=30) == 3
+        assert await (await add.map([(1, 2), (3, 4)])).get(timeout=30) == [3, 7]
+        assert await (await app.submit([add.s(1, 2), add.s(5)])).get(timeout=30) == [3, 6]
     assert await add(1, 2) == 3, "a call without a queue stays what it was"
 
 
@@ -108,7 +109,7 @@ async def test_a_job_waits_for_a_worker_that_comes_later(app, add):
     result = await add.delay(20, 22)
     assert (result.state, await result.refresh()) == ("PENDING", "PENDING")
     async with Worker(app):
-        assert await result.get(timeout=5) == 42
+        assert await result.get(timeout=30) == 42
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ async def test_options_reach_the_job(app, inspect_me):
     )
     async with Worker(app, queues=["urgent"], name="me"):
         result = await task.delay()
-        seen = await result.get(timeout=5)
+        seen = await result.get(timeout=30)
     assert seen == {
         "id": "my:own.id_1-2",
         "name": inspect_me.name,
@@ -208,7 +209,7 @@ def test_an_id_that_cannot_be_one_is_refused_at_once(make_app, bad):
 
 async def test_an_id_of_two_hundred_characters_works(app, add):
     async with Worker(app):
-        assert await (await add.options(task_id="A" * 200).delay(1, 2)).get(timeout=5) == 3
+        assert await (await add.options(task_id="A" * 200).delay(1, 2)).get(timeout=30) == 3
 
 
 @pytest.mark.parametrize("bad", ["", "a b", "q:1", "!", "x" * 101, 5])
@@ -251,7 +252,7 @@ async def test_an_ignored_result_is_not_kept_and_asking_for_it_says_so_at_once(a
             with pytest.raises(ResultNotFound):
                 await asyncio.wait_for(handle.get(), 1)
         probe = await add.delay(0, 0)
-        await probe.get(timeout=5)
+        await probe.get(timeout=30)
         with pytest.raises(ResultNotFound):
             await asyncio.wait_for(app.AsyncResult(result.id).get(), 1)
         with pytest.raises(ResultNotFound):
@@ -273,7 +274,7 @@ async def test_a_result_lives_as_long_as_asked_for_and_never_under_a_minute(app,
     async with Worker(app):
         for asked, expected in ((300, 300), (timedelta(minutes=3), 180), (1, 60), (None, 3600)):
             result = await add.options(result_ttl=asked).delay(1, 2)
-            await result.get(timeout=5)
+            await result.get(timeout=30)
             left = await raw.pttl(app._shards[0].records + result.id)
             assert expected - 5 < left / 1000 <= expected
 
@@ -288,19 +289,19 @@ async def test_a_job_that_expired_never_starts_and_says_so(app):
     expired = await note.options(expires=0).delay()
     in_time = await note.options(expires=datetime.now(UTC) + timedelta(minutes=1)).delay()
     async with Worker(app):
-        await in_time.get(timeout=5)
+        await in_time.get(timeout=30)
         with pytest.raises(TaskExpired):
-            await expired.get(timeout=5)
+            await expired.get(timeout=30)
     assert started == [1]
     assert expired.state == "REVOKED"
 
 
 async def test_a_waiter_wakes_when_its_job_expires_with_no_worker_online(app, add):
-    begun = asyncio.get_running_loop().time()
+    begun = Stopwatch()
     result = await add.options(expires=0.2).delay(1)
     with pytest.raises(TaskExpired):
-        await result.get(timeout=5)
-    assert 0.15 < asyncio.get_running_loop().time() - begun < 1.0
+        await result.get(timeout=30)
+    assert 0.15 < begun.took < 1.0
     assert (result.state, await result.ready()) == ("REVOKED", True)
 
 
@@ -308,7 +309,7 @@ async def test_a_handle_made_from_the_id_wakes_too_when_the_job_expires(make_app
     result = await add.options(expires=0.2).delay(1)
     async with make_app() as other:
         with pytest.raises(TaskExpired):
-            await other.AsyncResult(result.id).get(timeout=8)
+            await other.AsyncResult(result.id).get(timeout=30)
 
 
 async def test_a_task_may_expire_by_its_own_options(app):
@@ -318,7 +319,7 @@ async def test_a_task_may_expire_by_its_own_options(app):
     assert app.queues() == ["default", "slow"]
     async with Worker(app):
         with pytest.raises(TaskExpired):
-            await (await short.delay()).get(timeout=5)
+            await (await short.delay()).get(timeout=30)
 
 
 def test_a_time_without_a_zone_is_refused(make_app):
@@ -372,7 +373,7 @@ async def test_a_batch_of_thousands_arrives_in_order(app, add):
     async with Worker(app):
         results = await add.map([(i, i) for i in range(1700)])
         assert len(results) == 1700
-        assert await results.get(timeout=20) == [2 * i for i in range(1700)]
+        assert await results.get(timeout=30) == [2 * i for i in range(1700)]
 
 
 async def test_calls_made_at_the_same_time_travel_together(app, add, raw):
@@ -391,9 +392,9 @@ async def test_children_know_where_they_come_from_and_parents_what_they_started(
 
     async with Worker(app):
         result = await parent.delay()
-        ids = await result.get(timeout=5)
+        ids = await result.get(timeout=30)
         for child in result.children:
-            seen = await child.get(timeout=5)
+            seen = await child.get(timeout=30)
             assert (seen["parent_id"], seen["root_id"]) == (result.id, result.id)
     assert [child.id for child in result.children] == ids
 

@@ -71,7 +71,7 @@ async def test_an_exception_arrives_with_type_arguments_and_remote_traceback(app
     async with Worker(app):
         result = await sells.delay(2)
         with pytest.raises(OutOfStock) as caught:
-            await result.get(timeout=5)
+            await result.get(timeout=30)
     assert (caught.value.article, caught.value.left) == ("lamp", 2)
     assert isinstance(caught.value.__cause__, RemoteTraceback)
     text = "".join(traceback.format_exception(caught.value))
@@ -106,7 +106,7 @@ async def test_an_exception_that_cannot_be_built_here_is_a_remote_error(app, rai
 @pytest.mark.parametrize("kind", ["odd", "stop", "async stop"])
 async def test_odd_exceptions_fail_their_job_and_nothing_else(app, raising, kind):
     async with Worker(app):
-        outcome = await (await raising.delay(kind)).outcome(timeout=5)
+        outcome = await (await raising.delay(kind)).outcome(timeout=30)
         assert outcome.state == "FAILURE"
         with pytest.raises(ValueError, match="no"):
             await raising.call("value")
@@ -135,11 +135,11 @@ async def test_no_exception_of_a_task_ends_its_worker(app, kind, in_thread):
         return x + y
 
     async with Worker(app, concurrency=1) as worker:
-        outcome = await (await leaves.delay()).outcome(timeout=5)
+        outcome = await (await leaves.delay()).outcome(timeout=30)
         assert outcome.state == "FAILURE"
         assert not isinstance(outcome.error, asyncio.CancelledError)
         assert kind.__name__ in str(outcome.error)
-        assert await add.options(wait=5).call(1, 2) == 3
+        assert await add.options(wait=30).call(1, 2) == 3
         assert (worker.done, worker.failed) == (2, 1)
 
 
@@ -150,9 +150,9 @@ async def test_a_task_that_cancels_itself_fails_and_is_not_revoked(app):
         await asyncio.sleep(5)
 
     async with Worker(app, concurrency=1):
-        outcome = await (await cancels.delay()).outcome(timeout=5)
+        outcome = await (await cancels.delay()).outcome(timeout=30)
         assert outcome.state == "FAILURE"
-        again = await (await cancels.delay()).outcome(timeout=5)
+        again = await (await cancels.delay()).outcome(timeout=30)
         assert again.state == "FAILURE"
 
 
@@ -186,12 +186,12 @@ async def test_a_task_that_the_worker_does_not_know_fails_by_name(app):
     async with Worker(app):
         result = await app.send("shop.nowhere")
         with pytest.raises(NotRegistered, match=r"shop\.nowhere.*it knows \S*\.known\. Import"):
-            await result.get(timeout=5)
+            await result.get(timeout=30)
         for number in range(10):
             app.task(name=f"a{number}")(known.function)
         result = await app.send("shop.nowhere")
         with pytest.raises(NotRegistered, match=r"it knows a0, .*, a9 and 1 more"):
-            await result.get(timeout=5)
+            await result.get(timeout=30)
 
 
 async def test_arguments_that_do_not_fit_the_workers_function_are_the_jobs_failure(app, make_app):
@@ -202,7 +202,7 @@ async def test_arguments_that_do_not_fit_the_workers_function_are_the_jobs_failu
     async with make_app() as stranger, Worker(app):
         result = await stranger.send("known", (1, 2, 3))
         with pytest.raises(TypeError, match="known"):
-            await result.get(timeout=5)
+            await result.get(timeout=30)
         with pytest.raises(TypeError, match="known"):
             await app.send("known", (1, 2, 3))
 
@@ -215,8 +215,8 @@ async def test_annotated_values_arrive_as_their_classes_in_both_directions(app):
 
     async with Worker(app):
         result = await double.delay(Point(1, 2))
-        assert await result.get(timeout=5) == Point(2, 4)
-        assert await app.AsyncResult(result.id).get(timeout=5) == Point(2, 4)
+        assert await result.get(timeout=30) == Point(2, 4)
+        assert await app.AsyncResult(result.id).get(timeout=30) == Point(2, 4)
 
 
 @dataclasses.dataclass

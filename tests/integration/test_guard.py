@@ -42,7 +42,7 @@ async def test_every_waiting_call_in_a_coroutine_task_is_refused_and_call_enqueu
 
     async with Worker(app, queues=["default"]):
         done = await add.delay(1, 2)
-        await done.get(timeout=5)
+        await done.get(timeout=30)
         said = await waits.call(done.id)
         entries = await raw.xinfo_stream(app._shards[0].stream("default"))
     assert [name for name, *_ in said] == [
@@ -72,7 +72,7 @@ async def test_every_blocking_twin_in_a_thread_task_is_refused(app, add):
 
     async with Worker(app):
         done = await add.delay(1, 2)
-        await done.get(timeout=5)
+        await done.get(timeout=30)
         said = await waits.call(done.id)
     assert [name for name, *_ in said] == ["get", "wait", "outcome", "set", "call"]
 
@@ -91,7 +91,7 @@ async def test_the_flag_follows_into_tasks_and_threads_that_a_task_starts(app, a
 
     async with Worker(app):
         done = await add.delay(1, 2)
-        await done.get(timeout=5)
+        await done.get(timeout=30)
         assert await waits.call(done.id) == ["refused", "refused"]
 
 
@@ -115,14 +115,14 @@ async def test_sending_and_looking_are_allowed_inside_a_task(app, add):
         for task, expected in ((sends, 3), (sends_from_a_thread, 7)):
             id_, *answers = await task.call()
             assert answers == [True, True, True]
-            assert await app.AsyncResult(id_).get(timeout=5) == expected
+            assert await app.AsyncResult(id_).get(timeout=30) == expected
 
 
 async def test_a_wait_may_be_allowed_for_one_call_or_for_a_block(app, add):
     @app.task
     async def allowed() -> list:
-        one = await (await add.delay(1, 2)).get(timeout=5, disable_sync_subtasks=False)
-        many = await (await add.map([(1, 1), (2, 2)])).get(timeout=5, disable_sync_subtasks=False)
+        one = await (await add.delay(1, 2)).get(timeout=30, disable_sync_subtasks=False)
+        many = await (await add.map([(1, 1), (2, 2)])).get(timeout=30, disable_sync_subtasks=False)
         with allow_join_result():
             block = [
                 await add.call(2, 2),
@@ -138,7 +138,7 @@ async def test_a_wait_may_be_allowed_for_one_call_or_for_a_block(app, add):
     @app.task
     def allowed_in_a_thread() -> list:
         with allow_join_result():
-            return [add.call_sync(1, 2), add.delay_sync(2, 2).get_sync(timeout=5)]
+            return [add.call_sync(1, 2), add.delay_sync(2, 2).get_sync(timeout=30)]
 
     async with Worker(app):
         assert await allowed.call() == [3, [2, 4], [4, 6, 8], "denied again"]
@@ -150,10 +150,10 @@ async def test_a_wait_can_be_denied_anywhere(app, add):
         result = await add.delay(1, 2)
         with denied_join_result():
             with pytest.raises(WouldDeadlock, match="denied_join_result"):
-                await result.get(timeout=5)
+                await result.get(timeout=30)
             with allow_join_result():
-                assert await result.get(timeout=5) == 3
-        assert await result.get(timeout=5) == 3
+                assert await result.get(timeout=30) == 3
+        assert await result.get(timeout=30) == 3
 
 
 async def test_the_flag_is_not_set_for_who_runs_the_worker_in_his_process(app, add):
@@ -181,7 +181,7 @@ async def test_two_tasks_at_once_each_see_their_own_job(app):
 
     async with Worker(app):
         results = [*(await who.map([()] * 20)), *(await who_in_thread.map([()] * 20))]
-        assert [await r.get(timeout=5) for r in results] == [r.id for r in results]
+        assert [await r.get(timeout=30) for r in results] == [r.id for r in results]
 
 
 async def test_waiting_for_the_end_of_a_revocation_inside_a_task_is_a_wait_too(app, add):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
 from asyncq import QueueFull, ResultNotFound, TaskExpired, TaskRevoked, Worker
@@ -64,11 +64,11 @@ async def test_a_second_call_gives_the_handle_of_the_first_job(app, charge, runs
     assert first == second
     assert (second.state, second.args, await length(app, raw)) == ("PENDING", (17,), 1)
     async with Worker(app):
-        assert [await first.get(timeout=5), await second.get(timeout=5)] == [100, 100]
+        assert [await first.get(timeout=30), await second.get(timeout=30)] == [100, 100]
         third = await keyed.delay(17)
         assert third == first
         assert third.state == "SUCCESS", "an outcome that is stored comes with the answer"
-        assert await third.get(timeout=5) == 100
+        assert await third.get(timeout=30) == 100
     assert runs == [(17, 100)]
 
 
@@ -87,7 +87,7 @@ async def test_spelling_and_other_options_do_not_make_another_call(app, charge, 
     assert len({handle.id for handle in handles}) == 1
     assert (await length(app, raw), await length(app, raw, "other")) == (1, 0)
     async with Worker(app):
-        assert {await handle.get(timeout=5) for handle in handles} == {2}
+        assert {await handle.get(timeout=30) for handle in handles} == {2}
     assert runs == [(1, 2)]
 
 
@@ -112,14 +112,14 @@ async def test_other_arguments_with_the_same_key_are_refused_and_nothing_is_enqu
     first = await keyed.delay(17)
     async with Worker(app) if ended else asyncio.Lock():
         if ended:
-            await first.get(timeout=5)
+            await first.get(timeout=30)
         before = await raw.get(app._shards[0].records + first.id), await length(app, raw)
         with pytest.raises(ValueError, match=r"order ü\\n17.*other arguments.*another key.*forget") as caught:
             await keyed.delay(18)
         assert first.id in str(caught.value)
         assert before == (await raw.get(app._shards[0].records + first.id), await length(app, raw))
     async with Worker(app):
-        assert await first.get(timeout=5) == 100
+        assert await first.get(timeout=30) == 100
     assert runs == [(17, 100)]
 
 
@@ -137,7 +137,7 @@ async def test_a_hundred_clients_at_once_make_one_job(make_app, app, charge, run
         assert len(handles) == 100
         assert len(set(handles)) == 1
         assert await length(app, raw) == 1
-        waiting = [asyncio.ensure_future(handle.get(timeout=9)) for handle in handles]
+        waiting = [asyncio.ensure_future(handle.get(timeout=30)) for handle in handles]
         await asyncio.sleep(0)
         async with Worker(app):
             assert await asyncio.gather(*waiting) == [2] * 100
@@ -153,13 +153,13 @@ async def test_a_client_that_met_the_job_is_told_by_push(make_app, app, gated, r
         await until_state(first, "STARTED")
         second = await other._named("gated").options(key="k").delay(1)
         looks = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
-        waiting = asyncio.ensure_future(second.get(timeout=8))
+        waiting = asyncio.ensure_future(second.get(timeout=30))
         await asyncio.sleep(0.05)
         assert (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"] - looks <= 3, "no look was needed"
         gated.open()
-        begun = time.monotonic()
+        begun = Stopwatch()
         assert await waiting == 1
-        assert time.monotonic() - begun < 2
+        assert begun.took < 2
 
 
 async def test_the_job_of_a_key_may_end_before_the_second_answer_is_heard(app, charge, no_poll):
@@ -167,7 +167,7 @@ async def test_the_job_of_a_key_may_end_before_the_second_answer_is_heard(app, c
         for n in range(50):
             keyed = charge.options(key=f"k{n}")
             handles = await asyncio.gather(*(keyed.delay(n) for _ in range(4)))
-            assert [await handle.get(timeout=5) for handle in handles] == [100] * 4
+            assert [await handle.get(timeout=30) for handle in handles] == [100] * 4
 
 
 async def test_a_stored_failure_is_what_later_calls_get_until_it_is_forgotten(app, charge, runs):
@@ -187,13 +187,13 @@ async def test_after_forget_the_key_is_free_for_any_arguments(app, charge, runs)
     keyed = charge.options(key="k")
     async with Worker(app):
         first = await keyed.delay(1)
-        await first.get(timeout=5)
+        await first.get(timeout=30)
         await first.forget()
         with pytest.raises(ResultNotFound):
             await first.get(timeout=1)
         second = await keyed.delay(2, 7)
         assert second == first
-        assert await second.get(timeout=5) == 7
+        assert await second.get(timeout=30) == 7
     assert runs == [(1, 100), (2, 7)]
 
 
@@ -224,7 +224,7 @@ async def test_after_the_end_of_the_result_the_key_is_free(app, charge, runs, ra
     keyed = charge.options(key="k")
     async with Worker(app):
         first = await keyed.delay(1)
-        await first.get(timeout=5)
+        await first.get(timeout=30)
         await raw.delete(app._shards[0].records + first.id)  # what the server does at the end of its time
         assert await keyed.call(1) == 100
     assert runs == [(1, 100)] * 2
@@ -238,13 +238,13 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
     async with Worker(app):
         assert await broker.intake.enqueue(job, message) is True
         handle = app.AsyncResult(job.id)
-        await handle.get(timeout=5)
+        await handle.get(timeout=30)
         await handle.forget()
         assert await broker.intake.enqueue(job, message) is True
         assert not await handle.exists()
         assert runs == [(1, 100)]
         assert await broker.intake.enqueue(again, other) is True, "another call makes a new job"
-        await app.AsyncResult(job.id).get(timeout=5)
+        await app.AsyncResult(job.id).get(timeout=30)
     assert runs == [(1, 100)] * 2
 
 
@@ -261,7 +261,7 @@ async def test_a_live_jobs_expiry_is_its_own_and_not_that_of_a_later_call(make_a
     first = await charge.options(key="k").delay(1)
     async with make_app() as other:
         second = await other._named("charge").options(key="k", expires=0.05).delay(1)
-        waiting = asyncio.ensure_future(second.get(timeout=8))
+        waiting = asyncio.ensure_future(second.get(timeout=30))
         await asyncio.sleep(0.2)
         assert await first.refresh() == "PENDING"
         async with Worker(app):
@@ -270,7 +270,7 @@ async def test_a_live_jobs_expiry_is_its_own_and_not_that_of_a_later_call(make_a
     first = await charge.options(key="l", expires=0.2).delay(1)
     second = await charge.options(key="l").delay(1)
     with pytest.raises(TaskExpired):
-        await second.get(timeout=5)
+        await second.get(timeout=30)
     assert runs == [(1, 100)]
 
 
@@ -278,7 +278,7 @@ async def test_a_refused_call_does_not_touch_the_expiry_of_the_job_it_met(app, c
     first = await charge.options(key="k").delay(1)
     with pytest.raises(ValueError, match="other arguments"):
         await charge.options(key="k", expires=0.05).delay(2)
-    waiting = asyncio.ensure_future(first.get(timeout=8))
+    waiting = asyncio.ensure_future(first.get(timeout=30))
     await asyncio.sleep(0.15)
     async with Worker(app):
         assert await waiting == 100
@@ -289,7 +289,7 @@ async def test_a_key_holds_for_a_job_that_waits_for_its_time(app, charge, runs, 
     second = await charge.options(key="k").delay(1)
     assert (first, second.state, await length(app, raw)) == (second, "SCHEDULED", 0)
     async with Worker(app):
-        assert await second.get(timeout=5) == 100
+        assert await second.get(timeout=30) == 100
     assert runs == [(1, 100)]
 
 
@@ -298,7 +298,7 @@ async def test_a_revoked_job_is_what_later_calls_get(app, charge, runs):
     first = await keyed.delay(1)
     await first.revoke(reason="out of stock")
     with pytest.raises(TaskRevoked, match="out of stock"):
-        await (await keyed.delay(1)).get(timeout=5)
+        await (await keyed.delay(1)).get(timeout=30)
     assert runs == []
 
 
@@ -308,7 +308,7 @@ async def test_a_job_whose_result_is_ignored_is_met_while_it_lives(app, charge, 
     second = await charge.options(key="k").delay(1)
     assert await length(app, raw) == 1
     with pytest.raises(ResultNotFound):
-        await asyncio.wait_for(second.get(), 2)
+        await asyncio.wait_for(second.get(), 30)
     async with Worker(app):
         await until(lambda: runs == [(1, 100)], "the job to run")
 
@@ -325,7 +325,7 @@ async def test_a_caller_who_ignores_results_does_not_take_them_from_others(app, 
     second = await charge.options(key="k", ignore_result=True).delay(1)
     assert second.ignored
     async with Worker(app):
-        assert await first.get(timeout=5) == 100
+        assert await first.get(timeout=30) == 100
 
 
 async def test_key_and_task_id_exclude_each_other(charge):
@@ -350,7 +350,7 @@ async def test_keys_in_a_batch_are_met_within_it_and_before_it(app, charge, runs
     assert len(set(results)) == 4
     assert await length(app, raw) == 4
     async with Worker(app):
-        assert await results.get(timeout=5) == [100] * 5
+        assert await results.get(timeout=30) == [100] * 5
     assert sorted(runs) == [(n, 100) for n in range(4)]
 
 
@@ -386,9 +386,9 @@ async def test_inside_a_task_the_job_of_a_key_is_a_child_of_both_callers(app, ch
 
     async with Worker(app):
         first, second = await parent.delay(1), await parent.delay(2)
-        assert await first.get(timeout=5) == await second.get(timeout=5)
+        assert await first.get(timeout=30) == await second.get(timeout=30)
         assert first.children == second.children
-        assert await first.children[0].get(timeout=5) == 100
+        assert await first.children[0].get(timeout=30) == 100
     assert runs == [(1, 100)]
 
 
@@ -408,22 +408,22 @@ async def test_a_handle_that_found_nothing_asks_again_when_it_waits_again(make_a
     job, _ = charge.options(key="k")._encode((1,), {})
     handle = app.AsyncResult(job.id)
     with pytest.raises(ResultNotFound):
-        await handle.get(timeout=5)
+        await handle.get(timeout=30)
     async with Worker(app), make_app() as other:
         await other._named("charge").options(key="k").delay(1)
-        assert await handle.get(timeout=5) == 100
+        assert await handle.get(timeout=30) == 100
 
 
 async def test_a_call_made_while_its_result_is_forgotten_has_the_new_jobs_result(make_app, app, charge):
     async with Worker(app), make_app() as other:
         first = await charge.options(key="k").delay(1)
-        await first.get(timeout=5)
+        await first.get(timeout=30)
         handle = other.AsyncResult(first.id)
         forgetting = asyncio.ensure_future(handle.forget())
         await asyncio.sleep(0)
         second = await other._named("charge").options(key="k").delay(1)
         await forgetting
-        assert await other.ResultSet([second]).get(timeout=5) == [100]
+        assert await other.ResultSet([second]).get(timeout=30) == [100]
 
 
 def test_blocking_callers_in_many_threads_make_one_job(make_app):
@@ -450,7 +450,7 @@ def test_blocking_callers_in_many_threads_make_one_job(make_app):
 
         async def run() -> int:
             async with Worker(app):
-                return await app.AsyncResult(id_).get(timeout=5)
+                return await app.AsyncResult(id_).get(timeout=30)
 
         assert wait(app, run()) == 1
     assert runs == [1]

@@ -6,11 +6,11 @@ import asyncio
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers.figures import report
+from helpers.stopwatch import Stopwatch
 
 from asyncq import WorkerLost
 
@@ -107,14 +107,14 @@ async def test_every_innocent_succeeds_and_every_poison_is_lost(
         first = await innocent.map([()] * 60)
         bad = [await poison.delay() for _ in range(2)]
         rest = await innocent.map([()] * 60)
-        begun = time.monotonic()
+        begun = Stopwatch()
         fleet = Fleet(tmp_path, server_url, namespace, target)
         try:
             workers = [*await first.get(timeout=25), *await rest.get(timeout=25)]
             ends = [await result.outcome(timeout=25) for result in bad]
         finally:
             codes = await fleet.stop()
-        took = time.monotonic() - begun
+        took = begun.took
         report(f"120 innocents and 2 poisons, target={target!r}: {took:.1f} s, {fleet.deaths} workers died")
         letters = await app.control.dead.list()
     assert len(workers) == 120

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.ends import ENDS
 from helpers.steps import Steps
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, inherited, wire
@@ -302,7 +303,7 @@ async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
             async def last_is_revoked() -> bool:
                 return await shore.standing(jobs[-1][0].id) is State.REVOKED
 
-            await until(last_is_revoked, "the last one to be told", 2.0)
+            await until(last_is_revoked, "the last one to be told")
             assert (await shore.ended(jobs[-1][0].id)).member == (jobs[0][0].id, "")
         finally:
             shore.close()
@@ -492,7 +493,9 @@ async def test_whoever_ends_a_job_tells_it_to_the_other_shard(make_app, raw, way
                 ]
             )
             await end(shore)
-            await until(lambda: _has_ended(shore, grandchild), "the grandchild to end", 2.0)
+            begun = Stopwatch()
+            await until(lambda: _has_ended(shore, grandchild), "the grandchild to end")
+            assert begun.took < 2, "at once, not when somebody looks"
             below = await shore.ended(grandchild)
             assert (below.letter, below.member[0]) == (letter, "parent")
             await shore.relay.told(*app._broker.shards)

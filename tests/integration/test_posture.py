@@ -137,7 +137,7 @@ def test_a_strict_worker_ends_with_exit_code_78_and_a_line_for_each_finding(tmp_
             env={**os.environ, **environ},
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=100,
             check=False,
         )
     assert ended.returncode == 78, ended.stderr

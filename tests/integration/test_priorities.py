@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import pytest
 from helpers.notes import lines
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 from helpers.worker_process import worker_process
 
@@ -57,7 +57,7 @@ async def test_waiting_jobs_run_from_the_highest_level_to_the_lowest_each_in_tur
         await say.options(priority=level).delay(f"{level}.{n}") for n in range(3) for level in (0, -9, 5, 9)
     ]
     async with Worker(app, concurrency=1):
-        await app.ResultSet(results).get(timeout=5)
+        await app.ResultSet(results).get(timeout=30)
     assert order == [f"{level}.{n}" for level in (9, 5, 0, -9) for n in range(3)]
 
 
@@ -76,8 +76,8 @@ async def test_a_job_that_comes_later_passes_waiting_ones_but_interrupts_none(ap
         high = await say.options(priority=1).delay("high")
         assert await running.refresh() == "STARTED"
         go.set()
-        assert await running.get(timeout=5) == "ran to its end"
-        await app.ResultSet([low, high]).get(timeout=5)
+        assert await running.get(timeout=30) == "ran to its end"
+        await app.ResultSet([low, high]).get(timeout=30)
     assert order == ["high", "low"]
 
 
@@ -87,7 +87,7 @@ async def test_levels_are_within_a_queue_and_the_order_of_queues_comes_first(app
         for queue, level in (("b", 9), ("a", -9), ("b", 0), ("a", 1))
     ]
     async with Worker(app, concurrency=1, queues=["a", "b"]):
-        await app.ResultSet(results).get(timeout=5)
+        await app.ResultSet(results).get(timeout=30)
     assert order == ["a1", "a-9", "b9", "b0"]
 
 
@@ -138,7 +138,7 @@ async def test_a_batch_takes_its_level_and_each_level_has_room_of_its_own(make_a
         with pytest.raises(QueueFull, match="queue 'default' holds max_length=20"):
             await one.options(priority=3).delay(1)
         async with Worker(app):
-            assert await results.get(timeout=5) == list(range(20))
+            assert await results.get(timeout=30) == list(range(20))
 
 
 async def test_levels_lie_in_every_shard(make_app):
@@ -150,7 +150,7 @@ async def test_levels_lie_in_every_shard(make_app):
 
         async with Worker(app):
             results = await one.options(priority=5).map([(n,) for n in range(150)])
-            assert await results.get(timeout=5) == list(range(150))
+            assert await results.get(timeout=30) == list(range(150))
         assert {app._shards.number(result.id) for result in results} == {0, 1}
 
 
@@ -162,9 +162,9 @@ async def test_a_level_that_is_new_is_served_at_once_by_a_worker_that_waits(app,
         assert await say.call("plain") == "plain"
         await asyncio.sleep(0.05)  # by now it waits at the server
         for level in (1, -1):
-            begun = time.monotonic()
+            begun = Stopwatch()
             assert await say.options(priority=level).call("new") == "new"
-            assert time.monotonic() - begun < 0.1
+            assert begun.took < 0.1
         assert await say.call("plain again") == "plain again"
 
 
@@ -182,7 +182,7 @@ async def test_a_level_whose_news_were_lost_is_found(make_app, raw, lost):
             result = await one.options(priority=6).delay()
             if lost == "subscription":
                 await raw.client_kill_filter(_type="pubsub")
-            assert await result.get(timeout=5) == 1
+            assert await result.get(timeout=30) == 1
 
 
 async def test_rubbish_among_the_levels_is_passed_over(app, say, raw):
@@ -234,7 +234,7 @@ async def test_a_delayed_job_and_a_retried_one_keep_their_level(app, raw):
         assert (await called(app, raw, result.id), result.state) == ("default^4", "SCHEDULED")
         await until_state(result, "RETRY")
         assert (await called(app, raw, result.id), result.queue) == ("default^4", "default")
-        assert await result.get(timeout=5) == "default^4"
+        assert await result.get(timeout=30) == "default^4"
     assert (attempts, result.queue) == ([1, 2], "default")
 
 
@@ -254,16 +254,16 @@ async def test_the_jobs_of_a_workflow_have_each_its_own_level(app, raw):
     assert [await called(app, raw, one.id) for one in last.parent.results] == ["default^-2", "default"]
     assert await called(app, raw, last.id) == "default^9"
     async with Worker(app):
-        await last.get(timeout=5)
+        await last.get(timeout=30)
     assert await raw.smembers(app._shards[0].levels + "default") == {b"5", b"-2", b"9"}
 
 
 async def test_a_waiting_job_with_a_priority_can_be_revoked(app, say, raw):
     result = await say.options(priority=3).delay("never")
     assert (await result.refresh(), result.queue) == ("PENDING", "default")
-    assert await result.revoke(wait=True, timeout=5) == "REVOKED"
+    assert await result.revoke(wait=True, timeout=30) == "REVOKED"
     with pytest.raises(TaskRevoked):
-        await result.get(timeout=5)
+        await result.get(timeout=30)
     assert await raw.xlen(app._shards[0].stream("default^3")) == 0
 
 
@@ -304,7 +304,7 @@ async def test_a_dead_letter_knows_its_queue_and_is_replayed_with_its_priority(a
 
     async with Worker(app):
         result = await fail.delay()
-        await result.outcome(timeout=5)
+        await result.outcome(timeout=30)
     (letter,) = await app.control.dead.list()
     assert letter.queue == "default"
     again = await app.control.dead.replay(letter.id)
@@ -349,5 +349,5 @@ async def test_a_killed_workers_jobs_with_priorities_run_elsewhere(make_app, ser
             return word
 
         async with Worker(app):
-            assert [await job.get(timeout=10) for job in jobs] == ["5", "-5"]
+            assert [await job.get(timeout=30) for job in jobs] == ["5", "-5"]
     assert sorted(ended) == ["-5", "5"]

@@ -16,6 +16,7 @@ from helpers import process_bodies
 from helpers.figures import report
 from helpers.notes import lines
 from helpers.processes import is_gone
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
 from asyncq import (
@@ -98,7 +99,7 @@ async def test_a_failure_crosses_with_notes_cause_and_traceback(tasks, worker):
 
 async def test_the_job_is_the_same_there_as_it_would_be_here(tasks, worker):
     result = await tasks.about_me.options(headers={"a": 1}, deadline=100).delay(1, named="x")
-    there = await result.get(timeout=10)
+    there = await result.get(timeout=30)
     deadline = there.pop("deadline")
     assert 90 < deadline / 1000 - time.time() <= 100
     assert there == {
@@ -130,7 +131,7 @@ async def test_a_process_runs_one_job_after_the_other(tasks, worker):
 
 async def test_at_most_so_many_jobs_as_set_run_at_the_same_time(tasks, worker, log):
     results = [await tasks.sleep.delay(log, str(number), 0.2) for number in range(4)]
-    pids = [await result.get(timeout=10) for result in results]
+    pids = [await result.get(timeout=30) for result in results]
     assert len(set(pids)) == 2
     running = most = 0
     for line in lines(Path(log)):
@@ -144,7 +145,7 @@ async def test_a_body_says_what_it_is_at_and_sees_that_it_is_revoked(tasks, work
     await until_state(result, "PROGRESS")
     assert result.info == {"done": 1, "total": 2, "message": "half"}
     await result.revoke()
-    assert await result.get(timeout=5) == "cancelled"
+    assert await result.get(timeout=30) == "cancelled"
 
 
 async def test_a_body_whose_job_is_another_ones_by_now_sees_that_when_it_has_reported(
@@ -172,7 +173,7 @@ async def test_the_death_of_a_process_is_its_jobs_alone(tasks, worker, log, name
     beside = await tasks.sleep.delay(log, "beside", 0.5)
     with pytest.raises(WorkerLost, match=how):
         await getattr(tasks, name).call(*args)
-    assert await beside.get(timeout=10)
+    assert await beside.get(timeout=30)
     assert await tasks.double.call([1]) == [2]
 
 
@@ -180,7 +181,7 @@ async def test_a_process_killed_from_outside_is_lost(tasks, worker, log):
     result = await tasks.sleep.delay(log, "victim")
     os.kill(await started(log), signal.SIGKILL)
     with pytest.raises(WorkerLost, match="SIGKILL"):
-        await result.get(timeout=5)
+        await result.get(timeout=30)
 
 
 async def test_a_process_that_is_killed_while_idle_costs_no_job(tasks, worker):
@@ -208,7 +209,7 @@ async def test_a_process_is_killed_at_its_time_limit(tasks, worker, log):
     result = await tasks.sleep.options(timeout=0.3).delay(log, "long")
     pid = await started(log)
     with pytest.raises(TimeLimitExceeded):
-        await result.get(timeout=5)
+        await result.get(timeout=30)
     await until(lambda: is_gone(pid), "the process to be gone")
 
 
@@ -221,12 +222,12 @@ async def test_a_process_is_killed_at_the_deadline_of_its_job(tasks, worker, log
 async def test_a_job_that_waits_for_a_process_ends_at_its_deadline(tasks, worker, log):
     busy = [await tasks.sleep.delay(log, "busy", 1.5) for _ in range(2)]
     await until(lambda: text(log).count("start") == 2, "both to run")
-    begun = time.monotonic()
+    begun = Stopwatch()
     with pytest.raises(TimeLimitExceeded):
         await tasks.sleep.options(deadline=0.3).call(log, "waits")
-    assert time.monotonic() - begun < 1
+    assert begun.took < 1
     for result in busy:
-        await result.get(timeout=10)
+        await result.get(timeout=30)
     assert "waits" not in text(log)
 
 
@@ -247,10 +248,10 @@ async def test_a_soft_limit_that_is_not_caught_fails_the_job(app, worker, log):
 async def test_a_terminated_process_ends_and_the_worker_goes_on(tasks, worker, log, name):
     result = await tasks.sleep.delay(log, "long")
     pid = await started(log)
-    assert await result.revoke(terminate=True, signal=name, wait=True, timeout=5) == "REVOKED"
+    assert await result.revoke(terminate=True, signal=name, wait=True, timeout=30) == "REVOKED"
     with pytest.raises(TaskRevoked):
         await result.get(timeout=1)
-    await until(lambda: is_gone(pid), "the process to be gone", 3)
+    await until(lambda: is_gone(pid), "the process to be gone")
     assert "end" not in text(log)
     assert await tasks.double.call([1]) == [2]
 
@@ -259,7 +260,7 @@ async def test_a_terminated_process_ends_and_the_worker_goes_on(tasks, worker, l
 async def test_a_body_may_clean_up_and_its_value_is_dropped(tasks, worker, log, name):
     result = await tasks.clean_up.delay(log)
     await started(log)
-    assert await result.revoke(terminate=True, signal=name, wait=True, timeout=5) == "REVOKED"
+    assert await result.revoke(terminate=True, signal=name, wait=True, timeout=30) == "REVOKED"
     expected = ["interrupted"] * (name == "SIGINT") + ["cleaned up"]
     assert text(log).splitlines()[1:] == expected
 
@@ -270,15 +271,15 @@ async def test_a_body_that_will_not_end_is_told_more_firmly(tasks, worker, log):
     for name in ("SIGTERM", "SIGINT", "SIGTERM"):  # SIGINT is weaker than what it got, SIGTERM is no news
         assert await result.revoke(terminate=True, signal=name) == "STARTED"
     await until(lambda: "SIGTERM" in text(log), "the signal to arrive")
-    assert await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=5) == "REVOKED"
+    assert await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=30) == "REVOKED"
     assert text(log).splitlines()[1:] == ["SIGTERM"]
 
 
 async def test_sigkill_takes_what_the_body_has_started_too(tasks, worker, log):
     result = await tasks.with_child.delay(log)
     pid = await started(log)
-    await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=5)
-    await until(lambda: is_gone(pid), "the body's own process to be gone", 3)
+    await result.revoke(terminate=True, signal="SIGKILL", wait=True, timeout=30)
+    await until(lambda: is_gone(pid), "the body's own process to be gone")
 
 
 async def test_a_signal_from_elsewhere_is_no_business_of_the_job(tasks, worker, log):
@@ -286,7 +287,7 @@ async def test_a_signal_from_elsewhere_is_no_business_of_the_job(tasks, worker, 
     pid = await started(log)
     os.kill(pid, signal.SIGTERM)
     os.kill(pid, signal.SIGINT)
-    assert await result.get(timeout=5) == pid
+    assert await result.get(timeout=30) == pid
 
 
 async def test_a_revoked_job_that_waits_for_a_process_never_starts(make_app, log):
@@ -297,10 +298,10 @@ async def test_a_revoked_job_that_waits_for_a_process_never_starts(make_app, log
             await started(log)
             second = await tasks.sleep.delay(log, "second")
             await until_state(second, "STARTED")
-            begun = time.monotonic()
-            assert await second.revoke(wait=True, timeout=5) == "REVOKED"
-            assert time.monotonic() - begun < 0.4
-            await first.get(timeout=5)
+            begun = Stopwatch()
+            assert await second.revoke(wait=True, timeout=30) == "REVOKED"
+            assert begun.took < 0.4
+            await first.get(timeout=30)
             await tasks.pid.call()
     assert "second" not in text(log)
 
@@ -309,7 +310,7 @@ async def test_without_terminate_a_running_process_goes_on(tasks, worker, log):
     result = await tasks.sleep.delay(log, "long", 0.3)
     pid = await started(log)
     assert await result.revoke() == "STARTED"
-    assert await result.get(timeout=5) == pid
+    assert await result.get(timeout=30) == pid
 
 
 @pytest.mark.parametrize("signal", ["SIGHUP", "sigterm", "", 15])
@@ -325,10 +326,10 @@ async def test_the_waiter_of_a_killed_process_wakes_soon(tasks, worker, tmp_path
         result = await tasks.sleep.delay(log, "long")
         waiter = asyncio.create_task(result.get(timeout=10, propagate=False))
         await started(log)
-        begun = time.perf_counter()
+        begun = Stopwatch()
         await result.revoke(terminate=True, signal="SIGKILL")
         assert isinstance(await waiter, TaskRevoked)
-        took.append(time.perf_counter() - begun)
+        took.append(float(begun.took))
     report(
         f"kill: median {statistics.median(took) * 1000:.2f} ms (promise: 100), "
         f"worst {max(took) * 1000:.2f} ms"
@@ -349,7 +350,7 @@ async def test_a_stopping_worker_lets_processes_end_within_the_grace(app, tasks,
 
 @pytest.mark.parametrize("name", ["sleep", "ignore_signals"])
 async def test_what_does_not_end_within_the_grace_is_stopped_and_handed_back(app, tasks, log, name):
-    begun = time.monotonic()
+    begun = Stopwatch()
     async with Worker(app, grace=0.3) as worker:
         args = (log, "long") if name == "sleep" else (log,)
         result = await getattr(tasks, name).delay(*args)
@@ -357,7 +358,7 @@ async def test_what_does_not_end_within_the_grace_is_stopped_and_handed_back(app
     assert is_gone(pid)
     assert worker.handed_back == 1
     assert await result.refresh() == "PENDING"
-    assert time.monotonic() - begun < 6
+    assert begun.took < 6
 
 
 async def test_an_idle_process_ends_after_a_while(app, tasks, worker, monkeypatch):

@@ -45,7 +45,7 @@ def test_a_program_runs_its_tasks_in_processes(server_url, namespace, tmp_path, 
         cwd=HELPERS,
         env=environment(server_url, namespace),
         capture_output=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr.decode()
@@ -79,7 +79,7 @@ def add(x: int, y: int) -> int:
 
 async def main() -> None:
     async with app, Worker(app):
-        print(repr(await (await add.delay(1, 2)).get(timeout=20, propagate=False)))
+        print(repr(await (await add.delay(1, 2)).get(timeout=30, propagate=False)))
 
 asyncio.run(main())
 """
@@ -92,7 +92,7 @@ def test_a_script_that_starts_its_worker_on_import_is_told_so_and_multiplies_no_
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
@@ -115,4 +115,4 @@ async def test_a_process_dies_with_its_worker(server_url, namespace, tmp_path):
     finally:
         worker.kill()
         await worker.wait()
-    await until(lambda: is_gone(pid), "the process to be gone", 5)
+    await until(lambda: is_gone(pid), "the process to be gone")

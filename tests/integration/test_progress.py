@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
 import asyncq
@@ -90,7 +91,7 @@ async def test_events_come_in_order_from_the_newest_state_to_the_end(app, counte
     async with Worker(app):
         result = await counted.delay(3)
         seen = []
-        async for event in result.events(timeout=10):
+        async for event in result.events(timeout=30):
             seen.append((str(event.state), event.info))
             gate.open()
     words = [state for state, _ in seen]
@@ -102,15 +103,15 @@ async def test_events_come_in_order_from_the_newest_state_to_the_end(app, counte
 async def test_progress_is_pushed_and_not_looked_for(app, counted, gate):
     async with Worker(app):
         result = await counted.delay(20)
-        events = result.events(timeout=10)
+        events = result.events(timeout=30)
         while (event := await anext(events)).state != "STARTED":
             pass
-        begun = time.monotonic()
+        begun = Stopwatch()
         for n in range(20):
             gate.open()
             event = await anext(events)
             assert event.info == _meta(n + 1, 20)
-        assert time.monotonic() - begun < 1
+        assert begun.took < 1
         assert result.state == "PROGRESS", "the handle hears it, too"
         assert event.final is False
         gate.open()
@@ -138,7 +139,7 @@ async def test_a_job_that_is_not_tracked_shows_as_pending_until_it_says_somethin
         await until_state(other, "HALFWAY")
         assert (other.info, other.worker) == (1, "w")
         gate.open()
-        outcome = await result.outcome(timeout=5)
+        outcome = await result.outcome(timeout=30)
         states = [str(event.state) for event in await following]
     assert (outcome.worker, outcome.started_at is None) == ("w", False)
     assert states == ["PENDING", "HALFWAY", "SUCCESS"]
@@ -155,7 +156,7 @@ async def test_who_comes_late_gets_the_newest_state_first(app, make_app, counted
             return result.info == _meta(4, 5)
 
         await until(fourth, "four steps")
-        events = elsewhere.AsyncResult(result.id).events(timeout=10)
+        events = elsewhere.AsyncResult(result.id).events(timeout=30)
         first = await anext(events)
         assert (first.state, first.meta) == ("PROGRESS", _meta(4, 5))
         assert first.at is not None
@@ -200,14 +201,14 @@ async def test_what_was_said_while_the_subscription_was_down_is_looked_for(app, 
     async with make_app() as elsewhere, Worker(app):
         result = await counted.delay(2)
         gate.open()
-        events = elsewhere.AsyncResult(result.id).events(timeout=10)
+        events = elsewhere.AsyncResult(result.id).events(timeout=30)
         while (await anext(events)).state != "PROGRESS":
             pass
         elsewhere._listener()._line.drop()
         gate.open()
-        begun = time.monotonic()
+        begun = Stopwatch()
         assert (await anext(events)).info == _meta(2, 2)
-        assert time.monotonic() - begun < 2, "at the reconnection, not by the slow look"
+        assert begun.took < 2, "at the reconnection, not by the slow look"
         gate.open()
         assert (await anext(events)).final
 
@@ -259,7 +260,7 @@ async def test_a_large_report_is_fetched(app, gate):
 
     async with Worker(app):
         result = await large.delay()
-        async for event in result.events(timeout=10):
+        async for event in result.events(timeout=30):
             if event.state == "LARGE":
                 assert len(event.info) == 50_000
                 gate.open()
@@ -275,10 +276,10 @@ async def test_the_timeout_bounds_the_whole_iteration(app, counted, gate):
             async for _ in events:
                 await asyncio.sleep(0.02)
 
-        begun = time.monotonic()
+        begun = Stopwatch()
         with pytest.raises(ResultTimeout, match="did not end within"):
             await slowly(result.events(timeout=0.05))
-        assert time.monotonic() - begun < 0.4
+        assert begun.took < 0.4
         assert await result.get(timeout=10) == "done"
 
 
@@ -331,7 +332,7 @@ async def test_get_calls_back_with_each_event(app, counted, gate):
             gate.open()
 
         result = await counted.delay(2)
-        assert await result.get(timeout=10, on_event=on_event) == "done"
+        assert await result.get(timeout=30, on_event=on_event) == "done"
     assert seen[-3:] == ["PROGRESS", "PROGRESS", "SUCCESS"]
 
 
@@ -345,7 +346,7 @@ async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(a
 
     async with Worker(app):
         result = await plain.delay(3)
-        events = await asyncio.to_thread(lambda: list(result.events_sync(timeout=10)))
+        events = await asyncio.to_thread(lambda: list(result.events_sync(timeout=30)))
     assert [event.info["done"] for event in events if event.state == "PROGRESS"] == [1, 2, 3]
     assert (events[-1].state, events[-1].info) == ("SUCCESS", "done")
 
@@ -398,7 +399,7 @@ async def test_a_task_cannot_say_what_is_not_for_it_to_say(app, state):
 
     async with Worker(app):
         with pytest.raises(ValueError, match="state="):
-            await liar.options(wait=5).call(state)
+            await liar.options(wait=30).call(state)
 
 
 async def test_a_meta_that_cannot_travel_fails_the_call(app):
@@ -408,7 +409,7 @@ async def test_a_meta_that_cannot_travel_fails_the_call(app):
 
     async with Worker(app):
         with pytest.raises(SerializationError, match="meta"):
-            await odd.options(wait=5).call()
+            await odd.options(wait=30).call()
 
 
 async def test_following_inside_a_task_needs_leave(app, counted, gate):
@@ -422,7 +423,7 @@ async def test_following_inside_a_task_needs_leave(app, counted, gate):
     async with Worker(app):
         gate.open()
         result = await counted.delay(0)
-        assert await nosy.options(wait=5).call(result.id) == "done"
+        assert await nosy.options(wait=30).call(result.id) == "done"
 
 
 async def test_a_thread_sees_that_it_is_not_wanted_any_more(app):
@@ -441,7 +442,7 @@ async def test_a_thread_sees_that_it_is_not_wanted_any_more(app):
     async with Worker(app):
         result = await patient.delay()
         await until(lambda: steps, "the thread to run")
-        assert await result.revoke(terminate=True, wait=True, timeout=5) == "REVOKED"
+        assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
         await until(lambda: steps[-1] == "stopped", "the thread to stop by itself")
 
 
@@ -457,7 +458,7 @@ async def test_a_plain_revocation_shows_and_lets_the_job_come_to_its_end(app):
         result = await polite.delay()
         await until_state(result, "STARTED")
         await result.revoke()
-        assert await result.get(timeout=5) == "as far as I got"
+        assert await result.get(timeout=30) == "as far as I got"
 
 
 async def test_a_heartbeat_ends_a_loop_that_never_waits(app):
@@ -474,8 +475,8 @@ async def test_a_heartbeat_ends_a_loop_that_never_waits(app):
     async with Worker(app):
         result = await busy.delay()
         await until_state(result, "STARTED")
-        await result.revoke(terminate=True, wait=True, timeout=5)
-        await asyncio.wait_for(ended.wait(), 5)
+        await result.revoke(terminate=True, wait=True, timeout=30)
+        await asyncio.wait_for(ended.wait(), 30)
 
 
 def test_a_call_made_here_reports_to_nobody_and_has_one_event():

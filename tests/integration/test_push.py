@@ -10,6 +10,7 @@ import tracemalloc
 
 import pytest
 from helpers.figures import report
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, ResultNotFound, Worker
@@ -55,10 +56,10 @@ async def test_a_client_has_two_connections_whatever_it_waits_for(app, nap, raw)
 
 async def test_a_small_outcome_comes_with_the_notification_and_nothing_is_fetched(app, nap, raw):
     async with Worker(app):
-        await nap.options(wait=5).call(0.0)
+        await nap.options(wait=30).call(0.0)
         before = await raw.info("commandstats")
         for _ in range(20):
-            await nap.options(wait=5).call(0.0)
+            await nap.options(wait=30).call(0.0)
         after = await raw.info("commandstats")
     # One script to enqueue and one to finish: no third that looks.
     scripts = after["cmdstat_evalsha"]["calls"] - before["cmdstat_evalsha"]["calls"]
@@ -68,21 +69,21 @@ async def test_a_small_outcome_comes_with_the_notification_and_nothing_is_fetche
 @pytest.mark.parametrize("size", [8_000, 8_300, 900_000])
 async def test_an_outcome_of_any_size_arrives_at_once(app, make_app, nap, size):
     async with make_app() as elsewhere, Worker(app):
-        begun = time.monotonic()
+        begun = Stopwatch()
         result = await nap.delay(0.05, size)
         other = elsewhere.AsyncResult(result.id)
-        values = await asyncio.gather(result.get(timeout=5), other.get(timeout=5))
+        values = await asyncio.gather(result.get(timeout=30), other.get(timeout=30))
         assert [len(value) for value in values] == [size, size]
-        assert time.monotonic() - begun < 2, "by push, not by the poll"
+        assert begun.took < 2, "by push, not by the poll"
 
 
 async def test_handles_made_from_the_id_in_another_process_wake_by_push(app, make_app, nap):
     async with make_app() as elsewhere, Worker(app):
         results = await nap.map([(0.1,)] * 20)
-        begun = time.monotonic()
+        begun = Stopwatch()
         handles = [elsewhere.AsyncResult(result.id) for result in results]
-        await asyncio.gather(*(handle.get(timeout=10) for handle in handles))
-        assert time.monotonic() - begun < 1.5, "by push, not by the poll"
+        await asyncio.gather(*(handle.get(timeout=30) for handle in handles))
+        assert begun.took < 1.5, "by push, not by the poll"
 
 
 async def test_no_waiter_is_lost_when_the_subscription_is_cut_again_and_again(app, nap, raw):
@@ -92,20 +93,20 @@ async def test_no_waiter_is_lost_when_the_subscription_is_cut_again_and_again(ap
         for _ in range(8):
             await raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.sleep(0.13)
-        begun = time.monotonic()
+        begun = Stopwatch()
         assert await asyncio.gather(*waits) == [""] * 60
-        assert time.monotonic() - begun < 5
+        assert begun.took < 5
 
 
 async def test_a_notification_that_was_lost_is_made_up_for_after_the_reconnection(app, nap, raw):
     result = await nap.delay(0)
     waiting = asyncio.create_task(result.get(timeout=15))
     await asyncio.sleep(0.05)
-    begun = time.monotonic()
+    begun = Stopwatch()
     app._listener()._line.drop()
     async with Worker(app):
         assert await waiting == ""
-    assert time.monotonic() - begun < 2, "it did not wait for the poll"
+    assert begun.took < 2, "it did not wait for the poll"
 
 
 async def test_rubbish_on_the_channel_harms_nobody(app, nap, raw):
@@ -146,7 +147,7 @@ async def test_closing_the_app_ends_every_wait(make_app):
         waiting = asyncio.create_task(result.get())
         await asyncio.sleep(0.02)
     with pytest.raises(BrokerUnavailable, match="closed"):
-        await asyncio.wait_for(waiting, 2)
+        await asyncio.wait_for(waiting, 30)
 
 
 async def test_ten_thousand_waiters_cost_one_subscription_and_two_kib_each(app, nap, raw):
@@ -157,6 +158,8 @@ async def test_ten_thousand_waiters_cost_one_subscription_and_two_kib_each(app, 
         await _wait_and_drop(app, nap, count)  # tables grow to their size, and keep it
         before = _allocated()
         waiting, idle = await _wait_and_drop(app, nap, count, raw)
+        # A look that is under way, and answers not yet taken off the line, hold some for a moment.
+        await until(lambda: _allocated() - before < 50_000, "dropped handles to leave nothing behind")
         left = _allocated() - before
     finally:
         tracemalloc.stop()
@@ -166,7 +169,6 @@ async def test_ten_thousand_waiters_cost_one_subscription_and_two_kib_each(app, 
         f"a handle {idle:.0f} B; {left} B left in all"
     )
     assert waiting - bare <= 2048
-    assert left < 50_000, "dropped handles leave nothing behind"
     assert len(app._listener()._waiters) <= 1, "the poll may hold the last one that it looked at"
 
 
@@ -212,7 +214,7 @@ async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
     async with Worker(app):
         result = await nap.delay(0.05)
         handles = [result, *(app.AsyncResult(result.id) for _ in range(5))]
-        await asyncio.gather(*(handle.get(timeout=5) for handle in handles for _ in range(20)))
+        await asyncio.gather(*(handle.get(timeout=30) for handle in handles for _ in range(20)))
         assert {handle.state for handle in handles} == {"SUCCESS"}
 
 
@@ -222,21 +224,21 @@ async def test_the_poll_finds_what_nothing_else_told(app, nap, raw):
     result = await nap.delay(0)
     record = (await raw.get(app._shards[0].records + result.id)).decode()
     await raw.set(app._shards[0].records + result.id, record.replace(app._channel, "elsewhere"))
-    begun = time.monotonic()
+    begun = Stopwatch()
     async with Worker(app):
         waiting = asyncio.create_task(result.get(timeout=15))
         assert await waiting == ""
-    report(f"found by the poll after {time.monotonic() - begun:.1f} s")
-    assert time.monotonic() - begun < 9
+    report(f"found by the poll after {begun.took:.1f} s")
+    assert begun.took < 9
 
 
 async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
     result = await nap.delay(0)
     await raw.client_pause(1500)
-    begun = time.monotonic()
+    begun = Stopwatch()
     with pytest.raises(TimeoutError):
         await result.get(timeout=0.3)
-    assert time.monotonic() - begun < 0.55, "t + 0.25 s"
+    assert begun.took < 0.55, "t + 0.25 s"
     await raw.client_unpause()
     async with Worker(app):
         await until(lambda: result.state == "SUCCESS", "the end of the pause")

@@ -48,7 +48,7 @@ async def test_a_handle_from_an_id_shows_the_arguments_before_and_after_the_end(
         await until_state(other, "STARTED")
         assert _call(other) == (({"x": 1, "y": 2},), {"by": 3}), "plain, for it does not know the task"
         go.set()
-        await moved.get(timeout=5)
+        await moved.get(timeout=30)
         fresh, plain = app.AsyncResult(moved.id), stranger.AsyncResult(moved.id)
         for one in (fresh, plain):
             await one.refresh()
@@ -73,7 +73,7 @@ async def test_the_arguments_of_a_delayed_a_failed_and_a_revoked_job_show(app):
         assert again.args == ("again",)
         await again.revoke()
         once = app.AsyncResult((await fail.options(retry=Retry(max_retries=0)).delay("once")).id)
-        await once.outcome(timeout=5)
+        await once.outcome(timeout=30)
         assert (once.state, once.args) == ("FAILURE", ("once",))
 
 
@@ -87,14 +87,14 @@ async def test_what_a_step_got_from_the_steps_before_is_among_its_arguments(app,
     await waiting.refresh()
     assert (waiting.name, waiting.args) == (add.name, None), "the value is not there yet"
     async with Worker(app):
-        assert await last.get(timeout=5) == 7
+        assert await last.get(timeout=30) == 7
         ended = app.AsyncResult(last.id)
         await ended.refresh()
         assert _call(ended) == ((3, 4), {})
         bad = await add.options(link_error=failed.options(task_id="told").s("seen")).delay(1, "x")
-        await bad.outcome(timeout=5)
+        await bad.outcome(timeout=30)
         told = app.AsyncResult("told")
-        await told.outcome(timeout=5)
+        await told.outcome(timeout=30)
         assert told.args == (None, None, None, "seen")
 
 
@@ -102,7 +102,7 @@ async def test_a_process_keeps_the_arguments_too(app):
     double = process_bodies.register(app).double
     async with Worker(app):
         result = await double.delay([1, 2])
-        assert await result.get(timeout=10) == [2, 4]
+        assert await result.get(timeout=30) == [2, 4]
         handle = app.AsyncResult(result.id)
         await handle.refresh()
     assert handle.args == ([1, 2],)
@@ -123,7 +123,7 @@ async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(mak
         await handle.refresh()
         assert asked == ["state"]
         async with Worker(app):
-            await queued.get(timeout=5)
+            await queued.get(timeout=30)
         await handle.refresh()
         assert _call(handle) == (None, None)
         assert handle._waiter.ended.body == b""

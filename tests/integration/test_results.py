@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from helpers.figures import report
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
 from asyncq import (
@@ -79,7 +80,7 @@ async def test_a_handle_from_another_app_sees_pending_started_and_the_end(make_a
             assert abs(handle.date_started - before) < timedelta(seconds=1)
             started = handle.date_started
             assert not await handle.ready()
-            assert await handle.get(timeout=5) == 0.3
+            assert await handle.get(timeout=30) == 0.3
     assert (handle.state, handle.worker, handle.name, handle.queue) == (
         "SUCCESS",
         "the-worker",
@@ -104,8 +105,8 @@ async def test_a_pushed_outcome_updates_every_handle_so_that_polling_the_propert
 async def test_final_states_never_change(app, nap, fail):
     async with Worker(app):
         good, bad = await nap.delay(0), await fail.delay()
-        await good.get(timeout=5)
-        await bad.outcome(timeout=5)
+        await good.get(timeout=30)
+        await bad.outcome(timeout=30)
         for result, state in ((good, "SUCCESS"), (bad, "FAILURE")):
             record = await app._broker.state(result.id)
             assert await result.revoke(terminate=True, wait=True) == state
@@ -119,8 +120,8 @@ async def test_a_result_set_failed_and_successful_and_ready_answer_each_state(ap
         assert await answer is False
     async with Worker(app):
         good, bad = await nap.delay(0), await fail.delay()
-        await good.outcome(timeout=5)
-        await bad.outcome(timeout=5)
+        await good.outcome(timeout=30)
+        await bad.outcome(timeout=30)
         answers = [(await r.ready(), await r.successful(), await r.failed()) for r in (good, bad)]
     assert answers == [(True, True, False), (True, False, True)]
     gone = app.AsyncResult("nobody")
@@ -141,11 +142,11 @@ async def test_awaiting_a_handle_is_getting_its_value(app, nap):
 async def test_a_timeout_ends_the_wait_and_not_the_job(app, nap):
     async with Worker(app):
         result = await nap.delay(0.3)
-        begun = time.monotonic()
+        begun = Stopwatch()
         with pytest.raises(ResultTimeout) as caught:
             await result.get(timeout=0.05)
         assert isinstance(caught.value, TimeoutError)
-        assert time.monotonic() - begun < 0.3
+        assert begun.took < 0.3
         assert await result.get(timeout=timedelta(seconds=5)) == 0.3
 
 
@@ -177,16 +178,16 @@ async def test_a_timeout_error_of_the_tasks_own_is_not_a_result_timeout(app):
 
 async def test_without_propagation_the_exception_is_the_value(app, nap, fail):
     async with Worker(app):
-        error = await (await fail.delay()).get(timeout=5, propagate=False)
+        error = await (await fail.delay()).get(timeout=30, propagate=False)
         assert (type(error), error.args) == (ValueError, ("no", 3))
-        assert await (await nap.delay(0)).get(timeout=5, propagate=False) == 0
+        assert await (await nap.delay(0)).get(timeout=30, propagate=False) == 0
 
 
 async def test_the_callback_of_a_get_is_told_id_and_value(app, nap):
     told = []
     async with Worker(app):
         result = await nap.delay(0)
-        await result.get(timeout=5, callback=lambda id_, value: told.append((id_, value)))
+        await result.get(timeout=30, callback=lambda id_, value: told.append((id_, value)))
     assert told == [(result.id, 0)]
 
 
@@ -197,10 +198,10 @@ async def test_every_get_gives_a_fresh_value_and_a_fresh_exception(app, fail):
 
     async with Worker(app):
         result = await make.delay()
-        (await result.get(timeout=5)).append(2)
+        (await result.get(timeout=30)).append(2)
         assert await result.get() == [1]
         bad = await fail.delay()
-        errors = [await bad.get(timeout=5, propagate=False) for _ in range(2)]
+        errors = [await bad.get(timeout=30, propagate=False) for _ in range(2)]
         assert errors[0] is not errors[1]
 
 
@@ -216,8 +217,8 @@ async def test_cancelling_one_wait_disturbs_no_other(app, nap):
 
 async def test_an_outcome_says_everything_and_never_raises_for_the_task(app, nap, fail):
     async with Worker(app, name="w"):
-        good = await (await nap.delay(0.05)).outcome(timeout=5)
-        bad = await (await fail.delay()).outcome(timeout=5)
+        good = await (await nap.delay(0.05)).outcome(timeout=30)
+        bad = await (await fail.delay()).outcome(timeout=30)
     assert isinstance(good, Outcome)
     assert (good.state, good.value, good.error, good.traceback, good.attempts) == (
         "SUCCESS",
@@ -241,17 +242,17 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
     async with Worker(app):
         forgotten, expired = await nap.delay(0), await nap.delay(0)
         for result in (forgotten, expired):
-            await result.get(timeout=5)
+            await result.get(timeout=30)
         await forgotten.forget()
         await raw.delete(app._shards[0].records + expired.id)
         expired = app.AsyncResult(expired.id)
-        begun = time.monotonic()
+        begun = Stopwatch()
         for handle in (app.AsyncResult("unknown"), forgotten, app.AsyncResult(forgotten.id)):
             for wait in (handle.get(), handle.get(timeout=0), handle.outcome(timeout=30)):
                 with pytest.raises(ResultNotFound) as caught:
                     await wait
                 assert isinstance(caught.value, LookupError)
-        assert time.monotonic() - begun < 1
+        assert begun.took < 1
 
 
 @pytest.mark.usefixtures("leaves_keys")
@@ -260,7 +261,7 @@ async def test_a_record_that_expires_ends_what_this_process_has_not_seen(app, na
     await raw.delete(app._shards[0].records + result.id)
     assert not await result.exists()
     with pytest.raises(ResultNotFound):
-        await app.AsyncResult(result.id).get(timeout=2)
+        await app.AsyncResult(result.id).get(timeout=30)
 
 
 # -- existing and forgetting -----------------------------------------------------------------------
@@ -270,7 +271,7 @@ async def test_a_job_exists_from_delay_until_it_is_forgotten(app, nap):
     result = await nap.delay(0)
     assert await result.exists()
     async with Worker(app):
-        await result.get(timeout=5)
+        await result.get(timeout=30)
         assert await result.exists()
         await result.forget()
         assert not await result.exists()
@@ -294,8 +295,8 @@ async def test_forgetting_a_running_job_lets_its_waiters_have_the_value_and_keep
 async def test_forgetting_also_forgets_the_parents(app, nap):
     async with Worker(app):
         parent, child = await nap.delay(0), await nap.delay(0)
-        await parent.get(timeout=5)
-        await child.get(timeout=5)
+        await parent.get(timeout=30)
+        await child.get(timeout=30)
         child.parent = parent
         await child.forget()
         assert not await parent.exists()
@@ -329,7 +330,7 @@ async def test_a_revoke_without_terminate_lets_a_running_job_end(app, nap):
         result = await nap.delay(0.2)
         await until_state(result, "STARTED")
         assert await result.revoke() == "STARTED"
-        assert await result.revoke(wait=True, timeout=5) == "SUCCESS"
+        assert await result.revoke(wait=True, timeout=30) == "SUCCESS"
 
 
 async def test_a_running_coroutine_is_cancelled_by_push(app):
@@ -349,8 +350,8 @@ async def test_a_running_coroutine_is_cancelled_by_push(app):
             result = await forever.delay()
             await until_state(result, "STARTED")
             begun = time.perf_counter()
-            assert await result.revoke(terminate=True, wait=True, timeout=5) == "REVOKED"
-            await until(lambda n=number: len(cancelled) == n + 1, "the coroutine to see the cancellation", 2)
+            assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
+            await until(lambda n=number: len(cancelled) == n + 1, "the coroutine to see the cancellation")
             took.append(cancelled[-1] - begun)
             with pytest.raises(TaskRevoked):
                 await result.get(timeout=1)
@@ -375,7 +376,7 @@ async def test_a_terminated_coroutine_that_does_not_let_itself_be_cancelled_is_r
     async with Worker(app, concurrency=1) as worker:
         result = await stubborn.delay()
         await until_state(result, "STARTED")
-        assert await result.revoke(terminate=True, wait=True, timeout=5) == "REVOKED"
+        assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
         await asyncio.sleep(0.35)
         assert await app.AsyncResult(result.id).refresh() == "REVOKED"
         assert worker.done == 1
@@ -385,12 +386,12 @@ async def test_the_waiter_of_a_terminated_thread_wakes_at_once_and_the_thread_ke
     async with Worker(app, concurrency=1):
         result = await thread_nap.delay(0.5)
         await until_state(result, "STARTED")
-        begun = time.monotonic()
+        begun = Stopwatch()
         next_one = await thread_nap.delay(0)
-        assert await result.revoke(terminate=True, wait=True, timeout=5) == "REVOKED"
-        assert time.monotonic() - begun < 0.3
-        await next_one.get(timeout=5)
-        assert time.monotonic() - begun > 0.3, "the slot was taken until the thread returned"
+        assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
+        assert begun.took < 0.3
+        await next_one.get(timeout=30)
+        assert begun.took > 0.3, "the slot was taken until the thread returned"
         assert await app.AsyncResult(result.id).refresh() == "REVOKED"
 
 
@@ -406,8 +407,8 @@ async def test_a_terminated_job_that_waits_for_a_thread_never_starts(make_app):
         async with Worker(app):
             first, second = await nap.delay("first", 0.3), await nap.delay("second", 0)
             await until_state(second, "STARTED")
-            await second.revoke(terminate=True, wait=True, timeout=5)
-            await first.get(timeout=5)
+            await second.revoke(terminate=True, wait=True, timeout=30)
+            await first.get(timeout=30)
             await nap.call("third", 0)
     assert started == ["first", "third"]
 
@@ -424,7 +425,7 @@ async def test_a_revocation_holds_without_a_worker_and_for_the_one_that_comes(ma
     async with make_app() as elsewhere:
         assert await elsewhere.AsyncResult(result.id).revoke() == "REVOKED"
     with pytest.raises(TaskRevoked):
-        await result.get(timeout=2)
+        await result.get(timeout=30)
 
 
 # -- then ------------------------------------------------------------------------------------------
@@ -456,7 +457,7 @@ async def test_then_runs_a_coroutine_and_keeps_the_handle_alive(app, nap):
 
     async with Worker(app):
         (await nap.delay(0.1)).then(callback)
-        await asyncio.wait_for(done.wait(), 5)
+        await asyncio.wait_for(done.wait(), 30)
 
 
 async def test_what_a_callback_raises_goes_to_the_loops_handler_and_harms_no_other(app, nap):
@@ -466,7 +467,7 @@ async def test_what_a_callback_raises_goes_to_the_loops_handler_and_harms_no_oth
         result = await nap.delay(0.05)
         result.then(lambda _: 1 / 0)
         result.then(lambda _: told.append(1))
-        assert await result.get(timeout=5) == 0.05
+        assert await result.get(timeout=30) == 0.05
         await until(lambda: told and problems, "both callbacks")
     assert isinstance(problems[0], ZeroDivisionError)
 
@@ -477,21 +478,21 @@ async def test_what_a_callback_raises_goes_to_the_loops_handler_and_harms_no_oth
 async def test_a_result_set_gives_values_in_order_with_one_deadline(app, nap):
     async with Worker(app):
         results = await nap.map([(0.1,), (0.0,), (0.05,)])
-        assert await results.get(timeout=5) == await results.join() == [0.1, 0.0, 0.05]
+        assert await results.get(timeout=30) == await results.join() == [0.1, 0.0, 0.05]
         assert [r.id for r in results] == [results[i].id for i in range(len(results))]
         late = await nap.map([(0.6,), (0.6,), (0.6,)])
-        begun = time.monotonic()
+        begun = Stopwatch()
         with pytest.raises(ResultTimeout):
             await late.get(timeout=0.2)
-        assert time.monotonic() - begun < 0.5
+        assert begun.took < 0.5
 
 
 async def test_a_result_set_raises_the_first_failure_in_order_or_lists_it(app, nap, fail):
     async with Worker(app):
         results = await app.submit([nap.s(0.05), fail.s(), nap.s(0)])
         with pytest.raises(ValueError, match="no"):
-            await results.get(timeout=5)
-        values = await results.get(timeout=5, propagate=False)
+            await results.get(timeout=30)
+        values = await results.get(timeout=30, propagate=False)
     assert (values[0], type(values[1]), values[2]) == (0.05, ValueError, 0)
 
 
@@ -526,7 +527,7 @@ async def test_a_copy_shares_what_is_known(app, nap):
     result = await nap.delay(0.05)
     copies = [copy.copy(result), copy.deepcopy(result)]
     async with Worker(app):
-        assert await result.get(timeout=5) == 0.05
+        assert await result.get(timeout=30) == 0.05
     for other in copies:
         assert (other == result, other.state, other.args, other.kwargs) == (True, "SUCCESS", (0.05,), {})
 
@@ -565,13 +566,13 @@ def test_a_handle_keeps_its_parents_when_it_is_pickled_whatever_they_are(make_ap
 async def test_a_known_outcome_is_given_without_opening_an_app_that_was_closed(make_app, nap, app):
     async with Worker(app), make_app() as elsewhere:
         known, unknown = elsewhere.AsyncResult((await nap.delay(0)).id), elsewhere.AsyncResult("unknown")
-        assert await known.get(timeout=5) == 0
+        assert await known.get(timeout=30) == 0
     assert await known == 0
     assert (await known.outcome()).state == "SUCCESS"
     assert (await known.ready(), await known.successful(), await known.failed()) == (True, True, False)
     assert elsewhere._broker is None
     with pytest.raises(ResultNotFound):
-        await unknown.get(timeout=5)
+        await unknown.get(timeout=30)
     assert elsewhere._broker is not None
     await elsewhere.close()
 
@@ -581,7 +582,7 @@ async def test_an_unpickled_handle_works_in_a_process_with_one_app_and_says_what
 ):
     async with Worker(app):
         result = await nap.delay(0)
-        await result.get(timeout=5)
+        await result.get(timeout=30)
         program = (
             "import asyncio, pickle, sys, asyncq\n"
             "result = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
@@ -589,14 +590,14 @@ async def test_an_unpickled_handle_works_in_a_process_with_one_app_and_says_what
             "try:\n    result.app\nexcept RuntimeError as error:\n    print('none:', error)\n"
             "app = asyncq.AsyncQ(sys.argv[2], namespace=sys.argv[3])\n"
             "async def main():\n"
-            "    async with app:\n        print(await result.get(timeout=2), await same.get(timeout=2))\n"
+            "    async with app:\n        print(await result.get(timeout=30), await same.get(timeout=30))\n"
             "asyncio.run(main())\n"
             "other = asyncq.AsyncQ(sys.argv[2])\n"
             "try:\n    asyncq.AsyncResult('x').app\nexcept RuntimeError as error:\n    print('two:', error)\n"
         )
         arguments = [sys.executable, "-c", program, pickle.dumps(result).hex(), server_url, namespace]
         process = await asyncio.to_thread(
-            subprocess.run, arguments, capture_output=True, text=True, timeout=20
+            subprocess.run, arguments, capture_output=True, text=True, timeout=100
         )
     lines = process.stdout.splitlines()
     assert lines[1] == "0 0", process.stderr
@@ -624,10 +625,10 @@ async def test_the_error_of_a_job_before_is_raised_or_on_request_named(app, fail
     result = app.AsyncResult(second.id)
     async with Worker(app):
         with pytest.raises(ValueError, match="no"):
-            await result.get(timeout=5)
+            await result.get(timeout=30)
         with pytest.raises(TaskRevoked, match=rf"{first.id} \({re.escape(fail.name)}\)"):
-            await result.get(timeout=5, follow_parents=False)
-        given = await result.get(timeout=5, follow_parents=False, propagate=False)
+            await result.get(timeout=30, follow_parents=False)
+        given = await result.get(timeout=30, follow_parents=False, propagate=False)
         assert isinstance(given, TaskRevoked)
         with pytest.raises(ValueError, match="no"):
-            await app.AsyncResult(first.id).get(timeout=5, follow_parents=False)
+            await app.AsyncResult(first.id).get(timeout=30, follow_parents=False)

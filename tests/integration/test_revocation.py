@@ -109,7 +109,7 @@ async def test_everybody_is_told_the_same_wherever_the_job_is(make_app, tmp_path
         assert await app.AsyncResult(result.id).refresh() == expected
         if where == "queued":
             await workers.enter_async_context(Worker(app))
-        await place.other.options(wait=20).call(str(tmp_path / "last"), str(place.gate))
+        await place.other.options(wait=30).call(str(tmp_path / "last"), str(place.gate))
         ends = runs_on or where == "in a thread"
         await until(
             lambda: lines(place.log) == [*before, *["end"] * ends], "the body to end, or not to begin"

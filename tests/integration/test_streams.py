@@ -16,6 +16,7 @@ import pytest
 from helpers import worker_jobs
 from helpers.notes import lines
 from helpers.own_server import own_server
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 from helpers.worker_process import worker_process
 
@@ -230,7 +231,7 @@ async def test_a_revocation_reaches_readers_and_closes_the_generator(app, tasks)
         await result.revoke(terminate=True)
         with pytest.raises(TaskRevoked):
             await anext(stream)
-        await asyncio.wait_for(tasks.closed.wait(), 5)
+        await asyncio.wait_for(tasks.closed.wait(), 30)
 
 
 async def test_a_thread_that_goes_on_after_its_time_is_stopped_by_its_next_item(app):
@@ -383,7 +384,7 @@ async def test_without_a_reader_a_generator_runs_to_its_end(make_app):
         tasks = _register(app)
         async with Worker(app):
             result = await tasks.count.delay(3000)
-            assert await result.get(timeout=10) is None
+            assert await result.get(timeout=30) is None
             assert len(await _all(result)) == 3000
 
 
@@ -401,9 +402,9 @@ async def test_a_reader_that_went_away_holds_up_nobody(make_app, monkeypatch):
             assert await anext(stream) == 1
             await stream.aclose()
             assert await anext(stream, "end") in {2, "end"}
-            begun = time.monotonic()
-            assert await result.get(timeout=10) is None
-            assert time.monotonic() - begun < 5
+            begun = Stopwatch()
+            assert await result.get(timeout=30) is None
+            assert begun.took < 5
 
 
 async def test_too_many_items_fail_the_job_with_a_clear_error(make_app):
@@ -446,10 +447,10 @@ async def test_a_generator_that_nobody_reads_is_ended(make_app):
         async with Worker(app):
             result = await tasks.stepwise.delay(5)
             tasks.step(2)
-            begun = time.monotonic()
+            begun = Stopwatch()
             with pytest.raises(TaskRevoked, match="nobody has read"):
-                await result.get(timeout=10)
-            assert 0.4 <= time.monotonic() - begun < 3
+                await result.get(timeout=30)
+            assert 0.4 <= begun.took < 3
             assert tasks.closed.is_set()
 
 
@@ -490,7 +491,7 @@ async def test_a_stream_that_is_forgotten_while_it_lives_stays_no_longer_than_it
         assert await anext(stream) == 1
         await result.forget()
         tasks.step()
-        await result.get(timeout=5)
+        await result.get(timeout=30)
         for key in (app._shards[0].items, app._shards[0].places):
             assert await raw.ttl(key + result.id) <= 60
 
@@ -531,9 +532,9 @@ async def test_an_item_that_was_pushed_while_the_subscription_was_down_is_read(a
         assert await anext(stream) == 1
         elsewhere._listener()._line.drop()
         tasks.step()
-        begun = time.monotonic()
+        begun = Stopwatch()
         assert await anext(stream) == 2
-        assert time.monotonic() - begun < 2, "at the reconnection, not by the slow look"
+        assert begun.took < 2, "at the reconnection, not by the slow look"
         tasks.step()
         assert await anext(stream, "end") == "end"
 
@@ -594,7 +595,7 @@ async def test_reading_inside_a_task_needs_leave(app, tasks):
 
     async with Worker(app):
         result = await tasks.count.delay(3)
-        assert await nosy.options(wait=5).call(result.id) == [1, 2, 3]
+        assert await nosy.options(wait=30).call(result.id) == [1, 2, 3]
 
 
 async def test_unknown_ids_and_jobs_that_yield_nothing(app, tasks):
@@ -650,7 +651,7 @@ async def test_progress_and_items_of_one_job(app):
 
 
 async def _states(result) -> list[str]:
-    return [str(event.state) async for event in result.events(timeout=10)]
+    return [str(event.state) async for event in result.events(timeout=30)]
 
 
 async def test_a_generator_with_company_in_the_queue_leaves_it_its_turn(app, tasks):
@@ -661,9 +662,9 @@ async def test_a_generator_with_company_in_the_queue_leaves_it_its_turn(app, tas
     async with Worker(app, grace=0):
         result = await tasks.endless.delay()
         await until_state(result, "STARTED")
-        begun = time.monotonic()
-        assert await quick.options(wait=10).call() == 1
-        assert time.monotonic() - begun < 2
+        begun = Stopwatch()
+        assert await quick.options(wait=30).call() == 1
+        assert begun.took < 2
         await result.revoke(terminate=True, wait=True)
 
 

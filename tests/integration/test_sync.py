@@ -94,26 +94,26 @@ def test_the_blocking_twins_do_what_the_methods_do(blocking_app, worker, tmp_pat
     add, logged = blocking_app.jobs.add, blocking_app.jobs.logged
     with blocking_app:
         result = add.delay_sync(1, 2)
-        assert result.get_sync(timeout=5) == 3
+        assert result.get_sync(timeout=30) == 3
         assert result.wait_sync(5) == 3
-        assert result.outcome_sync(timeout=5).value == 3
+        assert result.outcome_sync(timeout=30).value == 3
         assert (result.ready_sync(), result.successful_sync(), result.failed_sync()) == (True, True, False)
         assert (result.exists_sync(), result.refresh_sync()) == (True, "SUCCESS")
         result.forget_sync()
         assert not result.exists_sync()
         assert add.call_sync(2, 2) == 4
-        assert add.apply_async_sync((1, 1)).get_sync(timeout=5) == 2
-        assert add.map_sync([(1, 1), (2, 2)]).get_sync(timeout=5) == [2, 4]
-        assert blocking_app.submit_sync([add.s(1, 5)]).join_sync(timeout=5) == [6]
-        assert blocking_app.send_sync("add", (3, 4)).get_sync(timeout=5) == 7
-        slow = logged.delay_sync(str(tmp_path / "log"), "x", 30)
+        assert add.apply_async_sync((1, 1)).get_sync(timeout=30) == 2
+        assert add.map_sync([(1, 1), (2, 2)]).get_sync(timeout=30) == [2, 4]
+        assert blocking_app.submit_sync([add.s(1, 5)]).join_sync(timeout=30) == [6]
+        assert blocking_app.send_sync("add", (3, 4)).get_sync(timeout=30) == 7
+        slow = logged.delay_sync(str(tmp_path / "log"), "x")
         with pytest.raises(ResultTimeout):
             slow.get_sync(timeout=0.05)
         while slow.refresh_sync() != "STARTED":
             pass
-        assert slow.revoke_sync(terminate=True, wait=True, timeout=5) == "REVOKED"
+        assert slow.revoke_sync(terminate=True, wait=True, timeout=30) == "REVOKED"
         with pytest.raises(TaskRevoked):
-            slow.get_sync(timeout=5)
+            slow.get_sync(timeout=30)
 
 
 def test_blocking_calls_open_the_app_by_themselves_and_it_can_be_closed_and_opened_again(
@@ -154,7 +154,7 @@ def test_a_result_outlives_the_app_that_was_closed_and_opened_again(blocking_app
     with blocking_app:
         result = blocking_app.jobs.add.delay_sync(1, 2)
     with blocking_app:
-        assert result.get_sync(timeout=5) == 3
+        assert result.get_sync(timeout=30) == 3
     assert (result.get_sync(), result.ready_sync()) == (3, True)
     assert blocking_app._broker is None, "a known outcome needs no connection"
     with blocking_app:
@@ -196,7 +196,7 @@ async def test_threads_of_an_async_program_share_its_loop(app):
         return x + y
 
     def blocking() -> int:
-        return add.delay_sync(1, 2).get_sync(timeout=5) + add.call_sync(3, 4)
+        return add.delay_sync(1, 2).get_sync(timeout=30) + add.call_sync(3, 4)
 
     async with Worker(app):
         assert await asyncio.gather(*(asyncio.to_thread(blocking) for _ in range(8))) == [10] * 8
@@ -213,7 +213,7 @@ async def test_a_call_from_another_loop_is_carried_to_the_apps_own(app):
         result = await add.delay(1, 2)
         same = app.AsyncResult(result.id)
         results = await add.map([(1, 1), (2, 2)])
-        return await result + await same.get(timeout=5) + sum(await results.get(timeout=5))
+        return await result + await same.get(timeout=30) + sum(await results.get(timeout=30))
 
     async with Worker(app):
         assert (
@@ -234,7 +234,7 @@ async def test_then_calls_back_on_the_loop_where_it_was_asked_for(app):
         called = asyncio.get_running_loop().create_future()
         result = await nap.delay()
         result.then(lambda _: called.set_result(asyncio.get_running_loop()))
-        return await asyncio.wait_for(called, 5) is asyncio.get_running_loop()
+        return await asyncio.wait_for(called, 30) is asyncio.get_running_loop()
 
     async with Worker(app):
         assert await asyncio.to_thread(lambda: asyncio.run(on_another_loop()))
@@ -259,7 +259,7 @@ def test_a_handle_from_one_loop_works_on_the_next(blocking_app, worker):
 
     async def receive(result):
         async with blocking_app:
-            return await result.get(timeout=5)
+            return await result.get(timeout=30)
 
     result = asyncio.run(send())
     assert asyncio.run(receive(result)) == 3

@@ -98,11 +98,11 @@ class Project:
         return process
 
     def run(self, *words: str, **environ: str) -> "Ended":
-        return Ended(self.start(*words, **environ), 20)
+        return Ended(self.start(*words, **environ), 60)
 
     def run_each(self, *commands: tuple[str, ...]) -> "list[Ended]":
         """Several commands one after the other in one process, which saves its start for each."""
-        all_ = Ended(self._start("-c", SEVERAL, json.dumps(commands)), 20)
+        all_ = Ended(self._start("-c", SEVERAL, json.dumps(commands)), 60)
         assert all_.code == 0, all_
         return [Ended.of(*one) for one in json.loads(all_.out)]
 
@@ -162,7 +162,7 @@ def project(tmp_path):
 def stop():
     """Signals a process and waits for its end; between two signals it waits for a reaction."""
 
-    def stop(process: subprocess.Popen[str], *numbers: signal.Signals, within: float = 10) -> Ended:
+    def stop(process: subprocess.Popen[str], *numbers: signal.Signals, within: float = 60) -> Ended:
         said = ""
         for number in numbers[:-1]:
             process.send_signal(number)

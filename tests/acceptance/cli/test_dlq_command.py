@@ -29,7 +29,7 @@ async def letters(app):
                 await charge.call(cents)
         lost = await app.send("refund", (3,))
         with pytest.raises(NotRegistered):
-            await lost.get(timeout=5)
+            await lost.get(timeout=30)
     return await app.control.dead.list()
 
 
@@ -77,7 +77,7 @@ async def test_jobs_are_sent_again_oldest_first_and_their_letters_are_gone(app, 
     sent = [line.split("  ") for line in charged.out.splitlines()]
     assert (charged.code, [id_ for id_, _ in sent]) == (0, [first.id, second.id]), charged
     async with Worker(app):
-        assert [await app.AsyncResult(job).get(timeout=5) for _, job in sent] == [1, 2]
+        assert [await app.AsyncResult(job).get(timeout=30) for _, job in sent] == [1, 2]
     assert (unknown.code, unknown.out) == (3, "")
     assert "no dead letter under the id 'nonsense'" in unknown.err
     assert (none.code, last(none)) == (0, "no dead letters to send again")
@@ -159,7 +159,7 @@ class Terminal:
         return self.end()
 
     def end(self):
-        code = self.process.wait(10)
+        code = self.process.wait(30)
         os.close(self.ours)
         return code
 

@@ -153,5 +153,5 @@ def test_a_reader_that_has_gone_is_no_error(project):
     for unbuffered in ("", "1"):
         process = project.start("version", PYTHONUNBUFFERED=unbuffered)
         process.stdout.close()
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert process.stderr.read() == ""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.stopwatch import Stopwatch
 
 
 def test_banner_names_what_runs_and_where(project, stop):
@@ -67,13 +68,15 @@ def test_a_signal_while_it_connects_ends_it(project, stop):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_idle_worker_is_small_and_quick(project, stop):
+    begun = Stopwatch()
     worker = project.worker()
+    withheld = begun.took.withheld
     status = Path(f"/proc/{worker.pid}/status").read_text()
     rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
     assert rss < 45, f"{rss:.1f} MiB"
     milliseconds = int(worker.banner.splitlines()[-1].split()[2])
     # The goal is 400 on a quiet machine; the tests share theirs.
-    assert milliseconds < 2000
+    assert milliseconds - 1000 * withheld < 2000
     assert stop(worker, signal.SIGTERM).code == 0
 
 

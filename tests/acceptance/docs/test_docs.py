@@ -128,7 +128,7 @@ class Project:
             process.terminate()
         try:
             for process in self.running:
-                process.wait(20)
+                process.wait(30)
         finally:
             for process in self.running:
                 process.kill()
@@ -202,7 +202,7 @@ def _ask(url: str, deadline: float) -> httpx.Response:
     """What the site says, once it listens."""
     while True:
         try:
-            return httpx.get(url, timeout=20)
+            return httpx.get(url, timeout=30)
         except httpx.ConnectError:
             assert time.monotonic() < deadline, f"nobody listens at {url}"
             time.sleep(0.05)

@@ -60,4 +60,4 @@ async def test_job_launched_by_a_request_is_awaited_elsewhere_by_its_id(
         job_id = await answer.json()
 
     async with AsyncQ(server_url, namespace=shared_namespace) as app:
-        assert await app.AsyncResult(job_id).get(timeout=10) == 42
+        assert await app.AsyncResult(job_id).get(timeout=30) == 42

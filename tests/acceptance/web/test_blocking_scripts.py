@@ -20,8 +20,8 @@ def test_script_without_a_loop_calls_and_ends_by_itself(start: Callable[..., Pro
         dedent("""
             from tasks import add
             result = add.delay_sync(4, 4)
-            print(result.get_sync(timeout=10), result.state, result.ready_sync(), result.successful_sync())
-            print(add.map_sync([(1, 2), (3, 4)]).get_sync(timeout=10))
+            print(result.get_sync(timeout=30), result.state, result.ready_sync(), result.successful_sync())
+            print(add.map_sync([(1, 2), (3, 4)]).get_sync(timeout=30))
             result.forget_sync()
             print(result.exists_sync())
         """)
@@ -74,11 +74,11 @@ def test_parent_goes_on_after_a_forked_child_has_worked_and_exited(start: Callab
             before = slow_add.delay_sync(20, 22, seconds=0.5)
             child = os.fork()
             if child == 0:
-                print("child", add.call_sync(2, 2), before.get_sync(timeout=10), flush=True)
+                print("child", add.call_sync(2, 2), before.get_sync(timeout=30), flush=True)
                 sys.exit(7)
             _, status = os.waitpid(child, 0)
             status = os.waitstatus_to_exitcode(status)
-            print("parent", status, before.get_sync(timeout=10), add.call_sync(3, 3))
+            print("parent", status, before.get_sync(timeout=30), add.call_sync(3, 3))
         """)
     )
 
@@ -114,7 +114,7 @@ def test_several_processes_wait_for_one_job_by_its_id(start: Callable[..., Progr
     job_id = launching.end().strip()
 
     waiting = [
-        start(f"from tasks import app; print(app.AsyncResult({job_id!r}).get_sync(timeout=20))")
+        start(f"from tasks import app; print(app.AsyncResult({job_id!r}).get_sync(timeout=30))")
         for _ in range(3)
     ]
 

@@ -77,4 +77,4 @@ async def test_job_launched_by_a_request_is_awaited_elsewhere_by_its_id(
     launched = await client.post("/jobs", params={"x": 40, "y": 2, "seconds": 0.3})
 
     async with AsyncQ(server_url, namespace=shared_namespace) as app:
-        assert await app.AsyncResult(launched.json()).get(timeout=10) == 42
+        assert await app.AsyncResult(launched.json()).get(timeout=30) == 42

@@ -53,13 +53,13 @@ class Script:
 
     def end(self):
         """Let it run to its end, and see that it ends well."""
-        rest, _ = self.process.communicate(timeout=20)
+        rest, _ = self.process.communicate(timeout=60)
         assert self.process.returncode == 0
         return rest.split()
 
     def kill(self, number=signal.SIGKILL):
         self.process.send_signal(number)
-        self.process.wait(10)
+        self.process.wait(30)
 
     def close(self):
         if self.process.poll() is None:

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
 import asyncq
@@ -31,18 +32,18 @@ def nap(app, diary):
 
 async def test_a_running_coroutine_is_cancelled_at_its_deadline(app, nap, diary):
     async with Worker(app):
-        begun = time.monotonic()
+        begun = Stopwatch()
         with pytest.raises(TimeLimitExceeded, match="before its deadline"):
             await nap.options(deadline=0.3, timeout=20).call(30)
-        assert 0.29 <= time.monotonic() - begun < 0.6
+        assert 0.29 <= begun.took < 0.6
     assert diary.texts == ["start", "end"]
 
 
 async def test_a_job_past_its_deadline_is_not_started_and_its_waiter_wakes_then(app, nap, diary):
-    begun = time.monotonic()
+    begun = Stopwatch()
     with pytest.raises(TaskExpired):
         await nap.options(deadline=0.2).call(0)
-    assert 0.2 <= time.monotonic() - begun < 0.45
+    assert 0.2 <= begun.took < 0.45
     async with Worker(app):
         await nap.call(0)
     assert diary.texts == ["start", "end"]
@@ -66,9 +67,9 @@ async def test_children_and_their_children_inherit_the_deadline(app, nap):
     moment = datetime.now(UTC) + timedelta(seconds=0.6)
     async with Worker(app):
         child = app.AsyncResult(await parent.options(deadline=moment).call(1))
-        grandchild = app.AsyncResult(await child.get(timeout=2))
+        grandchild = app.AsyncResult(await child.get(timeout=30))
         with pytest.raises(TimeLimitExceeded):
-            await grandchild.get(timeout=3)
+            await grandchild.get(timeout=30)
     over = datetime.now(UTC) - moment
     assert timedelta(0) <= over < timedelta(seconds=0.3)
     assert len(seen) == 2
@@ -82,11 +83,11 @@ async def test_a_childs_own_earlier_deadline_counts_and_a_later_one_does_not(app
 
     async with Worker(app):
         for own, first in ((0.2, 0.2), (30, 0.5)):
-            begun = time.monotonic()
+            begun = Stopwatch()
             child = app.AsyncResult(await parent.options(deadline=0.5).call(own))
             with pytest.raises(TimeLimitExceeded):
-                await child.get(timeout=3)
-            assert first - 0.01 <= time.monotonic() - begun < first + 0.25
+                await child.get(timeout=30)
+            assert first - 0.01 <= begun.took < first + 0.25
 
 
 async def test_a_deadline_of_one_job_is_none_of_the_next(app, nap):
@@ -106,19 +107,19 @@ async def test_no_try_is_planned_for_after_the_deadline(app, diary):
         raise OSError("the error itself")
 
     async with Worker(app):
-        begun = time.monotonic()
+        begun = Stopwatch()
         with pytest.raises(OSError, match="the error itself"):
             await fails.options(deadline=2).call()
-        assert time.monotonic() - begun < 1, "it fails when it is clear that there is no time left"
+        assert begun.took < 1, "it fails when it is clear that there is no time left"
     assert len(diary.notes) == 1
 
 
 async def test_a_delayed_job_whose_deadline_comes_first_never_runs(app, nap, diary):
     async with Worker(app):
-        begun = time.monotonic()
+        begun = Stopwatch()
         with pytest.raises(TaskExpired):
             await nap.options(countdown=30, deadline=0.2).call(0)
-        assert time.monotonic() - begun < 0.45
+        assert begun.took < 0.45
     assert diary.notes == []
 
 
@@ -130,8 +131,8 @@ async def test_a_thread_past_its_deadline_goes_on_unheard(app, diary):
         return "too late"
 
     async with Worker(app):
-        begun = time.monotonic()
+        begun = Stopwatch()
         with pytest.raises(TimeLimitExceeded):
             await block.options(deadline=0.2).call()
-        assert time.monotonic() - begun < 0.45
+        assert begun.took < 0.45
         await until(lambda: diary.texts == ["end"], "the thread to come to its end")

@@ -12,6 +12,7 @@ import pytest
 from helpers.figures import report
 from helpers.notes import lines
 from helpers.rate_cell import Cell
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 from helpers.worker_jobs import register
 from helpers.worker_process import worker_process
@@ -23,7 +24,7 @@ from asyncq.limits import Limits
 from asyncq.worker.life import Running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
 pytestmark = pytest.mark.anyio
 
@@ -84,10 +85,10 @@ async def test_no_more_bodies_run_at_once_than_the_limit_in_all_workers_together
             await asyncio.sleep(0.003)
 
     async with Worker(app, concurrency=10), Worker(app, concurrency=10):
-        began = time.monotonic()
+        began = Stopwatch()
         results = await limited.map([()] * 40)
-        await results.get(timeout=10)
-        took = time.monotonic() - began
+        await results.get(timeout=30)
+        took = began.took
         await until(lambda: is_empty(places, "limited"), "all places to be given back")
     report(f"40 jobs of 3 ms, {limit} at once: {took:.2f} s")
     assert bodies.most == limit
@@ -111,6 +112,14 @@ async def test_who_waits_holds_no_slot_is_pending_and_comes_in_order(app, alone,
         bodies.gate.set()
         assert await asyncio.gather(*results) == [0, 1, 2, 3]
     assert bodies.order == [0, 1, 2, 3]
+
+
+async def soon(coming: Awaitable[Any]) -> Any:
+    """What is called does not wait until it would come by itself."""
+    begun = Stopwatch()
+    value = await coming
+    assert begun.took < 4
+    return value
 
 
 async def until_waiting(places, number: int, task: str = "alone") -> None:
@@ -146,8 +155,8 @@ async def test_a_body_that_ends_in_any_way_gives_its_place_to_the_next(app, bodi
                 bodies.gate.set()
             elif end == "stop":
                 first.stop()
-            assert await waits.get(timeout=4) == 1  # less than the time after which it would come by itself
-            await holder.outcome(timeout=4)
+            assert await soon(waits.get(timeout=30)) == 1
+            await soon(holder.outcome(timeout=30))
             await until(lambda: is_empty(places), "all places to be given back")
 
 
@@ -158,7 +167,7 @@ async def test_a_revoked_job_is_passed_over(app, alone, bodies, places):
         assert await results[1].revoke()
         assert await results[2].revoke()
         bodies.gate.set()
-        assert await results[3].get(timeout=4) == 3
+        assert await soon(results[3].get(timeout=30)) == 3
         with pytest.raises(TaskRevoked):
             await results[1].get(timeout=1)
         await until(lambda: is_empty(places), "who was revoked to be forgotten")
@@ -173,7 +182,7 @@ async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, place
         dead = await alone.options(deadline=0.3).delay(2)
         for result in (late, dead):
             with pytest.raises(TaskExpired):
-                await result.get(timeout=4)
+                await soon(result.get(timeout=30))
         bodies.gate.set()
     assert bodies.order == [0]
 
@@ -197,7 +206,7 @@ async def test_whoever_follows_a_job_hears_once_that_it_waits_however_often_it_a
             return answer
 
         consumer.postpone = counted
-        events = waits.events(timeout=10)
+        events = waits.events(timeout=30)
         states = [(await anext(events)).state]
         for times in range(1, 4):
             assert await worker._life._gate.turnstile.call(waits.id)
@@ -220,7 +229,7 @@ async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection
     gc.disable()
     try:
         async with Worker(app):
-            await (await limited.map([()] * 20)).get(timeout=10)
+            await (await limited.map([()] * 20)).get(timeout=30)
             await until(lambda: is_empty(places, "limited"), "all places to be given back")
             await until(lambda: not left(), "the worker to hold no job")
     finally:
@@ -240,9 +249,9 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_place(
         keys = app._shards.of("alone")
         await raw.zrem(keys.places_wanted + "alone", late.id)  # as whoever gives the place back and calls it
         await raw.delete(keys.places_held + "alone")
-        await until(lambda: bodies.order == [0, 2], "the next to start", 4)  # sooner than by itself
+        await soon(until(lambda: bodies.order == [0, 2], "the next to start"))
         with pytest.raises(TaskExpired):
-            await late.get(timeout=4)
+            await soon(late.get(timeout=30))
 
 
 async def test_a_worker_that_stops_has_said_all_first_also_what_follows_from_an_answer(app, alone):
@@ -271,7 +280,7 @@ async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, plac
         await until_waiting(places, 1)
         await until_waiting(places, 0)  # nobody waits for the job, who would end it himself
         with pytest.raises(TaskExpired):
-            await late.get(timeout=4)
+            await soon(late.get(timeout=30))
 
 
 @pytest.mark.parametrize("answer", ["comes", "is lost"])
@@ -285,14 +294,14 @@ async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, a
 
         async def later(delivery: wire.Delivery, wait: int, turn: bytes) -> int:
             bodies.gate.set()
-            await first.get(timeout=5)
+            await first.get(timeout=30)
             await until(lambda: not worker._life._gate.known, "its place to be given back")
             if answer == "is lost":
                 await postpone(delivery, wait, turn)
             return await postpone(delivery, wait, turn)
 
         consumer.postpone = later
-        assert await alone.options(wait=4).call(1) == 1  # less than until it would come by itself
+        assert await soon(alone.options(wait=30).call(1)) == 1
 
 
 async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_place_and_goes_on_before_who_is_new(
@@ -313,13 +322,13 @@ async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_place_and_go
 
     async with Worker(app, concurrency=3), Worker(app, concurrency=3):
         deep = await nested.delay(4)
-        assert await deep.get(timeout=5) == 5
+        assert await deep.get(timeout=30) == 5
         others = await nested.map([(-1,)] * 20)
         deep = await nested.delay(2)
         more = await nested.map([(0,)] * 20)
-        assert await deep.get(timeout=10) == 3
-        await more.get(timeout=10)
-        await others.get(timeout=10)
+        assert await deep.get(timeout=30) == 3
+        await more.get(timeout=30)
+        await others.get(timeout=30)
         await until(lambda: is_empty(places, "nested"), "all places to be given back")
     assert bodies.most == 1
     assert bodies.order[:5] == [0, 1, 2, 3, 4]
@@ -351,7 +360,7 @@ async def test_who_comes_back_from_a_wait_finds_the_place_taken_and_is_next(app,
         await until(it_waits, "the first to come back and find no place")
         assert bodies.now == 1
         bodies.gate.set()
-        await asyncio.gather(*(result.get(timeout=4) for result in results))
+        await soon(asyncio.gather(*(result.get(timeout=30) for result in results)))
         await until(lambda: is_empty(places), "all places to be given back")
     assert (bodies.order[1], bodies.most) == (0, 1)
 
@@ -366,7 +375,7 @@ async def test_every_kind_of_task_is_limited(app, places, tmp_path, kind):
             results = [await task.starmap([(str(log), i), (str(log), i)]).delay() for i in range(3)]
         else:
             results = [await task.delay(str(log), i) for i in range(3)]
-        await asyncio.gather(*(result.outcome(timeout=20) for result in results))
+        await asyncio.gather(*(result.outcome(timeout=30) for result in results))
         await until(lambda: is_empty(places, task.name), "all places to be given back")
     words = [line.split()[0] for line in lines(log)]
     assert words == ["start", "end"] * (6 if kind == "map in one job" else 3)
@@ -415,8 +424,8 @@ async def test_the_place_of_a_killed_worker_comes_back(make_app, server_url, nam
                 victim.kill()
                 await until(lambda: len(lines(log)) == 2, "somebody to have the place")
                 gate.touch()
-                assert (await held.outcome(timeout=10)).attempts == 2
-                assert "waits" in await waits.get(timeout=10)
+                assert (await held.outcome(timeout=30)).attempts == 2
+                assert "waits" in await waits.get(timeout=30)
                 await until(lambda: is_empty(places), "all places to be given back")
     words = [line.split()[0] for line in lines(log)]
     assert words == ["start", "start", "end", "start", "end"]  # the killed one did not end
@@ -436,7 +445,7 @@ async def test_a_place_that_no_job_knows_of_is_given_back(app, alone, bodies, pl
         await until_waiting(places, 1)
         life._must_look_for_ghosts = True
         life.consumer.drop_read()
-        assert await waits.get(timeout=4) == 1
+        assert await soon(waits.get(timeout=30)) == 1
 
 
 def job(number: int = 0) -> wire.Delivery:
@@ -511,7 +520,7 @@ async def test_jobs_start_evenly_over_all_workers_and_hold_no_slot_until_then(ap
         assert await other.call() == "done"
         waiting = await results.waiting()
         states = {await result.refresh() for result in results}
-        await results.get(timeout=5)
+        await results.get(timeout=30)
     assert waiting
     assert states <= {"PENDING", "STARTED", "SUCCESS"}
     took = diary.times[-1] - diary.times[0]
@@ -530,9 +539,9 @@ async def test_a_rate_and_places_hold_together(app, bodies, diary, places):
             await asyncio.sleep(0.025)
 
     async with Worker(app), Worker(app):
-        began = time.monotonic()
-        await (await both.map([()] * 20)).get(timeout=10)
-        took = time.monotonic() - began
+        began = Stopwatch()
+        await (await both.map([()] * 20)).get(timeout=30)
+        took = began.took
         await until(lambda: is_empty(places, "both"), "all places to be given back")
     assert bodies.most == 2
     assert took < 2.0  # a place that is left over is not forgotten: nobody came by himself
@@ -567,11 +576,11 @@ async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
 
     async with Worker(app):
         first, second = await daily.delay(1), await daily.delay(2)
-        await first.get(timeout=5)
+        await first.get(timeout=30)
         await until(lambda: is_put_aside(app, second), "it to be put aside")
         assert await second.revoke()
         with pytest.raises(TaskRevoked):
-            await second.get(timeout=5)
+            await second.get(timeout=30)
     assert diary.texts == [1]
 
 

@@ -36,7 +36,7 @@ def flaky(app, diary):
 async def test_a_job_is_tried_again_until_it_succeeds_and_knows_the_number_of_its_attempt(app, flaky, diary):
     async with Worker(app):
         result = await flaky.delay()
-        assert await result.get(timeout=5) == [3, 2]
+        assert await result.get(timeout=30) == [3, 2]
         assert diary.texts == [1, 2, 3]
         assert result.retries == 2
         assert (await result.outcome()).attempts == 3
@@ -71,7 +71,7 @@ async def test_a_handle_made_from_the_id_waits_through_a_retry(app, make_app, fl
     async with make_app() as elsewhere, Worker(app):
         result = await flaky.options(retry=policy).delay()
         await until_state(result, "RETRY")
-        assert await elsewhere.AsyncResult(result.id).get(timeout=5) == [3, 2]
+        assert await elsewhere.AsyncResult(result.id).get(timeout=30) == [3, 2]
 
 
 async def test_a_job_that_waits_for_its_retry_holds_no_slot(app, flaky, diary):
@@ -82,7 +82,7 @@ async def test_a_job_that_waits_for_its_retry_holds_no_slot(app, flaky, diary):
     async with Worker(app, concurrency=1):
         result = await flaky.options(retry=Retry(max_retries=5, backoff=60, jitter=False)).delay(100)
         await until_state(result, "RETRY")
-        assert await other.options(wait=2).call() == "ran"
+        assert await other.options(wait=30).call() == "ran"
 
 
 async def test_the_retries_used_up_the_job_fails_with_the_last_error(app, flaky, diary):
@@ -143,7 +143,7 @@ async def test_a_wish_for_a_time_that_cannot_be_ends_the_job_and_never_jams_it(a
         raise RetryLater(countdown=countdown)
 
     async with Worker(app):
-        outcome = await (await never.delay()).outcome(timeout=2)
+        outcome = await (await never.delay()).outcome(timeout=30)
     assert outcome.state == "FAILURE"
 
 
@@ -167,7 +167,7 @@ async def test_a_retry_waits_for_whichever_worker_comes_and_returns_to_its_own_q
         await until_state(result, "RETRY")
     assert await result.refresh() == "RETRY"
     async with Worker(app, queues=["second"], name="successor"):
-        assert await result.get(timeout=5) == [2, 3]
+        assert await result.get(timeout=30) == [2, 3]
     assert result.worker == "successor"
     assert result.queue == "second"
 

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from helpers.figures import report
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
 from asyncq import Retry, SoftTimeLimitExceeded, TimeLimitExceeded, Worker
@@ -15,10 +16,10 @@ pytestmark = pytest.mark.anyio
 
 
 async def _timed_out(call, least: float, most: float) -> None:
-    begun = time.monotonic()
+    begun = Stopwatch()
     with pytest.raises(TimeLimitExceeded):
         await call
-    took = time.monotonic() - begun
+    took = begun.took
     report(f"a limit of {least:g} s took {took:.3f} s")
     assert least <= took < most
 
@@ -69,7 +70,7 @@ async def test_the_timeout_counts_for_each_attempt(app, diary):
         return "in time"
 
     async with Worker(app):
-        assert await slow_twice.options(wait=5).call() == "in time"
+        assert await slow_twice.options(wait=30).call() == "in time"
     assert len(diary.notes) == 3
 
 
@@ -108,7 +109,7 @@ async def test_the_soft_limit_is_raised_where_the_body_waits_and_what_it_returns
         return "all of it"
 
     async with Worker(app):
-        assert "0.2 s" in await careful.options(wait=5).call()
+        assert "0.2 s" in await careful.options(wait=30).call()
 
 
 async def test_a_body_that_does_not_care_fails_with_the_soft_limit(app):
@@ -118,7 +119,7 @@ async def test_a_body_that_does_not_care_fails_with_the_soft_limit(app):
 
     async with Worker(app):
         with pytest.raises(SoftTimeLimitExceeded):
-            await careless.options(wait=5).call()
+            await careless.options(wait=30).call()
 
 
 async def test_the_soft_limit_passes_through_groups_and_timeouts_of_the_bodys_own(app):
@@ -134,7 +135,7 @@ async def test_the_soft_limit_passes_through_groups_and_timeouts_of_the_bodys_ow
         return "cleaned up"
 
     async with Worker(app):
-        assert await grouped.options(wait=5).call() == "cleaned up"
+        assert await grouped.options(wait=30).call() == "cleaned up"
 
 
 async def test_after_the_soft_limit_comes_the_hard_one(app, diary):
@@ -164,7 +165,7 @@ async def test_a_body_that_ends_before_its_limits_hears_nothing_of_them(app):
     async with Worker(app):
         other = await bystander.delay()
         assert await quick.call() == "done"
-        assert await other.get(timeout=5) == "undisturbed"
+        assert await other.get(timeout=30) == "undisturbed"
 
 
 async def test_a_cancellation_of_the_bodys_own_is_no_time_limit(app):
@@ -178,7 +179,7 @@ async def test_a_cancellation_of_the_bodys_own_is_no_time_limit(app):
         return "none"
 
     async with Worker(app):
-        assert await own.options(wait=3).call() == "its own"
+        assert await own.options(wait=30).call() == "its own"
 
 
 async def test_a_soft_limit_for_a_plain_function_is_refused_when_it_is_registered(app):

@@ -193,23 +193,23 @@ async def test_a_workflow_gives_what_plain_calls_would_and_what_apply_does(tasks
     assert await workflow.call() == value
     result = await workflow.delay()
     assert isinstance(result, GroupResult if isinstance(workflow, asyncq.Group) else AsyncResult)
-    assert await result.get(timeout=10) == value
+    assert await result.get(timeout=30) == value
     assert await asyncio.to_thread(lambda: workflow.apply().get_sync()) == value
 
 
 async def test_the_handle_from_an_id_alone_knows_classes_that_came_through_a_replacement(app, tasks, worker):
     result = await tasks.spread.delay(2)
-    assert await tasks.spread.AsyncResult(result.id).get(timeout=10) == [Point(1), Point(2)]
-    assert await app.AsyncResult(result.id).get(timeout=10) == [{"x": 1}, {"x": 2}]
+    assert await tasks.spread.AsyncResult(result.id).get(timeout=30) == [Point(1), Point(2)]
+    assert await app.AsyncResult(result.id).get(timeout=30) == [{"x": 1}, {"x": 2}]
 
 
 async def test_handles_know_what_they_came_after(tasks, worker):
     result = await (tasks.add.s(1, 1) | group(tasks.add.s(1), tasks.add.s(2)) | tasks.total.s()).delay()
-    assert await result.get(timeout=10) == 7
+    assert await result.get(timeout=30) == 7
     assert isinstance(result.parent, GroupResult)
-    assert await result.parent.get(timeout=10) == [3, 4]
+    assert await result.parent.get(timeout=30) == [3, 4]
     first = result.parent.parent
-    assert await first.get(timeout=10) == 2
+    assert await first.get(timeout=30) == 2
     assert (first.parent, len(result.as_list())) == (None, 4)
     assert [child.id for child in first.children] == [member.id for member in result.parent]
     assert [child.id for child in result.parent[0].children] == [result.id]
@@ -225,12 +225,12 @@ async def test_more_arguments_options_and_the_blocking_twins(tasks, worker, app)
     def blocking():
         return [
             line.call_sync(1),
-            line.delay_sync(1).get_sync(timeout=10),
-            line.apply_async_sync((1,)).get_sync(timeout=10),
+            line.delay_sync(1).get_sync(timeout=30),
+            line.apply_async_sync((1,)).get_sync(timeout=30),
             group(line).call_sync(1),
-            group(line).delay_sync(1).get_sync(timeout=10),
-            group(line).apply_async_sync((1,)).get_sync(timeout=10),
-            app.submit_sync([line.clone((1,))]).get_sync(timeout=10),
+            group(line).delay_sync(1).get_sync(timeout=30),
+            group(line).apply_async_sync((1,)).get_sync(timeout=30),
+            app.submit_sync([line.clone((1,))]).get_sync(timeout=30),
         ]
 
     assert await asyncio.to_thread(blocking) == [[3], [3], [3], [[3]], [[3]], [[3]], [[3]]]
@@ -245,7 +245,7 @@ async def test_submit_takes_calls_and_workflows_in_order(app, tasks, worker):
             tasks.add.s(5, 5),
         ]
     )
-    assert await results.get(timeout=10) == [2, 3, [4, 6], 10]
+    assert await results.get(timeout=30) == [2, 3, [4, 6], 10]
 
 
 async def test_nothing_of_a_submission_is_enqueued_if_one_of_it_does_not_fit(app, tasks, raw, namespace):
@@ -271,7 +271,7 @@ async def test_a_workflow_is_accepted_whole_or_not_at_all(make_app, namespace, r
 async def test_a_failed_member_fails_what_depends_on_it_at_once_with_its_own_exception(tasks, worker):
     slow = await (group(tasks.fail.s(), tasks.hang.s()) | tasks.seen.s() | tasks.seen.s()).delay()
     with pytest.raises(ValueError, match="no") as caught:
-        await slow.get(timeout=5)
+        await slow.get(timeout=30)
     member = slow.parent.parent[0]
     assert caught.value.__notes__ == [
         f"job {slow.id} never ran: it waited for job {member.id} ({tasks.fail.name})"
@@ -284,7 +284,7 @@ async def test_a_failed_member_fails_what_depends_on_it_at_once_with_its_own_exc
 
 async def test_callbacks_follow_the_good_end_and_the_bad(tasks, worker):
     call = await tasks.add.options(link=[tasks.note.s("a"), tasks.note.si("b")]).delay(1, 2)
-    assert await call.get(timeout=5) == 3
+    assert await call.get(timeout=30) == 3
     await until(lambda: len(tasks.noted) == 2, "both callbacks to be called")
     assert sorted(tasks.noted, key=repr) == sorted([(3, "a"), ("b",)], key=repr)
     assert len(call.children) == 2
@@ -293,7 +293,7 @@ async def test_callbacks_follow_the_good_end_and_the_bad(tasks, worker):
     tasks.noted.clear()
     bad = await tasks.fail.apply_async((1,), link=tasks.note.s("never"), link_error=tasks.note.s("e"))
     with pytest.raises(ValueError, match="no"):
-        await bad.get(timeout=5)
+        await bad.get(timeout=30)
     await until(lambda: tasks.noted, "the error callback to be called")
     ((id_, error, text, extra),) = tasks.noted
     assert (id_, repr(error), extra) == (bad.id, "ValueError('no')", "e")
@@ -308,7 +308,7 @@ async def test_an_error_callback_of_a_chain_is_called_once_whichever_step_fails(
     ((id_, error, _),) = tasks.noted
     assert (id_, repr(error)) == (result.id, "ValueError('no')")
     good = await (tasks.add.s(1, 1) | tasks.add.s(1)).link_error(tasks.note.s()).delay()
-    assert await good.get(timeout=5) == 3
+    assert await good.get(timeout=30) == 3
     assert len(tasks.noted) == 1
     assert good.children == []
 
@@ -340,7 +340,7 @@ async def test_revoking_a_workflow_revokes_every_member(app, tasks, which):
 async def test_revoking_with_terminate_ends_the_member_that_runs(tasks, worker):
     result = await (tasks.hang.s() | tasks.seen.s()).delay()
     await until(lambda: tasks.begun, "the first step to run")
-    assert await result.revoke(terminate=True, wait=True, timeout=5) == "REVOKED"
+    assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
     await until_state(result.parent, "REVOKED")
 
 
@@ -348,17 +348,17 @@ async def test_a_revoked_member_ends_what_depends_on_it_as_revoked(tasks, app):
     result = await (tasks.add.s(1, 1) | tasks.add.s(1)).delay()
     await result.parent.revoke()
     with pytest.raises(TaskRevoked):
-        await result.get(timeout=5)
+        await result.get(timeout=30)
 
 
 async def test_forgetting_a_workflow_forgets_every_member(tasks, worker):
     result = await (tasks.add.s(1, 1) | group(tasks.add.s(1), tasks.add.s(2)) | tasks.total.s()).delay()
-    await result.get(timeout=5)
+    await result.get(timeout=30)
     handles = list(asyncq.results.line(result))
     await result.forget()
     assert [await handle.exists() for handle in handles] == [False] * 4
     side = await (tasks.add.s(1, 1) | group(tasks.add.s(1))).delay()
-    await side.get(timeout=5)
+    await side.get(timeout=30)
     await side.forget()
     with pytest.raises(ResultNotFound):
         await side.parent.get(timeout=1)
@@ -368,16 +368,16 @@ async def test_a_workflow_starts_when_its_first_step_may(tasks, worker):
     result = await (tasks.add.s(1, 1) | tasks.add.s(1)).options(countdown=0.2).delay()
     assert await result.parent.refresh() == "SCHEDULED"
     assert await result.refresh() == "PENDING"
-    assert await result.get(timeout=5) == 3
+    assert await result.get(timeout=30) == 3
 
 
 async def test_a_workflow_that_a_task_starts_is_its_child(tasks, worker):
     result = await tasks.starter.delay()
-    id_, first = await result.get(timeout=5)
+    id_, first = await result.get(timeout=30)
     assert [child.id for child in result.children] == [first]
     assert id_ == result.id
-    (second,) = (await tasks.add.AsyncResult(first).outcome(timeout=5)).children
-    assert await tasks.add.AsyncResult(second).get(timeout=5) == 3
+    (second,) = (await tasks.add.AsyncResult(first).outcome(timeout=30)).children
+    assert await tasks.add.AsyncResult(second).get(timeout=30) == 3
 
 
 async def test_calling_a_workflow_inside_a_task_is_denied_before_anything_is_enqueued(tasks, worker):
@@ -387,7 +387,7 @@ async def test_calling_a_workflow_inside_a_task_is_denied_before_anything_is_enq
 
 async def test_a_replacement_inherits_deadline_parent_and_root(tasks, worker):
     result = await tasks.heirs.options(deadline=60).delay()
-    ((first, second),) = [await result.get(timeout=5)][0]
+    ((first, second),) = [await result.get(timeout=30)][0]
     assert first[1:] == second[1:]
     assert first[0] != second[0]
     _, parent, root, deadline = first
@@ -397,17 +397,17 @@ async def test_a_replacement_inherits_deadline_parent_and_root(tasks, worker):
 
 async def test_a_replaced_job_keeps_its_id_and_those_that_wait_for_it_are_its_children(tasks, worker):
     result = await (tasks.factorial.s(4) | tasks.add.s(1)).delay()
-    assert await result.get(timeout=5) == 25
-    assert await result.parent.get(timeout=5) == 24
+    assert await result.get(timeout=30) == 25
+    assert await result.parent.get(timeout=30) == 24
     assert [child.id for child in result.parent.children] == [result.id]
 
 
 async def test_a_replacement_that_fails_fails_what_comes_after_the_job(tasks, worker):
     result = await (tasks.add.s(1, 1) | tasks.broken.s() | tasks.seen.s()).delay()
     with pytest.raises(ValueError, match="no"):
-        await result.get(timeout=5)
+        await result.get(timeout=30)
     with pytest.raises(ValueError, match="no"):
-        await result.parent.get(timeout=5)
+        await result.parent.get(timeout=30)
 
 
 async def test_a_replacement_that_does_not_fit_is_an_error_in_the_task(tasks, worker):
@@ -432,7 +432,7 @@ async def test_long_chains_and_wide_chords_come_to_their_end(tasks, worker):
 async def test_a_line_of_two_thousand_steps_runs_and_is_walked(app, tasks):
     async with Worker(app):
         last = await chain(tasks.add.s(0, 0), *(tasks.add.s(1) for _ in range(1999))).delay()
-        assert await last.get(timeout=20) == 1999
+        assert await last.get(timeout=30) == 1999
         first = [*line(last)][-1]
         assert len(await first.build_graph()) == len(last.as_list()) == 2000
         assert first.graph.to_mermaid().count("-->") == first.graph.to_dot().count("->") == 1999

@@ -23,7 +23,7 @@ async def wait_for_sum(x: int, y: int) -> int:
 @site.get("/blocking/sum")
 def wait_for_sum_in_a_thread(x: int, y: int) -> int:
     result = add.delay_sync(x, y)
-    return result.get_sync(timeout=20)
+    return result.get_sync(timeout=30)
 
 
 @site.get("/blocking/threads")
