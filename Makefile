@@ -34,7 +34,7 @@ endif
 
 # Much of the tests' time is waiting, so more processes than cores are quicker; more than these are not.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PYTEST := $(BIN)/python -m pytest -n $(shell expr 3 \* $(CORES)) --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n $(shell expr 3 \* $(CORES)) --dist loadgroup
 
 .PHONY: help run test quick check lint mypy types examples chaos bench clean
 

@@ -83,12 +83,12 @@ class Stage:
 
     async def _ready(self, process: subprocess.Popen[bytes]) -> None:
         broker, queue = self.app._broker_here(), self.app.settings.default_queue
-        end = time.monotonic() + 10.0
+        end = time.monotonic() + 60.0
         while not await broker.listened_to(queue):
             if process.poll() is not None:
                 raise Refusal(f"the worker ended with exit code {process.returncode}")
             if time.monotonic() > end:
-                raise Refusal("the worker did not begin to listen within 10 s")
+                raise Refusal("the worker did not begin to listen within 60 s")
             await asyncio.sleep(0.01)
 
 

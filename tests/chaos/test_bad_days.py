@@ -9,7 +9,8 @@ import pytest
 from chaos.together import Reports
 from chaos.trials import baddays, wires
 
-pytestmark = pytest.mark.slow
+# All of them run in one fixture: two processes of pytest would run them twice.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad days")]
 
 QUICK = (
     baddays.restart_without_data,

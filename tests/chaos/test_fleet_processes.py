@@ -9,7 +9,8 @@ import pytest
 from chaos.together import Reports
 from chaos.trials import crashes, kills, shards, wires, workflows
 
-pytestmark = pytest.mark.slow
+# All of them run in one fixture: two processes of pytest would run them twice.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("fleet")]
 LEASE = 1.0
 SEED = 20260611
 STRUCK = ("enqueue.answered=kill", "finish.answered=kill", "read.answered=stop")

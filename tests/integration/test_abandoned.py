@@ -339,7 +339,7 @@ async def test_the_end_of_a_block_that_is_cancelled_revokes_all_the_same(app, na
     async def block() -> None:
         async with app.scope():
             results.append(await nap.delay(60))
-            await raw.execute_command("CLIENT", "PAUSE", "400", "ALL")
+            await raw.execute_command("CLIENT", "PAUSE", "1500", "ALL")
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(block(), 0.1)

@@ -147,7 +147,7 @@ class Ended:
 @pytest.fixture
 def project(tmp_path):
     """Everything started in it is ended, and so is its server."""
-    runtime = Path(tempfile.mkdtemp(prefix="q-", dir="/tmp"))
+    runtime = Path(tempfile.mkdtemp(prefix="q-"))
     folder = tmp_path / "srv"
     folder.mkdir()
     project = Project(folder.resolve(), runtime)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from helpers.own_server import free_port
 
 from asyncq import config
 from asyncq.broker import embedded
@@ -104,10 +104,12 @@ class Project:
             env=self.environ,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=100,
             check=False,
         )
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        # Said when a worker that was just started takes two seconds to listen, on a busy machine.
+        said = [line for line in done.stderr.splitlines() if "but no worker listens on queue" not in line]
+        assert (done.returncode, said) == (0, []), done.stdout
         if block.output is not None:
             assert done.stdout == block.output
 
@@ -179,8 +181,7 @@ def test_blocks_of_a_page_run_and_print_what_it_shows(page: Path, project: Proje
 def test_endpoint_that_awaits_answers_with_the_value_or_504(
     page: str, site: str, wait: str, worker: bool, answer: tuple[int, str | None], project: Project
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     block = next(
         block for block in _blocks(ROOT / page) if "/sum" in block.text and block.language == "python"
     )
@@ -190,7 +191,7 @@ def test_endpoint_that_awaits_answers_with_the_value_or_504(
     if worker:
         project.start("asyncq", "--quiet", "worker", f"{block.file.removesuffix('.py')}:app")
     project.start(*shlex.split(site.format(port=port)))
-    response = _ask(f"http://127.0.0.1:{port}/sum?x=4&y=4", deadline=time.monotonic() + 20)
+    response = _ask(f"http://127.0.0.1:{port}/sum?x=4&y=4", deadline=time.monotonic() + 60)
 
     status, text = answer
     assert response.status_code == status, response.text

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from helpers.program import Program
 
+pytestmark = pytest.mark.xdist_group("aiohttp")  # they share a worker
+
 REQUESTS = 200
 
 

@@ -70,7 +70,7 @@ class Script:
 @pytest.fixture(autouse=True)
 def runtime(monkeypatch):
     """XDG_RUNTIME_DIR of the test. Whatever server is left in it is ended, so that no test can leak one."""
-    directory = Path(tempfile.mkdtemp(prefix="q-", dir="/tmp"))
+    directory = Path(tempfile.mkdtemp(prefix="q-"))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory))
     for name in ("ASYNCQ_URL", "ASYNCQ_ENV", "ASYNCQ_EMBEDDED"):
         monkeypatch.delenv(name, raising=False)
