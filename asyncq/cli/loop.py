@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from asyncq.cli import signals
 from asyncq.cli.exits import Code, Refusal
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def run(coroutine: Coroutine[Any, Any, int], *, kind: str = "auto", catch_termin
     runner = asyncio.Runner(loop_factory=make)
     loop = runner.get_loop()
     loop.set_default_executor(executor)
+    signals.hand_over()
     try:
         return runner.run(_guarded(coroutine) if catch_terminate else coroutine)
     finally:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from asyncq import __version__
-from asyncq.cli import console
+from asyncq.cli import console, signals
 from asyncq.cli.bench import bench
 from asyncq.cli.call import call
 from asyncq.cli.dead import dlq
@@ -73,6 +73,8 @@ def options(
     78 configuration, 130/143 interrupted.
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     console.choose_colors(wanted=not no_color)
+    if ctx.invoked_subcommand == "worker":
+        signals.stop_is_success()
     ctx.obj = Invocation(url, namespace, app, json=json, quiet=quiet, verbose=verbose, words=ctx.obj)
 
 
@@ -116,7 +118,8 @@ def run(words: list[str] | None = None) -> int:
     tree = typer.main.get_command(cli)
     lighten(tree)
     try:
-        tree.main(args=hoisted(words), prog_name="asyncq", obj=tuple(words))
+        with signals.immediate():
+            tree.main(args=hoisted(words), prog_name="asyncq", obj=tuple(words))
     except SystemExit as end:
         return int(end.code or 0)
     return Code.OK

@@ -76,7 +76,8 @@ def worker(
     """Runs the jobs of an app.
 
     SIGTERM or Ctrl-C stops it: no new jobs, running ones end within --grace. A second one hands them back at
-    once, a third ends the process. Exit code 0; 75 if running jobs had to be handed back.
+    once, a third ends the process. While the app is imported, the first ends it. Exit code 0; 75 if running
+    jobs had to be handed back.
 
     \b
     Examples:

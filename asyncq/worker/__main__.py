@@ -6,6 +6,8 @@ import asyncio
 import importlib
 import json
 import operator
+import os
+import signal
 import sys
 
 from asyncq import config, logs
@@ -37,4 +39,7 @@ def main(target: str, setup: str) -> None:
 
 
 if __name__ == "__main__":
+    # Nothing runs while the app is imported: a worker that stops may end it at once, and that is no failure.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))
     main(sys.argv[1], sys.stdin.read())

@@ -1,0 +1,79 @@
+"""SIGTERM and Ctrl-C count from the first line of the app's module on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SLOW = """
+import time
+from pathlib import Path
+
+from asyncq import AsyncQ
+
+Path("importing").touch()
+try:
+    time.sleep(30)
+except BaseException:  # also what a signal would raise
+    time.sleep(30)
+app = AsyncQ()
+"""
+COMMANDS = [
+    ("worker", "slow"),
+    ("call", "slow", "add", "1", "2"),
+    ("result", "get", "x", "--app", "slow"),
+    ("revoke", "x", "--app", "slow"),
+    ("dlq", "ls", "--app", "slow"),
+    ("server", "run", "--app", "slow"),
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_a_signal_during_the_import_ends_any_command_at_once_and_without_a_word(project, stop, words):
+    project.write("slow.py", SLOW)
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        (project.folder / "importing").unlink(missing_ok=True)
+        process = project.start(*words)
+        project.wait_for("importing")
+        began = time.monotonic()
+        ended = stop(process, number)
+        assert (ended.out, ended.err) == ("", "")
+        assert ended.code == (0 if words[0] == "worker" else code)
+        assert time.monotonic() - began < 2
+
+
+def test_a_signal_that_is_ignored_stays_so(project):
+    """As nohup and the background jobs of a script have it."""
+    project.write("slow.py", SLOW.replace("sleep(30)", "sleep(1)"))
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", 'trap "" INT; exec "$0" -m asyncq call slow add 1 2', sys.executable],
+        cwd=project.folder,
+        env=project.environ,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    project.wait_for("importing")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=15)
+    assert (process.returncode, "the app has no task 'add'" in err) == (2, True)
+
+
+def test_a_child_for_last_tries_that_is_stopped_during_the_import_has_not_failed(project):
+    project.write("slow.py", SLOW)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "asyncq.worker", "slow:app"],
+        cwd=project.folder,
+        env=project.environ,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    child.stdin.write(json.dumps({}))
+    child.stdin.close()
+    project.wait_for("importing")
+    child.terminate()
+    assert (child.wait(5), child.stderr.read()) == (0, "")
+    child.stderr.close()
