@@ -381,7 +381,7 @@ async def test_a_worker_leaves_nothing_behind(app, note, raw):
 
 @pytest.mark.parametrize("bad", [0, -3])
 def test_a_worker_needs_room_for_a_job(make_app, bad):
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="at least 1"):
         Worker(make_app(), concurrency=bad)
 
 
