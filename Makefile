@@ -32,9 +32,9 @@ ifneq ($(wildcard $(MADE)),)
     endif
 endif
 
-# Much of the tests' time is waiting, so more processes than cores are quicker; more than these are not.
+# Much of the tests' time is waiting, so two processes a core are quicker than one.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PYTEST := $(BIN)/python -m pytest -n $(shell expr 3 \* $(CORES)) --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n $(shell expr 2 \* $(CORES)) --dist loadgroup
 
 .PHONY: help run test quick check lint mypy types examples chaos bench clean
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from helpers.stopwatch import Took
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,7 @@ class Report:
     def equal(self, name: str, value: object, wanted: object) -> None:
         self.figures.append(Figure(name, str(value), f"= {wanted}", value == wanted))
 
-    def below(self, name: str, value: float, limit: float, unit: str = "") -> None:
+    def below(self, name: str, value: float | Took, limit: float, unit: str = "") -> None:
         self.figures.append(Figure(name, f"{value:.4g}{unit}", f"<= {limit:.4g}{unit}", value <= limit))
 
     def above(self, name: str, value: float, limit: float, unit: str = "") -> None:

@@ -10,7 +10,7 @@ from chaos.together import Reports
 from chaos.trials import baddays, wires
 
 # All of them run in one fixture: two processes of pytest would run them twice.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad days")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("bad days")]
 
 QUICK = (
     baddays.restart_without_data,

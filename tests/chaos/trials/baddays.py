@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from helpers import meter
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
 from chaos import oracle
@@ -45,9 +46,9 @@ async def one_day(day: Day, seed: int = 1, lease: float = 1.0) -> Report:
         await until(lambda: len(oracle.Books.read(stage.folder).runs) >= 20, "20 jobs to begin", every=0.05)
         began, cost = time.monotonic(), meter.cpu(worker.pid)
         await day(stage)
-        healed = time.monotonic()
+        healed = Stopwatch()
         await stage.call(31, timeout=30)
-        stage.report.below(f"{name}: next call ended after", time.monotonic() - healed, HEALED_WITHIN, " s")
+        stage.report.below(f"{name}: next call ended after", healed.took, HEALED_WITHIN, " s")
         await asyncio.gather(*calls, return_exceptions=True)
         spent = (meter.cpu(worker.pid) - cost) / (time.monotonic() - began) * 100 if worker.alive else 0.0
         stage.report.below(f"{name}: CPU of the worker", spent, MOST_CPU, " %")

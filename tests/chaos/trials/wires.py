@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from helpers import meter
+from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, ResultTimeout
@@ -128,19 +129,19 @@ async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: b
     before = meter.rss()
     async with meter.lag() as lag, beside(_call_on(stage)) if busy else contextlib.nullcontext():
         stage.proxy.hold()
-        began = time.monotonic()
+        began, found = time.monotonic(), Stopwatch()
         await until(
             lambda: not broker.listener._up and (not busy or broker.line.current is None),
             "both connections to be given up",
             every=0.02,
         )
-        report.below(f"{name}: found after", time.monotonic() - began, 10.0, " s")
+        report.below(f"{name}: found after", found.took, 10.0, " s")
         await asyncio.sleep(max(0.0, began + length - time.monotonic()))
         stage.proxy.heal()
-        healed = time.monotonic()
+        healed = Stopwatch()
         _, late = await asyncio.wait(waiting, timeout=60)
         report.equal(f"{name}: waiters without an answer", len(late), 0)
-        report.below(f"{name}: waiters answered after", time.monotonic() - healed, 12.0, " s")
+        report.below(f"{name}: waiters answered after", healed.took, 12.0, " s")
     report.below(f"{name}: loop lag", lag.worst * 1000, 250, " ms")
     report.below(f"{name}: RSS growth", meter.rss() - before, 20, " MB")
 
@@ -172,9 +173,9 @@ async def _hole_before_worker(stage: Stage, length: float) -> None:
         report.below("worker: RSS growth", meter.rss(worker.pid) - memory, 20, " MB")
         late = await tasks.work.delay(2_000_100)
         stage.proxy.heal()
-        healed = time.monotonic()
+        healed = Stopwatch()
         await asyncio.gather(*(result.get(timeout=60) for result in [*results, late]))
-        report.below("worker: jobs answered after", time.monotonic() - healed, 12.0, " s")
+        report.below("worker: jobs answered after", healed.took, 12.0, " s")
         report.equal("worker: is alive", worker.alive, wanted=True)
 
 
@@ -272,9 +273,9 @@ async def dead_idle_line(scale: float, seed: int, lease: float = 5.0) -> Report:
         stage.proxy.half_open()
         # Not in step with any watchdog; an idle client owes nobody a look before this is over.
         await asyncio.sleep(stage.random.uniform(12.0, 16.0))
-        began = time.monotonic()
+        began = Stopwatch()
         stage.report.equal("answer to the next call", await stage.tasks.echo.call(2), 2)
-        stage.report.below("it took", time.monotonic() - began, 10.0, " s")
+        stage.report.below("it took", began.took, 10.0, " s")
         return stage.report
 
 
