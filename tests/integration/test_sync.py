@@ -106,7 +106,7 @@ def test_the_blocking_twins_do_what_the_methods_do(blocking_app, worker, tmp_pat
         assert add.map_sync([(1, 1), (2, 2)]).get_sync(timeout=30) == [2, 4]
         assert blocking_app.submit_sync([add.s(1, 5)]).join_sync(timeout=30) == [6]
         assert blocking_app.send_sync("add", (3, 4)).get_sync(timeout=30) == 7
-        slow = logged.delay_sync(str(tmp_path / "log"), "x")
+        slow = logged.delay_sync(str(tmp_path / "log"), "x", 30)
         with pytest.raises(ResultTimeout):
             slow.get_sync(timeout=0.05)
         while slow.refresh_sync() != "STARTED":
