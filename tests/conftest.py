@@ -22,11 +22,17 @@ from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is
     no_exception_is_lost,
     no_key_is_left_behind,
 )
+from hypothesis import HealthCheck, settings
 
 from asyncq import AsyncQ, logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+
+# How long an example takes is the machine's business.
+settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def pytest_configure() -> None:
