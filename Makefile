@@ -34,7 +34,7 @@ endif
 
 # Much of the tests' time is waiting, so two processes a core are quicker than one.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PYTEST := $(BIN)/python -m pytest -n $(shell expr 2 \* $(CORES)) --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n $(shell expr 2 \* $(CORES)) --dist loadscope
 
 .PHONY: help run test quick check lint mypy types examples chaos bench clean
 

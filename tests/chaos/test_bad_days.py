@@ -9,8 +9,7 @@ import pytest
 from chaos.together import Reports
 from chaos.trials import baddays, wires
 
-# All of them run in one fixture: two processes of pytest would run them twice.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("bad days")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 QUICK = (
     baddays.restart_without_data,

@@ -9,8 +9,7 @@ import pytest
 from chaos.together import Reports
 from chaos.trials import crashes, kills, shards, wires, workflows
 
-# All of them run in one fixture: two processes of pytest would run them twice.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("fleet")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 LEASE = 1.0
 SEED = 20260611
 STRUCK = ("enqueue.answered=kill", "finish.answered=kill", "read.answered=stop")

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Started = dict[str, tuple[subprocess.Popen[str], Path]]
 
-pytestmark = pytest.mark.xdist_group("examples")  # they start all examples at once
-
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PARTS = {"tasks.py", "worker.py"}  # imported by the others, and print nothing
 RUNNABLE = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name not in PARTS)

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from helpers.program import Program
 
-pytestmark = pytest.mark.xdist_group("aiohttp")  # they share a worker
-
 REQUESTS = 200
 
 

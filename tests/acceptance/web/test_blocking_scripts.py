@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from helpers.program import Program
 
-pytestmark = pytest.mark.xdist_group("blocking scripts")  # they share a worker
-
 
 def test_script_without_a_loop_calls_and_ends_by_itself(start: Callable[..., Program]) -> None:
     program = start(

@@ -1,0 +1,29 @@
+"""Which tests one process of pytest-xdist runs, all of them after each other."""
+
+from __future__ import annotations
+
+from xdist.scheduler import LoadScopeScheduling
+
+TOGETHER = (
+    # One fixture runs all trials of a file at once, in many processes: two files would starve each other.
+    "tests/chaos/test_bad_days.py",
+    "tests/chaos/test_fleet_processes.py",
+    "tests/chaos/test_revocations.py",
+)
+BY_FILE = (
+    "tests/acceptance/examples/",  # one fixture starts all examples
+    "tests/acceptance/web/",  # the tests of a file share a worker
+)
+
+
+class Scheduling(LoadScopeScheduling):
+    """Each test by itself goes to whichever process is free, except for those that share what is dear.
+
+    Not `--dist loadgroup`: pytest-xdist 3.8 writes the groups into ids, which pytest 9.2 does not let it do.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        if file in TOGETHER:
+            return "trials"
+        return file if file.startswith(BY_FILE) else nodeid
