@@ -200,7 +200,7 @@ async def test_a_rolling_restart_of_four_workers_under_load_runs_every_job_once(
                 await asyncio.to_thread(worker.wait_until_ready)
             restarted = asyncio.Event()
             load = asyncio.create_task(_steady_load(jobs.logged, str(log), 250, restarted))
-            await until(lambda: len(lines(log)) > 100, "the load to run")
+            await until(lambda: load.done() or len(lines(log)) > 100, "the load to run")
             for number, old in enumerate(list(workers)):
                 old.send(signal.SIGTERM)
                 assert await asyncio.to_thread(old.process.wait, 15) == 0

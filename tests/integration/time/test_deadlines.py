@@ -64,14 +64,14 @@ async def test_children_and_their_children_inherit_the_deadline(app, nap):
         child = await (parent.delay(depth - 1) if depth else nap.delay(30))
         return child.id
 
-    moment = datetime.now(UTC) + timedelta(seconds=0.6)
+    begun, moment = Stopwatch(), datetime.now(UTC) + timedelta(seconds=0.6)
     async with Worker(app):
         child = app.AsyncResult(await parent.options(deadline=moment).call(1))
         grandchild = app.AsyncResult(await child.get(timeout=30))
         with pytest.raises(TimeLimitExceeded):
             await grandchild.get(timeout=30)
-    over = datetime.now(UTC) - moment
-    assert timedelta(0) <= over < timedelta(seconds=0.3)
+    assert datetime.now(UTC) >= moment
+    assert begun.took < 0.9
     assert len(seen) == 2
     assert all(deadline and abs(deadline - moment) < timedelta(milliseconds=2) for deadline in seen)
 
