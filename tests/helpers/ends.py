@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from helpers.takeover import take
+
 if TYPE_CHECKING:
     from asyncq import wire
     from helpers.steps import Steps
@@ -16,7 +18,7 @@ async def _marked(stage: Steps) -> wire.Delivery:
 
 
 async def _died(stage: Steps, delivery: wire.Delivery) -> None:
-    assert await stage.heir.take(delivery.stream, stage.worker.name, "1") == (0, 1, False)
+    assert await take(stage.heir, delivery.stream, stage.worker.name, "1") == (0, 1, False)
 
 
 async def _finish(stage: Steps, letter: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.ends import ENDS
 from helpers.steps import QUEUE, Steps
+from helpers.takeover import take
 
 import asyncq
 from asyncq import PayloadTooLarge, Worker, inherited, wire
@@ -161,7 +162,7 @@ async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(st
     delivery = await stage.claim()
     assert await stage.worker.release(delivery.stream, [(delivery.entry, "second")]) == [1]
     await stage.claim()
-    assert await stage.heir.take(delivery.stream, stage.worker.name, "1") == (1, 0, False)
+    assert await take(stage.heir, delivery.stream, stage.worker.name, "1") == (1, 0, False)
     delivery = await stage.claim(stage.heir)
     assert (delivery.crashes, delivery.retries) == (1, 1)
     assert inherited.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values) == (["value"], {})

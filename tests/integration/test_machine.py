@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from helpers.figures import report
+from helpers.takeover import take
 from hypothesis import HealthCheck, Phase, settings, strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -675,7 +676,7 @@ class Machine(RuleBasedStateMachine):
         if blind and dead.beats is not None:
             seen = str(dead.beats + 1)
             self.twice(
-                lambda: me.consumer.take(self.streams[""], dead.name, seen), (0, 0, False), (0, 0, False)
+                lambda: take(me.consumer, self.streams[""], dead.name, seen), (0, 0, False), (0, 0, False)
             )
             return
         self.take_over(me, dead)
@@ -687,7 +688,7 @@ class Machine(RuleBasedStateMachine):
             counts = self.taken(dead, me, lane)
             seen_now = None if lane else seen_truly
             self.twice(
-                lambda s=stream, n=seen_now: me.consumer.take(s, dead.name, n),
+                lambda s=stream, n=seen_now: take(me.consumer, s, dead.name, n),
                 (*counts, False),
                 (0, 0, False),
             )
@@ -819,7 +820,7 @@ class Machine(RuleBasedStateMachine):
         for hand in self.hands[1:]:
             seen = None if hand.beats is None else str(hand.beats)
             for stream in self.streams.values():
-                self.run(healer.consumer.take(stream, hand.name, seen))
+                self.run(take(healer.consumer, stream, hand.name, seen))
                 seen = None
         for id_, book in self.books.items():
             if book.letter in "DRW":

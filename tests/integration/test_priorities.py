@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.notes import lines
 from helpers.stopwatch import Stopwatch
+from helpers.takeover import take
 from helpers.waiting import until, until_state
 from helpers.worker_process import worker_process
 
@@ -326,7 +327,7 @@ async def test_the_job_of_a_dead_worker_comes_back_to_its_level_and_for_its_last
             await gone.look_for_levels()
             ((stream, _, _),) = await gone.read(list(gone.streams), 5, block=False)
             gone.close()
-            assert await worker.take(stream, gone.name, None) == (1, 0, False)
+            assert await take(worker, stream, gone.name, None) == (1, 0, False)
             assert await called(app, raw, result.id) == name
             assert (await result.refresh(), result.queue) == ("PENDING", "default")
         await result.revoke()

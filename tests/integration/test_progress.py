@@ -7,6 +7,7 @@ import time
 
 import pytest
 from helpers.stopwatch import Stopwatch
+from helpers.takeover import take
 from helpers.waiting import until, until_state
 
 import asyncq
@@ -377,7 +378,7 @@ async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, ra
     stream = app._shards[0].stream("default")
     zombie = mine.delivery((await mine.read([stream], 1, block=False))[0])
     assert await mine.report(zombie, 1, "AT", b"\x01") == 1
-    assert await other.take(stream, mine.name, None) == (1, 0, False)
+    assert await take(other, stream, mine.name, None) == (1, 0, False)
     assert await mine.report(zombie, 2, "AT", b"\x02") == 0
     assert await result.refresh() == "PENDING", "what was said before the takeover is not shown either"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.takeover import take
 from helpers.waiting import until
 
 from asyncq import QueueFull, wire
@@ -114,7 +115,7 @@ class Stage:
 
     async def take(self, seen: str = "1") -> tuple[int, int, bool]:
         """The other incarnation takes mine for dead."""
-        return await self.other.take(self.held().stream, self.mine.name, seen)
+        return await take(self.other, self.held().stream, self.mine.name, seen)
 
     async def discard(self) -> None:
         await self.mine.discard((self.held().stream, self.held().entry, []), "why", OUTCOME)
@@ -854,7 +855,7 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_loo
     readers, _ = queues[stage.stream]
     assert readers[stage.mine.name] == 1
     assert stage.mine.name not in beats
-    assert await stage.other.take(stage.stream, stage.mine.name, None) == (1, 0, False)
+    assert await take(stage.other, stage.stream, stage.mine.name, None) == (1, 0, False)
     assert await stage.state() == "PENDING"
 
 

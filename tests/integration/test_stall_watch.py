@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from support import until
+from helpers.waiting import until
 
 from asyncq import Worker
 from asyncq.broker.consumer import Beating

@@ -13,7 +13,8 @@ from asyncq.broker.url import mask
 from asyncq.cli.invocation import Invocation
 
 NASTY = "#/?[]@:%&="
-PASSWORDS = st.text(st.sampled_from(NASTY) | st.characters(), min_size=3).filter(
+# A URL cannot hold half of a surrogate pair, percent-encoded or not.
+PASSWORDS = st.text(st.sampled_from(NASTY) | st.characters(exclude_categories=["Cs"]), min_size=3).filter(
     lambda text: text not in "redis://me:***@db:6379/0?password=***"
 )
 FORMS = [

@@ -1,0 +1,14 @@
+"""A dead worker's jobs, taken by another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncq.broker.consumer import Consumer
+
+
+async def take(consumer: Consumer, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
+    """Takes what a dead incarnation held: how many jobs go back, how many end, whether there are more."""
+    taken = await consumer.take(stream, dead, seen)
+    return taken.put_back, taken.revoked + len(taken.lost), taken.has_more
