@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import inspect
 import logging
-import os
 import sys
-import threading
-import warnings
 import weakref
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from asyncq import config, failures, groupresult, results, resultset
-from asyncq.broker import posture
-from asyncq.broker.broker import Broker, token
-from asyncq.broker.connection import ServerError, Unfit, parse
 from asyncq.broker.shards import Shards
-from asyncq.context import current_job
 from asyncq.control import Control
-from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 from asyncq.limits import Limits
-from asyncq.portal import LoopThread, carried, refuse_in_loop, synced
+from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.registry import Registry
-from asyncq.scope import Scope, current_scope, scope_for
-from asyncq.states import State
+from asyncq.scope import Scope
+from asyncq.sessions import Sessions
 from asyncq.tasks import (
     AsyncGeneratorTask,
     CoroutineTask,
@@ -42,16 +32,14 @@ from asyncq.workflows import Plan, Signature, Workflow
 from asyncq.workflows.workflow import arguments_of
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
 
     from asyncq import wire
-    from asyncq.broker.embedded import EmbeddedServer
-    from asyncq.broker.intake import Met
-    from asyncq.broker.listener import Listener, Waiter
+    from asyncq.broker.broker import Broker
     from asyncq.retry import Retry
+    from asyncq.session import Session
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,19 +49,14 @@ Y = TypeVar("Y")
 log: logging.Logger = logging.getLogger(__name__)
 
 
-BATCH = 250
-"""Calls in one batch of `map`: 1 ms of work for the client, and 1 ms for the server."""
-ERRANDS = 2.0
-"""Seconds that closing waits for what was sent off in the background."""
-
-
 class AsyncQ:
     """An application: its tasks, its settings and its connection.
 
-    Opened by `async with app:` (or `with app:` in blocking code), by a web framework through `app.lifespan`,
-    or by the first call that needs it. While it is open on one event loop, calls from other loops and threads
-    are carried there. It may be closed and opened again, also on another loop, and is closed in a child after
-    `fork`.
+    A block (`async with app:`, `app.lifespan` in a web framework, a `Worker`) has a session of its own on its
+    event loop while it is open; several may be open on different loops and threads at once. A call on a loop
+    with an open block uses that session. A call on a loop without one, and every blocking call, runs on the
+    app's background loop, which the first such call starts and `close` or the end of the process ends. Inside
+    a job, calls use the worker's session. After `fork`, the child has no session and opens its own.
 
     Args:
         url: the server: `redis://`, `rediss://`, `unix://`, `valkey://`; `embedded://` for the Valkey of this
@@ -124,7 +107,8 @@ class AsyncQ:
         self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self._shards = Shards(self.settings.namespace, self.settings.shards)
-        self._reset()
+        self._sessions = Sessions(self)
+        self._kept: set[asyncio.Future[Any]] = set()
         _apps.add(self)
 
     def reconfigure(self, **settings: Any) -> None:
@@ -134,27 +118,12 @@ class AsyncQ:
             RuntimeError: the app is open.
             ValueError: an unknown option or a value that does not fit.
         """
-        if self._broker is not None or self._opening is not None:
+        if self._sessions.is_any_open:
             raise RuntimeError(f"{self!r} is open: its settings can be changed before it is opened, not now")
         self.settings = config.replace(self.settings, settings)
         self._shards = Shards(self.settings.namespace, self.settings.shards)
-        self._reset()
         for task in self.tasks.values():
             task._defaults = task._defaults.of(self, task._options)
-
-    def _reset(self) -> None:
-        """The state of a closed app."""
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._broker: Broker | None = None
-        self._opening: asyncio.Task[None] | None = None
-        self._wanted_by = 0
-        self._server: EmbeddedServer | None = None
-        self._thread: LoopThread | None = None
-        self._users = 0
-        self._channel = self._shards[0].replies + token()
-        self._kept: set[asyncio.Future[Any]] = set()
-        self._errands: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         from asyncq.broker.url import mask
@@ -329,6 +298,7 @@ class AsyncQ:
         """
         return Scope(self)
 
+    @carried
     async def send(
         self,
         /,
@@ -410,8 +380,9 @@ class AsyncQ:
                 plan = Plan(self)
                 handles[place] = call._plan(plan, None)
                 plans.append((plan, plan.messages()))
-        sent = asyncio.ensure_future(self._enqueue_calls(plain))
-        await asyncio.gather(sent, *(self._submit(plan, messages) for plan, messages in plans))
+        session = self._session
+        sent = asyncio.ensure_future(session.enqueue_calls(plain))
+        await asyncio.gather(sent, *(session.submit(plan, messages) for plan, messages in plans))
         rest = iter(sent.result())
         members: list[Any] = [next(rest) if handle is None else handle for handle in handles]
         return resultset.ResultSet(members, app=self)
@@ -423,28 +394,38 @@ class AsyncQ:
     # -- open and close --
 
     async def open(self) -> None:
-        """Connects and subscribes. Opening an open app counts one more user of it, and `close` one less.
+        """Opens a session on this loop, as `async with app:` does, until `close` is called on this loop.
 
         Raises:
             BrokerUnavailable: the server cannot be reached.
             BrokerNotConfigured: there is no server to reach, and none can be started here; or, with `strict`,
                 the server may lose jobs.
         """
-        await self.bring(self._count(1))
+        await self._sessions.enter(is_call=True)
 
-    @synced(open)
     def open_sync(self) -> None:
-        """Blocking twin of `open`; `with app:` opens and closes."""
+        """Opens the background session, which blocking calls use, until `close_sync`. Raises what `open`
+        raises; called twice, it wants two calls of `close_sync`.
+
+        Raises:
+            SyncInAsyncContext: on a thread whose event loop runs: `await app.open()`.
+        """
+        refuse_in_loop("open_sync()", "await ....open()")
+        self._sessions.enter_background()
 
     async def close(self) -> None:
-        """Lets go of the app; the last to do so closes its connections. Who still waits gets
-        `BrokerUnavailable`. Closed is closed.
+        """Undoes a call of `open` on this loop; where there is none, closes the background session, which
+        calls outside any block have opened. Blocks close themselves, and are not disturbed.
+
+        Who still waits through the closed session gets `BrokerUnavailable`. A second call does nothing. The
+        app may be opened and used again.
         """
-        if self._broker is not None:
-            await self.bring(self._count(-1))
+        if not await self._sessions.undo_open():
+            await self._sessions.close_background()
 
     def close_sync(self) -> None:
-        """Blocking twin of `close`. The last to let go also ends the background thread, if one was started.
+        """Undoes a call of `open_sync`; the last one, or one without, closes the background session and ends
+        its thread.
 
         Raises:
             SyncInAsyncContext: on a thread whose event loop runs: `await app.close()`.
@@ -457,31 +438,20 @@ class AsyncQ:
             ```
         """
         refuse_in_loop("close_sync()", "await ....close()")
-        if self._broker is not None:
-            self.carry(self.close()).result()
-        thread = self._thread
-        if self._broker is None and thread is not None:
-            with self._lock:
-                self._thread = self._loop = None
-            thread.stop()
-
-    async def _count(self, users: int) -> None:
-        self._users += users
-        if self._users <= 0:
-            await self._close_here()
+        self._sessions.leave_background()
 
     async def __aenter__(self) -> AsyncQ:
-        await self.open()
+        await self._sessions.enter()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.close()
+        await self._sessions.leave()
 
     def __enter__(self) -> AsyncQ:
         refuse_in_loop("with app:", "async with app:")
-        self.carry(self.open()).result()
+        self._sessions.enter_background()
         return self
 
     def __exit__(
@@ -491,7 +461,7 @@ class AsyncQ:
 
     @asynccontextmanager
     async def lifespan(self, _site: object = None) -> AsyncIterator[None]:
-        """Keeps the app open for the life of a web application.
+        """Keeps a session open on this loop for the life of a web application.
 
         The same method for both: `FastAPI(lifespan=app.lifespan)` (any Starlette), and for aiohttp
         `site.cleanup_ctx.append(app.lifespan)`.
@@ -499,278 +469,35 @@ class AsyncQ:
         async with self:
             yield
 
-    async def _open_here(self) -> None:
-        loop = asyncio.get_running_loop()
-        url, server = await self._resolve()
-        revive = None
-        if server is not None and self.settings.url.startswith("embedded://"):
-            revive = partial(_revive, server.directory)
-        broker = Broker(parse(url, revive), self.settings, self._channel)
-        try:
-            await broker.open()
-            if server is None:  # those of our own are as they are meant to be
-                await posture.check(broker)
-        except BaseException as error:
-            await broker.close()
-            if server is not None:
-                server.release()
-            if isinstance(error, Unfit):
-                raise BrokerNotConfigured(str(error)) from error
-            if isinstance(error, ServerError):
-                raise BrokerUnavailable(f"{broker.address.safe_url} refuses: {error}") from error
-            raise
-        self._server = server
-        self._broker = broker
-        assert self._loop is loop
-
-    async def _resolve(self) -> tuple[str, EmbeddedServer | None]:
-        """The URL of the server itself; an embedded one is started or joined."""
-        url = self.settings.url
-        if not url.startswith(("memory://", "embedded://")):
-            return url, None
-        from asyncq.broker import embedded
-
-        if url.startswith("memory://"):
-            server = await asyncio.to_thread(embedded.private)
-        else:
-            directory = embedded.resolve(url, anchor_file=self._anchor)
-            server = await asyncio.to_thread(embedded.acquire, directory)
-            _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
-        return server.url, server
-
-    async def _close_here(self) -> None:
-        await self._run_errands()
-        broker, server = self._broker, self._server
-        self._broker = self._server = self._opening = None
-        self._users = 0
-        if broker is not None:
-            await broker.close()
-        if server is not None:
-            await asyncio.to_thread(server.release)
-        self._channel = self._shards[0].replies + token()
-        with self._lock:
-            if self._thread is None:
-                self._loop = None
-
-    def _send_off(self, errand: Coroutine[Any, Any, object]) -> asyncio.Task[AsyncQError | None]:
-        """Runs a coroutine in the background, on the app's loop, where the app is open. Closing waits a
-        little for it. The task's result is the error, if there was one.
-        """
-        task = asyncio.create_task(_logged(errand))
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
-        return task
-
-    def _at_home(self, call: Callable[[], None]) -> None:
-        """Calls on the app's loop, from any loop: at once if it is this one. Not if the app is closed."""
-        if self.is_here():
-            call()
-        elif self._broker is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(call)
-
-    async def _run_errands(self) -> None:
-        if not self._errands:
-            return
-        _, late = await asyncio.wait(self._errands, timeout=ERRANDS)
-        for errand in late:
-            errand.cancel()
-        if late:
-            log.warning("%d revocations were not answered within %g s and given up", len(late), ERRANDS)
-            await asyncio.wait(late)
-
-    # -- one loop for all --
+    # -- where calls are served, see `sessions` --
 
     @property
-    def _carrier(self) -> AsyncQ:
-        return self
+    def _carrier(self) -> Sessions:
+        return self._sessions
 
     def is_same(self, other: AsyncQ) -> bool:
         """Whether both look at the same jobs: the same namespace of the same server."""
         mine, others = self.settings, other.settings
         return self is other or (mine.url, mine.namespace) == (others.url, others.namespace)
 
-    def is_here(self) -> bool:
-        """Whether the app is open on the loop that runs on this thread."""
-        return self._broker is not None and asyncio._get_running_loop() is self._loop
+    @property
+    def _session(self) -> Session:
+        """The session of this loop."""
+        return self._sessions.here()
 
-    async def bring(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Runs a coroutine on the app's loop, from any loop; opens the app on this one if it is closed."""
-        here = asyncio.get_running_loop()
-        try:
-            home = self._settle(here)
-            if home is here:
-                await self._opened()
-        except BaseException:
-            coroutine.close()
-            raise
-        if home is here:
-            return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.bring(coroutine), home))
-
-    def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
-        """Starts a coroutine on the app's loop, from a thread that runs none; starts a loop in the background
-        if there is none. It opens the app itself if it needs to: not every coroutine does.
-        """
-        return asyncio.run_coroutine_threadsafe(coroutine, self._settle(None))
-
-    def _settle(self, here: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
-        """The app's loop. The first who asks decides: its own, or for blocking code a loop in a background
-        thread.
-        """
-        with self._lock:
-            loop = self._loop
-            if loop is not None and loop.is_closed():
-                # `asyncio.run` ended without closing the app. Its connections went with it.
-                warnings.warn(
-                    f"{self!r} was left open when its event loop closed; use `async with app:`",
-                    ResourceWarning,
-                    stacklevel=4,
-                )
-                self._abandon()
-                loop = None
-            if loop is None:
-                if here is None:
-                    self._thread = LoopThread()
-                    here = self._thread.loop
-                loop = self._loop = here
-            return loop
-
-    def _abandon(self) -> None:
-        server, self._server = self._server, None
-        self._broker = self._opening = self._loop = None
-        self._users = 0
-        if server is not None:
-            server.release()
-
-    async def _opened(self) -> None:
-        """Waits until the app is open on this loop; the first who needs it opens it, the others wait for
-        that.
-        """
-        while self._broker is None:
-            if self._opening is None or self._opening.done():
-                self._opening = asyncio.create_task(self._open_here())
-                self._wanted_by = 0
-            self._wanted_by += 1
-            opening = self._opening
-            try:
-                await asyncio.shield(opening)
-            except BaseException as error:
-                self._wanted_by -= 1
-                if isinstance(error, asyncio.CancelledError) and not self._wanted_by:
-                    # It would be opened for nobody, and nobody would close it.
-                    opening.cancel()
-                    await asyncio.wait([opening])
-                    await self._close_here()
-                with self._lock:
-                    if (
-                        self._broker is None
-                        and self._thread is None
-                        and (self._opening is None or self._opening.done())
-                    ):
-                        self._loop = None
-                raise
-
-    def _broker_here(self) -> Broker:
-        assert self._broker is not None, "reached without `carried`"
-        return self._broker
-
-    def _listener(self) -> Listener:
-        return self._broker_here().listener
-
-    def _announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
-        """The waiter of a job about to be enqueued."""
-        waiter = self._broker_here().listener.announce(job.id, ignored=job.ignore_result, new=new)
-        if current_scope.get() is not None and (scope := scope_for(self)) is not None:
-            scope._called(waiter)
-        if waiter.accepted:
-            return waiter  # of a job that is there: this call may turn out to be another, and is refused
-        waiter.queue = job.queue
-        if job.expires is not None:
-            waiter.expires = job.expires
-        if job.wait is not None and not job.parents:
-            waiter.state = State.SCHEDULED
-        return waiter
-
-    async def _enqueue(self, job: wire.Job, message: bytes, handle: results.AsyncResult[Any]) -> None:
-        broker = self._broker_here()
-        answer = await broker.intake.enqueue(job, message)
-        if answer is True:
-            assert handle._waiter is not None  # announced a moment ago
-            broker.listener.accepted(handle._waiter)
-        elif not self._met(handle, answer):
-            raise ValueError(_taken(handle))
-
-    def _met(self, handle: results.AsyncResult[Any], answer: Met) -> bool:
-        """A call whose id was there before: whether it is an equal call with the same key."""
-        if (scope := scope_for(self)) is not None:
-            scope._not_ours(handle.id)
-        self._listener().met(handle._own_waiter(), answer)
-        return answer is not False
-
-    async def _enqueue_calls(
-        self, calls: Sequence[tuple[Task[..., Any], tuple[Any, ...], dict[str, Any], bytes]]
-    ) -> list[Any]:
-        """Enqueues calls whose arguments are encoded, and therefore known to be good, in batches: while the
-        server works on one, the next is made, and between two the loop turns.
-        """
-        handles: list[Any] = []
-        sent: list[asyncio.Task[None]] = []
-        for start in range(0, len(calls), BATCH):
-            part = calls[start : start + BATCH]
-            random = os.urandom(16 * len(part)).hex()
-            batch = [
-                task._announced(args, kwargs, body, random[32 * n : 32 * n + 32])
-                for n, (task, args, kwargs, body) in enumerate(part)
-            ]
-            handles += [handle for _, _, handle in batch]
-            sent.append(asyncio.create_task(self._enqueue_batch(batch)))
-            await asyncio.sleep(0)
-        await asyncio.gather(*sent)
-        return handles
-
-    async def _enqueue_batch(self, jobs: Sequence[tuple[wire.Job, bytes, results.AsyncResult[Any]]]) -> None:
-        broker = self._broker_here()
-        others = await broker.intake.enqueue_many([(job, message) for job, message, _ in jobs])
-        answers = {id(job): answer for job, answer in others}
-        listener = broker.listener
-        for job, _, handle in jobs:
-            if id(job) not in answers:
-                listener.accepted(handle._own_waiter())
-        refused = [
-            handle
-            for job, _, handle in jobs
-            if (answer := answers.get(id(job), True)) is not True and not self._met(handle, answer)
-        ]
-        if refused:
-            raise ValueError(_taken(refused[0]))
-
-    async def _submit(self, plan: Plan, messages: list[tuple[wire.Job, bytes]]) -> None:
-        """Enqueues the jobs of a plan in one step; their handles hear of the outcomes from now on."""
-        broker = self._broker_here()
-        current = current_job.get()
-        for planned in plan.jobs:
-            planned.handle._waiter = self._announce(planned.job)
-            if current is not None and not planned.job.parents:
-                current.children.append(planned.job.id)
-        if len(messages) == 1 and not plan.jobs[0].job.parents:
-            await self._enqueue(*messages[0], plan.jobs[0].handle)
-            return
-        if messages:
-            try:
-                await broker.intake.submit(messages)
-            except ValueError:
-                # An id is another job's, which is not for the scope around this call to end.
-                if (scope := scope_for(self)) is not None:
-                    for planned in plan.jobs:
-                        scope._not_ours(planned.job.id)
-                raise
-        for planned in plan.jobs:
-            broker.listener.accepted(planned.handle._own_waiter())
+    @property
+    def _broker(self) -> Broker:
+        return self._sessions.here().broker
 
     def _keep(self, future: asyncio.Future[Any]) -> None:
         """Keeps a task from being collected before it has run."""
         self._kept.add(future)
         future.add_done_callback(self._kept.discard)
+
+    def _channel(self) -> str:
+        """The channel that jobs made here are to name; none where nothing could hear of their outcomes."""
+        session = self._sessions.nearest()
+        return "" if session is None else session.channel
 
 
 class _Decorator:
@@ -862,85 +589,3 @@ def _name(function: Callable[..., Any]) -> str:
         spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
         module = spec.name.removesuffix(".__main__") if spec else Path(file).stem if file else module
     return f"{module}.{function.__qualname__}"
-
-
-def _revive(directory: Path) -> None:
-    """Starts the project's server again after it died; the app's own hold on it stands."""
-    from asyncq.broker import embedded
-
-    embedded.acquire(directory).release()
-
-
-def _taken(handle: results.AsyncResult[Any]) -> str:
-    id_, task = handle.id, handle._task
-    key = None if task is None else task._options.key
-    if task is not None and key is not None:
-        return (
-            f"key {key!r} of {task.name} stands for a call with other arguments, and nothing was enqueued; "
-            "use another key for another call, or forget that result when it has ended: "
-            f"await app.AsyncResult({id_!r}).forget()"
-        )
-    return (
-        f"a job with task_id {id_!r} exists already and is another call; use another id, or "
-        f"app.AsyncResult({id_!r}) for that job"
-    )
-
-
-async def _logged(errand: Coroutine[Any, Any, object]) -> AsyncQError | None:
-    """It may be that nobody is there any more to hear of an error."""
-    try:
-        await errand
-    except AsyncQError as error:
-        log.warning("a job that nobody waits for any more could not be revoked: %s", error)
-        return error
-    return None
-
-
-_warned: set[str] = set()
-
-
-def _warn_once(text: str | None) -> None:
-    if text and text not in _warned:
-        _warned.add(text)
-        log.warning("%s", text)
-
-
-_graveyard: list[Any] = []
-
-
-def _after_fork_in_child() -> None:
-    """The child has no loop thread, and shares the parent's sockets and epoll descriptor: it must touch none
-    of them.
-
-    The parent's objects are kept alive for ever, for their finalizers would take the sockets out of the epoll
-    set that parent and child share, and the parent would hear no more.
-    """
-    import ctypes
-
-    for app in list(_apps):
-        remains = (app._loop, app._broker, app._thread, app._opening, app._server)
-        _graveyard.append(remains)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(remains))
-        app._reset()
-
-
-def _at_exit() -> None:
-    """An app that a script left open is closed, so that an embedded server ends; one whose loop is gone is
-    only warned of.
-    """
-    for app in list(_apps):
-        loop, broker = app._loop, app._broker
-        if broker is None or loop is None:
-            continue
-        if app._thread is not None:
-            try:
-                app.carry(app._close_here()).result(timeout=3)
-            except (TimeoutError, RuntimeError) as error:
-                log.debug("an app could not be closed at exit: %r", error)
-        else:
-            warnings.warn(f"{app!r} was left open; use `async with app:`", ResourceWarning, stacklevel=1)
-            app._abandon()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-atexit.register(_at_exit)

@@ -126,7 +126,7 @@ class Arrivals(Generic[R]):
         if waiter.ended is not None or waiter.gone:
             self._arrive(handle)
         else:
-            self._leave[index] = app._listener().attend(waiter, told)
+            self._leave[index] = app._session.listener.attend(waiter, told)
 
     def _told(self, index: int, future: asyncio.Future[None]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -187,7 +187,7 @@ async def look(
         if waiter.ended is None and waiter.accepted:
             waiters.append(waiter)
     if app is not None and waiters:
-        await app._listener().look_all(waiters, patience)
+        await app._session.listener.look_all(waiters, patience)
     if others:
         await asyncio.gather(*(handle.refresh() for handle in others))
 

@@ -72,8 +72,8 @@ class Link(Protocol):
         ...
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The worker's."""
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The worker's; without one, that of whoever asks, if there is one."""
         ...
 
     async def leave(self, wait: asyncio.Task[Any] | None) -> None:

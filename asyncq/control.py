@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncq.app import AsyncQ
+    from asyncq.portal import Carrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class DeadLetters:
         self._app = app
 
     @property
-    def _carrier(self) -> AsyncQ:
-        return self._app
+    def _carrier(self) -> Carrier:
+        return self._app._sessions
 
     @carried
     async def list(self, limit: int = 100) -> list[DeadLetter]:
@@ -79,7 +80,7 @@ class DeadLetters:
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
         """
-        entries = await self._app._broker_here().dead.newest(limit)
+        entries = await self._app._session.broker.dead.newest(limit)
         return [_letter(entry, fields) for entry, fields in entries]
 
     @synced(list)
@@ -101,7 +102,8 @@ class DeadLetters:
             ValueError: what is kept is no message that could be sent again.
             QueueFull, BrokerUnavailable: as `Task.delay`; the letter stands.
         """
-        broker = self._app._broker_here()
+        session = self._app._session
+        broker = session.broker
         fields = await broker.dead.one(id)
         if fields is None:
             raise LookupError(f"there is no dead letter {id!r}; list() shows those that there are")
@@ -117,7 +119,7 @@ class DeadLetters:
             old,
             id=f"{old.id}.{id}",
             nonce=id + wire.UNTRACKED if wire.UNTRACKED in old.nonce else id,
-            channel="" if old.ignore_result else self._app._channel,
+            channel="" if old.ignore_result else session.channel,
             enqueued=int(time.time() * 1000),
             expires=None,
             deadline=None,
@@ -125,8 +127,8 @@ class DeadLetters:
             shape=None,
         )
         task = self._app._named(job.name)
-        handle = results.AsyncResult._of_job(task, job, None, None)
-        await self._app._enqueue(job, wire.encode_job(job), handle)
+        handle = results.AsyncResult._of_job(task, session, job, None, None)
+        await session.enqueue(job, wire.encode_job(job), handle)
         await broker.dead.delete([id])
         return handle
 
@@ -150,7 +152,7 @@ class DeadLetters:
         """
         if isinstance(ids, str):
             raise TypeError(f"delete({ids!r}) takes a list of ids: write delete([{ids!r}])")
-        return await self._app._broker_here().dead.delete([*ids])
+        return await self._app._session.broker.dead.delete([*ids])
 
     @synced(delete)
     def delete_sync(self) -> None:

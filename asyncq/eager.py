@@ -103,8 +103,8 @@ class EagerResult(AsyncResult[R_co]):
         return handle
 
     @property
-    def _carrier(self) -> AsyncQ:
-        return cast("AsyncQ", HERE)  # as much of an app as a call that never waits needs
+    def _carrier(self) -> Carrier:
+        return HERE
 
     def _seen(self) -> Outcome[R_co] | None:
         return self._kept

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from asyncq.outcomes import Outcome
     from asyncq.results import AsyncResult
+    from asyncq.session import Session
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class Follower:
         self._feed: Feed | None = None
         self._pause = FIRST_PAUSE
         self._over = False
+        self.session: Session | None = None
+        """The session that serves it, once it has subscribed."""
 
     def close(self) -> None:
         """Ends the subscription. From any thread; twice is once."""
@@ -98,7 +101,8 @@ class Follower:
                 return None
             if self._feed is None:
                 channel = result.app._shards.of(result.id).events + result.id
-                self._feed = await Feed.open(result.app._listener(), waiter, channel, self._hear)
+                self.session = result.app._session
+                self._feed = await Feed.open(self.session.listener, waiter, channel, self._hear)
             if waiter.ended is not None:
                 self._finish()
             elif self._feed.stale:
@@ -129,7 +133,7 @@ class Follower:
         waiter = self._result._own_waiter()
         left = None if self._end is None else max(0.2, self._end - time.monotonic())
         try:
-            answer = await self._result.app._broker_here().state(self._result.id, left)
+            answer = await self._result.app._session.broker.state(self._result.id, left)
         except BrokerUnavailable as error:
             # The server may come back, as for `get`; the timeout is what bounds the wait for it.
             log.debug("job %r could not be looked at (%s); again", self._result.id, error)
@@ -137,12 +141,12 @@ class Follower:
         if waiter.ended is not None:
             return  # told meanwhile
         if answer is None or (isinstance(answer, wire.Standing) and answer.flags[2:3] == "i"):
-            self._result.app._listener().learn(waiter, None if answer is None else answer.flags)
+            self._result.app._session.listener.learn(waiter, None if answer is None else answer.flags)
             raise ResultNotFound(
                 f"nothing to follow under the id {self._result.id!r}: unknown, forgotten, expired "
                 "(result_ttl), or its task ignores results"
             )
-        self._result.app._listener().saw(waiter, answer)
+        self._result.app._session.listener.saw(waiter, answer)
         if isinstance(answer, wire.Standing):
             self._saw(answer, quiet=feed.heard == heard)
 

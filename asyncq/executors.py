@@ -52,9 +52,9 @@ class Claim:
         self.threads: Slots | None = None  # where the body's thread or process is counted, while it is
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop:
-        """The worker's."""
-        return asyncio.get_running_loop()
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The worker's; without one, that of whoever asks, if there is one."""
+        return asyncio._get_running_loop()
 
     async def leave(self, wait: asyncio.Task[Any] | None) -> None:
         """The body begins to wait for another job. Outside a worker there is nothing to give back."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asyncq.app import AsyncQ
+    from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
 
 R = TypeVar("R")
@@ -174,8 +175,8 @@ class GroupResults:
         self._app = app
 
     @property
-    def _carrier(self) -> AsyncQ:
-        return self._app
+    def _carrier(self) -> Carrier:
+        return self._app._sessions
 
     def __call__(
         self,
@@ -190,7 +191,7 @@ class GroupResults:
     async def save(self, group: GroupResult[Any, Any]) -> None:
         """Saves a group, see `GroupResult.save`."""
         description = json.dumps(lineage.of_handle(group), separators=(",", ":")).encode()
-        await self._app._broker_here().save_group(group.id, description)
+        await self._app._session.broker.save_group(group.id, description)
 
     @synced(save)
     def save_sync(self) -> None:
@@ -199,7 +200,7 @@ class GroupResults:
     @carried
     async def delete(self, id: str) -> None:
         """Removes what was saved under a group's id, see `GroupResult.delete`."""
-        await self._app._broker_here().delete_group(id)
+        await self._app._session.broker.delete_group(id)
 
     @synced(delete)
     def delete_sync(self) -> None:
@@ -213,7 +214,7 @@ class GroupResults:
             DecodeError: what is saved there is not a group.
             BrokerUnavailable: no answer within the operation timeout.
         """
-        description = await self._app._broker_here().restore_group(id)
+        description = await self._app._session.broker.restore_group(id)
         if description is None:
             return None
         try:

@@ -61,7 +61,7 @@ class Wait:
         all_of_them: bool = True,
     ) -> None:
         self._job = job
-        self._broker = app._broker_here()
+        self._broker = app._session.broker
         self._patience = PATIENCE if patience is None else min(PATIENCE, patience)
         self._awaited: list[AsyncResult[Any]] = []
         self._mark = ""  # of what this wait has noted: another one of the job may be for the same target
@@ -140,6 +140,7 @@ async def _at_the_workers(step: Coroutine[Any, Any, None], link: Link) -> None:
     known: so a cancellation is told there, after the step has begun, and heard here when it is done.
     """
     loop, task = link.loop, None
+    assert loop is not None, "who asks has a loop"
     answer: concurrent.futures.Future[None] = concurrent.futures.Future()
 
     def begin() -> None:

@@ -1,22 +1,23 @@
 """Blocking code's way in: `@synced(get)` is all there is to a blocking twin.
 
-A twin runs the coroutine on the app's loop, from whichever thread it is called: the loop that opened the app,
-or, in a script, a loop in one background thread that is started by the first such call. The thread is a
-daemon, not an anyio portal: a portal's worker is joined before `atexit` handlers run, so that a script which
-never closes its app would hang at its end instead of being warned.
+A twin runs the coroutine on the app's background loop, from whichever thread it is called; in a thread of a
+job, on its worker's loop. See `sessions`. The background thread is a daemon, not an anyio portal: a portal's
+worker is joined before `atexit` handlers run, so that a script which never closes its app would hang at its
+end.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextvars
 import functools
 import threading
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from asyncq.errors import SyncInAsyncContext
+from asyncq.errors import BrokerUnavailable, SyncInAsyncContext
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Callable, Coroutine
 
 P = ParamSpec("P")
@@ -113,6 +114,9 @@ def wait(carrier: Carrier, coroutine: Coroutine[Any, Any, R]) -> R:
         raise
     try:
         return future.result()
+    except concurrent.futures.CancelledError:
+        # Nobody here has cancelled it, so the app was closed while it waited.
+        raise BrokerUnavailable("the app was closed") from None
     except BaseException:
         future.cancel()
         raise
@@ -142,23 +146,30 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 class LoopThread:
-    """An event loop in a daemon thread."""
+    """An event loop in a daemon thread. Told to end, it cancels what still runs on it and closes the loop."""
 
     def __init__(self) -> None:
-        self.loop: asyncio.AbstractEventLoop = _new_loop()
-        self._ready = threading.Event()
+        # In a context of its own: a loop of uvloop keeps that in which it is made for as long as it lives.
+        self.loop: asyncio.AbstractEventLoop = contextvars.Context().run(_new_loop)
         self._thread = threading.Thread(target=self._run, name="asyncq-loop", daemon=True)
         self._thread.start()
-        self._ready.wait()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.call_soon(self._ready.set)
         self.loop.run_forever()
+        # What was handed over before the end may have begun only now.
+        while tasks := asyncio.all_tasks(self.loop):
+            for task in tasks:
+                task.cancel()
+            self.loop.run_until_complete(asyncio.wait(tasks, timeout=5))
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def end(self) -> None:
+        """Tells the loop and the thread to end. From any thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
 
     def stop(self) -> None:
-        """Ends the loop and the thread. Not to be called from the thread itself."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        """Ends the loop and the thread, and waits for them. Not to be called from the thread itself."""
+        self.end()
         self._thread.join(timeout=5)
-        if not self._thread.is_alive():
-            self.loop.close()

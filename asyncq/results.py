@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
+import re
 import time
 from contextlib import aclosing, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from asyncq import config, failures, inherited, lineage, portal, wire
@@ -32,11 +35,15 @@ if TYPE_CHECKING:
     from asyncq.context import Context
     from asyncq.events import Event
     from asyncq.groupresult import GroupResult
+    from asyncq.portal import Carrier
     from asyncq.serializers import ValueCodec
+    from asyncq.session import Session
     from asyncq.streams import Readable
     from asyncq.tasks import Task
     from asyncq.walk import Step
     from asyncq.wire import Signal
+
+_ID = re.compile(r"[!-~]{1,500}")
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -89,6 +96,11 @@ class AsyncResult(Generic[R_co]):
     def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R_co] | None = None) -> None:
         if not isinstance(id, str) or not id:
             raise ValueError(f"AsyncResult needs the id of a job, not {id!r}")
+        if not _ID.fullmatch(id):
+            # No job has it. Looked up in one command with others, it would keep their answers from them.
+            raise ValueError(
+                f"{id[:100]!r} cannot be the id of a job: that is up to 500 printable ASCII characters can"
+            )
         self.id: str = id
         self.parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None
         self._app = app
@@ -103,6 +115,7 @@ class AsyncResult(Generic[R_co]):
     def _of_job(
         cls,
         task: Task[..., R_co],
+        session: Session,
         job: wire.Job,
         args: tuple[Any, ...] | None,
         kwargs: dict[str, Any] | None,
@@ -115,7 +128,7 @@ class AsyncResult(Generic[R_co]):
         handle.parent = None
         handle._app = task.app
         handle._task = task
-        handle._waiter = task.app._announce(job, new=new)
+        handle._waiter = session.announce(job, new=new)
         handle._args = args
         handle._kwargs = kwargs
         handle._ignored = job.ignore_result
@@ -260,12 +273,9 @@ class AsyncResult(Generic[R_co]):
 
     def _abandon(self) -> None:
         """Nobody waits any more for a job that is worth nothing else: sees to its end."""
-        app = self.app
-
-        def send_off() -> None:
-            app._send_off(self.revoke(terminate=True, reason="the wait for it was abandoned"))
-
-        app._at_home(send_off)
+        self.app._sessions.send_off(
+            partial(self.revoke, terminate=True, reason="the wait for it was abandoned")
+        )
 
     @carried
     async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R_co]:
@@ -277,7 +287,7 @@ class AsyncResult(Generic[R_co]):
         if limit == 0:
             await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
         elif job is None:
-            await self.app._listener().wait(waiter, limit)
+            await self.app._session.listener.wait(waiter, limit)
         elif waiter.ended is None:
             await self._wait_inside(job, waiter, limit)
         if waiter.ended is None:
@@ -288,7 +298,7 @@ class AsyncResult(Generic[R_co]):
         end = None if limit is None else time.monotonic() + limit
         async with Wait(job, self.app, [self], limit):
             left = None if end is None else max(0.0, end - time.monotonic())
-            await self.app._listener().wait(waiter, left)
+            await self.app._session.listener.wait(waiter, left)
 
     # -- following --
 
@@ -389,11 +399,18 @@ class AsyncResult(Generic[R_co]):
 
     @carried
     async def _next(self, follower: Follower) -> Event | None:
-        return await self._parked(follower.next)
+        return await self._stepped(follower, follower.next)
 
     @carried
     async def _filled(self, reader: Readable) -> bool:
-        return await self._parked(reader.fill)
+        return await self._stepped(reader, reader.fill)
+
+    async def _stepped(self, iterator: Follower | Readable, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        session = iterator.session
+        if session is None or session.is_here():
+            return await self._parked(step)
+        # It was begun where another session served it, and its subscription is there.
+        return await session.bring(self._parked(step))
 
     async def _parked(self, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
         job = current_job.get()
@@ -419,12 +436,13 @@ class AsyncResult(Generic[R_co]):
         )
 
     def _own_waiter(self) -> Waiter:
-        listener = self.app._listener()
-        if self._waiter is None:
-            self._waiter = listener.waiter(self.id)
-        elif self._waiter.home is not listener:
-            self._waiter = listener.adopt(self._waiter)
-        return self._waiter
+        listener = self.app._session.listener
+        waiter = self._waiter
+        if waiter is None:
+            waiter = self._waiter = listener.waiter(self.id)
+        elif waiter.home is not listener:
+            waiter = self._waiter = listener.follow(waiter)
+        return waiter
 
     def _codec(self, ended: wire.Ended) -> ValueCodec:
         task = self._task or self.app._known(ended.name)
@@ -501,7 +519,7 @@ class AsyncResult(Generic[R_co]):
 
     async def _look(self, waiter: Waiter, patience: float | None = None) -> None:
         app = self.app
-        broker = app._broker_here()
+        broker = app._session.broker
         if app.settings.result_extended and self._args is None:
             answer, call = await asyncio.gather(
                 broker.state(self.id, patience), broker.message(self.id, patience)
@@ -509,7 +527,7 @@ class AsyncResult(Generic[R_co]):
             waiter.call = call or waiter.call
         else:
             answer = await broker.state(self.id, patience)
-        app._listener().saw(waiter, answer)
+        app._session.listener.saw(waiter, answer)
 
     # -- walking --
 
@@ -554,7 +572,7 @@ class AsyncResult(Generic[R_co]):
         return await walk.step()
 
     async def _look_at(self, handles: list[AsyncResult[Any]]) -> None:
-        await self.app._listener().look_all([handle._own_waiter() for handle in handles])
+        await self.app._session.listener.look_all([handle._own_waiter() for handle in handles])
 
     def collect(
         self,
@@ -735,7 +753,7 @@ class AsyncResult(Generic[R_co]):
         if wait:
             check_join("AsyncResult.revoke(wait=True)", (self,))
         mark = wire.MARK_OF[signal] if terminate else wire.NOT_AGAIN
-        broker = app._broker_here()
+        broker = app._session.broker
         # Before those that it waits for, so that it is revoked and does not end with one of them.
         answer, *_ = await asyncio.gather(
             *(
@@ -775,10 +793,10 @@ class AsyncResult(Generic[R_co]):
 
     async def _forget(self) -> None:
         waiter = self._own_waiter()
-        broker = self.app._broker_here()
+        broker = self.app._session.broker
         answer = await broker.forget(self.id)
         if answer != "flagged":
-            app_listener = self.app._listener()
+            app_listener = self.app._session.listener
             app_listener.forgotten(waiter)
 
     @synced(forget)
@@ -790,8 +808,8 @@ class AsyncResult(Generic[R_co]):
         callback: Callable[[AsyncResult[R_co]], object],
         on_error: Callable[[AsyncResult[R_co]], object] | None = None,
     ) -> AsyncResult[R_co]:
-        """Calls `callback(result)` in this thread's loop when the job has ended, or soon if it has. Returns
-        the handle itself.
+        """Calls `callback(result)` in this thread's loop when the job has ended, or soon if it has, in a copy
+        of the context of this call. Returns the handle itself.
 
         With `on_error`, that one is called instead after a failure or a revocation. A coroutine that a
         callback returns is run; what a callback raises goes to the loop's exception handler. The handle is
@@ -800,7 +818,7 @@ class AsyncResult(Generic[R_co]):
         Raises:
             RuntimeError: there is no running event loop to call back in.
         """
-        loop = asyncio.get_running_loop()
+        loop, context = asyncio.get_running_loop(), contextvars.copy_context()
 
         def ended() -> None:
             good = self.state is State.SUCCESS
@@ -810,16 +828,20 @@ class AsyncResult(Generic[R_co]):
                 self.app._keep(asyncio.ensure_future(returned, loop=loop))
 
         def post() -> None:
-            loop.call_soon_threadsafe(ended)
+            # Whoever is notified of the outcome has a context of its own; the callback has that of `then`.
+            try:
+                loop.call_soon_threadsafe(ended, context=context)
+            except RuntimeError:
+                log.debug("the loop of a callback for job %r was closed before the job ended", self.id)
 
         async def register() -> None:
-            listener = self.app._listener()
-            listener.when_ended(self._own_waiter(), post)
+            self.app._session.listener.when_ended(self._own_waiter(), post)
 
-        if self.app.is_here():
-            self.app._listener().when_ended(self._own_waiter(), ended)
+        sessions = self.app._sessions
+        if sessions.is_here():
+            sessions.here().listener.when_ended(self._own_waiter(), post)
         else:
-            self.app._keep(loop.create_task(self.app.bring(register())))
+            self.app._keep(loop.create_task(sessions.bring(register())))
         return self
 
     # -- what was last seen --
@@ -838,8 +860,14 @@ class AsyncResult(Generic[R_co]):
         return self._app
 
     @property
-    def _carrier(self) -> AsyncQ:
-        return self.app
+    def _carrier(self) -> Carrier:
+        return self.app._sessions
+
+    @property
+    def _latest(self) -> Waiter | None:
+        """What any session has seen of the job that this handle was made or awaited through."""
+        waiter = self._waiter
+        return None if waiter is None else waiter.latest()
 
     @property
     def task_id(self) -> str:
@@ -849,7 +877,7 @@ class AsyncResult(Generic[R_co]):
     @property
     def state(self) -> State | str:
         """The job's state as last seen. `UNKNOWN` on a handle made from an id that has not looked yet."""
-        return State.UNKNOWN if self._waiter is None else self._waiter.state
+        return State.UNKNOWN if self._latest is None else self._latest.state
 
     @property
     def status(self) -> State | str:
@@ -870,7 +898,7 @@ class AsyncResult(Generic[R_co]):
     @property
     def info(self) -> Any:
         """The result; while the job runs, what it said of itself last with `update_state` or `progress`."""
-        waiter = self._waiter
+        waiter = self._latest
         if waiter is not None and waiter.ended is None and waiter.report is not None:
             return PLAIN_VALUE.loads(waiter.report.meta)
         return self.result
@@ -885,7 +913,7 @@ class AsyncResult(Generic[R_co]):
         return outcome.traceback
 
     def _last_failure(self) -> failures.Failure | None:
-        waiter = self._waiter
+        waiter = self._latest
         if waiter is None or waiter.state != State.RETRY or not waiter.failure:
             return None
         return failures.decode(waiter.failure)
@@ -908,7 +936,7 @@ class AsyncResult(Generic[R_co]):
         outcome = self._seen()
         if outcome is not None:
             return outcome.started_at
-        return None if self._waiter is None else moment(self._waiter.started)
+        return None if self._latest is None else moment(self._latest.started)
 
     @property
     def name(self) -> str | None:
@@ -918,7 +946,7 @@ class AsyncResult(Generic[R_co]):
             return outcome.name
         if self._task is not None:
             return self._task.name
-        waiter = self._waiter
+        waiter = self._latest
         return None if waiter is None or waiter.call is None else waiter.call[0].name
 
     @property
@@ -942,7 +970,7 @@ class AsyncResult(Generic[R_co]):
 
     def _kept_call(self) -> tuple[list[Any], dict[str, Any]] | None:
         """The arguments that came with the outcome, or with a look before the end."""
-        waiter = self._waiter
+        waiter = self._latest
         if waiter is None:
             return None
         body, name = b"", None
@@ -964,7 +992,7 @@ class AsyncResult(Generic[R_co]):
         outcome = self._seen()
         if outcome is not None:
             return outcome.worker
-        return None if self._waiter is None else self._waiter.worker
+        return None if self._latest is None else self._latest.worker
 
     @property
     def retries(self) -> int | None:
@@ -972,7 +1000,7 @@ class AsyncResult(Generic[R_co]):
         outcome = self._seen()
         if outcome is not None:
             return max(0, outcome.attempts - 1)
-        return self._waiter.retries if self._waiter is not None and self.state == State.RETRY else None
+        return self._latest.retries if self._latest is not None and self.state == State.RETRY else None
 
     @property
     def queue(self) -> str | None:
@@ -980,7 +1008,7 @@ class AsyncResult(Generic[R_co]):
         outcome = self._seen()
         if outcome is not None and outcome.queue:
             return outcome.queue
-        return None if self._waiter is None else self._waiter.queue
+        return None if self._latest is None else self._latest.queue
 
     @property
     def ignored(self) -> bool:
@@ -988,7 +1016,7 @@ class AsyncResult(Generic[R_co]):
         return self._ignored
 
     def _seen(self) -> Outcome[R_co] | None:
-        waiter = self._waiter
+        waiter = self._latest
         if waiter is None or waiter.ended is None:
             return None
         return Outcome(self.id, waiter.ended, self._codec(waiter.ended))

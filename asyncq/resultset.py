@@ -79,7 +79,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
 
     @property
     def _carrier(self) -> Carrier:
-        return self._home or HERE
+        return self._home._sessions if self._home is not None else HERE
 
     def _members(self) -> list[Any]:
         return self.results

@@ -92,7 +92,7 @@ class Scope:
     ) -> None:
         left = self._end()
         if left:
-            await self._app.bring(self._revoke(left, exc))
+            await self._app._sessions.bring(self._revoke(left, exc))
 
     def __enter__(self) -> Scope:
         portal.refuse_in_loop("with app.scope():", "async with app.scope():")
@@ -104,7 +104,8 @@ class Scope:
     ) -> None:
         left = self._end()
         if left:
-            portal.wait(self._app, self._revoke(left, exc))
+            sessions = self._app._sessions
+            portal.wait(sessions, sessions.bring(self._revoke(left, exc)))
 
     def _begin(self) -> None:
         if self._state != "new":
@@ -126,7 +127,7 @@ class Scope:
         up.
         """
         revoking = left.revoke(terminate=True, reason="the scope that it was enqueued in has ended")
-        errand = self._app._send_off(revoking)
+        errand = self._app._session.send_off(revoking)
         if isinstance(exc, (asyncio.CancelledError, GeneratorExit)):
             return
         error = await asyncio.shield(errand)

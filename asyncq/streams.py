@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.listener import Waiter
     from asyncq.results import AsyncResult
+    from asyncq.session import Session
 
 T = TypeVar("T")
 
@@ -39,6 +40,8 @@ class Readable(Protocol):
 
     buffer: deque[tuple[int, bytes]]
     offset: int
+    session: Session | None
+    """The session that serves it, once it has subscribed."""
     report_at: int
     """The number from which on `report` is to be called when it is taken."""
 
@@ -78,6 +81,7 @@ class Reader:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._filling = asyncio.Lock()
+        self.session: Session | None = None
 
     async def fill(self) -> bool:
         """See `Readable`."""
@@ -102,7 +106,8 @@ class Reader:
     def report(self) -> None:
         """See `Readable`."""
         self.report_at = self.offset + self._stride
-        self._result.app._at_home(self._report_here)
+        if self.session is not None:
+            self.session.call(self._report_here)
 
     def close(self) -> None:
         """See `Readable`."""
@@ -114,8 +119,9 @@ class Reader:
 
     async def _open(self, waiter: Waiter) -> None:
         app = self._result.app
+        self.session = app._session
         channel = app._shards.of(self._result.id).events + self._result.id
-        self._feed = await Feed.open(app._listener(), waiter, channel, self._hear)
+        self._feed = await Feed.open(self.session.listener, waiter, channel, self._hear)
         self._tick()
 
     def _tick(self) -> None:
@@ -127,16 +133,16 @@ class Reader:
         self._timer = asyncio.get_running_loop().call_later(self._pause, self._tick)
 
     def _report_here(self) -> None:
-        broker = self._result.app._broker
-        if broker is not None and not self._complete:
+        session = self.session
+        if session is not None and session.is_open and not self._complete:
             self._reported = self.offset
-            broker.note_place(self._result.id, self.offset)
+            session.broker.note_place(self._result.id, self.offset)
 
     async def _read(self, feed: Feed, waiter: Waiter) -> None:
         feed.stale = False
         app, taken = self._result.app, self.offset
         try:
-            standing, complete, items = await app._broker_here().read_items(
+            standing, complete, items = await app._session.broker.read_items(
                 self._result.id, self._fetched, taken
             )
         except BrokerUnavailable as error:
@@ -147,13 +153,13 @@ class Reader:
         self._reported = max(self._reported, taken)
         self._extend(items)
         if standing is None or (isinstance(standing, str) and standing[2:3] == "i"):
-            app._listener().learn(waiter, standing)
+            app._session.listener.learn(waiter, standing)
             raise ResultNotFound(
                 f"no stream under the id {self._result.id!r}: unknown, forgotten, expired (result_ttl), or "
                 "its task ignores results"
             )
         if isinstance(standing, wire.Ended):
-            app._listener().learn(waiter, standing)
+            app._session.listener.learn(waiter, standing)
             self._complete = complete
         elif len(items) > 0:
             feed.stale = True  # there may be more
@@ -199,6 +205,7 @@ class KeptItems:
         self.buffer: deque[tuple[int, bytes]] = deque(list(enumerate(items, 1))[after:])
         self.offset = after
         self.report_at: int = len(items) + 1
+        self.session: Session | None = None
         self._result = result
 
     async def fill(self) -> bool:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
         Takes4,
         TakesMore,
     )
+    from asyncq.portal import Carrier
+    from asyncq.session import Session
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -213,8 +215,8 @@ class Task(Generic[P, R, H_co]):
         return f"<Task {self.name}{self._signature}>"
 
     @property
-    def _carrier(self) -> AsyncQ:
-        return self.app
+    def _carrier(self) -> Carrier:
+        return self.app._sessions
 
     # -- sending --
 
@@ -344,7 +346,7 @@ class Task(Generic[P, R, H_co]):
         if self._linked:
             return await self.app.submit([Signature(self, args, {}) for args in given])
         encoded: list[Any] = [(self, args, {}, self._body(args, {})) for args in given]
-        handles: list[Any] = await self.app._enqueue_calls(encoded)
+        handles: list[Any] = await self.app._session.enqueue_calls(encoded)
         return ResultSet(handles, app=self.app)
 
     @overload
@@ -662,8 +664,9 @@ class Task(Generic[P, R, H_co]):
             linked: H_co = await Signature(self, args, kwargs)._send((), None)
             return linked
         body = self._body(args, kwargs)
-        job, message, handle = self._announced(args, kwargs, body, os.urandom(16).hex())
-        await self.app._enqueue(job, message, handle)
+        session = self.app._session
+        job, message, handle = self._announced(session, args, kwargs, body, os.urandom(16).hex())
+        await session.enqueue(job, message, handle)
         return handle
 
     def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[wire.Job, bytes]:
@@ -671,7 +674,7 @@ class Task(Generic[P, R, H_co]):
         return self._job(self._body(args, kwargs), os.urandom(16).hex())
 
     def _announced(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], body: bytes, random: str
+        self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any], body: bytes, random: str
     ) -> tuple[wire.Job, bytes, H_co]:
         """The job of one call, its message, and its handle, which hears of the outcome from now on."""
         parent = current_job.get()
@@ -679,7 +682,7 @@ class Task(Generic[P, R, H_co]):
             # What most calls are, written out: a call pays for what it uses.
             defaults = self._defaults
             shards = self.app._shards
-            channel, now = self.app._channel, int(time.time() * 1000)
+            channel, now = session.channel, int(time.time() * 1000)
             job = wire.Job(
                 random[:24] if shards.is_one else shards.new_id(random[:24]),
                 self.name,
@@ -690,11 +693,15 @@ class Task(Generic[P, R, H_co]):
                 now,
                 defaults.result_ttl,
             )
-            return job, wire.encode_plain(job), self._handle._of_job(self, job, args, kwargs, new=True)
+            return (
+                job,
+                wire.encode_plain(job),
+                self._handle._of_job(self, session, job, args, kwargs, new=True),
+            )
         job, message = self._job(body, random)
         if parent is not None:
             parent.children.append(job.id)
-        return job, message, self._handle._of_job(self, job, args, kwargs)
+        return job, message, self._handle._of_job(self, session, job, args, kwargs)
 
     def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any], before: int = 0) -> bytes:
         """The encoded arguments, as long as they fit the function and the limit; so many more will be put
@@ -728,7 +735,7 @@ class Task(Generic[P, R, H_co]):
             defaults.queue,
             body,
             random[24:],
-            "" if defaults.ignore_result else self.app._channel,
+            "" if defaults.ignore_result else self.app._channel(),
             int(time.time() * 1000),
             defaults.result_ttl,
             ignore_result=defaults.ignore_result,

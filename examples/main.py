@@ -4,8 +4,11 @@ Run it with `make run`, or `python examples/main.py`.
 """
 
 import asyncio
+import logging
 
 from asyncq import AsyncQ, Worker
+
+logging.getLogger("asyncq.worker").setLevel(logging.CRITICAL)  # the job that fails below is meant to fail
 
 app = AsyncQ(namespace="first-look")  # no URL: the Valkey of this project, started by whoever needs it first
 

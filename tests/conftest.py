@@ -115,13 +115,20 @@ def namespace() -> str:
 
 
 @pytest.fixture
-def make_app(server_url: str, namespace: str) -> Callable[..., AsyncQ]:
-    """Makes apps on the test's server and namespace; closed by the test."""
+def make_app(server_url: str, namespace: str) -> Iterator[Callable[..., AsyncQ]]:
+    """Makes apps on the test's server and namespace. Blocks are closed by the test; background sessions are
+    closed here.
+    """
+    made = []
 
     def make(url: str | None = None, **settings: Any) -> AsyncQ:
-        return AsyncQ(url or server_url, **{"namespace": namespace, "lease": 2, **settings})
+        app = AsyncQ(url or server_url, **{"namespace": namespace, "lease": 2, **settings})
+        made.append(app)
+        return app
 
-    return make
+    yield make
+    for app in made:
+        app._sessions.close_background_sync()
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ first.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from typing import TYPE_CHECKING, Any
 
+from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import Pipe
 from asyncq.errors import BrokerUnavailable
 
@@ -63,13 +65,24 @@ class Line:
         if pipe is not None:
             return pipe
         self._check_open()
-        if self._opening is None or self._opening.done():
-            self._opening = asyncio.create_task(self._open())
+        is_ours = self._opening is None or self._opening.done()
+        if is_ours:
+            # In a context of its own: transports keep that of whoever makes them, and would hand it to
+            # everything that their data set off.
+            self._opening = asyncio.get_running_loop().create_task(
+                self._open(), context=contextvars.Context()
+            )
             # Everybody who asked may have been cancelled by the time it fails.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         opening = self._opening
+        assert opening is not None
         try:
             return await asyncio.shield(opening)
+        except ServerError:
+            if is_ours:
+                raise
+            # That try began before this call. A password that was wrong then may have been set right since.
+            return await self.pipe()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if opening.cancelled() and task is not None and not task.cancelling():

@@ -23,6 +23,7 @@ Dropping a handle only drops an entry from a weak dictionary: no command is sent
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import random
 import time
@@ -71,6 +72,8 @@ class Waiter:
         report: what the running job said of itself last, if the state is from there.
         call: the job's message and the values of those that it waited for, if somebody has asked for it.
         home: the listener that keeps it.
+        kin: the waiters of the same job in other sessions that a handle has gone through, and this one; None
+            if there are none. All of them have the same list.
     """
 
     __slots__ = (
@@ -87,6 +90,7 @@ class Waiter:
         "gone",
         "home",
         "id",
+        "kin",
         "queue",
         "report",
         "retries",
@@ -99,6 +103,7 @@ class Waiter:
     def __init__(self, id: str, home: Listener, *, epoch: int = 0, accepted: bool = True) -> None:
         self.id: str = id
         self.home: Listener = home
+        self.kin: list[Waiter] | None = None
         self.state: State | str = State.UNKNOWN
         self.queue: str | None = None
         self.worker: str | None = None
@@ -117,11 +122,25 @@ class Waiter:
         self.callbacks: list[Callable[[], None]] | None = None
         self.since: float = 0.0
 
+    def latest(self) -> Waiter:
+        """Of the waiters of this job in all sessions, the one that knows most. On any thread."""
+        if self.kin is None or self.ended is not None:
+            return self
+        return max(self.kin, key=_knowledge)
+
     def heard(self, report: wire.Report) -> None:
         """Takes in what the running job said of itself."""
         if self.ended is None:
             self.report = report
             self.state = report.state
+
+
+def _knowledge(waiter: Waiter) -> int:
+    if waiter.ended is not None:
+        return 3
+    if waiter.state is State.UNKNOWN:
+        return 0
+    return 1 if waiter.state in {State.PENDING, State.SCHEDULED} else 2
 
 
 class Waiters:
@@ -206,6 +225,7 @@ class Listener:
         self._unconfirmed: dict[bytes, asyncio.Future[None]] = {}
         self._lost = asyncio.Event()
         self._up = False
+        self.is_closed: bool = False
         self.renewed: set[Callable[[], None]] = set()
         """Called after each reconnection: what was published meanwhile was missed."""
 
@@ -216,6 +236,7 @@ class Listener:
 
     async def close(self) -> None:
         """Ends the subscription. Who still waits gets `BrokerUnavailable`."""
+        self.is_closed = True
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
             task.cancel()
@@ -256,15 +277,26 @@ class Listener:
             self._waiters.put(waiter)
         return waiter
 
-    def adopt(self, waiter: Waiter) -> Waiter:
-        """Makes a waiter from an earlier life of the app known here, unless a newer one is."""
-        known = self._waiters.get(waiter.id)
-        if known is not None:
-            return known
-        self._waiters.put(waiter)
-        waiter.home = self
-        waiter.epoch = 0
-        return waiter
+    def follow(self, waiter: Waiter) -> Waiter:
+        """The waiter here of a job that another session has a waiter of. It begins with what that one knows;
+        the handle that went from there to here shows what either is notified of.
+        """
+        if waiter.home.is_closed and self._waiters.get(waiter.id) is None:
+            # Nothing will reach it there any more, so it moves.
+            self._waiters.put(waiter)
+            waiter.home = self
+            waiter.epoch = 0
+            waiter.accepted = True
+            return waiter
+        mine = self.waiter(waiter.id)
+        latest = waiter.latest()
+        if latest.ended is not None and mine.ended is None:
+            self._settle(mine, latest.ended)
+        elif _knowledge(latest) > _knowledge(mine):
+            for name in ("state", "queue", "worker", "started", "retries", "failure", "expires"):
+                setattr(mine, name, getattr(latest, name))
+        _join_kin(waiter, mine)
+        return mine
 
     async def wait(self, waiter: Waiter, timeout: float | None) -> None:
         """Waits until the job has ended, or turned out to be unknown, or the time is over: the waiter tells
@@ -322,15 +354,19 @@ class Listener:
         if waiter.futures is None:
             waiter.futures = []
             waiter.since = self._loop.time()
+            # A task that nobody holds may wait here; asyncio itself holds tasks weakly. Task, handle, waiter
+            # and future are a cycle that the collector would take away in the middle of the wait.
+            self._kept.add(waiter)
         waiter.futures.append(future)
         return future
 
-    @staticmethod
-    def _part(waiter: Waiter, future: asyncio.Future[None]) -> None:
+    def _part(self, waiter: Waiter, future: asyncio.Future[None]) -> None:
         assert waiter.futures is not None
         waiter.futures.remove(future)
         if not waiter.futures:
             waiter.futures = None
+            if waiter.callbacks is None:
+                self._kept.discard(waiter)
 
     def _timers(
         self, waiter: Waiter, future: asyncio.Future[None], timeout: float | None
@@ -358,7 +394,9 @@ class Listener:
         waiter.since = waiter.since or self._loop.time()
         self._kept.add(waiter)
         if waiter.expires is not None:
-            self._loop.call_later(_until(waiter.expires), self._expire_now, waiter)
+            self._loop.call_later(
+                _until(waiter.expires), self._expire_now, waiter, context=contextvars.Context()
+            )
         if not self._in_touch(waiter):
             self._ask(waiter)
 
@@ -385,14 +423,15 @@ class Listener:
         for future in waiter.futures or ():
             _settle_future(future)  # each waits on, with a timer for that moment
         if waiter.callbacks:
-            self._loop.call_later(_until(expires), self._expire_now, waiter)
+            self._loop.call_later(_until(expires), self._expire_now, waiter, context=contextvars.Context())
 
     def forgotten(self, waiter: Waiter) -> None:
         """There is no result under this id (any more)."""
-        waiter.ended = None
-        waiter.flags = ""
-        waiter.report = None
-        waiter.state = State.UNKNOWN
+        for each in waiter.kin or (waiter,):
+            each.ended = None
+            each.flags = ""
+            each.report = None
+            each.state = State.UNKNOWN
         self._wake(waiter, gone=True)
 
     def saw(self, waiter: Waiter, answer: wire.Ended | wire.Standing | None) -> None:
@@ -416,6 +455,16 @@ class Listener:
         waiter.gone = False  # as far as it was, that was the job before, whose result was forgotten
         if waiter.ended is None and not self._in_touch(waiter) and waiter.futures:
             self._ask(waiter)
+
+    def gave_up(self, waiter: Waiter) -> None:
+        """The enqueue of this job was refused, cancelled, or not answered: only a look tells what became of
+        it. Who asks under its id must not wait for an answer that nobody waits for any more.
+        """
+        if not waiter.accepted:
+            waiter.accepted = True
+            waiter.epoch = 0
+            if waiter.futures:
+                self._ask(waiter)
 
     def met(self, waiter: Waiter, answer: wire.Ended | str | Literal[False] | None) -> None:
         """The enqueue found another job under this id, and False says no more of it. Else it is that of an
@@ -532,7 +581,7 @@ class Listener:
                 continue
             try:
                 answers = await self._look([waiter.id for waiter in batch], self.channel)
-            except (AsyncQError, PipeBroken, ServerError) as error:
+            except Exception as error:  # noqa: BLE001  all waiters of the process are looked up by this task
                 # Nobody is told: who waits has a timeout of his own, and the answer may still come.
                 attempt += 1
                 log.debug("%d waiters could not be looked up (%s); again", len(batch), error)
@@ -576,7 +625,7 @@ class Listener:
         self._hinted[queue] = now
         try:
             await self._hint(queue)
-        except (AsyncQError, PipeBroken, ServerError) as error:
+        except Exception as error:  # noqa: BLE001  a hint is worth no wait that nobody looks after
             log.debug("whether anybody serves queue %r could not be found out: %s", queue, error)
 
     # -- the subscription --
@@ -653,9 +702,9 @@ class Listener:
             await asyncio.sleep(pause(attempt))
             try:
                 await self.confirm()
-            except (BrokerUnavailable, ServerError, PipeBroken) as error:
+            except Exception as error:  # noqa: BLE001  whatever it is, a process without notifications is deaf
                 if attempt == 3:
-                    log.warning("results are not heard at the moment (%s); trying on", error)
+                    log.warning("notifications of results cannot be received (%s); trying on", error)
                 self._lost.set()
                 continue
             attempt = 0
@@ -671,10 +720,22 @@ class Listener:
                 self._ask(waiter)
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
-        task: asyncio.Task[None] = self._loop.create_task(coroutine)
+        # In a context of its own: it outlives the call that begins it, and is not that caller's.
+        task: asyncio.Task[None] = self._loop.create_task(coroutine, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _join_kin(one: Waiter, other: Waiter) -> None:
+    """Makes two waiters of one job known to each other, and to those that either knew. Those of sessions that
+    were closed know no more than these by now.
+    """
+    known = [*(one.kin or (one,)), *(other.kin or (other,))]
+    kin = [each for n, each in enumerate(known) if each not in known[:n]]
+    kin = [each for each in kin if each in {one, other} or not each.home.is_closed]
+    for each in kin:
+        each.kin = kin
 
 
 def _until(milliseconds: int) -> float:

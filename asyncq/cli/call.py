@@ -138,7 +138,7 @@ async def _is_taken(app: AsyncQ, handle: AsyncResult[Any], seconds: float) -> bo
     That one is listed is not enough: a killed one is, until others have noticed.
     """
     assert handle.queue is not None
-    if not await app._broker_here().listened_to(handle.queue):
+    if not await app._session.broker.listened_to(handle.queue):
         return False
     try:
         await handle.outcome(timeout=seconds)

@@ -38,11 +38,11 @@ from asyncq.worker.reporter import Reporter
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    from asyncq.app import AsyncQ
     from asyncq.broker.keys import Keys
     from asyncq.broker.listener import Listener
     from asyncq.limits import Limits
     from asyncq.serializers import ValueCodec
+    from asyncq.session import Session
     from asyncq.worker.worker import Worker
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -99,9 +99,9 @@ class Running(Claim):
             self.task.cancel()
 
     @property
-    def carrier(self) -> AsyncQ:
-        """The app, on whose loop the job runs."""
-        return self.life.worker.app
+    def carrier(self) -> Session:
+        """The worker's session, on whose loop the job runs."""
+        return self.life.session
 
     def outlet(self, codec: ValueCodec) -> Emitter:
         """Where the items of a generator go."""
@@ -126,7 +126,8 @@ class Life:
 
     def __init__(self, worker: Worker) -> None:
         app = worker.app
-        broker = app._broker_here()
+        self.session: Session = app._session
+        broker = self.session.broker
         settings = app.settings
         self.worker = worker
         self.broker = broker

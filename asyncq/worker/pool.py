@@ -173,7 +173,7 @@ class Pool:
         app calls `memory://` would be another one there.
         """
         settings = dataclasses.asdict(self._app.settings)
-        settings.update(url=self._app._broker_here().address.url, strict=False)
+        settings.update(url=self._app._session.broker.address.url, strict=False)
         setup = {
             "path": sys.path,
             "argv": sys.argv,

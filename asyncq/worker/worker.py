@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -90,7 +91,8 @@ class Worker:
             raise TypeError(f"queues={queues!r} is one string; write queues=[{queues!r}]")
         self.queues: list[str] = [config.name(queue) for queue in queues] if queues else app.queues()
         self.grace: float = app.settings.grace if grace is None else config.duration("grace", grace)
-        self.name: str = name or f"{socket.gethostname().split('.')[0]}-{os.getpid()}"
+        # It stands in the consumer's name and in outcomes, where a space would begin the next field.
+        self.name: str = _default_name() if name is None else _checked_name(name)
         self.target = target
         self.only_last_tries = only_last_tries
         self.done = self.failed = self.retried = self.malformed = self.handed_back = 0
@@ -173,6 +175,18 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
+
+
+def _default_name() -> str:
+    host = socket.gethostname().split(".")[0]
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', host)[:60]}-{os.getpid()}"
+
+
+def _checked_name(name: str) -> str:
+    try:
+        return config.name(name)
+    except ValueError as error:
+        raise ValueError(f"name={name!r} of a worker: {error}") from None
 
 
 def _is_cancelled() -> bool:

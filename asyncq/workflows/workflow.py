@@ -143,7 +143,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
 
     @property
     def _carrier(self) -> Carrier:
-        return self._home or cast("Carrier", HERE)
+        return self._home._sessions if self._home is not None else cast("Carrier", HERE)
 
     @property
     @abstractmethod
@@ -254,7 +254,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         handle = whole._plan(plan, None)
         if plan.jobs:
             assert plan.app is not None
-            await plan.app._submit(plan, plan.messages())
+            await plan.app._session.submit(plan, plan.messages())
         return handle
 
     def _run(

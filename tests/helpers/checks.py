@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAY_BLOCK = (
+    ("asyncq/portal.py", {"__init__"}),  # the start of the background thread, once an app: some 0.1 ms
     ("asyncq/runner.py", {"_body"}),  # a task's body: what it does to the loop is its author's
     (
         "asyncq/app.py",

@@ -14,7 +14,7 @@ from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
 import asyncq
-from asyncq import ResultTimeout, Scope, TaskRevoked, Worker, app as app_room
+from asyncq import ResultTimeout, Scope, TaskRevoked, Worker, session
 from asyncq.portal import wait
 
 pytestmark = pytest.mark.anyio
@@ -125,7 +125,7 @@ async def test_closing_the_app_waits_for_the_revocation(make_app, app, nap):
 
 
 async def test_closing_the_app_does_not_wait_for_ever(make_app, nap, raw, monkeypatch, caplog):
-    monkeypatch.setattr(app_room, "ERRANDS", 0.1)
+    monkeypatch.setattr(session, "BACKGROUND_TIMEOUT", 0.1)
     async with make_app() as other:
         result = await other._named("nap").delay(60)
         await raw.execute_command("CLIENT", "PAUSE", "1500", "ALL")
@@ -510,9 +510,9 @@ def test_blocking_code_has_scopes_too(make_app):
         assert app.AsyncResult("other").refresh_sync() == "REVOKED"
 
         async def left() -> int:
-            return await app._broker_here().line.current.call("XLEN", app._shards[0].stream("default"))
+            return await app._session.broker.line.current.call("XLEN", app._shards[0].stream("default"))
 
-        assert wait(app, left()) == 3, "a bare thread has a context of its own"
+        assert wait(app._sessions, app._sessions.bring(left())) == 3, "a bare thread has a context of its own"
         kept.revoke_sync()
 
 

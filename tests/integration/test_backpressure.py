@@ -107,7 +107,7 @@ async def test_an_accepted_delayed_job_is_not_refused_when_it_is_sent_again(make
     async with make_app(max_length=1) as app:
         register(app)
         body = PLAIN_ARGUMENTS.dumps((1,), {})
-        job = wire.Job("id", "echo", "default", body, "n", app._channel, 0, 100_000, wait=60_000)
+        job = wire.Job("id", "echo", "default", body, "n", app._channel(), 0, 100_000, wait=60_000)
         for _ in range(2):
             assert await app._broker.intake.enqueue(job, wire.encode_job(job))
 

@@ -234,7 +234,7 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
     job, message = charge.options(key="k")._encode((1,), {})
     again, other = charge.options(key="k")._encode((1,), {})
     assert (job.id, job.nonce.partition(".")[0]) == (again.id, again.nonce.partition(".")[0])
-    broker = app._broker_here()
+    broker = app._session.broker
     async with Worker(app):
         assert await broker.intake.enqueue(job, message) is True
         handle = app.AsyncResult(job.id)
@@ -250,7 +250,7 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
 
 async def test_a_call_sent_again_with_an_expiry_is_still_the_same(app, charge, raw):
     job, message = charge.options(key="k", expires=60)._encode((1,), {})
-    broker = app._broker_here()
+    broker = app._session.broker
     assert [await broker.intake.enqueue(job, message) for _ in range(2)] == [True, True]
     later, other = charge.options(key="k", expires=90)._encode((1,), {})
     assert await broker.intake.enqueue(later, other) == f"L--- {job.expires}"
@@ -452,7 +452,7 @@ def test_blocking_callers_in_many_threads_make_one_job(make_app):
             async with Worker(app):
                 return await app.AsyncResult(id_).get(timeout=30)
 
-        assert wait(app, run()) == 1
+        assert wait(app._sessions, run()) == 1
     assert runs == [1]
 
 

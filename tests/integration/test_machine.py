@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asyncq import AsyncQ
+    from asyncq.broker.broker import Broker
 
 QUEUE = "default"
 IDS = [f"job{number}" for number in range(12)]
@@ -150,7 +151,11 @@ class Table:
         self.raw = redis.Redis.from_url(url)
         self.runner = asyncio.Runner()
         self.run(self.app.__aenter__())
+        self.broker = self.run(self._find_broker())
         self.steps = 0
+
+    async def _find_broker(self) -> Broker:
+        return self.app._session.broker
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
         async def wait() -> Any:
@@ -213,7 +218,7 @@ class Machine(RuleBasedStateMachine):
         self.latest: dict[str, Any] | None = (
             None  # the picture after the last step, where it was taken already
         )
-        self.broker = self.table.app._broker_here()
+        self.broker = self.table.broker
         self.keys = self.broker.shards[0]
         self.streams = {"": self.keys.stream(QUEUE), LAST_TRY: self.keys.stream(QUEUE) + LAST_TRY}
 

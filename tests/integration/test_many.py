@@ -52,7 +52,7 @@ def fail(app):
 
 def _waited_for(app: AsyncQ) -> int:
     """How many waits this process has open."""
-    waiters = list(app._listener()._waiters)
+    waiters = list(app._session.listener._waiters)
     return sum(len(waiter.futures or ()) + len(waiter.callbacks or ()) for waiter in waiters)
 
 

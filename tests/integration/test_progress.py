@@ -205,7 +205,7 @@ async def test_what_was_said_while_the_subscription_was_down_is_looked_for(app, 
         events = elsewhere.AsyncResult(result.id).events(timeout=30)
         while (await anext(events)).state != "PROGRESS":
             pass
-        elsewhere._listener()._line.drop()
+        elsewhere._session.listener._line.drop()
         gate.open()
         begun = Stopwatch()
         assert (await anext(events)).info == _meta(2, 2)
@@ -372,7 +372,7 @@ async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
 
 async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, raw):
     result = await counted.delay(1)
-    broker = app._broker_here()
+    broker = app._session.broker
     mine, other = Consumer(broker, "mine", ["default"]), Consumer(broker, "other", ["default"])
     await mine.make_groups()
     stream = app._shards[0].stream("default")

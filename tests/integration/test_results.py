@@ -570,10 +570,10 @@ async def test_a_known_outcome_is_given_without_opening_an_app_that_was_closed(m
     assert await known == 0
     assert (await known.outcome()).state == "SUCCESS"
     assert (await known.ready(), await known.successful(), await known.failed()) == (True, True, False)
-    assert elsewhere._broker is None
+    assert not elsewhere._sessions.is_any_open
     with pytest.raises(ResultNotFound):
         await unknown.get(timeout=30)
-    assert elsewhere._broker is not None
+    assert elsewhere._sessions.is_any_open
     await elsewhere.close()
 
 
@@ -619,7 +619,7 @@ async def test_the_error_of_a_job_before_is_raised_or_on_request_named(app, fail
     second, _ = nap._encode((0,), {})
     second.parents = (first.id,)
     first.dependents = (second.id,)
-    await app._broker_here().intake.submit(
+    await app._session.broker.intake.submit(
         [(first, wire.encode_job(first)), (second, wire.encode_job(second))]
     )
     result = app.AsyncResult(second.id)

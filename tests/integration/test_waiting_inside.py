@@ -431,7 +431,7 @@ async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(ma
                 return [asyncq.current().attempt, await child.call()]
 
         result = await parent.delay()
-        gone = Consumer(app._broker_here(), "gone", ["default"])
+        gone = Consumer(app._session.broker, "gone", ["default"])
         await gone.make_groups()
         beating = gone.beating()
         assert await asyncio.to_thread(beating.beat, 1) == []
@@ -467,13 +467,13 @@ async def test_a_wait_that_ends_because_its_app_is_closed_gives_everything_back(
     @app.task
     async def waits(id_: str) -> str:
         client = make_app()
-        async with client:
-            closing = asyncio.create_task(_close_when(client, lambda: worker._life.slots.parked))
-            with allowed():
-                try:
-                    await client.AsyncResult(id_).get()
-                except BrokerUnavailable as error:
-                    return f"{await closing} {error}"
+        await client.open()  # which counts on its own, for the block of the worker is another app's
+        closing = asyncio.create_task(_close_when(client, lambda: worker._life.slots.parked))
+        with allowed():
+            try:
+                await client.AsyncResult(id_).get()
+            except BrokerUnavailable as error:
+                return f"{await closing} {error}"
         return "waited"
 
     target = await waits.options(countdown=3600).delay("")

@@ -210,7 +210,7 @@ async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_told(app, 
 
 
 async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, raw):
-    job = wire.Job("job", note.name, "default", b"\xc1", "nonce", app._channel, 1, 60_000)
+    job = wire.Job("job", note.name, "default", b"\xc1", "nonce", app._channel(), 1, 60_000)
     await app._broker.intake.enqueue_many([(job, wire.encode_job(job))])
     async with Worker(app) as worker:
         outcome = await app.AsyncResult("job").outcome(timeout=30)
@@ -392,4 +392,4 @@ async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_open(ma
     await asyncio.sleep(moment * 0.00015)  # any moment of some 6 ms will do
     running.cancel()
     await asyncio.wait([running])
-    assert app._broker is None
+    assert not app._sessions.is_any_open

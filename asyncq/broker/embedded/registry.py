@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    import weakref
     from pathlib import Path
 
     from asyncq.broker.embedded.handle import Held
@@ -18,7 +19,8 @@ class Registry:
 
     # Re-entrant, so that a signal handler that releases does not lock up the main thread.
     mutex: ClassVar[threading.RLock] = threading.RLock()
-    held: ClassVar[dict[Path | None, Held]] = {}
+    held: ClassVar[dict[Path | weakref.ref[Any] | None, Held]] = {}
+    """By the project's directory; a throw-away server by its owner."""
 
     @classmethod
     def close_all(cls) -> None:

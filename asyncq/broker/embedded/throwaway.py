@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import tempfile
 import time
+import weakref
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from asyncq.broker.embedded import limits, program
 from asyncq.broker.embedded.answer import wait_until_ready
@@ -22,14 +23,18 @@ from asyncq.errors import BrokerNotConfigured
 logger: logging.Logger = logging.getLogger(__name__)
 
 
-def private() -> EmbeddedServer:
+def private(owner: object | None = None) -> EmbeddedServer:
     """Start a throw-away server for this process: nothing is kept.
 
     It ends with the process, also with a killed one. A second call returns another handle for the same
     server; a forked child gets one of its own.
 
+    Args:
+        owner: whose server it is. It has one of its own, which stays for as long as the owner is there.
+
     Returns:
-        A handle with the URL to connect to. The server ends when the last handle is released.
+        A handle with the URL to connect to. The server without an owner ends when the last handle is
+        released.
 
     Raises:
         BrokerNotConfigured: there is no server program, or it cannot start here.
@@ -38,17 +43,20 @@ def private() -> EmbeddedServer:
         >>> with private() as server:  # doctest: +SKIP
         ...     print(server.url)
     """
+    key = None if owner is None else weakref.ref(owner)
     with Registry.mutex:
-        held = Registry.held.get(None)
+        held = Registry.held.get(key)
         started = not isinstance(held, _Throwaway)
-        server = _Throwaway() if not isinstance(held, _Throwaway) else held
+        server = _Throwaway(key) if not isinstance(held, _Throwaway) else held
         if started:
             try:
                 server.start()
             except BaseException:
                 server.close()
                 raise
-            Registry.held[None] = server
+            Registry.held[key] = server
+            if owner is not None:
+                weakref.finalize(owner, server.close).atexit = False  # the registry closes it then
         return server.handle(server.directory, server.directory / "s", server.version, started)
 
 
@@ -66,8 +74,10 @@ class _Throwaway(Held):
         'read -r _; kill -9 "$server"; wait "$server"; rm -rf "$directory"'
     )
 
-    def __init__(self) -> None:
+    def __init__(self, key: weakref.ref[Any] | None) -> None:
         super().__init__()
+        self.key = key
+        self.is_of_parent = False
         self.watcher: subprocess.Popen[bytes] | None = None
         self.said = b""
         self.version = ""
@@ -110,11 +120,19 @@ class _Throwaway(Held):
         said = self.said + (log.read_bytes() if log.exists() else b"")
         return "".join(f"\n    {line}" for line in said.decode(errors="replace").splitlines()[-8:])
 
+    def leave(self, server: EmbeddedServer) -> None:
+        if self.key is None:
+            super().leave(server)
+        else:
+            self.handles.discard(server)
+
     def close(self) -> None:
         self.handles.clear()
-        if Registry.held.get(None) is self:
-            del Registry.held[None]
+        if Registry.held.get(self.key) is self:
+            del Registry.held[self.key]
         watcher, self.watcher = self.watcher, None
+        if self.is_of_parent:
+            return
         if watcher is None:
             shutil.rmtree(self.directory, ignore_errors=True)
             return
@@ -127,7 +145,8 @@ class _Throwaway(Held):
 
     def forked(self) -> None:
         # The child's copy of the pipe would keep the server alive after the parent was killed.
-        del Registry.held[None]
+        del Registry.held[self.key]
+        self.is_of_parent = True
         self.handles.clear()
         watcher, self.watcher = self.watcher, None
         if watcher is not None:

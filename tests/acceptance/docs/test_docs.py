@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from helpers.own_server import free_port
+from helpers.quiet import without_job_log
 
 from asyncq import config
 from asyncq.broker import embedded
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[3]
-QUIET = """
-import logging
-logging.getLogger("asyncq.worker.job_log").addHandler(logging.NullHandler())  # else they go to stderr
-"""
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
@@ -77,12 +74,12 @@ class Project:
             **os.environ,
             "ASYNCQ_EMBEDDED": "always",
             "PATH": binaries,
-            "PYTHONPATH": os.pathsep.join([str(folder), str(folder / "quiet")]),
+            "PYTHONPATH": without_job_log(folder / "quiet", folder),
         }
-        # Jobs fail on purpose on some pages; what their worker logs of it is not what the page shows.
-        (folder / "quiet").mkdir()
-        (folder / "quiet" / "sitecustomize.py").write_text(QUIET)
-        (folder / "pyproject.toml").touch()
+        # The plugin warns where this is not set. A page that is about the plugin has its own file.
+        (folder / "pyproject.toml").write_text(
+            '[tool.pytest.ini_options]\nasyncio_default_fixture_loop_scope = "function"\n'
+        )
 
     def write(self, block: Block) -> None:
         (self.folder / block.file).write_text(block.text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.quiet import without_job_log
 
 from asyncq.broker import embedded
 
@@ -33,7 +34,9 @@ def started(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Started]:
     """All examples at once, for they mostly wait; each in a project of its own, with a server of its own."""
-    environ = {**os.environ, "ASYNCQ_EMBEDDED": "always"}  # no warning: what is on stderr is a fault
+    quiet = without_job_log(tmp_path_factory.mktemp("quiet"))
+    # No warning: what is on stderr is a fault.
+    environ = {**os.environ, "ASYNCQ_EMBEDDED": "always", "PYTHONPATH": quiet}
     running = {}
     for name in RUNNABLE:
         project = tmp_path_factory.mktemp(name.removesuffix(".py"))

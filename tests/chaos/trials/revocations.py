@@ -50,7 +50,7 @@ class Race:
 
     def _listen_in(self) -> None:
         """Keeps the server's own answers, of which callers see only what follows from them."""
-        broker = self.stage.app._broker_here()
+        broker = self.stage.app._session.broker
         ask = broker.revoke
 
         async def revoke(id: str, **options: Any) -> str:
@@ -113,7 +113,8 @@ def judge(report: Report, fates: dict[str, Fate], books: oracle.Books) -> None:
     report.equal("began twice", count(lambda _, r: len(r) > 1), 0)
     answers = Counter(fate.answer for fate in fates.values())
     for answer in ("revoked", "signalled", "ended"):
-        report.above(f"answered {answer!r}", answers[answer] / len(fates), 0.03)
+        # How the answers are spread depends on how quick the machine is; each must be there.
+        report.above(f"answered {answer!r}", answers[answer] / len(fates), 0.01)
     cut = count(lambda f, r: f.revoked == "REVOKED" and r and r[0].ended is None)
     report.above("stopped in the middle", cut / len(fates), 0.005)
     killed = count(lambda f, r: f.kind == "apart" and f.revoked == "REVOKED" and r)

@@ -33,7 +33,8 @@ async def lost_replies(scale: float, seed: int, lease: float = 5.0) -> Report:
         await stage.all_answered(200)
         lost = stage.proxy.counts["lost reply"]
         stage.proxy.drop_replies = 0.0
-        stage.report.above("replies dropped", lost, 0.025 * stage.proxy.counts["reply"])
+        # A fifth of the mean: in a short trial the count scatters, and here it need only be seen to be lossy.
+        stage.report.above("replies dropped", lost, 0.01 * stage.proxy.counts["reply"])
         books = await stage.judge(extra_at_most=total * 0.001)
         stage.report.equal("jobs that ran", len(books.runs), total)
         await stage.nothing_left()
@@ -232,12 +233,12 @@ async def hung_server(scale: float, seed: int, lease: float = 5.0) -> Report:
         try:
             for name, handle in (("known id", known), ("unknown id", stranger)):
                 for timeout in (0.0, 0.5, 1.0):
-                    began = time.monotonic()
+                    begun = Stopwatch()
                     with contextlib.suppress(ResultTimeout, ConnectionError):
                         await asyncio.wait_for(handle.get(timeout=timeout), 11)
                     stage.report.below(
                         f"get(timeout={timeout:g}) of a {name} overruns by",
-                        time.monotonic() - began - timeout,
+                        float(begun.took) - timeout,
                         0.25,
                         " s",
                     )

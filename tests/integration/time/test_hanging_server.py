@@ -93,12 +93,13 @@ async def test_what_a_worker_could_not_say_before_its_app_closed_is_given_up(mak
 
 async def test_a_call_that_waits_for_a_connection_hears_that_the_app_was_closed(make_app, tmp_path):
     with own_server(tmp_path) as server:
-        async with make_app(server.url) as app:
-            line = app._broker_here().line
-            with server.hanging():
-                line.drop()
-                call = asyncio.create_task(app.AsyncResult("id").exists())
-                await until(lambda: line._opening is not None and not line._opening.done(), "it to connect")
-                await app.close()
-                with pytest.raises(BrokerUnavailable):
-                    await asyncio.wait_for(asyncio.shield(call), 30)
+        app = make_app(server.url)
+        await app.open()
+        line = app._session.broker.line
+        with server.hanging():
+            line.drop()
+            call = asyncio.create_task(app.AsyncResult("id").exists())
+            await until(lambda: line._opening is not None and not line._opening.done(), "it to connect")
+            await app.close()
+            with pytest.raises(BrokerUnavailable):
+                await asyncio.wait_for(asyncio.shield(call), 30)

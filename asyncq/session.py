@@ -1,0 +1,398 @@
+"""One session: an open connection of an app to the server, and the event loop that it lives on.
+
+Everything here runs on that loop, except where a docstring says otherwise. Which session serves a call is
+decided in `sessions`.
+
+The session's own work runs in an empty context: it must not keep the context variables of whoever happened to
+open it, such as the current job or a web request's user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncq.broker import posture
+from asyncq.broker.broker import Broker, token
+from asyncq.broker.connection import ServerError, Unfit, parse
+from asyncq.context import current_job
+from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
+from asyncq.scope import current_scope, scope_for
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from asyncq import results, wire
+    from asyncq.app import AsyncQ
+    from asyncq.broker.embedded import EmbeddedServer
+    from asyncq.broker.intake import Met
+    from asyncq.broker.listener import Listener, Waiter
+    from asyncq.tasks import Task
+    from asyncq.workflows import Plan
+
+R = TypeVar("R")
+
+log: logging.Logger = logging.getLogger(__name__)
+
+BATCH = 250
+"""Calls in one batch of `map`: 1 ms of work for the client, and 1 ms for the server."""
+BACKGROUND_TIMEOUT = 2.0
+"""Seconds that closing waits for what was sent off in the background."""
+
+
+class Session:
+    """An open connection of an app, on the loop that was running when it was made.
+
+    Args:
+        app: whose settings it follows.
+
+    Attributes:
+        loop: on which it lives.
+        channel: on which this session is notified of outcomes.
+        users: how many blocks hold it open.
+        opened: how many calls of `AsyncQ.open` hold it open.
+        server: the embedded server that it holds, if it uses one.
+    """
+
+    def __init__(self, app: AsyncQ) -> None:
+        self._app = app
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.channel: str = app._shards[0].replies + token()
+        self.users = self.opened = 0
+        self.server: EmbeddedServer | None = None
+        self._broker: Broker | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._wanted_by = 0
+        self._background: set[asyncio.Task[Any]] = set()
+
+    @property
+    def broker(self) -> Broker:
+        """The broker, with its connections open.
+
+        Raises:
+            BrokerUnavailable: the session was closed.
+        """
+        if self._broker is None:
+            raise BrokerUnavailable("the app was closed")
+        return self._broker
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls can go through it. On any thread."""
+        return self._broker is not None
+
+    @property
+    def listener(self) -> Listener:
+        """The subscription of this session."""
+        return self.broker.listener
+
+    # -- open and close --
+
+    async def until_open(self) -> None:
+        """Waits until it is open. The first who needs it opens it, the others wait for that.
+
+        Raises:
+            BrokerUnavailable: the server cannot be reached. A later call tries again.
+            BrokerNotConfigured: there is no server to reach, and none can be started here; or, with `strict`,
+                the server may lose jobs.
+        """
+        while self._broker is None:
+            if self._opening is None or self._opening.done():
+                # In a context of its own: tasks, timers and transports that are made while it opens would
+                # else keep that of the caller for as long as the session lives.
+                opening = self._open()
+                self._opening = self.loop.create_task(opening, context=contextvars.Context())
+                self._wanted_by = 0
+            self._wanted_by += 1
+            opening_task = self._opening
+            try:
+                await asyncio.shield(opening_task)
+            except BaseException as error:
+                self._wanted_by -= 1
+                if isinstance(error, asyncio.CancelledError) and not self._wanted_by:
+                    # It would be opened for nobody, and nobody would close it.
+                    opening_task.cancel()
+                    await asyncio.wait([opening_task])
+                    await self.close()
+                raise
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is open, or somebody waits for that."""
+        return self._broker is not None or (self._opening is not None and not self._opening.done())
+
+    async def _open(self) -> None:
+        url, server = await self._resolve()
+        revive = None
+        if server is not None and self._app.settings.url.startswith("embedded://"):
+            revive = partial(_revive, server.directory)
+        broker = Broker(parse(url, revive), self._app.settings, self.channel)
+        try:
+            await broker.open()
+            if server is None:  # those of our own are as they are meant to be
+                await posture.check(broker)
+        except BaseException as error:
+            await broker.close()
+            if server is not None:
+                server.release()
+            if isinstance(error, Unfit):
+                raise BrokerNotConfigured(str(error)) from error
+            if isinstance(error, ServerError):
+                raise BrokerUnavailable(f"{broker.address.safe_url} refuses: {error}") from error
+            raise
+        self.server = server
+        self._broker = broker
+
+    async def _resolve(self) -> tuple[str, EmbeddedServer | None]:
+        """The URL of the server itself; an embedded one is started or joined."""
+        url = self._app.settings.url
+        if not url.startswith(("memory://", "embedded://")):
+            return url, None
+        from asyncq.broker import embedded
+
+        if url.startswith("memory://"):
+            # The app's own, and not the session's: it lives until the process ends.
+            server = await asyncio.to_thread(embedded.private, self._app)
+        else:
+            directory = embedded.resolve(url, anchor_file=self._app._anchor)
+            server = await asyncio.to_thread(embedded.acquire, directory)
+            _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
+        return server.url, server
+
+    async def close(self) -> None:
+        """Closes the connections. Who still waits gets `BrokerUnavailable`. Twice is once."""
+        broker, server = self._broker, self.server
+        self._broker = self.server = self._opening = None
+        if broker is not None:
+            await broker.close()
+            # An aborted transport closes its socket in the next turn of the loop. Whoever closes the session
+            # may stop the loop right after that, and then the socket would stay open.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        if server is not None:
+            await asyncio.to_thread(server.release)
+
+    def abandon(self) -> None:
+        """Lets go of a session whose loop was closed under it: its sockets go with their transports. On any
+        thread.
+        """
+        server, self.server = self.server, None
+        self._broker = self._opening = None
+        if server is not None:
+            server.release()
+
+    # -- calls from other threads --
+
+    def is_here(self) -> bool:
+        """Whether this thread runs the session's loop. On any thread."""
+        return asyncio._get_running_loop() is self.loop
+
+    async def bring(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Runs a coroutine on the session's loop, from any loop."""
+        if self.is_here():
+            return await coroutine
+        try:
+            future = self.carry(coroutine)
+        except RuntimeError:
+            coroutine.close()
+            raise BrokerUnavailable("the app was closed, and its event loop, too") from None
+        return await asyncio.wrap_future(future)
+
+    def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+        """Starts a coroutine on the session's loop, from another thread.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls a function on the session's loop, from any thread: at once if it is this one. Not if the
+        session is closed.
+        """
+        if self.is_here():
+            function()
+        elif self._broker is not None:
+            try:
+                self.loop.call_soon_threadsafe(function)
+            except RuntimeError:
+                log.debug("a session's loop was closed before it was told something")
+
+    # -- background work --
+
+    def send_off(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[AsyncQError | None]:
+        """Runs a coroutine in the background. Closing waits a little for it. The task's result is the error,
+        if there was one.
+        """
+        task = self.loop.create_task(_logged(coroutine))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def end_background(self) -> None:
+        """Waits a moment for what was sent off in the background."""
+        if not self._background:
+            return
+        _, late = await asyncio.wait(self._background, timeout=BACKGROUND_TIMEOUT)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning(
+                "%d revocations were not answered within %g s and given up", len(late), BACKGROUND_TIMEOUT
+            )
+            await asyncio.wait(late)
+
+    # -- enqueueing --
+
+    def announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
+        """The waiter of a job about to be enqueued."""
+        waiter = self.listener.announce(job.id, ignored=job.ignore_result, new=new)
+        if current_scope.get() is not None and (scope := scope_for(self._app)) is not None:
+            scope._called(waiter)
+        if waiter.accepted:
+            return waiter  # of a job that is there: this call may turn out to be another, and is refused
+        waiter.queue = job.queue
+        if job.expires is not None:
+            waiter.expires = job.expires
+        if job.wait is not None and not job.parents:
+            waiter.state = State.SCHEDULED
+        return waiter
+
+    async def enqueue(self, job: wire.Job, message: bytes, handle: results.AsyncResult[Any]) -> None:
+        """Enqueues one job that was announced.
+
+        Raises:
+            ValueError: another job has its id.
+            QueueFull, BrokerUnavailable: as `Task.delay`.
+        """
+        broker = self.broker
+        assert handle._waiter is not None  # announced a moment ago
+        try:
+            answer = await broker.intake.enqueue(job, message)
+        except BaseException:
+            broker.listener.gave_up(handle._waiter)
+            raise
+        if answer is True:
+            broker.listener.accepted(handle._waiter)
+        elif not self._met(handle, answer):
+            raise ValueError(_taken(handle))
+
+    def _met(self, handle: results.AsyncResult[Any], answer: Met) -> bool:
+        """A call whose id was there before: whether it is an equal call with the same key."""
+        if (scope := scope_for(self._app)) is not None:
+            scope._not_ours(handle.id)
+        self.listener.met(handle._own_waiter(), answer)
+        return answer is not False
+
+    async def enqueue_calls(
+        self, calls: Sequence[tuple[Task[..., Any], tuple[Any, ...], dict[str, Any], bytes]]
+    ) -> list[Any]:
+        """Enqueues calls whose arguments are encoded, and therefore known to be good, in batches: while the
+        server works on one, the next is made, and between two the loop turns.
+        """
+        handles: list[Any] = []
+        sent: list[asyncio.Task[None]] = []
+        for start in range(0, len(calls), BATCH):
+            part = calls[start : start + BATCH]
+            random = os.urandom(16 * len(part)).hex()
+            batch = [
+                task._announced(self, args, kwargs, body, random[32 * n : 32 * n + 32])
+                for n, (task, args, kwargs, body) in enumerate(part)
+            ]
+            handles += [handle for _, _, handle in batch]
+            sent.append(asyncio.create_task(self._enqueue_batch(batch)))
+            await asyncio.sleep(0)
+        await asyncio.gather(*sent)
+        return handles
+
+    async def _enqueue_batch(self, jobs: Sequence[tuple[wire.Job, bytes, results.AsyncResult[Any]]]) -> None:
+        broker = self.broker
+        listener = broker.listener
+        try:
+            others = await broker.intake.enqueue_many([(job, message) for job, message, _ in jobs])
+        except BaseException:
+            for _, _, handle in jobs:
+                listener.gave_up(handle._own_waiter())
+            raise
+        answers = {id(job): answer for job, answer in others}
+        for job, _, handle in jobs:
+            if id(job) not in answers:
+                listener.accepted(handle._own_waiter())
+        refused = [
+            handle
+            for job, _, handle in jobs
+            if (answer := answers.get(id(job), True)) is not True and not self._met(handle, answer)
+        ]
+        if refused:
+            raise ValueError(_taken(refused[0]))
+
+    async def submit(self, plan: Plan, messages: list[tuple[wire.Job, bytes]]) -> None:
+        """Enqueues the jobs of a plan in one step; their handles are notified of the outcomes from now on."""
+        broker = self.broker
+        current = current_job.get()
+        for planned in plan.jobs:
+            planned.handle._waiter = self.announce(planned.job)
+            if current is not None and not planned.job.parents:
+                current.children.append(planned.job.id)
+        if len(messages) == 1 and not plan.jobs[0].job.parents:
+            await self.enqueue(*messages[0], plan.jobs[0].handle)
+            return
+        if messages:
+            try:
+                await broker.intake.submit(messages)
+            except BaseException as error:
+                for planned in plan.jobs:
+                    broker.listener.gave_up(planned.handle._own_waiter())
+                    # An id is another job's, which is not for the scope around this call to end.
+                    if isinstance(error, ValueError) and (scope := scope_for(self._app)) is not None:
+                        scope._not_ours(planned.job.id)
+                raise
+        for planned in plan.jobs:
+            broker.listener.accepted(planned.handle._own_waiter())
+
+
+def _revive(directory: Any) -> None:
+    """Starts the project's server again after it died; the session's own hold on it stands."""
+    from asyncq.broker import embedded
+
+    embedded.acquire(directory).release()
+
+
+def _taken(handle: results.AsyncResult[Any]) -> str:
+    id_, task = handle.id, handle._task
+    key = None if task is None else task._options.key
+    if task is not None and key is not None:
+        return (
+            f"key {key!r} of {task.name} stands for a call with other arguments, and nothing was enqueued; "
+            "use another key for another call, or forget that result when it has ended: "
+            f"await app.AsyncResult({id_!r}).forget()"
+        )
+    return (
+        f"a job with task_id {id_!r} exists already and is another call; use another id, or "
+        f"app.AsyncResult({id_!r}) for that job"
+    )
+
+
+async def _logged(coroutine: Coroutine[Any, Any, object]) -> AsyncQError | None:
+    """It may be that nobody is there any more to be told of an error."""
+    try:
+        await coroutine
+    except AsyncQError as error:
+        log.warning("a job that nobody waits for any more could not be revoked: %s", error)
+        return error
+    return None
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(text: str | None) -> None:
+    if text and text not in _warned:
+        _warned.add(text)
+        log.warning("%s", text)
