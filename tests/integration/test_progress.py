@@ -337,7 +337,7 @@ async def test_get_calls_back_with_each_event(app, counted, gate):
     assert seen[-3:] == ["PROGRESS", "PROGRESS", "SUCCESS"]
 
 
-async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(app):
+async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(app, raw):
     @app.task(name="plain")
     def plain(steps: int) -> str:
         for n in range(steps):
@@ -345,9 +345,16 @@ async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(a
             time.sleep(0.02)
         return "done"
 
+    result = await plain.delay(3)
+    channel = app._shards[0].events + result.id
+
+    async def is_followed() -> bool:
+        return (await raw.pubsub_numsub(channel))[0][1] == 1
+
+    following = asyncio.create_task(asyncio.to_thread(lambda: list(result.events_sync(timeout=30))))
+    await until(is_followed, "the thread to follow")
     async with Worker(app):
-        result = await plain.delay(3)
-        events = await asyncio.to_thread(lambda: list(result.events_sync(timeout=30)))
+        events = await following
     assert [event.info["done"] for event in events if event.state == "PROGRESS"] == [1, 2, 3]
     assert (events[-1].state, events[-1].info) == ("SUCCESS", "done")
 
