@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import logging
 import math
 import operator
@@ -417,8 +418,17 @@ def _unknown(source: str, given: str, known: list[str]) -> str:
 def _pyproject_table(folder: Path) -> dict[str, Any]:
     for parent in (folder, *folder.parents):
         file = parent / "pyproject.toml"
-        if file.is_file():
-            with file.open("rb") as stream:
-                table: dict[str, Any] = tomllib.load(stream).get("tool", {}).get("asyncq", {})
-            return table
+        try:
+            state = file.stat()
+        except OSError:
+            continue
+        return _table_in(file, state.st_mtime_ns, state.st_size)
     return {}
+
+
+@functools.lru_cache(maxsize=16)
+def _table_in(file: Path, _changed: int, _size: int) -> dict[str, Any]:
+    """The table in a file as of its last change. A large one takes 10 ms, and tests make many apps."""
+    with file.open("rb") as stream:
+        table: dict[str, Any] = tomllib.load(stream).get("tool", {}).get("asyncq", {})
+    return table

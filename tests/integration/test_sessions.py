@@ -285,16 +285,19 @@ async def test_a_callback_sees_the_context_of_whoever_asked_for_it(jobs, worker,
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("in_block", [True, False])
-async def test_a_session_keeps_nothing_of_the_context_that_opened_it(jobs, worker, in_block):
+async def test_a_session_keeps_nothing_of_the_context_that_opened_it(make_app, worker, in_block):
+    # asyncio keeps the context of a timer until its time, even after a cancel: here, a second.
+    app = make_app(operation_timeout=1)
+    add = register(app).add
+
     class Request:
         pass
 
     async def first(request: Request) -> None:
         user.set(request)
         if in_block:
-            await jobs.app.open()
-        # Without a timeout: asyncio keeps the context of a timer until its time, even after a cancel.
-        assert await (await jobs.add.delay(1, 2)) == 3
+            await app.open()
+        assert await (await add.delay(1, 2)) == 3
 
     request = Request()
     kept = weakref.ref(request)
@@ -308,7 +311,7 @@ async def test_a_session_keeps_nothing_of_the_context_that_opened_it(jobs, worke
     try:
         await until(is_free, "the context of the first caller to be let go")
     finally:
-        await jobs.app.close()
+        await app.close()
 
 
 # -- what nobody holds --
