@@ -85,8 +85,8 @@ def sleep(log: str, text: str, seconds: float = 60.0) -> int:
 
 
 def clean_up(log: str) -> str:
-    note(log, f"start {os.getpid()}")
     try:
+        note(log, f"start {os.getpid()}")  # inside: the signal may come right after it
         time.sleep(60)
     except KeyboardInterrupt:
         note(log, "interrupted")
