@@ -34,9 +34,9 @@ endif
 
 # Much of the tests' time is waiting, so two processes a core are quicker than one.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PYTEST := $(BIN)/python -m pytest -n $(shell expr 2 \* $(CORES)) --dist loadscope
+PYTEST := $(BIN)/python -m pytest -n $(shell expr 3 \* $(CORES)) --dist loadscope
 
-.PHONY: help run test quick check lint mypy types examples chaos bench clean
+.PHONY: help run test trials quick check lint mypy types examples chaos bench clean
 
 help: ## list these targets
 	@grep -hE '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | awk -F '\t' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -45,13 +45,16 @@ run: $(RUN) ## run the first example on an embedded Valkey
 	@echo "--> examples/main.py, on an embedded Valkey that is started for it and stopped after it"
 	@ASYNCQ_EMBEDDED=always $(BIN)/python examples/main.py
 
-test: $(DEV) ## run all tests (PYTEST_ARGS="-k name" for some of them)
-	$(PYTEST) $(PYTEST_ARGS)
+test: $(DEV) ## run the tests (PYTEST_ARGS="-k name" for some of them, of all there are)
+	$(PYTEST) $(or $(PYTEST_ARGS),--ignore tests/chaos --ignore tests/model)
+
+trials: $(DEV) ## run the short forms of the chaos trials and of the model checker
+	$(PYTEST) tests/chaos tests/model
 
 quick: lint mypy ## what is known within a minute: lint, types of the package, unit tests
 	$(PYTEST) tests/unit $(PYTEST_ARGS)
 
-check: lint types test ## what must pass before a commit: lint, layers, types, tests (the examples are among them)
+check: lint types trials test ## all that CI runs: lint, layers, types, trials, tests (the examples are among them)
 
 lint: $(DEV) ## ruff and the layer rule
 	$(BIN)/ruff check
