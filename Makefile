@@ -32,9 +32,9 @@ ifneq ($(wildcard $(MADE)),)
     endif
 endif
 
-# Much of the tests' time is waiting, so two processes a core are quicker than one.
+# Some of the time is waiting, so two processes a core are quicker than one; three take longer than two.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
-PYTEST := $(BIN)/python -m pytest -n $(shell expr 3 \* $(CORES)) --dist loadscope
+PYTEST := $(BIN)/python -m pytest -n $(shell expr 2 \* $(CORES)) --dist loadscope
 
 .PHONY: help run test trials quick check lint mypy types examples chaos bench clean
 
