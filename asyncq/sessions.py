@@ -128,18 +128,19 @@ class Sessions:
         # Under the lock, so that the thread cannot be told to end between the look at it and the call: what
         # comes after that would never be run.
         with self._lock:
-            self._prune()
             if self._thread is None:
+                self._prune()
                 self._thread = LoopThread()
             return asyncio.run_coroutine_threadsafe(coroutine, self._thread.loop)
 
     async def _when_open(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Runs a coroutine on this loop, with a session of this loop that is open."""
-        try:
-            await self._opened()
-        except BaseException:
-            coroutine.close()
-            raise
+        if not self.is_here():
+            try:
+                await self._opened()
+            except BaseException:
+                coroutine.close()
+                raise
         return await coroutine
 
     def send_off(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
