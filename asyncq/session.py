@@ -58,6 +58,7 @@ class Session:
         users: how many blocks hold it open.
         opened: how many calls of `AsyncQ.open` hold it open.
         server: the embedded server that it holds, if it uses one.
+        is_open: whether calls can go through it.
     """
 
     def __init__(self, app: AsyncQ) -> None:
@@ -66,31 +67,16 @@ class Session:
         self.channel: str = app._shards[0].replies + token()
         self.users = self.opened = 0
         self.server: EmbeddedServer | None = None
-        self._broker: Broker | None = None
+        self.is_open: bool = False
         self._opening: asyncio.Task[None] | None = None
         self._wanted_by = 0
         self._background: set[asyncio.Task[Any]] = set()
 
-    @property
-    def broker(self) -> Broker:
-        """The broker, with its connections open.
-
-        Raises:
-            BrokerUnavailable: the session was closed.
-        """
-        if self._broker is None:
-            raise BrokerUnavailable("the app was closed")
-        return self._broker
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls can go through it. On any thread."""
-        return self._broker is not None
-
-    @property
-    def listener(self) -> Listener:
-        """The subscription of this session."""
-        return self.broker.listener
+    broker: Broker
+    """Its connections. There once it is open, and refuses calls when it is closed. An attribute and no
+    property, as the next, for each enqueue asks."""
+    listener: Listener
+    """The subscription of this session."""
 
     # -- open and close --
 
@@ -102,7 +88,7 @@ class Session:
             BrokerNotConfigured: there is no server to reach, and none can be started here; or, with `strict`,
                 the server may lose jobs.
         """
-        while self._broker is None:
+        while not self.is_open:
             if self._opening is None or self._opening.done():
                 # In a context of its own: tasks, timers and transports that are made while it opens would
                 # else keep that of the caller for as long as the session lives.
@@ -125,7 +111,7 @@ class Session:
     @property
     def is_wanted(self) -> bool:
         """Whether it is open, or somebody waits for that."""
-        return self._broker is not None or (self._opening is not None and not self._opening.done())
+        return self.is_open or (self._opening is not None and not self._opening.done())
 
     async def _open(self) -> None:
         url, server = await self._resolve()
@@ -147,7 +133,8 @@ class Session:
                 raise BrokerUnavailable(f"{broker.address.safe_url} refuses: {error}") from error
             raise
         self.server = server
-        self._broker = broker
+        self.broker, self.listener = broker, broker.listener
+        self.is_open = True
 
     async def _resolve(self) -> tuple[str, EmbeddedServer | None]:
         """The URL of the server itself; an embedded one is started or joined."""
@@ -167,10 +154,11 @@ class Session:
 
     async def close(self) -> None:
         """Closes the connections. Who still waits gets `BrokerUnavailable`. Twice is once."""
-        broker, server = self._broker, self.server
-        self._broker = self.server = self._opening = None
-        if broker is not None:
-            await broker.close()
+        was_open, self.is_open = self.is_open, False
+        server, self.server = self.server, None
+        self._opening = None
+        if was_open:
+            await self.broker.close()
             # An aborted transport closes its socket in the next turn of the loop. Whoever closes the session
             # may stop the loop right after that, and then the socket would stay open.
             await asyncio.sleep(0)
@@ -183,7 +171,7 @@ class Session:
         thread.
         """
         server, self.server = self.server, None
-        self._broker = self._opening = None
+        self.is_open, self._opening = False, None
         if server is not None:
             server.release()
 
@@ -218,7 +206,7 @@ class Session:
         """
         if self.is_here():
             function()
-        elif self._broker is not None:
+        elif self.is_open:
             try:
                 self.loop.call_soon_threadsafe(function)
             except RuntimeError:

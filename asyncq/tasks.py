@@ -664,7 +664,7 @@ class Task(Generic[P, R, H_co]):
             linked: H_co = await Signature(self, args, kwargs)._send((), None)
             return linked
         body = self._body(args, kwargs)
-        session = self.app._session
+        session = self.app._sessions.here()
         job, message, handle = self._announced(session, args, kwargs, body, os.urandom(16).hex())
         await session.enqueue(job, message, handle)
         return handle
