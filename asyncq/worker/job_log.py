@@ -67,7 +67,7 @@ class JobLog:
         if not self._failures.has_room():
             return
         extra = self._extra(delivery, started)
-        error = finish.error if finish.error is not None else _error_in(wire.FAILED, finish.outcome)
+        error = finish.error if finish.error is not None else _error_in(finish.outcome)
         why = f" ({finish.dead})" if finish.dead else ""
         self._log(logging.ERROR, "%s failed after %s%s: %s", delivery, extra, why, error)
 
@@ -199,9 +199,9 @@ def _time(extra: dict[str, Any]) -> str:
     return shown(round(extra.get("duration", 0.0), 3))
 
 
-def _error_in(letter: str, outcome: bytes) -> BaseException:
+def _error_in(outcome: bytes) -> BaseException:
     """The failure in an outcome that came from another process."""
     try:
-        return failures.decode(wire.decode_ended(letter, outcome).payload).rebuild()
+        return failures.decode(wire.decode_ended(wire.FAILED, outcome).payload).rebuild()
     except DecodeError as error:
         return error
