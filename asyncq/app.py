@@ -15,6 +15,7 @@ from asyncq import config, failures, groupresult, results, resultset
 from asyncq.broker.shards import Shards
 from asyncq.control import Control
 from asyncq.limits import Limits
+from asyncq.options import Options, Resolved
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope
@@ -25,7 +26,6 @@ from asyncq.tasks import (
     FunctionTask,
     GeneratorTask,
     NamedTask,
-    Options,
     Task,
 )
 from asyncq.workflows import Plan, Signature, Workflow
@@ -123,7 +123,7 @@ class AsyncQ:
         self.settings = config.replace(self.settings, settings)
         self._shards = Shards(self.settings.namespace, self.settings.shards)
         for task in self.tasks.values():
-            task._defaults = task._defaults.of(self, task._options)
+            task._defaults = Resolved.of(self.settings, task._options)
 
     def __repr__(self) -> str:
         from asyncq.broker.url import mask

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncq.errors import DecodeError
+from asyncq.options import Options
 from asyncq.serializers import ArgumentCodec, ValueCodec
-from asyncq.tasks import CoroutineTask, Options, Task
+from asyncq.tasks import CoroutineTask, Task
 from asyncq.workflows.plan import COLLECTED
 
 if TYPE_CHECKING:

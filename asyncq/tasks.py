@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import inspect
 import os
-import re
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, overload
 
 from typing_extensions import TypeVar
 
 from asyncq import config, eager, idempotency, results, wire
 from asyncq.context import LINE, Context, check_join, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
+from asyncq.options import Options, Resolved, end_by
 from asyncq.portal import carried, overloaded, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
-from asyncq.retry import Retry
 from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
 from asyncq.streamresult import StreamResult
 from asyncq.workflows import Group, Signature, Workflow
 from asyncq.workflows.workflow import are_several, arguments_of, as_tuple, shown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+    from datetime import datetime, timedelta
 
     from asyncq.app import AsyncQ
     from asyncq.parameters import (
@@ -44,6 +40,7 @@ if TYPE_CHECKING:
         TakesMore,
     )
     from asyncq.portal import Carrier
+    from asyncq.retry import Retry
     from asyncq.session import Session
 
 A = TypeVar("A")
@@ -58,96 +55,6 @@ H_co = TypeVar("H_co", bound=results.AsyncResult[Any], default=results.AsyncResu
 
 SHAPES = 1000
 """How many combinations of arguments are remembered for one task: `**kwargs` have no end of them."""
-
-_FAR = 2**53
-"""The latest moment that every reader can hold, in ms: beyond it "expires" means never."""
-
-_TASK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What may be said about a task and about a call of it: what `Task.options` takes, and these. Never
-    shares a namespace with the task's own arguments.
-
-    Attributes:
-        soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside a coroutine or a process,
-            which may clean up and return.
-        executor: where a plain function runs, `thread` or `process`.
-        track_started: False lets a running job show as `PENDING`.
-    """
-
-    queue: str | None = None
-    priority: int | None = None
-    task_id: str | None = None
-    key: str | None = None
-    headers: Mapping[str, Any] | None = None
-    ignore_result: bool | None = None
-    result_ttl: float | timedelta | None = None
-    expires: float | timedelta | datetime | None = None
-    wait: float | timedelta | None = None
-    countdown: float | timedelta | None = None
-    eta: float | timedelta | datetime | None = None
-    deadline: float | timedelta | datetime | None = None
-    timeout: float | timedelta | None = None
-    soft_timeout: float | timedelta | None = None
-    retry: Retry | None = None
-    link: Workflow[Any] | Sequence[Workflow[Any]] | None = None
-    link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None
-    executor: str | None = None
-    track_started: bool | None = None
-
-    def __post_init__(self) -> None:
-        if self.queue is not None:
-            config.name(self.queue)
-        _check_priority(self.priority)
-        if self.task_id is not None and not (
-            isinstance(self.task_id, str) and _TASK_ID.fullmatch(self.task_id)
-        ):
-            raise ValueError(f"task_id={self.task_id!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
-        if self.key is not None:
-            idempotency.check_key(self.key)
-            if self.task_id is not None:
-                raise ValueError("key= and task_id= both say what the job's id is: give one of them")
-        for name in ("result_ttl", "wait", "countdown", "timeout", "soft_timeout"):
-            if (time_ := getattr(self, name)) is not None:
-                config.duration(name, time_)
-        for name in ("expires", "eta", "deadline"):
-            _check_moment(name, getattr(self, name))
-        if self.countdown is not None and self.eta is not None:
-            raise ValueError("countdown= and eta= say the same thing in two ways: give one of them")
-        _check_kinds(self.retry, self.headers)
-        object.__setattr__(self, "link", _callbacks("link", self.link))
-        object.__setattr__(self, "link_error", _callbacks("link_error", self.link_error))
-
-    @property
-    def links(self) -> Sequence[Workflow[Any]]:
-        """What follows when it has ended well."""
-        return cast("Sequence[Workflow[Any]]", self.link or ())
-
-    @property
-    def error_links(self) -> Sequence[Signature[Any]]:
-        """What follows when it has failed."""
-        return cast("Sequence[Signature[Any]]", self.link_error or ())
-
-    def needs_nothing(self) -> bool:
-        """Whether a call has nothing to carry but its arguments."""
-        return not (self.ignore_result or self.priority) and all(
-            one is None for one in (self.task_id, self.key, self.headers, self.expires, self.track_started)
-        )
-
-    def comes_at_once(self) -> bool:
-        """Whether there is nothing to say of when it runs, for how long, and how often."""
-        return all(one is None for one in (self.countdown, self.eta, self.deadline, self.timeout, self.retry))
-
-    def over(self, defaults: Options) -> Options:
-        """These options, with the gaps filled from others."""
-        given = {
-            field.name: value
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) is not None
-        }
-        return dataclasses.replace(defaults, **given)
 
 
 class Task(Generic[P, R, H_co]):
@@ -179,7 +86,7 @@ class Task(Generic[P, R, H_co]):
         self._shapes: set[object] = set()
         self.arguments: ArgumentCodec = ArgumentCodec(function)
         self.returns: ValueCodec = ValueCodec.of_result(function)
-        self._defaults = _Defaults.of(app, options)
+        self._defaults = Resolved.of(app.settings, options)
         self._linked = False
         self._starred: Task[..., Any] | None = None
         # No options were given for the call; what the task itself says, its worker knows.
@@ -514,11 +421,7 @@ class Task(Generic[P, R, H_co]):
             link=link,
             link_error=link_error,
         )
-        defaults = self._options
-        if given.countdown is not None or given.eta is not None:
-            # The newer way of saying when it may start takes the place of the older one.
-            defaults = dataclasses.replace(defaults, countdown=None, eta=None)
-        return self._as(given.over(defaults))
+        return self._as(self._options.with_call(given))
 
     def _as(self, options: Options) -> Self:
         other = copy.copy(self)
@@ -526,7 +429,7 @@ class Task(Generic[P, R, H_co]):
         other._is_plain = False
         other._is_bare = options.needs_nothing() and options.comes_at_once()
         other._linked = bool(options.link or options.link_error)
-        other._defaults = _Defaults.of(self.app, options)
+        other._defaults = Resolved.of(self.app.settings, options)
         return other
 
     # -- calls as data --
@@ -740,17 +643,10 @@ class Task(Generic[P, R, H_co]):
             defaults.result_ttl,
             ignore_result=defaults.ignore_result,
         )
-        if options.priority is not None:
-            job.priority = int(options.priority)
-        if options.headers is not None:
-            job.headers = options.headers
-        if options.expires is not None or not self._is_plain:
-            _add_times(job, options)
-            if options.key is not None:
-                job.id = idempotency.job_id(self.app.settings.namespace, self.name, options.key)
-                job.nonce = idempotency.nonce(self.name, self._signature, body, job.nonce)
-        if options.track_started is False:
-            job.nonce += wire.UNTRACKED
+        if options.key is not None:
+            job.id = idempotency.job_id(self.app.settings.namespace, self.name, options.key)
+            job.nonce = idempotency.nonce(self.name, self._signature, body, job.nonce)
+        options.add_to(job, is_call=not self._is_plain)
         if parent is not None:
             _inherit(job, parent, self.app)
         if job.expires is not None:
@@ -871,17 +767,6 @@ def _one_by_one(function: Callable[..., Any], is_coroutine: bool) -> Callable[..
     return all_of
 
 
-def _callbacks(name: str, given: Any) -> tuple[Workflow[Any], ...] | None:
-    if given is None:
-        return None
-    several = given if isinstance(given, (list, tuple)) else (given,)
-    kind = Signature if name == "link_error" else Workflow
-    for one in several:
-        if not isinstance(one, kind):
-            raise TypeError(f"{name}={one!r}: give a call such as note.s(), or a list of them")
-    return tuple(one.clone() for one in several)
-
-
 class StreamTask(Task[P, None, StreamResult[Y]], Generic[P, Y]):
     """A task made of a generator function: a worker runs it to its end, and whoever has the handle, a
     `StreamResult`, reads what it yields. Its value is None.
@@ -944,89 +829,10 @@ def _anything(*args: Any, **kwargs: Any) -> Any:
     raise NotImplementedError("a task known by name only runs on a worker that knows its function")
 
 
-def _add_times(job: wire.Job, options: Options) -> None:
-    """What is rare about one call: when it may start, when it must have, and what becomes of a failure."""
-    if options.expires is not None:
-        job.expires = _moment(options.expires)
-    if options.deadline is not None:
-        _limit(job, _moment(options.deadline))
-    if options.countdown is not None:
-        job.wait = round(config.seconds(options.countdown) * 1000)
-    elif options.eta is not None:
-        job.wait = max(0, _moment(options.eta) - job.enqueued)
-    if options.timeout is not None:
-        job.timeout = round(config.seconds(options.timeout) * 1000)
-    if options.retry is not None:
-        job.retry = options.retry.to_wire()
-
-
 def _inherit(job: wire.Job, parent: Context, app: AsyncQ) -> None:
     job.parent_id = parent.id
     job.root_id = parent.root_id or parent.id
     if parent.parent_id is not None and parent.is_of(app):
         job.ancestors = list(parent.ancestors[: LINE - 1])
     if parent.deadline_ms is not None:
-        _limit(job, parent.deadline_ms)
-
-
-def _limit(job: wire.Job, deadline: int) -> None:
-    """A job that is not started by its deadline expires; so does one whose own time to start is over
-    earlier.
-    """
-    job.deadline = deadline if job.deadline is None else min(job.deadline, deadline)
-    job.expires = job.deadline if job.expires is None else min(job.expires, job.deadline)
-
-
-@dataclass(frozen=True, slots=True)
-class _Defaults:
-    """Options worked out once, so that a call need not."""
-
-    queue: str
-    result_ttl: int
-    ignore_result: bool
-    max_payload: int
-
-    @staticmethod
-    def of(app: AsyncQ, options: Options) -> _Defaults:
-        settings = app.settings
-        ttl = settings.result_ttl if options.result_ttl is None else config.seconds(options.result_ttl)
-        return _Defaults(
-            options.queue or settings.default_queue,
-            max(60_000, round(ttl * 1000)),
-            bool(options.ignore_result),
-            settings.max_payload,
-        )
-
-
-def _check_priority(priority: object) -> None:
-    if priority is None:
-        return
-    is_int = isinstance(priority, int) and not isinstance(priority, bool)
-    if not is_int or priority not in range(wire.LOWEST, wire.HIGHEST + 1):
-        raise ValueError(
-            f"priority={priority!r}: give an integer from {wire.LOWEST} (last) to {wire.HIGHEST} (first)"
-        )
-
-
-def _check_kinds(retry: object, headers: object) -> None:
-    if retry is not None and not isinstance(retry, Retry):
-        raise TypeError(f"retry={retry!r}: give a policy, as in retry=Retry(max_retries=3)")
-    if headers is not None and not isinstance(headers, Mapping):
-        raise TypeError(f"headers={headers!r}: give a map of texts to plain data")
-
-
-def _check_moment(name: str, moment: float | timedelta | datetime | None) -> None:
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise ValueError(
-                f"{name}={moment!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
-            )
-    elif moment is not None:
-        config.duration(name, moment)
-
-
-def _moment(expires: float | timedelta | datetime) -> int:
-    """In milliseconds since the epoch."""
-    if isinstance(expires, datetime):
-        return int(expires.timestamp() * 1000)
-    return min(_FAR, int((time.time() + config.seconds(expires)) * 1000))
+        end_by(job, parent.deadline_ms)

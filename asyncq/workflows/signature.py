@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncq.app import AsyncQ
+    from asyncq.options import Options
     from asyncq.results import AsyncResult
-    from asyncq.tasks import Options, Task
+    from asyncq.tasks import Task
     from asyncq.workflows.plan import Handle, Plan
     from asyncq.workflows.workflow import Workflow
 
