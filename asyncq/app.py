@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 import sys
-import weakref
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from asyncq import config, failures, groupresult, results, resultset
-from asyncq.broker.shards import Shards
 from asyncq.control import Control
 from asyncq.limits import Limits
-from asyncq.options import Options, Resolved
+from asyncq.options import Options
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope
@@ -28,7 +25,7 @@ from asyncq.tasks import (
     NamedTask,
     Task,
 )
-from asyncq.workflows import Plan, Signature, Workflow
+from asyncq.workflows import submitting
 from asyncq.workflows.workflow import arguments_of
 
 if TYPE_CHECKING:
@@ -36,10 +33,9 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from types import TracebackType
 
-    from asyncq import wire
-    from asyncq.broker.broker import Broker
+    from asyncq.application import App
     from asyncq.retry import Retry
-    from asyncq.session import Session
+    from asyncq.workflows import Workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,7 +87,7 @@ class AsyncQ:
         lease: float | timedelta | None = None,
         **settings: Any,
     ) -> None:
-        self._anchor = _caller_file()
+        self.anchor: str | None = _caller_file()
         explicit = {
             "url": url,
             "namespace": namespace,
@@ -100,16 +96,13 @@ class AsyncQ:
             "lease": lease,
             **settings,
         }
-        folder = Path(self._anchor).resolve().parent if self._anchor else None
+        folder = Path(self.anchor).resolve().parent if self.anchor else None
         self.settings: config.Settings = config.load(explicit, anchor=folder)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
-        self._limited: dict[str, Limits] = {}  # by the names that jobs have, `<name>*` among them
+        self.limits: dict[str, Limits] = {}  # by the names that jobs have, `<name>*` among them
         self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
-        self._shards = Shards(self.settings.namespace, self.settings.shards)
-        self._sessions = Sessions(self)
-        self._kept: set[asyncio.Future[Any]] = set()
-        _apps.add(self)
+        self.sessions: Sessions = Sessions(self)
 
     def reconfigure(self, **settings: Any) -> None:
         """Puts settings over those that the app has, as the command line's flags do. Only while it is closed.
@@ -118,12 +111,12 @@ class AsyncQ:
             RuntimeError: the app is open.
             ValueError: an unknown option or a value that does not fit.
         """
-        if self._sessions.is_any_open:
+        if self.sessions.is_any_open:
             raise RuntimeError(f"{self!r} is open: its settings can be changed before it is opened, not now")
         self.settings = config.replace(self.settings, settings)
-        self._shards = Shards(self.settings.namespace, self.settings.shards)
+        self.sessions.reconfigure()
         for task in self.tasks.values():
-            task._defaults = Resolved.of(self.settings, task._options)
+            task.builder.resolve()
 
     def __repr__(self) -> str:
         from asyncq.broker.url import mask
@@ -257,15 +250,15 @@ class AsyncQ:
     def _limit(self, task: Task[..., Any], limits: Limits | None) -> None:
         """What workers see of the limits of a task. A job that makes several calls of it counts as one."""
         for name in (task.name, f"{task.name}*"):
-            self._limited.pop(name, None)
+            self.limits.pop(name, None)
             if limits is not None:
-                self._limited[name] = limits
+                self.limits[name] = limits
 
     def queues(self) -> list[str]:
         """The default queue and those that tasks name, in order of registration: what a worker serves unless
         told otherwise.
         """
-        named = (task._defaults.queue for task in self.tasks.values())
+        named = (task.builder.resolved.queue for task in self.tasks.values())
         return list(dict.fromkeys([self.settings.default_queue, *named]))
 
     def AsyncResult(self, id: str) -> results.AsyncResult[Any]:
@@ -316,19 +309,21 @@ class AsyncQ:
         """
         if not isinstance(name, str):
             raise TypeError(f"send({name!r}) takes the name of a task; a task itself has `delay`")
-        task = self._named(name)
+        task = self.task_named(name)
         if options:
             task = task.options(**options)
-        return await task._send(*arguments_of(f"send({name!r}, ", args, kwargs))
+        positional, named = arguments_of(f"send({name!r}, ", args, kwargs)
+        return await task.delay(*positional, **named)
 
     @synced(send)
     def send_sync(self) -> None:
         """Blocking twin of `send`."""
 
-    def _named(self, name: str) -> Task[..., Any]:
-        return self._known(name) or NamedTask(self, name, Options())
+    def task_named(self, name: str) -> Task[..., Any]:
+        """The task of a name. One that is not registered here can be sent, and not be run."""
+        return self.find_task(name) or NamedTask(self, name, Options())
 
-    def _known(self, name: str) -> Task[..., Any] | None:
+    def find_task(self, name: str) -> Task[..., Any] | None:
         """The task of a name, also one that is derived from another or comes with asyncq."""
         try:
             return self.tasks[name]
@@ -360,32 +355,7 @@ class AsyncQ:
             assert await results.get(timeout=10) == [3, "A", 4]
             ```
         """
-        given: list[Any] = [] if isinstance(calls, Workflow) else list(calls)
-        strange = (
-            [calls] if isinstance(calls, Workflow) else [x for x in given if not isinstance(x, Workflow)]
-        )
-        if strange:
-            for other in strange:
-                if inspect.iscoroutine(other):
-                    other.close()  # it will not be awaited, and the error says so
-            what = "a list of calls" if strange[0] is calls else "a call"
-            raise TypeError(f"{strange[0]!r} is not {what} to be made: submit([task.s(...), ...])")
-        plain: list[Any] = []
-        plans: list[tuple[Plan, list[tuple[wire.Job, bytes]]]] = []
-        handles: list[Any] = [None] * len(given)
-        for place, call in enumerate(given):
-            if isinstance(call, Signature) and not call.task._linked and call.task.app is self:
-                plain.append((call.task, call.args, call.kwargs, call.task._body(call.args, call.kwargs)))
-            else:
-                plan = Plan(self)
-                handles[place] = call._plan(plan, None)
-                plans.append((plan, plan.messages()))
-        session = self._session
-        sent = asyncio.ensure_future(session.enqueue_calls(plain))
-        await asyncio.gather(sent, *(session.submit(plan, messages) for plan, messages in plans))
-        rest = iter(sent.result())
-        members: list[Any] = [next(rest) if handle is None else handle for handle in handles]
-        return resultset.ResultSet(members, app=self)
+        return resultset.ResultSet(await submitting.submit(self, calls), app=self)
 
     @synced(submit)
     def submit_sync(self) -> None:
@@ -401,7 +371,7 @@ class AsyncQ:
             BrokerNotConfigured: there is no server to reach, and none can be started here; or, with `strict`,
                 the server may lose jobs.
         """
-        await self._sessions.enter(is_call=True)
+        await self.sessions.enter(is_call=True)
 
     def open_sync(self) -> None:
         """Opens the background session, which blocking calls use, until `close_sync`. Raises what `open`
@@ -411,7 +381,7 @@ class AsyncQ:
             SyncInAsyncContext: on a thread whose event loop runs: `await app.open()`.
         """
         refuse_in_loop("open_sync()", "await ....open()")
-        self._sessions.enter_background()
+        self.sessions.enter_background()
 
     async def close(self) -> None:
         """Undoes a call of `open` on this loop; where there is none, closes the background session, which
@@ -420,8 +390,8 @@ class AsyncQ:
         Who still waits through the closed session gets `BrokerUnavailable`. A second call does nothing. The
         app may be opened and used again.
         """
-        if not await self._sessions.undo_open():
-            await self._sessions.close_background()
+        if not await self.sessions.undo_open():
+            await self.sessions.close_background()
 
     def close_sync(self) -> None:
         """Undoes a call of `open_sync`; the last one, or one without, closes the background session and ends
@@ -438,20 +408,20 @@ class AsyncQ:
             ```
         """
         refuse_in_loop("close_sync()", "await ....close()")
-        self._sessions.leave_background()
+        self.sessions.leave_background()
 
     async def __aenter__(self) -> AsyncQ:
-        await self._sessions.enter()
+        await self.sessions.enter()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._sessions.leave()
+        await self.sessions.leave()
 
     def __enter__(self) -> AsyncQ:
         refuse_in_loop("with app:", "async with app:")
-        self._sessions.enter_background()
+        self.sessions.enter_background()
         return self
 
     def __exit__(
@@ -472,32 +442,14 @@ class AsyncQ:
     # -- where calls are served, see `sessions` --
 
     @property
-    def _carrier(self) -> Sessions:
-        return self._sessions
+    def carrier(self) -> Sessions:
+        """Where the calls of this object run."""
+        return self.sessions
 
-    def is_same(self, other: AsyncQ) -> bool:
+    def is_same(self, other: App) -> bool:
         """Whether both look at the same jobs: the same namespace of the same server."""
         mine, others = self.settings, other.settings
         return self is other or (mine.url, mine.namespace) == (others.url, others.namespace)
-
-    @property
-    def _session(self) -> Session:
-        """The session of this loop."""
-        return self._sessions.here()
-
-    @property
-    def _broker(self) -> Broker:
-        return self._sessions.here().broker
-
-    def _keep(self, future: asyncio.Future[Any]) -> None:
-        """Keeps a task from being collected before it has run."""
-        self._kept.add(future)
-        future.add_done_callback(self._kept.discard)
-
-    def _channel(self) -> str:
-        """The channel that jobs made here are to name; none where nothing could hear of their outcomes."""
-        session = self._sessions.nearest()
-        return "" if session is None else session.channel
 
 
 class _Decorator:
@@ -517,32 +469,6 @@ class _Decorator:
 
     def __call__(self, function: Callable[..., Any], /) -> Any:
         raise NotImplementedError
-
-
-# -- the apps of this process
-# ------------------------------------------------------------------------------------------------------------
-
-_apps: weakref.WeakSet[AsyncQ] = weakref.WeakSet()
-
-
-def the_only_app() -> AsyncQ:
-    """The app of a process that has exactly one.
-
-    Raises:
-        RuntimeError: there is none, or more than one; the message lists the ways out.
-    """
-    apps = list(_apps)
-    if len(apps) == 1:
-        return apps[0]
-    found = (
-        "there is no AsyncQ app in this process"
-        if not apps
-        else f"there are {len(apps)} AsyncQ apps in this process"
-    )
-    raise RuntimeError(
-        f"{found}, so a handle made from an id alone does not know which to ask. Use app.AsyncResult(id), "
-        "task.AsyncResult(id) or AsyncResult(id, app=app); or import the module that makes the app before"
-    )
 
 
 def _caller_file() -> str | None:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asyncq import config
 from asyncq.context import current_job
-from asyncq.eager import EagerResult
 from asyncq.errors import DecodeError, ResultNotFound
 from asyncq.guard import Wait
+from asyncq.portal import running_loop
 from asyncq.states import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import timedelta
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
     from asyncq.results import AsyncResult
 
 R = TypeVar("R")
@@ -41,7 +41,7 @@ class Arrivals(Generic[R]):
     """
 
     def __init__(
-        self, handles: Sequence[AsyncResult[R]], app: AsyncQ | None, timeout: float | timedelta | None
+        self, handles: Sequence[AsyncResult[R]], app: App | None, timeout: float | timedelta | None
     ) -> None:
         self.handles = handles
         self.ended: list[AsyncResult[R]] = []
@@ -101,13 +101,13 @@ class Arrivals(Generic[R]):
 
     async def _begin(self) -> None:
         self._begun = True
-        self._loop = asyncio._get_running_loop()  # none where all are eager and the caller blocks
+        self._loop = running_loop()  # none where all are eager and the caller blocks
         if self._limit == 0:
             await look(
                 self.handles, self._app, patience=0.2
             )  # a look, not a wait, also when the server hangs
         for index, handle in enumerate(self.handles):
-            if _is_settled(handle):
+            if handle.is_settled():
                 self._arrive(handle)
             elif self._limit != 0:
                 self._attend(index)
@@ -122,11 +122,11 @@ class Arrivals(Generic[R]):
             task.add_done_callback(told)
             self._leave[index] = task.cancel
             return
-        waiter = handle._own_waiter()
+        waiter = handle.waiter()
         if waiter.ended is not None or waiter.gone:
             self._arrive(handle)
         else:
-            self._leave[index] = app._session.listener.attend(waiter, told)
+            self._leave[index] = app.sessions.here().listener.attend(waiter, told)
 
     def _told(self, index: int, future: asyncio.Future[None]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -137,14 +137,14 @@ class Arrivals(Generic[R]):
         if error is not None:
             self._error = error
             self._news.set()
-        elif _is_settled(self.handles[index]):
+        elif self.handles[index].is_settled():
             self._arrive(self.handles[index])
         else:
             self._attend(index)  # news of a live job, such as when it expires
 
     def _arrive(self, handle: AsyncResult[R]) -> None:
         self.ended.append(handle)
-        self.failed = self.failed or handle._ignored or handle.state is not State.SUCCESS
+        self.failed = self.failed or handle.ignored or handle.state is not State.SUCCESS
         self._news.set()
 
     def close(self) -> None:
@@ -152,7 +152,7 @@ class Arrivals(Generic[R]):
         loop = self._loop
         if loop is None or loop.is_closed() or not self._leave:
             return
-        if asyncio._get_running_loop() is loop:
+        if running_loop() is loop:
             self._leave_all()
         else:
             loop.call_soon_threadsafe(self._leave_all)
@@ -163,9 +163,7 @@ class Arrivals(Generic[R]):
             leave()
 
 
-async def look(
-    handles: Iterable[AsyncResult[Any]], app: AsyncQ | None, patience: float | None = None
-) -> None:
+async def look(handles: Iterable[AsyncResult[Any]], app: App | None, patience: float | None = None) -> None:
     """Looks once at all whose end is not known yet, 500 in each command.
 
     Args:
@@ -178,23 +176,23 @@ async def look(
     """
     waiters, others = [], []
     for handle in handles:
-        if isinstance(handle, EagerResult):
+        if handle.is_local:
             continue
         if handle.app is not app:
             others.append(handle)
             continue
-        waiter = handle._own_waiter()
+        waiter = handle.waiter()
         if waiter.ended is None and waiter.accepted:
             waiters.append(waiter)
     if app is not None and waiters:
-        await app._session.listener.look_all(waiters, patience)
+        await app.sessions.here().listener.look_all(waiters, patience)
     if others:
         await asyncio.gather(*(handle.refresh() for handle in others))
 
 
 def value_or_error(handle: AsyncResult[R]) -> R | Exception:
     """What the `get` of a handle that has arrived would return, or raise."""
-    outcome = None if handle._ignored else handle._seen()
+    outcome = None if handle.ignored else handle.known()
     if outcome is None:
         return ResultNotFound(
             f"no result under the id {handle.id!r}: unknown, forgotten, expired (result_ttl), or its task "
@@ -207,12 +205,6 @@ def value_or_error(handle: AsyncResult[R]) -> R | Exception:
         return outcome.unwrap()
     except DecodeError as unread:
         return unread
-
-
-def _is_settled(handle: AsyncResult[Any]) -> bool:
-    waiter = handle._waiter
-    known = waiter is not None and (waiter.ended is not None or waiter.gone)
-    return known or handle._ignored or isinstance(handle, EagerResult)
 
 
 async def _follow(handle: AsyncResult[Any]) -> None:

@@ -25,10 +25,7 @@ from asyncq.states import State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from asyncq.app import AsyncQ
-    from asyncq.tasks import Task
     from asyncq.wire import Job
-    from asyncq.workflows import Workflow
 
 
 LINE = 64
@@ -51,6 +48,22 @@ class Handle(Protocol):
     @property
     def name(self) -> str | None:
         """The task's, if known."""
+        ...
+
+
+class Owner(Protocol):
+    """The app that a job belongs to."""
+
+    def is_same(self, other: Any, /) -> bool:
+        """Whether both look at the same jobs."""
+        ...
+
+
+class Replacement(Protocol):
+    """What can take the place of a job: a signature, chain or group."""
+
+    def in_place_of(self, app: Any, job: Job, /) -> list[tuple[Job, bytes]]:
+        """The jobs, with their messages, that take the place of a running one."""
         ...
 
 
@@ -128,7 +141,7 @@ class Context:
     deadline_ms: int | None = None
     children: list[str] = field(default_factory=list)
     link: Link | None = field(default=None, repr=False, compare=False)
-    _task: Task[..., Any] | None = field(default=None, repr=False, compare=False)
+    _app: Owner | None = field(default=None, repr=False, compare=False)
     _job: Job | None = field(default=None, repr=False, compare=False)
     entry: str = ""
 
@@ -138,9 +151,9 @@ class Context:
         above = None if self._job is None else self._job.ancestors
         return () if self.parent_id is None else (self.parent_id, *(above or ()))
 
-    def is_of(self, app: AsyncQ) -> bool:
+    def is_of(self, app: Owner) -> bool:
         """Whether it is a job of that app, or of another on the same namespace of the same server."""
-        return self._task is None or self._task.app.is_same(app)
+        return self._app is None or self._app.is_same(app)
 
     # -- what it says of itself --
 
@@ -199,7 +212,7 @@ class Context:
 
     # -- another in its place --
 
-    async def replace(self, workflow: Workflow[Any]) -> NoReturn:
+    async def replace(self, workflow: Replacement) -> NoReturn:
         """Ends the task, and puts a workflow in the place of its job: whoever waits for the job gets the
         workflow's value, and the steps after the job wait for it.
 
@@ -224,13 +237,13 @@ class Context:
         """
         self.replace_sync(workflow)
 
-    def replace_sync(self, workflow: Workflow[Any]) -> NoReturn:
+    def replace_sync(self, workflow: Replacement) -> NoReturn:
         """The same for a plain function, see `replace`."""
-        if self._task is None or self._job is None:
+        if self._app is None or self._job is None:
             raise RuntimeError("this job's worker cannot be reached from here")
-        if not hasattr(workflow, "_in_place_of"):
+        if not hasattr(workflow, "in_place_of"):
             raise TypeError(f"replace() takes a call such as add.s(1, 2), or a workflow, not {workflow!r}")
-        raise Replaced(workflow._in_place_of(self._task.app, self._job))
+        raise Replaced(workflow.in_place_of(self._app, self._job))
 
     # -- whether it is still wanted --
 
@@ -271,7 +284,8 @@ class Context:
             raise asyncio.CancelledError
 
     @property
-    def _carrier(self) -> Carrier:
+    def carrier(self) -> Carrier:
+        """Where the calls of this object run."""
         if self.link is None:
             raise RuntimeError("this job's worker cannot be reached from here")
         return self.link.carrier

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from asyncq import failures, inherited, results, wire
 from asyncq.broker.keys import queue_of
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
+    from asyncq.job_builder import Sendable
     from asyncq.portal import Carrier
 
 
@@ -63,12 +64,13 @@ class DeadLetters:
         ```
     """
 
-    def __init__(self, app: AsyncQ) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
 
     @property
-    def _carrier(self) -> Carrier:
-        return self._app._sessions
+    def carrier(self) -> Carrier:
+        """Where the calls of this object run."""
+        return self._app.sessions
 
     @carried
     async def list(self, limit: int = 100) -> list[DeadLetter]:
@@ -80,7 +82,7 @@ class DeadLetters:
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
         """
-        entries = await self._app._session.broker.dead.newest(limit)
+        entries = await self._app.sessions.here().broker.dead.newest(limit)
         return [_letter(entry, fields) for entry, fields in entries]
 
     @synced(list)
@@ -102,7 +104,7 @@ class DeadLetters:
             ValueError: what is kept is no message that could be sent again.
             QueueFull, BrokerUnavailable: as `Task.delay`; the letter stands.
         """
-        session = self._app._session
+        session = self._app.sessions.here()
         broker = session.broker
         fields = await broker.dead.one(id)
         if fields is None:
@@ -126,9 +128,14 @@ class DeadLetters:
             body=inherited.body_of(old, fields.get(b"v", b"")),
             shape=None,
         )
-        task = self._app._named(job.name)
-        handle = results.AsyncResult._of_job(task, session, job, None, None)
-        await session.enqueue(job, wire.encode_job(job), handle)
+        task = cast("Sendable", self._app.task_named(job.name))
+        waiter = session.announce(job)
+        refused = await session.submit(((job, wire.encode_job(job), waiter),))
+        if refused is not None:
+            raise task.builder.taken(refused)
+        handle: results.AsyncResult[Any] = results.AsyncResult.of_job(
+            task, self._app, job, waiter, None, None
+        )
         await broker.dead.delete([id])
         return handle
 
@@ -152,7 +159,7 @@ class DeadLetters:
         """
         if isinstance(ids, str):
             raise TypeError(f"delete({ids!r}) takes a list of ids: write delete([{ids!r}])")
-        return await self._app._session.broker.dead.delete([*ids])
+        return await self._app.sessions.here().broker.dead.delete([*ids])
 
     @synced(delete)
     def delete_sync(self) -> None:
@@ -162,7 +169,7 @@ class DeadLetters:
 class Control:
     """`app.control`: looking after a running system."""
 
-    def __init__(self, app: AsyncQ) -> None:
+    def __init__(self, app: App) -> None:
         self.dead: DeadLetters = DeadLetters(app)
 
 

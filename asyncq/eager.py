@@ -8,35 +8,33 @@ runs on the caller's own: a database connection of a test belongs to it) and the
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextvars
-import inspect
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from asyncq import executors, generators, wire
 from asyncq.errors import ResultNotFound
 from asyncq.events import last_event
 from asyncq.outcomes import Outcome
-from asyncq.portal import synced
+from asyncq.portal import HERE, driven, soon, synced
 from asyncq.results import AsyncResult, line
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
 from asyncq.states import READY_STATES, State
 from asyncq.streams import KeptItems
+from asyncq.view import View
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from datetime import timedelta
     from typing import Self
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App, Returning, Runnable
     from asyncq.events import Event, Follower
     from asyncq.executors import Claim
     from asyncq.portal import Carrier
     from asyncq.serializers import ValueCodec
     from asyncq.streams import Readable
-    from asyncq.tasks import Task
     from asyncq.wire import Signal
 
 R = TypeVar("R")
@@ -71,6 +69,7 @@ class EagerResult(AsyncResult[R_co]):
     """
 
     __slots__ = ("_items", "_kept")
+    is_local = True
 
     def __init__(
         self,
@@ -80,7 +79,7 @@ class EagerResult(AsyncResult[R_co]):
         traceback: str | None = None,
         *,
         name: str | None = None,
-        app: AsyncQ | None = None,
+        app: App | None = None,
     ) -> None:
         super().__init__(id, app)
         if state not in READY_STATES:
@@ -92,22 +91,37 @@ class EagerResult(AsyncResult[R_co]):
         self._kept: Outcome[R_co] | None = _Given(id, ended, value, traceback)
 
     @classmethod
-    def _of_call(
-        cls, task: Task[..., Any], job: wire.Job, ended: wire.Ended, items: Sequence[bytes] = ()
+    def of_call(
+        cls,
+        task: Runnable,
+        job: wire.Job,
+        ended: wire.Ended,
+        items: Sequence[bytes],
+        args: tuple[Any, ...] | None,
+        kwargs: dict[str, Any] | None,
     ) -> Self:
-        handle = cls(job.id, None, State.SUCCESS, app=task.app)
+        """Makes the handle of a call that ran here. `items` are what it yielded."""
+        handle = cls.of_job(task, task.app, job, None, args, kwargs)
         handle._items = items
         handle._kept = Outcome(job.id, ended, task.returns)
-        handle._task = task
-        handle._ignored = job.ignore_result
         return handle
 
+    def unwrap(self) -> R_co | None:
+        """The value; raises what the task raised. None once it is forgotten."""
+        return None if self._kept is None else self._kept.unwrap()
+
     @property
-    def _carrier(self) -> Carrier:
+    def carrier(self) -> Carrier:
+        """Where the calls of this object run."""
         return HERE
 
-    def _seen(self) -> Outcome[R_co] | None:
+    def known(self) -> Outcome[R_co] | None:
+        """How it ended; None once it is forgotten."""
         return self._kept
+
+    def is_settled(self) -> bool:
+        """Whether it has ended: it has."""
+        return True
 
     @property
     def state(self) -> State | str:
@@ -179,7 +193,10 @@ class EagerResult(AsyncResult[R_co]):
         return await self._outcome(timeout)
 
     async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R_co]:  # noqa: ARG002  nothing waits
-        if self._kept is None or self._ignored:
+        return self._ended()
+
+    def _ended(self) -> Outcome[R_co]:
+        if self._kept is None or self.ignored:
             why = "it was forgotten" if self._kept is None else "its task ignores results"
             raise ResultNotFound(f"no result under the id {self.id!r}: {why}")
         return self._kept
@@ -189,7 +206,7 @@ class EagerResult(AsyncResult[R_co]):
         return self._events(timeout)
 
     def _reader(self, after: int) -> Readable:
-        return KeptItems(self, self._items, after)
+        return KeptItems(self._items, after, lambda: self._ended().unwrap())
 
     async def _filled(self, reader: Readable) -> bool:
         return await reader.fill()
@@ -203,9 +220,6 @@ class EagerResult(AsyncResult[R_co]):
 
     async def _final(self) -> Outcome[R_co] | None:
         return self._kept
-
-    async def _look_at(self, handles: list[AsyncResult[Any]]) -> None:
-        """There is nowhere to look: what came from it is known with it, or was forgotten with it."""
 
     async def exists(self) -> bool:
         """Whether it has not been forgotten."""
@@ -273,7 +287,7 @@ class EagerResult(AsyncResult[R_co]):
 
     def __copy__(self) -> Self:
         other = type(self).__new__(type(self))
-        for owner in (AsyncResult, EagerResult):
+        for owner in (View, EagerResult):
             for slot in set(owner.__slots__) - {"__weakref__"}:
                 setattr(other, slot, getattr(self, slot))
         return other
@@ -313,52 +327,11 @@ class _Given(Outcome[R_co]):
         return self._text
 
 
-class _Here:
-    """Stands in for an app where nothing waits: coroutines run where they are called, to their end."""
-
-    def is_here(self) -> bool:
-        return True
-
-    def bring(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
-        return coroutine
-
-    def carry(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        try:
-            future.set_result(driven(coroutine))
-        except BaseException as error:  # noqa: BLE001  handed to who asks the future
-            future.set_exception(error)
-        return future
-
-
-HERE = _Here()
-
-_kept: set[asyncio.Future[Any]] = set()
-
-
-def soon(callback: Callable[[T], object], subject: T) -> None:
-    """Calls back in the next turn of this thread's loop; a coroutine that the callback returns is run.
-
-    Raises:
-        RuntimeError: there is no running event loop.
-    """
-    loop = asyncio.get_running_loop()
-
-    def call() -> None:
-        returned = callback(subject)
-        if inspect.isawaitable(returned):
-            future = asyncio.ensure_future(returned, loop=loop)
-            _kept.add(future)
-            future.add_done_callback(_kept.discard)
-
-    loop.call_soon(call)
-
-
 Words = tuple[str, bytes]
 """How a job ended: the letter of its record, and the encoded outcome."""
 
 
-def run(task: Task[..., R], job: wire.Job) -> EagerResult[R]:
+def run(task: Returning[R], job: wire.Job, args: tuple[Any, ...], kwargs: dict[str, Any]) -> EagerResult[R]:
     """Runs a job here and now, in a context of its own, retries among it.
 
     A coroutine function gets an event loop for itself; a plain one runs on this thread, without time limits.
@@ -368,12 +341,12 @@ def run(task: Task[..., R], job: wire.Job) -> EagerResult[R]:
     """
     items = generators.Kept()
     ended = wire.decode_ended(*_ended(task, job, b"", items))
-    result: EagerResult[R] = EagerResult._of_call(task, job, ended, items)
+    result: EagerResult[R] = EagerResult.of_call(task, job, ended, items, args, kwargs)
     return result
 
 
 def run_all(
-    jobs: Sequence[tuple[wire.Job, bytes]], app: AsyncQ
+    jobs: Sequence[tuple[wire.Job, bytes]], app: App
 ) -> tuple[dict[str, Words], dict[str, generators.Kept]]:
     """Runs the jobs of a workflow here and now, one after the other; raises as `run`.
 
@@ -392,7 +365,7 @@ def run_all(
             values = b"".join(wire.frame(parent, *ended[parent]) for parent in job.parents)
             arrived = wire.decode_job(job.id, job.queue, message)
             yielded[job.id] = generators.Kept()
-            fate = _ended(app._named(job.name), arrived, values, yielded[job.id])
+            fate = _ended(app.task_named(job.name), arrived, values, yielded[job.id])
         ended[job.id] = fate
     return ended, yielded
 
@@ -408,7 +381,7 @@ def _fate(job: wire.Job, ended: dict[str, Words]) -> Words | None:
     return None
 
 
-def _ended(task: Task[Any, Any], job: wire.Job, values: bytes, items: generators.Kept) -> Words:
+def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.Kept) -> Words:
     runner = _EagerRunner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
     runner.items = items
     verdict = _until_over(runner, job, values)
@@ -442,6 +415,7 @@ class _EagerClaim(executors.Claim):
 
     @property
     def carrier(self) -> Carrier:
+        """Where the calls of this object run."""
         return HERE
 
 
@@ -452,7 +426,7 @@ class _EagerRunner(Runner):
     items: generators.Kept
 
     async def _body(
-        self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+        self, task: Runnable, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
     ) -> Any:
         if task.is_coroutine:
             return await super()._body(task, job, args, kwargs, claim)
@@ -465,7 +439,7 @@ class _EagerRunner(Runner):
                 self.interrupt = error
                 raise
 
-        return executors._unstoppable(body, (), {}, claim)
+        return executors.unstoppable(body, (), {}, claim)
 
 
 async def _until_over(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:
@@ -486,13 +460,3 @@ async def _unless_cancelled(verdict: Coroutine[Any, Any, T]) -> T:
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
     return finish
-
-
-def driven(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine that never waits, with no event loop."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        return cast("T", done.value)
-    coroutine.close()
-    raise RuntimeError(f"{coroutine!r} waits, and there is no event loop here")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from asyncq.outcomes import Outcome
-    from asyncq.results import AsyncResult
     from asyncq.session import Session
+    from asyncq.view import View
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Follower:
     says.
     """
 
-    def __init__(self, result: AsyncResult[Any], limit: float | None) -> None:
+    def __init__(self, result: View[Any], limit: float | None) -> None:
         self._result = result
         self._limit = limit
         self._end = None if limit is None else time.monotonic() + limit
@@ -93,15 +93,15 @@ class Follower:
     async def next(self) -> Event | None:
         """The next event; None after the final one. Raises as `AsyncResult.events`."""
         result = self._result
-        waiter = result._own_waiter()
+        waiter = result.waiter()
         if self._last is not None and not self._over and waiter.ended is None:
             self._check_time()  # also when there is always something to say
         while not self._ready:
             if self._over:
                 return None
             if self._feed is None:
-                channel = result.app._shards.of(result.id).events + result.id
-                self.session = result.app._session
+                channel = result.app.sessions.shards.of(result.id).events + result.id
+                self.session = result.app.sessions.here()
                 self._feed = await Feed.open(self.session.listener, waiter, channel, self._hear)
             if waiter.ended is not None:
                 self._finish()
@@ -130,10 +130,10 @@ class Follower:
     async def _look(self, feed: Feed) -> None:
         feed.stale = False
         heard = feed.heard
-        waiter = self._result._own_waiter()
+        waiter = self._result.waiter()
         left = None if self._end is None else max(0.2, self._end - time.monotonic())
         try:
-            answer = await self._result.app._session.broker.state(self._result.id, left)
+            answer = await self._result.app.sessions.here().broker.state(self._result.id, left)
         except BrokerUnavailable as error:
             # The server may come back, as for `get`; the timeout is what bounds the wait for it.
             log.debug("job %r could not be looked at (%s); again", self._result.id, error)
@@ -141,12 +141,12 @@ class Follower:
         if waiter.ended is not None:
             return  # told meanwhile
         if answer is None or (isinstance(answer, wire.Standing) and answer.flags[2:3] == "i"):
-            self._result.app._session.listener.learn(waiter, None if answer is None else answer.flags)
+            self._result.app.sessions.here().listener.learn(waiter, None if answer is None else answer.flags)
             raise ResultNotFound(
                 f"nothing to follow under the id {self._result.id!r}: unknown, forgotten, expired "
                 "(result_ttl), or its task ignores results"
             )
-        self._result.app._session.listener.saw(waiter, answer)
+        self._result.app.sessions.here().listener.saw(waiter, answer)
         if isinstance(answer, wire.Standing):
             self._saw(answer, quiet=feed.heard == heard)
 
@@ -175,7 +175,7 @@ class Follower:
         kind, rest = message[:1], message[1:]
         if kind == b"p":
             report = wire.decode_report(rest)
-            self._result._own_waiter().heard(report)
+            self._result.waiter().heard(report)
             return _of_report(report)
         if kind == b"r":
             entry, retries, failure = rest.split(b" ", 2)
@@ -197,7 +197,7 @@ class Follower:
             self._ready.append(event)
 
     def _finish(self) -> None:
-        outcome = self._result._seen()
+        outcome = self._result.known()
         assert outcome is not None
         self._ready.append(last_event(outcome))
         self._over = True

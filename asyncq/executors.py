@@ -20,6 +20,7 @@ import anyio.to_thread
 
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, SoftTimeLimitExceeded, TimeLimitExceeded
+from asyncq.portal import running_loop
 from asyncq.serializers import PLAIN_VALUE
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class Claim:
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The worker's; without one, that of whoever asks, if there is one."""
-        return asyncio._get_running_loop()
+        return running_loop()
 
     async def leave(self, wait: asyncio.Task[Any] | None) -> None:
         """The body begins to wait for another job. Outside a worker there is nothing to give back."""
@@ -94,7 +95,7 @@ async def in_thread(
     """Runs a plain function in a thread, in the context of the job. Cancelled, it leaves the thread to
     itself.
     """
-    call = partial(_unstoppable, function, args, kwargs, claim)
+    call = partial(unstoppable, function, args, kwargs, claim)
     await threads.take()
     claim.threads = threads
     try:
@@ -119,12 +120,12 @@ def _unlimited() -> anyio.CapacityLimiter:
 def _of_function(trace: types.TracebackType | None) -> types.TracebackType | None:
     """The part of a traceback that is the task's own: how its thread was come by is no news to its author."""
     below = trace
-    while below is not None and below.tb_frame.f_code is not _unstoppable.__code__:
+    while below is not None and below.tb_frame.f_code is not unstoppable.__code__:
         below = below.tb_next
     return trace if below is None or below.tb_next is None else below.tb_next
 
 
-def _unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
+def unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
     """Calls the function on its thread. A `SystemExit` there would end the thread and leave the job
     hanging.
     """

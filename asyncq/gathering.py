@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
+from asyncq.arrivals import Arrivals
 from asyncq.context import check_join
 from asyncq.results import AsyncResult
 from asyncq.resultset import ResultSet
@@ -217,7 +219,7 @@ async def gather(
         ```
     """
     handles: ResultSet[Any] = ResultSet(_handles("gather", results))
-    check_join("gather()", handles._awaited())
+    check_join("gather()", (one for one in handles if not one.is_local))
     values = await handles.get(timeout, propagate=not return_exceptions)
     return tuple(values)
 
@@ -250,12 +252,12 @@ async def wait(
         ```
     """
     handles: ResultSet[Any, H] = ResultSet(_handles("wait", results))
-    check_join("wait()", handles._awaited())
+    check_join("wait()", (one for one in handles if not one.is_local))
     if return_when not in {asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION}:
         raise ValueError(
             f"return_when={return_when!r}: use one of asyncio's, such as asyncio.FIRST_COMPLETED"
         )
-    return await handles._wait(timeout, return_when)
+    return await handles.carrier.bring(_done_and_pending(handles, timeout, return_when))
 
 
 def as_completed(results: Iterable[H], *, timeout: float | timedelta | None = None) -> AsyncIterator[H]:
@@ -277,8 +279,25 @@ def as_completed(results: Iterable[H], *, timeout: float | timedelta | None = No
         ```
     """
     handles: ResultSet[Any, H] = ResultSet(_handles("as_completed", results))
-    check_join("as_completed()", handles._awaited())
+    check_join("as_completed()", (one for one in handles if not one.is_local))
     return handles.as_completed(timeout)
+
+
+async def _done_and_pending(
+    handles: Iterable[H], timeout: float | timedelta | None, return_when: str
+) -> tuple[set[H], set[H]]:
+    given: list[Any] = list(handles)
+    home = next((handle.app for handle in given if not handle.is_local), None)
+    with closing(Arrivals(given, home, timeout)) as arrivals:
+        enough = {
+            asyncio.ALL_COMPLETED: lambda: arrivals.complete,
+            asyncio.FIRST_COMPLETED: lambda: bool(arrivals.ended) or arrivals.complete,
+            asyncio.FIRST_EXCEPTION: lambda: arrivals.failed or arrivals.complete,
+        }
+        one_will_do = return_when == asyncio.FIRST_COMPLETED
+        await arrivals.until(enough[return_when], all_of_them=not one_will_do)
+    done: set[Any] = set(arrivals.ended)
+    return done, set(given) - done
 
 
 def _handles(call: str, results: Iterable[H]) -> list[H]:

@@ -39,7 +39,8 @@ class DependencyGraph:
         self.root = root
         self._children: dict[AsyncResult[Any], list[AsyncResult[Any]]] = {root: []}
 
-    def _connect(self, parent: AsyncResult[Any], child: AsyncResult[Any]) -> None:
+    def connect(self, parent: AsyncResult[Any], child: AsyncResult[Any]) -> None:
+        """Notes that one job came from another, as `build_graph` found it."""
         self._children.setdefault(child, [])
         self._children[parent].append(child)
 

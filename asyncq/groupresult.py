@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, overload
 
 from typing_extensions import TypeVar
 
-from asyncq import lineage, results
+from asyncq import lineage
 from asyncq.errors import DecodeError
 from asyncq.portal import carried, synced
 from asyncq.resultset import ResultSet
-from asyncq.streamresult import StreamResult
+from asyncq.sessions import the_only_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
 
@@ -45,7 +45,7 @@ class GroupResult(ResultSet[R, H_co]):
         ```
     """
 
-    _kind = lineage.GROUP
+    kind = lineage.GROUP
 
     @overload
     def __init__(
@@ -53,7 +53,7 @@ class GroupResult(ResultSet[R, H_co]):
         id: str | None = None,
         results: Iterable[AsyncResult[R]] = (),
         parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None,
-        app: AsyncQ | None = None,
+        app: App | None = None,
     ) -> None: ...
 
     @overload
@@ -62,7 +62,7 @@ class GroupResult(ResultSet[R, H_co]):
         id: str | None = None,
         results: Iterable[AsyncResult[Any] | GroupResult[Any, Any]] = (),
         parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None,
-        app: AsyncQ | None = None,
+        app: App | None = None,
     ) -> None: ...
 
     def __init__(
@@ -70,7 +70,7 @@ class GroupResult(ResultSet[R, H_co]):
         id: str | None = None,
         results: Iterable[Any] = (),
         parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None,
-        app: AsyncQ | None = None,
+        app: App | None = None,
     ) -> None:
         if id is not None and (not isinstance(id, str) or not id):
             raise ValueError(f"GroupResult needs a text as its id, or None for a new one, not {id!r}")
@@ -93,22 +93,22 @@ class GroupResult(ResultSet[R, H_co]):
             BrokerUnavailable: no answer within the operation timeout.
             QueueFull: the server is out of memory.
         """
-        await self.app.GroupResult.save(self)
+        await GroupResults(self.app).save(self)
 
     def save_sync(self) -> None:
         """Blocking twin of `save`, for code that is not async."""
-        self.app.GroupResult.save_sync(self)
+        GroupResults(self.app).save_sync(self)
 
     async def delete(self) -> None:
         """Removes what `save` saved. The jobs and their results stay. Twice is once. Raises as `save`."""
-        await self.app.GroupResult.delete(self.id)
+        await GroupResults(self.app).delete(self.id)
 
     def delete_sync(self) -> None:
         """Blocking twin of `delete`, for code that is not async."""
-        self.app.GroupResult.delete_sync(self.id)
+        GroupResults(self.app).delete_sync(self.id)
 
     @classmethod
-    async def restore(cls, id: str, app: AsyncQ | None = None) -> GroupResult[Any] | None:
+    async def restore(cls, id: str, app: App | None = None) -> GroupResult[Any] | None:
         """The group that was saved under an id; None if there is none (any more).
 
         Args:
@@ -120,12 +120,12 @@ class GroupResult(ResultSet[R, H_co]):
             DecodeError: what is saved there is not a group.
             BrokerUnavailable: no answer within the operation timeout.
         """
-        return await _app(app).GroupResult.restore(id)
+        return await GroupResults(app or the_only_app()).restore(id)
 
     @classmethod
-    def restore_sync(cls, id: str, app: AsyncQ | None = None) -> GroupResult[Any] | None:
+    def restore_sync(cls, id: str, app: App | None = None) -> GroupResult[Any] | None:
         """Blocking twin of `restore`, for code that is not async."""
-        return _app(app).GroupResult.restore_sync(id)
+        return GroupResults(app or the_only_app()).restore_sync(id)
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """All ids, as Celery writes them: `((id, parent's tuple or None), [members' tuples])`."""
@@ -157,7 +157,7 @@ class GroupResult(ResultSet[R, H_co]):
 
     def __reduce__(self) -> Any:
         # The ids say it all; the app is found where it is unpickled.
-        return from_rows, (lineage.of_handle(self),)
+        return lineage.from_rows, (lineage.of_handle(self),)
 
 
 class GroupResults:
@@ -171,12 +171,13 @@ class GroupResults:
         ```
     """
 
-    def __init__(self, app: AsyncQ) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
 
     @property
-    def _carrier(self) -> Carrier:
-        return self._app._sessions
+    def carrier(self) -> Carrier:
+        """Where the calls of this object run."""
+        return self._app.sessions
 
     def __call__(
         self,
@@ -191,7 +192,7 @@ class GroupResults:
     async def save(self, group: GroupResult[Any, Any]) -> None:
         """Saves a group, see `GroupResult.save`."""
         description = json.dumps(lineage.of_handle(group), separators=(",", ":")).encode()
-        await self._app._session.broker.save_group(group.id, description)
+        await self._app.sessions.here().broker.save_group(group.id, description)
 
     @synced(save)
     def save_sync(self) -> None:
@@ -200,7 +201,7 @@ class GroupResults:
     @carried
     async def delete(self, id: str) -> None:
         """Removes what was saved under a group's id, see `GroupResult.delete`."""
-        await self._app._session.broker.delete_group(id)
+        await self._app.sessions.here().broker.delete_group(id)
 
     @synced(delete)
     def delete_sync(self) -> None:
@@ -214,11 +215,11 @@ class GroupResults:
             DecodeError: what is saved there is not a group.
             BrokerUnavailable: no answer within the operation timeout.
         """
-        description = await self._app._session.broker.restore_group(id)
+        description = await self._app.sessions.here().broker.restore_group(id)
         if description is None:
             return None
         try:
-            group = from_rows(json.loads(description), self._app)
+            group = lineage.from_rows(json.loads(description), self._app)
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             raise DecodeError(f"what is saved under the id {id!r} is not a group: {error}") from error
         if not isinstance(group, GroupResult):
@@ -230,7 +231,7 @@ class GroupResults:
         """Blocking twin of `restore`."""
 
 
-def result_from_tuple(data: Any, app: AsyncQ | None = None) -> Any:
+def result_from_tuple(data: Any, app: App | None = None) -> Any:
     """The handle or group that `as_tuple` described, with its parents and members.
 
     Args:
@@ -248,24 +249,7 @@ def result_from_tuple(data: Any, app: AsyncQ | None = None) -> Any:
         same = asyncq.result_from_tuple(json.loads(json.dumps(result.as_tuple())))
         ```
     """
-    return from_rows(lineage.of_tuple(data), app)
+    return lineage.from_rows(lineage.of_tuple(data), app)
 
 
-def from_rows(rows: Sequence[lineage.Row], app: AsyncQ | None = None) -> Any:
-    """The handle or group that the rows describe."""
-    made: list[Any] = []
-    for id_, above, inside, kind in rows:
-        parent = None if above is None else made[above]
-        if kind == lineage.GROUP:
-            made.append(GroupResult(id_, [made[place] for place in inside or ()], parent, app))
-        else:
-            handle: Any = (StreamResult if kind == lineage.STREAM else results.AsyncResult)(id_, app)
-            handle.parent = parent
-            made.append(handle)
-    return made[-1]
-
-
-def _app(app: AsyncQ | None) -> AsyncQ:
-    from asyncq.app import the_only_app
-
-    return app or the_only_app()
+lineage.register(lineage.GROUP, GroupResult)

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
     from types import TracebackType
 
-    from asyncq.app import AsyncQ
-    from asyncq.context import Context, Link
-    from asyncq.results import AsyncResult
+    from asyncq.application import App
+    from asyncq.context import Context, Handle, Link
 
 R = TypeVar("R")
 
@@ -54,16 +53,16 @@ class Wait:
     def __init__(
         self,
         job: Context,
-        app: AsyncQ,
-        handles: Sequence[AsyncResult[Any]],
+        app: App,
+        handles: Sequence[Handle],
         patience: float | None,
         *,
         all_of_them: bool = True,
     ) -> None:
         self._job = job
-        self._broker = app._session.broker
+        self._broker = app.sessions.here().broker
         self._patience = PATIENCE if patience is None else min(PATIENCE, patience)
-        self._awaited: list[AsyncResult[Any]] = []
+        self._awaited: list[Handle] = []
         self._mark = ""  # of what this wait has noted: another one of the job may be for the same target
         # Only the server whose job this is knows for whom it waits.
         if all_of_them and job.entry and job.is_of(app):

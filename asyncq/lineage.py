@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+HANDLE = ""
 GROUP = "g"
 STREAM = "s"
 
@@ -42,6 +43,30 @@ def as_tuple(handle: Any) -> Any:
     return written[-1]
 
 
+_classes: dict[str, Callable[..., Any]] = {}
+
+
+def register(kind: str, made: Callable[..., Any]) -> None:
+    """Says what class of handle a kind of row becomes. Each such class registers itself when its module is
+    imported, which `import asyncq` sees to.
+    """
+    _classes[kind] = made
+
+
+def from_rows(rows: Sequence[Row], app: Any = None) -> Any:
+    """The handle or group that the rows describe. Also what unpickles handles: do not move or rename."""
+    made: list[Any] = []
+    for id_, above, inside, kind in rows:
+        parent = None if above is None else made[above]
+        if kind == GROUP:
+            one: Any = _classes[kind](id_, [made[place] for place in inside or ()], parent, app)
+        else:
+            one = _classes[kind if kind in _classes else HANDLE](id_, app)
+            one.parent = parent
+        made.append(one)
+    return made[-1]
+
+
 Parts = tuple[str, Any, Any, str]
 """An id, what it came after, its members, its kind."""
 
@@ -71,7 +96,7 @@ def _rows(root: Any, parts: Callable[[Any], Parts]) -> list[Row]:
 
 
 def _parts_of_handle(handle: Any) -> Parts:
-    return handle.id, handle.parent, handle.results if handle._kind == GROUP else None, handle._kind
+    return handle.id, handle.parent, handle.results if handle.kind == GROUP else None, handle.kind
 
 
 def _parts_of_tuple(data: Any) -> Parts:

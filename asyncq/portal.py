@@ -12,8 +12,9 @@ import asyncio
 import concurrent.futures
 import contextvars
 import functools
+import inspect
 import threading
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from asyncq.errors import BrokerUnavailable, SyncInAsyncContext
 
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+
+running_loop = asyncio._get_running_loop
+"""The event loop that runs on this thread, or None. Each call asks, so an exception would be dear."""
 
 
 class Carrier(Protocol):
@@ -44,7 +50,9 @@ class HasApp(Protocol):
     """Something that belongs to an app."""
 
     @property
-    def _carrier(self) -> Carrier: ...
+    def carrier(self) -> Carrier:
+        """Where its calls run."""
+        ...
 
 
 S = TypeVar("S", bound=HasApp)
@@ -59,7 +67,7 @@ def carried(
 
     @functools.wraps(method)
     def anywhere(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        carrier = self._carrier
+        carrier = self.carrier
         coroutine = method(self, *args, **kwargs)
         return coroutine if carrier.is_here() else carrier.bring(coroutine)
 
@@ -87,7 +95,7 @@ def synced(
         @functools.wraps(method)
         def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
             refuse_in_loop(f"{method.__name__}_sync()", f"await ....{method.__name__}(...)")
-            return wait(self._carrier, method(self, *args, **kwargs))
+            return wait(self.carrier, method(self, *args, **kwargs))
 
         twin.__name__ = place.__name__
         twin.__qualname__ = place.__qualname__
@@ -133,6 +141,57 @@ def refuse_in_loop(call: str, instead: str) -> None:
     except RuntimeError:
         return
     raise SyncInAsyncContext(f"{call} would block the event loop that runs on this thread; use `{instead}`")
+
+
+class _Here:
+    """Stands in for an app where nothing waits: coroutines run where they are called, to their end."""
+
+    def is_here(self) -> bool:
+        return True
+
+    def bring(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        return coroutine
+
+    def carry(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        try:
+            future.set_result(driven(coroutine))
+        except BaseException as error:  # noqa: BLE001  handed to who asks the future
+            future.set_exception(error)
+        return future
+
+
+HERE = _Here()
+
+_kept: set[asyncio.Future[Any]] = set()
+
+
+def soon(callback: Callable[[T], object], subject: T) -> None:
+    """Calls back in the next turn of this thread's loop; a coroutine that the callback returns is run.
+
+    Raises:
+        RuntimeError: there is no running event loop.
+    """
+    loop = asyncio.get_running_loop()
+
+    def call() -> None:
+        returned = callback(subject)
+        if inspect.isawaitable(returned):
+            future = asyncio.ensure_future(returned, loop=loop)
+            _kept.add(future)
+            future.add_done_callback(_kept.discard)
+
+    loop.call_soon(call)
+
+
+def driven(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine that never waits, with no event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return cast("T", done.value)
+    coroutine.close()
+    raise RuntimeError(f"{coroutine!r} waits, and there is no event loop here")
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

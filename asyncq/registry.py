@@ -11,7 +11,7 @@ from asyncq.tasks import CoroutineTask, Task
 from asyncq.workflows.plan import COLLECTED
 
 if TYPE_CHECKING:
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
 
 
 class Registry(dict[str, Task[..., Any]]):
@@ -19,7 +19,7 @@ class Registry(dict[str, Task[..., Any]]):
     in one job, and `asyncq.collected`; listing shows neither.
     """
 
-    def __init__(self, app: AsyncQ) -> None:
+    def __init__(self, app: App) -> None:
         super().__init__()
         self._app = app
         self._collected: Task[..., Any] | None = None
@@ -27,12 +27,12 @@ class Registry(dict[str, Task[..., Any]]):
     def __missing__(self, name: str) -> Task[..., Any]:
         base = self.get(name[:-1]) if name.endswith("*") else None
         if base is not None:
-            return base._star()
+            return base.starred()
         if name != COLLECTED:
             raise KeyError(name)
         if self._collected is None:
             self._collected = CoroutineTask(self._app, _collected, COLLECTED, Options())
-            self._collected.arguments, self._collected.returns = _OneArgument(None), _Verbatim()
+            self._collected.use_codecs(_OneArgument(None), _Verbatim())
         return self._collected
 
 

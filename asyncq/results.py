@@ -6,44 +6,38 @@ import asyncio
 import contextvars
 import inspect
 import logging
-import re
 import time
 from contextlib import aclosing, closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from asyncq import config, failures, inherited, lineage, portal, wire
+from asyncq import config, lineage, portal, wire
 from asyncq.context import check_join, current_job
 from asyncq.errors import IncompleteStream, ResultNotFound, ResultTimeout
 from asyncq.events import Follower
 from asyncq.graph import DependencyGraph
 from asyncq.guard import Wait
-from asyncq.outcomes import Outcome, moment
+from asyncq.outcomes import Outcome
 from asyncq.portal import carried, overloaded, synced
-from asyncq.serializers import PLAIN_ARGUMENTS, PLAIN_VALUE
 from asyncq.states import State
-from asyncq.streams import Reader, Stream, SyncStream
+from asyncq.streams import Reader, Source, Stream, SyncStream
+from asyncq.view import View
 from asyncq.walk import Walk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
-    from datetime import datetime, timedelta
-    from typing import Self
+    from datetime import timedelta
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App, Returning
     from asyncq.broker.listener import Waiter
     from asyncq.context import Context
     from asyncq.events import Event
     from asyncq.groupresult import GroupResult
-    from asyncq.portal import Carrier
-    from asyncq.serializers import ValueCodec
-    from asyncq.session import Session
     from asyncq.streams import Readable
-    from asyncq.tasks import Task
-    from asyncq.walk import Step
     from asyncq.wire import Signal
 
-_ID = re.compile(r"[!-~]{1,500}")
+Step = tuple["AsyncResult[Any] | None", "AsyncResult[Any]"]
+"""A job, and the one that a walk came from."""
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -51,7 +45,7 @@ T = TypeVar("T")
 log: logging.Logger = logging.getLogger(__name__)
 
 
-class AsyncResult(Generic[R_co]):
+class AsyncResult(View[R_co]):
     """The handle of a job: `await result` is its value.
 
     Awaited methods talk to the server; properties never do, they say what this process last saw. An outcome
@@ -73,67 +67,17 @@ class AsyncResult(Generic[R_co]):
         ```
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_app",
-        "_args",
-        "_graph",
-        "_ignored",
-        "_kwargs",
-        "_task",
-        "_waiter",
-        "id",
-        "parent",
-    )
-    _kind = ""  # see `lineage`
+    __slots__ = ("_graph",)
+    parent: AsyncResult[Any] | GroupResult[Any, Any] | None
 
     @overload
-    def __init__(self: AsyncResult[Any], id: str, app: AsyncQ | None = None) -> None: ...
+    def __init__(self: AsyncResult[Any], id: str, app: App | None = None) -> None: ...
 
     @overload
-    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R_co] | None) -> None: ...
+    def __init__(self, id: str, app: App | None = None, *, task: Returning[R_co] | None) -> None: ...
 
-    def __init__(self, id: str, app: AsyncQ | None = None, *, task: Task[..., R_co] | None = None) -> None:
-        if not isinstance(id, str) or not id:
-            raise ValueError(f"AsyncResult needs the id of a job, not {id!r}")
-        if not _ID.fullmatch(id):
-            # No job has it. Looked up in one command with others, it would keep their answers from them.
-            raise ValueError(
-                f"{id[:100]!r} cannot be the id of a job: that is up to 500 printable ASCII characters can"
-            )
-        self.id: str = id
-        self.parent: AsyncResult[Any] | GroupResult[Any, Any] | None = None
-        self._app = app
-        self._task = task
-        self._waiter: Waiter | None = None
-        self._args: tuple[Any, ...] | None = None
-        self._kwargs: dict[str, Any] | None = None
-        self._ignored = False
-        self._graph: DependencyGraph | None = None
-
-    @classmethod
-    def _of_job(
-        cls,
-        task: Task[..., R_co],
-        session: Session,
-        job: wire.Job,
-        args: tuple[Any, ...] | None,
-        kwargs: dict[str, Any] | None,
-        *,
-        new: bool = False,
-    ) -> AsyncResult[R_co]:
-        """The handle of a job that is about to be enqueued; a `new` id is one that nobody can have."""
-        handle = cls.__new__(cls)
-        handle.id = job.id
-        handle.parent = None
-        handle._app = task.app
-        handle._task = task
-        handle._waiter = session.announce(job, new=new)
-        handle._args = args
-        handle._kwargs = kwargs
-        handle._ignored = job.ignore_result
-        handle._graph = None
-        return handle
+    def __init__(self, id: str, app: App | None = None, *, task: Returning[R_co] | None = None) -> None:
+        super().__init__(id, app, task=task)
 
     # -- waiting --
 
@@ -208,7 +152,7 @@ class AsyncResult(Generic[R_co]):
         try:
             if on_event is not None:
                 await self._follow(timeout, on_event)
-            outcome = self._seen() or await self._outcome(timeout)
+            outcome = self.known() or await self._outcome(timeout)
         except (ResultTimeout, asyncio.CancelledError) as error:
             if not revoke_on_abandon:
                 raise
@@ -265,7 +209,7 @@ class AsyncResult(Generic[R_co]):
             ResultTimeout, ResultNotFound, WouldDeadlock: as `get`.
         """
         check_join("AsyncResult.outcome()", (self,))
-        return self._seen() or await self._outcome(timeout)
+        return self.known() or await self._outcome(timeout)
 
     @synced(outcome)
     def outcome_sync(self) -> None:
@@ -273,32 +217,32 @@ class AsyncResult(Generic[R_co]):
 
     def _abandon(self) -> None:
         """Nobody waits any more for a job that is worth nothing else: sees to its end."""
-        self.app._sessions.send_off(
+        self.app.sessions.send_off(
             partial(self.revoke, terminate=True, reason="the wait for it was abandoned")
         )
 
     @carried
     async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R_co]:
         limit = None if timeout is None else config.seconds(timeout)
-        if self._ignored:
+        if self.ignored:
             raise ResultNotFound(f"job {self.id} was enqueued with ignore_result=True: there is no result")
-        waiter = self._own_waiter()
+        waiter = self.waiter()
         job = current_job.get()
         if limit == 0:
             await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
         elif job is None:
-            await self.app._session.listener.wait(waiter, limit)
+            await self.app.sessions.here().listener.wait(waiter, limit)
         elif waiter.ended is None:
             await self._wait_inside(job, waiter, limit)
         if waiter.ended is None:
             raise self._no_outcome(waiter, limit)
-        return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
+        return Outcome(self.id, waiter.ended, self.codec(waiter.ended))
 
     async def _wait_inside(self, job: Context, waiter: Waiter, limit: float | None) -> None:
         end = None if limit is None else time.monotonic() + limit
         async with Wait(job, self.app, [self], limit):
             left = None if end is None else max(0.0, end - time.monotonic())
-            await self.app._session.listener.wait(waiter, left)
+            await self.app.sessions.here().listener.wait(waiter, left)
 
     # -- following --
 
@@ -347,7 +291,7 @@ class AsyncResult(Generic[R_co]):
 
     def _events_sync(self, timeout: float | timedelta | None) -> Iterator[Event]:
         with closing(Follower(self, None if timeout is None else config.seconds(timeout))) as follower:
-            while (event := portal.wait(self._carrier, self._next(follower))) is not None:
+            while (event := portal.wait(self.carrier, self._next(follower))) is not None:
                 yield event
 
     def stream(self, after: int | None = None) -> Stream[Any]:
@@ -378,7 +322,7 @@ class AsyncResult(Generic[R_co]):
             ```
         """
         check_join("AsyncResult.stream()", (self,))
-        return Stream(self, after or 0)
+        return Stream(self._source(after or 0))
 
     def stream_sync(self, after: int | None = None) -> SyncStream[Any]:
         """Blocking twin of `stream`, for code that is not async: `for item in result.stream_sync()`.
@@ -387,15 +331,19 @@ class AsyncResult(Generic[R_co]):
         """
         portal.refuse_in_loop("stream_sync()", "async for item in ....stream(...)")
         check_join("AsyncResult.stream()", (self,))
-        return SyncStream(self, after or 0)
+        return SyncStream(self._source(after or 0))
+
+    def _source(self, after: int) -> Source:
+        if after < 0:
+            raise ValueError(f"after={after!r}: items are numbered from 1; 0 or None is from the first")
+        reader = self._reader(after)
+        return Source(reader, partial(self._filled, reader), self._item, self.carrier)
 
     def _reader(self, after: int) -> Readable:
         return Reader(self, after)
 
-    def _item_codec(self) -> ValueCodec:
-        name = self.name
-        task = self._task or (self.app._known(name) if name else None)
-        return task.items if task is not None else PLAIN_VALUE
+    def _item(self, data: bytes) -> Any:
+        return self.item_codec().loads(data)
 
     @carried
     async def _next(self, follower: Follower) -> Event | None:
@@ -435,19 +383,6 @@ class AsyncResult(Generic[R_co]):
             f"job {self.id} did not end within {config.shown(timeout)} (it goes on; state: {waiter.state})"
         )
 
-    def _own_waiter(self) -> Waiter:
-        listener = self.app._session.listener
-        waiter = self._waiter
-        if waiter is None:
-            waiter = self._waiter = listener.waiter(self.id)
-        elif waiter.home is not listener:
-            waiter = self._waiter = listener.follow(waiter)
-        return waiter
-
-    def _codec(self, ended: wire.Ended) -> ValueCodec:
-        task = self._task or self.app._known(ended.name)
-        return task.returns if task is not None else PLAIN_VALUE
-
     # -- looking --
 
     @carried
@@ -458,7 +393,7 @@ class AsyncResult(Generic[R_co]):
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
         """
-        waiter = self._own_waiter()
+        waiter = self.waiter()
         if waiter.ended is None or waiter.gone:
             await self._look(waiter)
         return self.state
@@ -504,7 +439,7 @@ class AsyncResult(Generic[R_co]):
 
         Always asks the server. Raises as `refresh`.
         """
-        waiter = self._own_waiter()
+        waiter = self.waiter()
         await self._look(waiter)
         return not waiter.gone and waiter.flags[2:3] != "f"
 
@@ -513,21 +448,21 @@ class AsyncResult(Generic[R_co]):
         """Blocking twin of `exists`."""
 
     async def _final(self) -> Outcome[R_co] | None:
-        if self._seen() is None:
+        if self.known() is None:
             await self.refresh()
-        return self._seen()
+        return self.known()
 
     async def _look(self, waiter: Waiter, patience: float | None = None) -> None:
         app = self.app
-        broker = app._session.broker
-        if app.settings.result_extended and self._args is None:
+        broker = app.sessions.here().broker
+        if app.settings.result_extended and self.args is None:
             answer, call = await asyncio.gather(
                 broker.state(self.id, patience), broker.message(self.id, patience)
             )
             waiter.call = call or waiter.call
         else:
             answer = await broker.state(self.id, patience)
-        app._session.listener.saw(waiter, answer)
+        app.sessions.here().listener.saw(waiter, answer)
 
     # -- walking --
 
@@ -554,7 +489,7 @@ class AsyncResult(Generic[R_co]):
         """
         return self._iterdeps(Walk(self, intermediate=intermediate))
 
-    async def _iterdeps(self, walk: Walk) -> AsyncGenerator[Step, None]:
+    async def _iterdeps(self, walk: Walk[AsyncResult[Any]]) -> AsyncGenerator[Step, None]:
         while (step := await walk.node._step(walk)) is not None:
             yield step
 
@@ -563,16 +498,13 @@ class AsyncResult(Generic[R_co]):
         portal.refuse_in_loop("iterdeps_sync()", "async for parent, job in ....iterdeps(...)")
         return self._iterdeps_sync(Walk(self, intermediate=intermediate))
 
-    def _iterdeps_sync(self, walk: Walk) -> Iterator[Step]:
-        while (step := portal.wait(walk.node._carrier, walk.node._step(walk))) is not None:
+    def _iterdeps_sync(self, walk: Walk[AsyncResult[Any]]) -> Iterator[Step]:
+        while (step := portal.wait(walk.node.carrier, walk.node._step(walk))) is not None:
             yield step
 
     @carried
-    async def _step(self, walk: Walk) -> Step | None:
+    async def _step(self, walk: Walk[AsyncResult[Any]]) -> Step | None:
         return await walk.step()
-
-    async def _look_at(self, handles: list[AsyncResult[Any]]) -> None:
-        await self.app._session.listener.look_all([handle._own_waiter() for handle in handles])
 
     def collect(
         self,
@@ -679,7 +611,7 @@ class AsyncResult(Generic[R_co]):
         graph = DependencyGraph(self)
         async for parent, node in self.iterdeps(intermediate):
             if parent is not None:
-                graph._connect(parent, node)
+                graph.connect(parent, node)
         self._graph = graph
         return graph
 
@@ -694,11 +626,12 @@ class AsyncResult(Generic[R_co]):
         Raises:
             IncompleteStream: it has not built one: a property does not ask the server.
         """
-        if self._graph is None:
+        graph: DependencyGraph | None = getattr(self, "_graph", None)
+        if graph is None:
             raise IncompleteStream(
                 f"what came from job {self.id} has not been looked for: `await result.build_graph()` does"
             )
-        return self._graph
+        return graph
 
     # -- ending --
 
@@ -749,11 +682,11 @@ class AsyncResult(Generic[R_co]):
         if signal not in wire.MARK_OF:
             raise ValueError(f"signal={signal!r}: use one of {', '.join(wire.MARK_OF)}")
         app = self.app
-        waiter = self._own_waiter()
+        waiter = self.waiter()
         if wait:
             check_join("AsyncResult.revoke(wait=True)", (self,))
         mark = wire.MARK_OF[signal] if terminate else wire.NOT_AGAIN
-        broker = app._session.broker
+        broker = app.sessions.here().broker
         # Before those that it waits for, so that it is revoked and does not end with one of them.
         answer, *_ = await asyncio.gather(
             *(
@@ -792,11 +725,11 @@ class AsyncResult(Generic[R_co]):
         await asyncio.gather(*(handle._forget() for handle in line(self)))
 
     async def _forget(self) -> None:
-        waiter = self._own_waiter()
-        broker = self.app._session.broker
+        waiter = self.waiter()
+        broker = self.app.sessions.here().broker
         answer = await broker.forget(self.id)
         if answer != "flagged":
-            app_listener = self.app._session.listener
+            app_listener = self.app.sessions.here().listener
             app_listener.forgotten(waiter)
 
     @synced(forget)
@@ -825,7 +758,7 @@ class AsyncResult(Generic[R_co]):
             chosen = callback if good or on_error is None else on_error
             returned = chosen(self)
             if inspect.isawaitable(returned):
-                self.app._keep(asyncio.ensure_future(returned, loop=loop))
+                self.app.sessions.keep(asyncio.ensure_future(returned, loop=loop))
 
         def post() -> None:
             # Whoever is notified of the outcome has a context of its own; the callback has that of `then`.
@@ -835,191 +768,20 @@ class AsyncResult(Generic[R_co]):
                 log.debug("the loop of a callback for job %r was closed before the job ended", self.id)
 
         async def register() -> None:
-            self.app._session.listener.when_ended(self._own_waiter(), post)
+            self.app.sessions.here().listener.when_ended(self.waiter(), post)
 
-        sessions = self.app._sessions
+        sessions = self.app.sessions
         if sessions.is_here():
-            sessions.here().listener.when_ended(self._own_waiter(), post)
+            sessions.here().listener.when_ended(self.waiter(), post)
         else:
-            self.app._keep(loop.create_task(sessions.bring(register())))
+            self.app.sessions.keep(loop.create_task(sessions.bring(register())))
         return self
-
-    # -- what was last seen --
-
-    @property
-    def app(self) -> AsyncQ:
-        """The app it belongs to; for a handle made without one, the only app of this process.
-
-        Raises:
-            RuntimeError: there is no app, or more than one; the message lists the ways out.
-        """
-        if self._app is None:
-            from asyncq.app import the_only_app
-
-            self._app = the_only_app()
-        return self._app
-
-    @property
-    def _carrier(self) -> Carrier:
-        return self.app._sessions
-
-    @property
-    def _latest(self) -> Waiter | None:
-        """What any session has seen of the job that this handle was made or awaited through."""
-        waiter = self._waiter
-        return None if waiter is None else waiter.latest()
-
-    @property
-    def task_id(self) -> str:
-        """The id, by Celery's other name."""
-        return self.id
-
-    @property
-    def state(self) -> State | str:
-        """The job's state as last seen. `UNKNOWN` on a handle made from an id that has not looked yet."""
-        return State.UNKNOWN if self._latest is None else self._latest.state
-
-    @property
-    def status(self) -> State | str:
-        """The state, by Celery's other name."""
-        return self.state
-
-    @property
-    def result(self) -> R_co | Exception | None:
-        """The value, or the exception (not raised), once the job has ended; before a retry, the last error;
-        else None.
-        """
-        outcome = self._seen()
-        if outcome is None:
-            failure = self._last_failure()
-            return None if failure is None else failure.rebuild()
-        return outcome.value if outcome.state is State.SUCCESS else outcome.error
-
-    @property
-    def info(self) -> Any:
-        """The result; while the job runs, what it said of itself last with `update_state` or `progress`."""
-        waiter = self._latest
-        if waiter is not None and waiter.ended is None and waiter.report is not None:
-            return PLAIN_VALUE.loads(waiter.report.meta)
-        return self.result
-
-    @property
-    def traceback(self) -> str | None:
-        """Where the task failed, once it has, also before a retry; else None."""
-        outcome = self._seen()
-        if outcome is None:
-            failure = self._last_failure()
-            return None if failure is None else failure.traceback
-        return outcome.traceback
-
-    def _last_failure(self) -> failures.Failure | None:
-        waiter = self._latest
-        if waiter is None or waiter.state != State.RETRY or not waiter.failure:
-            return None
-        return failures.decode(waiter.failure)
 
     @property
     def children(self) -> list[AsyncResult[Any]] | None:
         """Handles of the jobs that this one started, once it has ended; None before."""
-        outcome = self._seen()
+        outcome = self.known()
         return None if outcome is None else [AsyncResult(id_, app=self._app) for id_ in outcome.children]
-
-    @property
-    def date_done(self) -> datetime | None:
-        """When it ended, in UTC; None before."""
-        outcome = self._seen()
-        return None if outcome is None else outcome.finished_at
-
-    @property
-    def date_started(self) -> datetime | None:
-        """When its present or last attempt was started, in UTC, as last seen."""
-        outcome = self._seen()
-        if outcome is not None:
-            return outcome.started_at
-        return None if self._latest is None else moment(self._latest.started)
-
-    @property
-    def name(self) -> str | None:
-        """The task's name, if known."""
-        outcome = self._seen()
-        if outcome is not None and outcome.name:
-            return outcome.name
-        if self._task is not None:
-            return self._task.name
-        waiter = self._latest
-        return None if waiter is None or waiter.call is None else waiter.call[0].name
-
-    @property
-    def args(self) -> tuple[Any, ...] | None:
-        """The call's positional arguments, on the handle that `delay` or `apply` gave; on any other with
-        `result_extended`, once `refresh` has looked, or its outcome is known. Values are as the task's
-        annotations make them, and plain where the task is not registered.
-        """
-        if self._args is not None:
-            return self._args
-        call = self._kept_call()
-        return None if call is None else tuple(call[0])
-
-    @property
-    def kwargs(self) -> dict[str, Any] | None:
-        """The call's keyword arguments; where, see `args`."""
-        if self._kwargs is not None:
-            return self._kwargs
-        call = self._kept_call()
-        return None if call is None else call[1]
-
-    def _kept_call(self) -> tuple[list[Any], dict[str, Any]] | None:
-        """The arguments that came with the outcome, or with a look before the end."""
-        waiter = self._latest
-        if waiter is None:
-            return None
-        body, name = b"", None
-        if waiter.ended is not None and waiter.ended.body:
-            body, name = waiter.ended.body, waiter.ended.name
-        elif waiter.call is not None:
-            job, values = waiter.call
-            body, name = job.body, job.name
-            if job.shape is not None:
-                body = inherited.kept_of(job, values) if values else b""  # it waits for them yet
-        if not body:
-            return None
-        task = self._task or (self.app._known(name) if name else None)
-        return (PLAIN_ARGUMENTS if task is None else task.arguments).loads(body)
-
-    @property
-    def worker(self) -> str | None:
-        """Which worker has it, or ended it, as last seen."""
-        outcome = self._seen()
-        if outcome is not None:
-            return outcome.worker
-        return None if self._latest is None else self._latest.worker
-
-    @property
-    def retries(self) -> int | None:
-        """How often it was run again after the first time, as last seen; None where that is not known."""
-        outcome = self._seen()
-        if outcome is not None:
-            return max(0, outcome.attempts - 1)
-        return self._latest.retries if self._latest is not None and self.state == State.RETRY else None
-
-    @property
-    def queue(self) -> str | None:
-        """Its queue, as last seen."""
-        outcome = self._seen()
-        if outcome is not None and outcome.queue:
-            return outcome.queue
-        return None if self._latest is None else self._latest.queue
-
-    @property
-    def ignored(self) -> bool:
-        """Whether it was enqueued here with `ignore_result=True`."""
-        return self._ignored
-
-    def _seen(self) -> Outcome[R_co] | None:
-        waiter = self._latest
-        if waiter is None or waiter.ended is None:
-            return None
-        return Outcome(self.id, waiter.ended, self._codec(waiter.ended))
 
     # -- as a value --
 
@@ -1032,40 +794,11 @@ class AsyncResult(Generic[R_co]):
         """The id, then those of the jobs that it waits for."""
         return [handle.id for handle in line(self)]
 
-    def __eq__(self, other: object) -> bool:
-        if isinstance(other, AsyncResult):
-            return self.id == other.id
-        if isinstance(other, str):
-            return self.id == other
-        return NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self.id)
-
-    def __str__(self) -> str:
-        return self.id
-
-    def __repr__(self) -> str:
-        name = self.name
-        return f"<{type(self).__name__} {self.id} {name + ' ' if name else ''}{self.state}>"
-
-    def __copy__(self) -> Self:
-        other = type(self)(self.id, self._app, task=self._task)
-        other.parent = self.parent
-        other._waiter, other._ignored = self._waiter, self._ignored
-        other._args, other._kwargs = self._args, self._kwargs
-        return other
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self.__copy__()
-
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         # The ids say it all; the app is found where it is unpickled.
         if self.parent is None:
             return type(self), (self.id,)
-        from asyncq.groupresult import from_rows  # a handle may come after a group
-
-        return from_rows, (lineage.of_handle(self),)
+        return lineage.from_rows, (lineage.of_handle(self),)
 
 
 def _end(timeout: float | timedelta | None) -> float | None:
@@ -1088,3 +821,6 @@ def line(handle: Any) -> Iterator[AsyncResult[Any]]:
             seen.add(one.id)
             yield one
             todo.append(one.parent)
+
+
+lineage.register(lineage.HANDLE, AsyncResult)

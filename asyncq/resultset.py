@@ -13,10 +13,10 @@ from typing_extensions import TypeVar
 from asyncq import config, portal
 from asyncq.arrivals import Arrivals, look, value_or_error
 from asyncq.context import check_join
-from asyncq.eager import HERE, EagerResult, soon
 from asyncq.errors import ResultTimeout
-from asyncq.portal import carried, overloaded, refuse_in_loop, synced
+from asyncq.portal import HERE, carried, overloaded, refuse_in_loop, running_loop, soon, synced
 from asyncq.results import AsyncResult
+from asyncq.sessions import the_only_app
 from asyncq.states import EXCEPTION_STATES, READY_STATES, State
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Self
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
     from asyncq.portal import Carrier
     from asyncq.wire import Signal
 
@@ -53,33 +53,32 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         ```
     """
 
-    def __init__(self, results: Iterable[AsyncResult[R]] = (), app: AsyncQ | None = None) -> None:
+    def __init__(self, results: Iterable[AsyncResult[R]] = (), app: App | None = None) -> None:
         self.results: list[H_co] = cast("list[H_co]", list(results))
         _check(self.results)
         self._app = app
 
     @property
-    def app(self) -> AsyncQ:
+    def app(self) -> App:
         """The app that the handles belong to.
 
         Raises:
             RuntimeError: there are no handles, and not exactly one app in this process.
         """
         if self._app is None:
-            from asyncq.app import the_only_app
-
             self._app = next((handle.app for handle in self._leaves()), None) or the_only_app()
         return self._app
 
     @property
-    def _home(self) -> AsyncQ | None:
+    def _home(self) -> App | None:
         """The app whose server is asked; None if there is nothing to ask."""
-        real = next((handle for handle in self._leaves() if not isinstance(handle, EagerResult)), None)
+        real = next((handle for handle in self._leaves() if not handle.is_local), None)
         return None if real is None else self._app or real.app
 
     @property
-    def _carrier(self) -> Carrier:
-        return self._home._sessions if self._home is not None else HERE
+    def carrier(self) -> Carrier:
+        """Where the calls of this object run."""
+        return self._home.sessions if self._home is not None else HERE
 
     def _members(self) -> list[Any]:
         return self.results
@@ -98,7 +97,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
 
     def _awaited(self) -> Iterator[AsyncResult[Any]]:
         """Those that a wait is for: nothing in an eager one waits."""
-        return (handle for handle in self._leaves() if not isinstance(handle, EagerResult))
+        return (handle for handle in self._leaves() if not handle.is_local)
 
     # -- waiting --
 
@@ -246,7 +245,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
             given = 0
             while given < len(arrivals.handles):
-                arrived = portal.wait(self._carrier, self._arrived(arrivals, given, timeout))
+                arrived = portal.wait(self.carrier, self._arrived(arrivals, given, timeout))
                 given += len(arrived)
                 yield from arrived
 
@@ -259,21 +258,6 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             raise _too_late(arrivals, timeout)
         arrived: list[Any] = arrivals.ended[given:]
         return arrived
-
-    @carried
-    async def _wait(self, timeout: float | timedelta | None, return_when: str) -> tuple[set[H_co], set[H_co]]:
-        """As `asyncio.wait`."""
-        with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
-            enough = {
-                asyncio.ALL_COMPLETED: lambda: arrivals.complete,
-                asyncio.FIRST_COMPLETED: lambda: bool(arrivals.ended) or arrivals.complete,
-                asyncio.FIRST_EXCEPTION: lambda: arrivals.failed or arrivals.complete,
-            }
-            one_will_do = return_when == asyncio.FIRST_COMPLETED
-            await arrivals.until(enough[return_when], all_of_them=not one_will_do)
-        done: set[Any] = set(arrivals.ended)
-        pending: set[Any] = set(arrivals.handles) - done
-        return done, pending
 
     def then(
         self,
@@ -550,7 +534,7 @@ def _too_late(arrivals: Arrivals[Any], timeout: Any) -> ResultTimeout:
 
 async def _each(calls: Iterable[Any]) -> list[Any]:
     """Makes all calls, pipelined; then raises the first error, if there is one."""
-    if asyncio._get_running_loop() is None:  # all are eager and the caller blocks: nothing in them waits
+    if running_loop() is None:  # all are eager and the caller blocks: nothing in them waits
         return [await call for call in calls]
     answers = await asyncio.gather(*calls, return_exceptions=True)
     for answer in answers:

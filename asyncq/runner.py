@@ -26,9 +26,9 @@ from asyncq.errors import (
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
+    from asyncq.application import Runnable
     from asyncq.executors import Claim
     from asyncq.slots import Slots
-    from asyncq.tasks import Task
 
 
 @dataclass(slots=True)
@@ -66,7 +66,7 @@ class Processes(Protocol):
     """What runs jobs in processes: there, another runner does what this one does here, up to the verdict."""
 
     async def run(
-        self, task: Task[Any, Any], delivery: wire.Delivery, claim: Claim, children: list[str]
+        self, task: Runnable, delivery: wire.Delivery, claim: Claim, children: list[str]
     ) -> Finish | Requeue | Replace:
         """The verdict of the runner over there; `children` hears of each job that the body starts.
 
@@ -91,7 +91,7 @@ class Runner:
 
     def __init__(
         self,
-        tasks: Mapping[str, Task[Any, Any]],
+        tasks: Mapping[str, Runnable],
         worker: str,
         threads: Slots,
         max_payload: int,
@@ -111,7 +111,7 @@ class Runner:
         task = self._tasks.get(job.name) or self._derived(job.name)
         return task is not None and not task.is_coroutine
 
-    def _derived(self, name: str) -> Task[Any, Any] | None:
+    def _derived(self, name: str) -> Runnable | None:
         """A task that is not registered by itself, see `Registry`."""
         try:
             return self._tasks[name]
@@ -162,7 +162,7 @@ class Runner:
 
     def _enter(
         self,
-        task: Task[Any, Any],
+        task: Runnable,
         delivery: wire.Delivery,
         args: list[Any],
         kwargs: dict[str, Any],
@@ -189,7 +189,7 @@ class Runner:
                 job.deadline,
                 list(job.dependents),
                 claim,
-                task,
+                task.app,
                 job,
                 delivery.entry,
             )
@@ -197,7 +197,7 @@ class Runner:
         joining.set(False)
 
     async def _body(
-        self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+        self, task: Runnable, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
     ) -> Any:
         if task.is_generator:
             return await self._yielded(task, job, args, kwargs, claim)
@@ -211,7 +211,7 @@ class Runner:
         return await body
 
     async def _yielded(
-        self, task: Task[Any, Any], job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+        self, task: Runnable, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
     ) -> None:
         """Runs a generator to its end. What it yielded is at the server before anybody hears of the end."""
         outlet = claim.outlet(task.items)
@@ -234,13 +234,13 @@ class Runner:
                 outlet.drop()
 
     async def _in_time(
-        self, task: Task[Any, Any], job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
+        self, task: Runnable, job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
     ) -> Any:
         """Runs a body under the time limits that there are."""
         return await executors.within(body, claim, executors.time_limit(task.timeout, job), task.soft_timeout)
 
     async def _in_process(
-        self, task: Task[Any, Any], delivery: wire.Delivery, claim: Claim, processes: Processes
+        self, task: Runnable, delivery: wire.Delivery, claim: Claim, processes: Processes
     ) -> Finish | Requeue | Replace:
         """Has the job run by a runner in another process, and speaks for it if that dies."""
         self._enter(task, delivery, [], {}, None, claim)
@@ -258,9 +258,7 @@ class Runner:
                 return self._finish_failed(delivery, broken, started)
             return self._after_failure(delivery, policy, error, started)
 
-    def _after_success(
-        self, task: Task[Any, Any], delivery: wire.Delivery, value: Any, started: int
-    ) -> Finish:
+    def _after_success(self, task: Runnable, delivery: wire.Delivery, value: Any, started: int) -> Finish:
         try:
             payload = task.returns.dumps(value, path="result")
             if len(payload) > self._max_payload:
@@ -324,7 +322,7 @@ class Runner:
         )
 
 
-def _has_time_limit(task: Task[Any, Any], job: wire.Job) -> bool:
+def _has_time_limit(task: Runnable, job: wire.Job) -> bool:
     return task.has_time_limit or job.timeout is not None or job.deadline is not None
 
 

@@ -21,27 +21,29 @@ from asyncq.broker.broker import Broker, token
 from asyncq.broker.connection import ServerError, Unfit, parse
 from asyncq.context import current_job
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
-from asyncq.scope import current_scope, scope_for
+from asyncq.portal import running_loop
+from asyncq.scoped_jobs import scope_of
 from asyncq.states import State
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from asyncq import results, wire
-    from asyncq.app import AsyncQ
+    from asyncq import wire
+    from asyncq.application import App
     from asyncq.broker.embedded import EmbeddedServer
     from asyncq.broker.intake import Met
     from asyncq.broker.listener import Listener, Waiter
-    from asyncq.tasks import Task
-    from asyncq.workflows import Plan
+
+    Entry = tuple[wire.Job, bytes, Waiter]
+    """A job, its message, and the waiter that is notified of its outcome."""
+    EnqueueHook = Callable[[Sequence[Entry]], Awaitable[None]]
+    """Called with the jobs that are about to be enqueued. What it raises ends the call."""
 
 R = TypeVar("R")
 
 log: logging.Logger = logging.getLogger(__name__)
 
-BATCH = 250
-"""Calls in one batch of `map`: 1 ms of work for the client, and 1 ms for the server."""
 BACKGROUND_TIMEOUT = 2.0
 """Seconds that closing waits for what was sent off in the background."""
 
@@ -59,15 +61,17 @@ class Session:
         opened: how many calls of `AsyncQ.open` hold it open.
         server: the embedded server that it holds, if it uses one.
         is_open: whether calls can go through it.
+        on_enqueue: hooks around `submit`. Without any they cost nothing.
     """
 
-    def __init__(self, app: AsyncQ) -> None:
+    def __init__(self, app: App) -> None:
         self._app = app
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.channel: str = app._shards[0].replies + token()
+        self.channel: str = app.sessions.shards[0].replies + token()
         self.users = self.opened = 0
         self.server: EmbeddedServer | None = None
         self.is_open: bool = False
+        self.on_enqueue: list[EnqueueHook] = app.sessions.on_enqueue
         self._opening: asyncio.Task[None] | None = None
         self._wanted_by = 0
         self._background: set[asyncio.Task[Any]] = set()
@@ -147,7 +151,7 @@ class Session:
             # The app's own, and not the session's: it lives until the process ends.
             server = await asyncio.to_thread(embedded.private, self._app)
         else:
-            directory = embedded.resolve(url, anchor_file=self._app._anchor)
+            directory = embedded.resolve(url, anchor_file=self._app.anchor)
             server = await asyncio.to_thread(embedded.acquire, directory)
             _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
         return server.url, server
@@ -179,7 +183,7 @@ class Session:
 
     def is_here(self) -> bool:
         """Whether this thread runs the session's loop. On any thread."""
-        return asyncio._get_running_loop() is self.loop
+        return running_loop() is self.loop
 
     async def bring(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Runs a coroutine on the session's loop, from any loop."""
@@ -239,10 +243,12 @@ class Session:
     # -- enqueueing --
 
     def announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
-        """The waiter of a job about to be enqueued."""
+        """The waiter of a job about to be enqueued. A `new` id is one that no other job can have."""
         waiter = self.listener.announce(job.id, ignored=job.ignore_result, new=new)
-        if current_scope.get() is not None and (scope := scope_for(self._app)) is not None:
-            scope._called(waiter)
+        if (scope := scope_of(self._app)) is not None:
+            scope.add(waiter)
+        if not job.parents and (caller := current_job.get()) is not None:
+            caller.children.append(job.id)
         if waiter.accepted:
             return waiter  # of a job that is there: this call may turn out to be another, and is refused
         waiter.queue = job.queue
@@ -252,97 +258,84 @@ class Session:
             waiter.state = State.SCHEDULED
         return waiter
 
-    async def enqueue(self, job: wire.Job, message: bytes, handle: results.AsyncResult[Any]) -> None:
-        """Enqueues one job that was announced.
+    async def submit(self, entries: Sequence[Entry], *, is_whole: bool = False) -> str | None:
+        """Enqueues jobs that were announced: the one way in.
+
+        Args:
+            entries: each job with its message and its waiter.
+            is_whole: whether they are a workflow: all of them are accepted in one step, or none; parents come
+                before children. Else they are calls of their own, a round trip for each queue among them.
+
+        Returns:
+            The id of a job that was refused because another call has it; None if there is none. An equal call
+            with the same key is not refused. Of a workflow, a taken id is an error.
 
         Raises:
-            ValueError: another job has its id.
+            ValueError: an id in a workflow is that of another call. Nothing was enqueued.
             QueueFull, BrokerUnavailable: as `Task.delay`.
         """
+        if self.on_enqueue:
+            for hook in self.on_enqueue:
+                await hook(entries)
+        if len(entries) == 1 and not entries[0][0].parents:
+            return await self._submit_one(*entries[0])
+        if is_whole:
+            await self._submit_whole(entries)
+            return None
+        return await self._submit_many(entries)
+
+    async def _submit_one(self, job: wire.Job, message: bytes, waiter: Waiter) -> str | None:
         broker = self.broker
-        assert handle._waiter is not None  # announced a moment ago
         try:
             answer = await broker.intake.enqueue(job, message)
         except BaseException:
-            broker.listener.gave_up(handle._waiter)
+            broker.listener.gave_up(waiter)
             raise
         if answer is True:
-            broker.listener.accepted(handle._waiter)
-        elif not self._met(handle, answer):
-            raise ValueError(_taken(handle))
+            broker.listener.accepted(waiter)
+            return None
+        return None if self._met(waiter, answer) else job.id
 
-    def _met(self, handle: results.AsyncResult[Any], answer: Met) -> bool:
-        """A call whose id was there before: whether it is an equal call with the same key."""
-        if (scope := scope_for(self._app)) is not None:
-            scope._not_ours(handle.id)
-        self.listener.met(handle._own_waiter(), answer)
-        return answer is not False
-
-    async def enqueue_calls(
-        self, calls: Sequence[tuple[Task[..., Any], tuple[Any, ...], dict[str, Any], bytes]]
-    ) -> list[Any]:
-        """Enqueues calls whose arguments are encoded, and therefore known to be good, in batches: while the
-        server works on one, the next is made, and between two the loop turns.
-        """
-        handles: list[Any] = []
-        sent: list[asyncio.Task[None]] = []
-        for start in range(0, len(calls), BATCH):
-            part = calls[start : start + BATCH]
-            random = os.urandom(16 * len(part)).hex()
-            batch = [
-                task._announced(self, args, kwargs, body, random[32 * n : 32 * n + 32])
-                for n, (task, args, kwargs, body) in enumerate(part)
-            ]
-            handles += [handle for _, _, handle in batch]
-            sent.append(asyncio.create_task(self._enqueue_batch(batch)))
-            await asyncio.sleep(0)
-        await asyncio.gather(*sent)
-        return handles
-
-    async def _enqueue_batch(self, jobs: Sequence[tuple[wire.Job, bytes, results.AsyncResult[Any]]]) -> None:
+    async def _submit_many(self, entries: Sequence[Entry]) -> str | None:
         broker = self.broker
         listener = broker.listener
         try:
-            others = await broker.intake.enqueue_many([(job, message) for job, message, _ in jobs])
+            others = await broker.intake.enqueue_many([(job, message) for job, message, _ in entries])
         except BaseException:
-            for _, _, handle in jobs:
-                listener.gave_up(handle._own_waiter())
+            for _, _, waiter in entries:
+                listener.gave_up(waiter)
             raise
         answers = {id(job): answer for job, answer in others}
-        for job, _, handle in jobs:
-            if id(job) not in answers:
-                listener.accepted(handle._own_waiter())
-        refused = [
-            handle
-            for job, _, handle in jobs
-            if (answer := answers.get(id(job), True)) is not True and not self._met(handle, answer)
-        ]
-        if refused:
-            raise ValueError(_taken(refused[0]))
+        refused = None
+        for job, _, waiter in entries:
+            answer = answers.get(id(job), True)
+            if answer is True:
+                listener.accepted(waiter)
+            elif not self._met(waiter, answer):
+                refused = refused or job.id
+        return refused
 
-    async def submit(self, plan: Plan, messages: list[tuple[wire.Job, bytes]]) -> None:
-        """Enqueues the jobs of a plan in one step; their handles are notified of the outcomes from now on."""
+    async def _submit_whole(self, entries: Sequence[Entry]) -> None:
         broker = self.broker
-        current = current_job.get()
-        for planned in plan.jobs:
-            planned.handle._waiter = self.announce(planned.job)
-            if current is not None and not planned.job.parents:
-                current.children.append(planned.job.id)
-        if len(messages) == 1 and not plan.jobs[0].job.parents:
-            await self.enqueue(*messages[0], plan.jobs[0].handle)
-            return
-        if messages:
-            try:
-                await broker.intake.submit(messages)
-            except BaseException as error:
-                for planned in plan.jobs:
-                    broker.listener.gave_up(planned.handle._own_waiter())
-                    # An id is another job's, which is not for the scope around this call to end.
-                    if isinstance(error, ValueError) and (scope := scope_for(self._app)) is not None:
-                        scope._not_ours(planned.job.id)
-                raise
-        for planned in plan.jobs:
-            broker.listener.accepted(planned.handle._own_waiter())
+        try:
+            await broker.intake.submit([(job, message) for job, message, _ in entries])
+        except BaseException as error:
+            scope = scope_of(self._app)
+            for job, _, waiter in entries:
+                broker.listener.gave_up(waiter)
+                # An id is another job's, which is not for the scope around this call to end.
+                if isinstance(error, ValueError) and scope is not None:
+                    scope.take_back(job.id)
+            raise
+        for _, _, waiter in entries:
+            broker.listener.accepted(waiter)
+
+    def _met(self, waiter: Waiter, answer: Met) -> bool:
+        """Whether a call whose id was there before is an equal call with the same key."""
+        if (scope := scope_of(self._app)) is not None:
+            scope.take_back(waiter.id)
+        self.listener.met(waiter, answer)
+        return answer is not False
 
 
 def _revive(directory: Any) -> None:
@@ -350,21 +343,6 @@ def _revive(directory: Any) -> None:
     from asyncq.broker import embedded
 
     embedded.acquire(directory).release()
-
-
-def _taken(handle: results.AsyncResult[Any]) -> str:
-    id_, task = handle.id, handle._task
-    key = None if task is None else task._options.key
-    if task is not None and key is not None:
-        return (
-            f"key {key!r} of {task.name} stands for a call with other arguments, and nothing was enqueued; "
-            "use another key for another call, or forget that result when it has ended: "
-            f"await app.AsyncResult({id_!r}).forget()"
-        )
-    return (
-        f"a job with task_id {id_!r} exists already and is another call; use another id, or "
-        f"app.AsyncResult({id_!r}) for that job"
-    )
 
 
 async def _logged(coroutine: Coroutine[Any, Any, object]) -> AsyncQError | None:

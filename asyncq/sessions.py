@@ -24,16 +24,18 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asyncq.broker.shards import Shards
 from asyncq.context import current_job
 from asyncq.errors import BrokerUnavailable
-from asyncq.portal import LoopThread
+from asyncq.portal import LoopThread, running_loop
 from asyncq.session import Session
 
 if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Callable, Coroutine
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
+    from asyncq.session import EnqueueHook
 
 R = TypeVar("R")
 
@@ -48,10 +50,17 @@ class Sessions:
 
     Args:
         app: whose sessions they are.
+
+    Attributes:
+        shards: the keys of the app's namespace.
+        on_enqueue: called before jobs are enqueued, through any session.
     """
 
-    def __init__(self, app: AsyncQ) -> None:
+    def __init__(self, app: App) -> None:
         self._app = weakref.ref(app)
+        self.shards: Shards = Shards(app.settings.namespace, app.settings.shards)
+        self.on_enqueue: list[EnqueueHook] = []
+        self._kept: set[asyncio.Future[Any]] = set()
         self._reset()
         _everyones.add(self)
 
@@ -68,11 +77,27 @@ class Sessions:
             self._prune()
             return any(session.is_wanted for session in self._by_loop.values())
 
+    def reconfigure(self) -> None:
+        """Takes in that the app's settings were changed, while no session was open."""
+        app = self._app()
+        assert app is not None, "a method of the app is running"
+        self.shards = Shards(app.settings.namespace, app.settings.shards)
+
     # -- for calls --
+
+    def channel(self) -> str:
+        """The channel that jobs made here are to name; none where nothing could hear of their outcomes."""
+        session = self.nearest()
+        return "" if session is None else session.channel
+
+    def keep(self, future: asyncio.Future[Any]) -> None:
+        """Keeps a task from being collected before it has run."""
+        self._kept.add(future)
+        future.add_done_callback(self._kept.discard)
 
     def is_here(self) -> bool:
         """Whether this thread's loop has an open session: calls then run right here."""
-        return asyncio._get_running_loop() in self._open
+        return running_loop() in self._open
 
     def here(self) -> Session:
         """The session of this thread's loop.
@@ -80,7 +105,7 @@ class Sessions:
         Raises:
             BrokerUnavailable: it has none (any more).
         """
-        session = self._open.get(asyncio._get_running_loop())  # type: ignore[arg-type]  # None is in no table
+        session = self._open.get(running_loop())  # type: ignore[arg-type]  # None is in no table
         if session is None:
             raise BrokerUnavailable("the app was closed")
         return session
@@ -89,7 +114,7 @@ class Sessions:
         """The session of this thread's loop, else that of the worker whose job this is; None if neither is
         there.
         """
-        return self._open.get(asyncio._get_running_loop()) or self._of_the_job()  # type: ignore[arg-type]
+        return self._open.get(running_loop()) or self._of_the_job()  # type: ignore[arg-type]
 
     def _of_the_job(self) -> Session | None:
         job = current_job.get()
@@ -101,7 +126,7 @@ class Sessions:
         if self.is_here():
             return await coroutine
         thread = self._thread
-        if thread is not None and asyncio._get_running_loop() is thread.loop:
+        if thread is not None and running_loop() is thread.loop:
             return await self._when_open(coroutine)
         future = self.carry(self._when_open(coroutine))
         try:
@@ -313,6 +338,26 @@ class Sessions:
 
 _everyones: weakref.WeakSet[Sessions] = weakref.WeakSet()
 _graveyard: list[Any] = []
+
+
+def the_only_app() -> App:
+    """The app of a process that has exactly one.
+
+    Raises:
+        RuntimeError: there is none, or more than one; the message lists the ways out.
+    """
+    apps = [app for sessions in _everyones if (app := sessions._app()) is not None]
+    if len(apps) == 1:
+        return apps[0]
+    found = (
+        "there is no AsyncQ app in this process"
+        if not apps
+        else f"there are {len(apps)} AsyncQ apps in this process"
+    )
+    raise RuntimeError(
+        f"{found}, so a handle made from an id alone does not know which to ask. Use app.AsyncResult(id), "
+        "task.AsyncResult(id) or AsyncResult(id, app=app); or import the module that makes the app before"
+    )
 
 
 def _after_fork_in_child() -> None:

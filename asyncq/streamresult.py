@@ -24,7 +24,7 @@ class StreamResult(AsyncResult[None], Generic[Y_co]):
     """
 
     __slots__ = ()
-    _kind = lineage.STREAM
+    kind = lineage.STREAM
 
     def stream(self, after: int | None = None) -> Stream[Y_co]:
         """Gives what the task yields, as `AsyncResult.stream` does, with its type.
@@ -40,3 +40,6 @@ class StreamResult(AsyncResult[None], Generic[Y_co]):
     def stream_sync(self, after: int | None = None) -> SyncStream[Y_co]:
         """Blocking twin of `stream`."""
         return super().stream_sync(after)
+
+
+lineage.register(lineage.STREAM, StreamResult)

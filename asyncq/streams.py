@@ -6,6 +6,7 @@ import asyncio
 import logging
 import weakref
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from asyncq import portal, wire
@@ -13,11 +14,12 @@ from asyncq.broker.feed import Feed
 from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from asyncq.broker.listener import Waiter
-    from asyncq.results import AsyncResult
+    from asyncq.portal import Carrier
     from asyncq.session import Session
+    from asyncq.view import View
 
 T = TypeVar("T")
 
@@ -65,7 +67,7 @@ class Reader:
     Items are pushed where they are small. What was missed is read: a number that does not follow tells.
     """
 
-    def __init__(self, result: AsyncResult[Any], after: int) -> None:
+    def __init__(self, result: View[Any], after: int) -> None:
         settings = result.app.settings
         self.buffer: deque[tuple[int, bytes]] = deque()
         self.offset = after
@@ -89,7 +91,7 @@ class Reader:
             return await self._fill()
 
     async def _fill(self) -> bool:
-        waiter = self._result._own_waiter()
+        waiter = self._result.waiter()
         while not self.buffer:
             if self._closed:
                 return False
@@ -119,8 +121,8 @@ class Reader:
 
     async def _open(self, waiter: Waiter) -> None:
         app = self._result.app
-        self.session = app._session
-        channel = app._shards.of(self._result.id).events + self._result.id
+        self.session = app.sessions.here()
+        channel = app.sessions.shards.of(self._result.id).events + self._result.id
         self._feed = await Feed.open(self.session.listener, waiter, channel, self._hear)
         self._tick()
 
@@ -142,7 +144,7 @@ class Reader:
         feed.stale = False
         app, taken = self._result.app, self.offset
         try:
-            standing, complete, items = await app._session.broker.read_items(
+            standing, complete, items = await app.sessions.here().broker.read_items(
                 self._result.id, self._fetched, taken
             )
         except BrokerUnavailable as error:
@@ -153,13 +155,13 @@ class Reader:
         self._reported = max(self._reported, taken)
         self._extend(items)
         if standing is None or (isinstance(standing, str) and standing[2:3] == "i"):
-            app._session.listener.learn(waiter, standing)
+            app.sessions.here().listener.learn(waiter, standing)
             raise ResultNotFound(
                 f"no stream under the id {self._result.id!r}: unknown, forgotten, expired (result_ttl), or "
                 "its task ignores results"
             )
         if isinstance(standing, wire.Ended):
-            app._session.listener.learn(waiter, standing)
+            app.sessions.here().listener.learn(waiter, standing)
             self._complete = complete
         elif len(items) > 0:
             feed.stale = True  # there may be more
@@ -192,25 +194,31 @@ class Reader:
     def _end(self) -> bool:
         """The job has ended, and everything was given."""
         self.close()
-        outcome = self._result._seen()
+        outcome = self._result.known()
         if outcome is not None and outcome.error is not None:
             outcome.unwrap()
         return False
 
 
 class KeptItems:
-    """The items of a call that was made here and now."""
+    """The items of a call that was made here and now.
 
-    def __init__(self, result: AsyncResult[Any], items: Sequence[bytes], after: int) -> None:
+    Args:
+        items: all of them.
+        after: the number of the last one that is not wanted.
+        end: called behind the last item; raises what the call raised.
+    """
+
+    def __init__(self, items: Sequence[bytes], after: int, end: Callable[[], object]) -> None:
         self.buffer: deque[tuple[int, bytes]] = deque(list(enumerate(items, 1))[after:])
         self.offset = after
         self.report_at: int = len(items) + 1
         self.session: Session | None = None
-        self._result = result
+        self._end = end
 
     async def fill(self) -> bool:
         """See `Readable`."""
-        (await self._result._outcome(None)).unwrap()
+        self._end()
         return False
 
     def report(self) -> None:
@@ -220,14 +228,29 @@ class KeptItems:
         """Nothing is open."""
 
 
+@dataclass(slots=True)
+class Source:
+    """Where a stream has its items from.
+
+    Attributes:
+        reader: holds what is at hand.
+        fill: has the reader fetch more, wherever the call is served; False at the end.
+        decode: makes an item of its bytes.
+        carrier: where the blocking stream has `fill` run.
+    """
+
+    reader: Readable
+    fill: Callable[[], Coroutine[Any, Any, bool]]
+    decode: Callable[[bytes], Any]
+    carrier: Carrier
+
+
 class _Items(Generic[T]):
     """What both kinds of stream have."""
 
-    def __init__(self, result: AsyncResult[Any], after: int) -> None:
-        if after < 0:
-            raise ValueError(f"after={after!r}: items are numbered from 1; 0 or None is from the first")
-        self._result = result
-        self._reader = result._reader(after)
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._reader = source.reader
         self._finalizer = weakref.finalize(self, self._reader.close)
         # Nothing is said of a stream that is left at the end of the process: its connections go with it.
         self._finalizer.atexit = False
@@ -245,7 +268,7 @@ class _Items(Generic[T]):
         reader.offset = number
         if number >= reader.report_at:
             reader.report()
-        item: T = self._result._item_codec().loads(data)
+        item: T = self._source.decode(data)
         return item
 
 
@@ -257,7 +280,7 @@ class Stream(_Items[T]):
 
     async def __anext__(self) -> T:
         while not self._reader.buffer:
-            if not await self._result._filled(self._reader):
+            if not await self._source.fill():
                 raise StopAsyncIteration
         return self._take()
 
@@ -277,7 +300,7 @@ class SyncStream(_Items[T]):
 
     def __next__(self) -> T:
         while not self._reader.buffer:
-            if not portal.wait(self._result._carrier, self._result._filled(self._reader)):
+            if not portal.wait(self._source.carrier, self._source.fill()):
                 raise StopIteration
         return self._take()
 

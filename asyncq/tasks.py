@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
-import os
-import time
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, overload
 
 from typing_extensions import TypeVar
 
-from asyncq import config, eager, idempotency, results, wire
-from asyncq.context import LINE, Context, check_join, current_job
-from asyncq.errors import PayloadTooLarge, SerializationError
-from asyncq.options import Options, Resolved, end_by
+from asyncq import config, eager, results, wire
+from asyncq.context import check_join
+from asyncq.job_builder import JobBuilder
+from asyncq.options import Options
 from asyncq.portal import carried, overloaded, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
+from asyncq.sending import checked, send_many
 from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
 from asyncq.streamresult import StreamResult
 from asyncq.workflows import Group, Signature, Workflow
+from asyncq.workflows.submitting import submit
 from asyncq.workflows.workflow import are_several, arguments_of, as_tuple, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
     from datetime import datetime, timedelta
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
     from asyncq.parameters import (
         Lacks1,
         Lacks2,
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     )
     from asyncq.portal import Carrier
     from asyncq.retry import Retry
-    from asyncq.session import Session
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -52,9 +50,6 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 Y = TypeVar("Y")
 H_co = TypeVar("H_co", bound=results.AsyncResult[Any], default=results.AsyncResult[R], covariant=True)
-
-SHAPES = 1000
-"""How many combinations of arguments are remembered for one task: `**kwargs` have no end of them."""
 
 
 class Task(Generic[P, R, H_co]):
@@ -75,23 +70,17 @@ class Task(Generic[P, R, H_co]):
     is_coroutine = False
     is_generator = False
     items: ValueCodec = PLAIN_VALUE
-    _handle: type[Any] = results.AsyncResult  # that of `H`
+    handle: type[Any] = results.AsyncResult  # that of `H`
 
-    def __init__(self, app: AsyncQ, function: Callable[P, Any], name: str, options: Options) -> None:
+    def __init__(self, app: App, function: Callable[P, Any], name: str, options: Options) -> None:
         self.app = app
         self.name = name
         self.function = function
-        self._options = options
-        self._signature = inspect.signature(function)
-        self._shapes: set[object] = set()
-        self.arguments: ArgumentCodec = ArgumentCodec(function)
+        self.builder: JobBuilder = JobBuilder(app, name, function, options)
+        self.arguments: ArgumentCodec = self.builder.arguments
         self.returns: ValueCodec = ValueCodec.of_result(function)
-        self._defaults = Resolved.of(app.settings, options)
-        self._linked = False
+        self.is_linked: bool = False
         self._starred: Task[..., Any] | None = None
-        # No options were given for the call; what the task itself says, its worker knows.
-        self._is_plain = True
-        self._is_bare = options.needs_nothing()
         self.executor: str = "loop" if self.is_coroutine else options.executor or "thread"
         self.retry: Retry | None = options.retry
         self.timeout: float | None = None if options.timeout is None else config.seconds(options.timeout)
@@ -104,7 +93,7 @@ class Task(Generic[P, R, H_co]):
         self.__wrapped__ = function
         self._last_bound = ""
         self._introspection: dict[str, Any] = {
-            "__signature__": self._signature,
+            "__signature__": self.builder.signature,
             "__annotations__": getattr(function, "__annotations__", {}),
             "__module__": self.__module__,
             "__wrapped__": function,  # its globals are where the annotations are looked up
@@ -119,11 +108,12 @@ class Task(Generic[P, R, H_co]):
         return other
 
     def __repr__(self) -> str:
-        return f"<Task {self.name}{self._signature}>"
+        return f"<Task {self.name}{self.builder.signature}>"
 
     @property
-    def _carrier(self) -> Carrier:
-        return self.app._sessions
+    def carrier(self) -> Carrier:
+        """Where the calls of this object run."""
+        return self.app.sessions
 
     # -- sending --
 
@@ -165,10 +155,10 @@ class Task(Generic[P, R, H_co]):
             ResultTimeout: `wait` is over.
             Exception: whatever `delay` and `AsyncResult.get` raise, the task's own exception among it.
         """
-        own = self._options.task_id
+        own = self.builder.options.task_id
         check_join(f"{self.name}.call()", () if own is None else (self.AsyncResult(own),))
         result = await self._send(args, kwargs)
-        wait = self._options.wait
+        wait = self.builder.options.wait
         value: R = await result.get(None if wait is None else config.seconds(wait))
         return value
 
@@ -244,16 +234,18 @@ class Task(Generic[P, R, H_co]):
             assert await results.get(timeout=10) == [3, 7]
             ```
         """
-        if self._options.key is not None:
+        key = self.builder.options.key
+        if key is not None:
             raise ValueError(
-                f"map() of {self.name} makes many calls, and key={self._options.key!r} is one of them: use "
+                f"map() of {self.name} makes many calls, and key={key!r} is one of them: use "
                 "app.submit([task.options(key=...).s(...), ...])"
             )
         given = [_positional(self, args, "map()") for args in calls]
-        if self._linked:
-            return await self.app.submit([Signature(self, args, {}) for args in given])
-        encoded: list[Any] = [(self, args, {}, self._body(args, {})) for args in given]
-        handles: list[Any] = await self.app._session.enqueue_calls(encoded)
+        if self.is_linked:
+            linked = await submit(self.app, [Signature(self, args, {}) for args in given])
+            return ResultSet(linked, app=self.app)
+        session = self.app.sessions.here()
+        handles: list[Any] = await send_many(session, [checked(self, args, {}) for args in given])
         return ResultSet(handles, app=self.app)
 
     @overload
@@ -333,14 +325,14 @@ class Task(Generic[P, R, H_co]):
         if self.is_coroutine:
             refuse_in_loop(f"{self.name}.apply()", f"await {_call(self.function, positional, named)}")
         task = self.options(**options) if options else self
-        if task._linked:
+        if task.is_linked:
             linked: eager.EagerResult[R] = Signature(task, positional, named).apply(throw=throw)
             return linked
-        job, message = task._encode(positional, named)
-        result = eager.run(task, wire.decode_job(job.id, job.queue, message))
-        result._args, result._kwargs = positional, named
-        if throw and result._kept is not None:
-            result._kept.unwrap()
+        builder = task.builder
+        job, message = builder.call(builder.body(positional, named), "")
+        result = eager.run(task, wire.decode_job(job.id, job.queue, message), positional, named)
+        if throw:
+            result.unwrap()
         return result
 
     def options(
@@ -421,16 +413,19 @@ class Task(Generic[P, R, H_co]):
             link=link,
             link_error=link_error,
         )
-        return self._as(self._options.with_call(given))
+        return self.with_options(self.builder.options.with_call(given))
 
-    def _as(self, options: Options) -> Self:
+    def with_options(self, options: Options) -> Self:
+        """The task with these options for its calls, whatever it had."""
         other = copy.copy(self)
-        other._options = options
-        other._is_plain = False
-        other._is_bare = options.needs_nothing() and options.comes_at_once()
-        other._linked = bool(options.link or options.link_error)
-        other._defaults = Resolved.of(self.app.settings, options)
+        other.builder = self.builder.with_options(options)
+        other.is_linked = bool(options.link or options.link_error)
         return other
+
+    def use_codecs(self, arguments: ArgumentCodec, returns: ValueCodec) -> None:
+        """Gives the task other codecs than those of its function."""
+        self.builder.arguments = self.arguments = arguments
+        self.returns = returns
 
     # -- calls as data --
 
@@ -471,7 +466,7 @@ class Task(Generic[P, R, H_co]):
             assert await (add.s(2, 2) | add.s(4)).call() == 8
             ```
         """
-        self._check_part(args, kwargs)
+        self.builder.check_part(args, kwargs)
         return Signature(self, args, kwargs)
 
     def si(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R, H_co]:
@@ -486,7 +481,7 @@ class Task(Generic[P, R, H_co]):
             assert await (add.s(2, 2) | add.si(1, 1)).call() == 2
             ```
         """
-        self._check(args, kwargs)
+        self.builder.check(args, kwargs)
         return Signature(self, args, kwargs, immutable=True)
 
     def starmap(self, calls: Iterable[Sequence[Any]]) -> Signature[list[R]]:
@@ -508,8 +503,8 @@ class Task(Generic[P, R, H_co]):
         """
         given = [_positional(self, args, "starmap()") for args in calls]
         for args in given:
-            self._check(args, {})
-        starred: Task[..., Any] = self._star()._as(self._options)
+            self.builder.check(args, {})
+        starred: Task[..., Any] = self.starred().with_options(self.builder.options)
         return Signature(starred, (given,), {}, immutable=True)
 
     def xmap(self, values: Iterable[Any]) -> Signature[list[R]]:
@@ -540,7 +535,7 @@ class Task(Generic[P, R, H_co]):
         given = [_positional(self, args, "chunks()") for args in calls]
         return Group(tuple(self.starmap(given[at : at + n]) for at in range(0, len(given), n)))
 
-    def _star(self) -> Task[..., Any]:
+    def starred(self) -> Task[..., Any]:
         """The task that makes several calls of this one."""
         if self.is_generator:
             raise TypeError(
@@ -549,139 +544,32 @@ class Task(Generic[P, R, H_co]):
         if self._starred is None:
             kind: Any = CoroutineTask if self.is_coroutine else FunctionTask
             function = _one_by_one(self.function, self.is_coroutine)
-            starred: Task[..., Any] = kind(self.app, function, f"{self.name}*", self._options)
-            starred.arguments = self.arguments.of_calls()
-            starred.returns = self.returns.of_list()
+            starred: Task[..., Any] = kind(self.app, function, f"{self.name}*", self.builder.options)
+            starred.use_codecs(self.arguments.of_calls(), self.returns.of_list())
             self._starred = starred
         return self._starred
 
     def AsyncResult(self, id: str) -> H_co:
         """The typed handle of a call of this task made anywhere, by its id."""
-        handle: H_co = self._handle(id, app=self.app, task=self)
+        handle: H_co = self.handle(id, app=self.app, task=self)
         return handle
 
     # -- how it is done --
 
     async def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> H_co:
-        if self._linked:
-            linked: H_co = await Signature(self, args, kwargs)._send((), None)
+        if self.is_linked:
+            linked: H_co = await Signature(self, args, kwargs).delay()
             return linked
-        body = self._body(args, kwargs)
-        session = self.app._sessions.here()
-        job, message, handle = self._announced(session, args, kwargs, body, os.urandom(16).hex())
-        await session.enqueue(job, message, handle)
+        builder = self.builder
+        body = builder.body(args, kwargs)
+        session = self.app.sessions.here()
+        job, message = builder.call(body, session.channel)
+        waiter = session.announce(job, new=not builder.has_own_id)
+        refused = await session.submit(((job, message, waiter),))
+        if refused is not None:
+            raise builder.taken(refused)
+        handle: H_co = self.handle.of_job(self, self.app, job, waiter, args, kwargs)
         return handle
-
-    def _encode(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[wire.Job, bytes]:
-        """The job of one call and its message, with nobody told of it."""
-        return self._job(self._body(args, kwargs), os.urandom(16).hex())
-
-    def _announced(
-        self, session: Session, args: tuple[Any, ...], kwargs: dict[str, Any], body: bytes, random: str
-    ) -> tuple[wire.Job, bytes, H_co]:
-        """The job of one call, its message, and its handle, which hears of the outcome from now on."""
-        parent = current_job.get()
-        if self._is_bare and parent is None:
-            # What most calls are, written out: a call pays for what it uses.
-            defaults = self._defaults
-            shards = self.app._shards
-            channel, now = session.channel, int(time.time() * 1000)
-            job = wire.Job(
-                random[:24] if shards.is_one else shards.new_id(random[:24]),
-                self.name,
-                defaults.queue,
-                body,
-                random[24:],
-                channel,
-                now,
-                defaults.result_ttl,
-            )
-            return (
-                job,
-                wire.encode_plain(job),
-                self._handle._of_job(self, session, job, args, kwargs, new=True),
-            )
-        job, message = self._job(body, random)
-        if parent is not None:
-            parent.children.append(job.id)
-        return job, message, self._handle._of_job(self, session, job, args, kwargs)
-
-    def _body(self, args: tuple[Any, ...], kwargs: dict[str, Any], before: int = 0) -> bytes:
-        """The encoded arguments, as long as they fit the function and the limit; so many more will be put
-        before them.
-        """
-        # Whether arguments fit depends on their number and names alone, so each combination is bound once.
-        shape = (before + len(args), *kwargs) if kwargs else before + len(args)
-        if shape not in self._shapes:
-            self._check((None,) * before + args, kwargs)
-            if len(self._shapes) < SHAPES:
-                self._shapes.add(shape)
-        body = self.arguments.dumps(args, kwargs, before)
-        if len(body) > self._defaults.max_payload:
-            raise self._too_large("the arguments of a call", len(body))
-        return body
-
-    def _job(self, body: bytes, random: str) -> tuple[wire.Job, bytes]:
-        """The job of a call and its message. `random` is 32 hexadecimal digits: the id's, and the nonce's."""
-        job = self._new_job(body, random)
-        return job, self._message(job)
-
-    def _new_job(self, body: bytes, random: str, shard: int | None = None) -> wire.Job:
-        """A job of this task, in the given shard, or in that of the job that calls, or in any."""
-        options, defaults = self._options, self._defaults
-        parent = current_job.get()
-        if shard is None and parent is not None:
-            shard = self.app._shards.number(parent.id)
-        job = wire.Job(
-            options.task_id or self.app._shards.new_id(random[:24], shard),
-            self.name,
-            defaults.queue,
-            body,
-            random[24:],
-            "" if defaults.ignore_result else self.app._channel(),
-            int(time.time() * 1000),
-            defaults.result_ttl,
-            ignore_result=defaults.ignore_result,
-        )
-        if options.key is not None:
-            job.id = idempotency.job_id(self.app.settings.namespace, self.name, options.key)
-            job.nonce = idempotency.nonce(self.name, self._signature, body, job.nonce)
-        options.add_to(job, is_call=not self._is_plain)
-        if parent is not None:
-            _inherit(job, parent, self.app)
-        if job.expires is not None:
-            job.nonce = f"{job.nonce}~{job.expires}"
-        return job
-
-    def _message(self, job: wire.Job) -> bytes:
-        try:
-            message = wire.encode_job(job)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise SerializationError(
-                f"headers={job.headers!r} cannot travel ({error}); use plain texts, numbers, lists, maps"
-            ) from error
-        if len(message) - len(job.body) > self._defaults.max_payload:
-            raise self._too_large("the headers of a call", len(message) - len(job.body))
-        return message
-
-    def _too_large(self, what: str, size: int) -> PayloadTooLarge:
-        return PayloadTooLarge(
-            f"{what} of {self.name} take {size:,} bytes, more than max_payload="
-            f"{self._defaults.max_payload:,}; store the data elsewhere and send its name, or raise it"
-        )
-
-    def _check_part(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuses what cannot become a call, whatever is put in front of it."""
-        try:
-            self._signature.bind_partial(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}{self._signature}: {error}") from None
-
-    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        try:
-            self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}{self._signature}: {error}") from None
 
 
 class _OfFunction:
@@ -786,9 +674,9 @@ class StreamTask(Task[P, None, StreamResult[Y]], Generic[P, Y]):
     """
 
     is_generator = True
-    _handle = StreamResult
+    handle = StreamResult
 
-    def __init__(self, app: AsyncQ, function: Callable[P, Any], name: str, options: Options) -> None:
+    def __init__(self, app: App, function: Callable[P, Any], name: str, options: Options) -> None:
         super().__init__(app, function, name, options)
         self.returns = PLAIN_VALUE
         self.items: ValueCodec = ValueCodec.of_items(function)
@@ -821,18 +709,9 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 class NamedTask(Task[..., Any]):
     """A task known by name only, as `app.send` uses it: no function, no types, arguments unchecked."""
 
-    def __init__(self, app: AsyncQ, name: str, options: Options) -> None:
+    def __init__(self, app: App, name: str, options: Options) -> None:
         super().__init__(app, _anything, name, options)
 
 
 def _anything(*args: Any, **kwargs: Any) -> Any:
     raise NotImplementedError("a task known by name only runs on a worker that knows its function")
-
-
-def _inherit(job: wire.Job, parent: Context, app: AsyncQ) -> None:
-    job.parent_id = parent.id
-    job.root_id = parent.root_id or parent.id
-    if parent.parent_id is not None and parent.is_of(app):
-        job.ancestors = list(parent.ancestors[: LINE - 1])
-    if parent.deadline_ms is not None:
-        end_by(job, parent.deadline_ms)

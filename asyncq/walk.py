@@ -3,19 +3,49 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from asyncq.errors import IncompleteStream
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from asyncq.results import AsyncResult
+    from asyncq.application import App
+    from asyncq.broker.listener import Waiter
 
-Step = tuple["AsyncResult[Any] | None", "AsyncResult[Any]"]
-"""A job, and the one that the walk came from."""
+N = TypeVar("N", bound="Node")
 
 
-class Walk:
+class Node(Protocol):
+    """A handle, as a walk sees it."""
+
+    id: str
+    is_local: ClassVar[bool]
+
+    @property
+    def app(self) -> App:
+        """The app of the job."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """The state as last seen."""
+        ...
+
+    @property
+    def children(self) -> list[Any] | None:
+        """Handles of the jobs that came from it; None before its end."""
+        ...
+
+    def known(self) -> object | None:
+        """The outcome, if it is known."""
+        ...
+
+    def waiter(self) -> Waiter:
+        """The waiter of the job in this session."""
+        ...
+
+
+class Walk(Generic[N]):
     """One walk, breadth first. Each way to a job is a step, but the walk goes on from a job only once.
 
     A job's children are asked for when the next step is wanted: who walks may wait for the job first.
@@ -28,16 +58,16 @@ class Walk:
         node: where it is.
     """
 
-    def __init__(self, root: AsyncResult[Any], *, intermediate: bool) -> None:
-        self.node: AsyncResult[Any] = root
+    def __init__(self, root: N, *, intermediate: bool) -> None:
+        self.node: N = root
         self._intermediate = intermediate
-        self._todo: deque[Step] = deque([(None, root)])
+        self._todo: deque[tuple[N | None, N]] = deque([(None, root)])
         self._handles = {root.id: root}
         self._passed: set[str] = set()
         self._looked: set[str] = set()
         self._begun = False
 
-    async def step(self) -> Step | None:
+    async def step(self) -> tuple[N | None, N] | None:
         """Goes on; None at the end. To be awaited on the loop of the app that `node` belongs to.
 
         Raises:
@@ -65,17 +95,18 @@ class Walk:
         each command.
         """
         node = self.node
-        if node._seen() is not None or node.id in self._looked:
-            return
+        if node.is_local or node.known() is not None or node.id in self._looked:
+            return  # what came from a local call is known with it, or was forgotten with it
         ahead = {node.id: node}
         for _, other in self._todo:
-            if other.id not in self._looked and other._seen() is None:
+            if other.id not in self._looked and not other.is_local and other.known() is None:
                 ahead[other.id] = other
         self._looked.update(ahead)
-        await node._look_at([*ahead.values()])
+        listener = node.app.sessions.here().listener
+        await listener.look_all([handle.waiter() for handle in ahead.values()])
 
 
-def _incomplete(node: AsyncResult[Any]) -> IncompleteStream:
+def _incomplete(node: Node) -> IncompleteStream:
     if node.state == State.UNKNOWN:
         why, instead = "is not there (never was, was forgotten, or has expired)", "ask"
     else:

@@ -128,7 +128,7 @@ def make_app(server_url: str, namespace: str) -> Iterator[Callable[..., AsyncQ]]
 
     yield make
     for app in made:
-        app._sessions.close_background_sync()
+        app.sessions.close_background_sync()
 
 
 @pytest.fixture

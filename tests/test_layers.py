@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from helpers import structure
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -20,3 +22,18 @@ def test_the_layer_contract_is_kept():
     )
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
+
+
+def test_circles_of_files_are_small_and_stay_inside_a_package():
+    circles = structure.circles(structure.imports())
+    assert all(len(circle) <= 6 for circle in circles), circles
+
+
+def test_few_imports_climb_to_a_higher_layer():
+    climbing = structure.climbing(structure.imports())
+    assert len(climbing) <= 5, climbing
+
+
+def test_files_leave_the_private_names_of_others_alone():
+    uses = structure.private_uses()
+    assert len(uses) <= 10, uses

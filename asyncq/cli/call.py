@@ -81,7 +81,7 @@ def call(
         signature = f"{chosen.name}{inspect.signature(chosen.function)}"
         raise Refusal(f"{chosen.name}: {error}", f"it takes {signature}", Code.USAGE) from error
     # The id is chosen here, so that it can be said whenever the command is interrupted.
-    id_ = app._shards.new_id(secrets.token_hex(12))
+    id_ = app.sessions.shards.new_id(secrets.token_hex(12))
     call_ = chosen.options(task_id=id_).s(*args, **kwargs)
     again = look_again(invocation, id_, target)
     return loop.run(_call(app, call_, None if no_wait else limit, invocation, again))
@@ -113,7 +113,7 @@ def _not_lost(app: AsyncQ, call: Signature[Any], again: str) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        id_ = call.task._options.task_id
+        id_ = call.task.builder.options.task_id
         if app.settings.url.startswith("memory://"):
             console.say(f"job {id_} ends with this process, whose own server it is on")
         else:
@@ -138,7 +138,7 @@ async def _is_taken(app: AsyncQ, handle: AsyncResult[Any], seconds: float) -> bo
     That one is listed is not enough: a killed one is, until others have noticed.
     """
     assert handle.queue is not None
-    if not await app._session.broker.listened_to(handle.queue):
+    if not await app.sessions.here().broker.listened_to(handle.queue):
         return False
     try:
         await handle.outcome(timeout=seconds)

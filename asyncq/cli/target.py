@@ -76,7 +76,7 @@ def bare(**settings: Any) -> AsyncQ:
     try:
         app = AsyncQ(**settings)
         # Made by this file, it would otherwise belong to the folder that asyncq is installed in.
-        app._anchor = None
+        app.anchor = None
         app.reconfigure(**dataclasses.asdict(config.load(settings, anchor=Path.cwd())))
     except ValueError as error:
         raise Refusal(str(error), code=Code.CONFIGURATION) from error

@@ -57,7 +57,7 @@ class ThroughputPlan:
         A job leaves the queue in the step that stores its result, so its length says how many have none.
         Looking costs the server 1 us.
         """
-        broker = stage.app._session.broker
+        broker = stage.app.sessions.here().broker
         streams = [shard.stream(stage.app.settings.default_queue) for shard in broker.shards]
         pipe = await broker.line.pipe()
         end = time.monotonic() + 60.0

@@ -218,10 +218,10 @@ class Service:
 async def banner(worker: Worker, app: AsyncQ, target: str) -> str:
     """What runs, for whom, and where: what one looks for first when jobs do not run."""
     kind = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    broker = app._session.broker
+    broker = app.sessions.here().broker
     server = (await broker.server_version()).capitalize()
     if targets.is_local(app):
-        held = app._session.server
+        held = app.sessions.here().server
         place = held.directory if held is not None else "?"
         server = f"embedded {server} in {place} (this machine only; set ASYNCQ_URL for production)"
     else:

@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq import AsyncQ, config, eager, executors, failures, logs, wire
+from asyncq import AsyncQ, config, executors, failures, logs, portal, wire
 from asyncq.config import shown
 from asyncq.context import current_job
 from asyncq.errors import SoftTimeLimitExceeded
@@ -44,6 +44,7 @@ from asyncq.worker import frames, pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from asyncq.application import App, Runnable
     from asyncq.portal import Carrier
 
 FAREWELL = 2.0
@@ -168,7 +169,7 @@ class Child:
             self._configure(app)
         logs.keep(handler, is_chosen=False)
 
-    def _configure(self, app: AsyncQ) -> None:
+    def _configure(self, app: App) -> None:
         if id(app) not in self._apps:
             self._apps.add(id(app))
             app.reconfigure(**self._setup["settings"])
@@ -180,7 +181,7 @@ class Child:
         if not module:
             return None
         task = self._found(job, module, name, policy)
-        return task._star() if job.name.endswith("*") else task
+        return task.starred() if job.name.endswith("*") else task
 
     def _found(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any]:
         """The task whose function stands under that name in that module."""
@@ -225,7 +226,7 @@ class Child:
         runner.child = self
         self._handle_signals()  # a body before this one may have had its own
         run = runner.run(delivery, self._claim)
-        verdict = contextvars.copy_context().run(eager.driven, run)
+        verdict = contextvars.copy_context().run(portal.driven, run)
         self._busy = False
         match verdict:
             case Finish():
@@ -235,13 +236,13 @@ class Child:
             case Replace():
                 self._send("replace", [(dataclasses.asdict(job), message) for job, message in verdict.jobs])
 
-    def body(self, task: Task[Any, Any], args: list[Any], kwargs: dict[str, Any]) -> Any:
+    def body(self, task: Runnable, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Calls the function of a task on this thread, under its soft limit."""
         job = current_job.get()
         assert job is not None
         job.children = _Reported(self._send, job.children)
         with self._limited():
-            return executors._unstoppable(task.function, args, kwargs, self._claim)
+            return executors.unstoppable(task.function, args, kwargs, self._claim)
 
     @contextmanager
     def _limited(self) -> Iterator[None]:
@@ -288,12 +289,12 @@ class _Claim(executors.Claim):
     @property
     def carrier(self) -> Carrier:
         """Nobody: what is asked of the worker is asked over the connection, from the thread that asks."""
-        return eager.HERE
+        return portal.HERE
 
     async def report(self, state: str, meta: Any) -> None:
         """The job says of itself what it is at. On the caller's loop, or on a thread without one."""
         answer = self._child.ask("report", state, PLAIN_VALUE.dumps(meta, path="meta"))
-        if asyncio._get_running_loop() is None:
+        if portal.running_loop() is None:
             answer.result()
         else:
             await asyncio.wrap_future(answer)
@@ -336,7 +337,7 @@ class _Runner(Runner):
 
     async def _body(
         self,
-        task: Task[Any, Any],
+        task: Runnable,
         job: wire.Job,  # noqa: ARG002  time limits are the worker's, but for the soft one
         args: list[Any],
         kwargs: dict[str, Any],

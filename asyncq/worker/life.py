@@ -126,7 +126,7 @@ class Life:
 
     def __init__(self, worker: Worker) -> None:
         app = worker.app
-        self.session: Session = app._session
+        self.session: Session = app.sessions.here()
         broker = self.session.broker
         settings = app.settings
         self.worker = worker
@@ -179,8 +179,8 @@ class Life:
         self._lived = False
         self._must_look_for_ghosts = self._gave_up_a_read = False
         self._reports: set[asyncio.Task[None]] = set()
-        self._limited: Mapping[str, Limits] = app._limited
-        self._gate = Gate(Turnstile(broker, self.consumer.name), app._limited, self._until_said)
+        self._limited: Mapping[str, Limits] = app.limits
+        self._gate = Gate(Turnstile(broker, self.consumer.name), app.limits, self._until_said)
         self._sideways: set[asyncio.Task[None]] = set()
 
     # -- from the first beat --

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from asyncq.app import AsyncQ
+    from asyncq.application import Runnable
     from asyncq.executors import Claim
     from asyncq.runner import Finish, Replace, Requeue
-    from asyncq.tasks import Task
 
 IDLE = 60.0
 """Seconds after which a process without a job ends."""
@@ -76,7 +76,7 @@ class Pool:
                 place_of(task)
 
     async def run(
-        self, task: Task[Any, Any], delivery: wire.Delivery, claim: Claim, children: list[str]
+        self, task: Runnable, delivery: wire.Delivery, claim: Claim, children: list[str]
     ) -> Finish | Requeue | Replace:
         """Runs one job in a process; waits for one while all are busy. See `runner.Processes`."""
         job = delivery.job
@@ -173,7 +173,7 @@ class Pool:
         app calls `memory://` would be another one there.
         """
         settings = dataclasses.asdict(self._app.settings)
-        settings.update(url=self._app._session.broker.address.url, strict=False)
+        settings.update(url=self._app.sessions.here().broker.address.url, strict=False)
         setup = {
             "path": sys.path,
             "argv": sys.argv,
@@ -191,7 +191,7 @@ def size(app: AsyncQ) -> int:
     return app.settings.processes or cores.usable()
 
 
-def place_of(task: Task[Any, Any]) -> tuple[str, str]:
+def place_of(task: Runnable) -> tuple[str, str]:
     """The module and the name there under which another process finds the function of a task.
 
     Raises:

@@ -31,7 +31,7 @@ from asyncq import config, logs
 from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import AsyncQError, BrokerUnavailable
-from asyncq.scope import unscoped
+from asyncq.scoped_jobs import unscoped
 from asyncq.worker.life import Life
 from asyncq.worker.pool import Pool
 

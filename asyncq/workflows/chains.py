@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Self
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
     from asyncq.results import AsyncResult
     from asyncq.workflows.plan import Handle, Plan
     from asyncq.workflows.workflow import Follower
@@ -60,8 +60,9 @@ class Chain(Single[R_co, H_co]):
         return self
 
     @property
-    def _home(self) -> AsyncQ | None:
-        return self.steps[-1]._home
+    def home(self) -> App | None:
+        """The app of its tasks; None where there are none."""
+        return self.steps[-1].home
 
     @property
     def _wait(self) -> float | timedelta | None:
@@ -77,10 +78,11 @@ class Chain(Single[R_co, H_co]):
     def _steps(self) -> tuple[Workflow[Any], ...]:
         return tuple(step.clone() for step in self.steps)
 
-    def _plan(self, plan: Plan, source: Handle | None) -> H_co:
+    def plan(self, plan: Plan, source: Handle | None) -> H_co:
+        """Adds its jobs to a plan, see `Workflow.plan`."""
         handle: Any = source
         for step in self.steps:
-            handle = step._plan(plan, handle)
+            handle = step.plan(plan, handle)
         last: H_co = handle
         return last
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Self
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
     from asyncq.results import AsyncResult
     from asyncq.workflows.plan import Handle, Plan
     from asyncq.workflows.workflow import Follower
@@ -86,8 +86,9 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         return self
 
     @property
-    def _home(self) -> AsyncQ | None:
-        homes = (one._home for one in (*self.before, *self.members))
+    def home(self) -> App | None:
+        """The app of its tasks; None where there are none."""
+        homes = (one.home for one in (*self.before, *self.members))
         return next((home for home in homes if home is not None), None)
 
     @property
@@ -112,16 +113,17 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         before, other.before = other.before, ()
         return (*before, other)
 
-    def _plan(self, plan: Plan, source: Handle | None) -> GroupResult[T, M]:
+    def plan(self, plan: Plan, source: Handle | None) -> GroupResult[T, M]:
+        """Adds its jobs to a plan, see `Workflow.plan`."""
         for step in self.before:
-            source = step._plan(plan, source)
+            source = step.plan(plan, source)
         awaited = plan.gathered(source, len(self.members))
-        results = [one._plan(plan, awaited) for one in self.members]
+        results = [one.plan(plan, awaited) for one in self.members]
         for result in results:
             _cut(result, awaited)
-        handle: GroupResult[T, M] = GroupResult(None, results, source, self._home)
+        handle: GroupResult[T, M] = GroupResult(None, results, source, self.home)
         for callback in self.callbacks:
-            callback._plan(plan, handle)
+            callback.plan(plan, handle)
         return handle
 
     def __repr__(self) -> str:

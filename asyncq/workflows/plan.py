@@ -7,19 +7,19 @@ for all jobs in it, and the shape of their values is the shape of the handle, li
 from __future__ import annotations
 
 import dataclasses
-import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from asyncq import eager, wire
 from asyncq.context import current_job
 from asyncq.groupresult import GroupResult
+from asyncq.options import Options
 from asyncq.results import AsyncResult
 
 if TYPE_CHECKING:
-    from asyncq.app import AsyncQ
-    from asyncq.tasks import Task
-    from asyncq.workflows.signature import Signature
+    from asyncq.application import App
+    from asyncq.job_builder import Sendable
+    from asyncq.session import Entry
 
     Handle = AsyncResult[Any] | GroupResult[Any, Any]
 
@@ -34,11 +34,34 @@ COLLECTED = "asyncq.collected"
 """The task whose value is what it is given: it ends a workflow that takes the place of one job."""
 
 
+class Call(Protocol):
+    """A call that a plan makes a job of: a signature."""
+
+    @property
+    def task(self) -> Sendable:
+        """The task, with the options of the call."""
+        ...
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    immutable: bool
+
+
+@dataclass(slots=True)
+class _Collecting:
+    """The call that takes what it waits for, and nothing else."""
+
+    task: Sendable
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    immutable: bool = False
+
+
 @dataclass(slots=True)
 class Planned:
     """A job of a plan."""
 
-    task: Task[..., Any]
+    task: Sendable
     job: wire.Job
     handle: AsyncResult[Any]
     callbacks: list[str] = field(default_factory=list)
@@ -47,10 +70,10 @@ class Planned:
     def message(self) -> bytes:
         """The message, once all jobs that wait for this one are known."""
         if not self.callbacks:
-            return self.task._message(self.job)
+            return self.task.builder.message(self.job)
         # An error callback is no child: after a success there is nothing in it to see.
         children = tuple(id_ for id_ in self.job.dependents if id_ not in self.callbacks)
-        return self.task._message(dataclasses.replace(self.job, dependents=children))
+        return self.task.builder.message(dataclasses.replace(self.job, dependents=children))
 
 
 class Plan:
@@ -63,13 +86,14 @@ class Plan:
         jobs: in an order in which they can be accepted, and run.
     """
 
-    def __init__(self, app: AsyncQ | None) -> None:
+    def __init__(self, app: App | None) -> None:
         self.app = app
         self.jobs: list[Planned] = []
         self._by_id: dict[str, Planned] = {}
-        self._shard = None if app is None or current_job.get() is not None else app._shards.next()
+        self._channel = "" if app is None else app.sessions.channel()
+        self._shard = None if app is None or current_job.get() is not None else app.sessions.shards.next()
 
-    def add(self, call: Signature[Any], source: Handle | None, *, on_error: bool = False) -> AsyncResult[Any]:
+    def add(self, call: Call, source: Handle | None, *, on_error: bool = False) -> AsyncResult[Any]:
         """Adds the job of one call, which waits for all jobs of the source.
 
         Args:
@@ -95,9 +119,11 @@ class Plan:
             elif isinstance(shape, list) and not _has_values(shape):
                 args, shape = (shape, *args), None  # nothing but empty groups: its value is known
         if parents:
-            _refuse_key(task)
+            task.builder.refuse_key()
         before = 0 if shape is None else 3 if on_error else 1
-        job = task._new_job(task._body(args, call.kwargs, before), os.urandom(16).hex(), self._shard)
+        builder = task.builder
+        body = builder.body(args, call.kwargs, before)
+        job = builder.job(body, self._channel, shard=self._shard)
         if job.id in self._by_id:
             raise ValueError(f"two jobs of this workflow have the task_id {job.id!r}; give each another")
         job.parents, job.shape, job.on_error = tuple(parents), shape, on_error
@@ -106,9 +132,8 @@ class Plan:
             above.job.dependents = (*above.job.dependents, job.id)
             if on_error:
                 above.callbacks.append(job.id)
-        handle: AsyncResult[Any] = task._handle(job.id, task.app, task=task)
+        handle: AsyncResult[Any] = task.handle.of_job(task, task.app, job, None, call.args, call.kwargs)
         handle.parent = source
-        handle._args, handle._kwargs, handle._ignored = call.args, call.kwargs, job.ignore_result
         planned = Planned(task, job, handle)
         self.jobs.append(planned)
         self._by_id[job.id] = planned
@@ -124,16 +149,43 @@ class Plan:
         _shape(source, parents)
         if len(parents) < 2 or len(parents) * count <= EDGES:
             return source
-        assert self.app is not None
         last = self._by_id[parents[-1]].job
-        between = self.app.tasks[COLLECTED].options(queue=last.queue, priority=last.priority)
-        return self.add(between.s(), source)
+        return self.collect(source, Options(queue=last.queue, priority=last.priority))
+
+    def collect(self, source: Handle, options: Options) -> AsyncResult[Any]:
+        """Adds a job that waits for all jobs of the source, and whose value is the source's."""
+        assert self.app is not None, "there are jobs, so there is their app"
+        task = cast("Sendable", self.app.find_task(COLLECTED))  # every app has it
+        return self.add(_Collecting(task.with_options(options)), source)
+
+    async def submit(self, messages: list[tuple[wire.Job, bytes]]) -> None:
+        """Enqueues the jobs in one step. Their handles are notified of the outcomes from now on.
+
+        Args:
+            messages: what `messages` gave.
+
+        Raises:
+            ValueError: an id is that of another call. Nothing was enqueued.
+            QueueFull, BrokerUnavailable: as `Task.delay`.
+        """
+        if not messages:
+            return
+        assert self.app is not None, "there are jobs, so there is their app"
+        session = self.app.sessions.here()
+        entries: list[Entry] = []
+        for planned, (job, message) in zip(self.jobs, messages, strict=True):
+            waiter = session.announce(job)
+            planned.handle.attach(waiter)
+            entries.append((job, message, waiter))
+        refused = await session.submit(entries, is_whole=True)
+        if refused is not None:
+            raise self.jobs[0].task.builder.taken(refused)
 
     def messages(self) -> list[tuple[wire.Job, bytes]]:
         """Jobs and messages, as the broker takes them; raises as `add`."""
         if len(self.jobs) > 1:
             for planned in self.jobs:
-                _refuse_key(planned.task)
+                planned.task.builder.refuse_key()
         return [(planned.job, planned.message()) for planned in self.jobs]
 
     def in_place_of(self, old: wire.Job) -> list[tuple[wire.Job, bytes]]:
@@ -141,7 +193,7 @@ class Plan:
         last. Raises as `add`.
         """
         for planned in self.jobs:
-            _refuse_key(planned.task)
+            planned.task.builder.refuse_key()
             planned.job.parent_id, planned.job.root_id = old.parent_id, old.root_id or old.id
             planned.job.ancestors = old.ancestors
         last = self.jobs[-1].job
@@ -162,15 +214,15 @@ class Plan:
         for planned in self.jobs:
             ended = wire.decode_ended(*words[planned.job.id])
             items = yielded.get(planned.job.id, ())
-            result: eager.EagerResult[Any] = eager.EagerResult._of_call(
-                planned.task, planned.job, ended, items
+            planned_handle = planned.handle
+            result: eager.EagerResult[Any] = eager.EagerResult.of_call(
+                planned.task, planned.job, ended, items, planned_handle.args, planned_handle.kwargs
             )
-            result.parent = _as_run(planned.handle.parent, results)
-            result._args, result._kwargs = planned.handle._args, planned.handle._kwargs
+            result.parent = _as_run(planned_handle.parent, results, self.app)
             results[id(planned.handle)] = result
-        return _as_run(handle, results)
+        return _as_run(handle, results, self.app)
 
-    def _check(self, task: Task[..., Any]) -> None:
+    def _check(self, task: Sendable) -> None:
         if len(self.jobs) >= LARGEST:
             raise ValueError(
                 f"a workflow may have {LARGEST:,} jobs; make it smaller, as with task.chunks(...), or "
@@ -178,14 +230,6 @@ class Plan:
             )
         if task.app is not self.app:
             raise ValueError(f"task {task.name} belongs to {task.app!r}, the workflow to {self.app!r}")
-
-
-def _refuse_key(task: Task[..., Any]) -> None:
-    key = task._options.key
-    if key is not None:
-        raise ValueError(
-            f"key={key!r} of {task.name} is for a call by itself; give it to a task that starts the workflow"
-        )
 
 
 def _shape(source: Handle, parents: list[str]) -> Any:
@@ -200,11 +244,11 @@ def _shape(source: Handle, parents: list[str]) -> Any:
     return shape
 
 
-def _as_run(handle: Handle | None, results: dict[int, Any]) -> Any:
+def _as_run(handle: Handle | None, results: dict[int, Any], app: App) -> Any:
     """The handle with eager results in the place of those of jobs; groups in it are made once."""
     if isinstance(handle, GroupResult) and id(handle) not in results:
-        members = [_as_run(one, results) for one in handle.results]
-        results[id(handle)] = GroupResult(handle.id, members, _as_run(handle.parent, results), handle._app)
+        members = [_as_run(one, results, app) for one in handle.results]
+        results[id(handle)] = GroupResult(handle.id, members, _as_run(handle.parent, results, app), app)
     return results.get(id(handle))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from typing_extensions import TypeVar
 
+from asyncq.sessions import the_only_app
 from asyncq.workflows.chains import Chain
 from asyncq.workflows.workflow import Single, shown
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Self
 
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
     from asyncq.options import Options
     from asyncq.results import AsyncResult
     from asyncq.tasks import Task
@@ -76,10 +77,11 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
 
     @property
     def _said(self) -> Options:
-        return self.task._options
+        return self.task.builder.options
 
     @property
-    def _home(self) -> AsyncQ:
+    def home(self) -> App:
+        """The app of the task."""
         return self.task.app
 
     @property
@@ -90,7 +92,7 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
         if args or kwargs:
             if self.immutable:
                 raise TypeError(f"{self!r} is immutable and takes no more arguments; make it with .s(...)")
-            self.task._check_part((*args, *self.args), {**self.kwargs, **kwargs})
+            self.task.builder.check_part((*args, *self.args), {**self.kwargs, **kwargs})
         return type(self)(self.task, (*args, *self.args), {**self.kwargs, **kwargs}, self.immutable)
 
     def _following(self, first: Workflow[Any]) -> Chain[R_co, H_co]:
@@ -99,12 +101,13 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
     def _steps(self) -> tuple[Workflow[Any], ...]:
         return (self.clone(),)
 
-    def _plan(self, plan: Plan, source: Handle | None, *, on_error: bool = False) -> H_co:
+    def plan(self, plan: Plan, source: Handle | None, *, on_error: bool = False) -> H_co:
+        """Adds the job of the call to a plan, and those of its callbacks; see `Workflow.plan`."""
         handle = plan.add(self, source, on_error=on_error)
         for callback in self._said.links:
-            callback._plan(plan, handle)
+            callback.plan(plan, handle)
         for error_callback in self._said.error_links:
-            error_callback._plan(plan, handle, on_error=True)
+            error_callback.plan(plan, handle, on_error=True)
         return cast("H_co", handle)
 
     def _content(self) -> tuple[Any, ...]:
@@ -125,6 +128,5 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
 def _restored(
     name: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any], immutable: bool
 ) -> Signature[Any]:
-    from asyncq.app import the_only_app  # the app is found where it is unpickled
-
-    return Signature(the_only_app()._named(name)._as(options), args, kwargs, immutable)
+    task: Any = the_only_app().task_named(name)  # the app is found where it is unpickled
+    return Signature(task.with_options(options), args, kwargs, immutable)

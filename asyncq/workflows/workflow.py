@@ -11,9 +11,10 @@ from typing_extensions import TypeVar
 
 from asyncq import config
 from asyncq.context import check_join
-from asyncq.eager import HERE, EagerResult
-from asyncq.portal import carried, refuse_in_loop, synced
-from asyncq.workflows.plan import COLLECTED, Plan
+from asyncq.eager import EagerResult
+from asyncq.options import Options
+from asyncq.portal import HERE, carried, refuse_in_loop, synced
+from asyncq.workflows.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncq import wire
-    from asyncq.app import AsyncQ
+    from asyncq.application import App
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
     from asyncq.workflows.plan import Handle
@@ -138,12 +139,13 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
 
     @property
     @abstractmethod
-    def _home(self) -> AsyncQ | None:
+    def home(self) -> App | None:
         """The app of its tasks; None where there are none."""
 
     @property
-    def _carrier(self) -> Carrier:
-        return self._home._sessions if self._home is not None else cast("Carrier", HERE)
+    def carrier(self) -> Carrier:
+        """Where the calls of this object run."""
+        return self.home.sessions if self.home is not None else HERE
 
     @property
     @abstractmethod
@@ -151,7 +153,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         """How long `call` waits."""
 
     @abstractmethod
-    def _plan(self, plan: Plan, source: Handle | None) -> Any:
+    def plan(self, plan: Plan, source: Handle | None) -> Any:
         """Adds its jobs to a plan and returns the handle of its value. They wait for the source."""
 
     @carried
@@ -250,18 +252,16 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any] | None = None
     ) -> Any:
         whole = self.clone(args, kwargs, **(options or {})) if args or kwargs or options else self
-        plan = Plan(self._home)
-        handle = whole._plan(plan, None)
-        if plan.jobs:
-            assert plan.app is not None
-            await plan.app._session.submit(plan, plan.messages())
+        plan = Plan(self.home)
+        handle = whole.plan(plan, None)
+        await plan.submit(plan.messages())
         return handle
 
     def _run(
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any], *, throw: bool
     ) -> Any:
-        plan = Plan(self._home)
-        handle = self.clone(args, kwargs, **options)._plan(plan, None)
+        plan = Plan(self.home)
+        handle = self.clone(args, kwargs, **options).plan(plan, None)
         if any(job.task.is_coroutine for job in plan.jobs):
             refuse_in_loop(f"{self!r}.apply()", "await ....call()")
         result = plan.run(handle)
@@ -269,13 +269,13 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
             result.get_sync(disable_sync_subtasks=False)
         return result
 
-    def _in_place_of(self, app: AsyncQ, job: wire.Job) -> list[tuple[wire.Job, bytes]]:
+    def in_place_of(self, app: App, job: wire.Job) -> list[tuple[wire.Job, bytes]]:
         """The jobs, with their messages, that take the place of a running one."""
         plan = Plan(app)
-        handle = self._plan(plan, None)
+        handle = self.plan(plan, None)
         if not plan.jobs or plan.jobs[-1].handle is not handle:
             # What takes the job's id is one job, with nobody in this workflow waiting for it.
-            app.tasks[COLLECTED].options(queue=job.queue).s()._plan(plan, handle)
+            plan.collect(handle, Options(queue=job.queue))
         return plan.in_place_of(job)
 
 

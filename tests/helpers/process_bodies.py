@@ -11,7 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import asyncq
-from asyncq import AsyncQ, Retry, SoftTimeLimitExceeded, WorkerLost, WouldDeadlock, context
+from asyncq import AsyncQ, Retry, SoftTimeLimitExceeded, WorkerLost, WouldDeadlock, sessions
+from asyncq.context import check_join
 from helpers.notes import note
 
 seen: list[int] = []
@@ -21,8 +22,7 @@ def nested(depth: int) -> int:
     """How many jobs there are from here down."""
     if not depth:
         return 1
-    task = context.current()._task
-    assert task is not None
+    task = sessions.the_only_app().task_named(asyncq.current().name)
     with asyncq.allow_join_result():
         return 1 + task.delay_sync(depth - 1).get_sync(timeout=30)
 
@@ -141,7 +141,7 @@ def fails_once(log: str) -> int:
 def about_me(extra: int, *, named: str) -> dict[str, Any]:
     job = asyncq.current()
     try:
-        context.check_join("here")
+        check_join("here")
         guarded = False
     except WouldDeadlock:
         guarded = True

@@ -118,7 +118,7 @@ async def test_a_cancelled_wait_ends_at_once_also_when_the_server_does_not_answe
 
 async def test_closing_the_app_waits_for_the_revocation(make_app, app, nap):
     async with make_app() as other:
-        result = await other._named("nap").delay(60)
+        result = await other.task_named("nap").delay(60)
         with pytest.raises(ResultTimeout):
             await result.get(timeout=0.01, revoke_on_abandon=True)
     assert await app.AsyncResult(result.id).refresh() == "REVOKED"
@@ -127,7 +127,7 @@ async def test_closing_the_app_waits_for_the_revocation(make_app, app, nap):
 async def test_closing_the_app_does_not_wait_for_ever(make_app, nap, raw, monkeypatch, caplog):
     monkeypatch.setattr(session, "BACKGROUND_TIMEOUT", 0.1)
     async with make_app() as other:
-        result = await other._named("nap").delay(60)
+        result = await other.task_named("nap").delay(60)
         await raw.execute_command("CLIENT", "PAUSE", "1500", "ALL")
         begun = Stopwatch()
         with pytest.raises(ResultTimeout), caplog.at_level(logging.WARNING, "asyncq"):
@@ -353,7 +353,7 @@ async def test_a_job_whose_enqueue_was_cancelled_in_the_block_is_revoked(app, na
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
     assert await app.AsyncResult("half").refresh() in {"REVOKED", "UNKNOWN"}
-    assert await raw.xlen(app._shards[0].stream("default")) == 0
+    assert await raw.xlen(app.sessions.shards[0].stream("default")) == 0
 
 
 async def test_scopes_nest_and_a_job_belongs_to_the_innermost(app, nap):
@@ -397,7 +397,7 @@ async def test_a_task_that_outlives_its_scope_enqueues_for_itself(app, nap):
 
 async def test_another_apps_jobs_belong_to_its_own_scope(make_app, app, nap):
     async with make_app() as other:
-        theirs = other._named("nap")
+        theirs = other.task_named("nap")
         async with app.scope():
             free = await theirs.delay(0)
             async with other.scope():
@@ -477,7 +477,7 @@ async def test_a_blocking_scope_on_a_running_loop_is_refused(app):
 
 async def test_a_server_that_does_not_answer_is_the_blocks_error_unless_it_has_its_own(make_app, raw):
     async with make_app(operation_timeout=0.5) as app:
-        task = app._named("nap")
+        task = app.task_named("nap")
 
         async def block(error: Exception | None) -> None:
             async with app.scope():
@@ -510,13 +510,15 @@ def test_blocking_code_has_scopes_too(make_app):
         assert app.AsyncResult("other").refresh_sync() == "REVOKED"
 
         async def left() -> int:
-            return await app._session.broker.line.current.call("XLEN", app._shards[0].stream("default"))
+            return await app.sessions.here().broker.line.current.call(
+                "XLEN", app.sessions.shards[0].stream("default")
+            )
 
-        assert wait(app._sessions, app._sessions.bring(left())) == 3, "a bare thread has a context of its own"
+        assert wait(app.sessions, app.sessions.bring(left())) == 3, "a bare thread has a context of its own"
         kept.revoke_sync()
 
 
 async def test_thousands_of_jobs_are_revoked_in_one_go(app, nap, raw):
     async with app.scope():
         await nap.map([(0,)] * 2000)
-    assert await raw.xlen(app._shards[0].stream("default")) == 0
+    assert await raw.xlen(app.sessions.shards[0].stream("default")) == 0

@@ -86,7 +86,7 @@ async def worker_app(server):
 
 async def _use_without_a_worker(app) -> None:
     add = app.tasks["add"]
-    assert not await app._session.broker.listened_to("default")
+    assert not await app.sessions.here().broker.listened_to("default")
     result = await add.delay(1, 2)
     assert await result.refresh() == "PENDING"
     assert await result.revoke()
@@ -105,10 +105,12 @@ async def _wait_for_each_other(app) -> None:
 
     def job(id_: str, *args: int, **options) -> tuple[wire.Job, bytes]:
         body = PLAIN_ARGUMENTS.dumps(args, {})
-        made = wire.Job(id_, "add", "default", body, f"n-{id_}", app._channel(), 0, 100_000, **options)
+        made = wire.Job(
+            id_, "add", "default", body, f"n-{id_}", app.sessions.channel(), 0, 100_000, **options
+        )
         return made, wire.encode_job(made)
 
-    broker = app._session.broker
+    broker = app.sessions.here().broker
     await broker.intake.submit(
         [job("first", 1, 2, dependents=("next",)), job("next", 4, parents=("first",), shape=0)]
     )
@@ -118,7 +120,7 @@ async def _wait_for_each_other(app) -> None:
 async def _use(app, another) -> None:
     """All that a client may ask for while a worker works; another client looks on."""
     add, fail, hang = (app.tasks[name] for name in ("add", "fail", "hang"))
-    assert await app._session.broker.listened_to("default")
+    assert await app.sessions.here().broker.listened_to("default")
     assert await add.call(1, 2) == 3
     many = await app.submit([add.s(1, i) for i in range(5)])
     assert await many.get(timeout=30) == [1, 2, 3, 4, 5]
@@ -148,7 +150,7 @@ async def _use(app, another) -> None:
 
 async def _die_with_a_job(app) -> None:
     """A worker takes one job and is never heard of again."""
-    consumer = Consumer(app._session.broker, "gone", ["default"])
+    consumer = Consumer(app.sessions.here().broker, "gone", ["default"])
     await consumer.make_groups()
     beating = consumer.beating()
     assert await asyncio.to_thread(beating.beat, 1) == []
@@ -168,7 +170,7 @@ async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, pro
     async def alone() -> None:
         await asyncio.sleep(0.01)
 
-    server.do("XADD", producer._shards[0].stream("default"), "*", "not", "a message")
+    server.do("XADD", producer.sessions.shards[0].stream("default"), "*", "not", "a message")
     async with Worker(worker_app):
         assert await job.get(timeout=30) == 10
         outer = await producer.send("outer")
@@ -177,7 +179,7 @@ async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, pro
         await producer.control.dead.delete([letter.id])
         await _use(producer, worker_app)
         await asyncio.gather(*(alone.call() for _ in range(3)))
-        assert await worker_app._session.broker.server_version()
+        assert await worker_app.sessions.here().broker.server_version()
     held = await producer.tasks["hang"].delay()
     async with Worker(worker_app, grace=0):
         await until_state(held, "STARTED")

@@ -67,7 +67,7 @@ async def test_jobs_of_all_shards_run_and_their_handles_find_them(app):
     async with Worker(app):
         results = await tasks.add.map([(n, n) for n in range(300)])
         assert await results.get(timeout=30) == [2 * n for n in range(300)]
-        assert set(Counter(app._shards.number(result.id) for result in results)) == {0, 1, 2}
+        assert set(Counter(app.sessions.shards.number(result.id) for result in results)) == {0, 1, 2}
         again = app.ResultSet([app.AsyncResult(result.id) for result in results])
         assert await again.get(timeout=30) == [2 * n for n in range(300)]
 
@@ -91,7 +91,7 @@ async def test_children_are_born_in_the_shard_of_their_parent(app):
     async with Worker(app):
         for shard in range(COUNT):
             ids = await tasks.where.options(task_id=named(shard)).call()
-            assert [app._shards.number(id_) for id_ in ids] == [shard, shard]
+            assert [app.sessions.shards.number(id_) for id_ in ids] == [shard, shard]
 
 
 async def test_a_workflow_lies_in_one_shard(app):
@@ -99,7 +99,7 @@ async def test_a_workflow_lies_in_one_shard(app):
     async with Worker(app):
         result = await chord([tasks.add.s(n, n) for n in range(100)], tasks.total.s()).delay()
         assert await result.get(timeout=30) == 9900
-        assert len({app._shards.number(one.id) for one in [result, *result.parent]}) == 1
+        assert len({app.sessions.shards.number(one.id) for one in [result, *result.parent]}) == 1
 
 
 async def test_a_chain_goes_through_all_shards(app):
@@ -285,15 +285,15 @@ async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(ap
     async def is_too_late(_: object) -> None:
         raise BrokerUnavailable("died")
 
-    monkeypatch.setattr(app._broker.relay, "tell", is_too_late)
+    monkeypatch.setattr(app.sessions.here().broker.relay, "tell", is_too_late)
     last = named(2)
     result = await chain(
         tasks.add.s(1, 1).set(task_id=named(0)),
         tasks.add.s(1).set(task_id=named(0)),
         tasks.add.s(1).set(task_id=last),
     ).delay()
-    assert await raw.xlen(app._shards[0].outbox) == 1
-    assert not await raw.exists(app._shards[2].records + last)
+    assert await raw.xlen(app.sessions.shards[0].outbox) == 1
+    assert not await raw.exists(app.sessions.shards[2].records + last)
     monkeypatch.undo()
     async with Worker(app):
         assert await result.get(timeout=30) == 4
@@ -301,7 +301,7 @@ async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(ap
 
 
 async def _is_empty(raw: Any, app: AsyncQ) -> bool:
-    return not any([await raw.xlen(keys.outbox) for keys in app._shards])
+    return not any([await raw.xlen(keys.outbox) for keys in app.sessions.shards])
 
 
 async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_path, monkeypatch):
@@ -366,7 +366,7 @@ async def _use_everything(app: AsyncQ) -> None:
 
 
 async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, server_url):
-    relay, shard = app._broker.relay, app._broker.shards[0]
+    relay, shard = app.sessions.here().broker.relay, app.sessions.here().broker.shards[0]
     word = {"to": 1, "i": named(1), "e": "0 x", "p": named(0), "h": "S", "w": "1"}
     with redis.Redis.from_url(server_url) as blocking:
         for ask in (relay.call, relay.told):
@@ -385,14 +385,14 @@ async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, s
 @pytest.mark.parametrize("shard", range(COUNT))
 async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_listen(app, raw, shard):
     result = await app.send("elsewhere", priority=9, task_id=named(shard))
-    busy = Consumer(app._broker, "busy", ["default"])
+    busy = Consumer(app.sessions.here().broker, "busy", ["default"])
     await busy.make_groups()
     await busy.look_for_levels()
-    assert not await app._broker.listened_to("default")
-    for keys in app._broker.shards:
+    assert not await app.sessions.here().broker.listened_to("default")
+    for keys in app.sessions.here().broker.shards:
         await raw.hset(keys.beats, busy.name, 1)
     ((stream, entry, _),) = await busy.read(list(busy.streams), 1, block=False)
-    assert await app._broker.listened_to("default")
+    assert await app.sessions.here().broker.listened_to("default")
     assert await busy.release(stream, [(entry, result.id)]) == [1]
     await result.revoke()
     assert await busy.leave()
@@ -402,8 +402,8 @@ async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_l
 async def test_whoever_waits_for_an_errand_that_has_not_begun_is_let_go_when_the_app_is_closed(make_app):
     app = make_app(shards=COUNT)
     async with app:
-        relay = app._broker.relay
-        wait = asyncio.ensure_future(relay.told(app._broker.shards[0]))
+        relay = app.sessions.here().broker.relay
+        wait = asyncio.ensure_future(relay.told(app.sessions.here().broker.shards[0]))
         while not relay._errands:  # noqa: ASYNC110  its task is to be met before its first step
             await asyncio.sleep(0)
         closing = asyncio.ensure_future(app.close())

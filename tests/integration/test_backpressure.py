@@ -41,7 +41,7 @@ async def test_a_full_queue_refuses_and_nothing_is_enqueued(make_app, raw):
         with pytest.raises(QueueFull, match="max_length=3") as caught:
             await echo.options(task_id="refused").delay(4)
         assert "'default'" in str(caught.value)
-        assert await raw.xlen(app._shards[0].stream("default")) == 3
+        assert await raw.xlen(app.sessions.shards[0].stream("default")) == 3
         assert not await app.AsyncResult("refused").exists()
         async with Worker(app):
             assert await kept.get(timeout=30) == [1, 2, 3]
@@ -62,7 +62,7 @@ async def test_a_long_limit_is_seen_in_each_queue_though_another_is_always_enque
         echo = register(app)
         other = echo.options(queue="other")
         fill = "for _ = 1, 10001 do redis.call('XADD', KEYS[1], '*', 'i', 'none', 'm', '') end"
-        stream = app._shards[0].stream("other")
+        stream = app.sessions.shards[0].stream("other")
         await raw.eval(fill, 1, stream)
 
         async def refused() -> bool:
@@ -81,7 +81,7 @@ async def test_a_batch_fits_whole_or_not_at_all(make_app, raw):
         await echo.map([(n,) for n in range(3)])
         with pytest.raises(QueueFull):
             await echo.map([(n,) for n in range(3)])
-        assert await raw.xlen(app._shards[0].stream("default")) == 3
+        assert await raw.xlen(app.sessions.shards[0].stream("default")) == 3
 
 
 async def test_delayed_jobs_of_all_queues_together_are_held_to_the_length_and_take_no_room_in_a_queue(
@@ -99,17 +99,17 @@ async def test_delayed_jobs_of_all_queues_together_are_held_to_the_length_and_ta
         assert [type(each) for each in await asyncio.gather(*mixed, return_exceptions=True)] == [
             QueueFull
         ] * 2
-        assert await raw.xlen(app._shards[0].stream("third")) == 0, "a batch fits whole or not at all"
-        assert await raw.zcard(app._shards[0].delayed) == 3
+        assert await raw.xlen(app.sessions.shards[0].stream("third")) == 0, "a batch fits whole or not at all"
+        assert await raw.zcard(app.sessions.shards[0].delayed) == 3
 
 
 async def test_an_accepted_delayed_job_is_not_refused_when_it_is_sent_again(make_app):
     async with make_app(max_length=1) as app:
         register(app)
         body = PLAIN_ARGUMENTS.dumps((1,), {})
-        job = wire.Job("id", "echo", "default", body, "n", app._channel(), 0, 100_000, wait=60_000)
+        job = wire.Job("id", "echo", "default", body, "n", app.sessions.channel(), 0, 100_000, wait=60_000)
         for _ in range(2):
-            assert await app._broker.intake.enqueue(job, wire.encode_job(job))
+            assert await app.sessions.here().broker.intake.enqueue(job, wire.encode_job(job))
 
 
 async def test_a_retry_is_not_refused_however_many_jobs_wait_for_their_time(make_app):
@@ -136,7 +136,7 @@ async def test_calls_of_many_coroutines_at_once_are_held_to_the_length(make_app,
         for _ in range(4):
             answers += await asyncio.gather(*(echo.delay(n) for n in range(4)), return_exceptions=True)
         refused = [answer for answer in answers if isinstance(answer, QueueFull)]
-        assert len(answers) - len(refused) == await raw.xlen(app._shards[0].stream("default")) <= 10
+        assert len(answers) - len(refused) == await raw.xlen(app.sessions.shards[0].stream("default")) <= 10
         assert refused
 
 
@@ -153,7 +153,7 @@ async def test_an_enqueue_may_wait_for_room(make_app):
 
 async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(make_app, monkeypatch):
     async with make_app(max_length=1, full_wait=5.0) as app:
-        echo, intake, loop = register(app), app._broker.intake, asyncio.get_running_loop()
+        echo, intake, loop = register(app), app.sessions.here().broker.intake, asyncio.get_running_loop()
         await echo.delay(1)
         late = asyncio.ensure_future(echo.options(task_id="late").delay(2))
         while not intake._unanswered:  # noqa: ASYNC110  it is to be met before the answer
@@ -163,7 +163,7 @@ async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(
             intake._give_up()
         with pytest.raises(BrokerUnavailable, match="did not answer within"):
             await late
-        await app._broker.look(["late"])  # its answer came before this one
+        await app.sessions.here().broker.look(["late"])  # its answer came before this one
         assert not intake._tasks
 
 
@@ -213,7 +213,7 @@ async def test_a_default_app_refuses_what_is_too_large_to_send(app, raw):
     echo = register(app)
     with pytest.raises(PayloadTooLarge, match="max_payload"):
         await echo.delay(b"x" * (1024 * 1024))
-    assert not await raw.exists(app._shards[0].stream("default"))
+    assert not await raw.exists(app.sessions.shards[0].stream("default"))
     async with Worker(app):
         assert len(await echo.call(b"x" * (1000 * 1024))) == 1000 * 1024
 

@@ -33,10 +33,10 @@ from asyncq import (
     TaskRevoked,
     Worker,
     WouldDeadlock,
-    app as app_room,
     chord,
     group,
     precedence,
+    sessions,
 )
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Stage:
 @pytest.fixture
 async def stage(app: AsyncQ, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
     # Apps of earlier tests may not have been collected yet.
-    monkeypatch.setattr(app_room, "_apps", weakref.WeakSet([app]))
+    monkeypatch.setattr(sessions, "_everyones", weakref.WeakSet([app.sessions]))
     async with Worker(app, name="me"):
         stage = Stage(app)
         assert await stage.add.call(0) == 0

@@ -142,7 +142,7 @@ async def test_of_two_jobs_that_wait_for_each_other_one_is_told_and_the_other_go
 
 async def _keys(app: AsyncQ, kind: str):
     async with redis.asyncio.Redis.from_url(app.settings.url) as client:
-        async for key in client.scan_iter(match=f"{app._shards[0].tag}:{kind}*", count=1000):
+        async for key in client.scan_iter(match=f"{app.sessions.shards[0].tag}:{kind}*", count=1000):
             yield key
 
 

@@ -79,7 +79,7 @@ async def test_a_task_that_the_worker_does_not_know_is_kept(app):
 
 
 async def test_an_entry_that_is_no_message_is_kept_but_cannot_be_sent_again(app, raw):
-    await raw.xadd(app._shards[0].stream("default"), {"not": "ours"})
+    await raw.xadd(app.sessions.shards[0].stream("default"), {"not": "ours"})
     async with Worker(app):
         letters = await until(app.control.dead.list, "the entry to be set aside")
     assert (letters[0].job_id, letters[0].task) == ("", "")
@@ -233,7 +233,7 @@ async def test_no_more_letters_are_kept_than_the_cap(make_app, raw):
             results = await fails.map([(n,) for n in range(60)])
             for result in results:
                 assert (await result.outcome(timeout=30)).state == "FAILURE"
-        assert await raw.xlen(app._shards[0].dead) == 20
+        assert await raw.xlen(app.sessions.shards[0].dead) == 20
         assert len(await app.control.dead.list(limit=1000)) == 20
 
 
@@ -268,6 +268,6 @@ async def test_the_blocking_twins_do_the_same(app, failing):
 async def test_a_dead_letter_holds_no_claim(app, raw, failing):
     async with Worker(app):
         await _given_up(app, failing)
-        stream = app._shards[0].stream("default")
+        stream = app.sessions.shards[0].stream("default")
         assert await raw.xlen(stream) == 0
         assert (await raw.xpending(stream, GROUP))["pending"] == 0

@@ -39,7 +39,7 @@ async def _built(broker: Broker, raw: Any) -> AsyncIterator[Steps]:
 
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Steps]:
-    async with _built(app._broker, raw) as stage:
+    async with _built(app.sessions.here().broker, raw) as stage:
         yield stage
 
 
@@ -328,7 +328,7 @@ async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known
 @pytest.mark.parametrize("way", ENDS)
 async def test_whatever_ends_a_job_settles_those_that_wait_for_it(make_app, raw, way):
     end, letter = ENDS[way]
-    async with make_app(max_crashes=1) as app, _built(app._broker, raw) as stage:
+    async with make_app(max_crashes=1) as app, _built(app.sessions.here().broker, raw) as stage:
         await stage.broker.intake.submit(
             [
                 stage.job("parent", dependents=("child", "callback")),

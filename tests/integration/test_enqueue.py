@@ -51,7 +51,7 @@ async def _called(send, args, kwargs):
 
 
 async def keys_of(app, raw) -> list[bytes]:
-    return [key async for key in raw.scan_iter(match=f"{app._shards[0].tag}*") if b":c:" not in key]
+    return [key async for key in raw.scan_iter(match=f"{app.sessions.shards[0].tag}*") if b":c:" not in key]
 
 
 @pytest.mark.parametrize("wrong", [5, "ab", b"ab", {"x": 1}])
@@ -190,7 +190,7 @@ async def test_options_reach_the_job(app, inspect_me):
 
 async def test_options_leave_the_task_itself_as_it_was_and_add_up(app, inspect_me):
     urgent = inspect_me.options(queue="urgent")
-    assert urgent.options(headers={"a": 1})._options.queue == "urgent"
+    assert urgent.options(headers={"a": 1}).builder.options.queue == "urgent"
     async with Worker(app, queues=["default", "urgent"]):
         assert (await inspect_me.call())["queue"] == "default"
         assert (await urgent.options(queue="default").call())["queue"] == "default"
@@ -275,7 +275,7 @@ async def test_a_result_lives_as_long_as_asked_for_and_never_under_a_minute(app,
         for asked, expected in ((300, 300), (timedelta(minutes=3), 180), (1, 60), (None, 3600)):
             result = await add.options(result_ttl=asked).delay(1, 2)
             await result.get(timeout=30)
-            left = await raw.pttl(app._shards[0].records + result.id)
+            left = await raw.pttl(app.sessions.shards[0].records + result.id)
             assert expected - 5 < left / 1000 <= expected
 
 

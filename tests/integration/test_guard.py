@@ -44,7 +44,7 @@ async def test_every_waiting_call_in_a_coroutine_task_is_refused_and_call_enqueu
         done = await add.delay(1, 2)
         await done.get(timeout=30)
         said = await waits.call(done.id)
-        entries = await raw.xinfo_stream(app._shards[0].stream("default"))
+        entries = await raw.xinfo_stream(app.sessions.shards[0].stream("default"))
     assert [name for name, *_ in said] == [
         "get", "wait", "outcome", "await", "set.get", "set.join", "call", "apply_async.get",
     ]  # fmt: skip

@@ -6,6 +6,7 @@ import asyncio
 import threading
 
 import pytest
+from helpers.jobs import job_of
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
@@ -55,7 +56,7 @@ def no_poll(monkeypatch):
 
 
 async def length(app, raw, queue="default") -> int:
-    return await raw.xlen(app._shards[0].stream(queue))
+    return await raw.xlen(app.sessions.shards[0].stream(queue))
 
 
 async def test_a_second_call_gives_the_handle_of_the_first_job(app, charge, runs, raw):
@@ -113,11 +114,11 @@ async def test_other_arguments_with_the_same_key_are_refused_and_nothing_is_enqu
     async with Worker(app) if ended else asyncio.Lock():
         if ended:
             await first.get(timeout=30)
-        before = await raw.get(app._shards[0].records + first.id), await length(app, raw)
+        before = await raw.get(app.sessions.shards[0].records + first.id), await length(app, raw)
         with pytest.raises(ValueError, match=r"order ü\\n17.*other arguments.*another key.*forget") as caught:
             await keyed.delay(18)
         assert first.id in str(caught.value)
-        assert before == (await raw.get(app._shards[0].records + first.id), await length(app, raw))
+        assert before == (await raw.get(app.sessions.shards[0].records + first.id), await length(app, raw))
     async with Worker(app):
         assert await first.get(timeout=30) == 100
     assert runs == [(17, 100)]
@@ -128,7 +129,7 @@ async def test_a_hundred_clients_at_once_make_one_job(make_app, app, charge, run
     others = [make_app() for _ in range(9)]
 
     async def of(client, count):
-        task = client.tasks.get("charge") or client._named("charge")
+        task = client.tasks.get("charge") or client.task_named("charge")
         keyed = task.options(key="all")
         return await asyncio.gather(*(keyed.delay(1, 2) for _ in range(count)))
 
@@ -151,7 +152,7 @@ async def test_a_client_that_met_the_job_is_told_by_push(make_app, app, gated, r
     first = await gated.options(key="k").delay(1)
     async with Worker(app), make_app() as other:
         await until_state(first, "STARTED")
-        second = await other._named("gated").options(key="k").delay(1)
+        second = await other.task_named("gated").options(key="k").delay(1)
         looks = (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
         waiting = asyncio.ensure_future(second.get(timeout=30))
         await asyncio.sleep(0.05)
@@ -225,16 +226,18 @@ async def test_after_the_end_of_the_result_the_key_is_free(app, charge, runs, ra
     async with Worker(app):
         first = await keyed.delay(1)
         await first.get(timeout=30)
-        await raw.delete(app._shards[0].records + first.id)  # what the server does at the end of its time
+        await raw.delete(
+            app.sessions.shards[0].records + first.id
+        )  # what the server does at the end of its time
         assert await keyed.call(1) == 100
     assert runs == [(1, 100)] * 2
 
 
 async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, runs):
-    job, message = charge.options(key="k")._encode((1,), {})
-    again, other = charge.options(key="k")._encode((1,), {})
+    job, message = job_of(charge.options(key="k"), 1)
+    again, other = job_of(charge.options(key="k"), 1)
     assert (job.id, job.nonce.partition(".")[0]) == (again.id, again.nonce.partition(".")[0])
-    broker = app._session.broker
+    broker = app.sessions.here().broker
     async with Worker(app):
         assert await broker.intake.enqueue(job, message) is True
         handle = app.AsyncResult(job.id)
@@ -249,10 +252,10 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
 
 
 async def test_a_call_sent_again_with_an_expiry_is_still_the_same(app, charge, raw):
-    job, message = charge.options(key="k", expires=60)._encode((1,), {})
-    broker = app._session.broker
+    job, message = job_of(charge.options(key="k", expires=60), 1)
+    broker = app.sessions.here().broker
     assert [await broker.intake.enqueue(job, message) for _ in range(2)] == [True, True]
-    later, other = charge.options(key="k", expires=90)._encode((1,), {})
+    later, other = job_of(charge.options(key="k", expires=90), 1)
     assert await broker.intake.enqueue(later, other) == f"L--- {job.expires}"
     assert await length(app, raw) == 1
 
@@ -260,7 +263,7 @@ async def test_a_call_sent_again_with_an_expiry_is_still_the_same(app, charge, r
 async def test_a_live_jobs_expiry_is_its_own_and_not_that_of_a_later_call(make_app, app, charge, runs):
     first = await charge.options(key="k").delay(1)
     async with make_app() as other:
-        second = await other._named("charge").options(key="k", expires=0.05).delay(1)
+        second = await other.task_named("charge").options(key="k", expires=0.05).delay(1)
         waiting = asyncio.ensure_future(second.get(timeout=30))
         await asyncio.sleep(0.2)
         assert await first.refresh() == "PENDING"
@@ -394,7 +397,7 @@ async def test_inside_a_task_the_job_of_a_key_is_a_child_of_both_callers(app, ch
 
 async def test_an_id_that_somebody_gave_is_not_taken_for_a_key(app, charge):
     keyed = charge.options(key="k")
-    job, _ = keyed._encode((1,), {})
+    job, _ = job_of(keyed, 1)
     mine = await charge.options(task_id=job.id).delay(1)
     with pytest.raises(ValueError, match="key 'k'"):
         await keyed.delay(1)
@@ -405,12 +408,12 @@ async def test_an_id_that_somebody_gave_is_not_taken_for_a_key(app, charge):
 
 
 async def test_a_handle_that_found_nothing_asks_again_when_it_waits_again(make_app, app, charge):
-    job, _ = charge.options(key="k")._encode((1,), {})
+    job, _ = job_of(charge.options(key="k"), 1)
     handle = app.AsyncResult(job.id)
     with pytest.raises(ResultNotFound):
         await handle.get(timeout=30)
     async with Worker(app), make_app() as other:
-        await other._named("charge").options(key="k").delay(1)
+        await other.task_named("charge").options(key="k").delay(1)
         assert await handle.get(timeout=30) == 100
 
 
@@ -421,7 +424,7 @@ async def test_a_call_made_while_its_result_is_forgotten_has_the_new_jobs_result
         handle = other.AsyncResult(first.id)
         forgetting = asyncio.ensure_future(handle.forget())
         await asyncio.sleep(0)
-        second = await other._named("charge").options(key="k").delay(1)
+        second = await other.task_named("charge").options(key="k").delay(1)
         await forgetting
         assert await other.ResultSet([second]).get(timeout=30) == [100]
 
@@ -452,7 +455,7 @@ def test_blocking_callers_in_many_threads_make_one_job(make_app):
             async with Worker(app):
                 return await app.AsyncResult(id_).get(timeout=30)
 
-        assert wait(app._sessions, run()) == 1
+        assert wait(app.sessions, run()) == 1
     assert runs == [1]
 
 

@@ -150,7 +150,7 @@ async def test_a_result_that_cannot_be_encoded(app, records):
 
 
 async def test_a_message_that_cannot_be_read(app, raw, records):
-    await raw.xadd(app._shards[0].stream("default"), {"i": "junk", "m": b"x"})
+    await raw.xadd(app.sessions.shards[0].stream("default"), {"i": "junk", "m": b"x"})
     async with Worker(app, name="w-1"):
         record = await _only(records)
     assert (record.levelname, record.job_id, record.queue) == ("ERROR", "junk", "default")

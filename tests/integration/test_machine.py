@@ -155,7 +155,7 @@ class Table:
         self.steps = 0
 
     async def _find_broker(self) -> Broker:
-        return self.app._session.broker
+        return self.app.sessions.here().broker
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
         async def wait() -> Any:
@@ -165,7 +165,7 @@ class Table:
 
     def picture(self) -> dict[str, Any]:
         """Everything under the namespace."""
-        tag = self.app._shards[0].tag
+        tag = self.app.sessions.shards[0].tag
         keys = sorted(key.decode() for key in self.raw.keys(f"{tag}*"))
         pipe = self.raw.pipeline(transaction=False)
         asked = {key.removeprefix(tag + ":"): self._ask(pipe, key) for key in keys}
@@ -178,7 +178,7 @@ class Table:
 
     def _ask(self, pipe: Any, key: str) -> int:
         """Asks for all of one key; how many answers there will be."""
-        kind = key.removeprefix(self.app._shards[0].tag + ":").partition(":")[0]
+        kind = key.removeprefix(self.app.sessions.shards[0].tag + ":").partition(":")[0]
         if kind == "r":
             pipe.get(key)
             pipe.expiretime(key)
@@ -192,7 +192,7 @@ class Table:
         return 2
 
     def clear(self) -> None:
-        keys = self.raw.keys(f"{self.app._shards[0].tag}*")
+        keys = self.raw.keys(f"{self.app.sessions.shards[0].tag}*")
         if keys:
             self.raw.delete(*keys)
 

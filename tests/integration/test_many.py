@@ -52,7 +52,7 @@ def fail(app):
 
 def _waited_for(app: AsyncQ) -> int:
     """How many waits this process has open."""
-    waiters = list(app._session.listener._waiters)
+    waiters = list(app.sessions.here().listener._waiters)
     return sum(len(waiter.futures or ()) + len(waiter.callbacks or ()) for waiter in waiters)
 
 
@@ -339,7 +339,7 @@ async def test_a_saved_group_is_restored_elsewhere_with_its_groups_inside(app, m
 async def test_a_group_that_is_saved_goes_with_its_time(app, raw):
     group = app.GroupResult("g", [app.AsyncResult("a")])
     await group.save()
-    key = app._shards[0].groups + "g"
+    key = app.sessions.shards[0].groups + "g"
     assert 0 < await raw.pttl(key) <= app.settings.result_ttl * 1000
     assert await raw.get(key) == b'[["a",null,null,""],["g",null,[0],"g"]]'
     for rubbish in (b"rubbish", b"5", b'[["a",null],null]', b'[["g",null],5]', b"[" * 100_000):

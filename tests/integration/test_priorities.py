@@ -46,7 +46,7 @@ def say(app, order):
 
 async def called(app: AsyncQ, raw, id: str) -> str:
     """What the job's record calls its queue."""
-    record = await raw.get(app._shards.of(id).records + id)
+    record = await raw.get(app.sessions.shards.of(id).records + id)
     return record.split(b" ")[2].decode()
 
 
@@ -135,7 +135,7 @@ async def test_a_batch_takes_its_level_and_each_level_has_room_of_its_own(make_a
 
         results = await one.options(priority=3).map([(n,) for n in range(20)])
         await one.map([(n,) for n in range(20)])
-        assert await raw.xlen(app._shards[0].stream("default^3")) == 20
+        assert await raw.xlen(app.sessions.shards[0].stream("default^3")) == 20
         with pytest.raises(QueueFull, match="queue 'default' holds max_length=20"):
             await one.options(priority=3).delay(1)
         async with Worker(app):
@@ -152,7 +152,7 @@ async def test_levels_lie_in_every_shard(make_app):
         async with Worker(app):
             results = await one.options(priority=5).map([(n,) for n in range(150)])
             assert await results.get(timeout=30) == list(range(150))
-        assert {app._shards.number(result.id) for result in results} == {0, 1}
+        assert {app.sessions.shards.number(result.id) for result in results} == {0, 1}
 
 
 # -- workers hear of levels ------------------------------------------------------------------------
@@ -179,7 +179,7 @@ async def test_a_level_whose_news_were_lost_is_found(make_app, raw, lost):
 
         async with Worker(app):
             await one.call()
-            await raw.sadd(app._shards[0].levels + "default", "6")  # as if it had been said to nobody
+            await raw.sadd(app.sessions.shards[0].levels + "default", "6")  # as if it had been said to nobody
             result = await one.options(priority=6).delay()
             if lost == "subscription":
                 await raw.client_kill_filter(_type="pubsub")
@@ -187,12 +187,14 @@ async def test_a_level_whose_news_were_lost_is_found(make_app, raw, lost):
 
 
 async def test_rubbish_among_the_levels_is_passed_over(app, say, raw):
-    await raw.sadd(app._shards[0].levels + "default", "x", "77", "0", b"\xff")
+    await raw.sadd(app.sessions.shards[0].levels + "default", "x", "77", "0", b"\xff")
     async with Worker(app):
-        await raw.publish(app._shards[0].news, b"default^\xff")
-        await raw.publish(app._shards[0].news, b"\xff^5")
+        await raw.publish(app.sessions.shards[0].news, b"default^\xff")
+        await raw.publish(app.sessions.shards[0].news, b"\xff^5")
         assert await say.options(priority=5).call("fine") == "fine"
-    streams = [key async for key in raw.scan_iter(match=app._shards[0].queues.replace("[", "\\[") + "*")]
+    streams = [
+        key async for key in raw.scan_iter(match=app.sessions.shards[0].queues.replace("[", "\\[") + "*")
+    ]
     assert len(streams) == 3, f"queue, lane and one level: {streams}"
 
 
@@ -256,7 +258,7 @@ async def test_the_jobs_of_a_workflow_have_each_its_own_level(app, raw):
     assert await called(app, raw, last.id) == "default^9"
     async with Worker(app):
         await last.get(timeout=30)
-    assert await raw.smembers(app._shards[0].levels + "default") == {b"5", b"-2", b"9"}
+    assert await raw.smembers(app.sessions.shards[0].levels + "default") == {b"5", b"-2", b"9"}
 
 
 async def test_a_waiting_job_with_a_priority_can_be_revoked(app, say, raw):
@@ -265,7 +267,7 @@ async def test_a_waiting_job_with_a_priority_can_be_revoked(app, say, raw):
     assert await result.revoke(wait=True, timeout=30) == "REVOKED"
     with pytest.raises(TaskRevoked):
         await result.get(timeout=30)
-    assert await raw.xlen(app._shards[0].stream("default^3")) == 0
+    assert await raw.xlen(app.sessions.shards[0].stream("default^3")) == 0
 
 
 async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
@@ -276,7 +278,7 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
     async with Worker(app, grace=0.05):
         result = await long.delay()
         await until_state(result, "STARTED")
-        assert await app._broker.listened_to("default")
+        assert await app.sessions.here().broker.listened_to("default")
     assert await result.refresh() == "PENDING"
     assert await called(app, raw, result.id) == "default^2"
     await result.revoke()
@@ -284,13 +286,13 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
 
 async def test_a_worker_that_never_comes_down_from_a_high_level_is_seen_to_listen(app, raw):
     result = await app.send("elsewhere", priority=9)
-    assert not await app._broker.listened_to("default")
-    busy = Consumer(app._broker, "busy", ["default"])
+    assert not await app.sessions.here().broker.listened_to("default")
+    busy = Consumer(app.sessions.here().broker, "busy", ["default"])
     await busy.make_groups()
     await busy.look_for_levels()
-    await raw.hset(app._shards[0].beats, busy.name, 1)
+    await raw.hset(app.sessions.shards[0].beats, busy.name, 1)
     assert await busy.read(list(busy.streams), 1, block=False)
-    assert await app._broker.listened_to("default")
+    assert await app.sessions.here().broker.listened_to("default")
     await result.revoke(terminate=True)
     delivery = ((await busy.ghosts(next(iter(busy.streams)), []))[0],)
     assert await busy.release(delivery[0][0], [(delivery[0][1], result.id)]) == [2]
@@ -318,12 +320,12 @@ async def test_the_job_of_a_dead_worker_comes_back_to_its_level_and_for_its_last
 ):
     async with make_app() as app:
         result = await app.send("elsewhere", priority=8)
-        worker = Consumer(app._broker, "w", ["default"])
+        worker = Consumer(app.sessions.here().broker, "w", ["default"])
         await worker.make_groups()
         await worker.look_for_levels()
         assert list(worker.streams.values()) == ["default^8", "default"]
         for name in ("default^8", "default!"):
-            gone = Consumer(app._broker, "gone", ["default"])
+            gone = Consumer(app.sessions.here().broker, "gone", ["default"])
             await gone.look_for_levels()
             ((stream, _, _),) = await gone.read(list(gone.streams), 5, block=False)
             gone.close()

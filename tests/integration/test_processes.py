@@ -153,7 +153,7 @@ async def test_a_body_whose_job_is_another_ones_by_now_sees_that_when_it_has_rep
 ):
     result = await tasks.reports_until_cancelled.delay(log)
     await until(lambda: text(log), "the body to report")
-    await raw.delete(app._shards.of(result.id).records + result.id)
+    await raw.delete(app.sessions.shards.of(result.id).records + result.id)
     await until(lambda: text(log).endswith("cancelled\n"), "the body to see that it has lost its job")
 
 

@@ -205,7 +205,7 @@ async def test_what_was_said_while_the_subscription_was_down_is_looked_for(app, 
         events = elsewhere.AsyncResult(result.id).events(timeout=30)
         while (await anext(events)).state != "PROGRESS":
             pass
-        elsewhere._session.listener._line.drop()
+        elsewhere.sessions.here().listener._line.drop()
         gate.open()
         begun = Stopwatch()
         assert (await anext(events)).info == _meta(2, 2)
@@ -320,7 +320,7 @@ async def test_forgetting_a_result_removes_what_the_job_said(app, counted, gate,
         gate.open(2)
         result = await counted.delay(1)
         await result
-        key = app._shards[0].latest + result.id
+        key = app.sessions.shards[0].latest + result.id
 
         async def short() -> bool:
             return 3000 < await raw.ttl(key) <= 3600
@@ -352,7 +352,7 @@ async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(a
         return "done"
 
     result = await plain.delay(3)
-    channel = app._shards[0].events + result.id
+    channel = app.sessions.shards[0].events + result.id
 
     async def is_followed() -> bool:
         return (await raw.pubsub_numsub(channel))[0][1] == 1
@@ -367,7 +367,7 @@ async def test_events_work_from_a_thread_and_a_plain_task_reports_from_its_own(a
 
 async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
     result = await counted.delay(1)
-    channel = app._shards[0].events + result.id
+    channel = app.sessions.shards[0].events + result.id
 
     async def subscribers() -> int:
         return (await raw.pubsub_numsub(channel))[0][1]
@@ -385,10 +385,10 @@ async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
 
 async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, raw):
     result = await counted.delay(1)
-    broker = app._session.broker
+    broker = app.sessions.here().broker
     mine, other = Consumer(broker, "mine", ["default"]), Consumer(broker, "other", ["default"])
     await mine.make_groups()
-    stream = app._shards[0].stream("default")
+    stream = app.sessions.shards[0].stream("default")
     zombie = mine.delivery((await mine.read([stream], 1, block=False))[0])
     assert await mine.report(zombie, 1, "AT", b"\x01") == 1
     assert await take(other, stream, mine.name, None) == (1, 0, False)

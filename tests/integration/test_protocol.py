@@ -211,7 +211,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Stage]:
-    stage = await Stage(app._broker, raw).build()
+    stage = await Stage(app.sessions.here().broker, raw).build()
     yield stage
     stage.close()
 
@@ -422,7 +422,7 @@ async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
     prepare, expected = SITUATIONS[situation]
     for number, (name, call) in enumerate(CALLS.items()):
         async with make_app(namespace=f"{namespace}-{number}") as app:
-            stage = await Stage(app._broker, raw).build()
+            stage = await Stage(app.sessions.here().broker, raw).build()
             await prepare(stage)
             before, record = await stage.state(), await stage.record()
             assert before == expected
@@ -860,7 +860,7 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_loo
 
 
 async def test_verbs_work_on_a_queue_that_no_worker_ever_read(app, raw):
-    stage = Stage(app._broker, raw)
+    stage = Stage(app.sessions.here().broker, raw)
     await stage.enqueue()
     assert await stage.state() == "PENDING"
     assert await stage.expire() == "revoked"

@@ -103,7 +103,7 @@ async def test_a_notification_that_was_lost_is_made_up_for_after_the_reconnectio
     waiting = asyncio.create_task(result.get(timeout=15))
     await asyncio.sleep(0.05)
     begun = Stopwatch()
-    app._session.listener._line.drop()
+    app.sessions.here().listener._line.drop()
     async with Worker(app):
         assert await waiting == ""
     assert begun.took < 2, "it did not wait for the poll"
@@ -122,15 +122,15 @@ async def test_rubbish_on_the_channel_harms_nobody(app, nap, raw):
             f"{result.id} Q 0\n".encode(),
             b"a S -1\n",
         ):
-            await raw.publish(app._channel(), rubbish)
-        await raw.publish(app._channel(), f"{result.id} S 3\nxyz".encode())
+            await raw.publish(app.sessions.channel(), rubbish)
+        await raw.publish(app.sessions.channel(), f"{result.id} S 3\nxyz".encode())
         assert await waiting == ""
 
 
 @pytest.mark.usefixtures("leaves_keys")
 async def test_forgetting_elsewhere_wakes_who_waits_for_a_job_that_is_gone(app, make_app, nap, raw):
     result = await nap.delay(0)
-    await raw.delete(app._shards[0].records + result.id)
+    await raw.delete(app.sessions.shards[0].records + result.id)
     async with make_app() as elsewhere:
         with pytest.raises(ResultNotFound):
             await asyncio.wait_for(elsewhere.AsyncResult(result.id).get(), 1)
@@ -169,7 +169,7 @@ async def test_ten_thousand_waiters_cost_one_subscription_and_two_kib_each(app, 
         f"a handle {idle:.0f} B; {left} B left in all"
     )
     assert waiting - bare <= 2048
-    assert len(app._session.listener._waiters) <= 1, "the poll may hold the last one that it looked at"
+    assert len(app.sessions.here().listener._waiters) <= 1, "the poll may hold the last one that it looked at"
 
 
 async def _cost_of_bare_tasks(count: int) -> float:
@@ -222,8 +222,10 @@ async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
 async def test_the_poll_finds_what_nothing_else_told(app, nap, raw):
     # A subscription that is up and hears nothing: its name was taken out of the record.
     result = await nap.delay(0)
-    record = (await raw.get(app._shards[0].records + result.id)).decode()
-    await raw.set(app._shards[0].records + result.id, record.replace(app._channel(), "elsewhere"))
+    record = (await raw.get(app.sessions.shards[0].records + result.id)).decode()
+    await raw.set(
+        app.sessions.shards[0].records + result.id, record.replace(app.sessions.channel(), "elsewhere")
+    )
     begun = Stopwatch()
     async with Worker(app):
         waiting = asyncio.create_task(result.get(timeout=15))
@@ -246,7 +248,7 @@ async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
 
 async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, monkeypatch):
     monkeypatch.setattr("asyncq.broker.listener.PATIENCE", 0.5)
-    listener = app._session.broker.listener
+    listener = app.sessions.here().broker.listener
     epoch = listener.epoch
     tasks = []
     end = time.monotonic() + 1.0

@@ -116,8 +116,10 @@ async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(mak
             return x + y
 
         asked = []
-        run = app._broker.run
-        app._broker.run = lambda name, *rest, **more: asked.append(name) or run(name, *rest, **more)
+        run = app.sessions.here().broker.run
+        app.sessions.here().broker.run = lambda name, *rest, **more: (
+            asked.append(name) or run(name, *rest, **more)
+        )
         queued = await add.delay(1, 2)
         handle = app.AsyncResult(queued.id)
         await handle.refresh()
@@ -126,7 +128,7 @@ async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(mak
             await queued.get(timeout=30)
         await handle.refresh()
         assert _call(handle) == (None, None)
-        assert handle._waiter.ended.body == b""
+        assert handle.waiter().ended.body == b""
 
 
 def test_an_outcome_with_arguments_comes_back_as_it_was_and_without_is_what_it_was():

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from helpers.figures import report
+from helpers.jobs import job_of
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
@@ -108,10 +109,10 @@ async def test_final_states_never_change(app, nap, fail):
         await good.get(timeout=30)
         await bad.outcome(timeout=30)
         for result, state in ((good, "SUCCESS"), (bad, "FAILURE")):
-            record = await app._broker.state(result.id)
+            record = await app.sessions.here().broker.state(result.id)
             assert await result.revoke(terminate=True, wait=True) == state
             assert await app.AsyncResult(result.id).revoke(terminate=True) == state
-            assert await app._broker.state(result.id) == record
+            assert await app.sessions.here().broker.state(result.id) == record
 
 
 async def test_a_result_set_failed_and_successful_and_ready_answer_each_state(app, nap, fail):
@@ -244,7 +245,7 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
         for result in (forgotten, expired):
             await result.get(timeout=30)
         await forgotten.forget()
-        await raw.delete(app._shards[0].records + expired.id)
+        await raw.delete(app.sessions.shards[0].records + expired.id)
         expired = app.AsyncResult(expired.id)
         begun = Stopwatch()
         for handle in (app.AsyncResult("unknown"), forgotten, app.AsyncResult(forgotten.id)):
@@ -258,7 +259,7 @@ async def test_unknown_forgotten_and_expired_ids_raise_at_once(app, nap, raw):
 @pytest.mark.usefixtures("leaves_keys")
 async def test_a_record_that_expires_ends_what_this_process_has_not_seen(app, nap, raw):
     result = await nap.delay(0)
-    await raw.delete(app._shards[0].records + result.id)
+    await raw.delete(app.sessions.shards[0].records + result.id)
     assert not await result.exists()
     with pytest.raises(ResultNotFound):
         await app.AsyncResult(result.id).get(timeout=30)
@@ -570,10 +571,10 @@ async def test_a_known_outcome_is_given_without_opening_an_app_that_was_closed(m
     assert await known == 0
     assert (await known.outcome()).state == "SUCCESS"
     assert (await known.ready(), await known.successful(), await known.failed()) == (True, True, False)
-    assert not elsewhere._sessions.is_any_open
+    assert not elsewhere.sessions.is_any_open
     with pytest.raises(ResultNotFound):
         await unknown.get(timeout=30)
-    assert elsewhere._sessions.is_any_open
+    assert elsewhere.sessions.is_any_open
     await elsewhere.close()
 
 
@@ -615,11 +616,11 @@ def test_the_types_of_a_users_imports():
 
 
 async def test_the_error_of_a_job_before_is_raised_or_on_request_named(app, fail, nap):
-    first, _ = fail._encode((), {})
-    second, _ = nap._encode((0,), {})
+    first, _ = job_of(fail)
+    second, _ = job_of(nap, 0)
     second.parents = (first.id,)
     first.dependents = (second.id,)
-    await app._session.broker.intake.submit(
+    await app.sessions.here().broker.intake.submit(
         [(first, wire.encode_job(first)), (second, wire.encode_job(second))]
     )
     result = app.AsyncResult(second.id)

@@ -117,5 +117,5 @@ async def test_everybody_is_told_the_same_wherever_the_job_is(make_app, tmp_path
 
 
 async def _is_marked(app: Any, id_: str) -> bool:
-    standing = await app._session.broker.state(id_)
+    standing = await app.sessions.here().broker.state(id_)
     return standing.flags[1:2] == "c"

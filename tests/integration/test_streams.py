@@ -273,7 +273,7 @@ async def test_items_of_a_thread_that_cannot_be_stopped_live_as_long_as_its_resu
             assert await anext(stream) == 1
             channel = f"{{{namespace}:0}}:ev:{result.id}"
             await until(
-                lambda: len(app._session.broker.listener._extra.get(channel, ())) == 2,
+                lambda: len(app.sessions.here().broker.listener._extra.get(channel, ())) == 2,
                 "the generator to wait for its reader",
             )
             if timeout is None:
@@ -471,14 +471,14 @@ async def test_a_stream_lives_as_long_as_the_result_and_goes_with_it(app, tasks,
     async with Worker(app):
         result = await tasks.count.options(result_ttl=120).delay(3)
         assert await _all(result) == [1, 2, 3]
-        key = app._shards[0].items + result.id
+        key = app.sessions.shards[0].items + result.id
 
         async def short() -> bool:
             return 100 < await raw.ttl(key) <= 120
 
         await until(short, "the stream to live as long as the result")
         await result.forget()
-        assert not await raw.exists(key, app._shards[0].places + result.id)
+        assert not await raw.exists(key, app.sessions.shards[0].places + result.id)
         with pytest.raises(ResultNotFound):
             await _all(app.AsyncResult(result.id))
 
@@ -492,7 +492,7 @@ async def test_a_stream_that_is_forgotten_while_it_lives_stays_no_longer_than_it
         await result.forget()
         tasks.step()
         await result.get(timeout=30)
-        for key in (app._shards[0].items, app._shards[0].places):
+        for key in (app.sessions.shards[0].items, app.sessions.shards[0].places):
             assert await raw.ttl(key + result.id) <= 60
 
 
@@ -502,7 +502,7 @@ async def test_a_live_stream_is_kept_for_a_day(app, tasks, raw):
         tasks.step()
         stream = result.stream()
         assert await anext(stream) == 1
-        for key in (app._shards[0].items, app._shards[0].places):
+        for key in (app.sessions.shards[0].items, app.sessions.shards[0].places):
             assert 80_000 < await raw.ttl(key + result.id) <= 86_400
         tasks.step()
         assert await anext(stream, "end") == "end"
@@ -530,7 +530,7 @@ async def test_an_item_that_was_pushed_while_the_subscription_was_down_is_read(a
         stream = elsewhere.AsyncResult(result.id).stream()
         tasks.step()
         assert await anext(stream) == 1
-        elsewhere._session.listener._line.drop()
+        elsewhere.sessions.here().listener._line.drop()
         tasks.step()
         begun = Stopwatch()
         assert await anext(stream) == 2
@@ -614,7 +614,7 @@ async def test_unknown_ids_and_jobs_that_yield_nothing(app, tasks):
 
 async def test_a_stream_that_is_dropped_unsubscribes(app, tasks, raw):
     result = await tasks.count.delay(1)
-    channel = app._shards[0].events + result.id
+    channel = app.sessions.shards[0].events + result.id
 
     async def subscribers() -> int:
         return (await raw.pubsub_numsub(channel))[0][1]
@@ -735,7 +735,7 @@ async def test_whatever_sends_a_generator_task_gives_a_handle_of_a_stream(app, t
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
 async def test_a_copy_of_the_handle_of_a_stream_is_one_too(make_app, duplicate, monkeypatch):
     app = make_app()
-    monkeypatch.setattr("asyncq.app._apps", {app})
+    monkeypatch.setattr("asyncq.sessions._everyones", {app.sessions})
     tasks = _register(app)
     async with Worker(app):
         result = duplicate(await (tasks.count.si(1) | tasks.count.si(2)).delay())

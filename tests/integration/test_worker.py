@@ -170,7 +170,7 @@ RUBBISH: dict[str, dict] = {
 
 
 async def test_rubbish_in_the_queue_is_set_aside_counted_and_harms_nobody(app, note, raw):
-    stream = app._shards[0].stream("default")
+    stream = app.sessions.shards[0].stream("default")
     async with Worker(app, concurrency=4) as worker:
         await note.call("before")
         for fields in RUBBISH.values():
@@ -181,7 +181,7 @@ async def test_rubbish_in_the_queue_is_set_aside_counted_and_harms_nobody(app, n
         )
         assert worker.malformed == len(RUBBISH)
         await until_empty(raw, stream)
-    letters = await raw.xrange(app._shards[0].dead)
+    letters = await raw.xrange(app.sessions.shards[0].dead)
     assert len(letters) == len(RUBBISH)
     assert all(letter[b"why"] and letter[b"raw"] for _, letter in letters)
 
@@ -194,13 +194,13 @@ async def until_empty(raw, stream) -> None:
 
 
 async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_told(app, note, raw):
-    stream = app._shards[0].stream("default")
+    stream = app.sessions.shards[0].stream("default")
     result = await note.delay("x")
     waiting = asyncio.create_task(result.get(timeout=5))
     ((entry, fields),) = await raw.xrange(stream)
     await raw.xdel(stream, entry)
     again = await raw.xadd(stream, {"i": fields[b"i"], "m": b"broken"})
-    key = app._shards[0].records + result.id
+    key = app.sessions.shards[0].records + result.id
     await raw.set(key, (await raw.get(key)).replace(entry, again))
     async with Worker(app) as worker:
         with pytest.raises(DecodeError):
@@ -210,8 +210,8 @@ async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_told(app, 
 
 
 async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, raw):
-    job = wire.Job("job", note.name, "default", b"\xc1", "nonce", app._channel(), 1, 60_000)
-    await app._broker.intake.enqueue_many([(job, wire.encode_job(job))])
+    job = wire.Job("job", note.name, "default", b"\xc1", "nonce", app.sessions.channel(), 1, 60_000)
+    await app.sessions.here().broker.intake.enqueue_many([(job, wire.encode_job(job))])
     async with Worker(app) as worker:
         outcome = await app.AsyncResult("job").outcome(timeout=30)
         assert (outcome.state, worker.malformed) == ("FAILURE", 0)
@@ -220,12 +220,12 @@ async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, r
 async def test_an_entry_with_no_record_behind_it_is_run_and_leaves_nothing(app, note, ran, raw):
     # A record may have been evicted; the message is whole, so the work is done.
     job = wire.Job("orphan", note.name, "default", note.arguments.dumps(("orphan",), {}), "n", "", 1, 60_000)
-    stream = app._shards[0].stream("default")
+    stream = app.sessions.shards[0].stream("default")
     await raw.xadd(stream, {"i": "orphan", "m": wire.encode_job(job)})
     async with Worker(app):
         await until(lambda: ran == ["orphan"], "the orphan to run")
         await until_empty(raw, stream)
-    assert await raw.get(app._shards[0].records + "orphan") is None
+    assert await raw.get(app.sessions.shards[0].records + "orphan") is None
 
 
 # -- cuts ------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ async def test_nothing_is_lost_while_every_connection_is_cut_again_and_again(app
         values = await asyncio.gather(*(result.get(timeout=30) for result in results))
     assert values == [f"{i}.{n}" for i in range(40) for n in range(10)]
     assert len(ran) == 400, "and none ran twice: a cut is no crash"
-    await until_empty(raw, app._shards[0].stream("default"))
+    await until_empty(raw, app.sessions.shards[0].stream("default"))
 
 
 @pytest.mark.parametrize("queues", [["default"], ["other", "default"]])
@@ -266,14 +266,14 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
         async def long() -> None:
             await asyncio.sleep(30)
 
-        stream = app._shards[0].stream("default")
+        stream = app.sessions.shards[0].stream("default")
         async with Worker(app, queues=queues):
             entry = "*"
             if len(queues) > 1:
                 beside = await long.delay()
                 await until_state(beside, "STARTED")
                 # Ids are given out a stream: that of a job which runs says nothing of one in another queue.
-                record = await raw.get(app._shards[0].records + beside.id)
+                record = await raw.get(app.sessions.shards[0].records + beside.id)
                 entry = record.split(b" ")[1]
             ((name, _),) = [
                 (c["name"], c) for c in await until(lambda: raw.xinfo_consumers(stream, "g"), "a reader")
@@ -296,7 +296,7 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
 async def test_a_worker_makes_the_group_again_when_the_server_lost_it(app, note, raw):
     async with Worker(app):
         await note.call("before")
-        await raw.delete(app._shards[0].stream("default"))
+        await raw.delete(app.sessions.shards[0].stream("default"))
         assert await note.options(wait=30).call("after") == "after"
 
 
@@ -372,11 +372,11 @@ async def test_a_job_revoked_while_it_is_handed_back_never_starts_again(app, not
 async def test_a_worker_leaves_nothing_behind(app, note, raw):
     async with Worker(app):
         await note.call("x")
-    left = {key async for key in raw.scan_iter(match=f"{app._shards[0].tag}*")}
+    left = {key async for key in raw.scan_iter(match=f"{app.sessions.shards[0].tag}*")}
     assert left - {key for key in left if b":r:" in key} <= {
-        name.encode() for lane in ("", "!") for name in (app._shards[0].stream("default") + lane,)
+        name.encode() for lane in ("", "!") for name in (app.sessions.shards[0].stream("default") + lane,)
     }
-    assert await raw.xinfo_consumers(app._shards[0].stream("default"), "g") == []
+    assert await raw.xinfo_consumers(app.sessions.shards[0].stream("default"), "g") == []
 
 
 @pytest.mark.parametrize("bad", [0, -3])
@@ -392,4 +392,4 @@ async def test_a_worker_that_is_cancelled_while_it_starts_leaves_nothing_open(ma
     await asyncio.sleep(moment * 0.00015)  # any moment of some 6 ms will do
     running.cancel()
     await asyncio.wait([running])
-    assert not app._sessions.is_any_open
+    assert not app.sessions.is_any_open

@@ -91,7 +91,7 @@ async def test_an_outcome_of_a_worker_that_stood_still_past_its_lease_is_refused
 
 
 async def _record(app, id_):
-    return await app._broker.state(id_)
+    return await app.sessions.here().broker.state(id_)
 
 
 async def test_a_job_that_ends_its_worker_three_times_is_lost_and_takes_nobody_with_it(
@@ -167,6 +167,6 @@ async def test_nothing_is_left_of_a_worker_that_went_in_peace(make_app, server_u
             assert await jobs.add.call(1, 2) == 3
             worker.send(signal.SIGTERM)
             assert await asyncio.to_thread(worker.process.wait, 30) == 0
-        assert await raw.hgetall(app._shards[0].beats) == {}
-        assert await raw.xinfo_consumers(app._shards[0].stream("default"), "g") == []
-        assert await raw.xlen(app._shards[0].stream("default")) == 0
+        assert await raw.hgetall(app.sessions.shards[0].beats) == {}
+        assert await raw.xinfo_consumers(app.sessions.shards[0].stream("default"), "g") == []
+        assert await raw.xlen(app.sessions.shards[0].stream("default")) == 0

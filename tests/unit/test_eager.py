@@ -300,7 +300,7 @@ def test_what_came_from_a_forgotten_one_is_not_known_and_no_server_is_asked(app,
     with pytest.raises(IncompleteStream, match="is not there"):
         list(result.iterdeps_sync())
     assert list(result.iterdeps_sync(intermediate=True)) == [(None, result)]
-    assert not app._sessions.is_any_open
+    assert not app.sessions.is_any_open
 
 
 def test_twins_are_those_of_its_own_methods():

@@ -53,7 +53,7 @@ def test_a_task_is_refused_at_its_registration_and_one_without_limits_has_none()
     async def free() -> None: ...
 
     assert list(app.tasks) == [free.name]
-    assert app._limited == {}
+    assert app.limits == {}
 
 
 def test_a_task_that_is_registered_again_without_its_limit_has_none():
@@ -62,9 +62,9 @@ def test_a_task_that_is_registered_again_without_its_limit_has_none():
     async def work() -> None: ...
 
     app.task(name="work", concurrency=2)(work)
-    assert app._limited["work"] == app._limited["work*"] == Limits("work", 0.0, 2)
+    assert app.limits["work"] == app.limits["work*"] == Limits("work", 0.0, 2)
     app.task(name="work")(work)
-    assert app._limited == {}
+    assert app.limits == {}
 
 
 @given(

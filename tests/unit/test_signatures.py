@@ -50,9 +50,9 @@ def test_method_of_a_copy_belongs_to_the_copy() -> None:
 
     for _ in range(3):
         assert other.s(1).task is other
-        assert copy.copy(other).s(1).task._options.queue == "other"
+        assert copy.copy(other).s(1).task.builder.options.queue == "other"
         assert copy.copy(other).s(1).task is not other
-        assert other.options(priority=1).s(1).task._options.priority == 1
+        assert other.options(priority=1).s(1).task.builder.options.priority == 1
     assert add.s(1).task is add
 
 

@@ -75,8 +75,8 @@ def _nothing_noted():
 
 
 def planned(workflow):
-    plan = Plan(workflow._home)
-    handle = workflow._plan(plan, None)
+    plan = Plan(workflow.home)
+    handle = workflow.plan(plan, None)
     return [job for job, _ in plan.messages()], handle
 
 
@@ -136,8 +136,8 @@ def test_set_and_link_change_the_signature_and_options_makes_another():
     assert call.options(queue="a") != call
     assert call.set(queue="a") is call
     assert call.link(note.s()) is call
-    assert call.link(note.s(2)).task._options.links == (note.s(), note.s(2))
-    assert call.task._options.queue == "a"
+    assert call.link(note.s(2)).task.builder.options.links == (note.s(), note.s(2))
+    assert call.task.builder.options.queue == "a"
 
 
 def test_what_is_joined_is_copied():
@@ -145,8 +145,8 @@ def test_what_is_joined_is_copied():
     both = first | add.s(3)
     side = group(first)
     first.set(queue="later")
-    assert both.steps[0].task._options.queue is None
-    assert side.members[0].task._options.queue is None
+    assert both.steps[0].task.builder.options.queue is None
+    assert side.members[0].task.builder.options.queue is None
 
 
 def test_a_group_shows_its_first_members_and_how_many_more_there_are():
@@ -158,7 +158,7 @@ def test_a_group_shows_its_first_members_and_how_many_more_there_are():
 @pytest.fixture
 def only_app(monkeypatch):
     """What is unpickled finds the app of its process; other tests have made others."""
-    monkeypatch.setattr("asyncq.app._apps", {app})
+    monkeypatch.setattr("asyncq.sessions._everyones", {app.sessions})
 
 
 @pytest.mark.usefixtures("only_app")
@@ -303,7 +303,7 @@ def test_what_comes_after_an_empty_group_waits_for_what_is_before_the_group():
 def test_callbacks_wait_for_the_call_and_an_error_callback_is_no_child():
     call = add.s(1, 1).link(seen.s()).link_error(note.s("late"))
     plan = Plan(app)
-    call._plan(plan, None)
+    call.plan(plan, None)
     (first, message), (callback, _), (error, _) = plan.messages()
     assert (callback.parents, callback.shape, callback.on_error) == ((first.id,), 0, False)
     assert (error.parents, error.shape, error.on_error) == ((first.id,), "e", True)
@@ -360,7 +360,7 @@ def test_the_last_job_of_a_replacement_is_the_replaced_one_to_all_who_know_it():
         (add.s(1, 1) | add.s(1)).link(seen.s()),
         group([]),
     ):
-        jobs = [job for job, _ in workflow._in_place_of(app, old)]
+        jobs = [job for job, _ in workflow.in_place_of(app, old)]
         *others, last = jobs
         assert (last.id, last.nonce, last.channel, last.result_ttl, last.enqueued) == (
             *("old", "nonce", "channel", 60_000, 7),
@@ -373,7 +373,7 @@ def test_the_last_job_of_a_replacement_is_the_replaced_one_to_all_who_know_it():
         for job in others:
             assert set(job.dependents) == {child.id for child in jobs if job.id in child.parents}
     with pytest.raises(ValueError, match="key='k'"):
-        add.options(key="k").s(1, 1)._in_place_of(app, old)
+        add.options(key="k").s(1, 1).in_place_of(app, old)
 
 
 # -- here and now --
@@ -494,13 +494,13 @@ def test_chunks_are_a_group_of_starmaps():
     parts = add.chunks(((n, n) for n in range(5)), 2)
     assert [len(part.args[0]) for part in parts.members] == [2, 2, 1]
     assert parts.apply().get_sync() == [[0, 2], [4, 6], [8]]
-    assert add.options(queue="q").chunks([(1, 1)], 5).members[0].task._defaults.queue == "q"
+    assert add.options(queue="q").chunks([(1, 1)], 5).members[0].task.builder.resolved.queue == "q"
     with pytest.raises(ValueError, match="n=0"):
         add.chunks([(1, 1)], 0)
 
 
 def test_a_derived_task_is_found_by_name_and_is_not_listed():
-    assert app.tasks[f"{add.name}*"] is add._star()
+    assert app.tasks[f"{add.name}*"] is add.starred()
     assert f"{add.name}*" not in app.tasks
     with pytest.raises(KeyError):
         app.tasks["unknown*"]
@@ -526,7 +526,7 @@ def test_a_line_of_thousands_of_steps_is_a_value(line):
 @pytest.mark.usefixtures("only_app")
 def test_the_handle_of_a_long_line_knows_all_of_it_also_when_it_was_pickled(line):
     plan = Plan(app)
-    handle = line._plan(plan, None)
+    handle = line.plan(plan, None)
     before = GroupResult("g", [handle], handle, app)
     for one in (handle, before):
         same = pickle.loads(pickle.dumps(one))

@@ -160,12 +160,12 @@ async def scripts_flushed_and_connections_cut(stage: Stage) -> None:
 
 
 async def group_destroyed(stage: Stage) -> None:
-    stage.server.do("XGROUP", "DESTROY", stage.app._shards[0].stream("default"), "g")
+    stage.server.do("XGROUP", "DESTROY", stage.app.sessions.shards[0].stream("default"), "g")
 
 
 async def group_destroyed_while_out_of_memory(stage: Stage) -> None:
     async with _config(stage, "maxmemory", 1, 0):
-        stage.server.do("XGROUP", "DESTROY", stage.app._shards[0].stream("default"), "g")
+        stage.server.do("XGROUP", "DESTROY", stage.app.sessions.shards[0].stream("default"), "g")
         await asyncio.sleep(2.0)
 
 
@@ -229,14 +229,14 @@ async def password_changed(stage: Stage) -> None:
 async def password_changed_and_worker_lost_its_lease(stage: Stage) -> None:
     """A new life of the worker begins while nobody gets in."""
     with contextlib.closing(stage.server.client()) as client:
-        client.delete(stage.app._shards[0].beats)
+        client.delete(stage.app.sessions.shards[0].beats)
     await password_changed(stage)
 
 
 async def out_of_memory_and_worker_lost_its_lease(stage: Stage) -> None:
     """A new life of the worker begins while the server refuses to make anything."""
     async with _config(stage, "maxmemory", 1, 0):
-        stage.server.do("DEL", stage.app._shards[0].beats)
+        stage.server.do("DEL", stage.app.sessions.shards[0].beats)
         await asyncio.sleep(stage.lease * 2)
 
 

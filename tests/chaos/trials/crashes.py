@@ -96,7 +96,7 @@ async def _client_that_dies(stage: Stage, armed: str) -> WorkerProcess:
     )
     await asyncio.to_thread(client.process.wait, 20)
     client.end()
-    stream = stage.app._shards[0].stream("default")
+    stream = stage.app.sessions.shards[0].stream("default")
     await until(lambda: stage.server.do("XLEN", stream) == 0, "the queue to be empty", every=0.05)
     await stage.witness_accepted()
     return client

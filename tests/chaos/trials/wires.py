@@ -122,7 +122,7 @@ async def black_hole(scale: float, seed: int, lease: float = 5.0) -> Report:
 
 async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: bool) -> None:
     assert stage.proxy is not None
-    report, broker = stage.report, stage.app._broker
+    report, broker = stage.report, stage.app.sessions.here().broker
     await stage.tasks.echo.call(0)
     first = 1_000_000 if busy else 0
     waiting = [stage.begin(first + number, 3.0, length + 60) for number in range(50)]
@@ -201,7 +201,7 @@ async def memory(scale: float, seed: int, lease: float = 5.0) -> Report:
         stage.report.equal("SUBSCRIBEs for these jobs", stage.server.calls("subscribe") - subscribed, 0)
         await until(lambda: _all_expired(stage), "all results to expire", 120, every=1.0)
         stage.report.below("server memory kept", (stage.server.used_memory() - server) / 1e6, 1.0, " MB")
-        stage.report.equal("waiters kept", len(stage.app._broker.listener._waiters), 0)
+        stage.report.equal("waiters kept", len(stage.app.sessions.here().broker.listener._waiters), 0)
         return stage.report
 
 
@@ -221,7 +221,7 @@ def _all_expired(stage: Stage) -> bool:
 
 
 def _queue_empty(stage: Stage) -> bool:
-    return stage.server.do("XLEN", stage.app._shards[0].stream("default")) == 0
+    return stage.server.do("XLEN", stage.app.sessions.shards[0].stream("default")) == 0
 
 
 async def hung_server(scale: float, seed: int, lease: float = 5.0) -> Report:
@@ -261,7 +261,9 @@ async def lost_enqueue(scale: float, seed: int, lease: float = 5.0) -> Report:
             )
             stage.proxy.drop_replies = 0.0
             await sending
-        stage.report.equal("jobs", stage.server.do("XLEN", stage.app._shards[0].stream("default")), rounds)
+        stage.report.equal(
+            "jobs", stage.server.do("XLEN", stage.app.sessions.shards[0].stream("default")), rounds
+        )
         return stage.report
 
 

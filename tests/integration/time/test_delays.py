@@ -127,8 +127,8 @@ async def test_a_revoked_delayed_job_never_runs_and_leaves_nothing(app, raw, tic
     async with Worker(app):
         result = await tick.options(countdown=0.2).delay(1)
         assert await result.revoke(wait=True) == "REVOKED"
-        assert await raw.zcard(app._shards[0].delayed) == 0
-        assert not await raw.exists(app._shards[0].messages + result.id)
+        assert await raw.zcard(app.sessions.shards[0].delayed) == 0
+        assert not await raw.exists(app.sessions.shards[0].messages + result.id)
         await asyncio.sleep(0.4)  # past its time
     assert diary.notes == []
 

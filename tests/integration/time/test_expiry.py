@@ -45,8 +45,8 @@ async def test_who_waits_for_a_queued_job_hears_of_its_expiry_without_any_worker
     report(f"expired after {took:.3f} s of 0.3 s")
     assert 0.3 <= took <= 0.3 + AT_ONCE
     assert result.state == "REVOKED"
-    assert await raw.xlen(app._shards[0].stream("default")) == 0
-    assert await raw.zcard(app._shards[0].delayed) == 0
+    assert await raw.xlen(app.sessions.shards[0].stream("default")) == 0
+    assert await raw.zcard(app.sessions.shards[0].delayed) == 0
 
 
 @pytest.mark.parametrize("delayed", [False, True])

@@ -67,7 +67,7 @@ def places(app, raw):
     """What the server knows of the places of a task: how many are held, and who waits for one."""
 
     async def places(task: str = "alone") -> tuple[int, list[str]]:
-        keys = app._shards.of(task)
+        keys = app.sessions.shards.of(task)
         waiting = await raw.zrange(keys.places_wanted + task, 0, -1)
         return await raw.hlen(keys.places_held + task), [member.decode() for member in waiting]
 
@@ -246,7 +246,7 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_place(
         await until_waiting(places, 1)
         await alone.delay(2)
         await until_waiting(places, 2)
-        keys = app._shards.of("alone")
+        keys = app.sessions.shards.of("alone")
         await raw.zrem(keys.places_wanted + "alone", late.id)  # as whoever gives the place back and calls it
         await raw.delete(keys.places_held + "alone")
         await soon(until(lambda: bodies.order == [0, 2], "the next to start"))
@@ -455,9 +455,9 @@ def job(number: int = 0) -> wire.Delivery:
 @pytest.fixture
 async def gate(app, raw) -> AsyncIterator[Turnstile]:
     """As a worker sees it that beats."""
-    beats = app._shards.of("t").beats
+    beats = app.sessions.shards.of("t").beats
     await raw.hset(beats, "me", 1)
-    yield Turnstile(app._session.broker, "me")
+    yield Turnstile(app.sessions.here().broker, "me")
     await raw.hdel(beats, "me")
 
 
@@ -472,8 +472,8 @@ async def test_a_place_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
 
 
 async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given_no_place(app, raw, gate):
-    limits, keys = Limits("t", 0.0, 1), app._shards.of("t")
-    dead = Turnstile(app._session.broker, "dead")
+    limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
+    dead = Turnstile(app.sessions.here().broker, "dead")
     await raw.hset(keys.beats, "dead", 1)
     assert (await gate.enter(limits, job(0), None)).starts
     assert (await gate.enter(limits, job(1), None)).parked
@@ -486,7 +486,7 @@ async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given
 
 
 async def test_who_comes_back_goes_before_all_that_have_not_started(app, raw, gate):
-    limits, keys = Limits("t", 0.0, 1), app._shards.of("t")
+    limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
     assert (await gate.enter(limits, job(0), None)).starts
     for number in range(1, 5):
         assert (await gate.enter(limits, job(number), None)).parked
@@ -585,7 +585,7 @@ async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
 
 
 async def is_put_aside(app, result) -> bool:
-    return str((await app._session.broker.look([result.id]))[0])[0] == wire.ASIDE
+    return str((await app.sessions.here().broker.look([result.id]))[0])[0] == wire.ASIDE
 
 
 @pytest.fixture
@@ -602,7 +602,7 @@ def cases() -> Iterator[tuple[float, float, float, bool]]:
 
 
 async def test_the_script_does_what_the_rule_says(app, raw, gate, cases):
-    keys, delivery = app._shards.of("t"), job()
+    keys, delivery = app.sessions.shards.of("t"), job()
     for interval, opens, free, granted in cases:
         late = 1.0
         while late > 0.03:  # else it is not clear at which moment the script asked the clock

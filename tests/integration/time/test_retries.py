@@ -156,8 +156,8 @@ async def test_a_job_revoked_between_two_tries_never_runs_again(app, raw, flaky,
             await result
         await asyncio.sleep(0.6)  # well past the time of the try that must not come
     assert diary.texts == [1]
-    assert await raw.zcard(app._shards[0].delayed) == 0
-    assert not await raw.exists(app._shards[0].messages + result.id)
+    assert await raw.zcard(app.sessions.shards[0].delayed) == 0
+    assert not await raw.exists(app.sessions.shards[0].messages + result.id)
 
 
 async def test_a_retry_waits_for_whichever_worker_comes_and_returns_to_its_own_queue(app, flaky, diary):
@@ -180,7 +180,7 @@ async def test_jobs_that_failed_together_do_not_come_back_together(app, raw, dia
         diary.note("again")
 
     async def due() -> list[float]:
-        scores = await raw.zrange(app._shards[0].delayed, 0, -1, withscores=True)
+        scores = await raw.zrange(app.sessions.shards[0].delayed, 0, -1, withscores=True)
         return [score / 1000 for _, score in scores]
 
     async def all_are_put_off() -> bool:
@@ -206,5 +206,5 @@ async def test_the_lane_of_delayed_jobs_is_empty_when_all_have_ended(app, raw, f
 
 async def _is_clean(app, raw):
     return not [
-        key async for key in raw.scan_iter(match=f"{app._shards[0].messages}*")
-    ] and not await raw.exists(app._shards[0].delayed)
+        key async for key in raw.scan_iter(match=f"{app.sessions.shards[0].messages}*")
+    ] and not await raw.exists(app.sessions.shards[0].delayed)

@@ -1,0 +1,255 @@
+"""Makes the jobs of a task: arguments are checked and encoded, options are written into the message.
+
+The one place where a job is made from a call, whatever it is for: `delay`, `map`, a workflow, an eager run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncq import idempotency, wire
+from asyncq.application import Runnable
+from asyncq.context import LINE, current_job
+from asyncq.errors import PayloadTooLarge, SerializationError
+from asyncq.options import Options, Resolved, end_by
+from asyncq.serializers import ArgumentCodec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncq.application import App
+    from asyncq.context import Context
+
+SHAPES = 1000
+"""How many combinations of arguments are remembered for one task: `**kwargs` have no end of them."""
+
+
+class Sendable(Runnable, Protocol):
+    """A task, for those who enqueue calls of it."""
+
+    builder: JobBuilder
+    handle: type[Any]
+    """The class of its handles, a `View`."""
+
+    def with_options(self, options: Options, /) -> Sendable:
+        """The task with these options for its calls."""
+        ...
+
+
+class JobBuilder:
+    """Makes the jobs of one task, with one set of options.
+
+    Args:
+        app: the app of the task.
+        name: the task's.
+        function: the task's, whose parameters the arguments must fit.
+        options: those of the task; `with_options` gives those of a call.
+
+    Attributes:
+        arguments: the codec of the arguments.
+        signature: of the function.
+        has_own_id: whether a job has an id that the caller chose, and that another job may have.
+        resolved: what the options and the settings come to.
+    """
+
+    __slots__ = (
+        "_app",
+        "_is_bare",
+        "_is_call",
+        "_shapes",
+        "arguments",
+        "has_own_id",
+        "name",
+        "options",
+        "resolved",
+        "signature",
+    )
+
+    def __init__(self, app: App, name: str, function: Callable[..., Any], options: Options) -> None:
+        self.name = name
+        self.options = options
+        self.signature: inspect.Signature = inspect.signature(function)
+        self.arguments: ArgumentCodec = ArgumentCodec(function)
+        self.resolved: Resolved = Resolved.of(app.settings, options)
+        self._app = app
+        self._shapes: set[object] = set()
+        self._is_call = False  # options were given for the call; what the task itself says, its worker knows
+        self._is_bare = options.needs_nothing()
+        self.has_own_id: bool = False
+
+    def with_options(self, options: Options) -> JobBuilder:
+        """A builder of calls with these options."""
+        other: JobBuilder = object.__new__(JobBuilder)
+        other.name, other.signature, other.arguments = self.name, self.signature, self.arguments
+        other.options = options
+        other.resolved = Resolved.of(self._app.settings, options)
+        other._app, other._shapes = self._app, self._shapes
+        other._is_call = True
+        other.has_own_id = options.task_id is not None or options.key is not None
+        other._is_bare = options.needs_nothing() and options.comes_at_once()
+        return other
+
+    def resolve(self) -> None:
+        """Takes in that the settings of the app were changed."""
+        self.resolved = Resolved.of(self._app.settings, self.options)
+
+    # -- arguments --
+
+    def body(self, args: tuple[Any, ...], kwargs: dict[str, Any], before: int = 0) -> bytes:
+        """The encoded arguments of a call.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            before: how many arguments will be put in front of them.
+
+        Raises:
+            TypeError: they do not fit the function.
+            SerializationError, PayloadTooLarge: they cannot travel.
+        """
+        # Whether arguments fit depends on their number and names alone, so each combination is bound once.
+        shape = (before + len(args), *kwargs) if kwargs else before + len(args)
+        if shape not in self._shapes:
+            self.check((None,) * before + args, kwargs)
+            if len(self._shapes) < SHAPES:
+                self._shapes.add(shape)
+        body = self.arguments.dumps(args, kwargs, before)
+        if len(body) > self.resolved.max_payload:
+            raise self._too_large("the arguments of a call", len(body))
+        return body
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuses arguments that do not fit.
+
+        Raises:
+            TypeError: they do not.
+        """
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+
+    def check_part(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuses what cannot become a call, whatever is put in front of it. Raises as `check`."""
+        try:
+            self.signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+
+    # -- jobs --
+
+    def call(self, body: bytes, channel: str, random: str = "") -> tuple[wire.Job, bytes]:
+        """The job of a call by itself, and its message; arguments and errors as `job`."""
+        if self._is_bare and current_job.get() is None:
+            # What most calls are, written out: a call pays for what it uses.
+            random = random or os.urandom(16).hex()
+            resolved, shards = self.resolved, self._app.sessions.shards
+            job = wire.Job(
+                random[:24] if shards.is_one else shards.new_id(random[:24]),
+                self.name,
+                resolved.queue,
+                body,
+                random[24:],
+                channel,
+                int(time.time() * 1000),
+                resolved.result_ttl,
+            )
+            return job, wire.encode_plain(job)
+        job = self.job(body, channel, random=random)
+        return job, self.message(job)
+
+    def job(self, body: bytes, channel: str, *, shard: int | None = None, random: str = "") -> wire.Job:
+        """A new job.
+
+        Args:
+            body: the encoded arguments.
+            channel: on which its outcome is pushed.
+            shard: where it lives; by default that of the job that makes the call, or any.
+            random: 32 hexadecimal digits, for the id and the nonce; by default new ones.
+        """
+        random = random or os.urandom(16).hex()
+        parent = current_job.get()
+        options, resolved, shards = self.options, self.resolved, self._app.sessions.shards
+        if shard is None and parent is not None:
+            shard = shards.number(parent.id)
+        job = wire.Job(
+            options.task_id or shards.new_id(random[:24], shard),
+            self.name,
+            resolved.queue,
+            body,
+            random[24:],
+            "" if resolved.ignore_result else channel,
+            int(time.time() * 1000),
+            resolved.result_ttl,
+            ignore_result=resolved.ignore_result,
+        )
+        if options.key is not None:
+            job.id = idempotency.job_id(self._app.settings.namespace, self.name, options.key)
+            job.nonce = idempotency.nonce(self.name, self.signature, body, job.nonce)
+        options.add_to(job, is_call=self._is_call)
+        if parent is not None:
+            _inherit(job, parent, self._app)
+        if job.expires is not None:
+            job.nonce = f"{job.nonce}~{job.expires}"
+        return job
+
+    def message(self, job: wire.Job) -> bytes:
+        """The message of a job.
+
+        Raises:
+            SerializationError, PayloadTooLarge: the headers cannot travel.
+        """
+        try:
+            message = wire.encode_job(job)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SerializationError(
+                f"headers={job.headers!r} cannot travel ({error}); use plain texts, numbers, lists, maps"
+            ) from error
+        if len(message) - len(job.body) > self.resolved.max_payload:
+            raise self._too_large("the headers of a call", len(message) - len(job.body))
+        return message
+
+    def _too_large(self, what: str, size: int) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"{what} of {self.name} take {size:,} bytes, more than max_payload="
+            f"{self.resolved.max_payload:,}; store the data elsewhere and send its name, or raise it"
+        )
+
+    def taken(self, id_: str) -> ValueError:
+        """The error of a call that was refused because another call's job has its id."""
+        key = self.options.key
+        if key is not None:
+            return ValueError(
+                f"key {key!r} of {self.name} stands for a call with other arguments, and nothing was "
+                "enqueued; use another key for another call, or forget that result when it has ended: "
+                f"await app.AsyncResult({id_!r}).forget()"
+            )
+        return ValueError(
+            f"a job with task_id {id_!r} exists already and is another call; use another id, or "
+            f"app.AsyncResult({id_!r}) for that job"
+        )
+
+    def refuse_key(self) -> None:
+        """Refuses a key where a call is a part of something larger.
+
+        Raises:
+            ValueError: the options have one.
+        """
+        key = self.options.key
+        if key is not None:
+            raise ValueError(
+                f"key={key!r} of {self.name} is for a call by itself; give it to a task that starts the "
+                "workflow"
+            )
+
+
+def _inherit(job: wire.Job, parent: Context, app: App) -> None:
+    job.parent_id = parent.id
+    job.root_id = parent.root_id or parent.id
+    if parent.parent_id is not None and parent.is_of(app):
+        job.ancestors = list(parent.ancestors[: LINE - 1])
+    if parent.deadline_ms is not None:
+        end_by(job, parent.deadline_ms)

@@ -1,0 +1,14 @@
+"""Jobs that no call has enqueued."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asyncq import Task, wire
+
+
+def job_of(task: Task[..., Any], *args: Any) -> tuple[wire.Job, bytes]:
+    """The job of a call and its message, which nobody is told of."""
+    builder = task.builder
+    return builder.call(builder.body(args, {}), task.app.sessions.channel())

@@ -1,0 +1,177 @@
+"""The figures of the structure of the package: `python -m helpers.structure`, run in `tests/`, prints them.
+
+Imports under `if TYPE_CHECKING:` and inside functions count as all others do.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = "asyncq"
+
+
+def imports() -> dict[str, set[str]]:
+    """Every module of the package, and the modules of the package that it imports."""
+    files = {_module(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+    return {module: _imported(module, path, files) - {module} for module, path in files.items()}
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported(module: str, path: Path, known: dict[str, Path]) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, f"{module} has a relative import"
+            for name in node.names:
+                whole = f"{node.module}.{name.name}"
+                found.add(whole if whole in known else node.module)
+    return found & set(known)
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that import each other, directly or through others; the largest first.
+
+    Algorithm: R. Tarjan, "Depth-first search and linear graph algorithms", 1972.
+    """
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in sorted(graph[node]):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            start = stack.index(node)
+            group = sorted(stack[start:])
+            del stack[start:]
+            if len(group) > 1:
+                found.append(group)
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return sorted(found, key=len, reverse=True)
+
+
+def climbing(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
+    """The imports from a unit of the top level to one in a higher layer of pyproject.toml."""
+    rank = _ranks()
+    return sorted(
+        (module, other)
+        for module, others in graph.items()
+        for other in others
+        if PACKAGE not in {module, other} and rank[module.split(".")[1]] > rank[other.split(".")[1]]
+    )
+
+
+def _ranks() -> dict[str, int]:
+    configuration = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    contracts = configuration["tool"]["importlinter"]["contracts"]
+    [layers] = [one["layers"] for one in contracts if one.get("containers") == [PACKAGE]]
+    return {unit.strip(): rank for rank, layer in enumerate(layers) for unit in layer.split("|")}
+
+
+def private_uses() -> list[tuple[str, str]]:
+    """The places that use a private name of another file (ruff's SLF001), and the name.
+
+    A name that the file itself defines is its own: a method may use the private parts of another object of
+    its class.
+    """
+    command = [
+        "check",
+        PACKAGE,
+        "--select",
+        "SLF001",
+        "--ignore-noqa",
+        "--output-format",
+        "json",
+        "--exit-zero",
+    ]
+    ruff = Path(sys.executable).with_name("ruff")
+    output = subprocess.run([ruff, *command], cwd=ROOT, capture_output=True, check=True).stdout
+    found = []
+    for one in json.loads(output):
+        path, name = Path(one["filename"]), one["message"].split("`")[1]
+        if name not in _defined(path):
+            found.append((f"{path.relative_to(ROOT)}:{one['location']['row']}", name))
+    return found
+
+
+@functools.cache
+def _defined(path: Path) -> frozenset[str]:
+    """The names that a file defines: functions, variables, attributes of `self`, slots."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)  # in `__slots__`
+        elif (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.ctx, ast.Store)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+        ):
+            names.add(node.attr)
+    return frozenset(names)
+
+
+def attributes(folder: str) -> dict[str, int]:
+    """How many attributes the methods of each class in a folder give to `self`."""
+    found: dict[str, int] = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found[f"{path.relative_to(ROOT)}:{node.name}"] = len(
+                    {
+                        target.attr
+                        for target in ast.walk(node)
+                        if isinstance(target, ast.Attribute)
+                        and isinstance(target.ctx, ast.Store)
+                        and isinstance(target.value, ast.Name)
+                        and target.value.id == "self"
+                    }
+                )
+    return found
+
+
+def main() -> None:
+    say = functools.partial(print, file=sys.stdout)
+    graph = imports()
+    for group in circles(graph):
+        say(f"circle of {len(group)}: {', '.join(group)}")
+    up = climbing(graph)
+    say(f"{len(up)} imports that climb")
+    for module, other in up:
+        say(f"  {module} -> {other}")
+    uses = private_uses()
+    say(f"{len(uses)} uses of private names of other files")
+    for place, name in uses:
+        say(f"  {place} {name}")
+    for name, count in sorted(attributes(f"{PACKAGE}/worker").items(), key=lambda item: -item[1])[:8]:
+        say(f"{count:3} attributes: {name}")
+
+
+if __name__ == "__main__":
+    main()
