@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from helpers.forked import TESTS, Forked
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator
-
-TESTS = Path(__file__).parent.parent
 
 
 class WorkerProcess:
@@ -30,18 +28,14 @@ class WorkerProcess:
             "ASYNCQ_SHARDS": os.environ.get("TEST_SHARDS", "1"),
             **{f"ASYNCQ_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "helpers.worker_jobs", *queues],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        words = ["-m", "helpers.worker_jobs", *queues]
+        self.process = Forked(words, TESTS, environment, stderr=subprocess.DEVNULL)
         self.pid = self.process.pid
 
     def wait_until_ready(self) -> WorkerProcess:
         """Blocks until the worker has said that it reads."""
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n", "the worker process did not come up"
+        assert self.process.stdout.readline() == "ready\n", "the worker process did not come up"
         return self
 
     def send(self, number: signal.Signals) -> None:

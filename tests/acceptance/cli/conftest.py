@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from helpers.forked import Forked
 from helpers.waiting import until_sync
 
 from asyncq.broker.embedded import answer
@@ -72,7 +73,7 @@ class Project:
     def __init__(self, folder: Path, runtime: Path) -> None:
         self.folder = folder
         self.environ = {**os.environ, "XDG_RUNTIME_DIR": str(runtime), "COLUMNS": "80"}
-        self._running: list[subprocess.Popen[str]] = []
+        self._running: list[Forked | subprocess.Popen[str]] = []
         self.write("shop.py", TASKS)
         self.write("pyproject.toml", "")
 
@@ -81,15 +82,21 @@ class Project:
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)
 
-    def start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> Forked:
         return self._start("-m", "asyncq", *words, stdin=stdin, **environ)
 
-    def _start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> subprocess.Popen[str]:
+    def _start(self, *words: str, stdin: int = subprocess.DEVNULL, **environ: str) -> Forked:
+        process = Forked(list(words), self.folder, {**self.environ, **environ}, stdin=stdin)
+        self._running.append(process)
+        return process
+
+    def start_anew(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        """Starts a command as a user does, for tests of the start itself: it takes ten times as long."""
         process = subprocess.Popen(
-            [sys.executable, *words],
+            [sys.executable, "-m", "asyncq", *words],
             cwd=self.folder,
             env={**self.environ, **environ},
-            stdin=stdin,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -106,9 +113,9 @@ class Project:
         assert all_.code == 0, all_
         return [Ended.of(*one) for one in json.loads(all_.out)]
 
-    def worker(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+    def worker(self, *words: str, anew: bool = False) -> Forked | subprocess.Popen[str]:
         """A worker that is ready; what it has said so far is in `.banner`."""
-        process = self.start("worker", "shop", *words, **environ)
+        process = (self.start_anew if anew else self.start)("worker", "shop", *words)
         lines = []
         while not (lines and lines[-1].startswith("ready")):
             line = process.stderr.readline()
@@ -130,7 +137,7 @@ class Project:
 class Ended:
     """How a command ended."""
 
-    def __init__(self, process: subprocess.Popen[str], within: float) -> None:
+    def __init__(self, process: Forked | subprocess.Popen[str], within: float) -> None:
         self.out, self.err = process.communicate(timeout=within)
         self.code = process.returncode
 
@@ -162,7 +169,7 @@ def project(tmp_path):
 def stop():
     """Signals a process and waits for its end; between two signals it waits for a reaction."""
 
-    def stop(process: subprocess.Popen[str], *numbers: signal.Signals, within: float = 60) -> Ended:
+    def stop(process: Forked | subprocess.Popen[str], *numbers: signal.Signals, within: float = 60) -> Ended:
         said = ""
         for number in numbers[:-1]:
             process.send_signal(number)

@@ -151,7 +151,7 @@ def test_a_bug_exits_70_and_writes_a_crash_file(project):
 
 def test_a_reader_that_has_gone_is_no_error(project):
     for unbuffered in ("", "1"):
-        process = project.start("version", PYTHONUNBUFFERED=unbuffered)
+        process = project.start_anew("version", PYTHONUNBUFFERED=unbuffered)
         process.stdout.close()
         assert process.wait(30) == 0
         assert process.stderr.read() == ""

@@ -69,7 +69,7 @@ def test_a_signal_while_it_connects_ends_it(project, stop):
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_an_idle_worker_is_small_and_quick(project, stop):
     begun = Stopwatch()
-    worker = project.worker()
+    worker = project.worker(anew=True)
     withheld = begun.took.withheld
     status = Path(f"/proc/{worker.pid}/status").read_text()
     rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")) / 1024
