@@ -29,9 +29,20 @@ def find(url: str, namespace: str) -> list[str]:
             if keys.delayed in present[keys.shard]:
                 owned.update(client.zrange(keys.delayed, 0, -1))
         _own_dependents(client, {keys: present[keys.shard] for keys in kept}, owned)
+        suspects = [key for keys in kept for key in present[keys.shard] if not _is_owned(keys, key, owned)]
+        with client.pipeline(transaction=False) as pipeline:
+            for key in suspects:
+                pipeline.ttl(key)
+            lives = pipeline.execute()
+        # -2: it is gone already.
+        complaints += [
+            f"{key}: no owner, and never expires"
+            for key, ttl in zip(suspects, lives, strict=True)
+            if ttl == -1
+        ]
         for keys in kept:
-            for key in present[keys.shard]:
-                complaints += _ownerless(client, keys, key, owned)
+            if keys.outbox in present[keys.shard] and (untold := client.xlen(keys.outbox)):
+                complaints.append(f"{keys.outbox}: {untold} things are still to be told")
         return complaints
 
 
@@ -73,16 +84,9 @@ def _strange_entries(client: redis.Redis, keys: Keys, stream: str, owned: set[st
     return complaints
 
 
-def _ownerless(client: redis.Redis, keys: Keys, key: str, owned: set[str]) -> list[str]:
-    kept = {keys.beats, keys.dead, keys.delayed, keys.count, keys.inbox}
+def _is_owned(keys: Keys, key: str, owned: set[str]) -> bool:
+    kept = {keys.beats, keys.dead, keys.delayed, keys.count, keys.inbox, keys.outbox}
     if key.startswith((keys.queues, keys.levels)) or key in kept:
-        return []
-    if key == keys.outbox:
-        return [f"{key}: {client.xlen(key)} things are still to be told"] if client.xlen(key) else []
-    ttl = client.ttl(key)
-    if ttl != -1:  # it expires, or is gone already
-        return []
+        return True
     _, _, id_ = key.removeprefix(keys.tag).lstrip(":").partition(":")
-    if id_ in owned:
-        return []
-    return [f"{key}: no owner, and never expires"]
+    return id_ in owned

@@ -60,21 +60,20 @@ class Stopwatch:
 
 def _waited() -> dict[int, float]:
     """Seconds for which this process and each that comes from it waited for a core, as Linux counts."""
-    parents = {}
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                fields = Path(f"/proc/{entry.name}/stat").read_text().rpartition(")")[2].split()
-                parents[int(entry.name)] = int(fields[1])
-    ours = {os.getpid()}
-    while found := {pid for pid, parent in parents.items() if parent in ours} - ours:
-        ours |= found
-    return {pid: _waited_by(pid) for pid in ours}
+    found: dict[int, float] = {}
+    unread = [os.getpid()]
+    while unread:
+        pid = unread.pop()
+        found[pid] = 0.0
+        for thread in _threads(pid):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                found[pid] += int((thread / "schedstat").read_text().split()[1]) / 1e9
+                unread += map(int, (thread / "children").read_text().split())
+    return found
 
 
-def _waited_by(pid: int) -> float:
-    """Of all its threads; nothing when it has ended."""
+def _threads(pid: int) -> list[Path]:
+    """Nothing when it has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        tasks = Path(f"/proc/{pid}/task")
-        return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks.iterdir()) / 1e9
-    return 0.0
+        return list(Path(f"/proc/{pid}/task").iterdir())
+    return []

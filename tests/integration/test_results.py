@@ -9,6 +9,7 @@ import re
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -384,15 +385,23 @@ async def test_a_terminated_coroutine_that_does_not_let_itself_be_cancelled_is_r
 
 
 async def test_the_waiter_of_a_terminated_thread_wakes_at_once_and_the_thread_keeps_its_slot(app, thread_nap):
+    gate = threading.Event()
+
+    @app.task
+    def thread_wait() -> None:
+        gate.wait(30)
+
     async with Worker(app, concurrency=1):
-        result = await thread_nap.delay(0.5)
+        result = await thread_wait.delay()
         await until_state(result, "STARTED")
-        begun = Stopwatch()
         next_one = await thread_nap.delay(0)
+        begun = Stopwatch()
         assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
         assert begun.took < 0.3
+        with pytest.raises(ResultTimeout):  # the slot is taken until the thread returns
+            await next_one.get(timeout=0.3)
+        gate.set()
         await next_one.get(timeout=30)
-        assert begun.took > 0.3, "the slot was taken until the thread returned"
         assert await app.AsyncResult(result.id).refresh() == "REVOKED"
 
 
