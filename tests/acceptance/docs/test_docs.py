@@ -1,9 +1,10 @@
 """Runs the documentation: every Python block of every page, and compares with the text block that follows it.
 
 A page is a project: each Python block begins with a comment that names its file. What a reader would start is
-started: a block that shows its output, and pytest for a `test_` file. Other blocks are imported. A TOML block
-that begins with the name `pyproject.toml` is written. A line `asyncq worker ...` starts that worker. Other
-`asyncq` lines are run if their output is shown.
+started: a block that shows its output, and pytest for the `test_` files, one for all of them except for those
+with fixtures that last for the session. Other blocks are imported. A TOML block that begins with the name
+`pyproject.toml` is written. A line `asyncq worker ...` starts that worker. Other `asyncq` lines are run if
+their output is shown.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from helpers.forked import Forked
 from helpers.own_server import free_port
 from helpers.quiet import without_job_log
 
@@ -68,7 +69,8 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.running: list[subprocess.Popen[bytes]] = []
+        self.running: list[Forked] = []
+        self._tests: list[str] = []
         binaries = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         self.environ = {
             **os.environ,
@@ -87,32 +89,37 @@ class Project:
     def run(self, block: Block) -> None:
         self.write(block)
         if block.file.startswith("test_"):
-            arguments = ["-m", "pytest", "-q", block.file]
+            if 'scope="session"' in block.text:
+                self._run_tests([block.file])
+            else:
+                self._tests.append(block.file)
         elif block.output is not None:
-            arguments = ["-W", "error", block.file]
+            self._compare(block.output, "-W", "error", block.file)
         else:
-            arguments = ["-W", "error", "-c", f"import {block.file.removesuffix('.py')}"]
-        self._compare(block, *arguments)
+            self._compare(None, "-W", "error", "-c", f"import {block.file.removesuffix('.py')}")
 
-    def _compare(self, block: Block, *arguments: str) -> None:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=self.folder,
-            env=self.environ,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
+    def run_other_tests(self) -> None:
+        """Runs the files of tests that can share a process."""
+        if self._tests:
+            self._run_tests(self._tests)
+
+    def _run_tests(self, files: list[str]) -> None:
+        # Plugins that no page is about, and that take a while to import.
+        others = [f"-pno:{plugin}" for plugin in ("hypothesispytest", "xdist", "timeout", "valkey")]
+        self._compare(None, "-m", "pytest", "-q", *others, *files)
+
+    def _compare(self, expected: str | None, *arguments: str) -> None:
+        process = Forked(list(arguments), self.folder, self.environ)
+        self.running.append(process)
+        output, errors = process.communicate(timeout=100)
         # Said when a worker that was just started takes two seconds to listen, on a busy machine.
-        said = [line for line in done.stderr.splitlines() if "but no worker listens on queue" not in line]
-        assert (done.returncode, said) == (0, []), done.stdout
-        if block.output is not None:
-            assert done.stdout == block.output
+        said = [line for line in errors.splitlines() if "but no worker listens on queue" not in line]
+        assert (process.returncode, said) == (0, []), output
+        if expected is not None:
+            assert output == expected
 
     def start(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", *arguments]
-        self.running.append(subprocess.Popen(command, cwd=self.folder, env=self.environ))
+        self.running.append(Forked(["-m", *arguments], self.folder, self.environ, stdout=1, stderr=2))
 
     def run_commands(self, block: Block) -> None:
         for line in block.text.splitlines():
@@ -120,7 +127,7 @@ class Project:
             if words[:2] == ["asyncq", "worker"]:
                 self.start(*words[:1], "--quiet", *words[1:])
             elif words[:1] == ["asyncq"] and block.output is not None:
-                self._compare(block, "-m", *words)
+                self._compare(block.output, "-m", *words)
 
     def close(self) -> None:
         for process in self.running:
@@ -147,7 +154,6 @@ def _name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
-@pytest.mark.timeout(180)  # the page on testing starts pytest ten times
 @pytest.mark.parametrize("page", [page for page in PAGES if _has_python(page)], ids=_name)
 def test_blocks_of_a_page_run_and_print_what_it_shows(page: Path, project: Project) -> None:
     for block in _blocks(page):
@@ -157,6 +163,7 @@ def test_blocks_of_a_page_run_and_print_what_it_shows(page: Path, project: Proje
             project.write(block)
         elif block.language == "bash":
             project.run_commands(block)
+    project.run_other_tests()
 
 
 # The example's wait is ten seconds; where no worker runs, a test waits it to its end.
