@@ -160,13 +160,15 @@ def leaves_keys() -> None:
 
 @pytest.fixture(autouse=True)
 def no_key_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In the namespace of the test, every key has an owner or ends by itself."""
-    wanted = {"server_url", "namespace"} <= set(
-        request.fixturenames
-    ) and "leaves_keys" not in request.fixturenames
+    """In the namespace of the test, every key has an owner or ends by itself. Afterwards, all are deleted."""
+    if not {"server_url", "namespace"} <= set(request.fixturenames):
+        yield
+        return
     # Asked for here, they are torn down after this check.
-    url = request.getfixturevalue("server_url") if wanted else ""
-    namespace = request.getfixturevalue("namespace") if wanted else ""
+    url = request.getfixturevalue("server_url")
+    namespace = request.getfixturevalue("namespace")
     yield
-    if wanted and (left := leftovers.find(url, namespace)):
+    left = [] if "leaves_keys" in request.fixturenames else leftovers.find(url, namespace)
+    leftovers.clear(url, namespace)
+    if left:
         pytest.fail("left behind: " + "; ".join(left))

@@ -32,6 +32,30 @@ LIMITS = Limits("task", places=2)
 OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
 
 
+READ: dict[str, Callable[[Any, bytes], Any]] = {
+    "stream": lambda pipe, key: (
+        pipe.xrange(key).xpending_range(key, GROUP, "-", "+", 100).xinfo_consumers(key, GROUP)
+    ),
+    "string": lambda pipe, key: pipe.get(key),
+    "zset": lambda pipe, key: pipe.zrange(key, 0, -1),
+    "hash": lambda pipe, key: pipe.hgetall(key),
+    "set": lambda pipe, key: pipe.smembers(key),
+}
+"""How the content of a key is read, by its type."""
+
+
+def _pending(answer: Any) -> list[tuple[bytes, bytes]] | str:
+    if isinstance(answer, Exception):
+        return str(answer)  # the stream has no group
+    return [(item["message_id"], item["consumer"]) for item in answer]
+
+
+def _consumers(answer: Any) -> list[bytes] | str:
+    if isinstance(answer, Exception):
+        return str(answer)
+    return sorted(consumer["name"] for consumer in answer)
+
+
 class Stage:
     """One job on a server, two incarnations of workers, and the script calls as things to do."""
 
@@ -185,27 +209,22 @@ class Stage:
 
     async def picture(self) -> dict[str, Any]:
         """Everything under the namespace, but for times."""
+        keys = sorted([key async for key in self.raw.scan_iter(match=f"{self.keys.tag}*", count=1000)])
+        async with self.raw.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.type(key)
+            kinds = [kind.decode() for kind in await pipe.execute()]
+            for key, kind in zip(keys, kinds, strict=True):
+                READ[kind](pipe, key)
+            answers = iter(await pipe.execute(raise_on_error=False))
         seen: dict[str, Any] = {}
-        for key in sorted([key async for key in self.raw.scan_iter(match=f"{self.keys.tag}*", count=1000)]):
-            kind = (await self.raw.type(key)).decode()
-            name = key.decode()
+        for key, kind in zip(keys, kinds, strict=True):
+            content = next(answers)
             if kind == "stream":
-                groups = await self.raw.xinfo_groups(key)
-                pending = await self.raw.xpending_range(key, GROUP, "-", "+", 100) if groups else []
-                seen[name] = (
-                    await self.raw.xrange(key),
-                    [(item["message_id"], item["consumer"]) for item in pending],
-                    sorted(c["name"] for c in await self.raw.xinfo_consumers(key, GROUP)) if groups else [],
-                )
-            elif kind == "string":
-                value = await self.raw.get(key)
-                seen[name] = value.split()[::3] if name.startswith(self.keys.places) else value
-            elif kind == "zset":
-                seen[name] = await self.raw.zrange(key, 0, -1)
-            elif kind == "hash":
-                seen[name] = await self.raw.hgetall(key)
-            else:
-                seen[name] = await self.raw.smembers(key)
+                content = content, _pending(next(answers)), _consumers(next(answers))
+            elif key.decode().startswith(self.keys.places):
+                content = content.split()[::3]
+            seen[key.decode()] = content
         return seen
 
 
