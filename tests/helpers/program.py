@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING
+
+from helpers.forked import Forked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,14 +14,7 @@ class Program:
     """A Python process whose faults are seen: what was left open, and whatever else it says on stderr."""
 
     def __init__(self, arguments: list[str], folder: Path, environ: dict[str, str]) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "always::ResourceWarning", *arguments],
-            cwd=folder,
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self.process = Forked(["-W", "always::ResourceWarning", *arguments], folder, environ)
 
     def first_line(self) -> str:
         assert self.process.stdout is not None

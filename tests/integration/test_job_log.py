@@ -163,10 +163,10 @@ async def test_a_job_that_killed_its_worker(make_app, server_url, namespace, tmp
         jobs = register(app)
         bad = await jobs.poison.delay(str(tmp_path / "log"))
         with worker_process(server_url, namespace, lease=1, max_crashes=1) as victim:
-            await asyncio.to_thread(victim.process.wait, 10)
+            await asyncio.to_thread(victim.process.wait, 30)
         async with Worker(app):
             with pytest.raises(WorkerLost):
-                await bad.get(timeout=10)
+                await bad.get(timeout=30)
             record = await _only(records)
     assert (record.levelname, record.job_id, record.task) == ("ERROR", bad.id, "poison")
     assert (record.queue, record.attempt) == ("default", 1)

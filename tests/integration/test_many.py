@@ -402,11 +402,11 @@ async def test_the_members_of_a_restored_group_fail_as_themselves(app, add, fail
 async def test_gather_gives_a_tuple_in_order_and_fails_fast(app, add, nap, fail):
     async with Worker(app, grace=0):
         handles = await nap.delay(0.1), await add.delay(1, 2)
-        assert await asyncq.gather(*handles, timeout=5) == (0.1, 3)
+        assert await asyncq.gather(*handles, timeout=30) == (0.1, 3)
         assert await asyncq.gather() == ()
         long, bad = await nap.delay(20), await fail.delay("no")
         with pytest.raises(ValueError, match="no"):
-            await asyncq.gather(long, bad, timeout=10)
+            await asyncq.gather(long, bad, timeout=19)
         got = await asyncq.gather(bad, handles[1], app.AsyncResult("none"), return_exceptions=True)
         assert [type(value) for value in got] == [ValueError, int, ResultNotFound]
         with pytest.raises(ResultTimeout):

@@ -89,7 +89,7 @@ async def test_handles_made_from_the_id_in_another_process_wake_by_push(app, mak
 async def test_no_waiter_is_lost_when_the_subscription_is_cut_again_and_again(app, nap, raw):
     async with Worker(app):
         results = await nap.map([(0.02 * i,) for i in range(60)])
-        waits = [asyncio.create_task(result.get(timeout=15)) for result in results]
+        waits = [asyncio.create_task(result.get(timeout=60)) for result in results]
         for _ in range(8):
             await raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.sleep(0.13)
@@ -100,7 +100,7 @@ async def test_no_waiter_is_lost_when_the_subscription_is_cut_again_and_again(ap
 
 async def test_a_notification_that_was_lost_is_made_up_for_after_the_reconnection(app, nap, raw):
     result = await nap.delay(0)
-    waiting = asyncio.create_task(result.get(timeout=15))
+    waiting = asyncio.create_task(result.get(timeout=60))
     await asyncio.sleep(0.05)
     begun = Stopwatch()
     app.sessions.here().listener._line.drop()
@@ -228,7 +228,7 @@ async def test_the_poll_finds_what_nothing_else_told(app, nap, raw):
     )
     begun = Stopwatch()
     async with Worker(app):
-        waiting = asyncio.create_task(result.get(timeout=15))
+        waiting = asyncio.create_task(result.get(timeout=60))
         assert await waiting == ""
     report(f"found by the poll after {begun.took:.1f} s")
     assert begun.took < 9

@@ -203,7 +203,7 @@ async def test_a_rolling_restart_of_four_workers_under_load_runs_every_job_once(
             await until(lambda: load.done() or len(lines(log)) > 100, "the load to run")
             for number, old in enumerate(list(workers)):
                 old.send(signal.SIGTERM)
-                assert await asyncio.to_thread(old.process.wait, 15) == 0
+                assert await asyncio.to_thread(old.process.wait, 30) == 0
                 old.kill()
                 workers[number] = WorkerProcess(server_url, namespace, **settings)
                 await asyncio.to_thread(workers[number].wait_until_ready)

@@ -108,7 +108,7 @@ async def test_ids_come_from_stdin(app, letters, project, where):
     os.close(read)
     with os.fdopen(write, "w") as ids:
         ids.writelines(f"{letter.id}\n" for letter in letters)
-    out, err = await asyncio.to_thread(process.communicate, timeout=10)
+    out, err = await asyncio.to_thread(process.communicate, timeout=60)
     assert (process.returncode, [line.split()[0] for line in out.splitlines()]) == (
         0,
         [letter.id for letter in letters],

@@ -42,7 +42,7 @@ def test_a_signal_during_the_import_ends_any_command_at_once_and_without_a_word(
         ended = stop(process, number)
         assert (ended.out, ended.err) == ("", "")
         assert ended.code == (0 if words[0] == "worker" else code)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 15, "it slept on"
 
 
 def test_a_signal_that_is_ignored_stays_so(project):
@@ -57,7 +57,7 @@ def test_a_signal_that_is_ignored_stays_so(project):
     )
     project.wait_for("importing")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=15)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, "the app has no task 'add'" in err) == (2, True)
 
 
@@ -75,5 +75,5 @@ def test_a_child_for_last_tries_that_is_stopped_during_the_import_has_not_failed
     child.stdin.close()
     project.wait_for("importing")
     child.terminate()
-    assert (child.wait(5), child.stderr.read()) == (0, "")
+    assert (child.wait(25), child.stderr.read()) == (0, "")
     child.stderr.close()

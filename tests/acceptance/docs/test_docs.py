@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 from helpers.forked import Forked
 from helpers.own_server import free_port
@@ -29,6 +28,8 @@ from asyncq.broker import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import httpx
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -205,6 +206,8 @@ def test_endpoint_that_awaits_answers_with_the_value_or_504(
 
 def _ask(url: str, deadline: float) -> httpx.Response:
     """What the site says, once it listens."""
+    import httpx  # here, for each process of the tests reads all files of tests
+
     while True:
         try:
             return httpx.get(url, timeout=30)

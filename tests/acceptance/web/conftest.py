@@ -24,8 +24,9 @@ def shared_namespace() -> str:
 
 @pytest.fixture(scope="session")
 def environ(server_url: str, shared_namespace: str) -> dict[str, str]:
+    # This lives for the whole run: the fixture that clears such variables for each test comes too late.
     return {
-        **os.environ,
+        **{name: text for name, text in os.environ.items() if not name.startswith(("ASYNCQ_", "PYTHON"))},
         "ASYNCQ_URL": server_url,
         "ASYNCQ_NAMESPACE": shared_namespace,
         "PYTHONPATH": str(SITES),
@@ -42,7 +43,7 @@ def worker(environ: dict[str, str]) -> Iterator[Program]:
     assert (status, errors) == (0, "")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")  # the tests of a file share its site
 def start(environ: dict[str, str], worker: Program) -> Iterator[Callable[..., Program]]:
     """Starts a program beside the worker: a file of `sites`, or a script given as text."""
     programs = []

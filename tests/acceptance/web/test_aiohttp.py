@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import aiohttp
 import pytest
 
 from asyncq import AsyncQ
@@ -13,12 +12,13 @@ from asyncq import AsyncQ
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    import aiohttp
     from helpers.program import Program
 
 REQUESTS = 200
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(start: Callable[..., Program]) -> Iterator[str]:
     program = start("aiohttp_site.py")
     yield f"http://127.0.0.1:{program.first_line()}"
@@ -27,6 +27,8 @@ def site(start: Callable[..., Program]) -> Iterator[str]:
 
 @pytest.fixture
 async def client(site: str) -> AsyncIterator[aiohttp.ClientSession]:
+    import aiohttp  # here, for each process of the tests reads all files of tests
+
     connector = aiohttp.TCPConnector(limit=REQUESTS)
     async with aiohttp.ClientSession(site, connector=connector) as client:
         yield client

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import httpx
 import pytest
 
 from asyncq import AsyncQ
@@ -13,12 +12,13 @@ from asyncq import AsyncQ
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    import httpx
     from helpers.program import Program
 
 REQUESTS = 200
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(start: Callable[..., Program]) -> Iterator[str]:
     program = start("fastapi_site.py")
     yield f"http://127.0.0.1:{program.first_line()}"
@@ -29,6 +29,8 @@ def site(start: Callable[..., Program]) -> Iterator[str]:
 
 @pytest.fixture
 async def client(site: str) -> AsyncIterator[httpx.AsyncClient]:
+    import httpx  # here, for each process of the tests reads all files of tests
+
     limits = httpx.Limits(max_connections=REQUESTS)
     async with httpx.AsyncClient(base_url=site, limits=limits, timeout=20) as client:
         yield client
