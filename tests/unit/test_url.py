@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given, strategies as st
@@ -37,7 +37,8 @@ def test_a_password_that_is_percent_encoded_is_never_shown(form, password):
     assert encoded not in mask(form.format(encoded))
 
 
-@given(st.sampled_from([form for form in FORMS if "assword" not in form]), PASSWORDS)
+# In an option's value, `&` begins the next option: only the encoded form is a password as a whole.
+@given(st.sampled_from([form for form in FORMS if "password" not in unquote(form)]), PASSWORDS)
 def test_a_password_that_is_not_percent_encoded_is_not_shown_either(form, password):
     assert password not in mask(form.format(password))
 
