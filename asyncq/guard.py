@@ -76,7 +76,7 @@ class Wait:
         try:
             if self._awaited:
                 await self._tell()
-            if self._broker.closing:  # meanwhile: nobody would wake who begins to wait now
+            if self._broker.commands.is_closed:  # meanwhile: nobody would wake who begins to wait now
                 raise BrokerUnavailable("the app was closed while a result was waited for")
         except BaseException:
             await self._go_on()
@@ -94,7 +94,7 @@ class Wait:
         job = self._job
         ids = [handle.id for handle in self._awaited]
         try:
-            way = await self._broker.block(job.id, job.entry, self._mark, ids, self._patience)
+            way = await self._broker.waits.block(job.id, job.entry, self._mark, ids, self._patience)
         except AsyncQError as error:
             _say_once(error)
             return
@@ -109,7 +109,7 @@ class Wait:
     async def _go_on(self) -> None:
         if self._awaited:
             job = self._job
-            self._broker.unblock(job.id, job.entry, self._mark, [handle.id for handle in self._awaited])
+            self._broker.waits.unblock(job.id, job.entry, self._mark, [handle.id for handle in self._awaited])
         if self._job.link is not None:
             await _come_back(self._job.link)
 

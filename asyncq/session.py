@@ -17,8 +17,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncq.broker import posture
-from asyncq.broker.broker import Broker, token
+from asyncq.broker.broker import Broker
 from asyncq.broker.connection import ServerError, Unfit, parse
+from asyncq.broker.keys import token
 from asyncq.context import current_job
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 from asyncq.portal import running_loop
@@ -126,7 +127,7 @@ class Session:
         try:
             await broker.open()
             if server is None:  # those of our own are as they are meant to be
-                await posture.check(broker)
+                await posture.check(broker.commands)
         except BaseException as error:
             await broker.close()
             if server is not None:

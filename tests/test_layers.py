@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import grimp
 from helpers import structure
 
 ROOT = Path(__file__).parent.parent
@@ -22,6 +24,14 @@ def test_the_layer_contract_is_kept():
     )
     assert done.returncode == 0, done.stdout
     assert "0 broken" in done.stdout
+
+
+def test_imports_inside_the_broker_go_down_those_for_types_counted():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (contract,) = [one for one in settings["contracts"] if one.get("containers") == ["asyncq.broker"]]
+    graph = grimp.build_graph("asyncq", exclude_type_checking_imports=False, cache_dir=None)
+    layers = [grimp.Layer(*line.split(" | "), independent=True) for line in contract["layers"]]
+    assert graph.find_illegal_dependencies_for_layers(layers=layers, containers={"asyncq.broker"}) == set()
 
 
 def test_circles_of_files_are_small_and_stay_inside_a_package():

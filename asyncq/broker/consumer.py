@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import failpoints, wire
 from asyncq.broker import rights
-from asyncq.broker.broker import DAY_MS, FOREVER, Broker, token
-from asyncq.broker.connection import BlockingConnection, ServerError, Verdict
-from asyncq.broker.keys import GROUP, LAST_TRY, leveled, queue_of
-from asyncq.broker.line import Line
+from asyncq.broker.commands import FOREVER
+from asyncq.broker.connection import ServerError, Verdict
+from asyncq.broker.keys import DAY_MS, GROUP, LAST_TRY, leveled, queue_of, result_ttl_ms, token
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.submission import Submission
 from asyncq.errors import DecodeError
@@ -25,6 +24,8 @@ from asyncq.errors import DecodeError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.connection import BlockingConnection
     from asyncq.broker.keys import Keys
     from asyncq.broker.shards import Shards
     from asyncq.config import Settings
@@ -64,7 +65,7 @@ class Consumer:
     """One incarnation of a worker, as the server sees it.
 
     Args:
-        broker: whose commands connection and keys it uses.
+        commands: of the session.
         worker: the worker's name, the readable part of the incarnation's.
         queues: to read from, the most urgent first.
 
@@ -74,10 +75,10 @@ class Consumer:
         lanes: the same of last tries.
     """
 
-    def __init__(self, broker: Broker, worker: str, queues: Sequence[str]) -> None:
+    def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
         self.name: str = f"{worker}-{token()}"
-        self.shards: Shards = broker.shards
-        self.settings: Settings = broker.settings
+        self.shards: Shards = commands.shards
+        self.settings: Settings = commands.settings
         self.streams: dict[str, str] = {}
         self.lanes: dict[str, str] = {}
         self._keys: dict[str, Keys] = {}
@@ -92,18 +93,17 @@ class Consumer:
         self._arrange()
         self._waits = self._has_more = False
         self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
-        self._broker = broker
-        self._reads = Line(broker.address, f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
+        self._commands = commands
+        self._reads = commands.new_line(f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
 
     # -- coming and going --
 
     async def check_rights(self) -> None:
         """Sees to it that the user may do all that a worker of these queues does; raises as
-        `Broker.require`.
+        `rights.require`.
         """
-        await self._broker.require(
-            [call for keys in self.shards for call in rights.of_worker(keys, self._streams_in(keys))]
-        )
+        calls = [call for keys in self.shards for call in rights.of_worker(keys, self._streams_in(keys))]
+        await rights.require(self._commands, calls)
 
     def _add(self, streams: dict[str, str], keys: Keys, name: str) -> None:
         stream = keys.stream(name)
@@ -129,6 +129,10 @@ class Consumer:
         """The queue that a stream belongs to, whatever its level."""
         return self._queues[stream]
 
+    def shard(self, stream: str) -> Keys:
+        """The shard that a stream lies in."""
+        return self._keys[stream]
+
     def events_of(self, delivery: wire.Delivery) -> str:
         """The channel of whoever follows a job."""
         return self._keys[delivery.stream].events + delivery.job.id
@@ -138,12 +142,14 @@ class Consumer:
         server lost its data. For ever by default, which takes a missing permission for a passing one.
         """
         for stream in (*self.streams, *self.lanes):
-            await self._make_group(stream, patience)
+            await self._make_group(self._keys[stream], stream, patience)
 
-    async def _make_group(self, stream: str, patience: float) -> None:
+    async def _make_group(self, keys: Keys, stream: str, patience: float) -> None:
         try:
             # At 0: what was enqueued before the first worker came is work too.
-            await self._broker.send("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM", patience=patience)
+            await self._commands.send(
+                keys, "XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM", patience=patience
+            )
         except ServerError as error:
             if error.code != "BUSYGROUP":
                 raise
@@ -152,7 +158,7 @@ class Consumer:
         """Looks which levels of priority its queues have, and reads from all of them from now on."""
         for queue, shard in self._levels:
             keys = self.shards[shard]
-            levels = await self._broker.send("SMEMBERS", keys.levels + queue, patience=patience)
+            levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, patience=patience)
             await self._adopt(queue, keys, levels, patience)
 
     async def hear_of_level(self, keys: Keys, name: bytes) -> None:
@@ -167,7 +173,7 @@ class Consumer:
     async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], patience: float) -> None:
         known = self._levels[queue, keys.shard]
         for level in {_LEVELS[one] for one in levels if one in _LEVELS} - known:
-            await self._make_group(keys.stream(leveled(queue, level)), patience)
+            await self._make_group(keys, keys.stream(leveled(queue, level)), patience)
             if level in known:
                 continue  # heard of twice
             known.add(level)
@@ -180,29 +186,29 @@ class Consumer:
 
     def beating(self) -> Beating:
         """The blocking side of the lease, for its thread."""
-        return Beating(
-            self,
-            BlockingConnection(self._broker.address, f"asyncq-beat:{self.name}", self.settings.lease / 3),
-        )
+        name = f"asyncq-beat:{self.name}"
+        return Beating(self, self._commands.new_blocking_connection(name, self.settings.lease / 3))
 
     def beat_commands(self, count: int) -> list[tuple[Any, ...]]:
         """The beat, as EVALSHA, for each shard."""
-        script = self._broker.scripts["beat"].sha
         return [
-            ("EVALSHA", script, 2, keys.beats, marks, self.name, count)
+            self._commands.build("beat", (keys.beats, marks), (self.name, count))
             for keys, marks in zip(self.shards, self.marks_channels, strict=True)
         ]
 
     def beat_source(self) -> str:
         """The beat's script, to be loaded where the server does not know it."""
-        return self._broker.scripts["beat"].source
+        return self._commands.scripts["beat"].source
 
     async def leave(self) -> bool:
         """Goes in peace; False if it still holds something and may not."""
         left = True
         for keys, marks in zip(self.shards, self.marks_channels, strict=True):
             streams = self._streams_in(keys)
-            left &= bool(await self._broker.run("leave", (keys.beats, marks, *streams), (GROUP, self.name)))
+            answer = await self._commands.run(
+                keys, "leave", (keys.beats, marks, *streams), (GROUP, self.name)
+            )
+            left &= bool(answer)
         return left
 
     def drop_read(self) -> None:
@@ -293,10 +299,9 @@ class Consumer:
         entry whose content was deleted: then its fields are None.
         """
         pipe = self._reads.current or await self._reads.pipe()
-        script = self._broker.scripts["ghosts"].sha
         held = list(held)
         most = len(held) + GHOSTS  # jobs that wait for others may be many, and the oldest are listed first
-        answer = await pipe.call("EVALSHA", script, 1, stream, GROUP, self.name, most, *held)
+        answer = await pipe.call(*self._commands.build("ghosts", (stream,), (GROUP, self.name, most, *held)))
         return [(stream, entry.decode(), fields) for entry, fields in answer]
 
     def job_id(self, item: Entry) -> str | None:
@@ -341,7 +346,7 @@ class Consumer:
         # as many (measured).
         span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
         command: list[Any] = [
-            "EVALSHA", self._broker.scripts["finish"].sha, 1, stream,
+            "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,
             keys.space, queue, GROUP, self.name, span, wire.PUSH_LIMIT, keys.marks,
         ]  # fmt: skip
         for delivery, letter, outcome in batch:
@@ -355,11 +360,17 @@ class Consumer:
             return
         delivery, _, _ = batch[0]  # all of one stream
         if any(delivery.job.dependents or letter != wire.SUCCEEDED for delivery, letter, _ in batch):
-            self._broker.relay.call(self._keys[delivery.stream])
+            self._commands.forward(self._keys[delivery.stream])
 
-    async def until_answered(self, command: tuple[Any, ...]) -> Any:
-        """Sends a command until it is answered, for as long as it takes."""
-        return await self._broker.send(*command, patience=FOREVER)
+    async def finish_now(
+        self, stream: str, held: int, batch: Sequence[tuple[wire.Delivery, str, bytes]]
+    ) -> int | list[int]:
+        """Ends jobs of one stream, for as long as it takes: how many there are, or for each 1 done, 0
+        refused.
+        """
+        command = self.finish_command(stream, held, batch)
+        answer: int | list[int] = await self._commands.send(self._keys[stream], *command, patience=FOREVER)
+        return answer
 
     async def retry(self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes) -> int:
         """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused."""
@@ -378,10 +389,9 @@ class Consumer:
             *(keys.space, GROUP, self.name, delivery.entry, job.id, *why),
             *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
         )
-        answer: int = await self._broker.run(
-            script, (delivery.stream, keys.delayed), arguments, patience=FOREVER
+        answer: int = await self._commands.run(
+            keys, script, (delivery.stream, keys.delayed), arguments, patience=FOREVER
         )
-        self._broker.relay.call(keys)
         return answer
 
     async def bury(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:
@@ -391,10 +401,9 @@ class Consumer:
             *(keys.space, GROUP, self.name, delivery.entry, job.id, outcome, job.result_ttl),
             *(wire.PUSH_LIMIT, keys.marks, reason, *self._dead_limits()),
         )
-        answer: int = await self._broker.run(
-            "bury", (delivery.stream, keys.dead), arguments, patience=FOREVER
+        answer: int = await self._commands.run(
+            keys, "bury", (delivery.stream, keys.dead), arguments, patience=FOREVER
         )
-        self._broker.relay.call(keys)
         return answer
 
     async def replace(self, delivery: wire.Delivery, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
@@ -405,17 +414,18 @@ class Consumer:
         submission = Submission(jobs, self.shards, keys.shard)
         last, message = jobs[-1]
         queue = leveled(last.queue, last.priority)
-        if await self._broker.intake.taken_abroad(submission, FOREVER):
+        if await submission.taken(self._commands, FOREVER):
             return -1
         revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
         arguments = (
             *(keys.space, GROUP, self.name, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
-            *(keys.marks, revoked, self._broker.channel, queue, "" if last.wait is None else last.wait),
+            *(keys.marks, revoked, self._commands.channel, queue, "" if last.wait is None else last.wait),
             *(" ".join(last.parents), "1" if last.shape is not None else "", message),
-            *(submission.parcels(self._broker.channel), *submission.arguments(but=last)),
+            *(submission.parcels(self._commands.channel), *submission.arguments(but=last)),
         )
-        answer: int = await self._broker.run("replace", (delivery.stream,), arguments, patience=FOREVER)
-        self._broker.relay.call(keys)
+        answer: int = await self._commands.run(
+            keys, "replace", (delivery.stream,), arguments, patience=FOREVER
+        )
         return answer
 
     async def promote(self, keys: Keys) -> float | None:
@@ -423,7 +433,7 @@ class Consumer:
         none.
         """
         arguments = (keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events)
-        moved, left = await self._broker.run("promote", (keys.delayed,), arguments)
+        moved, left = await self._commands.run(keys, "promote", (keys.delayed,), arguments)
         if moved >= PROMOTE_AT_ONCE:
             return 0.0
         return None if left < 0 else left / 1000
@@ -435,7 +445,7 @@ class Consumer:
         """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by
         a mark, 0 not ours.
         """
-        ttl = Broker.result_ttl_ms(self.settings.result_ttl)
+        ttl = result_ttl_ms(self.settings.result_ttl)
         flat = [part for job in jobs for part in job]
         revoked = self._last_words(wire.REVOKED, stream, self.name, 0)
         keys = self._keys[stream]
@@ -450,15 +460,14 @@ class Consumer:
             *flat,
         )
         failpoints.hit("release.send")
-        answer: list[int] = await self._broker.run("release", (stream,), arguments)
+        answer: list[int] = await self._commands.run(keys, "release", (stream,), arguments)
         failpoints.hit("release.answered")
-        self._broker.relay.call(keys)
         return answer
 
     async def discard(self, item: Entry, reason: str, outcome: bytes) -> None:
         """Sets an entry aside that is no message; a job that stands behind it fails with the outcome."""
         stream, entry, _ = item
-        ttl = Broker.result_ttl_ms(self.settings.result_ttl)
+        ttl = result_ttl_ms(self.settings.result_ttl)
         keys = self._keys[stream]
         arguments = (
             keys.space,
@@ -471,13 +480,13 @@ class Consumer:
             wire.PUSH_LIMIT,
             *self._dead_limits(),
         )
-        await self._broker.run("discard", (stream, keys.dead), arguments, patience=FOREVER)
-        self._broker.relay.call(keys)
+        await self._commands.run(keys, "discard", (stream, keys.dead), arguments, patience=FOREVER)
 
     async def report(self, delivery: wire.Delivery, number: int, state: str, meta: bytes) -> int:
         """Stores what a job says of itself, as its report number `number`: 1 done, 0 refused."""
         keys, job = self._keys[delivery.stream], delivery.job
-        answer: int = await self._broker.run(
+        answer: int = await self._commands.run(
+            keys,
             "progress",
             (keys.records + job.id, keys.latest + job.id),
             (
@@ -496,7 +505,7 @@ class Consumer:
         """
         keys, id_ = self._keys[delivery.stream], delivery.job.id
         return (
-            *("EVALSHA", self._broker.scripts["emit"].sha, 3),
+            *("EVALSHA", self._commands.scripts["emit"].sha, 3),
             *(keys.records + id_, keys.items + id_, keys.places + id_),
             *(delivery.entry, keys.events + id_, wire.PUSH_LIMIT, DAY_MS, known, number),
             *items,
@@ -504,8 +513,8 @@ class Consumer:
 
     async def let_report_go(self, delivery: wire.Delivery) -> None:
         """What a job said of itself goes when its result does, if nobody says more."""
-        job = delivery.job
-        await self._broker.send("PEXPIRE", self._keys[delivery.stream].latest + job.id, job.result_ttl)
+        keys, job = self._keys[delivery.stream], delivery.job
+        await self._commands.send(keys, "PEXPIRE", keys.latest + job.id, job.result_ttl)
 
     async def pace(
         self, delivery: wire.Delivery, *, wanted: int = 0, ttl: int = DAY_MS
@@ -519,7 +528,8 @@ class Consumer:
             ttl: how long to keep the stream from now on, in ms.
         """
         keys, id_ = self._keys[delivery.stream], delivery.job.id
-        answer = await self._broker.run(
+        answer = await self._commands.run(
+            keys,
             "pace",
             (keys.records + id_, keys.items + id_, keys.places + id_),
             (delivery.entry, ttl, wanted, ttl),
@@ -538,7 +548,7 @@ class Consumer:
         """
         streams = self._streams_in(keys)
         mine = [queue for queue, shard in self._levels if shard == keys.shard]
-        answer = await self._broker.run("census", (keys.beats, *streams), (GROUP, keys.levels, *mine))
+        answer = await self._commands.run(keys, "census", (keys.beats, *streams), (GROUP, keys.levels, *mine))
         beats, levels, queues = answer[0], answer[1 : 1 + len(mine)], answer[1 + len(mine) :]
         counts = {name.decode(): count.decode() for name, count in zip(beats[::2], beats[1::2], strict=True)}
         seen = {
@@ -555,11 +565,12 @@ class Consumer:
 
     async def take(self, stream: str, dead: str, seen: str | None) -> Taken:
         """Takes what a dead incarnation held. Nothing if it beats after all."""
-        ttl = Broker.result_ttl_ms(self.settings.result_ttl)
+        ttl = result_ttl_ms(self.settings.result_ttl)
         keys = self._keys[stream]
         last_try = keys.stream(self._queues[stream] + LAST_TRY)
         failpoints.hit("take.send")
-        looked, back, revoked, more, *lost = await self._broker.run(
+        looked, back, revoked, more, *lost = await self._commands.run(
+            keys,
             "take",
             (stream, keys.beats, keys.dead, keys.marks + dead, last_try),
             (
@@ -578,7 +589,6 @@ class Consumer:
             ),
         )
         failpoints.hit("take.answered")
-        self._broker.relay.call(keys)
         if looked < 0:
             return Taken()
         jobs = [(id_.decode(), wire.task_name(head)) for id_, head in lost]

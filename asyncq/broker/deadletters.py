@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from asyncq.broker.broker import Broker
+    from asyncq.broker.commands import Commands
     from asyncq.broker.keys import Keys
 
 LARGEST = 2**64 - 1
@@ -20,21 +20,24 @@ _LETTER = re.compile(r"([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9]{1,3}))?")
 
 
 class DeadLetters:
-    """The dead letters of all shards. Everything here raises as `Broker.run`.
+    """The dead letters of all shards. Everything here raises as `Commands.run`.
 
     Args:
-        broker: whose command connection it uses.
+        commands: of the session.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
 
     async def newest(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """The newest dead letters with their fields, newest first, without those that are past their time."""
-        oldest = int((time.time() - self._broker.settings.dead_ttl) * 1000)
-        send = self._broker.send
+        oldest = int((time.time() - self._commands.settings.dead_ttl) * 1000)
+        send = self._commands.send
         answers = await asyncio.gather(
-            *(send("XREVRANGE", keys.dead, "+", oldest, "COUNT", limit) for keys in self._broker.shards)
+            *(
+                send(keys, "XREVRANGE", keys.dead, "+", oldest, "COUNT", limit)
+                for keys in self._commands.shards
+            )
         )
         letters = [
             (entry.decode(), shard, fields)
@@ -43,23 +46,27 @@ class DeadLetters:
         ]
         letters.sort(key=lambda letter: [int(part) for part in letter[0].split("-")], reverse=True)
         return [
-            (entry if self._broker.shards.is_one else f"{entry}.{shard}", _pairs(fields))
+            (entry if self._commands.shards.is_one else f"{entry}.{shard}", _pairs(fields))
             for entry, shard, fields in letters[:limit]
         ]
 
     async def one(self, id: str) -> dict[bytes, bytes] | None:
         """One dead letter's fields, or None."""
         for keys, entry in self._places([id]):
-            if answer := await self._broker.send("XRANGE", keys.dead, entry, entry):
+            if answer := await self._commands.send(keys, "XRANGE", keys.dead, entry, entry):
                 return _pairs(answer[0][1])
         return None
 
     async def delete(self, ids: list[str]) -> int:
         """How many of them there were."""
-        by_shard: dict[str, list[str]] = {}
+        by_shard: dict[int, list[str]] = {}
         for keys, entry in self._places(ids):
-            by_shard.setdefault(keys.dead, []).append(entry)
-        return sum([await self._broker.send("XDEL", dead, *entries) for dead, entries in by_shard.items()])
+            by_shard.setdefault(keys.shard, []).append(entry)
+        deleted = 0
+        for number, entries in by_shard.items():
+            keys = self._commands.shards[number]
+            deleted += await self._commands.send(keys, "XDEL", keys.dead, *entries)
+        return deleted
 
     def _places(self, ids: Iterable[str]) -> Iterator[tuple[Keys, str]]:
         """Where the letters of these ids would be: an entry, and behind a point its shard if there are
@@ -69,8 +76,8 @@ class DeadLetters:
             found = _LETTER.fullmatch(id_)
             if found is None or max(map(int, found[1].split("-"))) > LARGEST:
                 continue
-            if (shard := int(found[2] or 0)) < self._broker.shards.count:
-                yield self._broker.shards[shard], found[1]
+            if (shard := int(found[2] or 0)) < self._commands.shards.count:
+                yield self._commands.shards[shard], found[1]
 
 
 def _pairs(fields: list[bytes]) -> dict[bytes, bytes]:

@@ -21,9 +21,8 @@ from asyncq.errors import BrokerUnavailable, QueueFull
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncq.broker.broker import Broker
-    from asyncq.broker.shards import Shards
-    from asyncq.config import Settings
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.keys import Keys
 
 BATCH = 500
 """Most jobs in one script call: Lua unpacks at most some 8,000 values, and other clients want their turn."""
@@ -44,15 +43,16 @@ class Intake:
     """What a client gives to the server.
 
     Args:
-        broker: whose command connection it uses.
+        commands: of the session.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._settings: Settings = broker.settings
-        self._shards: Shards = broker.shards
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._channel = commands.channel
+        self._settings = commands.settings
+        self._shards = commands.shards
         self._loop = asyncio.get_running_loop()
-        self._enqueue_sha = broker.scripts["enqueue"].sha
+        self._enqueue_sha = commands.scripts["enqueue"].sha
         self._measured: set[str] = set()
         """The streams whose length was looked at in this tenth of a second, and that had room."""
         self._measured_until = 0.0
@@ -100,21 +100,20 @@ class Intake:
         Returns:
             The jobs that were not accepted, and what was found in their place.
         """
-        is_one, number = self._shards.is_one, self._shards.number
+        is_one, number_of = self._shards.is_one, self._shards.number
         boxes: dict[tuple[int, str], list[_Pending]] = {}
         for job, message in jobs:
             queue = leveled(job.queue, job.priority) if job.priority else job.queue
-            shard = 0 if is_one else number(job.id)
+            shard = 0 if is_one else number_of(job.id)
             boxes.setdefault((shard, queue), []).append((job, message, None))
         batches = [(where, batch) for where, box in boxes.items() for batch in _batches(box)]
         patience = self._settings.operation_timeout
-        commands = [self._enqueue_command(shard, queue, batch) for (shard, queue), batch in batches]
-        answers = await asyncio.gather(
-            *(
-                self._until_room(command, patience, queue_of(queue))
-                for command, ((_, queue), _) in zip(commands, batches, strict=True)
-            )
-        )
+        sent = []
+        for (number, queue), batch in batches:
+            keys = self._shards[number]
+            command = self._enqueue_command(keys, queue, batch)
+            sent.append(self._until_room(keys, command, patience, queue_of(queue)))
+        answers = await asyncio.gather(*sent)
         return [
             (item[0], one)
             for (_, batch), answer in zip(batches, answers, strict=True)
@@ -140,20 +139,17 @@ class Intake:
         """
         submission = Submission(jobs, self._shards)
         home = self._shards[submission.home]
-        command = (
-            *("EVALSHA", self._broker.scripts["submit"].sha, 0),
-            *(
-                home.space,
-                self._broker.channel,
-                self._settings.max_length,
-                submission.parcels(self._broker.channel),
-            ),
-            *submission.arguments(),
+        parcels = submission.parcels(self._channel)
+        command = self._commands.build(
+            "submit",
+            (),
+            (home.space, self._channel, self._settings.max_length, parcels, *submission.arguments()),
         )
         queues = sorted({job.queue for job, _ in jobs})
-        answer: Any = await self.taken_abroad(submission, self._settings.operation_timeout)
+        patience = self._settings.operation_timeout
+        answer: Any = await submission.taken(self._commands, patience)
         if not answer:
-            answer = await self._until_room(command, self._settings.operation_timeout, ", ".join(queues))
+            answer = await self._until_room(home, command, patience, ", ".join(queues))
         if type(answer) is not int:
             taken = ", ".join(repr(id_.decode()) for id_ in answer)
             raise ValueError(
@@ -161,25 +157,11 @@ class Intake:
                 "other ids for task_id"
             )
         if submission.abroad:
-            await self._broker.relay.told(home)
+            await self._commands.forwarded(home)
 
-    async def taken_abroad(self, submission: Submission, patience: float) -> list[bytes]:
-        """The ids of jobs in other shards that others have, or that are there twice. What is taken after this
-        look is refused there. Raises as `Broker.run`.
-        """
-        if not submission.abroad:
-            return []
-        taken = [id_.encode() for id_ in submission.repeated]
-        for shard, ids in submission.abroad.items():
-            records = [self._shards[shard].records + id_ for id_ in ids]
-            found = await self._broker.send("MGET", *records, patience=patience)
-            taken += [id_.encode() for id_, record in zip(ids, found, strict=True) if record]
-        return taken
-
-    def _enqueue_command(self, shard: int, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
-        keys = self._shards[shard]
+    def _enqueue_command(self, keys: Keys, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, keys.queues + queue, keys.space, queue]
-        command += (self._broker.channel, self._length_limit(keys.queues + queue, len(batch)))
+        command += (self._channel, self._length_limit(keys.queues + queue, len(batch)))
         for job, message, _ in batch:
             flags = "-i-" if job.ignore_result else "---"
             command += (job.id, job.nonce, flags, "" if job.wait is None else job.wait, message)
@@ -203,17 +185,14 @@ class Intake:
 
     def _send_gathered(self) -> None:
         gathered, self._gathered = self._gathered, {}
-        pipe = self._broker.line.current
-        for shard, boxes in gathered.items():
+        for number, boxes in gathered.items():
+            keys = self._shards[number]
             for queue, box in boxes.items():
                 for batch in _batches(box):
-                    command = self._enqueue_command(shard, queue, batch)
-                    if pipe is None or pipe.broken is not None:
-                        patience = self._settings.operation_timeout
-                        self._spawn(self._enqueue_slowly(command, batch, patience))
-                    else:
-                        failpoints.hit("enqueue.send")
-                        pipe.send(command, partial(self._enqueued, command, batch, self._expect(batch)))
+                    command = self._enqueue_command(keys, queue, batch)
+                    failpoints.hit("enqueue.send")
+                    on_reply = partial(self._enqueued, keys, command, batch, self._expect(batch))
+                    self._commands.post(keys, command, on_reply)
 
     def _expect(self, batch: list[_Pending]) -> float:
         """Notes that a batch is to be answered in time, and until when. One timer serves all: making one and
@@ -232,7 +211,9 @@ class Intake:
         same.
         """
         patience = self._settings.operation_timeout
-        error = BrokerUnavailable(f"{self._broker.address.safe_url} did not answer within {shown(patience)}")
+        error = BrokerUnavailable(
+            f"{self._commands.address.safe_url} did not answer within {shown(patience)}"
+        )
         self._given_up_at = None
         for deadline in list(self._unanswered):
             if deadline > self._loop.time():
@@ -243,15 +224,17 @@ class Intake:
                     future.set_exception(error)
 
     def _enqueued(
-        self, command: tuple[Any, ...], batch: list[_Pending], deadline: float, answer: Any
+        self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], deadline: float, answer: Any
     ) -> None:
-        """The quick way: the first answer is the last. Anything else is left to the loop that tries again."""
+        """The quick way: the first answer is the last. Anything else, also that there is no connection, is
+        left to the loop that tries again.
+        """
         if self._unanswered.pop(deadline, None) is None:
             return  # too late: it was given up, and whoever was told so may have called again
         if isinstance(answer, Exception) or answer in FULL:
             left = max(0.05, deadline - self._loop.time())
             self._measured.discard(command[3])  # a full queue is looked at for every job until it has room
-            self._spawn(self._enqueue_slowly(command, batch, left))
+            self._spawn(self._enqueue_slowly(keys, command, batch, left))
             return
         failpoints.hit("enqueue.answered")
         self._settle(batch, answer)
@@ -262,9 +245,11 @@ class Intake:
             if future is not None and not future.done():
                 future.set_result(one)
 
-    async def _enqueue_slowly(self, command: tuple[Any, ...], batch: list[_Pending], patience: float) -> None:
+    async def _enqueue_slowly(
+        self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], patience: float
+    ) -> None:
         try:
-            answer = await self._until_room(command, patience, batch[0][0].queue)
+            answer = await self._until_room(keys, command, patience, batch[0][0].queue)
         except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is
             for _, _, future in batch:
                 if future is not None and not future.done():
@@ -272,12 +257,12 @@ class Intake:
             return
         self._settle(batch, answer)
 
-    async def _until_room(self, command: tuple[Any, ...], patience: float, queue: str) -> Any:
+    async def _until_room(self, keys: Keys, command: tuple[Any, ...], patience: float, queue: str) -> Any:
         """Enqueues; waits for room in a full queue for as long as `full_wait` says."""
         deadline = self._loop.time() + self._settings.full_wait
         attempt = 0
         while True:
-            answer = await self._broker.send(*command, patience=patience)
+            answer = await self._commands.send(keys, *command, patience=patience)
             if answer not in FULL:
                 return answer
             attempt += 1

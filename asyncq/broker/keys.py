@@ -1,4 +1,4 @@
-"""The names of all keys and channels, in one place.
+"""The names of all keys and channels, in one place, and how long keys are kept.
 
 Every key of one shard carries the same hash tag, `{namespace:shard}`, so that a script may touch any of them
 on a cluster too. No script touches those of two shards.
@@ -6,6 +6,7 @@ on a cluster too. No script touches those of two shards.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 GROUP = "g"
@@ -17,6 +18,21 @@ LAST_TRY = "!"
 
 LEVEL = "^"
 """Between the name of a queue and a level of priority: each level but 0 has a stream of its own."""
+
+TOMBSTONE_MS = 60_000
+DAY_MS = 86_400_000
+
+
+def result_ttl_ms(seconds: float) -> int:
+    """A result's time to live. Nothing about a job is deleted in under a minute: an enqueue sent again late
+    must find it.
+    """
+    return max(TOMBSTONE_MS, round(seconds * 1000))
+
+
+def token() -> str:
+    """A random name for a process's life: never reused, also not after a fork."""
+    return os.urandom(8).hex()
 
 
 def leveled(queue: str, priority: int) -> str:

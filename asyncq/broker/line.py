@@ -37,6 +37,9 @@ class Line:
         address: the server.
         name: how the connection is called in the server's CLIENT LIST.
         options: those of `Pipe`.
+
+    Attributes:
+        latest: the pipe that was made last, which may be broken by now; None if there was none yet.
     """
 
     def __init__(self, address: Address, name: str, **options: Any) -> None:
@@ -44,13 +47,13 @@ class Line:
         self._name = name
         self._options = options
         self._opening: asyncio.Task[Pipe] | None = None
-        self._pipe: Pipe | None = None
+        self.latest: Pipe | None = None
         self._closed = False
 
     @property
     def current(self) -> Pipe | None:
         """The pipe, if there is one that is not known to be broken."""
-        pipe = self._pipe
+        pipe = self.latest
         return pipe if pipe is not None and pipe.broken is None else None
 
     async def pipe(self) -> Pipe:
@@ -98,7 +101,7 @@ class Line:
             await asyncio.to_thread(self._address.revive)
             pipe = await Pipe.open(self._address, self._name, **self._options)
         # Here and not by who asked: they may all have been cancelled, and nobody else would ever close it.
-        self._pipe = pipe
+        self.latest = pipe
         if self._closed:
             pipe.abort()
             self._check_open()
@@ -110,8 +113,8 @@ class Line:
 
     def drop(self) -> None:
         """Breaks the pipe; the next who asks gets a new one."""
-        if self._pipe is not None:
-            self._pipe.abort()
+        if self.latest is not None:
+            self.latest.abort()
 
     def close(self) -> None:
         """Breaks the pipe for good. Twice is once."""

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import wire
 from asyncq.broker.connection import ServerError
-from asyncq.broker.line import Line, pause
+from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
@@ -41,7 +41,7 @@ from asyncq.states import State
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 
-    from asyncq.broker.connection import Address
+    from asyncq.broker.commands import Commands
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -184,9 +184,7 @@ class Listener:
     """The subscription of this process and its waiters.
 
     Args:
-        address: the server.
-        name: of the connection, in CLIENT LIST.
-        channel: this process's own channel.
+        commands: of the session.
         look: asks how jobs stand, and joins their waiters by the channel given.
         expire: asks that a job whose time has passed be ended.
         hint: tells the user if nobody serves a queue.
@@ -194,22 +192,19 @@ class Listener:
 
     def __init__(
         self,
-        address: Address,
-        name: str,
-        channel: str,
+        commands: Commands,
         look: Callable[[list[str], str], Awaitable[list[wire.Ended | str | None]]],
         expire: Callable[[str], Awaitable[object]],
         hint: Callable[[str], Awaitable[None]],
     ) -> None:
-        self.channel = channel
+        self.channel: str = commands.channel
         self.epoch: int = 0
         self._look = look
         self._expire = expire
         self._hint = hint
         self._hinted: dict[str, float] = {}
-        self._line = Line(
-            address,
-            name,
+        self._line = commands.new_line(
+            f"asyncq-sub:{commands.client}",
             on_push=self._on_push,
             on_broken=self._on_broken,
             keepalive=KEEPALIVE,

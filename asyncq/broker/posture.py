@@ -21,7 +21,7 @@ from asyncq.errors import BrokerNotConfigured
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asyncq.broker.broker import Broker
+    from asyncq.broker.commands import Commands
     from asyncq.broker.connection import Address
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"  # any other name may mean another machine tomorrow
 
 
-async def check(broker: Broker) -> None:
-    """Looks at a server that an open broker is connected to.
+async def check(commands: Commands) -> None:
+    """Looks at the server that a session is connected to.
 
     Without `strict` it costs no round trip: the question leaves with the next command, and what the answer
     shows is logged, once per process and server. With `strict` it waits for the answer, each time.
@@ -105,24 +105,24 @@ async def check(broker: Broker) -> None:
         BrokerNotConfigured: with `strict`: the first line names the server, each other one a finding.
         BrokerUnavailable: with `strict`: no answer within the operation timeout.
     """
-    if broker.settings.strict:
-        await _refuse(broker)
+    if commands.settings.strict:
+        await _refuse(commands)
         return
-    pipe, url = broker.line.current, broker.address.url
-    if pipe is not None and url not in _looked_at:
-        _looked_at.add(url)
-        pipe.send(_QUESTION, partial(_warn, broker.address))
+    address = commands.address
+    if address.url not in _looked_at:
+        _looked_at.add(address.url)
+        commands.post(commands.shards[0], _QUESTION, partial(_warn, address))
 
 
-async def _refuse(broker: Broker) -> None:
+async def _refuse(commands: Commands) -> None:
     try:
-        answer = await broker.send(*_QUESTION)
+        answer = await commands.send(commands.shards[0], *_QUESTION)
     except ServerError as error:
         answer = error
-    found = findings(broker.address, _options(answer))
+    found = findings(commands.address, _options(answer))
     if found:
         lines = "\n".join(map(str, found))
-        raise BrokerNotConfigured(f"{broker.address.safe_url} is not fit for jobs (strict):\n{lines}")
+        raise BrokerNotConfigured(f"{commands.address.safe_url} is not fit for jobs (strict):\n{lines}")
 
 
 def _warn(address: Address, answer: Any) -> None:

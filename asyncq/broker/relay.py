@@ -16,7 +16,7 @@ import asyncio
 import itertools
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asyncq import failpoints, wire
 from asyncq.broker.connection import ServerError
@@ -26,8 +26,8 @@ from asyncq.errors import AsyncQError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from asyncq.broker.broker import Broker
     from asyncq.broker.keys import Keys
+    from asyncq.broker.shards import Shards
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -82,21 +82,44 @@ class Errand:
                 wait.told.set_result(None)
 
 
+class Sender(Protocol):
+    """What the relay needs of `Commands`, which owns it."""
+
+    @property
+    def shards(self) -> Shards:
+        """Those of the namespace."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is to be sent any more."""
+
+    async def run(
+        self, shard: Keys, name: str, keys: Sequence[str] = (), arguments: Iterable[Any] = ()
+    ) -> Any:
+        """Runs a script."""
+
+    async def send(self, shard: Keys, *command: Any) -> Any:
+        """Sends a command."""
+
+    def build(self, name: str, keys: Sequence[str], arguments: Iterable[Any] = ()) -> tuple[Any, ...]:
+        """The command that runs a script."""
+
+
 class Relay:
     """The errands of one process between shards.
 
     Args:
-        broker: whose command connection it uses.
+        commands: owns it, and sends for it.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
+    def __init__(self, commands: Sender) -> None:
+        self._commands = commands
         self._errands: dict[int, Errand] = {}
         self._failing: set[int] = set()
 
     @property
     def _is_idle(self) -> bool:
-        return self._broker.shards.is_one or self._broker.closing
+        return self._commands.shards.is_one or self._commands.is_closed
 
     def call(self, shard: Keys) -> None:
         """There may be something in the outbox of a shard; it is told in the background. Does nothing if
@@ -187,7 +210,7 @@ class Relay:
 
     async def read(self, shard: Keys) -> Reading:
         """The oldest of what an outbox holds."""
-        asked, *entries = await self._broker.run("outbox", (shard.outbox,), (AT_ONCE, ENOUGH_BYTES))
+        asked, *entries = await self._commands.run(shard, "outbox", (shard.outbox,), (AT_ONCE, ENOUGH_BYTES))
         letters = [(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in entries]
         return Reading(shard, asked, letters)
 
@@ -197,7 +220,7 @@ class Relay:
             reading.letters, lambda one: (one[1][b"to"], b"b" in one[1])
         ):
             told = list(some)
-            there = self._broker.shards[int(to)]
+            there = self._commands.shards[int(to)]
             failpoints.hit("relay.tell")
             left = await (self._deliver if is_parcel else self._inform)(reading.shard, there, told)
             failpoints.hit("relay.told")
@@ -210,7 +233,7 @@ class Relay:
         for entry, fields in letters:
             channel, refusal, words = wire.decode_parcel(fields[b"b"])
             arguments = (there.space, shard.shard, entry, channel, wire.PUSH_LIMIT, refusal, *words)
-            left = await self._broker.run("accept", (), arguments)
+            left = await self._tell(there, "accept", arguments)
         return left
 
     async def _inform(self, shard: Keys, there: Keys, letters: Sequence[Letter]) -> int:
@@ -218,8 +241,13 @@ class Relay:
         for entry, fields in letters:
             words += (entry, *(fields[name] for name in (b"i", b"e", b"p", b"h", b"w")))
         arguments = (there.space, shard.shard, wire.PUSH_LIMIT, *words)
-        left: int = await self._broker.run("inform", (), arguments)
+        return await self._tell(there, "inform", arguments)
+
+    async def _tell(self, there: Keys, script: str, arguments: Sequence[Any]) -> int:
+        # Not by `run`, which would look into the outbox of that shard every time: these scripts answer how
+        # much there is in it.
+        left: int = await self._commands.send(there, *self._commands.build(script, (), arguments))
         return left
 
     async def _forget(self, shard: Keys, entries: Sequence[bytes]) -> None:
-        await self._broker.send("XDEL", shard.outbox, *entries)
+        await self._commands.send(shard, "XDEL", shard.outbox, *entries)

@@ -10,9 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from asyncq.broker.connection import ServerError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from asyncq.broker.commands import Commands
     from asyncq.broker.keys import Keys
 
 _CLIENT = (
@@ -83,6 +86,20 @@ def _calls(rights: frozenset[str], kept: Sequence[str], channels: tuple[str, ...
         *(Call(right, f"~{key}") for right in _EVERYWHERE for key in kept),
         *(Call(right, f"&{channel}") for right in sorted(rights & _CHANNEL) for channel in channels),
     ]
+
+
+async def require(commands: Commands, calls: Sequence[Call]) -> None:
+    """Sees to it that the user may make these calls.
+
+    Raises:
+        ServerError: NOPERM. The first line says what the user lacks, the second what mends it.
+        BrokerUnavailable: no answer within the operation timeout.
+    """
+    refused = await commands.run(commands.shards[0], "rights", (), [call.words for call in calls])
+    if refused:
+        user = commands.address.options.get("username") or "default"
+        words = {call.decode() for call in refused}
+        raise ServerError(complaint(user, commands.settings.namespace, calls, words))
 
 
 def complaint(user: str, namespace: str, calls: Collection[Call], refused: Collection[str]) -> str:

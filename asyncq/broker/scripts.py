@@ -29,8 +29,12 @@ _GROUP = re.compile(r"^(?P<fixed>[^(]*?)\s*(?:\((?P<repeated>[^)]*)\)\*)?$")
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A script as the server gets it. `keys` and `arguments` are the names in its header, for whoever calls
-    it.
+    """A script as the server gets it.
+
+    Attributes:
+        keys, arguments, repeated: the names in its header, for whoever calls it.
+        fills_outbox: whether it may leave something for other shards in the outbox of its own: only the
+            functions in `_workflow.lua` do.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Script:
     keys: tuple[str, ...]
     arguments: tuple[str, ...]
     repeated: tuple[str, ...]
+    fills_outbox: bool
 
 
 def _locals(array: str, text: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
@@ -109,12 +114,13 @@ def parse(name: str, text: str, shared: dict[str, str]) -> Script:
     key_lines, keys, _ = _locals("KEYS", header.get("KEYS", ""))
     arg_lines, arguments, repeated = _locals("ARGV", header.get("ARGV", ""))
     shebang = f"#!lua flags={header['FLAGS']}" if "FLAGS" in header else "#!lua"
-    uses = "\n".join(shared[use] for use in header.get("USES", "").split())
+    used = header.get("USES", "").split()
+    uses = "\n".join(shared[use] for use in used)
     functions = _used(text, uses, set(header.get("RARELY", "").split()))
     parts = [shebang, *key_lines, *arg_lines, *functions, text]
     source = "\n".join(parts)
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-    return Script(name, source, sha, keys, arguments, repeated)
+    return Script(name, source, sha, keys, arguments, repeated, fills_outbox="workflow" in used)
 
 
 @functools.cache

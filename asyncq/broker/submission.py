@@ -15,6 +15,7 @@ from asyncq.broker.keys import leveled
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from asyncq.broker.commands import Commands
     from asyncq.broker.shards import Shards
 
 PARCEL = 500
@@ -58,6 +59,20 @@ class Submission:
         shard = self._where[child.id]
         far = f" {shard}" if shard != self._where[parent] else ""
         return f"{child.id} {place} {child.nonce}{far}"
+
+    async def taken(self, commands: Commands, patience: float) -> list[bytes]:
+        """The ids of jobs in other shards that others have, or that are there twice. What is taken after this
+        look is refused there. Raises as `Commands.run`.
+        """
+        if not self.abroad:
+            return []
+        taken = [id_.encode() for id_ in self.repeated]
+        for number, ids in self.abroad.items():
+            shard = commands.shards[number]
+            records = [shard.records + id_ for id_ in ids]
+            found = await commands.send(shard, "MGET", *records, patience=patience)
+            taken += [id_.encode() for id_, record in zip(ids, found, strict=True) if record]
+        return taken
 
     def arguments(self, but: wire.Job | None = None) -> Iterator[Any]:
         """What is accepted at home, without one of the jobs."""

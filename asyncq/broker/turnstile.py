@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncq.broker.broker import DAY_MS, FOREVER
+from asyncq.broker.commands import FOREVER
+from asyncq.broker.keys import DAY_MS
 
 if TYPE_CHECKING:
     from asyncq import wire
-    from asyncq.broker.broker import Broker
+    from asyncq.broker.commands import Commands
     from asyncq.broker.keys import Keys
     from asyncq.limits import Limits
 
@@ -47,12 +48,12 @@ class Turnstile:
     """What one incarnation says and hears about the limits of tasks.
 
     Args:
-        broker: whose commands connection and keys it uses.
+        commands: of the session.
         incarnation: in whose name.
     """
 
-    def __init__(self, broker: Broker, incarnation: str) -> None:
-        self._broker = broker
+    def __init__(self, commands: Commands, incarnation: str) -> None:
+        self._commands = commands
         self._incarnation = incarnation
 
     async def enter(self, limits: Limits, delivery: wire.Delivery, left: int | None) -> Turn:
@@ -64,8 +65,9 @@ class Turnstile:
             left: milliseconds until it expires, if it does.
         """
         task = limits.task
-        keys = self._broker.shards.of(task)
-        verdict, wait, ticket, following = await self._broker.run(
+        keys = self._commands.shards.of(task)
+        verdict, wait, ticket, following = await self._commands.run(
+            keys,
             "limit",
             (keys.rates + task, keys.places_held + task, keys.places_wanted + task, keys.beats),
             (
@@ -80,8 +82,9 @@ class Turnstile:
         """Takes a place again after a wait, and says whom to call; False if there is none yet: then it will
         be told, see `Consumer.marks_channel`.
         """
-        keys = self._broker.shards.of(limits.task)
-        seated, following = await self._broker.run(
+        keys = self._commands.shards.of(limits.task)
+        seated, following = await self._commands.run(
+            keys,
             "resume",
             _places(keys, limits),
             (claim(delivery), self._incarnation, limits.places, keys.marks, DAY_MS),
@@ -93,8 +96,9 @@ class Turnstile:
         """Gives a place back, and says whom to call. With an empty claim, only says that; with the id of a
         job that was just put aside, that one if it was called too early.
         """
-        keys = self._broker.shards.of(limits.task)
-        following: bytes = await self._broker.run(
+        keys = self._commands.shards.of(limits.task)
+        following: bytes = await self._commands.run(
+            keys,
             "vacate",
             _places(keys, limits),
             (held, limits.places, keys.marks, DAY_MS, aside),
@@ -104,24 +108,25 @@ class Turnstile:
 
     async def forget(self, limits: Limits, id: str) -> None:
         """A job waits for no place any more."""
-        key = self._broker.shards.of(limits.task).places_wanted + limits.task
-        await self._broker.send("ZREM", key, id, patience=FOREVER)
+        keys = self._commands.shards.of(limits.task)
+        await self._commands.send(keys, "ZREM", keys.places_wanted + limits.task, id, patience=FOREVER)
 
     async def call(self, id: str) -> bool:
         """Has a job come that waits for a place; False if there is no such job any more."""
-        keys = self._broker.shards.of(id)
-        answer = await self._broker.run(
-            "call", (keys.records + id, keys.delayed), (id, keys.wake), patience=FOREVER
+        keys = self._commands.shards.of(id)
+        answer = await self._commands.run(
+            keys, "call", (keys.records + id, keys.delayed), (id, keys.wake), patience=FOREVER
         )
         return bool(answer)
 
     async def held(self, limits: Limits) -> set[str]:
         """The claims to places of a task that are ours, and keeps them for another day."""
-        key = self._broker.shards.of(limits.task).places_held + limits.task
-        claims = await self._broker.send("HGETALL", key)
+        keys = self._commands.shards.of(limits.task)
+        key = keys.places_held + limits.task
+        claims = await self._commands.send(keys, "HGETALL", key)
         ours = {one.decode() for one, by in claims.items() if by.decode() == self._incarnation}
         if ours:
-            await self._broker.send("PEXPIRE", key, DAY_MS)
+            await self._commands.send(keys, "PEXPIRE", key, DAY_MS)
         return ours
 
 

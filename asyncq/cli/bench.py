@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq import __version__, cores
-from asyncq.broker.broker import token
+from asyncq.broker.keys import token
 from asyncq.broker.url import mask
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
@@ -148,12 +148,12 @@ async def _about(app: AsyncQ, *, own_worker: bool) -> dict[str, Any]:
 async def _clean(app: AsyncQ) -> None:
     """Removes every key of the bench's namespace, a thousand at a time."""
     broker = app.sessions.here().broker
+    send, anywhere = broker.commands.send, broker.shards[0]
     ours = f"{{{app.settings.namespace}:*"  # of all shards
     cursor = b"0"
     while True:
-        pipe = await broker.line.pipe()
-        cursor, keys = await pipe.call("SCAN", cursor, "MATCH", ours, "COUNT", 1000)
+        cursor, keys = await send(anywhere, "SCAN", cursor, "MATCH", ours, "COUNT", 1000)
         if keys:
-            await pipe.call("UNLINK", *keys)
+            await send(anywhere, "UNLINK", *keys)
         if cursor == b"0":
             return

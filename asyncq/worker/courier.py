@@ -6,24 +6,23 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asyncq.broker.broker import Broker
+    from asyncq.broker.commands import Commands
 
 
 class Courier:
     """Looks into the outbox of every shard, three times a lease.
 
     Args:
-        broker: whose errands it runs.
+        commands: of the session.
         lease: in seconds.
     """
 
-    def __init__(self, broker: Broker, lease: float) -> None:
-        self._broker = broker
+    def __init__(self, commands: Commands, lease: float) -> None:
+        self._commands = commands
         self._lease = lease
 
     async def run(self) -> None:
         """For ever; with one shard there is nothing to do."""
-        while not self._broker.shards.is_one:
-            for shard in self._broker.shards:
-                self._broker.relay.call(shard)
+        while not self._commands.shards.is_one:
+            self._commands.forward(*self._commands.shards)
             await asyncio.sleep(self._lease / 3)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.broker import READER_AWAY_MS
+from asyncq.broker.commands import FOREVER
 from asyncq.broker.pipe import PipeBroken
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, PayloadTooLarge
@@ -45,6 +46,8 @@ class Emitter:
         self._running = running
         self._life = running.life
         self._consumer = running.life.consumer
+        self._commands = running.life.broker.commands
+        self._shard = self._consumer.shard(running.delivery.stream)
         self._settings = running.life.worker.app.settings
         self._codec = codec
         self._loop = asyncio.get_running_loop()
@@ -150,14 +153,10 @@ class Emitter:
     def _send(self) -> None:
         self._scheduled = False
         while self._sent < self._number and self._under_way < UNDER_WAY and not (self._mending or self._over):
-            pipe = self._life.broker.line.current
-            if pipe is None:
-                self._mend()
-                return
             command, last = self._command(self._sent)
             self._under_way += 1
             self._sent = last
-            pipe.send(command, partial(self._answered, last))
+            self._commands.post(self._shard, command, partial(self._answered, last))
 
     def _command(self, sent: int) -> tuple[tuple[Any, ...], int]:
         """The call for the items after a number, and the number of the last that it takes."""
@@ -207,7 +206,8 @@ class Emitter:
                 await self._answer()
             while self._known < self._number and not self._over:
                 command, last = self._command(self._known)
-                self._take(last, await self._consumer.until_answered(command))
+                answer = await self._commands.send(self._shard, *command, patience=FOREVER)
+                self._take(last, answer)
             self._sent = self._known
         except AsyncQError as error:
             self._error = error

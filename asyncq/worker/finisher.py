@@ -10,13 +10,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints
+from asyncq.broker.commands import FOREVER
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncq import wire
-    from asyncq.broker.broker import Broker
+    from asyncq.broker.commands import Commands
     from asyncq.broker.consumer import Consumer
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ class Finisher:
     """Stores outcomes in batches.
 
     Args:
-        broker: for its command connection.
+        commands: of the session.
         consumer: the incarnation that holds the entries.
         held: how many entries the worker holds, at the moment of asking.
         on_done: called for each delivery when the server has answered: it is no longer held.
@@ -37,12 +38,12 @@ class Finisher:
 
     def __init__(
         self,
-        broker: Broker,
+        commands: Commands,
         consumer: Consumer,
         held: Callable[[], int],
         on_done: Callable[[wire.Delivery], None],
     ) -> None:
-        self._broker = broker
+        self._commands = commands
         self._consumer = consumer
         self._held = held
         self._on_done = on_done
@@ -82,11 +83,8 @@ class Finisher:
             command = self._consumer.finish_command(stream, self._held(), batch)
             self._under_way += 1
             failpoints.hit("finish.send")
-            pipe = self._broker.line.current
-            if pipe is None:
-                self._again(command, batch)
-            else:
-                pipe.send(command, partial(self._answered, command, batch))
+            shard = self._consumer.shard(stream)
+            self._commands.post(shard, command, partial(self._answered, command, batch))
 
     def _answered(
         self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]], answer: Any
@@ -105,7 +103,9 @@ class Finisher:
     async def _persist(self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]]) -> None:
         """The first try failed: try until there is an answer. Sent twice is once."""
         try:
-            answer = await self._consumer.until_answered(command)
+            answer = await self._commands.send(
+                self._consumer.shard(batch[0][0].stream), *command, patience=FOREVER
+            )
         except AsyncQError as error:
             # NOGROUP: the server lost its data, and the jobs with it. The app was closed while the server was
             # away, or it is a fault that sending again would not mend: the entries stay pending and run again
@@ -122,7 +122,7 @@ class Finisher:
                         "the outcome of job %r was refused: it was taken over while this worker was away",
                         delivery.job.id,
                     )
-        if not self._broker.shards.is_one:
+        if not self._commands.shards.is_one:
             self._consumer.passed_on(batch)
         for delivery, _, _ in batch:
             self._on_done(delivery)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from asyncq import wire
-from asyncq.broker.broker import FOREVER
+from asyncq.broker.commands import FOREVER
 from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.consumer import Consumer, Entry, Interrupted
 from asyncq.broker.line import pause
@@ -132,7 +132,7 @@ class Life:
         self.worker = worker
         self.broker = broker
         self.listener: Listener = broker.listener
-        self.consumer: Consumer = Consumer(broker, worker.name, worker.queues)
+        self.consumer: Consumer = Consumer(broker.commands, worker.name, worker.queues)
         self.runner: Runner = Runner(
             app.tasks,
             worker.name,
@@ -157,7 +157,7 @@ class Life:
             )
             for shard in broker.shards
         ]
-        self.courier: Courier = Courier(broker, settings.lease)
+        self.courier: Courier = Courier(broker.commands, settings.lease)
         self._on_levels = {keys.news: partial(self._on_level, keys) for keys in broker.shards}
         self.spawner: Spawner | None = (
             None if worker.target is None else Spawner(worker.target, broker.address.url, settings)
@@ -168,7 +168,7 @@ class Life:
         self.held: dict[tuple[str, str], Running] = {}
         self._reasons: dict[tuple[str, str], str] = {}
         """Why jobs were revoked, where somebody said so."""
-        self.finisher: Finisher = Finisher(broker, self.consumer, self.held.__len__, self._on_done)
+        self.finisher: Finisher = Finisher(broker.commands, self.consumer, self.held.__len__, self._on_done)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._room = asyncio.Event()
         self.slots: Slots = Slots(worker.concurrency, settings.max_parked, self._room.set)
@@ -180,7 +180,7 @@ class Life:
         self._must_look_for_ghosts = self._gave_up_a_read = False
         self._reports: set[asyncio.Task[None]] = set()
         self._limited: Mapping[str, Limits] = app.limits
-        self._gate = Gate(Turnstile(broker, self.consumer.name), app.limits, self._until_said)
+        self._gate = Gate(Turnstile(broker.commands, self.consumer.name), app.limits, self._until_said)
         self._sideways: set[asyncio.Task[None]] = set()
 
     # -- from the first beat --
@@ -259,7 +259,7 @@ class Life:
         self._job_log.close()
         self.consumer.close()
         # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.
-        await self.broker.relay.quiet(LAST_WORDS)
+        await self.broker.commands.all_forwarded(LAST_WORDS)
 
     async def _drain(self, grace: float, hurry: asyncio.Event) -> None:
         waits = [asyncio.create_task(event.wait()) for event in (self._idle, hurry, self._is_lost)]
@@ -441,7 +441,7 @@ class Life:
                 log.warning("the server has lost the queue's group (%s); making it again", error)
                 await self.consumer.make_groups()
             elif isinstance(error, ServerError) and error.verdict is Verdict.LOAD:
-                await self.broker.load_scripts()
+                await self.broker.commands.load_scripts()
             else:
                 await asyncio.sleep(pause(attempt))
         except (AsyncQError, PipeBroken) as another:
@@ -611,9 +611,8 @@ class Life:
         )
         self._job_log.could_not_run(delivery, error)
         outcome = self.runner.failed(delivery, error)
-        command = self.consumer.finish_command(delivery.stream, 1, [(delivery, wire.FAILED, outcome)])
-        accepted: int = await self.consumer.until_answered(command)
-        return accepted
+        accepted = await self.consumer.finish_now(delivery.stream, 1, [(delivery, wire.FAILED, outcome)])
+        return accepted == 1
 
     def _report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         """Has one job's verdict sent until it is answered; the job is held until then."""

@@ -21,8 +21,8 @@ class Steps:
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker
         self.raw = raw
-        self.worker = Consumer(broker, "w", [QUEUE])
-        self.heir = Consumer(broker, "heir", [QUEUE])
+        self.worker = Consumer(broker.commands, "w", [QUEUE])
+        self.heir = Consumer(broker.commands, "heir", [QUEUE])
 
     def job(self, id_: str, *args: Any, **options: Any) -> tuple[wire.Job, bytes]:
         body = PLAIN_ARGUMENTS.dumps(args, {})
@@ -45,8 +45,7 @@ class Steps:
     ) -> None:
         payload = dumps(value) if letter == wire.SUCCEEDED else value
         outcome = wire.encode_ended(wire.Ended(letter, payload, 1, 2, 1, "w", "t", QUEUE, 0))
-        command = (by or self.worker).finish_command(delivery.stream, 1, [(delivery, letter, outcome)])
-        assert await self.worker.until_answered(command) == 1
+        assert await (by or self.worker).finish_now(delivery.stream, 1, [(delivery, letter, outcome)]) == 1
 
     async def run(self, value: Any = None) -> str:
         """Claims the next job and ends it well; its id."""

@@ -150,7 +150,7 @@ async def _use(app, another) -> None:
 
 async def _die_with_a_job(app) -> None:
     """A worker takes one job and is never heard of again."""
-    consumer = Consumer(app.sessions.here().broker, "gone", ["default"])
+    consumer = Consumer(app.sessions.here().broker.commands, "gone", ["default"])
     await consumer.make_groups()
     beating = consumer.beating()
     assert await asyncio.to_thread(beating.beat, 1) == []

@@ -285,7 +285,7 @@ async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(ap
     async def is_too_late(_: object) -> None:
         raise BrokerUnavailable("died")
 
-    monkeypatch.setattr(app.sessions.here().broker.relay, "tell", is_too_late)
+    monkeypatch.setattr(app.sessions.here().broker.commands.relay, "tell", is_too_late)
     last = named(2)
     result = await chain(
         tasks.add.s(1, 1).set(task_id=named(0)),
@@ -366,7 +366,7 @@ async def _use_everything(app: AsyncQ) -> None:
 
 
 async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, server_url):
-    relay, shard = app.sessions.here().broker.relay, app.sessions.here().broker.shards[0]
+    relay, shard = app.sessions.here().broker.commands.relay, app.sessions.here().broker.shards[0]
     word = {"to": 1, "i": named(1), "e": "0 x", "p": named(0), "h": "S", "w": "1"}
     with redis.Redis.from_url(server_url) as blocking:
         for ask in (relay.call, relay.told):
@@ -385,7 +385,7 @@ async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, s
 @pytest.mark.parametrize("shard", range(COUNT))
 async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_listen(app, raw, shard):
     result = await app.send("elsewhere", priority=9, task_id=named(shard))
-    busy = Consumer(app.sessions.here().broker, "busy", ["default"])
+    busy = Consumer(app.sessions.here().broker.commands, "busy", ["default"])
     await busy.make_groups()
     await busy.look_for_levels()
     assert not await app.sessions.here().broker.listened_to("default")
@@ -402,7 +402,7 @@ async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_l
 async def test_whoever_waits_for_an_errand_that_has_not_begun_is_let_go_when_the_app_is_closed(make_app):
     app = make_app(shards=COUNT)
     async with app:
-        relay = app.sessions.here().broker.relay
+        relay = app.sessions.here().broker.commands.relay
         wait = asyncio.ensure_future(relay.told(app.sessions.here().broker.shards[0]))
         while not relay._errands:  # noqa: ASYNC110  its task is to be met before its first step
             await asyncio.sleep(0)

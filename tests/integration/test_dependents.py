@@ -29,7 +29,9 @@ async def _built(broker: Broker, raw: Any) -> AsyncIterator[Steps]:
     stage = Steps(broker, raw)
     await stage.worker.make_groups()
     for worker in (stage.worker, stage.heir):
-        await broker.run("beat", (broker.shards[0].beats, worker.marks_channels[0]), (worker.name, 1))
+        await broker.commands.run(
+            broker.shards[0], "beat", (broker.shards[0].beats, worker.marks_channels[0]), (worker.name, 1)
+        )
     try:
         yield stage
     finally:

@@ -224,7 +224,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(ended=st.sampled_from(["", wire.SUCCEEDED, wire.FAILED]))
     def begin(self, ended: str) -> None:
-        self.hands = [Hand(Consumer(self.broker, f"w{n}", [QUEUE])) for n in range(3)]
+        self.hands = [Hand(Consumer(self.broker.commands, f"w{n}", [QUEUE])) for n in range(3)]
         self.run(self.hands[0].consumer.make_groups())
         for hand in self.hands:
             assert self.run(self.beat_of(hand)) == []
@@ -286,7 +286,7 @@ class Machine(RuleBasedStateMachine):
 
     def beat_of(self, hand: Hand) -> Awaitable[Any]:
         keys = (self.keys.beats, hand.consumer.marks_channels[0])
-        return self.broker.run("beat", keys, (hand.name, hand.sent))
+        return self.broker.commands.run(self.keys, "beat", keys, (hand.name, hand.sent))
 
     def book_of(self, delivery: wire.Delivery) -> Book:
         return self.books[delivery.job.id]
@@ -597,9 +597,9 @@ class Machine(RuleBasedStateMachine):
             first.append(1 if counts else 2 if done_before else 0)
             second.append(2 if counts or done_before else 0)
         outcomes = [(delivery, letter, OUTCOME) for delivery in batch]
-        command = hand.consumer.finish_command(batch[0].stream, len(self.held_by(hand)), outcomes)
+        stream, held = batch[0].stream, len(self.held_by(hand))
         answer = len(first) if set(first) == {1} else first
-        self.twice(lambda: hand.consumer.until_answered(command), answer, second)
+        self.twice(lambda: hand.consumer.finish_now(stream, held, outcomes), answer, second)
 
     @precondition(was_something_received)
     @rule(data=st.data(), wait=st.sampled_from([0, 0, FAR]))
@@ -729,7 +729,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def begin_anew(self) -> None:
         """Who has left or was taken for dead goes on as another; the old one may still act, as a zombie."""
-        hand = Hand(Consumer(self.broker, f"w{len(self.hands)}", [QUEUE]))
+        hand = Hand(Consumer(self.broker.commands, f"w{len(self.hands)}", [QUEUE]))
         self.hands.append(hand)
         self.latest = None
         assert self.run(self.beat_of(hand)) == []
@@ -835,8 +835,7 @@ class Machine(RuleBasedStateMachine):
             entries = self.run(healer.consumer.read([stream], 100, block=False))
             mine += [healer.consumer.delivery(entry) for entry in entries]
         for delivery in mine:
-            command = healer.consumer.finish_command(delivery.stream, 1, [(delivery, "S", OUTCOME)])
-            assert self.run(healer.consumer.until_answered(command)) == 1
+            assert self.run(healer.consumer.finish_now(delivery.stream, 1, [(delivery, "S", OUTCOME)])) == 1
         assert self.run(healer.consumer.leave())
 
     def every_end_was_told_once(self) -> None:

@@ -21,7 +21,7 @@ from asyncq.states import State
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from asyncq.broker.relay import Reading
+    from asyncq.broker.commands.relay import Reading
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ class Shore(Steps):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.relay = self.broker.relay
+        self.relay = self.broker.commands.relay
 
     def flow(self, *members: tuple[str, int, str], **options: Any) -> list[tuple[wire.Job, bytes]]:
         """Jobs by name, shard, and the names of those that they wait for: parents before children."""
@@ -62,7 +62,9 @@ class Shore(Steps):
         await self.worker.make_groups()
         for shard in self.broker.shards:
             for worker in (self.worker, self.heir):
-                await self.broker.run("beat", (shard.beats, shard.marks + worker.name), (worker.name, 1))
+                await self.broker.commands.run(
+                    shard, "beat", (shard.beats, shard.marks + worker.name), (worker.name, 1)
+                )
 
     def close(self) -> None:
         """They go."""
@@ -101,8 +103,8 @@ async def shore(make_app: Any, raw: Any, monkeypatch: Any) -> AsyncIterator[Shor
         async def nobody(*_: Any, **__: Any) -> None:
             pass
 
-        monkeypatch.setattr(broker.relay, "call", lambda _: None)
-        monkeypatch.setattr(broker.relay, "told", nobody)
+        monkeypatch.setattr(broker.commands.relay, "call", lambda _: None)
+        monkeypatch.setattr(broker.commands.relay, "told", nobody)
         shore = Shore(broker, raw)
         await shore.begin()
         try:
@@ -340,7 +342,7 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
 
         async def busy(shard: Any) -> Reading:
             reading = await read(shard)
-            await shore.broker.send(*entry)
+            await shore.broker.commands.send(shore.broker.shards[0], *entry)
             return reading
 
         try:

@@ -287,7 +287,7 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
 async def test_a_worker_that_never_comes_down_from_a_high_level_is_seen_to_listen(app, raw):
     result = await app.send("elsewhere", priority=9)
     assert not await app.sessions.here().broker.listened_to("default")
-    busy = Consumer(app.sessions.here().broker, "busy", ["default"])
+    busy = Consumer(app.sessions.here().broker.commands, "busy", ["default"])
     await busy.make_groups()
     await busy.look_for_levels()
     await raw.hset(app.sessions.shards[0].beats, busy.name, 1)
@@ -320,12 +320,12 @@ async def test_the_job_of_a_dead_worker_comes_back_to_its_level_and_for_its_last
 ):
     async with make_app() as app:
         result = await app.send("elsewhere", priority=8)
-        worker = Consumer(app.sessions.here().broker, "w", ["default"])
+        worker = Consumer(app.sessions.here().broker.commands, "w", ["default"])
         await worker.make_groups()
         await worker.look_for_levels()
         assert list(worker.streams.values()) == ["default^8", "default"]
         for name in ("default^8", "default!"):
-            gone = Consumer(app.sessions.here().broker, "gone", ["default"])
+            gone = Consumer(app.sessions.here().broker.commands, "gone", ["default"])
             await gone.look_for_levels()
             ((stream, _, _),) = await gone.read(list(gone.streams), 5, block=False)
             gone.close()

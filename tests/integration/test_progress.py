@@ -386,7 +386,10 @@ async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
 async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, raw):
     result = await counted.delay(1)
     broker = app.sessions.here().broker
-    mine, other = Consumer(broker, "mine", ["default"]), Consumer(broker, "other", ["default"])
+    mine, other = (
+        Consumer(broker.commands, "mine", ["default"]),
+        Consumer(broker.commands, "other", ["default"]),
+    )
     await mine.make_groups()
     stream = app.sessions.shards[0].stream("default")
     zombie = mine.delivery((await mine.read([stream], 1, block=False))[0])

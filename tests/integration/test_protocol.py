@@ -12,11 +12,11 @@ from helpers.takeover import take
 from helpers.waiting import until
 
 from asyncq import QueueFull, wire
-from asyncq.broker.circle import way_back
 from asyncq.broker.consumer import Consumer
 from asyncq.broker.keys import GROUP
 from asyncq.broker.submission import Submission
 from asyncq.broker.turnstile import Turn, Turnstile, claim
+from asyncq.broker.waits import find_cycle
 from asyncq.limits import Limits
 from asyncq.states import READY_STATES, TRANSITIONS, State
 
@@ -64,9 +64,9 @@ class Stage:
         self.raw = raw
         self.keys = broker.shards[0]
         self.stream = self.keys.stream(QUEUE)
-        self.mine = Consumer(broker, "mine", [QUEUE])
-        self.other = Consumer(broker, "other", [QUEUE])
-        self.turnstile = Turnstile(broker, self.mine.name)
+        self.mine = Consumer(broker.commands, "mine", [QUEUE])
+        self.other = Consumer(broker.commands, "other", [QUEUE])
+        self.turnstile = Turnstile(broker.commands, self.mine.name)
         self.job = self.make_job("job", "nonce")
         self.claimed: wire.Delivery | None = None
 
@@ -111,8 +111,8 @@ class Stage:
         return await (by or self.mine).replace(self.held(), jobs)
 
     async def beat(self, consumer: Consumer, count: int) -> Any:
-        return await self.broker.run(
-            "beat", (self.keys.beats, consumer.marks_channels[0]), (consumer.name, count)
+        return await self.broker.commands.run(
+            self.keys, "beat", (self.keys.beats, consumer.marks_channels[0]), (consumer.name, count)
         )
 
     async def claim(self, consumer: Consumer | None = None) -> wire.Delivery | None:
@@ -129,8 +129,7 @@ class Stage:
 
     async def finish(self, letter: str = wire.SUCCEEDED, by: Consumer | None = None) -> Any:
         consumer = by or self.mine
-        command = consumer.finish_command(self.held().stream, 1, [(self.held(), letter, OUTCOME)])
-        answer = await consumer.until_answered(command)
+        answer = await consumer.finish_now(self.held().stream, 1, [(self.held(), letter, OUTCOME)])
         return answer if isinstance(answer, int) else answer[0]
 
     async def release(self, by: Consumer | None = None) -> int:
@@ -176,7 +175,7 @@ class Stage:
 
     async def emit(self, by: Consumer | None = None, number: int = 1, known: int = 0) -> list[int]:
         command = (by or self.mine).emit_command(self.held(), known, number, [b"\x01", b"\x02"])
-        answer: list[int] = await self.mine.until_answered(command)
+        answer: list[int] = await self.broker.commands.send(self.keys, *command)
         return answer
 
     async def forget(self) -> str:
@@ -188,11 +187,13 @@ class Stage:
         job = self.make_job("job", nonce)
         words = Submission([(job, wire.encode_job(job))], self.broker.shards).arguments()
         arguments = (self.keys.space, 1, "5-1", self.broker.channel, wire.PUSH_LIMIT, OUTCOME, *words)
-        return await self.broker.run("accept", (), arguments)
+        return await self.broker.commands.run(self.keys, "accept", (), arguments)
 
     async def inform(self, nonce: str = "nonce") -> int:
         words = ("5-1", "job", f"0 {nonce}", "parent", wire.SUCCEEDED, OUTCOME)
-        return await self.broker.run("inform", (), (self.keys.space, 1, wire.PUSH_LIMIT, *words))
+        return await self.broker.commands.run(
+            self.keys, "inform", (), (self.keys.space, 1, wire.PUSH_LIMIT, *words)
+        )
 
     # -- what is there -----------------------------------------------------------------------------
 
@@ -417,8 +418,8 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "census": lambda s: s.mine.census(s.keys),
     "rights": lambda s: s.mine.check_rights(),
     "beat": lambda s: s.beat(s.mine, 2),
-    "block": lambda s: s.broker.block("job", s.held().entry, "mark", ["another"], 5),
-    "block, another's": lambda s: s.broker.block("job", "0-1", "mark", ["another"], 5),
+    "block": lambda s: s.broker.waits.block("job", s.held().entry, "mark", ["another"], 5),
+    "block, another's": lambda s: s.broker.waits.block("job", "0-1", "mark", ["another"], 5),
     "emit": lambda s: s.emit(),
     "emit, another's": lambda s: s.emit(by=s.other),
     "pace": lambda s: s.mine.pace(s.held(), wanted=3),
@@ -429,8 +430,8 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "accept, another's": lambda s: s.accept("another"),
     "inform": lambda s: s.inform(),
     "inform, another's": lambda s: s.inform("another"),
-    "outbox": lambda s: s.broker.relay.read(s.keys),
-    "waits": lambda s: way_back(s.broker, "job", ["job"], most=10, patience=5),
+    "outbox": lambda s: s.broker.commands.relay.read(s.keys),
+    "waits": lambda s: find_cycle(s.broker.commands, "job", ["job"], most=10, patience=5),
 }
 
 
@@ -556,8 +557,7 @@ async def test_finish_sent_again_says_so_and_a_zombie_is_refused(stage):
 async def test_a_job_that_is_twice_in_one_call_ends_once(stage, held):
     await _running(stage)
     both = [(stage.held(), letter, OUTCOME) for letter in (wire.SUCCEEDED, wire.FAILED)]
-    command = stage.mine.finish_command(stage.stream, held, both)
-    assert await stage.mine.until_answered(command) == [1, 0]
+    assert await stage.mine.finish_now(stage.stream, held, both) == [1, 0]
     assert await stage.state() == "SUCCESS"
 
 
@@ -588,12 +588,8 @@ async def test_finish_after_a_takeover_is_refused_and_the_job_runs_again(stage):
 async def test_finish_does_not_acknowledge_an_entry_that_names_another_job(stage):
     # Entry ids are given out twice after a flush or a failover that lost writes.
     await _running(stage)
-    command = stage.mine.finish_command(
-        stage.stream,
-        1,
-        [(wire.Delivery(stage.held().entry, stage.stream, 0, 0, stage.make_job("gone", "n")), "S", OUTCOME)],
-    )
-    assert await stage.mine.until_answered(command) == [0]
+    other = wire.Delivery(stage.held().entry, stage.stream, 0, 0, stage.make_job("gone", "n"))
+    assert await stage.mine.finish_now(stage.stream, 1, [(other, "S", OUTCOME)]) == [0]
     assert await stage.state() == "STARTED"
     assert await stage.finish() == 1
 
@@ -606,7 +602,7 @@ async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_li
         stage.mine.delivery(item) for item in await stage.mine.read([stage.stream], 40, block=False)
     ]
     batch = [(delivery, "S", OUTCOME) for delivery in deliveries[-3:]]
-    assert await stage.mine.until_answered(stage.mine.finish_command(stage.stream, 3, batch)) == 3
+    assert await stage.mine.finish_now(stage.stream, 3, batch) == 3
 
 
 @pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release", "postpone"])
@@ -857,9 +853,7 @@ async def test_an_outcome_above_the_limit_is_announced_and_not_sent(stage, raw, 
     async with raw.pubsub() as ear:
         await ear.subscribe(stage.broker.channel)
         await ear.get_message(timeout=2)
-        await stage.mine.until_answered(
-            stage.mine.finish_command(stage.stream, 1, [(stage.held(), "S", outcome)])
-        )
+        await stage.mine.finish_now(stage.stream, 1, [(stage.held(), "S", outcome)])
         message = await ear.get_message(timeout=2)
     assert list(wire.split_notification(message["data"])) == [
         ("job", "S", outcome if size <= wire.PUSH_LIMIT else None)

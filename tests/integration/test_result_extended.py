@@ -116,9 +116,10 @@ async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(mak
             return x + y
 
         asked = []
-        run = app.sessions.here().broker.run
-        app.sessions.here().broker.run = lambda name, *rest, **more: (
-            asked.append(name) or run(name, *rest, **more)
+        commands = app.sessions.here().broker.commands
+        run = commands.run
+        commands.run = lambda shard, name, *rest, **more: (
+            asked.append(name) or run(shard, name, *rest, **more)
         )
         queued = await add.delay(1, 2)
         handle = app.AsyncResult(queued.id)

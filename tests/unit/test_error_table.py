@@ -16,8 +16,8 @@ from helpers.stopwatch import Stopwatch
 from hypothesis import given, settings, strategies as st
 
 from asyncq import BrokerUnavailable, QueueFull
-from asyncq.broker import broker as broker_room
-from asyncq.broker.broker import FOREVER, Broker
+from asyncq.broker import commands as commands_module
+from asyncq.broker.commands import FOREVER, Commands
 from asyncq.broker.connection import ServerError, Verdict, parse
 from asyncq.config import Settings
 
@@ -130,22 +130,22 @@ class Liar:
 
 
 @asynccontextmanager
-async def lying(directory: Path, liar: Liar, timeout: float = 5.0) -> AsyncIterator[Broker]:
+async def lying(directory: Path, liar: Liar, timeout: float = 5.0) -> AsyncIterator[Commands]:
     path = directory / "s"
     path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(liar.serve, str(path))
-    broker = Broker(parse(f"unix://{path}"), Settings(operation_timeout=timeout), "c")
+    commands = Commands(parse(f"unix://{path}"), Settings(operation_timeout=timeout), "c")
     try:
-        yield broker
+        yield commands
     finally:
-        await broker.close()
+        await commands.close()
         server.close()
         if liar.talks:
             await asyncio.wait(liar.talks, timeout=5)
 
 
-async def forget(broker: Broker, **options: Any) -> Any:
-    return await broker.run("forget", ("key",), **options)
+async def forget(commands: Commands, **options: Any) -> Any:
+    return await commands.run(commands.shards[0], "forget", ("key",), **options)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def directory(tmp_path_factory):
 def _short_pauses():
     """What is sent is under test here, not how long it takes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(broker_room, "pause", lambda _attempt: 0.001)
+        patch.setattr(commands_module, "pause", lambda _attempt: 0.001)
         yield
 
 
@@ -166,12 +166,12 @@ def _short_pauses():
 def test_passing_errors_are_outlived_with_the_same_command_each_time(directory, replies):
     async def play() -> None:
         liar = Liar(replies)
-        async with lying(directory, liar) as broker:
-            assert await forget(broker) == b"answered"
+        async with lying(directory, liar) as commands:
+            assert await forget(commands) == b"answered"
         assert len(liar.calls) == len(replies) + 1
         assert len(set(liar.calls)) == 1
         assert liar.connections == 1 + replies.count("READONLY")
-        assert liar.loads == replies.count("NOSCRIPT") * len(broker.scripts)
+        assert liar.loads == replies.count("NOSCRIPT") * len(commands.scripts)
 
     asyncio.run(play())
 
@@ -184,9 +184,9 @@ def test_passing_errors_are_outlived_with_the_same_command_each_time(directory, 
 def test_a_lasting_error_is_raised_the_first_time_it_is_met(directory, before, code):
     async def play() -> None:
         liar = Liar([*before, code])
-        async with lying(directory, liar) as broker:
+        async with lying(directory, liar) as commands:
             with pytest.raises(QueueFull if code == "OOM" else ServerError, match=code):
-                await forget(broker)
+                await forget(commands)
         assert len(liar.calls) == len(before) + 1
 
     asyncio.run(play())
@@ -196,8 +196,8 @@ def test_a_lasting_error_is_raised_the_first_time_it_is_met(directory, before, c
 def test_a_worker_waits_until_it_is_let_in_again_and_says_so_once(directory, caplog, code):
     async def play() -> None:
         liar = Liar([code] * 3)
-        async with lying(directory, liar) as broker:
-            assert await forget(broker, patience=FOREVER) == b"answered"
+        async with lying(directory, liar) as commands:
+            assert await forget(commands, patience=FOREVER) == b"answered"
         # With another password it takes another handshake; rights are asked at each command.
         assert liar.connections == (1 if code == "NOPERM" else 4)
 
@@ -208,10 +208,10 @@ def test_a_worker_waits_until_it_is_let_in_again_and_says_so_once(directory, cap
 def test_an_error_that_never_passes_ends_with_the_operation_timeout(directory):
     async def play() -> None:
         liar = Liar(["LOADING"] * 100_000)
-        async with lying(directory, liar, timeout=0.3) as broker:
+        async with lying(directory, liar, timeout=0.3) as commands:
             begun = Stopwatch()
             with pytest.raises(BrokerUnavailable, match="LOADING"):
-                await forget(broker)
+                await forget(commands)
             # It gives up when the next try would come too late, so as early as one pause before.
             assert 0.1 < begun.took < 0.55
 
@@ -222,8 +222,8 @@ def test_an_error_that_never_passes_ends_with_the_operation_timeout(directory):
 def test_a_passing_error_while_scripts_are_loaded_passes_too(directory, reply):
     async def play() -> None:
         liar = Liar(["NOSCRIPT"], load_reply=reply)
-        async with lying(directory, liar) as broker:
-            assert await forget(broker) == b"answered"
+        async with lying(directory, liar) as commands:
+            assert await forget(commands) == b"answered"
 
     asyncio.run(play())
 
@@ -234,10 +234,10 @@ def test_a_server_that_says_nothing_is_given_up_at_the_operation_timeout(directo
             return b"" if command[0] == b"EVALSHA" else super().answer(command)
 
     async def play() -> None:
-        async with lying(directory, Mute([]), timeout=0.3) as broker:
+        async with lying(directory, Mute([]), timeout=0.3) as commands:
             begun = Stopwatch()
             with pytest.raises(BrokerUnavailable, match="did not answer"):
-                await forget(broker)
+                await forget(commands)
             assert 0.3 <= begun.took < 0.55
 
     asyncio.run(play())

@@ -94,8 +94,10 @@ async def test_sent_jobs_are_named_in_one_document_and_those_that_there_were_not
 
 
 async def test_an_entry_that_is_no_message_cannot_be_sent_and_exits_1(app, dlq):
-    pipe = await app.sessions.here().broker.line.pipe()
-    await pipe.call("XADD", app.sessions.here().broker.shards[0].dead, "*", "why", "no job", "q", "default")
+    broker = app.sessions.here().broker
+    await broker.commands.send(
+        broker.shards[0], "XADD", broker.shards[0].dead, "*", "why", "no job", "q", "default"
+    )
     (letter,) = await app.control.dead.list()
     (ended,) = await dlq(f"requeue {letter.id}")
     assert (ended.code, ended.out) == (1, "")

@@ -98,7 +98,7 @@ async def test_a_call_that_waits_for_a_connection_hears_that_the_app_was_closed(
     with own_server(tmp_path) as server:
         app = make_app(server.url)
         await app.open()
-        line = app.sessions.here().broker.line
+        line = app.sessions.here().broker.commands._line
         with server.hanging():
             line.drop()
             call = asyncio.create_task(app.AsyncResult("id").exists())

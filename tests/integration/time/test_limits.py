@@ -439,7 +439,9 @@ async def test_a_place_that_no_job_knows_of_is_given_back(app, alone, bodies, pl
         delivery = wire.Delivery(
             "1-1", "stream", 0, 0, wire.Job("gone", "alone", "default", b"", "n", "", 0, 1)
         )
-        turn = await Turnstile(life.broker, life.consumer.name).enter(Limits("alone", 0.0, 1), delivery, None)
+        turn = await Turnstile(life.broker.commands, life.consumer.name).enter(
+            Limits("alone", 0.0, 1), delivery, None
+        )
         assert turn.starts
         waits = await alone.delay(1)
         await until_waiting(places, 1)
@@ -457,7 +459,7 @@ async def gate(app, raw) -> AsyncIterator[Turnstile]:
     """As a worker sees it that beats."""
     beats = app.sessions.shards.of("t").beats
     await raw.hset(beats, "me", 1)
-    yield Turnstile(app.sessions.here().broker, "me")
+    yield Turnstile(app.sessions.here().broker.commands, "me")
     await raw.hdel(beats, "me")
 
 
@@ -473,7 +475,7 @@ async def test_a_place_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
 
 async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given_no_place(app, raw, gate):
     limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
-    dead = Turnstile(app.sessions.here().broker, "dead")
+    dead = Turnstile(app.sessions.here().broker.commands, "dead")
     await raw.hset(keys.beats, "dead", 1)
     assert (await gate.enter(limits, job(0), None)).starts
     assert (await gate.enter(limits, job(1), None)).parked

@@ -1,0 +1,276 @@
+"""How a command gets to the server: it is built, sent, and sent again; and what it leaves for other shards is
+forwarded to them.
+
+Everything in this package talks to the server through `Commands`, on the loop that made it. Each command
+names the shard in which its keys lie, and only `Commands` knows which connection serves a shard. Today all
+shards lie on one server, so one connection serves them all.
+
+Retrying is asyncq's own. Whatever breaks on the way, the same command goes out again, with pauses, until it
+is answered or its time is over. The scripts make sure that a command which arrives twice counts once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from asyncq.broker import scripts
+from asyncq.broker.connection import Address, BlockingConnection, ServerError, Verdict
+from asyncq.broker.line import Line, pause
+from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.relay import Relay
+from asyncq.broker.shards import Shards
+from asyncq.config import shown
+from asyncq.errors import AsyncQError, BrokerUnavailable, QueueFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from asyncq.broker.keys import Keys
+    from asyncq.config import Settings
+
+log: logging.Logger = logging.getLogger(__name__)
+
+FOREVER = float("inf")
+"""The patience of a worker: what it has to say is true however long the server is away. It ends with its
+app."""
+
+
+class Commands:
+    """The commands of one session.
+
+    Args:
+        address: the server.
+        settings: of the app.
+        channel: on which this process is notified of outcomes.
+
+    Attributes:
+        address, settings, channel: as given.
+        shards: of the app's namespace.
+        scripts: by name.
+        client: names this process, for the names of its connections at the server.
+        is_closed: whether it gives up instead of trying again.
+        relay: forwards what shards have for each other.
+    """
+
+    def __init__(self, address: Address, settings: Settings, channel: str) -> None:
+        self.address = address
+        self.settings = settings
+        self.channel = channel
+        self.shards: Shards = Shards(settings.namespace, settings.shards)
+        self.scripts: dict[str, scripts.Script] = scripts.load()
+        self.client: str = f"{socket.gethostname()}-{os.getpid()}"
+        self.is_closed: bool = False
+        self.relay: Relay = Relay(self)
+        self._loop = asyncio.get_running_loop()
+        # Well under the operation timeout, so that a call on a connection that died in silence still has its
+        # time to try again.
+        self._line = Line(address, f"asyncq:{self.client}", patience=settings.operation_timeout / 2)
+
+    # -- connections --
+
+    async def connect(self) -> None:
+        """Connects, in one try, and loads the scripts.
+
+        Raises:
+            BrokerUnavailable, PipeBroken: not now.
+            ServerError: the server refuses this user.
+        """
+        await self._line.pipe()
+        await self.load_scripts()
+
+    async def load_scripts(self) -> None:
+        """Makes all scripts known to the server, in one round trip. Raises as `connect`."""
+        pipe = await self._line.pipe()
+        await asyncio.gather(
+            *(pipe.call("SCRIPT", "LOAD", script.source) for script in self.scripts.values())
+        )
+
+    def reconnect(self) -> None:
+        """Breaks the connection. The next command makes another."""
+        self._line.drop()
+
+    def new_line(self, name: str, **options: Any) -> Line:
+        """Makes another connection, for what holds up all commands behind it: a read that blocks, or a
+        subscription.
+
+        Args:
+            name: of the connection, in the server's CLIENT LIST.
+            options: those of `Pipe`.
+        """
+        return Line(self.address, name, **options)
+
+    def new_blocking_connection(self, name: str, timeout: float) -> BlockingConnection:
+        """Makes another connection, for a thread that must not depend on any loop."""
+        return BlockingConnection(self.address, name, timeout)
+
+    def stop_retrying(self) -> None:
+        """Begins to close: from now on a command that fails is given up, and nothing is forwarded."""
+        self.is_closed = True
+
+    async def close(self) -> None:
+        """Closes the connection. Open calls end with `BrokerUnavailable`."""
+        self.stop_retrying()
+        if errands := self.relay.close():
+            await asyncio.wait(errands, timeout=1.0)
+        self._line.close()
+
+    # -- sending --
+
+    def build(self, name: str, keys: Sequence[str], arguments: Iterable[Any] = ()) -> tuple[Any, ...]:
+        """The command that runs a script, for `send` and `post`.
+
+        Args:
+            name: of the script.
+            keys: its KEYS.
+            arguments: its ARGV.
+        """
+        return ("EVALSHA", self.scripts[name].sha, len(keys), *keys, *arguments)
+
+    def post(self, shard: Keys, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None) -> None:
+        """Sends a command once, at the end of this turn of the loop: the cheapest way to send. If there is no
+        connection at the moment, none is made.
+
+        Args:
+            shard: in which its keys lie.
+            command: with its arguments.
+            on_reply: gets the reply, or the error as a value, exactly once. Without a connection that is
+                now.
+        """
+        # Written out, and without `Line.current`: each enqueue and each outcome passes here.
+        pipe = self._line.latest
+        if pipe is not None and pipe.broken is None:
+            pipe.send(command, on_reply)
+        elif on_reply is not None:
+            on_reply(PipeBroken(f"there is no connection for shard {shard.shard}"))
+
+    async def run(
+        self,
+        shard: Keys,
+        name: str,
+        keys: Sequence[str] = (),
+        arguments: Iterable[Any] = (),
+        *,
+        patience: float | None = None,
+    ) -> Any:
+        """Runs a script, again and again until it is answered. What it leaves for other shards is forwarded
+        in the background.
+
+        Args:
+            shard: in which its keys lie, and those whose names it makes itself.
+            name: of the script.
+            keys: its KEYS.
+            arguments: its ARGV.
+            patience: seconds to keep trying; None for the client's operation timeout.
+
+        Raises:
+            BrokerUnavailable: no answer in that time, or before the app was closed.
+            QueueFull: the server's memory is full and the script needs some.
+            ServerError: an answer that trying again will not change.
+        """
+        script = self.scripts[name]
+        answer = await self.send(
+            shard, "EVALSHA", script.sha, len(keys), *keys, *arguments, patience=patience
+        )
+        if script.fills_outbox:
+            self.relay.call(shard)
+        return answer
+
+    async def run_known(
+        self,
+        shard: Keys,
+        name: str,
+        keys: Sequence[str] = (),
+        arguments: Sequence[Any] = (),
+        *,
+        unknown: Any,
+        patience: float | None = None,
+    ) -> Any:
+        """Runs a script about one job, as `run` does. If it answers `unknown`, it is run again after every
+        outbox was forwarded. A workflow is accepted before all of its jobs are in their shards, and the
+        process that was to forward them may have died.
+        """
+        answer = await self.run(shard, name, keys, arguments, patience=patience)
+        if answer == unknown and not self.shards.is_one:
+            await self.forwarded(*self.shards, patience=patience)
+            answer = await self.run(shard, name, keys, arguments, patience=patience)
+        return answer
+
+    async def send(self, shard: Keys, *command: Any, patience: float | None = None) -> Any:
+        """Sends a command until it is answered; arguments and errors as `run`."""
+        patience = self.settings.operation_timeout if patience is None else patience
+        deadline = self._loop.time() + patience
+        attempt = 0
+        problem: Exception | None = None
+        while True:
+            try:
+                async with asyncio.timeout_at(None if patience == FOREVER else deadline):
+                    pipe = self._line.current or await self._line.pipe()
+                    return await pipe.call(*command)
+            except ServerError as error:
+                problem = error
+                if error.verdict is Verdict.DENIED and patience == FOREVER and attempt == 0:
+                    log.error("%s refuses: %s; trying on", self.address.safe_url, error)
+                await self._mend(error, denied_is_final=patience != FOREVER)
+            except (PipeBroken, BrokerUnavailable) as error:
+                problem = error
+            except TimeoutError as error:
+                last = f"; before that: {problem}" if problem else ""
+                raise BrokerUnavailable(
+                    f"{self.address.safe_url} did not answer within {shown(patience)}{last}"
+                ) from error
+            attempt += 1
+            rest = pause(attempt)
+            if self.is_closed or self._loop.time() + rest > deadline:
+                raise BrokerUnavailable(f"{self.address.safe_url}: {problem}") from problem
+            log.debug("a command for shard %d failed (%s); again in %.2f s", shard.shard, problem, rest)
+            await asyncio.sleep(rest)
+
+    async def _mend(self, error: ServerError, *, denied_is_final: bool) -> None:
+        """Does what an error asks for before the command is sent again; raises where that would not help."""
+        match error.verdict:
+            case Verdict.RETRY:
+                pass
+            case Verdict.LOAD:
+                await self._load_scripts_again()
+            case Verdict.RECONNECT:
+                self.reconnect()
+            case Verdict.DENIED if not denied_is_final:
+                # Rights that come back hold for connections that are there; a password does not.
+                if error.code != "NOPERM":
+                    self.reconnect()
+            case Verdict.FULL:
+                text = f"the server at {self.address.safe_url} is out of memory ({error})"
+                raise QueueFull(text) from error
+            case _:
+                raise error
+
+    async def _load_scripts_again(self) -> None:
+        try:
+            await self.load_scripts()
+        except (PipeBroken, AsyncQError) as error:
+            log.debug("scripts could not be loaded (%s); again with the next try", error)
+
+    # -- from shard to shard --
+
+    def forward(self, *shards: Keys) -> None:
+        """Forwards, in the background, what these shards may have for others. `run` does so by itself; this
+        is for who posts, and for who looks after others. Does nothing if there is only one shard.
+        """
+        for shard in shards:
+            self.relay.call(shard)
+
+    async def forwarded(self, *shards: Keys, patience: float | None = None) -> None:
+        """Waits until what these shards have for others was forwarded, or could not be; at most `patience`
+        seconds. What they get meanwhile does not count, for that may never end.
+        """
+        await self.relay.told(*shards, patience=patience)
+
+    async def all_forwarded(self, patience: float) -> None:
+        """Waits until this process has nothing to forward any more, nor what follows from that in other
+        shards; at most `patience` seconds.
+        """
+        await self.relay.quiet(patience)
