@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING
+
+from asyncq.worker.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from asyncq.broker.commands import Commands
+
+log: logging.Logger = logging.getLogger(__name__)
 
 
 class Courier:
@@ -23,6 +28,9 @@ class Courier:
 
     async def run(self) -> None:
         """For ever; with one shard there is nothing to do."""
-        while not self._commands.shards.is_one:
-            self._commands.forward(*self._commands.shards)
-            await asyncio.sleep(self._lease / 3)
+        if not self._commands.shards.is_one:
+            await forever(self._look, ErrorLog(log, "the outboxes could not be looked at; trying again"))
+
+    async def _look(self) -> None:
+        self._commands.forward(*self._commands.shards)
+        await asyncio.sleep(self._lease / 3)

@@ -62,7 +62,7 @@ class Emitter:
         self._mending = False
         self._over = False
         self._dropped = False
-        self._error: AsyncQError | None = None
+        self._error: Exception | None = None
         self._news = asyncio.Event()
         self._place = (-1, 0.0)  # the furthest reader's number, and until when that counts
         self._begun = time.monotonic()
@@ -209,7 +209,7 @@ class Emitter:
                 answer = await self._commands.send(self._shard, *command, patience=FOREVER)
                 self._take(last, answer)
             self._sent = self._known
-        except AsyncQError as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, the generator must hear of it: it waits here
             self._error = error
         finally:
             self._mending = False
@@ -282,7 +282,11 @@ class Emitter:
             self._life.spawn(self._touch())
 
     async def _touch(self) -> None:
-        place = await self._consumer.pace(self._running.delivery)
+        try:
+            place = await self._consumer.pace(self._running.delivery)
+        finally:
+            if not self._over:  # one look that failed is not the last
+                self._timer = self._keep_going()
         if place is None:
             self._refused()
             return
@@ -291,6 +295,5 @@ class Emitter:
         if place[2] >= 0:
             alone = min(alone, place[2] / 1000)
         if idle and alone > idle:
+            self._timer.cancel()
             self._life.abandon(self._running, f"nobody has read its stream for {shown(idle)}")
-        elif not self._over:
-            self._timer = self._keep_going()

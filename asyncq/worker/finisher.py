@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints
 from asyncq.broker.commands import FOREVER
-from asyncq.errors import AsyncQError
+from asyncq.worker.background import BackgroundTasks, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Finisher:
         self._waiting: dict[str, list[tuple[wire.Delivery, str, bytes]]] = {}
         self._scheduled = False
         self._under_way = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -80,11 +80,14 @@ class Finisher:
                 self._waiting[stream] = rest
             else:
                 del self._waiting[stream]
-            command = self._consumer.finish_command(stream, self._held(), batch)
             self._under_way += 1
-            failpoints.hit("finish.send")
-            shard = self._consumer.shard(stream)
-            self._commands.post(shard, command, partial(self._answered, command, batch))
+            try:
+                command = self._consumer.finish_command(stream, self._held(), batch)
+                failpoints.hit("finish.send")
+                shard = self._consumer.shard(stream)
+                self._commands.post(shard, command, partial(self._answered, command, batch))
+            except Exception as error:  # noqa: BLE001  nothing that one batch does may keep the others here
+                self._give_up(batch, error)
 
     def _answered(
         self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]], answer: Any
@@ -96,9 +99,7 @@ class Finisher:
         self._done(batch, answer)
 
     def _again(self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]]) -> None:
-        task = self._loop.create_task(self._persist(command, batch))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.start(self._persist(command, batch))
 
     async def _persist(self, command: tuple[Any, ...], batch: list[tuple[wire.Delivery, str, bytes]]) -> None:
         """The first try failed: try until there is an answer. Sent twice is once."""
@@ -106,15 +107,25 @@ class Finisher:
             answer = await self._commands.send(
                 self._consumer.shard(batch[0][0].stream), *command, patience=FOREVER
             )
-        except AsyncQError as error:
-            # NOGROUP: the server lost its data, and the jobs with it. The app was closed while the server was
-            # away, or it is a fault that sending again would not mend: the entries stay pending and run again
-            # elsewhere.
-            log.error("%d outcomes could not be stored: %s", len(batch), error)
-            answer = len(batch)
-        self._done(batch, answer)
+        except Exception as error:  # noqa: BLE001  each call under way must come to its end, see `UNDER_WAY`
+            self._give_up(batch, error)
+        else:
+            self._done(batch, answer)
+
+    def _give_up(self, batch: list[tuple[wire.Delivery, str, bytes]], error: Exception) -> None:
+        """Lets go of outcomes that cannot be stored: the entries stay pending, and the jobs run again.
+
+        NOGROUP: the server lost its data, and the jobs with it. The app was closed while the server was away.
+        Or it is a fault that sending again would not mend.
+        """
+        log.error("%d outcomes could not be stored: %s", len(batch), error, exc_info=unexpected(error))
+        self._done(batch, len(batch))
 
     def _done(self, batch: list[tuple[wire.Delivery, str, bytes]], answer: Any) -> None:
+        for delivery, _, _ in batch:
+            self._on_done(delivery)
+        # Before anything that could fail: a call that is counted for ever would leave no room for another.
+        self._under_way -= 1
         if type(answer) is not int:
             for (delivery, _, _), accepted in zip(batch, answer, strict=True):
                 if not accepted:
@@ -124,9 +135,6 @@ class Finisher:
                     )
         if not self._commands.shards.is_one:
             self._consumer.passed_on(batch)
-        for delivery, _, _ in batch:
-            self._on_done(delivery)
-        self._under_way -= 1
         if self._waiting:
             self._send()
         elif not self._under_way:

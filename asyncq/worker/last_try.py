@@ -20,6 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq import logs
+from asyncq.worker.background import BackgroundTasks
 
 if TYPE_CHECKING:
     from asyncq.config import Settings
@@ -40,13 +41,14 @@ class Spawner:
         self._target = target
         given = {**dataclasses.asdict(settings), "url": url, "strict": False}
         self._setup = json.dumps({"settings": given, "logging": logs.for_children()})
+        self._tasks = BackgroundTasks(log)
         self._running: asyncio.Task[None] | None = None
         self._child: asyncio.subprocess.Process | None = None
 
     def start(self) -> None:
-        """Starts a child unless one runs."""
+        """Starts a child unless one runs. Should that fail, the next call tries again."""
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._run())
+            self._running = self._tasks.start(self._run())
 
     async def _run(self) -> None:
         # On standard input, not as arguments: the URL may hold a password. In a session of its own: Ctrl-C is

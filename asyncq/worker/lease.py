@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from asyncq.broker.connection import ServerError, Verdict
 from asyncq.errors import BrokerUnavailable
+from asyncq.worker.background import ErrorLog
 from asyncq.worker.stall_watch import StallWatch
 
 if TYPE_CHECKING:
@@ -100,20 +101,23 @@ class Lease:
         self._beating.close()
 
     def _run(self) -> None:
+        errors = ErrorLog(log, "a beat could not be sent; trying again")
         count = 1
         failures = 0
         while not self._stop.is_set():
             sent = _now()
             try:
                 marks = self._beating.beat(count)
-            except (BrokerUnavailable, ServerError) as error:
+            except Exception as error:  # noqa: BLE001  without beats, others would take over all that runs here
                 first = self._acknowledged == float("-inf")
                 if first and isinstance(error, ServerError) and error.verdict is Verdict.DENIED:
                     self._refused = error
                     self._tell(self._renewed.set)
                     return
                 failures += 1
-                if failures == 3:
+                if not isinstance(error, (BrokerUnavailable, ServerError)):
+                    errors.add(error)
+                elif failures == 3:
                     log.warning("the lease cannot be renewed at the moment (%s); trying on", error)
                 self._stop.wait(min(1.0, self._length / 15))
                 continue

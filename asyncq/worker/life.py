@@ -15,13 +15,13 @@ from asyncq.broker.commands import FOREVER
 from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.consumer import Consumer, Entry, Interrupted
 from asyncq.broker.line import pause
-from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.turnstile import SEATED, Turnstile
-from asyncq.errors import AsyncQError, DecodeError, PayloadTooLarge
+from asyncq.errors import PayloadTooLarge
 from asyncq.executors import Claim
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
+from asyncq.worker.background import BackgroundTasks, ErrorLog, unexpected
 from asyncq.worker.courier import Courier
 from asyncq.worker.emitter import Emitter
 from asyncq.worker.finisher import Finisher
@@ -178,10 +178,10 @@ class Life:
         self._stopping = False
         self._lived = False
         self._must_look_for_ghosts = self._gave_up_a_read = False
-        self._reports: set[asyncio.Task[None]] = set()
+        self._reports = BackgroundTasks(log)
         self._limited: Mapping[str, Limits] = app.limits
-        self._gate = Gate(Turnstile(broker.commands, self.consumer.name), app.limits, self._until_said)
-        self._sideways: set[asyncio.Task[None]] = set()
+        self._gate = Gate(Turnstile(broker.commands, self.consumer.name), app.limits, self._reports.start)
+        self._sideways = BackgroundTasks(log)
 
     # -- from the first beat --
 
@@ -244,8 +244,7 @@ class Life:
         elif self._lived:  # else it has read nothing, and there may not even be a group to ask
             await self._drain(grace, hurry)
             await self._hand_back()
-        for task in self._sideways:
-            task.cancel()
+        self._sideways.cancel()
         await self.lease.stop()
         for channel in self.consumer.marks_channels:
             self.listener.unsubscribe(channel, self._on_mark)
@@ -291,8 +290,7 @@ class Life:
         with suppress(TimeoutError):
             async with asyncio.timeout(5.0):
                 await self.finisher.drain()
-                while self._reports:  # from one may follow another
-                    await asyncio.gather(*self._reports)
+                await self._reports.finish()
         by_stream: dict[str, list[tuple[str, str]]] = {}
         for running in unfinished:
             delivery = running.delivery
@@ -300,16 +298,18 @@ class Life:
         try:
             for stream in (*self.consumer.streams, *self.consumer.lanes):
                 for item in await self.consumer.ghosts(stream, self._held_in(stream)):
-                    with suppress(DecodeError):
+                    with suppress(Exception):  # the next who reads it sets it aside
                         by_stream.setdefault(stream, []).append(
                             (item[1], self.consumer.delivery(item).job.id)
                         )
             for stream, jobs in by_stream.items():
                 answers = await self.consumer.release(stream, jobs)
                 self.worker.handed_back += sum(answer == 1 for answer in answers)
-        except (AsyncQError, PipeBroken, ServerError) as error:
+        except Exception as error:
             log.warning(
-                "jobs could not be handed back (%s); they run elsewhere when the lease is over", error
+                "jobs could not be handed back (%s); they run elsewhere when the lease is over",
+                error,
+                exc_info=unexpected(error),
             )
 
     async def _try_to_leave(self) -> None:
@@ -319,7 +319,7 @@ class Life:
                     "worker %r still holds entries; the others take them when the lease is over",
                     self.consumer.name,
                 )
-        except (AsyncQError, PipeBroken, ServerError) as error:
+        except Exception as error:  # noqa: BLE001  others find out, and take over what it held
             log.debug("worker %r could not say goodbye: %s", self.consumer.name, error)
 
     def _what_runs(self) -> str:
@@ -338,6 +338,7 @@ class Life:
         """Reads whenever there is room, never more than there is room for: what is claimed starts within this
         turn of the loop.
         """
+        errors = ErrorLog(log, "no jobs could be read; trying again")
         attempt = 0
         last_look = self.loop.time()
         while not self._stopping:
@@ -353,10 +354,12 @@ class Life:
                 attempt = 0
             except Interrupted:
                 self._must_look_for_ghosts = self._gave_up_a_read = True
-            except (AsyncQError, PipeBroken, ServerError) as error:
+            except Exception as error:  # noqa: BLE001  a worker that does not read is of no use, whatever it was
                 # Whatever went wrong, a reply with entries in it may have been lost.
                 self._must_look_for_ghosts = True
                 attempt += 1
+                if unexpected(error) is not None:
+                    errors.add(error)
                 await self._recover(error, attempt)
 
     def _on_level(self, keys: Keys, name: bytes) -> None:
@@ -379,8 +382,7 @@ class Life:
             self._room.clear()
             await self._room.wait()
         await self.finisher.drain()
-        if self._reports:
-            await asyncio.wait(self._reports)  # and not `gather`: cancelled, it would cancel them
+        await self._reports.wait()
 
     async def _read(self) -> list[Entry]:
         if self._last_tries_wait:
@@ -444,7 +446,7 @@ class Life:
                 await self.broker.commands.load_scripts()
             else:
                 await asyncio.sleep(pause(attempt))
-        except (AsyncQError, PipeBroken) as another:
+        except Exception as another:  # noqa: BLE001  see above
             log.debug("not yet: %s", another)
             await asyncio.sleep(pause(attempt))
 
@@ -458,7 +460,7 @@ class Life:
         for item in entries:
             try:
                 delivery = self.consumer.delivery(item)
-            except (DecodeError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  bytes of anybody's making; raised, it would be read for ever
                 await self._set_aside(item, error)
                 continue
             key = (delivery.entry, delivery.job.id)
@@ -503,8 +505,8 @@ class Life:
         delivery = running.delivery
         try:
             [answer] = await self.consumer.release(delivery.stream, [(delivery.entry, delivery.job.id)])
-        except AsyncQError as error:
-            log.debug("job %r could not be handed back (%s); it waits on", delivery.job.id, error)
+        except Exception as error:  # noqa: BLE001  whatever it is, the job is still ours
+            log.debug("job %r could not be handed back (%r); it waits on", delivery.job.id, error)
             return False
         self.worker.handed_back += answer == 1
         self._on_done(delivery)
@@ -616,14 +618,7 @@ class Life:
 
     def _report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         """Has one job's verdict sent until it is answered; the job is held until then."""
-        self._until_said(self._until_reported(delivery, call))
-
-    def _until_said(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Starts what a worker that stops has to say first."""
-        task = self.loop.create_task(coroutine)
-        self._reports.add(task)
-        task.add_done_callback(self._reports.discard)
-        return task
+        self._reports.start(self._until_reported(delivery, call))
 
     async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
         try:
@@ -633,22 +628,17 @@ class Life:
                     "before and the answer was lost",
                     delivery.job.id,
                 )
-        except AsyncQError as error:
-            log.error("what became of job %r could not be stored (%s); it runs again", delivery.job.id, error)
+        except Exception as error:
+            log.error(
+                "what became of job %r could not be stored (%s); it runs again",
+                *(delivery.job.id, error),
+                exc_info=unexpected(error),
+            )
         self._on_done(delivery)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts what goes on beside a job, until it is done or this life ends."""
-        task = self.loop.create_task(coroutine)
-        self._sideways.add(task)
-        task.add_done_callback(self._dropped)
-        return task
-
-    def _dropped(self, task: asyncio.Task[None]) -> None:
-        self._sideways.discard(task)
-        # Whoever waited for it has its error; everybody may have been cancelled meanwhile.
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.debug("what went on beside a job failed: %r", error)
+        return self._sideways.start(coroutine)
 
     def _on_done(self, delivery: wire.Delivery) -> None:
         key = (delivery.entry, delivery.job.id)

@@ -170,7 +170,9 @@ class Gate:
         except AsyncQError as error:
             log.debug("a place of task %r could not be given back (%s)", limits.task, error)
             return
-        self.known.pop(held, None)
+        finally:
+            # Also when it failed: then `audit` finds a place that nobody here knows of.
+            self.known.pop(held, None)
         if following:
             await self._until_called(limits, following)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import operator
 import sys
 import time
@@ -21,15 +22,18 @@ from asyncq.errors import TimeLimitExceeded
 from asyncq.executors import time_limit
 from asyncq.slots import Slots
 from asyncq.worker import frames
+from asyncq.worker.background import BackgroundTasks
 from asyncq.worker.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable
 
     from asyncq.app import AsyncQ
     from asyncq.application import Runnable
     from asyncq.executors import Claim
     from asyncq.runner import Finish, Replace, Requeue
+
+log: logging.Logger = logging.getLogger(__name__)
 
 IDLE = 60.0
 """Seconds after which a process without a job ends."""
@@ -55,7 +59,7 @@ class Pool:
         self._slots = Slots(size(app))
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Process, asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = BackgroundTasks(log)
         self._starting: set[asyncio.Task[Process]] = set()
 
     def check(self) -> None:
@@ -120,12 +124,12 @@ class Pool:
             timer.cancel()
             if process.usable:
                 return process
-            self._spawn(process.discard())
+            self._tasks.start(process.discard())
         return None
 
     async def _start(self) -> Process:
         # A start is not cancelled with its job: the process serves another one, then.
-        starting = self._spawn(Process.start(self._setup()))
+        starting = self._tasks.start(Process.start(self._setup()))
         self._starting.add(starting)
         try:
             return await asyncio.shield(starting)
@@ -143,17 +147,11 @@ class Pool:
         if process.usable:
             self._idle[process] = self._loop.call_later(IDLE, self._retire, process)
         else:
-            self._spawn(process.discard())
+            self._tasks.start(process.discard())
 
     def _retire(self, process: Process) -> None:
         del self._idle[process]
-        self._spawn(process.close())
-
-    def _spawn(self, call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        task = self._loop.create_task(call)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        self._tasks.start(process.close())
 
     async def close(self) -> None:
         """Ends all processes. No job may run any more."""
@@ -163,7 +161,7 @@ class Pool:
             for process in list(self._idle):
                 self._idle[process].cancel()
                 self._retire(process)
-            await asyncio.wait(list(self._tasks))
+            await self._tasks.finish()
             await asyncio.sleep(0)  # lets the callbacks of what is done have their turn
 
     def _setup(self) -> bytes:

@@ -8,6 +8,7 @@ that a signal which comes late meets no other job.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -17,13 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import failures, wire
 from asyncq.config import shown
-from asyncq.errors import AsyncQError, WorkerLost
+from asyncq.errors import WorkerLost
 from asyncq.runner import Finish, Replace, Requeue
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker import frames
+from asyncq.worker.background import unexpected
 
 if TYPE_CHECKING:
     from asyncq.executors import Claim, TimeLimit
+
+log: logging.Logger = logging.getLogger(__name__)
 
 LAST_WORDS = 1.0
 """Seconds that a body gets to clean up when the worker stops, between SIGTERM and SIGKILL."""
@@ -133,6 +137,10 @@ class Process:
         except asyncio.CancelledError:
             await self._end_body(claim)
             raise
+        except Exception:
+            # A frame that cannot be read, say: what else is on the connection belongs to this job.
+            self._spent = True
+            raise
         finally:
             if timer is not None:
                 timer.cancel()
@@ -178,7 +186,13 @@ class Process:
                     await claim.leave(None)
                 case ["come back"]:
                     await claim.come_back(None)
-        except AsyncQError as error:
+        except Exception as error:
+            log.log(
+                logging.DEBUG if unexpected(error) is None else logging.ERROR,
+                "a process asked for %r, and that failed",
+                question[0],
+                exc_info=unexpected(error),
+            )
             failure = failures.encode(error)
         self._writer.write(frames.pack(("answer", number, failure)))
 

@@ -8,9 +8,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from asyncq.broker.line import pause
-from asyncq.broker.pipe import PipeBroken
-from asyncq.errors import AsyncQError
+from asyncq.worker.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
@@ -36,19 +34,15 @@ class Promoter:
 
     async def run(self) -> None:
         """For ever."""
-        attempt = 0
-        while True:
-            self._called.clear()
-            try:
-                wait = await self._consumer.promote(self.shard)
-            except (AsyncQError, PipeBroken) as error:
-                attempt += 1
-                log.debug("delayed jobs could not be looked at (%s); again", error)
-                wait = pause(attempt)
-            else:
-                attempt = 0
-            if wait is None or wait > 0:
-                await self._sleep(LONGEST_SLEEP if wait is None else min(wait, LONGEST_SLEEP))
+        await forever(self._move, ErrorLog(log, "due jobs could not be moved; trying again"))
+
+    async def _move(self) -> None:
+        """Moves what is due, and sleeps until more is."""
+        # Before the question: a call that comes while it is on its way may mean a job that it has missed.
+        self._called.clear()
+        wait = await self._consumer.promote(self.shard)
+        if wait is None or wait > 0:
+            await self._sleep(LONGEST_SLEEP if wait is None else min(wait, LONGEST_SLEEP))
 
     async def _sleep(self, seconds: float) -> None:
         try:

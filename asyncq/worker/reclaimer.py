@@ -14,9 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncq.broker.connection import ServerError
-from asyncq.broker.pipe import PipeBroken
-from asyncq.errors import AsyncQError
+from asyncq.worker.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,13 +100,18 @@ class Reclaimer:
 
     async def run(self) -> None:
         """Looks three times a lease, for ever."""
-        while True:
-            try:
-                await self._look()
-            except (AsyncQError, PipeBroken, ServerError) as error:
-                log.debug("the other workers could not be looked at (%s); starting to count again", error)
-                self._sightings.clear()
-            await asyncio.sleep(self._lease / 3)
+        await forever(
+            self._turn, ErrorLog(log, "the other workers could not be looked at; starting to count again")
+        )
+
+    async def _turn(self) -> None:
+        try:
+            await self._look()
+        except Exception:
+            # A look that failed is a gap, and over a gap nobody is known to have stood still.
+            self._sightings.clear()
+            raise
+        await asyncio.sleep(self._lease / 3)
 
     async def _look(self) -> None:
         beats, queues, levels = await self._consumer.census(self._shard)

@@ -15,6 +15,8 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
+from asyncq.worker.background import ErrorLog
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -55,6 +57,7 @@ class StallWatch:
         self._stop.set()
 
     def _run(self) -> None:
+        errors = ErrorLog(log, "a stall of the event loop could not be looked for; trying again")
         while not self._stop.wait(min(_LONGEST_PAUSE, self._limit / 2)):
             heard = threading.Event()
             asked = time.monotonic()
@@ -62,7 +65,10 @@ class StallWatch:
                 self._loop.call_soon_threadsafe(heard.set)
             except RuntimeError:
                 return  # the loop was closed under us
-            self._await(heard, asked)
+            try:
+                self._await(heard, asked)
+            except Exception as error:  # noqa: BLE001  it looks at jobs and stacks that change meanwhile
+                errors.add(error)
 
     def _await(self, heard: threading.Event, asked: float) -> None:
         """Returns when the loop has turned, or there is nothing to watch any more."""

@@ -29,9 +29,9 @@ import anyio
 
 from asyncq import config, logs
 from asyncq.broker.connection import ServerError
-from asyncq.broker.pipe import PipeBroken
-from asyncq.errors import AsyncQError, BrokerUnavailable
+from asyncq.errors import BrokerUnavailable
 from asyncq.scoped_jobs import unscoped
+from asyncq.worker.background import unexpected
 from asyncq.worker.life import Life
 from asyncq.worker.pool import Pool
 
@@ -134,13 +134,13 @@ class Worker:
             try:
                 await life.begin()
                 await life.live(self._stop)
-            except (AsyncQError, PipeBroken) as error:
+            except Exception as error:
                 if not self.started.is_set():
                     if isinstance(error, ServerError):
                         where = life.broker.address.safe_url
                         raise BrokerUnavailable(f"{where} refuses: {error}") from error
                     raise
-                log.warning("a new life could not begin (%s); again", error)
+                log.warning("a new life could not begin (%s); again", error, exc_info=unexpected(error))
                 await asyncio.sleep(1.0)
             finally:
                 with anyio.CancelScope(shield=True):

@@ -242,7 +242,7 @@ async def test_a_worker_that_stops_while_it_waits_for_quiet_still_sends_what_bec
         life = worker._life
         job = wire.Job("id", "nap", "default", b"", "", "", 0, 1)
         life._report(wire.Delivery("1-1", next(iter(life.consumer.streams)), 0, 0, job), call())
-        [sending] = life._reports
+        [sending] = life._reports._tasks
         quiet = asyncio.create_task(life._until_quiet())
         await until(lambda: quiet._fut_waiter is not None, "it to wait")
         quiet.cancel()

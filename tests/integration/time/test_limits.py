@@ -266,9 +266,9 @@ async def test_a_worker_that_stops_has_said_all_first_also_what_follows_from_an_
 
         async def first() -> None:
             await asyncio.sleep(0.1)  # the worker has begun to wait for it by then
-            life._until_said(more())
+            life._reports.start(more())
 
-        life._until_said(first())
+        life._reports.start(first())
     assert said == ["more"]
 
 

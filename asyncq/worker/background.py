@@ -1,0 +1,138 @@
+"""Background tasks of a worker: loops that no error ends, and tasks that nobody waits for.
+
+A worker whose promoter has died looks healthy and moves no delayed job any more. So whatever goes wrong in
+one turn of a loop is logged, and the loop goes on after a pause. Only a cancellation ends it, and what is not
+an `Exception`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from asyncq import failures
+from asyncq.broker.line import pause
+from asyncq.broker.pipe import PipeBroken
+from asyncq.errors import AsyncQError
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Awaitable, Callable, Coroutine
+
+REPEAT = 60.0
+"""Seconds after which the same unexpected error is logged again."""
+
+_EXPECTED = (AsyncQError, PipeBroken)
+
+
+def unexpected(error: Exception) -> Exception | None:
+    """The error, unless it says that the server is away or refuses: a log shows the traceback of the others
+    only. To be used as `exc_info=unexpected(error)`.
+    """
+    return None if isinstance(error, _EXPECTED) else error
+
+
+class ErrorLog:
+    """Logs what goes wrong in one background task that goes on all the same. Used by one thread at a time.
+
+    The server is away, or refuses: that is a DEBUG record, for it may last for hours and is logged elsewhere.
+    Any other error is a fault of ours or of the machine: an ERROR record with the traceback, and the same
+    error from the same line at most once a minute.
+
+    Args:
+        log: the logger of the task's module.
+        what: goes wrong, as a sentence without its full stop.
+    """
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        self._log = log
+        self._what = what
+        self._last: tuple[type[Exception], str, int] | None = None
+        self._logged_at = 0.0
+
+    def add(self, error: Exception) -> None:
+        """Logs one error."""
+        if unexpected(error) is None:
+            self._log.debug("%s (%s)", self._what, error)
+            return
+        origin = _origin(error)
+        now = time.monotonic()
+        if origin == self._last and now - self._logged_at < REPEAT:
+            self._log.debug("%s (%s)", self._what, failures.one_line(error))
+            return
+        self._last = origin
+        self._logged_at = now
+        self._log.error("%s (unexpected error: %s)", self._what, failures.one_line(error), exc_info=error)
+
+
+def _origin(error: Exception) -> tuple[type[Exception], str, int]:
+    """Which error it is: its class, and where it was raised. Its text may hold an address or a time."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return type(error), "", 0
+    return type(error), trace.tb_frame.f_code.co_filename, trace.tb_lineno
+
+
+async def forever(turn: Callable[[], Awaitable[None]], errors: ErrorLog) -> None:
+    """Does one turn after the other until it is cancelled; after one that raised, it pauses first.
+
+    Args:
+        turn: waits for its time itself.
+        errors: logs what a turn raises.
+    """
+    attempt = 0
+    while True:
+        try:
+            await turn()
+        except Exception as error:  # noqa: BLE001  any error, see the module's docstring
+            attempt += 1
+            errors.add(error)
+            await asyncio.sleep(pause(attempt))
+        else:
+            attempt = 0
+
+
+class BackgroundTasks:
+    """Tasks that go on beside the jobs. What one raises is logged here, for nobody else may look at it.
+
+    Args:
+        log: the logger of the module that starts them.
+    """
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._errors = ErrorLog(log, "a background task failed")
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __bool__(self) -> bool:
+        return bool(self._tasks)
+
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Starts a task, and keeps it until it is done."""
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    async def wait(self) -> None:
+        """Waits for the tasks that there are now. Cancelled, it cancels none of them."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def finish(self) -> None:
+        """Waits until none is left: one may start another. Cancelled, it cancels those that are left."""
+        while self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cancel(self) -> None:
+        """Cancels all of them."""
+        for task in self._tasks:
+            task.cancel()
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._errors.add(error)
