@@ -280,7 +280,7 @@ def test_a_profile_shows_what_client_and_worker_do_for_a_job_and_no_path_of_this
     assert measured.figures["drain.jobs_per_s"] > 0
     client_part, worker_part = profiled.page("drain", tmp_path).split("## drain: worker")
     assert "announce (asyncq/broker/listener.py:" in client_part
-    assert "_run (asyncq/worker/life.py:" in worker_part
+    assert "_run (asyncq/worker/attempt.py:" in worker_part
     assert "12,000 jobs" in worker_part
     assert str(Path(__file__).parents[1]) not in client_part + worker_part
     assert "site-packages" not in client_part + worker_part

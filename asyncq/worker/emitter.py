@@ -16,7 +16,7 @@ from asyncq.errors import AsyncQError, BrokerUnavailable, PayloadTooLarge
 
 if TYPE_CHECKING:
     from asyncq.serializers import ValueCodec
-    from asyncq.worker.life import Running
+    from asyncq.worker.attempt import Attempts, RunningJob
 
 BATCH = 500
 BATCH_BYTES = 1024 * 1024
@@ -42,13 +42,13 @@ class Emitter:
         codec: of the items.
     """
 
-    def __init__(self, running: Running, codec: ValueCodec) -> None:
+    def __init__(self, running: RunningJob, codec: ValueCodec) -> None:
         self._running = running
-        self._life = running.life
-        self._consumer = running.life.consumer
-        self._commands = running.life.broker.commands
+        self._attempts: Attempts = running.attempts
+        self._consumer = self._attempts.consumer
+        self._commands = self._attempts.session.broker.commands
         self._shard = self._consumer.shard(running.delivery.stream)
-        self._settings = running.life.worker.app.settings
+        self._settings = self._consumer.settings
         self._codec = codec
         self._loop = asyncio.get_running_loop()
         self._items: list[bytes] = []  # those that the server is not known to have
@@ -128,7 +128,7 @@ class Emitter:
         self._dropped = self._over = True
         # A thread that goes on after its time is stopped by its next item.
         self._error = self._error or self._ended()
-        self._life.spawn(self._leave())
+        self._attempts.background.start(self._leave())
 
     async def _leave(self) -> None:
         await self._consumer.pace(self._running.delivery, ttl=self._running.delivery.job.result_ttl)
@@ -195,7 +195,7 @@ class Emitter:
     def _mend(self) -> None:
         if not self._mending and not self._over:
             self._mending = True
-            self._life.spawn(self._send_again())
+            self._attempts.background.start(self._send_again())
 
     async def _send_again(self) -> None:
         """One call after the other, each until it is answered, from the first item on that is not known to be
@@ -244,7 +244,7 @@ class Emitter:
         """Waits until the furthest reader has caught up by half a window, or none is left."""
         channel = self._consumer.events_of(self._running.delivery)
         wanted = self._number - self._settings.stream_window // 2
-        listener = self._life.listener
+        listener = self._attempts.session.broker.listener
         told = asyncio.Event()
 
         def hear(message: bytes) -> None:
@@ -279,7 +279,7 @@ class Emitter:
 
     def _look_around(self) -> None:
         if not self._over:
-            self._life.spawn(self._touch())
+            self._attempts.background.start(self._touch())
 
     async def _touch(self) -> None:
         try:
@@ -296,4 +296,4 @@ class Emitter:
             alone = min(alone, place[2] / 1000)
         if idle and alone > idle:
             self._timer.cancel()
-            self._life.abandon(self._running, f"nobody has read its stream for {shown(idle)}")
+            self._running.abandon(f"nobody has read its stream for {shown(idle)}")

@@ -106,6 +106,7 @@ class Gate:
         spawn: has something done that the worker waits for when it ends.
 
     Attributes:
+        limited: the limits, by the names of the jobs that they are for.
         known: the places that are held, asked for, or being given back.
     """
 
@@ -117,7 +118,7 @@ class Gate:
     ) -> None:
         self.turnstile = turnstile
         self.known: dict[str, Place] = {}
-        self._limited = limited
+        self.limited = limited
         self._spawn = spawn
 
     def place(self, limits: Limits, delivery: wire.Delivery) -> Place:
@@ -156,7 +157,7 @@ class Gate:
         """Gives back what nobody here knows of: a question that was sent twice may have arrived after the
         place that it asked for was given back.
         """
-        for limits in set(self._limited.values()):
+        for limits in set(self.limited.values()):
             if not limits.places:
                 continue
             before = set(self.known)

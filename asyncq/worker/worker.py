@@ -1,14 +1,15 @@
 """A worker: opens its loops in nested scopes; leaving them is the shutdown.
 
     Worker.run
-    └─ one life after the other (a new incarnation whenever the lease was lost)
+    └─ one session after the other (a new one whenever the lease was lost)
        ├─ lease       a thread that beats
        ├─ promoter    moves delayed jobs into their queues when they are due
        ├─ reclaimer   looks for dead workers and takes their jobs back
        ├─ courier     sees to it that shards hear of each other, if there are several
        ├─ fetcher     reads entries and starts a task for each job
+       ├─ attempts    one for each job, which ends in an outcome
        └─ finisher    stores outcomes in batches
-    └─ pool            runs jobs in processes; outlives a life, for they are warm
+    └─ pool            runs jobs in processes; outlives a session, for they are warm
 
 Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group takes several
 times as long, asyncio's own cancels the others when one fails. Its coroutine lets no exception out, see
@@ -32,8 +33,10 @@ from asyncq.broker.connection import ServerError
 from asyncq.errors import BrokerUnavailable
 from asyncq.scoped_jobs import unscoped
 from asyncq.worker.background import unexpected
-from asyncq.worker.life import Life
+from asyncq.worker.outcome import Counts
 from asyncq.worker.pool import Pool
+from asyncq.worker.session import WorkerSession
+from asyncq.worker.shutdown import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,13 +98,36 @@ class Worker:
         self.name: str = _default_name() if name is None else _checked_name(name)
         self.target = target
         self.only_last_tries = only_last_tries
-        self.done = self.failed = self.retried = self.malformed = self.handed_back = 0
+        self.counts = Counts()
         self.started: asyncio.Event = asyncio.Event()
-        self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stop = StopRequest()
         self._task: asyncio.Task[None] | None = None
-        self.pool: Pool | None = None
-        self._life: Life | None = None
+        self._session: WorkerSession | None = None
+
+    @property
+    def done(self) -> int:
+        """How many jobs have ended here: with success, failure or by a revocation."""
+        return self.counts.done
+
+    @property
+    def failed(self) -> int:
+        """How many of them failed."""
+        return self.counts.failed
+
+    @property
+    def retried(self) -> int:
+        """How many attempts failed after which the job is tried again."""
+        return self.counts.retried
+
+    @property
+    def malformed(self) -> int:
+        """How many entries had no message that can be read."""
+        return self.counts.malformed
+
+    @property
+    def handed_back(self) -> int:
+        """How many jobs went back into their queue for another worker."""
+        return self.counts.handed_back
 
     async def run(self) -> None:
         """Runs until `stop` is called, then lets running jobs end within the grace and hands back what is
@@ -117,42 +143,40 @@ class Worker:
             BrokerUnavailable: at the start only; later it waits for the server to come back.
         """
         logs.enable_loggers()
-        self.pool = pool = Pool(self.app, self.name, self.target)
+        pool = Pool(self.app, self.name, self.target)
         pool.check()
         with unscoped():
             async with self.app:
                 try:
-                    await self._live()
+                    await self._serve(pool)
                 finally:
                     with anyio.CancelScope(shield=True):
                         await pool.close()
 
-    async def _live(self) -> None:
-        """One life after the other, until told to stop."""
-        while not self._stop.is_set():
-            life = self._life = Life(self)
+    async def _serve(self, pool: Pool) -> None:
+        """Has one session after the other, until told to stop."""
+        while not self._stop.made.is_set():
+            session = self._session = WorkerSession(self, pool)
             try:
-                await life.begin()
-                await life.live(self._stop)
+                await session.begin()
+                await session.run(self._stop.made)
             except Exception as error:
                 if not self.started.is_set():
                     if isinstance(error, ServerError):
-                        where = life.broker.address.safe_url
+                        where = session.broker.address.safe_url
                         raise BrokerUnavailable(f"{where} refuses: {error}") from error
                     raise
-                log.warning("a new life could not begin (%s); again", error, exc_info=unexpected(error))
+                log.warning("a new session could not begin (%s); again", error, exc_info=unexpected(error))
                 await asyncio.sleep(1.0)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await life.end(0.0 if _is_cancelled() else self.grace, self._hurry)
+                    await session.end(0.0 if _is_cancelled() else self.grace, self._stop.in_a_hurry)
 
     def stop(self) -> None:
         """Begins to stop: reads no more jobs and lets the running ones end within the grace. A second call:
         hands them back at once.
         """
-        if self._stop.is_set():
-            self._hurry.set()
-        self._stop.set()
+        self._stop.make()
 
     async def __aenter__(self) -> Worker:
         self._task = asyncio.create_task(self.run(), name="asyncq-worker")
@@ -166,7 +190,7 @@ class Worker:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop.set()
+        self._stop.made.set()
         assert self._task is not None
         await self._task
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.figures import report
+from helpers.inside import session_of
 from helpers.notes import lines, note
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
@@ -239,11 +240,12 @@ async def test_a_worker_that_stops_while_it_waits_for_quiet_still_sends_what_bec
         return 1
 
     async with Worker(app) as worker:
-        life = worker._life
+        session = session_of(worker)
+        outcomes = session.attempts.outcomes
         job = wire.Job("id", "nap", "default", b"", "", "", 0, 1)
-        life._report(wire.Delivery("1-1", next(iter(life.consumer.streams)), 0, 0, job), call())
-        [sending] = life._reports._tasks
-        quiet = asyncio.create_task(life._until_quiet())
+        outcomes.report(wire.Delivery("1-1", next(iter(session.consumer.streams)), 0, 0, job), call())
+        [sending] = outcomes.reports._tasks
+        quiet = asyncio.create_task(session.fetcher._until_quiet())
         await until(lambda: quiet._fut_waiter is not None, "it to wait")
         quiet.cancel()
         await asyncio.wait({quiet})

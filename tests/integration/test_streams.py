@@ -291,7 +291,7 @@ async def test_a_job_that_has_ended_is_not_ended_again_for_want_of_readers(app):
         running = asyncq.current().link
 
         def abandon(_task: object) -> None:
-            running.life.abandon(running, "nobody reads it")
+            running.abandon("nobody reads it")
             ended.append(True)
 
         asyncio.current_task().add_done_callback(abandon)

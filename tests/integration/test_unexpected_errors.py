@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers import process_bodies
+from helpers.inside import session_of
 from helpers.waiting import until
 
 from asyncq import Retry, Worker
@@ -138,11 +139,11 @@ async def test_what_shards_have_for_each_other_is_carried_after_a_look_that_fail
 
 async def test_the_lease_is_kept_after_a_beat_that_failed(app, nap, break_once):
     async with Worker(app) as worker, Worker(app, name="observer"):
-        life = worker._life
+        session = session_of(worker)
         raised = break_once(Beating, "beat", times=2)
         await until(lambda: len(raised) == 2, "two beats to fail")
         assert await nap.call(2 * LEASE) == 2 * LEASE
-        assert worker._life is life  # and was not taken for dead
+        assert session_of(worker) is session  # and was not taken for dead
 
 
 async def test_a_worker_starts_after_a_first_beat_that_failed(app, add, break_once):
@@ -180,7 +181,7 @@ async def test_a_retry_that_could_not_be_stored_is_another_run(app, break_once):
     raised = break_once(Consumer, "retry")
     async with Worker(app) as worker:
         assert await (await fails_once.delay()).get(timeout=20) == 2
-        await until(lambda: not worker._life.held, "nothing to be held any more")
+        await until(lambda: not session_of(worker).held, "nothing to be held any more")
     assert raised
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.figures import report
+from helpers.inside import session_of
 from helpers.notes import lines
 from helpers.rate_cell import Cell
 from helpers.stopwatch import Stopwatch
@@ -21,7 +22,7 @@ import asyncq
 from asyncq import Retry, RetryLater, TaskExpired, TaskRevoked, Worker, allow_join_result as allowed, wire
 from asyncq.broker.turnstile import Turnstile, claim
 from asyncq.limits import Limits
-from asyncq.worker.life import Running
+from asyncq.worker.attempt import RunningJob
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -196,7 +197,7 @@ async def test_whoever_follows_a_job_hears_once_that_it_waits_however_often_it_a
         waits = await alone.delay(1)
         await until_waiting(places, 1)
         await until(lambda: is_put_aside(app, waits), "it to be put aside")
-        consumer, asked = worker._life.consumer, 0
+        consumer, asked = session_of(worker).consumer, 0
         postpone = consumer.postpone
 
         async def counted(*told: Any) -> int:
@@ -209,7 +210,7 @@ async def test_whoever_follows_a_job_hears_once_that_it_waits_however_often_it_a
         events = waits.events(timeout=30)
         states = [(await anext(events)).state]
         for times in range(1, 4):
-            assert await worker._life._gate.turnstile.call(waits.id)
+            assert await session_of(worker).fetcher._gate.turnstile.call(waits.id)
             await until(lambda times=times: asked == times, "it to come for nothing")
         bodies.gate.set()
         states += [event.state async for event in events]
@@ -223,7 +224,7 @@ async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection
         pass
 
     def left() -> int:
-        return sum(isinstance(one, Running) for one in gc.get_objects())
+        return sum(isinstance(one, RunningJob) for one in gc.get_objects())
 
     gc.collect()
     gc.disable()
@@ -258,7 +259,7 @@ async def test_a_worker_that_stops_has_said_all_first_also_what_follows_from_an_
     """As who is called follows from what a job was told that was put aside."""
     said = []
     async with Worker(app) as worker:
-        life = worker._life
+        reports = session_of(worker).attempts.outcomes.reports
 
         async def more() -> None:
             await asyncio.sleep(0.1)
@@ -266,9 +267,9 @@ async def test_a_worker_that_stops_has_said_all_first_also_what_follows_from_an_
 
         async def first() -> None:
             await asyncio.sleep(0.1)  # the worker has begun to wait for it by then
-            life._reports.start(more())
+            reports.start(more())
 
-        life._reports.start(first())
+        reports.start(first())
     assert said == ["more"]
 
 
@@ -289,13 +290,13 @@ async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, a
     async with Worker(app) as worker:
         first = await alone.delay()
         await until(lambda: bodies.now == 1, "the place to be taken")
-        consumer = worker._life.consumer
+        consumer = session_of(worker).consumer
         postpone = consumer.postpone
 
         async def later(delivery: wire.Delivery, wait: int, turn: bytes) -> int:
             bodies.gate.set()
             await first.get(timeout=30)
-            await until(lambda: not worker._life._gate.known, "its place to be given back")
+            await until(lambda: not session_of(worker).fetcher._gate.known, "its place to be given back")
             if answer == "is lost":
                 await postpone(delivery, wait, turn)
             return await postpone(delivery, wait, turn)
@@ -434,19 +435,19 @@ async def test_the_place_of_a_killed_worker_comes_back(make_app, server_url, nam
 async def test_a_place_that_no_job_knows_of_is_given_back(app, alone, bodies, places):
     """A question that was sent twice has arrived after the place was given back."""
     async with Worker(app) as worker:
-        life = worker._life
+        session = session_of(worker)
         bodies.gate.set()
         delivery = wire.Delivery(
             "1-1", "stream", 0, 0, wire.Job("gone", "alone", "default", b"", "n", "", 0, 1)
         )
-        turn = await Turnstile(life.broker.commands, life.consumer.name).enter(
+        turn = await Turnstile(session.broker.commands, session.consumer.name).enter(
             Limits("alone", 0.0, 1), delivery, None
         )
         assert turn.starts
         waits = await alone.delay(1)
         await until_waiting(places, 1)
-        life._must_look_for_ghosts = True
-        life.consumer.drop_read()
+        session.fetcher._may_have_lost_a_reply = True
+        session.consumer.drop_read()
         assert await soon(waits.get(timeout=30)) == 1
 
 

@@ -1,0 +1,297 @@
+"""One run of one job, from its slot to its outcome. Lives on the worker's loop.
+
+Every job is one asyncio task, whose coroutine lets no exception out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.errors import PayloadTooLarge
+from asyncq.executors import Claim
+from asyncq.serializers import PLAIN_VALUE
+from asyncq.worker.background import BackgroundTasks
+from asyncq.worker.emitter import Emitter
+from asyncq.worker.parking import Parking
+from asyncq.worker.reporter import Reporter
+
+if TYPE_CHECKING:
+    from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.limits import Limits
+    from asyncq.runner import Runner
+    from asyncq.serializers import ValueCodec
+    from asyncq.session import Session
+    from asyncq.worker.held import HeldJobs
+    from asyncq.worker.job_log import JobLog
+    from asyncq.worker.lease import Lease
+    from asyncq.worker.limits import Gate
+    from asyncq.worker.outcome import Outcomes
+
+log: logging.Logger = logging.getLogger(__name__)
+
+SLOT_WAIT = 1.0
+"""Seconds that a fetched job waits for a slot that a resumed job has taken. Then it is handed back: another
+worker may have one."""
+
+
+class RunningJob(Claim):
+    """A job that this session holds, and what is done with it from outside of its body."""
+
+    __slots__ = ("attempts", "delivery", "entered", "parking", "reporter", "task")
+
+    def __init__(self, delivery: wire.Delivery, attempts: Attempts) -> None:
+        super().__init__()
+        self.delivery: wire.Delivery = delivery
+        self.attempts: Attempts = attempts
+        self.reporter: Reporter | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.entered: bool = False  # and not left
+        self.parking: Parking | None = None  # few jobs wait, so it is made when one does
+
+    # -- what the body asks for, see `context.Link` --
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The worker's."""
+        return self.attempts.loop
+
+    @property
+    def carrier(self) -> Session:
+        """The worker's connection, on whose loop the job runs."""
+        return self.attempts.session
+
+    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
+        """A wait begins, see `Parking.leave`. Waits of tasks that outlive their job are ignored."""
+        if not self.entered:
+            return
+        if self.parking is None:
+            self.parking = Parking(self, self.attempts.held.slots)
+        self.parking.leave(wait)
+
+    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:
+        """A wait is over, see `Parking.come_back`."""
+        if self.parking is not None:
+            await self.parking.come_back(wait)
+
+    def hurry(self) -> None:
+        """The body is about to be cancelled, and must not wait for a slot first."""
+        if self.parking is not None:
+            self.parking.hurry()
+
+    def outlet(self, codec: ValueCodec) -> Emitter:
+        """Where the items of a generator go."""
+        return Emitter(self, codec)
+
+    async def report(self, state: str, meta: Any) -> None:
+        """The job reports what it is at."""
+        data = PLAIN_VALUE.dumps(meta, path="meta")
+        attempts = self.attempts
+        limit = attempts.consumer.settings.max_payload
+        if len(data) > limit:
+            raise PayloadTooLarge(f"meta takes {len(data):,} bytes, more than max_payload={limit:,}")
+        if self.reporter is None:
+            self.reporter = Reporter(attempts.consumer, self.delivery, attempts.background.start)
+        if not await self.reporter.report(state, data):
+            self.revoked = True  # it runs elsewhere, or has ended: nothing of it counts any more
+            if self.interrupt is not None:
+                self.interrupt(wire.NOT_AGAIN)  # the process hears of it before it hears that this is done
+
+    # -- what is done with it --
+
+    def signal(self, signal: str) -> None:
+        """Applies a revocation signal, see `RevocationSignals`."""
+        self.revoked = True
+        if self.task is None or self.task.done():
+            return  # it has ended, and that is what counts
+        if self.interrupt is not None:
+            # Revoked is said when the body has ended: until then somebody may ask for a stronger signal.
+            self.wanted = self.wanted and signal == wire.NOT_AGAIN
+            self.interrupt(signal)
+        elif self.wanted and (signal != wire.NOT_AGAIN or not self.begun):
+            self._terminate()
+
+    def abandon(self, reason: str) -> None:
+        """Ends the job as if it had been revoked, for nobody cares for it any more; not one that has
+        ended.
+        """
+        if self.wanted and self.entered:
+            self._terminate(reason)
+
+    def _terminate(self, reason: str = "") -> None:
+        self.wanted = False
+        attempts = self.attempts
+        attempts.outcomes.revoke(self, reason)
+        if attempts.runner.runs_in_thread(self.delivery.job) and self.begun:
+            # A thread cannot be stopped, unless it waits for another job: it keeps its slot until it returns,
+            # and its result is dropped.
+            if self.parking is not None:
+                self.parking.stop_waits()
+            return
+        self.cancel()
+
+    def cancel(self) -> None:
+        """Ends the task. One that was not entered yet sees for itself that it is not wanted: cancelled before
+        its first step, it would never come to its `finally`, and its slot would be taken for ever.
+        """
+        self.wanted = False
+        if self.task is not None and self.entered:
+            self.task.cancel()
+
+
+class Attempts:
+    """Runs the jobs of one session.
+
+    Args:
+        session: the worker's connection, which its jobs use.
+        consumer: that holds the entries.
+        runner: runs bodies.
+        held: the jobs, and their slots.
+        lease: no body starts while it may be over.
+        gate: the limits of tasks.
+        outcomes: what becomes of the jobs.
+        job_log: where starts are logged.
+
+    Attributes:
+        background: what goes on beside jobs, until it is done or the session ends.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        consumer: Consumer,
+        runner: Runner,
+        held: HeldJobs,
+        lease: Lease,
+        gate: Gate,
+        outcomes: Outcomes,
+        job_log: JobLog,
+    ) -> None:
+        self.session = session
+        self.consumer = consumer
+        self.runner = runner
+        self.held = held
+        self.outcomes = outcomes
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.background = BackgroundTasks(log)
+        self._lease = lease
+        self._gate = gate
+        self._job_log = job_log
+
+    async def start(self, entries: list[Entry]) -> None:
+        """Starts the jobs of entries that have just been read."""
+        if not entries:
+            return
+        if not self._lease.is_fresh():
+            await self._lease.until_fresh()
+        self._job_log.refresh()
+        held = self.held
+        jobs, slots = held.jobs, held.slots
+        for item in entries:
+            try:
+                delivery = self.consumer.delivery(item)
+            except Exception as error:  # noqa: BLE001  bytes of anybody's making; raised, it would be read for ever
+                await self.outcomes.set_aside(item, error)
+                continue
+            key = (delivery.entry, delivery.job.id)
+            if key in jobs:
+                continue
+            job = jobs[key] = RunningJob(delivery, self)
+            held.idle.clear()
+            if slots.busy < slots.limit:  # written out: every job passes here
+                slots.busy += 1
+                job.task = self.loop.create_task(self._run(job))
+            else:
+                # The entries were read for slots that were free then, and one of those was taken meanwhile.
+                job.task = self.loop.create_task(self._run_late(job))
+
+    async def _run_late(self, job: RunningJob) -> None:
+        """The task of a job that finds no slot."""
+        job.entered = True
+        has_slot = False
+        with suppress(asyncio.CancelledError):  # asked for, see `_run`
+            has_slot = await self._has_slot(job)
+        if has_slot:
+            await self._run(job)
+            return
+        job.entered = False
+        job.task = None
+        self.held.slot_given()
+
+    async def _has_slot(self, job: RunningJob) -> bool:
+        """Waits for a slot; False if the job went to another worker instead."""
+        while True:
+            try:
+                async with asyncio.timeout(SLOT_WAIT):
+                    await self.held.slots.take()
+            except TimeoutError:
+                if await self.outcomes.hand_back(job.delivery):
+                    return False
+            else:
+                return True
+
+    async def _run(self, job: RunningJob) -> None:
+        """The task of one job. Nothing that the body does gets out of here."""
+        delivery = job.delivery
+        job.entered = True
+        try:
+            if not job.wanted:
+                return
+            limited = self._gate.limited
+            if (
+                limited
+                and (limits := limited.get(delivery.job.name)) is not None
+                and not await self._may_start(job, limits)
+            ):
+                return
+            if not self._lease.is_fresh():
+                await self._lease.until_fresh()
+            if self._job_log.is_detailed:
+                self._job_log.started(delivery)
+            verdict = await self.runner.run(delivery, job)
+            self.outcomes.conclude(job, verdict)
+        except asyncio.CancelledError:
+            # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
+            # lost its lease.
+            if job.wanted:
+                log.debug("job %r was cancelled from outside", delivery.job.id)
+        except Exception as error:  # noqa: BLE001  the task of a job has nobody who would look at its exception
+            self.outcomes.fail(delivery, error)
+        finally:
+            job.entered = False
+            # The task's context knows the job: without this each job would be a cycle, garbage that only a
+            # collection finds.
+            job.task = None
+            if job.reporter is not None:
+                job.reporter.drop()
+            if job.parking is None:
+                self.held.slots.give()
+            else:
+                job.parking.end()
+                job.parking = None  # a cycle, too
+            self.held.slot_given()
+
+    async def _may_start(self, job: RunningJob, limits: Limits) -> bool:
+        """Asks whether the limits of the job's task let it start. If not, it is put aside until its turn."""
+        delivery = job.delivery
+        place = self._gate.place(limits, delivery)
+        job.parking = Parking(job, self.held.slots, place)
+        turn = await place.enter()
+        if turn is None or turn.starts:
+            return True
+        call = self.consumer.postpone(delivery, turn.wait, turn.ticket)
+        self.outcomes.report(
+            delivery, self._gate.put_aside(limits, delivery.job.id, call) if turn.parked else call
+        )
+        return False
+
+    def name_of_current(self) -> str:
+        """Says which job the loop is at, for who looks from another thread."""
+        current = asyncio.current_task(self.loop)
+        for job in list(self.held.jobs.values()):
+            if job.task is current:
+                return f"task {job.delivery.job.name!r} (job {job.delivery.job.id!r})"
+        return "something other than a job"

@@ -1,0 +1,170 @@
+"""Reads entries whenever there is room for their jobs. One background task of a worker session.
+
+It never reads more than there are free slots: what it has read starts within the same turn of the loop, so a
+job that no slot is free for stays in its queue, where another worker finds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from asyncq.broker.connection import ServerError, Verdict
+from asyncq.broker.consumer import Interrupted
+from asyncq.broker.line import pause
+from asyncq.worker.background import ErrorLog, unexpected
+
+if TYPE_CHECKING:
+    from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.worker.attempt import Attempts
+    from asyncq.worker.held import HeldJobs
+    from asyncq.worker.last_try import Spawner
+    from asyncq.worker.limits import Gate
+    from asyncq.worker.worker import Worker
+
+log: logging.Logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 500
+LOOK_FOR_MORE = 1.0
+"""Seconds between two looks of a process for last attempts, while jobs that it runs wait for others."""
+
+
+class Fetcher:
+    """Reads for one session.
+
+    Args:
+        worker: serves only last attempts, or all.
+        consumer: reads.
+        held: says how much room there is.
+        attempts: starts the jobs.
+        gate: looks for permits that no job holds, whenever the fetcher looks for unknown entries.
+        spawner: starts the process for last attempts; None if they run here.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        consumer: Consumer,
+        held: HeldJobs,
+        attempts: Attempts,
+        gate: Gate,
+        spawner: Spawner | None,
+    ) -> None:
+        self._worker = worker
+        self._consumer = consumer
+        self._held = held
+        self._attempts = attempts
+        self._gate = gate
+        self._spawner = spawner
+        self._last_attempts_wait = worker.only_last_tries
+        self._may_have_lost_a_reply = False
+        self._gave_up_a_read = False
+
+    async def run(self) -> None:
+        """Reads until it is cancelled."""
+        loop = asyncio.get_running_loop()
+        errors = ErrorLog(log, "no jobs could be read; trying again")
+        interval = 2 * self._consumer.settings.lease
+        failures = 0
+        last_look = loop.time()
+        while True:
+            try:
+                if self._may_have_lost_a_reply or loop.time() - last_look > interval:
+                    await self._start_unknown_entries()
+                    last_look = loop.time()
+                await self._held.until_room()
+                await self._attempts.start(await self._read())
+                failures = 0
+            except Interrupted:
+                self._may_have_lost_a_reply = self._gave_up_a_read = True
+            except Exception as error:  # noqa: BLE001  a worker that does not read is of no use, whatever it was
+                # Whatever went wrong, a reply with entries in it may have been lost.
+                self._may_have_lost_a_reply = True
+                failures += 1
+                if unexpected(error) is not None:
+                    errors.add(error)
+                await self._recover(error, failures)
+
+    async def _read(self) -> list[Entry]:
+        if self._last_attempts_wait:
+            await self._run_last_attempts()
+            return []
+        slots = self._held.slots
+        room = min(slots.limit - slots.busy, MOST_AT_ONCE)
+        return await self._consumer.read(list(self._consumer.streams), room, block=True)
+
+    async def _recover(self, error: Exception, failures: int) -> None:
+        """Does what the error asks for, or pauses. What goes wrong here is only one more error."""
+        if failures == 3:
+            log.warning("no jobs can be read at the moment (%s); trying on", error)
+        try:
+            if isinstance(error, ServerError) and error.verdict is Verdict.NO_GROUP:
+                log.warning("the server has lost the queue's group (%s); making it again", error)
+                await self._consumer.make_groups()
+            elif isinstance(error, ServerError) and error.verdict is Verdict.LOAD:
+                await self._attempts.session.broker.commands.load_scripts()
+            else:
+                await asyncio.sleep(pause(failures))
+        except Exception as another:  # noqa: BLE001  see above
+            log.debug("not yet: %s", another)
+            await asyncio.sleep(pause(failures))
+
+    async def stop(self) -> None:
+        """Has the process for last attempts end."""
+        if self._spawner is not None:
+            await self._spawner.stop()
+
+    # -- unknown pending entries --
+
+    async def _start_unknown_entries(self) -> None:
+        """Starts jobs whose delivery was lost: the server has given them to this session, and the reply has
+        not arrived.
+
+        Asked on the connection that reads, so no read is on its way meanwhile whose entries would seem lost.
+        """
+        for stream in (*self._consumer.streams, *self._consumer.lanes):
+            found = await self._consumer.ghosts(stream, self._held.entries_of(stream))
+            if found:
+                level = logging.DEBUG if self._gave_up_a_read else logging.WARNING
+                log.log(level, "%d jobs whose delivery was lost on the way are taken up", len(found))
+            await self._attempts.start(found)
+        await self._gate.audit()
+        self._may_have_lost_a_reply = self._gave_up_a_read = False
+
+    # -- the last-attempt queue --
+
+    def on_last_attempts(self) -> None:
+        """Jobs wait for their last attempt. A child process takes them, so that nothing here has to pause;
+        without one, they run here when nothing else does.
+        """
+        if self._worker.only_last_tries:
+            return
+        if self._spawner is not None:
+            self._spawner.start()
+        else:
+            self._last_attempts_wait = True
+
+    async def _run_last_attempts(self) -> None:
+        """Runs jobs on their last attempt, one at a time. Each may be what took other workers down, so it
+        runs with no body beside it.
+        """
+        await self._until_quiet()
+        while alone := await self._consumer.read(list(self._consumer.lanes), 1, block=False):
+            await self._attempts.start(alone)
+            await self._until_quiet()
+        if self._worker.only_last_tries:
+            if self._held.slots.parked:
+                # What they wait for may come into the last-attempt queue, too, and no other reads it.
+                await asyncio.sleep(LOOK_FOR_MORE)
+                return
+            self._worker.stop()
+            await asyncio.Event().wait()  # until the session ends
+        self._last_attempts_wait = False
+
+    async def _until_quiet(self) -> None:
+        """Waits until no body runs and all outcomes are stored. Jobs that wait for others do nothing, and may
+        wait for what is to come.
+        """
+        await self._held.until_no_body_runs()
+        await self._attempts.outcomes.until_stored()

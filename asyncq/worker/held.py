@@ -1,0 +1,77 @@
+"""The jobs that a worker session holds, and the slots that they run in. Lives on the worker's loop."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from asyncq.slots import Slots
+
+if TYPE_CHECKING:
+    from asyncq import wire
+    from asyncq.worker.attempt import RunningJob
+
+FETCHED_PER_SLOT = 4
+"""At most so many jobs are held for each slot: outcomes that the server does not take must not pile up."""
+
+
+class HeldJobs:
+    """Jobs from their delivery until the server has answered their end.
+
+    Args:
+        concurrency: how many bodies run at the same time.
+        max_parked: how many jobs more may wait for other jobs.
+
+    Attributes:
+        jobs: by entry and id, for the server can give out an entry id again after it lost its data.
+        reasons: why jobs were revoked, where somebody said so.
+        slots: for the bodies.
+        changed: set when a slot is free or a job is held no longer.
+        idle: set while no job has a slot or waits for other jobs.
+    """
+
+    def __init__(self, concurrency: int, max_parked: int) -> None:
+        self.jobs: dict[tuple[str, str], RunningJob] = {}
+        self.reasons: dict[tuple[str, str], str] = {}
+        self.changed = asyncio.Event()
+        self.slots = Slots(concurrency, max_parked, self.changed.set)
+        self.idle = asyncio.Event()
+        self.idle.set()
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def entries_of(self, stream: str) -> list[str]:
+        """The entries that are held of a stream."""
+        deliveries = [job.delivery for job in self.jobs.values()]
+        return [delivery.entry for delivery in deliveries if delivery.stream == stream]
+
+    def drop(self, delivery: wire.Delivery) -> None:
+        """The server has answered what became of a job."""
+        key = (delivery.entry, delivery.job.id)
+        self.jobs.pop(key, None)
+        if self.reasons:
+            self.reasons.pop(key, None)
+        self.changed.set()
+
+    def slot_given(self) -> None:
+        """A job has left its slot. It may have been the last."""
+        if not self.slots.busy and not self.slots.parked:
+            self.idle.set()
+
+    def unfinished(self) -> list[RunningJob]:
+        """The jobs whose tasks have not ended."""
+        return [job for job in self.jobs.values() if job.task is not None and not job.task.done()]
+
+    async def until_room(self) -> None:
+        """Waits until another job may be fetched."""
+        slots = self.slots
+        while slots.busy >= slots.limit or len(self.jobs) - slots.parked >= FETCHED_PER_SLOT * slots.limit:
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def until_no_body_runs(self) -> None:
+        """Waits until no slot is taken. Jobs that wait for other jobs have none."""
+        while self.slots.busy:
+            self.changed.clear()
+            await self.changed.wait()

@@ -1,0 +1,60 @@
+"""Revocation signals: what others ask to be done with jobs that run here.
+
+A signal comes twice: by push, and as a mark in the answer to every beat until the job has ended. So one that
+is lost on the way comes again, and each may come any number of times.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from asyncq.broker.turnstile import SEATED
+from asyncq.worker.background import ErrorLog
+
+if TYPE_CHECKING:
+    from asyncq.worker.held import HeldJobs
+    from asyncq.worker.limits import Gate
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+class RevocationSignals:
+    """Passes each signal on to the job that it is for.
+
+    Args:
+        held: the jobs.
+        gate: hears of permits, which come on the same channel.
+    """
+
+    def __init__(self, held: HeldJobs, gate: Gate) -> None:
+        self._held = held
+        self._gate = gate
+        self._errors = ErrorLog(log, "a revocation signal could not be applied; it comes again")
+
+    def on_message(self, data: bytes) -> None:
+        """A message on the session's channel: a signal, or a permit for a job that waits for one."""
+        text = data.decode("utf-8", "replace")
+        if text[:1] == SEATED:
+            self._gate.tell(text[1:])
+        else:
+            self.apply([text])
+
+    def apply(self, signals: list[str]) -> None:
+        """Applies signals: `c<id>` says that the job is not to start (again), the others that it is to end
+        now. The reason may stand behind the id.
+        """
+        for signal in signals:
+            try:
+                self._apply(signal)
+            except Exception as error:  # noqa: BLE001  one signal must not keep the others from their jobs
+                self._errors.add(error)
+
+    def _apply(self, signal: str) -> None:
+        id_, _, reason = signal[1:].partition(" ")
+        # All that have this id: after a flush the id may have come in a second entry.
+        for key, job in list(self._held.jobs.items()):
+            if job.delivery.job.id == id_:
+                if reason:
+                    self._held.reasons[key] = reason
+                job.signal(signal[0])

@@ -1,0 +1,202 @@
+"""One registration of a worker at the server, from its first beat to its last, and the parts that it is made
+of. Lives on the worker's loop.
+
+A session has an id of its own, which is the name of its consumer and never comes back. A worker that was
+taken for dead begins another session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+
+from asyncq.broker.commands import FOREVER
+from asyncq.broker.consumer import Consumer
+from asyncq.broker.turnstile import Turnstile
+from asyncq.runner import Runner
+from asyncq.slots import Slots
+from asyncq.worker.attempt import Attempts
+from asyncq.worker.courier import Courier
+from asyncq.worker.fetcher import Fetcher
+from asyncq.worker.held import HeldJobs
+from asyncq.worker.job_log import JobLog
+from asyncq.worker.last_try import Spawner
+from asyncq.worker.lease import Lease
+from asyncq.worker.limits import Gate
+from asyncq.worker.outcome import Outcomes
+from asyncq.worker.process import LAST_WORDS
+from asyncq.worker.promoter import Promoter
+from asyncq.worker.reclaimer import Reclaimer
+from asyncq.worker.revocation import RevocationSignals
+from asyncq.worker.shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from asyncq.broker.broker import Broker
+    from asyncq.broker.keys import Keys
+    from asyncq.worker.pool import Pool
+    from asyncq.worker.worker import Worker
+
+    Loop = Callable[[], Coroutine[Any, Any, None]]
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+class WorkerSession:
+    """One session of a worker.
+
+    Args:
+        worker: whose.
+        pool: its processes, which outlive a session.
+    """
+
+    def __init__(self, worker: Worker, pool: Pool) -> None:
+        app = worker.app
+        settings = app.settings
+        connection = app.sessions.here()
+        self.worker = worker
+        self.broker: Broker = connection.broker
+        self.consumer: Consumer = Consumer(self.broker.commands, worker.name, worker.queues)
+        self.held = HeldJobs(worker.concurrency, settings.max_parked)
+        runner = Runner(
+            app.tasks,
+            worker.name,
+            Slots(settings.threads),
+            settings.max_payload,
+            pool,
+            extended=settings.result_extended,
+        )
+        self.job_log = JobLog(worker.name)
+        outcomes = Outcomes(
+            worker.counts, self.broker.commands, self.consumer, runner, self.held, self.job_log
+        )
+        turnstile = Turnstile(self.broker.commands, self.consumer.name)
+        gate = Gate(turnstile, app.limits, outcomes.reports.start)
+        signals = RevocationSignals(self.held, gate)
+        self.is_lost = asyncio.Event()
+        self.lease: Lease = Lease(
+            self.consumer.beating(),
+            settings.lease,
+            signals.apply,
+            self.is_lost.set,
+            settings.stall_warning,
+            lambda: self.attempts.name_of_current(),  # noqa: PLW0108  it is made below
+        )
+        self.attempts: Attempts = Attempts(
+            *(connection, self.consumer, runner, self.held, self.lease, gate, outcomes, self.job_log)
+        )
+        spawner = None if worker.target is None else Spawner(worker.target, self.broker.address.url, settings)
+        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, gate, spawner)
+        self._has_run = False
+        self._loops, self._subscriptions = self._watchers(signals)
+
+    def _watchers(
+        self, signals: RevocationSignals
+    ) -> tuple[list[Loop], list[tuple[str, Callable[[bytes], None]]]]:
+        """The loops of the session, and the channels that it listens to."""
+        lease = self.worker.app.settings.lease
+        loops: list[Loop] = []
+        subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
+            (channel, signals.on_message) for channel in self.consumer.marks_channels
+        ]
+        for shard in self.broker.shards:
+            promoter = Promoter(self.consumer, shard)
+            reclaimer = Reclaimer(
+                *(self.consumer, shard, lease),
+                *(self.fetcher.on_last_attempts, self._on_level, self.job_log),
+            )
+            loops += (reclaimer.run, promoter.run)
+            subscriptions += ((shard.wake, promoter.call), (shard.news, partial(self._on_level, shard)))
+        loops += (Courier(self.broker.commands, lease).run, self.fetcher.run)
+        return loops, subscriptions
+
+    # -- from the first beat --
+
+    async def begin(self) -> None:
+        """Asks for its rights, makes the groups, sends the first beat, and listens for revocations.
+
+        Raises:
+            AsyncQError: not now; this session will not begin.
+        """
+        started = self.worker.started.is_set()
+        if not started:
+            # Once it has worked, somebody may be changing its rights: then it tries on.
+            await self.consumer.check_rights()
+        patience = FOREVER if started else self.worker.app.settings.operation_timeout
+        await self.consumer.make_groups(patience)
+        # Before the first read: others take a consumer without a beat for dead.
+        await self.lease.start()
+        for channel, on_message in self._subscriptions:
+            await self.broker.listener.subscribe(channel, on_message)
+        self.broker.listener.renewed.add(self._look_for_levels)
+        await self.consumer.look_for_levels(patience)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serves the queues until told to stop or taken for dead."""
+        self._has_run = True
+        async with anyio.create_task_group() as group:
+            for loop in self._loops:
+                group.start_soon(loop)
+            self.worker.started.set()
+            ends = [asyncio.create_task(event.wait()) for event in (stop, self.is_lost)]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for end in ends:
+                    end.cancel()
+            group.cancel_scope.cancel()
+
+    def _on_level(self, shard: Keys, name: bytes) -> None:
+        """A queue has a level of priority that it had not before."""
+        self.attempts.background.start(self.consumer.hear_of_level(shard, name))
+
+    def _look_for_levels(self) -> None:
+        """Such news may have been missed."""
+        self.attempts.background.start(self.consumer.look_for_levels())
+
+    # -- to the last --
+
+    async def end(self, grace: float, hurry: asyncio.Event) -> None:
+        """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease:
+        drops everything.
+        """
+        shutdown = Shutdown(self.consumer, self.held, self.attempts.outcomes, self.is_lost)
+        try:
+            # So that the next command need not wait behind a read that waits at the server. It may still be
+            # served: `hand_back` finds what it took, or the others do.
+            self.consumer.drop_read()
+            await self.fetcher.stop()
+            await self._give_up_jobs(shutdown, grace, hurry)
+            self.attempts.background.cancel()
+        finally:
+            # Whatever went wrong: jobs of a session that beats are nobody else's.
+            await self.lease.stop()
+        self._unsubscribe()
+        if not self.is_lost.is_set():
+            await shutdown.leave()
+        self.job_log.close()
+        self.consumer.close()
+        # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.
+        await self.broker.commands.all_forwarded(LAST_WORDS)
+
+    async def _give_up_jobs(self, shutdown: Shutdown, grace: float, hurry: asyncio.Event) -> None:
+        if self.is_lost.is_set():
+            log.error(
+                "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it "
+                "begins anew"
+            )
+            await shutdown.cancel_all()
+        elif self._has_run:  # else it has read nothing, and there may not even be a group to ask
+            await shutdown.drain(grace, hurry)
+            await shutdown.hand_back()
+
+    def _unsubscribe(self) -> None:
+        for channel, on_message in self._subscriptions:
+            self.broker.listener.unsubscribe(channel, on_message)
+        self.broker.listener.renewed.discard(self._look_for_levels)
