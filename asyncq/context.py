@@ -70,10 +70,13 @@ class Replacement(Protocol):
 class Link(Protocol):
     """What a running job can ask of whoever runs it."""
 
-    wanted: bool
-    """False once it is to end now: terminated, or its lease is lost."""
     revoked: bool
     """True once its outcome will not count, or it will not be run again: it may come to its end."""
+
+    @property
+    def wanted(self) -> bool:
+        """False once it is to end now: terminated, or its lease is lost."""
+        ...
 
     @property
     def carrier(self) -> Carrier:

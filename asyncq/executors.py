@@ -7,8 +7,10 @@ itself and what it returns is dropped. A process can be: see `worker/pool.py`, w
 from __future__ import annotations
 
 import asyncio
+import enum
 import functools
 import math
+import threading
 import time
 import types
 from dataclasses import dataclass
@@ -33,20 +35,65 @@ if TYPE_CHECKING:
     from asyncq.slots import Slots
 
 
-class Claim:
-    """What the worker and the runner tell each other about one job: whether it is still wanted, how far it
-    is.
+class AttemptState(enum.Enum):
+    """How far one attempt of a job is. What may follow a state stands in `NEXT_STATES`.
 
-    A body in a thread begins on that thread while a revocation comes on the loop's. Each side writes its own
-    field before it reads the other's, so that at least one of them sees the other.
+    In the first three its outcome is wanted. `CANCELLING` says that the attempt is to end now and that nobody
+    wants its outcome, which is stored already or is another worker's to find.
     """
 
-    __slots__ = ("begun", "interrupt", "revoked", "started", "threads", "wanted")
+    FETCHED = "fetched"
+    """Its asyncio task is made and has not had its first step."""
+    STARTING = "starting"
+    """Waits for what it needs: a slot, the lease, a permit, a thread or a process."""
+    RUNNING = "running"
+    """The body runs, or a process was given the job."""
+    ENDED = "ended"
+    """Its task has left the slot, and said what becomes of the job."""
+    DROPPED = "dropped"
+    """Cancelled while it was `FETCHED`. Its task sees that for itself: an asyncio task that is cancelled
+    before its first step never comes to its `finally`, and the slot would be taken for ever."""
+    CANCELLING = "cancelling"
+    """Cancelled while it was `STARTING` or `RUNNING`. A thread goes on, for nothing can stop it."""
+    CANCELLED = "cancelled"
+    """Its task has left the slot after that."""
+
+
+FETCHED, STARTING, RUNNING = AttemptState.FETCHED, AttemptState.STARTING, AttemptState.RUNNING
+ENDED, DROPPED = AttemptState.ENDED, AttemptState.DROPPED
+CANCELLING, CANCELLED = AttemptState.CANCELLING, AttemptState.CANCELLED
+
+NEXT_STATES: dict[AttemptState, tuple[AttemptState, ...]] = {
+    FETCHED: (STARTING, DROPPED),
+    # It ends without having run when it has expired, is put aside, or cannot be run.
+    STARTING: (RUNNING, ENDED, CANCELLING),
+    # Back to the start: the process that was given the job turns out to have been dead.
+    RUNNING: (STARTING, ENDED, CANCELLING),
+    ENDED: (),
+    DROPPED: (CANCELLED,),
+    CANCELLING: (CANCELLED,),
+    CANCELLED: (),
+}
+
+_UNWANTED = (CANCELLING, CANCELLED, DROPPED)
+
+_first_step_of_body = threading.Lock()
+"""Held while an attempt leaves `STARTING`, if its body may begin in a thread: that thread writes `RUNNING`
+while the loop writes `CANCELLING` or `ENDED`. There is one lock for all attempts, for it is held for no
+longer than it takes to write."""
+
+
+class Claim:
+    """What the worker and the runner tell each other about one job: how far it is, and how to end it.
+
+    On the loop, except for `begin`, which a body in a thread calls on its own thread.
+    """
+
+    __slots__ = ("interrupt", "revoked", "started", "state", "threads")
 
     def __init__(self) -> None:
-        self.wanted: bool = True
+        self.state: AttemptState = STARTING
         self.revoked: bool = False
-        self.begun: bool = False
         self.started: int | None = None
         self.interrupt: Callable[[str], None] | None = None
         """Tells the process in which it runs of the mark of a revocation; None if it runs here."""
@@ -66,10 +113,30 @@ class Claim:
     def hurry(self) -> None:
         """The body's time is up, it is about to be cancelled."""
 
+    @property
+    def wanted(self) -> bool:
+        """False once it is to end now: it was terminated, or its worker stops or has lost it."""
+        return self.state not in _UNWANTED
+
     def begin(self) -> bool:
-        """The body is about to begin; False if it must not."""
-        self.begun = True
-        return self.wanted
+        """A body in a thread is about to begin; False if it must not."""
+        # A revocation may come at this moment, on the loop. Whichever of the two is first decides: the body
+        # begins and the revocation meets a running job, or the body does not begin.
+        with _first_step_of_body:
+            if self.state is not STARTING:
+                return False
+            self.state = RUNNING
+            return True
+
+    def move(self, state: AttemptState, *origins: AttemptState) -> AttemptState:
+        """Moves to a state if it is in one of the origins now, and gives the state before. What `begin` is on
+        the body's thread, this is on the loop.
+        """
+        with _first_step_of_body:
+            before = self.state
+            if before in origins:
+                self.state = state
+            return before
 
     def outlet(self, codec: ValueCodec) -> Outlet:
         """Where the items of a generator go; who makes claims says where."""

@@ -22,6 +22,7 @@ from asyncq.errors import (
     TimeLimitExceeded,
     WorkerLost,
 )
+from asyncq.executors import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -202,7 +203,7 @@ class Runner:
         if task.is_generator:
             return await self._yielded(task, job, args, kwargs, claim)
         if task.is_coroutine:
-            claim.begun = True
+            claim.state = RUNNING
             body = task.function(*args, **kwargs)
         else:
             body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
@@ -217,7 +218,7 @@ class Runner:
         outlet = claim.outlet(task.items)
         try:
             if task.is_coroutine:
-                claim.begun = True
+                claim.state = RUNNING
                 body = generators.on_loop(task.function(*args, **kwargs), outlet)
             else:
                 drive = generators.in_thread(task.function, claim, outlet)

@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.errors import PayloadTooLarge
-from asyncq.executors import Claim
+from asyncq.executors import (
+    CANCELLED,
+    CANCELLING,
+    DROPPED,
+    ENDED,
+    FETCHED,
+    RUNNING,
+    STARTING,
+    AttemptState,
+    Claim,
+)
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker.background import BackgroundTasks
 from asyncq.worker.emitter import Emitter
@@ -41,15 +51,15 @@ worker may have one."""
 class RunningJob(Claim):
     """A job that this session holds, and what is done with it from outside of its body."""
 
-    __slots__ = ("attempts", "delivery", "entered", "parking", "reporter", "task")
+    __slots__ = ("attempts", "delivery", "parking", "reporter", "task")
 
     def __init__(self, delivery: wire.Delivery, attempts: Attempts) -> None:
         super().__init__()
+        self.state = FETCHED
         self.delivery: wire.Delivery = delivery
         self.attempts: Attempts = attempts
         self.reporter: Reporter | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.entered: bool = False  # and not left
+        self.task: asyncio.Task[None] | None = None  # until it has left its slot
         self.parking: Parking | None = None  # few jobs wait, so it is made when one does
 
     # -- what the body asks for, see `context.Link` --
@@ -66,7 +76,7 @@ class RunningJob(Claim):
 
     async def leave(self, wait: asyncio.Task[Any] | None) -> None:
         """A wait begins, see `Parking.leave`. Waits of tasks that outlive their job are ignored."""
-        if not self.entered:
+        if self.task is None:
             return
         if self.parking is None:
             self.parking = Parking(self, self.attempts.held.slots)
@@ -105,41 +115,64 @@ class RunningJob(Claim):
     def signal(self, signal: str) -> None:
         """Applies a revocation signal, see `RevocationSignals`."""
         self.revoked = True
-        if self.task is None or self.task.done():
-            return  # it has ended, and that is what counts
+        if self.task is None:
+            return  # it has ended before, and that is what counts
         if self.interrupt is not None:
-            # Revoked is said when the body has ended: until then somebody may ask for a stronger signal.
-            self.wanted = self.wanted and signal == wire.NOT_AGAIN
+            # The process gets the signal, and that the job was revoked is said when the body has ended: until
+            # then somebody may ask for a stronger signal.
+            if signal != wire.NOT_AGAIN:
+                self.move(CANCELLING, STARTING, RUNNING)
             self.interrupt(signal)
-        elif self.wanted and (signal != wire.NOT_AGAIN or not self.begun):
-            self._terminate()
+        elif signal == wire.NOT_AGAIN:
+            self._terminate(STARTING)
+        else:
+            self._terminate(STARTING, RUNNING)
 
     def abandon(self, reason: str) -> None:
         """Ends the job as if it had been revoked, for nobody cares for it any more; not one that has
         ended.
         """
-        if self.wanted and self.entered:
-            self._terminate(reason)
+        self._terminate(STARTING, RUNNING, reason=reason)
 
-    def _terminate(self, reason: str = "") -> None:
-        self.wanted = False
+    def _terminate(self, *origins: AttemptState, reason: str = "") -> None:
+        """Ends the attempt and says that the job was revoked, if it is in one of these states or before
+        them. The move decides, and not a look before it: a thread may begin the body in between.
+        """
+        before = self.state
+        if before is FETCHED:
+            self.state = DROPPED
+        else:
+            before = self.move(CANCELLING, *origins)
+            if before not in origins:
+                return
         attempts = self.attempts
         attempts.outcomes.revoke(self, reason)
-        if attempts.runner.runs_in_thread(self.delivery.job) and self.begun:
+        if before is RUNNING and attempts.runner.runs_in_thread(self.delivery.job):
             # A thread cannot be stopped, unless it waits for another job: it keeps its slot until it returns,
             # and its result is dropped.
             if self.parking is not None:
                 self.parking.stop_waits()
-            return
-        self.cancel()
+        elif before is not FETCHED and self.task is not None:
+            self.task.cancel()
 
     def cancel(self) -> None:
-        """Ends the task. One that was not entered yet sees for itself that it is not wanted: cancelled before
-        its first step, it would never come to its `finally`, and its slot would be taken for ever.
+        """Ends the attempt without a word about the job, which runs again elsewhere. A body that has let a
+        cancellation go by is cancelled again.
         """
-        self.wanted = False
-        if self.task is not None and self.entered:
-            self.task.cancel()
+        if self.state is FETCHED:
+            self.state = DROPPED
+        elif self.state is not DROPPED:
+            self.move(CANCELLING, STARTING, RUNNING)
+            if self.task is not None:
+                self.task.cancel()
+
+    def end_unfinished(self) -> AttemptState:
+        """Gives the last state of an attempt that has left its slot and whose body did not run to its end.
+
+        A body may be about to begin in a thread, when the attempt's time is over: then it must not.
+        """
+        before = self.move(ENDED, STARTING, RUNNING)
+        return CANCELLED if before in (DROPPED, CANCELLING) else ENDED
 
 
 class Attempts:
@@ -210,14 +243,15 @@ class Attempts:
 
     async def _run_late(self, job: RunningJob) -> None:
         """The task of a job that finds no slot."""
-        job.entered = True
         has_slot = False
-        with suppress(asyncio.CancelledError):  # asked for, see `_run`
-            has_slot = await self._has_slot(job)
+        if job.state is FETCHED:
+            job.state = STARTING
+            with suppress(asyncio.CancelledError):  # asked for, see `_run`
+                has_slot = await self._has_slot(job)
         if has_slot:
             await self._run(job)
             return
-        job.entered = False
+        job.state = job.end_unfinished()
         job.task = None
         self.held.slot_given()
 
@@ -236,10 +270,10 @@ class Attempts:
     async def _run(self, job: RunningJob) -> None:
         """The task of one job. Nothing that the body does gets out of here."""
         delivery = job.delivery
-        job.entered = True
         try:
-            if not job.wanted:
+            if job.state is DROPPED:
                 return
+            job.state = STARTING
             limited = self._gate.limited
             if (
                 limited
@@ -256,12 +290,12 @@ class Attempts:
         except asyncio.CancelledError:
             # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
             # lost its lease.
-            if job.wanted:
+            if job.state is not CANCELLING:
                 log.debug("job %r was cancelled from outside", delivery.job.id)
         except Exception as error:  # noqa: BLE001  the task of a job has nobody who would look at its exception
             self.outcomes.fail(delivery, error)
         finally:
-            job.entered = False
+            job.state = ENDED if job.state is RUNNING else job.end_unfinished()
             # The task's context knows the job: without this each job would be a cycle, garbage that only a
             # collection finds.
             job.task = None

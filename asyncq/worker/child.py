@@ -108,7 +108,7 @@ class Child:
                     self._claim.revoked = True
                 case ["stop", number]:
                     self._claim.revoked = True
-                    self._claim.wanted = False
+                    self._claim.move(executors.CANCELLING, executors.STARTING, executors.RUNNING)
                     self._asked = number
                     signal.pthread_kill(self._main, number)
         if self._busy:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
+from asyncq.executors import CANCELLING
 from asyncq.runner import Finish, Requeue
 from asyncq.worker.background import BackgroundTasks, unexpected
 from asyncq.worker.finisher import Finisher
@@ -79,9 +80,11 @@ class Outcomes:
     def conclude(self, running: RunningJob, verdict: Finish | Requeue | Replace) -> None:
         """A body has ended with a verdict."""
         delivery = running.delivery
-        if not running.wanted:
+        if running.state is CANCELLING:
+            # The body has ended, whatever it made of the signal. Of a process this is the moment to say that
+            # the job was revoked; of all others it was said at once.
             if running.interrupt is not None:
-                self.revoke(running)  # its body has ended, whatever it made of the signal
+                self.revoke(running)
         elif isinstance(verdict, Finish):
             self.counts.done += 1
             if verdict.letter == wire.FAILED:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from asyncq import failures, wire
 from asyncq.config import shown
 from asyncq.errors import WorkerLost
+from asyncq.executors import RUNNING, STARTING
 from asyncq.runner import Finish, Replace, Requeue
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker import frames
@@ -126,7 +127,7 @@ class Process:
         """
         self._strength = -1
         self._begun = False
-        claim.begun = True
+        claim.state = RUNNING
         claim.interrupt = self._interrupt
         timer = None
         if limit is not None:
@@ -148,7 +149,8 @@ class Process:
             return verdict
         if not self._begun and not self._spent:
             self._spent = True
-            claim.begun, claim.interrupt = False, None
+            # No signal has ended it, for that would have spent the process: the next one gets the job.
+            claim.state, claim.interrupt = STARTING, None
             return None
         how = await self._how_it_died()
         if self._out_of_time and limit is not None:

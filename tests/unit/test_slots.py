@@ -8,7 +8,7 @@ import random
 import pytest
 
 from asyncq import WouldDeadlock
-from asyncq.executors import Claim
+from asyncq.executors import CANCELLING, RUNNING, Claim
 from asyncq.slots import Slots
 from asyncq.worker.parking import Parking
 
@@ -130,7 +130,7 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
         work = asyncio.create_task(body(parking, claim))
         await asyncio.wait([work], timeout=dice.choice([None, 0.001]))
         if not work.done():
-            claim.wanted = dice.random() < 0.5
+            claim.state = dice.choice([RUNNING, CANCELLING])
             work.cancel()
             await asyncio.wait([work])
         bodies.remove(claim)

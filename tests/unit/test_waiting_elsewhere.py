@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from asyncq import guard
-from asyncq.executors import Claim
+from asyncq.executors import CANCELLING, Claim
 from asyncq.slots import Slots
 from asyncq.worker.parking import Parking
 
@@ -103,7 +103,7 @@ async def test_who_is_cancelled_as_the_wait_begins_has_the_slot_again(job):
 
 async def test_a_job_that_is_torn_down_waits_for_no_slot(job):
     back = await _queueing(job)
-    job.wanted = False
+    job.state = CANCELLING
     back.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(back, 5)

@@ -1,0 +1,174 @@
+"""Running jobs go from state to state as the table says, whatever ends them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import process_bodies
+from helpers.inside import session_of
+from helpers.waiting import until
+
+from asyncq import RetryLater, Worker
+from asyncq.executors import (
+    CANCELLED,
+    CANCELLING,
+    DROPPED,
+    ENDED,
+    FETCHED,
+    NEXT_STATES,
+    RUNNING,
+    STARTING,
+    AttemptState,
+    Claim,
+)
+from asyncq.worker.attempt import Attempts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.anyio
+
+Path = tuple[AttemptState, ...]
+
+SUCCESS: Path = (FETCHED, STARTING, RUNNING, ENDED)
+TERMINATED: Path = (FETCHED, STARTING, RUNNING, CANCELLING, CANCELLED)
+
+
+class Walks:
+    """The states that each attempt went through, in order."""
+
+    def __init__(self) -> None:
+        self._walks: dict[int, list[AttemptState]] = {}
+        self._claims: list[object] = []  # kept, so that no id comes twice
+
+    def note(self, claim: object, state: AttemptState) -> None:
+        if id(claim) not in self._walks:
+            self._claims.append(claim)
+        walk = self._walks.setdefault(id(claim), [])
+        if not walk or walk[-1] is not state:
+            walk.append(state)
+
+    def of_jobs(self) -> list[Path]:
+        """The ways of the worker's jobs; a claim begins as `STARTING`, and a running job says `FETCHED`
+        after that.
+        """
+        return [tuple(walk[1:]) for walk in self._walks.values() if FETCHED in walk]
+
+
+@pytest.fixture
+def walks(monkeypatch) -> Iterator[Walks]:
+    walks = Walks()
+    slot: Any = Claim.__dict__["state"]
+
+    def write(claim: Claim, state: AttemptState) -> None:
+        walks.note(claim, state)
+        slot.__set__(claim, state)
+
+    monkeypatch.setattr(Claim, "state", property(slot.__get__, write))
+    yield walks
+    for walk in walks.of_jobs():
+        for before, after in itertools.pairwise(walk):
+            assert after in NEXT_STATES[before], walk
+
+
+async def test_a_job_that_runs_to_its_end(app, add, walks):
+    async with Worker(app):
+        await add.call(1, 2)
+    assert walks.of_jobs() == [SUCCESS]
+
+
+async def test_an_attempt_that_is_tried_again(app, walks):
+    runs = []
+
+    @app.task
+    def later() -> None:
+        runs.append(1)
+        if len(runs) == 1:
+            raise RetryLater(0.01)
+
+    async with Worker(app):
+        await later.call()
+    assert walks.of_jobs() == [SUCCESS] * 2
+
+
+async def test_a_job_that_has_expired_never_runs(app, add, walks):
+    result = await add.options(expires=0.001).delay(1, 2)
+    await asyncio.sleep(0.01)
+    async with Worker(app):
+        await result.outcome(timeout=20)
+    assert walks.of_jobs() in ([], [(FETCHED, STARTING, ENDED)])
+
+
+async def test_a_coroutine_that_is_revoked(app, nap, walks):
+    async with Worker(app) as worker:
+        result = await nap.delay(30)
+        await until(lambda: SUCCESS[:-1] in walks.of_jobs(), "it to run")
+        await result.revoke(terminate=True)
+        await until(lambda: not session_of(worker).held, "it to be gone")
+    assert walks.of_jobs() == [TERMINATED]
+
+
+async def test_a_thread_that_is_revoked_and_returns_later(app, walks):
+    @app.task
+    def block(seconds: float) -> None:
+        time.sleep(seconds)
+
+    async with Worker(app) as worker:
+        result = await block.delay(0.3)
+        await until(lambda: SUCCESS[:-1] in walks.of_jobs(), "it to run")
+        await result.revoke(terminate=True)
+        await until(lambda: TERMINATED[:-1] in walks.of_jobs(), "the signal to arrive")
+        await until(lambda: not session_of(worker).held.slots.busy, "the thread to return")
+    assert walks.of_jobs() == [TERMINATED]
+
+
+async def test_a_process_that_is_revoked(app, walks, tmp_path):
+    tasks = process_bodies.register(app)
+    async with Worker(app) as worker:
+        result = await tasks.sleep.delay(str(tmp_path / "log"), "a")
+        await until((tmp_path / "log").exists, "the body to start")
+        await result.revoke(terminate=True)
+        await until(lambda: not session_of(worker).held, "it to be gone")
+    assert walks.of_jobs() == [TERMINATED]
+
+
+async def test_jobs_of_a_worker_that_stops_at_once(app, nap, walks):
+    async with Worker(app, concurrency=2, grace=0):
+        await nap.map([(30,)] * 2)
+        await until(lambda: walks.of_jobs() == [SUCCESS[:-1]] * 2, "both to run")
+    assert walks.of_jobs() == [TERMINATED] * 2
+
+
+async def test_a_job_that_is_revoked_before_its_first_step(app, nap, walks, monkeypatch):
+    """Its task ends by itself, and gives its slot back."""
+    start = Attempts.start
+
+    async def start_and_revoke(attempts: Attempts, entries: list[Any]) -> None:
+        await start(attempts, entries)
+        for job in list(attempts.held.jobs.values()):
+            job.signal("t")
+
+    monkeypatch.setattr(Attempts, "start", start_and_revoke)
+    async with Worker(app) as worker:
+        outcome = await (await nap.delay(30)).outcome(timeout=20)
+        assert outcome.state == "REVOKED"
+        await until(lambda: not session_of(worker).held.slots.busy, "its slot to be free")
+    assert walks.of_jobs() == [(FETCHED, DROPPED, CANCELLED)]
+
+
+async def test_a_job_that_is_put_aside_by_a_limit(app, walks):
+    runs = []
+
+    @app.task(concurrency=1)
+    async def alone() -> None:
+        runs.append(1)
+        await asyncio.sleep(0.2)
+
+    results = await alone.map([()] * 2)
+    async with Worker(app):
+        await results.get(timeout=20)
+    assert sorted(walks.of_jobs(), key=len) == [(FETCHED, STARTING, ENDED), SUCCESS, SUCCESS]

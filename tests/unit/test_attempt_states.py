@@ -1,0 +1,74 @@
+"""The states of an attempt: what may follow what, and who wins when a thread and a revocation meet."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+
+from asyncq.executors import (
+    CANCELLED,
+    CANCELLING,
+    DROPPED,
+    ENDED,
+    NEXT_STATES,
+    RUNNING,
+    STARTING,
+    AttemptState,
+    Claim,
+)
+
+
+def test_each_state_has_a_row():
+    assert set(NEXT_STATES) == set(AttemptState)
+
+
+def test_every_state_leads_to_an_end_and_no_end_leads_on():
+    def ends(state: AttemptState, seen: frozenset[AttemptState]) -> bool:
+        following = [after for after in NEXT_STATES[state] if after not in seen]
+        return state in {ENDED, CANCELLED} or any(ends(after, seen | {state}) for after in following)
+
+    assert all(ends(state, frozenset()) for state in AttemptState)
+    assert NEXT_STATES[ENDED] == NEXT_STATES[CANCELLED] == ()
+
+
+@pytest.mark.parametrize("state", AttemptState)
+def test_an_outcome_is_wanted_until_the_attempt_is_cancelled(state):
+    claim = Claim()
+    claim.state = state
+    assert claim.wanted == (state not in {DROPPED, CANCELLING, CANCELLED})
+
+
+@pytest.mark.parametrize("state", AttemptState)
+def test_a_body_begins_only_while_its_attempt_starts(state):
+    claim = Claim()
+    claim.state = state
+    assert claim.begin() == (state is STARTING)
+    assert claim.state is (RUNNING if state is STARTING else state)
+
+
+@pytest.mark.parametrize("state", AttemptState)
+def test_a_move_from_another_state_changes_nothing(state):
+    claim = Claim()
+    claim.state = state
+    assert claim.move(CANCELLING, STARTING, RUNNING) is state
+    assert claim.state is (CANCELLING if state in {STARTING, RUNNING} else state)
+
+
+def test_a_body_in_a_thread_either_begins_or_was_cancelled_before():
+    """Whichever comes first decides."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(2000):
+            claim = Claim()
+            began: list[bool] = []
+            thread = threading.Thread(target=lambda claim=claim, began=began: began.append(claim.begin()))
+            thread.start()
+            before = claim.move(CANCELLING, STARTING)
+            thread.join()
+            assert began == [before is RUNNING]
+            assert claim.state is (RUNNING if before is RUNNING else CANCELLING)
+    finally:
+        sys.setswitchinterval(interval)
