@@ -90,6 +90,11 @@ def test_the_table_below_the_diagram_says_who_makes_each_transition():
     assert shown == {(state, after) for state, following in TRANSITIONS.items() for after in following}
 
 
+def test_the_message_has_what_the_code_says_in_the_order_of_the_code():
+    more = " ".join(section("Message").split("more: ", 1)[1].split("```", 1)[0].split())
+    assert more == ", ".join(f"{extra.key} {extra.text}" for extra in wire.EXTRAS)
+
+
 def test_every_script_has_its_row_in_the_crash_table():
     steps = set(re.findall(r"\w+", " ".join(column(section("Crash table"), 0))))
     assert set(scripts.load()) - steps == set()

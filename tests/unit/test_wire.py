@@ -65,6 +65,29 @@ def test_the_jobs_above_travel_nearest_first_and_are_ids():
             wire.decode_job("id", "default", wire.encode_job(job))
 
 
+@pytest.mark.parametrize("extra", wire.EXTRAS, ids=lambda extra: extra.field)
+def test_each_field_that_only_some_jobs_have_is_written_under_its_key_and_read_from_it(extra):
+    values = {int: 7, bool: True, str: "parent", dict: {"a": 1}, list: ["id"]}
+    value = values[extra.kinds[0]]
+    job = wire.decode_job("id", "default", GOLDEN_JOB)
+    setattr(job, extra.field, value)
+    message = wire.encode_job(job)
+    assert msgpack.unpackb(message)[-1] == {extra.key: value}
+    assert wire.decode_job("id", "default", message) == job
+    wrong = msgpack.packb([*msgpack.unpackb(GOLDEN_JOB)[:-1], {extra.key: 1.5}])
+    with pytest.raises(DecodeError, match="wrong type"):
+        wire.decode_job("id", "default", wrong)
+
+
+def test_a_message_with_everything_has_it_in_the_order_of_the_table():
+    job = wire.decode_job("id", "default", GOLDEN_JOB)
+    for extra in wire.EXTRAS:
+        setattr(
+            job, extra.field, {bool: True, str: "up", dict: {"a": 1}, list: ["id"]}.get(extra.kinds[0], 7)
+        )
+    assert list(msgpack.unpackb(wire.encode_job(job))[-1]) == [extra.key for extra in wire.EXTRAS]
+
+
 def test_a_priority_travels_and_is_a_level_that_there_is():
     job = wire.decode_job("id", "default", GOLDEN_JOB)
     assert job.priority == 0
