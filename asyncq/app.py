@@ -184,48 +184,42 @@ class AsyncQ:
 
         Args:
             function: the function; given by the decorator syntax.
-            name: what workers know it by (default: `module.function`).
-            queue: where its jobs go (default: the app's default queue).
-            priority: which of a queue's waiting jobs are taken first: those with the larger number, from -9
-                to 9.
-            expires: seconds after which a call that was not started never is.
-            result_ttl: how long its outcomes are kept, in seconds (default: the app's).
-            ignore_result: keep no results.
-            track_started: False lets a running job show as `PENDING` until it ends or says something of
-                itself; the outcome has its worker and start time all the same. Said by who enqueues the job.
-            timeout: how long one attempt may take, in seconds.
-            soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it; not in a thread.
-            retry: when to try again after a failure (default: never).
-            executor: of a plain function: `thread` (the default) or `process`.
-            rate_limit: how many of its jobs may start, evenly spaced, over all workers together: a number a
-                second, or "100/s", "100/m", "100/h", "100/d". One that waits for its turn is `PENDING`, and
-                holds no slot of a worker.
-            concurrency: how many of its jobs may run at once, in all workers together.
+            name: what workers know the task by (default: `module.function`).
+            queue: the queue that the job goes to (default: the app's `default_queue`).
+            priority: which of the waiting jobs of a queue are taken first: those with the larger number, an
+                integer from -9 to 9.
+            expires: until when the job may start, in seconds from the call; for a call, also an aware
+                datetime. A job not started by then never is, and `get` raises `TaskExpired`.
+            result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a
+                minute (default: the app's `result_ttl`).
+            ignore_result: keep no result; `get` raises `ResultNotFound` at once.
+            track_started: False lets a running job show as `PENDING` until it ends or reports its progress;
+                the outcome has its worker and start time all the same. The sender's version of the task
+                counts.
+            timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a process is
+                killed, a thread goes on unheard.
+            soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside an attempt, which may
+                clean up and return; not in a thread.
+            retry: when to try again after a failure, see `Retry` (default: never).
+            executor: where a plain function runs: `thread` (the default) or `process`.
+            rate_limit: how many jobs of the task may start, evenly spaced, over all workers together: a
+                number a second, or "100/s", "100/m", "100/h", "100/d". One that waits for its turn is
+                `PENDING`, and holds no slot of a worker.
+            concurrency: how many jobs of the task may run at once, in all workers together.
 
         Raises:
             TypeError: not a function, a kind of function that cannot be a task, or a coroutine function with
                 an executor.
             ValueError: the name is taken by another function, or an option makes no sense.
         """
-        options = Options(
-            queue=queue,
-            priority=priority or None,
-            expires=expires,
-            result_ttl=result_ttl,
-            ignore_result=ignore_result or None,
-            track_started=None if track_started else False,
-            timeout=timeout,
-            soft_timeout=soft_timeout,
-            retry=retry,
-            executor=executor,
-        )
+        given = dict(locals())  # each parameter is an option: there is no list of them that could miss one
+        del given["self"], given["function"]
+        options = Options(**given)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
             is_function = callable(function) and hasattr(function, "__qualname__")
             if not is_function or isinstance(function, (type, Task)):
                 raise TypeError(f"@app.task goes on a function, not on {function!r}")
-            if not isinstance(name, str | None):
-                raise TypeError(f"name={name!r}: give a text, which workers know the task by")
             known_as = name or _name(function)
             limits = Limits.of(known_as, rate_limit, concurrency)
             task = self._register(function, known_as, options)

@@ -58,7 +58,7 @@ class JobBuilder:
     __slots__ = (
         "_app",
         "_is_bare",
-        "_is_call",
+        "_puts",
         "_shapes",
         "arguments",
         "has_own_id",
@@ -76,8 +76,8 @@ class JobBuilder:
         self.resolved: Resolved = Resolved.of(app.settings, options)
         self._app = app
         self._shapes: set[object] = set()
-        self._is_call = False  # options were given for the call; what the task itself says, its worker knows
-        self._is_bare = options.needs_nothing()
+        self._is_bare = options.is_bare(is_call=False)
+        self._puts = options.puts(is_call=False)
         self.has_own_id: bool = False
 
     def with_options(self, options: Options) -> JobBuilder:
@@ -87,9 +87,9 @@ class JobBuilder:
         other.options = options
         other.resolved = Resolved.of(self._app.settings, options)
         other._app, other._shapes = self._app, self._shapes
-        other._is_call = True
         other.has_own_id = options.task_id is not None or options.key is not None
-        other._is_bare = options.needs_nothing() and options.comes_at_once()
+        other._is_bare = options.is_bare(is_call=True)
+        other._puts = options.puts(is_call=True)
         return other
 
     def resolve(self) -> None:
@@ -186,10 +186,12 @@ class JobBuilder:
             resolved.result_ttl,
             ignore_result=resolved.ignore_result,
         )
-        if options.key is not None:
-            job.id = idempotency.job_id(self._app.settings.namespace, self.name, options.key)
-            job.nonce = idempotency.nonce(self.name, self.signature, body, job.nonce)
-        options.add_to(job, is_call=self._is_call)
+        if not self._is_bare:
+            if options.key is not None:
+                job.id = idempotency.job_id(self._app.settings.namespace, self.name, options.key)
+                job.nonce = idempotency.nonce(self.name, self.signature, body, job.nonce)
+            for put, value in self._puts:
+                put(job, value)
         if parent is not None:
             _inherit(job, parent, self._app)
         if job.expires is not None:

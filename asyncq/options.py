@@ -1,4 +1,6 @@
-"""Options of tasks and of calls: what they are, which values they take, and what they make of a job.
+"""Options of tasks and of calls. Each is declared once, as a field of `Options`: its name, type and default,
+who may give it, which values it takes, what it makes of a job, and what it means. Whatever checks options,
+merges them, puts them into jobs, or shows them on the command line and in the docs goes by these fields.
 
 Options do not change once they are made, so any thread may use them.
 """
@@ -8,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from asyncq import config, idempotency, wire
 from asyncq.retry import Retry
@@ -19,6 +21,12 @@ from asyncq.retry import Retry
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
+
+Moment = float | datetime
+"""Seconds from the call, or a moment that stands for itself: how a checked option says when."""
+
+Put = Callable[[wire.Job, Any], None]
+"""Puts an option's value into a job."""
 
 _FAR = 2**53
 """The latest moment that every reader can hold, in ms: beyond it "expires" means never."""
@@ -50,60 +58,338 @@ class ErrorCallback(Callback, Protocol):
     args: Any
 
 
+# -- checks: each takes an option's name and value, refuses a wrong value, and returns the value to keep
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _as_given(_name: str, value: Any) -> Any:
+    return value
+
+
+def _task_name(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={value!r}: give a text, which workers know the task by")
+    return value
+
+
+def _queue(_name: str, value: str) -> str:
+    return config.name(value)
+
+
+def _flag(_name: str, value: object) -> bool:
+    return bool(value)
+
+
+def _level(name: str, value: Any) -> int:
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if not is_int or value not in range(wire.LOWEST, wire.HIGHEST + 1):
+        raise ValueError(
+            f"{name}={value!r}: give an integer from {wire.LOWEST} (last) to {wire.HIGHEST} (first)"
+        )
+    return int(value)  # also of an IntEnum
+
+
+def _task_id(name: str, value: object) -> str:
+    if not isinstance(value, str) or not _TASK_ID.fullmatch(value):
+        raise ValueError(f"{name}={value!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
+    return value
+
+
+def _key(_name: str, value: Any) -> Any:
+    idempotency.check_key(value)
+    return value
+
+
+def _headers(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}={value!r}: give a map of texts to plain data")
+    return value
+
+
+def _retry(name: str, value: object) -> Retry:
+    if not isinstance(value, Retry):
+        raise TypeError(f"{name}={value!r}: give a policy, as in retry=Retry(max_retries=3)")
+    return value
+
+
+def _moment(name: str, value: Any) -> Moment:
+    if not isinstance(value, datetime):
+        return config.duration(name, value)
+    if value.tzinfo is None:
+        raise ValueError(
+            f"{name}={value!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
+        )
+    return value
+
+
+def _callbacks(name: str, value: Any) -> tuple[Callback, ...]:
+    several = value if isinstance(value, (list, tuple)) else (value,)
+    kind = ErrorCallback if name == "link_error" else Callback
+    for one in several:
+        if not isinstance(one, kind):
+            raise TypeError(f"{name}={one!r}: give a call such as note.s(), or a list of them")
+    return tuple(one.clone() for one in several)
+
+
+# -- what an option, once it is checked, makes of a job
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _at(moment: Moment) -> int:
+    """In milliseconds since the epoch."""
+    if isinstance(moment, datetime):
+        return int(moment.timestamp() * 1000)
+    return min(_FAR, int((time.time() + moment) * 1000))
+
+
+def _put_priority(job: wire.Job, priority: int) -> None:
+    job.priority = priority
+
+
+def _put_headers(job: wire.Job, headers: Mapping[str, Any]) -> None:
+    job.headers = headers
+
+
+def _put_expires(job: wire.Job, expires: Moment) -> None:
+    # Options come in any order, and a deadline is also a time until which the job may start.
+    at = _at(expires)
+    job.expires = at if job.expires is None else min(job.expires, at)
+
+
+def _put_countdown(job: wire.Job, countdown: float) -> None:
+    job.wait = round(countdown * 1000)
+
+
+def _put_eta(job: wire.Job, eta: Moment) -> None:
+    job.wait = max(0, _at(eta) - job.enqueued)
+
+
+def _put_deadline(job: wire.Job, deadline: Moment) -> None:
+    end_by(job, _at(deadline))
+
+
+def _put_timeout(job: wire.Job, timeout: float) -> None:
+    job.timeout = round(timeout * 1000)
+
+
+def _put_retry(job: wire.Job, retry: Retry) -> None:
+    job.retry = retry.to_wire()
+
+
+def _put_track_started(job: wire.Job, _is_tracked: bool) -> None:
+    job.nonce += wire.UNTRACKED
+
+
+def end_by(job: wire.Job, deadline: int) -> None:
+    """Gives a job a deadline, in ms since the epoch; an earlier one that it has stays.
+
+    A job that is not started by its deadline expires; so does one whose own time to start is over earlier.
+    """
+    job.deadline = deadline if job.deadline is None else min(job.deadline, deadline)
+    job.expires = job.deadline if job.expires is None else min(job.expires, job.deadline)
+
+
+# -- the table
+# ------------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What may be said about a task and about a call of it: what `Task.options` takes, and these. Never
-    shares a namespace with the task's own arguments.
+class Option:
+    """What is known of an option beside its name and type.
 
     Attributes:
-        soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside a coroutine or a process,
-            which may clean up and return.
-        executor: where a plain function runs, `thread` or `process`.
-        track_started: False lets a running job show as `PENDING`.
+        text: what it means, as the docs say it.
+        check: refuses a value that does not fit, with an error that says what would; returns the value kept.
+        default: what a task has that is not given it.
+        giver: who may give it: `@app.task`, `Task.options` (a call), or both.
+        job: the field of `wire.Job` that it is for; empty if it is no matter of the job.
+        put: puts it into a job; None if every job has such a field, or if it takes more than the option.
+        is_known_to_worker: whether a worker goes by the task's own, so that only a call's own is sent.
+        place: which of the calls of a chain it is for; "alone" is for calls outside of workflows.
+        flag: what `asyncq call --help` says of it; empty if there is no such flag.
     """
 
-    queue: str | None = None
-    priority: int | None = None
-    task_id: str | None = None
-    key: str | None = None
-    headers: Mapping[str, Any] | None = None
-    ignore_result: bool | None = None
-    result_ttl: float | timedelta | None = None
-    expires: float | timedelta | datetime | None = None
-    wait: float | timedelta | None = None
-    countdown: float | timedelta | None = None
-    eta: float | timedelta | datetime | None = None
-    deadline: float | timedelta | datetime | None = None
-    timeout: float | timedelta | None = None
-    soft_timeout: float | timedelta | None = None
-    retry: Retry | None = None
-    link: Callback | Sequence[Callback] | None = None
-    link_error: Callback | Sequence[Callback] | None = None
-    executor: str | None = None
-    track_started: bool | None = None
+    text: str
+    check: Callable[[str, Any], Any]
+    default: Any = None
+    giver: Literal["task", "call", "both"] = "both"
+    job: str = ""
+    put: Put | None = None
+    is_known_to_worker: bool = False
+    place: Literal["each", "first", "last", "alone"] = "each"
+    flag: str = ""
 
-    def __post_init__(self) -> None:
-        if self.queue is not None:
-            config.name(self.queue)
-        _check_priority(self.priority)
-        if self.task_id is not None and not (
-            isinstance(self.task_id, str) and _TASK_ID.fullmatch(self.task_id)
-        ):
-            raise ValueError(f"task_id={self.task_id!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
-        if self.key is not None:
-            idempotency.check_key(self.key)
-            if self.task_id is not None:
-                raise ValueError("key= and task_id= both say what the job's id is: give one of them")
-        for name in ("result_ttl", "wait", "countdown", "timeout", "soft_timeout"):
-            if (time_ := getattr(self, name)) is not None:
-                config.duration(name, time_)
-        for name in ("expires", "eta", "deadline"):
-            _check_moment(name, getattr(self, name))
-        if self.countdown is not None and self.eta is not None:
-            raise ValueError("countdown= and eta= say the same thing in two ways: give one of them")
-        _check_kinds(self.retry, self.headers)
-        object.__setattr__(self, "link", _callbacks("link", self.link))
-        object.__setattr__(self, "link_error", _callbacks("link_error", self.link_error))
+
+def _option(text: str, check: Callable[[str, Any], Any], **more: Any) -> Any:
+    option = Option(text=text, check=check, **more)
+    return dataclasses.field(default=option.default, metadata={"option": option})
+
+
+@dataclass(frozen=True, init=False)
+class Options:
+    """The options of a task, or of a call of it. An instance holds those that were given and differ from the
+    default, and no others, so that what was not given costs a job nothing.
+
+    Args:
+        given: options by name, values as users write them; None means "not given".
+
+    Raises:
+        ValueError: a value that makes no sense; the message says what would.
+        TypeError: the like, where it is of the wrong kind.
+    """
+
+    name: str | None = _option(
+        "what workers know the task by (default: `module.function`).", _task_name, giver="task"
+    )
+    queue: str | None = _option(
+        "the queue that the job goes to (default: the app's `default_queue`).",
+        _queue,
+        job="queue",
+        flag="Queue to send it to. Default: the task's.",
+    )
+    priority: int = _option(
+        "which of the waiting jobs of a queue are taken first: those with the larger number, an integer from "
+        "-9 to 9.",
+        _level,
+        default=0,
+        job="priority",
+        put=_put_priority,
+    )
+    task_id: str | None = _option(
+        "an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that still exist.",
+        _task_id,
+        giver="call",
+        job="id",
+        place="last",
+    )
+    key: str | None = _option(
+        "makes all calls of this task with this key and equal arguments one job, 1 to 512 characters of any "
+        "text: while it is live they get its handle, later its stored outcome, a failure too, until that is "
+        "forgotten or `result_ttl` is over. Other arguments with the same key are a `ValueError`. Other "
+        "options of a later call change nothing. Not together with `task_id`.",
+        _key,
+        giver="call",
+        job="id",
+        place="alone",
+    )
+    headers: Mapping[str, Any] | None = _option(
+        "plain data that travels with the job; `asyncq.current().headers` in the task.",
+        _headers,
+        giver="call",
+        job="headers",
+        put=_put_headers,
+    )
+    ignore_result: bool = _option(
+        "keep no result; `get` raises `ResultNotFound` at once.",
+        _flag,
+        default=False,
+        job="ignore_result",
+        place="last",
+    )
+    result_ttl: float | timedelta | None = _option(
+        "how long the outcome is kept after the end, in seconds or as a timedelta; at least a minute "
+        "(default: the app's `result_ttl`).",
+        config.duration,
+        job="result_ttl",
+    )
+    track_started: bool = _option(
+        "False lets a running job show as `PENDING` until it ends or reports its progress; the outcome has "
+        "its worker and start time all the same. The sender's version of the task counts.",
+        _flag,
+        default=True,
+        giver="task",
+        job="nonce",
+        put=_put_track_started,
+    )
+    expires: float | timedelta | datetime | None = _option(
+        "until when the job may start, in seconds from the call; for a call, also an aware datetime. A job "
+        "not started by then never is, and `get` raises `TaskExpired`.",
+        _moment,
+        job="expires",
+        put=_put_expires,
+    )
+    wait: float | timedelta | None = _option(
+        "how long `call` waits, in seconds (default: for ever).", config.duration, giver="call", place="last"
+    )
+    countdown: float | timedelta | None = _option(
+        "seconds until the job may start.",
+        config.duration,
+        giver="call",
+        job="wait",
+        put=_put_countdown,
+        place="first",
+    )
+    eta: float | timedelta | datetime | None = _option(
+        "when the job may start: an aware datetime, or seconds from now. Not together with `countdown`.",
+        _moment,
+        giver="call",
+        job="wait",
+        put=_put_eta,
+        place="first",
+    )
+    deadline: float | timedelta | datetime | None = _option(
+        "when the job must have ended, with every job that it starts: an aware datetime, or seconds from "
+        "now. Past it a job is not started, and a running one is cancelled.",
+        _moment,
+        giver="call",
+        job="deadline",
+        put=_put_deadline,
+    )
+    timeout: float | timedelta | None = _option(
+        "how long one attempt may take, in seconds; a coroutine is cancelled then, a process is killed, a "
+        "thread goes on unheard.",
+        config.duration,
+        job="timeout",
+        put=_put_timeout,
+        is_known_to_worker=True,
+    )
+    soft_timeout: float | timedelta | None = _option(
+        "seconds after which `SoftTimeLimitExceeded` is raised inside an attempt, which may clean up and "
+        "return; not in a thread.",
+        config.duration,  # with the function that it is for, `app.py` checks more
+        giver="task",
+    )
+    retry: Retry | None = _option(
+        "when to try again after a failure, see `Retry` (default: never).",
+        _retry,
+        job="retry",
+        put=_put_retry,
+        is_known_to_worker=True,
+    )
+    link: Callback | Sequence[Callback] | None = _option(
+        "what follows when the job has ended well, one workflow or a list: its value is their first "
+        "argument.",
+        _callbacks,
+        giver="call",
+        place="last",
+    )
+    link_error: Callback | Sequence[Callback] | None = _option(
+        "what follows when the job has failed, one signature or a list: they get the job's id, the exception "
+        "and the traceback (a text) before their own arguments.",
+        _callbacks,
+        giver="call",
+        place="last",
+    )
+    executor: Literal["thread", "process"] | None = _option(
+        "where a plain function runs: `thread` (the default) or `process`.",
+        _as_given,  # `app.py` checks it with the function that it is for
+        giver="task",
+    )
+    rate_limit: float | str | None = _option(
+        "how many jobs of the task may start, evenly spaced, over all workers together: a number a second, "
+        'or "100/s", "100/m", "100/h", "100/d". One that waits for its turn is `PENDING`, and holds no slot '
+        "of a worker.",
+        _as_given,  # `Limits.of` checks it and names the task
+        giver="task",
+    )
+    concurrency: int | None = _option(
+        "how many jobs of the task may run at once, in all workers together.",
+        _as_given,  # `Limits.of` checks it and names the task
+        giver="task",
+    )
+
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(_overlaid({}, given))
 
     @property
     def links(self) -> tuple[Any, ...]:
@@ -117,54 +403,71 @@ class Options:
         links: Any = self.link_error
         return links or ()
 
-    def needs_nothing(self) -> bool:
-        """Whether a call has nothing to carry but its arguments."""
-        return not (self.ignore_result or self.priority) and all(
-            one is None for one in (self.task_id, self.key, self.headers, self.expires, self.track_started)
-        )
-
-    def comes_at_once(self) -> bool:
-        """Whether there is nothing to say of when it runs, for how long, and how often."""
-        return all(one is None for one in (self.countdown, self.eta, self.deadline, self.timeout, self.retry))
-
-    def with_call(self, call: Options) -> Options:
-        """These options, with those of a call over them."""
-        given = {
-            field.name: value
-            for field in dataclasses.fields(call)
-            if (value := getattr(call, field.name)) is not None
-        }
-        if "countdown" in given or "eta" in given:
+    def with_call(self, given: Mapping[str, Any]) -> Options:
+        """These options, with those that a call is given over them. Raises what the constructor raises."""
+        own = dict(vars(self))
+        if given.get("countdown") is not None or given.get("eta") is not None:
             # The call says anew when the job may start, in whichever of the two ways.
-            given = {"countdown": None, "eta": None, **given}
-        return dataclasses.replace(self, **given)
+            own.pop("countdown", None)
+            own.pop("eta", None)
+        options = object.__new__(Options)
+        vars(options).update(_overlaid(own, given))
+        return options
 
-    def add_to(self, job: wire.Job, *, is_call: bool) -> None:
-        """Puts into a job what few jobs have. The time limit and the retry policy of the task itself are not
-        sent: its workers know them.
+    def is_bare(self, *, is_call: bool) -> bool:
+        """Whether a job needs none of the fields that only some jobs have. See `puts`."""
+        return (_RARE_OF_CALL if is_call else _RARE_OF_TASK).isdisjoint(vars(self))
+
+    def puts(self, *, is_call: bool) -> list[tuple[Put, Any]]:
+        """What puts these options into a job, each as a function and the value that it takes beside the job.
+
+        The time limit and the retry policy of the task itself are not sent: its workers know them.
 
         Args:
-            job: the job.
             is_call: whether these are a call's options, and not the task's own.
         """
-        if self.priority is not None:
-            job.priority = int(self.priority)
-        if self.headers is not None:
-            job.headers = self.headers
-        if self.expires is not None:
-            job.expires = _moment(self.expires)
-        if self.deadline is not None:
-            end_by(job, _moment(self.deadline))
-        if self.countdown is not None:
-            job.wait = _ms(self.countdown)
-        elif self.eta is not None:
-            job.wait = max(0, _moment(self.eta) - job.enqueued)
-        if is_call and self.timeout is not None:
-            job.timeout = _ms(self.timeout)
-        if is_call and self.retry is not None:
-            job.retry = self.retry.to_wire()
-        if self.track_started is False:
-            job.nonce += wire.UNTRACKED
+        puts = _PUTS_OF_CALL if is_call else _PUTS_OF_TASK
+        return [(puts[name], value) for name, value in vars(self).items() if name in puts]
+
+
+TABLE: Final[Mapping[str, Option]] = {
+    field.name: field.metadata["option"] for field in dataclasses.fields(Options)
+}
+"""Every option by its name, in the order of the docs."""
+
+FIRST: Final = frozenset(name for name, option in TABLE.items() if option.place == "first")
+LAST: Final = frozenset(name for name, option in TABLE.items() if option.place == "last")
+"""Options that are about the first or the last of several calls; all others go to each."""
+
+_EITHER = (
+    ("key", "task_id", "both say what the job's id is: give one of them"),
+    ("countdown", "eta", "say the same thing in two ways: give one of them"),
+)
+
+_PUTS_OF_CALL = {name: option.put for name, option in TABLE.items() if option.put is not None}
+_PUTS_OF_TASK = {name: put for name, put in _PUTS_OF_CALL.items() if not TABLE[name].is_known_to_worker}
+
+_RARE_OF_CALL = frozenset(
+    name for name, option in TABLE.items() if option.job not in {"", "queue", "result_ttl"}
+)
+_RARE_OF_TASK = frozenset(name for name in _RARE_OF_CALL if not TABLE[name].is_known_to_worker)
+
+
+def _overlaid(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with those of the given options over them that were checked."""
+    for name, value in given.items():
+        if value is None:
+            continue
+        option = TABLE[name]
+        kept = option.check(name, value)
+        if kept == option.default:
+            values.pop(name, None)
+        else:
+            values[name] = kept
+    for one, other, text in _EITHER:
+        if one in values and other in values:
+            raise ValueError(f"{one}= and {other}= {text}")
+    return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,61 +496,3 @@ class Resolved:
             bool(options.ignore_result),
             settings.max_payload,
         )
-
-
-def end_by(job: wire.Job, deadline: int) -> None:
-    """Gives a job a deadline, in ms since the epoch; an earlier one that it has stays.
-
-    A job that is not started by its deadline expires; so does one whose own time to start is over earlier.
-    """
-    job.deadline = deadline if job.deadline is None else min(job.deadline, deadline)
-    job.expires = job.deadline if job.expires is None else min(job.expires, job.deadline)
-
-
-def _check_priority(priority: object) -> None:
-    if priority is None:
-        return
-    is_int = isinstance(priority, int) and not isinstance(priority, bool)
-    if not is_int or priority not in range(wire.LOWEST, wire.HIGHEST + 1):
-        raise ValueError(
-            f"priority={priority!r}: give an integer from {wire.LOWEST} (last) to {wire.HIGHEST} (first)"
-        )
-
-
-def _check_kinds(retry: object, headers: object) -> None:
-    if retry is not None and not isinstance(retry, Retry):
-        raise TypeError(f"retry={retry!r}: give a policy, as in retry=Retry(max_retries=3)")
-    if headers is not None and not isinstance(headers, Mapping):
-        raise TypeError(f"headers={headers!r}: give a map of texts to plain data")
-
-
-def _check_moment(name: str, moment: float | timedelta | datetime | None) -> None:
-    if isinstance(moment, datetime):
-        if moment.tzinfo is None:
-            raise ValueError(
-                f"{name}={moment!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
-            )
-    elif moment is not None:
-        config.duration(name, moment)
-
-
-def _callbacks(name: str, given: Any) -> tuple[Any, ...] | None:
-    if given is None:
-        return None
-    several = given if isinstance(given, (list, tuple)) else (given,)
-    kind = ErrorCallback if name == "link_error" else Callback
-    for one in several:
-        if not isinstance(one, kind):
-            raise TypeError(f"{name}={one!r}: give a call such as note.s(), or a list of them")
-    return tuple(one.clone() for one in several)
-
-
-def _ms(duration: float | timedelta) -> int:
-    return round(config.seconds(duration) * 1000)
-
-
-def _moment(moment: float | timedelta | datetime) -> int:
-    """In milliseconds since the epoch."""
-    if isinstance(moment, datetime):
-        return int(moment.timestamp() * 1000)
-    return min(_FAR, int((time.time() + config.seconds(moment)) * 1000))

@@ -11,7 +11,6 @@ from typing_extensions import TypeVar
 from asyncq import config, eager, results, wire
 from asyncq.context import check_join
 from asyncq.job_builder import JobBuilder
-from asyncq.options import Options
 from asyncq.portal import carried, overloaded, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
 from asyncq.sending import checked, send_many
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
     from asyncq.application import App
+    from asyncq.options import Options
     from asyncq.parameters import (
         Lacks1,
         Lacks2,
@@ -355,12 +355,13 @@ class Task(Generic[P, R, H_co]):
         link: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
         link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
     ) -> Self:
-        """The same task with other options for its calls. The task itself is not changed.
+        """Returns the same task with other options for its calls. The task itself is not changed, and what is
+        not given here stays as the task has it.
 
         Args:
-            queue: where to put the job (default: the task's queue).
+            queue: the queue that the job goes to (default: the app's `default_queue`).
             priority: which of the waiting jobs of a queue are taken first: those with the larger number, an
-                integer from -9 to 9 (default: the task's, else 0).
+                integer from -9 to 9.
             task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that
                 still exist.
             key: makes all calls of this task with this key and equal arguments one job, 1 to 512 characters
@@ -370,21 +371,22 @@ class Task(Generic[P, R, H_co]):
             headers: plain data that travels with the job; `asyncq.current().headers` in the task.
             ignore_result: keep no result; `get` raises `ResultNotFound` at once.
             result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a
-                minute.
-            expires: an aware datetime, or seconds from now: a job not started by then never is, and `get`
-                raises `TaskExpired`.
+                minute (default: the app's `result_ttl`).
+            expires: until when the job may start, in seconds from the call; for a call, also an aware
+                datetime. A job not started by then never is, and `get` raises `TaskExpired`.
             wait: how long `call` waits, in seconds (default: for ever).
-            countdown: seconds until it may start.
-            eta: when it may start: an aware datetime, or seconds from now.
-            deadline: when it must have ended, with every job that it starts: an aware datetime, or seconds
-                from now. Past it a job is not started, and a running one is cancelled.
+            countdown: seconds until the job may start.
+            eta: when the job may start: an aware datetime, or seconds from now. Not together with
+                `countdown`.
+            deadline: when the job must have ended, with every job that it starts: an aware datetime, or
+                seconds from now. Past it a job is not started, and a running one is cancelled.
             timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a process is
                 killed, a thread goes on unheard.
-            retry: when to try again after a failure, see `Retry`.
-            link: what follows when it has ended well, one workflow or a list: its value is their first
+            retry: when to try again after a failure, see `Retry` (default: never).
+            link: what follows when the job has ended well, one workflow or a list: its value is their first
                 argument.
-            link_error: what follows when it has failed, one signature or a list: they get the job's id, the
-                exception and the traceback (a text) before their own arguments.
+            link_error: what follows when the job has failed, one signature or a list: they get the job's id,
+                the exception and the traceback (a text) before their own arguments.
 
         Raises:
             ValueError: an option that makes no sense; the message says what would.
@@ -395,24 +397,8 @@ class Task(Generic[P, R, H_co]):
             result = await add.options(queue="urgent", expires=30).delay(1, 2)
             ```
         """
-        given = Options(
-            queue=queue,
-            priority=priority,
-            task_id=task_id,
-            key=key,
-            headers=headers,
-            ignore_result=ignore_result,
-            result_ttl=result_ttl,
-            expires=expires,
-            wait=wait,
-            countdown=countdown,
-            eta=eta,
-            deadline=deadline,
-            timeout=timeout,
-            retry=retry,
-            link=link,
-            link_error=link_error,
-        )
+        given = dict(locals())  # each parameter is an option: there is no list of them that could miss one
+        del given["self"]
         return self.with_options(self.builder.options.with_call(given))
 
     def with_options(self, options: Options) -> Self:

@@ -1,7 +1,7 @@
 """Writes the reference pages from the code: `python docs/generate.py`. A test compares them with it.
 
-What is said once in the code (a setting's meaning, an option's help, an error's docstring) is shown here and
-written nowhere else.
+What is said once in the code (a setting's meaning, an option's text, a command's help, an error's docstring)
+is shown here and written nowhere else.
 """  # noqa: INP001  a script beside the pages, not a package
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import typer
 
 from asyncq import config, errors
 from asyncq.cli.main import cli, run
+from asyncq.options import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +35,19 @@ not exist is a `ValueError`; a variable that begins with `ASYNCQ_` and is no set
 process, and refused with `strict`. Those that Kubernetes and Docker set for a service called asyncq
 (`ASYNCQ_SERVICE_HOST`, `ASYNCQ_PORT_6379_TCP`, ...) are left alone."""
 
+OPTIONS = """\
+`@app.task(...)` gives a task its options, `task.options(...)` gives its calls theirs; what a call is not
+given stays as the task has it. `apply_async`, `app.send` and the `set` and `options` of a workflow take those
+of calls. Options never share a namespace with the arguments of the function. Durations are seconds, or a
+`timedelta`.
+
+The second column has the default of each option that a task takes. The third says which options a call takes,
+and the fourth which calls of a chain get an option that is given to the chain."""
+
 ERRORS = """\
 Every error of asyncq's own is an `AsyncQError`. What a task raised is none of them: it arrives as it is."""
+
+PLACES = {"each": "each call", "first": "the first calls", "last": "the last call", "alone": "refused"}
 
 
 def main() -> None:
@@ -50,7 +62,12 @@ def main() -> None:
 
 def pages() -> dict[str, str]:
     """Every page by its file name, as the code has it now."""
-    return {"settings.md": settings(), "cli.md": command_line(), "errors.md": error_classes()}
+    return {
+        "settings.md": settings(),
+        "options.md": options(),
+        "cli.md": command_line(),
+        "errors.md": error_classes(),
+    }
 
 
 def settings() -> str:
@@ -69,6 +86,28 @@ def settings() -> str:
         for name, variable, default, doc in config.describe()
     ]
     return "\n".join(lines) + "\n"
+
+
+def options() -> str:
+    """The page of the options of tasks and calls."""
+    lines = [
+        "# Options of tasks and calls",
+        MARK,
+        "",
+        OPTIONS,
+        "",
+        "| option | `@app.task` | `task.options` | in a chain | meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for name, option in TABLE.items():
+        of_task = "-" if option.giver == "call" else f"`{option.default}`"
+        of_call, place = ("-", "-") if option.giver == "task" else ("yes", PLACES[option.place])
+        lines.append(f"| `{name}` | {of_task} | {of_call} | {place} | {_sentence(option.text)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def command_line() -> str:

@@ -47,9 +47,7 @@ def call(
         list[str] | None, typer.Argument(metavar="ARG|KEY=ARG", help="Arguments: JSON, else taken as text.")
     ] = None,
     timeout: Seconds = "30s",
-    queue: Annotated[
-        str | None, typer.Option(metavar="QUEUE", help="Queue to send it to. Default: the task's.")
-    ] = None,
+    queue: Annotated[str | None, parameters.option("queue")] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Print the job's id and do not wait.")] = False,
 ) -> int:
     """Calls a task and prints its result.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from asyncq import config
+from asyncq import config, options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +63,11 @@ def _lighten_one(param: Any) -> None:
     descriptor = getattr(param, "type_descriptor", None)
     if descriptor is not None and descriptor.annotation in (str, bool, int, list[str]):
         param._runtime_param = _Converted(descriptor.annotation, getattr(param, "min", None))
+
+
+def option(name: str) -> Any:
+    """The flag of an option of calls, as the table of options describes it."""
+    return typer.Option(f"--{name}", metavar=name.upper(), help=options.TABLE[name].flag)
 
 
 def duration(option: str, text: str) -> float:

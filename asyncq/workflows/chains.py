@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from typing_extensions import TypeVar
 
+from asyncq.options import FIRST, LAST
 from asyncq.workflows.workflow import Single, Workflow, members
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
 W = TypeVar("W")
 R_co = TypeVar("R_co", covariant=True)
 H_co = TypeVar("H_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
-
-FIRST = frozenset({"countdown", "eta"})
-LAST = frozenset({"task_id", "wait", "ignore_result", "link", "link_error"})
-"""Options that are about the first or the last of several calls; all others go to each."""
 
 
 @dataclass(slots=True, repr=False)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, overload
 from typing_extensions import TypeVar
 
 from asyncq.groupresult import GroupResult
-from asyncq.workflows.chains import FIRST, spread
+from asyncq.options import FIRST
+from asyncq.workflows.chains import spread
 from asyncq.workflows.workflow import Workflow, members
 
 if TYPE_CHECKING:

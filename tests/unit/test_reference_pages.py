@@ -16,7 +16,7 @@ generate = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(generate)
 
 
-@pytest.mark.parametrize("file", ["settings.md", "cli.md", "errors.md"])
+@pytest.mark.parametrize("file", ["settings.md", "options.md", "cli.md", "errors.md"])
 def test_a_page_is_what_the_code_says_today(file):
     written = (DOCS / "reference" / file).read_text(encoding="utf-8")
     assert written == generate.pages()[file], "run: python docs/generate.py"

@@ -1,0 +1,259 @@
+"""Options of tasks and calls: signatures, docstrings, flags and messages are those of the one table."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import typer
+
+from asyncq import AsyncQ, Retry, Task, wire
+from asyncq.cli.main import cli
+from asyncq.options import FIRST, LAST, TABLE, Options
+
+OF_TASK = {name for name, option in TABLE.items() if option.giver != "call"}
+OF_CALL = {name for name, option in TABLE.items() if option.giver != "task"}
+TYPES = {field.name: field.type for field in fields(Options)}
+
+VALUES = {
+    "queue": "urgent",
+    "priority": 3,
+    "task_id": "mine",
+    "key": "invoice 1",
+    "headers": {"trace": "abc"},
+    "ignore_result": True,
+    "result_ttl": 90,
+    "expires": 30,
+    "wait": 2,
+    "countdown": 5,
+    "eta": timedelta(seconds=5),
+    "deadline": datetime(2030, 1, 1, tzinfo=UTC),
+    "timeout": 1.5,
+    "retry": Retry(max_retries=1),
+    "name": "shop.add",
+    "soft_timeout": 1,
+    "executor": "process",
+    "track_started": False,
+    "rate_limit": "5/s",
+    "concurrency": 2,
+}
+"""One value of each option but the callbacks; none is the default."""
+
+WRONG = {
+    "name": 5,
+    "queue": "a b",
+    "priority": 10,
+    "task_id": "a b",
+    "key": "",
+    "headers": [1],
+    "result_ttl": -1,
+    "expires": datetime(2030, 1, 1),  # noqa: DTZ001  that it has no zone is what is wrong
+    "wait": "soon",
+    "countdown": True,
+    "eta": -1,
+    "deadline": float("nan"),
+    "timeout": "x",
+    "soft_timeout": -1,
+    "retry": 3,
+    "link": 5,
+    "link_error": "note",
+    "executor": "loop",
+    "rate_limit": "often",
+    "concurrency": 0,
+}
+
+
+@pytest.fixture
+def app() -> AsyncQ:
+    return AsyncQ("memory://")
+
+
+@pytest.fixture
+def add(app):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    return add
+
+
+def parameters_of(function) -> dict[str, inspect.Parameter]:
+    """The parameters that are options: those that can be given by name only."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def signatures_of_task():
+    overloads = typing.get_overloads(AsyncQ.task)
+    with_options = [function for function in overloads if parameters_of(function)]
+    assert len(with_options) == 1, "the overload for `@app.task(...)`"
+    return [AsyncQ.task, *with_options]
+
+
+def entries_of(function) -> dict[str, str]:
+    """What the docstring says of each argument."""
+    [section] = re.findall(r"^Args:\n((?: {4}.*\n)+)", inspect.getdoc(function), re.MULTILINE)
+    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def test_what_a_task_takes_is_in_the_table_with_its_type_and_default():
+    for function in signatures_of_task():
+        found = parameters_of(function)
+        assert set(found) == OF_TASK
+        assert {name: parameter.default for name, parameter in found.items()} == {
+            name: TABLE[name].default for name in OF_TASK
+        }
+        # A moment that a date names would be the same for all calls of the task, so those are seconds.
+        assert {name: parameter.annotation for name, parameter in found.items()} == {
+            name: TYPES[name].replace(" | datetime", "") for name in OF_TASK
+        }
+
+
+def test_what_a_call_takes_is_in_the_table_with_its_type_and_none_is_given_by_default():
+    found = parameters_of(Task.options)
+    assert set(found) == OF_CALL
+    assert {parameter.default for parameter in found.values()} == {None}
+    # The table stands below workflows and knows them by their methods.
+    assert {
+        name: parameter.annotation.replace("Workflow[Any]", "Callback").removesuffix(" | None")
+        for name, parameter in found.items()
+    } == {name: TYPES[name].removesuffix(" | None") for name in OF_CALL}
+
+
+def test_docstrings_say_of_each_option_what_the_table_says():
+    of_task = entries_of(AsyncQ.task)
+    del of_task["function"]
+    assert of_task == {name: TABLE[name].text for name in OF_TASK}
+    assert entries_of(Task.options) == {name: TABLE[name].text for name in OF_CALL}
+
+
+def test_flags_of_the_command_line_say_what_the_table_says():
+    call = typer.main.get_command(cli).commands["call"]
+    # Its --timeout is how long the command waits, and no option of the call.
+    flags = {
+        param.name: param
+        for param in call.params
+        if param.param_type_name == "option" and param.name in OF_CALL and param.name != "timeout"
+    }
+    assert {name: param.help for name, param in flags.items()} == {
+        name: option.flag for name, option in TABLE.items() if option.flag
+    }
+    assert all(param.opts == [f"--{name}"] for name, param in flags.items())
+
+
+def test_each_option_is_for_a_field_of_a_job_that_there_is():
+    known = {field.name for field in fields(wire.Job)}
+    assert {option.job for option in TABLE.values()} - {""} <= known
+    # What few jobs have comes from an option, from the call's place in a workflow, or from the job around it.
+    of_others = {"parent_id", "root_id", "ancestors", "shape", "dependents"}
+    assert {extra.field for extra in wire.EXTRAS} - {option.job for option in TABLE.values()} == of_others
+
+
+def test_there_is_a_value_for_each_option_in_these_tests():
+    assert set(VALUES) == set(TABLE) - {"link", "link_error"}
+    assert set(WRONG) == set(TABLE) - {"ignore_result", "track_started"}, "those two take any truth value"
+
+
+@pytest.mark.parametrize("name", sorted(OF_CALL - {"link", "link_error"}))
+def test_an_option_of_a_call_is_kept_and_what_is_not_given_takes_no_room(add, name):
+    options = add.options(**{name: VALUES[name]})._options
+    assert set(vars(options)) == {name}
+    assert add._options == Options(), "the task itself stays as it was"
+
+
+@pytest.mark.parametrize("name", sorted(OF_TASK - {"executor", "soft_timeout"}))
+def test_an_option_of_a_task_is_kept(app, name):
+    @app.task(**{name: VALUES[name]})
+    async def one() -> None: ...
+
+    assert set(vars(one._options)) == {name}
+    assert one.options(wait=1)._options == Options(wait=1, **{name: VALUES[name]})
+
+
+@pytest.mark.parametrize("name", sorted(WRONG))
+def test_a_wrong_value_is_refused_with_the_name_of_the_option_and_the_value(app, add, name):
+    def give() -> None:
+        if name in OF_CALL:
+            add.options(**{name: WRONG[name]})
+        else:
+            app.task(**{name: WRONG[name]})(lambda: None)
+
+    with pytest.raises((ValueError, TypeError)) as caught:
+        give()
+    text = str(caught.value)
+    assert name in text or name == "queue"
+    assert repr(WRONG[name]) in text
+
+
+def test_an_option_given_as_the_default_takes_away_what_the_task_says(app):
+    @app.task(priority=5, ignore_result=True)
+    async def urgent() -> None: ...
+
+    assert urgent.options(priority=0, ignore_result=False)._options == Options()
+    assert urgent.options(priority=None, ignore_result=None)._options == urgent._options
+
+
+def test_the_newer_way_of_saying_when_it_may_start_takes_the_place_of_the_older():
+    later = Options(countdown=5)
+    assert later.with_call({"eta": 7}) == Options(eta=7)
+    assert later.with_call({"eta": 7}).with_call({"countdown": 1}) == Options(countdown=1)
+    with pytest.raises(ValueError, match="countdown= and eta= say the same"):
+        later.with_call({"countdown": 1, "eta": 7})
+
+
+def test_a_key_and_an_id_exclude_each_other_also_when_they_are_given_one_after_the_other():
+    for one, other in (({"key": "a"}, {"task_id": "b"}), ({"task_id": "b"}, {"key": "a"})):
+        with pytest.raises(ValueError, match="key= and task_id= both say"):
+            Options(**one).with_call(other)
+
+
+def job_of(options: Options, *, is_call: bool = True) -> wire.Job:
+    job = wire.Job("id", "add", "default", b"", "nonce", "", 0, 60_000)
+    for put, value in options.puts(is_call=is_call):
+        put(job, value)
+    return job
+
+
+def test_a_job_expires_at_the_earlier_of_its_two_ends_in_whatever_order_they_are_given():
+    near, far = datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
+    for first, second in (("expires", "deadline"), ("deadline", "expires")):
+        for expires, deadline in ((near, far), (far, near)):
+            ends = {"expires": expires, "deadline": deadline}
+            job = job_of(Options(**{first: ends[first]}).with_call({second: ends[second]}))
+            assert (job.expires, job.deadline) == (near.timestamp() * 1000, deadline.timestamp() * 1000)
+
+
+def test_what_workers_know_of_the_task_is_sent_only_with_options_of_a_call():
+    own = Options(expires=60, timeout=5, retry=Retry())
+    job = job_of(own, is_call=False)
+    assert job.expires is not None
+    assert (job.timeout, job.retry) == (None, None)
+    job = job_of(own.with_call({"timeout": 2}))
+    assert job.expires is not None
+    assert (job.timeout, job.retry) == (2000, Retry().to_wire())
+
+
+@pytest.mark.parametrize("name", sorted(VALUES))
+def test_a_job_takes_the_short_way_only_if_its_message_has_nothing_but_what_every_job_has(name):
+    options = Options(**{name: VALUES[name]})
+    in_every_job = {"queue", "result_ttl"}
+    not_of_a_job = {"name", "wait", "soft_timeout", "executor", "rate_limit", "concurrency"}
+    assert options.is_bare(is_call=True) == (name in in_every_job | not_of_a_job)
+    known_to_workers = {"timeout", "retry"}
+    assert options.is_bare(is_call=False) == (name in in_every_job | not_of_a_job | known_to_workers)
+
+
+def test_options_of_several_calls_go_where_the_table_says(add):
+    line = add.s(1, 1) | add.s(1) | add.s(1)
+    for name in OF_CALL - {"link", "link_error"}:
+        changed = line.options(**{name: VALUES[name]})
+        places = [name in vars(step.task._options) for step in changed.steps]
+        assert places == [name not in LAST, name not in FIRST | LAST, name not in FIRST], name
