@@ -390,10 +390,10 @@ async def test_without_a_reader_a_generator_runs_to_its_end(make_app):
 
 async def test_a_reader_that_went_away_holds_up_nobody(make_app, monkeypatch):
     from asyncq.broker import broker
-    from asyncq.worker import emitter
+    from asyncq.worker import stream_readers
 
     monkeypatch.setattr(broker, "READER_AWAY_MS", 300)
-    monkeypatch.setattr(emitter, "READER_AWAY_MS", 300)
+    monkeypatch.setattr(stream_readers, "READER_AWAY_MS", 300)
     async with make_app(stream_window=10) as app:
         tasks = _register(app)
         async with Worker(app):

@@ -15,7 +15,7 @@ from asyncq import Retry, Worker
 from asyncq.broker.commands import Commands
 from asyncq.broker.consumer import Beating, Consumer
 from asyncq.broker.pipe import PipeBroken
-from asyncq.worker.emitter import Emitter
+from asyncq.worker.emitter import ItemSender
 from asyncq.worker.finisher import UNDER_WAY, Finisher
 from asyncq.worker.job_log import JobLog
 
@@ -191,7 +191,7 @@ async def test_a_generator_hears_of_items_that_cannot_be_sent(app, break_once, l
         for n in range(to):
             yield n
 
-    lost = lose_answers(Emitter, 1)
+    lost = lose_answers(ItemSender, 1)
     raised = break_once(Commands, "send", script="emit")
     async with Worker(app):
         outcome = await (await count.delay(2000)).outcome(timeout=20)

@@ -1,0 +1,124 @@
+"""How far the readers of a generator's stream have come: it waits for them, and ends when there are none."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asyncq.broker.broker import READER_AWAY_MS
+from asyncq.broker.pipe import PipeBroken
+from asyncq.config import shown
+from asyncq.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    from asyncq.worker.attempt import RunningJob
+    from asyncq.worker.item_buffer import ItemBuffer
+
+SLOW_LOOK = 1.0
+"""Seconds between two looks at the readers while a generator waits for them: should the push be lost, and to
+notice that they have left."""
+TOUCH = 3600.0
+"""Seconds between two signs of life of a stream whose generator yields nothing: it expires after a day."""
+
+
+class StreamReaders:
+    """The readers of the stream of one attempt. On the worker's loop, except for `is_behind`.
+
+    Args:
+        running: the job.
+        buffer: of its items, which knows whether the server still takes them.
+    """
+
+    def __init__(self, running: RunningJob, buffer: ItemBuffer) -> None:
+        self._running = running
+        self._buffer = buffer
+        self._consumer = running.attempts.consumer
+        self._settings = self._consumer.settings
+        self._position = (-1, 0.0)  # the furthest reader's number, and until when that counts
+        self._begun = time.monotonic()
+        self._timer = self._wake_up_later()
+
+    def note(self, number: int, age: int) -> None:
+        """The furthest reader took an item with that number, `age` ms ago."""
+        self._position = (number, time.monotonic() + (READER_AWAY_MS - age) / 1000)
+
+    def is_behind(self) -> bool:
+        """Whether there are readers, and all of them are more than a window behind. On any thread."""
+        number, until = self._position
+        return (
+            self._buffer.number - number > self._settings.stream_window
+            and number >= 0
+            and time.monotonic() < until
+        )
+
+    async def catch_up(self) -> None:
+        """Waits until the furthest reader has caught up by half a window, or none is left."""
+        channel = self._consumer.events_of(self._running.delivery)
+        wanted = self._buffer.number - self._settings.stream_window // 2
+        listener = self._running.attempts.session.broker.listener
+        notified = asyncio.Event()
+
+        def on_message(message: bytes) -> None:
+            if message[:1] == b"w":
+                notified.set()
+
+        try:
+            with suppress(BrokerUnavailable, PipeBroken):  # with the next connection it will be
+                await listener.subscribe(channel, on_message)
+            while not self._buffer.is_closed and await self._must_wait(wanted):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SLOW_LOOK):
+                        await notified.wait()
+                notified.clear()
+        finally:
+            listener.unsubscribe(channel, on_message)
+
+    async def _must_wait(self, wanted: int) -> bool:
+        position = await self._consumer.pace(self._running.delivery, wanted=wanted)
+        if position is None:
+            self.refuse()
+            return False
+        number, age, _ = position
+        self.note(number, age)
+        return number < wanted and age < READER_AWAY_MS
+
+    def refuse(self) -> None:
+        """Another worker has the job, or it has ended: nothing of this attempt counts any more."""
+        self._running.revoked = True
+        self.stop()
+        self._buffer.close()
+
+    # -- while nothing is yielded --
+
+    def _wake_up_later(self) -> asyncio.TimerHandle:
+        idle = self._settings.stream_idle
+        seconds = min(TOUCH, idle / 4) if idle else TOUCH
+        return self._running.loop.call_later(seconds, self._wake_up)
+
+    def _wake_up(self) -> None:
+        if not self._buffer.is_closed:
+            self._running.attempts.background.start(self._touch())
+
+    async def _touch(self) -> None:
+        """Keeps the stream for another day, and ends the job if nobody has read it for too long."""
+        try:
+            position = await self._consumer.pace(self._running.delivery)
+        finally:
+            if not self._buffer.is_closed:  # one look that failed is not the last
+                self._timer = self._wake_up_later()
+        if position is None:
+            self.refuse()
+            return
+        idle = self._settings.stream_idle
+        alone = time.monotonic() - self._begun
+        if position[2] >= 0:
+            alone = min(alone, position[2] / 1000)
+        if idle and alone > idle:
+            self.stop()
+            self._running.abandon(f"nobody has read its stream for {shown(idle)}")
+
+    def stop(self) -> None:
+        """Looks no more. Twice is once."""
+        self._timer.cancel()
