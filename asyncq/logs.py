@@ -185,13 +185,29 @@ def configure(
 
 
 def configure_child(level: int, format: str | None) -> logging.Handler:
-    """Sets up a child process of a worker as `for_children` says there; returns the handler, for `keep`."""
+    """Sets up a child process of a worker as `for_children` says there; returns the handler, for `keep`.
+
+    What a job prints there also appears at once: the process may be killed before the job ends.
+    """
+    flush_each_line()
     handler = configure(level, format or "plain")
     if format is None:
         # The worker's program set up logging by itself. If the app's module does that, it does so here, too,
         # unless it finds a handler: `logging.basicConfig` does nothing then.
         logging.getLogger().removeHandler(handler)
     return handler
+
+
+def flush_each_line() -> None:
+    """Makes stdout and stderr pass on each line at once, also into a pipe or a file.
+
+    Python holds back what it writes into a pipe until 8 KiB are there, unless `PYTHONUNBUFFERED` is set. A
+    reader that waits for one line would wait for ever, and a process that is killed loses what it holds back.
+    For processes that belong to asyncq: `print` in a task writes here, too.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a test's StringIO holds nothing back; None is closed
+            stream.reconfigure(line_buffering=True)
 
 
 def keep(handler: logging.Handler, *, is_chosen: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-import io
 import json
 import math
 import os
@@ -48,17 +47,6 @@ def open_streams() -> None:
             os.set_inheritable(number, True)
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115, PTH123
-
-
-def flush_each_line() -> None:
-    """Makes stdout and stderr pass on each line at once, also into a pipe or a file.
-
-    Python holds back what it writes into a pipe until 8 KiB are there, unless `PYTHONUNBUFFERED` is set. A
-    reader that waits for one line would wait for ever. `print` in a task writes here, too.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a test's StringIO holds nothing back; None is closed
-            stream.reconfigure(line_buffering=True)
 
 
 def data(text: str) -> None:

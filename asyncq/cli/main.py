@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from asyncq import __version__
+from asyncq import __version__, logs
 from asyncq.cli import console, signals
 from asyncq.cli.bench import bench
 from asyncq.cli.call import call
@@ -114,7 +114,7 @@ def run(words: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if words is None else words
     console.open_streams()
-    console.flush_each_line()
+    logs.flush_each_line()
     tree = typer.main.get_command(cli)
     lighten(tree)
     try:

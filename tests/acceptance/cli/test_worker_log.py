@@ -9,7 +9,8 @@ import signal
 import pytest
 
 TASKS = """
-import logging, os
+import logging, os, time
+import asyncq
 from asyncq import AsyncQ
 
 app = AsyncQ(lease=2)
@@ -25,7 +26,18 @@ async def talk() -> str:
 @app.task(executor="process")
 def talk_in_process() -> str:
     log.warning("from elsewhere")
+    print("printed in a process")
     return "done"
+
+@app.task(executor="process", timeout=0.5)
+def talk_too_long() -> None:
+    print("printed before the time limit")
+    time.sleep(60)
+
+@app.task
+async def die() -> None:
+    print("printed at attempt", asyncq.current().attempt)
+    os._exit(1)
 
 @app.task
 async def boom() -> None:
@@ -41,9 +53,9 @@ async def boom_quietly() -> None:
 def start(project):
     """Starts a worker of these tasks, with more in front of its module; gives it once it is ready."""
 
-    def start(*words: str, module: str = ""):
+    def start(*words: str, module: str = "", **environ: str):
         project.write("mail.py", module + TASKS)
-        worker = project.start("worker", "mail", *words)
+        worker = project.start("worker", "mail", *words, **environ)
         while not (line := worker.stderr.readline()).startswith("ready"):
             assert line, f"the worker ended with {worker.wait()}"
         return worker
@@ -98,7 +110,26 @@ def test_what_a_task_logs_and_prints_is_shown_at_once_with_its_job(project, star
     assert re.fullmatch(
         rf"\d\d:\d\d:\d\d WARNING \[{id_}\] shop\.mail: from elsewhere\n", worker.stderr.readline()
     )
+    assert worker.stdout.readline() == "printed in a process\n"
     assert stop(worker, signal.SIGTERM).code == 0
+
+
+def test_what_a_process_prints_before_it_is_killed_is_shown(project, start, stop):
+    worker = start()
+    _send(project, "talk_too_long")
+    assert "TimeLimitExceeded" in worker.stderr.readline()
+    ended = stop(worker, signal.SIGTERM)
+    assert (ended.code, ended.out) == (0, "printed before the time limit\n"), ended
+
+
+def test_what_a_last_try_prints_before_it_dies_is_shown(project, start, stop):
+    worker = start(ASYNCQ_MAX_CRASHES="2")
+    id_ = _send(project, "die")
+    assert (worker.wait(15), worker.stdout.read()) == (1, "printed at attempt 1\n")
+    worker = start(ASYNCQ_MAX_CRASHES="2")
+    assert project.run("result", "get", id_, "--timeout", "30s").code == 1
+    ended = stop(worker, signal.SIGTERM)
+    assert (ended.code, ended.out) == (0, "printed at attempt 2\n"), ended
 
 
 def test_json_is_one_object_a_line(project, start, stop):
