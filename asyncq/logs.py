@@ -102,7 +102,7 @@ class JsonFormatter(logging.Formatter):
             fields["stack"] = record.stack_info
         for name, value in vars(record).items():
             # What the caller names cannot take the place of what the record says.
-            if name not in _STANDARD_FIELDS and value is not None:
+            if name not in _STANDARD_FIELDS and value is not None and (name not in _JOB_FIELDS or value):
                 fields.setdefault(name, value)
         return json.dumps(fields, ensure_ascii=False, default=str)
 
@@ -120,10 +120,13 @@ def _is_ours(name: str) -> bool:
 
 
 def _job_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The job that a record is about: named by `extra=`, else the one that runs here."""
+    """The job that a record is about: named by `extra=`, else the one that runs here.
+
+    What is empty is not known, and left out.
+    """
     given = vars(record)
     if "job_id" in given:
-        return {name: given[name] for name in _JOB_FIELDS if given.get(name) is not None}
+        return {name: given[name] for name in _JOB_FIELDS if given.get(name)}
     job = current_job.get()
     if job is None:
         return {}

@@ -2,12 +2,14 @@
 
 A failure that is final is an ERROR with its traceback, a retry is a WARNING, a start and a success are DEBUG.
 Each record carries `job_id`, `task`, `queue`, `worker` and `attempt`, and `duration` in seconds at the end of
-an attempt. A job that succeeds pays for one look at an attribute.
+an attempt. Where one of the first five is not known, it is "" or 0, so that a format may name it. A job that
+succeeds pays for one look at an attribute.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -37,8 +39,8 @@ class JobLog:
         self._worker = worker
         self.is_detailed: bool = False
         """Whether starts and successes are logged; asked for each job, and so kept here."""
-        self._failures = _Budget("failures")
-        self._retries = _Budget("retries")
+        self._failures = _Budget("failures", logging.ERROR, worker)
+        self._retries = _Budget("retries", logging.WARNING, worker)
 
     def refresh(self) -> None:
         """Looks up the level again: a program may change it while the worker runs."""
@@ -95,7 +97,7 @@ class JobLog:
     def unreadable(self, queue: str, entry: str, job_id: str | None, error: Exception) -> None:
         """An entry holds no message of asyncq, and is set aside."""
         if self._failures.has_room():
-            extra = {"job_id": job_id, "task": None, "queue": queue, "worker": self._worker, "attempt": None}
+            extra = {"job_id": job_id or "", "task": "", "queue": queue, "worker": self._worker, "attempt": 0}
             named = "" if job_id is None else f" of job {job_id!r}"
             log.error(
                 "the message%s in entry %s of queue %r cannot be read and is set aside: %s",
@@ -155,10 +157,17 @@ class _Budget:
 
     A service whose database is gone may fail ten thousand times a second: that many tracebacks would fill the
     disk, and hold up the loop that has to run the jobs.
+
+    Args:
+        what: is counted.
+        level: of the line that says how many.
+        worker: its name.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, level: int, worker: str) -> None:
         self._what = what
+        self._level = level
+        self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._begins = float("-inf")
         self._used = 0
@@ -186,8 +195,18 @@ class _Budget:
             self._timer.cancel()
             self._timer = None
         if self._left_out:
-            log.error("%d more %s within a second were not logged one by one", self._left_out, self._what)
+            # The timer, or the next job, would log in the context of a job that the line is not about.
+            contextvars.Context().run(self._log_count)
             self._left_out = 0
+
+    def _log_count(self) -> None:
+        extra = {"job_id": "", "task": "", "queue": "", "worker": self._worker, "attempt": 0}
+        log.log(
+            self._level,
+            "%d more %s within a second were not logged one by one",
+            *(self._left_out, self._what),
+            extra=extra,
+        )
 
 
 def _named(delivery: Delivery) -> str:

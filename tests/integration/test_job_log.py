@@ -15,6 +15,7 @@ from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import Retry, Worker, WorkerLost
+from asyncq.context import current_job
 from asyncq.worker import job_log
 
 pytestmark = pytest.mark.anyio
@@ -154,6 +155,7 @@ async def test_a_message_that_cannot_be_read(app, raw, records):
     async with Worker(app, name="w-1"):
         record = await _only(records)
     assert (record.levelname, record.job_id, record.queue) == ("ERROR", "junk", "default")
+    assert logging.Formatter("%(task)s|%(attempt)d").format(record).startswith("|0"), "each format fits"
     assert "cannot be read and is set aside" in record.getMessage()
 
 
@@ -227,6 +229,39 @@ async def test_of_a_flood_of_failures_a_hundred_a_second_are_logged_and_the_rest
     assert lines + sum(counts) == 1000
     assert lines <= job_log.LINES_PER_SECOND * (seconds + 1)
     assert len(counts) <= seconds + 1
+
+
+async def test_the_count_of_lines_that_were_left_out_is_about_no_job_and_fits_each_format(
+    app, records, monkeypatch
+):
+    """No one job is named for what all did, and a format that names the task does not fail."""
+    monkeypatch.setattr(job_log, "LINES_PER_SECOND", 1)
+
+    @app.task(name="boom", retry=Retry(max_retries=1, backoff=0.01, jitter=False))
+    async def boom() -> None:
+        raise ValueError("no")
+
+    def counts() -> list[logging.LogRecord]:
+        return [record for record in records() if "were not logged one by one" in record.getMessage()]
+
+    def add_job(record: logging.LogRecord) -> bool:
+        record.running_job = current_job.get()
+        return True
+
+    log = logging.getLogger(LOGGER)
+    log.addFilter(add_job)
+    try:
+        async with Worker(app, name="w-1"):
+            await boom.map([()] * 20)
+            await until(lambda: len({record.levelname for record in counts()}) == 2, "both counts")
+    finally:
+        log.removeFilter(add_job)
+    levels = {record.levelname: record.args[1] for record in counts()}
+    assert levels == {"WARNING": "retries", "ERROR": "failures"}
+    for record in counts():
+        assert record.running_job is None
+        told = logging.Formatter("%(job_id)s|%(task)s|%(queue)s|%(worker)s|%(attempt)d").format(record)
+        assert told == "|||w-1|0"
 
 
 async def test_dict_config_does_not_silence_a_worker(app, root_logger, capfd):

@@ -88,6 +88,14 @@ def test_json_is_one_object_a_line(job):
     assert fields["trace_id"] == "t-1"
 
 
+def test_json_leaves_out_what_is_empty_of_a_record_about_no_job(job):
+    record = _record("so many", job_id="", task="", queue="", worker="w-2", attempt=0, count=0)
+    fields = json.loads(logs.JsonFormatter().format(record))
+    assert list(fields) == ["time", "level", "logger", "message", "worker", "count"]
+    assert (fields["worker"], fields["count"]) == ("w-2", 0)
+    assert logs.PlainFormatter().format(record)[17:] == "so many"
+
+
 def test_json_keeps_the_traceback_and_what_no_extra_may_replace():
     record = _failed_record(ValueError("no"))
     record.level = "mine"
