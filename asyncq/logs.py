@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import sys
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
@@ -211,6 +212,23 @@ def flush_each_line() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a test's StringIO holds nothing back; None is closed
             stream.reconfigure(line_buffering=True)
+
+
+def end_streams() -> None:
+    """Writes what stdout and stderr still hold back, at the end of a process.
+
+    What cannot be written is thrown away: Python would try again, and end the process with exit code 120,
+    whatever it had done before.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except ValueError:  # it is closed, which Python looks for, too
+            continue
+        except OSError:
+            with open(os.devnull, "w") as nowhere:  # noqa: PTH123  only its descriptor is of use
+                os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def keep(handler: logging.Handler, *, is_chosen: bool) -> None:

@@ -9,10 +9,12 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date, time, timedelta
 from enum import Enum
 from typing import IO, Any
 
+from asyncq.cli.exits import Refusal
 from asyncq.logs import escaped
 
 _RED, _YELLOW = "31", "33"
@@ -50,8 +52,19 @@ def open_streams() -> None:
 
 
 def data(text: str) -> None:
-    """Prints a result. A pipe gets the text as it is, a terminal without its control characters."""
-    print(escaped(text, keep="\n\t") if sys.stdout.isatty() else text)  # noqa: T201  the command's output
+    """Prints a result. A pipe gets the text as it is, a terminal without its control characters.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        Refusal: stdout cannot be written.
+    """
+    try:
+        shown = escaped(text, keep="\n\t") if sys.stdout.isatty() else text
+        print(shown, flush=True)  # noqa: T201  the command's output
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Refusal(f"the output cannot be written: {error.strerror}") from error
 
 
 def document(value: Any) -> None:
@@ -65,17 +78,24 @@ def as_json(value: Any) -> str:
 
 
 def say(text: str) -> None:
-    """Prints to the user, beside the data."""
-    print(escaped(text, keep="\n"), file=sys.stderr, flush=True)  # noqa: T201  the command's output
+    """Prints to the user, beside the data. If stderr cannot be written, nobody reads it, and nothing else
+    happens.
+    """
+    _tell(escaped(text, keep="\n"))
 
 
 def complain(message: str, hint: str = "") -> None:
-    """Prints an error, and below it what helps."""
+    """Prints an error, and below it what helps. If stderr cannot be written, see `say`."""
     mark = colored("error:", _RED, sys.stderr)
-    print(mark, escaped(message), file=sys.stderr)  # noqa: T201  the command's output
+    _tell(f"{mark} {escaped(message)}")
     for line in hint.splitlines():
-        print("      ", escaped(line.strip()), file=sys.stderr)  # noqa: T201  the command's output
-    sys.stderr.flush()
+        _tell(f"       {escaped(line.strip())}")
+
+
+def _tell(text: str, end: str = "\n") -> None:
+    # Its disk is full, its reader has gone, or an app has closed it: a worker runs jobs all the same.
+    with suppress(OSError, ValueError):
+        print(text, end=end, file=sys.stderr, flush=True)  # noqa: T201  the command's output
 
 
 def plain(value: Any) -> Any:  # noqa: PLR0911  a table of types reads best as one
@@ -123,7 +143,7 @@ def named(error: Exception) -> str:
 
 def agreed(question: str) -> bool:
     """Asks on the terminal; only `y` and `yes` are a yes. Blocks."""
-    print(escaped(question), "[y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201  a question
+    _tell(f"{escaped(question)} [y/N] ", end="")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import platform
 import sys
 import tempfile
@@ -105,13 +104,12 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
     def framed(*args: Any, **kwargs: Any) -> None:
         try:
             code = int(body(*args, **kwargs))
-            sys.stdout.flush()
         except (typer.Exit, typer.BadParameter):
             raise
         except KeyboardInterrupt:
             code = Code.INTERRUPTED
-        except BrokenPipeError:
-            code = _nobody_reads()
+        except BrokenPipeError:  # `asyncq ... | head`: the reader has what it wanted
+            code = Code.OK
         except Exception as error:  # noqa: BLE001  the outermost place there is
             code = _reported(error)
         if not threads_end():
@@ -121,21 +119,16 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
     return framed
 
 
-def _nobody_reads() -> int:
-    """`asyncq ... | head`: the reader has gone, which is no error, for the interpreter at its end neither."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return Code.OK
-
-
 def _reported(error: Exception) -> int:
     known = refusal(error)
     if known is not None:
         console.complain(str(known), known.hint)
         return known.code
-    console.complain(
-        f"this is a bug in asyncq: {type(error).__name__}: {error}",
-        f"please report it with {_crash_file(error)}",
-    )
+    try:
+        hint = f"please report it with {_crash_file(error)}"
+    except OSError:  # no room there: better here than nowhere
+        hint = "please report it:\n" + "".join(traceback.format_exception(error))
+    console.complain(f"this is a bug in asyncq: {type(error).__name__}: {error}", hint)
     return Code.BUG
 
 

@@ -122,4 +122,9 @@ def run(words: list[str] | None = None) -> int:
             tree.main(args=hoisted(words), prog_name="asyncq", obj=tuple(words))
     except SystemExit as end:
         return int(end.code or 0)
+    except OSError as error:  # of typer's, while it printed a help text, or what is wrong with the arguments
+        console.complain(f"the output cannot be written: {error.strerror}")
+        return int(getattr(error.__context__, "exit_code", Code.FAILED))
+    finally:
+        logs.end_streams()
     return Code.OK

@@ -35,7 +35,10 @@ def main(target: str, setup: str) -> None:
         worker.stop_on_signals()
         await worker.run()
 
-    asyncio.run(run())
+    try:
+        asyncio.run(run())
+    finally:
+        logs.end_streams()  # its exit code says whether a job has taken it down
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""A process manager may start a command without stdin, stdout or stderr: that ends nothing."""
+"""A process manager may start a command without stdin, stdout or stderr, or with one that cannot be written:
+that ends no worker.
+"""
 
+import os
 import signal
 import subprocess
 import sys
@@ -62,15 +65,82 @@ async def add(x: int, y: int) -> int:
 """
 
 
+@pytest.mark.parametrize("closed", CLOSED)
+def test_other_commands_end_as_ever(start_closed, closed):
+    codes = {("--version",): 0, ("call", "shop", "add", "1", "2"): 0, ("call", "shop", "nope"): 2}
+    for words, code in codes.items():
+        process = start_closed(closed, *words)
+        out, err = process.communicate(timeout=15)
+        assert (process.returncode, "bug" in err) == (code, False), (words, out, err)
+
+
+def _nobody_reads() -> int:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
+
+
+BROKEN = {"a pipe that nobody reads": _nobody_reads}
+if Path("/dev/full").exists():
+    BROKEN["a full disk"] = lambda: os.open("/dev/full", os.O_WRONLY)
+
+
+@pytest.fixture(params=BROKEN)
+def broken(request):
+    """The descriptor of a stream that cannot be written."""
+    descriptor = BROKEN[request.param]()
+    yield descriptor
+    os.close(descriptor)
+
+
+@pytest.fixture
+def start_broken(project):
+    started = []
+
+    def start(*words: str, **streams: int) -> subprocess.Popen[str]:
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        command = [sys.executable, "-m", "asyncq", *words]
+        process = subprocess.Popen(command, cwd=project.folder, env=project.environ, text=True, **streams)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_worker_whose_stderr_cannot_be_written_runs_jobs_and_ends_with_0(project, start_broken, broken):
+    worker = start_broken("worker", "shop", "-v", stderr=broken)
+    id_ = project.run("call", "shop", "add", "1", "2", "--no-wait", "-q").out.strip()
+    ended = project.run("result", "get", id_, "--timeout", "15s", "-q")
+    assert (ended.out, ended.code) == ("3\n", 0), ended
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(15) == 0
+
+
 @pytest.mark.parametrize(
-    ("closed", "words", "code"),
-    [
-        *((closed, ("call", "shop", "add", "1", "2"), 0) for closed in CLOSED),
-        *((closed, ("call", "shop", "nope"), 2) for closed in ("2>&-", CLOSED[-1])),  # it writes to stderr
-        (CLOSED[-1], ("--version",), 0),
-    ],
+    "words", [("call", "shop", "nope"), ("nope",), ("worker", "shop", "--log-level", "x")]
 )
-def test_other_commands_end_as_ever(start_closed, closed, words, code):
-    process = start_closed(closed, *words)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, "bug" in err) == (code, False), (out, err)
+def test_a_wrong_command_has_its_exit_code_also_if_it_cannot_say_so(start_broken, broken, words):
+    process = start_broken(*words, stderr=broken)
+    assert (process.wait(15), process.stdout.read()) == (2, "")
+
+
+@pytest.mark.skipif("a full disk" not in BROKEN, reason="this system has no /dev/full")
+def test_a_result_that_cannot_be_written_is_an_error(start_broken):
+    full = os.open("/dev/full", os.O_WRONLY)
+    for words in (("call", "shop", "add", "1", "2", "-q"), ("--help",)):
+        process = start_broken(*words, stdout=full)
+        _, err = process.communicate(timeout=15)
+        expected = "error: the output cannot be written: No space left on device\n"
+        assert (process.returncode, err) == (1, expected), words
+    os.close(full)
+
+
+def test_a_reader_that_has_gone_is_no_error(start_broken):
+    nobody = _nobody_reads()
+    process = start_broken("call", "shop", "add", "1", "2", "-q", stdout=nobody)
+    _, err = process.communicate(timeout=15)
+    assert (process.returncode, err) == (0, "")
+    os.close(nobody)
