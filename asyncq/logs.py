@@ -161,6 +161,11 @@ def for_children() -> tuple[int, str | None]:
     return (logging.getLogger().getEffectiveLevel(), None) if _setup is None else _setup
 
 
+def is_json() -> bool:
+    """Whether this process logs as JSON: then what else it has to say is a record, too."""
+    return _setup is not None and _setup[1] == "json"
+
+
 def configure(
     level: int, format: str = "plain", *, color: Callable[[str, str], str] | None = None
 ) -> logging.Handler:

@@ -22,6 +22,8 @@ from asyncq.cli.loop import leave, threads_end
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+log: logging.Logger = logging.getLogger(__name__)
+
 VALUED = ("--url", "--namespace", "--app")
 _EMBEDDED_NOTICE = "no ASYNCQ_URL, using the embedded"
 FLAGS = ("--version", "--json", "--no-color", "-q", "--quiet", "-v", "--verbose")
@@ -122,14 +124,21 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
 def _reported(error: Exception) -> int:
     known = refusal(error)
     if known is not None:
-        console.complain(str(known), known.hint)
+        _complain(str(known), known.hint)
         return known.code
     try:
         hint = f"please report it with {_crash_file(error)}"
     except OSError:  # no room there: better here than nowhere
         hint = "please report it:\n" + "".join(traceback.format_exception(error))
-    console.complain(f"this is a bug in asyncq: {type(error).__name__}: {error}", hint)
+    _complain(f"this is a bug in asyncq: {type(error).__name__}: {error}", hint)
     return Code.BUG
+
+
+def _complain(message: str, hint: str) -> None:
+    if logs.is_json():
+        log.critical("%s", message, extra={"hint": hint} if hint else None)
+    else:
+        console.complain(message, hint)
 
 
 def _crash_file(error: Exception) -> str:

@@ -98,16 +98,24 @@ def worker(
         here = Worker(app, concurrency, names, grace=patience, name=name, target=full)
     except ValueError as error:
         raise Refusal(str(error), code=Code.USAGE) from error
-    service = Service(here, full, quiet=invocation.quiet)
+    service = Service(here, full, has_banner=logging_.has_banner)
     return loop.run(service.run(), kind=kind, catch_terminate=False)
 
 
 @dataclass(frozen=True, slots=True)
 class _Logging:
-    """How the worker logs: set up before the app is imported, and looked at again after that."""
+    """How the worker logs: set up before the app is imported, and looked at again after that.
+
+    Attributes:
+        handler: of the command line's own; None if the app sets up logging.
+        is_chosen: whether the user has asked for a format or a level.
+        has_banner: whether the worker prints what it runs. In the log of a program, or of an app that sets it
+            up, each line is a record, and so is this.
+    """
 
     handler: logging.Handler | None
     is_chosen: bool
+    has_banner: bool
 
     @classmethod
     def of(cls, invocation: Invocation, level: str | None, format: str | None, *, is_left: bool) -> Self:
@@ -121,10 +129,11 @@ class _Logging:
                     "leave one of them out",
                     Code.USAGE,
                 )
-            return cls(None, is_chosen=False)
+            return cls(None, is_chosen=False, has_banner=False)
         number = invocation.level(logging.INFO) if level is None else getattr(logging, level.upper())
-        handler = invocation.log(number, format or "plain", banner=not invocation.quiet)
-        return cls(handler, is_chosen=bool(level or format))
+        has_banner = not invocation.quiet and format != "json"
+        handler = invocation.log(number, format or "plain", banner=has_banner)
+        return cls(handler, is_chosen=bool(level or format), has_banner=has_banner)
 
     def keep(self) -> None:
         if self.handler is not None:
@@ -141,10 +150,10 @@ def _check(option: str, value: str | None, known: Sequence[str]) -> None:
 class Service:
     """One worker as a process: banner, signals, last words, exit code."""
 
-    def __init__(self, worker: Worker, target: str, *, quiet: bool) -> None:
+    def __init__(self, worker: Worker, target: str, *, has_banner: bool) -> None:
         self._worker = worker
         self._target = target
-        self._quiet = quiet
+        self._has_banner = has_banner
         self._signals = 0
         self._stopped_at = 0.0
         self._is_up = False
@@ -176,8 +185,8 @@ class Service:
         try:
             await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
             self._is_up = started.done()
-            if self._is_up and not self._quiet:
-                console.say(await banner(self._worker, app, self._target))
+            if self._is_up:
+                await self._introduce(app)
             # What is there now stays: collections while jobs run need not walk over it. The process is ours
             # alone.
             gc.collect()
@@ -187,6 +196,16 @@ class Service:
             for each in (task, started):
                 each.cancel()
             await asyncio.gather(task, started, return_exceptions=True)
+
+    async def _introduce(self, app: AsyncQ) -> None:
+        """Says what runs, for whom, and where: what one looks for first when jobs do not run."""
+        head, rows = await _facts(self._worker, app, self._target)
+        if self._has_banner:
+            ready = f"ready{_age()}. Ctrl-C once to drain, twice to give jobs back."
+            console.say(f"{head}\n{console.aligned(rows)}\n{ready}")
+        else:
+            facts = "; ".join(f"{name} {value}" for name, value in rows)
+            log.info("ready: %s; %s", " ".join(head.split()), facts, extra={"worker": self._worker.name})
 
     def _on_signal(self) -> None:
         self._signals += 1
@@ -215,8 +234,8 @@ class Service:
         return Code.GAVE_BACK if worker.handed_back and forced else Code.OK
 
 
-async def banner(worker: Worker, app: AsyncQ, target: str) -> str:
-    """What runs, for whom, and where: what one looks for first when jobs do not run."""
+async def _facts(worker: Worker, app: AsyncQ, target: str) -> tuple[str, list[tuple[str, str]]]:
+    """What the worker is, and rows of what else there is to know of it."""
     kind = type(asyncio.get_running_loop()).__module__.partition(".")[0]
     broker = app.sessions.here().broker
     server = (await broker.server_version()).capitalize()
@@ -237,8 +256,7 @@ async def banner(worker: Worker, app: AsyncQ, target: str) -> str:
         ),
     ]
     head = f"asyncq {__version__}  worker {worker.name}  python {platform.python_version()}  {kind}"
-    ready = f"ready{_age()}. Ctrl-C once to drain, twice to give jobs back."
-    return f"{head}\n{console.aligned(rows)}\n{ready}"
+    return head, rows
 
 
 def _helpers(app: AsyncQ) -> str:

@@ -56,8 +56,15 @@ def start(project):
     def start(*words: str, module: str = "", **environ: str):
         project.write("mail.py", module + TASKS)
         worker = project.start("worker", "mail", *words, **environ)
-        while not (line := worker.stderr.readline()).startswith("ready"):
+        is_ready = re.compile(
+            r"ready |.*\bready: asyncq .*; app mail:app, 6 tasks, .*; server embedded "
+        ).match
+        said = []
+        while not is_ready(line := worker.stderr.readline()):
             assert line, f"the worker ended with {worker.wait()}"
+            said.append(line)
+        worker.before_ready = "".join(said)
+        worker.ready = line
         return worker
 
     return start
@@ -134,6 +141,9 @@ def test_what_a_last_try_prints_before_it_dies_is_shown(project, start, stop):
 
 def test_json_is_one_object_a_line(project, start, stop):
     worker = start("--log-format", "json", "--log-level", "debug")
+    for line in [*worker.before_ready.splitlines(), worker.ready]:
+        assert json.loads(line)["message"]
+    assert json.loads(worker.ready)["worker"]
     ids = [_send(project, "boom"), _send(project, "talk"), _send(project, "talk_in_process")]
     found = {}
     while len(found) < 4:
@@ -150,6 +160,17 @@ def test_json_is_one_object_a_line(project, start, stop):
     assert found["from elsewhere"]["job_id"] == ids[2]
     for line in stop(worker, signal.SIGTERM).err.splitlines():
         json.loads(line)
+
+
+def test_a_worker_that_cannot_start_says_so_in_json_too(project):
+    project.write("mail.py", TASKS)
+    words = ("worker", "mail", "--log-format", "json", "--log-level", "critical")
+    ended = project.run(*words, ASYNCQ_URL="redis://127.0.0.1:1")
+    (line,) = ended.err.splitlines()
+    fields = json.loads(line)
+    assert (ended.code, fields["level"]) == (69, "CRITICAL")
+    assert "127.0.0.1:1" in fields["message"]
+    assert fields["hint"].startswith("start the server")
 
 
 def test_the_level_can_be_raised(project, start, stop):
@@ -189,6 +210,7 @@ def test_a_chosen_format_wins_over_the_app(project, start, stop):
 def test_logging_can_be_left_to_the_app(project, start, stop):
     basic = "import logging; logging.basicConfig(level='INFO', format='MINE %(name)s %(message)s')\n"
     worker = start("--no-configure-logging", module=basic)
+    assert worker.ready.startswith("MINE asyncq.cli.worker ready: ")
     id_ = _send(project, "boom")
     assert worker.stderr.readline().startswith(f"MINE asyncq.worker.job_log job '{id_}'")
     assert stop(worker, signal.SIGTERM).code == 0
