@@ -9,6 +9,7 @@ looks a class up only among what is imported there already, and calls nothing bu
 from __future__ import annotations
 
 import sys
+import textwrap
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,8 @@ MAIN_AGAIN: Final = "__asyncq_main__"
 """What a script is called in a process that runs it again for the sake of its tasks: not `__main__`, so that
 its `if __name__ == "__main__"` does not run. Its exceptions travel as those of the script."""
 
+_CAUSE: Final = "The above exception was the direct cause of the following exception:"
+_CONTEXT: Final = "During handling of the above exception, another exception occurred:"
 _PACKAGE: Final = str(Path(__file__).parent)
 
 
@@ -248,6 +251,18 @@ class Failure:
     def type_name(self) -> str:
         """The full name of the class, as a traceback prints it."""
         return self.qualname if self.module in {"builtins", "__main__"} else f"{self.module}.{self.qualname}"
+
+    def formatted(self) -> str:
+        """Formats it as Python prints an exception: what it was raised from first, a group's members last."""
+        text = self.traceback or f"{self.type_name}: {self.message}\n"
+        for number, member in enumerate(self.members or (), 1):
+            text += f"  +---------------- {number} ----------------\n"
+            text += textwrap.indent(member.formatted(), "    | ")
+        if self.cause is not None:
+            return f"{self.cause.formatted()}\n{_CAUSE}\n\n{text}"
+        if self.context is not None and not self.suppress_context:
+            return f"{self.context.formatted()}\n{_CONTEXT}\n\n{text}"
+        return text
 
     def rebuild(self) -> Exception:
         """Makes the exception again, ready to be raised; a new one each time.

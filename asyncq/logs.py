@@ -76,8 +76,8 @@ class PlainFormatter(logging.Formatter):
         return "\n    ".join([head + escaped(first, keep="\t"), *(escaped(line, keep="\t") for line in rest)])
 
     def formatException(self, ei: Any) -> str:
-        """Formats a traceback, see `_cut`."""
-        return _cut(super().formatException(ei))
+        """Formats a traceback, see `cut`."""
+        return cut(super().formatException(ei))
 
 
 class JsonFormatter(logging.Formatter):
@@ -98,7 +98,7 @@ class JsonFormatter(logging.Formatter):
             **_job_fields(record),
         }
         if record.exc_info and record.exc_info[0] is not None:
-            fields["exception"] = _cut(self.formatException(record.exc_info))
+            fields["exception"] = record.exc_text or cut(self.formatException(record.exc_info))
         if record.stack_info:
             fields["stack"] = record.stack_info
         for name, value in vars(record).items():
@@ -108,8 +108,8 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
-def _cut(text: str) -> str:
-    """The text without its middle, if it is long: an exception's message may hold a whole document."""
+def cut(text: str) -> str:
+    """Cuts the middle out of a text that is long: an exception's message may hold a whole document."""
     if len(text) <= MAX_TRACEBACK:
         return text
     half = MAX_TRACEBACK // 2

@@ -69,9 +69,11 @@ class JobLog:
         if not self._failures.has_room():
             return
         extra = self._extra(delivery, started)
-        error = finish.error if finish.error is not None else _error_in(finish.outcome)
+        error, trace = finish.error, ""
+        if error is None:
+            error, trace = _error_in(finish.outcome)
         why = f" ({finish.dead})" if finish.dead else ""
-        self._log(logging.ERROR, "%s failed after %s%s: %s", delivery, extra, why, error)
+        self._log(logging.ERROR, "%s failed after %s%s: %s", delivery, extra, why, error, trace)
 
     def retried(self, delivery: Delivery, requeue: Requeue, started: int | None) -> None:
         """A job has failed and is to be run again."""
@@ -123,20 +125,25 @@ class JobLog:
         extra: dict[str, Any],
         more: str,
         error: BaseException,
+        trace: str = "",
     ) -> None:
         # A program may have called dictConfig after the worker began, see `enable_loggers`.
         if log.disabled:
             logs.enable_loggers()
-        trace = failures.of_task(error.__traceback__)
+        if not log.isEnabledFor(level):
+            return
+        own_trace = failures.of_task(error.__traceback__)
+        was_raised = own_trace is not None or ("Traceback" in trace if trace else error.__cause__ is not None)
         # An exception that was never raised, or a retry, is told by its own line.
-        has_trace = level >= logging.ERROR and (trace is not None or error.__cause__ is not None)
-        log.log(
-            level,
-            text,
-            *(_named(delivery), _time(extra), more, failures.one_line(error)),
-            exc_info=(type(error), error, trace) if has_trace else None,
-            extra=extra,
-        )
+        has_trace = level >= logging.ERROR and was_raised
+        exc_info = (type(error), error, own_trace) if has_trace else None
+        args = (_named(delivery), _time(extra), more, failures.one_line(error))
+        file, line, function, _ = log.findCaller()
+        record = log.makeRecord(log.name, level, file, line, text, args, exc_info, function, extra)
+        if has_trace and trace:
+            # Formatters show this in the place of `exc_info`, whose cause holds the same text once more.
+            record.exc_text = logs.cut(trace.rstrip())
+        log.handle(record)
 
     def _extra(self, delivery: Delivery, started: int | None = None) -> dict[str, Any]:
         job = delivery.job
@@ -218,9 +225,10 @@ def _time(extra: dict[str, Any]) -> str:
     return shown(round(extra.get("duration", 0.0), 3))
 
 
-def _error_in(outcome: bytes) -> BaseException:
-    """The failure in an outcome that came from another process."""
+def _error_in(outcome: bytes) -> tuple[BaseException, str]:
+    """The failure in an outcome that came from another process, and its traceback from there."""
     try:
-        return failures.decode(wire.decode_ended(wire.FAILED, outcome).payload).rebuild()
+        failure = failures.decode(wire.decode_ended(wire.FAILED, outcome).payload)
     except DecodeError as error:
-        return error
+        return error, ""
+    return failure.rebuild(), failure.formatted()

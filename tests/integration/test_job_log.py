@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import logging.config
 import time
@@ -14,7 +15,7 @@ from helpers.worker_jobs import register
 from helpers.worker_process import worker_process
 
 import asyncq
-from asyncq import Retry, Worker, WorkerLost
+from asyncq import Retry, Worker, WorkerLost, logs
 from asyncq.context import current_job
 from asyncq.worker import job_log
 
@@ -78,11 +79,15 @@ async def test_a_failure_in_a_thread_and_in_a_process_says_as_much(app, records)
     _assert_is_about(of_thread, first, "in_thread")
     assert of_thread.exc_info[2].tb_frame.f_code.co_name == "in_thread"
     _assert_is_about(of_process, second, "in_process")
-    formatter = logging.Formatter()
-    shown = formatter.format(of_process)
-    assert "raise KeyError(text)" in shown, "the cause is shown, too"
-    assert "in fail\n" in shown
-    assert shown.endswith("ValueError: ('wrong', 7)\na note")
+    as_json = json.loads(logs.JsonFormatter().format(of_process))["exception"]
+    as_text = logging.Formatter("%(levelname)s").format(of_process).removeprefix("ERROR\n")
+    for shown in (as_text, as_json):
+        assert shown.startswith("Traceback (most recent call last):\n")
+        assert shown.count("Traceback (most recent call last):\n") == 2, "of the cause, and of the failure"
+        assert "raise KeyError(text)" in shown
+        assert "in fail\n" in shown
+        assert "RemoteTraceback" not in shown
+        assert shown.endswith("ValueError: ('wrong', 7)\na note")
 
 
 async def test_a_time_limit_says_where_the_body_was(app, records):

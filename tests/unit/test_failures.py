@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import traceback
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,6 +213,52 @@ def test_a_group_comes_back_with_its_members():
 def test_a_group_of_ones_own_class_comes_back_as_that_or_as_a_plain_group():
     assert type(journey(CustomGroup("mine", [ValueError()]))) is CustomGroup
     assert type(journey(StrictGroup("mine", [ValueError()], code=1))) is ExceptionGroup
+
+
+def _first():
+    raise KeyError("first")
+
+
+def _handled(link):
+    try:
+        try:
+            _first()
+        except KeyError as first:
+            error = ValueError("second")
+            error.add_note("a note")
+            raise error from link(first)
+    except ValueError as error:
+        return error
+
+
+def _raised_beside():
+    try:
+        _first()
+    except KeyError:
+        return raised(ValueError("second"))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: _handled(lambda first: first), lambda: _handled(lambda _: None), _raised_beside],
+    ids=["with its cause", "with a hidden context", "with a context"],
+)
+def test_a_failure_is_formatted_as_python_prints_it(make):
+    exc = make()
+    printed = "".join(traceback.format_exception(exc)).splitlines()
+    without_columns = [line for line in printed if not line or line.strip(" ^~")]
+    assert decode(encode(exc)).formatted().splitlines() == without_columns
+
+
+def test_a_formatted_group_shows_each_member_with_its_traceback():
+    text = decode(
+        encode(raised(ExceptionGroup("two", [_handled(lambda first: first), OSError("b")])))
+    ).formatted()
+    first, second = text.index("+---------------- 1 ---"), text.index("+---------------- 2 ---")
+    assert text.startswith("Traceback")
+    assert "ExceptionGroup: two (2 sub-exceptions)" in text[:first]
+    assert first < text.index("    |     _first()") < text.index("    | ValueError: second") < second
+    assert second < text.index("    | OSError: b")
 
 
 def test_members_that_are_no_exceptions_become_remote_errors():
