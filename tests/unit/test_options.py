@@ -164,9 +164,9 @@ def test_there_is_a_value_for_each_option_in_these_tests():
 
 @pytest.mark.parametrize("name", sorted(OF_CALL - {"link", "link_error"}))
 def test_an_option_of_a_call_is_kept_and_what_is_not_given_takes_no_room(add, name):
-    options = add.options(**{name: VALUES[name]})._options
+    options = add.options(**{name: VALUES[name]}).builder.options
     assert set(vars(options)) == {name}
-    assert add._options == Options(), "the task itself stays as it was"
+    assert add.builder.options == Options(), "the task itself stays as it was"
 
 
 @pytest.mark.parametrize("name", sorted(OF_TASK - {"executor", "soft_timeout"}))
@@ -174,8 +174,8 @@ def test_an_option_of_a_task_is_kept(app, name):
     @app.task(**{name: VALUES[name]})
     async def one() -> None: ...
 
-    assert set(vars(one._options)) == {name}
-    assert one.options(wait=1)._options == Options(wait=1, **{name: VALUES[name]})
+    assert set(vars(one.builder.options)) == {name}
+    assert one.options(wait=1).builder.options == Options(wait=1, **{name: VALUES[name]})
 
 
 @pytest.mark.parametrize("name", sorted(WRONG))
@@ -197,8 +197,8 @@ def test_an_option_given_as_the_default_takes_away_what_the_task_says(app):
     @app.task(priority=5, ignore_result=True)
     async def urgent() -> None: ...
 
-    assert urgent.options(priority=0, ignore_result=False)._options == Options()
-    assert urgent.options(priority=None, ignore_result=None)._options == urgent._options
+    assert urgent.options(priority=0, ignore_result=False).builder.options == Options()
+    assert urgent.options(priority=None, ignore_result=None).builder.options == urgent.builder.options
 
 
 def test_the_newer_way_of_saying_when_it_may_start_takes_the_place_of_the_older():
@@ -255,5 +255,5 @@ def test_options_of_several_calls_go_where_the_table_says(add):
     line = add.s(1, 1) | add.s(1) | add.s(1)
     for name in OF_CALL - {"link", "link_error"}:
         changed = line.options(**{name: VALUES[name]})
-        places = [name in vars(step.task._options) for step in changed.steps]
+        places = [name in vars(step.task.builder.options) for step in changed.steps]
         assert places == [name not in LAST, name not in FIRST | LAST, name not in FIRST], name
