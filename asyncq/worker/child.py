@@ -44,7 +44,7 @@ from asyncq.worker import frames, pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from asyncq.application import App, Runnable
+    from asyncq.application import Runnable
     from asyncq.portal import Carrier
 
 FAREWELL = 2.0
@@ -69,21 +69,20 @@ class Child:
         self._claim = _Claim(self)
         self._numbers = itertools.count()
         self._answers: dict[int, Future[None]] = {}
-        self._apps: set[int] = set()
-        self._app: AsyncQ | None = None
         self._setup: dict[str, Any] = {}
+        self._tasks = _Tasks(self._setup)
 
     def run(self) -> None:
         """Runs jobs until the worker closes the connection."""
         frame = self._receive()
         if frame is None:
             return
-        self._setup = frame[0]
+        self._setup.update(frame[0])
         self._handle_signals()
         pool.importing = True
         config.warn_of_no_variable()
         try:
-            self._prepare()
+            self._tasks.prepare()
         except BaseException:  # noqa: BLE001  a module may raise anything, `sys.exit` among it
             self._send("broken", traceback.format_exc(limit=-3)[-4000:])
             return
@@ -153,50 +152,6 @@ class Child:
         with self._sending:
             self._connection.sendall(frames.pack(frame))
 
-    # -- finding the tasks --
-
-    def _prepare(self) -> None:
-        setup = self._setup
-        sys.path[:] = setup["path"]
-        sys.argv[:] = setup["argv"]
-        handler = logs.configure_child(*setup["logging"])
-        if setup["script"] is not None:
-            _run_again(setup["script"])
-        if setup["target"] is not None:
-            module, _, attribute = setup["target"].partition(":")
-            app: AsyncQ = operator.attrgetter(attribute)(importlib.import_module(module))
-            self._app = app
-            self._configure(app)
-        logs.keep(handler, is_chosen=False)
-
-    def _configure(self, app: App) -> None:
-        if id(app) not in self._apps:
-            self._apps.add(id(app))
-            app.reconfigure(**self._setup["settings"])
-
-    def _task(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any] | None:
-        with suppress(KeyError):
-            if self._app is not None:
-                return self._app.tasks[job.name]
-        if not module:
-            return None
-        task = self._found(job, module, name, policy)
-        return task.starred() if job.name.endswith("*") else task
-
-    def _found(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any]:
-        """The task whose function stands under that name in that module."""
-        found = operator.attrgetter(name)(importlib.import_module(module))
-        if isinstance(found, Task):
-            self._configure(found.app)
-            return found
-        # The app is made by a function, so that it is not there by itself: one of its kind will do.
-        if self._app is None:
-            self._app = AsyncQ(**self._setup["settings"])
-        if job.retry is None:
-            job.retry = policy
-        made: Task[..., Any] = self._app.task(name=job.name.removesuffix("*"), executor="process")(found)
-        return made
-
     # -- one job --
 
     def _run(
@@ -218,7 +173,7 @@ class Child:
         self._soft_timeout = soft_timeout
         job = wire.decode_job(id, queue, message)
         delivery = wire.Delivery(entry, stream, crashes, retries, job, values)
-        task = self._task(job, module, name, policy)
+        task = self._tasks.find(job, module, name, policy)
         tasks = {} if task is None else {job.name: task}
         settings = self._setup["settings"]
         limit, extended = settings["max_payload"], settings["result_extended"]
@@ -275,6 +230,70 @@ class Child:
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)
+
+
+class _Tasks:
+    """Finds the tasks that a worker's jobs are of.
+
+    Args:
+        setup: what the worker says of the app, see `Pool`.
+    """
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self._setup = setup
+        self._configured: set[int] = set()
+        self._app: AsyncQ | None = None
+
+    def prepare(self) -> None:
+        """Imports the app, or the script that makes it; may raise anything."""
+        setup = self._setup
+        sys.path[:] = setup["path"]
+        sys.argv[:] = setup["argv"]
+        handler = logs.configure_child(*setup["logging"])
+        if setup["script"] is not None:
+            _run_again(setup["script"])
+        if setup["target"] is not None:
+            module, _, attribute = setup["target"].partition(":")
+            app: AsyncQ = operator.attrgetter(attribute)(importlib.import_module(module))
+            self._app = app
+            self._configure(app)
+        logs.keep(handler, is_chosen=False)
+
+    def _configure(self, app: AsyncQ) -> None:
+        if id(app) not in self._configured:
+            self._configured.add(id(app))
+            app.reconfigure(**self._setup["settings"])
+
+    def find(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any] | None:
+        """The task of a job; None if there is none.
+
+        Args:
+            job: gets the policy of its task, where only the worker knows it.
+            module: in which the task's function stands; empty if the app knows its tasks.
+            name: of the function there.
+            policy: the task's, for retries.
+        """
+        with suppress(KeyError):
+            if self._app is not None:
+                return self._app.tasks[job.name]
+        if not module:
+            return None
+        task = self._found(job, module, name, policy)
+        return task._star() if job.name.endswith("*") else task
+
+    def _found(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any]:
+        """The task whose function stands under that name in that module."""
+        found = operator.attrgetter(name)(importlib.import_module(module))
+        if isinstance(found, Task):
+            self._configure(found.app)
+            return found
+        # The app is made by a function, so that it is not there by itself: one of its kind will do.
+        if self._app is None:
+            self._app = AsyncQ(**self._setup["settings"])
+        if job.retry is None:
+            job.retry = policy
+        made: Task[..., Any] = self._app.task(name=job.name.removesuffix("*"), executor="process")(found)
+        return made
 
 
 class _Claim(executors.Claim):
