@@ -259,7 +259,7 @@ class _Tasks:
             self._configure(app)
         logs.keep(handler, is_chosen=False)
 
-    def _configure(self, app: AsyncQ) -> None:
+    def _configure(self, app: App) -> None:
         if id(app) not in self._configured:
             self._configured.add(id(app))
             app.reconfigure(**self._setup["settings"])
@@ -279,7 +279,7 @@ class _Tasks:
         if not module:
             return None
         task = self._found(job, module, name, policy)
-        return task._star() if job.name.endswith("*") else task
+        return task.starred() if job.name.endswith("*") else task
 
     def _found(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any]:
         """The task whose function stands under that name in that module."""
