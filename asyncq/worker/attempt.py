@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
+from asyncq.broker.background import BackgroundTasks
 from asyncq.errors import PayloadTooLarge
 from asyncq.executors import (
     CANCELLED,
@@ -24,7 +25,6 @@ from asyncq.executors import (
     Claim,
 )
 from asyncq.serializers import PLAIN_VALUE
-from asyncq.worker.background import BackgroundTasks
 from asyncq.worker.emitter import Emitter
 from asyncq.worker.parking import Parking
 from asyncq.worker.reporter import Reporter

@@ -44,7 +44,7 @@ from asyncq.worker import frames, pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from asyncq.application import Runnable
+    from asyncq.application import App, Runnable
     from asyncq.portal import Carrier
 
 FAREWELL = 2.0

@@ -10,10 +10,10 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from asyncq.broker.background import ErrorLog, unexpected
 from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.consumer import Interrupted
 from asyncq.broker.line import pause
-from asyncq.worker.background import ErrorLog, unexpected
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry

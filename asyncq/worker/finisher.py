@@ -10,8 +10,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints
+from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.broker.commands import FOREVER
-from asyncq.worker.background import BackgroundTasks, unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Callable

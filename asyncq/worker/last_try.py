@@ -20,7 +20,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq import logs
-from asyncq.worker.background import BackgroundTasks
+from asyncq.broker.background import BackgroundTasks
 
 if TYPE_CHECKING:
     from asyncq.config import Settings

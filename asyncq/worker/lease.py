@@ -16,9 +16,9 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from asyncq.broker.background import ErrorLog
 from asyncq.broker.connection import ServerError, Verdict
 from asyncq.errors import BrokerUnavailable
-from asyncq.worker.background import ErrorLog
 from asyncq.worker.stall_watch import StallWatch
 
 if TYPE_CHECKING:

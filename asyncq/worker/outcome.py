@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
+from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.executors import CANCELLING
 from asyncq.runner import Finish, Requeue
-from asyncq.worker.background import BackgroundTasks, unexpected
 from asyncq.worker.finisher import Finisher
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from asyncq import cores, logs, wire
+from asyncq.broker.background import BackgroundTasks
 from asyncq.errors import TimeLimitExceeded
 from asyncq.executors import time_limit
 from asyncq.slots import Slots
 from asyncq.worker import frames
-from asyncq.worker.background import BackgroundTasks
 from asyncq.worker.process import Process
 
 if TYPE_CHECKING:

@@ -17,13 +17,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failures, wire
+from asyncq.broker.background import unexpected
 from asyncq.config import shown
 from asyncq.errors import WorkerLost
 from asyncq.executors import RUNNING, STARTING
 from asyncq.runner import Finish, Replace, Requeue
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker import frames
-from asyncq.worker.background import unexpected
 
 if TYPE_CHECKING:
     from asyncq.executors import Claim, TimeLimit

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from asyncq.worker.background import ErrorLog, forever
+from asyncq.broker.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer

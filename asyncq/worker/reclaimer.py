@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncq.worker.background import ErrorLog, forever
+from asyncq.broker.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from asyncq.broker.background import ErrorLog
 from asyncq.broker.turnstile import SEATED
-from asyncq.worker.background import ErrorLog
 
 if TYPE_CHECKING:
     from asyncq.worker.held import HeldJobs

@@ -12,7 +12,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asyncq.worker.background import unexpected
+from asyncq.broker.background import unexpected
 from asyncq.worker.process import LAST_WORDS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import time
 import traceback
 from typing import TYPE_CHECKING
 
-from asyncq.worker.background import ErrorLog
+from asyncq.broker.background import ErrorLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING
 import anyio
 
 from asyncq import config, logs
+from asyncq.broker.background import unexpected
 from asyncq.broker.connection import ServerError
 from asyncq.errors import BrokerUnavailable
 from asyncq.scoped_jobs import unscoped
-from asyncq.worker.background import unexpected
 from asyncq.worker.outcome import Counts
 from asyncq.worker.pool import Pool
 from asyncq.worker.session import WorkerSession

@@ -8,10 +8,10 @@ from collections import deque
 
 import pytest
 
+from asyncq.broker.background import BackgroundTasks, ErrorLog, forever
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import BrokerUnavailable
 from asyncq.worker import background
-from asyncq.worker.background import BackgroundTasks, ErrorLog, forever
 
 pytestmark = pytest.mark.anyio
 
