@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import itertools
 import logging
-import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from asyncq import failpoints, wire
 from asyncq.broker import rights
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.connection import ServerError, Verdict
-from asyncq.broker.keys import DAY_MS, GROUP, LAST_TRY, leveled, queue_of, result_ttl_ms, token
+from asyncq.broker.job_output import JobOutput
+from asyncq.broker.keys import GROUP, leveled, token
 from asyncq.broker.pipe import PipeBroken
-from asyncq.broker.submission import Submission
+from asyncq.broker.served import Served
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -38,23 +38,8 @@ for an idle worker should send about one command a second."""
 GHOSTS = 1000
 PROMOTE_AT_ONCE = 100
 
-_LEVELS = {str(level).encode(): level for level in range(wire.LOWEST, wire.HIGHEST + 1) if level}
-
 Entry = tuple[str, str, list[Any]]
 """What a read brings: stream, entry id, fields."""
-
-
-class Taken(NamedTuple):
-    """What became of the jobs of a dead incarnation.
-
-    `put_back` and `revoked` count jobs that go on and that have ended as revoked; `lost` names the id and the
-    task of those that ended as lost; `has_more` says to call again.
-    """
-
-    put_back: int = 0
-    revoked: int = 0
-    lost: Sequence[tuple[str, str]] = ()
-    has_more: bool = False
 
 
 class Interrupted(PipeBroken):
@@ -70,27 +55,17 @@ class Consumer:
         queues: to read from, the most urgent first.
 
     Attributes:
-        streams: that it reads from, the most urgent first, and what records call them: queues in their given
-            order, and of each the highest level of priority first.
-        lanes: the same of last tries.
+        name: the incarnation's.
+        served: the streams that it reads from.
+        marks_channels: one a shard; what is published there concerns jobs that it holds.
     """
 
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
         self.name: str = f"{worker}-{token()}"
         self.shards: Shards = commands.shards
         self.settings: Settings = commands.settings
-        self.streams: dict[str, str] = {}
-        self.lanes: dict[str, str] = {}
-        self._keys: dict[str, Keys] = {}
+        self.served: Served = Served(commands.shards, queues)
         self._turn = 0
-        self._queues: dict[str, str] = {}
-        # By queue and number of the shard.
-        self._levels: dict[tuple[str, int], set[int]] = {
-            (queue, keys.shard): {0} for queue in queues for keys in self.shards
-        }
-        for queue, shard in self._levels:
-            self._add(self.lanes, self.shards[shard], queue + LAST_TRY)
-        self._arrange()
         self._waits = self._has_more = False
         self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
         self._commands = commands
@@ -102,47 +77,17 @@ class Consumer:
         """Sees to it that the user may do all that a worker of these queues does; raises as
         `rights.require`.
         """
-        calls = [call for keys in self.shards for call in rights.of_worker(keys, self._streams_in(keys))]
+        calls = [
+            call for keys in self.shards for call in rights.of_worker(keys, self.served.streams_in(keys))
+        ]
         await rights.require(self._commands, calls)
-
-    def _add(self, streams: dict[str, str], keys: Keys, name: str) -> None:
-        stream = keys.stream(name)
-        streams[stream] = name
-        self._keys[stream] = keys
-        self._queues[stream] = queue_of(name)
-
-    def _arrange(self) -> None:
-        """Puts the streams in the order in which they are read."""
-        streams: dict[str, str] = {}
-        for queue in dict.fromkeys(queue for queue, _ in self._levels):
-            for level in range(wire.HIGHEST, wire.LOWEST - 1, -1):
-                for keys in self.shards:
-                    if level in self._levels[queue, keys.shard]:
-                        self._add(streams, keys, leveled(queue, level))
-        self.streams = streams
-
-    def _streams_in(self, shard: Keys) -> list[str]:
-        """The streams and lanes that it reads from in a shard."""
-        return [stream for stream in (*self.streams, *self.lanes) if self._keys[stream] is shard]
-
-    def queue(self, stream: str) -> str:
-        """The queue that a stream belongs to, whatever its level."""
-        return self._queues[stream]
-
-    def shard(self, stream: str) -> Keys:
-        """The shard that a stream lies in."""
-        return self._keys[stream]
-
-    def events_of(self, delivery: wire.Delivery) -> str:
-        """The channel of whoever follows a job."""
-        return self._keys[delivery.stream].events + delivery.job.id
 
     async def make_groups(self, patience: float = FOREVER) -> None:
         """Makes the group of every stream it reads from, where there is none: at start-up, and after the
         server lost its data. For ever by default, which takes a missing permission for a passing one.
         """
-        for stream in (*self.streams, *self.lanes):
-            await self._make_group(self._keys[stream], stream, patience)
+        for stream in (*self.served.streams, *self.served.lanes):
+            await self._make_group(self.served.keys[stream], stream, patience)
 
     async def _make_group(self, keys: Keys, stream: str, patience: float) -> None:
         try:
@@ -156,8 +101,7 @@ class Consumer:
 
     async def look_for_levels(self, patience: float = FOREVER) -> None:
         """Looks which levels of priority its queues have, and reads from all of them from now on."""
-        for queue, shard in self._levels:
-            keys = self.shards[shard]
+        for queue, keys in self.served.queues_by_shard():
             levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, patience=patience)
             await self._adopt(queue, keys, levels, patience)
 
@@ -166,18 +110,13 @@ class Consumer:
         own.
         """
         queue, _, level = name.rpartition(b"^")
-        mine = queue.decode("utf-8", "replace")
-        if (mine, keys.shard) in self._levels:
-            await self._adopt(mine, keys, (level,), FOREVER)
+        await self._adopt(queue.decode("utf-8", "replace"), keys, (level,), FOREVER)
 
     async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], patience: float) -> None:
-        known = self._levels[queue, keys.shard]
-        for level in {_LEVELS[one] for one in levels if one in _LEVELS} - known:
+        for level in self.served.new_levels(queue, keys, levels):
             await self._make_group(keys, keys.stream(leveled(queue, level)), patience)
-            if level in known:
+            if not self.served.add_level(queue, keys, level):
                 continue  # heard of twice
-            known.add(level)
-            self._arrange()
             self._has_more = True
             if self._waits:
                 # Not for this stream, and maybe for seconds. It happens once in the life of a level, so the
@@ -204,7 +143,7 @@ class Consumer:
         """Goes in peace; False if it still holds something and may not."""
         left = True
         for keys, marks in zip(self.shards, self.marks_channels, strict=True):
-            streams = self._streams_in(keys)
+            streams = self.served.streams_in(keys)
             answer = await self._commands.run(
                 keys, "leave", (keys.beats, marks, *streams), (GROUP, self.name)
             )
@@ -251,7 +190,9 @@ class Consumer:
             return streams
         self._turn += 1
         ordered: list[str] = []
-        for _, same in itertools.groupby(streams, lambda stream: stream.removeprefix(self._keys[stream].tag)):
+        for _, same in itertools.groupby(
+            streams, lambda stream: stream.removeprefix(self.served.keys[stream].tag)
+        ):
             some = list(same)
             first = self._turn % len(some)
             ordered += some[first:] + some[:first]
@@ -318,7 +259,7 @@ class Consumer:
             DecodeError: no message of asyncq.
         """
         stream, entry, fields = item
-        queue = self._queues[stream]
+        queue = self.served.queues[stream]
         if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
             crashes = retries = 0
             id_, message, values, turn = fields[1], fields[3], b"", b""
@@ -332,102 +273,6 @@ class Consumer:
         job = wire.decode_job(id_.decode(), queue, message)
         return wire.Delivery(entry, stream, crashes, retries, job, values, turn)
 
-    # -- ending --
-
-    def finish_command(
-        self, stream: str, held: int, batch: Sequence[tuple[wire.Delivery, str, bytes]]
-    ) -> tuple[Any, ...]:
-        """The call that ends jobs of one stream, each with a letter and an outcome; `held` is how many
-        entries the worker has.
-        """
-        queue = self.streams.get(stream) or self.lanes[stream]
-        keys = self._keys[stream]
-        # One look over all pending entries is cheaper than one each as long as there are at most three times
-        # as many (measured).
-        span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
-        command: list[Any] = [
-            "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,
-            keys.space, queue, GROUP, self.name, span, wire.PUSH_LIMIT, keys.marks,
-        ]  # fmt: skip
-        for delivery, letter, outcome in batch:
-            job = delivery.job
-            command += (delivery.entry, job.id, job.nonce, job.channel, letter, job.result_ttl, outcome)
-        return tuple(command)
-
-    def passed_on(self, batch: Sequence[tuple[wire.Delivery, str, bytes]]) -> None:
-        """Jobs have ended, and those that wait for them may lie in another shard."""
-        if self.shards.is_one:
-            return
-        delivery, _, _ = batch[0]  # all of one stream
-        if any(delivery.job.dependents or letter != wire.SUCCEEDED for delivery, letter, _ in batch):
-            self._commands.forward(self._keys[delivery.stream])
-
-    async def finish_now(
-        self, stream: str, held: int, batch: Sequence[tuple[wire.Delivery, str, bytes]]
-    ) -> int | list[int]:
-        """Ends jobs of one stream, for as long as it takes: how many there are, or for each 1 done, 0
-        refused.
-        """
-        command = self.finish_command(stream, held, batch)
-        answer: int | list[int] = await self._commands.send(self._keys[stream], *command, patience=FOREVER)
-        return answer
-
-    async def retry(self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes) -> int:
-        """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused."""
-        return await self._put_aside("retry", delivery, wait, retries, failure)
-
-    async def postpone(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
-        """Puts a job aside that has not begun, for at most `wait` ms: 1 done, 2 ended by a mark instead, 0
-        refused.
-        """
-        return await self._put_aside("postpone", delivery, wait, turn)
-
-    async def _put_aside(self, script: str, delivery: wire.Delivery, *why: Any) -> int:
-        keys, job = self._keys[delivery.stream], delivery.job
-        revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
-        arguments = (
-            *(keys.space, GROUP, self.name, delivery.entry, job.id, *why),
-            *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
-        )
-        answer: int = await self._commands.run(
-            keys, script, (delivery.stream, keys.delayed), arguments, patience=FOREVER
-        )
-        return answer
-
-    async def bury(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:
-        """Ends a job with a failure and keeps it with the dead letters: 1 done, 2 done before, 0 refused."""
-        keys, job = self._keys[delivery.stream], delivery.job
-        arguments = (
-            *(keys.space, GROUP, self.name, delivery.entry, job.id, outcome, job.result_ttl),
-            *(wire.PUSH_LIMIT, keys.marks, reason, *self._dead_limits()),
-        )
-        answer: int = await self._commands.run(
-            keys, "bury", (delivery.stream, keys.dead), arguments, patience=FOREVER
-        )
-        return answer
-
-    async def replace(self, delivery: wire.Delivery, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
-        """Puts a workflow in the place of a job that runs; the last of its jobs takes the job's id: 1 done, 2
-        ended by a mark instead, 0 refused, -1 another job has the id of one of them.
-        """
-        keys, job = self._keys[delivery.stream], delivery.job
-        submission = Submission(jobs, self.shards, keys.shard)
-        last, message = jobs[-1]
-        queue = leveled(last.queue, last.priority)
-        if await submission.taken(self._commands, FOREVER):
-            return -1
-        revoked = self._last_words(wire.REVOKED, delivery.stream, self.name, delivery.attempt)
-        arguments = (
-            *(keys.space, GROUP, self.name, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
-            *(keys.marks, revoked, self._commands.channel, queue, "" if last.wait is None else last.wait),
-            *(" ".join(last.parents), "1" if last.shape is not None else "", message),
-            *(submission.parcels(self._commands.channel), *submission.arguments(but=last)),
-        )
-        answer: int = await self._commands.run(
-            keys, "replace", (delivery.stream,), arguments, patience=FOREVER
-        )
-        return answer
-
     async def promote(self, keys: Keys) -> float | None:
         """Moves due jobs of a shard into their queues; seconds until the next is due, None if there is
         none.
@@ -438,104 +283,9 @@ class Consumer:
             return 0.0
         return None if left < 0 else left / 1000
 
-    def _dead_limits(self) -> tuple[int, int]:
-        return round(self.settings.dead_ttl * 1000), self.settings.dead_cap
-
-    async def release(self, stream: str, jobs: Sequence[tuple[str, str]]) -> list[int]:
-        """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by
-        a mark, 0 not ours.
-        """
-        ttl = result_ttl_ms(self.settings.result_ttl)
-        flat = [part for job in jobs for part in job]
-        revoked = self._last_words(wire.REVOKED, stream, self.name, 0)
-        keys = self._keys[stream]
-        arguments = (
-            keys.space,
-            GROUP,
-            self.name,
-            wire.PUSH_LIMIT,
-            ttl,
-            keys.marks,
-            revoked,
-            *flat,
-        )
-        failpoints.hit("release.send")
-        answer: list[int] = await self._commands.run(keys, "release", (stream,), arguments)
-        failpoints.hit("release.answered")
-        return answer
-
-    async def discard(self, item: Entry, reason: str, outcome: bytes) -> None:
-        """Sets an entry aside that is no message; a job that stands behind it fails with the outcome."""
-        stream, entry, _ = item
-        ttl = result_ttl_ms(self.settings.result_ttl)
-        keys = self._keys[stream]
-        arguments = (
-            keys.space,
-            GROUP,
-            self.name,
-            entry,
-            reason,
-            outcome,
-            ttl,
-            wire.PUSH_LIMIT,
-            *self._dead_limits(),
-        )
-        await self._commands.run(keys, "discard", (stream, keys.dead), arguments, patience=FOREVER)
-
-    async def report(self, delivery: wire.Delivery, number: int, state: str, meta: bytes) -> int:
-        """Stores what a job says of itself, as its report number `number`: 1 done, 0 refused."""
-        keys, job = self._keys[delivery.stream], delivery.job
-        answer: int = await self._commands.run(
-            keys,
-            "progress",
-            (keys.records + job.id, keys.latest + job.id),
-            (
-                *(delivery.entry, number, int(time.time() * 1000), state, meta),
-                *(DAY_MS, keys.events + job.id, wire.PUSH_LIMIT),
-            ),
-            patience=FOREVER,
-        )
-        return answer
-
-    def emit_command(
-        self, delivery: wire.Delivery, known: int, number: int, items: Sequence[bytes]
-    ) -> tuple[Any, ...]:
-        """The call that appends items of a generator from number `number` on; the server has had all up to
-        `known`.
-        """
-        keys, id_ = self._keys[delivery.stream], delivery.job.id
-        return (
-            *("EVALSHA", self._commands.scripts["emit"].sha, 3),
-            *(keys.records + id_, keys.items + id_, keys.places + id_),
-            *(delivery.entry, keys.events + id_, wire.PUSH_LIMIT, DAY_MS, known, number),
-            *items,
-        )
-
-    async def let_report_go(self, delivery: wire.Delivery) -> None:
-        """What a job said of itself goes when its result does, if nobody says more."""
-        keys, job = self._keys[delivery.stream], delivery.job
-        await self._commands.send(keys, "PEXPIRE", keys.latest + job.id, job.result_ttl)
-
-    async def pace(
-        self, delivery: wire.Delivery, *, wanted: int = 0, ttl: int = DAY_MS
-    ) -> tuple[int, int, int] | None:
-        """Where the readers of a stream are: the number that the furthest took (-1: nobody yet), ms since it
-        read, and ms since anybody did (-1: nobody). None if the job has ended or runs elsewhere.
-
-        Args:
-            delivery: the job.
-            wanted: the number that a reader is to come to, who says so on the job's channel; 0 for none.
-            ttl: how long to keep the stream from now on, in ms.
-        """
-        keys, id_ = self._keys[delivery.stream], delivery.job.id
-        answer = await self._commands.run(
-            keys,
-            "pace",
-            (keys.records + id_, keys.items + id_, keys.places + id_),
-            (delivery.entry, ttl, wanted, ttl),
-            patience=FOREVER,
-        )
-        return tuple(answer) if len(answer) == 3 else None
+    def output(self, delivery: wire.Delivery) -> JobOutput:
+        """What a job that it holds writes before it ends."""
+        return JobOutput(self._commands, self.served.keys[delivery.stream], delivery)
 
     # -- the others --
 
@@ -546,8 +296,7 @@ class Consumer:
         reads from, who reads with how many entries pending, and how many entries nobody holds; and the names
         of levels of priority that its queues have and that it does not read.
         """
-        streams = self._streams_in(keys)
-        mine = [queue for queue, shard in self._levels if shard == keys.shard]
+        streams, mine = self.served.streams_in(keys), self.served.queues_in(keys)
         answer = await self._commands.run(keys, "census", (keys.beats, *streams), (GROUP, keys.levels, *mine))
         beats, levels, queues = answer[0], answer[1 : 1 + len(mine)], answer[1 + len(mine) :]
         counts = {name.decode(): count.decode() for name, count in zip(beats[::2], beats[1::2], strict=True)}
@@ -556,52 +305,11 @@ class Consumer:
             for stream, (readers, waiting) in zip(streams, queues, strict=True)
         }
         unread = [
-            b"%s^%s" % (queue.encode(), level)
+            leveled(queue, level).encode()
             for queue, found in zip(mine, levels, strict=True)
-            for level in found
-            if _LEVELS.get(level, 0) not in self._levels[queue, keys.shard]
+            for level in self.served.new_levels(queue, keys, found)
         ]
         return counts, seen, unread
-
-    async def take(self, stream: str, dead: str, seen: str | None) -> Taken:
-        """Takes what a dead incarnation held. Nothing if it beats after all."""
-        ttl = result_ttl_ms(self.settings.result_ttl)
-        keys = self._keys[stream]
-        last_try = keys.stream(self._queues[stream] + LAST_TRY)
-        failpoints.hit("take.send")
-        looked, back, revoked, more, *lost = await self._commands.run(
-            keys,
-            "take",
-            (stream, keys.beats, keys.dead, keys.marks + dead, last_try),
-            (
-                keys.space,
-                GROUP,
-                dead,
-                seen or "",
-                100,
-                self.settings.max_crashes,
-                self.name,
-                wire.PUSH_LIMIT,
-                ttl,
-                self._last_words(wire.LOST, stream, dead, self.settings.max_crashes),
-                self._last_words(wire.REVOKED, stream, dead, 0),
-                *self._dead_limits(),
-            ),
-        )
-        failpoints.hit("take.answered")
-        if looked < 0:
-            return Taken()
-        jobs = [(id_.decode(), wire.task_name(head)) for id_, head in lost]
-        return Taken(back, revoked, jobs, bool(more))
-
-    def _last_words(self, letter: str, stream: str, dead: str, attempts: int) -> bytes:
-        """The outcome of a job that a dead worker will not finish."""
-        queue = self._queues[stream]
-        worker = dead.rpartition("-")[0]
-        finished = int(time.time() * 1000)
-        return wire.encode_ended(
-            wire.Ended(letter, finished=finished, attempts=attempts, worker=worker, queue=queue)
-        )
 
 
 class Beating:

@@ -104,7 +104,7 @@ class RunningJob(Claim):
         if len(data) > limit:
             raise PayloadTooLarge(f"meta takes {len(data):,} bytes, more than max_payload={limit:,}")
         if self.reporter is None:
-            self.reporter = Reporter(attempts.consumer, self.delivery, attempts.background.start)
+            self.reporter = Reporter(attempts.consumer.output(self.delivery), attempts.background.start)
         if not await self.reporter.report(state, data):
             self.revoked = True  # it runs elsewhere, or has ended: nothing of it counts any more
             if self.interrupt is not None:
@@ -316,7 +316,7 @@ class Attempts:
         turn = await place.enter()
         if turn is None or turn.starts:
             return True
-        call = self.consumer.postpone(delivery, turn.wait, turn.ticket)
+        call = self.outcomes.claims.defer(delivery, turn.wait, turn.ticket)
         self.outcomes.report(
             delivery, self._gate.put_aside(limits, delivery.job.id, call) if turn.parked else call
         )

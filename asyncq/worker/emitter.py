@@ -6,12 +6,12 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncq.broker.commands import FOREVER
 from asyncq.errors import PayloadTooLarge
 from asyncq.worker.item_buffer import ItemBuffer
 from asyncq.worker.stream_readers import StreamReaders
 
 if TYPE_CHECKING:
+    from asyncq.broker.job_output import JobOutput
     from asyncq.serializers import ValueCodec
     from asyncq.worker.attempt import RunningJob
 
@@ -33,8 +33,9 @@ class Emitter:
         self._codec = codec
         self._settings = running.attempts.consumer.settings
         self._buffer = ItemBuffer(running.delivery.job.id)
-        self._readers = StreamReaders(running, self._buffer)
-        self._sender = ItemSender(running, self._buffer, self._readers)
+        self._output = running.attempts.consumer.output(running.delivery)
+        self._readers = StreamReaders(running, self._output, self._buffer)
+        self._sender = ItemSender(running, self._output, self._buffer, self._readers)
         self._dropped = False
 
     def add(self, item: Any) -> bool:
@@ -97,8 +98,7 @@ class Emitter:
         self._running.attempts.background.start(self._leave())
 
     async def _leave(self) -> None:
-        delivery = self._running.delivery
-        await self._running.attempts.consumer.pace(delivery, ttl=delivery.job.result_ttl)
+        await self._output.pace(ttl=self._running.delivery.job.result_ttl)
 
     @property
     def _name(self) -> str:
@@ -114,6 +114,7 @@ class ItemSender:
 
     Args:
         running: the job.
+        output: of its attempt.
         buffer: of its items.
         readers: the answers say how far they are.
 
@@ -121,13 +122,13 @@ class ItemSender:
         is_scheduled: `send` is about to run.
     """
 
-    def __init__(self, running: RunningJob, buffer: ItemBuffer, readers: StreamReaders) -> None:
+    def __init__(
+        self, running: RunningJob, output: JobOutput, buffer: ItemBuffer, readers: StreamReaders
+    ) -> None:
         self._running = running
+        self._output = output
         self._buffer = buffer
         self._readers = readers
-        self._consumer = running.attempts.consumer
-        self._commands = running.attempts.session.broker.commands
-        self._shard = self._consumer.shard(running.delivery.stream)
         self._under_way = 0
         self._is_mending = False
         self.is_scheduled = False
@@ -142,16 +143,10 @@ class ItemSender:
             and self._under_way < UNDER_WAY
             and not (self._is_mending or buffer.is_closed)
         ):
-            command, last = self._command(buffer.sent)
+            number, batch = buffer.sent + 1, buffer.batch(buffer.sent)
             self._under_way += 1
-            buffer.sent = last
-            self._commands.post(self._shard, command, partial(self._answered, last))
-
-    def _command(self, sent: int) -> tuple[tuple[Any, ...], int]:
-        """The call for the items after a number, and the number of the last that it takes."""
-        batch = self._buffer.batch(sent)
-        command = self._consumer.emit_command(self._running.delivery, self._buffer.known, sent + 1, batch)
-        return command, sent + len(batch)
+            buffer.sent = last = buffer.sent + len(batch)
+            self._output.post_items(buffer.known, number, batch, partial(self._answered, last))
 
     def _answered(self, last: int, answer: Any) -> None:
         self._under_way -= 1
@@ -184,9 +179,9 @@ class ItemSender:
             while self._under_way:  # their answers, or the news that none will come, are on the way
                 await buffer.answer()
             while buffer.known < buffer.number and not buffer.is_closed:
-                command, last = self._command(buffer.known)
-                answer = await self._commands.send(self._shard, *command, patience=FOREVER)
-                self._take(last, answer)
+                batch = buffer.batch(buffer.known)
+                last = buffer.known + len(batch)
+                self._take(last, await self._output.append_items(buffer.known, batch))
             buffer.sent = buffer.known
         except Exception as error:  # noqa: BLE001  whatever it is, the generator must hear of it: it waits here
             buffer.error = error

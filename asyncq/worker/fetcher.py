@@ -92,7 +92,7 @@ class Fetcher:
             return []
         slots = self._held.slots
         room = min(slots.limit - slots.busy, MOST_AT_ONCE)
-        return await self._consumer.read(list(self._consumer.streams), room, block=True)
+        return await self._consumer.read(list(self._consumer.served.streams), room, block=True)
 
     async def _recover(self, error: Exception, failures: int) -> None:
         """Does what the error asks for, or pauses. What goes wrong here is only one more error."""
@@ -123,7 +123,8 @@ class Fetcher:
 
         Asked on the connection that reads, so no read is on its way meanwhile whose entries would seem lost.
         """
-        for stream in (*self._consumer.streams, *self._consumer.lanes):
+        served = self._consumer.served
+        for stream in (*served.streams, *served.lanes):
             found = await self._consumer.ghosts(stream, self._held.entries_of(stream))
             if found:
                 level = logging.DEBUG if self._gave_up_a_read else logging.WARNING
@@ -150,7 +151,7 @@ class Fetcher:
         runs with no body beside it.
         """
         await self._until_quiet()
-        while alone := await self._consumer.read(list(self._consumer.lanes), 1, block=False):
+        while alone := await self._consumer.read(list(self._consumer.served.lanes), 1, block=False):
             await self._attempts.start(alone)
             await self._until_quiet()
         if self._worker.only_last_tries:

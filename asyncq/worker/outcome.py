@@ -1,7 +1,7 @@
 """What becomes of a job whose body has ended: it is finished, retried, replaced, set aside, or revoked.
 
-A job is held until the server has answered this. Most outcomes travel in the finisher's batches; what needs a
-script of its own has a background task, which the worker waits for before it stops.
+A job is held until the server has answered this. Most outcomes travel in the batches of `Claims`. What needs
+a script of its own has a background task, which the worker waits for before it stops.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from asyncq import wire
 from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.executors import CANCELLING
 from asyncq.runner import Finish, Requeue
-from asyncq.worker.finisher import Finisher
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from asyncq.broker.commands import Commands
+    from asyncq.broker.claims import Claims
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.runner import Replace, Runner
     from asyncq.worker.attempt import RunningJob
@@ -53,8 +52,8 @@ class Outcomes:
 
     Args:
         counts: of the worker.
-        commands: of the session.
-        consumer: that holds the entries.
+        claims: what the session holds.
+        consumer: that read the entries.
         runner: encodes outcomes.
         held: the jobs.
         job_log: where ends are logged.
@@ -63,14 +62,14 @@ class Outcomes:
     def __init__(
         self,
         counts: Counts,
-        commands: Commands,
+        claims: Claims,
         consumer: Consumer,
         runner: Runner,
         held: HeldJobs,
         job_log: JobLog,
     ) -> None:
         self.counts = counts
-        self.finisher = Finisher(commands, consumer, held.jobs.__len__, held.drop)
+        self.claims = claims
         self.reports = BackgroundTasks(log)
         self._consumer = consumer
         self._runner = runner
@@ -93,15 +92,13 @@ class Outcomes:
             elif self._job_log.is_detailed:
                 self._log_end(running, verdict.letter)
             if verdict.dead:
-                self.report(delivery, self._consumer.bury(delivery, verdict.outcome, verdict.dead))
+                self.report(delivery, self.claims.dead_letter(delivery, verdict.outcome, verdict.dead))
             else:
-                self.finisher.add(delivery, verdict.letter, verdict.outcome)
+                self.claims.finish(delivery, verdict.letter, verdict.outcome)
         elif isinstance(verdict, Requeue):
             self.counts.retried += 1
             self._job_log.retried(delivery, verdict, running.started)
-            self.report(
-                delivery, self._consumer.retry(delivery, verdict.wait, verdict.retries, verdict.failure)
-            )
+            self.report(delivery, self.claims.retry(delivery, verdict.wait, verdict.retries, verdict.failure))
         else:
             self.report(delivery, self._replace(delivery, verdict.jobs))
 
@@ -116,7 +113,7 @@ class Outcomes:
         must not hang.
         """
         self._job_log.could_not_run(delivery, error)
-        self.finisher.add(delivery, wire.FAILED, self._runner.failed(delivery, error))
+        self.claims.finish(delivery, wire.FAILED, self._runner.failed(delivery, error))
 
     def revoke(self, running: RunningJob, reason: str = "") -> None:
         """A job ends as revoked."""
@@ -125,21 +122,21 @@ class Outcomes:
         self._job_log.dropped(delivery, "was revoked")
         reason = reason or self._held.reasons.get((delivery.entry, delivery.job.id), "")
         outcome = self._runner.revoked(delivery, running.started, reason)
-        self.finisher.add(delivery, wire.REVOKED, outcome)
+        self.claims.finish(delivery, wire.REVOKED, outcome)
 
     async def set_aside(self, item: Entry, error: Exception) -> None:
         """An entry has no message that can be read: it is kept apart, and a job behind it fails."""
         stream, entry, _ = item
         self.counts.malformed += 1
-        queue = self._consumer.queue(stream)
+        queue = self._consumer.served.queues[stream]
         self._job_log.unreadable(queue, entry, self._consumer.job_id(item), error)
         stand_in = wire.Delivery(entry, stream, 0, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
-        await self._consumer.discard(item, str(error)[:500], self._runner.failed(stand_in, error))
+        await self.claims.discard(stream, entry, str(error)[:500], self._runner.failed(stand_in, error))
 
     async def hand_back(self, delivery: wire.Delivery) -> bool:
         """Makes a new entry of a job, for another worker; False if that was not possible now."""
         try:
-            [answer] = await self._consumer.release(delivery.stream, [(delivery.entry, delivery.job.id)])
+            [answer] = await self.claims.release(delivery.stream, [(delivery.entry, delivery.job.id)])
         except Exception as error:  # noqa: BLE001  whatever it is, the job is still ours
             log.debug("job %r could not be handed back (%r); it waits on", delivery.job.id, error)
             return False
@@ -148,7 +145,7 @@ class Outcomes:
         return True
 
     async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:
-        answer = await self._consumer.replace(delivery, jobs)
+        answer = await self.claims.replace(delivery, jobs)
         if answer >= 0:
             return answer
         ids = ", ".join(repr(job.id) for job, _ in jobs[:-1])
@@ -158,7 +155,7 @@ class Outcomes:
         )
         self._job_log.could_not_run(delivery, error)
         outcome = self._runner.failed(delivery, error)
-        accepted = await self._consumer.finish_now(delivery.stream, 1, [(delivery, wire.FAILED, outcome)])
+        accepted = await self.claims.finish_now(delivery.stream, [(delivery, wire.FAILED, outcome)])
         return accepted == 1
 
     def report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
@@ -184,12 +181,12 @@ class Outcomes:
 
     async def until_stored(self) -> None:
         """Waits until all that has ended by now is stored. Cancelled, it cancels nothing."""
-        await self.finisher.drain()
+        await self.claims.drain()
         await self.reports.wait()
 
     async def finish(self) -> None:
         """Waits until everything is stored, also what follows from an answer. Cancelled, it cancels what is
         left of the latter.
         """
-        await self.finisher.drain()
+        await self.claims.drain()
         await self.reports.finish()

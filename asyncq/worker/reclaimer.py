@@ -19,6 +19,7 @@ from asyncq.broker.background import ErrorLog, forever
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from asyncq.broker.claims import Claims
     from asyncq.broker.consumer import Consumer
     from asyncq.broker.keys import Keys
     from asyncq.worker.job_log import JobLog
@@ -72,6 +73,7 @@ class Reclaimer:
 
     Args:
         consumer: the incarnation that watches.
+        claims: take what is found.
         shard: in which it watches.
         lease: in seconds.
         on_last_tries: called when jobs wait in a lane of last tries.
@@ -82,6 +84,7 @@ class Reclaimer:
     def __init__(
         self,
         consumer: Consumer,
+        claims: Claims,
         shard: Keys,
         lease: float,
         on_last_tries: Callable[[], None],
@@ -89,6 +92,7 @@ class Reclaimer:
         job_log: JobLog,
     ) -> None:
         self._consumer = consumer
+        self._claims = claims
         self._shard = shard
         self._on_last_tries = on_last_tries
         self._on_level = on_level
@@ -129,19 +133,21 @@ class Reclaimer:
                 sightings.pop(dead, None)
         if put_back:
             _, queues, _ = await self._consumer.census(self._shard)  # some of it may be in a lane by now
-        if any(left for stream, (_, left) in queues.items() if stream in self._consumer.lanes):
+        if any(left for stream, (_, left) in queues.items() if stream in self._consumer.served.lanes):
             self._on_last_tries()
 
     async def _take(self, stream: str, dead: str, seen: str | None) -> int:
         more, total = True, 0
         while more:
-            taken = await self._consumer.take(stream, dead, seen)
+            taken = await self._claims.take(stream, dead, seen)
             more = taken.has_more
             total += taken.put_back
             if taken.revoked:
                 log.info("%d jobs of dead worker %r ended as revoked", taken.revoked, dead)
             for job_id, task in taken.lost:
-                self._job_log.lost(job_id, task, self._consumer.queue(stream), dead, self._max_crashes)
+                self._job_log.lost(
+                    job_id, task, self._consumer.served.queues[stream], dead, self._max_crashes
+                )
             seen = None  # the field is gone with the first call
         if total:
             log.warning("worker %r is dead; %d of its jobs were put back into the queue", dead, total)

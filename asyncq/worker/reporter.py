@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from asyncq import wire
-    from asyncq.broker.consumer import Consumer
+    from asyncq.broker.job_output import JobOutput
 
 
 class Reporter:
@@ -17,19 +16,16 @@ class Reporter:
     next.
 
     Args:
-        consumer: the incarnation that has the job.
-        delivery: the job.
+        output: the attempt's.
         spawn: starts a task that ends with the worker's life.
     """
 
     def __init__(
         self,
-        consumer: Consumer,
-        delivery: wire.Delivery,
+        output: JobOutput,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
-        self._consumer = consumer
-        self._delivery = delivery
+        self._output = output
         self._spawn = spawn
         self._newest: tuple[int, str, bytes] = (0, "", b"")
         self._stored = 0
@@ -55,9 +51,9 @@ class Reporter:
 
     def drop(self) -> None:
         """The body has ended: what it said last is kept no longer than a result."""
-        self._spawn(self._consumer.let_report_go(self._delivery))
+        self._spawn(self._output.let_report_go())
 
     async def _send(self) -> None:
         number, state, meta = self._newest
-        self._accepted = bool(await self._consumer.report(self._delivery, number, state, meta))
+        self._accepted = bool(await self._output.report(number, state, meta))
         self._stored = number

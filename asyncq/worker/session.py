@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from asyncq.broker.claims import Claims
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.consumer import Consumer
 from asyncq.broker.turnstile import Turnstile
@@ -73,9 +74,14 @@ class WorkerSession:
             extended=settings.result_extended,
         )
         self.job_log = JobLog(worker.name)
-        outcomes = Outcomes(
-            worker.counts, self.broker.commands, self.consumer, runner, self.held, self.job_log
+        claims = Claims(
+            self.broker.commands,
+            self.consumer.served,
+            self.consumer.name,
+            self.held.jobs.__len__,
+            self.held.drop,
         )
+        outcomes = Outcomes(worker.counts, claims, self.consumer, runner, self.held, self.job_log)
         turnstile = Turnstile(self.broker.commands, self.consumer.name)
         gate = Gate(turnstile, app.limits, outcomes.reports.start)
         signals = RevocationSignals(self.held, gate)
@@ -108,7 +114,7 @@ class WorkerSession:
         for shard in self.broker.shards:
             promoter = Promoter(self.consumer, shard)
             reclaimer = Reclaimer(
-                *(self.consumer, shard, lease),
+                *(self.consumer, self.attempts.outcomes.claims, shard, lease),
                 *(self.fetcher.on_last_attempts, self._on_level, self.job_log),
             )
             loops += (reclaimer.run, promoter.run)

@@ -106,7 +106,7 @@ class Shutdown:
         try:
             await self._add_unknown_entries(by_stream)
             for stream, jobs in by_stream.items():
-                answers = await self._consumer.release(stream, jobs)
+                answers = await self._outcomes.claims.release(stream, jobs)
                 self._outcomes.counts.handed_back += sum(answer == 1 for answer in answers)
         except Exception as error:
             log.warning(
@@ -116,7 +116,8 @@ class Shutdown:
             )
 
     async def _add_unknown_entries(self, by_stream: dict[str, list[tuple[str, str]]]) -> None:
-        for stream in (*self._consumer.streams, *self._consumer.lanes):
+        served = self._consumer.served
+        for stream in (*served.streams, *served.lanes):
             for item in await self._consumer.ghosts(stream, self._held.entries_of(stream)):
                 with suppress(Exception):  # the next who reads it sets it aside
                     id_ = self._consumer.delivery(item).job.id

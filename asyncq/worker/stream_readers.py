@@ -13,6 +13,7 @@ from asyncq.config import shown
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
+    from asyncq.broker.job_output import JobOutput
     from asyncq.worker.attempt import RunningJob
     from asyncq.worker.item_buffer import ItemBuffer
 
@@ -28,14 +29,15 @@ class StreamReaders:
 
     Args:
         running: the job.
+        output: of its attempt.
         buffer: of its items, which knows whether the server still takes them.
     """
 
-    def __init__(self, running: RunningJob, buffer: ItemBuffer) -> None:
+    def __init__(self, running: RunningJob, output: JobOutput, buffer: ItemBuffer) -> None:
         self._running = running
+        self._output = output
         self._buffer = buffer
-        self._consumer = running.attempts.consumer
-        self._settings = self._consumer.settings
+        self._settings = running.attempts.consumer.settings
         self._position = (-1, 0.0)  # the furthest reader's number, and until when that counts
         self._begun = time.monotonic()
         self._timer = self._wake_up_later()
@@ -55,7 +57,7 @@ class StreamReaders:
 
     async def catch_up(self) -> None:
         """Waits until the furthest reader has caught up by half a window, or none is left."""
-        channel = self._consumer.events_of(self._running.delivery)
+        channel = self._output.events
         wanted = self._buffer.number - self._settings.stream_window // 2
         listener = self._running.attempts.session.broker.listener
         notified = asyncio.Event()
@@ -76,7 +78,7 @@ class StreamReaders:
             listener.unsubscribe(channel, on_message)
 
     async def _must_wait(self, wanted: int) -> bool:
-        position = await self._consumer.pace(self._running.delivery, wanted=wanted)
+        position = await self._output.pace(wanted=wanted)
         if position is None:
             self.refuse()
             return False
@@ -104,7 +106,7 @@ class StreamReaders:
     async def _touch(self) -> None:
         """Keeps the stream for another day, and ends the job if nobody has read it for too long."""
         try:
-            position = await self._consumer.pace(self._running.delivery)
+            position = await self._output.pace()
         finally:
             if not self._buffer.is_closed:  # one look that failed is not the last
                 self._timer = self._wake_up_later()

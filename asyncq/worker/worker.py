@@ -8,7 +8,7 @@
        ├─ courier     sees to it that shards hear of each other, if there are several
        ├─ fetcher     reads entries and starts a task for each job
        ├─ attempts    one for each job, which ends in an outcome
-       └─ finisher    stores outcomes in batches
+       └─ claims      store outcomes in batches
     └─ pool            runs jobs in processes; outlives a session, for they are warm
 
 Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group takes several

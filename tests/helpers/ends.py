@@ -26,25 +26,25 @@ async def _finish(stage: Steps, letter: str) -> None:
 
 
 async def _bury(stage: Steps) -> None:
-    assert await stage.worker.bury(await stage.claim(), b"", "retries used up") == 1
+    assert await stage.worker.claims.dead_letter(await stage.claim(), b"", "retries used up") == 1
 
 
 async def _discard(stage: Steps) -> None:
     delivery = await stage.claim()
-    await stage.worker.discard((delivery.stream, delivery.entry, {}), "rubbish", b"")
+    await stage.worker.claims.discard(delivery.stream, delivery.entry, "rubbish", b"")
 
 
 async def _retry(stage: Steps) -> None:
-    assert await stage.worker.retry(await _marked(stage), 0, 1, b"") == 2
+    assert await stage.worker.claims.retry(await _marked(stage), 0, 1, b"") == 2
 
 
 async def _release(stage: Steps) -> None:
     delivery = await _marked(stage)
-    assert await stage.worker.release(delivery.stream, [(delivery.entry, "parent")]) == [2]
+    assert await stage.worker.claims.release(delivery.stream, [(delivery.entry, "parent")]) == [2]
 
 
 async def _replace(stage: Steps) -> None:
-    assert await stage.worker.replace(await _marked(stage), [stage.job("parent")]) == 2
+    assert await stage.worker.claims.replace(await _marked(stage), [stage.job("parent")]) == 2
 
 
 async def _take_marked(stage: Steps) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
-from asyncq.broker.consumer import Consumer
 from asyncq.serializers import PLAIN_ARGUMENTS, dumps
+from helpers.claiming import ClaimingConsumer
 
 if TYPE_CHECKING:
     from asyncq.broker.broker import Broker
@@ -21,17 +21,17 @@ class Steps:
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker
         self.raw = raw
-        self.worker = Consumer(broker.commands, "w", [QUEUE])
-        self.heir = Consumer(broker.commands, "heir", [QUEUE])
+        self.worker = ClaimingConsumer(broker.commands, "w", [QUEUE])
+        self.heir = ClaimingConsumer(broker.commands, "heir", [QUEUE])
 
     def job(self, id_: str, *args: Any, **options: Any) -> tuple[wire.Job, bytes]:
         body = PLAIN_ARGUMENTS.dumps(args, {})
         job = wire.Job(id_, "t", QUEUE, body, f"n-{id_}", self.broker.channel, 0, 100_000, **options)
         return job, wire.encode_job(job)
 
-    async def claim(self, by: Consumer | None = None) -> wire.Delivery | None:
+    async def claim(self, by: ClaimingConsumer | None = None) -> wire.Delivery | None:
         worker = by or self.worker
-        for stream in (*worker.streams, *worker.lanes):
+        for stream in (*worker.served.streams, *worker.served.lanes):
             if entries := await worker.read([stream], 1, block=False):
                 return worker.delivery(entries[0])
         return None
@@ -41,11 +41,13 @@ class Steps:
         delivery: wire.Delivery,
         value: Any = None,
         letter: str = wire.SUCCEEDED,
-        by: Consumer | None = None,
+        by: ClaimingConsumer | None = None,
     ) -> None:
         payload = dumps(value) if letter == wire.SUCCEEDED else value
         outcome = wire.encode_ended(wire.Ended(letter, payload, 1, 2, 1, "w", "t", QUEUE, 0))
-        assert await (by or self.worker).finish_now(delivery.stream, 1, [(delivery, letter, outcome)]) == 1
+        assert (
+            await (by or self.worker).claims.finish_now(delivery.stream, [(delivery, letter, outcome)]) == 1
+        )
 
     async def run(self, value: Any = None) -> str:
         """Claims the next job and ends it well; its id."""

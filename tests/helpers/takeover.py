@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asyncq.broker.consumer import Consumer
+    from helpers.claiming import ClaimingConsumer
 
 
-async def take(consumer: Consumer, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
+async def take(consumer: ClaimingConsumer, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
     """Takes what a dead incarnation held: how many jobs go back, how many end, whether there are more."""
-    taken = await consumer.take(stream, dead, seen)
+    taken = await consumer.claims.take(stream, dead, seen)
     return taken.put_back, taken.revoked + len(taken.lost), taken.has_more

@@ -154,7 +154,7 @@ async def _die_with_a_job(app) -> None:
     await consumer.make_groups()
     beating = consumer.beating()
     assert await asyncio.to_thread(beating.beat, 1) == []
-    (stream,) = consumer.streams
+    (stream,) = consumer.served.streams
     assert len(await consumer.read([stream], 1, block=True)) == 1
     assert len(await consumer.ghosts(stream, [])) == 1
     beating.close()

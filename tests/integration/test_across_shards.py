@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from helpers.claiming import ClaimingConsumer
 from helpers.own_server import OwnServer, free_port
 from helpers.waiting import until, until_state
 
@@ -385,15 +386,15 @@ async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, s
 @pytest.mark.parametrize("shard", range(COUNT))
 async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_listen(app, raw, shard):
     result = await app.send("elsewhere", priority=9, task_id=named(shard))
-    busy = Consumer(app.sessions.here().broker.commands, "busy", ["default"])
+    busy = ClaimingConsumer(app.sessions.here().broker.commands, "busy", ["default"])
     await busy.make_groups()
     await busy.look_for_levels()
     assert not await app.sessions.here().broker.listened_to("default")
     for keys in app.sessions.here().broker.shards:
         await raw.hset(keys.beats, busy.name, 1)
-    ((stream, entry, _),) = await busy.read(list(busy.streams), 1, block=False)
+    ((stream, entry, _),) = await busy.read(list(busy.served.streams), 1, block=False)
     assert await app.sessions.here().broker.listened_to("default")
-    assert await busy.release(stream, [(entry, result.id)]) == [1]
+    assert await busy.claims.release(stream, [(entry, result.id)]) == [1]
     await result.revoke()
     assert await busy.leave()
     busy.close()

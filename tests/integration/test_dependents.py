@@ -159,10 +159,10 @@ async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(st
     await stage.broker.intake.submit(pair(stage))
     await stage.run("value")
     delivery = await stage.claim()
-    assert await stage.worker.retry(delivery, 0, 1, b"failure") == 1
+    assert await stage.worker.claims.retry(delivery, 0, 1, b"failure") == 1
     await stage.worker.promote(stage.broker.shards[0])
     delivery = await stage.claim()
-    assert await stage.worker.release(delivery.stream, [(delivery.entry, "second")]) == [1]
+    assert await stage.worker.claims.release(delivery.stream, [(delivery.entry, "second")]) == [1]
     await stage.claim()
     assert await take(stage.heir, delivery.stream, stage.worker.name, "1") == (1, 0, False)
     delivery = await stage.claim(stage.heir)
@@ -204,8 +204,8 @@ async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependen
         stage.job("b", parents=("a",), shape=0, dependents=("first",)),
         stage.job("first", parents=("b",), shape=0),
     ]
-    assert await stage.worker.replace(delivery, instead) == 1
-    assert await stage.worker.replace(delivery, instead) == 0
+    assert await stage.worker.claims.replace(delivery, instead) == 1
+    assert await stage.worker.claims.replace(delivery, instead) == 0
     assert [await stage.run(name) for name in "xyz"] == ["a", "b", "first"]
     assert (await stage.ended("first")).payload == dumps("z")
     second = await stage.claim()
@@ -216,7 +216,7 @@ async def test_a_job_that_was_to_end_is_not_replaced(stage):
     await stage.broker.intake.submit([stage.job("first")])
     delivery = await stage.claim()
     assert await stage.broker.revoke("first", mark="t", outcome=b"") == "signalled"
-    assert await stage.worker.replace(delivery, [stage.job("a"), stage.job("first")]) == 2
+    assert await stage.worker.claims.replace(delivery, [stage.job("a"), stage.job("first")]) == 2
     assert await stage.standing("first") is State.REVOKED
     assert await stage.standing("a") is None
 
@@ -274,7 +274,7 @@ async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others
     instead = [*(stage.job(name) for name in others), stage.job("first")]
     for job, _ in instead:
         job.nonce = "other"
-    assert await stage.worker.replace(delivery, instead) == -1
+    assert await stage.worker.claims.replace(delivery, instead) == -1
     await stage.end(delivery)
     assert await stage.run() == "taken"
     assert await stage.claim() is None
@@ -310,7 +310,7 @@ async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_t
     delivery = await stage.claim()
     instead = [stage.job("a", dependents=("first",)), stage.job("first", parents=("a",), shape=0)]
     instead[1][0].nonce = job.nonce  # as a plan does it
-    assert await stage.worker.replace(delivery, instead) == 1
+    assert await stage.worker.claims.replace(delivery, instead) == 1
     assert await stage.broker.expire("first") == "running"
     assert await stage.broker.intake.enqueue_many([(job, message)]) == [], "the same call, sent again late"
     assert [await stage.run(name) for name in "xy"] == ["a", "first"]
@@ -321,7 +321,7 @@ async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known
     first.nonce = "call~9999999999999"
     jobs = [(first, wire.encode_job(first))]
     await stage.broker.intake.submit(jobs)
-    assert await stage.worker.replace(await stage.claim(), [stage.job("a"), stage.job("first")]) == 1
+    assert await stage.worker.claims.replace(await stage.claim(), [stage.job("a"), stage.job("first")]) == 1
     await stage.broker.intake.submit(jobs)
     assert {await stage.run(), await stage.run()} == {"a", "first"}
     assert await stage.claim() is None

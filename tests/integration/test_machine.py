@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from helpers.claiming import ClaimingConsumer
 from helpers.figures import report
 from helpers.takeover import take
 from hypothesis import HealthCheck, Phase, settings, strategies as st
@@ -28,7 +29,6 @@ from hypothesis.stateful import (
 )
 
 from asyncq import wire
-from asyncq.broker.consumer import Consumer
 from asyncq.broker.keys import GROUP, LAST_TRY
 from asyncq.states import TRANSITIONS, State
 
@@ -54,7 +54,7 @@ MAX_CRASHES = 2
 class Hand:
     """One incarnation of a worker, which may be taken for dead and not know it."""
 
-    consumer: Consumer
+    consumer: ClaimingConsumer
     beats: int | None = 1
     """Its field in the hash of beats; None once it has left or was taken."""
     sent: int = 1
@@ -224,7 +224,7 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(ended=st.sampled_from(["", wire.SUCCEEDED, wire.FAILED]))
     def begin(self, ended: str) -> None:
-        self.hands = [Hand(Consumer(self.broker.commands, f"w{n}", [QUEUE])) for n in range(3)]
+        self.hands = [Hand(ClaimingConsumer(self.broker.commands, f"w{n}", [QUEUE])) for n in range(3)]
         self.run(self.hands[0].consumer.make_groups())
         for hand in self.hands:
             assert self.run(self.beat_of(hand)) == []
@@ -502,7 +502,9 @@ class Machine(RuleBasedStateMachine):
             self.end(book, wire.REVOKED, hand.name)
         elif answer == 1:
             self.put_in_place(book, plans, last)
-        self.twice(lambda: hand.consumer.replace(delivery, jobs), answer, answer if answer == -1 else 0)
+        self.twice(
+            lambda: hand.consumer.claims.replace(delivery, jobs), answer, answer if answer == -1 else 0
+        )
 
     def put_in_place(self, book: Book, plans: list[Book], last: Book) -> None:
         self.accept(plans)
@@ -599,7 +601,7 @@ class Machine(RuleBasedStateMachine):
         outcomes = [(delivery, letter, OUTCOME) for delivery in batch]
         stream, held = batch[0].stream, len(self.held_by(hand))
         answer = len(first) if set(first) == {1} else first
-        self.twice(lambda: hand.consumer.finish_now(stream, held, outcomes), answer, second)
+        self.twice(lambda: hand.consumer.claims.finish_now(stream, outcomes, held), answer, second)
 
     @precondition(was_something_received)
     @rule(data=st.data(), wait=st.sampled_from([0, 0, FAR]))
@@ -617,7 +619,9 @@ class Machine(RuleBasedStateMachine):
             book.move(wire.RETRYING)
             book.retries, book.is_due = delivery.retries + 1, wait == 0
             first = 1
-        self.twice(lambda: hand.consumer.retry(delivery, wait, delivery.retries + 1, b"failure"), first, 0)
+        self.twice(
+            lambda: hand.consumer.claims.retry(delivery, wait, delivery.retries + 1, b"failure"), first, 0
+        )
 
     @precondition(was_something_received)
     @rule(data=st.data())
@@ -628,7 +632,7 @@ class Machine(RuleBasedStateMachine):
             self.end(book, wire.FAILED, hand.name)
             self.buried += 1
             first, second = 1, 2
-        self.twice(lambda: hand.consumer.bury(delivery, OUTCOME, "why"), first, second)
+        self.twice(lambda: hand.consumer.claims.dead_letter(delivery, OUTCOME, "why"), first, second)
 
     @precondition(was_something_received)
     @rule(data=st.data())
@@ -642,7 +646,7 @@ class Machine(RuleBasedStateMachine):
             book.move(wire.LIVE)
             first = 1
         jobs = [(delivery.entry, book.id)]
-        self.twice(lambda: hand.consumer.release(delivery.stream, jobs), [first], [0])
+        self.twice(lambda: hand.consumer.claims.release(delivery.stream, jobs), [first], [0])
         self.reread(book)
 
     @precondition(lambda self: any(book.letter in "DR" for book in self.books.values()))
@@ -729,7 +733,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def begin_anew(self) -> None:
         """Who has left or was taken for dead goes on as another; the old one may still act, as a zombie."""
-        hand = Hand(Consumer(self.broker.commands, f"w{len(self.hands)}", [QUEUE]))
+        hand = Hand(ClaimingConsumer(self.broker.commands, f"w{len(self.hands)}", [QUEUE]))
         self.hands.append(hand)
         self.latest = None
         assert self.run(self.beat_of(hand)) == []
@@ -835,7 +839,9 @@ class Machine(RuleBasedStateMachine):
             entries = self.run(healer.consumer.read([stream], 100, block=False))
             mine += [healer.consumer.delivery(entry) for entry in entries]
         for delivery in mine:
-            assert self.run(healer.consumer.finish_now(delivery.stream, 1, [(delivery, "S", OUTCOME)])) == 1
+            assert (
+                self.run(healer.consumer.claims.finish_now(delivery.stream, [(delivery, "S", OUTCOME)])) == 1
+            )
         assert self.run(healer.consumer.leave())
 
     def every_end_was_told_once(self) -> None:

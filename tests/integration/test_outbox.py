@@ -239,7 +239,7 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_t
         shore.job(inner, dependents=(error,)),
         shore.job(error, parents=(inner,), shape=0),
     ]
-    assert await shore.worker.replace(claimed["error"], instead) == 1
+    assert await shore.worker.claims.replace(claimed["error"], instead) == 1
     await shore.relay.tell(late)
     assert [*await shore.claim_all()] == ["inner"]
     assert await shore.standing(error) is State.PENDING, "it waits for another job now"
@@ -288,7 +288,7 @@ async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_others_ha
     await shore.broker.intake.enqueue_many([taken])
     other = shore.job(named("taken", 1))
     other[0].nonce = "other"
-    assert await shore.worker.replace(delivery, [other, shore.job(delivery.job.id)]) == -1
+    assert await shore.worker.claims.replace(delivery, [other, shore.job(delivery.job.id)]) == -1
     await shore.end(delivery)
     assert await shore.run() == taken[0].id
 
@@ -421,7 +421,7 @@ async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(
         shore.job(b, parents=(a,), shape=0, dependents=(first.job.id,)),
         shore.job(first.job.id, parents=(b,), shape=0),
     ]
-    assert await shore.worker.replace(first, instead) == 1
+    assert await shore.worker.claims.replace(first, instead) == 1
     late = await shore.read(0)
     for name, value in (("a", "x"), ("b", "y"), ("first", "z")):
         await shore.tell_all()
@@ -468,7 +468,7 @@ async def _away(_: object) -> None:
 async def _postpone(stage: Steps) -> None:
     delivery = await stage.claim()
     assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
-    assert await stage.worker.postpone(delivery, 60_000, b"1") == 2
+    assert await stage.worker.claims.defer(delivery, 60_000, b"1") == 2
 
 
 AT_ONCE = {

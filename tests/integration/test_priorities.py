@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.claiming import ClaimingConsumer
 from helpers.notes import lines
 from helpers.stopwatch import Stopwatch
 from helpers.takeover import take
@@ -16,7 +17,6 @@ from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import QueueFull, Retry, TaskRevoked, Worker, chain, group
-from asyncq.broker.consumer import Consumer
 
 if TYPE_CHECKING:
     from asyncq import AsyncQ
@@ -287,15 +287,15 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
 async def test_a_worker_that_never_comes_down_from_a_high_level_is_seen_to_listen(app, raw):
     result = await app.send("elsewhere", priority=9)
     assert not await app.sessions.here().broker.listened_to("default")
-    busy = Consumer(app.sessions.here().broker.commands, "busy", ["default"])
+    busy = ClaimingConsumer(app.sessions.here().broker.commands, "busy", ["default"])
     await busy.make_groups()
     await busy.look_for_levels()
     await raw.hset(app.sessions.shards[0].beats, busy.name, 1)
-    assert await busy.read(list(busy.streams), 1, block=False)
+    assert await busy.read(list(busy.served.streams), 1, block=False)
     assert await app.sessions.here().broker.listened_to("default")
     await result.revoke(terminate=True)
-    delivery = ((await busy.ghosts(next(iter(busy.streams)), []))[0],)
-    assert await busy.release(delivery[0][0], [(delivery[0][1], result.id)]) == [2]
+    delivery = ((await busy.ghosts(next(iter(busy.served.streams)), []))[0],)
+    assert await busy.claims.release(delivery[0][0], [(delivery[0][1], result.id)]) == [2]
     assert await busy.leave()
     busy.close()
 
@@ -320,14 +320,14 @@ async def test_the_job_of_a_dead_worker_comes_back_to_its_level_and_for_its_last
 ):
     async with make_app() as app:
         result = await app.send("elsewhere", priority=8)
-        worker = Consumer(app.sessions.here().broker.commands, "w", ["default"])
+        worker = ClaimingConsumer(app.sessions.here().broker.commands, "w", ["default"])
         await worker.make_groups()
         await worker.look_for_levels()
-        assert list(worker.streams.values()) == ["default^8", "default"]
+        assert list(worker.served.streams.values()) == ["default^8", "default"]
         for name in ("default^8", "default!"):
-            gone = Consumer(app.sessions.here().broker.commands, "gone", ["default"])
+            gone = ClaimingConsumer(app.sessions.here().broker.commands, "gone", ["default"])
             await gone.look_for_levels()
-            ((stream, _, _),) = await gone.read(list(gone.streams), 5, block=False)
+            ((stream, _, _),) = await gone.read(list(gone.served.streams), 5, block=False)
             gone.close()
             assert await take(worker, stream, gone.name, None) == (1, 0, False)
             assert await called(app, raw, result.id) == name

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from helpers.claiming import ClaimingConsumer
 from helpers.stopwatch import Stopwatch
 from helpers.takeover import take
 from helpers.waiting import until, until_state
@@ -24,7 +25,6 @@ from asyncq import (
     Worker,
     WouldDeadlock,
 )
-from asyncq.broker.consumer import Consumer
 
 pytestmark = pytest.mark.anyio
 
@@ -386,22 +386,19 @@ async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
 async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, raw):
     result = await counted.delay(1)
     broker = app.sessions.here().broker
-    mine, other = (
-        Consumer(broker.commands, "mine", ["default"]),
-        Consumer(broker.commands, "other", ["default"]),
-    )
+    mine, other = (ClaimingConsumer(broker.commands, name, ["default"]) for name in ("mine", "other"))
     await mine.make_groups()
     stream = app.sessions.shards[0].stream("default")
     zombie = mine.delivery((await mine.read([stream], 1, block=False))[0])
-    assert await mine.report(zombie, 1, "AT", b"\x01") == 1
+    assert await mine.output(zombie).report(1, "AT", b"\x01") == 1
     assert await take(other, stream, mine.name, None) == (1, 0, False)
-    assert await mine.report(zombie, 2, "AT", b"\x02") == 0
+    assert await mine.output(zombie).report(2, "AT", b"\x02") == 0
     assert await result.refresh() == "PENDING", "what was said before the takeover is not shown either"
 
     heir = other.delivery((await other.read([stream], 1, block=False))[0])
-    assert await other.report(heir, 2, "AT", b"\x03") == 1
-    assert await other.report(heir, 1, "AT", b"\x04") == 1, "an old report that comes late is no error"
-    assert await mine.report(zombie, 9, "AT", b"\x05") == 0
+    assert await other.output(heir).report(2, "AT", b"\x03") == 1
+    assert await other.output(heir).report(1, "AT", b"\x04") == 1, "an old report that comes late is no error"
+    assert await mine.output(zombie).report(9, "AT", b"\x05") == 0
     assert await result.refresh() == "AT"
     assert result.info == 3
     mine.close()

@@ -5,14 +5,15 @@ One row of the crash table at a time, on a real server, through the verbs of the
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.claiming import ClaimingConsumer
 from helpers.takeover import take
 from helpers.waiting import until
 
 from asyncq import QueueFull, wire
-from asyncq.broker.consumer import Consumer
 from asyncq.broker.keys import GROUP
 from asyncq.broker.submission import Submission
 from asyncq.broker.turnstile import Turn, Turnstile, claim
@@ -64,8 +65,8 @@ class Stage:
         self.raw = raw
         self.keys = broker.shards[0]
         self.stream = self.keys.stream(QUEUE)
-        self.mine = Consumer(broker.commands, "mine", [QUEUE])
-        self.other = Consumer(broker.commands, "other", [QUEUE])
+        self.mine = ClaimingConsumer(broker.commands, "mine", [QUEUE])
+        self.other = ClaimingConsumer(broker.commands, "other", [QUEUE])
         self.turnstile = Turnstile(broker.commands, self.mine.name)
         self.job = self.make_job("job", "nonce")
         self.claimed: wire.Delivery | None = None
@@ -104,18 +105,18 @@ class Stage:
         last = self.make_job("job", "nonce", parents=(parent,), shape=0)
         await self.broker.intake.submit([(job, wire.encode_job(job)) for job in (first, last)])
 
-    async def replace(self, by: Consumer | None = None) -> int:
+    async def replace(self, by: ClaimingConsumer | None = None) -> int:
         first = self.make_job("before", "n", dependents=("job",), wait=60_000)
         last = self.make_job("job", "nonce", parents=("before",), shape=0)
         jobs = [(job, wire.encode_job(job)) for job in (first, last)]
-        return await (by or self.mine).replace(self.held(), jobs)
+        return await (by or self.mine).claims.replace(self.held(), jobs)
 
-    async def beat(self, consumer: Consumer, count: int) -> Any:
+    async def beat(self, consumer: ClaimingConsumer, count: int) -> Any:
         return await self.broker.commands.run(
             self.keys, "beat", (self.keys.beats, consumer.marks_channels[0]), (consumer.name, count)
         )
 
-    async def claim(self, consumer: Consumer | None = None) -> wire.Delivery | None:
+    async def claim(self, consumer: ClaimingConsumer | None = None) -> wire.Delivery | None:
         consumer = consumer or self.mine
         entries = await consumer.read([self.stream], 1, block=False) or await consumer.read(
             [self.stream + "!"], 1, block=False
@@ -127,21 +128,21 @@ class Stage:
     def held(self) -> wire.Delivery:
         return self.claimed or wire.Delivery("0-1", self.stream, 0, 0, self.job)
 
-    async def finish(self, letter: str = wire.SUCCEEDED, by: Consumer | None = None) -> Any:
+    async def finish(self, letter: str = wire.SUCCEEDED, by: ClaimingConsumer | None = None) -> Any:
         consumer = by or self.mine
-        answer = await consumer.finish_now(self.held().stream, 1, [(self.held(), letter, OUTCOME)])
+        answer = await consumer.claims.finish_now(self.held().stream, [(self.held(), letter, OUTCOME)])
         return answer if isinstance(answer, int) else answer[0]
 
-    async def release(self, by: Consumer | None = None) -> int:
+    async def release(self, by: ClaimingConsumer | None = None) -> int:
         consumer = by or self.mine
-        return (await consumer.release(self.held().stream, [(self.held().entry, "job")]))[0]
+        return (await consumer.claims.release(self.held().stream, [(self.held().entry, "job")]))[0]
 
     async def take(self, seen: str = "1") -> tuple[int, int, bool]:
         """The other incarnation takes mine for dead."""
         return await take(self.other, self.held().stream, self.mine.name, seen)
 
     async def discard(self) -> None:
-        await self.mine.discard((self.held().stream, self.held().entry, []), "why", OUTCOME)
+        await self.mine.claims.discard(self.held().stream, self.held().entry, "why", OUTCOME)
 
     async def leave(self) -> bool:
         return await self.mine.leave()
@@ -152,11 +153,11 @@ class Stage:
     async def expire(self) -> str:
         return await self.broker.expire("job")
 
-    async def retry(self, by: Consumer | None = None, wait: int = 60_000) -> int:
-        return await (by or self.mine).retry(self.held(), wait, self.held().retries + 1, b"failure")
+    async def retry(self, by: ClaimingConsumer | None = None, wait: int = 60_000) -> int:
+        return await (by or self.mine).claims.retry(self.held(), wait, self.held().retries + 1, b"failure")
 
-    async def postpone(self, by: Consumer | None = None, wait: int = 60_000) -> int:
-        return await (by or self.mine).postpone(self.held(), wait, b"0 1")
+    async def postpone(self, by: ClaimingConsumer | None = None, wait: int = 60_000) -> int:
+        return await (by or self.mine).claims.defer(self.held(), wait, b"0 1")
 
     async def enter(self) -> Turn:
         return await self.turnstile.enter(LIMITS, self.held(), None)
@@ -167,16 +168,18 @@ class Stage:
     async def promote(self) -> float | None:
         return await self.other.promote(self.keys)
 
-    async def bury(self, by: Consumer | None = None) -> int:
-        return await (by or self.mine).bury(self.held(), OUTCOME, "why")
+    async def bury(self, by: ClaimingConsumer | None = None) -> int:
+        return await (by or self.mine).claims.dead_letter(self.held(), OUTCOME, "why")
 
-    async def report(self, by: Consumer | None = None) -> int:
-        return await (by or self.mine).report(self.held(), 1, "STARTED", b"\x01")
+    async def report(self, by: ClaimingConsumer | None = None) -> int:
+        return await (by or self.mine).output(self.held()).report(1, "STARTED", b"\x01")
 
-    async def emit(self, by: Consumer | None = None, number: int = 1, known: int = 0) -> list[int]:
-        command = (by or self.mine).emit_command(self.held(), known, number, [b"\x01", b"\x02"])
-        answer: list[int] = await self.broker.commands.send(self.keys, *command)
-        return answer
+    async def emit(self, by: ClaimingConsumer | None = None, number: int = 1, known: int = 0) -> list[int]:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        output = (by or self.mine).output(self.held())
+        output.post_items(known, number, [b"\x01", b"\x02"], answer.set_result)
+        found: list[int] = await answer
+        return found
 
     async def forget(self) -> str:
         return await self.broker.forget("job")
@@ -422,7 +425,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "block, another's": lambda s: s.broker.waits.block("job", "0-1", "mark", ["another"], 5),
     "emit": lambda s: s.emit(),
     "emit, another's": lambda s: s.emit(by=s.other),
-    "pace": lambda s: s.mine.pace(s.held(), wanted=3),
+    "pace": lambda s: s.mine.output(s.held()).pace(wanted=3),
     "read": lambda s: s.broker.read_items("job", 0, 0),
     "progress": lambda s: s.report(),
     "progress, another's": lambda s: s.report(by=s.other),
@@ -530,7 +533,7 @@ async def test_a_ghost_whose_content_was_deleted_is_set_aside_and_leaves_nothing
     (ghost,) = await stage.mine.ghosts(stage.stream, [])
     with pytest.raises(wire.DecodeError):
         stage.mine.delivery(ghost)
-    await stage.mine.discard(ghost, "gone", OUTCOME)
+    await stage.mine.claims.discard(*ghost[:2], "gone", OUTCOME)
     assert (await stage.raw.xpending(stage.stream, GROUP))["pending"] == 0
 
 
@@ -540,7 +543,7 @@ async def test_rubbish_that_bears_the_id_of_a_job_does_not_end_that_job(stage):
     (item,) = await stage.mine.read([stage.stream], 1, block=False)
     with pytest.raises(wire.DecodeError):
         stage.mine.delivery(item)
-    await stage.mine.discard(item, "why", OUTCOME)
+    await stage.mine.claims.discard(*item[:2], "why", OUTCOME)
     assert await stage.state() == "STARTED"
     assert await stage.finish() == 1
     assert await stage.raw.xlen(stage.stream) == 0
@@ -557,7 +560,7 @@ async def test_finish_sent_again_says_so_and_a_zombie_is_refused(stage):
 async def test_a_job_that_is_twice_in_one_call_ends_once(stage, held):
     await _running(stage)
     both = [(stage.held(), letter, OUTCOME) for letter in (wire.SUCCEEDED, wire.FAILED)]
-    assert await stage.mine.finish_now(stage.stream, held, both) == [1, 0]
+    assert await stage.mine.claims.finish_now(stage.stream, both, held) == [1, 0]
     assert await stage.state() == "SUCCESS"
 
 
@@ -589,7 +592,7 @@ async def test_finish_does_not_acknowledge_an_entry_that_names_another_job(stage
     # Entry ids are given out twice after a flush or a failover that lost writes.
     await _running(stage)
     other = wire.Delivery(stage.held().entry, stage.stream, 0, 0, stage.make_job("gone", "n"))
-    assert await stage.mine.finish_now(stage.stream, 1, [(other, "S", OUTCOME)]) == [0]
+    assert await stage.mine.claims.finish_now(stage.stream, [(other, "S", OUTCOME)]) == [0]
     assert await stage.state() == "STARTED"
     assert await stage.finish() == 1
 
@@ -602,7 +605,7 @@ async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_li
         stage.mine.delivery(item) for item in await stage.mine.read([stage.stream], 40, block=False)
     ]
     batch = [(delivery, "S", OUTCOME) for delivery in deliveries[-3:]]
-    assert await stage.mine.finish_now(stage.stream, 3, batch) == 3
+    assert await stage.mine.claims.finish_now(stage.stream, batch, 3) == 3
 
 
 @pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release", "postpone"])
@@ -853,7 +856,7 @@ async def test_an_outcome_above_the_limit_is_announced_and_not_sent(stage, raw, 
     async with raw.pubsub() as ear:
         await ear.subscribe(stage.broker.channel)
         await ear.get_message(timeout=2)
-        await stage.mine.finish_now(stage.stream, 1, [(stage.held(), "S", outcome)])
+        await stage.mine.claims.finish_now(stage.stream, [(stage.held(), "S", outcome)])
         message = await ear.get_message(timeout=2)
     assert list(wire.split_notification(message["data"])) == [
         ("job", "S", outcome if size <= wire.PUSH_LIMIT else None)
@@ -906,23 +909,23 @@ async def test_items_come_once_and_none_before_a_gap(stage):
     assert (await stage.emit(number=9, known=8))[0] == 10, "what the server had and lost holds up nobody"
     await stage.take()
     assert await stage.emit(number=11) == [-1]
-    assert await stage.mine.pace(stage.held()) is None
+    assert await stage.mine.output(stage.held()).pace() is None
 
 
 async def test_the_place_is_that_of_the_furthest_reader_and_who_is_waited_for_says_so(stage):
     await _running(stage)
     await stage.emit()
-    assert (await stage.mine.pace(stage.held(), wanted=2))[0] == -1
+    assert (await stage.mine.output(stage.held()).pace(wanted=2))[0] == -1
     pushed = []
     await stage.broker.listener.subscribe(stage.keys.events + "job", pushed.append)
     for taken in (1, 0):
         await stage.broker.read_items("job", taken, taken)
-        number, age, alone = await stage.mine.pace(stage.held(), wanted=2)
+        number, age, alone = await stage.mine.output(stage.held()).pace(wanted=2)
         assert number == 1
         assert max(age, alone) < 5000
     assert pushed == []
     await stage.broker.read_items("job", 2, 2)
     await until(lambda: pushed == [b"w2"], "the push")
     await stage.broker.read_items("job", 2, 2)
-    assert (await stage.mine.pace(stage.held()))[0] == 2
+    assert (await stage.mine.output(stage.held()).pace())[0] == 2
     assert pushed == [b"w2"], "once"

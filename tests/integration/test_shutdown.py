@@ -243,7 +243,7 @@ async def test_a_worker_that_stops_while_it_waits_for_quiet_still_sends_what_bec
         session = session_of(worker)
         outcomes = session.attempts.outcomes
         job = wire.Job("id", "nap", "default", b"", "", "", 0, 1)
-        outcomes.report(wire.Delivery("1-1", next(iter(session.consumer.streams)), 0, 0, job), call())
+        outcomes.report(wire.Delivery("1-1", next(iter(session.consumer.served.streams)), 0, 0, job), call())
         [sending] = outcomes.reports._tasks
         quiet = asyncio.create_task(session.fetcher._until_quiet())
         await until(lambda: quiet._fut_waiter is not None, "it to wait")

@@ -34,7 +34,7 @@ from asyncq import (
     WouldDeadlock,
     group,
 )
-from asyncq.broker.consumer import Consumer
+from asyncq.broker.commands import Commands
 
 pytestmark = pytest.mark.anyio
 
@@ -546,14 +546,15 @@ async def test_no_item_is_lost_when_a_call_fails_and_the_one_behind_it_does_not(
             yield i
             await asyncio.sleep(0)
 
-    whole, calls = Consumer.emit_command, []
+    build, calls = Commands.build, []
 
-    def first_fails(self, *args):
-        calls.append(args)
-        command = whole(self, *args)
-        return ("EVALSHA", "0" * 40, *command[2:]) if len(calls) == 1 else command
+    def first_fails(self, name, *rest):
+        command = build(self, name, *rest)
+        if name == "emit":
+            calls.append(command)
+        return ("EVALSHA", "0" * 40, *command[2:]) if calls == [command] else command
 
-    monkeypatch.setattr(Consumer, "emit_command", first_fails)
+    monkeypatch.setattr(Commands, "build", first_fails)
     async with Worker(app):
         assert await _all(await turns.delay(200)) == list(range(1, 201))
     assert len(calls) > 2

@@ -12,11 +12,12 @@ from helpers.inside import session_of
 from helpers.waiting import until
 
 from asyncq import Retry, Worker
+from asyncq.broker.claims import UNDER_WAY, Claims
 from asyncq.broker.commands import Commands
 from asyncq.broker.consumer import Beating, Consumer
+from asyncq.broker.job_output import JobOutput
 from asyncq.broker.pipe import PipeBroken
 from asyncq.worker.emitter import ItemSender
-from asyncq.worker.finisher import UNDER_WAY, Finisher
 from asyncq.worker.job_log import JobLog
 
 if TYPE_CHECKING:
@@ -117,9 +118,9 @@ async def test_jobs_of_a_dead_worker_run_after_a_look_that_failed(app, add, brea
     gone = Consumer(app.sessions.here().broker.commands, "gone", ["default"])
     await gone.make_groups()
     result = await add.delay(1, 2)
-    assert len(await gone.read(list(gone.streams), 1, block=False)) == 1
+    assert len(await gone.read(list(gone.served.streams), 1, block=False)) == 1
     gone.close()
-    raised = [break_once(Consumer, name) for name in ("census", "take")]
+    raised = [break_once(Consumer, "census"), break_once(Claims, "take")]
     async with Worker(app):
         assert await result.get(timeout=20) == 3
     assert raised == [["census"], ["take"]]
@@ -154,14 +155,14 @@ async def test_a_worker_starts_after_a_first_beat_that_failed(app, add, break_on
 
 
 async def test_an_outcome_that_cannot_be_sent_costs_another_run(app, add, break_once):
-    raised = break_once(Consumer, "finish_command")
+    raised = break_once(Claims, "_finish_command")
     async with Worker(app):
         assert await (await add.delay(1, 2)).get(timeout=20) == 3
     assert raised
 
 
 async def test_outcomes_are_stored_after_some_that_could_not_be(app, add, break_once, lose_answers):
-    lost = lose_answers(Finisher, UNDER_WAY)
+    lost = lose_answers(Claims, UNDER_WAY)
     raised = break_once(Commands, "send", UNDER_WAY, script="finish")
     async with Worker(app):
         assert [await add.call(n, n) for n in range(5)] == [0, 2, 4, 6, 8]
@@ -178,7 +179,7 @@ async def test_a_retry_that_could_not_be_stored_is_another_run(app, break_once):
             raise ValueError("once")
         return len(runs)
 
-    raised = break_once(Consumer, "retry")
+    raised = break_once(Claims, "retry")
     async with Worker(app) as worker:
         assert await (await fails_once.delay()).get(timeout=20) == 2
         await until(lambda: not session_of(worker).held, "nothing to be held any more")
@@ -201,7 +202,7 @@ async def test_a_generator_hears_of_items_that_cannot_be_sent(app, break_once, l
 
 async def test_a_process_whose_question_fails_gets_an_answer(app, break_once):
     tasks = process_bodies.register(app)
-    raised = break_once(Consumer, "report")
+    raised = break_once(JobOutput, "report")
     async with Worker(app):
         outcome = await (await tasks.until_cancelled.delay()).outcome(timeout=30)
     assert (outcome.state, raised) == ("FAILURE", ["report"])

@@ -436,7 +436,7 @@ async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(ma
         await gone.make_groups()
         beating = gone.beating()
         assert await asyncio.to_thread(beating.beat, 1) == []
-        assert len(await gone.read(list(gone.streams), 1, block=True)) == 1
+        assert len(await gone.read(list(gone.served.streams), 1, block=True)) == 1
         beating.close()
         gone.close()
         async with at_work(app):

@@ -197,16 +197,16 @@ async def test_whoever_follows_a_job_hears_once_that_it_waits_however_often_it_a
         waits = await alone.delay(1)
         await until_waiting(places, 1)
         await until(lambda: is_put_aside(app, waits), "it to be put aside")
-        consumer, asked = session_of(worker).consumer, 0
-        postpone = consumer.postpone
+        claims, asked = session_of(worker).attempts.outcomes.claims, 0
+        defer = claims.defer
 
         async def counted(*told: Any) -> int:
             nonlocal asked
-            answer = await postpone(*told)
+            answer = await defer(*told)
             asked += 1
             return answer
 
-        consumer.postpone = counted
+        claims.defer = counted
         events = waits.events(timeout=30)
         states = [(await anext(events)).state]
         for times in range(1, 4):
@@ -290,18 +290,18 @@ async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, a
     async with Worker(app) as worker:
         first = await alone.delay()
         await until(lambda: bodies.now == 1, "the place to be taken")
-        consumer = session_of(worker).consumer
-        postpone = consumer.postpone
+        claims = session_of(worker).attempts.outcomes.claims
+        defer = claims.defer
 
         async def later(delivery: wire.Delivery, wait: int, turn: bytes) -> int:
             bodies.gate.set()
             await first.get(timeout=30)
             await until(lambda: not session_of(worker).fetcher._gate.known, "its place to be given back")
             if answer == "is lost":
-                await postpone(delivery, wait, turn)
-            return await postpone(delivery, wait, turn)
+                await defer(delivery, wait, turn)
+            return await defer(delivery, wait, turn)
 
-        consumer.postpone = later
+        claims.defer = later
         assert await soon(alone.options(wait=30).call(1)) == 1
 
 

@@ -1,0 +1,424 @@
+"""Every way in which a claimed job leaves a worker's hands: it ends, is retried, deferred, replaced, handed
+back, or kept as a dead letter; and what a dead worker has claimed is taken from it.
+
+A claim is a pending entry. Each way out is one script, which checks the claim (the fence) and may be sent
+twice; what it leaves for other shards is forwarded. Lives on the worker's loop.
+
+Jobs that end with an outcome are many, so they go in batches: all that ended in one turn of the loop in one
+call, and at most two calls under way, so that the next one gathers while they are. A lone job never waits for
+company. All other ways out are rare, and each is a call of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from enum import Enum, auto
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from asyncq import failpoints, wire
+from asyncq.broker.background import BackgroundTasks, unexpected
+from asyncq.broker.commands import FOREVER
+from asyncq.broker.keys import GROUP, LAST_TRY, leveled, result_ttl_ms
+from asyncq.broker.submission import Submission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.served import Served
+
+log: logging.Logger = logging.getLogger(__name__)
+
+BATCH = 250
+UNDER_WAY = 2
+TAKE_AT_ONCE = 100
+
+Outcome = tuple[wire.Delivery, str, bytes]
+"""A delivery, the letter of its outcome, and the outcome."""
+
+
+class Way(Enum):
+    """How a job leaves a worker's hands."""
+
+    FINISHED = auto()
+    """It ended with an outcome, revoked and expired ones among them."""
+    DEAD = auto()
+    """It failed for the last time, and is kept as a dead letter."""
+    RETRIED = auto()
+    """It failed, and is tried again later."""
+    DEFERRED = auto()
+    """It did not begin, and comes again later: a limit of its task holds it up."""
+    REPLACED = auto()
+    """A workflow took its place."""
+    RELEASED = auto()
+    """It was handed back to its queue."""
+    UNREADABLE = auto()
+    """Its entry was no message."""
+    LOST = auto()
+    """It ended because too many workers died with it."""
+
+
+class ClaimEnd(NamedTuple):
+    """The end of one claim, as a hook is told of it.
+
+    Attributes:
+        way: how it ended.
+        stream, entry: the claim.
+        id: of the job; empty if the entry was no message.
+        answer: of the script: 0 if it refused, for the claim was somebody else's; 2 for `RETRIED`,
+            `DEFERRED`, `REPLACED` and `RELEASED` if the job ended as revoked instead.
+        delivery: the job, where the worker has it.
+        letter, outcome: of a job that ended.
+    """
+
+    way: Way
+    stream: str
+    entry: str
+    id: str
+    answer: int
+    delivery: wire.Delivery | None = None
+    letter: str = ""
+    outcome: bytes = b""
+
+
+class Taken(NamedTuple):
+    """What became of the jobs of a dead incarnation.
+
+    `put_back` and `revoked` count jobs that go on and that have ended as revoked; `lost` names the id and the
+    task of those that ended as lost; `has_more` says to call again.
+    """
+
+    put_back: int = 0
+    revoked: int = 0
+    lost: Sequence[tuple[str, str]] = ()
+    has_more: bool = False
+
+
+class Claims:
+    """What one session of a worker has claimed.
+
+    Args:
+        commands: of the app's session.
+        served: the streams that it reads from.
+        holder: the name under which it claims.
+        held: how many entries it holds, at the moment of asking.
+        on_done: called for each delivery that was finished, when the server has answered: it is no longer
+            held.
+
+    Attributes:
+        hooks: called with the end of each claim, when the server has answered. It costs nothing while there
+            is none.
+    """
+
+    def __init__(
+        self,
+        commands: Commands,
+        served: Served,
+        holder: str,
+        held: Callable[[], int],
+        on_done: Callable[[wire.Delivery], None],
+    ) -> None:
+        self.hooks: list[Callable[[ClaimEnd], None]] = []
+        self._commands = commands
+        self._served = served
+        self._holder = holder
+        self._held = held
+        self._on_done = on_done
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[str, list[Outcome]] = {}
+        self._scheduled = False
+        self._under_way = 0
+        self._tasks = BackgroundTasks(log)
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # -- with an outcome, in batches --
+
+    def finish(self, delivery: wire.Delivery, letter: str, outcome: bytes) -> None:
+        """Ends a job, together with all others that end in this turn of the loop. It is held until
+        `on_done`.
+        """
+        waiting = self._waiting.get(delivery.stream)
+        if waiting is None:
+            self._waiting[delivery.stream] = [(delivery, letter, outcome)]
+            self._empty.clear()
+        else:
+            waiting.append((delivery, letter, outcome))
+        if not self._scheduled and self._under_way < UNDER_WAY:
+            self._scheduled = True
+            self._loop.call_soon(self._send)
+
+    async def drain(self) -> None:
+        """Waits until everything that was given to `finish` is stored."""
+        await self._empty.wait()
+
+    async def finish_now(self, stream: str, batch: Sequence[Outcome], held: int = 1) -> int | list[int]:
+        """Ends jobs of one stream in a call of their own, for as long as it takes: how many there are, or for
+        each 1 done, 2 done before, 0 refused.
+        """
+        command = self._finish_command(stream, held, batch)
+        answer: int | list[int] = await self._commands.send(
+            self._served.keys[stream], *command, patience=FOREVER
+        )
+        if not self._commands.shards.is_one:
+            self._forward(stream, batch)
+        if self.hooks:
+            self._tell(_finished(stream, batch, answer))
+        return answer
+
+    def _send(self) -> None:
+        self._scheduled = False
+        while self._waiting and self._under_way < UNDER_WAY:
+            stream, waiting = next(iter(self._waiting.items()))
+            batch, rest = waiting[:BATCH], waiting[BATCH:]
+            if rest:
+                self._waiting[stream] = rest
+            else:
+                del self._waiting[stream]
+            self._under_way += 1
+            try:
+                command = self._finish_command(stream, self._held(), batch)
+                failpoints.hit("finish.send")
+                on_reply = partial(self._answered, stream, command, batch)
+                self._commands.post(self._served.keys[stream], command, on_reply)
+            except Exception as error:  # noqa: BLE001  nothing that one batch does may keep the others here
+                self._give_up(stream, batch, error)
+
+    def _finish_command(self, stream: str, held: int, batch: Sequence[Outcome]) -> tuple[Any, ...]:
+        """The call that ends jobs of one stream; `held` is how many entries the worker has."""
+        served = self._served
+        keys, queue = served.keys[stream], served.streams.get(stream) or served.lanes[stream]
+        # One look over all pending entries is cheaper than one each as long as there are at most three times
+        # as many (measured).
+        span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
+        command: list[Any] = [
+            "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,
+            keys.space, queue, GROUP, self._holder, span, wire.PUSH_LIMIT, keys.marks,
+        ]  # fmt: skip
+        for delivery, letter, outcome in batch:
+            job = delivery.job
+            command += (delivery.entry, job.id, job.nonce, job.channel, letter, job.result_ttl, outcome)
+        return tuple(command)
+
+    def _answered(self, stream: str, command: tuple[Any, ...], batch: list[Outcome], answer: Any) -> None:
+        if isinstance(answer, Exception):
+            self._tasks.start(self._persist(stream, command, batch))
+            return
+        failpoints.hit("finish.answered")
+        self._done(stream, batch, answer)
+
+    async def _persist(self, stream: str, command: tuple[Any, ...], batch: list[Outcome]) -> None:
+        """The first try failed: tries until there is an answer."""
+        try:
+            answer = await self._commands.send(self._served.keys[stream], *command, patience=FOREVER)
+        except Exception as error:  # noqa: BLE001  each call under way must come to its end, see `UNDER_WAY`
+            self._give_up(stream, batch, error)
+        else:
+            self._done(stream, batch, answer)
+
+    def _give_up(self, stream: str, batch: list[Outcome], error: Exception) -> None:
+        """Lets go of outcomes that cannot be stored: the entries stay pending, and the jobs run again.
+
+        NOGROUP: the server lost its data, and the jobs with it. The app was closed while the server was away.
+        Or it is a fault that sending again would not mend.
+        """
+        log.error("%d outcomes could not be stored: %s", len(batch), error, exc_info=unexpected(error))
+        self._done(stream, batch, None)
+
+    def _done(self, stream: str, batch: list[Outcome], answer: int | list[int] | None) -> None:
+        for delivery, _, _ in batch:
+            self._on_done(delivery)
+        # Before anything that could fail: a call that is counted for ever would leave no room for another.
+        self._under_way -= 1
+        if type(answer) is list:
+            _log_refusals(batch, answer)
+        if not self._commands.shards.is_one:
+            self._forward(stream, batch)
+        if self.hooks and answer is not None:
+            self._tell(_finished(stream, batch, answer))
+        if self._waiting:
+            self._send()
+        elif not self._under_way:
+            self._empty.set()
+
+    def _forward(self, stream: str, batch: Sequence[Outcome]) -> None:
+        """Jobs have ended, and those that wait for them may lie in another shard."""
+        if any(delivery.job.dependents or letter != wire.SUCCEEDED for delivery, letter, _ in batch):
+            self._commands.forward(self._served.keys[stream])
+
+    # -- each in a call of its own --
+
+    async def dead_letter(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:
+        """Ends a job with a failure and keeps it with the dead letters: 1 done, 2 done before, 0 refused."""
+        keys, job = self._served.keys[delivery.stream], delivery.job
+        arguments = (
+            *(keys.space, GROUP, self._holder, delivery.entry, job.id, outcome, job.result_ttl),
+            *(wire.PUSH_LIMIT, keys.marks, reason, *self._dead_limits()),
+        )
+        return await self._end(
+            Way.DEAD, delivery, "bury", (delivery.stream, keys.dead), arguments, wire.FAILED, outcome
+        )
+
+    async def retry(self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes) -> int:
+        """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused."""
+        return await self._put_aside(Way.RETRIED, "retry", delivery, wait, retries, failure)
+
+    async def defer(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
+        """Puts a job aside that has not begun, for at most `wait` ms: 1 done, 2 ended by a mark instead, 0
+        refused.
+        """
+        return await self._put_aside(Way.DEFERRED, "postpone", delivery, wait, turn)
+
+    async def _put_aside(self, way: Way, script: str, delivery: wire.Delivery, *why: Any) -> int:
+        keys, job = self._served.keys[delivery.stream], delivery.job
+        revoked = self._last_words(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
+        arguments = (
+            *(keys.space, GROUP, self._holder, delivery.entry, job.id, *why),
+            *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
+        )
+        return await self._end(way, delivery, script, (delivery.stream, keys.delayed), arguments)
+
+    async def replace(self, delivery: wire.Delivery, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
+        """Puts a workflow in the place of a job that runs; the last of its jobs takes the job's id: 1 done, 2
+        ended by a mark instead, 0 refused, -1 another job has the id of one of them.
+        """
+        commands = self._commands
+        keys, job = self._served.keys[delivery.stream], delivery.job
+        submission = Submission(jobs, commands.shards, keys.shard)
+        last, message = jobs[-1]
+        queue = leveled(last.queue, last.priority)
+        if await submission.taken(commands, FOREVER):
+            return -1
+        revoked = self._last_words(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
+        arguments = (
+            *(keys.space, GROUP, self._holder, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
+            *(keys.marks, revoked, commands.channel, queue, "" if last.wait is None else last.wait),
+            *(" ".join(last.parents), "1" if last.shape is not None else "", message),
+            *(submission.parcels(commands.channel), *submission.arguments(but=last)),
+        )
+        return await self._end(Way.REPLACED, delivery, "replace", (delivery.stream,), arguments)
+
+    async def _end(
+        self,
+        way: Way,
+        delivery: wire.Delivery,
+        script: str,
+        keys: Sequence[str],
+        arguments: Sequence[Any],
+        letter: str = "",
+        outcome: bytes = b"",
+    ) -> int:
+        shard, id_ = self._served.keys[delivery.stream], delivery.job.id
+        answer: int = await self._commands.run(shard, script, keys, arguments, patience=FOREVER)
+        # -1: another job has an id of the workflow. Then the claim stands.
+        if self.hooks and answer >= 0:
+            stream, entry = delivery.stream, delivery.entry
+            self._tell([ClaimEnd(way, stream, entry, id_, answer, delivery, letter, outcome)])
+        return answer
+
+    async def release(self, stream: str, jobs: Sequence[tuple[str, str]]) -> list[int]:
+        """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by
+        a mark, 0 not ours. Raises as `Commands.run`.
+        """
+        keys = self._served.keys[stream]
+        arguments = (
+            *(keys.space, GROUP, self._holder, wire.PUSH_LIMIT, self._result_ttl(), keys.marks),
+            self._last_words(wire.REVOKED, stream, self._holder, 0),
+            *(part for job in jobs for part in job),
+        )
+        failpoints.hit("release.send")
+        answers: list[int] = await self._commands.run(keys, "release", (stream,), arguments)
+        failpoints.hit("release.answered")
+        if self.hooks:
+            each = zip(jobs, answers, strict=True)
+            self._tell([ClaimEnd(Way.RELEASED, stream, entry, id_, one) for (entry, id_), one in each])
+        return answers
+
+    async def discard(self, stream: str, entry: str, reason: str, outcome: bytes) -> None:
+        """Sets an entry aside that is no message; a job that stands behind it fails with the outcome."""
+        keys = self._served.keys[stream]
+        arguments = (
+            *(keys.space, GROUP, self._holder, entry, reason, outcome, self._result_ttl()),
+            *(wire.PUSH_LIMIT, *self._dead_limits()),
+        )
+        await self._commands.run(keys, "discard", (stream, keys.dead), arguments, patience=FOREVER)
+        if self.hooks:
+            self._tell([ClaimEnd(Way.UNREADABLE, stream, entry, "", 1, None, wire.FAILED, outcome)])
+
+    async def take(self, stream: str, dead: str, seen: str | None) -> Taken:
+        """Takes what a dead incarnation held. Nothing if it beats after all. Raises as `Commands.run`.
+
+        Args:
+            stream: of the entries.
+            dead: the name under which they are claimed.
+            seen: the value at which its beats stood still; None if it had none.
+        """
+        keys = self._served.keys[stream]
+        crashes = self._commands.settings.max_crashes
+        last_try = keys.stream(self._served.queues[stream] + LAST_TRY)
+        lost_words = self._last_words(wire.LOST, stream, dead, crashes)
+        failpoints.hit("take.send")
+        looked, back, revoked, more, *lost = await self._commands.run(
+            keys,
+            "take",
+            (stream, keys.beats, keys.dead, keys.marks + dead, last_try),
+            (
+                *(keys.space, GROUP, dead, seen or "", TAKE_AT_ONCE, crashes, self._holder),
+                *(wire.PUSH_LIMIT, self._result_ttl(), lost_words),
+                *(self._last_words(wire.REVOKED, stream, dead, 0), *self._dead_limits()),
+            ),
+        )
+        failpoints.hit("take.answered")
+        if looked < 0:
+            return Taken()
+        jobs = [(id_.decode(), wire.task_name(head)) for id_, head in lost]
+        if self.hooks:
+            self._tell(
+                [ClaimEnd(Way.LOST, stream, "", id_, 1, None, wire.LOST, lost_words) for id_, _ in jobs]
+            )
+        return Taken(back, revoked, jobs, bool(more))
+
+    def _dead_limits(self) -> tuple[int, int]:
+        settings = self._commands.settings
+        return round(settings.dead_ttl * 1000), settings.dead_cap
+
+    def _result_ttl(self) -> int:
+        return result_ttl_ms(self._commands.settings.result_ttl)
+
+    def _last_words(self, letter: str, stream: str, holder: str, attempts: int) -> bytes:
+        """The outcome of a job that its worker will not finish."""
+        queue = self._served.queues[stream]
+        worker = holder.rpartition("-")[0]
+        finished = int(time.time() * 1000)
+        return wire.encode_ended(
+            wire.Ended(letter, finished=finished, attempts=attempts, worker=worker, queue=queue)
+        )
+
+    def _tell(self, ends: Sequence[ClaimEnd]) -> None:
+        for hook in self.hooks:
+            for end in ends:
+                try:
+                    hook(end)
+                except Exception:
+                    # The server has answered: the worker must let go of the job, whatever a hook makes of it.
+                    log.exception("a hook for the end of job %r failed", end.id)
+
+
+def _log_refusals(batch: Sequence[Outcome], answers: Sequence[int]) -> None:
+    for (delivery, _, _), accepted in zip(batch, answers, strict=True):
+        if not accepted:
+            log.warning(
+                "the outcome of job %r was refused: it was taken over while this worker was away",
+                delivery.job.id,
+            )
+
+
+def _finished(stream: str, batch: Sequence[Outcome], answer: int | list[int]) -> list[ClaimEnd]:
+    answers = [1] * len(batch) if isinstance(answer, int) else answer
+    return [
+        ClaimEnd(Way.FINISHED, stream, delivery.entry, delivery.job.id, one, delivery, letter, outcome)
+        for (delivery, letter, outcome), one in zip(batch, answers, strict=True)
+    ]

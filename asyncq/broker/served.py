@@ -1,0 +1,93 @@
+"""The streams that one session of a worker reads from: which there are, in which order, and where each lies.
+
+Lives on the worker's loop. The set only grows: a queue gets a stream for each level of priority that comes
+into use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asyncq import wire
+from asyncq.broker.keys import LAST_TRY, leveled, queue_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from asyncq.broker.keys import Keys
+    from asyncq.broker.shards import Shards
+
+_LEVELS = {str(level).encode(): level for level in range(wire.LOWEST, wire.HIGHEST + 1) if level}
+
+
+class Served:
+    """The streams of some queues in all shards.
+
+    Args:
+        shards: of the namespace.
+        queues: the most urgent first.
+
+    Attributes:
+        streams: to read from, the most urgent first, and what records call them: queues in their given order,
+            and of each the highest level of priority first. A level that comes into use makes another
+            dictionary, so a loop over this one may await.
+        lanes: the same of last tries.
+        keys: the shard that each stream lies in.
+        queues: the queue that each stream belongs to, whatever its level.
+    """
+
+    def __init__(self, shards: Shards, queues: Sequence[str]) -> None:
+        self.streams: dict[str, str] = {}
+        self.lanes: dict[str, str] = {}
+        self.keys: dict[str, Keys] = {}
+        self.queues: dict[str, str] = {}
+        self._shards = shards
+        # By queue and number of the shard.
+        self._levels: dict[tuple[str, int], set[int]] = {
+            (queue, keys.shard): {0} for queue in queues for keys in shards
+        }
+        for queue, shard in self._levels:
+            self._add(self.lanes, shards[shard], queue + LAST_TRY)
+        self._arrange()
+
+    def _add(self, streams: dict[str, str], keys: Keys, name: str) -> None:
+        stream = keys.stream(name)
+        streams[stream] = name
+        self.keys[stream] = keys
+        self.queues[stream] = queue_of(name)
+
+    def _arrange(self) -> None:
+        """Puts the streams in the order in which they are read."""
+        streams: dict[str, str] = {}
+        for queue in dict.fromkeys(queue for queue, _ in self._levels):
+            for level in range(wire.HIGHEST, wire.LOWEST - 1, -1):
+                for keys in self._shards:
+                    if level in self._levels[queue, keys.shard]:
+                        self._add(streams, keys, leveled(queue, level))
+        self.streams = streams
+
+    def streams_in(self, shard: Keys) -> list[str]:
+        """The streams and lanes of a shard."""
+        return [stream for stream in (*self.streams, *self.lanes) if self.keys[stream] is shard]
+
+    def queues_by_shard(self) -> Iterator[tuple[str, Keys]]:
+        """Every queue in every shard."""
+        return ((queue, self._shards[number]) for queue, number in list(self._levels))
+
+    def queues_in(self, shard: Keys) -> list[str]:
+        """The queues, for a shard."""
+        return [queue for queue, number in self._levels if number == shard.shard]
+
+    def new_levels(self, queue: str, shard: Keys, levels: Iterable[bytes]) -> set[int]:
+        """The levels among these that are not read yet, if the queue is served."""
+        known = self._levels.get((queue, shard.shard))
+        return set() if known is None else {_LEVELS[one] for one in levels if one in _LEVELS} - known
+
+    def add_level(self, queue: str, shard: Keys, level: int) -> bool:
+        """Begins to read a level; False if it is read already."""
+        known = self._levels[queue, shard.shard]
+        if level in known:
+            return False
+        known.add(level)
+        self._arrange()
+        return True
