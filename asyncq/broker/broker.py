@@ -51,7 +51,7 @@ class Broker:
         intake: how jobs get in.
         dead: the dead letters.
         waits: of running jobs for others.
-        listener: the subscription.
+        listener: who waits for outcomes, and the subscription.
     """
 
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
@@ -77,7 +77,7 @@ class Broker:
         attempt = 0
         while True:
             try:
-                await asyncio.gather(self.commands.connect(), self.listener.confirm())
+                await asyncio.gather(self.commands.connect(), self.listener.subscription.confirm())
                 calls = [call for keys in self.shards for call in rights.of_client(keys)]
                 await rights.require(self.commands, calls)
                 await self._agree_on_shards()

@@ -53,9 +53,10 @@ class Feed:
     ) -> Feed:
         """Subscribes; returns when the server has confirmed, or when it is not there at the moment."""
         feed = cls(listener, waiter, channel, on_message)
-        listener.renewed.add(feed._missed)
+        subscription = listener.subscription
+        subscription.renewed.add(feed._missed)
         try:
-            await listener.subscribe(channel, feed._hear)
+            await subscription.subscribe(channel, feed._hear)
         except (BrokerUnavailable, PipeBroken) as error:
             log.debug("%s is not subscribed yet: %s", channel, error)  # with the next connection it is
         except BaseException:
@@ -89,8 +90,9 @@ class Feed:
             log.debug("%s: its loop is closed, and the subscription with it", self._channel)
 
     def _close_here(self) -> None:
-        self._listener.renewed.discard(self._missed)
-        self._listener.unsubscribe(self._channel, self._hear)
+        subscription = self._listener.subscription
+        subscription.renewed.discard(self._missed)
+        subscription.unsubscribe(self._channel, self._hear)
         if self._leave is not None:
             self._leave()
             self._leave = None

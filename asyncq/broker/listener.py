@@ -1,4 +1,4 @@
-"""One subscription a process, any number of waiters; no wake-up is lost.
+"""Any number of waiters for the outcomes of jobs, over one subscription; no wake-up is lost.
 
 Each client process has one channel of its own and puts its name into the jobs it enqueues. Whoever ends a job
 publishes the outcome on the channels named in its record. A notification is a hint that may be lost; the
@@ -6,10 +6,9 @@ record is the truth. So:
 
 1. *Subscribe, hear the confirmation, then look.* The other way round, a job that ends between the two is
    missed for ever.
-2. Each confirmation begins a new **epoch**. A waiter that is known to be announced in its job's record within
-   the present epoch, with
-   the job still running, needs no look: its notification has yet to come, on this very connection. Any other
-   waiter looks first.
+2. Each confirmation begins a new **epoch**, see `Subscription`. A waiter that is known to be announced in
+   its job's record within the present epoch, with the job still running, needs no look: its notification has
+   yet to come, on this very connection. Any other waiter looks first.
 3. After each reconnection every waiter looks again: what was published meanwhile is gone. Without this, the
    wait after a `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
 4. Every few seconds those that have waited that long look again. It bounds whatever else may go wrong with
@@ -34,12 +33,13 @@ from asyncq import wire
 from asyncq.broker.connection import ServerError
 from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.subscription import Subscription
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from asyncq.broker.commands import Commands
 
@@ -51,9 +51,6 @@ quarter of it, give or take a fifth, and take those that have waited for seven t
 HINT_AFTER = 2.0
 """Seconds of waiting after which it is worth a look whether anybody serves the queue."""
 BATCH = 500
-KEEPALIVE = PATIENCE = 4.0
-"""A PING after this many seconds of silence, and how long its answer may take: a dead subscription is found
-within 10 s."""
 
 
 class Waiter:
@@ -181,7 +178,7 @@ class _Ref(weakref.ref[Waiter]):
 
 
 class Listener:
-    """The subscription of this process and its waiters.
+    """The waiters of this process.
 
     Args:
         commands: of the session.
@@ -198,35 +195,23 @@ class Listener:
         hint: Callable[[str], Awaitable[None]],
     ) -> None:
         self.channel: str = commands.channel
-        self.epoch: int = 0
+        self.subscription: Subscription = Subscription(commands, self._on_outcomes)
+        self.subscription.renewed.add(self._renewed)
         self._look = look
         self._expire = expire
         self._hint = hint
         self._hinted: dict[str, float] = {}
-        self._line = commands.new_line(
-            f"asyncq-sub:{commands.client}",
-            on_push=self._on_push,
-            on_broken=self._on_broken,
-            keepalive=KEEPALIVE,
-            patience=PATIENCE,
-        )
         self._loop = asyncio.get_running_loop()
         self._waiters = Waiters()
         self._kept: set[Waiter] = set()
         self._asked: dict[str, Waiter] = {}
         self._looking: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._extra: dict[str, list[Callable[[bytes], None]]] = {}
-        self._unconfirmed: dict[bytes, asyncio.Future[None]] = {}
-        self._lost = asyncio.Event()
-        self._up = False
         self.is_closed: bool = False
-        self.renewed: set[Callable[[], None]] = set()
-        """Called after each reconnection: what was published meanwhile was missed."""
 
     def start(self) -> None:
-        """Begins to keep up the subscription that `confirm` made."""
-        self._spawn(self._stay_subscribed())
+        """Begins to keep up the subscription, once it is confirmed."""
+        self.subscription.start()
         self._spawn(self._poll())
 
     async def close(self) -> None:
@@ -236,7 +221,7 @@ class Listener:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._line.close()
+        await self.subscription.close()
         for waiter in self._waiters:
             for future in waiter.futures or ():
                 if not future.done():
@@ -259,7 +244,7 @@ class Listener:
             # A key, or an id of the user's own, used twice: whichever call the server takes, its outcome is
             # this.
             return known
-        waiter = Waiter(id, self, epoch=self.epoch if self._up and not ignored else 0, accepted=False)
+        waiter = Waiter(id, self, epoch=0 if ignored else self.subscription.epoch, accepted=False)
         waiter.state = State.PENDING
         self._waiters.put(waiter)
         return waiter
@@ -489,23 +474,10 @@ class Listener:
         self._ask(waiter)
 
     def _in_touch(self, waiter: Waiter) -> bool:
-        return self._up and waiter.epoch == self.epoch
+        epoch = self.subscription.epoch
+        return epoch != 0 and waiter.epoch == epoch
 
     # -- outcomes --
-
-    def _on_push(self, push: list[Any]) -> None:
-        kind = push[0]
-        if kind == b"message":
-            channel = push[1].decode()
-            if channel == self.channel:
-                self._on_outcomes(push[2])
-            else:
-                for handler in self._extra.get(channel, ()):
-                    handler(push[2])
-        elif kind == b"subscribe":
-            confirmation = self._unconfirmed.pop(push[1], None)
-            if confirmation is not None:
-                confirmation.set_result(None)
 
     def _on_outcomes(self, data: bytes) -> None:
         try:
@@ -571,7 +543,7 @@ class Listener:
             batch = [self._asked.pop(id_) for id_ in list(self._asked)[:BATCH]]
             batch = [waiter for waiter in batch if waiter.accepted and waiter.ended is None]
             # The epoch from before the look: a confirmation that comes meanwhile asks again.
-            epoch = self.epoch if self._up else 0
+            epoch = self.subscription.epoch
             if not batch:
                 continue
             try:
@@ -623,93 +595,13 @@ class Listener:
         except Exception as error:  # noqa: BLE001  a hint is worth no wait that nobody looks after
             log.debug("whether anybody serves queue %r could not be found out: %s", queue, error)
 
-    # -- the subscription --
+    def _renewed(self) -> None:
+        """The subscription was lost and is there again: what was published meanwhile is gone."""
+        self._spawn(self._ask_all())
 
-    async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
-        """Adds a channel to the subscription, for as long as the listener lives.
-
-        Raises:
-            BrokerUnavailable: the server did not confirm.
-        """
-        handlers = self._extra.setdefault(channel, [])
-        handlers.append(handler)
-        pipe = self._line.current
-        if pipe is not None and len(handlers) == 1:
-            self._confirmation(channel)
-            pipe.post("SUBSCRIBE", channel)
-        # Its own and no other: where streams are opened all the time, there is always one on its way.
-        confirmation = self._unconfirmed.get(channel.encode())
-        if pipe is not None and confirmation is not None:
-            await self._until_confirmed([confirmation])
-
-    def unsubscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
-        """Takes back what `subscribe` did."""
-        handlers = self._extra.get(channel, [])
-        if handler in handlers:
-            handlers.remove(handler)
-        if not handlers and self._extra.pop(channel, None) is not None:
-            pipe = self._line.current
-            if pipe is not None:
-                pipe.post("UNSUBSCRIBE", channel)
-
-    async def confirm(self) -> None:
-        """Subscribes; returns when the server has confirmed.
-
-        Raises:
-            BrokerUnavailable, ServerError, PipeBroken: not now, or never.
-        """
-        self._lost.clear()
-        pipe = await self._line.pipe()
-        channels = [self.channel, *self._extra]
-        confirmations = [self._confirmation(channel) for channel in channels]
-        pipe.post("SUBSCRIBE", *channels)
-        await self._until_confirmed(confirmations)
-        if isinstance(pipe.broken, ServerError):
-            raise pipe.broken
-        if pipe.broken is not None:
-            raise BrokerUnavailable(f"the subscription was lost at once ({pipe.broken})")
-        self.epoch += 1
-        self._up = True
-
-    def _confirmation(self, channel: str) -> asyncio.Future[None]:
-        """Done when the server has confirmed the channel, or will not: the connection was lost."""
-        return self._unconfirmed.setdefault(channel.encode(), self._loop.create_future())
-
-    async def _until_confirmed(self, confirmations: Collection[asyncio.Future[None]]) -> None:
-        _, late = await asyncio.wait(confirmations, timeout=PATIENCE)
-        if late:
-            self._line.drop()
-            raise BrokerUnavailable("the server did not confirm a subscription")
-
-    def _on_broken(self, reason: Exception) -> None:
-        self._up = False
-        self._lost.set()
-        for confirmation in self._unconfirmed.values():
-            confirmation.set_result(None)  # whoever waits for it sees that the pipe is broken
-        self._unconfirmed.clear()
-        log.debug("the subscription was lost: %s", reason)
-
-    async def _stay_subscribed(self) -> None:
-        attempt = 0
-        while True:
-            await self._lost.wait()
-            attempt += 1
-            await asyncio.sleep(pause(attempt))
-            try:
-                await self.confirm()
-            except Exception as error:  # noqa: BLE001  whatever it is, a process without notifications is deaf
-                if attempt == 3:
-                    log.warning("notifications of results cannot be received (%s); trying on", error)
-                self._lost.set()
-                continue
-            attempt = 0
-            for missed in list(self.renewed):
-                missed()
-            # Spread over half a second: after a restart every process does this at the same time.
-            await asyncio.sleep(random.random() / 2)
-            self._ask_all()
-
-    def _ask_all(self) -> None:
+    async def _ask_all(self) -> None:
+        # Spread over half a second: after a restart every process does this at the same time.
+        await asyncio.sleep(random.random() / 2)
         for waiter in self._waiters:
             if waiter.ended is None and not waiter.gone and waiter.accepted:
                 self._ask(waiter)

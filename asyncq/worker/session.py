@@ -139,8 +139,8 @@ class WorkerSession:
         # Before the first read: others take a consumer without a beat for dead.
         await self.lease.start()
         for channel, on_message in self._subscriptions:
-            await self.broker.listener.subscribe(channel, on_message)
-        self.broker.listener.renewed.add(self._look_for_levels)
+            await self.broker.listener.subscription.subscribe(channel, on_message)
+        self.broker.listener.subscription.renewed.add(self._look_for_levels)
         await self.consumer.look_for_levels(patience)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -204,5 +204,5 @@ class WorkerSession:
 
     def _unsubscribe(self) -> None:
         for channel, on_message in self._subscriptions:
-            self.broker.listener.unsubscribe(channel, on_message)
-        self.broker.listener.renewed.discard(self._look_for_levels)
+            self.broker.listener.subscription.unsubscribe(channel, on_message)
+        self.broker.listener.subscription.renewed.discard(self._look_for_levels)

@@ -59,7 +59,7 @@ class StreamReaders:
         """Waits until the furthest reader has caught up by half a window, or none is left."""
         channel = self._output.events
         wanted = self._buffer.number - self._settings.stream_window // 2
-        listener = self._running.attempts.session.broker.listener
+        subscription = self._running.attempts.session.broker.listener.subscription
         notified = asyncio.Event()
 
         def on_message(message: bytes) -> None:
@@ -68,14 +68,14 @@ class StreamReaders:
 
         try:
             with suppress(BrokerUnavailable, PipeBroken):  # with the next connection it will be
-                await listener.subscribe(channel, on_message)
+                await subscription.subscribe(channel, on_message)
             while not self._buffer.is_closed and await self._must_wait(wanted):
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SLOW_LOOK):
                         await notified.wait()
                 notified.clear()
         finally:
-            listener.unsubscribe(channel, on_message)
+            subscription.unsubscribe(channel, on_message)
 
     async def _must_wait(self, wanted: int) -> bool:
         position = await self._output.pace(wanted=wanted)

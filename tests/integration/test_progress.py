@@ -205,7 +205,7 @@ async def test_what_was_said_while_the_subscription_was_down_is_looked_for(app, 
         events = elsewhere.AsyncResult(result.id).events(timeout=30)
         while (await anext(events)).state != "PROGRESS":
             pass
-        elsewhere.sessions.here().listener._line.drop()
+        elsewhere.sessions.here().listener.subscription._line.drop()
         gate.open()
         begun = Stopwatch()
         assert (await anext(events)).info == _meta(2, 2)

@@ -103,7 +103,7 @@ async def test_a_notification_that_was_lost_is_made_up_for_after_the_reconnectio
     waiting = asyncio.create_task(result.get(timeout=60))
     await asyncio.sleep(0.05)
     begun = Stopwatch()
-    app.sessions.here().listener._line.drop()
+    app.sessions.here().listener.subscription._line.drop()
     async with Worker(app):
         assert await waiting == ""
     assert begun.took < 2, "it did not wait for the poll"
@@ -247,13 +247,15 @@ async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
 
 
 async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, monkeypatch):
-    monkeypatch.setattr("asyncq.broker.listener.PATIENCE", 0.5)
-    listener = app.sessions.here().broker.listener
-    epoch = listener.epoch
+    monkeypatch.setattr("asyncq.broker.subscription.PATIENCE", 0.5)
+    subscription = app.sessions.here().broker.listener.subscription
+    epoch = subscription.epoch
     tasks = []
     end = time.monotonic() + 1.0
     while time.monotonic() < end:  # one more is always on its way
-        tasks.append(asyncio.create_task(listener.subscribe(f"{app.settings.namespace}:{len(tasks)}", len)))
+        tasks.append(
+            asyncio.create_task(subscription.subscribe(f"{app.settings.namespace}:{len(tasks)}", len))
+        )
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
-    assert listener.epoch == epoch, "the connection was kept"
+    assert subscription.epoch == epoch, "the connection was kept"

@@ -273,7 +273,7 @@ async def test_items_of_a_thread_that_cannot_be_stopped_live_as_long_as_its_resu
             assert await anext(stream) == 1
             channel = f"{{{namespace}:0}}:ev:{result.id}"
             await until(
-                lambda: len(app.sessions.here().broker.listener._extra.get(channel, ())) == 2,
+                lambda: len(app.sessions.here().broker.listener.subscription._handlers.get(channel, ())) == 2,
                 "the generator to wait for its reader",
             )
             if timeout is None:
@@ -530,7 +530,7 @@ async def test_an_item_that_was_pushed_while_the_subscription_was_down_is_read(a
         stream = elsewhere.AsyncResult(result.id).stream()
         tasks.step()
         assert await anext(stream) == 1
-        elsewhere.sessions.here().listener._line.drop()
+        elsewhere.sessions.here().listener.subscription._line.drop()
         tasks.step()
         begun = Stopwatch()
         assert await anext(stream) == 2

@@ -132,7 +132,9 @@ async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: b
         stage.proxy.hold()
         began, found = time.monotonic(), Stopwatch()
         await until(
-            lambda: not broker.listener._up and (not busy or broker.commands._line.current is None),
+            lambda: (
+                not broker.listener.subscription.epoch and (not busy or broker.commands._line.current is None)
+            ),
             "both connections to be given up",
             every=0.02,
         )
