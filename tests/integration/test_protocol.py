@@ -917,7 +917,7 @@ async def test_the_place_is_that_of_the_furthest_reader_and_who_is_waited_for_sa
     await stage.emit()
     assert (await stage.mine.output(stage.held()).pace(wanted=2))[0] == -1
     pushed = []
-    await stage.broker.listener.subscribe(stage.keys.events + "job", pushed.append)
+    await stage.broker.listener.subscription.subscribe(stage.keys.events + "job", pushed.append)
     for taken in (1, 0):
         await stage.broker.read_items("job", taken, taken)
         number, age, alone = await stage.mine.output(stage.held()).pace(wanted=2)
