@@ -17,7 +17,7 @@ import typer
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
-from asyncq.cli.result import Seconds, answer, look_again
+from asyncq.cli.result import Seconds, answer, look_again, same_place
 from asyncq.errors import ResultTimeout
 from asyncq.states import State
 from asyncq.worker import Worker, job_log
@@ -82,32 +82,35 @@ def call(
     id_ = app.sessions.shards.new_id(secrets.token_hex(12))
     call_ = chosen.options(task_id=id_).s(*args, **kwargs)
     again = look_again(invocation, id_, target)
-    return loop.run(_call(app, call_, None if no_wait else limit, invocation, again))
+    end = same_place(invocation, target, "revoke", id_, "--terminate")
+    return loop.run(_call(app, call_, None if no_wait else limit, invocation, again, end))
 
 
 async def _call(
-    app: AsyncQ, call: Signature[Any], limit: float | None, invocation: Invocation, again: str
+    app: AsyncQ, call: Signature[Any], limit: float | None, invocation: Invocation, again: str, end: str
 ) -> int:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(app)
-        stack.enter_context(_not_lost(app, call, again))
+        stack.enter_context(_not_lost(app, call, again, end))
         handle = await call.delay()
         if limit is None:
             console.document({"id": handle.id}) if invocation.json else console.data(handle.id)
             return Code.OK
-        end = asyncio.get_running_loop().time() + limit
+        deadline = asyncio.get_running_loop().time() + limit
         if targets.is_local(app) and not await _is_taken(app, handle, min(_PICKUP, limit)):
             # This command prints how the job ends; the worker need not say it, too.
             logging.getLogger(job_log.__name__).setLevel(logging.CRITICAL)
             here = await stack.enter_async_context(Worker(app, queues=_queues(app, handle), grace=_GRACE))
             stack.enter_context(_hurried(here))
-        left = max(0.0, end - asyncio.get_running_loop().time())
+        left = max(0.0, deadline - asyncio.get_running_loop().time())
         return await answer(handle, left, limit, invocation, again)
 
 
 @contextmanager
-def _not_lost(app: AsyncQ, call: Signature[Any], again: str) -> Iterator[None]:
-    """Whoever interrupts the wait is told the job's id and how to get its result."""
+def _not_lost(app: AsyncQ, call: Signature[Any], again: str, end: str) -> Iterator[None]:
+    """Tells whoever interrupts the wait what becomes of the job, and the commands that get its result and end
+    it.
+    """
     try:
         yield
     except asyncio.CancelledError:
@@ -115,7 +118,10 @@ def _not_lost(app: AsyncQ, call: Signature[Any], again: str) -> Iterator[None]:
         if app.settings.url.startswith("memory://"):
             console.say(f"job {id_} ends with this process, whose own server it is on")
         else:
-            console.say(f"job {id_} was not waited for; if it was accepted, this gets its result: {again}")
+            console.say(
+                f"job {id_} was not waited for. If it was accepted, it is not lost: it goes on, or stays "
+                f"in its queue and runs when a worker takes it.\n  its result: {again}\n  to end it:  {end}"
+            )
         raise
 
 

@@ -58,8 +58,13 @@ def get(
 
 
 def look_again(invocation: Invocation, id_: str, target: str | None = None) -> str:
-    """The command that gets this job's result later, from the same server and with the same app."""
-    words = ["asyncq", "result", "get", id_]
+    """The command that gets this job's result later."""
+    return same_place(invocation, target, "result", "get", id_)
+
+
+def same_place(invocation: Invocation, target: str | None, *command_: str) -> str:
+    """A command on the same server and with the same app, as a user types it."""
+    words = ["asyncq", *command_]
     from_environment = invocation.app == os.environ.get("ASYNCQ_APP")
     app = target or (None if from_environment else invocation.app)
     url = None if invocation.url is None else mask(invocation.url)

@@ -79,11 +79,16 @@ def test_ctrl_c_ends_a_client_command_with_130_and_sigterm_with_143(project, sto
         assert ended.code == code, ended
         assert "Traceback" not in ended.err
         assert ended.out == ""
-        line = next(line for line in ended.err.splitlines() if "was not waited for" in line)
-        command = line.rpartition("its result: ")[2]
-        assert re.fullmatch(r"asyncq result get [0-9a-f]{24} --app shop", command)
-        later = project.run(*command.split()[1:], "--timeout", "100ms", "-q")
+        said, look, end = ended.err.splitlines()[-3:]
+        told = re.fullmatch(r"job ([0-9a-f]{24}) was not waited for\. .* runs when a worker takes it\.", said)
+        assert told is not None, ended
+        assert look == f"  its result: asyncq result get {told[1]} --app shop"
+        assert end == f"  to end it:  asyncq revoke {told[1]} --terminate --app shop"
+        later, revoked = project.run_each(
+            (*look.split()[3:], "--timeout", "100ms", "-q"), (*end.split()[4:], "-q")
+        )
         assert "did not end within 0.1 s (state: PENDING)" in later.err
+        assert revoked.out == f"{told[1]}  REVOKED\n"
 
 
 def test_the_command_that_looks_again_names_the_same_server_without_its_password(project):
