@@ -47,18 +47,18 @@ def escaped(text: str, *, keep: str = "") -> str:
 
 
 class PlainFormatter(logging.Formatter):
-    """Formats a record for a person: `12:30:01 ERROR   text`, with the traceback below it.
+    """Formats a record for a person: `2026-11-29 12:30:01 ERROR   text`, with the traceback below it.
 
-    The id of the job that logs stands before the text, unless the text names it. Records of other libraries
-    also show the name of their logger. Further lines are indented and control characters are escaped, so that
-    no text can pose as another record.
+    The time is local. The id of the job that logs stands before the text, unless the text names it. Records
+    of other libraries also show the name of their logger. Further lines are indented and control characters
+    are escaped, so that no text can pose as another record.
 
     Args:
         color: puts a text into a colour (an SGR number); None for no colours.
     """
 
     def __init__(self, color: Callable[[str, str], str] | None = None) -> None:
-        super().__init__("%(message)s", "%H:%M:%S")
+        super().__init__("%(message)s", "%Y-%m-%d %H:%M:%S")
         self._color = color
 
     def format(self, record: logging.LogRecord) -> str:

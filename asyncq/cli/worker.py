@@ -226,7 +226,8 @@ class Service:
     def _last_words(self) -> int:
         worker = self._worker
         log.info(
-            "stopped: %d jobs done, %d failed, %d given back", worker.done, worker.failed, worker.handed_back
+            "stopped: %d %s done, %d of them failed, %d given back",
+            *(worker.done, "job" if worker.done == 1 else "jobs", worker.failed, worker.handed_back),
         )
         # Without force, only entries that the last read may still have claimed are given back, and no job was
         # disturbed.

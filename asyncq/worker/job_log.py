@@ -222,7 +222,11 @@ def _named(delivery: Delivery) -> str:
 
 
 def _time(extra: dict[str, Any]) -> str:
-    return shown(round(extra.get("duration", 0.0), 3))
+    seconds: float = extra.get("duration", 0.0)
+    if seconds >= 1:
+        return shown(round(seconds, 3))
+    milliseconds = seconds * 1000
+    return f"{round(milliseconds, 1) if milliseconds < 10 else round(milliseconds):g} ms"
 
 
 def _error_in(outcome: bytes) -> tuple[BaseException, str]:

@@ -6,12 +6,16 @@ import io
 import json
 import logging
 import logging.config
+import re
 import sys
 
 import pytest
 
 from asyncq import failures, logs
 from asyncq.context import Context, current_job
+from asyncq.worker import job_log
+
+TEXT = len("2026-11-29 12:30:01 ")
 
 
 def _record(message: str, name: str = "asyncq.worker", level: int = logging.INFO, **extra: object):
@@ -36,28 +40,27 @@ def job():
 
 def test_a_plain_record_is_time_level_and_text():
     line = logs.PlainFormatter().format(_record("hello"))
-    assert line[8:] == " INFO    hello"
-    assert line[2] == line[5] == ":"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO    hello", line)
 
 
 def test_a_record_of_another_library_shows_its_logger():
-    assert logs.PlainFormatter().format(_record("hello", "shop.mail"))[9:] == "INFO    shop.mail: hello"
+    assert logs.PlainFormatter().format(_record("hello", "shop.mail"))[TEXT:] == "INFO    shop.mail: hello"
 
 
 def test_a_record_of_a_job_shows_the_job_once(job):
-    assert logs.PlainFormatter().format(_record("hello"))[17:] == "[j-1] hello"
-    assert logs.PlainFormatter().format(_record("job j-1 ended"))[17:] == "job j-1 ended"
-    assert logs.PlainFormatter().format(_record("hello", job_id="j-2"))[17:] == "[j-2] hello"
+    assert logs.PlainFormatter().format(_record("hello"))[TEXT + 8 :] == "[j-1] hello"
+    assert logs.PlainFormatter().format(_record("job j-1 ended"))[TEXT + 8 :] == "job j-1 ended"
+    assert logs.PlainFormatter().format(_record("hello", job_id="j-2"))[TEXT + 8 :] == "[j-2] hello"
 
 
 def test_further_lines_are_indented_and_control_characters_escaped():
-    shown = logs.PlainFormatter().format(_record("a\n12:00:00 ERROR   forged\r\x1b[2J"))
-    assert shown[9:] == "INFO    a\n    12:00:00 ERROR   forged\n    \\x1b[2J"
+    shown = logs.PlainFormatter().format(_record("a\n2026-11-29 12:00:00 ERROR   forged\r\x1b[2J"))
+    assert shown[TEXT:] == "INFO    a\n    2026-11-29 12:00:00 ERROR   forged\n    \\x1b[2J"
 
 
 def test_an_exception_stands_below_with_its_traceback():
     lines = logs.PlainFormatter().format(_failed_record(ValueError("no\nforged"))).splitlines()
-    assert lines[0][9:] == "ERROR   it failed"
+    assert lines[0][TEXT:] == "ERROR   it failed"
     assert lines[1] == "    Traceback (most recent call last):"
     assert lines[-2:] == ["    ValueError: no", "    forged"]
 
@@ -93,7 +96,7 @@ def test_json_leaves_out_what_is_empty_of_a_record_about_no_job(job):
     fields = json.loads(logs.JsonFormatter().format(record))
     assert list(fields) == ["time", "level", "logger", "message", "worker", "count"]
     assert (fields["worker"], fields["count"]) == ("w-2", 0)
-    assert logs.PlainFormatter().format(record)[17:] == "so many"
+    assert logs.PlainFormatter().format(record)[TEXT + 8 :] == "so many"
 
 
 def test_json_keeps_the_traceback_and_what_no_extra_may_replace():
@@ -185,3 +188,18 @@ def test_an_exception_that_cannot_be_shown_is_shown_all_the_same():
             raise SystemExit
 
     assert failures.one_line(Broken()).endswith("Broken: <failed: SystemExit>")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.00042, "0.4 ms"),
+        (0.004, "4 ms"),
+        (0.0042, "4.2 ms"),
+        (0.1234, "123 ms"),
+        (1.0, "1 s"),
+        (75.0, "75 s"),
+    ],
+)
+def test_a_short_time_is_shown_in_milliseconds(seconds, shown):
+    assert job_log._time({"duration": seconds}) == shown

@@ -57,7 +57,7 @@ def test_a_worker_that_listens_runs_the_job(project, stop):
     id_ = project.run("call", "shop", "add", "4", "4", "--no-wait", "-q").out.strip()
     assert project.run("result", "get", id_, "-q").out == "8\n"
     ended = stop(worker, signal.SIGTERM)
-    assert "stopped: 1 jobs done, 0 failed, 0 given back" in ended.err
+    assert "stopped: 1 job done, 0 of them failed, 0 given back" in ended.err
     assert ended.code == 0
 
 

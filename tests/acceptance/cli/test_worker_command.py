@@ -29,7 +29,7 @@ def test_a_drain_lets_running_jobs_end(project, stop):
     ended = stop(worker, signal.SIGTERM)
     assert ended.code == 0
     assert "draining: up to 25 s" in ended.err
-    assert "stopped: 1 jobs done, 0 failed, 0 given back" in ended.err
+    assert "stopped: 1 job done, 0 of them failed, 0 given back" in ended.err
     assert project.run("result", "get", id_, "-q").out == "done\n"
 
 
@@ -39,7 +39,7 @@ def test_a_second_signal_gives_running_jobs_back_and_exits_75(project, stop):
     project.wait_for("mark")
     ended = stop(worker, signal.SIGINT, signal.SIGINT)
     assert ended.code == 75, ended
-    assert "0 jobs done, 0 failed, 1 given back" in ended.err
+    assert "0 jobs done, 0 of them failed, 1 given back" in ended.err
 
 
 def test_what_outlives_the_grace_is_given_back_and_exits_75(project, stop):
