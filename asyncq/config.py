@@ -46,8 +46,12 @@ def shown(seconds: float | None) -> str:
     return f"{seconds:,.10g} s"
 
 
-def seconds(value: float | str | timedelta) -> float:
+def seconds(value: float | str | timedelta, *, bounds: str = "from 0 to a century") -> float:
     """A duration in seconds, from a number, a timedelta, or text such as `500ms`, `30s`, `5m`, `1h30m`, `2d`.
+
+    Args:
+        value: the duration.
+        bounds: what the error says that it may be, if the caller allows less.
 
     Raises:
         ValueError: not a duration, or negative.
@@ -72,12 +76,12 @@ def seconds(value: float | str | timedelta) -> float:
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (0 <= number <= _CENTURY):
-        raise ValueError(f"{value!r} is not a duration: it must be a number of seconds from 0 to a century")
+        raise ValueError(f"{value!r} is not a duration: it must be a number of seconds {bounds}")
     return number
 
 
 def _some_seconds(value: float | str | timedelta) -> float:
-    time = seconds(value)
+    time = seconds(value, bounds="above 0, up to a century")
     if not time:
         raise ValueError(f"{value!r} leaves no time at all: write more than 0, such as 500ms or 10s")
     return time
@@ -111,7 +115,7 @@ def size(value: int | str) -> int:
 
 
 def _lease(value: float | str | timedelta) -> float:
-    time = seconds(value)
+    time = seconds(value, bounds="from 0.5 to a century")
     if time < 0.5:
         raise ValueError(f"{value!r} is too short: beats are sent every third of it; use at least 0.5 s")
     return time
@@ -170,10 +174,23 @@ def _count_or_zero(value: Any) -> int:
     return number
 
 
-def _text(value: Any) -> str:
+def _url(value: Any) -> str:
+    """A URL without spaces around it and with its scheme in small letters, as other code compares it.
+
+    What is wrong with the URL of a server is said when the app is opened.
+    """
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{value!r} is not a URL: write redis://host:6379/0, or leave it out")
-    return value
+    scheme, separator, rest = value.strip().partition("://")
+    scheme = scheme.lower()
+    if separator and scheme == "memory" and rest:
+        raise ValueError("nothing may follow memory://, which has no name and no options: write memory://")
+    if separator and scheme == "embedded" and ("?" in rest or "#" in rest):
+        raise ValueError(
+            "embedded:// has no options: write embedded:// or embedded:///absolute/directory, "
+            "with %3F and %23 for a ? and a # in the directory's name"
+        )
+    return scheme + separator + rest if separator else value.strip()
 
 
 _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
@@ -215,7 +232,7 @@ class Settings:
 
     url: str = _option(
         "embedded://",
-        _text,
+        _url,
         "Server: redis://, rediss://, unix://, valkey://, embedded://, memory://.",
         is_shown=False,  # it may hold a password
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 _OPTIONS = {"db", "username", "password", "socket_keepalive"}
 _TLS_OPTIONS = {
@@ -20,6 +20,9 @@ _OWN = {
     *("health_check_interval", "max_connections", "protocol", "decode_responses", "encoding", "client_name"),
 }
 """Options of redis-py about which asyncq decides by itself."""
+_HOST = re.compile(r"\[|localhost$|\d+\.\d+\.\d+\.\d+$", re.ASCII)
+"""What is a host for sure, and not a user."""
+_NAMED = {"db": "the database", "username": "the user", "password": "the password"}
 _CERT_REQS = ("none", "optional", "required")
 _ENCODE = (
     "A password with one of # / ? [ ] % in it goes into a URL percent-encoded: "
@@ -48,8 +51,8 @@ def mask(url: str) -> str:
     if at:
         return f"{head}{user}:***@{host}" if colon else head + shown
     user, colon, port = re.split(r"[/?#]", shown, maxsplit=1)[0].partition(":")
-    if separator and port and not (port.isascii() and port.isdecimal()) and not user.startswith("["):
-        return f"{head}{user}:***"  # no host at all: what stands for the port is a password
+    if separator and port and not (port.isascii() and port.isdecimal()) and not _HOST.match(user):
+        return f"{head}{user}:***"  # there may be no host at all, and a password stands for the port
     return head + shown
 
 
@@ -82,9 +85,9 @@ def check(url: str) -> None:
     if parts.scheme == "unix":
         _check_socket(parts.netloc.rpartition("@")[2], parts.path)
     else:
-        _check_host(parts.netloc.rpartition("@")[2], parts.path)
+        _check_host(parts.netloc.rpartition("@")[2], parts.path, mask(url))
     _check_escapes(parts.netloc.rpartition("@")[0])
-    _check_options(parts.query, parts.scheme)
+    _check_options(parts)
 
 
 def _check_escapes(credentials: str) -> None:
@@ -109,9 +112,9 @@ def _check_socket(host: str, path: str) -> None:
         raise ValueError("the socket has no path\nWrite unix:///path/to/socket")
 
 
-def _check_host(address: str, path: str) -> None:
+def _check_host(address: str, path: str, masked: str) -> None:
     if not _has_port(address):
-        raise ValueError(f"the port is not a number from 1 to 65535\n{_ENCODE}")
+        raise ValueError(_wrong_port(address, masked))
     database = unquote(path).strip("/")
     if "@" in database:
         raise ValueError(f"the host is not clear\n{_ENCODE}")
@@ -119,16 +122,28 @@ def _check_host(address: str, path: str) -> None:
         _check_database(database)
 
 
-def _check_database(text: str) -> None:
+def _wrong_port(address: str, masked: str) -> str:
+    host, _, port = address.rpartition(":")
+    if ":" in host and not host.startswith("["):
+        return f"the host has more than one colon\nAn IPv6 address stands in brackets, [::1]:6379. {_ENCODE}"
+    if f"{host}:{port}" not in masked:  # it may be a password, and is not shown
+        return f"the port is not a number from 1 to 65535\n{_ENCODE}"
+    return f"the port {port!r} is not a number from 1 to 65535\nWrite {host or 'host'}:6379, or leave it out"
+
+
+def _check_database(text: str, scheme: str = "redis") -> None:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
+        form = "unix:///path/to/socket?db=0" if scheme == "unix" else "redis://host:6379/0"
         raise ValueError(
             f"the database {text!r} is not a number from 0\n"
-            "Write redis://host:6379/0; apps that share a database keep apart by `namespace`"
+            f"Write {form}; apps that share a database keep apart by `namespace`"
         )
 
 
-def _check_options(query: str, scheme: str) -> None:
+def _check_options(parts: SplitResult) -> None:
+    query, scheme = parts.query, parts.scheme
     known = _OPTIONS | _TLS_OPTIONS
+    given = _given_before(parts)
     try:
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError:
@@ -146,12 +161,26 @@ def _check_options(query: str, scheme: str) -> None:
             raise ValueError(
                 f"the option {name!r} is for TLS\nWrite rediss:// for {scheme}://, or leave it out"
             )
-        _check_value(name, value)
+        if name in given:
+            raise ValueError(
+                f"{_NAMED.get(name, f'the option {name!r}')} is given twice\nLeave one of them out"
+            )
+        given.add(name)
+        _check_value(name, value, scheme)
 
 
-def _check_value(name: str, value: str) -> None:
+def _given_before(parts: SplitResult) -> set[str]:
+    """The options for which the URL has a place before its `?`."""
+    given = set()
+    if parts.scheme != "unix" and parts.path.strip("/"):
+        given.add("db")
+    user, _, password = parts.netloc.rpartition("@")[0].partition(":")
+    return given | ({"username"} if user else set()) | ({"password"} if password else set())
+
+
+def _check_value(name: str, value: str, scheme: str) -> None:
     if name == "db":
-        _check_database(value)
+        _check_database(value, scheme)
     elif name == "ssl_cert_reqs" and value not in _CERT_REQS:
         near = value.lower().removeprefix("cert_")
         mend = near if near in _CERT_REQS else " or ".join(_CERT_REQS)

@@ -83,6 +83,12 @@ def test_an_unknown_option_without_neighbour_lists_them_all(tmp_path):
         ({"concurrency": 0}, {}, "at least 1"),
         ({"namespace": "a:b"}, {}, "cannot be a name"),
         ({"lease": 0.1}, {}, "too short"),
+        ({"lease": -1}, {}, "-1 is not a duration: it must be a number of seconds from 0.5 to a century"),
+        ({"grace": -1}, {}, "it must be a number of seconds from 0 to a century"),
+        ({"operation_timeout": -1}, {}, "it must be a number of seconds above 0, up to a century"),
+        ({"url": "memory://x?y=1"}, {}, "nothing may follow memory://"),
+        ({"url": "embedded:///srv/shop?y=1"}, {}, "embedded:// has no options"),
+        ({"url": " Embedded://#x"}, {}, "embedded:// has no options"),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_with_its_source(tmp_path, explicit, environ, said):
@@ -298,3 +304,17 @@ def test_every_variable_that_the_code_names_is_known():
 def test_a_worker_takes_the_same_numbers_for_its_concurrency(wrong):
     with pytest.raises(ValueError, match=re.escape(f"concurrency={wrong!r} is ")):
         Worker(AsyncQ("memory://"), concurrency=wrong)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (" redis://db:6379/0\n", "redis://db:6379/0"),
+        ("REDISS://Me:Pa@DB/0", "rediss://Me:Pa@DB/0"),
+        ("Memory://", "memory://"),
+        ("embedded:///srv/Shop", "embedded:///srv/Shop"),
+        ("db:6379", "db:6379"),
+    ],
+)
+def test_a_url_may_have_spaces_around_it_and_a_scheme_in_capitals(tmp_path, given, taken):
+    assert config.load({"url": given}, anchor=tmp_path, environ={}).url == taken

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import quote, unquote
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import assume, given, strategies as st
 
 from asyncq import AsyncQ, BrokerNotConfigured
 from asyncq.broker.connection import parse
@@ -14,9 +14,7 @@ from asyncq.cli.invocation import Invocation
 
 NASTY = "#/?[]@:%&="
 # A URL cannot hold half of a surrogate pair, percent-encoded or not.
-PASSWORDS = st.text(st.sampled_from(NASTY) | st.characters(exclude_categories=["Cs"]), min_size=3).filter(
-    lambda text: text not in "redis://me:***@db:6379/0?password=***"
-)
+PASSWORDS = st.text(st.sampled_from(NASTY) | st.characters(exclude_categories=["Cs"]), min_size=3)
 FORMS = [
     "redis://me:{}@db:6379/0",
     "redis://:{}@db",
@@ -34,12 +32,14 @@ FORMS = [
 @given(st.sampled_from(FORMS), PASSWORDS)
 def test_a_password_that_is_percent_encoded_is_never_shown(form, password):
     encoded = quote(password, safe="")
+    assume(encoded not in form.format("***"))  # "non" is in ssl_cert_reqs=none
     assert encoded not in mask(form.format(encoded))
 
 
 # In an option's value, `&` begins the next option: only the encoded form is a password as a whole.
 @given(st.sampled_from([form for form in FORMS if "password" not in unquote(form)]), PASSWORDS)
 def test_a_password_that_is_not_percent_encoded_is_not_shown_either(form, password):
+    assume(password not in form.format("***"))
     assert password not in mask(form.format(password))
 
 
@@ -61,6 +61,9 @@ def test_masking_never_fails(text):
         ("redis://:sec/ret@db", "redis://:***@db"),
         ("redis://:sec@ret@db", "redis://:***@db"),
         ("redis://:secret", "redis://:***"),
+        ("redis://me:secret", "redis://me:***"),
+        ("redis://localhost:abc", "redis://localhost:abc"),
+        ("redis://127.0.0.1:abc/0", "redis://127.0.0.1:abc/0"),
         ("redis://db:6379/0?password=se@cret", "redis://db:***"),
         ("unix:///tmp/s?password=secret", "unix:///tmp/s?password=***"),
         ("embedded://", "embedded://"),
@@ -104,9 +107,17 @@ MISTAKES = {
     "redis://db/1/2": "the database '1/2' is not a number",
     "redis://db?db=one": "the database 'one' is not a number",
     "unix:///tmp/s?db=-1": "the database '-1' is not a number",
+    "unix:///tmp/s?db=x": "the database 'x' is not a number from 0\nWrite unix:///path/to/socket?db=0",
+    "redis://db/0?db=3": "the database is given twice\nLeave one of them out",
+    "redis://db?db=3&db=3": "the database is given twice",
+    "redis://me@db?username=me": "the user is given twice",
+    "redis://:a@db?password=b": "the password is given twice",
     "redis://db:port/0": "the port is not a number",
-    "redis://db:99999/0": "the port is not a number from 1 to 65535",
-    "redis://db:0": "the port is not a number from 1 to 65535",
+    "redis://localhost:abc": "localhost:abc': the port 'abc' is not a number from 1 to 65535\nWrite ",
+    "redis://:a@db:abc": "@db:abc': the port 'abc' is not a number from 1 to 65535\nWrite db:6379",
+    "redis://db:99999/0": "the port '99999' is not a number from 1 to 65535\nWrite db:6379",
+    "redis://db:0": "the port '0' is not a number from 1 to 65535",
+    "redis://::1:6379/0": "the host has more than one colon\nAn IPv6 address stands in brackets, [::1]:6379",
     "redis://db/0#x": "there is a # in it",
     "redis://[::1/0": "it is not a URL",
     "redis://db/0?a": "is not a list of name=value",
@@ -133,7 +144,7 @@ def test_a_mistake_is_said_with_what_to_write(url):
         ("redis:///3", {"db": 3}),
         ("redis://[::1]:6380/3/", {"host": "::1", "port": 6380, "db": 3}),
         ("valkey://me@db:/0", {"host": "db", "db": 0, "username": "me"}),
-        ("redis://db/0?db=2&username=a&password=b%23&socket_keepalive=1", {"password": "b#", "db": 2}),
+        ("redis://db?db=2&username=a&password=b%23&socket_keepalive=1", {"password": "b#", "db": 2}),
         ("unix://me:p@/tmp/a@b:c?db=2", {"path": "/tmp/a@b:c", "password": "p", "db": 2}),
         ("valkey+unix:///tmp/s", {"path": "/tmp/s"}),
         ("valkeys://db/0?ssl_cert_reqs=none&ssl_min_version=771", {"ssl_cert_reqs": "none"}),
@@ -145,6 +156,6 @@ def test_what_is_right_is_taken(url, options):
 
 
 def test_no_repr_shows_the_password():
-    url = "redis://me:secret@db/0?password=secret"
-    shown = [AsyncQ(url), AsyncQ(url).settings, parse(url), Invocation(url, words=("--url", url))]
-    assert "secret" not in repr(shown)
+    for url in ("redis://me:secret@db/0", "redis://db/0?password=secret"):
+        shown = [AsyncQ(url), AsyncQ(url).settings, parse(url), Invocation(url, words=("--url", url))]
+        assert "secret" not in repr(shown)
