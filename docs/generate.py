@@ -35,14 +35,15 @@ not exist is a `ValueError`; a variable that begins with `ASYNCQ_` and is no set
 process, and refused with `strict`. Those that Kubernetes and Docker set for a service called asyncq
 (`ASYNCQ_SERVICE_HOST`, `ASYNCQ_PORT_6379_TCP`, ...) are left alone."""
 
-OPTIONS = """\
-`@app.task(...)` gives a task its options, `task.options(...)` gives its calls theirs; what a call is not
-given stays as the task has it. `apply_async`, `app.send` and the `set` and `options` of a workflow take those
-of calls. Options never share a namespace with the arguments of the function. Durations are seconds, or a
-`timedelta`.
-
-The second column has the default of each option that a task takes. The third says which options a call takes,
-and the fourth which calls of a chain get an option that is given to the chain."""
+OTHER_VARIABLES = """\
+| variable | meaning |
+|---|---|
+| `ASYNCQ_APP` | The app of the command line where none is named: `module:attribute`, as `--app`. |
+| `ASYNCQ_EMBEDDED` | Whether the embedded server may be used. `auto`, the default: yes, with a warning that \
+says so, but not in production, where each container would get an empty server of its own. `always`: yes, \
+without a warning. `never`: no, a URL must be set. |
+| `ASYNCQ_ENV` | `production` says that this is production. Kubernetes, Cloud Run, ECS and Heroku are known \
+without it. |"""
 
 ERRORS = """\
 Every error of asyncq's own is an `AsyncQError`. What a task raised is none of them: it arrives as it is."""
@@ -85,6 +86,7 @@ def settings() -> str:
         f"| `{name}` | `{variable}` | `{default}` | {doc} |"
         for name, variable, default, doc in config.describe()
     ]
+    lines += ["", "## Variables that are no settings", "", OTHER_VARIABLES]
     return "\n".join(lines) + "\n"
 
 
