@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncq import executors, failures, generators, inherited, retry, wire
@@ -78,6 +80,11 @@ class Processes(Protocol):
         ...
 
 
+RunHook = Callable[[Context, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""Runs the body of a job by awaiting its second argument, and returns the job's value. What it raises is what
+the body has raised."""
+
+
 class Runner:
     """Runs jobs for one worker.
 
@@ -88,6 +95,10 @@ class Runner:
         max_payload: largest encoded result, in bytes.
         processes: for tasks with `executor="process"`; None runs them here.
         extended: whether outcomes carry the arguments of their calls.
+
+    Attributes:
+        hooks: around each body, the first of them outermost. Without any they cost one truth test. The body
+            of a task with `executor="process"` has those of the runner in its process.
     """
 
     def __init__(
@@ -106,6 +117,7 @@ class Runner:
         self._max_payload = max_payload
         self._processes = processes
         self._extended = extended
+        self.hooks: list[RunHook] = []
 
     def runs_in_thread(self, job: wire.Job) -> bool:
         """Whether the job's body is a plain function, which cannot be cancelled."""
@@ -148,7 +160,8 @@ class Runner:
             return self._finish_failed(delivery, error, started)
         self._enter(task, delivery, args, kwargs, policy, claim)
         try:
-            value = await self._body(task, job, args, kwargs, claim)
+            body = self._body(task, job, args, kwargs, claim)
+            value = await (self._within_hooks(body) if self.hooks else body)
         except asyncio.CancelledError as error:
             if not claim.wanted:
                 raise
@@ -160,6 +173,22 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - see the module's docstring
             return self._finish_failed(delivery, error, started)
         return self._after_success(task, delivery, value, started)
+
+    async def _within_hooks(self, body: Coroutine[Any, Any, Any]) -> Any:
+        """Runs a body inside of all hooks. If a hook never goes on to it, it does not run."""
+        context = current_job.get()
+        assert context is not None, "`_enter` has set it"
+
+        async def run() -> Any:
+            return await body
+
+        proceed: Callable[[], Awaitable[Any]] = run
+        for hook in reversed(self.hooks):
+            proceed = partial(hook, context, proceed)
+        try:
+            return await proceed()
+        finally:
+            body.close()
 
     def _enter(
         self,

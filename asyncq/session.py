@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
     Entry = tuple[wire.Job, bytes, Waiter]
     """A job, its message, and the waiter that is notified of its outcome."""
-    EnqueueHook = Callable[[Sequence[Entry]], Awaitable[None]]
-    """Called with the jobs that are about to be enqueued. What it raises ends the call."""
+    EnqueueHook = Callable[[Sequence[tuple[wire.Job, bytes]]], Awaitable[None]]
+    """Called with the jobs that are about to be enqueued, and their messages. What it raises ends the
+    call."""
 
 R = TypeVar("R")
 
@@ -276,14 +277,20 @@ class Session:
             QueueFull, BrokerUnavailable: as `Task.delay`.
         """
         if self.on_enqueue:
-            for hook in self.on_enqueue:
-                await hook(entries)
+            await self.call_hooks([(job, message) for job, message, _ in entries])
         if len(entries) == 1 and not entries[0][0].parents:
             return await self._submit_one(*entries[0])
         if is_whole:
             await self._submit_whole(entries)
             return None
         return await self._submit_many(entries)
+
+    async def call_hooks(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
+        """Calls the hooks for jobs that are about to be enqueued. `submit` does so by itself; this is for a
+        worker that replaces a job by a workflow, which its claim of the job has to do.
+        """
+        for hook in self.on_enqueue:
+            await hook(jobs)
 
     async def _submit_one(self, job: wire.Job, message: bytes, waiter: Waiter) -> str | None:
         broker = self.broker

@@ -35,6 +35,15 @@ not exist is a `ValueError`; a variable that begins with `ASYNCQ_` and is no set
 process, and refused with `strict`. Those that Kubernetes and Docker set for a service called asyncq
 (`ASYNCQ_SERVICE_HOST`, `ASYNCQ_PORT_6379_TCP`, ...) are left alone."""
 
+OPTIONS = """\
+`@app.task(...)` gives a task its options, `task.options(...)` gives its calls theirs; what a call is not
+given stays as the task has it. `apply_async`, `app.send` and the `set` and `options` of a workflow take those
+of calls. Options never share a namespace with the arguments of the function. Durations are seconds, or a
+`timedelta`.
+
+The second column has the default of each option that a task takes. The third says which options a call takes,
+and the fourth which calls of a chain get an option that is given to the chain."""
+
 OTHER_VARIABLES = """\
 | variable | meaning |
 |---|---|

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asyncq.broker.claims import Claims
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.runner import Replace, Runner
+    from asyncq.session import Session
     from asyncq.worker.attempt import RunningJob
     from asyncq.worker.held import HeldJobs
     from asyncq.worker.job_log import JobLog
@@ -52,6 +53,7 @@ class Outcomes:
 
     Args:
         counts: of the worker.
+        connection: has the hooks for jobs that are enqueued.
         claims: what the session holds.
         consumer: that read the entries.
         runner: encodes outcomes.
@@ -62,6 +64,7 @@ class Outcomes:
     def __init__(
         self,
         counts: Counts,
+        connection: Session,
         claims: Claims,
         consumer: Consumer,
         runner: Runner,
@@ -70,6 +73,7 @@ class Outcomes:
     ) -> None:
         self.counts = counts
         self.claims = claims
+        self._connection = connection
         self.reports = BackgroundTasks(log)
         self._consumer = consumer
         self._runner = runner
@@ -145,6 +149,8 @@ class Outcomes:
         return True
 
     async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:
+        if self._connection.on_enqueue:
+            await self._connection.call_hooks(jobs)
         answer = await self.claims.replace(delivery, jobs)
         if answer >= 0:
             return answer

@@ -81,7 +81,7 @@ class WorkerSession:
             self.held.jobs.__len__,
             self.held.drop,
         )
-        outcomes = Outcomes(worker.counts, claims, self.consumer, runner, self.held, self.job_log)
+        outcomes = Outcomes(worker.counts, connection, claims, self.consumer, runner, self.held, self.job_log)
         turnstile = Turnstile(self.broker.commands, self.consumer.name)
         gate = Gate(turnstile, app.limits, outcomes.reports.start)
         signals = RevocationSignals(self.held, gate)
