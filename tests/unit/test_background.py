@@ -11,7 +11,7 @@ import pytest
 from asyncq.broker.background import BackgroundTasks, ErrorLog, forever
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import BrokerUnavailable
-from asyncq.worker import background
+from asyncq.broker import background
 
 pytestmark = pytest.mark.anyio
 
