@@ -469,6 +469,7 @@ def _caller_file() -> str | None:
     """The file of the code that makes the app: the embedded server of a project is found from there, whatever
     the working directory.
     """
+    # `inspect.stack()` would read the sources of all callers.
     frame: Any = sys._getframe(2)
     name: str | None = frame.f_globals.get("__file__")
     return name

@@ -65,6 +65,9 @@ class Task(Generic[P, R, H_co]):
         is_coroutine: whether it is a coroutine function, or an async generator function.
         executor: where a worker runs it: `loop`, `thread` or `process`.
         is_generator: whether its jobs are streams of what it yields.
+        is_linked: whether something follows its jobs, see `link`.
+        builder: makes its jobs; for asyncq's own modules.
+        handle: the class of its handles.
     """
 
     is_coroutine = False

@@ -47,3 +47,9 @@ def test_few_imports_climb_to_a_higher_layer():
 def test_files_leave_the_private_names_of_others_alone():
     uses = structure.private_uses()
     assert len(uses) <= 10, uses
+
+
+def test_nothing_below_the_app_imports_it():
+    importers = {module for module, others in structure.imports().items() if "asyncq.app" in others}
+    below = {one for one in importers if one != "asyncq" and one.split(".")[1] not in {"cli", "worker"}}
+    assert not below, below

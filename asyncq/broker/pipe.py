@@ -73,6 +73,7 @@ class Pipe(asyncio.Protocol):
         """
         handshaken = await connect(address, name)
         pipe = cls(**options)
+        # redis-py gives out its transport under no public name.
         assert handshaken._writer is not None
         transport = handshaken._writer.transport
         # The handshake has read all of its replies and the server sends nothing unasked before the first

@@ -86,6 +86,7 @@ class StallWatch:
             due = max(due, time.monotonic() - self._limit)
 
     def _warn(self, blocked: float) -> None:
+        # Documented, for debuggers; there is no other way to see what a thread is at.
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else "(no stack)"
         log.warning(

@@ -8,10 +8,10 @@ from collections import deque
 
 import pytest
 
+from asyncq.broker import background
 from asyncq.broker.background import BackgroundTasks, ErrorLog, forever
 from asyncq.broker.pipe import PipeBroken
 from asyncq.errors import BrokerUnavailable
-from asyncq.broker import background
 
 pytestmark = pytest.mark.anyio
 
