@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.figures import report
 from helpers.stopwatch import Stopwatch
+from helpers.waiting import until
 
 from asyncq import WorkerLost
 
@@ -37,13 +38,14 @@ async def innocent() -> str:
 """
 
 WORKER = """
-import asyncio, sys
+import asyncio, os, pathlib, sys
 import poison_tasks
 from asyncq import Worker
 
 async def main() -> None:
     worker = Worker(poison_tasks.app, concurrency=20, target=sys.argv[1] or None)
     worker.stop_on_signals()
+    pathlib.Path(f"ready-{os.getpid()}").touch()
     await worker.run()
 
 asyncio.run(main())
@@ -87,6 +89,9 @@ class Fleet:
         """Ends all; their exit codes."""
         self._keeper.cancel()
         for worker in self._workers:
+            # One that has just been started in the place of a dead one does not know signals yet.
+            ready = self._folder / f"ready-{worker.pid}"
+            await until(lambda ready=ready: ready.exists(), "a worker to heed signals")
             worker.terminate()
         return [await asyncio.to_thread(worker.wait, 20) for worker in self._workers]
 

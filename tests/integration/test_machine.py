@@ -222,9 +222,12 @@ class Machine(RuleBasedStateMachine):
         self.keys = self.broker.shards[0]
         self.streams = {"": self.keys.stream(QUEUE), LAST_TRY: self.keys.stream(QUEUE) + LAST_TRY}
 
+    async def new_hand(self, number: int) -> Hand:
+        return Hand(ClaimingConsumer(self.broker.commands, f"w{number}", [QUEUE]))
+
     @initialize(ended=st.sampled_from(["", wire.SUCCEEDED, wire.FAILED]))
     def begin(self, ended: str) -> None:
-        self.hands = [Hand(ClaimingConsumer(self.broker.commands, f"w{n}", [QUEUE])) for n in range(3)]
+        self.hands = [self.run(self.new_hand(n)) for n in range(3)]
         self.run(self.hands[0].consumer.make_groups())
         for hand in self.hands:
             assert self.run(self.beat_of(hand)) == []
@@ -733,7 +736,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def begin_anew(self) -> None:
         """Who has left or was taken for dead goes on as another; the old one may still act, as a zombie."""
-        hand = Hand(ClaimingConsumer(self.broker.commands, f"w{len(self.hands)}", [QUEUE]))
+        hand = self.run(self.new_hand(len(self.hands)))
         self.hands.append(hand)
         self.latest = None
         assert self.run(self.beat_of(hand)) == []
