@@ -48,8 +48,10 @@ run: $(RUN) ## run the first example on an embedded Valkey
 test: $(DEV) ## run the tests (PYTEST_ARGS="-k name" for some of them, of all there are)
 	$(PYTEST) $(or $(PYTEST_ARGS),--ignore tests/chaos --ignore tests/model)
 
-trials: $(DEV) ## run the short forms of the chaos trials and of the model checker
+trials: $(DEV) ## run the short forms of the chaos trials and of the model checker, and all examples of properties
 	$(PYTEST) tests/chaos tests/model
+	TEST_EXAMPLES=all $(PYTEST) -m hypothesis tests/unit
+	TEST_EXAMPLES=all $(BIN)/python -m pytest tests/integration/test_machine.py
 
 quick: lint mypy ## what is known within a minute: lint, types of the package, unit tests
 	$(PYTEST) tests/unit $(PYTEST_ARGS)

@@ -23,6 +23,7 @@ from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is
     no_exception_is_lost,
     no_key_is_left_behind,
 )
+from helpers.examples import examples
 from hypothesis import HealthCheck, settings
 
 from asyncq import AsyncQ, logs
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
 
 
 # How long an example takes is the machine's business.
-settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "suite", settings(max_examples=examples()), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("suite")
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from helpers.claiming import ClaimingConsumer
+from helpers.examples import examples
 from helpers.figures import report
 from helpers.takeover import take
 from hypothesis import HealthCheck, Phase, settings, strategies as st
@@ -880,7 +881,7 @@ def test_any_order_of_verbs_keeps_every_promise(make_app, server_url):
         run_state_machine_as_test(
             type("Machine", (Machine,), {"table": table}),
             settings=settings(
-                max_examples=25,
+                max_examples=examples(25),
                 stateful_step_count=40,
                 deadline=None,
                 database=None,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 import pytest
+from helpers.examples import examples
 from helpers.stopwatch import Stopwatch
 from hypothesis import given, settings, strategies as st
 
@@ -161,7 +162,7 @@ def _short_pauses():
         yield
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(replies=st.lists(st.sampled_from(PASSING), max_size=6))
 def test_passing_errors_are_outlived_with_the_same_command_each_time(directory, replies):
     async def play() -> None:
@@ -176,7 +177,7 @@ def test_passing_errors_are_outlived_with_the_same_command_each_time(directory, 
     asyncio.run(play())
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(
     before=st.lists(st.sampled_from(PASSING), max_size=3),
     code=st.sampled_from([*FINAL, "OOM", "NEVERHEARDOF"]),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings, strategies as st
 from msgpack import packb
 
@@ -470,7 +471,7 @@ def test_the_smallest_failure_reads():
     assert decode(packb(GOOD | {"unknown": "field of a newer version"})).rebuild().args != ()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.text() | st.integers() | st.binary(), st.lists(st.text(), max_size=3))
 def test_arguments_and_notes_come_back_whatever_they_say(arg, notes):
     exc = LookupError(arg)

@@ -7,6 +7,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
+from helpers.examples import examples
 from hypothesis import example, given, settings, strategies as st
 from msgpack import ExtType, packb
 
@@ -76,7 +77,7 @@ def same_zone(one, other):
     return type(one) is type(other) and repr(one) == repr(other)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(values)
 @example({1: "int", True + 1: "int", b"b": 1, None: 2, (1, (2,)): 3})
 @example([2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 2**4000])
@@ -86,7 +87,7 @@ def test_values_come_back_equal_and_of_the_same_type(value):
     assert same(loads(dumps(value)), value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(values, max_size=3), st.dictionaries(st.text(), values, max_size=3))
 def test_arguments_come_back_equal_and_of_the_same_type(args, kwargs):
     read_args, read_kwargs = PLAIN_ARGUMENTS.loads(PLAIN_ARGUMENTS.dumps(tuple(args), kwargs))
@@ -94,7 +95,7 @@ def test_arguments_come_back_equal_and_of_the_same_type(args, kwargs):
     assert same(read_kwargs, kwargs)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(values)
 def test_typed_codecs_leave_built_in_values_alone(value):
     codec = ValueCodec(list[Point | Color] | Point)
@@ -128,7 +129,7 @@ garbage = st.binary(max_size=200) | trees.map(packb)
     [loads, decode, PLAIN_ARGUMENTS.loads, ValueCodec(Point | Color).loads, ArgumentCodec(typed_task).loads],
 )
 def test_garbage_is_a_decode_error_or_a_value(read):
-    @settings(max_examples=400, deadline=None)
+    @settings(max_examples=examples(400), deadline=None)
     @given(garbage)
     def check(data):
         try:
@@ -139,7 +140,7 @@ def test_garbage_is_a_decode_error_or_a_value(read):
     check()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(values, st.data())
 def test_a_damaged_message_is_a_decode_error_or_a_value(value, data):
     packed = bytearray(dumps(value))
@@ -151,7 +152,7 @@ def test_a_damaged_message_is_a_decode_error_or_a_value(value, data):
         return
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(values)
 def test_a_message_cut_short_or_with_bytes_after_it_is_a_decode_error(value):
     packed = dumps(value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from helpers.examples import examples
 from hypothesis import given, settings, strategies as st
 
 from asyncq import (
@@ -414,7 +415,7 @@ def shape_is_right(job: wire.Job) -> bool:
     return len(set(places)) == len(places) and set(places) <= set(range(len(job.parents)))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(workflows())
 def test_any_nesting_is_planned_parents_first_and_gives_what_plain_calls_would(drawn):
     workflow, value = drawn
