@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncq.broker import posture
 from asyncq.broker.broker import Broker
-from asyncq.broker.connection import ServerError, Unfit, parse
+from asyncq.broker.connection import ServerError, Unfit
 from asyncq.broker.keys import token
 from asyncq.context import current_job
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
@@ -124,7 +124,8 @@ class Session:
         revive = None
         if server is not None and self._app.settings.url.startswith("embedded://"):
             revive = partial(_revive, server.directory)
-        broker = Broker(parse(url, revive), self._app.settings, self.channel)
+        address = self._app.sessions.address_of(url, revive)
+        broker = Broker(address, self._app.settings, self.channel)
         try:
             await broker.open()
             if server is None:  # those of our own are as they are meant to be

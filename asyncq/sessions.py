@@ -24,6 +24,7 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asyncq.broker.connection import parse
 from asyncq.broker.shards import Shards
 from asyncq.context import current_job
 from asyncq.errors import BrokerUnavailable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from asyncq.application import App
+    from asyncq.broker.connection import Address
     from asyncq.session import EnqueueHook
 
 R = TypeVar("R")
@@ -54,12 +56,14 @@ class Sessions:
     Attributes:
         shards: the keys of the app's namespace.
         on_enqueue: called before jobs are enqueued, through any session.
+        address_of: makes the address of a server from its URL and from what starts it again.
     """
 
     def __init__(self, app: App) -> None:
         self._app = weakref.ref(app)
         self.shards: Shards = Shards(app.settings.namespace, app.settings.shards)
         self.on_enqueue: list[EnqueueHook] = []
+        self.address_of: Callable[[str, Callable[[], None] | None], Address] = parse
         self._kept: set[asyncio.Future[Any]] = set()
         self._reset()
         _everyones.add(self)

@@ -20,7 +20,13 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import hiredis
 import redis.exceptions as foreign
 from redis import connection as blocking
-from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
@@ -39,7 +45,12 @@ CONNECT_TIMEOUT = 2.0
 _DRIVER = DriverInfo()
 """What redis-py says it is in CLIENT SETINFO: made once, for it reads its own version off the disk each
 time."""
-_parse_blocking_url: Any = blocking.parse_url
+_BLOCKING: Mapping[type[AbstractConnection], type[Any]] = {  # redis-py types only half of them
+    Connection: blocking.Connection,
+    SSLConnection: blocking.SSLConnection,
+    UnixDomainSocketConnection: blocking.UnixDomainSocketConnection,
+}
+"""The class for a thread without a loop, by the one for a loop. Both take the same options."""
 _NO_FILE = (
     "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there\n"
     "Write the paths of files in PEM format"
@@ -135,6 +146,8 @@ class Address:
     options: Mapping[str, Any] = field(repr=False)
     revive: Callable[[], None] | None = None
     """Starts the server again if it is one of ours and has died. Blocks."""
+    blocking_class: type[Any] = blocking.Connection
+    """For a thread without a loop."""
 
     @property
     def safe_url(self) -> str:
@@ -170,7 +183,7 @@ def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
     except ValueError as error:
         raise BrokerNotConfigured(f"{mask(url)!r}: {error}") from error
     connection_class = options.pop("connection_class", Connection)
-    return Address(url, connection_class, options, revive)
+    return Address(url, connection_class, options, revive, _BLOCKING[connection_class])
 
 
 async def connect(address: Address, name: str) -> Handshaken:
@@ -302,9 +315,8 @@ class BlockingConnection:
         """
         try:
             if self._connection is None:
-                options = _parse_blocking_url(_plain_url(self._address.url))
-                connection_class = options.pop("connection_class", blocking.Connection)
-                self._connection = connection_class(**{**options, **self._options})
+                options = {**self._address.options, **self._options}
+                self._connection = self._address.blocking_class(**options)
                 self._introduce()
             self._connection.send_command(*command)
             return self._connection.read_response()
