@@ -1,0 +1,307 @@
+"""A fake server: what a connection sends is carried out in this process, on data in memory.
+
+asyncq's own scripts run on it (see `scripts`), and what it answers goes through asyncq's own connections as
+the bytes that a server would send. So everything above the socket is the real thing. `tests/contract` runs
+against it and against a real server.
+
+It may be used from several event loops and threads. Its lock is that of the one Lua in the process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from asyncq.broker import scripts
+from helpers.fake_broker.commands import OK, Data, ErrorReply, Status
+from helpers.fake_broker.scripts import lua, sha_of
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Collection, Iterator
+
+_NAMES = {script.sha.encode(): script.name for script in scripts.load().values()}
+_HELLO = {b"server": b"fake", b"version": b"8.0.0", b"proto": 3, b"mode": b"standalone", b"role": b"master"}
+
+
+class Push(list[Any]):
+    """A message that answers no command."""
+
+
+class NoReply:
+    """What a command answers that is answered later, or by pushes."""
+
+
+class Session:
+    """A connection, as the server sees it.
+
+    Args:
+        server: it belongs to.
+        deliver: hands bytes to the client, from any thread; None ends the connection.
+        loop: of the client; None for one that reads in its own thread, and so never waits for entries.
+
+    Attributes:
+        name: that the client gave it.
+        channels: that it has subscribed to.
+    """
+
+    def __init__(
+        self,
+        server: FakeServer,
+        deliver: Callable[[bytes | None], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.name = ""
+        self.channels: set[bytes] = set()
+        self._server = server
+        self._deliver = deliver
+        self._loop = loop
+        self._read: tuple[bytes, ...] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._behind: list[list[bytes]] = []
+
+    def carry_out(self, command: list[bytes]) -> None:
+        """Carries out a command of the client and answers it. Behind a read that waits, it waits too."""
+        with self._server.lock:
+            if self._read is not None:
+                self._behind.append(command)
+                return
+            self.answer(self._server.carry_out(self, command))
+            self._server.wake_readers()
+
+    def answer(self, reply: Any) -> None:
+        """Sends a reply, or a push."""
+        if not isinstance(reply, NoReply):
+            self._deliver(encode(reply))
+
+    def cut(self) -> None:
+        """Ends the connection, as seen from the server."""
+        self._deliver(None)
+
+    def close(self) -> None:
+        """The client has ended the connection; on its loop."""
+        with self._server.lock:
+            self._server.sessions.discard(self)
+            self._read = None
+            if self._timer is not None:
+                self._timer.cancel()
+
+    # -- a read that waits --
+
+    def wait(self, arguments: tuple[bytes, ...], seconds: float) -> NoReply:
+        """Waits for entries, at most so many seconds."""
+        assert self._loop is not None
+        self._read = arguments
+        self._timer = self._loop.call_later(seconds, self._end_wait, arguments)
+        return NoReply()
+
+    def look_again(self) -> None:
+        """Ends the wait if there are entries."""
+        if self._read is not None and (found := self._server.data.xreadgroup(*self._read)):
+            self._go_on(found)
+
+    def _end_wait(self, arguments: tuple[bytes, ...]) -> None:
+        with self._server.lock:
+            if self._read is arguments:
+                self._go_on(None)
+
+    def _go_on(self, found: Any) -> None:
+        self._read = None
+        self.answer(found)
+        behind, self._behind = self._behind, []
+        for command in behind:
+            self.carry_out(command)
+
+
+class FakeServer:
+    """A server without a socket.
+
+    Attributes:
+        data: what it holds.
+        sessions: its connections.
+        calls: how often each command and each script was carried out, by name.
+        is_up: whether it takes connections.
+        is_mute: whether messages of channels are lost.
+    """
+
+    def __init__(self) -> None:
+        self.lock = lua().lock
+        self.data = Data(self._publish)
+        self.sessions: set[Session] = set()
+        self.calls: Counter[str] = Counter()
+        self.is_up = True
+        self.is_mute = False
+        self._scripts: dict[bytes, str] = {}
+        self._lost: Counter[str] = Counter()
+        self._refused: dict[str, list[str]] = {}
+
+    # -- for tests --
+
+    def do(self, *command: str | bytes | float) -> Any:
+        """Carries out one command, such as `do("MGET", key)`."""
+        words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
+        with self.lock:
+            answer = self.data.call(words)
+            self.wake_readers()
+        return answer
+
+    def keys(self, kind: str = "") -> list[str]:
+        """The keys that there are, or those that hold such a text."""
+        with self.lock:
+            return [key for each in self.data.living() if kind in (key := each.decode())]
+
+    def advance(self, seconds: float) -> None:
+        """Puts the server's clock forward: what lives shorter has expired."""
+        with self.lock:
+            self.data.ahead += seconds
+
+    def cut(self, name: str = "") -> None:
+        """Breaks all connections whose name begins so."""
+        for session in list(self.sessions):
+            if session.name.startswith(name):
+                session.cut()
+
+    def stop(self) -> None:
+        """Breaks all connections and takes no others. The data stays."""
+        self.is_up = False
+        self.cut()
+
+    def start(self) -> None:
+        """Takes connections again."""
+        self.is_up = True
+
+    @contextlib.contextmanager
+    def mute(self) -> Iterator[None]:
+        """Loses all messages of channels meanwhile."""
+        self.is_mute = True
+        try:
+            yield
+        finally:
+            self.is_mute = False
+
+    def lose_reply(self, name: str) -> None:
+        """Carries out the next call of a command or script, and breaks the connection before it answers."""
+        self._lost[name] += 1
+
+    def refuse(self, name: str, error: str, times: int = 1) -> None:
+        """Answers the next calls of a command or script with an error, and does not carry them out."""
+        self._refused.setdefault(name, []).extend([error] * times)
+
+    # -- for connections --
+
+    def carry_out(self, session: Session, command: list[bytes]) -> Any:
+        """Carries out a command and returns its reply, or an error as a value."""
+        name = _name(command)
+        if errors := self._refused.get(name):
+            return ErrorReply(errors.pop(0))
+        self.calls[name] += 1
+        try:
+            reply = self._carry_out(session, command)
+        except ErrorReply as error:
+            reply = error
+        if self._lost[name] > 0:
+            self._lost[name] -= 1
+            session.cut()
+            return NoReply()
+        return reply
+
+    def _carry_out(self, session: Session, command: list[bytes]) -> Any:
+        of_connection = _OF_CONNECTIONS.get(command[0])
+        if of_connection is not None:
+            return of_connection(self, session, *command[1:])
+        return self.data.call(command)
+
+    def _hello(self, _session: Session) -> dict[bytes, Any]:
+        return _HELLO
+
+    def _client(self, session: Session, _setname: bytes, name: bytes) -> Status:
+        session.name = name.decode()
+        return OK
+
+    def _ping(self, _session: Session) -> Status:
+        return Status(b"PONG")
+
+    def _script(self, _session: Session, _load: bytes, source: bytes) -> bytes:
+        sha = sha_of(source.decode()).encode()
+        self._scripts[sha] = source.decode()
+        return sha
+
+    def _evalsha(self, _session: Session, sha: bytes, count: bytes, *words: bytes) -> Any:
+        source = self._scripts.get(sha)
+        if source is None:
+            raise ErrorReply("NOSCRIPT No matching script.")
+        return lua().run(self.data, source, words[: int(count)], words[int(count) :])
+
+    def _xreadgroup(self, session: Session, *arguments: bytes) -> Any:
+        found = self.data.xreadgroup(*arguments)
+        if found is None and b"BLOCK" in arguments:
+            return session.wait(arguments, int(arguments[arguments.index(b"BLOCK") + 1]) / 1000)
+        return found
+
+    def wake_readers(self) -> None:
+        """Lets all reads that wait look again."""
+        for session in list(self.sessions):
+            session.look_again()
+
+    # -- channels --
+
+    def _subscribe(self, session: Session, *channels: bytes) -> NoReply:
+        for channel in channels:
+            session.channels.add(channel)
+            session.answer(Push([b"subscribe", channel, len(session.channels)]))
+        return NoReply()
+
+    def _unsubscribe(self, session: Session, *channels: bytes) -> NoReply:
+        for channel in channels:
+            session.channels.discard(channel)
+            session.answer(Push([b"unsubscribe", channel, len(session.channels)]))
+        return NoReply()
+
+    def _publish(self, channel: bytes, message: bytes) -> int:
+        receivers = [] if self.is_mute else [one for one in list(self.sessions) if channel in one.channels]
+        for session in receivers:
+            session.answer(Push([b"message", channel, message]))
+        return len(receivers)
+
+
+def _name(command: list[bytes]) -> str:
+    """The name of a command; of one that runs a script, the script's."""
+    if command[0] == b"EVALSHA":
+        return _NAMES.get(command[1], "EVALSHA")
+    return command[0].decode().upper()
+
+
+def encode(reply: Any) -> bytes:
+    """A reply or a push as RESP3."""
+    return _ENCODERS[type(reply)](reply)
+
+
+def _encode_all(sign: bytes, parts: Collection[Any], length: int) -> bytes:
+    return b"%s%d\r\n%s" % (sign, length, b"".join(map(encode, parts)))
+
+
+_ENCODERS: dict[type, Callable[[Any], bytes]] = {
+    type(None): lambda _: b"_\r\n",
+    ErrorReply: lambda error: b"-%s\r\n" % str(error).replace("\n", " ").encode(),
+    Status: lambda text: b"+%s\r\n" % text,
+    bytes: lambda data: b"$%d\r\n%s\r\n" % (len(data), data),
+    int: lambda value: b":%d\r\n" % value,
+    float: lambda value: b",%s\r\n" % repr(value).encode(),
+    dict: lambda pairs: _encode_all(b"%", [part for pair in pairs.items() for part in pair], len(pairs)),
+    set: lambda members: _encode_all(b"~", members, len(members)),
+    list: lambda items: _encode_all(b"*", items, len(items)),
+    Push: lambda items: _encode_all(b">", items, len(items)),
+}
+
+_OF_CONNECTIONS: dict[bytes, Callable[..., Any]] = {
+    b"HELLO": FakeServer._hello,
+    b"CLIENT": FakeServer._client,
+    b"PING": FakeServer._ping,
+    b"SCRIPT": FakeServer._script,
+    b"EVALSHA": FakeServer._evalsha,
+    b"XREADGROUP": FakeServer._xreadgroup,
+    b"SUBSCRIBE": FakeServer._subscribe,
+    b"UNSUBSCRIBE": FakeServer._unsubscribe,
+}
+"""What concerns a connection, or the scripts that the server knows. All other commands are about data."""

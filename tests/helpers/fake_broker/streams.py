@@ -1,0 +1,111 @@
+"""A stream as the server keeps it: entries in order, and groups whose consumers hold entries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Id = tuple[int, int]
+LAST: Id = (2**64 - 1, 2**64 - 1)
+
+
+def parse(text: bytes, *, missing: int = 0) -> Id:
+    """The id in its text; the part behind the dash is `missing` if the text has none."""
+    if text == b"-":
+        return (0, 0)
+    if text == b"+":
+        return LAST
+    milliseconds, dash, number = text.partition(b"-")
+    return int(milliseconds), int(number) if dash else missing
+
+
+def text_of(id: Id) -> bytes:
+    """The id as the server writes it."""
+    return b"%d-%d" % id
+
+
+@dataclass(slots=True)
+class Group:
+    """The consumers of a stream, and the entries that they hold.
+
+    Attributes:
+        delivered: the last entry that a consumer was given.
+        consumers: their names.
+        pending: the entries that are held, oldest first: by whom, since when in ms, and how often given.
+    """
+
+    delivered: Id = (0, 0)
+    consumers: set[bytes] = field(default_factory=set)
+    pending: dict[Id, tuple[bytes, int, int]] = field(default_factory=dict)
+
+
+class Stream:
+    """The entries of a stream by id, oldest first, and its groups by name."""
+
+    def __init__(self) -> None:
+        self.entries: dict[Id, list[bytes]] = {}
+        self.last: Id = (0, 0)
+        self.groups: dict[bytes, Group] = {}
+
+    def add(self, id: bytes, fields: list[bytes], now: int) -> bytes:
+        """Appends an entry; `*` stands for the next id.
+
+        Raises:
+            ValueError: the id is not above the last one.
+        """
+        if id == b"*":
+            new = (now, 0) if now > self.last[0] else (self.last[0], self.last[1] + 1)
+        else:
+            new = parse(id)
+            if new <= self.last:
+                raise ValueError(
+                    "The ID specified in XADD is equal or smaller than the target stream top item"
+                )
+        self.entries[new] = fields
+        self.last = new
+        return text_of(new)
+
+    def range(self, low: bytes, high: bytes, count: int | None = None, *, newest: bool = False) -> list[Id]:
+        """The ids between two, both included."""
+        first, last = parse(low), parse(high, missing=LAST[1])
+        found = [id_ for id_ in self.entries if first <= id_ <= last]
+        return (found[::-1] if newest else found)[:count]
+
+    def entry(self, id: Id) -> list[object]:
+        """An entry as the server answers it."""
+        return [text_of(id), list(self.entries[id])]
+
+    def delete(self, ids: list[bytes]) -> int:
+        """Deletes entries; how many there were. Whoever holds one goes on holding it."""
+        return sum(self.entries.pop(parse(id_), None) is not None for id_ in ids)
+
+    def trim(self, kind: bytes, limit: bytes) -> int:
+        """Deletes the oldest entries, down to a number (MAXLEN) or up to an id (MINID)."""
+        ids = list(self.entries)
+        gone = (
+            ids[: max(0, len(ids) - int(limit))]
+            if kind == b"MAXLEN"
+            else [i for i in ids if i < parse(limit)]
+        )
+        for id_ in gone:
+            del self.entries[id_]
+        return len(gone)
+
+    def read(self, group: Group, consumer: bytes, count: int | None, now: int) -> list[object]:
+        """Gives a consumer entries that nobody was given."""
+        group.consumers.add(consumer)
+        ids = [id_ for id_ in self.entries if id_ > group.delivered][:count]
+        for id_ in ids:
+            group.pending[id_] = (consumer, now, 1)
+            group.delivered = id_
+        return [self.entry(id_) for id_ in ids]
+
+    def pending(
+        self, group: Group, low: bytes, high: bytes, count: int, consumer: bytes | None, now: int
+    ) -> list[object]:
+        """What consumers hold, oldest first: entry, consumer, ms since it was given, how often it was."""
+        first, last = parse(low), parse(high, missing=LAST[1])
+        return [
+            [text_of(id_), holder, now - since, times]
+            for id_, (holder, since, times) in sorted(group.pending.items())
+            if first <= id_ <= last and consumer in {None, holder}
+        ][:count]
