@@ -412,6 +412,7 @@ class Listener:
             each.flags = ""
             each.report = None
             each.state = State.UNKNOWN
+            each.epoch = 0  # no push will come: who waits there next must look
         self._wake(waiter, gone=True)
 
     def saw(self, waiter: Waiter, answer: wire.Ended | wire.Standing | None) -> None:
