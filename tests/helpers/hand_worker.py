@@ -49,6 +49,10 @@ class Claimed:
         """Ends it as revoked, as a worker does that was told to."""
         await self._end(wire.REVOKED, reason.encode())
 
+    async def lose(self) -> None:
+        """Ends it as a job that took too many workers down."""
+        await self._end(wire.LOST, b"")
+
     async def retry(self, error: Exception, after: float = 0.0) -> None:
         """Its attempt has failed, and there will be another so many seconds later."""
         claims, retries = self._worker.consumer.claims, self.delivery.retries + 1

@@ -180,6 +180,10 @@ class FakeServer:
         finally:
             self.is_mute = False
 
+    def forget_scripts(self) -> None:
+        """Forgets all scripts, as a server does that was started anew."""
+        self._scripts.clear()
+
     def lose_reply(self, name: str) -> None:
         """Carries out the next call of a command or script, and breaks the connection before it answers."""
         self._lost[name] += 1

@@ -1,0 +1,281 @@
+"""Which session serves a call: blocks on several loops and threads, the background session, and handles that
+go from one to another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.hand_worker import hand_worker
+from helpers.waiting import until
+
+from asyncq import BrokerUnavailable, ResultNotFound, ResultTimeout, SyncInAsyncContext, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+THREADS = 8
+
+
+@pytest.fixture
+def closed(make_app):
+    """An app that is not open."""
+    app = make_app()
+
+    @app.task(name="add")
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    app.add = add
+    return app
+
+
+def names(server) -> list[str]:
+    """Which connections the server has, without what tells processes apart."""
+    return sorted(session.name.partition(":")[0] for session in server.sessions)
+
+
+ONE_SESSION = ["asyncq", "asyncq-sub"]
+
+
+async def end_the_next(app, value: object) -> None:
+    async with app, hand_worker(app) as hand:
+        await (await hand.take()).succeed(value)
+
+
+def in_threads(call: Callable[[int], object]) -> list[object]:
+    """What a call gives in each of several threads, all at once."""
+    values: list[object] = [None] * THREADS
+
+    def body(n: int) -> None:
+        try:
+            values[n] = call(n)
+        except BaseException as error:
+            values[n] = error
+
+    running = [threading.Thread(target=body, args=(n,)) for n in range(THREADS)]
+    for each in running:
+        each.start()
+    for each in running:
+        each.join()
+    return values
+
+
+# -- blocks ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_block_has_two_connections_and_leaves_none(closed, server):
+    async with closed:
+        await closed.add.delay(1, 2)
+        assert names(server) == ONE_SESSION
+    assert names(server) == []
+
+
+@pytest.mark.anyio
+async def test_nested_blocks_on_one_loop_share_a_session(closed, server):
+    async with closed:
+        async with closed:
+            await closed.add.delay(1, 2)
+            assert names(server) == ONE_SESSION
+        await closed.add.delay(1, 2)
+        assert names(server) == ONE_SESSION
+
+
+def test_blocks_in_several_threads_have_sessions_of_their_own(closed, server):
+    barrier, seen = threading.Barrier(THREADS), []
+
+    async def block(n: int) -> str:
+        async with closed:
+            result = await closed.add.delay(n, 1)
+            barrier.wait(30)
+            seen.append(len(names(server)))
+            barrier.wait(30)
+            return result.id
+
+    ids = in_threads(lambda n: asyncio.run(block(n)))
+    assert len({*ids}) == THREADS
+    assert seen == [2 * THREADS] * THREADS
+    assert names(server) == []
+
+
+@pytest.mark.anyio
+async def test_a_session_that_cannot_be_opened_is_tried_anew(make_app, server):
+    app = make_app(operation_timeout=0.2)
+    server.stop()
+    with pytest.raises(BrokerUnavailable, match="redis://fake:6379/0"):
+        await app.open()
+    server.start()
+    async with app:
+        assert names(server) == ONE_SESSION
+
+
+@pytest.mark.anyio
+async def test_closing_a_block_ends_its_waits(closed):
+    async with closed:
+        result = await closed.add.delay(1, 2)
+        waiting = asyncio.create_task(result.get())
+        await asyncio.sleep(0.01)
+    with pytest.raises(BrokerUnavailable, match="closed"):
+        await waiting
+
+
+@pytest.mark.anyio
+async def test_open_and_close_stand_for_a_block(closed, server):
+    await closed.open()
+    assert names(server) == ONE_SESSION
+    await closed.close()
+    assert names(server) == []
+
+
+@pytest.mark.anyio
+async def test_a_worker_uses_the_session_of_its_loop_and_leaves_it_open(closed, server):
+    async with closed:
+        async with Worker(closed):
+            assert await closed.add.call(1, 2) == 3
+            assert len([name for name in names(server) if name == "asyncq"]) == 1
+        assert names(server) == ONE_SESSION
+
+
+# -- the background session --------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_call_on_a_loop_without_a_block_is_served_in_the_background(closed, server):
+    result = await closed.add.delay(1, 2)
+    assert names(server) == ONE_SESSION
+    await end_the_next(closed, 3)
+    assert await result.get(timeout=30) == 3
+    await closed.close()
+    assert names(server) == []
+
+
+def test_threads_with_and_without_loops_share_the_background_session(closed, server):
+    def call(n: int) -> str:
+        if n % 2:
+            return closed.add.delay_sync(n, 1).id
+        return asyncio.run(closed.add.delay(n, 1)).id
+
+    assert len({*in_threads(call)}) == THREADS
+    assert names(server) == ONE_SESSION
+    closed.close_sync()
+    assert names(server) == []
+
+
+def test_a_blocking_call_does_not_depend_on_a_loop_that_is_idle(closed):
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(closed.open())
+    result = loop.run_until_complete(closed.add.delay(1, 2))
+    with pytest.raises(ResultTimeout):
+        result.get_sync(timeout=0.02)
+    loop.run_until_complete(end_the_next(closed, 3))
+    assert result.get_sync(timeout=30) == 3
+    loop.run_until_complete(closed.close())
+    loop.close()
+
+
+@pytest.mark.anyio
+async def test_a_blocking_call_on_a_running_loop_is_refused(closed):
+    with pytest.raises(SyncInAsyncContext, match="await"):
+        closed.add.delay_sync(1, 2)
+
+
+def test_blocking_blocks_count_and_the_last_ends_the_thread(closed, server):
+    before = threading.active_count()
+    with closed:
+        with closed:
+            closed.add.delay_sync(1, 2)
+        assert names(server) == ONE_SESSION
+    assert (names(server), threading.active_count()) == ([], before)
+
+
+def test_a_loop_that_was_closed_under_a_block_disturbs_nobody(closed, caplog):
+    asyncio.run(closed.open())
+    assert closed.add.delay_sync(1, 2).id
+    assert "was left open when its event loop closed" in caplog.text
+
+
+# -- handles that go from one session to another -----------------------------------------------------------
+
+
+def test_a_handle_is_made_on_one_loop_and_awaited_on_another(closed):
+    async def send():
+        async with closed:
+            return await closed.add.delay(1, 2)
+
+    async def receive(result) -> int:
+        async with closed:
+            return await result.get(timeout=30)
+
+    result = asyncio.run(send())
+    asyncio.run(end_the_next(closed, 3))
+    assert in_threads(lambda _: asyncio.run(receive(result))) == [3] * THREADS
+    assert (result.state, result.result) == ("SUCCESS", 3)
+
+
+@pytest.mark.anyio
+async def test_a_handle_shows_what_any_session_that_it_went_through_has_seen(closed):
+    async with closed, hand_worker(closed) as hand:
+        result = await closed.add.delay(1, 2)
+
+        async def give_up() -> None:
+            async with closed:
+                with pytest.raises(ResultTimeout):
+                    await result.get(timeout=0.01)
+
+        await asyncio.to_thread(lambda: asyncio.run(give_up()))
+        await hand.succeed(result, 3)
+        await until(lambda: result.state == "SUCCESS", "the push to the session that made it")
+
+
+@pytest.mark.anyio
+async def test_a_result_that_is_forgotten_in_one_session_is_unknown_in_all(closed):
+    async with closed, hand_worker(closed) as hand:
+        result = await closed.add.delay(1, 2)
+        await hand.succeed(result, 3)
+        await result.get()
+        await asyncio.to_thread(result.forget_sync)
+        assert result.state == "UNKNOWN"
+        with pytest.raises(ResultNotFound):
+            await result.get(timeout=3)  # at once, and not by the poll
+
+
+@pytest.mark.anyio
+async def test_a_callback_comes_on_the_loop_that_asked_for_it(closed):
+    async with closed, hand_worker(closed) as hand:
+        result = await closed.add.delay(1, 2)
+        asked, called = threading.Event(), []
+
+        async def ask() -> None:
+            done = asyncio.Event()
+            result.then(lambda _: (called.append(threading.current_thread()), done.set()))
+            await asyncio.sleep(0.05)
+            asked.set()
+            await done.wait()
+            called.append(threading.current_thread())
+
+        asking = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(ask())))
+        await asyncio.to_thread(asked.wait)
+        await hand.succeed(result, 3)
+        await asking
+        assert called[0] is called[1]
+
+
+@pytest.mark.anyio
+async def test_two_apps_on_one_server_see_each_others_jobs_and_another_namespace_does_not(make_app, closed):
+    async with closed, make_app() as same, make_app(namespace="other") as other, hand_worker(closed) as hand:
+        result = await closed.add.delay(1, 2)
+        await hand.succeed(result, 3)
+        assert await same.AsyncResult(result.id).get(timeout=30) == 3
+        with pytest.raises(ResultNotFound):
+            await other.AsyncResult(result.id).get(timeout=30)
+
+
+@pytest.mark.anyio
+async def test_apps_that_count_shards_otherwise_are_refused(make_app):
+    async with make_app(shards=4):
+        with pytest.raises(Exception, match=r"has 4 shards .* and this app says shards=2"):
+            await make_app(shards=2).open()

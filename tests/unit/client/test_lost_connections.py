@@ -1,0 +1,138 @@
+"""What a client does when messages, replies and connections are lost, and when the server refuses."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from helpers.hand_worker import hand_worker
+from helpers.waiting import until
+
+from asyncq import BrokerUnavailable, QueueFull
+from asyncq.broker import listener
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_push_that_was_lost_is_made_up_for_when_the_subscription_is_back(add, hand, server):
+    result = await add.delay(1, 2)
+    waiting = asyncio.create_task(result.get(timeout=30))
+    await asyncio.sleep(0.005)
+    with server.mute():
+        await hand.succeed(result, 3)
+    server.cut("asyncq-sub")
+    assert await waiting == 3
+
+
+async def test_a_push_that_was_lost_is_found_by_the_poll(make_app, server, monkeypatch):
+    monkeypatch.setattr(listener, "POLL", 0.1)
+    async with make_app() as app, hand_worker(app) as hand:
+        result = await app.task(name="task")(_nothing).delay()
+        waiting = asyncio.create_task(result.get(timeout=30))
+        await asyncio.sleep(0.005)
+        with server.mute():
+            await hand.succeed(result, 3)
+        assert await waiting == 3
+
+
+async def test_an_enqueue_whose_reply_was_lost_is_sent_again_and_makes_one_job(add, hand, server):
+    server.lose_reply("enqueue")
+    result = await add.delay(1, 2)
+    assert server.calls["enqueue"] == 2
+    assert [job.id for job in await hand.take_all()] == [result.id]
+
+
+async def test_a_workflow_whose_reply_was_lost_is_sent_again_and_makes_one_of_it(add, hand, server):
+    server.lose_reply("submit")
+    result = await (add.s(1, 2) | add.s(3)).delay()
+    assert server.calls["submit"] == 2
+    assert [job.id for job in await hand.take_all()] == [result.parent.id]
+
+
+async def test_scripts_that_the_server_has_lost_are_loaded_again(add, hand, server):
+    server.forget_scripts()
+    result = await add.delay(1, 2)
+    assert [job.id for job in await hand.take_all()] == [result.id]
+
+
+@pytest.mark.parametrize(
+    "error", ["LOADING the data", "TRYAGAIN later", "READONLY a replica", "BUSY a script"]
+)
+async def test_a_passing_refusal_is_waited_out(add, hand, server, error):
+    server.refuse("enqueue", error)
+    result = await add.delay(1, 2)
+    assert [job.id for job in await hand.take_all()] == [result.id]
+
+
+async def test_a_full_memory_is_a_full_queue(add, server):
+    server.refuse("enqueue", "OOM command not allowed when used memory > 'maxmemory'.", times=2)
+    with pytest.raises(QueueFull, match="out of memory"):
+        await add.delay(1, 2)
+
+
+async def test_calls_wait_for_a_server_that_is_away_for_a_moment(add, hand, server):
+    server.stop()
+    sending = asyncio.create_task(add.delay(1, 2))
+    await asyncio.sleep(0.02)
+    server.start()
+    result = await sending
+    assert [job.id for job in await hand.take_all()] == [result.id]
+
+
+async def test_a_call_gives_up_when_its_time_is_over_and_its_id_is_asked_for(make_app, server):
+    async with make_app(operation_timeout=0.1) as app:
+        task = app.task(name="task")(_nothing)
+        server.stop()
+        with pytest.raises(BrokerUnavailable):
+            await task.options(task_id="order-17").delay()
+        server.start()
+        await until(lambda: len(server.sessions) >= 1, "the connections to come back")
+        assert await app.AsyncResult("order-17").refresh() == "UNKNOWN"
+
+
+async def test_an_enqueue_that_was_cancelled_does_not_poison_its_id(app, add, hand, server):
+    named = add.options(task_id="order-17")
+    server.lose_reply("enqueue")
+    sending = asyncio.create_task(named.delay(1, 2))
+    await asyncio.sleep(0.005)
+    sending.cancel()
+    await asyncio.wait([sending])
+    (job,) = await hand.take_all()
+    await job.succeed(3)
+    assert await app.AsyncResult("order-17").get(timeout=30) == 3
+
+
+async def test_an_id_that_was_taken_is_asked_for(app, add, hand):
+    named = add.options(task_id="order-17")
+    await named.delay(1, 2)
+    with pytest.raises(ValueError, match="order-17"):
+        await named.delay(3, 4)
+    await (await hand.take()).succeed(3)
+    assert await app.AsyncResult("order-17").get(timeout=30) == 3
+
+
+async def test_waits_survive_that_every_connection_is_cut(add, hand, server):
+    results = await add.map([(1, n) for n in range(20)])
+    waiting = asyncio.create_task(results.get(timeout=60))
+    await asyncio.sleep(0.005)
+    jobs = await hand.take_all()
+    server.cut("asyncq-sub")
+    server.cut("asyncq:")
+    for n, job in enumerate(jobs):
+        await job.succeed(n)
+    assert await waiting == list(range(20))
+
+
+async def test_rubbish_on_the_channel_harms_nobody(app, add, hand, server):
+    result = await add.delay(1, 2)
+    waiting = asyncio.create_task(result.get(timeout=30))
+    await asyncio.sleep(0.005)
+    channel = app.sessions.here().channel
+    for rubbish in (b"\xff", b"x S 5\n", b"a b c d\n"):
+        server.do("PUBLISH", channel, rubbish)
+    await hand.succeed(result, 3)
+    assert await waiting == 3
+
+
+async def _nothing() -> None:
+    """A task's body that nobody runs."""
