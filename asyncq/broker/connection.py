@@ -79,7 +79,7 @@ class Verdict(Enum):
     """A wrong type, a wrong argument: sending again will not help."""
 
 
-_VERDICTS: Mapping[str, Verdict] = {
+VERDICTS: Mapping[str, Verdict] = {
     "LOADING": Verdict.RETRY,
     "BUSY": Verdict.RETRY,
     "TRYAGAIN": Verdict.RETRY,
@@ -120,7 +120,7 @@ class ServerError(AsyncQError):
         """
         if self.code == "MAXCLIENTS":
             return Verdict.RETRY
-        return _VERDICTS.get(self.code, Verdict.FATAL)
+        return VERDICTS.get(self.code, Verdict.FATAL)
 
 
 class Unfit(ServerError):

@@ -1,13 +1,79 @@
-"""What tests look at inside of a worker."""
+"""What tests look at, or break, inside of an app or a worker, where nothing public shows or does it.
+
+Everything here uses private names of asyncq, so that a change of one is mended in this file alone.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from asyncq import guard, sessions
 
 if TYPE_CHECKING:
-    from asyncq import Worker
+    from collections.abc import Iterator
+
+    import pytest
+
+    from asyncq import AsyncQ, Worker
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.line import Line
+    from asyncq.broker.listener import Waiter
+    from asyncq.broker.relay import Errand, Relay
     from asyncq.slots import Slots
     from asyncq.worker.session import WorkerSession
+
+leave_slot = guard._leave
+come_back = guard._come_back
+
+
+# -- apps --
+
+
+def be_the_only_app(monkeypatch: pytest.MonkeyPatch, app: AsyncQ) -> None:
+    """What is unpickled finds this app; other tests have made others, which may not have been collected."""
+    monkeypatch.setattr(sessions, "_everyones", weakref.WeakSet([app.sessions]))
+
+
+def waiters_of(app: AsyncQ) -> list[Waiter]:
+    """What the session of this loop knows of jobs, for as long as somebody holds it."""
+    return list(app.sessions.here().listener._waiters)
+
+
+def line_of(commands: Commands) -> Line:
+    """The connection for commands."""
+    return commands._line
+
+
+def is_connecting(line: Line) -> bool:
+    """Whether a connection is being made at this moment."""
+    return line._opening is not None and not line._opening.done()
+
+
+def drop_subscription(app: AsyncQ) -> None:
+    """Breaks the subscription of the session of this loop, which takes it up again."""
+    app.sessions.here().listener.subscription._line.drop()
+
+
+def errands_of(relay: Relay) -> dict[int, Errand]:
+    """The outboxes that are being emptied, by the number of their shard."""
+    return relay._errands
+
+
+@contextlib.contextmanager
+def dies_before_it_deletes(relay: Relay) -> Iterator[None]:
+    """What the relay tells stays in the outbox meanwhile, as if its process had died in between."""
+
+    async def nothing(*_: Any) -> None:
+        pass
+
+    delete, relay._forget = relay._forget, nothing
+    yield
+    relay._forget = delete
+
+
+# -- workers --
 
 
 def session_of(worker: Worker) -> WorkerSession:
@@ -20,3 +86,14 @@ def session_of(worker: Worker) -> WorkerSession:
 def slots_of(worker: Worker) -> Slots:
     """The slots that its jobs run in."""
     return session_of(worker).held.slots
+
+
+def gate_of(worker: Worker) -> Any:
+    """What holds jobs of limited tasks up."""
+    return session_of(worker).fetcher._gate
+
+
+async def ended(worker: Worker) -> None:
+    """Waits for the end of a worker in an `async with` block, before the block ends it."""
+    assert worker._task is not None
+    await worker._task

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from helpers.claiming import ClaimingConsumer
+from helpers.inside import errands_of
 from helpers.own_server import OwnServer, free_port
 from helpers.waiting import until, until_state
 
@@ -309,10 +310,12 @@ async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_pat
     """All slots on one node: it answers as any node of a cluster does to a call that touches two."""
     server = OwnServer(tmp_path, port=free_port()).start(cluster_enabled="yes", cluster_port=free_port())
 
+    read = Consumer.read
+
     async def each_by_itself(consumer: Consumer, streams: Any, count: int, *, block: bool) -> list[Entry]:
         # A blocking read names the streams of all shards, which only a server that is no cluster allows.
         for stream in streams:
-            if entries := await consumer._read((stream,), count, None):
+            if entries := await read(consumer, (stream,), count, block=False):
                 return entries
         if block:
             await asyncio.sleep(0.01)
@@ -372,7 +375,7 @@ async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, s
     with redis.Redis.from_url(server_url) as blocking:
         for ask in (relay.call, relay.told):
             relay.call(shard)
-            task = relay._errands[0].task
+            task = errands_of(relay)[0].task
             while not task.done():  # noqa: ASYNC110  no event is set before the callbacks
                 await asyncio.sleep(0)
             # It ended in this turn of the loop, and its callbacks have not run.
@@ -405,7 +408,7 @@ async def test_whoever_waits_for_an_errand_that_has_not_begun_is_let_go_when_the
     async with app:
         relay = app.sessions.here().broker.commands.relay
         wait = asyncio.ensure_future(relay.told(app.sessions.here().broker.shards[0]))
-        while not relay._errands:  # noqa: ASYNC110  its task is to be met before its first step
+        while not errands_of(relay):  # noqa: ASYNC110  its task is to be met before its first step
             await asyncio.sleep(0)
         closing = asyncio.ensure_future(app.close())
     await closing

@@ -12,11 +12,11 @@ import pickle
 import re
 import threading
 import time
-import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.inside import be_the_only_app
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
@@ -36,7 +36,6 @@ from asyncq import (
     chord,
     group,
     precedence,
-    sessions,
 )
 
 if TYPE_CHECKING:
@@ -130,8 +129,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(app: AsyncQ, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
-    # Apps of earlier tests may not have been collected yet.
-    monkeypatch.setattr(sessions, "_everyones", weakref.WeakSet([app.sessions]))
+    be_the_only_app(monkeypatch, app)
     async with Worker(app, name="me"):
         stage = Stage(app)
         assert await stage.add.call(0) == 0

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.figures import report
+from helpers.inside import waiters_of
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 from helpers.worker_process import worker_process
@@ -52,8 +53,7 @@ def fail(app):
 
 def _waited_for(app: AsyncQ) -> int:
     """How many waits this process has open."""
-    waiters = list(app.sessions.here().listener._waiters)
-    return sum(len(waiter.futures or ()) + len(waiter.callbacks or ()) for waiter in waiters)
+    return sum(len(waiter.futures or ()) + len(waiter.callbacks or ()) for waiter in waiters_of(app))
 
 
 async def _calls(raw, *names: str) -> int:

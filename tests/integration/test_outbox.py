@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.ends import ENDS
+from helpers.inside import dies_before_it_deletes
 from helpers.steps import Steps
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
@@ -136,31 +137,24 @@ async def test_a_diamond_through_all_shards_runs_in_order_and_hands_on_its_value
 async def test_whoever_tells_may_die_at_any_point_and_others_tell_it_again(shore):
     """Each prefix of what was read is told and not deleted; then somebody else tells it all."""
     await shore.broker.intake.submit(shore.flow(*DIAMOND))
-    deleted, shore.relay._forget = shore.relay._forget, _nothing
-    for count in (1, 2):
-        reading = await shore.read(0)
-        await shore.relay.tell(reading._replace(letters=reading.letters[:count]))
-    shore.relay._forget = deleted
+    with dies_before_it_deletes(shore.relay):
+        for count in (1, 2):
+            reading = await shore.read(0)
+            await shore.relay.tell(reading._replace(letters=reading.letters[:count]))
     await shore.tell_all()
     await shore.end((await shore.claim_all())["top"], "t")
-    shore.relay._forget = _nothing
-    await shore.relay.tell(await shore.read(0))
-    shore.relay._forget = deleted
+    with dies_before_it_deletes(shore.relay):
+        await shore.relay.tell(await shore.read(0))
     await shore.tell_all()
     sides = await shore.claim_all()
     assert sorted(sides) == ["left", "right"]
     for side in sides.values():
         await shore.end(side, "x")
-    shore.relay._forget = _nothing
-    for shard in (1, 2):
-        await shore.relay.tell(await shore.read(shard))
-    shore.relay._forget = deleted
+    with dies_before_it_deletes(shore.relay):
+        for shard in (1, 2):
+            await shore.relay.tell(await shore.read(shard))
     await shore.tell_all()
     assert [*await shore.claim_all()] == ["bottom"]
-
-
-async def _nothing(*_: Any) -> None:
-    """The process died before it could delete."""
 
 
 async def test_what_was_read_long_ago_is_not_told_again_though_its_jobs_are_forgotten(shore):
@@ -187,9 +181,8 @@ async def test_a_parcel_that_was_accepted_but_not_deleted_for_long_is_not_accept
             *shore.flow(("one", 0, ""), ("two", 0, "one")),
         ]
     )
-    deleted, shore.relay._forget = shore.relay._forget, _nothing
-    await shore.relay.tell(await shore.read(0))
-    shore.relay._forget = deleted
+    with dies_before_it_deletes(shore.relay):
+        await shore.relay.tell(await shore.read(0))
     root = (await shore.claim_all())["root"]
     await shore.end(root)
     await shore.raw.delete(shore.broker.shards[1].records + root.job.id)

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from helpers.claiming import ClaimingConsumer
+from helpers.inside import drop_subscription
 from helpers.stopwatch import Stopwatch
 from helpers.takeover import take
 from helpers.waiting import until, until_state
@@ -205,7 +206,7 @@ async def test_what_was_said_while_the_subscription_was_down_is_looked_for(app, 
         events = elsewhere.AsyncResult(result.id).events(timeout=30)
         while (await anext(events)).state != "PROGRESS":
             pass
-        elsewhere.sessions.here().listener.subscription._line.drop()
+        drop_subscription(elsewhere)
         gate.open()
         begun = Stopwatch()
         assert (await anext(events)).info == _meta(2, 2)

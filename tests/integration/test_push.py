@@ -10,6 +10,7 @@ import tracemalloc
 
 import pytest
 from helpers.figures import report
+from helpers.inside import drop_subscription, waiters_of
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
@@ -103,7 +104,7 @@ async def test_a_notification_that_was_lost_is_made_up_for_after_the_reconnectio
     waiting = asyncio.create_task(result.get(timeout=60))
     await asyncio.sleep(0.05)
     begun = Stopwatch()
-    app.sessions.here().listener.subscription._line.drop()
+    drop_subscription(app)
     async with Worker(app):
         assert await waiting == ""
     assert begun.took < 2, "it did not wait for the poll"
@@ -169,7 +170,7 @@ async def test_thousands_of_waiters_cost_one_subscription_and_two_kib_each(app, 
         f"a handle {idle:.0f} B; {left} B left in all"
     )
     assert waiting - bare <= 2048
-    assert len(app.sessions.here().listener._waiters) <= 1, "the poll may hold the last one that it looked at"
+    assert len(waiters_of(app)) <= 1, "the poll may hold the last one that it looked at"
 
 
 async def _cost_of_bare_tasks(count: int) -> float:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.figures import report
-from helpers.inside import session_of
+from helpers.inside import ended, session_of
 from helpers.notes import lines, note
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
@@ -51,7 +51,7 @@ async def test_what_does_not_end_within_the_grace_is_cancelled_and_handed_back_t
         await until(lambda: lines(log), "the job to start")
         begun = Stopwatch()
         worker.stop()
-        await worker._task
+        await ended(worker)
     took = begun.took
     report(f"a grace of 0.3 s took {took:.2f} s")
     assert 0.3 <= took < 0.8
@@ -69,7 +69,7 @@ async def test_the_second_stop_does_not_wait_for_the_grace(app, log):
         assert lines(log) == ["start"], "the first lets it run"
         begun = Stopwatch()
         worker.stop()
-        await worker._task
+        await ended(worker)
         assert begun.took < 0.5
     assert await result.refresh() == "PENDING"
 

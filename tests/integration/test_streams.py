@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import worker_jobs
+from helpers.inside import be_the_only_app, drop_subscription
 from helpers.notes import lines
 from helpers.own_server import own_server
 from helpers.stopwatch import Stopwatch
@@ -530,7 +531,7 @@ async def test_an_item_that_was_pushed_while_the_subscription_was_down_is_read(a
         stream = elsewhere.AsyncResult(result.id).stream()
         tasks.step()
         assert await anext(stream) == 1
-        elsewhere.sessions.here().listener.subscription._line.drop()
+        drop_subscription(elsewhere)
         tasks.step()
         begun = Stopwatch()
         assert await anext(stream) == 2
@@ -617,21 +618,19 @@ async def test_a_stream_that_is_dropped_unsubscribes(app, tasks, raw):
     result = await tasks.count.delay(1)
     channel = app.sessions.shards[0].events + result.id
 
-    async def subscribers() -> int:
-        return (await raw.pubsub_numsub(channel))[0][1]
+    async def is_subscribed() -> bool:
+        return bool((await raw.pubsub_numsub(channel))[0][1])
 
     stream = result.stream()
-    reader = stream._reader
     waiting = asyncio.create_task(anext(stream))
-    await until(lambda: reader._feed, "the subscription")
-    assert await subscribers() == 1
+    await until(is_subscribed, "the subscription")
     waiting.cancel()
     await asyncio.wait([waiting])
     del stream, waiting
     gc.collect()
 
     async def nobody() -> bool:
-        return await subscribers() == 0
+        return not await is_subscribed()
 
     await until(nobody, "the subscription to end")
     await result.revoke()
@@ -736,7 +735,7 @@ async def test_whatever_sends_a_generator_task_gives_a_handle_of_a_stream(app, t
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))])
 async def test_a_copy_of_the_handle_of_a_stream_is_one_too(make_app, duplicate, monkeypatch):
     app = make_app()
-    monkeypatch.setattr("asyncq.sessions._everyones", {app.sessions})
+    be_the_only_app(monkeypatch, app)
     tasks = _register(app)
     async with Worker(app):
         result = duplicate(await (tasks.count.si(1) | tasks.count.si(2)).delay())

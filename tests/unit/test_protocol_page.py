@@ -108,10 +108,10 @@ def test_every_error_that_the_code_knows_stands_in_the_row_of_its_verdict():
             strict=True,
         )
     )
-    for code, verdict in connection._VERDICTS.items():
+    for code, verdict in connection.VERDICTS.items():
         [row] = [row for row in rows if f"`{code}`" in row]
-        others = {known for known in connection._VERDICTS if f"`{known}`" in row}
-        assert {connection._VERDICTS[other] for other in others} == {verdict}, code
+        others = {known for known in connection.VERDICTS if f"`{known}`" in row}
+        assert {connection.VERDICTS[other] for other in others} == {verdict}, code
 
 
 def test_every_mutant_of_the_model_guards_a_hazard_and_no_other_is_named():

@@ -6,8 +6,8 @@ import asyncio
 import threading
 
 import pytest
+from helpers.inside import come_back, leave_slot
 
-from asyncq import guard
 from asyncq.executors import CANCELLING, Claim
 from asyncq.slots import Slots
 from asyncq.worker.parking import Parking
@@ -61,26 +61,26 @@ def job():
 
 async def _queueing(job: Job) -> asyncio.Task[None]:
     """Comes back while a stranger has the slot."""
-    await guard._leave(job)
+    await leave_slot(job)
     job.there(job.slots.take_now)
-    back = asyncio.create_task(guard._come_back(job))
+    back = asyncio.create_task(come_back(job))
     while job.parking._seating is None:  # noqa: ASYNC110  it is another loop that sets it
         await asyncio.sleep(0.001)
     return back
 
 
 async def test_a_slot_is_given_and_taken_on_the_workers_loop(job):
-    await guard._leave(job)
+    await leave_slot(job)
     assert (job.slots.busy, job.slots.parked) == (0, 1)
-    await guard._come_back(job)
+    await come_back(job)
     assert (job.slots.busy, job.slots.parked) == (1, 0)
 
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_who_is_cancelled_on_the_way_back_has_the_slot_before_that_is_heard(job, times):
-    await guard._leave(job)
+    await leave_slot(job)
     job.there(job.slots.take_now)  # a stranger has it now
-    back = asyncio.create_task(guard._come_back(job))
+    back = asyncio.create_task(come_back(job))
     for _ in range(times):
         await asyncio.sleep(0)
         back.cancel()
@@ -93,7 +93,7 @@ async def test_who_is_cancelled_on_the_way_back_has_the_slot_before_that_is_hear
 
 
 async def test_who_is_cancelled_as_the_wait_begins_has_the_slot_again(job):
-    leaving = asyncio.create_task(guard._leave(job))
+    leaving = asyncio.create_task(leave_slot(job))
     await asyncio.sleep(0)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -116,4 +116,4 @@ async def test_a_wait_ends_though_the_worker_is_gone(job):
         task._log_destroy_pending = False  # that is what this is about
     job.end()
     await asyncio.wait_for(back, 5)
-    await guard._come_back(job)
+    await come_back(job)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.examples import examples
+from helpers.inside import be_the_only_app
 from hypothesis import given, settings, strategies as st
 
 from asyncq import (
@@ -158,8 +159,7 @@ def test_a_group_shows_its_first_members_and_how_many_more_there_are():
 
 @pytest.fixture
 def only_app(monkeypatch):
-    """What is unpickled finds the app of its process; other tests have made others."""
-    monkeypatch.setattr("asyncq.sessions._everyones", {app.sessions})
+    be_the_only_app(monkeypatch, app)
 
 
 @pytest.mark.usefixtures("only_app")

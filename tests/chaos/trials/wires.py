@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from helpers import meter
+from helpers.inside import line_of, waiters_of
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
@@ -133,7 +134,8 @@ async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: b
         began, found = time.monotonic(), Stopwatch()
         await until(
             lambda: (
-                not broker.listener.subscription.epoch and (not busy or broker.commands._line.current is None)
+                not broker.listener.subscription.epoch
+                and (not busy or line_of(broker.commands).current is None)
             ),
             "both connections to be given up",
             every=0.02,
@@ -203,7 +205,7 @@ async def memory(scale: float, seed: int, lease: float = 5.0) -> Report:
         stage.report.equal("SUBSCRIBEs for these jobs", stage.server.calls("subscribe") - subscribed, 0)
         await until(lambda: _all_expired(stage), "all results to expire", 120, every=1.0)
         stage.report.below("server memory kept", (stage.server.used_memory() - server) / 1e6, 1.0, " MB")
-        stage.report.equal("waiters kept", len(stage.app.sessions.here().broker.listener._waiters), 0)
+        stage.report.equal("waiters kept", len(waiters_of(stage.app)), 0)
         return stage.report
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.figures import report
-from helpers.inside import session_of
+from helpers.inside import gate_of, session_of
 from helpers.notes import lines
 from helpers.rate_cell import Cell
 from helpers.stopwatch import Stopwatch
@@ -210,7 +210,7 @@ async def test_whoever_follows_a_job_hears_once_that_it_waits_however_often_it_a
         events = waits.events(timeout=30)
         states = [(await anext(events)).state]
         for times in range(1, 4):
-            assert await session_of(worker).fetcher._gate.turnstile.call(waits.id)
+            assert await gate_of(worker).turnstile.call(waits.id)
             await until(lambda times=times: asked == times, "it to come for nothing")
         bodies.gate.set()
         states += [event.state async for event in events]
@@ -296,7 +296,7 @@ async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, a
         async def later(delivery: wire.Delivery, wait: int, turn: bytes) -> int:
             bodies.gate.set()
             await first.get(timeout=30)
-            await until(lambda: not session_of(worker).fetcher._gate.known, "its place to be given back")
+            await until(lambda: not gate_of(worker).known, "its place to be given back")
             if answer == "is lost":
                 await defer(delivery, wait, turn)
             return await defer(delivery, wait, turn)

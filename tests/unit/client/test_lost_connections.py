@@ -102,6 +102,17 @@ async def test_an_enqueue_that_was_cancelled_does_not_poison_its_id(app, add, ha
     assert await app.AsyncResult("order-17").get(timeout=30) == 3
 
 
+async def test_a_call_may_wait_for_room(make_app, server):
+    async with make_app(max_length=1, full_wait=60) as app, hand_worker(app) as hand:
+        task = app.task(name="task")(_nothing)
+        await task.delay()
+        waiting = asyncio.create_task(task.delay())
+        await until(lambda: server.calls["enqueue"] >= 3, "it to ask again")
+        assert not waiting.done()
+        await (await hand.take()).succeed()
+        assert (await waiting).state == "PENDING"
+
+
 async def test_an_id_that_was_taken_is_asked_for(app, add, hand):
     named = add.options(task_id="order-17")
     await named.delay(1, 2)
