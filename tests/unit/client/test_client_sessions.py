@@ -12,6 +12,7 @@ import pytest
 from helpers.hand_worker import hand_worker
 from helpers.waiting import until
 
+import asyncq
 from asyncq import BrokerUnavailable, ResultNotFound, ResultTimeout, SyncInAsyncContext, Worker
 
 if TYPE_CHECKING:
@@ -229,6 +230,22 @@ async def test_a_handle_shows_what_any_session_that_it_went_through_has_seen(clo
         await asyncio.to_thread(lambda: asyncio.run(give_up()))
         await hand.succeed(result, 3)
         await until(lambda: result.state == "SUCCESS", "the push to the session that made it")
+
+
+@pytest.mark.anyio
+async def test_what_one_session_knows_the_others_do_not_ask_for(closed, server):
+    async with closed, hand_worker(closed) as hand:
+        result = await closed.add.delay(1, 2)
+        await hand.succeed(result, 3)
+        await result.get()
+
+        async def elsewhere() -> object:
+            async with closed:
+                server.calls.clear()
+                return await asyncq.wait([result])
+
+        assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == ({result}, set())
+        assert not server.calls["look"]
 
 
 @pytest.mark.anyio

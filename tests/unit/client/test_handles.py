@@ -135,6 +135,15 @@ async def test_a_wait_is_woken_by_the_push_and_asks_nothing(add, hand, server):
     assert not server.calls["look"]
 
 
+async def test_a_value_too_large_for_a_push_is_fetched_at_once(add, hand, server):
+    result = await add.delay(1, 2)
+    waiting = await waits(asyncio.create_task(result.get(timeout=3)))
+    server.calls.clear()
+    await hand.succeed(result, "x" * 20_000)
+    assert len(await waiting) == 20_000
+    assert server.calls["look"] == 1
+
+
 async def test_awaiting_a_handle_is_getting_its_value_any_number_of_times(add, hand):
     result = await add.delay(1, 2)
     await hand.succeed(result, {"list": [1]})

@@ -8,7 +8,7 @@ import pytest
 from helpers.hand_worker import hand_worker
 from helpers.waiting import until
 
-from asyncq import BrokerUnavailable, QueueFull
+from asyncq import BrokerUnavailable, QueueFull, ResultNotFound
 from asyncq.broker import listener
 
 pytestmark = pytest.mark.anyio
@@ -100,6 +100,19 @@ async def test_an_enqueue_that_was_cancelled_does_not_poison_its_id(app, add, ha
     (job,) = await hand.take_all()
     await job.succeed(3)
     assert await app.AsyncResult("order-17").get(timeout=30) == 3
+
+
+async def test_who_waits_for_an_enqueue_that_is_cancelled_is_told_that_there_is_no_job(app, add, server):
+    server.stop()
+    sending = asyncio.create_task(add.options(task_id="order-17").delay(1, 2))
+    await asyncio.sleep(0.005)
+    waiting = asyncio.create_task(app.AsyncResult("order-17").get(timeout=20))
+    await asyncio.sleep(0.005)
+    sending.cancel()
+    await asyncio.wait([sending])
+    server.start()
+    with pytest.raises(ResultNotFound):
+        await waiting
 
 
 async def test_a_call_may_wait_for_room(make_app, server):

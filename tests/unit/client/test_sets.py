@@ -230,6 +230,13 @@ async def test_wait_returns_what_is_done_when_its_time_is_over(three, hand):
     assert (done, pending) == ({three[0]}, {*three[1:]})
 
 
+async def test_ignored_results_are_done_without_a_look(add, server):
+    ignored = await add.options(ignore_result=True).delay(1, 2)
+    server.calls.clear()
+    assert await asyncq.wait([ignored]) == ({ignored}, set())
+    assert not server.calls
+
+
 async def test_what_is_no_handle_is_refused_by_name(add):
     with pytest.raises(TypeError, match="gather"):
         await asyncq.gather(add.delay(1, 2))
