@@ -52,15 +52,15 @@ class ScopedJobs:
     def enter(self) -> None:
         """The scope begins: jobs of its owner that are enqueued in this context belong to it."""
         self.state = "open"
-        self._outer = _current.get()
-        _current.set(self)
+        self._outer = current_scope.get()
+        current_scope.set(self)
 
     def leave(self) -> list[str]:
         """The scope ends. Returns the ids of the jobs that have not ended, the last enqueued first: a job is
         then revoked before those that it waits for, and does not end with them.
         """
         self.state = "closed"
-        _current.set(self._outer)
+        current_scope.set(self._outer)
         return [id_ for id_, (waiter, _) in reversed(self._jobs.items()) if not waiter.ended]
 
     def innermost_of(self, owner: object) -> ScopedJobs | None:
@@ -71,13 +71,13 @@ class ScopedJobs:
         return scope
 
 
-_current: ContextVar[ScopedJobs | None] = ContextVar("asyncq_scope", default=None)
+current_scope: ContextVar[ScopedJobs | None] = ContextVar("asyncq_scope", default=None)
 """The innermost scope that this code runs in. It follows into tasks and threads."""
 
 
 def scope_of(owner: object) -> ScopedJobs | None:
     """The scope that a job of this app belongs to, if it is enqueued here and now."""
-    scope = _current.get()
+    scope = current_scope.get()
     return None if scope is None else scope.innermost_of(owner)
 
 
@@ -86,9 +86,9 @@ def unscoped() -> Iterator[None]:
     """Makes the code inside belong to no scope: for a worker, whose jobs enqueue for themselves and not for
     the block in which the worker was started.
     """
-    outer = _current.get()
-    _current.set(None)
+    outer = current_scope.get()
+    current_scope.set(None)
     try:
         yield
     finally:
-        _current.set(outer)
+        current_scope.set(outer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,26 +12,11 @@ if TYPE_CHECKING:
     from asyncq.job_builder import Sendable
     from asyncq.session import Entry, Session
 
+    Call = tuple[Sendable, tuple[Any, ...], dict[str, Any], bytes]
+    """A task, the arguments of a call, and the same encoded: they are known to be good."""
+
 BATCH = 250
 """Calls in one batch: 1 ms of work for the client, and 1 ms for the server."""
-
-
-class Call(NamedTuple):
-    """A call whose arguments are encoded, and therefore known to be good."""
-
-    task: Sendable
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    body: bytes
-
-
-def checked(task: Sendable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """The call of a task.
-
-    Raises:
-        TypeError, SerializationError, PayloadTooLarge: the arguments do not fit, or cannot travel.
-    """
-    return Call(task, args, kwargs, task.builder.body(args, kwargs))
 
 
 async def send_many(session: Session, calls: Sequence[Call]) -> list[Any]:
@@ -67,4 +52,4 @@ async def _send_batch(session: Session, calls: Sequence[Call], entries: list[Ent
     refused = await session.submit(entries)
     if refused is not None:
         pairs = zip(calls, entries, strict=True)
-        raise next(call.task.builder.taken(refused) for call, entry in pairs if entry[0].id == refused)
+        raise next(task.builder.taken(refused) for (task, *_), entry in pairs if entry[0].id == refused)

@@ -23,7 +23,7 @@ from asyncq.broker.keys import token
 from asyncq.context import current_job
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 from asyncq.portal import running_loop
-from asyncq.scoped_jobs import scope_of
+from asyncq.scoped_jobs import current_scope, scope_of
 from asyncq.states import State
 
 if TYPE_CHECKING:
@@ -248,7 +248,8 @@ class Session:
     def announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
         """The waiter of a job about to be enqueued. A `new` id is one that no other job can have."""
         waiter = self.listener.announce(job.id, ignored=job.ignore_result, new=new)
-        if (scope := scope_of(self._app)) is not None:
+        # Asked here and not in `scope_of`: most calls are made in no scope, and each would pay for the call.
+        if current_scope.get() is not None and (scope := scope_of(self._app)) is not None:
             scope.add(waiter)
         if not job.parents and (caller := current_job.get()) is not None:
             caller.children.append(job.id)
@@ -279,21 +280,10 @@ class Session:
         """
         if self.on_enqueue:
             await self.call_hooks([(job, message) for job, message, _ in entries])
-        if len(entries) == 1 and not entries[0][0].parents:
-            return await self._submit_one(*entries[0])
-        if is_whole:
-            await self._submit_whole(entries)
-            return None
-        return await self._submit_many(entries)
-
-    async def call_hooks(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
-        """Calls the hooks for jobs that are about to be enqueued. `submit` does so by itself; this is for a
-        worker that replaces a job by a workflow, which its claim of the job has to do.
-        """
-        for hook in self.on_enqueue:
-            await hook(jobs)
-
-    async def _submit_one(self, job: wire.Job, message: bytes, waiter: Waiter) -> str | None:
+        if len(entries) != 1 or entries[0][0].parents:
+            return await (self._submit_whole(entries) if is_whole else self._submit_many(entries))
+        # What most calls are, written out.
+        job, message, waiter = entries[0]
         broker = self.broker
         try:
             answer = await broker.intake.enqueue(job, message)
@@ -304,6 +294,13 @@ class Session:
             broker.listener.accepted(waiter)
             return None
         return None if self._met(waiter, answer) else job.id
+
+    async def call_hooks(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
+        """Calls the hooks for jobs that are about to be enqueued. `submit` does so by itself; this is for a
+        worker that replaces a job by a workflow, which its claim of the job has to do.
+        """
+        for hook in self.on_enqueue:
+            await hook(jobs)
 
     async def _submit_many(self, entries: Sequence[Entry]) -> str | None:
         broker = self.broker

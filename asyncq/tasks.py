@@ -13,7 +13,7 @@ from asyncq.context import check_join
 from asyncq.job_builder import JobBuilder
 from asyncq.portal import carried, overloaded, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
-from asyncq.sending import checked, send_many
+from asyncq.sending import send_many
 from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
 from asyncq.streamresult import StreamResult
 from asyncq.workflows import Group, Signature, Workflow
@@ -248,7 +248,8 @@ class Task(Generic[P, R, H_co]):
             linked = await submit(self.app, [Signature(self, args, {}) for args in given])
             return ResultSet(linked, app=self.app)
         session = self.app.sessions.here()
-        handles: list[Any] = await send_many(session, [checked(self, args, {}) for args in given])
+        encode = self.builder.body
+        handles: list[Any] = await send_many(session, [(self, args, {}, encode(args, {})) for args in given])
         return ResultSet(handles, app=self.app)
 
     @overload

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from asyncq.sending import Call, checked, send_many
+from asyncq.sending import send_many
 from asyncq.workflows.plan import Plan
 from asyncq.workflows.signature import Signature
 from asyncq.workflows.workflow import Workflow
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from asyncq import wire
     from asyncq.application import App
+    from asyncq.sending import Call
 
 
 async def submit(app: App, calls: Iterable[Workflow[Any]]) -> list[Any]:
@@ -26,7 +27,8 @@ async def submit(app: App, calls: Iterable[Workflow[Any]]) -> list[Any]:
     handles: list[Any] = [None] * len(given)
     for index, call in enumerate(given):
         if isinstance(call, Signature) and not call.task.is_linked and call.task.app is app:
-            single.append(checked(call.task, call.args, call.kwargs))
+            body = call.task.builder.body(call.args, call.kwargs)
+            single.append((call.task, call.args, call.kwargs, body))
         else:
             plan = Plan(app)
             handles[index] = call.plan(plan, None)
