@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from asyncq.application import App
+    from asyncq.broker.listener import Listener
     from asyncq.results import AsyncResult
 
 R = TypeVar("R")
@@ -51,6 +52,7 @@ class Arrivals(Generic[R]):
         self._end = None if self._limit is None else time.monotonic() + self._limit
         self._begun = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._listener: Listener | None = None
         self._leave: dict[int, Callable[[], object]] = {}
         self._error: BaseException | None = None
         self._news = asyncio.Event()
@@ -122,11 +124,13 @@ class Arrivals(Generic[R]):
             task.add_done_callback(told)
             self._leave[index] = task.cancel
             return
-        waiter = handle.waiter()
+        listener = app.sessions.here().listener if self._listener is None else self._listener
+        self._listener = listener
+        waiter = handle.waiter(listener)
         if waiter.ended is not None or waiter.gone:
             self._arrive(handle)
         else:
-            self._leave[index] = app.sessions.here().listener.attend(waiter, told)
+            self._leave[index] = listener.attend(waiter, told)
 
     def _told(self, index: int, future: asyncio.Future[None]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -174,6 +178,7 @@ async def look(handles: Iterable[AsyncResult[Any]], app: App | None, patience: f
     Raises:
         BrokerUnavailable: no answer in time.
     """
+    listener = None if app is None else app.sessions.here().listener
     waiters, others = [], []
     for handle in handles:
         if handle.is_local:
@@ -181,11 +186,11 @@ async def look(handles: Iterable[AsyncResult[Any]], app: App | None, patience: f
         if handle.app is not app:
             others.append(handle)
             continue
-        waiter = handle.waiter()
+        waiter = handle.waiter(listener)
         if waiter.ended is None and waiter.accepted:
             waiters.append(waiter)
-    if app is not None and waiters:
-        await app.sessions.here().listener.look_all(waiters, patience)
+    if listener is not None and waiters:
+        await listener.look_all(waiters, patience)
     if others:
         await asyncio.gather(*(handle.refresh() for handle in others))
 

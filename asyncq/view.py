@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from asyncq import wire
     from asyncq.application import App, Runnable
-    from asyncq.broker.listener import Waiter
+    from asyncq.broker.listener import Listener, Waiter
     from asyncq.portal import Carrier
     from asyncq.serializers import ValueCodec
 
@@ -106,9 +106,11 @@ class View(Generic[R_co]):
         """Where the calls of this object run."""
         return self.app.sessions
 
-    def waiter(self) -> Waiter:
-        """The waiter of this job in the session that serves the call; on that session's loop."""
-        listener = self.app.sessions.here().listener
+    def waiter(self, listener: Listener | None = None) -> Waiter:
+        """The waiter of this job in the session that serves the call; on that session's loop. Whoever asks
+        for many gives the session's listener.
+        """
+        listener = listener or self.app.sessions.here().listener
         waiter = self._waiter
         if waiter is None:
             waiter = self._waiter = listener.waiter(self.id)
@@ -134,7 +136,10 @@ class View(Generic[R_co]):
     @property
     def state(self) -> State | str:
         """The job's state as last seen. `UNKNOWN` on a handle made from an id that has not looked yet."""
-        return State.UNKNOWN if self._latest is None else self._latest.state
+        waiter = self._waiter
+        if waiter is None:
+            return State.UNKNOWN
+        return waiter.state if waiter.kin is None else waiter.latest().state
 
     @property
     def status(self) -> State | str:
@@ -268,9 +273,16 @@ class View(Generic[R_co]):
 
     def known(self) -> Outcome[R_co] | None:
         """The outcome, if this process knows it."""
-        waiter = self._latest
-        if waiter is None or waiter.ended is None:
+        waiter = self._waiter
+        if waiter is None:
             return None
+        if waiter.ended is None:
+            # Written out: of most jobs one session has seen all that there is to see.
+            if waiter.kin is None:
+                return None
+            waiter = waiter.latest()
+            if waiter.ended is None:
+                return None
         return Outcome(self.id, waiter.ended, self.codec(waiter.ended))
 
     def is_settled(self) -> bool:
