@@ -124,8 +124,14 @@ class BackgroundTasks:
 
     async def finish(self) -> None:
         """Waits until none is left: one may start another. Cancelled, it cancels those that are left."""
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            while self._tasks:
+                # Not `gather`: from Python 3.12 on it does not wait a turn of the loop for tasks that are
+                # done, and what takes them out of the set would never run.
+                await asyncio.wait(self._tasks)
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
 
     def cancel(self) -> None:
         """Cancels all of them."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from helpers.claiming import ClaimingConsumer
+from helpers.inside import session_of
 from helpers.notes import lines
 from helpers.stopwatch import Stopwatch
 from helpers.takeover import take
@@ -70,11 +71,13 @@ async def test_a_job_that_comes_later_passes_waiting_ones_but_interrupts_none(ap
         await go.wait()
         return "ran to its end"
 
-    async with Worker(app, concurrency=1):
+    async with Worker(app, concurrency=1) as worker:
         running = await long.delay()
         await until_state(running, "STARTED")
         low = await say.delay("low")
         high = await say.options(priority=1).delay("high")
+        streams = session_of(worker).consumer.served.streams
+        await until(lambda: "default^1" in streams.values(), "the worker to know the new level")
         assert await running.refresh() == "STARTED"
         go.set()
         assert await running.get(timeout=30) == "ran to its end"
