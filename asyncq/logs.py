@@ -226,9 +226,10 @@ def end_streams() -> None:
     whatever it had done before.
     """
     for stream in (sys.stdout, sys.stderr):
+        if stream is None:
+            continue
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except ValueError:  # it is closed, which Python looks for, too
             continue
         except OSError:

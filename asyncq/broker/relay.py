@@ -88,21 +88,26 @@ class Sender(Protocol):
     @property
     def shards(self) -> Shards:
         """Those of the namespace."""
+        ...
 
     @property
     def is_closed(self) -> bool:
         """Whether nothing is to be sent any more."""
+        ...
 
     async def run(
         self, shard: Keys, name: str, keys: Sequence[str] = (), arguments: Iterable[Any] = ()
     ) -> Any:
         """Runs a script."""
+        ...
 
     async def send(self, shard: Keys, *command: Any) -> Any:
         """Sends a command."""
+        ...
 
     def build(self, name: str, keys: Sequence[str], arguments: Iterable[Any] = ()) -> tuple[Any, ...]:
         """The command that runs a script."""
+        ...
 
 
 class Relay:

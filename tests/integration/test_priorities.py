@@ -76,8 +76,8 @@ async def test_a_job_that_comes_later_passes_waiting_ones_but_interrupts_none(ap
         await until_state(running, "STARTED")
         low = await say.delay("low")
         high = await say.options(priority=1).delay("high")
-        streams = session_of(worker).consumer.served.streams
-        await until(lambda: "default^1" in streams.values(), "the worker to know the new level")
+        served = session_of(worker).consumer.served
+        await until(lambda: "default^1" in served.streams.values(), "the worker to know the new level")
         assert await running.refresh() == "STARTED"
         go.set()
         assert await running.get(timeout=30) == "ran to its end"
