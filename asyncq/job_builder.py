@@ -69,8 +69,8 @@ class JobBuilder:
     )
 
     def __init__(self, app: App, name: str, function: Callable[..., Any], options: Options) -> None:
-        self.name = name
-        self.options = options
+        self.name: str = name
+        self.options: Options = options
         self.signature: inspect.Signature = inspect.signature(function)
         self.arguments: ArgumentCodec = ArgumentCodec(function)
         self.resolved: Resolved = Resolved.of(app.settings, options)

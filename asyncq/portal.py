@@ -26,8 +26,9 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-running_loop = asyncio._get_running_loop
-"""The event loop that runs on this thread, or None. Each call asks, so an exception would be dear."""
+running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop
+"""The event loop that runs on this thread, or None. asyncio documents it under this name, and it is the only
+way to ask that raises nothing: each call asks, so an exception would be dear."""
 
 
 class Carrier(Protocol):

@@ -52,6 +52,8 @@ class RunningJob(Claim):
     """A job that this session holds, and what is done with it from outside of its body."""
 
     __slots__ = ("attempts", "delivery", "parking", "reporter", "task")
+    state: AttemptState
+    revoked: bool
 
     def __init__(self, delivery: wire.Delivery, attempts: Attempts) -> None:
         super().__init__()
@@ -209,7 +211,7 @@ class Attempts:
         self.held = held
         self.outcomes = outcomes
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.background = BackgroundTasks(log)
+        self.background: BackgroundTasks = BackgroundTasks(log)
         self._lease = lease
         self._gate = gate
         self._job_log = job_log

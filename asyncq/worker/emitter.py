@@ -131,7 +131,7 @@ class ItemSender:
         self._readers = readers
         self._under_way = 0
         self._is_mending = False
-        self.is_scheduled = False
+        self.is_scheduled: bool = False
 
     def send(self) -> None:
         """Sends what has been gathered."""

@@ -33,9 +33,9 @@ class HeldJobs:
     def __init__(self, concurrency: int, max_parked: int) -> None:
         self.jobs: dict[tuple[str, str], RunningJob] = {}
         self.reasons: dict[tuple[str, str], str] = {}
-        self.changed = asyncio.Event()
-        self.slots = Slots(concurrency, max_parked, self.changed.set)
-        self.idle = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
+        self.slots: Slots = Slots(concurrency, max_parked, self.changed.set)
+        self.idle: asyncio.Event = asyncio.Event()
         self.idle.set()
 
     def __len__(self) -> int:

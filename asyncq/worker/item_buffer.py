@@ -33,12 +33,12 @@ class ItemBuffer:
         self._items: list[bytes] = []
         self._added = 0  # bytes, by the generator's thread
         self._gone = 0  # bytes, by the loop
-        self.number = 0
-        self.known = 0
-        self.sent = 0
-        self.is_closed = False
+        self.number: int = 0
+        self.known: int = 0
+        self.sent: int = 0
+        self.is_closed: bool = False
         self.error: Exception | None = None
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
 
     def append(self, data: bytes) -> None:
         """Adds an encoded item."""

@@ -74,7 +74,7 @@ class Outcomes:
         self.counts = counts
         self.claims = claims
         self._connection = connection
-        self.reports = BackgroundTasks(log)
+        self.reports: BackgroundTasks = BackgroundTasks(log)
         self._consumer = consumer
         self._runner = runner
         self._held = held

@@ -64,7 +64,7 @@ class WorkerSession:
         self.worker = worker
         self.broker: Broker = connection.broker
         self.consumer: Consumer = Consumer(self.broker.commands, worker.name, worker.queues)
-        self.held = HeldJobs(worker.concurrency, settings.max_parked)
+        self.held: HeldJobs = HeldJobs(worker.concurrency, settings.max_parked)
         runner = Runner(
             app.tasks,
             worker.name,
@@ -73,7 +73,7 @@ class WorkerSession:
             pool,
             extended=settings.result_extended,
         )
-        self.job_log = JobLog(worker.name)
+        self.job_log: JobLog = JobLog(worker.name)
         claims = Claims(
             self.broker.commands,
             self.consumer.served,
@@ -85,7 +85,7 @@ class WorkerSession:
         turnstile = Turnstile(self.broker.commands, self.consumer.name)
         gate = Gate(turnstile, app.limits, outcomes.reports.start)
         signals = RevocationSignals(self.held, gate)
-        self.is_lost = asyncio.Event()
+        self.is_lost: asyncio.Event = asyncio.Event()
         self.lease: Lease = Lease(
             self.consumer.beating(),
             settings.lease,

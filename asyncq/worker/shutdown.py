@@ -37,8 +37,8 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self.made = asyncio.Event()
-        self.in_a_hurry = asyncio.Event()
+        self.made: asyncio.Event = asyncio.Event()
+        self.in_a_hurry: asyncio.Event = asyncio.Event()
 
     def make(self) -> None:
         """Asks the worker to stop. The second time it is in a hurry."""

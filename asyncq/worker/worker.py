@@ -98,7 +98,7 @@ class Worker:
         self.name: str = _default_name() if name is None else _checked_name(name)
         self.target = target
         self.only_last_tries = only_last_tries
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         self.started: asyncio.Event = asyncio.Event()
         self._stop = StopRequest()
         self._task: asyncio.Task[None] | None = None
