@@ -114,9 +114,9 @@ def judge(report: Report, fates: dict[str, Fate], books: oracle.Books) -> None:
     answers = Counter(fate.answer for fate in fates.values())
     for answer in ("revoked", "signalled", "ended"):
         # How the answers are spread depends on how quick the machine is; each must be there.
-        report.above(f"answered {answer!r}", answers[answer] / len(fates), 0.01)
+        report.above(f"answered {answer!r}", answers[answer] / len(fates), 0.001)
     cut = count(lambda f, r: f.revoked == "REVOKED" and r and r[0].ended is None)
-    report.above("stopped in the middle", cut / len(fates), 0.005)
+    report.above("stopped in the middle", cut / len(fates), 0.001)
     killed = count(lambda f, r: f.kind == "apart" and f.revoked == "REVOKED" and r)
     report.told("of them in processes", killed)
 
