@@ -70,31 +70,30 @@ class JobBuilder:
 
     def __init__(self, app: App, name: str, function: Callable[..., Any], options: Options) -> None:
         self.name: str = name
-        self.options: Options = options
         self.signature: inspect.Signature = inspect.signature(function)
         self.arguments: ArgumentCodec = ArgumentCodec(function)
-        self.resolved: Resolved = Resolved.of(app.settings, options)
         self._app = app
         self._shapes: set[object] = set()
-        self._is_bare = options.is_bare(is_call=False)
-        self._puts = options.puts(is_call=False)
-        self.has_own_id: bool = False
+        self._use(options, is_call=False)
+
+    def _use(self, options: Options, *, is_call: bool) -> None:
+        self.options: Options = options
+        self.has_own_id: bool = options.task_id is not None or options.key is not None
+        self._is_bare = options.is_bare(is_call=is_call)
+        self._puts = options.puts(is_call=is_call)
+        self.resolve()
 
     def with_options(self, options: Options) -> JobBuilder:
         """A builder of calls with these options."""
         other: JobBuilder = object.__new__(JobBuilder)
         other.name, other.signature, other.arguments = self.name, self.signature, self.arguments
-        other.options = options
-        other.resolved = Resolved.of(self._app.settings, options)
         other._app, other._shapes = self._app, self._shapes
-        other.has_own_id = options.task_id is not None or options.key is not None
-        other._is_bare = options.is_bare(is_call=True)
-        other._puts = options.puts(is_call=True)
+        other._use(options, is_call=True)
         return other
 
     def resolve(self) -> None:
-        """Takes in that the settings of the app were changed."""
-        self.resolved = Resolved.of(self._app.settings, self.options)
+        """Works out what the options and the settings come to: anew when the settings were changed."""
+        self.resolved: Resolved = Resolved.of(self._app.settings, self.options)
 
     # -- arguments --
 
