@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import redis
+from helpers.apps import closed_at_the_end
 from helpers.checks import (  # noqa: F401 - autouse fixtures: importing them is what turns them on
     _modules_are_not_collected_again_and_again,
     _opened_once,
@@ -127,16 +128,12 @@ def make_app(server_url: str, namespace: str) -> Iterator[Callable[..., AsyncQ]]
     """Makes apps on the test's server and namespace. Blocks are closed by the test; background sessions are
     closed here.
     """
-    made = []
 
     def make(url: str | None = None, **settings: Any) -> AsyncQ:
-        app = AsyncQ(url or server_url, **{"namespace": namespace, "lease": 2, **settings})
-        made.append(app)
-        return app
+        return AsyncQ(url or server_url, **{"namespace": namespace, "lease": 2, **settings})
 
-    yield make
-    for app in made:
-        app.sessions.close_background_sync()
+    with closed_at_the_end(make) as make_app:
+        yield make_app
 
 
 @pytest.fixture

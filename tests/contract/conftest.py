@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.apps import closed_at_the_end
 from helpers.fake_broker import FakeServer, fake_app
 from helpers.hand_worker import HandWorker, hand_worker
 
@@ -36,17 +37,13 @@ def server(request: pytest.FixtureRequest) -> FakeServer | str:
 @pytest.fixture
 def make_app(server: FakeServer | str, namespace: str) -> Iterator[Callable[..., AsyncQ]]:
     """Makes apps on the server."""
-    made = []
 
     def make(**settings: Any) -> AsyncQ:
         settings = {"namespace": namespace, **settings}
-        app = AsyncQ(server, **settings) if isinstance(server, str) else fake_app(server, **settings)
-        made.append(app)
-        return app
+        return AsyncQ(server, **settings) if isinstance(server, str) else fake_app(server, **settings)
 
-    yield make
-    for app in made:
-        app.sessions.close_background_sync()
+    with closed_at_the_end(make) as make_app:
+        yield make_app
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from helpers.apps import closed_at_the_end
 from helpers.fake_broker import FakeServer, fake_app
 from helpers.hand_worker import HandWorker, hand_worker
 
@@ -22,16 +23,12 @@ def server() -> FakeServer:
 @pytest.fixture
 def make_app(server: FakeServer) -> Iterator[Callable[..., AsyncQ]]:
     """Makes apps on the test's fake server."""
-    made = []
 
     def make(**settings: Any) -> AsyncQ:
-        app = fake_app(server, **{"namespace": "t", **settings})
-        made.append(app)
-        return app
+        return fake_app(server, **{"namespace": "t", **settings})
 
-    yield make
-    for app in made:
-        app.sessions.close_background_sync()
+    with closed_at_the_end(make) as make_app:
+        yield make_app
 
 
 @pytest.fixture
