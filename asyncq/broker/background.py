@@ -117,10 +117,12 @@ class BackgroundTasks:
         task.add_done_callback(self._done)
         return task
 
-    async def wait(self) -> None:
-        """Waits for the tasks that there are now. Cancelled, it cancels none of them."""
+    async def wait(self, timeout: float | None = None) -> None:
+        """Waits for the tasks that there are now, at most so many seconds. Cancelled, it cancels none of
+        them.
+        """
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=timeout)
 
     async def finish(self) -> None:
         """Waits until none is left: one may start another. Cancelled, it cancels those that are left."""

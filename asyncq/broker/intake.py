@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import failpoints, wire
+from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.keys import leveled, queue_of
 from asyncq.broker.line import pause
 from asyncq.broker.looks import Look, standing
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.keys import Keys
+
+log: logging.Logger = logging.getLogger(__name__)
 
 BATCH = 500
 """Most jobs in one script call: Lua unpacks at most some 8,000 values, and other clients want their turn."""
@@ -61,7 +65,7 @@ class Intake:
         self._unanswered: dict[float, list[_Pending]] = {}
         """What was sent, by when it is given up: the oldest first."""
         self._given_up_at: asyncio.TimerHandle | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks(log)
 
     async def close(self) -> None:
         """Waits a moment for what is under way. The connection is closed, so it ends with
@@ -69,8 +73,7 @@ class Intake:
         """
         if self._given_up_at is not None:
             self._given_up_at.cancel()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=1.0)
+        await self._tasks.wait(1.0)
 
     def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[Answer]:
         """Enqueues a job together with all others of this turn of the loop.
@@ -234,7 +237,7 @@ class Intake:
         if isinstance(answer, Exception) or answer in FULL:
             left = max(0.05, deadline - self._loop.time())
             self._measured.discard(command[3])  # a full queue is looked at for every job until it has room
-            self._spawn(self._enqueue_slowly(keys, command, batch, left))
+            self._tasks.start(self._enqueue_slowly(keys, command, batch, left))
             return
         failpoints.hit("enqueue.answered")
         self._settle(batch, answer)
@@ -277,11 +280,6 @@ class Intake:
                     "Start more workers, try again later, or wait for room with full_wait"
                 )
             await asyncio.sleep(min(pause(attempt), left))
-
-    def _spawn(self, coroutine: Any) -> None:
-        task = self._loop.create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _batches(box: list[_Pending]) -> list[list[_Pending]]:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
+from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.keys import DAY_MS
 from asyncq.errors import AsyncQError
 
@@ -34,8 +35,7 @@ class Waits:
 
     def __init__(self, commands: Commands) -> None:
         self._commands = commands
-        self._loop = asyncio.get_running_loop()
-        self._unblocking: set[asyncio.Task[None]] = set()
+        self._unblocking = BackgroundTasks(log)
 
     async def block(
         self, id: str, entry: str, mark: str, targets: Sequence[str], patience: float
@@ -65,9 +65,7 @@ class Waits:
             return
         edges = [f"{entry} {target} {mark}" for target in targets]
         keys = self._commands.shards.of(id)
-        task = self._loop.create_task(self._unblock(keys, ("SREM", keys.blocks + id, *edges)))
-        self._unblocking.add(task)
-        task.add_done_callback(self._unblocking.discard)
+        self._unblocking.start(self._unblock(keys, ("SREM", keys.blocks + id, *edges)))
 
     async def _unblock(self, keys: Keys, command: tuple[Any, ...]) -> None:
         try:
@@ -77,11 +75,9 @@ class Waits:
 
     async def close(self) -> None:
         """Waits a moment for what is under way."""
-        if unblocking := list(self._unblocking):
-            # Its job may go on after it has closed the app that it waited with, and then waits for nobody.
-            _, late = await asyncio.wait(unblocking, timeout=0.25)
-            for task in late:
-                task.cancel()
+        # Its job may go on after it has closed the app that it waited with, and then waits for nobody.
+        await self._unblocking.wait(0.25)
+        self._unblocking.cancel()
 
 
 async def find_cycle(
