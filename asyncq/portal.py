@@ -167,22 +167,26 @@ HERE = _Here()
 _kept: set[asyncio.Future[Any]] = set()
 
 
+def keep(future: asyncio.Future[Any]) -> None:
+    """Keeps a task that nobody holds from being collected before it is done."""
+    _kept.add(future)
+    future.add_done_callback(_kept.discard)
+
+
+def call_back(callback: Callable[[T], object], subject: T) -> None:
+    """Calls a callback of the user's, on the loop that runs; a coroutine that it returns is run there."""
+    returned = callback(subject)
+    if inspect.isawaitable(returned):
+        keep(asyncio.ensure_future(returned))
+
+
 def soon(callback: Callable[[T], object], subject: T) -> None:
-    """Calls back in the next turn of this thread's loop; a coroutine that the callback returns is run.
+    """Calls back in the next turn of this thread's loop, see `call_back`.
 
     Raises:
         RuntimeError: there is no running event loop.
     """
-    loop = asyncio.get_running_loop()
-
-    def call() -> None:
-        returned = callback(subject)
-        if inspect.isawaitable(returned):
-            future = asyncio.ensure_future(returned, loop=loop)
-            _kept.add(future)
-            future.add_done_callback(_kept.discard)
-
-    loop.call_soon(call)
+    asyncio.get_running_loop().call_soon(call_back, callback, subject)
 
 
 def driven(coroutine: Coroutine[Any, Any, T]) -> T:

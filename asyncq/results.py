@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import logging
 import time
 from contextlib import aclosing, closing
@@ -755,10 +754,7 @@ class AsyncResult(View[R_co]):
 
         def ended() -> None:
             good = self.state is State.SUCCESS
-            chosen = callback if good or on_error is None else on_error
-            returned = chosen(self)
-            if inspect.isawaitable(returned):
-                self.app.sessions.keep(asyncio.ensure_future(returned, loop=loop))
+            portal.call_back(callback if good or on_error is None else on_error, self)
 
         def post() -> None:
             # Whoever is notified of the outcome has a context of its own; the callback has that of `then`.
@@ -774,7 +770,7 @@ class AsyncResult(View[R_co]):
         if sessions.is_here():
             sessions.here().listener.when_ended(self.waiter(), post)
         else:
-            self.app.sessions.keep(loop.create_task(sessions.bring(register())))
+            portal.keep(loop.create_task(sessions.bring(register())))
         return self
 
     @property

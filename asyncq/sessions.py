@@ -64,7 +64,6 @@ class Sessions:
         self.shards: Shards = Shards(app.settings.namespace, app.settings.shards)
         self.on_enqueue: list[EnqueueHook] = []
         self.address_of: Callable[[str, Callable[[], None] | None], Address] = parse
-        self._kept: set[asyncio.Future[Any]] = set()
         self._reset()
         _everyones.add(self)
 
@@ -93,11 +92,6 @@ class Sessions:
         """The channel that jobs made here are to name; none where nothing could hear of their outcomes."""
         session = self.nearest()
         return "" if session is None else session.channel
-
-    def keep(self, future: asyncio.Future[Any]) -> None:
-        """Keeps a task from being collected before it has run."""
-        self._kept.add(future)
-        future.add_done_callback(self._kept.discard)
 
     def is_here(self) -> bool:
         """Whether this thread's loop has an open session: calls then run right here."""
