@@ -10,6 +10,7 @@ import os
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ACCEPTED, BEGUN, ENDED, ANSWERED = "A", "B", "E", "G"
+DYING = 0.5
+STORING = 5.0
+"""Seconds that a worker may need to store an outcome: the server may be down, or the machine busy."""
 
 
 def expected(number: int) -> int:
@@ -100,24 +104,40 @@ class Books:
     def extra_runs(self) -> int:
         return sum(len(runs) - 1 for runs in self.runs.values())
 
-    def in_flight(self, pid: int, when: float, slack: float = 0.05) -> int:
-        """Jobs that a process had at a moment: begun and not ended, or ended so shortly before that the
-        outcome may not have been stored. One that died earlier than it was noticed is looked at when it last
-        wrote.
+    def unexplained_runs(self, losses: Sequence[tuple[int, float]]) -> list[str]:
+        """Extra runs that no loss of a process explains, each in words.
+
+        A job may run again if a process that had begun it was lost before the outcome was surely stored.
+
+        Args:
+            losses: each process that was killed or stopped past its lease, and when.
         """
-        wrote = [
-            t
+        excused = {run.name for pid, when in losses for run in self.in_flight(pid, when)}
+        found = []
+        for id_, runs in self.runs.items():
+            in_order = sorted(runs, key=lambda run: run.begun)
+            for number, (before, run) in enumerate(pairwise(in_order), 1):
+                if not any(earlier.name in excused for earlier in in_order[:number]):
+                    found.append(f"{id_}: {before} ran again as {run}")
+        return found
+
+    def in_flight(self, pid: int, when: float) -> list[Run]:
+        """Runs of a process whose outcomes may not have been stored at a moment: the body had begun and not
+        ended, or it had ended and nobody had been given the outcome.
+
+        A body that began within `DYING` after the moment counts, for a signal takes its time; one that ended
+        more than `STORING` before it does not, whether or not somebody waited for it.
+        """
+        given = {answer.run: answer.when for answers in self.answers.values() for answer in answers}
+        return [
+            run
             for runs in self.runs.values()
             for run in runs
             if run.pid == pid
-            for t in (run.begun, run.ended or 0)
+            and run.begun <= when + DYING
+            and (run.ended is None or run.ended >= when - STORING)
+            and given.get(run.name, when) >= when
         ]
-        when = min(when, max(wrote, default=when))
-        return sum(
-            run.pid == pid and run.begun <= when and (run.ended is None or run.ended >= when - slack)
-            for runs in self.runs.values()
-            for run in runs
-        )
 
     def never_answered(self) -> list[str]:
         """Accepted jobs whose waiter got no outcome: nothing, a timeout, or an error of the connection."""

@@ -66,10 +66,22 @@ def test_the_judge_finds_a_job_that_began_too_early_or_with_another_value_than_i
     assert books(*lines, "B 2.1 b 7.1 2 1 -").misled(parents) == ["7.1"]
 
 
-def test_what_a_process_had_under_way_is_what_had_not_ended(books):
-    found = books("B 1.0 a 7.0 5 1 -", "E 2.0 a 7.0", "B 1.5 b 7.1 6 1 -", "B 2.5 c 7.2 7 1 -")
-    assert found.in_flight(7, 2.4) == 1
-    assert found.in_flight(8, 2.4) == 0
+def test_what_a_process_had_in_flight_is_what_nobody_had_been_given(books):
+    found = books(
+        *("B 1.0 a 7.0 5 1 -", "E 2.0 a 7.0", "G 2.1 a ok 36 7.0 -1"),
+        *("B 1.0 d 7.3 8 1 -", "E 2.0 d 7.3", "G 2.6 d ok 57 7.3 -1"),
+        *("B 1.5 b 7.1 6 1 -", "B 3.5 c 7.2 7 1 -"),
+    )
+    assert [run.name for run in found.in_flight(7, 2.4)] == ["7.3", "7.1"]
+    assert found.in_flight(8, 2.4) == []
+    assert [run.name for run in found.in_flight(7, 9.0)] == ["7.1", "7.2"]
+
+
+def test_the_judge_finds_a_run_that_no_loss_explains(books):
+    found = books("B 1.0 a 7.0 5 1 -", "E 1.1 a 7.0", "B 1.2 a 7.1 5 2 -")
+    assert len(found.unexplained_runs([])) == 1
+    assert len(found.unexplained_runs([(8, 1.15)])) == 1
+    assert found.unexplained_runs([(7, 1.15)]) == []
 
 
 async def test_an_entry_that_no_record_names_and_a_record_without_entry_are_left_over(
