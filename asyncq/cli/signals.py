@@ -5,40 +5,36 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from asyncq.cli.exits import Code
+from asyncq.early_signals import leaving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
+    from asyncq.early_signals import Watcher
+
 _CODES = {signal.SIGINT: Code.INTERRUPTED, signal.SIGTERM: Code.TERMINATED}
 _is_worker = False
+_watcher: Watcher | None = None
 
 
 @contextmanager
 def immediate() -> Iterator[None]:
     """Lets SIGTERM and Ctrl-C end the process at once, until a loop or a command takes them over.
 
-    Nothing has begun then that would have to be ended. An exception would not do: a module may catch it while
-    it is imported. The default of SIGTERM would not do either: the first process of a container ignores it.
+    Nothing has begun then that would have to be ended. The default of SIGTERM would not do: the first process
+    of a container ignores it.
     """
-    global _is_worker  # noqa: PLW0603  one process, one command
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        for number in _CODES:
-            # One that is ignored (nohup, a background job of a script) stays so.
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                before[number] = signal.signal(number, _leave)
+    global _is_worker, _watcher
     try:
-        yield
+        with leaving(_leave) as _watcher:
+            yield
     finally:
-        _is_worker = False
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _is_worker, _watcher = False, None
 
 
 def stop_is_success() -> None:
@@ -49,6 +45,8 @@ def stop_is_success() -> None:
 
 def hand_over() -> None:
     """Gives Ctrl-C to the event loop that is about to run: asyncio takes it from nobody but Python."""
+    if _watcher is not None:
+        _watcher.close()
     if signal.getsignal(signal.SIGINT) is _leave:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

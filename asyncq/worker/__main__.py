@@ -7,19 +7,19 @@ import importlib
 import json
 import operator
 import os
-import signal
 import sys
 
-from asyncq import config, logs
+from asyncq import config, early_signals, logs
 from asyncq.worker.worker import Worker
 
 
-def main(target: str, setup: str) -> None:
+def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None:
     """The child: runs what waits in the lanes of last tries, and ends.
 
     Args:
         target: `module:attribute` of the app.
         setup: as `last_try.Spawner` writes it.
+        watcher: what ends the process at a signal, until the worker handles them.
     """
     given = json.loads(setup)
     handler = logs.configure_child(*given["logging"])
@@ -35,6 +35,8 @@ def main(target: str, setup: str) -> None:
         worker.stop_on_signals()
         await worker.run()
 
+    if watcher is not None:
+        watcher.close()
     try:
         asyncio.run(run())
     finally:
@@ -43,6 +45,5 @@ def main(target: str, setup: str) -> None:
 
 if __name__ == "__main__":
     # Nothing runs while the app is imported: a worker that stops may end it at once, and that is no failure.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(0))
-    main(sys.argv[1], sys.stdin.read())
+    with early_signals.leaving(lambda *_: os._exit(0)) as watcher:
+        main(sys.argv[1], sys.stdin.read(), watcher)

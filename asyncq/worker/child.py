@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 FAREWELL = 2.0
 """Seconds that the process may take to end by itself once its worker has no more jobs for it."""
+AGAIN = 0.05
+"""Seconds until a signal is sent again whose handler has not run."""
 
 
 class Child:
@@ -109,12 +111,23 @@ class Child:
                     self._claim.revoked = True
                     self._claim.move(executors.CANCELLING, executors.STARTING, executors.RUNNING)
                     self._asked = number
-                    signal.pthread_kill(self._main, number)
+                    threading.Thread(target=self._interrupt, args=[number], daemon=True).start()
         if self._busy:
             os._exit(1)  # the worker is dead, and the job is somebody else's
         self._jobs.put(None)
         time.sleep(FAREWELL)  # for `atexit`, and threads that are waited for
         os._exit(0)
+
+    def _interrupt(self, number: int) -> None:
+        """Sends the body a signal until its handler has run: one that comes just before a call that blocks
+        waits for the end of the call, and the next one wakes the call. A handler of the body's own is called
+        once. On a thread of its own, for the worker may have more to say meanwhile.
+        """
+        signal.pthread_kill(self._main, number)
+        time.sleep(AGAIN)
+        while self._asked == number and signal.getsignal(number) == self._on_signal:
+            signal.pthread_kill(self._main, number)
+            time.sleep(AGAIN)
 
     def ask(self, verb: str, *arguments: Any) -> Future[None]:
         """Asks something of the worker for the job."""
@@ -209,11 +222,15 @@ class Child:
         armed = True
 
         def on_alarm(_number: int, _frame: types.FrameType | None) -> None:
+            nonlocal armed
             if armed:
+                armed = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {shown(limit)}")
 
         signal.signal(signal.SIGALRM, on_alarm)
-        signal.setitimer(signal.ITIMER_REAL, max(limit, 1e-6))
+        # Again and again until the handler has run, as in `_interrupt`.
+        signal.setitimer(signal.ITIMER_REAL, max(limit, 1e-6), AGAIN)
         try:
             yield
         finally:
@@ -227,6 +244,7 @@ class Child:
     def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
         if self._asked is None:
             return
+        self._asked = None
         if number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + number)

@@ -130,6 +130,31 @@ def soft(log: str) -> str:
     return "late"
 
 
+def loses_a_signal(log: str) -> None:
+    """Sleeps on at the first signal, as when it comes just before `time.sleep` blocks."""
+    send, sent = signal.pthread_kill, []
+
+    def send_all_but_the_first(thread: int, number: int) -> None:
+        sent.append(number)
+        if len(sent) > 1:
+            send(thread, number)
+
+    signal.pthread_kill = send_all_but_the_first  # type: ignore[assignment]
+    note(log, f"start {os.getpid()}")
+    time.sleep(60)
+
+
+def loses_an_alarm() -> str:
+    """Sleeps on at the first alarm of its soft limit."""
+    handle = signal.getsignal(signal.SIGALRM)
+    signal.signal(signal.SIGALRM, lambda *_: signal.signal(signal.SIGALRM, handle))
+    try:
+        time.sleep(60)
+    except SoftTimeLimitExceeded as error:
+        return str(error)
+    return "late"
+
+
 def fails_once(log: str) -> int:
     note(log, f"attempt {asyncq.current().attempt}")
     if asyncq.current().attempt == 1:
@@ -195,6 +220,7 @@ PLAIN = (
     sleep,
     clean_up,
     ignore_signals,
+    loses_a_signal,
     with_child,
     until_cancelled,
     reports_until_cancelled,
@@ -213,5 +239,8 @@ def register(app: AsyncQ) -> SimpleNamespace:
     tasks["wait_for_above"] = app.task(name="wait_for_above", executor="process")(wait_for_above)
     tasks["about_me"] = app.task(name="about_me", executor="process")(about_me)
     tasks["soft"] = app.task(name="soft", executor="process", soft_timeout=0.3)(soft)
+    tasks["loses_an_alarm"] = app.task(name="loses_an_alarm", executor="process", soft_timeout=0.3)(
+        loses_an_alarm
+    )
     tasks["fails_once"] = app.task(name="fails_once", executor="process", retry=POLICY)(fails_once)
     return SimpleNamespace(**tasks)

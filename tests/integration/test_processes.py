@@ -235,6 +235,10 @@ async def test_the_soft_limit_is_raised_inside_the_body(tasks, worker, log):
     assert "soft_timeout of 0.3 s" in await tasks.soft.call(log)
 
 
+async def test_an_alarm_that_comes_just_before_a_call_blocks_comes_again(tasks, worker):
+    assert "soft_timeout of 0.3 s" in await tasks.loses_an_alarm.call()
+
+
 async def test_a_soft_limit_that_is_not_caught_fails_the_job(app, worker, log):
     napper = app.task(name="napper", executor="process", soft_timeout=0.2)(process_bodies.sleep)
     with pytest.raises(SoftTimeLimitExceeded):
@@ -263,6 +267,12 @@ async def test_a_body_may_clean_up_and_its_value_is_dropped(tasks, worker, log, 
     assert await result.revoke(terminate=True, signal=name, wait=True, timeout=30) == "REVOKED"
     expected = ["interrupted"] * (name == "SIGINT") + ["cleaned up"]
     assert text(log).splitlines()[1:] == expected
+
+
+async def test_a_signal_that_comes_just_before_a_call_blocks_comes_again(tasks, worker, log):
+    result = await tasks.loses_a_signal.delay(log)
+    await started(log)
+    assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
 
 
 async def test_a_body_that_will_not_end_is_told_more_firmly(tasks, worker, log):

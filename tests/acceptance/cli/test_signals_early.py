@@ -45,6 +45,47 @@ def test_a_signal_during_the_import_ends_any_command_at_once_and_without_a_word(
         assert time.monotonic() - began < 15, "it slept on"
 
 
+DEAF = f"""
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGINT])
+{SLOW}"""
+"""Its main thread sleeps on at a signal, as when the signal comes just before `time.sleep` blocks."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_counts_that_the_main_thread_is_too_late_for(project, stop, number):
+    project.write("slow.py", DEAF)
+    process = project.start("worker", "slow")
+    project.wait_for("importing")
+    began = time.monotonic()
+    ended = stop(process, number)
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert time.monotonic() - began < 15, "it slept on"
+
+
+FORKS = """
+import os, signal, time
+from pathlib import Path
+
+child = os.fork()
+if not child:
+    time.sleep(30)
+    os._exit(0)
+os.kill(child, signal.SIGTERM)
+Path("code").write_text(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+from asyncq import AsyncQ
+
+app = AsyncQ()
+"""
+
+
+def test_a_signal_to_a_process_that_the_module_forked_does_not_end_the_command(project):
+    project.write("forks.py", FORKS)
+    ended = project.run("call", "forks", "add", "1", "2")
+    assert "the app has no task 'add'" in ended.err
+    assert (project.folder / "code").read_text() == "143"
+
+
 def test_a_signal_that_is_ignored_stays_so(project):
     """As nohup and the background jobs of a script have it."""
     project.write("slow.py", SLOW.replace("sleep(30)", "sleep(1)"))
