@@ -68,10 +68,17 @@ import os, signal, time
 from pathlib import Path
 
 child = os.fork()
-while not child:
+deadline = time.monotonic() + 30
+while not child and time.monotonic() < deadline:
     time.sleep(0.01)
-os.kill(child, signal.SIGTERM)
-Path("code").write_text(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+if not child:
+    os._exit(1)
+ended, status = 0, 0
+while not ended:  # Python forgets a signal that comes while it sets a new process up
+    os.kill(child, signal.SIGTERM)
+    time.sleep(0.01)
+    ended, status = os.waitpid(child, os.WNOHANG)
+Path("code").write_text(str(os.waitstatus_to_exitcode(status)))
 from asyncq import AsyncQ
 
 app = AsyncQ()
