@@ -1,15 +1,14 @@
-"""Annotations: which shape one asks for, and how the annotations of a function are resolved."""
+"""Annotations: which shape one asks for."""
 
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 import types
 import typing
 from collections import abc
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Union
+from typing import Any, Final, Literal, Union
 
 from asyncq.serializers.classes import (
     ClassShape,
@@ -19,11 +18,9 @@ from asyncq.serializers.classes import (
     NamedTupleShape,
     TypedDictShape,
 )
+from asyncq.serializers.hints import hints_of
 from asyncq.serializers.places import MAX_DEPTH
 from asyncq.serializers.shapes import SEQUENCES, SETS, ItemsShape, MappingShape, Shape, TupleShape, UnionShape
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _ITEM_KINDS: Final[dict[Any, tuple[type, ...]]] = {
     list: (list,),
@@ -158,42 +155,3 @@ def _is_pydantic(cls: type) -> bool:
     # A class can only derive from BaseModel if pydantic is imported, so this never imports it.
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and issubclass(cls, pydantic.BaseModel)
-
-
-def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """The resolved annotations of a function or class, without those that cannot be resolved."""
-    try:
-        hints = typing.get_type_hints(owner, include_extras=True)
-    except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
-        hints = _hints_one_by_one(owner)
-    given = dict(zip(getattr(owner, "__parameters__", ()), args, strict=False))
-    return {name: _substitute(hint, given) for name, hint in hints.items()} if given else hints
-
-
-def _hints_one_by_one(owner: Any) -> dict[str, Any]:
-    hints: dict[str, Any] = {}
-    for part in reversed(owner.__mro__) if isinstance(owner, type) else [inspect.unwrap(owner)]:
-        names = getattr(part, "__globals__", None) or vars(sys.modules.get(part.__module__, typing))
-        for name, annotation in _raw_annotations(part).items():
-            single = types.SimpleNamespace(__annotations__={name: annotation})
-            try:
-                hints |= typing.get_type_hints(single, names, include_extras=True)
-            except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
-                hints.pop(name, None)
-    return hints
-
-
-def _raw_annotations(owner: Any) -> Mapping[str, Any]:
-    try:
-        return inspect.get_annotations(owner)
-    except NameError:  # from Python 3.14 on they are evaluated here, all or none
-        return {}
-
-
-def _substitute(hint: Any, given: Mapping[Any, Any]) -> Any:
-    if isinstance(hint, TypeVar):
-        return given.get(hint, hint)
-    parameters = getattr(hint, "__parameters__", ())
-    if isinstance(hint, type) or not parameters:
-        return hint
-    return hint[tuple(given.get(parameter, parameter) for parameter in parameters)]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgpack import Packer, packb
 
 from asyncq.errors import DecodeError, SerializationError
-from asyncq.serializers.annotations import hints_of, shape_of
+from asyncq.serializers.annotations import shape_of
+from asyncq.serializers.hints import hints_of
 from asyncq.serializers.packing import dumps, is_native, pack, to_tree
 from asyncq.serializers.places import KEY, MAX_DEPTH, check_depth, shown, top
 from asyncq.serializers.shapes import SEQUENCES, ItemsShape, Shape, bare, dumped, loaded, opened
