@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from asyncq import config, failures, groupresult, results, resultset
+from asyncq import config, groupresult, results, resultset
 from asyncq.control import Control
 from asyncq.limits import Limits
+from asyncq.main_module import task_module
 from asyncq.options import Options
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.registry import Registry
@@ -504,9 +505,4 @@ def _kind(function: Callable[..., Any]) -> type[Task[..., Any]]:
 
 def _name(function: Callable[..., Any]) -> str:
     """`module.function`. What a script calls `__main__`, a worker that imports it knows by its file."""
-    module = function.__module__
-    if module in {"__main__", failures.MAIN_AGAIN}:
-        main = sys.modules["__main__"]
-        spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name.removesuffix(".__main__") if spec else Path(file).stem if file else module
-    return f"{module}.{function.__qualname__}"
+    return f"{task_module(function.__module__)}.{function.__qualname__}"

@@ -8,7 +8,6 @@ looks a class up only among what is imported there already, and calls nothing bu
 
 from __future__ import annotations
 
-import sys
 import textwrap
 import traceback
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import DecodeError, RemoteError, RemoteTraceback, SerializationError
+from asyncq.main_module import import_name, is_script, modules_of
 from asyncq.serializers import dumps, loads
 
 if TYPE_CHECKING:
@@ -35,10 +35,6 @@ MAX_LINKS: Final = 40
 MAX_TOTAL: Final = 256 * 1024
 """Bytes of text and arguments of one failure, so that it always stays below `max_payload`."""
 MAX_NAME: Final = 256
-
-MAIN_AGAIN: Final = "__asyncq_main__"
-"""What a script is called in a process that runs it again for the sake of its tasks: not `__main__`, so that
-its `if __name__ == "__main__"` does not run. Its exceptions travel as those of the script."""
 
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
@@ -150,11 +146,15 @@ def _notes_of(exc: BaseException) -> list[str]:
 
 
 def _type_of(exc: BaseException) -> list[str]:
+    module, name = _names_of(exc)
+    return [_cut(import_name(module), MAX_NAME), name]
+
+
+def _names_of(exc: BaseException) -> list[str]:
     # From `type` itself: a metaclass can make both of them anything.
     cls = type(exc)
     names = (_said(lambda: cls.__module__), _said(lambda: type.__dict__["__qualname__"].__get__(cls)))
-    module = "__main__" if names[0] == MAIN_AGAIN else names[0]
-    return [_cut(name, MAX_NAME) for name in (module, names[1])]
+    return [_cut(name, MAX_NAME) for name in names]
 
 
 def _said(ask: Callable[[], Any]) -> str:
@@ -188,8 +188,8 @@ def one_line(exc: BaseException) -> str:
     message = _message_of(exc).split("\n", 1)[0][:500]
     if type(exc) is RemoteError:  # its message begins with the class that is not known here
         return message
-    module, name = _type_of(exc)
-    full = name if module in {"builtins", "__main__"} else f"{module}.{name}"
+    module, name = _names_of(exc)
+    full = name if module == "builtins" or is_script(module) else f"{module}.{name}"
     return f"{full}: {message}" if message else full
 
 
@@ -305,10 +305,14 @@ class Failure:
 
 
 def _find(module_name: str, qualname: str) -> type[Exception] | None:
-    """The class, if it is here already. Reads dictionaries: getattr could run a lazy import."""
-    found: Any = sys.modules.get(module_name)
-    if not isinstance(found, ModuleType):
-        return None
+    """The class, if it is here already."""
+    classes = (_find_in(module, qualname) for module in modules_of(module_name))
+    return next((cls for cls in classes if cls is not None), None)
+
+
+def _find_in(module: ModuleType, qualname: str) -> type[Exception] | None:
+    """The class of that name in a module. Reads dictionaries: getattr could run a lazy import."""
+    found: Any = module
     for part in qualname.split("."):
         if not isinstance(found, ModuleType | type):
             return None

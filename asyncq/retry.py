@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import config
 from asyncq.errors import DecodeError, RetryLater
+from asyncq.main_module import import_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +53,7 @@ class Retry:
         """For the message of a call that brings a policy of its own. Classes travel as names and are matched
         by name.
         """
-        names = [f"{kind.__module__}.{kind.__qualname__}" for kind in self.on]
+        names = [_name_of(kind) for kind in self.on]
         return [
             self.max_retries,
             config.seconds(self.backoff),
@@ -135,5 +136,9 @@ def delay(
 def _covers(policy: Retry | RemoteRetry, error: Exception) -> bool:
     if isinstance(policy, Retry):
         return isinstance(error, policy.on)
-    kinds = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-    return not kinds.isdisjoint(policy.names)
+    return not policy.names.isdisjoint(map(_name_of, type(error).__mro__))
+
+
+def _name_of(kind: type[Any]) -> str:
+    # A class of a script has the same name in a worker that imports the script's file.
+    return f"{import_name(kind.__module__)}.{kind.__qualname__}"

@@ -35,6 +35,7 @@ from asyncq import AsyncQ, config, executors, failures, logs, portal, wire
 from asyncq.config import shown
 from asyncq.context import current_job
 from asyncq.errors import SoftTimeLimitExceeded
+from asyncq.main_module import MAIN_AGAIN
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
@@ -400,9 +401,9 @@ def _run_again(script: str) -> None:
     """Runs the file of a script under another name, so that its tasks are there and what it does under
     `if __name__ == "__main__"` is not done.
     """
-    module = types.ModuleType(failures.MAIN_AGAIN)
+    module = types.ModuleType(MAIN_AGAIN)
     module.__file__ = script
-    sys.modules["__main__"] = sys.modules[failures.MAIN_AGAIN] = module
+    sys.modules["__main__"] = sys.modules[MAIN_AGAIN] = module
     exec(compile(Path(script).read_bytes(), script, "exec"), module.__dict__)  # noqa: S102  it is what ran before
 
 

@@ -1,0 +1,68 @@
+"""The script of this process: what another process calls the module that is `__main__` here.
+
+A script is `__main__` in the process that runs it. A worker imports the same file under its own name, and a
+process of `executor="process"` runs it again as `MAIN_AGAIN`. So names of tasks and of exception classes travel
+under the name by which the file is imported, and are looked up by it.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+MAIN_AGAIN: Final = "__asyncq_main__"
+"""What a script is called in a process that runs it again for the sake of its tasks: not `__main__`, so that
+its `if __name__ == "__main__"` does not run."""
+
+_SCRIPT_NAMES: Final = frozenset(
+    {"__main__", MAIN_AGAIN, "__mp_main__"}
+)  # the last: multiprocessing's children
+
+
+def import_name(module: str) -> str:
+    """Returns the name by which another process imports a module: the script's is that of its file.
+
+    `__main__` stays what it is where there is no file, as in a notebook.
+
+    Example:
+        >>> import_name("shop.tasks")
+        'shop.tasks'
+    """
+    if module not in _SCRIPT_NAMES:
+        return module
+    main = sys.modules.get("__main__")
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:  # python -m
+        return str(spec.name)
+    return Path(file).stem if isinstance(file, str) and file else "__main__"
+
+
+def is_script(module: str) -> bool:
+    """Says whether this is a name that the module of the script has in this process."""
+    return module in _SCRIPT_NAMES
+
+
+def task_module(module: str) -> str:
+    """Returns the module in the names of tasks: as `import_name`, and `shop` for `shop.__main__`, which is what
+    `python -m shop` runs.
+
+    Example:
+        >>> task_module("shop.__main__")
+        'shop'
+    """
+    return import_name(module).removesuffix(".__main__")
+
+
+def modules_of(name: str) -> list[ModuleType]:
+    """Returns what this process has loaded of the module of that name, without importing anything.
+
+    The module that is imported under the name comes first, and then the script, if that is its name. Both are
+    there where a script has its own file imported, as `uvicorn.run("main:site")` in main.py has: the code that
+    waits for results is the imported one there.
+    """
+    found = [sys.modules.get(name)]
+    if name in _SCRIPT_NAMES or name == import_name("__main__"):
+        found.append(sys.modules.get("__main__"))
+    return [module for module in found if isinstance(module, ModuleType)]
