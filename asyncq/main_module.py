@@ -1,8 +1,8 @@
 """The script of this process: what another process calls the module that is `__main__` here.
 
 A script is `__main__` in the process that runs it. A worker imports the same file under its own name, and a
-process of `executor="process"` runs it again as `MAIN_AGAIN`. So names of tasks and of exception classes travel
-under the name by which the file is imported, and are looked up by it.
+process of `executor="process"` runs it again as `MAIN_AGAIN`. So a task or an exception class of a script has
+the same name everywhere: the one that it has where the file is imported.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ MAIN_AGAIN: Final = "__asyncq_main__"
 """What a script is called in a process that runs it again for the sake of its tasks: not `__main__`, so that
 its `if __name__ == "__main__"` does not run."""
 
-_SCRIPT_NAMES: Final = frozenset(
-    {"__main__", MAIN_AGAIN, "__mp_main__"}
-)  # the last: multiprocessing's children
+_SCRIPT_NAMES: Final = frozenset({"__main__", MAIN_AGAIN, "__mp_main__"})
+"""The last one is what children of `multiprocessing` call it."""
 
 
 def import_name(module: str) -> str:
@@ -45,7 +44,7 @@ def is_script(module: str) -> bool:
 
 
 def task_module(module: str) -> str:
-    """Returns the module in the names of tasks: as `import_name`, and `shop` for `shop.__main__`, which is what
+    """Returns the module as names of tasks have it: as `import_name`, but `shop` for `shop.__main__`, which
     `python -m shop` runs.
 
     Example:
@@ -58,9 +57,9 @@ def task_module(module: str) -> str:
 def modules_of(name: str) -> list[ModuleType]:
     """Returns what this process has loaded of the module of that name, without importing anything.
 
-    The module that is imported under the name comes first, and then the script, if that is its name. Both are
-    there where a script has its own file imported, as `uvicorn.run("main:site")` in main.py has: the code that
-    waits for results is the imported one there.
+    The module that is imported under the name comes first. The script comes second, if that is its name. Both
+    exist where a script has its own file imported, as main.py with `uvicorn.run("main:site")` has: the code
+    that waits for results is the imported one there.
     """
     found = [sys.modules.get(name)]
     if name in _SCRIPT_NAMES or name == import_name("__main__"):
