@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import sys
 from contextlib import asynccontextmanager
@@ -10,10 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from asyncq import config, groupresult, results, resultset
+from asyncq.briefs import brief
+from asyncq.callables import Kind, kind_of
 from asyncq.control import Control
 from asyncq.limits import Limits
 from asyncq.main_module import task_module
 from asyncq.options import Options
+from asyncq.origins import Origin
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope
@@ -100,6 +102,7 @@ class AsyncQ:
         folder = Path(self.anchor).resolve().parent if self.anchor else None
         self.settings: config.Settings = config.load(explicit, anchor=folder)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
+        self._origins: dict[str, Origin] = {}  # of the registered tasks, by their names
         self.limits: dict[str, Limits] = {}  # by the names that jobs have, `<name>*` among them
         self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
@@ -209,18 +212,25 @@ class AsyncQ:
             concurrency: how many jobs of the task may run at once, in all workers together.
 
         Raises:
-            TypeError: not a function, a kind of function that cannot be a task, or a coroutine function with
-                an executor.
-            ValueError: the name is taken by another function, or an option makes no sense.
+            TypeError: not a function, a callable without a name of its own and no `name`, or a coroutine
+                function with an executor.
+            ValueError: the name is taken by another function, or an option makes no sense. What a reloaded
+                module or a cell of a notebook defines anew takes the place of what it defined before.
         """
         given = dict(locals())  # each parameter is an option: there is no list of them that could miss one
         del given["self"], given["function"]
         options = Options(**given)
 
         def register(function: Callable[..., Any]) -> Task[..., Any]:
-            is_function = callable(function) and hasattr(function, "__qualname__")
-            if not is_function or isinstance(function, (type, Task)):
-                raise TypeError(f"@app.task goes on a function, not on {function!r}")
+            if isinstance(function, staticmethod):
+                function = function.__func__
+            if not callable(function) or isinstance(function, (type, Task)):
+                raise TypeError(f"@app.task goes on a function, not on {brief(function)}")
+            if name is None and not hasattr(function, "__qualname__"):
+                raise TypeError(
+                    f"@app.task goes on a function, and {brief(function)} has no name that workers could "
+                    "know it by: use app.task(name=...)"
+                )
             known_as = name or _name(function)
             limits = Limits.of(known_as, rate_limit, concurrency)
             task = self._register(function, known_as, options)
@@ -230,16 +240,14 @@ class AsyncQ:
         return register if function is None else register(function)
 
     def _register(self, function: Callable[..., Any], name: str, options: Options) -> Task[..., Any]:
-        _check_executor(function, name, options)
-        kind = _kind(function)
-        known = self.tasks.get(name)
-        if known is not None and known.function.__code__ is not getattr(function, "__code__", None):
-            here = inspect.getsourcefile(known.function)
-            raise ValueError(
-                f"a task named {name!r} is registered already, from {here}; give one of them a name="
-            )
-        task: Task[..., Any] = kind(self, function, name, options)
+        kind = kind_of(function)
+        _check_executor(kind, name, options)
+        origin, known = Origin.here(function), self._origins.get(name)
+        if known is not None and not origin.may_replace(known):
+            raise origin.conflict(name, known)
+        task: Task[..., Any] = _CLASSES[kind](self, function, name, options)
         self.tasks[name] = task
+        self._origins[name] = origin
         return task
 
     def _limit(self, task: Task[..., Any], limits: Limits | None) -> None:
@@ -476,8 +484,8 @@ def _caller_file() -> str | None:
     return name
 
 
-def _check_executor(function: Callable[..., Any], name: str, options: Options) -> None:
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+def _check_executor(kind: Kind, name: str, options: Options) -> None:
+    if kind.is_async:
         if options.executor is not None:
             raise TypeError(
                 f"{name} is an async function, which runs on the worker's event loop: leave "
@@ -485,7 +493,7 @@ def _check_executor(function: Callable[..., Any], name: str, options: Options) -
             )
     elif options.executor not in {None, "thread", "process"}:
         raise ValueError(f'{name}: executor={options.executor!r}: use "thread" or "process"')
-    elif options.executor == "process" and inspect.isgeneratorfunction(function):
+    elif options.executor == "process" and kind.is_generator:
         raise ValueError(f"{name} is a generator function, which runs in a thread: leave executor= out")
     elif options.soft_timeout is not None and options.executor != "process":
         raise ValueError(
@@ -494,13 +502,12 @@ def _check_executor(function: Callable[..., Any], name: str, options: Options) -
         )
 
 
-def _kind(function: Callable[..., Any]) -> type[Task[..., Any]]:
-    """What kind of task a function makes."""
-    if inspect.isasyncgenfunction(function):
-        return AsyncGeneratorTask
-    if inspect.isgeneratorfunction(function):
-        return GeneratorTask
-    return CoroutineTask if inspect.iscoroutinefunction(function) else FunctionTask
+_CLASSES: dict[Kind, type[Task[..., Any]]] = {
+    Kind(is_async=True, is_generator=True): AsyncGeneratorTask,
+    Kind(is_async=False, is_generator=True): GeneratorTask,
+    Kind(is_async=True, is_generator=False): CoroutineTask,
+    Kind(is_async=False, is_generator=False): FunctionTask,
+}
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -11,11 +11,11 @@ import asyncio
 import contextvars
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from asyncq import executors, generators, wire
-from asyncq.errors import ResultNotFound
+from asyncq import callables, executors, generators, wire
+from asyncq.errors import ResultNotFound, SyncInAsyncContext
 from asyncq.events import last_event
 from asyncq.outcomes import Outcome
-from asyncq.portal import HERE, driven, soon, synced
+from asyncq.portal import HERE, driven, refuse_in_loop, soon, synced
 from asyncq.results import AsyncResult, line
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
@@ -422,7 +422,7 @@ class _EagerClaim(executors.Claim):
 class _EagerRunner(Runner):
     """Runs plain functions on the caller's thread."""
 
-    interrupt: KeyboardInterrupt | None = None
+    interrupt: KeyboardInterrupt | SyncInAsyncContext | None = None
     items: generators.Kept
 
     async def _body(
@@ -433,13 +433,25 @@ class _EagerRunner(Runner):
 
         def body() -> Any:
             try:
-                made = task.function(*args, **kwargs)
-                return generators.here(made, claim.outlet(task.items)) if task.is_generator else made
+                if task.is_generator:
+                    return generators.here(task.function(*args, **kwargs), claim.outlet(task.items))
+                value = task.function(*args, **kwargs)
+                return self._finished(task, value) if callables.is_unfinished(value) else value
             except KeyboardInterrupt as error:
                 self.interrupt = error
                 raise
 
         return executors.unstoppable(body, (), {}, claim)
+
+    def _finished(self, task: Runnable, value: Any) -> Any:
+        """Runs the coroutine that a plain function returned, on an event loop of its own."""
+        try:
+            refuse_in_loop(f"{task.name}.apply()", "await task(...)")
+        except SyncInAsyncContext as error:
+            value.close()
+            self.interrupt = error
+            raise
+        return asyncio.run(callables.finished(value))
 
 
 async def _until_over(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from asyncq import executors, failures, generators, inherited, retry, wire
+from asyncq import callables, executors, failures, generators, inherited, retry, wire
 from asyncq.context import Context, Replaced, current_job, joining
 from asyncq.errors import (
     DecodeError,
@@ -237,8 +237,9 @@ class Runner:
         else:
             body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
         if _has_time_limit(task, job):
-            return await self._in_time(task, job, body, claim)
-        return await body
+            return await self._in_time(task, job, callables.awaited(body), claim)
+        value = await body
+        return await callables.finished(value) if callables.is_unfinished(value) else value
 
     async def _yielded(
         self, task: Runnable, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim

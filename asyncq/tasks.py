@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, ov
 
 from typing_extensions import TypeVar
 
-from asyncq import config, eager, results, wire
+from asyncq import callables, config, eager, results, wire
 from asyncq.context import check_join
 from asyncq.job_builder import JobBuilder
 from asyncq.portal import carried, overloaded, refuse_in_loop, synced
@@ -635,12 +635,22 @@ def _one_by_one(function: Callable[..., Any], is_coroutine: bool) -> Callable[..
     if is_coroutine:
 
         async def each(calls: list[Any]) -> list[Any]:
-            return [await function(*args) for args in calls]
+            return [await callables.awaited(function(*args)) for args in calls]
 
         return each
 
-    def all_of(calls: list[Any]) -> list[Any]:
-        return [function(*args) for args in calls]
+    def all_of(calls: list[Any]) -> Any:
+        values: list[Any] = []
+        for args in calls:
+            value = function(*args)
+            if callables.is_unfinished(value):
+                return goes_on(values, value, calls[len(values) + 1 :])
+            values.append(value)
+        return values
+
+    async def goes_on(values: list[Any], value: Any, calls: list[Any]) -> list[Any]:
+        values.append(await callables.finished(value))
+        return values + [await callables.finished(function(*args)) for args in calls]
 
     return all_of
 
@@ -693,7 +703,8 @@ class GeneratorTask(StreamTask[P, Y]):
 
 
 def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    return f"{function.__name__}({shown(args, kwargs)})"
+    name = getattr(function, "__name__", "task")  # a partial has none
+    return f"{name}({shown(args, kwargs)})"
 
 
 class NamedTask(Task[..., Any]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
@@ -14,12 +15,22 @@ if TYPE_CHECKING:
 
 def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     """The resolved annotations of a function or class, without those that cannot be resolved."""
+    owner = _annotated(owner)
     try:
         hints = typing.get_type_hints(owner, include_extras=True)
     except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
         hints = _hints_one_by_one(owner)
     given = dict(zip(getattr(owner, "__parameters__", ()), args, strict=False))
     return {name: _substitute(hint, given) for name, hint in hints.items()} if given else hints
+
+
+def _annotated(owner: Any) -> Any:
+    """What has the annotations of a callable: the function of a partial, the `__call__` of an object."""
+    while isinstance(owner, functools.partial):
+        owner = owner.func
+    if isinstance(owner, type) or hasattr(owner, "__annotations__"):
+        return owner
+    return type(owner).__call__ if callable(owner) and not inspect.isroutine(owner) else owner
 
 
 def _hints_one_by_one(owner: Any) -> dict[str, Any]:

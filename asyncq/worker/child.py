@@ -31,7 +31,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq import AsyncQ, config, executors, failures, logs, portal, wire
+from asyncq import AsyncQ, callables, config, executors, failures, logs, portal, wire
 from asyncq.config import shown
 from asyncq.context import current_job
 from asyncq.errors import SoftTimeLimitExceeded
@@ -211,7 +211,7 @@ class Child:
         assert job is not None
         job.children = _Reported(self._send, job.children)
         with self._limited():
-            return executors.unstoppable(task.function, args, kwargs, self._claim)
+            return executors.unstoppable(callables.run_here(task.function), args, kwargs, self._claim)
 
     @contextmanager
     def _limited(self) -> Iterator[None]:

@@ -196,13 +196,15 @@ def place_of(task: Runnable) -> tuple[str, str]:
         ValueError: there is none.
     """
     function: Callable[..., Any] = task.function
-    module, name = function.__module__, function.__qualname__
+    module, name = function.__module__, getattr(function, "__qualname__", "")
     main = sys.modules.get("__main__")
     if module == "__main__" and getattr(main, "__spec__", None) is not None:
         module = main.__spec__.name  # type: ignore[union-attr]  # python -m: it has a name to import
     why = ""
     if module == "__main__" and _script() is None:
         why = "it was typed in and stands in no file"
+    elif not name:
+        why = "it is an object and no function"
     elif "<" in name:
         why = "it is made inside another function"
     else:

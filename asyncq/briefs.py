@@ -1,0 +1,114 @@
+"""Briefs: a value as a message shows it, cut to what a reader takes in.
+
+`repr` of a large argument costs as much as the argument is large, and that of a foreign class runs foreign
+code, which may raise or fill the log. What is written here costs no more than what it shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import types
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_TEXT: Final = 60
+"""Characters of one text."""
+MAX_ITEMS: Final = 6
+"""Items of one container."""
+MAX_DEPTH: Final = 3
+"""Containers inside each other."""
+_MAX_BITS: Final = 200  # of a whole number: to write a large one takes time that grows with its square
+
+_BRACKETS: Final[dict[type, tuple[str, str]]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    frozenset: ("frozenset({", "})"),
+    deque: ("deque([", "])"),
+}
+# Their own repr is as short as what they are.
+_SHORT: Final = frozenset({type(None), bool, float, complex, type(Ellipsis), type(NotImplemented), range})
+_SHORT_MODULES: Final = frozenset({"datetime", "uuid", "zoneinfo"})
+_CODE: Final = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+
+
+def brief(value: object) -> str:
+    """Writes a value as Python would, and cuts what is long. Never raises.
+
+    Example:
+        >>> brief(["a" * 100, *range(100)])
+        "['aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...', 0, 1, 2, 3, 4, ...]"
+    """
+    try:
+        return _brief(value, MAX_DEPTH)
+    except Exception:  # noqa: BLE001  foreign classes may do anything, and this is for messages
+        return f"<{type(value).__name__}>"
+
+
+def _brief(value: Any, depth: int) -> str:
+    kind = type(value)
+    if kind in _SHORT:
+        return repr(value)
+    if kind is int:
+        bits = value.bit_length()
+        return repr(value) if bits <= _MAX_BITS else f"<int of {bits} bits>"
+    if kind is str or kind is bytes or kind is bytearray:
+        return _text(value)
+    if kind in _BRACKETS or kind is dict:
+        return _container(value, kind, depth)
+    return _foreign(value, kind, depth)
+
+
+def _text(value: str | bytes | bytearray) -> str:
+    if len(value) <= MAX_TEXT:
+        return repr(value)
+    shown = repr(value[:MAX_TEXT])
+    end = 2 if isinstance(value, bytearray) else 1
+    return f"{shown[:-end]}...{shown[-end:]}"
+
+
+def _container(value: Any, kind: type, depth: int) -> str:
+    opening, closing = _BRACKETS.get(kind, ("{", "}"))
+    if not value:
+        return repr(value)
+    if depth == 0:
+        return f"{opening}...{closing}"
+    if kind is dict:
+        items = (f"{_brief(key, depth - 1)}: {_brief(item, depth - 1)}" for key, item in value.items())
+    else:
+        items = (_brief(item, depth - 1) for item in value)
+    shown = joined(items)
+    return f"{opening}{shown}{',' if kind is tuple and len(value) == 1 else ''}{closing}"
+
+
+def joined(items: Iterable[str]) -> str:
+    """Joins the first few texts with commas, and says if there are more.
+
+    Example:
+        >>> joined("abcdefgh")
+        'a, b, c, d, e, f, ...'
+    """
+    several = iter(items)
+    shown = list(itertools.islice(several, MAX_ITEMS))
+    if next(several, None) is not None:
+        shown.append("...")
+    return ", ".join(shown)
+
+
+def _foreign(value: Any, kind: type, depth: int) -> str:
+    if isinstance(value, _CODE) or kind.__module__ in _SHORT_MODULES:
+        return repr(value)
+    if kind.__module__.partition(".")[0] == "asyncq":  # they keep to these bounds themselves
+        return repr(value)
+    if isinstance(value, BaseException):
+        parts = [_brief(arg, depth - 1) for arg in value.args[:MAX_ITEMS]] if depth else ["..."]
+    elif dataclasses.is_dataclass(kind) and depth:
+        names = [field.name for field in dataclasses.fields(kind) if field.repr]
+        parts = [f"{name}={_brief(getattr(value, name), depth - 1)}" for name in names]
+    else:
+        return f"<{kind.__module__}.{kind.__qualname__} object>"
+    return f"{kind.__qualname__}({', '.join(parts)})"

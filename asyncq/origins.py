@@ -1,0 +1,194 @@
+"""Origins: where the function of a task comes from, and whether another one may take its name.
+
+A name belongs to one function. But a module that is reloaded, and a cell of a notebook that is run again,
+define the same function anew, and the new one is meant. What runs at the level of a module is compiled anew
+each time, so two functions come from one run exactly if the code at that level is the same object.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from asyncq.main_module import task_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, FrameType
+    from typing import Self
+
+Place = tuple[str, int]
+"""A file and a line."""
+
+_OWN: Final = frozenset({"asyncq.app", __name__})
+_MAX_PLACES: Final = 8
+
+
+class _Run(NamedTuple):
+    """One run of a module, or of one cell of a notebook.
+
+    Attributes:
+        code: what runs.
+        name: of the module.
+        file: of the module; None for a notebook.
+    """
+
+    code: CodeType
+    name: str
+    file: str | None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the whole module runs, so that what an earlier run has defined is gone."""
+        return self.file is not None and self.file == self.code.co_filename
+
+    def repeats(self, other: _Run) -> bool:
+        """Whether this is another, later run of the same module."""
+        return self.code is not other.code and (self.name, self.file) == (other.name, other.file)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Origin:
+    """Where a task was registered.
+
+    Attributes:
+        function: the task's.
+        places: the function's own place, then those of the calls that led to the registration, the last of
+            them first.
+        run: in which the registration happened; None if no module is being run on this thread.
+    """
+
+    function: Callable[..., Any]
+    places: tuple[Place, ...]
+    run: _Run | None
+
+    @classmethod
+    def here(cls, function: Callable[..., Any]) -> Self:
+        """Makes the origin of a function that the caller of the app registers now."""
+        places = _own_place(function)
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            module = frame.f_globals.get("__name__")
+            if module not in _OWN:
+                if len(places) < _MAX_PLACES:
+                    places.append((frame.f_code.co_filename, frame.f_lineno))
+                if not frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame.f_locals is frame.f_globals:
+                    run = _Run(frame.f_code, str(module), frame.f_globals.get("__file__"))
+                    return cls(function, tuple(places), run)
+            frame = frame.f_back
+        return cls(function, tuple(places), None)
+
+    def may_replace(self, other: Origin) -> bool:
+        """Says whether this function may take the name of the other one: both are the same, or this one is
+        what a later run of the same module has made of the other.
+        """
+        if _is_same(self.function, other.function, set()):
+            return True
+        if self.run is None or other.run is None or not self.run.repeats(other.run):
+            return False
+        return self.run.is_whole or _redefines(self.function, other.function, set())
+
+    def conflict(self, name: str, other: Origin) -> ValueError:
+        """Makes the error for a name that is the other function's."""
+        here, there = _apart(self.places, other.places)
+        places = f"both made at {here}" if here == there else f"one at {there}, one at {here}"
+        hint = ""
+        if _code(inspect.unwrap(self.function)) is _code(inspect.unwrap(other.function)):
+            hint = (
+                ". Where a function makes both, it has to choose the names; where a decorator does, "
+                "functools.wraps in it keeps those of the functions below it"
+            )
+        return ValueError(
+            f"a task named {name!r} is registered already, from another function ({places}), and workers run "
+            f"one of them only: give each a name of its own, @app.task(name=...){hint}"
+        )
+
+
+def _own_place(function: Callable[..., Any]) -> list[Place]:
+    code = _code(inspect.unwrap(function))
+    return [] if code is None else [(code.co_filename, code.co_firstlineno)]
+
+
+def _code(function: Any) -> CodeType | None:
+    code: CodeType | None = getattr(function, "__code__", None)
+    return code
+
+
+def _apart(here: tuple[Place, ...], there: tuple[Place, ...]) -> tuple[str, str]:
+    """The first places in which two origins differ: two functions of one factory differ in who called it."""
+    pairs = list(zip(here, there, strict=False))
+    mine, others = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0] if pairs else (None, None))
+    return _shown(mine), _shown(others)
+
+
+def _shown(place: Place | None) -> str:
+    return "an unknown place" if place is None else f"{place[0]}:{place[1]}"
+
+
+def _redefines(new: Any, old: Any, seen: set[tuple[int, int]]) -> bool:
+    """Whether a function is a later definition of the other, which a cell of a notebook has run again.
+
+    Two functions of one definition differ in what they close over; the same is asked of that.
+    """
+    if _is_same(new, old, set()) or (id(new), id(old)) in seen:
+        return True
+    seen.add((id(new), id(old)))
+    if not isinstance(new, types.FunctionType) or not isinstance(old, types.FunctionType):
+        return False
+    if new.__code__ is not old.__code__:
+        return (new.__module__, new.__qualname__) == (old.__module__, old.__qualname__)
+    return _all_pairs(_redefines, new, old, seen)
+
+
+def _is_same(one: Any, other: Any, seen: set[tuple[int, int]]) -> bool:
+    """Whether two values are equal; functions are if code, defaults and what they close over are."""
+    if one is other or (id(one), id(other)) in seen:
+        return True
+    if type(one) is not type(other):
+        return False
+    if not isinstance(one, types.FunctionType | types.MethodType | functools.partial):
+        try:
+            return bool(one == other)
+        except Exception:  # noqa: BLE001  the == of a foreign class may raise anything; arrays do
+            return False
+    seen.add((id(one), id(other)))  # a function may close over itself
+    return _all_pairs(_is_same, one, other, seen)
+
+
+def _all_pairs(
+    holds: Callable[[Any, Any, set[tuple[int, int]]], bool], one: Any, other: Any, seen: set[tuple[int, int]]
+) -> bool:
+    mine, others = _parts(one), _parts(other)
+    return len(mine) == len(others) and all(
+        holds(part, other_part, seen) for part, other_part in zip(mine, others, strict=True)
+    )
+
+
+def _parts(function: Any) -> list[Any]:
+    """What makes a function what it is."""
+    if isinstance(function, types.MethodType):
+        return [function.__func__, function.__self__]
+    if isinstance(function, functools.partial):
+        return [function.func, *function.args, *sorted(function.keywords), *_in_order(function.keywords)]
+    return [
+        task_module(function.__module__ or ""),
+        function.__code__,
+        *(function.__defaults__ or ()),
+        *_in_order(function.__kwdefaults__ or {}),
+        *map(_content, function.__closure__ or ()),
+    ]
+
+
+def _in_order(named: dict[str, Any]) -> list[Any]:
+    return [named[name] for name in sorted(named)]
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty yet
+        return None

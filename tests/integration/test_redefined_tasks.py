@@ -1,0 +1,43 @@
+"""A task that is defined anew while a worker runs: later calls run the new function."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+
+import pytest
+
+from asyncq import Worker
+
+pytestmark = pytest.mark.anyio
+
+CELL = "@app.task(name='add')\nasync def add(x: int, y: int) -> int:\n    return x + y\n"
+
+
+async def test_a_cell_that_is_edited_and_run_again(app):
+    names = {"__name__": "__main__", "app": app}
+    async with Worker(app):
+        exec(compile(CELL, "<ipython-input-1>", "exec"), names)
+        first = names["add"]
+        assert await first.options(wait=10).call(3, 4) == 7
+        exec(compile(CELL.replace("+", "*"), "<ipython-input-2>", "exec"), names)
+        assert await names["add"].options(wait=10).call(3, 4) == 12
+        assert await first.options(wait=10).call(3, 4) == 12  # a job knows its task by name
+
+
+async def test_a_module_that_is_reloaded(app, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    its_app = types.ModuleType("app_of_redefined")
+    its_app.app = app
+    monkeypatch.setitem(sys.modules, "app_of_redefined", its_app)
+    file = tmp_path / "redefined_tasks.py"
+    async with Worker(app):
+        file.write_text(f"from app_of_redefined import app\n{CELL}")
+        module = importlib.import_module("redefined_tasks")
+        assert await module.add.options(wait=10).call(3, 4) == 7
+        file.write_text(f"from app_of_redefined import app\n\n{CELL.replace('+', '*')}")
+        importlib.reload(module)
+        assert await module.add.options(wait=10).call(3, 4) == 12
+    del sys.modules["redefined_tasks"]
