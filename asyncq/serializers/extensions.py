@@ -6,18 +6,26 @@ The codes and layouts are stored in queues: a new one may be added, none may cha
 
 from __future__ import annotations
 
-import re
 import struct
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import date, datetime, time, timedelta
 from decimal import Context, Decimal
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from pathlib import Path, PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from msgpack import ExtType
 
 from asyncq.errors import DecodeError
-from asyncq.serializers.places import Place, name_of, refuse
+from asyncq.serializers.places import Place, refuse
+from asyncq.serializers.zones import foreign_zone, pack_zone, read_zone, zone_and_fold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,12 +36,21 @@ _DATETIME: Final = struct.Struct(">HBBBBBIB")
 _DATE: Final = struct.Struct(">HBB")
 _TIME: Final = struct.Struct(">BBBIB")
 _DELTA: Final = struct.Struct(">iii")
-_OFFSET: Final = struct.Struct(">q")
-_MICROSECOND: Final = timedelta(microseconds=1)
-_UTC_ZONE: Final = b"o" + _OFFSET.pack(0)
-
-# A zone's name reaches the file system: letters and single slashes only, nothing that leaves the zone folder.
-_ZONE_KEY: Final = re.compile(r"[A-Za-z0-9_+\-]{1,40}(/[A-Za-z0-9_+\-]{1,40}){0,3}")
+_PATHS: Final[dict[bytes, Any]] = {
+    b"P": PosixPath,
+    b"W": WindowsPath,
+    b"p": PurePosixPath,
+    b"w": PureWindowsPath,
+}
+_ADDRESSES: Final[dict[bytes, Any]] = {
+    b"4": IPv4Address,
+    b"6": IPv6Address,
+    b"n": IPv4Network,
+    b"N": IPv6Network,
+    b"i": IPv4Interface,
+    b"I": IPv6Interface,
+}
+_LONGEST_ADDRESS: Final = 400  # letter, eight groups, a scope of any sensible length, a mask
 # A context of our own: the caller's may not trap a malformed number, and would give NaN for it.
 _DECIMAL_CONTEXT: Final = Context()
 
@@ -45,6 +62,9 @@ def _pack_int(value: int, place: Place) -> Any:  # noqa: ARG001  one signature f
 
 
 def _pack_datetime(value: datetime, place: Place) -> ExtType:
+    zone, fold = pack_zone(value.tzinfo), value.fold
+    if zone is None:
+        zone, fold = zone_and_fold(value, place)
     fields = _DATETIME.pack(
         value.year,
         value.month,
@@ -53,31 +73,24 @@ def _pack_datetime(value: datetime, place: Place) -> ExtType:
         value.minute,
         value.second,
         value.microsecond,
-        value.fold,
+        fold,
     )
-    return ExtType(3, fields + _pack_zone(value.tzinfo, place))
+    return ExtType(3, fields + zone)
 
 
 def _pack_time(value: time, place: Place) -> ExtType:
     fields = _TIME.pack(value.hour, value.minute, value.second, value.microsecond, value.fold)
-    return ExtType(5, fields + _pack_zone(value.tzinfo, place))
+    zone = pack_zone(value.tzinfo)
+    return ExtType(5, fields + (foreign_zone(value, place) if zone is None else zone))
 
 
-def _pack_zone(zone: Any, place: Place) -> bytes:
-    if zone is None:
-        return b""
-    if zone is UTC:
-        return _UTC_ZONE
-    if type(zone) is timezone:
-        # The only way to tell a name that was given from the one that is made up of the offset.
-        offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
-        return b"o" + _OFFSET.pack(offset // _MICROSECOND) + "".join(name).encode(errors="surrogatepass")
-    if type(zone) is ZoneInfo and zone.key is not None and _ZONE_KEY.fullmatch(zone.key):
-        return b"z" + zone.key.encode()
-    kind = name_of(type(zone))
-    return refuse(
-        place, f"a time zone of type {kind} cannot travel. Use zoneinfo.ZoneInfo or a fixed timezone"
-    )
+def _pack_path(letter: bytes) -> Callable[[Any, Place], Any]:
+    # A file's name need not be text: what is not UTF-8 stands in a str as lone surrogates.
+    return lambda value, _: ExtType(9, letter + str(value).encode(errors="surrogatepass"))
+
+
+def _pack_address(letter: bytes) -> Callable[[Any, Place], Any]:
+    return lambda value, _: ExtType(10, letter + str(value).encode())
 
 
 def _pack_decimal(value: Decimal, place: Place) -> ExtType:
@@ -99,38 +112,46 @@ PACKERS: Final[dict[type, Callable[[Any, Place], Any]]] = {
     timedelta: lambda value, _: ExtType(6, _DELTA.pack(value.days, value.seconds, value.microseconds)),
     UUID: lambda value, _: ExtType(7, value.bytes),
     Decimal: _pack_decimal,
+    **{cls: _pack_path(letter) for letter, cls in _PATHS.items()},
+    **{cls: _pack_address(letter) for letter, cls in _ADDRESSES.items()},
 }
 """From a value to its extension; an int that msgpack knows stays one."""
 
 
-def _read_zone(data: bytes) -> Any:
-    if not data:
-        return None
-    if data[:1] == b"o":
-        offset = timedelta(microseconds=_OFFSET.unpack(data[1:9])[0])
-        name = data[9:].decode(errors="surrogatepass")
-        return timezone(offset, name) if name else timezone(offset)
-    key = data[1:].decode("ascii")
-    if data[:1] != b"z" or not _ZONE_KEY.fullmatch(key):
-        raise DecodeError("a time zone on the wire is neither an offset nor the name of a zone")
-    return ZoneInfo(key)
-
-
 def _read_datetime(data: bytes) -> datetime:
     year, month, day, hour, minute, second, micro, fold = _DATETIME.unpack(data[: _DATETIME.size])
-    zone = _read_zone(data[_DATETIME.size :])
+    zone = read_zone(data[_DATETIME.size :])
     return datetime(year, month, day, hour, minute, second, micro, tzinfo=zone, fold=fold)
 
 
 def _read_time(data: bytes) -> time:
     hour, minute, second, micro, fold = _TIME.unpack(data[: _TIME.size])
-    return time(hour, minute, second, micro, tzinfo=_read_zone(data[_TIME.size :]), fold=fold)
+    return time(hour, minute, second, micro, tzinfo=read_zone(data[_TIME.size :]), fold=fold)
 
 
 def _read_decimal(data: bytes) -> Decimal:
     if len(data) > MAX_DECIMAL_DIGITS + 40:  # sign, point, five zeros after it, an exponent of twenty digits
         raise DecodeError("a Decimal on the wire is too long")
     return Decimal(data.decode("ascii"), _DECIMAL_CONTEXT)
+
+
+def _read_path(data: bytes) -> Any:
+    letter, text = data[:1], data[1:].decode(errors="surrogatepass")
+    cls = _PATHS.get(letter)
+    if cls is None or "\0" in text:
+        raise DecodeError("a path on the wire is of no known kind, or has a zero in it")
+    if cls is PosixPath or cls is WindowsPath:
+        # A path of the other system can be looked at here, but not opened.
+        pure = PurePosixPath if cls is PosixPath else PureWindowsPath
+        return Path(text) if cls is type(Path()) else pure(text)
+    return cls(text)
+
+
+def _read_address(data: bytes) -> Any:
+    cls = _ADDRESSES.get(data[:1])
+    if cls is None or len(data) > _LONGEST_ADDRESS:
+        raise DecodeError("an IP address on the wire is of no known kind, or too long")
+    return cls(data[1:].decode())
 
 
 _READERS: Final[dict[int, Callable[[bytes], Any]]] = {
@@ -141,6 +162,8 @@ _READERS: Final[dict[int, Callable[[bytes], Any]]] = {
     6: lambda data: timedelta(*_DELTA.unpack(data)),
     7: lambda data: UUID(bytes=data),
     8: _read_decimal,
+    9: _read_path,
+    10: _read_address,
 }
 
 

@@ -10,12 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass, field
 from datetime import UTC, datetime, time, timedelta, timezone, tzinfo
 from decimal import Context, Decimal, localcontext
-from pathlib import Path
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, Optional, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
+import dateutil.tz
 import pydantic
 import pytest
+import pytz
 from msgpack import ExtType, packb
 
 from asyncq.errors import DecodeError, SerializationError
@@ -356,7 +359,8 @@ REFUSED = [
     (None, ("a", b"b", "\ud800"), "kwargs['x'][2]: a str with a lone surrogate"),
     (None, {"\ud800": 1}, "lone surrogate"),
     (None, Decimal("1" * 101), "kwargs['x']: a Decimal of 101 digits; 100 can travel"),
-    (None, datetime(2026, 1, 1, tzinfo=OwnZone()), "OwnZone cannot travel. Use zoneinfo.ZoneInfo"),
+    (None, datetime(2026, 1, 1, tzinfo=OwnZone()), "OwnZone cannot travel: it has neither a fixed offset"),
+    (None, time(1, tzinfo=OwnZone()), "Use zoneinfo.ZoneInfo or datetime.timezone"),
     (None, cycle, "kwargs['x']: nested more than 64 deep, or it holds itself"),
     (None, deep(65), "nested more than 64 deep"),
     (None, deep(65, lambda inner: (inner,)), "nested more than 64 deep"),
@@ -373,7 +377,7 @@ REFUSED = [
     (Circle, Circle(Point(object())), "kwargs['x'].center.x: a value of type object"),
     (
         dict[str, list[Circle]],
-        {"items": [Circle(Point(Path()))]},
+        {"items": [Circle(Point(SubStr()))]},
         "kwargs['x']['items'][0].center.x: a value of type",
     ),
     (User, Admin(name="n"), "a subclass would come back as its base. Annotate User | Admin"),
@@ -457,6 +461,12 @@ GARBAGE = {
     "uuid of 15 bytes": ext(7, b"1" * 15),
     "decimal of letters": ext(8, b"one"),
     "decimal too long": ext(8, b"1" * 141),
+    "path of no kind": ext(9, b"?a"),
+    "path with a zero": ext(9, b"Pa\0"),
+    "path of garbage": ext(9, b"P\xff"),
+    "address of no kind": ext(10, b"?1"),
+    "address of garbage": ext(10, b"4one"),
+    "address too long": ext(10, b"6" + b"0" * 400),
     "zone outside": ext(5, bytes(8) + b"z../../etc/passwd"),
     "zone unknown": ext(5, bytes(8) + b"zNo/Where"),
     "zone is a folder": ext(5, bytes(8) + b"zEurope"),
@@ -521,6 +531,70 @@ def test_zones_keep_their_names():
         assert str(read[0].tzinfo) == str(zone)
         assert str(read[1].tzinfo) == str(zone)
         assert read[1].fold == 1
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+SUMMER, DOUBTFUL = datetime(2026, 7, 1), datetime(2025, 10, 26, 2, 30)  # noqa: DTZ001  pytz wants it so
+PARSED = pydantic.TypeAdapter(datetime)
+FOREIGN_ZONES = [
+    (PARSED.validate_python("2026-01-01T10:00:00Z"), UTC),
+    (PARSED.validate_python("2026-01-01T10:00:00+02:00"), timezone(timedelta(hours=2))),
+    (datetime(2026, 1, 1, tzinfo=pytz.utc), UTC),
+    (datetime(2026, 1, 1, tzinfo=pytz.FixedOffset(-90)), timezone(timedelta(minutes=-90))),
+    (pytz.timezone("Europe/Berlin").localize(SUMMER), BERLIN),
+    (pytz.timezone("Europe/Berlin").localize(DOUBTFUL, is_dst=True), BERLIN),
+    (pytz.timezone("Europe/Berlin").localize(DOUBTFUL, is_dst=False), BERLIN),
+    (pytz.timezone("Etc/GMT+5").localize(SUMMER), ZoneInfo("Etc/GMT+5")),
+    # What many write by mistake: the mean local time of the nineteenth century. The moment is kept.
+    (datetime(2026, 7, 1, tzinfo=pytz.timezone("Europe/Berlin")), timezone(timedelta(minutes=53))),
+    (datetime(2026, 7, 1, tzinfo=dateutil.tz.tzutc()), UTC),
+    (datetime(2026, 7, 1, tzinfo=dateutil.tz.tzoffset("X", 3600)), timezone(timedelta(hours=1))),
+    (datetime(2026, 7, 1, tzinfo=dateutil.tz.gettz("Europe/Berlin")), BERLIN),
+    (datetime(2025, 10, 26, 2, 30, fold=1, tzinfo=dateutil.tz.gettz("Europe/Berlin")), BERLIN),
+]
+
+
+@pytest.mark.parametrize(("moment", "zone"), FOREIGN_ZONES, ids=repr)
+def test_a_moment_of_another_library_is_the_same_moment_with_the_same_offset(moment, zone):
+    read = loads(dumps(moment))
+    assert read.timestamp() == moment.timestamp()
+    assert read.replace(tzinfo=None) == moment.replace(tzinfo=None)
+    assert read.utcoffset() == moment.utcoffset()
+    assert read.tzinfo == zone
+    assert type(read.tzinfo) is type(zone)
+
+
+def test_a_time_of_day_keeps_the_zone_of_another_library():
+    parsed = pydantic.TypeAdapter(time).validate_python("10:00:00+02:00")
+    assert loads(dumps(parsed)) == parsed
+    assert loads(dumps(time(1, tzinfo=pytz.timezone("Europe/Berlin")))).tzinfo == BERLIN
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Path("/a/b"),
+        Path("b\udcff"),
+        Path(),
+        PurePosixPath("a"),
+        PureWindowsPath("C:\\a"),
+        ip_address("10.0.0.1"),
+        ip_address("fe80::1%eth0"),
+        ip_network("10.0.0.0/8"),
+        ip_network("2001:db8::/32"),
+        ip_interface("10.0.0.1/8"),
+        ip_interface("2001:db8::1/64"),
+    ],
+    ids=repr,
+)
+def test_paths_and_addresses_come_back_as_themselves(value):
+    read = loads(dumps({"a": [value], value: 1}))
+    assert read == {"a": [value], value: 1}
+    assert type(read["a"][0]) is type(value)
+
+
+def test_a_path_of_the_other_system_can_be_looked_at():
+    assert loads(packb(ExtType(9, b"WC:\\a"))) == PureWindowsPath("C:\\a")
 
 
 def test_an_enum_of_another_shape_than_the_annotation_is_refused_in_a_union_too():
