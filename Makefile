@@ -51,6 +51,7 @@ test: $(DEV) ## run the tests (PYTEST_ARGS="-k name" for some of them, of all th
 trials: $(DEV) ## run the short forms of the chaos trials and of the model checker, and all examples of properties
 	$(PYTEST) tests/chaos tests/model
 	TEST_EXAMPLES=all $(PYTEST) -m hypothesis tests/unit
+	TEST_EXAMPLES=all $(PYTEST) -k every_script_moves tests/integration/test_protocol.py
 	TEST_EXAMPLES=all $(BIN)/python -m pytest tests/integration/test_machine.py
 
 quick: lint mypy ## what is known within a minute: lint, types of the package, unit tests

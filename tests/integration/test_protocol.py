@@ -6,10 +6,12 @@ One row of the crash table at a time, on a real server, through the verbs of the
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.claiming import ClaimingConsumer
+from helpers.examples import ARE_ALL
 from helpers.takeover import take
 from helpers.waiting import until
 
@@ -443,7 +445,9 @@ async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
     make_app, raw, namespace, situation
 ):
     prepare, expected = SITUATIONS[situation]
-    for number, (name, call) in enumerate(CALLS.items()):
+    step = 1 if ARE_ALL else 3  # `make trials` tries all pairs of a situation and a call, `make test` a third
+    first = list(SITUATIONS).index(situation) % step
+    for number, (name, call) in islice(enumerate(CALLS.items()), first, None, step):
         async with make_app(namespace=f"{namespace}-{number}") as app:
             stage = await Stage(app.sessions.here().broker, raw).build()
             await prepare(stage)
