@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from asyncq.errors import DecodeError
 from asyncq.options import Options
-from asyncq.serializers import ArgumentCodec, ValueCodec
+from asyncq.serializers import PackedArgument, PackedValue
 from asyncq.tasks import CoroutineTask, Task
 from asyncq.workflows.plan import COLLECTED
 
@@ -32,26 +31,8 @@ class Registry(dict[str, Task[..., Any]]):
             raise KeyError(name)
         if self._collected is None:
             self._collected = CoroutineTask(self._app, _collected, COLLECTED, Options())
-            self._collected.use_codecs(_OneArgument(None), _Verbatim())
+            self._collected.use_codecs(PackedArgument(), PackedValue())
         return self._collected
-
-
-class _OneArgument(ArgumentCodec):
-    """Hands on the one argument as it came, so that classes in it survive a task that does not know them."""
-
-    def loads(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
-        # An array of two: an array of one, which is the argument, and an empty map.
-        if data[:2] != b"\x92\x91" or data[-1:] != b"\x80":
-            raise DecodeError("not one argument")
-        return [data[2:-1]], {}
-
-
-class _Verbatim(ValueCodec):
-    """Takes a value that is packed already."""
-
-    def dumps(self, value: Any, path: str = "result") -> bytes:  # noqa: ARG002  nothing in it can be wrong
-        packed: bytes = value
-        return packed
 
 
 async def _collected(values: Any) -> Any:

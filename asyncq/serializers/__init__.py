@@ -30,11 +30,14 @@ from asyncq.serializers.codecs import (
 )
 from asyncq.serializers.packing import dumps
 from asyncq.serializers.unpacking import loads
+from asyncq.serializers.verbatim import PackedArgument, PackedValue
 
 __all__ = [
     "PLAIN_ARGUMENTS",
     "PLAIN_VALUE",
     "ArgumentCodec",
+    "PackedArgument",
+    "PackedValue",
     "ValueCodec",
     "dumps",
     "in_front",
