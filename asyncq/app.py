@@ -15,10 +15,11 @@ from asyncq.control import Control
 from asyncq.limits import Limits
 from asyncq.main_module import task_module
 from asyncq.options import Options
-from asyncq.origins import Origin
+from asyncq.origins import Origin, local_of
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope
+from asyncq.serializers.hints import check_hints
 from asyncq.sessions import Sessions
 from asyncq.tasks import (
     AsyncGeneratorTask,
@@ -212,8 +213,9 @@ class AsyncQ:
             concurrency: how many jobs of the task may run at once, in all workers together.
 
         Raises:
-            TypeError: not a function, a callable without a name of its own and no `name`, or a coroutine
-                function with an executor.
+            TypeError: not a function, a callable without a name of its own and no `name`, a coroutine
+                function with an executor, or an annotation that uses what is imported under
+                `if TYPE_CHECKING:` only.
             ValueError: the name is taken by another function, or an option makes no sense. What a reloaded
                 module or a cell of a notebook defines anew takes the place of what it defined before.
         """
@@ -245,6 +247,7 @@ class AsyncQ:
         origin, known = Origin.here(function), self._origins.get(name)
         if known is not None and not origin.may_replace(known):
             raise origin.conflict(name, known)
+        check_hints(function, local_of(function))
         task: Task[..., Any] = _CLASSES[kind](self, function, name, options)
         self.tasks[name] = task
         self._origins[name] = origin

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from asyncq.main_module import task_module
+from asyncq.tasks import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,6 +109,26 @@ class Origin:
         )
 
 
+def local_of(function: Callable[..., Any]) -> Callable[[str], Any]:
+    """Returns what looks up a local name of the code that registers the function now, and of the functions
+    and classes around it. It raises `LookupError` for others.
+    """
+
+    def local(name: str) -> Any:
+        names = getattr(inspect.unwrap(function), "__globals__", None)
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame.f_globals is names:
+                if frame.f_locals is frame.f_globals:
+                    break
+                if name in frame.f_locals:
+                    return frame.f_locals[name]
+            frame = frame.f_back
+        raise LookupError(name)
+
+    return local
+
+
 def _own_place(function: Callable[..., Any]) -> list[Place]:
     code = _code(inspect.unwrap(function))
     return [] if code is None else [(code.co_filename, code.co_firstlineno)]
@@ -150,7 +171,7 @@ def _is_same(one: Any, other: Any, seen: set[tuple[int, int]]) -> bool:
         return True
     if type(one) is not type(other):
         return False
-    if not isinstance(one, types.FunctionType | types.MethodType | functools.partial):
+    if not isinstance(one, types.FunctionType | types.MethodType | functools.partial | Task):
         try:
             return bool(one == other)
         except Exception:  # noqa: BLE001  the == of a foreign class may raise anything; arrays do
@@ -170,6 +191,8 @@ def _all_pairs(
 
 def _parts(function: Any) -> list[Any]:
     """What makes a function what it is."""
+    if isinstance(function, Task):  # tasks that one factory makes may call each other
+        return [function.app, function.name, function.function]
     if isinstance(function, types.MethodType):
         return [function.__func__, function.__self__]
     if isinstance(function, functools.partial):

@@ -22,6 +22,7 @@ from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import Code, Refusal
 from asyncq.cli.invocation import Invocation, command
 from asyncq.worker import Worker, pool
+from asyncq.worker.worker import check_annotations
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,6 +99,10 @@ def worker(
         here = Worker(app, concurrency, names, grace=patience, name=name, target=full)
     except ValueError as error:
         raise Refusal(str(error), code=Code.USAGE) from error
+    try:
+        check_annotations(app)
+    except TypeError as error:
+        raise Refusal(str(error), code=Code.CONFIGURATION) from error
     service = Service(here, full, has_banner=logging_.has_banner)
     return loop.run(service.run(), kind=kind, catch_terminate=False)
 

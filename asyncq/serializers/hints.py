@@ -1,20 +1,43 @@
-"""Hints: how the annotations of a function or a class are resolved."""
+"""Hints: how the annotations of a function or a class are resolved.
+
+A name in an annotation is looked up where Python does. One that is not there is looked up among the local
+names of the place where the task is registered, and among what the module imports under `if TYPE_CHECKING:`,
+as far as that is imported already. What is defined later in the module is found at first use. A name of a
+function's annotations that is found nowhere is an error, for the values would travel as something else.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
+import importlib.util
 import inspect
+import linecache
 import sys
 import types
 import typing
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+_LOCAL_NAMES: Final = "__asyncq_local_names__"
+"""Where a function keeps the local names that its annotations use. Not in a table: a local class may refer to
+the function, and only the garbage collector finds out that nobody else does."""
 
 
 def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """The resolved annotations of a function or class, without those that cannot be resolved."""
+    """Returns the resolved annotations of a function or class.
+
+    Those of a class are left out where they cannot be resolved, and so are annotations that are no types.
+
+    Args:
+        owner: the function or class.
+        args: of the generic class, which take the place of its type variables.
+
+    Raises:
+        TypeError: an annotation of a function uses a name that is defined nowhere; the message says which.
+    """
     owner = _annotated(owner)
     try:
         hints = typing.get_type_hints(owner, include_extras=True)
@@ -22,6 +45,24 @@ def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
         hints = _hints_one_by_one(owner)
     given = dict(zip(getattr(owner, "__parameters__", ()), args, strict=False))
     return {name: _substitute(hint, given) for name, hint in hints.items()} if given else hints
+
+
+def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> None:
+    """Looks at the annotations of a function that is being registered, and keeps the local names in them.
+
+    Args:
+        function: the task's.
+        local: gives the value of a local name of the place of registration, or raises `LookupError`.
+
+    Raises:
+        TypeError: an annotation uses a name that the module imports under `if TYPE_CHECKING:` only, from a
+            module that is not imported. Names that are nowhere yet may be defined later.
+    """
+    owner = _annotated(function)
+    try:
+        typing.get_type_hints(owner, include_extras=True)
+    except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
+        _check_one_by_one(inspect.unwrap(owner), local)
 
 
 def _annotated(owner: Any) -> Any:
@@ -33,15 +74,32 @@ def _annotated(owner: Any) -> Any:
     return type(owner).__call__ if callable(owner) and not inspect.isroutine(owner) else owner
 
 
+def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> None:
+    scope = _Scope(function)
+    for parameter, annotation in _raw_annotations(function).items():
+        try:
+            scope.evaluate(annotation, local)
+        except NameError as error:
+            declared = scope.declared().get(error.name or "")
+            if declared is not None and not declared.is_being_imported():
+                raise scope.refusal(parameter, error.name or "", declared) from None
+        except Exception:  # noqa: BLE001, S112  it may be fine later; at first use it is ignored or refused
+            continue
+    scope.keep()
+
+
 def _hints_one_by_one(owner: Any) -> dict[str, Any]:
     hints: dict[str, Any] = {}
-    for part in reversed(owner.__mro__) if isinstance(owner, type) else [inspect.unwrap(owner)]:
-        names = getattr(part, "__globals__", None) or vars(sys.modules.get(part.__module__, typing))
+    is_class = isinstance(owner, type)
+    for part in reversed(owner.__mro__) if is_class else [inspect.unwrap(owner)]:
+        scope = _Scope(part)
         for name, annotation in _raw_annotations(part).items():
-            single = types.SimpleNamespace(__annotations__={name: annotation})
             try:
-                hints |= typing.get_type_hints(single, names, include_extras=True)
-            except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
+                hints[name] = scope.evaluate(annotation)
+            except Exception as error:  # noqa: BLE001  evaluating an annotation may raise anything
+                if not is_class and isinstance(error, NameError | AttributeError):
+                    missing = error.name or str(annotation)
+                    raise scope.refusal(name, missing, scope.declared().get(missing)) from None
                 hints.pop(name, None)
     return hints
 
@@ -60,3 +118,173 @@ def _substitute(hint: Any, given: Mapping[Any, Any]) -> Any:
     if isinstance(hint, type) or not parameters:
         return hint
     return hint[tuple(given.get(parameter, parameter) for parameter in parameters)]
+
+
+class _Scope:
+    """Where the names in the annotations of one function or class are looked up."""
+
+    def __init__(self, owner: Any) -> None:
+        self._owner = owner
+        module = sys.modules.get(getattr(owner, "__module__", None) or "")
+        self._names: dict[str, Any] = getattr(owner, "__globals__", None) or vars(module or typing)
+        code = getattr(owner, "__code__", None)
+        self._file: str = code.co_filename if code else self._names.get("__file__") or ""
+        self._kept: dict[str, Any] = dict(getattr(owner, _LOCAL_NAMES, ()))
+
+    def evaluate(self, annotation: Any, local: Callable[[str], Any] | None = None) -> Any:
+        """Evaluates one annotation; raises what Python raises, `NameError` with the name that is missing."""
+        holder = types.SimpleNamespace(
+            __annotations__={"it": annotation}, __type_params__=getattr(self._owner, "__type_params__", ())
+        )
+        found: dict[str, Any] = {}
+        while True:
+            try:
+                hints = typing.get_type_hints(holder, self._names, found or None, include_extras=True)
+            except NameError as error:
+                name = error.name
+                if name is None or name in found:
+                    raise
+                try:
+                    found[name] = self._find(name, local)
+                except LookupError:
+                    raise error from None
+            else:
+                return hints["it"]
+
+    def _find(self, name: str, local: Callable[[str], Any] | None) -> Any:
+        if name in self._kept:
+            return self._kept[name]
+        if local is not None:
+            try:
+                self._kept[name] = local(name)
+            except LookupError:
+                pass
+            else:
+                return self._kept[name]
+        return self.declared()[name].value()
+
+    def keep(self) -> None:
+        """Leaves the local names that were found with the function, for its first use."""
+        if self._kept:
+            setattr(getattr(self._owner, "__func__", self._owner), _LOCAL_NAMES, self._kept)
+
+    def declared(self) -> dict[str, _Import]:
+        """What the module imports for type checkers only. Its source is read: nothing of it is there."""
+        source = "".join(linecache.getlines(self._file, self._names))
+        return _declared(source, self._names.get("__package__") or "") if source else {}
+
+    def refusal(self, parameter: str, name: str, declared: _Import | None) -> TypeError:
+        """Makes the error for a name that is not there."""
+        where = "the result" if parameter == "return" else f"the parameter {parameter!r}"
+        function = f"{self._owner.__module__}.{getattr(self._owner, '__qualname__', '?')}"
+        head = f"the annotation of {where} of {function} uses {name}, which "
+        if declared is None:
+            return TypeError(
+                f"{head}is not defined in {self._file or 'its module'}; values are encoded by their "
+                "annotations, so define or import it there"
+            )
+        return TypeError(
+            f"{head}{self._file} imports under `if TYPE_CHECKING:` only; values are encoded by their "
+            f"annotations, so import it at run time, outside of that block: {declared.statement}"
+        )
+
+
+class _Import(NamedTuple):
+    """A name that a module imports for type checkers only.
+
+    Attributes:
+        module: the full name of the module that is imported, or imported from.
+        attribute: what is imported from it; empty for the module itself.
+        bound: the module that the name stands for, if it is one: `a` in `import a.b`.
+        statement: the import as one would write it.
+    """
+
+    module: str
+    attribute: str
+    bound: str
+    statement: str
+
+    def value(self) -> Any:
+        """Returns what the name stands for, if its module is imported already.
+
+        Raises:
+            LookupError: it is not.
+        """
+        module = sys.modules[self.module]
+        if not self.attribute:
+            return sys.modules[self.bound]
+        try:
+            return getattr(module, self.attribute)
+        except AttributeError:
+            return sys.modules[f"{self.module}.{self.attribute}"]
+
+    def is_being_imported(self) -> bool:
+        """Says whether the module's import has begun and not ended, as in a circle: the name comes later."""
+        spec = getattr(sys.modules.get(self.module), "__spec__", None)
+        return getattr(spec, "_initializing", False) is True
+
+
+@functools.lru_cache(maxsize=4)  # the tasks of a module are registered one after the other
+def _declared(source: str, package: str) -> dict[str, _Import]:
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a cell with an `await` of its own, for one
+        return {}
+    hidden = list(_for_type_checkers(tree.body))
+    there = set(_bound(tree.body, set(map(id, hidden))))
+    return {name: target for node in hidden for name, target in _imported(node, package) if name not in there}
+
+
+def _bound(body: list[ast.stmt], hidden: set[int]) -> Iterator[str]:
+    """The names that the statements of a module bind, perhaps after the function, but for the hidden ones."""
+    for node in body:
+        if id(node) in hidden:
+            continue
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.Import() | ast.ImportFrom():
+                yield from (alias.asname or alias.name.partition(".")[0] for alias in node.names)
+            case ast.Assign():
+                yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+            case ast.If():
+                yield from _bound([*node.body, *node.orelse], hidden)
+            case ast.Try():
+                handlers = [statement for handler in node.handlers for statement in handler.body]
+                yield from _bound([*node.body, *handlers, *node.orelse, *node.finalbody], hidden)
+
+
+def _for_type_checkers(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a module that only type checkers see."""
+    for node in body:
+        match node:
+            case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
+                yield from node.body
+                yield from _for_type_checkers(node.orelse)
+            case ast.If(
+                test=ast.UnaryOp(
+                    op=ast.Not(), operand=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")
+                )
+            ):
+                yield from node.orelse
+            case ast.If() | ast.Try():
+                yield from _for_type_checkers([*node.body, *node.orelse])
+
+
+def _imported(node: ast.stmt, package: str) -> Iterator[tuple[str, _Import]]:
+    """The names that a statement imports."""
+    if isinstance(node, ast.Import):
+        for alias in node.names:
+            first = alias.name.partition(".")[0]
+            bound = alias.name if alias.asname else first
+            statement = ast.unparse(ast.Import([alias]))
+            yield alias.asname or first, _Import(alias.name, "", bound, statement)
+    elif isinstance(node, ast.ImportFrom):
+        relative = "." * node.level + (node.module or "")
+        try:
+            module = importlib.util.resolve_name(relative, package)
+        except ImportError:  # it goes beyond the top of the package
+            return
+        for alias in node.names:
+            statement = ast.unparse(ast.ImportFrom(node.module, [alias], node.level))
+            yield alias.asname or alias.name, _Import(module, alias.name, "", statement)

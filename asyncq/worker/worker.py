@@ -33,6 +33,7 @@ from asyncq.broker.background import unexpected
 from asyncq.broker.connection import ServerError
 from asyncq.errors import BrokerUnavailable
 from asyncq.scoped_jobs import unscoped
+from asyncq.serializers.hints import hints_of
 from asyncq.worker.outcome import Counts
 from asyncq.worker.pool import Pool
 from asyncq.worker.session import WorkerSession
@@ -136,6 +137,7 @@ class Worker:
         Cancelled, it hands everything back at once.
 
         Raises:
+            TypeError: at the start: an annotation of a task uses a name that is defined nowhere.
             ValueError: at the start: a task with `executor="process"` whose function no other process would
                 find.
             RuntimeError: at the start: it is started by the import of the app in a process that is to run
@@ -143,6 +145,7 @@ class Worker:
             BrokerUnavailable: at the start only; later it waits for the server to come back.
         """
         logs.enable_loggers()
+        check_annotations(self.app)
         pool = Pool(self.app, self.name, self.target)
         pool.check()
         with unscoped():
@@ -199,6 +202,16 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
+
+
+def check_annotations(app: AsyncQ) -> None:
+    """Refuses an app with a task whose jobs would fail, for its annotations cannot be resolved.
+
+    Raises:
+        TypeError: there is one; the message says which name is missing.
+    """
+    for task in app.tasks.values():
+        hints_of(task.function)
 
 
 def _default_name() -> str:

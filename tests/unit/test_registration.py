@@ -76,6 +76,22 @@ def test_a_factory_that_makes_the_same_function_again_is_no_conflict(app, factor
     assert app.tasks[again.name] is again
 
 
+def test_a_factory_of_tasks_that_call_each_other_may_make_them_again(app):
+    def make():
+        @app.task
+        def inner(): ...
+
+        @app.task
+        def outer():
+            return inner
+
+        return outer
+
+    make()
+    again = make()
+    assert app.tasks[again.name] is again
+
+
 def test_a_closure_whose_comparison_fails_is_another_one(app):
     class Array:
         def __eq__(self, other):

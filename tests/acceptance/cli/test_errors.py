@@ -17,6 +17,13 @@ MODULES = {
     "empty.py": "x = 1\n",
     "two.py": "from asyncq import AsyncQ\na = AsyncQ()\nb = AsyncQ()\n",
     "held.py": "from asyncq import AsyncQ\nclass box: app = AsyncQ()\n",
+    "nowhere.py": (
+        "from asyncq import AsyncQ\napp = AsyncQ()\n@app.task\ndef buy(order: 'Ordr') -> None: ...\n"
+    ),
+    "checked.py": (
+        "from typing import TYPE_CHECKING\nfrom asyncq import AsyncQ\nif TYPE_CHECKING:\n"
+        "    from models import Order\napp = AsyncQ()\n@app.task\ndef buy(order: 'Order') -> None: ...\n"
+    ),
     "pack/__init__.py": "",
     "pack/tasks.py": "from asyncq import AsyncQ\napp = AsyncQ()\n",
 }
@@ -39,6 +46,8 @@ TARGETS = [
     ("inner", "cannot import 'inner': ModuleNotFoundError: No module named 'nosuchthing'", "inner.py:2"),
     ("syntax", "cannot import 'syntax': SyntaxError", "syntax.py:1"),
     ("exits", "cannot import 'exits': it ended the process", "exits.py:2"),
+    ("nowhere", "the annotation of the parameter 'order' of nowhere.buy uses Ordr", "import it there"),
+    ("checked", "cannot import 'checked': TypeError: the annotation of", "from models import Order"),
     ("empty", "'empty' holds no AsyncQ app", "make one: app = AsyncQ()"),
     ("two", "'two' holds 2 apps", "there is two:a, two:b"),
 ]
