@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class AsyncQError(Exception):
@@ -45,29 +49,87 @@ class ResultNotFound(AsyncQError, LookupError):
     """
 
 
-class RemoteError(AsyncQError):
-    """The task raised an exception whose class is not at hand in this process.
+class RemoteOrigin(NamedTuple):
+    """What a `RemoteError` knows of the exception that it stands for.
 
-    Only exception classes that are already imported here are rebuilt. Import the module that defines the
-    class to catch it by its own type.
+    Attributes:
+        type_name: the full name of its class.
+        traceback: the formatted traceback of where it was raised.
+        message: what its `str()` gave; None: what `str()` makes of the arguments.
+        attributes: its attributes, as far as they are plain data.
+        names: module and name of its class, then of the classes above.
+        has_args: whether its arguments could be sent.
+        left_out: the names of attributes that are no plain data.
+    """
+
+    type_name: str
+    traceback: str = ""
+    message: str | None = None
+    attributes: dict[str, Any] = {}  # noqa: RUF012  read only through a proxy
+    names: tuple[tuple[str, str], ...] = ()
+    has_args: bool = True
+    left_out: tuple[str, ...] = ()
+
+
+class RemoteError(AsyncQError):
+    """The task raised an exception that cannot be made again in this process: its class is not imported here,
+    or what it makes would not be equal.
+
+    It keeps what is known of the exception, and it is also caught as the nearest class of it that is imported
+    here: `except LookupError` catches one that stands for a `shop.errors.OutOfStock(LookupError)`, and
+    `except OutOfStock` does where that class is imported.
 
     Attributes:
         type_name: the full name of the class, as in `shop.errors.OutOfStock`.
         args: the arguments the exception was made with (its message, as a string, if they could not be sent).
         traceback: the formatted traceback of where it was raised.
+        attributes: its attributes by their names, as far as they are plain data. Each is an attribute of this
+            error, too, unless it has one of that name.
     """
 
     def __init__(self, type_name: str, args: tuple[Any, ...] = (), traceback: str = "") -> None:
         super().__init__(*args)
-        self.type_name = type_name
-        self.traceback = traceback
+        self.__dict__["_origin"] = RemoteOrigin(type_name, traceback)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        # `failures.remote` derives classes from this one and one of a user's. The user's is not to be told of
+        # these: it may keep a register of its subclasses, or demand keywords.
+        if "_stands_for" not in cls.__dict__:
+            super().__init_subclass__(**options)
+
+    # Properties, so that neither an attribute of the exception nor its class can take their place.
+
+    @property
+    def _origin(self) -> RemoteOrigin:
+        origin = self.__dict__.get("_origin")
+        return origin if type(origin) is RemoteOrigin else RemoteOrigin(type(self).__name__)
+
+    @property
+    def type_name(self) -> str:
+        """The full name of the class that was raised."""
+        return self._origin.type_name
+
+    @property
+    def traceback(self) -> str:
+        """The formatted traceback of where it was raised."""
+        return self._origin.traceback
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """The attributes of the exception that was raised, as far as they are plain data."""
+        return MappingProxyType(self._origin.attributes)
 
     def __str__(self) -> str:
-        message = super().__str__()
-        return f"{self.type_name}: {message}" if message else self.type_name
+        origin = self._origin
+        message = BaseException.__str__(self) if origin.message is None else origin.message
+        return f"{origin.type_name}: {message}" if message else origin.type_name
 
-    def __reduce__(self) -> tuple[type[RemoteError], tuple[str, tuple[Any, ...], str]]:
-        return RemoteError, (self.type_name, self.args, self.traceback)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RemoteError, ("", self.args), {**self._origin.attributes, "_origin": self._origin}
+
+    def __setstate__(self, state: dict[str, Any] | None) -> None:
+        # Past the properties: an attribute of the exception may have the name of one of them.
+        self.__dict__.update(state or {})
 
 
 class RemoteTraceback(AsyncQError):

@@ -1,4 +1,5 @@
-"""Writes the reference pages from the code: `python docs/generate.py`. A test compares them with it.
+"""Writes the reference pages, and the table of exceptions, from the code: `python docs/generate.py`. A test
+compares them with it.
 
 What is said once in the code (a setting's meaning, an option's text, a command's help, an error's docstring)
 is shown here and written nowhere else.
@@ -7,6 +8,7 @@ is shown here and written nowhere else.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import io
 import os
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FOLDER = Path(__file__).resolve().parent / "reference"
+EXCEPTIONS = FOLDER.parent / "exceptions.md"
+TABLE_MARK = "<!-- table: written by docs/generate.py from tests/helpers/exception_table.py -->"
 MARK = "<!-- Written by docs/generate.py from the code: change the code, then run it. -->"
 
 SETTINGS = """\
@@ -68,6 +72,28 @@ def main() -> None:
         if not page.exists() or page.read_text(encoding="utf-8") != text:
             page.write_text(text, encoding="utf-8")
             sys.stdout.write(f"wrote {page.name}\n")
+    text = exceptions()
+    if text != EXCEPTIONS.read_text(encoding="utf-8"):
+        EXCEPTIONS.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"wrote {EXCEPTIONS.name}\n")
+
+
+def exceptions() -> str:
+    """The page of exceptions, with its table as the tests have it."""
+    sys.path.append(str(FOLDER.parents[1] / "tests"))  # their tools; the libraries are those of development
+    table = importlib.import_module("helpers.exception_table").TABLE
+    head = EXCEPTIONS.read_text(encoding="utf-8").partition(TABLE_MARK)[0]
+    lines = [TABLE_MARK, "", "| exception | arrives as |", "|---|---|"]
+    lines += [f"| {row.name} | {_arrival(row.caught_as)} |" for row in table]
+    return head + "\n".join(lines) + "\n"
+
+
+def _arrival(caught_as: str | None) -> str:
+    if caught_as is None:
+        return "itself"
+    return (
+        "a `RemoteError`" if caught_as == "RemoteError alone" else f"a `RemoteError`, caught as `{caught_as}`"
+    )
 
 
 def pages() -> dict[str, str]:

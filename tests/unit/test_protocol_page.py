@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from asyncq import wire
+from asyncq import failures, wire
 from asyncq.broker import connection, consumer, keys, scripts
+from asyncq.errors import RemoteError
+from asyncq.serializers import loads
 from asyncq.states import TRANSITIONS
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +96,22 @@ def test_the_table_below_the_diagram_says_who_makes_each_transition():
 def test_the_message_has_what_the_code_says_in_the_order_of_the_code():
     more = " ".join(section("Message").split("more: ", 1)[1].split("```", 1)[0].split())
     assert more == ", ".join(f"{extra.key} {extra.text}" for extra in wire.EXTRAS)
+
+
+def test_a_failure_has_the_keys_that_the_page_shows():
+    error = ExceptionGroup("several", [OSError(2, "no such file"), json.JSONDecodeError("m", "x" * 2**20, 0)])
+    error.__cause__, error.__context__ = KeyError("k" * 10_000), RuntimeError("r")
+    error.add_note("a note")
+    error.code = 3
+    error.exceptions[0].__context__ = RemoteError("shop.Gone", ("no",), "where")
+    sent = {key for node in loads(failures.encode(error)) for key in node}
+    shown = set(re.findall(r"`(\w+)`", " ".join(column(section("Failure"), 0))))
+    assert shown - sent == {"left_out"}
+    assert sent <= shown
+    [example] = examples("failure")
+    assert repr(failures.decode(example).rebuild()) == "LookupError('lamp')"
+    for name in ("MAX_EXCEPTIONS", "MAX_LINKS", "MAX_BASES", "MAX_NOTES", "MAX_LEFT_OUT"):
+        assert f" {getattr(failures.bounds, name)}" in section("Failure"), name
 
 
 def test_every_script_has_its_row_in_the_crash_table():

@@ -22,6 +22,11 @@ def test_a_page_is_what_the_code_says_today(file):
     assert written == generate.pages()[file], "run: python docs/generate.py"
 
 
+def test_the_table_of_exceptions_is_that_of_the_tests():
+    written = (DOCS / "exceptions.md").read_text(encoding="utf-8")
+    assert written == generate.exceptions(), "run: python docs/generate.py"
+
+
 def test_no_page_is_left_over():
     assert {page.name for page in (DOCS / "reference").iterdir()} == set(generate.pages())
 

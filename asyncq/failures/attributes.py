@@ -1,0 +1,74 @@
+"""The attributes of an exception: its `__dict__`, its fields in C, its slots. Never a property."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncq.failures import fields, plain, raw
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+
+def attributes_of(exc: BaseException) -> dict[str, Any]:
+    """All of them by their names, whether they can travel or not."""
+    found = fields.read(exc, fields.fields_of(type(exc)))
+    for name, value in list(dict.items(raw.dict_of(exc))):
+        if type(name) is str and not fields.is_dunder(name):
+            found[name] = value
+    return found
+
+
+def give(exc: BaseException, attributes: dict[str, Any], left_out: Collection[str]) -> bool:
+    """Makes the attributes of an exception those that were sent; says whether something had to be changed.
+
+    What it has by its constructor stays if it is the same, if it was left out when the exception was sent, or
+    if it cannot travel.
+
+    Raises:
+        Exception: a field does not take the value.
+    """
+    known = fields.fields_of(type(exc))
+    own = raw.dict_of(exc)
+    found = attributes_of(exc)
+    is_changed = False
+    for name, value in attributes.items():
+        if name in found and _is_same(value, found[name]):
+            continue
+        is_changed = True
+        if name in known:
+            fields.write(exc, known[name], value)
+        else:
+            own[name] = value
+    for name, value in found.items():
+        if name in attributes or name in left_out or plain.packed(value) is None:
+            continue
+        is_changed = True
+        if name not in known:
+            del own[name]
+        elif not issubclass(type(exc), UnicodeError):  # those say the same in their arguments
+            fields.clear(exc, known[name])
+    return is_changed
+
+
+def _is_same(sent: Any, found: Any) -> bool:
+    if plain.is_same(sent, found):
+        return True
+    try:
+        return plain.is_same(sent, plain.plain(found))
+    except Exception:  # noqa: BLE001  a subclass of a container may do anything when it is walked
+        return False
+
+
+def set_all(exc: BaseException, attributes: dict[str, Any]) -> None:
+    """Gives the attributes to an exception that has none; what a field does not take is left out."""
+    known = fields.fields_of(type(exc))
+    own = raw.dict_of(exc)
+    for name, value in attributes.items():
+        if name not in known:
+            own[name] = value
+            continue
+        try:
+            fields.write(exc, known[name], value)
+        except Exception:  # noqa: BLE001, S112  `RemoteError.attributes` has it
+            continue

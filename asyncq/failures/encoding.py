@@ -1,0 +1,198 @@
+"""Encoding: from an exception to the bytes that travel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncq.errors import RemoteTraceback
+from asyncq.failures import plain, raw, validation
+from asyncq.failures.attributes import attributes_of
+from asyncq.failures.bounds import (
+    MAX_ARGS,
+    MAX_ATTRIBUTES,
+    MAX_EXCEPTIONS,
+    MAX_LEFT_OUT,
+    MAX_LINKS,
+    MAX_MESSAGE,
+    MAX_NAME,
+    MAX_NOTES,
+    MAX_TOTAL,
+    MAX_TRACEBACK,
+)
+from asyncq.failures.remote import is_stand_in, origin_of
+from asyncq.failures.texts import base_names_of, cut, message_of, traceback_of, wire_name_of
+from asyncq.serializers import dumps
+
+if TYPE_CHECKING:
+    from asyncq.errors import RemoteError
+
+_CUT_NOTE: Final = "... what this was raised from was left out"
+
+
+def encode(exc: BaseException) -> bytes:
+    """Packs an exception: its type's name, message, arguments, attributes, notes, traceback, causes and group
+    members.
+
+    The traceback begins below asyncq's own frames, and holds no values of local variables. What is too long
+    is cut and says so. Arguments that cannot travel are left out, and the message stands in for them;
+    attributes that cannot travel are left out one by one.
+
+    Never raises, also not for an exception whose methods do.
+
+    Example:
+        >>> from asyncq.failures import decode
+        >>> decode(encode(ValueError("no", 1))).rebuild()
+        ValueError('no', 1)
+    """
+    try:
+        encoder = _Encoder()
+        encoder.add(exc, 0)
+        return dumps(encoder.nodes)
+    except BaseException as error:  # noqa: BLE001  whatever it does to prevent it, it must be told
+        text = f"the exception could not be described: {type(error).__name__}"
+        return dumps([{"type": wire_name_of(type(exc)), "message": text, "traceback": text}])
+
+
+class _Encoder:
+    """Walks the exceptions of one failure within its bounds.
+
+    Each becomes one node, after all that it links to: a link is the index of an earlier node. So an exception
+    that is met again (a member of a group that is also its context) is the same one again where it arrives,
+    and a cycle of causes ends: the link back to an exception whose node is not made yet is dropped.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[dict[str, Any]] = []
+        self.places: dict[int, int | None] = {}  # id of an exception -> its node; None while that is made
+        self.room = MAX_TOTAL
+
+    def add(self, exc: BaseException, links: int) -> int:
+        self.places[id(exc)] = None
+        node = self.describe(exc)
+        # The members first: they are what is caught, and a cycle is cut at causes.
+        if issubclass(type(exc), BaseExceptionGroup):
+            members = [self.link(member, links) for member in raw.members_of(exc)]
+            node["members"] = [member for member in members if member is not None]
+            if None in members:
+                node["left_out"] = members.count(None)
+        cause, context = raw.cause_of(exc), raw.context_of(exc)
+        if cause is not None:
+            self.link_above(node, "cause", cause, links)
+        if context is not None:
+            self.link_above(node, "context", context, links)
+        place = self.places[id(exc)] = len(self.nodes)
+        self.nodes.append(node)
+        return place
+
+    def link_above(self, node: dict[str, Any], key: str, exc: BaseException, links: int) -> None:
+        is_known = id(exc) in self.places
+        place = self.link(exc, links)
+        if place is not None:
+            node[key] = place
+        elif not is_known:
+            node["notes"] = [*(note for note in node.get("notes", ()) if note != _CUT_NOTE), _CUT_NOTE]
+
+    def link(self, exc: BaseException, links: int) -> int | None:
+        """The node of an exception below another one; None where a cycle or a bound is reached."""
+        if id(exc) in self.places:
+            return self.places[id(exc)]
+        if links >= MAX_LINKS or len(self.places) >= MAX_EXCEPTIONS:
+            return None
+        return self.add(exc, links + 1)
+
+    def describe(self, exc: BaseException) -> dict[str, Any]:
+        cls = type(exc)
+        message = message_of(exc)
+        node = self.second_hop(exc) if is_stand_in(exc) else self.first_hop(exc, cls, message)
+        notes = [self.text(note, 1024) for note in _notes_of(exc)]
+        if notes:
+            node["notes"] = notes
+        node["traceback"] = self.text(traceback_of(exc, message), MAX_TRACEBACK)
+        if raw.hides_context(exc):
+            node["suppress"] = True
+        return node
+
+    def first_hop(self, exc: BaseException, cls: type[BaseException], message: str) -> dict[str, Any]:
+        node: dict[str, Any] = {"type": wire_name_of(cls)}
+        bases = base_names_of(cls)
+        if bases:
+            node["bases"] = bases
+        self.message(node, message)
+        if not issubclass(cls, BaseExceptionGroup):
+            node["args"] = self.packed(raw.args_of(exc), MAX_ARGS)
+        if cls is RemoteTraceback:  # its one attribute is its argument
+            node["missing"] = ["traceback"]
+            return node
+        attributes = validation.attributes_of(exc) if validation.is_one(node["type"]) else attributes_of(exc)
+        if node.get("args") is not None:
+            _drop_implied(cls, raw.args_of(exc), attributes)
+        if attributes:
+            self.attributes(node, attributes)
+        return node
+
+    def second_hop(self, exc: RemoteError) -> dict[str, Any]:
+        """The node of what a `RemoteError` stands for: a task let another task's failure pass."""
+        origin = origin_of(exc)
+        names = [list(name) for name in origin.names]
+        node: dict[str, Any] = {"type": names[0], "bases": names[1:], "raised": origin.traceback}
+        self.message(node, origin.message or "")
+        args = raw.args_of(exc)
+        node["args"] = self.packed(args, MAX_ARGS) if origin.has_args else None
+        self.attributes(node, dict(origin.attributes), origin.left_out)
+        return node
+
+    def message(self, node: dict[str, Any], message: str) -> None:
+        node["message"] = text = self.text(message, MAX_MESSAGE)
+        if len(text) < len(message):
+            node["cut"] = True
+
+    def text(self, text: str, limit: int) -> str:
+        shorter = cut(text, min(limit, max(self.room, 200)))
+        self.room -= len(shorter.encode())
+        return shorter
+
+    def packed(self, value: Any, limit: int) -> bytes | None:
+        data = plain.packed(value)
+        if data is None or len(data) > min(limit, self.room):
+            return None
+        self.room -= len(data)
+        return data
+
+    def attributes(self, node: dict[str, Any], found: dict[str, Any], left_out: tuple[str, ...] = ()) -> None:
+        missing = list(left_out)
+        data = self.packed(found, MAX_ATTRIBUTES)
+        if data is None:
+            data = self.one_by_one(found, missing)
+        if len(data) > 1:
+            node["attributes"] = data
+        if missing:
+            node["missing"] = [cut(name, MAX_NAME) for name in missing[:MAX_LEFT_OUT]]
+
+    def one_by_one(self, found: dict[str, Any], missing: list[str]) -> bytes:
+        room = min(MAX_ATTRIBUTES, self.room)
+        kept = {}
+        for name, value in found.items():
+            data = plain.packed({name: value})
+            if data is not None and len(data) <= room:
+                room -= len(data)
+                kept[name] = value
+            else:
+                missing.append(name)
+        return self.packed(kept, MAX_ATTRIBUTES) or b""
+
+
+def _drop_implied(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> None:
+    """Sends the text of a Unicode error once: it may be long, and is an argument and a field."""
+    if cls is UnicodeDecodeError or cls is UnicodeEncodeError:
+        names = ("encoding", "object", "start", "end", "reason")
+        found = tuple(map(attributes.get, names))
+        if len(args) == len(found) and all(map(plain.is_same, args, found)):
+            for name in names:
+                del attributes[name]
+
+
+def _notes_of(exc: BaseException) -> list[str]:
+    notes = dict.get(raw.dict_of(exc), "__notes__")
+    if type(notes) is not list:
+        return []
+    return [str.__str__(note) for note in notes[:MAX_NOTES] if isinstance(note, str)]

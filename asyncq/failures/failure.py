@@ -1,0 +1,136 @@
+"""An exception as it came over the wire."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from asyncq.errors import RemoteTraceback
+from asyncq.failures import raw
+from asyncq.failures.rebuilding import rebuilt, rebuilt_group
+from asyncq.failures.texts import full_name
+
+_CAUSE: Final = "The above exception was the direct cause of the following exception:"
+_CONTEXT: Final = "During handling of the above exception, another exception occurred:"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failure:
+    """An exception as it came over the wire. Two may share a cause, or a member: that is one `Failure` then.
+
+    Attributes:
+        module: where the class is defined.
+        qualname: the name of the class there.
+        message: what `str()` of the exception said; of a group, its message.
+        args: the arguments it was made with; None if they could not travel.
+        attributes: its attributes by their names, as far as they could travel.
+        missing: the names of attributes that could not.
+        bases: module and name of each class above its own, the nearest first.
+        notes: its notes.
+        traceback: the formatted traceback; of this exception alone, not of its causes.
+        raised: where it was raised at first, if a task let the failure of another task pass; else empty.
+        is_cut: whether `message` is shorter than what the exception said.
+        cause: the exception it was raised from.
+        context: the exception that was being handled when it was raised.
+        suppress_context: whether `context` is not to be printed.
+        members: the members if it is a group, else None.
+    """
+
+    module: str
+    qualname: str
+    message: str
+    args: tuple[Any, ...] | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    bases: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    traceback: str = ""
+    raised: str = ""
+    is_cut: bool = False
+    cause: Failure | None = None
+    context: Failure | None = None
+    suppress_context: bool = False
+    members: tuple[Failure, ...] | None = None
+
+    @property
+    def type_name(self) -> str:
+        """The full name of the class, as a traceback prints it."""
+        return full_name(self.module, self.qualname)
+
+    def formatted(self) -> str:
+        """Formats it as Python prints an exception: what it was raised from first, a group's members last.
+
+        As there, a cause or context that stands above already is not printed again.
+        """
+        return _Text().of(self)
+
+    def rebuild(self) -> Exception:
+        """Makes the exception again, ready to be raised; a new one each time.
+
+        It is of its own class if that is an `Exception` which this process has already imported, and if its
+        arguments, message and attributes come out as they were; otherwise it is a `RemoteError`, which is
+        also an instance of the nearest class above that is imported here. A group becomes an `ExceptionGroup`
+        of its members. Its `__cause__` is a `RemoteTraceback`, and what the task raised it from hangs below
+        that.
+
+        Never raises, whatever the classes do.
+        """
+        return _Rebuilding().of(self)
+
+
+class _Rebuilding:
+    """Makes each exception of a failure once, however many link to it."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, Exception] = {}
+
+    def of(self, failure: Failure) -> Exception:
+        known = self._made.get(id(failure))
+        if known is None:
+            known = self._made[id(failure)] = self._new(failure)
+        return known
+
+    def _new(self, failure: Failure) -> Exception:
+        if failure.members:
+            exc = rebuilt_group(failure, [self.of(member) for member in failure.members])
+        else:
+            exc = rebuilt(failure)
+        remote = RemoteTraceback(failure.traceback or f"{failure.type_name}: {failure.message}")
+        if failure.context is not None:
+            remote.__context__ = self.of(failure.context)
+        if failure.cause is not None:
+            remote.__cause__ = self.of(failure.cause)
+        remote.__suppress_context__ = failure.suppress_context
+        # Past the class's own __setattr__: that of a frozen dataclass refuses.
+        raw.set_cause(exc, remote)
+        if failure.notes:
+            raw.dict_of(exc)["__notes__"] = list(failure.notes)
+        return exc
+
+
+class _Text:
+    """Prints each exception of a failure at most once above others, and once as a member."""
+
+    def __init__(self) -> None:
+        self._above: set[int] = set()
+        self._members: set[int] = set()
+
+    def of(self, failure: Failure) -> str:
+        self._above.add(id(failure))
+        text = failure.traceback or f"{failure.type_name}: {failure.message}\n"
+        above, link = failure.cause, _CAUSE
+        if above is None and not failure.suppress_context:
+            above, link = failure.context, _CONTEXT
+        if above is not None and id(above) not in self._above:
+            text = f"{self.of(above)}\n{link}\n\n{text}"
+        for number, member in enumerate(failure.members or (), 1):
+            text += f"  +---------------- {number} ----------------\n"
+            text += textwrap.indent(self._member(member), "    | ")
+        return text
+
+    def _member(self, failure: Failure) -> str:
+        if id(failure) in self._members:
+            return f"{failure.type_name}: {failure.message}\n"
+        self._members.add(id(failure))
+        return self.of(failure)

@@ -1,0 +1,91 @@
+"""Plain data: what of arguments and attributes can travel, and when two values are the same."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from asyncq.errors import SerializationError
+from asyncq.serializers import dumps
+
+_MAX_DEPTH: Final = 32
+_SCALARS: Final = (str, int, float, bytes)
+_KEYS: Final = frozenset({*_SCALARS, bool, type(None), date, datetime, time, timedelta, Decimal, UUID})
+
+
+def packed(value: Any) -> bytes | None:
+    """The bytes of the value; None if something in it cannot travel.
+
+    A value whose class derives from a built-in one (`HTTPStatus.NOT_FOUND`, a named tuple, markup) is packed
+    as the value of that built-in class to which it is equal.
+    """
+    try:
+        return dumps(value)
+    except SerializationError:
+        pass
+    except Exception:  # noqa: BLE001  the message of the error asks values for their repr
+        return None
+    try:
+        return dumps(plain(value))
+    except Exception:  # noqa: BLE001  a subclass of a container may do anything when it is walked
+        return None
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """The value with instances of subclasses of built-in classes as instances of these.
+
+    Raises:
+        SerializationError: it is nested deeper than a value that can travel.
+    """
+    if depth > _MAX_DEPTH:
+        raise SerializationError("nested too deep")
+    cls = type(value)
+    if issubclass(cls, _SCALARS) and cls not in _KEYS:
+        return _scalar(value)
+    if issubclass(cls, dict):
+        return {plain(key, depth + 1): plain(item, depth + 1) for key, item in dict.items(value)}
+    for kind in (list, tuple, set, frozenset):
+        if issubclass(cls, kind):
+            return kind([plain(item, depth + 1) for item in kind.__iter__(value)])
+    return value
+
+
+def _scalar(value: Any) -> Any:
+    # By the methods of the built-in class: a subclass may define these anew.
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__index__(value)
+    return float.__float__(value) if isinstance(value, float) else bytes.__getitem__(value, slice(None))
+
+
+def is_same(sent: Any, found: Any) -> bool:
+    """Whether a value is what was sent: of the same built-in classes at every depth, and equal.
+
+    `sent` came out of `loads`. No code of another class is called: of another class, it is not the same.
+    """
+    cls = type(sent)
+    if type(found) is not cls:
+        return False
+    if cls is list or cls is tuple:
+        return len(sent) == len(found) and all(map(is_same, sent, found))
+    if cls is dict:
+        # Keys of other classes than these could run code when they are compared.
+        known = len(sent) == len(found) and all(type(key) in _KEYS for key in found)
+        return known and all(key in found and is_same(item, found[key]) for key, item in sent.items())
+    if cls is set or cls is frozenset:
+        # Members of other classes than the built-in ones could run code when they are compared.
+        return packed(found) is not None and bool(sent == found)
+    return bool(sent == found) or (cls is float and sent != sent and found != found)  # noqa: PLR0124  NaN
+
+
+def has_set(value: Any) -> bool:
+    """Whether there is a set in a value from `loads`: its repr differs from process to process."""
+    cls = type(value)
+    if cls is set or cls is frozenset:
+        return True
+    if cls is dict:
+        return any(map(has_set, value)) or any(map(has_set, value.values()))
+    return (cls is list or cls is tuple) and any(map(has_set, value))

@@ -1,0 +1,78 @@
+"""What a job raises is what the same function raises when it is called, whatever runs it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from helpers import exception_bodies
+from helpers.exception_table import TABLE
+from helpers.exceptions import differences, tree
+
+from asyncq import RemoteError, Worker
+
+pytestmark = pytest.mark.anyio
+
+TURNED = {"StopIteration"}
+"""What no coroutine and no thread can raise: asyncio makes a RuntimeError of it."""
+
+
+async def _row_on_the_loop(place: int) -> None:
+    exception_bodies.raise_row(place)
+
+
+def register(app, executor):
+    """The two tasks: one raises a row of the table, one a group."""
+    if executor == "loop":
+        return app.task(name="row")(_row_on_the_loop), app.task(name="group")(exception_bodies.raise_group)
+    task = app.task(name="row", executor=executor) if executor == "process" else app.task(name="row")
+    row = task(exception_bodies.raise_row)
+    task = app.task(name="group", executor=executor) if executor == "process" else app.task(name="group")
+    return row, task(exception_bodies.raise_group_in_a_function)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("executor", ["loop", "thread", "process"])
+async def test_each_exception_of_the_table_arrives_as_a_direct_call_raises_it(app, executor):
+    raise_row, _ = register(app, executor)
+    found = {}
+    async with Worker(app):
+        rows = [(place, row) for place, row in enumerate(TABLE) if row.name not in TURNED]
+        results = [await raise_row.delay(place) for place, _ in rows]
+        for (_, row), result in zip(rows, results, strict=True):
+            arrived = (await result.outcome(timeout=60)).error
+            assert isinstance(arrived, Exception)
+            if row.caught_as is None:
+                found[row.name] = differences(row.make(), arrived)
+            else:
+                found[row.name] = [] if isinstance(arrived, RemoteError) else ["it is no RemoteError"]
+    assert {name: problems for name, problems in found.items() if problems} == {}
+
+
+async def raised_by(call) -> BaseException:
+    try:
+        await call
+    except Exception as error:
+        return error
+    raise AssertionError("nothing was raised")
+
+
+@pytest.mark.parametrize("executor", ["loop", "thread", "process"])
+async def test_a_group_arrives_whole(app, executor):
+    _, raise_group = register(app, executor)
+    async with Worker(app):
+        for name, body in exception_bodies.GROUPS.items():
+            direct = await raised_by(asyncio.create_task(body()))
+            arrived = await raised_by(raise_group.options(wait=60).call(name))
+            assert tree(arrived) == tree(direct), name
+
+
+async def test_a_member_that_is_also_the_context_of_its_group_is_matched(app):
+    _, raise_group = register(app, "loop")
+    matched = []
+    async with Worker(app):
+        try:
+            await raise_group.options(wait=30).call("body_of_a_task_group")
+        except* ValueError as group:
+            matched += group.exceptions
+    assert [str(member) for member in matched] == ["invalid literal for int() with base 10: 'not a number'"]

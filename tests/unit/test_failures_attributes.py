@@ -1,0 +1,268 @@
+"""An exception arrives with the attributes it had, and without code of its class but for making it."""
+
+from __future__ import annotations
+
+import threading
+from enum import StrEnum
+from http import HTTPStatus
+from typing import NamedTuple
+
+import pytest
+
+from asyncq.errors import RemoteError, RetryLater
+from asyncq.failures import Failure, bounds, decode, encode
+from asyncq.serializers import dumps, loads
+
+
+class Pair(NamedTuple):
+    a: int
+    b: int
+
+
+class Color(StrEnum):
+    RED = "red"
+
+
+class ApiError(Exception):
+    def __init__(self, message, status=500):
+        super().__init__(message)
+        self.status = status
+
+
+class NotThere(Exception):
+    def __init__(self, code):
+        super().__init__(f"error {code}")
+        self.code = code
+
+
+class ByKeyword(Exception):
+    def __init__(self, *, code, text="none"):
+        self.code, self.text = code, text
+
+    def __str__(self):
+        return f"{self.code}: {self.text}"
+
+
+class Locked(Exception):
+    def __init__(self, message):
+        super().__init__(message)
+        self.lock = threading.Lock()
+        self.tries = 0
+
+
+class Counting(Exception):
+    made = 0
+
+    def __init__(self, code):
+        type(self).made += 1
+        super().__init__(f"number {code}")
+
+
+class Guarded(Exception):
+    """Nothing of this may run but `__init__`, `__new__` and `__str__`."""
+
+    def __init__(self, level=0):
+        super().__init__()
+        vars(self)["_level"] = level
+
+    def _refuse(self, *_):
+        raise AssertionError("code of the class ran")
+
+    level = property(_refuse, _refuse)
+    __reduce__ = __reduce_ex__ = __setstate__ = __setattr__ = __delattr__ = __eq__ = _refuse
+    __hash__ = None
+
+
+class Slotted(Exception):
+    __slots__ = ("__secret", "code", "empty")
+
+    def __init__(self, code, secret=None):
+        super().__init__("slotted")
+        self.code, self.__secret = code, secret
+
+    @property
+    def secret(self):
+        return self.__secret
+
+
+class Computed(Exception):
+    @property
+    def status(self):
+        return self._status
+
+    def __init__(self, status):
+        super().__init__()
+        self._status = status
+
+
+class Meta(type):
+    def __call__(cls, *_):
+        raise AssertionError("the metaclass was called")
+
+
+class WithMeta(Exception, metaclass=Meta):
+    pass
+
+
+class Asking(Exception):
+    def __init__(self, inner=None):
+        super().__init__("asks", 1)
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+class Optional(Exception):
+    def __init__(self, message):
+        super().__init__(message)
+        self.hint = None
+
+
+class WrongStr(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+class MissesIt(Exception):
+    """Its text needs what cannot travel."""
+
+    def __init__(self, thing):
+        super().__init__()
+        self.thing = thing
+
+    def __str__(self):
+        return f"lost {self.thing.real}"
+
+
+def journey(exc):
+    return decode(encode(exc)).rebuild()
+
+
+@pytest.mark.parametrize(
+    ("exc", "attributes"),
+    [
+        (ApiError("no such user", status=404), {"status": 404}),
+        (NotThere(404), {"code": 404}),
+        (ByKeyword(code=7, text="x"), {"code": 7, "text": "x"}),
+        (ByKeyword(code=float("nan"), text={"k": [1, (2,)]}), None),
+        (Slotted(3, "s"), {"code": 3, "secret": "s"}),
+        (Computed("open"), {"status": "open"}),
+        (ApiError("teapot", status=HTTPStatus.IM_A_TEAPOT), {"status": 418}),
+        (
+            ApiError(Color.RED, status={"colors": [Color.RED, Pair(1, 2)]}),
+            {"status": {"colors": ["red", (1, 2)]}},
+        ),
+        (RetryLater("busy", countdown=5), {"countdown": 5, "max_retries": None}),
+        (WrongStr("x"), {}),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_exception_keeps_its_attributes(exc, attributes):
+    rebuilt = journey(exc)
+    assert type(rebuilt) is type(exc)
+    assert rebuilt.args == exc.args
+    if not isinstance(exc, WrongStr):
+        assert str(rebuilt) == str(exc)
+    for name, value in (attributes or {}).items():
+        assert getattr(rebuilt, name) == value
+
+
+def test_a_constructor_that_gives_the_same_is_used_and_what_it_makes_beside_stays():
+    exc = Locked("busy")
+    exc.tries = 3
+    rebuilt = journey(exc)
+    assert type(rebuilt) is Locked
+    assert rebuilt.tries == 3
+    assert isinstance(rebuilt.lock, type(exc.lock))
+
+
+def test_an_attribute_that_the_exception_had_no_more_is_taken_away():
+    exc = Locked("busy")
+    del exc.tries
+    assert not hasattr(journey(exc), "tries")
+
+
+def test_an_attribute_that_cannot_travel_keeps_what_the_constructor_gives_it():
+    exc = Optional("no")
+    exc.hint = object()
+    assert journey(exc).hint is None
+
+
+def test_a_constructor_is_called_once_at_most():
+    data = encode(Counting(1))
+    Counting.made = 0
+    rebuilt = decode(data).rebuild()
+    assert (type(rebuilt), str(rebuilt), Counting.made) == (Counting, "number 1", 1)
+
+
+@pytest.mark.parametrize("level", [0, 5])
+def test_no_setter_no_property_and_no_reduce_runs(level):
+    rebuilt = journey(Guarded(level))
+    assert type(rebuilt) is Guarded
+    assert vars(rebuilt)["_level"] == level
+
+
+def test_a_metaclass_is_not_called():
+    exc = type.__call__(WithMeta, "x")
+    rebuilt = journey(exc)
+    assert (type(rebuilt), rebuilt.args) == (WithMeta, ("x",))
+
+
+def test_a_class_that_makes_up_attributes_is_made_by_its_constructor_or_not_at_all():
+    rebuilt = journey(Asking(inner="text"))
+    assert isinstance(rebuilt, RemoteError)
+    assert isinstance(rebuilt, Asking)
+    assert rebuilt.inner == "text"
+    assert not hasattr(rebuilt, "other")
+
+
+def test_a_text_that_needs_what_cannot_travel_makes_a_remote_error():
+    rebuilt = journey(MissesIt(1 + 0j))
+    assert isinstance(rebuilt, RemoteError)
+    assert isinstance(rebuilt, MissesIt)
+    assert str(rebuilt).endswith("MissesIt: lost 1.0")
+
+
+def test_the_text_of_a_set_may_come_in_another_order():
+    failure = Failure("builtins", "ValueError", "another order", ({"a", "b"},))
+    assert type(failure.rebuild()) is ValueError
+    assert isinstance(Failure("builtins", "ValueError", "another text", ("a",)).rebuild(), RemoteError)
+
+
+@pytest.mark.parametrize("name", ["__class__", "__dict__", "__cause__", "__notes__", "__str__"])
+def test_names_of_pythons_own_are_never_set(name):
+    [node] = loads(encode(ApiError("x", 1)))
+    node["attributes"] = dumps({name: {"a": 1}, "status": 2})
+    forged = decode(dumps([node]))
+    assert forged.attributes == {"status": 2}
+    rebuilt = forged.rebuild()
+    assert (type(rebuilt), rebuilt.status, list(vars(rebuilt))) == (ApiError, 2, ["status"])
+
+
+def test_a_unicode_error_never_gets_what_c_would_read_past_the_end_of():
+    for args in [("utf-8", "text", -5, -4, "no"), ("utf-8", "text", 2, 3, "no")]:
+        failure = Failure("builtins", "UnicodeEncodeError", "m", args)
+        assert isinstance(failure.rebuild(), UnicodeEncodeError)
+    attributes = {"object": b"bytes", "start": -1, "end": 2**70, "encoding": 3}
+    failure = Failure("builtins", "UnicodeEncodeError", "m", None, attributes)
+    rebuilt = failure.rebuild()
+    assert isinstance(rebuilt, UnicodeEncodeError)
+    assert rebuilt.attributes == attributes
+    UnicodeEncodeError.__str__(rebuilt)
+
+
+def test_attributes_have_a_bound_of_their_own_and_the_others_stay():
+    exc = ApiError("x", status="s" * bounds.MAX_ATTRIBUTES)
+    exc.other = "kept"
+    data = encode(exc)
+    assert len(data) < bounds.MAX_ATTRIBUTES
+    assert (type(decode(data).rebuild()), decode(data).rebuild().other) == (ApiError, "kept")
+    group = ExceptionGroup("g", [ApiError("x", "s" * 30_000) for _ in range(90)])
+    assert len(encode(group)) < 400_000
+
+
+def test_a_group_keeps_its_attributes():
+    exc = ExceptionGroup("g", [ValueError(1)])
+    exc.code = 7
+    assert journey(exc).code == 7
