@@ -69,8 +69,17 @@ def carried(
     @functools.wraps(method)
     def anywhere(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         carrier = self.carrier
-        coroutine = method(self, *args, **kwargs)
-        return coroutine if carrier.is_here() else carrier.bring(coroutine)
+        if carrier.is_here():
+            return method(self, *args, **kwargs)
+
+        async def elsewhere() -> R:
+            return await carrier.bring(method(self, *args, **kwargs))
+
+        # The method's own coroutine is made when this one is awaited: if both were there, Python would warn
+        # of both where the `await` is forgotten. The warning names what was called.
+        coroutine: Any = elsewhere()
+        coroutine.__qualname__ = method.__qualname__
+        return cast("Coroutine[Any, Any, R]", coroutine)
 
     return anywhere
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import types
+import typing
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, overload
 
 from typing_extensions import TypeVar
@@ -15,6 +17,7 @@ from asyncq.portal import carried, overloaded, refuse_in_loop, synced
 from asyncq.resultset import ResultSet
 from asyncq.sending import send_many
 from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
+from asyncq.serializers.hints import hints_of
 from asyncq.streamresult import StreamResult
 from asyncq.workflows import Group, Signature, Workflow
 from asyncq.workflows.submitting import submit
@@ -95,12 +98,7 @@ class Task(Generic[P, R, H_co]):
             object.__setattr__(self, attribute, getattr(function, attribute, None))
         self.__wrapped__ = function
         self._last_bound = ""
-        self._introspection: dict[str, Any] = {
-            "__signature__": self.builder.signature,
-            "__annotations__": getattr(function, "__annotations__", {}),
-            "__module__": self.__module__,
-            "__wrapped__": function,  # its globals are where the annotations are looked up
-        }
+        self._introspection: dict[str, dict[str, Any]] = self._introspected()
 
     def __copy__(self) -> Self:
         other = object.__new__(type(self))
@@ -117,6 +115,35 @@ class Task(Generic[P, R, H_co]):
     def carrier(self) -> Carrier:
         """Where the calls of this object run."""
         return self.app.sessions
+
+    def _introspected(self) -> dict[str, dict[str, Any]]:
+        """What Python's tools are told of the methods, by name: the parameters are those of the function, and
+        the result is what the method returns.
+        """
+        function = self.function
+        # As values: type checkers take what stands in brackets behind a class for a type.
+        generic: Any = self.handle
+        signature: Any = Signature
+        try:
+            value = hints_of(function).get("return", Any)
+            if self.is_generator:
+                value = next(iter(typing.get_args(value)), Any)
+            handle = generic[value]
+        except TypeError:  # it may be defined later, or is no type
+            value, handle = Any, generic[Any]
+        called = types.NoneType if self.is_generator else value
+        part = signature[None, handle] if self.is_generator else signature[value]
+        results = {"delay": handle, "call": called, "s": part}
+        results |= {"delay_sync": handle, "call_sync": called, "si": part}
+        return {
+            name: {
+                "__signature__": self.builder.signature.replace(return_annotation=result),
+                "__annotations__": {**getattr(function, "__annotations__", {}), "return": result},
+                "__module__": self.__module__,
+                "__wrapped__": function,  # its globals are where the annotations are looked up
+            }
+            for name, result in results.items()
+        }
 
     # -- sending --
 
@@ -580,7 +607,7 @@ class _OfFunction:
         if task is None:
             return self.method
         bound = functools.partial(self.method, task)
-        bound.__dict__.update(task._introspection)
+        bound.__dict__.update(task._introspection[self.name])
         for name in ("__name__", "__qualname__", "__doc__"):
             setattr(bound, name, getattr(self.method, name))
         if task._last_bound == self.name:
@@ -710,8 +737,16 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 class NamedTask(Task[..., Any]):
     """A task known by name only, as `app.send` uses it: no function, no types, arguments unchecked."""
 
+    _known: dict[str, dict[str, Any]] | None = None
+
     def __init__(self, app: App, name: str, options: Options) -> None:
         super().__init__(app, _anything, name, options)
+
+    def _introspected(self) -> dict[str, dict[str, Any]]:
+        # The same for all: one is made for each `send`.
+        if NamedTask._known is None:
+            NamedTask._known = super()._introspected()
+        return NamedTask._known
 
 
 def _anything(*args: Any, **kwargs: Any) -> Any:
