@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 
 def attributes_of(exc: BaseException) -> dict[str, Any]:
     """All of them by their names, whether they can travel or not."""
-    found = fields.read(exc, fields.fields_of(type(exc)))
+    known = fields.fields_of(type(exc))
+    found = fields.read(exc, known)
     for name, value in list(dict.items(raw.dict_of(exc))):
-        if type(name) is str and not fields.is_dunder(name):
+        if type(name) is str and name not in known and not fields.is_dunder(name):
             found[name] = value
     return found
 

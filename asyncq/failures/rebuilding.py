@@ -64,7 +64,8 @@ def _made(cls: type[Exception], failure: Failure) -> Exception | None:
     args = failure.args
     if args is None or issubclass(cls, BaseExceptionGroup) or not fields.are_sound(cls, args):
         return None
-    return _tried(lambda: _by_constructor(cls, args, failure)) or _tried(lambda: _by_new(cls, args, failure))
+    made = _tried(lambda: _by_constructor(cls, args, failure))
+    return _tried(lambda: _by_new(cls, args, failure)) if made is None else made
 
 
 def _tried(make: Callable[[], Exception | None]) -> Exception | None:
@@ -131,7 +132,7 @@ def _made_group(cls: type[Exception], failure: Failure, members: list[Exception]
             continue
         found = raw.members_of(made)
         if len(found) == len(members) and all(map(operator.is_, found, members)):
-            return _with_attributes(made, failure)
+            return _tried(lambda group=made: _with_attributes(group, failure))  # type: ignore[misc]
     return None
 
 

@@ -26,10 +26,19 @@ _STANDS_FOR: Final = "_stands_for"
 _NO_BASES: Final = (StopIteration, StopAsyncIteration, BaseExceptionGroup, AsyncQError)
 # What the base may define, and what would then meet an exception whose constructor never ran.
 _FROM_EXCEPTION: Final = (
-    *("args", "__cause__", "__context__", "__traceback__", "__suppress_context__"),
+    *("args", "__cause__", "__context__", "__traceback__", "__suppress_context__", "__dict__"),
     *("with_traceback", "add_note", "__getattribute__", "__setattr__", "__delattr__", "__repr__"),
 )
-_FROM_OBJECT: Final = ("__eq__", "__ne__", "__hash__", "__format__", "__reduce_ex__", "__dir__", "__sizeof__")
+_FROM_OBJECT: Final = (
+    "__class__",
+    "__eq__",
+    "__ne__",
+    "__hash__",
+    "__format__",
+    "__reduce_ex__",
+    "__dir__",
+    "__sizeof__",
+)
 
 
 def remote_error(origin: RemoteOrigin, args: tuple[Any, ...]) -> RemoteError:

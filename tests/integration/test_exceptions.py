@@ -9,7 +9,8 @@ from helpers import exception_bodies
 from helpers.exception_table import TABLE
 from helpers.exceptions import differences, tree
 
-from asyncq import RemoteError, Worker
+from asyncq import RemoteError, Retry, Worker, allow_join_result, current
+from asyncq.failures import Failure
 
 pytestmark = pytest.mark.anyio
 
@@ -76,3 +77,52 @@ async def test_a_member_that_is_also_the_context_of_its_group_is_matched(app):
         except* ValueError as group:
             matched += group.exceptions
     assert [str(member) for member in matched] == ["invalid literal for int() with base 10: 'not a number'"]
+
+
+class NotForHere(LookupError):
+    def __init__(self, article: str, *, left: int) -> None:
+        super().__init__(f"only {left} of {article}")
+        self.left = left
+
+
+async def test_a_failure_that_another_job_lets_pass_keeps_type_and_attributes(app):
+    @app.task
+    async def sells(is_local: bool) -> None:
+        class Local(NotForHere):
+            pass
+
+        raise (Local if is_local else NotForHere)("lamp", left=2)
+
+    @app.task
+    async def orders(is_local: bool) -> None:
+        with allow_join_result():
+            await sells.call(is_local)
+
+    async with Worker(app, concurrency=2):
+        with pytest.raises(NotForHere) as caught:
+            await orders.options(wait=30).call(False)
+        assert (type(caught.value), str(caught.value), caught.value.left) == (NotForHere, "only 2 of lamp", 2)
+        with pytest.raises(NotForHere) as caught:
+            await orders.options(wait=30).call(True)
+    error = caught.value
+    assert isinstance(error, RemoteError)
+    assert error.type_name.endswith("Local")
+    assert str(error) == f"{error.type_name}: only 2 of lamp"
+    assert (error.left, error.args) == (2, ("only 2 of lamp",))
+    assert 'raise (Local if is_local else NotForHere)("lamp", left=2)' in error.traceback
+
+
+async def test_a_retry_policy_knows_a_failure_by_its_nearest_class(app):
+    @app.task(retry=Retry(max_retries=1, on=(NotForHere,), backoff=0.05))
+    async def orders() -> int:
+        if current().attempt > 1:
+            return current().attempt
+        raise Failure(
+            module="nowhere",
+            qualname="Gone",
+            message="m",
+            bases=((NotForHere.__module__, NotForHere.__qualname__),),
+        ).rebuild()
+
+    async with Worker(app):
+        assert await orders.options(wait=30).call() == 2
