@@ -19,6 +19,7 @@ from asyncq.origins import Origin, local_of
 from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope
+from asyncq.serializers import Policy
 from asyncq.serializers.hints import check_hints
 from asyncq.sessions import Sessions
 from asyncq.tasks import (
@@ -66,9 +67,12 @@ class AsyncQ:
         default_queue: the queue of tasks that name none.
         result_ttl: how long an outcome is kept after the job ended, in seconds or as a timedelta.
         lease: a worker silent for this many seconds is taken for dead, and its jobs run elsewhere.
+        types: dataclasses, models, NamedTuples and enums whose instances may stand where no annotation names
+            a class: in `Any`, in a field of a model, in a parameter without annotation.
         settings: the other options of `asyncq.config.Settings`, by name.
 
     Raises:
+        TypeError: something in `types` is no class.
         ValueError: an unknown option or a value that does not fit; the message says where it came from.
 
     Example:
@@ -89,6 +93,7 @@ class AsyncQ:
         default_queue: str | None = None,
         result_ttl: float | timedelta | None = None,
         lease: float | timedelta | None = None,
+        types: Iterable[type] = (),
         **settings: Any,
     ) -> None:
         self.anchor: str | None = _caller_file()
@@ -102,6 +107,7 @@ class AsyncQ:
         }
         folder = Path(self.anchor).resolve().parent if self.anchor else None
         self.settings: config.Settings = config.load(explicit, anchor=folder)
+        self.policy: Policy = Policy(types, trust_models=self.settings.trust_models)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
         self._origins: dict[str, Origin] = {}  # of the registered tasks, by their names
         self.limits: dict[str, Limits] = {}  # by the names that jobs have, `<name>*` among them
@@ -119,6 +125,7 @@ class AsyncQ:
         if self.sessions.is_any_open:
             raise RuntimeError(f"{self!r} is open: its settings can be changed before it is opened, not now")
         self.settings = config.replace(self.settings, settings)
+        self.policy.trust_models = self.settings.trust_models
         self.sessions.reconfigure()
         for task in self.tasks.values():
             task.builder.resolve()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from asyncq.config import Settings
     from asyncq.retry import Retry
-    from asyncq.serializers import ArgumentCodec, ValueCodec
+    from asyncq.serializers import ArgumentCodec, Policy, ValueCodec
     from asyncq.sessions import Sessions
 
 R_co = TypeVar("R_co", covariant=True)
@@ -24,11 +24,13 @@ class App(Protocol):
         settings: how it is configured.
         sessions: its open connections.
         anchor: the file that made it, from where a project's embedded server is found.
+        policy: which classes may stand anywhere in its values, and whether they are validated.
     """
 
     settings: Settings
     sessions: Sessions
     anchor: str | None
+    policy: Policy
 
     def reconfigure(self, **settings: Any) -> None:
         """Puts settings over those that the app has. Only while it is closed."""

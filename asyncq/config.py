@@ -297,6 +297,12 @@ class Settings:
     result_extended: bool = _option(
         False, _flag, "Keep the arguments of each call with its outcome, for handles made from an id."
     )
+    trust_models: bool = _option(
+        True,
+        _flag,
+        "Take the state of a model or dataclass from the wire without its validators, if its fields are the "
+        "same on both sides; their types are checked all the same. No: always validate.",
+    )
     strict: bool = _option(
         False,
         _flag,

@@ -71,7 +71,7 @@ class JobBuilder:
     def __init__(self, app: App, name: str, function: Callable[..., Any], options: Options) -> None:
         self.name: str = name
         self.signature: inspect.Signature = inspect.signature(function)
-        self.arguments: ArgumentCodec = ArgumentCodec(function)
+        self.arguments: ArgumentCodec = ArgumentCodec(function, app.policy)
         self._app = app
         self._shapes: set[object] = set()
         self._use(options, is_call=False)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncq import failures, wire
 from asyncq.errors import AsyncQError, TaskExpired, TaskRevoked, WorkerLost
+from asyncq.serializers import redacted
 
 if TYPE_CHECKING:
     from asyncq.serializers import ValueCodec
@@ -39,7 +40,7 @@ class Outcome(Generic[R_co]):
         self._codec = codec
 
     def __repr__(self) -> str:
-        shown = f"value={self.value!r}" if self.state == "SUCCESS" else f"error={self.error!r}"
+        shown = f"value={redacted(self.value)}" if self.state == "SUCCESS" else f"error={self.error!r}"
         return f"<Outcome {self.id} {self.state} {shown}>"
 
     def unwrap(self) -> R_co:

@@ -84,7 +84,7 @@ class Task(Generic[P, R, H_co]):
         self.function = function
         self.builder: JobBuilder = JobBuilder(app, name, function, options)
         self.arguments: ArgumentCodec = self.builder.arguments
-        self.returns: ValueCodec = ValueCodec.of_result(function)
+        self.returns: ValueCodec = ValueCodec.of_result(function, app.policy)
         self.is_linked: bool = False
         self._starred: Task[..., Any] | None = None
         self.executor: str = "loop" if self.is_coroutine else options.executor or "thread"
@@ -706,7 +706,7 @@ class StreamTask(Task[P, None, StreamResult[Y]], Generic[P, Y]):
     def __init__(self, app: App, function: Callable[P, Any], name: str, options: Options) -> None:
         super().__init__(app, function, name, options)
         self.returns = PLAIN_VALUE
-        self.items: ValueCodec = ValueCodec.of_items(function)
+        self.items: ValueCodec = ValueCodec.of_items(function, app.policy)
 
 
 class AsyncGeneratorTask(StreamTask[P, Y]):

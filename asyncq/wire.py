@@ -81,7 +81,7 @@ from asyncq.states import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-SCHEMA = 1
+SCHEMA = 2
 
 PUSH_LIMIT = 8 * 1024
 """Largest outcome that travels inside a notification, in bytes. Above 16 KiB Valkey 9.1 does not count a
@@ -354,6 +354,13 @@ def _extras(job: Job) -> dict[str, Any] | None:  # noqa: C901  see below
     return more or None
 
 
+def _other_schema(what: str, schema: Any) -> DecodeError:
+    return DecodeError(
+        f"{what} has schema {schema!r} and this version of asyncq reads schema {SCHEMA}: run the same "
+        f"version where jobs are sent and where they run"
+    )
+
+
 def decode_job(id: str, queue: str, message: bytes) -> Job:
     """The job in a message.
 
@@ -365,7 +372,7 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
     except Exception as error:  # msgpack raises half a dozen unrelated types on garbage, recursion among them
         raise DecodeError(f"job {id!r}: the message is not one of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
-        raise DecodeError(f"job {id!r}: message of schema {schema!r}, this version reads {SCHEMA}")
+        raise _other_schema(f"job {id!r}: the message", schema)
     fits = (
         type(name) is str
         and type(body) is bytes
@@ -450,13 +457,14 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
         schema, *rest = _unpack(outcome)
     except Exception as error:  # see decode_job
         raise DecodeError(f"an outcome is not one of asyncq ({type(error).__name__})") from error
+    if schema != SCHEMA:
+        raise _other_schema("the outcome", schema)
     if (
-        schema != SCHEMA
-        or not 9 <= len(rest) <= 10
+        not 9 <= len(rest) <= 10
         or type(rest[0]) is not bytes
         or (len(rest) == 10 and type(rest[9]) is not bytes)
     ):
-        raise DecodeError(f"an outcome of schema {schema!r}, this version reads {SCHEMA}")
+        raise DecodeError("an outcome has too few fields, too many, or one of the wrong type")
     return Ended(letter, *rest)
 
 
@@ -475,8 +483,10 @@ def decode_parcel(parcel: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
         schema, channel, refusal, words = _unpack(parcel)
     except Exception as error:  # see decode_job
         raise DecodeError(f"a parcel is not one of asyncq ({type(error).__name__})") from error
-    if schema != SCHEMA or type(words) is not list:
-        raise DecodeError(f"a parcel of schema {schema!r}, this version reads {SCHEMA}")
+    if schema != SCHEMA:
+        raise _other_schema("the parcel", schema)
+    if type(words) is not list:
+        raise DecodeError("a parcel has no list of words")
     return channel, refusal, words
 
 

@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
-import types
 import typing
 from collections import abc
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum
-from typing import Any, Final, Literal, Union
-
-from asyncq.serializers.classes import (
-    ClassShape,
-    DataclassShape,
-    EnumShape,
-    ModelShape,
-    NamedTupleShape,
-    TypedDictShape,
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
 )
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import UUID
+
+from asyncq.serializers.fingerprints import fingerprint, tag_of
+from asyncq.serializers.hint_forms import is_alias, is_union, shown_hint, unwrapped
 from asyncq.serializers.hints import hints_of
+from asyncq.serializers.models import ConvertedShape, ModelShape, converted, is_model, stands_for
 from asyncq.serializers.places import MAX_DEPTH
-from asyncq.serializers.shapes import SEQUENCES, SETS, ItemsShape, MappingShape, Shape, TupleShape, UnionShape
+from asyncq.serializers.policy import DEFAULT
+from asyncq.serializers.records import DataclassShape, EnumShape, NamedTupleShape, RecordShape
+from asyncq.serializers.shapes import (
+    SEQUENCES,
+    SETS,
+    AnyShape,
+    ClassShape,
+    DictShape,
+    ItemsShape,
+    LenientShape,
+    LiteralShape,
+    OptionalShape,
+    PlainShape,
+    Shape,
+    TupleShape,
+    UnionShape,
+)
+
+if TYPE_CHECKING:
+    from asyncq.serializers.policy import Policy
 
 _ITEM_KINDS: Final[dict[Any, tuple[type, ...]]] = {
     list: (list,),
@@ -34,124 +59,526 @@ _ITEM_KINDS: Final[dict[Any, tuple[type, ...]]] = {
     abc.Iterable: (*SEQUENCES, *SETS),
 }
 _MAPPINGS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping})
-_WRAPPERS: Final = frozenset(
-    getattr(typing, name)
-    for name in ("Annotated", "Final", "ClassVar", "Required", "NotRequired", "ReadOnly")
-    if hasattr(typing, name)
-)
+
+# Which exact types a value may have, by its annotation: as lenient as type checkers are.
+_PLAIN: Final[dict[Any, frozenset[Any]]] = {
+    **{
+        cls: frozenset({cls})
+        for cls in (
+            *(NoneType, bool, str, bytes, datetime, time, timedelta, UUID, Decimal, PurePosixPath),
+            *(PureWindowsPath, IPv4Address, IPv6Address, IPv4Network, IPv6Network),
+            *(IPv4Interface, IPv6Interface),
+        )
+    },
+    int: frozenset({int, bool}),
+    float: frozenset({float, int, bool}),
+    date: frozenset({date, datetime}),
+    Path: frozenset({type(Path())}),
+    PurePath: frozenset({type(Path()), PurePosixPath, PureWindowsPath}),
+}
 
 
-def shape_of(annotation: Any) -> Shape | None:
+_MOST_GENERICS: Final = 20  # a generic class can name itself with ever longer arguments
+
+
+class UnclearAnnotation(TypeError):
+    """An annotation that cannot be kept apart on the wire; the message says how to write it."""
+
+
+def shape_of(annotation: Any, policy: Policy = DEFAULT) -> Shape | None:
     """Compiles an annotation into a `Shape`, or None if it adds nothing to the plain codec.
 
     Enums, dataclasses, pydantic models, NamedTuples and TypedDicts have shapes, and so have lists, tuples,
     sets, dicts, unions and generic aliases of them. Built-in types, `Any`, strings and whatever is not
     understood have none.
 
+    Args:
+        annotation: the annotation, resolved.
+        policy: that of the app.
+
+    Raises:
+        UnclearAnnotation: a union of classes that nobody can tell apart.
+
     Example:
         >>> shape_of(list[int]) is None
         True
     """
-    return _compile(annotation, {})
+    return Compiler(policy).lenient(annotation)
 
 
-def _compile(annotation: Any, seen: dict[Any, Shape | None]) -> Shape | None:
-    annotation = _unwrapped(annotation)
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is Union or origin is types.UnionType:
-        return _compile_union(args, seen)
-    if origin is Literal:
-        return _compile(Union[tuple({type(value) for value in args})], seen)  # noqa: UP007  built at run time
-    if origin is tuple:
-        return _compile_tuple(args, seen)
-    if origin in _ITEM_KINDS:
-        item = _compile(args[0], seen)
-        return None if item is None else ItemsShape(item, _ITEM_KINDS[origin])
-    if origin in _MAPPINGS:
-        key, value = (_compile(arg, seen) for arg in args)
-        return None if key is None and value is None else MappingShape(key, value)
-    cls = annotation if origin is None else origin
-    return _compile_class(cls, args, seen) if isinstance(cls, type) else None
+class Compiler:
+    """Compiles annotations. Each class and each union is compiled once, because it may name itself.
 
+    Args:
+        policy: that of the app.
+    """
 
-def _unwrapped(annotation: Any) -> Any:
-    """The annotation below Annotated, Required, NewType, `type X = ...` and the like."""
-    for _ in range(MAX_DEPTH):  # `type X = X` exists
-        if typing.get_origin(annotation) in _WRAPPERS:
-            annotation = typing.get_args(annotation)[0]
-        elif isinstance(annotation, typing.NewType):
-            annotation = annotation.__supertype__
-        # By name: it is typing's from Python 3.12 on, and typing_extensions' before.
-        elif type(annotation).__name__ == "TypeAliasType":
-            annotation = annotation.__value__
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._records: dict[Any, RecordShape] = {}
+        self._unions: dict[Any, Shape | None] = {}
+        self._dicts: dict[Any, DictShape] = {}
+        self._any: AnyShape | None = None
+        self._depth = 0
+        self._generics = 0
+        if policy.types:
+            classes: dict[Any, ClassShape] = {}
+            self._any = AnyShape(classes)
+            for cls in policy.types:
+                shape = self._class_shape(cls, (), _Mode(is_strict=True, is_tagged=True))
+                if shape is None:
+                    raise UnclearAnnotation(
+                        f"types= lists {shown_hint(cls)}, which is no enum, dataclass, NamedTuple or model"
+                    )
+                classes[cls] = classes[shape.tag] = shape
+
+    def lenient(self, hint: Any) -> Shape | None:
+        """The shape of an argument or a result; None if there is nothing to do."""
+        if self._any is None and not _Search(hint).found:
+            return None
+        return self._compile(hint, _Mode(is_strict=False, is_tagged=False))
+
+    # -- any annotation --
+
+    def _compile(self, hint: Any, mode: _Mode) -> Shape | None:
+        if self._depth > MAX_DEPTH:  # a generic alias can name itself with ever longer arguments
+            return self._any
+        self._depth += 1
+        try:
+            return self._compile_below(hint, mode)
+        finally:
+            self._depth -= 1
+
+    def _compile_below(self, hint: Any, mode: _Mode) -> Shape | None:
+        if is_alias(hint) or is_alias(typing.get_origin(hint)) or is_union(unwrapped(hint)):
+            return self._union(hint, _arms(hint), mode)
+        hint = unwrapped(hint)
+        origin = typing.get_origin(hint)
+        if origin is Literal:
+            return self._literal(hint, mode)
+        kinds = _container_kinds(hint)
+        if kinds:
+            return self._container(kinds, [hint], mode)
+        if hint is typing.Self:
+            hint, origin = mode.owner, typing.get_origin(mode.owner)
+        cls = hint if origin is None else origin
+        if not isinstance(cls, type) or cls is Any or cls is object:
+            return self._any
+        shape = self._class_shape(cls, typing.get_args(hint), mode)
+        if shape is not None:
+            return shape if mode.is_strict else LenientShape(shape)
+        return self._plain(cls, mode)
+
+    def _plain(self, cls: Any, mode: _Mode) -> Shape | None:
+        if not mode.is_strict:
+            return None
+        other = stands_for(cls)
+        if other is not None:
+            return self._compile(other, mode)
+        return PlainShape(_PLAIN[cls], shown_hint(cls)) if cls in _PLAIN else self._any
+
+    def _literal(self, hint: Any, mode: _Mode) -> Shape | None:
+        values = typing.get_args(hint)
+        if any(isinstance(value, Enum) for value in values):
+            return self._union(hint, [type(value) for value in values], mode)
+        return LiteralShape(values, shown_hint(hint)) if mode.is_strict else None
+
+    # -- unions --
+
+    def _union(self, hint: Any, arms: list[Any], mode: _Mode) -> Shape | None:
+        key = (tuple(arms), mode)
+        try:
+            if key in self._unions:
+                return self._unions[key]
+        except TypeError:  # an argument of a generic alias that has no hash
+            return self._any
+        shape = UnionShape(shown_hint(hint), is_strict=mode.is_strict)
+        self._unions[key] = shape
+        self._unions[key] = simpler = self._fill(shape, arms, mode)
+        return simpler
+
+    def _fill(self, shape: UnionShape, arms: list[Any], mode: _Mode) -> Shape | None:
+        rest = [arm for arm in arms if arm is not NoneType]
+        if len(rest) == 1 and not _has_none(rest[0]):
+            return self._optional(shape, rest[0], mode, has_none=len(arms) > 1)
+        if mode.is_strict and all(arm in _PLAIN for arm in arms):
+            return PlainShape(frozenset().union(*(_PLAIN[arm] for arm in arms)), shape.text)
+        inner = mode.tagged()
+        groups: dict[Any, list[Any]] = {}
+        for arm in arms:
+            kinds = _container_kinds(arm)
+            for kind in kinds:
+                groups.setdefault(kind, []).append(arm)
+            if not kinds:
+                # Strict, for its type has been looked at.
+                self._put(shape, arm, self._compile(arm, inner.strict()), inner)
+        for kind, hints in groups.items():
+            shape.arms[kind] = self._container((kind,), hints, inner)
+        if not mode.is_strict and not shape.tags and all(arm is None for arm in shape.arms.values()):
+            return self._any
+        return shape
+
+    def _optional(self, shape: UnionShape, arm: Any, mode: _Mode, *, has_none: bool) -> Shape | None:
+        """The shape of `X | None`, which needs no tag: None is told from all else."""
+        only = self._compile(arm, mode)
+        # The union itself is there, too, for an alias that names itself.
+        kinds = _container_kinds(arm)
+        shape.arms.update(dict.fromkeys((*kinds, NoneType) if has_none else kinds, None))
+        shape.arms.update(dict.fromkeys(kinds, only))
+        if not kinds:
+            self._put(shape, arm, only, mode)
+        if only is None or not has_none or not mode.is_strict:
+            return only
+        if type(only) is PlainShape:
+            return PlainShape(only.kinds | {NoneType}, shape.text)
+        return OptionalShape(only)
+
+    def _put(self, union: UnionShape, arm: Any, shape: Shape | None, mode: _Mode) -> None:
+        """Gives a union an arm that is no container."""
+        if isinstance(shape, LenientShape):
+            shape = shape.shape
+        if isinstance(shape, ClassShape):
+            self._put_class(union, shape)
+        elif isinstance(shape, OptionalShape):
+            self._put(union, arm, shape.inner, mode)
+            union.arms.setdefault(NoneType, None)
+        elif type(shape) is LiteralShape and mode.is_strict:
+            for kind in shape.kinds:
+                other = union.arms.get(kind, shape)
+                union.arms[kind] = other and self._merged(other, shape)
+        elif isinstance(shape, PlainShape):
+            for kind in shape.kinds:
+                union.arms[kind] = None
+        elif arm is NoneType:
+            union.arms[NoneType] = None
         else:
-            return annotation
-    return None
+            union.is_open = True
+
+    def _merged(self, one: Shape, other: LiteralShape) -> Shape:
+        if type(one) is not LiteralShape or one is other:
+            return one
+        values = tuple(value for _, value in (*one.values, *other.values))
+        return LiteralShape(values, f"{one.text} | {other.text}")
+
+    def _put_class(self, union: UnionShape, shape: ClassShape) -> None:
+        same_class, same_tag = union.arms.get(shape.cls), union.tags.get(shape.tag)
+        if isinstance(same_class, (RecordShape, ConvertedShape)) and same_class is not shape:
+            raise UnclearAnnotation(
+                f"{union.text}: its arms {same_class.tag} and {shape.tag} are one class at run time, so that "
+                f"nobody can tell them apart. Write one arm whose argument is the union"
+            )
+        if same_tag is not None and same_tag.cls is not shape.cls:
+            raise UnclearAnnotation(
+                f"{union.text}: its arms {same_tag.text} and {shape.text} are both called {shape.tag} on the "
+                f"wire. Give one of the classes an attribute asyncq_alias = 'another name'"
+            )
+        union.arms[shape.cls] = union.tags[shape.tag] = shape
+
+    # -- containers: several of one kind are the arms of one union --
+
+    def _container(self, kinds: tuple[type, ...], hints: list[Any], mode: _Mode) -> Shape | None:
+        if kinds == (dict,):
+            return self._dict(hints, mode)
+        if kinds == (tuple,) and all((typing.get_origin(hint) or hint) is tuple for hint in hints):
+            return self._tuple(hints, mode)
+        return self._items(hints, kinds, mode)
+
+    def _several(self, hints: list[Any], mode: _Mode) -> Shape | None:
+        """The shape of what may be any of these."""
+        arms = list(dict.fromkeys(arm for hint in hints for arm in _arms(hint)))
+        if len(hints) == 1:
+            return self._compile(hints[0], mode)
+        return self._union(typing.Union[tuple(arms)], arms, mode)  # noqa: UP007  built at run time
+
+    def _items(self, hints: list[Any], kinds: tuple[type, ...], mode: _Mode) -> Shape | None:
+        item = self._several([(typing.get_args(unwrapped(hint)) or (Any,))[0] for hint in hints], mode)
+        if item is None and not mode.is_strict:
+            return None
+        text = " | ".join(map(shown_hint, hints))
+        return ItemsShape(item, kinds, text, is_strict=mode.is_strict)
+
+    def _tuple(self, hints: list[Any], mode: _Mode) -> Shape | None:
+        fixed: dict[int, list[tuple[Any, ...]]] = {}
+        rest: list[Any] = []
+        for hint in hints:
+            args, more = _places(unwrapped(hint))
+            if more is not None:
+                rest.append(more)
+            else:
+                fixed.setdefault(len(args), []).append(args)
+        lengths = {
+            length: tuple(self._several([*at, *rest], mode) for at in zip(*several, strict=True))
+            for length, several in fixed.items()
+        }
+        others = (self._several(rest, mode),) if rest else None
+        shapes = [*(shape for shapes in lengths.values() for shape in shapes), *(others or ())]
+        if not mode.is_strict and all(shape is None for shape in shapes):
+            return None
+        text = " | ".join(map(shown_hint, hints))
+        return TupleShape(lengths, others, text, is_strict=mode.is_strict)
+
+    def _dict(self, hints: list[Any], mode: _Mode) -> Shape | None:
+        key = (tuple(map(_hashable, hints)), mode)
+        if key in self._dicts:  # a TypedDict whose fields name it again
+            return self._dicts[key]
+        shape = DictShape(" | ".join(map(shown_hint, hints)), is_strict=mode.is_strict)
+        self._dicts[key] = shape
+        keys: list[Any] = []
+        values: list[Any] = []
+        fields: dict[str, list[Any]] = {}
+        for hint in map(unwrapped, hints):
+            cls = typing.get_origin(hint) or hint
+            args = typing.get_args(hint)
+            if typing.is_typeddict(cls):
+                for name, field in hints_of(cls, args).items():
+                    fields.setdefault(name, []).append(field)
+                if len(hints) == 1:
+                    shape.required = cls.__required_keys__
+                    shape.is_closed = True
+            else:
+                keys.append(args[0] if args else Any)
+                values.append(args[1] if args else Any)
+        shape.fields = {name: self._several([*of, *values], mode) for name, of in fields.items()}
+        if keys:
+            shape.key, shape.value = self._several(keys, mode), self._several(values, mode)
+        if not mode.is_strict and all(
+            inner is None for inner in (shape.key, shape.value, *shape.fields.values())
+        ):
+            return None
+        return shape
+
+    # -- classes --
+
+    def _class_shape(self, cls: Any, args: tuple[Any, ...], mode: _Mode) -> ClassShape | None:
+        if issubclass(cls, Enum):
+            is_plain = cls is Enum or not cls.__members__
+            return (
+                None
+                if is_plain
+                else EnumShape(
+                    cls,
+                    tag_of(cls),
+                    is_tagged=mode.is_tagged or mode.takes_values,
+                    takes_values=mode.takes_values,
+                )
+            )
+        pydantics = converted(cls)
+        if pydantics is not None:
+            plain, kind = pydantics
+            inner = self._compile((args or (Any,))[0] if kind is None else kind, mode.strict())
+            return ConvertedShape(cls, tag_of(cls), plain, inner, is_tagged=mode.is_tagged)
+        return self._record(cls, args)
+
+    def _record(self, cls: Any, args: tuple[Any, ...]) -> RecordShape | None:
+        key = (cls, args)
+        try:
+            if key in self._records:  # a class whose fields name the class again
+                return self._records[key]
+        except TypeError:  # an argument of a generic alias that has no hash
+            return None
+        fields = fields_of(cls, args)
+        if fields is None or (args and self._generics > _MOST_GENERICS):
+            return None
+        kind = (
+            ModelShape
+            if is_model(cls)
+            else DataclassShape
+            if dataclasses.is_dataclass(cls)
+            else NamedTupleShape
+        )
+        shape = self._records[key] = kind(cls, tag_of(cls, args), self._policy)
+        mode = _Mode(
+            is_strict=True,
+            is_tagged=False,
+            takes_values=_has_raw_values(cls),
+            owner=cls[args] if args else cls,
+        )
+        depth, self._depth = self._depth, 0
+        self._generics += bool(args)
+        shapes = {name: self._field(cls, name, hint, mode) for name, hint in fields.items()}
+        shape.finish(shapes, fingerprint(cls, args, fields_of))
+        if isinstance(shape, ModelShape):
+            shape.finish_others(self._others(cls, mode))
+        self._generics -= bool(args)
+        self._depth = depth
+        return shape
+
+    def _field(self, cls: Any, name: str, hint: Any, mode: _Mode) -> Shape | None:
+        shape = self._compile(hint, mode)
+        default = _default_of(cls, name)
+        # `x: int = None` is written often enough, and a default of another type stays what it is.
+        if shape is None or type(default) not in _PLAIN or default is dataclasses.MISSING:
+            return shape
+        if default is None:
+            return (
+                PlainShape(shape.kinds | {NoneType}, f"{shape.text} | None")
+                if type(shape) is PlainShape
+                else OptionalShape(shape)
+            )
+        if type(shape) is PlainShape:
+            return PlainShape(shape.kinds | {type(default)}, shape.text)
+        return shape
+
+    def _others(self, cls: Any, mode: _Mode) -> dict[str, Shape | None]:
+        """The shapes of the private attributes of a model, and of its extra fields."""
+        hints = hints_of(cls)
+        shapes = {
+            name: None if name not in hints else self._compile(hints[name], mode)
+            for name in cls.__private_attributes__
+        }
+        extra = typing.get_args(unwrapped(hints.get("__pydantic_extra__")))
+        extra = typing.get_args(extra[0]) if len(extra) == 2 and extra[1] is NoneType else extra
+        shapes[""] = self._compile(extra[1], mode) if len(extra) == 2 else self._any
+        return shapes
 
 
-def _compile_union(args: tuple[Any, ...], seen: dict[Any, Shape | None]) -> Shape | None:
-    arms = tuple(_compile(arg, seen) for arg in args)
-    shaped = [arm for arm in arms if arm is not None]
-    if not shaped:
-        return None
-    plain = frozenset(
-        typing.get_origin(arg) or arg for arg, arm in zip(args, arms, strict=True) if arm is None
-    )
-    # Optional[X] needs no choice: None passes every shape untouched, save an enum with a member None.
-    only = shaped[0]
-    has_none = isinstance(only, EnumShape) and only.load(None) is not None
-    if len(shaped) == 1 and plain == {types.NoneType} and not has_none:
-        return only
-    return UnionShape(arms, plain)
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Mode:
+    """How an annotation is compiled.
+
+    Attributes:
+        is_strict: a value of another type is refused.
+        is_tagged: members of enums have their tag: inside of unions.
+        takes_values: raw values may stand for members.
+        owner: the class whose fields are annotated, for `Self`.
+    """
+
+    is_strict: bool
+    is_tagged: bool
+    takes_values: bool = False
+    owner: Any = None
+
+    def tagged(self) -> _Mode:
+        return dataclasses.replace(self, is_tagged=True)
+
+    def strict(self) -> _Mode:
+        return dataclasses.replace(self, is_strict=True)
 
 
-def _compile_tuple(args: tuple[Any, ...], seen: dict[Any, Shape | None]) -> Shape | None:
-    if len(args) == 2 and args[1] is Ellipsis:
-        item = _compile(args[0], seen)
-        return None if item is None else ItemsShape(item, (tuple,))
-    items = tuple(_compile(arg, seen) for arg in args)
-    return TupleShape(items) if any(item is not None for item in items) else None
-
-
-def _compile_class(cls: Any, args: tuple[Any, ...], seen: dict[Any, Shape | None]) -> Shape | None:
-    key = (cls, args)
-    try:
-        if key in seen:  # a class whose fields name the class again
-            return seen[key]
-    except TypeError:  # an argument of a generic alias that cannot be hashed
-        return None
+def fields_of(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any] | None:
+    """The fields of a class with their types; None if it is no dataclass, NamedTuple, TypedDict or model."""
     if typing.is_typeddict(cls):
-        return _compile_typeddict(cls, args, seen)
-    shape = _class_shape(cls)
-    if shape is not None:
-        seen[key] = shape
-        shape.compile(hints_of(cls, args), lambda hint: _compile(hint, seen))
-    return shape
-
-
-def _class_shape(cls: Any) -> ClassShape | None:
-    if issubclass(cls, Enum):
-        return EnumShape(cls)
-    if _is_pydantic(cls):
-        return ModelShape(cls)
+        return hints_of(cls, args)
+    if not isinstance(cls, type):
+        return None
+    if is_model(cls):
+        if not cls.__pydantic_complete__:  # type: ignore[attr-defined]
+            cls.model_rebuild(raise_errors=False)  # type: ignore[attr-defined]
+        return {name: field.annotation for name, field in cls.model_fields.items()}  # type: ignore[attr-defined]
     if dataclasses.is_dataclass(cls):
-        return DataclassShape(cls)
+        hints = hints_of(cls, args)
+        return {field.name: hints.get(field.name, Any) for field in dataclasses.fields(cls)}
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
-        return NamedTupleShape(cls)
+        hints = hints_of(cls, args)
+        return {name: hints.get(name, Any) for name in cls._fields}
     return None
 
 
-def _compile_typeddict(cls: Any, args: tuple[Any, ...], seen: dict[Any, Shape | None]) -> Shape | None:
-    seen[cls, args] = shape = TypedDictShape()
-    shape.required = cls.__required_keys__
-    shape.fields = {name: _compile(hint, seen) for name, hint in hints_of(cls, args).items()}
-    if all(field is None for field in shape.fields.values()):
-        seen[cls, args] = None
-        return None
-    return shape
+def _default_of(cls: Any, name: str) -> Any:
+    """The default of a field, or MISSING."""
+    if is_model(cls):
+        return cls.model_fields[name].default
+    if dataclasses.is_dataclass(cls):
+        return cls.__dataclass_fields__[name].default
+    return cls._field_defaults.get(name, dataclasses.MISSING)
 
 
-def _is_pydantic(cls: type) -> bool:
-    # A class can only derive from BaseModel if pydantic is imported, so this never imports it.
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
+def _has_raw_values(cls: Any) -> bool:
+    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
+    return isinstance(config, dict) and bool(config.get("use_enum_values"))
+
+
+def _arms(hint: Any, aliases: tuple[Any, ...] = ()) -> list[Any]:
+    """The arms of a union and of the unions in it, each once."""
+    if is_alias(hint) or is_alias(typing.get_origin(hint)):
+        if hint in aliases:  # `type X = X | int`
+            return []
+        aliases = (*aliases, hint)
+    hint = unwrapped(hint)
+    if is_union(hint):
+        return list(dict.fromkeys(arm for inner in typing.get_args(hint) for arm in _arms(inner, aliases)))
+    if typing.get_origin(hint) is Literal and any(isinstance(value, Enum) for value in typing.get_args(hint)):
+        return list(dict.fromkeys(type(value) for value in typing.get_args(hint)))
+    return [NoneType if hint is None else hint]
+
+
+def _has_none(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Enum) and any(one.value is None for one in hint)
+
+
+def _container_kinds(hint: Any) -> tuple[type, ...]:
+    cls = typing.get_origin(hint) or hint
+    if cls in _MAPPINGS or typing.is_typeddict(cls):
+        return (dict,)
+    return (tuple,) if cls is tuple else _ITEM_KINDS.get(cls, ())
+
+
+def _hashable(hint: Any) -> Any:
+    try:
+        hash(hint)
+    except TypeError:  # an argument of a generic alias that has no hash
+        return str(hint)
+    return hint
+
+
+def _places(hint: Any) -> tuple[tuple[Any, ...], Any]:
+    """The items of a tuple's annotation; the one type of them all, if their number is open."""
+    args = typing.get_args(hint)
+    if hint is tuple:
+        return (), Any
+    if len(args) == 2 and args[1] is Ellipsis:
+        return (), args[0]
+    flat: list[Any] = []
+    for arg in args:
+        inner = unpacked(arg)
+        if inner is None:
+            flat.append(arg)
+            continue
+        places, more = _places(inner) if typing.get_origin(inner) is tuple else ((), Any)
+        if more is not None:  # `tuple[A, *tuple[B, ...]]`: any of them anywhere
+            return (), typing.Union[(more, *(other for other in args if unpacked(other) is None))]
+        flat += places
+    return tuple(flat), None
+
+
+def unpacked(hint: Any) -> Any:
+    """What `*X` or `Unpack[X]` unpacks; None for another annotation."""
+    if typing.get_origin(hint) is typing.Unpack:
+        return typing.get_args(hint)[0]
+    if getattr(hint, "__unpacked__", False):
+        return typing.get_origin(hint)[typing.get_args(hint)]
+    return None
+
+
+class _Search:
+    """Whether an annotation names a class that needs a shape."""
+
+    _MOST = 1000  # a generic alias can name itself with ever longer arguments
+
+    def __init__(self, hint: Any) -> None:
+        self._seen: set[str] = set()
+        self.found: bool = self._look(hint, 0)
+
+    def _look(self, hint: Any, depth: int) -> bool:
+        key = str(hint)
+        if key in self._seen or len(self._seen) > self._MOST or depth > MAX_DEPTH:
+            return False
+        self._seen.add(key)
+        hint = unwrapped(hint)
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+        if origin is Literal:
+            return any(isinstance(value, Enum) for value in args)
+        cls = hint if origin is None else origin
+        if typing.is_typeddict(cls):
+            args = tuple(hints_of(cls, args).values())
+        elif isinstance(cls, type) and _needs_shape(cls):
+            return True
+        elif not (is_union(hint) or cls is tuple or cls in _ITEM_KINDS or cls in _MAPPINGS):
+            return False
+        return any(self._look(unpacked(arg) or arg, depth + 1) for arg in args if arg is not Ellipsis)
+
+
+def _needs_shape(cls: Any) -> bool:
+    if issubclass(cls, Enum):
+        return cls is not Enum and bool(cls.__members__)
+    return converted(cls) is not None or fields_of(cls) is not None

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgpack import Packer, packb
 
 from asyncq.errors import DecodeError, SerializationError
-from asyncq.serializers.annotations import shape_of
+from asyncq.serializers.annotations import Compiler, UnclearAnnotation, unpacked
 from asyncq.serializers.hints import hints_of
 from asyncq.serializers.packing import dumps, is_native, pack, to_tree
 from asyncq.serializers.places import KEY, MAX_DEPTH, check_depth, shown, top
-from asyncq.serializers.shapes import SEQUENCES, ItemsShape, Shape, bare, dumped, loaded, opened
+from asyncq.serializers.policy import DEFAULT
+from asyncq.serializers.shapes import SEQUENCES, ItemsShape, Shape, bare, dumped, loaded
 from asyncq.serializers.trees import are_strings
 from asyncq.serializers.unpacking import unpack
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncq.serializers.places import Place
+    from asyncq.serializers.policy import Policy
 
+_ALL: Final = top("arguments")
 _ARGS: Final = top("args")
 _KWARGS: Final = top("kwargs")
 
@@ -58,26 +61,48 @@ class _Parameters(NamedTuple):
         )
 
 
-def _parameters_of(function: Callable[..., Any]) -> _Parameters | None:
+def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters | None:
     hints = hints_of(function)
-    shapes = {name: shape_of(hint) for name, hint in hints.items()}
+    compiler = Compiler(policy)
     positional: list[Shape | None] = []
     named: dict[str, Shape] = {}
     rest = others = None
     for name, parameter in inspect.signature(function).parameters.items():
-        shape = shapes.get(name)
-        if parameter.kind is parameter.VAR_POSITIONAL:
-            rest = shape
-        elif parameter.kind is parameter.VAR_KEYWORD:
-            others = shape
-        else:
-            if parameter.kind is not parameter.KEYWORD_ONLY:
-                positional.append(shape)
-            if parameter.kind is not parameter.POSITIONAL_ONLY and shape is not None:
-                named[name] = shape
+        hint = hints.get(name, Any)
+        try:
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                rest = compiler.lenient(_item_of(hint))
+                continue
+            if parameter.kind is parameter.VAR_KEYWORD:
+                fields = unpacked(hint)
+                for field, of_field in ({} if fields is None else hints_of(fields)).items():
+                    _put(named, field, compiler.lenient(of_field))
+                others = compiler.lenient(hint) if fields is None else None
+                continue
+            shape = compiler.lenient(hint)
+        except UnclearAnnotation as error:
+            raise UnclearAnnotation(f"the annotation of {name!r}: {error}") from error
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            positional.append(shape)
+        if parameter.kind is not parameter.POSITIONAL_ONLY:
+            _put(named, name, shape)
     if not (rest or others or named or any(positional)):
         return None
     return _Parameters(tuple(positional), rest, named, others)
+
+
+def _put(named: dict[str, Shape], name: str, shape: Shape | None) -> None:
+    if shape is not None:
+        named[name] = shape
+
+
+def _item_of(hint: Any) -> Any:
+    """The type of each of `*args`; of `*args: *tuple[A, B]`, one for all."""
+    inner = unpacked(hint)
+    if inner is None:
+        return hint
+    items = tuple(arg for arg in typing.get_args(inner) if arg is not Ellipsis)
+    return typing.Union[items] if items else Any  # noqa: UP007  built at run time
 
 
 class ArgumentCodec:
@@ -92,6 +117,7 @@ class ArgumentCodec:
 
     Args:
         function: the task's function, or None for a task known by name only.
+        policy: that of the app.
 
     Example:
         >>> codec = ArgumentCodec(None)
@@ -99,10 +125,11 @@ class ArgumentCodec:
         ([1, 2], {'by': 3})
     """
 
-    __slots__ = ("_function", "_parameters")
+    __slots__ = ("_function", "_parameters", "_policy")
 
-    def __init__(self, function: Callable[..., Any] | None) -> None:
+    def __init__(self, function: Callable[..., Any] | None, policy: Policy = DEFAULT) -> None:
         self._function = function
+        self._policy = policy
         self._parameters: _Parameters | None = None
 
     def dumps(self, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any], skip: int = 0) -> bytes:
@@ -119,7 +146,7 @@ class ArgumentCodec:
         """
         function = self._function
         if function is not None:
-            self._resolve(function)
+            self._resolve_to_write(function)
         if self._parameters is not None:
             args, kwargs = self._parameters.dump(args, kwargs, skip)
         if (
@@ -141,7 +168,7 @@ class ArgumentCodec:
                 for name, value in kwargs.items()
             },
         )
-        return pack(tree, "args")
+        return pack(tree, _ALL)
 
     def loads(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
         """Gives back positional and keyword arguments, ready for `function(*args, **kwargs)`.
@@ -152,7 +179,7 @@ class ArgumentCodec:
         """
         function = self._function
         if function is not None:
-            self._resolve(function)
+            self._resolve_to_read(function)
         shapes = self._parameters
         tree = unpack(data, typed=shapes is not None, limit=MAX_DEPTH + 2)  # the pair and its two halves
         if type(tree) is not list or len(tree) != 2:
@@ -171,9 +198,21 @@ class ArgumentCodec:
         return codec
 
     def _resolve(self, function: Callable[..., Any]) -> None:
-        self._parameters = _parameters_of(function)
+        self._parameters = _parameters_of(function, self._policy)
         # Last, so that another thread never sees "resolved" before the shapes are there.
         self._function = None
+
+    def _resolve_to_write(self, function: Callable[..., Any]) -> None:
+        try:
+            self._resolve(function)
+        except UnclearAnnotation as error:
+            raise SerializationError(str(error)) from error
+
+    def _resolve_to_read(self, function: Callable[..., Any]) -> None:
+        try:
+            self._resolve(function)
+        except UnclearAnnotation as error:
+            raise DecodeError(str(error)) from error
 
 
 class _CallsShape(Shape):
@@ -183,15 +222,13 @@ class _CallsShape(Shape):
 
     def __init__(self, codec: ArgumentCodec) -> None:
         self.codec: ArgumentCodec = codec
+        self.text = "list[list]"
 
     def _parameters(self) -> _Parameters | None:
         function = self.codec._function
         if function is not None:
-            self.codec._resolve(function)
+            self.codec._resolve_to_write(function)
         return self.codec._parameters
-
-    def accepts(self, value: Any) -> bool:  # noqa: ARG002  only the arms of a union are asked
-        return False
 
     def dump(self, value: Any, place: Place) -> Any:
         parameters = self._parameters()
@@ -209,14 +246,13 @@ class _CallsShape(Shape):
 
     def load(self, tree: Any) -> Any:
         parameters = self._parameters()
-        calls = opened(tree)
-        if parameters is None or type(calls) not in SEQUENCES:
+        if parameters is None or type(tree) not in SEQUENCES:
             return bare(tree)
         return [
             [loaded(parameters.at(index), item) for index, item in enumerate(args)]
             if type(args) in SEQUENCES
             else bare(args)
-            for args in calls
+            for args in tree
         ]
 
 
@@ -257,6 +293,7 @@ class ValueCodec:
 
     Args:
         annotation: a resolved annotation; None, `Any` or a built-in type for the plain codec.
+        policy: that of the app.
 
     Example:
         >>> codec = ValueCodec(tuple[int, int])
@@ -264,24 +301,28 @@ class ValueCodec:
         (1, 2)
     """
 
-    __slots__ = ("_function", "_of_items", "_shape")
+    __slots__ = ("_function", "_of_items", "_policy", "_shape")
 
-    def __init__(self, annotation: Any = None) -> None:
+    def __init__(self, annotation: Any = Any, policy: Policy = DEFAULT) -> None:
         self._of_items = False
         self._function: Callable[..., Any] | None = None
-        self._shape = shape_of(annotation)
+        self._policy = policy
+        self._shape = Compiler(policy).lenient(Any if annotation is None else annotation)
 
     @classmethod
-    def of_result(cls, function: Callable[..., Any]) -> ValueCodec:
+    def of_result(cls, function: Callable[..., Any], policy: Policy = DEFAULT) -> ValueCodec:
         """The codec of what `function` returns; the annotation is resolved at first use."""
-        codec = cls()
+        codec = cls.__new__(cls)
+        codec._of_items = False
         codec._function = function
+        codec._policy = policy
+        codec._shape = None
         return codec
 
     @classmethod
-    def of_items(cls, function: Callable[..., Any]) -> ValueCodec:
+    def of_items(cls, function: Callable[..., Any], policy: Policy = DEFAULT) -> ValueCodec:
         """The codec of what a generator function yields, by `-> AsyncIterator[Item]` and the like."""
-        codec = cls.of_result(function)
+        codec = cls.of_result(function, policy)
         codec._of_items = True
         return codec
 
@@ -293,7 +334,10 @@ class ValueCodec:
         """
         function = self._function
         if function is not None:
-            self._resolve(function)
+            try:
+                self._resolve(function)
+            except UnclearAnnotation as error:
+                raise SerializationError(str(error)) from error
         if self._shape is not None:
             value = self._shape.dump(value, top(path))
         return dumps(value, path=path)
@@ -306,7 +350,10 @@ class ValueCodec:
         """
         function = self._function
         if function is not None:
-            self._resolve(function)
+            try:
+                self._resolve(function)
+            except UnclearAnnotation as error:
+                raise DecodeError(str(error)) from error
         if self._shape is None:
             return unpack(data)
         return self._shape.load(unpack(data, typed=True))
@@ -316,10 +363,13 @@ class ValueCodec:
         return _ListCodec(self)
 
     def _resolve(self, function: Callable[..., Any]) -> None:
-        annotation = hints_of(function).get("return")
+        annotation = hints_of(function).get("return", Any)
         if self._of_items:
-            annotation = next(iter(typing.get_args(annotation)), None)
-        self._shape = shape_of(annotation)
+            annotation = next(iter(typing.get_args(annotation)), Any)
+        try:
+            self._shape = Compiler(self._policy).lenient(annotation)
+        except UnclearAnnotation as error:
+            raise UnclearAnnotation(f"the annotation of what is returned: {error}") from error
         self._function = None  # last, as in `ArgumentCodec`
 
 

@@ -16,7 +16,9 @@ import linecache
 import sys
 import types
 import typing
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from asyncq.serializers.hint_forms import substituted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,8 +45,17 @@ def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
         hints = typing.get_type_hints(owner, include_extras=True)
     except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
         hints = _hints_one_by_one(owner)
-    given = dict(zip(getattr(owner, "__parameters__", ()), args, strict=False))
-    return {name: _substitute(hint, given) for name, hint in hints.items()} if given else hints
+    if not isinstance(owner, type):
+        return hints
+    found = dict(_generic_bases(owner, args))
+    if not any(found.values()):
+        return hints
+    # A parameter belongs to the class that writes it: bases may use the same TypeVar for different things.
+    line = [*found, *owner.__mro__] if typing.is_typeddict(owner) else owner.__mro__
+    for name, hint in hints.items():
+        writer = next((cls for cls in line if name in _raw_annotations(cls)), owner)
+        hints[name] = substituted(hint, found.get(writer, {}))
+    return hints
 
 
 def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> None:
@@ -111,13 +122,15 @@ def _raw_annotations(owner: Any) -> Mapping[str, Any]:
         return {}
 
 
-def _substitute(hint: Any, given: Mapping[Any, Any]) -> Any:
-    if isinstance(hint, TypeVar):
-        return given.get(hint, hint)
-    parameters = getattr(hint, "__parameters__", ())
-    if isinstance(hint, type) or not parameters:
-        return hint
-    return hint[tuple(given.get(parameter, parameter) for parameter in parameters)]
+def _generic_bases(cls: Any, args: tuple[Any, ...]) -> Iterator[tuple[Any, Mapping[Any, Any]]]:
+    """A class and its bases, each with what its parameters stand for."""
+    given = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin = typing.get_origin(base) or base
+        if isinstance(origin, type) and origin is not object:
+            inner = tuple(substituted(arg, given) for arg in typing.get_args(base))
+            yield from _generic_bases(origin, inner)
+    yield cls, given
 
 
 class _Scope:

@@ -7,7 +7,7 @@ from enum import Enum
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from msgpack import packb
+from msgpack import ExtType, packb
 
 from asyncq.errors import SerializationError
 from asyncq.serializers.extensions import PACKERS
@@ -19,19 +19,21 @@ from asyncq.serializers.places import (
     Place,
     check_depth,
     name_of,
+    path_of,
     refuse,
     shown,
     top,
 )
 from asyncq.serializers.trees import (
-    CHOICE,
     FROZENSET,
+    MARK_CODE,
     PAIRS,
     SCALARS,
     SET,
     TUPLE,
-    Choice,
-    Record,
+    Bag,
+    Instance,
+    Pairs,
     are_scalars,
     are_strings,
 )
@@ -63,7 +65,7 @@ def dumps(value: Any, *, path: str = "value") -> bytes:
             return packb(value)  # type: ignore[no-any-return]
         except (OverflowError, ValueError):
             pass  # an int beyond 64 bits, which the walk handles, or a lone surrogate, which it names
-    return pack(to_tree(value, top(path)), path)
+    return pack(to_tree(value, top(path)), top(path))
 
 
 def is_native(values: Collection[Any], room: int) -> bool:
@@ -81,8 +83,10 @@ def is_native(values: Collection[Any], room: int) -> bool:
             continue
         if kind is list:
             inner = value
-        elif (kind is dict or kind is Record) and are_strings(map(type, value)):
+        elif kind is dict and are_strings(map(type, value)):
             inner = value.values()
+        elif kind is Instance:
+            continue  # the shape that made it has left nothing in it to be turned into a tree
         else:
             return False
         if not is_native(inner, room - 1):
@@ -108,9 +112,8 @@ def _items(values: Iterable[Any], place: Place, style: str = KEY) -> list[Any]:
 def _pack_dict(value: dict[Any, Any], place: Place) -> Any:
     depth = check_depth(place)
     if are_strings(map(type, value)):
-        style = FIELD if type(value) is Record else KEY
         return {
-            _pack_str(key, (place, KEY, key, depth)): to_tree(item, (place, style, key, depth))
+            _pack_str(key, (place, KEY, key, depth)): to_tree(item, (place, KEY, key, depth))
             for key, item in value.items()
         }
     flat = [PAIRS.ext]
@@ -122,9 +125,19 @@ def _pack_dict(value: dict[Any, Any], place: Place) -> Any:
     return flat
 
 
-def _pack_choice(value: Choice, place: Place) -> Any:
-    above, style, step, _ = place
-    return [CHOICE.ext, value.arm, to_tree(value.tree, (above, style, step, check_depth(place)))]
+def _pack_bag(value: Bag, place: Place) -> Any:
+    return [(SET if value.kind is set else FROZENSET).ext, *_items(value.items, place, MEMBER)]
+
+
+def _pack_pairs(value: Pairs, place: Place) -> Any:
+    depth = check_depth(place)
+    here = (
+        place,
+        ".keys()<{}>",
+        "...",
+        depth,
+    )  # what stands here has been looked at by the shape that made it
+    return [PAIRS.ext, *(to_tree(item, here) for item in value.items)]
 
 
 def _pack_str(value: str, place: Place) -> str:
@@ -148,8 +161,9 @@ _PACKERS: Final[dict[type, Callable[[Any, Place], Any]]] = {
     str: _pack_str,
     list: _items,
     dict: _pack_dict,
-    Record: _pack_dict,
-    Choice: _pack_choice,
+    Instance: lambda value, _: value,
+    Bag: _pack_bag,
+    Pairs: _pack_pairs,
     tuple: lambda value, place: [TUPLE.ext, *_items(value, place)],
     set: lambda value, place: [SET.ext, *_items(value, place, MEMBER)],
     frozenset: lambda value, place: [FROZENSET.ext, *_items(value, place, MEMBER)],
@@ -157,25 +171,81 @@ _PACKERS: Final[dict[type, Callable[[Any, Place], Any]]] = {
 }
 
 
+def ready(value: Any, place: Place) -> Any:
+    """What a shape made of a value, as msgpack keeps it: what an `Instance` holds.
+
+    Raises:
+        SerializationError: something in it cannot travel; names the place.
+    """
+    kind = type(value)
+    if kind in SCALARS or kind is Instance or is_native((value,), MAX_DEPTH - place[3]):
+        return value
+    return to_tree(value, place)
+
+
 def _refuse_type(value: object, place: Place) -> NoReturn:
     cls = type(value)
-    if isinstance(value, Enum):
-        cure = f"Name {cls.__qualname__} in the task's annotations, or send its .value"
-    elif dataclasses.is_dataclass(cls) or hasattr(cls, "model_fields") or hasattr(cls, "_fields"):
-        cure = f"Name {cls.__qualname__} itself in the task's annotations, or send a dict or a tuple"
+    if cls.__module__.partition(".")[0] == "asyncq":
+        cure = (
+            "Pass its `.id`, and look the job up under that with `app.AsyncResult(id)`"
+            if hasattr(cls, "id")
+            else "It belongs to this process: send what it was made of"
+        )
+    elif _is_class_of_fields(cls) or isinstance(value, Enum):
+        plain = "its .value" if isinstance(value, Enum) else "a dict or a tuple of its fields"
+        cure = (
+            f"No annotation names {cls.__qualname__} at this place: name it there, list it in "
+            f"AsyncQ(types=[{cls.__qualname__}]), or send {plain}"
+        )
     else:
         base = next((base for base in cls.__mro__ if base in _PACKERS), None)
         cure = (
             f"It would lose its class: send a plain {base.__qualname__}"
             if base is not None
-            else "Send built-in values, or a dataclass, enum or model that the task's annotations name"
+            else "Send built-in values, or a dataclass, enum or model that an annotation names at this place"
         )
     refuse(place, f"a value of type {name_of(cls)} cannot travel. {cure}")
 
 
-def pack(tree: Any, path: str) -> bytes:
-    """The bytes of a tree made by `to_tree`."""
+def _is_class_of_fields(cls: type) -> bool:
+    return dataclasses.is_dataclass(cls) or hasattr(cls, "model_fields") or hasattr(cls, "_fields")
+
+
+def pack(tree: Any, place: Place) -> bytes:
+    """The bytes of a tree made by `to_tree` or `ready`.
+
+    Raises:
+        SerializationError: a text in it has no UTF-8 form, or a part has 4 GiB or more.
+    """
     try:
         return packb(tree)  # type: ignore[no-any-return]
+    except (OverflowError, ValueError):
+        pass  # an int beyond 64 bits or a lone surrogate, inside an instance
+    try:
+        return packb(_mended(tree, place))  # type: ignore[no-any-return]
     except ValueError as error:  # all that is left here: a part of 4 GiB or more
-        raise SerializationError(f"{path}: {error}") from error
+        raise SerializationError(f"{path_of(place)}: {error}") from error
+
+
+def _mended(tree: Any, place: Place) -> Any:
+    """The tree with large ints as msgpack keeps them. Only what an `Instance` holds still has any."""
+    kind = type(tree)
+    if kind is int or kind is str:
+        return to_tree(tree, place)
+    if kind is dict:
+        return {_pack_str(key, place): _mended(item, (place, KEY, key, 0)) for key, item in tree.items()}
+    if kind is Instance:
+        mark, tag, print_, fields, *more = tree
+        if type(fields) is dict:
+            fields = {
+                _pack_str(name, place): _mended(item, (place, FIELD, name, 0))
+                for name, item in fields.items()
+            }
+        else:
+            fields = _mended(fields, place)
+        return [mark, tag, print_, fields, *(_mended(part, place) for part in more)]
+    if kind is list or kind is tuple:
+        # A mark at the front counts as no item.
+        start = -1 if tree and type(tree[0]) is ExtType and tree[0].code == MARK_CODE else 0
+        return [_mended(item, (place, KEY, index, 0)) for index, item in enumerate(tree, start)]
+    return tree

@@ -42,14 +42,15 @@ def refuse(place: Place, reason: str) -> NoReturn:
     Raises:
         SerializationError: always, as in `kwargs['items'][3].at: <reason>`.
     """
-    raise SerializationError(f"{_path(place)}: {reason}")
+    raise SerializationError(f"{path_of(place)}: {reason}")
 
 
-def _path(place: Place) -> str:
+def path_of(place: Place) -> str:
+    """The place as an error prints it: `kwargs['items'][3].at`."""
     above, style, step, _ = place
     if above is None:
         return str(step)
-    return _path(above) + style.format(shown(step) if style == KEY else step)
+    return path_of(above) + style.format(shown(step) if style == KEY else step)
 
 
 def shown(key: object) -> str:

@@ -1,47 +1,95 @@
-"""Shapes: what annotations add to the plain values, for containers and unions.
+"""Shapes: what annotations add to the plain values, for plain types, containers and unions.
 
-A shape turns the annotated classes in a value into plain trees before it is packed, and back after it was
-unpacked. Those of the classes themselves are in `classes`; `annotations` picks the shape.
+A shape turns the annotated classes in a value into instances for the wire before it is packed, and back after
+it was unpacked. Those of the classes themselves are in `records`, `enums` and `models`; `annotations` picks
+the shape.
+
+A shape is either strict or not. The fields of classes have strict ones: a value of another type is refused on
+both sides, so that a writer cannot forge what a validator would have refused. Arguments and results have
+shapes that let plain values pass which they do not recognise, as a direct call would.
 """
 
-# ruff: noqa: D102  what accepts, dump, load and compile do is described once, where each is declared
+# ruff: noqa: D102  what dump and load do is described once, where they are declared
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from asyncq.errors import DecodeError
-from asyncq.serializers.places import KEY, MEMBER, Place, check_depth, name_of, refuse, shown
-from asyncq.serializers.trees import CONTAINERS, Choice, Record, are_scalars
+from asyncq.serializers.fingerprints import base_of
+from asyncq.serializers.places import FIELD, KEY, MEMBER, Place, check_depth, name_of, refuse, shown
+from asyncq.serializers.trees import (
+    CONTAINERS,
+    SCALARS,
+    Bag,
+    Instance,
+    Pairs,
+    are_scalars,
+    make_dict,
+    make_set,
+    plain_fields,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
 SEQUENCES: Final = (list, tuple)
 SETS: Final = (set, frozenset)
 
 
 class Shape(ABC):
-    """What an annotation adds to the plain codec: how classes become a plain tree, and a tree becomes them.
+    """What an annotation adds to the plain codec: how classes become a tree, and a tree becomes them.
 
-    Every shape lets plain values it does not recognise pass untouched in both directions, as a direct call
-    would.
+    Attributes:
+        text: the annotation, as an error prints it.
     """
 
-    __slots__ = ()
+    __slots__ = ("text",)
 
-    @abstractmethod
-    def accepts(self, value: Any) -> bool:
-        """Whether `value` is of exactly the annotated type; this picks the arm of a union."""
+    text: str
 
     @abstractmethod
     def dump(self, value: Any, place: Place) -> Any:
-        """Turns the annotated classes in `value` into plain trees."""
+        """Turns the annotated classes in `value` into instances for the wire.
+
+        Raises:
+            SerializationError: a value of a type that the annotation does not allow; names the place.
+        """
 
     @abstractmethod
     def load(self, tree: Any) -> Any:
-        """Turns plain trees back into the annotated classes."""
+        """Turns a tree back into the annotated classes.
+
+        Raises:
+            DecodeError: the tree does not fit the annotation.
+        """
+
+    def refuse(self, value: Any, place: Place) -> NoReturn:
+        """Refuses a value on the writer's side.
+
+        Raises:
+            SerializationError: always.
+        """
+        refuse(place, f"a value of type {name_of(type(value))}, but the annotation says {self.text}")
+
+    def reject(self, tree: Any) -> NoReturn:
+        """Refuses a tree on the reader's side.
+
+        Raises:
+            DecodeError: always.
+        """
+        raise DecodeError(f"{arrived(tree)} arrived, but the annotation says {self.text}")
+
+
+def arrived(tree: Any) -> str:
+    """What a tree is, as an error names it."""
+    kind = type(tree)
+    if kind is Instance:
+        return f"an instance of {tree[1]}" if tree[2] is not None else f"a member of {tree[1]}"
+    if kind is Bag:
+        return f"a {tree.kind.__name__}"
+    return "a dict" if kind is Pairs else f"a value of type {name_of(kind)}"
 
 
 def dumped(shape: Shape | None, value: Any, place: Place) -> Any:
@@ -55,157 +103,504 @@ def loaded(shape: Shape | None, tree: Any) -> Any:
 
 
 def bare(tree: Any) -> Any:
-    """The tree without choices. One stands where no union is annotated if the writer's hints differ."""
+    """The tree as plain values: what a reader without annotations sees.
+
+    Raises:
+        DecodeError: something in it is no key or no member of a set.
+    """
     kind = type(tree)
-    if kind is Choice:
-        return bare(tree.tree)
     if kind is dict:
-        return {bare(key): bare(item) for key, item in tree.items()}
-    if kind not in CONTAINERS or are_scalars(map(type, tree)):
+        return tree if are_scalars(map(type, tree.values())) else {key: bare(tree[key]) for key in tree}
+    if kind not in CONTAINERS:
         return tree
-    return cast("Any", kind)(map(bare, tree))
+    if kind is Instance:
+        return bare(plain_fields(tree))
+    if kind is Bag:
+        return _bare_set(tree)
+    if kind is Pairs:
+        return _bare_dict(tree)
+    return tree if are_scalars(map(type, tree)) else cast("Any", kind)(map(bare, tree))
 
 
-def opened(tree: Any) -> Any:
-    """The tree itself, where the reader's annotation has no use for the choice that the writer made."""
-    return tree.tree if type(tree) is Choice else tree
-
-
-class ItemsShape(Shape):
-    """A list, tuple, set or frozenset, whose items have a shape; whatever of these is given comes back."""
-
-    __slots__ = ("item", "kinds")
-
-    def __init__(self, item: Shape, kinds: tuple[type, ...]) -> None:
-        self.item: Shape = item
-        self.kinds: tuple[type, ...] = kinds
-
-    def accepts(self, value: Any) -> bool:
-        return type(value) in self.kinds and all(map(self.item.accepts, value))
-
-    def dump(self, value: Any, place: Place) -> Any:
-        kind = type(value)
-        if kind not in SEQUENCES and kind not in SETS:
-            return value
-        depth = check_depth(place)
-        style = KEY if kind in SEQUENCES else MEMBER
-        items = [self.item.dump(item, (place, style, index, depth)) for index, item in enumerate(value)]
-        if kind in SETS:  # not a set of trees: those of dataclasses are dicts, which cannot be members
-            return Choice(SETS.index(kind), items)
-        return items if kind is list else tuple(items)
-
-    def load(self, tree: Any) -> Any:
-        index, tree = tree if type(tree) is Choice else (-1, tree)
-        kind = type(tree)
-        if kind not in SEQUENCES and kind not in SETS:
-            return bare(tree)
-        items = [self.item.load(item) for item in tree]
-        if 0 <= index < len(SETS):
-            kind = SETS[index]
-        return _hashed(lambda: kind(items))
-
-
-def _hashed(build: Callable[[], Any]) -> Any:
+# What has a hash as an instance of its class need not have one as the dict of its fields: such a set comes as
+# a list, and such a dict as a list of pairs.
+def _bare_set(tree: Bag) -> Any:
+    items = [bare(item) for item in tree.items]
     try:
-        return build()
-    except TypeError as error:
-        raise DecodeError(f"a key or member received is not hashable: {error}") from error
+        return make_set(tree.kind, items)
+    except DecodeError:
+        if not any(map(_holds_fields, tree.items)):
+            raise
+        return items
 
 
-class TupleShape(Shape):
-    """A tuple with a shape per place, as in `tuple[Point, int]`."""
-
-    __slots__ = ("items",)
-
-    def __init__(self, items: tuple[Shape | None, ...]) -> None:
-        self.items: tuple[Shape | None, ...] = items
-
-    def accepts(self, value: Any) -> bool:
-        return (
-            type(value) is tuple
-            and len(value) == len(self.items)
-            and all(
-                shape is None or shape.accepts(item) for shape, item in zip(self.items, value, strict=True)
-            )
-        )
-
-    def dump(self, value: Any, place: Place) -> Any:
-        kind = type(value)
-        if kind not in SEQUENCES or len(value) != len(self.items):
-            return value
-        depth = check_depth(place)
-        return kind(
-            dumped(shape, item, (place, KEY, index, depth))
-            for index, (shape, item) in enumerate(zip(self.items, value, strict=True))
-        )
-
-    def load(self, tree: Any) -> Any:
-        tree = opened(tree)
-        kind = type(tree)
-        if kind not in SEQUENCES or len(tree) != len(self.items):
-            return bare(tree)
-        return kind(loaded(shape, item) for shape, item in zip(self.items, tree, strict=True))
+def _bare_dict(tree: Pairs) -> Any:
+    items = [bare(item) for item in tree.items]
+    try:
+        return make_dict(items[::2], items[1::2])
+    except DecodeError:
+        if not any(map(_holds_fields, tree.items[::2])):
+            raise
+        return [list(pair) for pair in zip(items[::2], items[1::2], strict=True)]
 
 
-class MappingShape(Shape):
-    """A dict whose keys or values have a shape."""
+def _holds_fields(tree: Any) -> bool:
+    kind = type(tree)
+    return (kind is Instance and tree[2] is not None) or (kind is tuple and any(map(_holds_fields, tree)))
 
-    __slots__ = ("key", "value")
 
-    def __init__(self, key: Shape | None, value: Shape | None) -> None:
-        self.key: Shape | None = key
-        self.value: Shape | None = value
+class PlainShape(Shape):
+    """A plain type, such as `int`, or a union of them: checked and nothing else.
 
-    def accepts(self, value: Any) -> bool:
-        return (
-            type(value) is dict
-            and (self.key is None or all(map(self.key.accepts, value)))
-            and (self.value is None or all(map(self.value.accepts, value.values())))
-        )
+    Attributes:
+        kinds: the exact types that a value may have.
+    """
+
+    __slots__ = ("kinds",)
+
+    def __init__(self, kinds: frozenset[Any], text: str) -> None:
+        self.kinds: frozenset[Any] = kinds
+        self.text = text
 
     def dump(self, value: Any, place: Place) -> Any:
-        if type(value) is not dict:
-            return value
-        depth = check_depth(place)
-        tree = {}
-        for key, item in value.items():
-            wire_key = dumped(self.key, key, (place, ".keys()<{}>", shown(key), depth))
-            if type(wire_key) is Record:
-                refuse(place, f"a {name_of(type(key))} cannot be a key on the wire. Send a list of pairs")
-            if wire_key in tree:
-                refuse(place, f"two keys are both {shown(wire_key)} on the wire. Send a list of pairs")
-            tree[wire_key] = dumped(self.value, item, (place, KEY, key, depth))
-        return tree
-
-    def load(self, tree: Any) -> Any:
-        tree = opened(tree)
-        if type(tree) is not dict:
-            return bare(tree)
-        return _hashed(
-            lambda: {loaded(self.key, key): loaded(self.value, item) for key, item in tree.items()}
-        )
-
-
-class UnionShape(Shape):
-    """A union of which at least one arm has a shape; which arm was meant travels with the value."""
-
-    __slots__ = ("arms", "plain")
-
-    def __init__(self, arms: tuple[Shape | None, ...], plain: frozenset[Any]) -> None:
-        self.arms: tuple[Shape | None, ...] = arms
-        self.plain: frozenset[Any] = plain
-
-    def accepts(self, value: Any) -> bool:
-        return type(value) in self.plain or any(arm is not None and arm.accepts(value) for arm in self.arms)
-
-    def dump(self, value: Any, place: Place) -> Any:
-        above, style, step, _ = place
-        for index, arm in enumerate(self.arms):
-            if arm is not None and arm.accepts(value):
-                return Choice(index, arm.dump(value, (above, style, step, check_depth(place))))
+        if type(value) not in self.kinds:
+            self.refuse(value, place)
         return value
 
     def load(self, tree: Any) -> Any:
-        if type(tree) is not Choice or not 0 <= tree.arm < len(self.arms):
+        if type(tree) not in self.kinds:
+            self.reject(tree)
+        return tree
+
+
+class LiteralShape(PlainShape):
+    """A `Literal` of plain values."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: tuple[Any, ...], text: str) -> None:
+        super().__init__(frozenset(map(type, values)), text)
+        self.values: frozenset[Any] = frozenset((type(value), value) for value in values)
+
+    def dump(self, value: Any, place: Place) -> Any:
+        if type(value) not in self.kinds or (type(value), value) not in self.values:
+            self.refuse(value, place)
+        return value
+
+    def load(self, tree: Any) -> Any:
+        if type(tree) not in self.kinds or (type(tree), tree) not in self.values:
+            self.reject(tree)
+        return tree
+
+
+class ItemsShape(Shape):
+    """A list, tuple, set or frozenset; whatever of these is given comes back.
+
+    Args:
+        item: the shape of the items, or None if they need none.
+        kinds: the types that the annotation allows.
+        text: the annotation.
+        is_strict: whether others are refused.
+    """
+
+    __slots__ = ("is_strict", "item", "kinds", "plain")
+
+    def __init__(
+        self, item: Shape | None, kinds: tuple[type, ...], text: str = "", *, is_strict: bool = False
+    ) -> None:
+        self.item: Shape | None = item
+        self.kinds: tuple[type, ...] = kinds
+        self.text = text
+        self.is_strict: bool = is_strict
+        self.plain: frozenset[Any] | None = item.kinds if type(item) is PlainShape else None
+
+    def dump(self, value: Any, place: Place) -> Any:
+        kind = type(value)
+        if kind not in self.kinds:
+            if self.is_strict:
+                self.refuse(value, place)
+            if kind not in SEQUENCES and kind not in SETS:
+                return value
+        shape = self.item
+        if shape is None or (self.plain is not None and self.plain.issuperset(map(type, value))):
+            return value
+        depth = check_depth(place)
+        style = KEY if kind in SEQUENCES else MEMBER
+        items = [shape.dump(item, (place, style, index, depth)) for index, item in enumerate(value)]
+        if kind in SETS:  # not a set of trees: those of classes have no hash
+            return Bag(kind, items)
+        return items if kind is list else tuple(items)
+
+    def load(self, tree: Any) -> Any:
+        kind, items = (tree.kind, tree.items) if type(tree) is Bag else (type(tree), tree)
+        if kind not in self.kinds:
+            if self.is_strict:
+                self.reject(tree)
+            if kind not in SEQUENCES and kind not in SETS:
+                return bare(tree)
+        shape = self.item
+        if shape is None:
             return bare(tree)
-        return loaded(self.arms[tree.arm], tree.tree)
+        if self.plain is None or not self.plain.issuperset(map(type, items)):
+            items = [shape.load(item) for item in items]
+        if kind in SETS:
+            return make_set(kind, items)
+        return items if type(items) is kind else kind(items)
+
+
+class TupleShape(Shape):
+    """Tuples by their length, with a shape per place, as in `tuple[Point, int]`.
+
+    Args:
+        lengths: the shapes of the places, by how many there are.
+        rest: of the items of a tuple of any other length; not there if such a one is not annotated.
+        text: the annotation.
+        is_strict: whether what is no such tuple is refused.
+    """
+
+    __slots__ = ("is_strict", "lengths", "rest")
+
+    def __init__(
+        self,
+        lengths: Mapping[int, tuple[Shape | None, ...]],
+        rest: tuple[Shape | None] | None,
+        text: str = "",
+        *,
+        is_strict: bool = False,
+    ) -> None:
+        self.lengths: Mapping[int, tuple[Shape | None, ...]] = lengths
+        self.rest: tuple[Shape | None] | None = rest
+        self.text = text
+        self.is_strict: bool = is_strict
+
+    def _items(self, value: Any) -> tuple[Shape | None, ...] | None:
+        kind = type(value)
+        if kind is not tuple and (self.is_strict or kind is not list):
+            return None
+        shapes = self.lengths.get(len(value))
+        return self.rest * len(value) if shapes is None and self.rest is not None else shapes
+
+    def dump(self, value: Any, place: Place) -> Any:
+        shapes = self._items(value)
+        if shapes is None:
+            if self.is_strict:
+                self.refuse(value, place)
+            return value
+        depth = check_depth(place)
+        return type(value)(
+            dumped(shape, item, (place, KEY, index, depth))
+            for index, (shape, item) in enumerate(zip(shapes, value, strict=True))
+        )
+
+    def load(self, tree: Any) -> Any:
+        shapes = self._items(tree)
+        if shapes is None:
+            if self.is_strict:
+                self.reject(tree)
+            return bare(tree)
+        return type(tree)(loaded(shape, item) for shape, item in zip(shapes, tree, strict=True))
+
+
+class DictShape(Shape):
+    """A dict, and a TypedDict: values by their key, and keys and values of the others.
+
+    Args:
+        text: the annotation.
+        is_strict: whether what does not fit is refused.
+
+    Attributes:
+        key: the shape of keys that are no fields.
+        value: of their values.
+        fields: the shapes of the values of a TypedDict.
+        required: the keys that it must have.
+        is_closed: whether it has no others.
+    """
+
+    __slots__ = ("fields", "is_closed", "is_strict", "key", "required", "value")
+
+    def __init__(self, text: str = "", *, is_strict: bool = False) -> None:
+        self.key: Shape | None = None
+        self.value: Shape | None = None
+        self.fields: dict[str, Shape | None] = {}
+        self.required: frozenset[str] = frozenset()
+        self.is_closed: bool = False
+        self.text = text
+        self.is_strict: bool = is_strict
+
+    def _wrong_keys(self, keys: Any) -> str:
+        if not self.is_strict:
+            return ""
+        missing = [name for name in self.required if name not in keys]
+        other = [key for key in keys if key not in self.fields] if self.is_closed else []
+        if missing:
+            return f"without the key {shown(missing[0])}"
+        return f"with the key {shown(other[0])}" if other else ""
+
+    def _shape_at(self, key: Any) -> Shape | None:
+        return self.fields[key] if type(key) is str and key in self.fields else self.value
+
+    def dump(self, value: Any, place: Place) -> Any:
+        if type(value) is not dict:
+            if self.is_strict:
+                self.refuse(value, place)
+            return value
+        wrong = self._wrong_keys(value)
+        if wrong:
+            refuse(place, f"a dict {wrong}, but the annotation says {self.text}")
+        depth = check_depth(place)
+        keys = [
+            dumped(None if type(key) is str and key in self.fields else self.key, key, where)
+            for key, where in ((key, (place, ".keys()<{}>", shown(key), depth)) for key in value)
+        ]
+        items = [dumped(self._shape_at(key), item, (place, KEY, key, depth)) for key, item in value.items()]
+        if all(type(key) in _HASHED for key in keys):
+            tree = dict(zip(keys, items, strict=True))
+            if len(tree) != len(keys):
+                refuse(place, "two of its keys are one on the wire. Send a list of pairs")
+            return tree
+        return Pairs([half for pair in zip(keys, items, strict=True) for half in pair])
+
+    def load(self, tree: Any) -> Any:
+        kind = type(tree)
+        if kind is dict:
+            keys, items = list(tree), list(tree.values())
+        elif kind is Pairs:
+            keys, items = tree.items[::2], tree.items[1::2]
+        elif self.is_strict:
+            self.reject(tree)
+        else:
+            return bare(tree)
+        read = [
+            bare(key) if type(key) is str and key in self.fields else loaded(self.key, key) for key in keys
+        ]
+        values = [loaded(self._shape_at(key), item) for key, item in zip(read, items, strict=True)]
+        made = make_dict(read, values)
+        wrong = self._wrong_keys(made)
+        if wrong:
+            raise DecodeError(f"a dict {wrong} arrived, but the annotation says {self.text}")
+        return made
+
+
+_HASHED: Final = SCALARS  # the types of keys that are compared here; all others travel as pairs
+
+
+class OptionalShape(Shape):
+    """`X | None` where X is strict."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: Shape) -> None:
+        self.inner: Shape = inner
+        self.text = f"{inner.text} | None"
+
+    def dump(self, value: Any, place: Place) -> Any:
+        return None if value is None else self.inner.dump(value, place)
+
+    def load(self, tree: Any) -> Any:
+        return None if tree is None else self.inner.load(tree)
+
+
+class ClassShape(Shape):
+    """A class that is itself the annotation: the arm of a union that its tag names.
+
+    Attributes:
+        cls: the class.
+        tag: its name on the wire.
+    """
+
+    __slots__ = ("cls", "tag")
+
+    def __init__(self, cls: Any, tag: str) -> None:
+        self.cls: Any = cls
+        self.tag: str = tag
+        self.text = name_of(cls)
+
+    def takes(self, tag: str) -> bool:
+        """Whether instances with this tag are of the class: the arguments of a generic one may differ."""
+        return tag == self.tag or base_of(tag) == base_of(self.tag)
+
+    def takes_plain(self, tree: Any) -> bool:  # noqa: ARG002  most have none
+        """Whether a plain tree, from who knows the task by name only, can be made into one."""
+        return False
+
+    def refuse(self, value: Any, place: Place) -> NoReturn:
+        if isinstance(value, self.cls):
+            refuse(
+                place,
+                f"a value of type {name_of(type(value))}, but the annotation says exactly "
+                f"{name_of(self.cls)}, and a subclass would come back as its base."
+                f" Annotate {self.cls.__qualname__} | {type(value).__qualname__}",
+            )
+        super().refuse(value, place)
+
+    def reject(self, tree: Any) -> NoReturn:
+        if type(tree) is Instance:
+            raise DecodeError(
+                f"{arrived(tree)} arrived, but the annotation says {self.text}, which is called {self.tag} "
+                f"on the wire. If the class was renamed, give it asyncq_alias = {shown(tree[1])}"
+            )
+        super().reject(tree)
+
+
+class LenientShape(Shape):
+    """A class where plain values may stand in its place: in arguments and results."""
+
+    __slots__ = ("shape",)
+
+    def __init__(self, shape: ClassShape) -> None:
+        self.shape: ClassShape = shape
+        self.text = shape.text
+
+    def dump(self, value: Any, place: Place) -> Any:
+        shape = self.shape
+        if type(value) is shape.cls or isinstance(value, shape.cls):
+            return shape.dump(value, place)
+        return value
+
+    def load(self, tree: Any) -> Any:
+        if type(tree) is Instance or self.shape.takes_plain(tree):
+            return self.shape.load(tree)
+        return bare(tree)
+
+
+class UnionShape(Shape):
+    """A union: which arm was meant is told by the tag of an instance, or by the kind of a container.
+
+    Attributes:
+        arms: the arm of each exact type of a value; None if such a value needs no shape.
+        tags: the classes among the arms, by their tag.
+        is_open: whether any other value may come: `Any` is one of the arms.
+        is_strict: whether what fits no arm is refused.
+    """
+
+    __slots__ = ("arms", "is_open", "is_strict", "tags")
+
+    def __init__(self, text: str, *, is_strict: bool) -> None:
+        self.arms: dict[Any, Shape | None] = {}
+        self.tags: dict[str, ClassShape] = {}
+        self.is_open: bool = False
+        self.is_strict: bool = is_strict
+        self.text = text
+
+    def dump(self, value: Any, place: Place) -> Any:
+        kind = type(value)
+        if kind in self.arms:
+            shape = self.arms[kind]
+            return value if shape is None else shape.dump(value, place)
+        if self.is_open:
+            return value
+        for arm in self.tags.values():
+            if isinstance(value, arm.cls):
+                arm.refuse(value, place)
+        if self.is_strict or (kind is dict and self._records(value) > 1):
+            self.refuse(value, place)
+        return value
+
+    def _records(self, tree: Any) -> int:
+        return sum(arm.takes_plain(tree) for arm in self.tags.values())
+
+    def load(self, tree: Any) -> Any:
+        kind = type(tree)
+        if kind is Instance:
+            return self._load_instance(tree)
+        if kind is Bag:
+            kind = tree.kind
+        elif kind is Pairs:
+            kind = dict
+        if kind in self.arms:
+            return loaded(self.arms[kind], tree)
+        return self._load_plain(tree)
+
+    def _load_instance(self, tree: Instance) -> Any:
+        tag = tree[1]
+        shape = self.tags.get(tag)
+        if shape is None:
+            same = [arm for arm in self.tags.values() if arm.takes(tag)]
+            if len(same) == 1:
+                shape = same[0]
+            elif self.is_open:
+                return bare(tree)
+            else:
+                self.reject(tree)
+        return shape.load(tree)
+
+    def _load_plain(self, tree: Any) -> Any:
+        # A member of an enum that was no union's arm where it was written, or what somebody sends who knows
+        # the task by name only: taken if one arm alone can be meant.
+        arms = [arm for arm in self.tags.values() if arm.takes_plain(tree)]
+        if len(arms) == 1:
+            return arms[0].load(tree)
+        if not self.is_open and (arms or self.is_strict):
+            self.reject(tree)
+        return bare(tree)
+
+
+class AnyShape(Shape):
+    """`Any`, or no annotation, in an app with `types=`: instances of these may stand anywhere.
+
+    Args:
+        classes: the shapes of these classes, by class and by tag.
+    """
+
+    __slots__ = ("classes",)
+
+    def __init__(self, classes: Mapping[Any, ClassShape]) -> None:
+        self.classes: Mapping[Any, ClassShape] = classes
+        self.text = "Any"
+
+    def dump(self, value: Any, place: Place) -> Any:
+        kind = type(value)
+        if kind in SCALARS:
+            return value
+        if kind in self.classes:
+            return self.classes[kind].dump(value, place)
+        if kind is dict:
+            return self._dump_dict(value, place)
+        if kind not in CONTAINERS or are_scalars(map(type, value)):
+            return value
+        depth = check_depth(place)
+        style = MEMBER if kind in SETS else KEY
+        items = [self.dump(item, (place, style, index, depth)) for index, item in enumerate(value)]
+        return Bag(kind, items) if kind in SETS else cast("Any", kind)(items)
+
+    def _dump_dict(self, value: dict[Any, Any], place: Place) -> Any:
+        if are_scalars(map(type, value)) and are_scalars(map(type, value.values())):
+            return value
+        depth = check_depth(place)
+        pairs = [
+            (
+                self.dump(key, (place, ".keys()<{}>", shown(key), depth)),
+                self.dump(item, (place, KEY, key, depth)),
+            )
+            for key, item in value.items()
+        ]
+        if all(type(key) in SCALARS for key, _ in pairs):
+            return dict(pairs)
+        return Pairs([half for pair in pairs for half in pair])
+
+    def load(self, tree: Any) -> Any:
+        kind = type(tree)
+        if kind is dict:
+            return {key: self.load(item) for key, item in tree.items()}
+        if kind not in CONTAINERS:
+            return tree
+        if kind is Instance:
+            shape = self.classes.get(tree[1])
+            return bare(tree) if shape is None else shape.load(tree)
+        if kind is Bag or kind is Pairs:
+            return self._load_hashed(tree)
+        return cast("Any", kind)(map(self.load, tree))
+
+    def _load_hashed(self, tree: Any) -> Any:
+        items = [self.load(item) for item in tree.items]
+        try:
+            return make_set(tree.kind, items) if type(tree) is Bag else make_dict(items[::2], items[1::2])
+        except DecodeError:
+            return bare(tree)  # a class in it is not among the types here
+
+
+def at_field(name: str, error: DecodeError) -> DecodeError:
+    """The error of a field, with the field's name in front."""
+    text = str(error)
+    joint = "" if text.startswith((".", "[")) else ": "
+    return DecodeError(f"{FIELD.format(name)}{joint}{text}")

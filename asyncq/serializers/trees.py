@@ -1,20 +1,28 @@
 """Trees: what values are turned into, so that msgpack keeps them as they are.
 
 A tree is made of what msgpack knows, and of arrays whose first item is a mark: they stand for the containers
-it does not know, and for the choice among the arms of a union.
+it does not know, and for instances of classes.
+
+An instance is one array, `[mark, tag, fingerprint, fields, more]`, and holds all that a reader needs:
+
+- the tag, a short name of its class, never the name of a module;
+- the fingerprint of the names and types of its fields; nil for a class with one value (an enum);
+- the fields: a map for a dataclass or a model, an array for a NamedTuple, the value for an enum;
+- more: a map of what is not a field, left out if there is nothing. `s`: which fields of a model were set, if
+  not all; `x`: extra fields of a model; `p`: its private attributes; `d`: what else a dataclass holds.
 """
 
 from __future__ import annotations
 
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from msgpack import ExtType
 
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 SCALARS: Final = frozenset({NoneType, bool, int, float, str, bytes})
 # Asked about `map(type, values)`. Bound here once, because Python 3.11 looks a method of an imported name up
@@ -25,46 +33,135 @@ are_strings: Final = frozenset({str}).issuperset
 MARK_CODE: Final = 1
 MARK_START: Final = b"\xd4\x01"  # how msgpack begins an extension of one byte with code 1
 
+MAX_COLLISIONS: Final = 256
+"""How many members of a set, or keys of a dict, may share their hash with another. More are an attack: Python
+compares each with each."""
 
-class Record(dict[str, Any]):
-    """The fields of a dataclass or a model: packed as a dict, but printed `.at` and not `['at']`."""
+
+class Instance(tuple[Any, ...]):
+    """An instance of an annotated class: mark, tag, fingerprint, fields, and a map of more if there is more.
+
+    As it is made for the wire nothing in it is left to be turned into a tree; as it is read, what it holds
+    are trees.
+    """
 
     __slots__ = ()
 
 
-class Choice(NamedTuple):
-    """A tree, and which of the readings its annotation offers is meant. A plain reader sees the tree."""
+class Bag:
+    """A set whose members may be trees, which have no hash."""
 
-    arm: int
-    tree: Any
+    __slots__ = ("items", "kind")
+
+    def __init__(self, kind: Any, items: list[Any]) -> None:
+        self.kind: Any = kind
+        self.items: list[Any] = items
+
+
+class Pairs:
+    """A dict whose keys may be trees, which have no hash: key, value, key, value ..."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items: list[Any] = items
 
 
 class Mark:
-    """The first item of an array that stands for something else than a list."""
+    """The first item of an array that stands for something else than a list.
 
-    __slots__ = ("build", "ext")
+    Attributes:
+        ext: the mark on the wire.
+        build: makes the value of the items, for a reader without annotations.
+        keep: makes a tree of them, for one with annotations.
+    """
 
-    def __init__(self, code: int, build: Callable[[list[Any]], Any]) -> None:
+    __slots__ = ("build", "ext", "keep")
+
+    def __init__(
+        self, code: int, build: Callable[[list[Any]], Any], keep: Callable[[list[Any]], Any]
+    ) -> None:
         self.ext: Any = ExtType(MARK_CODE, bytes([code]))
         self.build: Callable[[list[Any]], Any] = build
+        self.keep: Callable[[list[Any]], Any] = keep
+
+
+def make_set(kind: Any, items: list[Any]) -> Any:
+    """A set or frozenset.
+
+    Raises:
+        DecodeError: a member has no hash, or too many share one.
+    """
+    _check_hashes(items)
+    return kind(items)
+
+
+def make_dict(keys: list[Any], values: Iterable[Any]) -> dict[Any, Any]:
+    """A dict of keys of any kind.
+
+    Raises:
+        DecodeError: as `make_set`.
+    """
+    _check_hashes(keys)
+    return dict(zip(keys, values, strict=True))
+
+
+def _check_hashes(items: list[Any]) -> None:
+    # The hash of a number, a time, a tuple or a frozenset of them is no secret: a writer can choose thousands
+    # that share one, and a set of these takes the square of their number (1.2 s for 200 KiB).
+    try:
+        hashes = set(map(hash, items))
+    except Exception as error:  # the class of a key or member is foreign code
+        raise DecodeError(f"a key or member received is not hashable: {error}") from error
+    if len(items) - len(hashes) > MAX_COLLISIONS:
+        raise DecodeError(f"more than {MAX_COLLISIONS} keys or members received share a hash")
 
 
 def _build_pairs(items: list[Any]) -> dict[Any, Any]:
+    return make_dict(items[::2], items[1::2])
+
+
+def check_pairs(items: list[Any]) -> None:
+    """Refuses a dict on the wire of an odd number of keys and values.
+
+    Raises:
+        DecodeError: it is one.
+    """
     if len(items) % 2:
         raise DecodeError("a dict on the wire has a key without a value")
-    return dict(zip(items[::2], items[1::2], strict=True))
 
 
-def _build_choice(items: list[Any]) -> Choice:
-    if len(items) != 2 or type(items[0]) is not int:
-        raise DecodeError("a choice on the wire is not an index and a value")
-    return Choice(*items)
+def check_instance(items: list[Any]) -> None:
+    """Refuses an instance on the wire that is none.
+
+    Raises:
+        DecodeError: it is not a mark, a text, bytes or nil, the fields, and perhaps a map.
+    """
+    if (
+        not 4 <= len(items) <= 5
+        or type(items[1]) is not str
+        or (items[2] is not None and type(items[2]) is not bytes)
+        or (len(items) == 5 and type(items[4]) is not dict)
+    ):
+        raise DecodeError("an instance on the wire is not a tag, a fingerprint and fields")
 
 
-TUPLE: Final = Mark(0, tuple)
-SET: Final = Mark(1, set)
-FROZENSET: Final = Mark(2, frozenset)
-PAIRS: Final = Mark(3, _build_pairs)
-CHOICE: Final = Mark(4, _build_choice)
-MARKS: Final[dict[bytes, Mark]] = {mark.ext.data: mark for mark in (TUPLE, SET, FROZENSET, PAIRS, CHOICE)}
-CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset, Choice})
+def plain_fields(instance: list[Any] | Instance) -> Any:
+    """What a reader without the class sees: the dict of its fields, the tuple, or the value of an enum."""
+    fields = instance[3]
+    if instance[2] is None:
+        return fields
+    if type(fields) is list:
+        return tuple(fields)
+    extra = instance[4].get("x") if len(instance) == 5 else None
+    return {**fields, **extra} if type(extra) is dict and type(fields) is dict else fields
+
+
+TUPLE: Final = Mark(0, tuple, tuple)
+SET: Final = Mark(1, lambda items: make_set(set, items), lambda items: Bag(set, items))
+FROZENSET: Final = Mark(2, lambda items: make_set(frozenset, items), lambda items: Bag(frozenset, items))
+PAIRS: Final = Mark(3, _build_pairs, Pairs)
+# 4 was another kind of mark before the first release, and is not given again.
+INSTANCE: Final = Mark(5, plain_fields, Instance)
+MARKS: Final[dict[bytes, Mark]] = {mark.ext.data: mark for mark in (TUPLE, SET, FROZENSET, PAIRS, INSTANCE)}
+CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset, Instance, Bag, Pairs})

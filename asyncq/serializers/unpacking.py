@@ -10,7 +10,21 @@ from msgpack import unpackb
 from asyncq.errors import DecodeError
 from asyncq.serializers.extensions import read_extension
 from asyncq.serializers.places import MAX_DEPTH
-from asyncq.serializers.trees import CONTAINERS, MARK_CODE, MARK_START, MARKS, Choice, Mark
+from asyncq.serializers.trees import (
+    CONTAINERS,
+    INSTANCE,
+    MARK_CODE,
+    MARK_START,
+    MARKS,
+    PAIRS,
+    Bag,
+    Instance,
+    Mark,
+    Pairs,
+    check_instance,
+    check_pairs,
+    plain_fields,
+)
 
 # What msgpack, struct, datetime, decimal, zoneinfo (it reads files) and hashing make of garbage.
 _GARBAGE: Final = (ValueError, TypeError, LookupError, ArithmeticError, struct.error, OSError, RecursionError)
@@ -36,7 +50,7 @@ def loads(data: bytes) -> Any:
 
 
 def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
-    """The value, with the choices among arms of unions left in it if `typed`, for `shapes` to take.
+    """The value, or if `typed` the tree: with the instances, sets and dicts in it that `shapes` takes.
 
     Raises:
         DecodeError: not one whole message, or nested more than `limit` deep.
@@ -67,11 +81,12 @@ def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
 class _Reader:
     """The hooks for one message that holds marks: each array is built when msgpack has its items."""
 
-    __slots__ = ("typed", "unused")
+    __slots__ = ("has_instances", "typed", "unused")
 
     def __init__(self, *, typed: bool) -> None:
         self.typed = typed
         self.unused = 0  # marks read but not the first item of an array: they must not reach anybody
+        self.has_instances = False
 
     def ext(self, code: int, data: bytes) -> Any:
         if code != MARK_CODE:
@@ -84,12 +99,38 @@ class _Reader:
 
     def array(self, items: list[Any]) -> Any:
         mark = items[0] if items else None
+        if mark is INSTANCE:
+            self.unused -= 1
+            # One look at the usual form: this is what each instance costs.
+            if len(items) != 4 or type(items[1]) is not str or type(items[2]) is not bytes:
+                check_instance(items)
+            self.has_instances = True
+            return Instance(items) if self.typed else plain_fields(items)
         if type(mark) is not Mark:
             return items
         self.unused -= 1
         del items[0]
-        built = mark.build(items)
-        return built.tree if type(built) is Choice and not self.typed else built
+        if mark is PAIRS:
+            check_pairs(items)
+        return mark.keep(items) if self.typed else self._build(mark, items)
+
+    def _build(self, mark: Mark, items: list[Any]) -> Any:
+        try:
+            return mark.build(items)
+        except DecodeError:
+            # What has a hash as an instance of its class need not have one as the dict of its fields.
+            if not self.has_instances or _have_hashes(items[::2] if mark is PAIRS else items):
+                raise
+            return items if mark is not PAIRS else list(map(list, zip(items[::2], items[1::2], strict=True)))
+
+
+def _have_hashes(items: list[Any]) -> bool:
+    try:
+        for item in items:
+            hash(item)
+    except TypeError:
+        return False
+    return True
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
@@ -100,7 +141,22 @@ def _is_deeper(value: Any, limit: int) -> bool:
             return False
         level = []
         for box in boxes:
-            level += box
-            if type(box) is dict:
-                level += box.values()
+            level += _inside(box)
     return True
+
+
+def _inside(box: Any) -> Any:
+    kind = type(box)
+    if kind is dict:
+        return [*box, *box.values()]
+    if kind is Bag or kind is Pairs:
+        return box.items
+    if kind is not Instance:
+        return box
+    # What it holds is one level below it, as in the dict that a reader without the class gets.
+    held = [box[3], *(box[4].values() if len(box) == 5 else ())]
+    return [
+        item
+        for part in held
+        for item in (part.values() if type(part) is dict else part if type(part) is list else [part])
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
@@ -14,6 +13,7 @@ from asyncq.context import check_join
 from asyncq.eager import EagerResult
 from asyncq.options import Options
 from asyncq.portal import HERE, carried, refuse_in_loop, synced
+from asyncq.serializers import redacted, redacted_call
 from asyncq.workflows.plan import Plan
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from asyncq.portal import Carrier
     from asyncq.results import AsyncResult
     from asyncq.workflows.plan import Handle
+
+_SHOWN = 80  # characters of one argument, where a call is shown
 
 W = TypeVar("W")
 W_co = TypeVar("W_co", covariant=True)
@@ -308,10 +310,8 @@ def members(given: tuple[Any, ...], where: str) -> tuple[Workflow[Any], ...]:
 
 
 def shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """The arguments of a call as one would write them, long ones cut."""
-    parts = [reprlib.repr(value) for value in args]
-    parts += [f"{name}={reprlib.repr(value)}" for name, value in kwargs.items()]
-    return ", ".join(parts)
+    """The arguments of a call as one would write them, long ones cut and secrets masked."""
+    return redacted_call(args, kwargs, _SHOWN)
 
 
 def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -329,7 +329,7 @@ def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], di
     if kwargs is None or isinstance(kwargs, Mapping):
         if args is None or are_several(args):
             return tuple(args or ()), dict(kwargs or {})
-        rest = f", {reprlib.repr(kwargs)}" if kwargs else ""
+        rest = f", {redacted(kwargs, _SHOWN)}" if kwargs else ""
         whole = as_tuple((args,))
     else:
         rest, whole = "", as_tuple((args, kwargs))

@@ -96,7 +96,7 @@ def test_a_value_that_does_not_fit_is_refused_with_its_source(tmp_path, explicit
         load(explicit, anchor=tmp_path, environ=environ)
 
 
-FLAGS = ["result_extended", "strict"]
+FLAGS = ["result_extended", "strict", "trust_models"]
 TEXTS = ["url", "namespace", "default_queue"]
 ZERO_HAS_A_MEANING = [
     *("result_ttl", "dead_ttl", "full_wait", "processes", "stall_warning", "grace", "stream_idle"),
@@ -144,6 +144,7 @@ def test_every_option_is_described_and_read_from_its_variable(tmp_path):
         "default_queue": "q",
         "strict": "1",
         "result_extended": "1",
+        "trust_models": "1",
     }
     for option, (variable, _) in described.items():
         settings = load({}, anchor=tmp_path, environ={variable: values.get(option, "7")})

@@ -96,7 +96,10 @@ def test_arguments_come_back_equal_and_of_the_same_type(args, kwargs):
 
 
 @settings(max_examples=examples(100), deadline=None)
-@given(values)
+# A dict where Point is annotated is taken for its fields.
+@given(
+    values.filter(lambda value: dict not in {type(value), *map(type, value if type(value) is list else ())})
+)
 def test_typed_codecs_leave_built_in_values_alone(value):
     codec = ValueCodec(list[Point | Color] | Point)
     assert same(codec.loads(codec.dumps(value)), value)

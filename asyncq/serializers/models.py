@@ -1,0 +1,304 @@
+"""Models: the shapes of pydantic's classes.
+
+Nothing here imports pydantic: whoever has such a class has done so.
+"""
+
+# ruff: noqa: D102  what dump, load and takes_plain do is described once, where they are declared
+
+from __future__ import annotations
+
+import inspect
+import sys
+from datetime import date, datetime
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+)
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncq.errors import DecodeError, SerializationError
+from asyncq.serializers.packing import ready
+from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
+from asyncq.serializers.records import RecordShape
+from asyncq.serializers.shapes import ClassShape, Shape, bare, dumped, loaded
+from asyncq.serializers.trees import INSTANCE, Instance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from asyncq.serializers.policy import Policy
+
+_set: Final = object.__setattr__  # pydantic's own way past what a frozen model refuses with
+
+
+def is_model(cls: type) -> bool:
+    """Whether it is a pydantic model."""
+    # A class can only derive from BaseModel if pydantic is imported, so this never imports it.
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
+
+
+class ModelShape(RecordShape):
+    """A pydantic model: its fields as they are, which were set, extra fields and private attributes."""
+
+    __slots__ = ("_all", "_extra", "_privates", "_shapes", "is_root")
+
+    def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
+        super().__init__(cls, tag, policy)
+        self.is_root: bool = bool(cls.__pydantic_root_model__)
+        self._all: frozenset[str] = frozenset(cls.model_fields)
+        self._privates: Mapping[str, Any] = cls.__private_attributes__
+        self._extra: bool = cls.model_config.get("extra") == "allow"
+        self._shapes: Mapping[str, Shape | None] = {}
+
+    def finish_others(self, shapes: Mapping[str, Shape | None]) -> None:
+        """Gives it the shapes of its private attributes, and of its extra fields under `""`."""
+        self._shapes = shapes
+
+    def dump(self, value: Any, place: Place) -> Any:
+        if type(value) is not self.cls:
+            self.refuse(value, place)
+        depth = check_depth(place)
+        fields = self.tree_of(value.__dict__, place, depth)
+        extra, private = value.__pydantic_extra__, value.__pydantic_private__
+        if value.__pydantic_fields_set__ == self._all and not extra and not private:
+            return Instance((INSTANCE.ext, self.tag, self.print, fields))
+        more: dict[str, Any] = {}
+        if value.__pydantic_fields_set__ != self._all.union(extra or ()):
+            more["s"] = sorted(value.__pydantic_fields_set__)
+        if extra:
+            shape = self._shapes.get("")
+            more["x"] = {
+                name: ready(dumped(shape, item, here), here)
+                for name, item, here in (
+                    (name, item, (place, FIELD, name, depth)) for name, item in extra.items()
+                )
+            }
+        if private:
+            more["p"] = self._dump_privates(private, place, depth)
+        return Instance((INSTANCE.ext, self.tag, self.print, fields, more))
+
+    def _dump_privates(self, private: Mapping[str, Any], place: Place, depth: int) -> dict[str, Any]:
+        tree = {}
+        for name, value in private.items():
+            here = (place, FIELD, name, depth)
+            try:
+                tree[name] = ready(dumped(self._shapes.get(name), value, here), here)
+            except SerializationError:
+                # A lock or a client: the reader's own default takes its place, if there is one.
+                if name not in self._privates or not _has_default(self._privates[name]):
+                    raise
+        return tree
+
+    def takes_plain(self, tree: Any) -> bool:
+        return self.is_root or type(tree) is dict
+
+    def restored(self, fields: Any, more: dict[str, Any]) -> Any:
+        values = self.values_of(fields)
+        if len(values) != len(self.names):
+            missing = next(name for name in self.names if name not in values)
+            raise DecodeError(f"{self.text} arrived without its field {missing}")
+        cls = self.cls
+        made = cls.__new__(cls)
+        _set(made, "__dict__", values)
+        if not more and not self._privates:
+            _set(made, "__pydantic_fields_set__", set(self._all))
+            _set(made, "__pydantic_extra__", {} if self._extra else None)
+            _set(made, "__pydantic_private__", None)
+            return made
+        extra = self._extra_of(more)
+        _set(made, "__pydantic_extra__", extra)
+        _set(made, "__pydantic_fields_set__", self._set_of(more, extra))
+        _set(made, "__pydantic_private__", self._private_of(more) if self._privates else None)
+        return made
+
+    def _extra_of(self, more: dict[str, Any]) -> dict[str, Any] | None:
+        extra = more.get("x", {})
+        if type(extra) is not dict or (extra and not self._extra):
+            raise DecodeError(f"{self.text} arrived with extra fields, which it does not allow")
+        shape = self._shapes.get("")
+        return {name: loaded(shape, item) for name, item in extra.items()} if self._extra else None
+
+    def _set_of(self, more: dict[str, Any], extra: dict[str, Any] | None) -> set[str]:
+        known = self._all.union(extra or ())
+        names = more.get("s")
+        if names is None:
+            return set(known)
+        if type(names) is not list or not all(type(name) is str for name in names):
+            raise DecodeError(f"{self.text} arrived without the names of the fields that were set")
+        return set(names)
+
+    def _private_of(self, more: dict[str, Any]) -> dict[str, Any]:
+        arrived = more.get("p", {})
+        if type(arrived) is not dict:
+            raise DecodeError(f"{self.text} arrived without its private attributes")
+        private = {}
+        for name, attribute in self._privates.items():
+            if name in arrived:
+                private[name] = loaded(self._shapes.get(name), arrived[name])
+            elif _has_default(attribute):
+                private[name] = self.build(attribute.default_factory or attribute.get_default)
+        for name in arrived:
+            if name not in self._privates:
+                raise DecodeError(f"{self.text} arrived with a strange private attribute {shown(name)}")
+        return private
+
+    def made(self, fields: Any, more: dict[str, Any]) -> Any:
+        if self.is_root:
+            root = fields.get("root") if more is not _PLAIN and type(fields) is dict else fields
+            item = self._soft("root", root)
+            return self.build(lambda: self.cls.model_validate(item))
+        if type(fields) is not dict:
+            self.reject(fields)
+        given = {name: self._soft(name, item) for name, item in fields.items()}
+        extra = more.get("x")
+        if type(extra) is dict:
+            given |= {name: bare(item) for name, item in extra.items()}
+        made = self.build(lambda: _validated(self.cls, given))
+        if "s" in more:
+            known = {*self._all, *(made.__pydantic_extra__ or ())}
+            _set(made, "__pydantic_fields_set__", self._set_of(more, made.__pydantic_extra__) & known)
+        return made
+
+    def load(self, tree: Any) -> Any:
+        if type(tree) is not Instance and self.takes_plain(tree):
+            return self.made(tree, _PLAIN)
+        return super().load(tree)
+
+    def _soft(self, name: str, item: Any) -> Any:
+        """The value of a field that pydantic will look at: as its class where it fits, else as it came."""
+        try:
+            return loaded(self.fields.get(name), item)
+        except DecodeError:
+            return bare(item)
+
+
+_PLAIN: Final[dict[str, Any]] = {}
+
+
+def _has_default(attribute: Any) -> bool:
+    undefined = sys.modules["pydantic_core"].PydanticUndefined
+    return attribute.default is not undefined or attribute.default_factory is not None
+
+
+def _validated(cls: Any, fields: dict[str, Any]) -> Any:
+    # By name and not by alias, because an alias for writing need not be one for reading.
+    if "by_name" in inspect.signature(cls.model_validate).parameters:
+        return cls.model_validate(fields, by_name=True, by_alias=False)
+    by_name = cls.model_config.get("populate_by_name")  # pydantic 2.10
+    return cls.model_validate(
+        fields
+        if by_name
+        else {_alias(cls.model_fields.get(name), name): item for name, item in fields.items()}
+    )
+
+
+def _alias(field: Any, name: str) -> str:
+    alias = None if field is None else field.validation_alias
+    for choice in getattr(alias, "choices", [alias]):
+        if isinstance(choice, str):
+            return choice
+    return name
+
+
+class ConvertedShape(ClassShape):
+    """A class of pydantic's that stands for one plain value: a URL, a secret.
+
+    Args:
+        cls: the class.
+        tag: its name on the wire.
+        plain: makes the plain value of an instance.
+        inner: the shape of the plain value.
+        is_tagged: whether the tag is written, as inside of a union.
+    """
+
+    __slots__ = ("_inner", "_plain", "is_tagged")
+
+    def __init__(
+        self, cls: Any, tag: str, plain: Callable[[Any], Any], inner: Shape | None, *, is_tagged: bool
+    ) -> None:
+        super().__init__(cls, tag)
+        self._plain = plain
+        self._inner = inner
+        self.is_tagged: bool = is_tagged
+
+    def dump(self, value: Any, place: Place) -> Any:
+        if type(value) is not self.cls:
+            self.refuse(value, place)
+        try:
+            plain = self._plain(value)
+        except Exception as error:  # noqa: BLE001  a class derived from pydantic's is foreign code
+            refuse(place, f"a {self.text} cannot be read: {error}")
+        tree = plain if self._inner is None else self._inner.dump(plain, place)
+        return Instance((INSTANCE.ext, self.tag, None, ready(tree, place))) if self.is_tagged else tree
+
+    def takes_plain(self, tree: Any) -> bool:
+        try:
+            self._value(tree)
+        except DecodeError:
+            return False
+        return True
+
+    def load(self, tree: Any) -> Any:
+        if type(tree) is Instance:
+            if not self.takes(tree[1]) or tree[2] is not None:
+                self.reject(tree)
+            tree = tree[3]
+        return self._value(tree)
+
+    def _value(self, tree: Any) -> Any:
+        plain = loaded(self._inner, tree)
+        try:
+            return self.cls(plain)
+        except Exception as error:
+            raise DecodeError(f"the value received does not make a {self.text}: {error}") from error
+
+
+def converted(cls: Any) -> tuple[Callable[[Any], Any], Any] | None:
+    """How an instance of pydantic's own class becomes a plain value, and of which type; None for others.
+
+    The type is None if it is the argument of a generic class.
+    """
+    for base in cls.__mro__:
+        found = _CONVERTED.get((base.__module__, base.__name__))
+        if found is not None:
+            return found
+    return None
+
+
+def _secret(value: Any) -> Any:
+    return value.get_secret_value()
+
+
+_CONVERTED: Final[dict[tuple[str, str], tuple[Callable[[Any], Any], Any]]] = {
+    ("pydantic.types", "SecretStr"): (_secret, str),
+    ("pydantic.types", "SecretBytes"): (_secret, bytes),
+    ("pydantic.types", "Secret"): (_secret, None),
+    ("pydantic.types", "ByteSize"): (int, int),
+    ("pydantic.networks", "_BaseUrl"): (str, str),
+    ("pydantic.networks", "_BaseMultiHostUrl"): (str, str),
+    ("pydantic_core._pydantic_core", "Url"): (str, str),
+    ("pydantic_core._pydantic_core", "MultiHostUrl"): (str, str),
+}
+
+_STANDS_FOR: Final[dict[str, Any]] = {
+    "AwareDatetime": datetime,
+    "NaiveDatetime": datetime,
+    "PastDatetime": datetime,
+    "FutureDatetime": datetime,
+    "PastDate": date,
+    "FutureDate": date,
+    "EmailStr": str,
+    "IPvAnyAddress": IPv4Address | IPv6Address,
+    "IPvAnyInterface": IPv4Interface | IPv6Interface,
+    "IPvAnyNetwork": IPv4Network | IPv6Network,
+}
+
+
+def stands_for(cls: Any) -> Any:
+    """The type of the values of a field whose annotation of pydantic has no instances of its own."""
+    return _STANDS_FOR.get(cls.__name__) if cls.__module__.partition(".")[0] == "pydantic" else None

@@ -1,0 +1,56 @@
+"""Policy: what an app says about the classes in its values."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncq.serializers.fingerprints import tag_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Policy:
+    """Which classes may stand where nothing is annotated, and whether state is taken without validation.
+
+    Args:
+        types: the classes, as `AsyncQ(types=[...])` has them.
+        trust_models: whether an instance whose class has the same fields on both sides is made of its state.
+
+    Raises:
+        TypeError: something in `types` is no class.
+        ValueError: two of them have one tag.
+    """
+
+    __slots__ = ("trust_models", "types")
+
+    def __init__(self, types: Iterable[Any] = (), *, trust_models: bool = True) -> None:
+        self.types: tuple[Any, ...] = tuple(types)
+        self.trust_models: bool = trust_models
+        tags: dict[str, Any] = {}
+        for cls in self.types:
+            if not isinstance(cls, type) or not _has_fields(cls):
+                raise TypeError(
+                    f"types= of an app lists enums, dataclasses, NamedTuples and pydantic models, not {cls!r}"
+                )
+            other = tags.setdefault(tag_of(cls), cls)
+            if other is not cls:
+                raise ValueError(
+                    f"types= lists two classes called {tag_of(cls)} on the wire, {other!r} and {cls!r}: give "
+                    f"one of them a class attribute asyncq_alias"
+                )
+
+
+def _has_fields(cls: Any) -> bool:
+    return (
+        issubclass(cls, Enum)
+        or dataclasses.is_dataclass(cls)
+        or hasattr(cls, "_fields")
+        or hasattr(cls, "__pydantic_fields__")
+    )
+
+
+DEFAULT: Final = Policy()
+"""That of values which belong to no app."""

@@ -1,0 +1,388 @@
+"""Records: the shapes of enums, dataclasses and NamedTuples.
+
+What travels of an instance is its state, not what its class makes of it: no `__init__`, `__post_init__`,
+validator or serializer runs on the way, if the writer's class and the reader's have the same fields. The
+types of the fields are checked on both sides all the same.
+"""
+
+# ruff: noqa: D102  what dump, load and takes_plain do is described once, where they are declared
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import logging
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncq.errors import DecodeError, SerializationError
+from asyncq.serializers.packing import ready
+from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
+from asyncq.serializers.shapes import ClassShape, PlainShape, Shape, arrived, at_field, bare, loaded
+from asyncq.serializers.trees import CONTAINERS, INSTANCE, SCALARS, Instance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from asyncq.serializers.policy import Policy
+
+log: logging.Logger = logging.getLogger(__name__)
+
+_KNOWN: Final = 64
+_told: set[tuple[str, bytes, bytes]] = set()
+_MOST_TOLD: Final = 100  # a writer can make up fingerprints without end
+
+
+class EnumShape(ClassShape):
+    """An enum: by value, and inside of a union with its tag, too.
+
+    Args:
+        cls: the enum.
+        tag: its name on the wire.
+        is_tagged: whether the tag is written.
+        takes_values: whether a raw value may stand for a member, as in a model with `use_enum_values`.
+    """
+
+    __slots__ = ("is_tagged", "takes_values")
+
+    def __init__(self, cls: Any, tag: str, *, is_tagged: bool, takes_values: bool = False) -> None:
+        super().__init__(cls, tag)
+        self.is_tagged: bool = is_tagged
+        self.takes_values: bool = takes_values
+
+    def dump(self, value: Any, place: Place) -> Any:
+        if type(value) is not self.cls:
+            if self.takes_values and self.takes_plain(value):
+                return value
+            self.refuse(value, place)
+        if self.is_tagged:
+            return Instance((INSTANCE.ext, self.tag, None, ready(value.value, place)))
+        return value.value
+
+    def takes_plain(self, tree: Any) -> bool:
+        try:
+            self.cls(bare(tree))
+        except Exception:  # noqa: BLE001  `_missing_` is the user's
+            return False
+        return True
+
+    def load(self, tree: Any) -> Any:
+        if type(tree) is Instance:
+            if not self.takes(tree[1]) or tree[2] is not None:
+                self.reject(tree)
+            tree = tree[3]
+        elif self.takes_values:
+            return bare(tree)
+        value = bare(tree)
+        try:
+            return self.cls(value)
+        except Exception as error:  # `_missing_` is the user's
+            raise DecodeError(f"{shown(value)} arrived, but the annotation says {self.text}") from error
+
+
+class RecordShape(ClassShape):
+    """A class of fields.
+
+    Attributes:
+        fields: the strict shapes of the fields; None for one that may hold anything.
+        print: the fingerprint of the fields.
+        policy: that of the app.
+    """
+
+    __slots__ = ("_all_plain", "_known_here", "_known_there", "fields", "names", "policy", "print")
+
+    def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
+        super().__init__(cls, tag)
+        self.policy: Policy = policy
+        self.fields: dict[str, Shape | None] = {}
+        self.names: tuple[str, ...] = ()
+        self.print: bytes = b""
+
+    def finish(self, fields: Mapping[str, Shape | None], print_: bytes) -> None:
+        """Gives it its fields. Apart from `__init__`, because a field may name the class again."""
+        self.fields = dict(fields)
+        self.names = tuple(self.fields)
+        self.print = print_
+        self._all_plain: bool = all(
+            shape is None or type(shape) is PlainShape for shape in self.fields.values()
+        )
+        # Which types of all fields together have been found to fit: of most classes there are one or two
+        # combinations, and one look into a set is what an instance with plain fields costs.
+        self._known_here: set[tuple[type, ...]] = set()
+        self._known_there: set[tuple[type, ...]] = set()
+
+    # -- writing --
+
+    def tree_of(self, state: Mapping[str, Any], place: Place, depth: int) -> dict[str, Any]:
+        """The fields for the wire.
+
+        Raises:
+            SerializationError: a field has no value, or one of a type that is not annotated.
+        """
+        kinds = tuple(map(type, state.values()))
+        if kinds in self._known_here and tuple(state) == self.names:
+            return state  # type: ignore[return-value]  # a dict; packed before anybody can change it
+        tree = {}
+        for name, shape in self.fields.items():
+            here = (place, FIELD, name, depth)
+            try:
+                value = state[name]
+            except KeyError:
+                refuse(here, "this field of the annotated class has no value")
+            tree[name] = ready(value if shape is None else shape.dump(value, here), here)
+        if self._all_plain and SCALARS.issuperset(kinds) and tuple(state) == self.names:
+            _remember(self._known_here, kinds)
+        return tree
+
+    # -- reading --
+
+    def takes_plain(self, tree: Any) -> bool:
+        return type(tree) is dict
+
+    def load(self, tree: Any) -> Any:
+        if type(tree) is not Instance:
+            if not self.takes_plain(tree):
+                self.reject(tree)
+            return self.made(tree, _NOTHING)
+        if tree[1] != self.tag and not self.takes(tree[1]):
+            self.reject(tree)
+        more = tree[4] if len(tree) == 5 else _NOTHING
+        if tree[2] == self.print and self.policy.trust_models:
+            return self.restored(tree[3], more)
+        if tree[2] is None:
+            self.reject(tree)
+        if self.policy.trust_models:
+            self._tell(tree)
+        return self.made(tree[3], more)
+
+    def _tell(self, tree: Instance) -> None:
+        pair = (self.tag, tree[2], self.print)
+        if pair in _told or len(_told) >= _MOST_TOLD:
+            return
+        _told.add(pair)
+        log.warning(
+            "%s has other fields where it was written than in %s here (%s, %s): it is validated",
+            arrived(tree),
+            self.text,
+            tree[2].hex(),
+            self.print.hex(),
+        )
+
+    def values_of(self, fields: Any) -> dict[str, Any]:
+        """The values of the fields that came.
+
+        Raises:
+            DecodeError: they are not those of the class, or one has a type that is not annotated.
+        """
+        if type(fields) is not dict:
+            self.reject(fields)
+        kinds = tuple(map(type, fields.values()))
+        if kinds in self._known_there and tuple(fields) == self.names:
+            return fields
+        values = {}
+        name = ""
+        try:
+            for name, item in fields.items():
+                values[name] = loaded(self.fields[name], item)
+        except KeyError:
+            raise DecodeError(f"{self.text} has no field {shown(name)}, which arrived") from None
+        except DecodeError as error:
+            raise at_field(name, error) from error
+        if self._all_plain and CONTAINERS.isdisjoint(kinds) and tuple(fields) == self.names:
+            _remember(self._known_there, kinds)
+        return values
+
+    @abstractmethod
+    def restored(self, fields: Any, more: dict[str, Any]) -> Any:
+        """The instance of its state: nothing of the class runs.
+
+        Raises:
+            DecodeError: a field is missing, or has a type that is not annotated.
+        """
+
+    @abstractmethod
+    def made(self, fields: Any, more: dict[str, Any]) -> Any:
+        """The instance as its class makes one.
+
+        Raises:
+            DecodeError: the class refuses.
+        """
+
+    def build(self, build: Callable[[], Any]) -> Any:
+        """What `build` makes of the fields received; its refusal is a DecodeError that names the class."""
+        try:
+            return build()
+        except Exception as error:  # the class's own code decides what it refuses, and how
+            raise DecodeError(
+                f"the fields received do not make a {self.text}: {type(error).__name__}: {error}"
+            ) from error
+
+
+def _remember(known: set[tuple[type, ...]], kinds: tuple[type, ...]) -> None:
+    if len(known) < _KNOWN:
+        known.add(kinds)
+
+
+_NOTHING: Final[dict[str, Any]] = {}
+
+
+class DataclassShape(RecordShape):
+    """A dataclass, also of pydantic's. A plain dict of fields is made into it too, as FastAPI does."""
+
+    __slots__ = ("_all", "_has_dict", "_in_init", "_new", "_optional", "_slots")
+
+    def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
+        super().__init__(cls, tag, policy)
+        fields = dataclasses.fields(cls)
+        self._all: frozenset[str] = frozenset(field.name for field in fields)
+        self._new: Callable[[Any], Any] = _maker(cls)
+        self._has_dict: bool = hasattr(cls, "__dict__") and cls.__dictoffset__ != 0
+        slots = {name for base in cls.__mro__ for name in _slots_of(base)}
+        self._slots: frozenset[str] = frozenset(field.name for field in fields if field.name in slots)
+        self._in_init: frozenset[str] = frozenset(field.name for field in fields if field.init)
+        # What only `__post_init__` sets need not be there.
+        self._optional: frozenset[str] = frozenset(
+            field.name
+            for field in fields
+            if not field.init
+            and field.default is dataclasses.MISSING
+            and field.default_factory is dataclasses.MISSING
+        )
+
+    def dump(self, value: Any, place: Place) -> Any:
+        if type(value) is not self.cls:
+            self.refuse(value, place)
+        depth = check_depth(place)
+        state = value.__dict__ if self._has_dict else _NOTHING
+        if not self._slots and state.keys() == self._all:
+            fields = self.tree_of(state, place, depth)
+            return Instance((INSTANCE.ext, self.tag, self.print, fields))
+        return self._dump_slowly(value, state, place, depth)
+
+    def _dump_slowly(self, value: Any, state: Mapping[str, Any], place: Place, depth: int) -> Any:
+        held = {}
+        for name in self.names:
+            try:
+                held[name] = state[name] if name in state else getattr(value, name)
+            except AttributeError:
+                if name not in self._optional:
+                    refuse((place, FIELD, name, depth), "this field of the annotated class has no value")
+        missing = len(held) < len(self.names)
+        fields = (
+            {
+                name: ready(item if (shape := self.fields[name]) is None else shape.dump(item, here), here)
+                for name, item, here in (
+                    (name, item, (place, FIELD, name, depth)) for name, item in held.items()
+                )
+            }
+            if missing
+            else self.tree_of(held, place, depth)
+        )
+        others = {}
+        for name, item in state.items():
+            if name not in self.fields and _is_free(self.cls, name):
+                try:
+                    others[name] = ready(item, (place, FIELD, name, depth))
+                except SerializationError:
+                    continue  # it is no field: what cannot travel stays here, as a cached property does
+        node = (INSTANCE.ext, self.tag, self.print, fields)
+        return Instance((*node, {"d": others}) if others else node)
+
+    def restored(self, fields: Any, more: dict[str, Any]) -> Any:
+        values = self.values_of(fields)
+        if len(values) != len(self.names):
+            for name in self.names:
+                if name not in values and name not in self._optional:
+                    raise DecodeError(f"{self.text} arrived without its field {name}")
+        made = self._new(self.cls)
+        if self._slots or not self._has_dict:
+            for name, value in values.items():
+                object.__setattr__(made, name, value)
+        else:
+            # Past `__setattr__`, which a frozen dataclass and a careful one refuse with.
+            made.__dict__.update(values)
+        others = more.get("d")
+        if others is not None:
+            self._add(made, others)
+        return made
+
+    def _add(self, made: Any, others: Any) -> None:
+        if type(others) is not dict or not self._has_dict:
+            raise DecodeError(f"{self.text} arrived with attributes that it cannot have")
+        for name, item in others.items():
+            if type(name) is not str or name in self.fields or not _is_free(self.cls, name):
+                raise DecodeError(f"{self.text} arrived with an attribute {shown(name)} that it cannot have")
+            made.__dict__[name] = bare(item)
+
+    def made(self, fields: Any, more: dict[str, Any]) -> Any:  # noqa: ARG002  what is no field is not validated
+        if type(fields) is not dict:
+            self.reject(fields)
+        given: dict[str, Any] = {}
+        name = ""
+        try:
+            for name, item in fields.items():
+                if name in self._in_init or name not in self.fields:
+                    given[name] = loaded(self.fields.get(name), item)
+        except DecodeError as error:
+            raise at_field(name, error) from error
+        return self.build(lambda: self.cls(**given))
+
+
+def _maker(cls: Any) -> Callable[[Any], Any]:
+    """What makes an empty instance of a class."""
+    try:
+        object.__new__(cls)
+    except TypeError:  # a class that derives from one with a memory layout of its own, such as Exception
+        return cls.__new__  # type: ignore[no-any-return]
+    return object.__new__
+
+
+def _slots_of(cls: Any) -> tuple[str, ...]:
+    slots = vars(cls).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _is_free(cls: Any, name: str) -> bool:
+    """Whether an instance may have an attribute of this name besides its fields, and it is to travel."""
+    if name.startswith("__"):
+        return False
+    there = inspect.getattr_static(cls, name, None)
+    return not (
+        callable(there)
+        or isinstance(there, (functools.cached_property, property))
+        or hasattr(there, "__get__")
+    )
+
+
+class NamedTupleShape(RecordShape):
+    """A NamedTuple: its items in their order. A plain tuple or list of them is made into it too."""
+
+    __slots__ = ()
+
+    def dump(self, value: Any, place: Place) -> Any:
+        if type(value) is not self.cls:
+            self.refuse(value, place)
+        depth = check_depth(place)
+        if len(value) != len(self.names):
+            refuse(place, f"a {self.text} of {len(value)} items; it has {len(self.names)} fields")
+        fields = self.tree_of(dict(zip(self.names, value, strict=True)), place, depth)
+        return Instance((INSTANCE.ext, self.tag, self.print, list(fields.values())))
+
+    def takes_plain(self, tree: Any) -> bool:
+        return type(tree) in (tuple, list) and len(tree) <= len(self.names)
+
+    def _values(self, items: Any) -> list[Any]:
+        if not self.takes_plain(items):
+            self.reject(items)
+        return list(self.values_of(dict(zip(self.names, items, strict=False))).values())
+
+    def restored(self, fields: Any, more: dict[str, Any]) -> Any:  # noqa: ARG002  a tuple holds nothing more
+        values = self._values(fields)
+        if len(values) != len(self.names):
+            raise DecodeError(f"{self.text} arrived with {len(values)} of its {len(self.names)} fields")
+        return tuple.__new__(self.cls, values)
+
+    def made(self, fields: Any, more: dict[str, Any]) -> Any:  # noqa: ARG002  as above
+        values = self._values(fields)
+        return self.build(lambda: self.cls(*values))

@@ -1,0 +1,847 @@
+"""Instances: they arrive as what they were, whatever annotations the two sides have."""
+
+import dataclasses
+import enum
+import functools
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    Optional,
+    Self,
+    TypedDict,
+    TypeVar,
+    Union,
+    Unpack,
+)
+
+import pydantic
+import pytest
+import typing_extensions
+from msgpack import ExtType, packb, unpackb
+
+from asyncq.errors import DecodeError, SerializationError
+from asyncq.serializers import (
+    PLAIN_ARGUMENTS,
+    PLAIN_VALUE,
+    ArgumentCodec,
+    Policy,
+    ValueCodec,
+    dumps,
+    loads,
+)
+from asyncq.serializers.annotations import fields_of, shape_of
+from asyncq.serializers.fingerprints import fingerprint, tag_of
+from asyncq.serializers.trees import MAX_COLLISIONS
+
+T = TypeVar("T")
+
+
+@dataclass
+class Email:
+    to: str
+
+
+@dataclass
+class Sms:
+    to: str
+
+
+@dataclass
+class Fax:
+    to: str
+
+
+class Low(enum.IntEnum):
+    ONE = 1
+    TWO = 2
+
+
+class High(enum.IntEnum):
+    ONE = 1
+    TEN = 10
+
+
+class Step(enum.Enum):
+    UP = "up"
+    DOWN = "down"
+
+
+def moved(value, writer, reader):
+    """The value, written under one annotation and read under another."""
+    return ValueCodec(reader).loads(ValueCodec(writer).dumps(value))
+
+
+def arrives(value, writer, reader=None):
+    read = moved(value, writer, writer if reader is None else reader)
+    assert read == value
+    assert type(read) is type(value)
+    return read
+
+
+# -- unions --
+
+
+@pytest.mark.parametrize(
+    ("value", "writer", "reader"),
+    [
+        (Email("a"), Email | Sms, Sms | Email),
+        (Sms("a"), Email | Sms, Fax | Sms | Email),
+        (Email("a"), Email, Sms | Email),
+        (Email("a"), Sms | Email, Email),
+        (Email("a"), Email | None, Fax | Email | None),
+        (Low.ONE, Low | High, High | Low),
+        (High.ONE, Low | High, High | Low),
+        (High.TEN, Low | High, High),
+        (Step.UP, Step, Step | Low),
+        ([Step.UP, Step.DOWN, Step.UP], list[Step] | Step, list[Step]),
+        ([Step.UP, Step.UP], list[Step], list[Step] | Step),
+        ([Step.UP], list[Step] | set[Step], set[Step] | list[Step]),
+        ({Step.UP}, list[Step] | set[Step], set[Step] | list[Step]),
+        ((Step.UP,), tuple[Step, ...] | list[Step], list[Step] | tuple[Step, ...]),
+        ([Sms("a")], list[Email] | list[Sms], list[Sms] | list[Email]),
+        ([High.ONE], list[Low] | list[High], list[High] | list[Low]),
+        ({"a": High.ONE}, dict[str, Low] | dict[str, High], dict[str, High] | dict[str, Low]),
+        ((Low.ONE, High.ONE), tuple[Low, High] | tuple[High, Low], tuple[High, Low] | tuple[Low, High]),
+        ({"a": Email("x")}, Email | dict[str, Email], dict[str, Email] | Email),
+        ({"to": "x"}, Email | dict, dict | Email),
+        (1, Low | int, int | Low),
+        (Low.ONE, Low | int, int | Low),
+        ("up", Step | str, str | Step),
+        (None, Email | Low | None, Low | Email | None),
+        (frozenset({Low.ONE}), frozenset[Low | High], frozenset[High | Low]),
+        ({High.ONE: 1, Low.ONE: 2}, dict[Low | High, int], dict[High | Low, int]),
+    ],
+    ids=repr,
+)
+def test_a_value_is_what_it_was_under_another_order_of_arms(value, writer, reader):
+    read = arrives(value, writer, reader)
+    assert repr(read) == repr(value) or isinstance(value, frozenset | dict)
+    assert (
+        sorted(map(repr, read)) == sorted(map(repr, value)) if isinstance(value, frozenset | dict) else True
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "writer", "reader", "said"),
+    [
+        (
+            Fax("a"),
+            Email | Fax,
+            Email | Sms,
+            "an instance of Fax arrived, but the annotation says .*Email | .*Sms",
+        ),
+        (Fax("a"), Fax, Email, "an instance of Fax arrived, but the annotation says .*Email"),
+        (High.TEN, Low | High, Low | Step, "a member of High arrived"),
+        (Step.UP, Low | Step, Email, "a member of Step arrived"),
+        (1, int, Low | High, "a value of type int arrived, but the annotation says .*Low | .*High"),
+        ({"to": "x"}, dict, Email | Sms, "a value of type dict arrived"),
+    ],
+)
+def test_what_fits_no_arm_is_an_error_that_names_both_sides(value, writer, reader, said):
+    with pytest.raises(DecodeError, match=said):
+        moved(value, writer, reader)
+
+
+def test_a_renamed_class_is_known_by_its_alias():
+    @dataclass
+    class Mail:
+        to: str
+        asyncq_alias: ClassVar[str] = "Email"
+
+    class Model(pydantic.BaseModel):
+        asyncq_alias: ClassVar[str] = "Email"
+        to: str
+
+    class Stairs(enum.Enum):
+        asyncq_alias = enum.nonmember("Step")
+        UP = "up"
+
+    assert moved(Email("a"), Email, Mail) == Mail("a")
+    assert moved(Email("a"), Email | Sms, Sms | Mail) == Mail("a")
+    assert moved(Email("a"), Email, Model) == Model(to="a")
+    assert moved(Step.UP, Step | Low, Stairs | Low) is Stairs.UP
+
+    class Derived(Mail):
+        pass
+
+    assert tag_of(Derived) == "Derived"
+
+
+def test_arms_that_nobody_can_tell_apart_are_refused_with_what_helps():
+    other = dataclasses.make_dataclass("Email", [("to", str)])
+
+    def task(x): ...
+
+    for annotation, said in (
+        (Email | other, "'x'.* are both called Email on the wire. Give one of the classes .*asyncq_alias"),
+        (Box[int] | Box[str], "'x'.* are one class at run time"),
+    ):
+        task.__annotations__ = {"x": annotation}
+        with pytest.raises(SerializationError, match=said):
+            ArgumentCodec(task).dumps((1,), {})
+        with pytest.raises(DecodeError, match=said):
+            ArgumentCodec(task).loads(PLAIN_ARGUMENTS.dumps((1,), {}))
+
+
+@dataclass
+class Box(Generic[T]):
+    item: T
+
+
+class ModelBox(pydantic.BaseModel, Generic[T]):
+    item: T
+
+
+class TypedBox(TypedDict, Generic[T]):
+    item: T
+
+
+@dataclass
+class EmailBox(Box[Email]):
+    label: str = ""
+
+
+@dataclass
+class ListBox(Box[list[T]], Generic[T]):
+    first: T
+
+
+class EmailModelBox(ModelBox[Email]):
+    label: str = ""
+
+
+class EmailTypedBox(TypedBox[Email]):
+    label: str
+
+
+class TupleBox(NamedTuple, Generic[T]):
+    item: T
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (EmailBox, EmailBox(Email("a"))),
+        (ListBox[Email], ListBox([Email("a")], Email("b"))),
+        (Box[Box[Email]], Box(Box(Email("a")))),
+        (Box[Email | Sms], Box(Sms("a"))),
+        (ModelBox[Email] | ModelBox[Sms], ModelBox[Sms](item=Sms("a"))),
+        (EmailModelBox, EmailModelBox(item=Email("a"))),
+        (EmailTypedBox, {"item": Email("a"), "label": "x"}),
+        (TypedBox[Email], {"item": Email("a")}),
+        (TupleBox[Email], TupleBox(Email("a"))),
+        (Box, Box(1)),
+        (Box[Any], Box({"a": 1})),
+    ],
+    ids=repr,
+)
+def test_generic_classes_arrive_with_what_their_parameters_stand_for(annotation, value):
+    arrives(value, annotation)
+
+
+def test_the_arguments_of_a_generic_class_may_differ_if_the_values_fit():
+    assert moved(Box(1), Box[int], Box) == Box(1)
+    assert moved(Box(1), Box, Box[int]) == Box(1)
+    with pytest.raises(
+        DecodeError, match=r"\.item: a value of type int arrived, but the annotation says str"
+    ):
+        moved(Box(1), Box[int], Box[str])
+
+
+# -- dataclasses --
+
+
+@dataclass
+class Price:
+    net: float
+
+    def __post_init__(self):
+        self.net = round(self.net * 1.19, 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tight:
+    a: int
+    b: tuple[Email, ...] = ()
+    c: Decimal | None = None
+
+
+@dataclass
+class Counted:
+    seed: InitVar[int]
+    name: str
+    count: int = field(init=False)
+    hidden: str = field(default="", repr=False, compare=False)
+
+    def __post_init__(self, seed):
+        self.count = seed + 1
+
+
+@dataclass
+class Cached:
+    n: int
+
+    @functools.cached_property
+    def square(self) -> int:
+        return self.n**2
+
+
+@dataclass
+class Linked:
+    value: int
+    next: "Self | None" = None
+    others: "list[Self]" = field(default_factory=list)
+
+
+@dataclass
+class Careful:
+    n: int
+
+    def __setattr__(self, name, value):
+        if name in self.__dict__:
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+
+@dataclass
+class Fault(Exception):
+    code: int
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Price(100),
+        Tight(a=1, b=(Email("x"),), c=Decimal(1)),
+        Counted(1, "x", "h"),
+        Linked(1, Linked(2), [Linked(3)]),
+        Careful(1),
+        Fault(7),
+    ],
+    ids=repr,
+)
+def test_a_dataclass_arrives_as_it_is_and_nothing_of_it_runs(value):
+    read = arrives(value, type(value))
+    assert getattr(read, "hidden", None) == getattr(value, "hidden", None)
+
+
+def test_what_a_dataclass_holds_besides_its_fields_travels_if_it_is_plain_data():
+    value = Cached(3)
+    assert value.square == 9
+    value.note, value.lock = "n", threading.Lock()
+    assert vars(arrives(value, Cached)) == {"n": 3, "note": "n"}
+
+
+@pytest.mark.parametrize("name", ["__class__", "square", "n", "__dict__"])
+def test_a_writer_cannot_forge_an_attribute_that_a_dataclass_may_not_have(name):
+    body = ValueCodec(Cached).dumps(Cached(3))
+    [mark, tag, print_, fields] = unpacked(body)
+    with pytest.raises(DecodeError, match="that it cannot have"):
+        ValueCodec(Cached).loads(packb([mark, tag, print_, fields, {"d": {name: 1}}]))
+
+
+def unpacked(body):
+    return unpackb(body)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"to": 1}, {"to": None}, {}, {"to": "a", "x": 1}, {"x": "a"}, [], ["a"], "a", None, {"to": ["a"]}],
+    ids=repr,
+)
+def test_a_writer_cannot_forge_the_fields_of_a_dataclass_or_model(fields):
+    class Model(pydantic.BaseModel):
+        to: str
+
+    for cls, one in ((Email, Email("a")), (Model, Model(to="a"))):
+        [mark, tag, print_, _] = unpacked(ValueCodec(cls).dumps(one))
+        for annotation in (cls, cls | None, cls | Low, list[cls]):
+            node = [mark, tag, print_, fields]
+            with pytest.raises(DecodeError):
+                ValueCodec(annotation).loads(packb([node] if annotation == list[cls] else node))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "said"),
+    [
+        (Email, Email(1), r"^result\.to: a value of type int, but the annotation says str"),
+        (Linked, Linked(1, [2]), r"^result\.next: a value of type list, but the annotation says .*Linked"),
+        (Linked, Linked(1, None, [Linked(2), 3]), r"^result\.others\[1\]: a value of type int"),
+        (Tight, Tight(a=1.0), r"^result\.a: a value of type float, but the annotation says int"),
+        (
+            Box[Any],
+            Box(Email("a")),
+            r"^result\.item: .*Email cannot travel. No annotation names Email at this",
+        ),
+        (Box[Path], Box("a"), r"^result\.item: a value of type str, but the annotation says pathlib"),
+        (Box[Literal["a"]], Box("b"), r"^result\.item: a value of type str, but the annotation says Literal"),
+        (Box[Step], Box("up"), r"^result\.item: a value of type str, but the annotation says .*Step"),
+    ],
+)
+def test_a_field_of_another_type_is_refused_where_it_is_written(annotation, value, said):
+    with pytest.raises(SerializationError, match=said):
+        ValueCodec(annotation).dumps(value)
+
+
+def test_fields_are_as_lenient_as_type_checkers_are():
+    @dataclass
+    class Loose:
+        a: float
+        b: int
+        c: str = None
+        d: date = date.min
+        e: Sequence[int] = ()
+        f: Any = None
+        g: "Missing" = None  # noqa: F821  that is the point
+        h: int = "auto"
+
+    arrives(Loose(1, True, None, datetime(2026, 1, 1, tzinfo=UTC), [1], {"x"}, (1,)), Loose)
+
+
+def test_what_differs_between_writer_and_reader_is_validated_and_told_once(caplog):
+    new = dataclasses.make_dataclass("Email", [("to", str), ("cc", list[str], field(default_factory=list))])
+    with caplog.at_level(logging.WARNING, "asyncq.serializers.records"):
+        assert moved(Email("a"), Email, new) == new("a")
+        assert moved(Email("b"), Email, new) == new("b")
+    [record] = caplog.records
+    assert "has other fields where it was written" in record.getMessage()
+    with pytest.raises(DecodeError, match=r"do not make a .*Email: TypeError"):
+        moved(new("a", ["b"]), new, Email)
+    changed = dataclasses.make_dataclass("Email", [("to", int)])
+    with pytest.raises(DecodeError, match=r"\.to: a value of type str arrived, but the annotation says int"):
+        moved(Email("a"), Email, changed)
+
+
+# -- models --
+
+
+class Login(pydantic.BaseModel):
+    user: str
+    password: str
+
+    @pydantic.field_serializer("password")
+    def mask(self, value: str) -> str:
+        return "***"
+
+
+class Money(pydantic.BaseModel):
+    cents: Annotated[int, pydantic.PlainSerializer(lambda cents: cents // 100)]
+    at: Annotated[date, pydantic.PlainSerializer(lambda day: day.strftime("%d/%m/%Y"))] = date(2026, 1, 2)
+
+
+class Hidden(pydantic.BaseModel):
+    name: str
+    token: str = pydantic.Field(default="", exclude=True)
+    _cache: dict[str, Email] = pydantic.PrivateAttr(default_factory=dict)
+    _lock: Any = pydantic.PrivateAttr(default_factory=threading.Lock)
+
+
+class Signup(pydantic.BaseModel):
+    password: str
+
+    @pydantic.field_validator("password")
+    @classmethod
+    def hashed(cls, value: str) -> str:
+        return f"hash({value})"
+
+
+class Part(pydantic.BaseModel):
+    a: int
+    b: int = 0
+
+    @pydantic.model_serializer
+    def only_a(self) -> dict[str, Any]:
+        return {"a": self.a}
+
+
+class Place(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="allow", frozen=True)
+    url: pydantic.HttpUrl | None = None
+    dsn: pydantic.PostgresDsn | None = None
+    secret: pydantic.SecretStr = pydantic.SecretStr("s")
+    raw: pydantic.SecretBytes | None = None
+    pin: pydantic.Secret[int] | None = None
+    either: pydantic.SecretStr | str = "x"
+    at: pydantic.AwareDatetime | None = None
+    size: pydantic.ByteSize | None = None
+    host: pydantic.IPvAnyAddress | None = None
+    path: Path | None = None
+    link: Annotated[str, pydantic.Field(alias="linkName", min_length=1)] = "l"
+
+
+class Roots(pydantic.RootModel[list[Email]]):
+    pass
+
+
+class Coded(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(use_enum_values=True)
+    step: Step = Step.UP
+    steps: list[Step] = []
+
+
+class Pet(pydantic.BaseModel):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+class Hound(pydantic.BaseModel):
+    kind: Literal["dog"] = "dog"
+    lives: int = 1
+
+
+class Home(pydantic.BaseModel):
+    pet: Annotated[Pet | Hound, pydantic.Field(discriminator="kind")]
+    tree: "dict[str, Home] | None" = None
+    any: Any = None
+
+
+@pydantic.dataclasses.dataclass
+class Checked:
+    n: Annotated[int, pydantic.Field(gt=0)]
+    more: list[Email] = pydantic.Field(default_factory=list, repr=False)
+
+
+place = Place(
+    url="http://a.b",
+    dsn="postgres://u:p@h/db",
+    raw=b"x",
+    pin=7,
+    either=pydantic.SecretStr("z"),
+    at=datetime(2026, 1, 1, tzinfo=UTC),
+    size="1kb",
+    host="10.0.0.1",
+    path="/a",
+    linkName="q",
+    other={"a": [1]},
+)
+
+MODELS = [
+    Login(user="a", password="secret"),
+    Money(cents=1999),
+    Signup(password="x"),
+    Part(a=1, b=2),
+    Part(a=1),
+    Place(),
+    place,
+    Roots([Email("a")]),
+    Coded(step="down", steps=["up"]),
+    Coded(),
+    Home(pet=Hound(), tree={"a": Home(pet=Pet())}, any={"a": (1, {2})}),
+    Checked(1, [Email("a")]),
+]
+
+
+@pytest.mark.parametrize("value", MODELS, ids=repr)
+def test_a_model_arrives_as_it_is_and_nothing_of_it_runs(value):
+    for annotation in (type(value), type(value) | None, type(value) | Email | Low, list[type(value)]):
+        read = moved([value] if annotation == list[type(value)] else value, annotation, annotation)
+        [read] = read if isinstance(read, list) else [read]
+        assert read == value
+        assert repr(read) == repr(value)
+        for name in ("__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"):
+            assert getattr(read, name, None) == getattr(value, name, None)
+
+
+def test_excluded_fields_and_private_attributes_travel():
+    value = Hidden(name="n", token="t")
+    value._cache["a"] = Email("x")
+    read = moved(value, Hidden, Hidden)
+    assert (read.token, read._cache) == ("t", {"a": Email("x")})
+    assert type(read._lock) is type(threading.Lock())
+
+
+def test_a_private_attribute_without_default_that_cannot_travel_is_refused():
+    class Client(pydantic.BaseModel):
+        _socket: Any = pydantic.PrivateAttr()
+
+        def model_post_init(self, context):
+            self._socket = object()
+
+    with pytest.raises(SerializationError, match=r"^result\._socket: a value of type object cannot travel"):
+        ValueCodec(Client).dumps(Client())
+
+
+def test_an_app_that_trusts_no_models_validates_each():
+    policy = Policy(trust_models=False)
+    body = ValueCodec(Signup, policy).dumps(Signup(password="x"))
+    assert ValueCodec(Signup, policy).loads(body).password == "hash(hash(x))"
+    assert ValueCodec(Price, policy).loads(ValueCodec(Price).dumps(Price(100))).net == 141.61
+    with pytest.raises(DecodeError, match="greater than 0"):
+        ValueCodec(Checked, policy).loads(ValueCodec(Checked).dumps(object_of(Checked, n=-1, more=[])))
+
+
+def object_of(cls, **state):
+    made = object.__new__(cls)
+    made.__dict__.update(state)
+    return made
+
+
+def test_a_model_whose_fields_differ_is_validated_by_the_reader():
+    class Old(pydantic.BaseModel):
+        asyncq_alias: ClassVar[str] = "Order"
+        n: int
+        home: Email
+        note: str | None = None
+
+    class New(pydantic.BaseModel):
+        asyncq_alias: ClassVar[str] = "Order"
+        n: Annotated[str, pydantic.Field(coerce_numbers_to_str=True, alias="number")]
+        home: Email
+        more: list[int] = [1]
+
+    read = moved(Old(n=1, home=Email("a")), Old, New)
+    assert (read.n, read.home, read.more) == ("1", Email("a"), [1])
+    assert read.model_fields_set == {"n", "home"}
+    with pytest.raises(DecodeError, match=r"(?s)do not make a .*Old.*valid integer"):
+        moved(New(number="x", home=Email("a")), New, Old)
+
+
+def test_a_forged_extra_or_private_attribute_or_set_of_names_is_refused():
+    [mark, tag, print_, fields] = unpacked(ValueCodec(Pet).dumps(Pet(kind="cat", lives=3)))
+    for more in ({"x": {"a": 1}}, {"x": 1}, {"s": 1}, {"s": [1]}, 1, []):
+        with pytest.raises(DecodeError):
+            ValueCodec(Pet).loads(packb([mark, tag, print_, fields, more]))
+    [mark, tag, print_, fields, more] = unpacked(ValueCodec(Hidden).dumps(Hidden(name="n")))
+    with pytest.raises(DecodeError, match="strange private attribute 'a'"):
+        ValueCodec(Hidden).loads(packb([mark, tag, print_, fields, {"p": {"a": 1}}]))
+
+
+# -- types= --
+
+
+def test_a_class_of_types_may_stand_anywhere():
+    policy = Policy([Email, Pet, Low, Step])
+
+    def task(x, y: Any = None, *, z: Box[Any] = None): ...
+
+    codec = ArgumentCodec(task, policy)
+    args = (Email("a"), [{"k": (Pet(), {Low.ONE})}, {Step.UP: 1}])
+    kwargs = {"z": Box({"a": Email("b")})}
+    assert codec.loads(codec.dumps(args, kwargs)) == (list(args), kwargs)
+    home = Home(pet=Pet(), any=[Email("a")])
+    assert ValueCodec(Home, policy).loads(ValueCodec(Home, policy).dumps(home)) == home
+    # A reader that does not know the tag sees the plain tree.
+    assert PLAIN_ARGUMENTS.loads(codec.dumps((Email("a"),), {})) == ([{"to": "a"}], {})
+    assert ArgumentCodec(task, Policy([Low])).loads(codec.dumps((Email("a"),), {})) == ([{"to": "a"}], {})
+    with pytest.raises(SerializationError, match=r"args\[0\]: .*Sms cannot travel"):
+        codec.dumps((Sms("a"),), {})
+
+
+@pytest.mark.parametrize("types", [[1], [int], ["Email"], [Email, dataclasses.make_dataclass("Email", [])]])
+def test_types_lists_classes_with_fields_each_under_its_own_name(types):
+    with pytest.raises((TypeError, ValueError), match=r"types="):
+        Policy(types)
+
+
+# -- fingerprints --
+
+
+def print_of(cls, args=()):
+    return fingerprint(cls, args, fields_of)
+
+
+def test_a_fingerprint_knows_names_and_types_and_no_spelling():
+    def made(hint, name="x", **options):
+        return print_of(dataclasses.make_dataclass("A", [(name, hint)], **options))
+
+    same = [
+        Optional[int],  # noqa: UP045
+        int | None,
+        Union[None, int],  # noqa: UP007
+        Annotated[int | None, "noted"],
+        None | int,
+    ]
+    assert len({made(hint) for hint in same}) == 1
+    assert made(list[int]) == made(list[int])
+    assert made(Email | Sms | None) == made(Sms | Email | None)
+    others = [
+        int,
+        str,
+        int | None,
+        list[int],
+        list[str],
+        Email,
+        Sms,
+        dict[str, int],
+        Literal[1],
+        Literal["a"],
+    ]
+    assert len({made(hint) for hint in others}) == len(others)
+    assert made(int) != made(int, "y")
+    assert made(int) == made(int, frozen=True)
+
+
+def test_a_change_in_a_class_below_changes_the_fingerprint_and_circles_end():
+    assert print_of(Linked) == print_of(Linked)
+    one = dataclasses.make_dataclass("Part", [("x", int)])
+    other = dataclasses.make_dataclass("Part", [("x", str)])
+    assert print_of(Box, (one,)) != print_of(Box, (other,))
+
+
+def test_fingerprints_are_the_same_on_every_version_of_python():
+    # They are stored in queues: a worker on a new Python reads what an old one wrote.
+    assert print_of(Home).hex() == HOME_PRINT
+    assert print_of(Tight).hex() == TIGHT_PRINT
+
+
+HOME_PRINT, TIGHT_PRINT = "d7c5d9c0fabd", "68593e8465ee"
+
+# -- aliases and hints --
+
+Json = typing_extensions.TypeAliasType(
+    "Json", "dict[str, Json] | list[Json] | str | int | float | bool | None"
+)
+Tree = typing_extensions.TypeAliasType("Tree", "dict[str, Tree] | list[Tree] | Email | None")
+Rows = typing_extensions.TypeAliasType("Rows", "list[tuple[Email, Rows]] | None")
+Twice = typing_extensions.TypeAliasType("Twice", tuple[T, T], type_params=(T,))
+
+
+class Options(TypedDict, total=False):
+    mail: Email
+    retries: int
+
+
+Bound = TypeVar("Bound", bound=Email)
+Chosen = TypeVar("Chosen", Email, Sms)
+Usual = typing_extensions.TypeVar("Usual", default=Email)
+
+
+def test_a_recursive_alias_works():
+    assert shape_of(Json) is None
+    doc = {"a": [1, {"b": None}]}
+    arrives(doc, Json)
+    tree = {"a": [Email("x"), {"b": [None, Email("y")]}]}
+    arrives(tree, Tree)
+    arrives(Box(doc), Box[Json])
+    arrives(Box(tree), Box[Tree])
+    arrives([(Email("a"), [(Email("b"), None)])], Rows)
+    arrives((Email("a"), Email("b")), Twice[Email])
+    with pytest.raises(SerializationError, match=r"result\.item\['a'\]: a value of type set"):
+        ValueCodec(Box[Json]).dumps(Box({"a": {1}}))
+
+
+def test_parameters_without_a_value_stand_for_their_bound_constraints_or_default():
+    for hint in (Bound, Chosen, Usual, list[Bound]):
+        value = [Email("a")] if hint == list[Bound] else Email("a")
+        arrives(value, hint)
+    arrives(Sms("a"), Chosen)
+    arrives(Box(Email("a")), Box[Bound])
+
+
+def test_keyword_arguments_of_a_typed_dict_and_unpacked_tuples_are_converted():
+    def task(*args: *tuple[Email, ...], **options: Unpack[Options]): ...
+
+    codec = ArgumentCodec(task)
+    args, kwargs = (Email("a"), Email("b")), {"mail": Email("a"), "retries": 2}
+    assert codec.loads(codec.dumps(args, kwargs)) == (list(args), kwargs)
+    arrives((Email("a"), Low.ONE, Low.TWO), tuple[Email, *tuple[Low, ...]])
+
+
+@dataclass
+class Nest(Generic[T]):
+    item: T
+    inner: "Nest[list[T]] | None" = None
+
+
+def test_a_generic_class_that_names_itself_with_longer_arguments_ends():
+    arrives(Nest(1, Nest([2])), Nest[int])
+
+
+class Handle:
+    __module__ = "asyncq.results"
+    id = "x"
+
+
+def test_a_handle_as_an_argument_is_told_what_to_pass():
+    with pytest.raises(SerializationError, match=r"args\[0\]: .* Pass its `\.id`"):
+        PLAIN_ARGUMENTS.dumps((Handle(),), {})
+
+
+def test_advice_can_be_followed_where_the_class_is_named_elsewhere():
+    with pytest.raises(SerializationError, match="No annotation names Email at this place"):
+        ValueCodec(list[Email]).dumps({"a": Email("x")})
+    copy = type("Copy", (Email,), {})
+    with pytest.raises(SerializationError, match=r"Annotate Email \| Copy"):
+        ValueCodec(Email).dumps(copy("a"))
+
+
+# -- bounds --
+
+PRIME = 2**61 - 1
+COLLIDING = {
+    "ints": [n * PRIME for n in range(1, 20_000)],
+    "decimals": [Decimal(n * PRIME) for n in range(1, 20_000)],
+    "tuples": [(n * PRIME,) for n in range(1, 20_000)],
+    "frozensets": [frozenset({n * PRIME}) for n in range(1, 20_000)],
+}
+
+
+@pytest.mark.parametrize("items", COLLIDING.values(), ids=COLLIDING.keys())
+@pytest.mark.parametrize("annotation", [None, set[int] | Email, Box[Any]], ids=["plain", "typed", "field"])
+@pytest.mark.parametrize("mark", [b"\1", b"\2", b"\3"], ids=["set", "frozenset", "keys"])
+def test_colliding_members_are_refused_before_they_cost_the_square_of_their_number(items, annotation, mark):
+    packed = [dumps(item) for item in items]
+    if mark == b"\3":
+        packed = [half for item in packed for half in (item, b"\1")]
+    head = b"\xdd" + (len(packed) + 1).to_bytes(4) + packb(ExtType(1, mark))
+    body = head + b"".join(packed)
+    if annotation == Box[Any]:
+        [_, _, print_, _] = unpacked(ValueCodec(annotation).dumps(Box(0)))
+        node = packb([ExtType(1, b"\5"), tag_of(Box, (Any,)), print_])
+        body = b"\x94" + node[1:] + b"\x81\xa4item" + body
+    before = time.process_time()
+    with pytest.raises(DecodeError, match="share a hash"):
+        ValueCodec(annotation).loads(body)
+    assert time.process_time() - before < 2
+
+
+def test_a_few_members_may_share_a_hash():
+    value = {n * PRIME for n in range(1, MAX_COLLISIONS)}
+    assert loads(dumps(value)) == value
+
+
+def test_a_set_and_keys_of_classes_are_plain_lists_to_who_does_not_know_them():
+    frozen = dataclasses.make_dataclass("Frozen", [("n", int)], frozen=True)
+    body = ValueCodec(set[frozen]).dumps({frozen(1)})
+    assert PLAIN_VALUE.loads(body) == [{"n": 1}]
+    assert ValueCodec(Email).loads(body) == [{"n": 1}]
+    body = ValueCodec(dict[frozen, int]).dumps({frozen(1): 2})
+    assert PLAIN_VALUE.loads(body) == [[{"n": 1}, 2]]
+    assert ValueCodec(Email).loads(body) == [[{"n": 1}, 2]]
+
+
+def test_large_ints_and_lone_surrogates_inside_instances():
+    arrives(Box([2**70, (-(2**70), {"a": 2**64})]), Box[list[Any]])
+    arrives(Linked(2**70), Linked)
+    arrives(Pet(lives=2**70), Pet)
+    with pytest.raises(SerializationError, match=r"result\[0\]\.to: a str with a lone surrogate"):
+        ValueCodec(list[Email]).dumps([Email("\ud800")])
+
+
+def test_the_deepest_instances_come_back():
+    value = Linked(0)
+    for n in range(62):
+        value = Linked(n, value)
+    arrives(value, Linked)
+    with pytest.raises(SerializationError, match="nested more than 64 deep"):
+        ValueCodec(Linked).dumps(Linked(0, value))
+    assert PLAIN_VALUE.loads(ValueCodec(Linked).dumps(value))["value"] == 61
+
+
+def test_unknown_class_names_are_not_looked_up():
+    node = [ExtType(1, b"\5"), "Counter", b"123456", {"a": 1}]
+    assert loads(packb(node)) == {"a": 1}
+    with pytest.raises(DecodeError, match="an instance of Counter arrived"):
+        ValueCodec(Email).loads(packb(node))
