@@ -7,6 +7,7 @@ code, which may raise or fill the log. What is written here costs no more than w
 from __future__ import annotations
 
 import dataclasses
+import enum
 import itertools
 import types
 from collections import deque
@@ -104,6 +105,8 @@ def _foreign(value: Any, kind: type, depth: int) -> str:
         return repr(value)
     if kind.__module__.partition(".")[0] == "asyncq":  # they keep to these bounds themselves
         return repr(value)
+    if isinstance(value, enum.Enum):
+        return f"{kind.__qualname__}.{value.name}"
     if isinstance(value, BaseException):
         parts = [_brief(arg, depth - 1) for arg in value.args[:MAX_ITEMS]] if depth else ["..."]
     elif dataclasses.is_dataclass(kind) and depth:

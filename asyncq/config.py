@@ -22,6 +22,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asyncq.briefs import brief
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -69,21 +71,23 @@ def seconds(value: float | str | timedelta, *, bounds: str = "from 0 to a centur
         try:
             value = float(text)
         except ValueError:
-            raise ValueError(f"{value!r} is not a duration: write 30, 500ms, 30s, 5m, 1h30m or 2d") from None
+            raise ValueError(
+                f"{brief(value)} is not a duration: write 30, 500ms, 30s, 5m, 1h30m or 2d"
+            ) from None
     # True is a number to Python, and b"5" one to float: neither was meant as a time.
     try:
         number = math.nan if isinstance(value, (bool, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not (0 <= number <= _CENTURY):
-        raise ValueError(f"{value!r} is not a duration: it must be a number of seconds {bounds}")
+        raise ValueError(f"{brief(value)} is not a duration: it must be a number of seconds {bounds}")
     return number
 
 
 def _some_seconds(value: float | str | timedelta) -> float:
     time = seconds(value, bounds="above 0, up to a century")
     if not time:
-        raise ValueError(f"{value!r} leaves no time at all: write more than 0, such as 500ms or 10s")
+        raise ValueError(f"{brief(value)} leaves no time at all: write more than 0, such as 500ms or 10s")
     return time
 
 
@@ -110,21 +114,21 @@ def size(value: int | str) -> int:
     """
     match = re.fullmatch(r"(\d+)\s*(b|kb|mb|gb)?", str(value).strip().lower())
     if match is None:
-        raise ValueError(f"{value!r} is not a size: write 65536, 64kb or 1mb")
+        raise ValueError(f"{brief(value)} is not a size: write 65536, 64kb or 1mb")
     return int(match[1]) * _SIZE_UNITS[match[2] or ""]
 
 
 def _lease(value: float | str | timedelta) -> float:
     time = seconds(value, bounds="from 0.5 to a century")
     if time < 0.5:
-        raise ValueError(f"{value!r} is too short: beats are sent every third of it; use at least 0.5 s")
+        raise ValueError(f"{brief(value)} is too short: beats are sent every third of it; use at least 0.5 s")
     return time
 
 
 def _some_bytes(value: int | str) -> int:
     number = size(value)
     if not number:
-        raise ValueError(f"{value!r} leaves room for nothing: write more than 0, such as 64kb or 1mb")
+        raise ValueError(f"{brief(value)} leaves room for nothing: write more than 0, such as 64kb or 1mb")
     return number
 
 
@@ -145,7 +149,7 @@ def whole(value: Any) -> int:
     elif not isinstance(value, bool):
         with suppress(TypeError):
             return operator.index(value)
-    raise ValueError(f"{value!r} is not a whole number")
+    raise ValueError(f"{brief(value)} is not a whole number")
 
 
 def count(value: Any) -> int:
@@ -156,21 +160,21 @@ def count(value: Any) -> int:
     """
     number = whole(value)
     if number < 1:
-        raise ValueError(f"{value!r} is too few: it must be at least 1")
+        raise ValueError(f"{brief(value)} is too few: it must be at least 1")
     return number
 
 
 def _shard_count(value: Any) -> int:
     number = count(value)
     if number > MOST_SHARDS:
-        raise ValueError(f"{value!r} is too many: at most {MOST_SHARDS}")
+        raise ValueError(f"{brief(value)} is too many: at most {MOST_SHARDS}")
     return number
 
 
 def _count_or_zero(value: Any) -> int:
     number = whole(value)
     if number < 0:
-        raise ValueError(f"{value!r} is negative: it must be 0 or more")
+        raise ValueError(f"{brief(value)} is negative: it must be 0 or more")
     return number
 
 
@@ -180,7 +184,7 @@ def _url(value: Any) -> str:
     What is wrong with the URL of a server is said when the app is opened.
     """
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{value!r} is not a URL: write redis://host:6379/0, or leave it out")
+        raise ValueError(f"{brief(value)} is not a URL: write redis://host:6379/0, or leave it out")
     scheme, separator, rest = value.strip().partition("://")
     scheme = scheme.lower()
     if separator and scheme == "memory" and rest:
@@ -199,7 +203,7 @@ _YES, _NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no"
 def _flag(value: bool | int | str) -> bool:
     text = str(value).strip().lower()
     if text not in _YES | _NO:
-        raise ValueError(f"{value!r} is neither yes nor no: write 1 or 0")
+        raise ValueError(f"{brief(value)} is neither yes nor no: write 1 or 0")
     return text in _YES
 
 
@@ -218,7 +222,7 @@ def name(value: str) -> str:
         ValueError: empty, longer than 100, or with a character other than `A-Z a-z 0-9 _ . -`.
     """
     if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise ValueError(f"{value!r} cannot be a name here: use 1 to 100 of A-Z a-z 0-9 _ . -")
+        raise ValueError(f"{brief(value)} cannot be a name here: use 1 to 100 of A-Z a-z 0-9 _ . -")
     return value
 
 

@@ -17,13 +17,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
+from asyncq.briefs import brief
 from asyncq.config import NAME
 from asyncq.errors import WouldDeadlock
 from asyncq.portal import Carrier, carried, synced
+from asyncq.serializers import redacted
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from asyncq.wire import Job
 
@@ -106,7 +108,7 @@ class Link(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Context:
     """The job that the running code belongs to, as `asyncq.current()` gives it.
 
@@ -158,6 +160,10 @@ class Context:
         """Whether it is a job of that app, or of another on the same namespace of the same server."""
         return self._app is None or self._app.is_same(app)
 
+    def __repr__(self) -> str:
+        shown = f"args={redacted(self.args)}, kwargs={redacted(self.kwargs)}, attempt={self.attempt}"
+        return f"<Context {self.id} of {self.name}: {shown}>"
+
     # -- what it says of itself --
 
     @carried
@@ -183,7 +189,7 @@ class Context:
             ```
         """
         if not isinstance(state, str) or not NAME.fullmatch(state):
-            raise ValueError(f"state={state!r}: use 1 to 100 of A-Z a-z 0-9 _ . -, such as 'PROGRESS'")
+            raise ValueError(f"state={brief(state)}: use 1 to 100 of A-Z a-z 0-9 _ . -, such as 'PROGRESS'")
         if state in State.__members__ and state != State.STARTED:
             raise ValueError(f"state={state!r} is not for a task to say: choose a word of your own")
         if self.link is not None:
@@ -245,7 +251,9 @@ class Context:
         if self._app is None or self._job is None:
             raise RuntimeError("this job's worker cannot be reached from here")
         if not hasattr(workflow, "in_place_of"):
-            raise TypeError(f"replace() takes a call such as add.s(1, 2), or a workflow, not {workflow!r}")
+            raise TypeError(
+                f"replace() takes a call such as add.s(1, 2), or a workflow, not {brief(workflow)}"
+            )
         raise Replaced(workflow.in_place_of(self._app, self._job))
 
     # -- whether it is still wanted --
@@ -337,11 +345,13 @@ def current() -> Context:
     return job
 
 
-def check_join(what: str, handles: Iterable[Handle] = (), *, disable_sync_subtasks: bool = True) -> None:
+def check_join(
+    what: str | Callable[[], str], handles: Iterable[Handle] = (), *, disable_sync_subtasks: bool = True
+) -> None:
     """The deadlock guard: every call that waits for another job passes here before it waits.
 
     Args:
-        what: the call, as the error names it.
+        what: the call, as the error names it; a function is called only where there is an error.
         handles: of the jobs to wait for; not looked at outside a task.
         disable_sync_subtasks: False lets this one call wait whatever the flag says.
 
@@ -355,14 +365,15 @@ def check_join(what: str, handles: Iterable[Handle] = (), *, disable_sync_subtas
     if not disable_sync_subtasks or joining.get():
         return
     where = f"task {job.name} (job {job.id})" if job is not None else "a denied_join_result() block"
+    named = what if isinstance(what, str) else what()
     raise WouldDeadlock(
-        f"{what} inside {where} waits for another job: with every worker slot waiting like this, nobody "
+        f"{named} inside {where} waits for another job: with every worker slot waiting like this, nobody "
         "would be left to run it. Return the handle's id and let the caller wait, or allow it here with "
         "get(disable_sync_subtasks=False) or `with asyncq.allow_join_result():`"
     )
 
 
-def _check_line(what: str, job: Context, handles: Iterable[Handle]) -> None:
+def _check_line(what: str | Callable[[], str], job: Context, handles: Iterable[Handle]) -> None:
     """A job above may itself wait for this one, now or later: nothing tells."""
     above = job.ancestors
     for handle in handles:
@@ -372,6 +383,7 @@ def _check_line(what: str, job: Context, handles: Iterable[Handle]) -> None:
         if not job.is_of(handle.app):
             continue  # another app's job of the same name
         names = {id_: handle.name, job.id: job.name}
+        what = what if isinstance(what, str) else what()
         if id_ == job.id:
             raise WouldDeadlock(
                 f"{what} inside task {job.name} (job {job.id}) waits for that job itself, which would never "

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from asyncq import failures, inherited, results, wire
+from asyncq.briefs import brief
 from asyncq.broker.keys import queue_of
 from asyncq.outcomes import moment
 from asyncq.portal import carried, synced
@@ -158,7 +159,7 @@ class DeadLetters:
             BrokerUnavailable: no answer within the operation timeout.
         """
         if isinstance(ids, str):
-            raise TypeError(f"delete({ids!r}) takes a list of ids: write delete([{ids!r}])")
+            raise TypeError(f"delete({brief(ids)}) takes a list of ids: write delete([{brief(ids)}])")
         return await self._app.sessions.here().broker.dead.delete([*ids])
 
     @synced(delete)

@@ -12,6 +12,7 @@ import contextvars
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from asyncq import callables, executors, generators, wire
+from asyncq.briefs import brief
 from asyncq.errors import ResultNotFound, SyncInAsyncContext
 from asyncq.events import last_event
 from asyncq.outcomes import Outcome
@@ -83,9 +84,11 @@ class EagerResult(AsyncResult[R_co]):
     ) -> None:
         super().__init__(id, app)
         if state not in READY_STATES:
-            raise ValueError(f"state={state!r}: an eager result has ended, as SUCCESS, FAILURE or REVOKED")
+            raise ValueError(
+                f"state={brief(state)}: an eager result has ended, as SUCCESS, FAILURE or REVOKED"
+            )
         if state == State.FAILURE and not isinstance(value, Exception):
-            raise ValueError(f"state=FAILURE needs the exception that was raised, not {value!r}")
+            raise ValueError(f"state=FAILURE needs the exception that was raised, not {brief(value)}")
         self._items: Sequence[bytes] = ()  # what a generator yielded
         ended = wire.Ended(_LETTERS[State(state)], name=name or "", attempts=1)
         self._kept: Outcome[R_co] | None = _Given(id, ended, value, traceback)

@@ -8,6 +8,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from asyncq.arrivals import Arrivals
+from asyncq.briefs import brief
 from asyncq.context import check_join
 from asyncq.results import AsyncResult
 from asyncq.resultset import ResultSet
@@ -255,7 +256,7 @@ async def wait(
     check_join("wait()", (one for one in handles if not one.is_local))
     if return_when not in {asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION}:
         raise ValueError(
-            f"return_when={return_when!r}: use one of asyncio's, such as asyncio.FIRST_COMPLETED"
+            f"return_when={brief(return_when)}: use one of asyncio's, such as asyncio.FIRST_COMPLETED"
         )
     return await handles.carrier.bring(_done_and_pending(handles, timeout, return_when))
 
@@ -303,7 +304,7 @@ async def _done_and_pending(
 def _handles(call: str, results: Iterable[H]) -> list[H]:
     """The handles as a list; a coroutine among them is the commonest slip."""
     if isinstance(results, AsyncResult):
-        raise TypeError(f"{call}() takes several handles, not {results!r} alone: write {call}([result])")
+        raise TypeError(f"{call}() takes several handles, not {brief(results)} alone: write {call}([result])")
     handles = list(results)
     wrong: list[Any] = [handle for handle in handles if not isinstance(handle, AsyncResult)]
     if not wrong:
@@ -314,4 +315,4 @@ def _handles(call: str, results: Iterable[H]) -> list[H]:
     instead = "`await task.delay(...)` gives a handle"
     if isinstance(wrong[0], ResultSet):
         instead = "it has `get` and `as_completed` of its own, and iterating over it gives its handles"
-    raise TypeError(f"{call}() takes handles, not {wrong[0]!r}: {instead}")
+    raise TypeError(f"{call}() takes handles, not {brief(wrong[0])}: {instead}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from typing_extensions import TypeVar
 
 from asyncq import lineage
+from asyncq.briefs import brief
 from asyncq.errors import DecodeError
 from asyncq.portal import carried, synced
 from asyncq.resultset import ResultSet
@@ -73,7 +74,7 @@ class GroupResult(ResultSet[R, H_co]):
         app: App | None = None,
     ) -> None:
         if id is not None and (not isinstance(id, str) or not id):
-            raise ValueError(f"GroupResult needs a text as its id, or None for a new one, not {id!r}")
+            raise ValueError(f"GroupResult needs a text as its id, or None for a new one, not {brief(id)}")
         super().__init__(results, app)
         self.id: str = id or os.urandom(12).hex()
         self.parent: AsyncResult[Any] | GroupResult[Any, Any] | None = parent
@@ -221,9 +222,9 @@ class GroupResults:
         try:
             group = lineage.from_rows(json.loads(description), self._app)
         except (ValueError, TypeError, LookupError, RecursionError) as error:
-            raise DecodeError(f"what is saved under the id {id!r} is not a group: {error}") from error
+            raise DecodeError(f"what is saved under the id {brief(id)} is not a group: {error}") from error
         if not isinstance(group, GroupResult):
-            raise DecodeError(f"what is saved under the id {id!r} is one job, not a group")
+            raise DecodeError(f"what is saved under the id {brief(id)} is one job, not a group")
         return group
 
     @synced(restore)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgpack
 
+from asyncq.briefs import brief
 from asyncq.serializers.trees import FROZENSET, PAIRS, SET
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def check_key(key: object) -> None:
         ValueError: not a text of 1 to 512 characters.
     """
     if not isinstance(key, str) or not 1 <= len(key) <= LENGTH:
-        raise ValueError(f"key={key!r} cannot be a key: give a text of 1 to {LENGTH} characters")
+        raise ValueError(f"key={brief(key)} cannot be a key: give a text of 1 to {LENGTH} characters")
 
 
 def job_id(namespace: str, task: str, key: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncq import idempotency, wire
 from asyncq.application import Runnable
+from asyncq.briefs import brief
 from asyncq.context import LINE, current_job
 from asyncq.errors import PayloadTooLarge, SerializationError
 from asyncq.options import Options, Resolved, end_by
@@ -207,7 +208,7 @@ class JobBuilder:
             message = wire.encode_job(job)
         except (TypeError, ValueError, OverflowError) as error:
             raise SerializationError(
-                f"headers={job.headers!r} cannot travel ({error}); use plain texts, numbers, lists, maps"
+                f"headers={brief(job.headers)} cannot travel ({error}); use plain texts, numbers, lists, maps"
             ) from error
         if len(message) - len(job.body) > self.resolved.max_payload:
             raise self._too_large("the headers of a call", len(message) - len(job.body))
@@ -224,7 +225,7 @@ class JobBuilder:
         key = self.options.key
         if key is not None:
             return ValueError(
-                f"key {key!r} of {self.name} stands for a call with other arguments, and nothing was "
+                f"key {brief(key)} of {self.name} stands for a call with other arguments, and nothing was "
                 "enqueued; use another key for another call, or forget that result when it has ended: "
                 f"await app.AsyncResult({id_!r}).forget()"
             )
@@ -242,7 +243,7 @@ class JobBuilder:
         key = self.options.key
         if key is not None:
             raise ValueError(
-                f"key={key!r} of {self.name} is for a call by itself; give it to a task that starts the "
+                f"key={brief(key)} of {self.name} is for a call by itself; give it to a task that starts the "
                 "workflow"
             )
 

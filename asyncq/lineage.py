@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from asyncq.briefs import brief
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -104,8 +106,8 @@ def _parts_of_tuple(data: Any) -> Parts:
         (id_, parent), members = data
     except (TypeError, ValueError):
         raise ValueError(
-            f"{data!r} is not what as_tuple() gives: ((id, parent), None), or a list of members for None"
+            f"{brief(data)} is not what as_tuple() gives: ((id, parent), None), or a list of members for None"
         ) from None
     if members is not None and not isinstance(members, (list, tuple)):
-        raise ValueError(f"the members of group {id_!r} are not a list, but {members!r}")
+        raise ValueError(f"the members of group {id_!r} are not a list, but {brief(members)}")
     return id_, parent, members, "" if members is None else GROUP

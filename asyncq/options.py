@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 from asyncq import config, idempotency, wire
+from asyncq.briefs import brief
 from asyncq.retry import Retry
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def _as_given(_name: str, value: Any) -> Any:
 
 def _task_name(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name}={value!r}: give a text, which workers know the task by")
+        raise TypeError(f"{name}={brief(value)}: give a text, which workers know the task by")
     return value
 
 
@@ -84,14 +85,14 @@ def _level(name: str, value: Any) -> int:
     is_int = isinstance(value, int) and not isinstance(value, bool)
     if not is_int or value not in range(wire.LOWEST, wire.HIGHEST + 1):
         raise ValueError(
-            f"{name}={value!r}: give an integer from {wire.LOWEST} (last) to {wire.HIGHEST} (first)"
+            f"{name}={brief(value)}: give an integer from {wire.LOWEST} (last) to {wire.HIGHEST} (first)"
         )
     return int(value)  # also of an IntEnum
 
 
 def _task_id(name: str, value: object) -> str:
     if not isinstance(value, str) or not _TASK_ID.fullmatch(value):
-        raise ValueError(f"{name}={value!r} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
+        raise ValueError(f"{name}={brief(value)} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
     return value
 
 
@@ -102,13 +103,13 @@ def _key(_name: str, value: Any) -> Any:
 
 def _headers(name: str, value: object) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name}={value!r}: give a map of texts to plain data")
+        raise TypeError(f"{name}={brief(value)}: give a map of texts to plain data")
     return value
 
 
 def _retry(name: str, value: object) -> Retry:
     if not isinstance(value, Retry):
-        raise TypeError(f"{name}={value!r}: give a policy, as in retry=Retry(max_retries=3)")
+        raise TypeError(f"{name}={brief(value)}: give a policy, as in retry=Retry(max_retries=3)")
     return value
 
 
@@ -117,7 +118,7 @@ def _moment(name: str, value: Any) -> Moment:
         return config.duration(name, value)
     if value.tzinfo is None:
         raise ValueError(
-            f"{name}={value!r} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
+            f"{name}={brief(value)} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
         )
     return value
 
@@ -127,7 +128,7 @@ def _callbacks(name: str, value: Any) -> tuple[Callback, ...]:
     kind = ErrorCallback if name == "link_error" else Callback
     for one in several:
         if not isinstance(one, kind):
-            raise TypeError(f"{name}={one!r}: give a call such as note.s(), or a list of them")
+            raise TypeError(f"{name}={brief(one)}: give a call such as note.s(), or a list of them")
     return tuple(one.clone() for one in several)
 
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncq import failures, wire
+from asyncq.briefs import brief
 from asyncq.errors import AsyncQError, TaskExpired, TaskRevoked, WorkerLost
 from asyncq.serializers import redacted
 
@@ -40,7 +41,7 @@ class Outcome(Generic[R_co]):
         self._codec = codec
 
     def __repr__(self) -> str:
-        shown = f"value={redacted(self.value)}" if self.state == "SUCCESS" else f"error={self.error!r}"
+        shown = f"value={redacted(self.value)}" if self.state == "SUCCESS" else f"error={brief(self.error)}"
         return f"<Outcome {self.id} {self.state} {shown}>"
 
     def unwrap(self) -> R_co:

@@ -140,8 +140,9 @@ def wait(carrier: Carrier, coroutine: Coroutine[Any, Any, R]) -> R:
         raise
 
 
-def refuse_in_loop(call: str, instead: str) -> None:
-    """Raises where a blocking call would stop a running event loop.
+def refuse_in_loop(call: str | Callable[[], str], instead: str | Callable[[], str]) -> None:
+    """Raises where a blocking call would stop a running event loop. Texts that are not at hand are given as
+    functions, which are called only then.
 
     Raises:
         SyncInAsyncContext: this thread's event loop is running; the message names what to write instead.
@@ -150,6 +151,7 @@ def refuse_in_loop(call: str, instead: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
+    call, instead = (text if isinstance(text, str) else text() for text in (call, instead))
     raise SyncInAsyncContext(f"{call} would block the event loop that runs on this thread; use `{instead}`")
 
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from asyncq import config, lineage, portal, wire
+from asyncq.briefs import brief
 from asyncq.context import check_join, current_job
 from asyncq.errors import IncompleteStream, ResultNotFound, ResultTimeout
 from asyncq.events import Follower
@@ -334,7 +335,7 @@ class AsyncResult(View[R_co]):
 
     def _source(self, after: int) -> Source:
         if after < 0:
-            raise ValueError(f"after={after!r}: items are numbered from 1; 0 or None is from the first")
+            raise ValueError(f"after={brief(after)}: items are numbered from 1; 0 or None is from the first")
         reader = self._reader(after)
         return Source(reader, partial(self._filled, reader), self._item, self.carrier)
 
@@ -679,7 +680,7 @@ class AsyncResult(View[R_co]):
             ```
         """
         if signal not in wire.MARK_OF:
-            raise ValueError(f"signal={signal!r}: use one of {', '.join(wire.MARK_OF)}")
+            raise ValueError(f"signal={brief(signal)}: use one of {', '.join(wire.MARK_OF)}")
         app = self.app
         waiter = self.waiter()
         if wait:

@@ -12,6 +12,7 @@ from typing_extensions import TypeVar
 
 from asyncq import config, portal
 from asyncq.arrivals import Arrivals, look, value_or_error
+from asyncq.briefs import brief
 from asyncq.context import check_join
 from asyncq.errors import ResultTimeout
 from asyncq.portal import HERE, carried, overloaded, refuse_in_loop, running_loop, soon, synced
@@ -551,4 +552,6 @@ def _check(handles: Sequence[Any]) -> None:
     for one in wrong:
         if inspect.iscoroutine(one):
             one.close()  # it will not be awaited, and the error says so
-    raise TypeError(f"a ResultSet is made of handles, not of {wrong[0]!r}: `await task.delay(...)` gives one")
+    raise TypeError(
+        f"a ResultSet is made of handles, not of {brief(wrong[0])}: `await task.delay(...)` gives one"
+    )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncq import config
+from asyncq.briefs import brief
 from asyncq.errors import DecodeError, RetryLater
 from asyncq.main_module import import_name
 
@@ -39,14 +40,14 @@ class Retry:
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_retries, int):
-            raise TypeError(f"max_retries={self.max_retries!r}: give a whole number, 0 or more")
+            raise TypeError(f"max_retries={brief(self.max_retries)}: give a whole number, 0 or more")
         if self.max_retries < 0:
-            raise ValueError(f"max_retries={self.max_retries!r}: use 0 or more")
+            raise ValueError(f"max_retries={brief(self.max_retries)}: use 0 or more")
         object.__setattr__(self, "backoff", config.duration("backoff", self.backoff))
         object.__setattr__(self, "max_backoff", config.duration("max_backoff", self.max_backoff))
         kinds = self.on if isinstance(self.on, tuple) else (self.on,)
         if not all(isinstance(kind, type) and issubclass(kind, Exception) for kind in kinds):
-            raise TypeError(f"on={self.on!r}: name exception classes, as in on=(OSError, TimeoutError)")
+            raise TypeError(f"on={brief(self.on)}: name exception classes, as in on=(OSError, TimeoutError)")
         object.__setattr__(self, "on", kinds)
 
     def to_wire(self) -> list[Any]:
@@ -90,7 +91,7 @@ def from_wire(data: Any) -> RemoteRetry:
             frozenset(names),
         )
     except (TypeError, ValueError, OverflowError) as error:
-        raise DecodeError(f"{data!r} is not a retry policy") from error
+        raise DecodeError(f"{brief(data)} is not a retry policy") from error
 
 
 DEFAULT = Retry()

@@ -354,7 +354,7 @@ class Task(Generic[P, R, H_co]):
         """
         positional, named = arguments_of(f"{self.name}.apply(", args, kwargs)
         if self.is_coroutine:
-            refuse_in_loop(f"{self.name}.apply()", f"await {_call(self.function, positional, named)}")
+            refuse_in_loop(f"{self.name}.apply()", lambda: f"await {_call(self.function, positional, named)}")
         task = self.options(**options) if options else self
         if task.is_linked:
             linked: eager.EagerResult[R] = Signature(task, positional, named).apply(throw=throw)

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from asyncq import failures, inherited
+from asyncq.briefs import brief
 from asyncq.outcomes import Outcome, moment
 from asyncq.serializers import PLAIN_ARGUMENTS, PLAIN_VALUE
 from asyncq.sessions import the_only_app
@@ -49,7 +50,7 @@ class View(Generic[R_co]):
 
     def __init__(self, id: str, app: App | None = None, *, task: Runnable | None = None) -> None:
         if not isinstance(id, str) or not id:
-            raise ValueError(f"AsyncResult needs the id of a job, not {id!r}")
+            raise ValueError(f"AsyncResult needs the id of a job, not {brief(id)}")
         if not _ID.fullmatch(id):
             # No job has it. Looked up in one command with others, it would keep their answers from them.
             raise ValueError(

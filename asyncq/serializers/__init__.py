@@ -33,7 +33,7 @@ from asyncq.serializers.codecs import (
 )
 from asyncq.serializers.packing import dumps
 from asyncq.serializers.policy import Policy
-from asyncq.serializers.redaction import redacted, redacted_call
+from asyncq.serializers.redaction import redacted
 from asyncq.serializers.unpacking import loads
 from asyncq.serializers.verbatim import PackedArgument, PackedValue
 
@@ -50,5 +50,4 @@ __all__ = [
     "in_list",
     "loads",
     "redacted",
-    "redacted_call",
 ]

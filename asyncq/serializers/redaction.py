@@ -7,15 +7,12 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from asyncq.serializers.models import is_model
 from asyncq.serializers.places import name_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _MASK: Final = "***"
 _DEPTH: Final = 6
@@ -60,17 +57,6 @@ def _cut(text: Any, most: int) -> str:
     head = most // 2
     shown = repr(text[:head] + text[len(text) - head :])
     return f"{shown[:head]}...{shown[len(shown) - head :]}"
-
-
-def redacted_call(args: Iterable[Any], kwargs: dict[str, Any], limit: int = 200) -> str:
-    """The arguments of a call as one would write them, each in at most `limit` characters.
-
-    Example:
-        >>> redacted_call((1,), {"by": "x"})
-        "1, by='x'"
-    """
-    parts = [redacted(value, limit) for value in args]
-    return ", ".join([*parts, *(f"{name}={redacted(value, limit)}" for name, value in kwargs.items())])
 
 
 class _Drawing:

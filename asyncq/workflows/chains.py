@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from typing_extensions import TypeVar
 
 from asyncq.options import FIRST, LAST
-from asyncq.workflows.workflow import Single, Workflow, members
+from asyncq.workflows.workflow import SHOWN, Single, Workflow, members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +84,10 @@ class Chain(Single[R_co, H_co]):
         return last
 
     def __repr__(self) -> str:
-        return f"({' | '.join(map(repr, self.steps))})"
+        shown = [repr(step) for step in self.steps[:SHOWN]]
+        if len(self.steps) > SHOWN:
+            shown.append(f"... {len(self.steps) - SHOWN:,} more")
+        return f"({' | '.join(shown)})"
 
 
 def spread(steps: tuple[Workflow[Any], ...], options: dict[str, Any]) -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, overload
 
 from typing_extensions import TypeVar
 
+from asyncq.briefs import brief
 from asyncq.groupresult import GroupResult
 from asyncq.options import FIRST
 from asyncq.workflows.chains import spread
-from asyncq.workflows.workflow import Workflow, members
+from asyncq.workflows.workflow import SHOWN, Workflow, members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,9 +28,6 @@ T = TypeVar("T")
 W = TypeVar("W")
 M = TypeVar("M", bound="AsyncResult[Any]", default="AsyncResult[T]")
 """The handle of a member."""
-
-SHOWN = 6
-"""Members that the `repr` of a group has: thousands would be seen in no log, and in every refused `call`."""
 
 
 @dataclass(slots=True, repr=False)
@@ -128,7 +126,9 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         return handle
 
     def __repr__(self) -> str:
-        before = "".join(f"{step!r} | " for step in self.before)
+        before = "".join(f"{step!r} | " for step in self.before[:SHOWN])
+        if len(self.before) > SHOWN:
+            before += f"... {len(self.before) - SHOWN:,} more | "
         shown = [repr(one) for one in self.members[:SHOWN]]
         if len(self.members) > SHOWN:
             shown.append(f"... {len(self.members) - SHOWN:,} more")
@@ -210,5 +210,5 @@ def chord(header: Any, body: Any = None) -> Any:
     if body is None:
         return lambda later: chord(first, later)
     if not isinstance(body, Workflow):
-        raise TypeError(f"the body of a chord is a call such as total.s(), not {body!r}")
+        raise TypeError(f"the body of a chord is a call such as total.s(), not {brief(body)}")
     return body._following(first)

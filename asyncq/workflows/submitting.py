@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from asyncq.briefs import brief
 from asyncq.sending import send_many
 from asyncq.workflows.plan import Plan
 from asyncq.workflows.signature import Signature
@@ -49,5 +50,5 @@ def _checked(calls: Iterable[Workflow[Any]]) -> list[Workflow[Any]]:
             if inspect.iscoroutine(other):
                 other.close()  # it will not be awaited, and the error says so
         what = "a list of calls" if strange[0] is calls else "a call"
-        raise TypeError(f"{strange[0]!r} is not {what} to be made: submit([task.s(...), ...])")
+        raise TypeError(f"{brief(strange[0])} is not {what} to be made: submit([task.s(...), ...])")
     return given

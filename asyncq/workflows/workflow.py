@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
 from typing_extensions import TypeVar
 
 from asyncq import config
+from asyncq.briefs import brief, joined
 from asyncq.context import check_join
 from asyncq.eager import EagerResult
 from asyncq.options import Options
 from asyncq.portal import HERE, carried, refuse_in_loop, synced
-from asyncq.serializers import redacted, redacted_call
+from asyncq.serializers import redacted
 from asyncq.workflows.plan import Plan
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from asyncq.results import AsyncResult
     from asyncq.workflows.plan import Handle
 
+SHOWN = 6
+"""How many parts of a workflow its repr shows."""
 _SHOWN = 80  # characters of one argument, where a call is shown
 
 W = TypeVar("W")
@@ -240,7 +244,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
             ResultTimeout: `wait` is over; the jobs go on.
             Exception: what `delay` raises, and what a member raised.
         """
-        check_join(f"{self!r}.call()")
+        check_join(lambda: f"{self!r}.call()")
         handle = await self._send(args, kwargs)
         wait = self._wait
         value: R_co = await handle.get(None if wait is None else config.seconds(wait))
@@ -265,7 +269,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         plan = Plan(self.home)
         handle = self.clone(args, kwargs, **options).plan(plan, None)
         if any(job.task.is_coroutine for job in plan.jobs):
-            refuse_in_loop(f"{self!r}.apply()", "await ....call()")
+            refuse_in_loop(lambda: f"{self!r}.apply()", "await ....call()")
         result = plan.run(handle)
         if throw:
             result.get_sync(disable_sync_subtasks=False)
@@ -294,7 +298,7 @@ def member(given: Any, where: str) -> Workflow[Any]:
         TypeError: it is no workflow.
     """
     if not isinstance(given, Workflow):
-        raise TypeError(f"{where} is made of calls such as add.s(1, 2), not of {given!r}")
+        raise TypeError(f"{where} is made of calls such as add.s(1, 2), not of {brief(given)}")
     return given.clone()
 
 
@@ -311,7 +315,9 @@ def members(given: tuple[Any, ...], where: str) -> tuple[Workflow[Any], ...]:
 
 def shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """The arguments of a call as one would write them, long ones cut and secrets masked."""
-    return redacted_call(args, kwargs, _SHOWN)
+    parts = (redacted(value, _SHOWN) for value in args)
+    named = (f"{name}={redacted(value, _SHOWN)}" for name, value in kwargs.items())
+    return joined(itertools.chain(parts, named))
 
 
 def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
