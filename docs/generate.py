@@ -89,11 +89,7 @@ def exceptions() -> str:
 
 
 def _arrival(caught_as: str | None) -> str:
-    if caught_as is None:
-        return "itself"
-    return (
-        "a `RemoteError`" if caught_as == "RemoteError alone" else f"a `RemoteError`, caught as `{caught_as}`"
-    )
+    return "itself" if caught_as is None else f"a `RemoteError`, caught as `{caught_as}`"
 
 
 def pages() -> dict[str, str]:

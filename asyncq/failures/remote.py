@@ -90,7 +90,9 @@ def _classes(names: tuple[tuple[str, str], ...]) -> Iterator[type[RemoteError]]:
 
 @lru_cache(maxsize=MAX_CLASSES)
 def _class_on(base: type[Exception]) -> type[RemoteError] | None:
-    names = {name: vars(BaseException)[name] for name in _FROM_EXCEPTION}
+    # Which of the two classes has a method of C differs between versions of Python.
+    own: dict[str, Any] = {**vars(object), **vars(BaseException)}
+    names = {name: own[name] for name in _FROM_EXCEPTION}
     names |= {name: vars(object)[name] for name in _FROM_OBJECT}
     names |= {
         "__module__": RemoteError.__module__,

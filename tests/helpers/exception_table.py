@@ -76,7 +76,7 @@ class Row:
     Attributes:
         name: how the table names it.
         raises: returns it, or raises it as a program would meet it.
-        caught_as: None if it arrives itself; else the class that the `RemoteError` is caught as.
+        caught_as: None if it arrives itself; else the class as which the `RemoteError` is caught.
     """
 
     name: str
@@ -191,7 +191,6 @@ STANDARD = [
     Row("BlockingIOError", lambda: BlockingIOError(errno.EAGAIN, "busy", 3)),
     Row("ConnectionRefusedError", lambda: socket.create_connection(("127.0.0.1", 1), timeout=5)),
     Row("TimeoutError", lambda: TimeoutError("slow")),
-    Row("StopIteration", lambda: next(iter(())), "RemoteError alone"),
     Row("socket.gaierror", lambda: socket.gaierror(socket.EAI_NONAME, "Name or service not known")),
     Row("ssl.SSLCertVerificationError", lambda: ssl.SSLCertVerificationError(1, "expired")),
     Row("asyncio.QueueFull", asyncio.QueueFull),

@@ -257,3 +257,10 @@ def test_a_class_that_a_user_derives_is_a_class_of_its_own():
     assert told == [{"code": 1}]
     rebuilt = journey(Mine("shop.Gone", ("no",), "tb"))
     assert rebuilt.type_name.endswith("Mine")
+
+
+def test_what_ends_an_iteration_is_a_plain_remote_error_with_its_value():
+    rebuilt = journey(StopIteration(3))
+    assert type(rebuilt) is RemoteError
+    assert (rebuilt.value, rebuilt.args) == (3, (3,))
+    assert type(journey(EndOfItems(3))) is RemoteError
