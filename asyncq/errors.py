@@ -216,7 +216,8 @@ class SerializationError(AsyncQError, TypeError):
     """A value cannot travel. The message names where in the value: `kwargs['items'][3].at`.
 
     Send None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date, time,
-    timedelta, UUID or Decimal; or an enum, dataclass or pydantic model that the task's annotations name.
+    timedelta, UUID, Decimal, a path or an IP address; or an enum, dataclass, NamedTuple or pydantic model
+    that the task's annotations name at that place, or the app lists in `types=`.
     """
 
 

@@ -64,9 +64,19 @@ Every error of asyncq's own is an `AsyncQError`. What a task raised is none of t
 PLACES = {"each": "each call", "first": "the first calls", "last": "the last call", "alone": "refused"}
 
 
+VALUES = FOLDER.parent / "values.md"
+TABLE_OF_VALUES = re.compile(
+    r"(<!-- The table is written by [^\n]*\n).*?(<!-- end of the table -->)", re.DOTALL
+)
+
+
 def main() -> None:
     """Writes each page that differs from what the code says."""
     FOLDER.mkdir(exist_ok=True)
+    page, text = VALUES.read_text(encoding="utf-8"), page_of_values()
+    if page != text:
+        VALUES.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"wrote {VALUES.name}\n")
     for file, text in pages().items():
         page = FOLDER / file
         if not page.exists() or page.read_text(encoding="utf-8") != text:
@@ -100,6 +110,17 @@ def pages() -> dict[str, str]:
         "cli.md": command_line(),
         "errors.md": error_classes(),
     }
+
+
+def page_of_values() -> str:
+    """The page of values as it is, with the table of the kinds that the tests try."""
+    sys.path.insert(0, str(FOLDER.parents[1] / "tests"))
+    from helpers.value_kinds import KINDS
+
+    lines = ["", "| value | what arrives | what is checked | what is refused |", "|---|---|---|---|"]
+    lines += [f"| {kind.name} | {kind.arrives} | {kind.checked} | {kind.refused} |" for kind in KINDS]
+    table = "\n".join(lines) + "\n\n"
+    return TABLE_OF_VALUES.sub(lambda found: found[1] + table + found[2], VALUES.read_text(encoding="utf-8"))
 
 
 def settings() -> str:

@@ -27,6 +27,11 @@ def test_the_table_of_exceptions_is_that_of_the_tests():
     assert written == generate.exceptions(), "run: python docs/generate.py"
 
 
+def test_the_page_of_values_has_the_kinds_that_the_tests_try():
+    written = (DOCS / "values.md").read_text(encoding="utf-8")
+    assert written == generate.page_of_values(), "run: python docs/generate.py"
+
+
 def test_no_page_is_left_over():
     assert {page.name for page in (DOCS / "reference").iterdir()} == set(generate.pages())
 
