@@ -200,7 +200,7 @@ def cut_message(exc):
     return texts.cut(texts.message_of(exc), 2**20)
 
 
-@settings(max_examples=examples(1000), deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(exceptions(), st.booleans())
 def test_any_exception_arrives_equal_or_as_a_remote_error(make, is_here):
     exc = make()

@@ -16,10 +16,15 @@ generate = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(generate)
 
 
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    return generate.pages()
+
+
 @pytest.mark.parametrize("file", ["settings.md", "options.md", "cli.md", "errors.md"])
-def test_a_page_is_what_the_code_says_today(file):
+def test_a_page_is_what_the_code_says_today(file, pages):
     written = (DOCS / "reference" / file).read_text(encoding="utf-8")
-    assert written == generate.pages()[file], "run: python docs/generate.py"
+    assert written == pages[file], "run: python docs/generate.py"
 
 
 def test_the_table_of_exceptions_is_that_of_the_tests():
@@ -32,8 +37,8 @@ def test_the_page_of_values_has_the_kinds_that_the_tests_try():
     assert written == generate.page_of_values(), "run: python docs/generate.py"
 
 
-def test_no_page_is_left_over():
-    assert {page.name for page in (DOCS / "reference").iterdir()} == set(generate.pages())
+def test_no_page_is_left_over(pages):
+    assert {page.name for page in (DOCS / "reference").iterdir()} == set(pages)
 
 
 def test_the_page_is_the_same_on_a_terminal_of_any_width(monkeypatch):
