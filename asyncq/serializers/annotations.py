@@ -21,6 +21,9 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import UUID
 
+import typing_extensions
+from typing_extensions import is_typeddict
+
 from asyncq.serializers.fingerprints import fingerprint, tag_of
 from asyncq.serializers.hint_forms import is_alias, is_union, shown_hint, unwrapped
 from asyncq.serializers.hints import hints_of
@@ -329,7 +332,7 @@ class Compiler:
         for hint in map(unwrapped, hints):
             cls = typing.get_origin(hint) or hint
             args = typing.get_args(hint)
-            if typing.is_typeddict(cls):
+            if is_typeddict(cls):
                 for name, field in hints_of(cls, args).items():
                     fields.setdefault(name, []).append(field)
                 if len(hints) == 1:
@@ -391,7 +394,7 @@ class Compiler:
             is_strict=True,
             is_tagged=False,
             takes_values=_has_raw_values(cls),
-            owner=cls[args] if args else cls,
+            owner=_alias_of(cls, args),
         )
         depth, self._depth = self._depth, 0
         self._generics += bool(args)
@@ -457,7 +460,7 @@ class _Mode:
 
 def fields_of(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any] | None:
     """The fields of a class with their types; None if it is no dataclass, NamedTuple, TypedDict or model."""
-    if typing.is_typeddict(cls):
+    if is_typeddict(cls):
         return hints_of(cls, args)
     if not isinstance(cls, type):
         return None
@@ -470,8 +473,13 @@ def fields_of(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any] | None:
         return {field.name: hints.get(field.name, Any) for field in dataclasses.fields(cls)}
     if issubclass(cls, tuple) and hasattr(cls, "_fields"):
         hints = hints_of(cls, args)
-        return {name: hints.get(name, Any) for name in cls._fields}
+        names: tuple[str, ...] = cls._fields  # pyright: ignore[reportAttributeAccessIssue]
+        return {name: hints.get(name, Any) for name in names}
     return None
+
+
+def _alias_of(cls: Any, args: tuple[Any, ...]) -> Any:
+    return cls[args] if args else cls
 
 
 def _default_of(cls: Any, name: str) -> Any:
@@ -508,7 +516,7 @@ def _has_none(hint: Any) -> bool:
 
 def _container_kinds(hint: Any) -> tuple[type, ...]:
     cls = typing.get_origin(hint) or hint
-    if cls in _MAPPINGS or typing.is_typeddict(cls):
+    if cls in _MAPPINGS or is_typeddict(cls):
         return (dict,)
     return (tuple,) if cls is tuple else _ITEM_KINDS.get(cls, ())
 
@@ -543,7 +551,7 @@ def _places(hint: Any) -> tuple[tuple[Any, ...], Any]:
 
 def unpacked(hint: Any) -> Any:
     """What `*X` or `Unpack[X]` unpacks; None for another annotation."""
-    if typing.get_origin(hint) is typing.Unpack:
+    if typing.get_origin(hint) in {typing.Unpack, typing_extensions.Unpack}:  # not one in Python 3.11
         return typing.get_args(hint)[0]
     if getattr(hint, "__unpacked__", False):
         return typing.get_origin(hint)[typing.get_args(hint)]
@@ -569,7 +577,7 @@ class _Search:
         if origin is Literal:
             return any(isinstance(value, Enum) for value in args)
         cls = hint if origin is None else origin
-        if typing.is_typeddict(cls):
+        if is_typeddict(cls):
             args = tuple(hints_of(cls, args).values())
         elif isinstance(cls, type) and _needs_shape(cls):
             return True

@@ -8,15 +8,19 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any, Final, TypeVar, Union
 
+import typing_extensions
+
 from asyncq.serializers.places import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Some are others in typing_extensions, on a Python that has not all that they can do.
 _WRAPPERS: Final = frozenset(
-    getattr(typing, name)
+    getattr(module, name)
+    for module in (typing, typing_extensions)
     for name in ("Annotated", "Final", "ClassVar", "Required", "NotRequired", "ReadOnly")
-    if hasattr(typing, name)
+    if hasattr(module, name)
 )
 
 

@@ -18,6 +18,8 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from typing_extensions import is_typeddict
+
 from asyncq.serializers.hint_forms import substituted
 
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     if not any(found.values()):
         return hints
     # A parameter belongs to the class that writes it: bases may use the same TypeVar for different things.
-    line = [*found, *owner.__mro__] if typing.is_typeddict(owner) else owner.__mro__
+    line = [*found, *owner.__mro__] if is_typeddict(owner) else owner.__mro__
     for name, hint in hints.items():
         writer = next((cls for cls in line if name in _raw_annotations(cls)), owner)
         hints[name] = substituted(hint, found.get(writer, {}))

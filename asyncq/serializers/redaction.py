@@ -82,7 +82,8 @@ class _Drawing:
         elif is_model(kind) or dataclasses.is_dataclass(kind):
             self._draw_fields(value, kind, depth)
         elif issubclass(kind, tuple) and hasattr(kind, "_fields"):
-            pairs = zip(kind._fields, tuple.__iter__(value), strict=False)
+            names: tuple[str, ...] = getattr(kind, "_fields", ())
+            pairs = zip(names, tuple.__iter__(value), strict=False)
             self._draw_call(kind, [(name, item, False) for name, item in pairs], depth)
         else:
             self._write(self._plain(value, kind))
