@@ -22,6 +22,7 @@ MAX_ITEMS: Final = 6
 """Items of one container."""
 MAX_DEPTH: Final = 3
 """Containers inside each other."""
+_MASK: Final = "***"
 _MAX_BITS: Final = 200  # of a whole number: to write a large one takes time that grows with its square
 
 _BRACKETS: Final[dict[type, tuple[str, str]]] = {
@@ -38,7 +39,9 @@ _CODE: Final = (type, types.FunctionType, types.BuiltinFunctionType, types.Modul
 
 
 def brief(value: object) -> str:
-    """Writes a value as Python would, and cuts what is long. Never raises.
+    """Writes a value as Python would, cuts what is long and masks what is secret. Never raises.
+
+    Secret are pydantic's secrets, and fields of models and dataclasses with `repr=False` or `exclude=True`.
 
     Example:
         >>> brief(["a" * 100, *range(100)])
@@ -107,11 +110,34 @@ def _foreign(value: Any, kind: type, depth: int) -> str:
         return repr(value)
     if isinstance(value, enum.Enum):
         return f"{kind.__qualname__}.{value.name}"
+    if hasattr(kind, "get_secret_value"):  # pydantic's secrets
+        return _MASK
     if isinstance(value, BaseException):
         parts = [_brief(arg, depth - 1) for arg in value.args[:MAX_ITEMS]] if depth else ["..."]
-    elif dataclasses.is_dataclass(kind) and depth:
-        names = [field.name for field in dataclasses.fields(kind) if field.repr]
-        parts = [f"{name}={_brief(getattr(value, name), depth - 1)}" for name in names]
+    elif (fields := _fields_of(kind)) is not None and depth:
+        parts = [_field(value, *field, depth - 1) for field in fields]
     else:
         return f"<{kind.__module__}.{kind.__qualname__} object>"
-    return f"{kind.__qualname__}({', '.join(parts)})"
+    return f"{kind.__qualname__}({joined(parts)})"
+
+
+def _field(value: Any, name: str, is_hidden: bool, depth: int) -> str:
+    try:
+        # Not by getattr, which runs code of the class where it can.
+        item = value.__dict__[name]
+    except (AttributeError, KeyError):
+        item = getattr(value, name, ...)  # slots, and the fields of a named tuple
+    return f"{name}={_MASK if is_hidden else _brief(item, depth)}"
+
+
+def _fields_of(kind: Any) -> list[tuple[str, bool]] | None:
+    """The fields of a dataclass, a model or a named tuple, each with whether it is not to be shown."""
+    # pydantic may not be there: its models and dataclasses are known by this attribute.
+    infos = getattr(kind, "__pydantic_fields__", {})
+    hidden = {name for name, info in infos.items() if info.exclude or not info.repr}
+    if dataclasses.is_dataclass(kind):
+        return [(one.name, not one.repr or one.name in hidden) for one in dataclasses.fields(kind)]
+    if infos:
+        return [(name, name in hidden) for name in infos]
+    names = getattr(kind, "_fields", None)
+    return [(name, False) for name in names] if issubclass(kind, tuple) and names else None

@@ -21,7 +21,6 @@ from asyncq.briefs import brief
 from asyncq.config import NAME
 from asyncq.errors import WouldDeadlock
 from asyncq.portal import Carrier, carried, synced
-from asyncq.serializers import redacted
 from asyncq.states import State
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ class Context:
         return self._app is None or self._app.is_same(app)
 
     def __repr__(self) -> str:
-        shown = f"args={redacted(self.args)}, kwargs={redacted(self.kwargs)}, attempt={self.attempt}"
+        shown = f"args={brief(self.args)}, kwargs={brief(self.kwargs)}, attempt={self.attempt}"
         return f"<Context {self.id} of {self.name}: {shown}>"
 
     # -- what it says of itself --

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from asyncq import failures, wire
 from asyncq.briefs import brief
 from asyncq.errors import AsyncQError, TaskExpired, TaskRevoked, WorkerLost
-from asyncq.serializers import redacted
 
 if TYPE_CHECKING:
     from asyncq.serializers import ValueCodec
@@ -41,7 +40,7 @@ class Outcome(Generic[R_co]):
         self._codec = codec
 
     def __repr__(self) -> str:
-        shown = f"value={redacted(self.value)}" if self.state == "SUCCESS" else f"error={brief(self.error)}"
+        shown = f"value={brief(self.value)}" if self.state == "SUCCESS" else f"error={brief(self.error)}"
         return f"<Outcome {self.id} {self.state} {shown}>"
 
     def unwrap(self) -> R_co:

@@ -20,7 +20,6 @@ The way of an argument, from the task to the wire and back, through the files of
                           -> hints, fingerprints        what they mean, and whether two classes are the same
            -> packing, unpacking                        values <-> bytes
               -> trees, extensions, zones, places       marks, built-in values, errors that name a place
-    redaction                                           values as a log line may show them
 """
 
 from asyncq.serializers.codecs import (
@@ -33,7 +32,6 @@ from asyncq.serializers.codecs import (
 )
 from asyncq.serializers.packing import dumps
 from asyncq.serializers.policy import Policy
-from asyncq.serializers.redaction import redacted
 from asyncq.serializers.unpacking import loads
 from asyncq.serializers.verbatim import PackedArgument, PackedValue
 
@@ -49,5 +47,4 @@ __all__ = [
     "in_front",
     "in_list",
     "loads",
-    "redacted",
 ]

@@ -15,7 +15,6 @@ from asyncq.context import check_join
 from asyncq.eager import EagerResult
 from asyncq.options import Options
 from asyncq.portal import HERE, carried, refuse_in_loop, synced
-from asyncq.serializers import redacted
 from asyncq.workflows.plan import Plan
 
 if TYPE_CHECKING:
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 SHOWN = 6
 """How many parts of a workflow its repr shows."""
-_SHOWN = 80  # characters of one argument, where a call is shown
 
 W = TypeVar("W")
 W_co = TypeVar("W_co", covariant=True)
@@ -315,8 +313,8 @@ def members(given: tuple[Any, ...], where: str) -> tuple[Workflow[Any], ...]:
 
 def shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """The arguments of a call as one would write them, long ones cut and secrets masked."""
-    parts = (redacted(value, _SHOWN) for value in args)
-    named = (f"{name}={redacted(value, _SHOWN)}" for name, value in kwargs.items())
+    parts = (brief(value) for value in args)
+    named = (f"{name}={brief(value)}" for name, value in kwargs.items())
     return joined(itertools.chain(parts, named))
 
 
@@ -335,7 +333,7 @@ def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], di
     if kwargs is None or isinstance(kwargs, Mapping):
         if args is None or are_several(args):
             return tuple(args or ()), dict(kwargs or {})
-        rest = f", {redacted(kwargs, _SHOWN)}" if kwargs else ""
+        rest = f", {brief(kwargs)}" if kwargs else ""
         whole = as_tuple((args,))
     else:
         rest, whole = "", as_tuple((args, kwargs))

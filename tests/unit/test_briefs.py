@@ -8,7 +8,9 @@ import enum
 import time
 from collections import deque
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+import pydantic
 import pytest
 
 from asyncq import AsyncQ, Worker, WouldDeadlock, chain, denied_join_result, group
@@ -40,6 +42,22 @@ class Order:
     secret: str = dataclasses.field(default="s", repr=False)
 
 
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    n: int
+
+
+class Pair(NamedTuple):
+    left: int
+
+
+class User(pydantic.BaseModel):
+    name: str
+    word: pydantic.SecretStr
+    hidden: str = pydantic.Field("h1", exclude=True)
+    unseen: str = pydantic.Field("h2", repr=False)
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -63,12 +81,16 @@ def test_short_values_are_written_as_python_writes_them(value):
         ([[[[1]]]], "[[[[...]]]]"),
         (1 << 9999, "<int of 10000 bits>"),
         (Color.RED, "Color.RED"),
-        (Order(1, list(range(10))), "Order(number=1, items=[0, 1, 2, 3, 4, 5, ...])"),
+        (Order(1, list(range(10))), "Order(number=1, items=[0, 1, 2, 3, 4, 5, ...], secret=***)"),
+        (Slotted(1), "Slotted(n=1)"),
+        (Pair(1), "Pair(left=1)"),
+        (User(name="n", word="w"), "User(name='n', word=***, hidden=***, unseen=***)"),
+        ({"word": pydantic.SecretBytes(b"w")}, "{'word': ***}"),
         (ValueError("a" * 100), f"ValueError('{'a' * 60}...')"),
         (Loud(), "<test_briefs.Loud object>"),
     ],
 )
-def test_long_and_foreign_values_are_cut(value, text):
+def test_long_and_foreign_values_are_cut_and_secrets_masked(value, text):
     assert brief(value) == text
 
 
