@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
 from helpers.value_kinds import KINDS
 
-from asyncq import wire
+from asyncq import failures, wire
 from asyncq.serializers import ArgumentCodec, ValueCodec
 
 FOLDER = Path(__file__).parent / "golden"
@@ -56,6 +56,17 @@ def messages() -> dict[str, bytes]:
     }
 
 
+def exceptions() -> dict[str, bytes]:
+    detailed = OSError(2, "no such file", "a.txt")
+    detailed.add_note("a note")
+    detailed.code = 7  # type: ignore[attr-defined]
+    detailed.__cause__ = KeyError("k")
+    group = ExceptionGroup("several", [ValueError("no", 1)])
+    group.__context__ = group.exceptions[0]
+    made = (ValueError("no", 1), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), detailed, group)
+    return {type(one).__name__: failures.encode(one) for one in made}
+
+
 def values() -> dict[str, bytes]:
     return {kind.name: ValueCodec(kind.annotation).dumps(kind.value) for kind in KINDS}
 
@@ -64,7 +75,7 @@ def written(packed: dict[str, bytes]) -> str:
     return "".join(f"{name}\n    {data!r}\n" for name, data in packed.items())
 
 
-FILES = {"messages.txt": messages, "values.txt": values}
+FILES = {"messages.txt": messages, "values.txt": values, "exceptions.txt": exceptions}
 
 
 @pytest.mark.parametrize("name", FILES)
