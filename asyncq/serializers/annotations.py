@@ -81,7 +81,7 @@ _PLAIN: Final[dict[Any, frozenset[Any]]] = {
 }
 
 
-_MOST_GENERICS: Final = 20  # a generic class can name itself with ever longer arguments
+_MOST_GENERICS: Final = 8  # a generic class can name itself with ever longer arguments
 
 
 class UnclearAnnotation(TypeError):

@@ -65,7 +65,8 @@ def dumps(value: Any, *, path: str = "value") -> bytes:
             return packb(value)  # type: ignore[no-any-return]
         except (OverflowError, ValueError):
             pass  # an int beyond 64 bits, which the walk handles, or a lone surrogate, which it names
-    return pack(to_tree(value, top(path)), top(path))
+    place = top(path)
+    return pack(to_tree(value, place), place)
 
 
 def is_native(values: Collection[Any], room: int) -> bool:

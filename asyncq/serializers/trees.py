@@ -74,14 +74,16 @@ class Mark:
         ext: the mark on the wire.
         build: makes the value of the items, for a reader without annotations.
         keep: makes a tree of them, for one with annotations.
+        kind: the type of a container that is made of its items alone; else None.
     """
 
-    __slots__ = ("build", "ext", "keep")
+    __slots__ = ("build", "ext", "keep", "kind")
 
     def __init__(
-        self, code: int, build: Callable[[list[Any]], Any], keep: Callable[[list[Any]], Any]
+        self, code: int, kind: Any, build: Callable[[list[Any]], Any], keep: Callable[[list[Any]], Any]
     ) -> None:
         self.ext: Any = ExtType(MARK_CODE, bytes([code]))
+        self.kind: Any = kind
         self.build: Callable[[list[Any]], Any] = build
         self.keep: Callable[[list[Any]], Any] = keep
 
@@ -157,11 +159,13 @@ def plain_fields(instance: list[Any] | Instance) -> Any:
     return {**fields, **extra} if type(extra) is dict and type(fields) is dict else fields
 
 
-TUPLE: Final = Mark(0, tuple, tuple)
-SET: Final = Mark(1, lambda items: make_set(set, items), lambda items: Bag(set, items))
-FROZENSET: Final = Mark(2, lambda items: make_set(frozenset, items), lambda items: Bag(frozenset, items))
-PAIRS: Final = Mark(3, _build_pairs, Pairs)
+TUPLE: Final = Mark(0, tuple, tuple, tuple)
+SET: Final = Mark(1, set, lambda items: make_set(set, items), lambda items: Bag(set, items))
+FROZENSET: Final = Mark(
+    2, frozenset, lambda items: make_set(frozenset, items), lambda items: Bag(frozenset, items)
+)
+PAIRS: Final = Mark(3, None, _build_pairs, Pairs)
 # 4 was another kind of mark before the first release, and is not given again.
-INSTANCE: Final = Mark(5, plain_fields, Instance)
+INSTANCE: Final = Mark(5, None, plain_fields, Instance)
 MARKS: Final[dict[bytes, Mark]] = {mark.ext.data: mark for mark in (TUPLE, SET, FROZENSET, PAIRS, INSTANCE)}
 CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset, Instance, Bag, Pairs})

@@ -16,7 +16,9 @@ from asyncq.serializers.trees import (
     MARK_CODE,
     MARK_START,
     MARKS,
+    MAX_COLLISIONS,
     PAIRS,
+    TUPLE,
     Bag,
     Instance,
     Mark,
@@ -112,7 +114,14 @@ class _Reader:
         del items[0]
         if mark is PAIRS:
             check_pairs(items)
-        return mark.keep(items) if self.typed else self._build(mark, items)
+        if self.typed:
+            return mark.keep(items)
+        # Few members cannot cost much, whatever their hashes are.
+        if mark is TUPLE or (
+            mark.kind is not None and len(items) <= MAX_COLLISIONS and not self.has_instances
+        ):
+            return mark.kind(items)
+        return self._build(mark, items)
 
     def _build(self, mark: Mark, items: list[Any]) -> Any:
         try:
