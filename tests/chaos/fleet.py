@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from helpers.waiting import until
+
 from asyncq.failpoints import VARIABLE as FAILPOINTS
 from chaos.jobs import FOLDER
 
@@ -117,10 +119,13 @@ class Fleet:
         await asyncio.to_thread(worker.end)
 
     async def replace_random(self) -> None:
-        """Kills one that runs, and starts another in its place."""
-        running = [worker for worker in self.workers if worker.stopped_at is None and worker.alive]
-        await self.kill(self.random.choice(running))
+        """Kills one that runs, and starts another in its place; waits for one if all are still starting."""
+        await until(self._running, "a worker that runs", 60)
+        await self.kill(self.random.choice(self._running()))
         await self.add()
+
+    def _running(self) -> list[WorkerProcess]:
+        return [worker for worker in self.workers if worker.stopped_at is None and worker.alive]
 
     async def stand_still(self, worker: WorkerProcess, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after a time."""

@@ -85,8 +85,9 @@ async def _cut_connections(stage: Stage) -> None:
     while True:
         await asyncio.sleep(0.5)
         with contextlib.suppress(redis.exceptions.ConnectionError):
-            numbers = await asyncio.to_thread(stage.server.connections)
-            await asyncio.to_thread(stage.server.cut, stage.random.choice(numbers))
+            # There is none just after the server has started again.
+            if numbers := await asyncio.to_thread(stage.server.connections):
+                await asyncio.to_thread(stage.server.cut, stage.random.choice(numbers))
 
 
 async def redelivery(scale: float, seed: int, lease: float = 5.0) -> Report:
