@@ -85,6 +85,7 @@ class Fleet:
 
     Attributes:
         losses: each process that was killed or stopped past its lease, and when (monotonic).
+        resumptions: each process that went on after it was stopped, and when.
     """
 
     def __init__(self, url: str, folder: Path, settings: dict[str, Any], seed: int) -> None:
@@ -94,6 +95,7 @@ class Fleet:
         self.random = random.Random(seed)
         self.workers: list[WorkerProcess] = []
         self.losses: list[tuple[int, float]] = []
+        self.resumptions: list[tuple[int, float]] = []
         self.unasked_exits: list[str] = []
         self._expected: set[int] = set()
 
@@ -136,6 +138,7 @@ class Fleet:
             await asyncio.sleep(seconds)
         finally:
             if worker.alive:
+                self.resumptions.append((worker.pid, time.monotonic()))
                 worker.send(signal.SIGCONT)
             worker.stopped_at = None
 

@@ -104,21 +104,34 @@ class Books:
     def extra_runs(self) -> int:
         return sum(len(runs) - 1 for runs in self.runs.values())
 
-    def unexplained_runs(self, losses: Sequence[tuple[int, float]]) -> list[str]:
+    def unexplained_runs(
+        self, losses: Sequence[tuple[int, float]], resumptions: Sequence[tuple[int, float]] = ()
+    ) -> list[str]:
         """Extra runs that no loss of a process explains, each in words.
 
-        A job may run again if a process that had begun it was lost before the outcome was surely stored.
+        A job may run again if a process that had begun it was lost before the outcome was surely stored. And
+        one body may begin when a process goes on that stood still between its look at the lease and the
+        body's first line: one for each time.
 
         Args:
             losses: each process that was killed or stopped past its lease, and when.
+            resumptions: each process that went on after it was stopped, and when.
         """
         excused = {run.name for pid, when in losses for run in self.in_flight(pid, when)}
+        late = list(resumptions)
         found = []
         for id_, runs in self.runs.items():
             in_order = sorted(runs, key=lambda run: run.begun)
             for number, (before, run) in enumerate(pairwise(in_order), 1):
-                if not any(earlier.name in excused for earlier in in_order[:number]):
+                if any(earlier.name in excused for earlier in in_order[:number]):
+                    continue
+                gone_on = next(
+                    (one for one in late if one[0] == run.pid and 0 <= run.begun - one[1] <= DYING), None
+                )
+                if gone_on is None:
                     found.append(f"{id_}: {before} ran again as {run}")
+                else:
+                    late.remove(gone_on)
         return found
 
     def in_flight(self, pid: int, when: float) -> list[Run]:

@@ -84,6 +84,16 @@ def test_the_judge_finds_a_run_that_no_loss_explains(books):
     assert found.unexplained_runs([(7, 1.15)]) == []
 
 
+def test_one_body_may_begin_late_each_time_a_process_goes_on(books):
+    found = books(
+        *("B 1.0 a 7.0 5 1 -", "E 1.1 a 7.0", "B 1.2 a 7.1 5 2 -"),
+        *("B 1.0 b 7.2 6 1 -", "E 1.1 b 7.2", "B 1.2 b 7.3 6 2 -"),
+    )
+    assert len(found.unexplained_runs([], [(7, 1.19)])) == 1
+    assert len(found.unexplained_runs([], [(7, 0.1), (8, 1.19)])) == 2
+    assert found.unexplained_runs([], [(7, 1.19), (7, 1.1)]) == []
+
+
 async def test_an_entry_that_no_record_names_and_a_record_without_entry_are_left_over(
     app, server_url, namespace, leaves_keys
 ):
