@@ -170,7 +170,8 @@ async def in_thread(
     except asyncio.CancelledError as error:
         raise error.with_traceback(None) from None  # where anyio waits for a thread is no news to anybody
     except Exception as error:
-        error.__traceback__ = _of_function(error.__traceback__)
+        # Not by assignment, which a frozen dataclass refuses.
+        BaseException.with_traceback(error, _of_function(error.__traceback__))
         raise
     finally:
         if claim.threads is not None:

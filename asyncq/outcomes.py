@@ -92,7 +92,9 @@ class Outcome(Generic[R_co]):
         error = _ERRORS[self._ended.letter](self)
         if error is not None and self._ended.member is not None:
             id_, name = self._ended.member
-            error.add_note(f"job {self.id} never ran: it waited for job {id_}{name and f' ({name})'}")
+            failures.add_note(
+                error, f"job {self.id} never ran: it waited for job {id_}{name and f' ({name})'}"
+            )
         return error
 
     @property

@@ -16,7 +16,7 @@ The way of an exception, through the files of this package:
 
 from asyncq.failures.decoding import decode
 from asyncq.failures.encoding import encode
-from asyncq.failures.failure import Failure
+from asyncq.failures.failure import Failure, add_note
 from asyncq.failures.texts import of_task, one_line
 
-__all__ = ["Failure", "decode", "encode", "of_task", "one_line"]
+__all__ = ["Failure", "add_note", "decode", "encode", "of_task", "one_line"]

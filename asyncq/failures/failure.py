@@ -134,3 +134,8 @@ class _Text:
             return f"{failure.type_name}: {failure.message}\n"
         self._members.add(id(failure))
         return self.of(failure)
+
+
+def add_note(exc: Exception, note: str) -> None:
+    """Adds a note to an exception, also if its class lets no attribute be set, as a frozen dataclass."""
+    raw.dict_of(exc).setdefault("__notes__", []).append(note)

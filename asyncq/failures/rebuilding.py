@@ -126,7 +126,11 @@ def _made_group(cls: type[Exception], failure: Failure, members: list[Exception]
     def by_new() -> Exception | None:
         return raw.attribute_of(cls, "__new__")(cls, failure.message, members)  # type: ignore[no-any-return]
 
-    for make in (by_constructor, by_new):
+    def by_base() -> Exception | None:
+        # A class with a constructor of its own takes other arguments. As above: what `cls` is, is seen below.
+        return BaseExceptionGroup.__new__(cls, failure.message, members)  # type: ignore[type-var]
+
+    for make in (by_constructor, by_new, by_base):
         made = _tried(make)
         if made is None or type(made) is not cls or raw.group_message_of(made) != failure.message:
             continue

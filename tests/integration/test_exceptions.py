@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import pytest
 from helpers import exception_bodies
 from helpers.exception_table import TABLE
 from helpers.exceptions import differences, tree
 
-from asyncq import RemoteError, Retry, Worker, allow_join_result, current
+from asyncq import RemoteError, Retry, Worker, allow_join_result, chain, current
 from asyncq.failures import Failure
 
 pytestmark = pytest.mark.anyio
@@ -122,3 +123,37 @@ async def test_a_retry_policy_knows_a_failure_by_its_nearest_class(app):
 
     async with Worker(app):
         assert await orders.options(wait=30).call() == 2
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    code: int
+
+
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_an_exception_that_lets_no_attribute_be_set_arrives_and_is_retried(app, is_async):
+    runs = []
+
+    async def on_the_loop() -> None:
+        runs.append(1)
+        raise Frozen(1)
+
+    def in_a_thread() -> None:
+        runs.append(1)
+        raise Frozen(1)
+
+    body = on_the_loop if is_async else in_a_thread
+    task = app.task(name="body", retry=Retry(max_retries=1, on=(Frozen,), backoff=0.01))(body)
+
+    @app.task
+    async def after(value: None) -> None:
+        raise AssertionError("its parent has failed")
+
+    async with Worker(app):
+        with pytest.raises(Frozen) as caught:
+            await task.options(wait=30).call()
+        assert (len(runs), caught.value.code) == (2, 1)
+        result = await chain(task.s(), after.s()).delay()
+        with pytest.raises(Frozen) as caught:
+            await result.get(timeout=30)
+    assert "never ran" in caught.value.__notes__[-1]

@@ -214,9 +214,9 @@ def test_a_group_comes_back_with_its_members():
     assert "raise exc" in rebuilt.exceptions[0].__cause__.traceback
 
 
-def test_a_group_of_ones_own_class_comes_back_as_that_or_as_a_plain_group():
+def test_a_group_of_ones_own_class_comes_back_as_that():
     assert type(journey(CustomGroup("mine", [ValueError()]))) is CustomGroup
-    assert type(journey(StrictGroup("mine", [ValueError()], code=1))) is ExceptionGroup
+    assert type(journey(StrictGroup("mine", [ValueError()], code=1))) is StrictGroup
 
 
 def _first():
@@ -568,3 +568,17 @@ def test_an_exception_is_sent_once_however_often_it_is_linked():
     assert failure.context is failure.cause
     rebuilt = failure.rebuild().__cause__
     assert rebuilt.__cause__ is rebuilt.__context__
+
+
+class Several(ExceptionGroup):
+    def __new__(cls, errors):
+        return super().__new__(cls, "several failed", errors)
+
+    def derive(self, errors):
+        return Several(errors)
+
+
+def test_a_group_whose_constructor_takes_other_arguments_keeps_its_class():
+    group = decode(encode(Several([ValueError(1), Several([KeyError(2)])]))).rebuild()
+    assert type(group) is type(group.exceptions[1]) is Several
+    assert (group.message, repr(group.exceptions[0])) == ("several failed", "ValueError(1)")
