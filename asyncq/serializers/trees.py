@@ -14,6 +14,7 @@ An instance is one array, `[mark, tag, fingerprint, fields, more]`, and holds al
 
 from __future__ import annotations
 
+from collections import Counter
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,8 +35,8 @@ MARK_CODE: Final = 1
 MARK_START: Final = b"\xd4\x01"  # how msgpack begins an extension of one byte with code 1
 
 MAX_COLLISIONS: Final = 256
-"""How many members of a set, or keys of a dict, may share their hash with another. More are an attack: Python
-compares each with each."""
+"""How many members of a set, or keys of a dict, may share one hash. More are an attack: Python compares each
+with each."""
 
 
 class Instance(tuple[Any, ...]):
@@ -115,8 +116,11 @@ def _check_hashes(items: list[Any]) -> None:
         hashes = set(map(hash, items))
     except Exception as error:  # the class of a key or member is foreign code
         raise DecodeError(f"a key or member received is not hashable: {error}") from error
-    if len(items) - len(hashes) > MAX_COLLISIONS:
-        raise DecodeError(f"more than {MAX_COLLISIONS} keys or members received share a hash")
+    # Many small groups are no attack: -1 and -2 share a hash, and so do most powers of two as floats. Only a
+    # large group costs the square of its size; hashes are counted only if there can be one.
+    surplus = len(items) - len(hashes)
+    if surplus >= MAX_COLLISIONS and max(Counter(map(hash, items)).values()) > MAX_COLLISIONS:
+        raise DecodeError(f"more than {MAX_COLLISIONS} keys or members received share one hash")
 
 
 def _build_pairs(items: list[Any]) -> dict[Any, Any]:
