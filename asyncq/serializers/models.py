@@ -21,6 +21,7 @@ from ipaddress import (
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import DecodeError, SerializationError
+from asyncq.serializers.aliases import fields_by_alias, renamed
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
 from asyncq.serializers.records import RecordShape
@@ -154,11 +155,13 @@ class ModelShape(RecordShape):
             return self.build(lambda: self.cls.model_validate(item))
         if type(fields) is not dict:
             self.reject(fields)
-        given = {name: self._soft(name, item) for name, item in fields.items()}
+        names: dict[str, str] = fields_by_alias(self.cls) if more is _PLAIN else {}
+        came: dict[str, Any] = fields
+        given = {name: self._soft(names.get(name, name), item) for name, item in came.items()}
         extra = more.get("x")
         if type(extra) is dict:
             given |= {name: bare(item) for name, item in extra.items()}
-        made = self.build(lambda: _validated(self.cls, given))
+        made = self.build(lambda: _validated(self.cls, given, is_plain=more is _PLAIN))
         if "s" in more:
             known = {*self._all, *(made.__pydantic_extra__ or ())}
             _set(made, "__pydantic_fields_set__", self._set_of(more, made.__pydantic_extra__) & known)
@@ -185,24 +188,15 @@ def _has_default(attribute: Any) -> bool:
     return attribute.default is not undefined or attribute.default_factory is not None
 
 
-def _validated(cls: Any, fields: dict[str, Any]) -> Any:
-    # By name and not by alias, because an alias for writing need not be one for reading.
-    if "by_name" in inspect.signature(cls.model_validate).parameters:
-        return cls.model_validate(fields, by_name=True, by_alias=False)
-    by_name = cls.model_config.get("populate_by_name")  # pydantic 2.10
-    return cls.model_validate(
-        fields
-        if by_name
-        else {_alias(cls.model_fields.get(name), name): item for name, item in fields.items()}
-    )
-
-
-def _alias(field: Any, name: str) -> str:
-    alias = None if field is None else field.validation_alias
-    for choice in getattr(alias, "choices", [alias]):
-        if isinstance(choice, str):
-            return choice
-    return name
+def _validated(cls: Any, fields: dict[str, Any], *, is_plain: bool) -> Any:
+    # What is plain comes from somebody who knows the task by name only, and calls fields as the class says or
+    # by their names. An instance was written by names, because an alias for writing need not be one for
+    # reading.
+    if cls.__pydantic_custom_init__:  # pydantic hands it what came, and it knows no `by_name`
+        return cls.model_validate(renamed(cls, fields))
+    if "by_name" not in inspect.signature(cls.model_validate).parameters:  # pydantic 2.10
+        return cls.model_validate(renamed(cls, fields))
+    return cls.model_validate(fields, by_name=True, by_alias=None if is_plain else False)
 
 
 class ConvertedShape(ClassShape):

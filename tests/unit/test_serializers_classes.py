@@ -30,6 +30,7 @@ import pydantic
 import pytest
 import typing_extensions
 from msgpack import ExtType, packb, unpackb
+from pydantic.alias_generators import to_camel
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers import (
@@ -606,6 +607,47 @@ def test_a_model_whose_fields_differ_is_validated_by_the_reader():
     assert read.model_fields_set == {"n", "home"}
     with pytest.raises(DecodeError, match=r"(?s)do not make a .*Old.*valid integer"):
         moved(New(number="x", home=Email("a")), New, Old)
+
+
+class Camel(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(alias_generator=to_camel)
+    dry_run: bool = True
+    mail_to: Email | None = None
+    either: int = pydantic.Field(default=0, validation_alias=pydantic.AliasChoices("one", "two"))
+
+
+class OwnInit(pydantic.BaseModel):
+    n: int = pydantic.Field(default=0, alias="number")
+    asyncq_alias: ClassVar[str] = "Own"
+
+    def __init__(self, **values):
+        super().__init__(**values)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"dryRun": False, "mailTo": {"to": "a"}, "two": 7},
+        {"dry_run": False, "mail_to": {"to": "a"}, "either": 7},
+        {"dryRun": False, "mail_to": {"to": "a"}, "one": 7},
+    ],
+)
+def test_a_plain_dict_may_call_fields_by_their_aliases_and_by_their_names(plain):
+    expected = Camel(dryRun=False, mailTo=Email("a"), one=7)
+    for annotation in (Camel, Camel | None, Camel | Low):
+        assert ValueCodec(annotation).loads(dumps(plain)) == expected
+    assert ValueCodec(list[Camel]).loads(dumps([plain])) == [expected]
+
+
+def test_a_model_with_its_own_constructor_gets_the_aliases_of_its_fields():
+    class Other(pydantic.BaseModel):
+        asyncq_alias: ClassVar[str] = "Own"
+        n: int
+        more: int = 0
+
+    assert moved(Other(n=5), Other, OwnInit).n == 5
+    for plain in ({"n": 5}, {"number": 5}):
+        assert ValueCodec(OwnInit).loads(dumps(plain)).n == 5
 
 
 def test_a_forged_extra_or_private_attribute_or_set_of_names_is_refused():

@@ -1,0 +1,71 @@
+"""Aliases: what the classes of pydantic call their fields where an instance is made.
+
+Nothing here imports pydantic.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def fields_by_alias(cls: Any) -> dict[str, str]:
+    """The names of the fields of a model or of a dataclass of pydantic's, by each of their aliases."""
+    return {
+        alias: name
+        for name, field in _infos(cls).items()
+        for alias in _choices(field)
+        if isinstance(alias, str)
+    }
+
+
+def renamed(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given by the names of fields, under the names that the class takes: aliases, if it must.
+
+    An alias that is given already is left alone.
+
+    Raises:
+        TypeError: a field is known to the class by the path of its alias only, which nothing can stand for.
+    """
+    if _takes_names(cls):
+        return dict(given)
+    parameters = inspect.signature(cls.__init__).parameters if _has_own_init(cls) else {}
+    infos = _infos(cls)
+    made: dict[str, Any] = {}
+    for name, value in given.items():
+        alias = _alias(infos[name], name) if name in infos and name not in parameters else name
+        if alias == name or alias not in given:
+            made[alias] = value
+    return made
+
+
+def _infos(cls: Any) -> Mapping[str, Any]:
+    infos = getattr(cls, "__pydantic_fields__", None)
+    return getattr(cls, "model_fields", {}) if infos is None else infos
+
+
+def _takes_names(cls: Any) -> bool:
+    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None)
+    options = config if isinstance(config, dict) else {}
+    return bool(options.get("populate_by_name") or options.get("validate_by_name"))
+
+
+def _has_own_init(cls: Any) -> bool:
+    return bool(getattr(cls, "__pydantic_custom_init__", False))
+
+
+def _choices(field: Any) -> list[Any]:
+    alias = field.validation_alias
+    choices: list[Any] = getattr(alias, "choices", [alias])
+    return [choice for choice in choices if choice is not None]
+
+
+def _alias(field: Any, name: str) -> str:
+    choices = _choices(field)
+    texts = [choice for choice in choices if isinstance(choice, str)]
+    if choices and not texts:
+        raise TypeError(f"its field {name} has only a path as alias: set populate_by_name=True in its config")
+    return texts[0] if texts else name
