@@ -30,7 +30,14 @@ from asyncq.serializers.hints import hints_of
 from asyncq.serializers.models import ConvertedShape, ModelShape, converted, is_model, stands_for
 from asyncq.serializers.places import MAX_DEPTH
 from asyncq.serializers.policy import DEFAULT
-from asyncq.serializers.records import DataclassShape, EnumShape, NamedTupleShape, RecordShape
+from asyncq.serializers.records import (
+    DataclassShape,
+    DerivedDataclassShape,
+    EnumShape,
+    NamedTupleShape,
+    RecordShape,
+    has_own_layout,
+)
 from asyncq.serializers.shapes import (
     SEQUENCES,
     SETS,
@@ -382,14 +389,7 @@ class Compiler:
         fields = fields_of(cls, args)
         if fields is None or (args and self._generics > _MOST_GENERICS):
             return None
-        kind = (
-            ModelShape
-            if is_model(cls)
-            else DataclassShape
-            if dataclasses.is_dataclass(cls)
-            else NamedTupleShape
-        )
-        shape = self._records[key] = kind(cls, tag_of(cls, args), self._policy)
+        shape = self._records[key] = _kind_of(cls)(cls, tag_of(cls, args), self._policy)
         mode = _Mode(
             is_strict=True,
             is_tagged=False,
@@ -476,6 +476,15 @@ def fields_of(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any] | None:
         names: tuple[str, ...] = cls._fields  # pyright: ignore[reportAttributeAccessIssue]
         return {name: hints.get(name, Any) for name in names}
     return None
+
+
+def _kind_of(cls: Any) -> type[RecordShape]:
+    """The kind of shape of a class that has fields."""
+    if is_model(cls):
+        return ModelShape
+    if dataclasses.is_dataclass(cls):
+        return DerivedDataclassShape if has_own_layout(cls) else DataclassShape
+    return NamedTupleShape
 
 
 def _alias_of(cls: Any, args: tuple[Any, ...]) -> Any:

@@ -230,13 +230,12 @@ _NOTHING: Final[dict[str, Any]] = {}
 class DataclassShape(RecordShape):
     """A dataclass, also of pydantic's. A plain dict of fields is made into it too, as FastAPI does."""
 
-    __slots__ = ("_all", "_has_dict", "_in_init", "_new", "_optional", "_slots")
+    __slots__ = ("_all", "_has_dict", "_in_init", "_optional", "_slots")
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag, policy)
         fields = dataclasses.fields(cls)
         self._all: frozenset[str] = frozenset(field.name for field in fields)
-        self._new: Callable[[Any], Any] = _maker(cls)
         self._has_dict: bool = hasattr(cls, "__dict__") and cls.__dictoffset__ != 0
         slots = {name for base in cls.__mro__ for name in _slots_of(base)}
         self._slots: frozenset[str] = frozenset(field.name for field in fields if field.name in slots)
@@ -295,7 +294,7 @@ class DataclassShape(RecordShape):
             for name in self.names:
                 if name not in values and name not in self._optional:
                     raise DecodeError(f"{self.text} arrived without its field {name}")
-        made = self._new(self.cls)
+        made = object.__new__(self.cls)
         if self._slots or not self._has_dict:
             for name, value in values.items():
                 object.__setattr__(made, name, value)
@@ -329,13 +328,35 @@ class DataclassShape(RecordShape):
         return self.build(lambda: self.cls(**given))
 
 
-def _maker(cls: Any) -> Callable[[Any], Any]:
-    """What makes an empty instance of a class."""
+class DerivedDataclassShape(DataclassShape):
+    """A dataclass that is a list, dict, str, int or exception as well: what it holds as that is no field."""
+
+    __slots__ = ()
+
+    def dump(self, value: Any, place: Place) -> Any:
+        if type(value) is not self.cls:
+            self.refuse(value, place)
+        mro = self.cls.__mro__
+        base = next((base for base in mro if base.__module__ == "builtins"), mro[1]).__name__
+        refuse(
+            place,
+            f"a {self.text} is a dataclass and derives from {base}: only its fields would arrive. Hold the "
+            f"{base} in a field instead, or send a dict of what is needed",
+        )
+
+    def restored(self, fields: Any, more: dict[str, Any]) -> Any:
+        return self.made(fields, more)  # its own `__new__` has to run
+
+
+def has_own_layout(cls: Any) -> bool:
+    """Whether instances of the class hold more than attributes: it derives from list, int, Exception ..."""
+    if inspect.isabstract(cls):
+        return False
     try:
         object.__new__(cls)
-    except TypeError:  # a class that derives from one with a memory layout of its own, such as Exception
-        return cls.__new__  # type: ignore[no-any-return]
-    return object.__new__
+    except TypeError:  # it says which `__new__` is to be used
+        return True
+    return False
 
 
 def _slots_of(cls: Any) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ KINDS = (
         Point(1, 2),
         "its fields, and plain data that it holds besides; no `__init__` and no `__post_init__` runs",
         "names and types of the fields, on both sides",
-        "subclasses; a field of another type",
+        "subclasses; a field of another type; one derived from `list`, `int`, `Exception` and the like",
     ),
     Kind("class in a union", Point | Spot, Spot(1), "the class with that tag", "the tag is that of an arm"),
     Kind(

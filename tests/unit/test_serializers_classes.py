@@ -329,13 +329,36 @@ class Fault(Exception):
         Counted(1, "x", "h"),
         Linked(1, Linked(2), [Linked(3)]),
         Careful(1),
-        Fault(7),
     ],
     ids=repr,
 )
 def test_a_dataclass_arrives_as_it_is_and_nothing_of_it_runs(value):
     read = arrives(value, type(value))
     assert getattr(read, "hidden", None) == getattr(value, "hidden", None)
+
+
+def dataclass_of(base):
+    return dataclass(type("Odd", (base,), {"__annotations__": {"label": str}, "label": ""}))
+
+
+@pytest.mark.parametrize("base", [list, dict, set, tuple, str, bytes, int, float, Exception])
+def test_a_dataclass_that_is_something_else_as_well_is_refused_where_it_is_written(base):
+    odd = dataclass_of(base)
+    for annotation in (odd, odd | None, list[odd], Box[odd]):
+        inner = odd()
+        value = {list[odd]: [inner], Box[odd]: Box(inner)}.get(annotation, inner)
+        with pytest.raises(
+            SerializationError, match=rf"is a dataclass and derives from {base.__name__}: only its fields"
+        ):
+            ValueCodec(annotation).dumps(value)
+
+
+def test_an_exception_that_is_a_dataclass_is_refused_because_its_args_would_be_lost():
+    with pytest.raises(
+        SerializationError, match=r"^result: a .*Fault is a dataclass and derives from Exception"
+    ):
+        ValueCodec(Fault).dumps(Fault(7))
+    assert ValueCodec(Fault).loads(dumps({"code": 7})).code == 7
 
 
 def test_what_a_dataclass_holds_besides_its_fields_travels_if_it_is_plain_data():
