@@ -27,7 +27,14 @@ from typing_extensions import is_typeddict
 from asyncq.serializers.fingerprints import fingerprint, tag_of
 from asyncq.serializers.hint_forms import is_alias, is_union, shown_hint, unwrapped
 from asyncq.serializers.hints import hints_of
-from asyncq.serializers.models import ConvertedShape, ModelShape, converted, is_model, stands_for
+from asyncq.serializers.models import (
+    ConvertedShape,
+    ModelShape,
+    converted,
+    is_any_model,
+    is_model,
+    stands_for,
+)
 from asyncq.serializers.places import MAX_DEPTH
 from asyncq.serializers.policy import DEFAULT
 from asyncq.serializers.records import (
@@ -172,7 +179,7 @@ class Compiler:
         if hint is typing.Self:
             hint, origin = mode.owner, typing.get_origin(mode.owner)
         cls = hint if origin is None else origin
-        if not isinstance(cls, type) or cls is Any or cls is object:
+        if not isinstance(cls, type) or cls is Any or cls is object or is_any_model(cls):
             return self._any
         shape = self._class_shape(cls, typing.get_args(hint), mode)
         if shape is not None:

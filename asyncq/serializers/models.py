@@ -37,10 +37,16 @@ _set: Final = object.__setattr__  # pydantic's own way past what a frozen model 
 
 
 def is_model(cls: type) -> bool:
-    """Whether it is a pydantic model."""
+    """Whether it is a pydantic model: one that derives from `BaseModel`, and not that itself."""
     # A class can only derive from BaseModel if pydantic is imported, so this never imports it.
     pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
+    return pydantic is not None and issubclass(cls, pydantic.BaseModel) and cls is not pydantic.BaseModel
+
+
+def is_any_model(hint: Any) -> bool:
+    """Whether it is `BaseModel` itself, which says as little as `Any` about what the fields are."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and hint is pydantic.BaseModel
 
 
 class ModelShape(RecordShape):

@@ -673,6 +673,29 @@ def test_a_model_with_its_own_constructor_gets_the_aliases_of_its_fields():
         assert ValueCodec(OwnInit).loads(dumps(plain)).n == 5
 
 
+class Holder(pydantic.BaseModel):
+    item: pydantic.BaseModel
+
+
+def test_base_model_as_an_annotation_says_as_little_as_any():
+    def task(x: pydantic.BaseModel, y: list[pydantic.BaseModel] | None = None) -> pydantic.BaseModel: ...
+
+    pet = Pet()
+    for codec in (ArgumentCodec(task), PLAIN_ARGUMENTS):
+        assert ArgumentCodec(task).loads(codec.dumps(({"a": 1}, [1]), {})) == ([{"a": 1}, [1]], {})
+        with pytest.raises(
+            SerializationError, match=r"args\[0\]: .*Pet cannot travel. No annotation names Pet"
+        ):
+            codec.dumps((pet,), {})
+    for codec, value in ((ValueCodec.of_result(task), pet), (ValueCodec(Holder), Holder(item=pet))):
+        with pytest.raises(SerializationError, match=r"Pet cannot travel. No annotation names Pet"):
+            codec.dumps(value)
+    policy = Policy([Pet])
+    codec = ArgumentCodec(task, policy)
+    assert codec.loads(codec.dumps((pet, [pet]), {})) == ([pet, [pet]], {})
+    assert ValueCodec(Holder, policy).loads(ValueCodec(Holder, policy).dumps(Holder(item=pet))).item == pet
+
+
 def test_a_forged_extra_or_private_attribute_or_set_of_names_is_refused():
     [mark, tag, print_, fields] = unpacked(ValueCodec(Pet).dumps(Pet(kind="cat", lives=3)))
     for more in ({"x": {"a": 1}}, {"x": 1}, {"s": 1}, {"s": [1]}, 1, []):
