@@ -25,6 +25,7 @@ import typing_extensions
 from typing_extensions import is_typeddict
 
 from asyncq.serializers.fingerprints import fingerprint, tag_of
+from asyncq.serializers.generics import fields_of_model
 from asyncq.serializers.hint_forms import is_alias, is_union, shown_hint, unwrapped
 from asyncq.serializers.hints import hints_of
 from asyncq.serializers.models import (
@@ -474,7 +475,7 @@ def fields_of(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any] | None:
     if is_model(cls):
         if not cls.__pydantic_complete__:  # type: ignore[attr-defined]
             cls.model_rebuild(raise_errors=False)  # type: ignore[attr-defined]
-        return {name: field.annotation for name, field in cls.model_fields.items()}  # type: ignore[attr-defined]
+        return fields_of_model(cls)
     if dataclasses.is_dataclass(cls):
         hints = hints_of(cls, args)
         return {field.name: hints.get(field.name, Any) for field in dataclasses.fields(cls)}

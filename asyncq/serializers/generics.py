@@ -1,0 +1,56 @@
+"""Generics: the fields of generic models of pydantic that name themselves.
+
+Nothing here imports pydantic. Where the arguments of such a model are given (`Tree[int]`), pydantic leaves a
+placeholder for the class in the annotation of a field, which only its own schemas can read. What is written
+in the generic class is taken instead, with the arguments in the place of the parameters.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, TypeVar, Union
+
+from asyncq.serializers.hint_forms import is_union
+from asyncq.serializers.hints import hints_of
+
+
+def fields_of_model(cls: Any) -> dict[str, Any]:
+    """The fields of a model with their types."""
+    hints = {name: field.annotation for name, field in cls.model_fields.items()}
+    return {name: _written(cls, name, hint) if _has_gap(hint) else hint for name, hint in hints.items()}
+
+
+def _has_gap(hint: Any) -> bool:
+    return type(hint).__name__ == "PydanticRecursiveRef" or any(map(_has_gap, typing.get_args(hint)))
+
+
+def _written(cls: Any, name: str, hint: Any) -> Any:
+    """The annotation of a field where it is written."""
+    for owner in cls.__mro__:
+        generic = vars(owner).get("__pydantic_generic_metadata__")
+        origin = generic and generic["origin"]
+        if origin is not None and name in origin.model_fields:
+            parameters = origin.__pydantic_generic_metadata__["parameters"]
+            given = dict(zip(parameters, generic["args"], strict=False))
+            return _given(hints_of(origin).get(name, hint), given)
+    return hint
+
+
+def _given(hint: Any, given: dict[Any, Any]) -> Any:
+    """A hint with what is given in the place of its parameters, also in the models that it names."""
+    if isinstance(hint, TypeVar):
+        return given.get(hint, hint)
+    if isinstance(hint, type) and not typing.get_args(hint):
+        # `Tree[T]` is `Tree` to pydantic, if T is the parameter of Tree.
+        parameters = (vars(hint).get("__pydantic_generic_metadata__") or {}).get("parameters", ())
+        return hint[tuple(given.get(each, each) for each in parameters)] if parameters else hint  # type: ignore[index]
+    args = typing.get_args(hint)
+    origin = typing.get_origin(hint)
+    if not args or origin is typing.Literal:
+        return hint
+    if origin is typing.Annotated:
+        return _given(args[0], given)
+    inner = tuple(arg if isinstance(arg, list) else _given(arg, given) for arg in args)
+    if inner == args:
+        return hint
+    return Union[inner] if is_union(hint) else origin[inner]  # noqa: UP007  built at run time
