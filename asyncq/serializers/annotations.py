@@ -7,7 +7,7 @@ import typing
 from collections import abc
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from ipaddress import (
     IPv4Address,
     IPv4Interface,
@@ -61,6 +61,7 @@ from asyncq.serializers.shapes import (
     TupleShape,
     UnionShape,
 )
+from asyncq.serializers.trees import SCALARS
 
 if TYPE_CHECKING:
     from asyncq.serializers.policy import Policy
@@ -231,7 +232,9 @@ class Compiler:
                 # Strict, for its type has been looked at.
                 self._put(shape, arm, self._compile(arm, inner.strict()), inner)
         for kind, hints in groups.items():
-            shape.arms[kind] = self._container((kind,), hints, inner)
+            items = self._container((kind,), hints, inner)
+            if items is not None or shape.other is None:  # else it may hold what types= lists
+                shape.arms[kind] = items
         if not mode.is_strict and not shape.tags and all(arm is None for arm in shape.arms.values()):
             return self._any
         return shape
@@ -257,6 +260,8 @@ class Compiler:
             shape = shape.shape
         if isinstance(shape, ClassShape):
             self._put_class(union, shape)
+            if isinstance(shape, EnumShape) and shape.takes_values:
+                self._put(union, arm, _raw_values(shape), mode)
         elif isinstance(shape, OptionalShape):
             self._put(union, arm, shape.inner, mode)
             union.arms.setdefault(NoneType, None)
@@ -271,6 +276,7 @@ class Compiler:
             union.arms[NoneType] = None
         else:
             union.is_open = True
+            union.other = self._any
 
     def _merged(self, one: Shape, other: LiteralShape) -> Shape:
         if type(one) is not LiteralShape or one is other:
@@ -525,6 +531,14 @@ def _arms(hint: Any, aliases: tuple[Any, ...] = ()) -> list[Any]:
     if typing.get_origin(hint) is Literal and any(isinstance(value, Enum) for value in typing.get_args(hint)):
         return list(dict.fromkeys(type(value) for value in typing.get_args(hint)))
     return [NoneType if hint is None else hint]
+
+
+def _raw_values(shape: EnumShape) -> PlainShape:
+    """The shape of what stands for the members of an enum in a model with `use_enum_values`."""
+    values = tuple(member.value for member in shape.cls if type(member.value) in SCALARS)
+    if issubclass(shape.cls, Flag):  # several members together have a value of their own
+        return PlainShape(frozenset(map(type, values)), shape.text)
+    return LiteralShape(values, shape.text)
 
 
 def _has_none(hint: Any) -> bool:

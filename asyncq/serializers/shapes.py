@@ -470,15 +470,17 @@ class UnionShape(Shape):
         arms: the arm of each exact type of a value; None if such a value needs no shape.
         tags: the classes among the arms, by their tag.
         is_open: whether any other value may come: `Any` is one of the arms.
+        other: the shape of such a value; None if it needs none.
         is_strict: whether what fits no arm is refused.
     """
 
-    __slots__ = ("arms", "is_open", "is_strict", "tags")
+    __slots__ = ("arms", "is_open", "is_strict", "other", "tags")
 
     def __init__(self, text: str, *, is_strict: bool) -> None:
         self.arms: dict[Any, Shape | None] = {}
         self.tags: dict[str, ClassShape] = {}
         self.is_open: bool = False
+        self.other: AnyShape | None = None
         self.is_strict: bool = is_strict
         self.text = text
 
@@ -488,7 +490,7 @@ class UnionShape(Shape):
             shape = self.arms[kind]
             return value if shape is None else shape.dump(value, place)
         if self.is_open:
-            return value
+            return dumped(self.other, value, place)
         for arm in self.tags.values():
             if isinstance(value, arm.cls):
                 arm.refuse(value, place)
@@ -514,12 +516,14 @@ class UnionShape(Shape):
     def _load_instance(self, tree: Instance) -> Any:
         tag = tree[1]
         shape = self.tags.get(tag)
+        if shape is None and self.other is not None and tag in self.other.classes:
+            return self.other.load(tree)
         if shape is None:
             same = [arm for arm in self.tags.values() if arm.takes(tag)]
             if len(same) == 1:
                 shape = same[0]
             elif self.is_open:
-                return bare(tree)
+                return loaded(self.other, tree)
             else:
                 self.reject(tree)
         return shape.load(tree)
@@ -528,11 +532,21 @@ class UnionShape(Shape):
         # A member of an enum that was no union's arm where it was written, or what somebody sends who knows
         # the task by name only: taken if one arm alone can be meant.
         arms = [arm for arm in self.tags.values() if arm.takes_plain(tree)]
+        if self.is_open:
+            return self._load_open(arms, tree)
         if len(arms) == 1:
             return arms[0].load(tree)
-        if not self.is_open and (arms or self.is_strict):
+        if arms or self.is_strict:
             self.reject(tree)
         return bare(tree)
+
+    def _load_open(self, arms: list[ClassShape], tree: Any) -> Any:
+        if len(arms) == 1:
+            try:
+                return arms[0].load(tree)
+            except DecodeError:  # the dict of somebody's fields, or any other
+                return loaded(self.other, tree)
+        return loaded(self.other, tree)
 
 
 class AnyShape(Shape):

@@ -515,6 +515,19 @@ class Coded(pydantic.BaseModel):
     steps: list[Step] = []
 
 
+class Rights(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+class CodedArms(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(use_enum_values=True)
+    one: Low | str = "x"
+    several: list[Low | High | None] = []
+    word: Step | Literal["left"] | None = None
+    rights: Rights | str = ""
+
+
 class Pet(pydantic.BaseModel):
     kind: Literal["cat"] = "cat"
     lives: int = 9
@@ -562,6 +575,10 @@ MODELS = [
     Roots([Email("a")]),
     Coded(step="down", steps=["up"]),
     Coded(),
+    CodedArms(
+        one=Low.TWO, several=[Low.ONE, High.TEN, None], word=Step.UP, rights=Rights.READ | Rights.WRITE
+    ),
+    CodedArms(one="y", word="left", rights="z"),
     Home(pet=Hound(), tree={"a": Home(pet=Pet())}, any={"a": (1, {2})}),
     Checked(1, [Email("a")]),
 ]
@@ -758,6 +775,34 @@ def test_a_class_of_types_may_stand_anywhere():
     assert ArgumentCodec(task, Policy([Low])).loads(codec.dumps((Email("a"),), {})) == ([{"to": "a"}], {})
     with pytest.raises(SerializationError, match=r"args\[0\]: .*Sms cannot travel"):
         codec.dumps((Sms("a"),), {})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (Box[int] | Any, Email("a")),
+        (Box[int] | Any, Box(1)),
+        (Box[int] | Any, [Email("a"), {"k": Pet()}, (Low.ONE,)]),
+        (Box[int] | Any, {"k": Email("a")}),
+        (Box[int] | list[Email] | Any, {"k": Email("a")}),
+        (Box[int] | list[Any] | Any, [Pet()]),
+        (ModelBox[int] | Any, ModelBox[Email](item=Email("a"))),
+        (ModelBox[int] | Any, ModelBox[int](item=1)),
+        (Box[int] | pydantic.BaseModel, Pet()),
+        (Box[Sms | Any], Box({"k": Email("a")})),
+    ],
+    ids=repr,
+)
+def test_a_class_of_types_may_stand_for_any_in_a_union(annotation, value):
+    policy = Policy([Email, Pet, Low, ModelBox[Email]])
+    read = ValueCodec(annotation, policy).loads(ValueCodec(annotation, policy).dumps(value))
+    assert read == value
+    assert repr(read) == repr(value)
+
+
+def test_any_dict_may_come_where_any_is_an_arm():
+    for value in ({"k": 1}, {"to": 1}):
+        arrives(value, Email | Any)
 
 
 @pytest.mark.parametrize("types", [[1], [int], ["Email"], [Email, dataclasses.make_dataclass("Email", [])]])
