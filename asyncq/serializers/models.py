@@ -24,8 +24,8 @@ from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.aliases import fields_by_alias, renamed
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
-from asyncq.serializers.records import RecordShape
-from asyncq.serializers.shapes import ClassShape, Shape, bare, dumped, loaded
+from asyncq.serializers.records import PLAIN, RecordShape
+from asyncq.serializers.shapes import ClassShape, Shape, at_field, bare, dumped, loaded
 from asyncq.serializers.trees import INSTANCE, Instance
 
 if TYPE_CHECKING:
@@ -140,43 +140,56 @@ class ModelShape(RecordShape):
         return set(names)
 
     def _private_of(self, more: dict[str, Any]) -> dict[str, Any]:
-        arrived = more.get("p", {})
-        if type(arrived) is not dict:
-            raise DecodeError(f"{self.text} arrived without its private attributes")
+        arrived = self._arrived(more)
         private = {}
         for name, attribute in self._privates.items():
             if name in arrived:
-                private[name] = loaded(self._shapes.get(name), arrived[name])
+                private[name] = arrived[name]
             elif _has_default(attribute):
                 private[name] = self.build(attribute.default_factory or attribute.get_default)
-        for name in arrived:
+        for name in more.get("p", ()):
             if name not in self._privates:
                 raise DecodeError(f"{self.text} arrived with a strange private attribute {shown(name)}")
         return private
 
+    def _arrived(self, more: dict[str, Any]) -> dict[str, Any]:
+        """The private attributes that came and that the class has."""
+        arrived = more.get("p", {})
+        if type(arrived) is not dict:
+            raise DecodeError(f"{self.text} arrived without its private attributes")
+        private = {}
+        name = ""
+        try:
+            for name in self._privates:
+                if name in arrived:
+                    private[name] = loaded(self._shapes.get(name), arrived[name])
+        except DecodeError as error:
+            raise at_field(name, error) from error
+        return private
+
     def made(self, fields: Any, more: dict[str, Any]) -> Any:
-        if self.is_root:
-            root = fields.get("root") if more is not _PLAIN and type(fields) is dict else fields
-            item = self._soft("root", root)
-            return self.build(lambda: self.cls.model_validate(item))
-        if type(fields) is not dict:
-            self.reject(fields)
-        names: dict[str, str] = fields_by_alias(self.cls) if more is _PLAIN else {}
-        came: dict[str, Any] = fields
-        given = {name: self._soft(names.get(name, name), item) for name, item in came.items()}
-        extra = more.get("x")
-        if type(extra) is dict:
-            given |= {name: bare(item) for name, item in extra.items()}
-        made = self.build(lambda: _validated(self.cls, given, is_plain=more is _PLAIN))
+        made = self._validated(fields, more)
+        if "p" in more and made.__pydantic_private__ is not None:
+            made.__pydantic_private__.update(self._arrived(more))
         if "s" in more:
             known = {*self._all, *(made.__pydantic_extra__ or ())}
             _set(made, "__pydantic_fields_set__", self._set_of(more, made.__pydantic_extra__) & known)
         return made
 
-    def load(self, tree: Any) -> Any:
-        if type(tree) is not Instance and self.takes_plain(tree):
-            return self.made(tree, _PLAIN)
-        return super().load(tree)
+    def _validated(self, fields: Any, more: dict[str, Any]) -> Any:
+        if self.is_root:
+            root = fields.get("root") if more is not PLAIN and type(fields) is dict else fields
+            item = self._soft("root", root)
+            return self.build(lambda: self.cls.model_validate(item))
+        if type(fields) is not dict:
+            self.reject(fields)
+        names: dict[str, str] = fields_by_alias(self.cls) if more is PLAIN else {}
+        came: dict[str, Any] = fields
+        given = {name: self._soft(names.get(name, name), item) for name, item in came.items()}
+        extra = more.get("x")
+        if type(extra) is dict:
+            given |= {name: bare(item) for name, item in extra.items()}
+        return self.build(lambda: _validated(self.cls, given, is_plain=more is PLAIN))
 
     def _soft(self, name: str, item: Any) -> Any:
         """The value of a field that pydantic will look at: as its class where it fits, else as it came."""
@@ -184,9 +197,6 @@ class ModelShape(RecordShape):
             return loaded(self.fields.get(name), item)
         except DecodeError:
             return bare(item)
-
-
-_PLAIN: Final[dict[str, Any]] = {}
 
 
 def _has_default(attribute: Any) -> bool:

@@ -144,7 +144,7 @@ class RecordShape(ClassShape):
         if type(tree) is not Instance:
             if not self.takes_plain(tree):
                 self.reject(tree)
-            return self.made(tree, _NOTHING)
+            return self.made(tree, PLAIN)
         if tree[1] != self.tag and not self.takes(tree[1]):
             self.reject(tree)
         more = tree[4] if len(tree) == 5 else _NOTHING
@@ -205,6 +205,10 @@ class RecordShape(ClassShape):
     def made(self, fields: Any, more: dict[str, Any]) -> Any:
         """The instance as its class makes one.
 
+        Args:
+            fields: as they came.
+            more: what else came with an instance; `PLAIN` if it is none.
+
         Raises:
             DecodeError: the class refuses.
         """
@@ -225,6 +229,8 @@ def _remember(known: set[tuple[type, ...]], kinds: tuple[type, ...]) -> None:
 
 
 _NOTHING: Final[dict[str, Any]] = {}
+PLAIN: Final[dict[str, Any]] = {}
+"""What is there besides the fields, if they came from somebody who knows the task by name only."""
 
 
 class DataclassShape(RecordShape):
@@ -314,18 +320,28 @@ class DataclassShape(RecordShape):
                 raise DecodeError(f"{self.text} arrived with an attribute {shown(name)} that it cannot have")
             made.__dict__[name] = bare(item)
 
-    def made(self, fields: Any, more: dict[str, Any]) -> Any:  # noqa: ARG002  what is no field is not validated
+    def made(self, fields: Any, more: dict[str, Any]) -> Any:
         if type(fields) is not dict:
             self.reject(fields)
         given: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
         name = ""
         try:
             for name, item in fields.items():
                 if name in self._in_init or name not in self.fields:
                     given[name] = loaded(self.fields.get(name), item)
+                elif more is not PLAIN:
+                    kept[name] = loaded(self.fields[name], item)
         except DecodeError as error:
             raise at_field(name, error) from error
-        return self.build(lambda: self.cls(**given))
+        made = self.build(lambda: self.cls(**given))
+        # What the constructor knows nothing of is state all the same.
+        for name, value in kept.items():
+            object.__setattr__(made, name, value)
+        others = more.get("d")
+        if type(others) is dict and self._has_dict:
+            self._add(made, {name: item for name, item in others.items() if name not in self.fields})
+        return made
 
 
 class DerivedDataclassShape(DataclassShape):

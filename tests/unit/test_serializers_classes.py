@@ -629,6 +629,65 @@ def object_of(cls, **state):
     return made
 
 
+@pydantic.dataclasses.dataclass
+class CheckedHeld:
+    n: int
+
+
+class HiddenRoot(pydantic.RootModel[int]):
+    _note: str = pydantic.PrivateAttr(default="")
+
+
+def with_state(made, **state):
+    for name, value in state.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_what_is_no_argument_of_a_constructor_arrives_with_what_is_validated():
+    @dataclass
+    class Summed:
+        n: int
+        total: int = field(init=False)
+        parts: list[Email] = field(init=False, default_factory=list)
+
+        def __post_init__(self):
+            self.total = 0
+
+    values = [
+        with_state(Hidden(name="n"), _cache={"a": Email("x")}),
+        with_state(HiddenRoot(1), _note="a"),
+        with_state(Cached(3), note="n"),
+        with_state(CheckedHeld(3), note="n"),
+        with_state(Summed(3), total=7, parts=[Email("a")], note="n"),
+    ]
+    policy = Policy(trust_models=False)
+    for value in values:
+        cls = type(value)
+        read = ValueCodec(cls, policy).loads(ValueCodec(cls).dumps(value))
+        assert vars(read) == vars(value)
+        assert getattr(read, "_cache", None) == getattr(value, "_cache", None)
+        assert getattr(read, "_note", None) == getattr(value, "_note", None)
+
+
+def test_what_is_no_argument_of_a_constructor_arrives_at_a_class_with_other_fields():
+    def made(**more):
+        fields = {"n": (int, 1), **more}
+        return pydantic.create_model("Noted", **fields, _note=(str, pydantic.PrivateAttr(default="")))
+
+    old, new = made(), made(m=(int, 2))
+    read = moved(with_state(old(), _note="a"), old, new)
+    assert (read.n, read.m, read._note) == (1, 2, "a")
+    bare_one = pydantic.create_model("Noted", n=(str, ""))
+    assert moved(with_state(new(), _note="a"), new, pydantic.create_model("Noted", n=(int, 0))).n == 1
+    with pytest.raises(DecodeError, match="valid string"):
+        moved(with_state(old(), _note="a"), old, bare_one)
+    one = dataclasses.make_dataclass("Held", [("n", int)])
+    other = dataclasses.make_dataclass("Held", [("n", int), ("note", str, "?")])
+    assert vars(moved(with_state(one(1), extra=[1]), one, other)) == {"n": 1, "note": "?", "extra": [1]}
+    assert vars(moved(with_state(one(1), note="n"), one, other)) == {"n": 1, "note": "?"}
+
+
 def test_a_model_whose_fields_differ_is_validated_by_the_reader():
     class Old(pydantic.BaseModel):
         asyncq_alias: ClassVar[str] = "Order"
