@@ -16,7 +16,7 @@ def fields_by_alias(cls: Any) -> dict[str, str]:
     """The names of the fields of a model or of a dataclass of pydantic's, by each of their aliases."""
     return {
         alias: name
-        for name, field in _infos(cls).items()
+        for name, field in infos_of(cls).items()
         for alias in _choices(field)
         if isinstance(alias, str)
     }
@@ -33,7 +33,7 @@ def renamed(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     if _takes_names(cls):
         return dict(given)
     parameters = inspect.signature(cls.__init__).parameters if _has_own_init(cls) else {}
-    infos = _infos(cls)
+    infos = infos_of(cls)
     made: dict[str, Any] = {}
     for name, value in given.items():
         alias = _alias(infos[name], name) if name in infos and name not in parameters else name
@@ -42,9 +42,14 @@ def renamed(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _infos(cls: Any) -> Mapping[str, Any]:
-    infos = getattr(cls, "__pydantic_fields__", None)
-    return getattr(cls, "model_fields", {}) if infos is None else infos
+def infos_of(cls: Any) -> Mapping[str, Any]:
+    """What pydantic knows of the fields of a class; nothing if pydantic does not make its instances."""
+    # A plain dataclass may derive from one of pydantic's: it inherits the fields, and not the constructor.
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    infos: Mapping[str, Any] | None = getattr(cls, "__pydantic_fields__", None)
+    if infos is None:  # pydantic 2.9
+        return getattr(cls, "model_fields", {})
+    return infos if hasattr(cls, "model_fields") or "__pydantic_fields__" in vars(owner) else {}
 
 
 def _takes_names(cls: Any) -> bool:

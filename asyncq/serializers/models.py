@@ -21,7 +21,8 @@ from ipaddress import (
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import DecodeError, SerializationError
-from asyncq.serializers.aliases import fields_by_alias, renamed
+from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
+from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
 from asyncq.serializers.records import PLAIN, RecordShape
@@ -52,13 +53,14 @@ def is_any_model(hint: Any) -> bool:
 class ModelShape(RecordShape):
     """A pydantic model: its fields as they are, which were set, extra fields and private attributes."""
 
-    __slots__ = ("_all", "_extra", "_privates", "_shapes", "is_root")
+    __slots__ = ("_all", "_encoders", "_extra", "_privates", "_shapes", "is_root")
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag, policy)
         self.is_root: bool = bool(cls.__pydantic_root_model__)
         self._all: frozenset[str] = frozenset(cls.model_fields)
         self._privates: Mapping[str, Any] = cls.__private_attributes__
+        self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(infos_of(cls))
         self._extra: bool = cls.model_config.get("extra") == "allow"
         self._shapes: Mapping[str, Shape | None] = {}
 
@@ -179,8 +181,8 @@ class ModelShape(RecordShape):
     def _validated(self, fields: Any, more: dict[str, Any]) -> Any:
         if self.is_root:
             root = fields.get("root") if more is not PLAIN and type(fields) is dict else fields
-            item = self._soft("root", root)
-            return self.build(lambda: self.cls.model_validate(item))
+            items = {"root": self._soft("root", root)}
+            return self.build(lambda: self.cls.model_validate(self._taken(items, more)["root"]))
         if type(fields) is not dict:
             self.reject(fields)
         names: dict[str, str] = fields_by_alias(self.cls) if more is PLAIN else {}
@@ -189,10 +191,20 @@ class ModelShape(RecordShape):
         extra = more.get("x")
         if type(extra) is dict:
             given |= {name: bare(item) for name, item in extra.items()}
-        return self.build(lambda: _validated(self.cls, given, is_plain=more is PLAIN))
+        return self.build(lambda: _validated(self.cls, self._taken(given, more), is_plain=more is PLAIN))
+
+    def _taken(self, given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+        """What is given, as validation takes it: what an instance holds decoded is encoded again."""
+        if more is not PLAIN:
+            for name, encoder in self._encoders.items():
+                if name in given:
+                    given[name] = encoder(given[name])
+        return given
 
     def _soft(self, name: str, item: Any) -> Any:
         """The value of a field that pydantic will look at: as its class where it fits, else as it came."""
+        if name in self._encoders:  # what it is encoded of is plain, with all fields of a class
+            return bare(item)
         try:
             return loaded(self.fields.get(name), item)
         except DecodeError:

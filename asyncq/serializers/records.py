@@ -17,6 +17,8 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import DecodeError, SerializationError
+from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
+from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
 from asyncq.serializers.shapes import ClassShape, PlainShape, Shape, arrived, at_field, bare, loaded
@@ -236,12 +238,14 @@ PLAIN: Final[dict[str, Any]] = {}
 class DataclassShape(RecordShape):
     """A dataclass, also of pydantic's. A plain dict of fields is made into it too, as FastAPI does."""
 
-    __slots__ = ("_all", "_has_dict", "_in_init", "_optional", "_slots")
+    __slots__ = ("_all", "_encoders", "_has_dict", "_in_init", "_infos", "_optional", "_slots")
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag, policy)
         fields = dataclasses.fields(cls)
         self._all: frozenset[str] = frozenset(field.name for field in fields)
+        self._infos: Mapping[str, Any] = infos_of(cls)
+        self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(self._infos)
         self._has_dict: bool = hasattr(cls, "__dict__") and cls.__dictoffset__ != 0
         slots = {name for base in cls.__mro__ for name in _slots_of(base)}
         self._slots: frozenset[str] = frozenset(field.name for field in fields if field.name in slots)
@@ -323,18 +327,17 @@ class DataclassShape(RecordShape):
     def made(self, fields: Any, more: dict[str, Any]) -> Any:
         if type(fields) is not dict:
             self.reject(fields)
+        names: dict[str, str] = fields_by_alias(self.cls) if more is PLAIN else {}
+        came: dict[str, Any] = fields
         given: dict[str, Any] = {}
         kept: dict[str, Any] = {}
-        name = ""
-        try:
-            for name, item in fields.items():
-                if name in self._in_init or name not in self.fields:
-                    given[name] = loaded(self.fields.get(name), item)
-                elif more is not PLAIN:
-                    kept[name] = loaded(self.fields[name], item)
-        except DecodeError as error:
-            raise at_field(name, error) from error
-        made = self.build(lambda: self.cls(**given))
+        for key, item in came.items():
+            name = names.get(key, key)
+            if name in self._in_init or name not in self.fields:
+                given[key] = self._argument(name, item, more)
+            elif more is not PLAIN:
+                kept[name] = self._checked(name, item)
+        made = self._constructed(given)
         # What the constructor knows nothing of is state all the same.
         for name, value in kept.items():
             object.__setattr__(made, name, value)
@@ -342,6 +345,79 @@ class DataclassShape(RecordShape):
         if type(others) is dict and self._has_dict:
             self._add(made, {name: item for name, item in others.items() if name not in self.fields})
         return made
+
+    def _checked(self, name: str, item: Any) -> Any:
+        try:
+            return loaded(self.fields.get(name), item)
+        except DecodeError as error:
+            raise at_field(name, error) from error
+
+    def _argument(self, name: str, item: Any, more: dict[str, Any]) -> Any:
+        encoder = self._encoders.get(name)
+        if encoder is not None:
+            return bare(item) if more is PLAIN else self.build(lambda: encoder(bare(item)))
+        if name not in self._infos:
+            return self._checked(name, item)
+        try:
+            return self._checked(name, item)
+        except DecodeError:  # pydantic may make something of it
+            return bare(item)
+
+    def _constructed(self, given: dict[str, Any]) -> Any:
+        cls = self.cls
+        if cls.__init__ is object.__init__:  # `@dataclass(init=False)`: nobody but us can give it its fields
+            return self._filled(given)
+        try:
+            return self.build(lambda: cls(**(renamed(cls, given) if self._infos else given)))
+        except DecodeError as error:
+            reason = _why(cls, given, is_own=not self._infos and _has_own_constructor(cls))
+            if not reason:
+                raise
+            raise DecodeError(f"{error}. {reason}") from error
+
+    def _filled(self, given: dict[str, Any]) -> Any:
+        """An instance of a class without a constructor."""
+        made = object.__new__(self.cls)
+        for name in given:
+            if name not in self.fields:
+                raise DecodeError(f"{self.text} has no field {shown(name)}, which arrived")
+        for field in dataclasses.fields(self.cls):
+            if field.name in given:
+                object.__setattr__(made, field.name, given[field.name])
+            elif field.default is not dataclasses.MISSING:
+                object.__setattr__(made, field.name, field.default)
+            elif field.default_factory is not dataclasses.MISSING:
+                object.__setattr__(made, field.name, self.build(field.default_factory))
+            elif field.init:
+                raise DecodeError(f"{self.text} arrived without its field {field.name}")
+        return made
+
+
+def _has_own_constructor(cls: Any) -> bool:
+    """Whether a dataclass has a constructor that `@dataclass` did not write."""
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    options = vars(owner).get("__dataclass_params__")
+    return options is None or not options.init
+
+
+def _why(cls: Any, given: Mapping[str, Any], *, is_own: bool) -> str:
+    """Why the constructor of a dataclass cannot take the fields, if that is due to how the class is made."""
+    try:
+        parameters = inspect.signature(cls.__init__).parameters
+    except ValueError:  # a constructor written in C
+        return "Validation calls the constructor of the class, which takes no fields by their names"
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for name in vars(cls).get("__dataclass_fields__", ()):
+        parameter = parameters.get(name)
+        if name not in fields and name not in given and parameter and parameter.default is parameter.empty:
+            return f"No instance keeps its InitVar {name}, so none arrives: give it a default"
+    if is_own:
+        return (
+            f"Validation calls the constructor that the class has of its own, with its fields by their names, "
+            f"but it is {cls.__name__}{inspect.signature(cls)}: let both sides have equal fields and "
+            f"trust_models=True, or let it take the fields"
+        )
+    return ""
 
 
 class DerivedDataclassShape(DataclassShape):

@@ -688,6 +688,99 @@ def test_what_is_no_argument_of_a_constructor_arrives_at_a_class_with_other_fiel
     assert vars(moved(with_state(one(1), note="n"), one, other)) == {"n": 1, "note": "?"}
 
 
+class Decoded(pydantic.BaseModel):
+    numbers: pydantic.Json[list[int]]
+    text: pydantic.Base64Str
+    raw: pydantic.Base64Bytes | None = None
+    any: pydantic.Json = None
+    mail: pydantic.Json[Email] | None = None
+    several: list[pydantic.Base64Str] = []
+
+
+class DecodedRoot(pydantic.RootModel[pydantic.Json[list[int]]]):
+    pass
+
+
+@pydantic.dataclasses.dataclass(config={"alias_generator": to_camel})
+class Decoding:
+    some_text: pydantic.Base64Str
+    some_number: pydantic.Json[int] = pydantic.Field(default="1", alias="N")
+
+
+@dataclass(init=False)
+class Unmade:
+    n: int
+    at: date = date.min
+    more: list[int] = field(default_factory=list)
+
+
+@dataclass(init=False)
+class Parsed:
+    left: int
+    right: int
+
+    def __init__(self, text):
+        self.left, self.right = map(int, text.split("-"))
+
+
+@dataclass
+class Seeded:
+    seed: InitVar[int]
+    n: int = 0
+
+
+TRUSTS_NOBODY = Policy(trust_models=False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Decoded(numbers="[1, 2]", text="aGk=", raw="aGk=", any='{"a": 1}', mail='{"to": "x"}'),
+        DecodedRoot("[1]"),
+        Decoding(someText="aGk=", N="7"),
+        with_state(object.__new__(Unmade), n=1, at=date(2026, 1, 2), more=[1]),
+    ],
+    ids=["model", "root", "pydantic dataclass", "no constructor"],
+)
+def test_what_is_validated_arrives_equal_if_its_class_decodes_or_renames_or_has_no_constructor(value):
+    read = ValueCodec(type(value), TRUSTS_NOBODY).loads(ValueCodec(type(value)).dumps(value))
+    assert read == value
+
+
+def test_plain_fields_are_decoded_and_may_have_their_names_or_aliases():
+    for plain in ({"someText": "aGk=", "N": "7"}, {"some_text": "aGk=", "some_number": "7"}):
+        assert ValueCodec(Decoding).loads(dumps(plain)) == Decoding(someText="aGk=", N="7")
+    plain = {"numbers": "[1]", "text": "aGk=", "several": ["aGk="]}
+    assert ValueCodec(Decoded).loads(dumps(plain)) == Decoded(**plain)
+    assert ValueCodec(Unmade).loads(dumps({"n": 2})).more == []
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Decoded(numbers="[]", text="", several=["aGk="]), "was decoded when the instance was made"),
+        (Parsed("1-2"), r"has of its own, with its fields by their names, but it is Parsed\(text\)"),
+        (Seeded(1, 2), "No instance keeps its InitVar seed, so none arrives: give it a default"),
+    ],
+    ids=["decoded", "own constructor", "InitVar"],
+)
+def test_what_cannot_be_validated_is_an_error_that_says_why(value, said):
+    codec = ValueCodec(type(value))
+    body = codec.dumps(value)
+    assert codec.loads(body) == value
+    with pytest.raises(DecodeError, match=said):
+        ValueCodec(type(value), TRUSTS_NOBODY).loads(body)
+
+
+def test_a_plain_dataclass_that_derives_from_one_of_pydantics_is_made_by_names():
+    @dataclass
+    class Derived(Decoding):
+        more: int = 0
+
+    value = Derived("a", 1, 2)
+    assert ValueCodec(Derived, TRUSTS_NOBODY).loads(ValueCodec(Derived).dumps(value)) == value
+
+
 def test_a_model_whose_fields_differ_is_validated_by_the_reader():
     class Old(pydantic.BaseModel):
         asyncq_alias: ClassVar[str] = "Order"

@@ -1,0 +1,79 @@
+"""Encoded: fields that are given to pydantic in one form and hold another, as `Json[...]` and `Base64Str` do.
+
+Validation decodes what it is given, and an instance holds what was decoded. Nothing here imports pydantic.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Final
+
+from asyncq.serializers.hint_forms import is_union
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_NAMES: Final = frozenset({"Json", "EncodedStr", "EncodedBytes"})
+
+
+def encoders_of(infos: Mapping[str, Any]) -> dict[str, Callable[[Any], Any]]:
+    """What makes of the value that a field holds what its validation takes, by the name of the field.
+
+    Args:
+        infos: what pydantic knows of the fields of a class.
+    """
+    found = {name: _encoder(field.annotation, field.metadata) for name, field in infos.items()}
+    return {name: encoder for name, encoder in found.items() if encoder is not None}
+
+
+def _encoder(hint: Any, metadata: Any) -> Callable[[Any], Any] | None:
+    marks = [mark for mark in metadata if _is_mark(mark)]
+    if typing.get_origin(hint) is typing.Annotated:
+        inner, *more = typing.get_args(hint)
+        return _encoder(inner, [*more, *metadata])
+    if is_union(hint) and not marks:
+        arms = [arm for arm in typing.get_args(hint) if arm is not NoneType]
+        if len(arms) == 1:
+            inside = _encoder(arms[0], ())
+            return inside and _optional(inside)
+    if _is_mark(hint):
+        marks.append(hint)
+    if len(marks) == 1 and not any(map(_holds_mark, typing.get_args(hint))):
+        return _encoder_of(marks[0])
+    return _refuse if marks or _holds_mark(hint) else None
+
+
+def _is_mark(mark: Any) -> bool:
+    cls = mark if isinstance(mark, type) else type(mark)
+    return any(base.__module__ == "pydantic.types" and base.__name__ in _NAMES for base in cls.__mro__)
+
+
+def _holds_mark(hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Annotated and any(map(_is_mark, hint.__metadata__)):
+        return True
+    return _is_mark(hint) or any(map(_holds_mark, typing.get_args(hint)))
+
+
+def _optional(encoder: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else encoder(value)
+
+
+def _encoder_of(mark: Any) -> Callable[[Any], Any]:
+    encoder: Callable[[Any], Any] | None = getattr(mark, "encode_str", None) or getattr(mark, "encode", None)
+    return encoder or _json
+
+
+def _json(value: Any) -> Any:
+    return sys.modules["pydantic_core"].to_json(value)
+
+
+def _refuse(value: Any) -> Any:
+    if not value:  # an empty list of them
+        return value
+    raise TypeError(
+        f"a value of type {type(value).__name__} was decoded when the instance was made (Json, Base64Str ...), "
+        f"and validation would decode it once more: let both sides have equal fields, or annotate the field "
+        f"with what it holds"
+    )
