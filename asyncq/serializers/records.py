@@ -14,7 +14,7 @@ import functools
 import inspect
 import logging
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
@@ -484,6 +484,11 @@ class NamedTupleShape(RecordShape):
 
     def takes_plain(self, tree: Any) -> bool:
         return type(tree) in (tuple, list) and len(tree) <= len(self.names)
+
+    def reject(self, tree: Any) -> NoReturn:
+        if type(tree) in (tuple, list):
+            raise DecodeError(f"{len(tree)} items arrived, but {self.text} has {len(self.names)} fields")
+        super().reject(tree)
 
     def _values(self, items: Any) -> list[Any]:
         if not self.takes_plain(items):

@@ -406,14 +406,25 @@ class ClassShape(Shape):
     Attributes:
         cls: the class.
         tag: its name on the wire.
+        origin: the generic model of pydantic that it gives arguments to; None for other classes.
     """
 
-    __slots__ = ("cls", "tag")
+    __slots__ = ("cls", "origin", "tag")
 
     def __init__(self, cls: Any, tag: str) -> None:
         self.cls: Any = cls
         self.tag: str = tag
+        self.origin: Any = (vars(cls).get("__pydantic_generic_metadata__") or {}).get("origin")
         self.text = name_of(cls)
+
+    def is_meant(self, value: Any) -> bool:
+        """Whether a value is of the class, or looks so to who wrote it: then the error says what it is."""
+        cls = type(value)
+        return (
+            isinstance(value, self.cls)
+            or (self.origin is not None and isinstance(value, self.origin))
+            or (cls.__qualname__ == self.cls.__qualname__ and cls.__module__ == self.cls.__module__)
+        )
 
     def takes(self, tag: str) -> bool:
         """Whether instances with this tag are of the class: the arguments of a generic one may differ."""
@@ -431,6 +442,19 @@ class ClassShape(Shape):
                 f"{name_of(self.cls)}, and a subclass would come back as its base."
                 f" Annotate {self.cls.__qualname__} | {type(value).__qualname__}",
             )
+        if self.origin is not None and isinstance(value, self.origin):
+            bare_or_not = "a bare " if type(value) is self.origin else ""
+            refuse(
+                place,
+                f"a value of type {name_of(type(value))}, but the annotation says {self.text}. Write "
+                f"{self.cls.__qualname__}(...): {bare_or_not}{type(value).__qualname__} is another class",
+            )
+        if self.is_meant(value):
+            refuse(
+                place,
+                f"a value of type {name_of(type(value))}, but the annotation means another class of that "
+                f"name, which was defined again since. Define what is annotated again, too, or restart",
+            )
         super().refuse(value, place)
 
     def reject(self, tree: Any) -> NoReturn:
@@ -440,6 +464,9 @@ class ClassShape(Shape):
                 f"on the wire. If the class was renamed, give it asyncq_alias = {shown(tree[1])}"
             )
         super().reject(tree)
+
+
+_PLAIN_KINDS: Final = SCALARS | CONTAINERS
 
 
 class LenientShape(Shape):
@@ -453,7 +480,8 @@ class LenientShape(Shape):
 
     def dump(self, value: Any, place: Place) -> Any:
         shape = self.shape
-        if type(value) is shape.cls or isinstance(value, shape.cls):
+        kind = type(value)
+        if kind is shape.cls or (kind not in _PLAIN_KINDS and shape.is_meant(value)):
             return shape.dump(value, place)
         return value
 
@@ -492,7 +520,7 @@ class UnionShape(Shape):
         if self.is_open:
             return dumped(self.other, value, place)
         for arm in self.tags.values():
-            if isinstance(value, arm.cls):
+            if arm.is_meant(value):
                 arm.refuse(value, place)
         if self.is_strict or (kind is dict and self._records(value) > 1):
             self.refuse(value, place)

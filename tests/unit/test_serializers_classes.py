@@ -1095,6 +1095,74 @@ def test_advice_can_be_followed_where_the_class_is_named_elsewhere():
         ValueCodec(Email).dumps(copy("a"))
 
 
+def test_a_bare_generic_model_is_told_from_one_with_arguments():
+    said = r"ModelBox, but the annotation says .*\. Write ModelBox\[Email\]\(...\): a bare ModelBox is"
+    for annotation in (ModelBox[Email], ModelBox[Email] | None, ModelBox[Email] | Low, list[ModelBox[Email]]):
+        value = ModelBox(item=Email("a"))
+        with pytest.raises(SerializationError, match=said):
+            ValueCodec(annotation).dumps([value] if annotation == list[ModelBox[Email]] else value)
+    with pytest.raises(
+        SerializationError, match=r"\.item: .*ModelBox\[Email\]\(...\): ModelBox\[int\] is another"
+    ):
+        ValueCodec(Box[ModelBox[Email]]).dumps(Box(ModelBox[int](item=1)))
+
+
+def defined_again():
+    @dataclass
+    class Mail:
+        to: str
+
+    class Model(pydantic.BaseModel):
+        to: str
+
+    class Level(enum.Enum):
+        ONE = 1
+
+    class Item(NamedTuple):
+        to: str
+
+    return Mail, Model, Level, Item
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), list(zip(defined_again(), defined_again(), strict=True)), ids=lambda cls: cls.__name__
+)
+def test_a_class_that_was_defined_again_is_told_from_the_one_of_the_annotation(old, new):
+    value = new.ONE if issubclass(new, enum.Enum) else new(to="a")
+    for annotation in (old, old | None, old | Email, Box[old]):
+        codec = ValueCodec(annotation)
+        with pytest.raises(
+            SerializationError, match=f"{new.__name__}, but the annotation means another class of"
+        ):
+            codec.dumps(Box(value) if annotation == Box[old] else value)
+
+
+class Couple(NamedTuple):
+    left: int
+    right: int = 7
+
+
+def test_a_named_tuple_may_have_more_items_with_a_default_and_no_fewer():
+    def couple(*fields):
+        return NamedTuple("Couple", fields)
+
+    said = "3 items arrived, but .*Couple has 2 fields"
+    three = couple(("left", int), ("right", int), ("more", int))
+    with pytest.raises(DecodeError, match=said):
+        moved(three(1, 2, 3), three, Couple)
+    one = couple(("left", int))
+    assert moved(one(1), one, Couple) == Couple(1, 7)
+    other = couple(("first", int), ("second", int))
+    assert moved(other(1, 2), other, Couple) == Couple(1, 2)
+    with pytest.raises(DecodeError, match=r"do not make a .*Couple: TypeError"):
+        moved(one(1), one, three)
+    strings = couple(("left", int), ("right", str))
+    with pytest.raises(
+        DecodeError, match=r"\.right: a value of type str arrived, but the annotation says int"
+    ):
+        moved(strings(1, "a"), strings, Couple)
+
+
 # -- bounds --
 
 PRIME = 2**61 - 1
