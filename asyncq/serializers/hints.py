@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _LOCAL_NAMES: Final = "__asyncq_local_names__"
-"""Where a function keeps the local names that its annotations use. Not in a table: a local class may refer to
-the function, and only the garbage collector finds out that nobody else does."""
+"""Where a function or class keeps the local names that its annotations use. Not in a table: a local class may
+refer to the function, and only the garbage collector finds out that nobody else does."""
 
 
 def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
@@ -73,9 +73,37 @@ def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> No
     """
     owner = _annotated(function)
     try:
-        typing.get_type_hints(owner, include_extras=True)
+        hints = list(typing.get_type_hints(owner, include_extras=True).values())
     except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
-        _check_one_by_one(inspect.unwrap(owner), local)
+        hints = _check_one_by_one(inspect.unwrap(owner), local)
+    # A local class names others in its fields, which nobody can find later either.
+    module, seen = getattr(inspect.unwrap(owner), "__module__", None), set[Any]()
+    for cls in (cls for hint in hints for cls in _classes_in(hint)):
+        _keep_names_of_fields(cls, module, local, seen)
+
+
+def _classes_in(hint: Any) -> Iterator[Any]:
+    if isinstance(hint, type):
+        yield hint
+    for inner in (typing.get_origin(hint), *typing.get_args(hint)):
+        if inner is not None:
+            yield from _classes_in(inner)
+
+
+def _keep_names_of_fields(cls: Any, module: Any, local: Callable[[str], Any], seen: set[Any]) -> None:
+    if cls in seen or cls.__module__ != module or "<locals>" not in cls.__qualname__:
+        return
+    seen.add(cls)
+    scope = _Scope(cls)
+    named = list(cls.__bases__)
+    for annotation in _raw_annotations(cls).values():
+        try:
+            named += _classes_in(scope.evaluate(annotation, local))
+        except Exception:  # noqa: BLE001, S112  a field that cannot be evaluated has no type
+            continue
+    scope.keep()
+    for other in named:
+        _keep_names_of_fields(other, module, local, seen)
 
 
 def _annotated(owner: Any) -> Any:
@@ -87,11 +115,12 @@ def _annotated(owner: Any) -> Any:
     return type(owner).__call__ if callable(owner) and not inspect.isroutine(owner) else owner
 
 
-def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> None:
+def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> list[Any]:
     scope = _Scope(function)
+    hints = []
     for parameter, annotation in _raw_annotations(function).items():
         try:
-            scope.evaluate(annotation, local)
+            hints.append(scope.evaluate(annotation, local))
         except NameError as error:
             declared = scope.declared().get(error.name or "")
             if declared is not None and not declared.is_being_imported():
@@ -99,6 +128,7 @@ def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> None:
         except Exception:  # noqa: BLE001, S112  it may be fine later; at first use it is ignored or refused
             continue
     scope.keep()
+    return hints
 
 
 def _hints_one_by_one(owner: Any) -> dict[str, Any]:
@@ -179,7 +209,7 @@ class _Scope:
         return self.declared()[name].value()
 
     def keep(self) -> None:
-        """Leaves the local names that were found with the function, for its first use."""
+        """Leaves the local names that were found with the function or class, for its first use."""
         if self._kept:
             setattr(getattr(self._owner, "__func__", self._owner), _LOCAL_NAMES, self._kept)
 

@@ -32,6 +32,7 @@ import typing_extensions
 from msgpack import ExtType, packb, unpackb
 from pydantic.alias_generators import to_camel
 
+from asyncq import AsyncQ
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers import (
     PLAIN_ARGUMENTS,
@@ -1029,6 +1030,38 @@ Twice = typing_extensions.TypeAliasType("Twice", tuple[T, T], type_params=(T,))
 class Options(TypedDict, total=False):
     mail: Email
     retries: int
+
+
+def test_the_fields_of_a_local_class_may_name_local_classes():
+    @dataclass
+    class Inside:
+        n: int
+
+    @dataclass
+    class Base:
+        base: "Inside | None"
+
+    @dataclass
+    class Outside(Base):
+        one: "Inside"
+        several: "list[Inside] | None" = None
+        again: "Outside | None" = None
+
+    class Both(NamedTuple):
+        left: "Outside"
+
+    class Named(TypedDict):
+        both: "Both"
+
+    @AsyncQ().task
+    async def task(x: "Outside", y: "list[Named]") -> Outside | None: ...
+
+    value = Outside(None, Inside(1), [Inside(2)], Outside(Inside(3), Inside(4)))
+    codec = ArgumentCodec(task.function)
+    kwargs = {"x": value, "y": [{"both": Both(value)}]}
+    assert codec.loads(codec.dumps((), kwargs)) == ([], kwargs)
+    result = ValueCodec.of_result(task.function)
+    assert result.loads(result.dumps(value)) == value
 
 
 Bound = TypeVar("Bound", bound=Email)
