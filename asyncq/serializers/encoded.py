@@ -73,7 +73,7 @@ def _refuse(value: Any) -> Any:
     if not value:  # an empty list of them
         return value
     raise TypeError(
-        f"a value of type {type(value).__name__} was decoded when the instance was made (Json, Base64Str ...), "
+        f"a value of type {type(value).__name__} was decoded when the instance was made (Json, Base64Str), "
         f"and validation would decode it once more: let both sides have equal fields, or annotate the field "
         f"with what it holds"
     )

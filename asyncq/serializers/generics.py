@@ -42,10 +42,11 @@ def _given(hint: Any, given: dict[Any, Any]) -> Any:
         return given.get(hint, hint)
     if isinstance(hint, type) and not typing.get_args(hint):
         # `Tree[T]` is `Tree` to pydantic, if T is the parameter of Tree.
+        generic: Any = hint
         parameters = (vars(hint).get("__pydantic_generic_metadata__") or {}).get("parameters", ())
-        return hint[tuple(given.get(each, each) for each in parameters)] if parameters else hint  # type: ignore[index]
+        return generic[tuple(given.get(each, each) for each in parameters)] if parameters else hint
     args = typing.get_args(hint)
-    origin = typing.get_origin(hint)
+    origin: Any = typing.get_origin(hint)
     if not args or origin is typing.Literal:
         return hint
     if origin is typing.Annotated:

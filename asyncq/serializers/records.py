@@ -413,7 +413,7 @@ def _why(cls: Any, given: Mapping[str, Any], *, is_own: bool) -> str:
             return f"No instance keeps its InitVar {name}, so none arrives: give it a default"
     if is_own:
         return (
-            f"Validation calls the constructor that the class has of its own, with its fields by their names, "
+            f"Validation calls the constructor that the class has of its own, with fields by their names, "
             f"but it is {cls.__name__}{inspect.signature(cls)}: let both sides have equal fields and "
             f"trust_models=True, or let it take the fields"
         )

@@ -760,7 +760,7 @@ def test_plain_fields_are_decoded_and_may_have_their_names_or_aliases():
     ("value", "said"),
     [
         (Decoded(numbers="[]", text="", several=["aGk="]), "was decoded when the instance was made"),
-        (Parsed("1-2"), r"has of its own, with its fields by their names, but it is Parsed\(text\)"),
+        (Parsed("1-2"), r"has of its own, with fields by their names, but it is Parsed\(text\)"),
         (Seeded(1, 2), "No instance keeps its InitVar seed, so none arrives: give it a default"),
     ],
     ids=["decoded", "own constructor", "InitVar"],
