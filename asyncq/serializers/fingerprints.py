@@ -58,7 +58,9 @@ def fingerprint(cls: Any, args: tuple[Any, ...], fields_of: FieldsOf) -> bytes:
         if key in seen or key[1].count("[") > _DEEPEST_ARGUMENTS:
             continue
         fields = fields_of(one, its_args) or {}
-        lines = sorted(f"{name}:{type_text(hint, waiting, fields_of)}" for name, hint in fields.items())
+        lines = [f"{name}:{type_text(hint, waiting, fields_of)}" for name, hint in fields.items()]
+        if not (isinstance(one, type) and issubclass(one, tuple)):  # the items of a NamedTuple have no names
+            lines.sort()
         seen[key] = f"{tag_of(one, its_args)}({','.join(lines)})"
     texts = "\n".join([tag_of(cls, args), *sorted(set(seen.values()))])
     return hashlib.blake2b(texts.encode("utf-8", "surrogatepass"), digest_size=_SIZE).digest()

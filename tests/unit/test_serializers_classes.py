@@ -1196,6 +1196,14 @@ def test_a_named_tuple_may_have_more_items_with_a_default_and_no_fewer():
         moved(strings(1, "a"), strings, Couple)
 
 
+def test_fields_of_a_named_tuple_that_change_places_are_told(caplog):
+    fields = [("right", int), ("left", int)]
+    swapped = NamedTuple("Couple", fields)
+    with caplog.at_level(logging.WARNING, "asyncq.serializers.records"):
+        assert moved(swapped(1, 2), swapped, Couple) == Couple(1, 2)
+    assert "Couple" in caplog.text
+
+
 # -- bounds --
 
 PRIME = 2**61 - 1
