@@ -222,7 +222,7 @@ class _CallsShape(Shape):
 
     def __init__(self, codec: ArgumentCodec) -> None:
         self.codec: ArgumentCodec = codec
-        self.text = "list[list]"
+        self.text: str = "list[list]"
 
     def _parameters(self) -> _Parameters | None:
         function = self.codec._function

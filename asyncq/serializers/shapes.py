@@ -160,7 +160,7 @@ class PlainShape(Shape):
 
     def __init__(self, kinds: frozenset[Any], text: str) -> None:
         self.kinds: frozenset[Any] = kinds
-        self.text = text
+        self.text: str = text
 
     def dump(self, value: Any, place: Place) -> Any:
         if type(value) not in self.kinds:
@@ -210,7 +210,7 @@ class ItemsShape(Shape):
     ) -> None:
         self.item: Shape | None = item
         self.kinds: tuple[type, ...] = kinds
-        self.text = text
+        self.text: str = text
         self.is_strict: bool = is_strict
         self.plain: frozenset[Any] | None = item.kinds if type(item) is PlainShape else None
 
@@ -270,7 +270,7 @@ class TupleShape(Shape):
     ) -> None:
         self.lengths: Mapping[int, tuple[Shape | None, ...]] = lengths
         self.rest: tuple[Shape | None] | None = rest
-        self.text = text
+        self.text: str = text
         self.is_strict: bool = is_strict
 
     def _items(self, value: Any) -> tuple[Shape | None, ...] | None:
@@ -324,7 +324,7 @@ class DictShape(Shape):
         self.fields: dict[str, Shape | None] = {}
         self.required: frozenset[str] = frozenset()
         self.is_closed: bool = False
-        self.text = text
+        self.text: str = text
         self.is_strict: bool = is_strict
 
     def _wrong_keys(self, keys: Any) -> str:
@@ -391,7 +391,7 @@ class OptionalShape(Shape):
 
     def __init__(self, inner: Shape) -> None:
         self.inner: Shape = inner
-        self.text = f"{inner.text} | None"
+        self.text: str = f"{inner.text} | None"
 
     def dump(self, value: Any, place: Place) -> Any:
         return None if value is None else self.inner.dump(value, place)
@@ -415,7 +415,7 @@ class ClassShape(Shape):
         self.cls: Any = cls
         self.tag: str = tag
         self.origin: Any = (vars(cls).get("__pydantic_generic_metadata__") or {}).get("origin")
-        self.text = name_of(cls)
+        self.text: str = name_of(cls)
 
     def is_meant(self, value: Any) -> bool:
         """Whether a value is of the class, or looks so to who wrote it: then the error says what it is."""
@@ -476,7 +476,7 @@ class LenientShape(Shape):
 
     def __init__(self, shape: ClassShape) -> None:
         self.shape: ClassShape = shape
-        self.text = shape.text
+        self.text: str = shape.text
 
     def dump(self, value: Any, place: Place) -> Any:
         shape = self.shape
@@ -510,7 +510,7 @@ class UnionShape(Shape):
         self.is_open: bool = False
         self.other: AnyShape | None = None
         self.is_strict: bool = is_strict
-        self.text = text
+        self.text: str = text
 
     def dump(self, value: Any, place: Place) -> Any:
         kind = type(value)
@@ -588,7 +588,7 @@ class AnyShape(Shape):
 
     def __init__(self, classes: Mapping[Any, ClassShape]) -> None:
         self.classes: Mapping[Any, ClassShape] = classes
-        self.text = "Any"
+        self.text: str = "Any"
 
     def dump(self, value: Any, place: Place) -> Any:
         kind = type(value)

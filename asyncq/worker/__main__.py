@@ -43,7 +43,11 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
         logs.end_streams()  # its exit code says whether a job has taken it down
 
 
-if __name__ == "__main__":
+def _start() -> None:
     # Nothing runs while the app is imported: a worker that stops may end it at once, and that is no failure.
     with early_signals.leaving(lambda *_: os._exit(0)) as watcher:
         main(sys.argv[1], sys.stdin.read(), watcher)
+
+
+if __name__ == "__main__":
+    _start()
