@@ -35,7 +35,10 @@ _BRACKETS: Final[dict[type, tuple[str, str]]] = {
 # Their own repr is as short as what they are.
 _SHORT: Final = frozenset({type(None), bool, float, complex, type(Ellipsis), type(NotImplemented), range})
 _SHORT_MODULES: Final = frozenset({"datetime", "uuid", "zoneinfo"})
-_CODE: Final = (type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType)
+_CODE: Final = (
+    *(type, types.FunctionType, types.BuiltinFunctionType, types.ModuleType),
+    *(types.CoroutineType, types.GeneratorType, types.AsyncGeneratorType),
+)
 
 
 def brief(value: object) -> str:

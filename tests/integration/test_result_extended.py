@@ -135,7 +135,7 @@ async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(mak
 def test_an_outcome_with_arguments_comes_back_as_it_was_and_without_is_what_it_was():
     ended = wire.Ended("S", b"\x08", 1, 2, 1, "w", "add", "default", 0, ["child"], b"\x92\x91\x01\x80")
     stored = wire.encode_ended(ended)
-    assert stored.hex() == "9b01c40108010201a177a3616464a764656661756c740091a56368696c64c40492910180"
+    assert stored.hex() == "9b02c40108010201a177a3616464a764656661756c740091a56368696c64c40492910180"
     assert wire.decode_ended("S", stored) == ended
     older = wire.encode_ended(ended._replace(body=b""))
     assert wire.decode_ended("S", older).body == b""
