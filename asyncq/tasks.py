@@ -98,7 +98,8 @@ class Task(Generic[P, R, H_co]):
             object.__setattr__(self, attribute, getattr(function, attribute, None))
         self.__wrapped__ = function
         self._last_bound = ""
-        self._introspection: dict[str, dict[str, Any]] = self._introspected()
+        # Filled at first use, for a program registers many tasks when it starts. Copies share it.
+        self._introspection: dict[str, dict[str, Any]] = {}
 
     def __copy__(self) -> Self:
         other = object.__new__(type(self))
@@ -129,7 +130,7 @@ class Task(Generic[P, R, H_co]):
             if self.is_generator:
                 value = next(iter(typing.get_args(value)), Any)
             handle = generic[value]
-        except TypeError:  # it may be defined later, or is no type
+        except TypeError:  # a name in it may be defined nowhere, and it may be no type
             value, handle = Any, generic[Any]
         called = types.NoneType if self.is_generator else value
         part = signature[None, handle] if self.is_generator else signature[value]
@@ -607,6 +608,8 @@ class _OfFunction:
         if task is None:
             return self.method
         bound = functools.partial(self.method, task)
+        if not task._introspection:
+            task._introspection.update(task._introspected())
         bound.__dict__.update(task._introspection[self.name])
         for name in ("__name__", "__qualname__", "__doc__"):
             setattr(bound, name, getattr(self.method, name))
@@ -737,16 +740,11 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 class NamedTask(Task[..., Any]):
     """A task known by name only, as `app.send` uses it: no function, no types, arguments unchecked."""
 
-    _known: dict[str, dict[str, Any]] | None = None
+    _of_all: dict[str, dict[str, Any]] = {}  # noqa: RUF012  shared on purpose
 
     def __init__(self, app: App, name: str, options: Options) -> None:
         super().__init__(app, _anything, name, options)
-
-    def _introspected(self) -> dict[str, dict[str, Any]]:
-        # The same for all: one is made for each `send`.
-        if NamedTask._known is None:
-            NamedTask._known = super()._introspected()
-        return NamedTask._known
+        self._introspection = NamedTask._of_all  # the same for all: one is made for each `send`
 
 
 def _anything(*args: Any, **kwargs: Any) -> Any:
