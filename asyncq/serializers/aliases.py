@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def fields_by_alias(cls: Any) -> dict[str, str]:
-    """The names of the fields of a model or of a dataclass of pydantic's, by each of their aliases."""
+def fields_by_alias(infos: Mapping[str, Any]) -> dict[str, str]:
+    """The names of fields by each of their aliases.
+
+    Args:
+        infos: what pydantic knows of the fields, see `infos_of`.
+    """
     return {
-        alias: name
-        for name, field in infos_of(cls).items()
-        for alias in _choices(field)
-        if isinstance(alias, str)
+        alias: name for name, field in infos.items() for alias in _choices(field) if isinstance(alias, str)
     }
 
 

@@ -53,14 +53,20 @@ def is_any_model(hint: Any) -> bool:
 class ModelShape(RecordShape):
     """A pydantic model: its fields as they are, which were set, extra fields and private attributes."""
 
-    __slots__ = ("_all", "_encoders", "_extra", "_privates", "_shapes", "is_root")
+    __slots__ = ("_aliases", "_all", "_by_name", "_encoders", "_extra", "_privates", "_shapes", "is_root")
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag, policy)
         self.is_root: bool = bool(cls.__pydantic_root_model__)
         self._all: frozenset[str] = frozenset(cls.model_fields)
         self._privates: Mapping[str, Any] = cls.__private_attributes__
-        self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(infos_of(cls))
+        infos = infos_of(cls)
+        self._aliases: Mapping[str, str] = fields_by_alias(infos)
+        self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(infos)
+        # Not in pydantic 2.10. And what its own constructor is handed is what came, under whatever name.
+        self._by_name: bool = (
+            not cls.__pydantic_custom_init__ and "by_name" in inspect.signature(cls.model_validate).parameters
+        )
         self._extra: bool = cls.model_config.get("extra") == "allow"
         self._shapes: Mapping[str, Shape | None] = {}
 
@@ -107,10 +113,7 @@ class ModelShape(RecordShape):
         return self.is_root or type(tree) is dict
 
     def restored(self, fields: Any, more: dict[str, Any]) -> Any:
-        values = self.values_of(fields)
-        if len(values) != len(self.names):
-            missing = next(name for name in self.names if name not in values)
-            raise DecodeError(f"{self.text} arrived without its field {missing}")
+        values = self.complete_values_of(fields)
         cls = self.cls
         made = cls.__new__(cls)
         _set(made, "__dict__", values)
@@ -185,13 +188,21 @@ class ModelShape(RecordShape):
             return self.build(lambda: self.cls.model_validate(self._taken(items, more)["root"]))
         if type(fields) is not dict:
             self.reject(fields)
-        names: dict[str, str] = fields_by_alias(self.cls) if more is PLAIN else {}
+        names: Mapping[str, str] = self._aliases if more is PLAIN else {}
         came: dict[str, Any] = fields
         given = {name: self._soft(names.get(name, name), item) for name, item in came.items()}
         extra = more.get("x")
         if type(extra) is dict:
             given |= {name: bare(item) for name, item in extra.items()}
-        return self.build(lambda: _validated(self.cls, self._taken(given, more), is_plain=more is PLAIN))
+        return self.build(lambda: self._by_pydantic(self._taken(given, more), is_plain=more is PLAIN))
+
+    def _by_pydantic(self, fields: dict[str, Any], *, is_plain: bool) -> Any:
+        # What is plain comes from somebody who knows the task by name only, and calls fields as the class
+        # says or by their names. An instance was written by names, because an alias for writing need not be
+        # one for reading.
+        if not self._by_name:
+            return self.cls.model_validate(renamed(self.cls, fields))
+        return self.cls.model_validate(fields, by_name=True, by_alias=None if is_plain else False)
 
     def _taken(self, given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
         """What is given, as validation takes it: what an instance holds decoded is encoded again."""
@@ -214,17 +225,6 @@ class ModelShape(RecordShape):
 def _has_default(attribute: Any) -> bool:
     undefined = sys.modules["pydantic_core"].PydanticUndefined
     return attribute.default is not undefined or attribute.default_factory is not None
-
-
-def _validated(cls: Any, fields: dict[str, Any], *, is_plain: bool) -> Any:
-    # What is plain comes from somebody who knows the task by name only, and calls fields as the class says or
-    # by their names. An instance was written by names, because an alias for writing need not be one for
-    # reading.
-    if cls.__pydantic_custom_init__:  # pydantic hands it what came, and it knows no `by_name`
-        return cls.model_validate(renamed(cls, fields))
-    if "by_name" not in inspect.signature(cls.model_validate).parameters:  # pydantic 2.10
-        return cls.model_validate(renamed(cls, fields))
-    return cls.model_validate(fields, by_name=True, by_alias=None if is_plain else False)
 
 
 class ConvertedShape(ClassShape):

@@ -88,17 +88,22 @@ class RecordShape(ClassShape):
 
     Attributes:
         fields: the strict shapes of the fields; None for one that may hold anything.
+        optional: those that an instance need not have.
         print: the fingerprint of the fields.
         policy: that of the app.
     """
 
-    __slots__ = ("_all_plain", "_known_here", "_known_there", "fields", "names", "policy", "print")
+    __slots__ = (
+        *("_all_plain", "_known_here", "_known_there"),
+        *("fields", "names", "optional", "policy", "print"),
+    )
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag)
         self.policy: Policy = policy
         self.fields: dict[str, Shape | None] = {}
         self.names: tuple[str, ...] = ()
+        self.optional: frozenset[str] = frozenset()
         self.print: bytes = b""
 
     def finish(self, fields: Mapping[str, Shape | None], print_: bytes) -> None:
@@ -131,6 +136,8 @@ class RecordShape(ClassShape):
             try:
                 value = state[name]
             except KeyError:
+                if name in self.optional:
+                    continue
                 refuse(here, "this field of the annotated class has no value")
             tree[name] = ready(value if shape is None else shape.dump(value, here), here)
         if self._all_plain and SCALARS.issuperset(kinds) and tuple(state) == self.names:
@@ -195,6 +202,19 @@ class RecordShape(ClassShape):
             _remember(self._known_there, kinds)
         return values
 
+    def complete_values_of(self, fields: Any) -> dict[str, Any]:
+        """The values of all fields; those that are optional may be missing.
+
+        Raises:
+            DecodeError: another one is missing, or as `values_of`.
+        """
+        values = self.values_of(fields)
+        if len(values) != len(self.names):
+            for name in self.names:
+                if name not in values and name not in self.optional:
+                    raise DecodeError(f"{self.text} arrived without its field {name}")
+        return values
+
     @abstractmethod
     def restored(self, fields: Any, more: dict[str, Any]) -> Any:
         """The instance of its state: nothing of the class runs.
@@ -238,20 +258,21 @@ PLAIN: Final[dict[str, Any]] = {}
 class DataclassShape(RecordShape):
     """A dataclass, also of pydantic's. A plain dict of fields is made into it too, as FastAPI does."""
 
-    __slots__ = ("_all", "_encoders", "_has_dict", "_in_init", "_infos", "_optional", "_slots")
+    __slots__ = ("_aliases", "_all", "_encoders", "_has_dict", "_in_init", "_infos", "_slots")
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag, policy)
         fields = dataclasses.fields(cls)
         self._all: frozenset[str] = frozenset(field.name for field in fields)
         self._infos: Mapping[str, Any] = infos_of(cls)
+        self._aliases: Mapping[str, str] = fields_by_alias(self._infos)
         self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(self._infos)
         self._has_dict: bool = hasattr(cls, "__dict__") and cls.__dictoffset__ != 0
         slots = {name for base in cls.__mro__ for name in _slots_of(base)}
         self._slots: frozenset[str] = frozenset(field.name for field in fields if field.name in slots)
         self._in_init: frozenset[str] = frozenset(field.name for field in fields if field.init)
         # What only `__post_init__` sets need not be there.
-        self._optional: frozenset[str] = frozenset(
+        self.optional = frozenset(
             field.name
             for field in fields
             if not field.init
@@ -270,24 +291,12 @@ class DataclassShape(RecordShape):
         return self._dump_slowly(value, state, place, depth)
 
     def _dump_slowly(self, value: Any, state: Mapping[str, Any], place: Place, depth: int) -> Any:
-        held = {}
-        for name in self.names:
-            try:
-                held[name] = state[name] if name in state else getattr(value, name)
-            except AttributeError:
-                if name not in self._optional:
-                    refuse((place, FIELD, name, depth), "this field of the annotated class has no value")
-        missing = len(held) < len(self.names)
-        fields = (
-            {
-                name: ready(item if (shape := self.fields[name]) is None else shape.dump(item, here), here)
-                for name, item, here in (
-                    (name, item, (place, FIELD, name, depth)) for name, item in held.items()
-                )
-            }
-            if missing
-            else self.tree_of(held, place, depth)
-        )
+        held = {
+            name: state[name] if name in state else getattr(value, name)
+            for name in self.names
+            if name in state or hasattr(value, name)
+        }
+        fields = self.tree_of(held, place, depth)
         others = {}
         for name, item in state.items():
             if name not in self.fields and _is_free(self.cls, name):
@@ -299,11 +308,7 @@ class DataclassShape(RecordShape):
         return Instance((*node, {"d": others}) if others else node)
 
     def restored(self, fields: Any, more: dict[str, Any]) -> Any:
-        values = self.values_of(fields)
-        if len(values) != len(self.names):
-            for name in self.names:
-                if name not in values and name not in self._optional:
-                    raise DecodeError(f"{self.text} arrived without its field {name}")
+        values = self.complete_values_of(fields)
         made = object.__new__(self.cls)
         if self._slots or not self._has_dict:
             for name, value in values.items():
@@ -327,7 +332,7 @@ class DataclassShape(RecordShape):
     def made(self, fields: Any, more: dict[str, Any]) -> Any:
         if type(fields) is not dict:
             self.reject(fields)
-        names: dict[str, str] = fields_by_alias(self.cls) if more is PLAIN else {}
+        names: Mapping[str, str] = self._aliases if more is PLAIN else {}
         came: dict[str, Any] = fields
         given: dict[str, Any] = {}
         kept: dict[str, Any] = {}
