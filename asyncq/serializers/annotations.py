@@ -8,14 +8,6 @@ from collections import abc
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, Flag
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-)
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -24,6 +16,7 @@ from uuid import UUID
 import typing_extensions
 from typing_extensions import is_typeddict
 
+from asyncq.serializers.extensions import ADDRESSES
 from asyncq.serializers.fingerprints import fingerprint, tag_of
 from asyncq.serializers.generics import fields_of_model
 from asyncq.serializers.hint_forms import is_alias, is_union, shown_hint, unwrapped
@@ -85,8 +78,7 @@ _PLAIN: Final[dict[Any, frozenset[Any]]] = {
         cls: frozenset({cls})
         for cls in (
             *(NoneType, bool, str, bytes, datetime, time, timedelta, UUID, Decimal, PurePosixPath),
-            *(PureWindowsPath, IPv4Address, IPv6Address, IPv4Network, IPv6Network),
-            *(IPv4Interface, IPv6Interface),
+            *(PureWindowsPath, *ADDRESSES.values()),
         )
     },
     int: frozenset({int, bool}),

@@ -42,7 +42,7 @@ _PATHS: Final[dict[bytes, Any]] = {
     b"p": PurePosixPath,
     b"w": PureWindowsPath,
 }
-_ADDRESSES: Final[dict[bytes, Any]] = {
+ADDRESSES: Final[dict[bytes, Any]] = {
     b"4": IPv4Address,
     b"6": IPv6Address,
     b"n": IPv4Network,
@@ -50,6 +50,7 @@ _ADDRESSES: Final[dict[bytes, Any]] = {
     b"i": IPv4Interface,
     b"I": IPv6Interface,
 }
+"""The types of IP addresses, each with its letter on the wire."""
 _LONGEST_ADDRESS: Final = 400  # letter, eight groups, a scope of any sensible length, a mask
 # A context of our own: the caller's may not trap a malformed number, and would give NaN for it.
 _DECIMAL_CONTEXT: Final = Context()
@@ -113,7 +114,7 @@ PACKERS: Final[dict[type, Callable[[Any, Place], Any]]] = {
     UUID: lambda value, _: ExtType(7, value.bytes),
     Decimal: _pack_decimal,
     **{cls: _pack_path(letter) for letter, cls in _PATHS.items()},
-    **{cls: _pack_address(letter) for letter, cls in _ADDRESSES.items()},
+    **{cls: _pack_address(letter) for letter, cls in ADDRESSES.items()},
 }
 """From a value to its extension; an int that msgpack knows stays one."""
 
@@ -148,7 +149,7 @@ def _read_path(data: bytes) -> Any:
 
 
 def _read_address(data: bytes) -> Any:
-    cls = _ADDRESSES.get(data[:1])
+    cls = ADDRESSES.get(data[:1])
     if cls is None or len(data) > _LONGEST_ADDRESS:
         raise DecodeError("an IP address on the wire is of no known kind, or too long")
     return cls(data[1:].decode())

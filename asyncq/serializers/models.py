@@ -8,16 +8,9 @@ Nothing here imports pydantic: whoever has such a class has done so.
 from __future__ import annotations
 
 import inspect
+import ipaddress
 import sys
 from datetime import date, datetime
-from ipaddress import (
-    IPv4Address,
-    IPv4Interface,
-    IPv4Network,
-    IPv6Address,
-    IPv6Interface,
-    IPv6Network,
-)
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import DecodeError, SerializationError
@@ -26,7 +19,7 @@ from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
 from asyncq.serializers.records import PLAIN, RecordShape
-from asyncq.serializers.shapes import ClassShape, Shape, at_field, bare, dumped, loaded
+from asyncq.serializers.shapes import Shape, ValueShape, at_field, bare, dumped, loaded
 from asyncq.serializers.trees import INSTANCE, Instance
 
 if TYPE_CHECKING:
@@ -227,7 +220,7 @@ def _has_default(attribute: Any) -> bool:
     return attribute.default is not undefined or attribute.default_factory is not None
 
 
-class ConvertedShape(ClassShape):
+class ConvertedShape(ValueShape):
     """A class of pydantic's that stands for one plain value: a URL, a secret.
 
     Args:
@@ -238,15 +231,14 @@ class ConvertedShape(ClassShape):
         is_tagged: whether the tag is written, as inside of a union.
     """
 
-    __slots__ = ("_inner", "_plain", "is_tagged")
+    __slots__ = ("_inner", "_plain")
 
     def __init__(
         self, cls: Any, tag: str, plain: Callable[[Any], Any], inner: Shape | None, *, is_tagged: bool
     ) -> None:
-        super().__init__(cls, tag)
+        super().__init__(cls, tag, is_tagged=is_tagged)
         self._plain = plain
         self._inner = inner
-        self.is_tagged: bool = is_tagged
 
     def dump(self, value: Any, place: Place) -> Any:
         if type(value) is not self.cls:
@@ -255,8 +247,7 @@ class ConvertedShape(ClassShape):
             plain = self._plain(value)
         except Exception as error:  # noqa: BLE001  a class derived from pydantic's is foreign code
             refuse(place, f"a {self.text} cannot be read: {error}")
-        tree = plain if self._inner is None else self._inner.dump(plain, place)
-        return Instance((INSTANCE.ext, self.tag, None, ready(tree, place))) if self.is_tagged else tree
+        return self.tagged(dumped(self._inner, plain, place), place)
 
     def takes_plain(self, tree: Any) -> bool:
         try:
@@ -266,11 +257,7 @@ class ConvertedShape(ClassShape):
         return True
 
     def load(self, tree: Any) -> Any:
-        if type(tree) is Instance:
-            if not self.takes(tree[1]) or tree[2] is not None:
-                self.reject(tree)
-            tree = tree[3]
-        return self._value(tree)
+        return self._value(self.untagged(tree))
 
     def _value(self, tree: Any) -> Any:
         plain = loaded(self._inner, tree)
@@ -315,9 +302,9 @@ _STANDS_FOR: Final[dict[str, Any]] = {
     "PastDate": date,
     "FutureDate": date,
     "EmailStr": str,
-    "IPvAnyAddress": IPv4Address | IPv6Address,
-    "IPvAnyInterface": IPv4Interface | IPv6Interface,
-    "IPvAnyNetwork": IPv4Network | IPv6Network,
+    "IPvAnyAddress": ipaddress.IPv4Address | ipaddress.IPv6Address,
+    "IPvAnyInterface": ipaddress.IPv4Interface | ipaddress.IPv6Interface,
+    "IPvAnyNetwork": ipaddress.IPv4Network | ipaddress.IPv6Network,
 }
 
 

@@ -21,7 +21,16 @@ from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
 from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
-from asyncq.serializers.shapes import ClassShape, PlainShape, Shape, arrived, at_field, bare, loaded
+from asyncq.serializers.shapes import (
+    ClassShape,
+    PlainShape,
+    Shape,
+    ValueShape,
+    arrived,
+    at_field,
+    bare,
+    loaded,
+)
 from asyncq.serializers.trees import CONTAINERS, INSTANCE, SCALARS, Instance
 
 if TYPE_CHECKING:
@@ -36,7 +45,7 @@ _told: set[tuple[str, bytes, bytes]] = set()
 _MOST_TOLD: Final = 100  # a writer can make up fingerprints without end
 
 
-class EnumShape(ClassShape):
+class EnumShape(ValueShape):
     """An enum: by value, and inside of a union with its tag, too.
 
     Args:
@@ -46,11 +55,10 @@ class EnumShape(ClassShape):
         takes_values: whether a raw value may stand for a member, as in a model with `use_enum_values`.
     """
 
-    __slots__ = ("is_tagged", "takes_values")
+    __slots__ = ("takes_values",)
 
     def __init__(self, cls: Any, tag: str, *, is_tagged: bool, takes_values: bool = False) -> None:
-        super().__init__(cls, tag)
-        self.is_tagged: bool = is_tagged
+        super().__init__(cls, tag, is_tagged=is_tagged)
         self.takes_values: bool = takes_values
 
     def dump(self, value: Any, place: Place) -> Any:
@@ -58,9 +66,7 @@ class EnumShape(ClassShape):
             if self.takes_values and self.takes_plain(value):
                 return value
             self.refuse(value, place)
-        if self.is_tagged:
-            return Instance((INSTANCE.ext, self.tag, None, ready(value.value, place)))
-        return value.value
+        return self.tagged(value.value, place)
 
     def takes_plain(self, tree: Any) -> bool:
         try:
@@ -70,13 +76,9 @@ class EnumShape(ClassShape):
         return True
 
     def load(self, tree: Any) -> Any:
-        if type(tree) is Instance:
-            if not self.takes(tree[1]) or tree[2] is not None:
-                self.reject(tree)
-            tree = tree[3]
-        elif self.takes_values:
+        if self.takes_values and type(tree) is not Instance:
             return bare(tree)
-        value = bare(tree)
+        value = bare(self.untagged(tree))
         try:
             return self.cls(value)
         except Exception as error:  # `_missing_` is the user's

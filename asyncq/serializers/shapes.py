@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 from asyncq.errors import DecodeError
 from asyncq.serializers.fingerprints import base_of
+from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, KEY, MEMBER, Place, check_depth, name_of, refuse, shown
 from asyncq.serializers.trees import (
     CONTAINERS,
+    INSTANCE,
     SCALARS,
     Bag,
     Instance,
@@ -467,6 +469,38 @@ class ClassShape(Shape):
 
 
 _PLAIN_KINDS: Final = SCALARS | CONTAINERS
+
+
+class ValueShape(ClassShape):
+    """A class whose instances stand for one plain value: it travels bare, and inside of a union with its tag.
+
+    Args:
+        cls: the class.
+        tag: its name on the wire.
+        is_tagged: whether the tag is written.
+    """
+
+    __slots__ = ("is_tagged",)
+
+    def __init__(self, cls: Any, tag: str, *, is_tagged: bool) -> None:
+        super().__init__(cls, tag)
+        self.is_tagged: bool = is_tagged
+
+    def tagged(self, tree: Any, place: Place) -> Any:
+        """The tree of a plain value, with the tag if it is written."""
+        return Instance((INSTANCE.ext, self.tag, None, ready(tree, place))) if self.is_tagged else tree
+
+    def untagged(self, tree: Any) -> Any:
+        """The tree of the plain value, whether it came with a tag or not.
+
+        Raises:
+            DecodeError: it came with that of another class.
+        """
+        if type(tree) is not Instance:
+            return tree
+        if not self.takes(tree[1]) or tree[2] is not None:
+            self.reject(tree)
+        return tree[3]
 
 
 class LenientShape(Shape):
