@@ -192,7 +192,7 @@ def _refuse_type(value: object, place: Place) -> NoReturn:
             if hasattr(cls, "id")
             else "It belongs to this process: send what it was made of"
         )
-    elif _is_class_of_fields(cls) or isinstance(value, Enum):
+    elif is_to_be_named(cls):
         plain = "its .value" if isinstance(value, Enum) else "a dict or a tuple of its fields"
         cure = (
             f"No annotation names {cls.__qualname__} at this place: name it there, list it in "
@@ -208,8 +208,16 @@ def _refuse_type(value: object, place: Place) -> NoReturn:
     refuse(place, f"a value of type {name_of(cls)} cannot travel. {cure}")
 
 
-def _is_class_of_fields(cls: type) -> bool:
-    return dataclasses.is_dataclass(cls) or hasattr(cls, "model_fields") or hasattr(cls, "_fields")
+def is_to_be_named(cls: type) -> bool:
+    """Whether instances of the class can travel where an annotation or `types=` names it: it is an enum, a
+    dataclass, a NamedTuple or a model.
+    """
+    return (
+        issubclass(cls, Enum)
+        or dataclasses.is_dataclass(cls)
+        or hasattr(cls, "_fields")
+        or hasattr(cls, "model_fields")
+    )
 
 
 def pack(tree: Any, place: Place) -> bytes:

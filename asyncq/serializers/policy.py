@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.serializers.fingerprints import tag_of
+from asyncq.serializers.packing import is_to_be_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,7 +30,7 @@ class Policy:
         self.trust_models: bool = trust_models
         tags: dict[str, Any] = {}
         for cls in self.types:
-            if not isinstance(cls, type) or not _has_fields(cls):
+            if not isinstance(cls, type) or not is_to_be_named(cls):
                 raise TypeError(
                     f"types= of an app lists enums, dataclasses, NamedTuples and pydantic models, not {cls!r}"
                 )
@@ -41,15 +40,6 @@ class Policy:
                     f"types= lists two classes called {tag_of(cls)} on the wire, {other!r} and {cls!r}: give "
                     f"one of them a class attribute asyncq_alias"
                 )
-
-
-def _has_fields(cls: Any) -> bool:
-    return (
-        issubclass(cls, Enum)
-        or dataclasses.is_dataclass(cls)
-        or hasattr(cls, "_fields")
-        or hasattr(cls, "__pydantic_fields__")
-    )
 
 
 DEFAULT: Final = Policy()
