@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 __all__ = ["Watcher", "leaving"]
@@ -71,16 +71,14 @@ class Watcher:
 
 
 @contextmanager
-def leaving(
-    handler: Callable[[int, FrameType | None], None], numbers: Sequence[signal.Signals] = NUMBERS
-) -> Iterator[Watcher | None]:
-    """Handles signals with `handler` inside the block, at once, whatever the main thread does.
+def leaving(handler: Callable[[int, FrameType | None], None]) -> Iterator[Watcher | None]:
+    """Handles SIGTERM and Ctrl-C with `handler` inside the block, at once, whatever the main thread does.
+
+    One that is ignored (nohup, a background job of a script) stays so, and one that has a handler keeps it.
 
     Args:
         handler: ends the process by `os._exit`. An exception would not do: a module may catch it while it is
             imported.
-        numbers: the signals. One that is ignored (nohup, a background job of a script) stays so, and one that
-            has a handler keeps it.
 
     Returns:
         The watcher, to be closed as soon as something else handles the signals; None on another thread than
@@ -91,7 +89,7 @@ def leaving(
         return
     free = (signal.SIG_DFL, signal.default_int_handler)
     before = {
-        number: signal.signal(number, handler) for number in numbers if signal.getsignal(number) in free
+        number: signal.signal(number, handler) for number in NUMBERS if signal.getsignal(number) in free
     }
     watcher = Watcher(handler)
     try:

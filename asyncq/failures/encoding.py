@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import RemoteTraceback
-from asyncq.failures import plain, raw, validation
+from asyncq.failures import fields, plain, raw, validation
 from asyncq.failures.attributes import attributes_of
 from asyncq.failures.bounds import (
     MAX_ARGS,
@@ -184,10 +184,9 @@ class _Encoder:
 def _drop_implied(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> None:
     """Sends the text of a Unicode error once: it may be long, and is an argument and a field."""
     if cls is UnicodeDecodeError or cls is UnicodeEncodeError:
-        names = ("encoding", "object", "start", "end", "reason")
-        found = tuple(map(attributes.get, names))
+        found = tuple(map(attributes.get, fields.UNICODE))
         if len(args) == len(found) and all(map(plain.is_same, args, found)):
-            for name in names:
+            for name in fields.UNICODE:
                 del attributes[name]
 
 

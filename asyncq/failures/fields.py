@@ -11,13 +11,14 @@ from typing import Any, Final
 
 from asyncq.failures import raw
 
-_UNICODE: Final = ("encoding", "object", "start", "end", "reason")
+UNICODE: Final = ("encoding", "object", "start", "end", "reason")
+"""The fields of Unicode errors, in the order in which their constructors take them."""
 # All that a program may read. `AttributeError.obj` is left out: it may be any object of the task's.
 _IN_C: Final[dict[type[BaseException], tuple[str, ...]]] = {
     OSError: ("errno", "strerror", "filename", "filename2"),
-    UnicodeDecodeError: _UNICODE,
-    UnicodeEncodeError: _UNICODE,
-    UnicodeTranslateError: _UNICODE,
+    UnicodeDecodeError: UNICODE,
+    UnicodeEncodeError: UNICODE,
+    UnicodeTranslateError: UNICODE,
     ImportError: ("msg", "name", "path", "name_from"),  # name_from: since Python 3.12
     SyntaxError: ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset"),
     AttributeError: ("name",),

@@ -124,11 +124,11 @@ class Child:
         waits for the end of the call, and the next one wakes the call. A handler of the body's own is called
         once. On a thread of its own, for the worker may have more to say meanwhile.
         """
-        signal.pthread_kill(self._main, number)
-        time.sleep(AGAIN)
-        while self._asked == number and signal.getsignal(number) == self._on_signal:
+        while True:
             signal.pthread_kill(self._main, number)
             time.sleep(AGAIN)
+            if self._asked != number or signal.getsignal(number) != self._on_signal:
+                return
 
     def ask(self, verb: str, *arguments: Any) -> Future[None]:
         """Asks something of the worker for the job."""
