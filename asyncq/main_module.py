@@ -31,11 +31,14 @@ def import_name(module: str) -> str:
     """
     if module not in _SCRIPT_NAMES:
         return module
-    main = sys.modules.get("__main__")
-    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-    if spec is not None:  # python -m
-        return str(spec.name)
-    return Path(file).stem if isinstance(file, str) and file else "__main__"
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return run_as() or (Path(file).stem if isinstance(file, str) and file else "__main__")
+
+
+def run_as() -> str | None:
+    """Returns the name by which the module that `python -m` runs can be imported; None if it runs none."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return None if spec is None else str(spec.name)
 
 
 def is_script(module: str) -> bool:

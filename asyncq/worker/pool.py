@@ -21,6 +21,7 @@ from asyncq import cores, logs, wire
 from asyncq.broker.background import BackgroundTasks
 from asyncq.errors import TimeLimitExceeded
 from asyncq.executors import time_limit
+from asyncq.main_module import run_as
 from asyncq.slots import Slots
 from asyncq.worker import frames
 from asyncq.worker.process import Process
@@ -197,9 +198,8 @@ def place_of(task: Runnable) -> tuple[str, str]:
     """
     function: Callable[..., Any] = task.function
     module, name = function.__module__, getattr(function, "__qualname__", "")
-    main = sys.modules.get("__main__")
-    if module == "__main__" and getattr(main, "__spec__", None) is not None:
-        module = main.__spec__.name  # type: ignore[union-attr]  # python -m: it has a name to import
+    if module == "__main__":
+        module = run_as() or module
     why = ""
     if module == "__main__" and _script() is None:
         why = "it was typed in and stands in no file"
@@ -224,10 +224,9 @@ def place_of(task: Runnable) -> tuple[str, str]:
 
 def _script() -> str | None:
     """The file that this process runs as `__main__`, if it is one without a name to import it by."""
-    main = sys.modules.get("__main__")
-    if getattr(main, "__spec__", None) is not None:
+    if run_as() is not None:
         return None
-    file: str | None = getattr(main, "__file__", None)
+    file: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
     return str(Path(file).absolute()) if file is not None and Path(file).is_file() else None
 
 
