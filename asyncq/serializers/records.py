@@ -274,7 +274,7 @@ class DataclassShape(RecordShape):
         self._slots: frozenset[str] = frozenset(field.name for field in fields if field.name in slots)
         self._in_init: frozenset[str] = frozenset(field.name for field in fields if field.init)
         # What only `__post_init__` sets need not be there.
-        self.optional = frozenset(
+        self.optional: frozenset[str] = frozenset(
             field.name
             for field in fields
             if not field.init
