@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from helpers.exception_table import TABLE
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
 def raise_row(place: int) -> None:
+    from helpers.exception_table import TABLE  # imports fourteen libraries: only who needs them pays
+
     raise TABLE[place].make()
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pytest
 from helpers import exception_bodies
-from helpers.exception_table import TABLE
 from helpers.exceptions import differences, tree
 
 from asyncq import RemoteError, Retry, Worker, allow_join_result, chain, current
@@ -33,6 +32,8 @@ def register(app, executor):
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["loop", "thread", "process"])
 async def test_each_exception_of_the_table_arrives_as_a_direct_call_raises_it(app, executor):
+    from helpers.exception_table import TABLE  # imports fourteen libraries: only who needs them pays
+
     raise_row, _ = register(app, executor)
     found = {}
     async with Worker(app):
