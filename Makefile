@@ -46,10 +46,11 @@ run: $(RUN) ## run the first example on an embedded Valkey
 	@ASYNCQ_EMBEDDED=always $(BIN)/python examples/main.py
 
 test: $(DEV) ## run the tests (PYTEST_ARGS="-k name" for some of them, of all there are)
-	$(PYTEST) $(or $(PYTEST_ARGS),--ignore tests/chaos --ignore tests/model)
+	$(PYTEST) $(or $(PYTEST_ARGS),--ignore tests/chaos --ignore tests/model -m "not trial")
 
-trials: $(DEV) ## run the short forms of the chaos trials and of the model checker, and all examples of properties
+trials: $(DEV) ## run what `make test` has no time for: chaos and the model checker in short, all examples of properties
 	$(PYTEST) tests/chaos tests/model
+	$(PYTEST) -m trial tests/acceptance tests/integration
 	TEST_EXAMPLES=all $(PYTEST) -m hypothesis tests/unit
 	TEST_EXAMPLES=all $(PYTEST) -k every_script_moves tests/integration/test_protocol.py
 	TEST_EXAMPLES=all $(BIN)/python -m pytest tests/integration/test_machine.py

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncq.broker import posture
 from asyncq.broker.broker import Broker
-from asyncq.broker.connection import ServerError, Unfit
 from asyncq.broker.keys import token
+from asyncq.broker.server_error import ServerError, Unfit
 from asyncq.context import current_job
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 from asyncq.portal import running_loop

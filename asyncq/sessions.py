@@ -24,7 +24,6 @@ import warnings
 import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncq.broker.connection import parse
 from asyncq.broker.shards import Shards
 from asyncq.context import current_job
 from asyncq.errors import BrokerUnavailable
@@ -47,6 +46,12 @@ _AT_EXIT = 3.0
 """Seconds that the end of the process waits for a background session to close."""
 
 
+def _address_of(url: str, revive: Callable[[], None] | None) -> Address:
+    from asyncq.broker.connection import parse  # imports redis-py
+
+    return parse(url, revive)
+
+
 class Sessions:
     """The sessions of one app.
 
@@ -63,7 +68,7 @@ class Sessions:
         self._app = weakref.ref(app)
         self.shards: Shards = Shards(app.settings.namespace, app.settings.shards)
         self.on_enqueue: list[EnqueueHook] = []
-        self.address_of: Callable[[str, Callable[[], None] | None], Address] = parse
+        self.address_of: Callable[[str, Callable[[], None] | None], Address] = _address_of
         self._reset()
         _everyones.add(self)
 

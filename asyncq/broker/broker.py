@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from asyncq import wire
 from asyncq.broker import rights
 from asyncq.broker.commands import Commands
-from asyncq.broker.connection import Address, ServerError, Verdict
 from asyncq.broker.deadletters import DeadLetters
 from asyncq.broker.intake import Intake
 from asyncq.broker.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms
@@ -20,12 +19,14 @@ from asyncq.broker.line import pause
 from asyncq.broker.listener import Listener
 from asyncq.broker.looks import Look, standing
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.broker.waits import Waits
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from asyncq.broker.connection import Address
     from asyncq.broker.keys import Keys
     from asyncq.broker.shards import Shards
     from asyncq.config import Settings

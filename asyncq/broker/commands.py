@@ -18,10 +18,10 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker import scripts
-from asyncq.broker.connection import Address, BlockingConnection, ServerError, Verdict
 from asyncq.broker.line import Line, pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.relay import Relay
+from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.broker.shards import Shards
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, QueueFull
@@ -29,6 +29,7 @@ from asyncq.errors import AsyncQError, BrokerUnavailable, QueueFull
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from asyncq.broker.connection import Address, BlockingConnection
     from asyncq.broker.keys import Keys
     from asyncq.config import Settings
 
@@ -105,6 +106,8 @@ class Commands:
 
     def new_blocking_connection(self, name: str, timeout: float) -> BlockingConnection:
         """Makes another connection, for a thread that must not depend on any loop."""
+        from asyncq.broker.connection import BlockingConnection  # imports redis-py
+
         return BlockingConnection(self.address, name, timeout)
 
     def stop_retrying(self) -> None:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from asyncq import failpoints, wire
 from asyncq.broker import rights
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.job_output import JobOutput
 from asyncq.broker.keys import GROUP, leveled, token
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.served import Served
+from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:

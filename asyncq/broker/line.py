@@ -9,8 +9,8 @@ import contextvars
 import random
 from typing import TYPE_CHECKING, Any
 
-from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import Pipe
+from asyncq.broker.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:

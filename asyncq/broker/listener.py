@@ -30,9 +30,9 @@ import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import wire
-from asyncq.broker.connection import ServerError
 from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.server_error import ServerError
 from asyncq.broker.subscription import Subscription
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError

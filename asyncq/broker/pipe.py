@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import hiredis
 
-from asyncq.broker.connection import Address, Handshaken, ServerError, connect
+from asyncq.broker.server_error import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from asyncq.broker.connection import Address, Handshaken
 
 PATIENCE = 8.0
 """Seconds of silence after which a connection that owes a reply is given up. The watchdog looks four times in
@@ -71,6 +73,8 @@ class Pipe(asyncio.Protocol):
         Raises:
             BrokerUnavailable, ServerError: as `connection.connect`.
         """
+        from asyncq.broker.connection import connect  # imports redis-py
+
         handshaken = await connect(address, name)
         pipe = cls(**options)
         # redis-py gives out its transport under no public name.

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from redis.asyncio.connection import Connection
-
-from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.server_error import ServerError
 from asyncq.errors import BrokerNotConfigured
 
 if TYPE_CHECKING:
@@ -78,7 +76,7 @@ def _eviction(options: Mapping[str, str]) -> Finding | None:
 
 def _password(address: Address) -> Finding | None:
     host = address.options.get("host", "localhost")
-    if address.connection_class is not Connection or not address.options.get("password"):
+    if not address.is_plain_tcp or not address.options.get("password"):
         return None  # TLS, a unix socket, or nothing to hide
     if _is_loopback(host):
         return None

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from asyncq import failpoints, wire
-from asyncq.broker.connection import ServerError
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.server_error import ServerError
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:

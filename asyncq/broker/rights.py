@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-from asyncq.broker.connection import ServerError
+from asyncq.broker.server_error import ServerError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -14,8 +14,8 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
-from asyncq.broker.connection import ServerError
 from asyncq.broker.line import pause
+from asyncq.broker.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:

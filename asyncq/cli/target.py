@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import config
 from asyncq.app import AsyncQ
-from asyncq.broker.connection import parse
 from asyncq.cli.exits import Code, Refusal
 
 if TYPE_CHECKING:
@@ -111,6 +110,8 @@ def reconfigure(app: AsyncQ, given: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise Refusal(str(error), code=Code.CONFIGURATION) from error
     if not is_local(app):
+        from asyncq.broker.connection import parse  # imports redis-py
+
         parse(app.settings.url)
 
 

@@ -11,9 +11,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, unexpected
-from asyncq.broker.connection import ServerError, Verdict
 from asyncq.broker.consumer import Interrupted
 from asyncq.broker.line import pause
+from asyncq.broker.server_error import ServerError, Verdict
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry

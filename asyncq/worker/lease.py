@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog
-from asyncq.broker.connection import ServerError, Verdict
+from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.errors import BrokerUnavailable
 from asyncq.worker.stall_watch import StallWatch
 

@@ -30,7 +30,7 @@ import anyio
 
 from asyncq import config, logs
 from asyncq.broker.background import unexpected
-from asyncq.broker.connection import ServerError
+from asyncq.broker.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
 from asyncq.scoped_jobs import unscoped
 from asyncq.serializers.hints import hints_of

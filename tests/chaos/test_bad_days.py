@@ -9,7 +9,7 @@ import pytest
 from chaos.together import Reports
 from chaos.trials import baddays, wires
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 QUICK = (
     baddays.restart_without_data,

@@ -9,7 +9,7 @@ import pytest
 from chaos.together import Reports
 from chaos.trials import crashes, kills, shards, wires, workflows
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 LEASE = 3.0  # a worker that gets no core for two seconds is not to be taken for dead
 SEED = 20260611
 STRUCK = ("enqueue.answered=kill", "finish.answered=kill", "read.answered=stop")

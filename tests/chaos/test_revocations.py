@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from chaos.trials import revocations
-
-pytestmark = pytest.mark.slow
 
 
 def test_each_job_either_ran_or_was_revoked_and_everybody_is_told_the_same():

@@ -176,7 +176,6 @@ def no_key_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     url = request.getfixturevalue("server_url")
     namespace = request.getfixturevalue("namespace")
     yield
-    left = [] if "leaves_keys" in request.fixturenames else leftovers.find(url, namespace)
-    leftovers.clear(url, namespace)
-    if left:
+    left = leftovers.clear(url, namespace)
+    if left and "leaves_keys" not in request.fixturenames:
         pytest.fail("left behind: " + "; ".join(left))

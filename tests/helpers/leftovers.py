@@ -16,20 +16,43 @@ def find(url: str, namespace: str) -> list[str]:
     for; a stream's owner is the queue; everything else must end by itself.
     """
     with _client(url) as client:
-        everything = _keys(client, f"{{{namespace}:")
-        shards = {int(key.removeprefix(f"{{{namespace}:").partition("}")[0]) for key in everything}
-        kept = [Keys(namespace, shard) for shard in sorted(shards)]
-        present = {keys.shard: [key for key in everything if key.startswith(keys.space)] for keys in kept}
-        complaints: list[str] = []
-        owned: set[str] = set()
-        for keys in kept:
-            for key in present[keys.shard]:
-                if key.startswith(keys.queues):
-                    complaints += _strange_entries(client, keys, key, owned)
-            if keys.delayed in present[keys.shard]:
-                owned.update(client.zrange(keys.delayed, 0, -1))
-        _own_dependents(client, {keys: present[keys.shard] for keys in kept}, owned)
-        suspects = [key for keys in kept for key in present[keys.shard] if not _is_owned(keys, key, owned)]
+        return _complaints(client, namespace, _keys(client, f"{{{namespace}:"))
+
+
+def clear(url: str, namespace: str) -> list[str]:
+    """Deletes the keys of a namespace and of those whose names begin like it; returns what `find` says of it.
+
+    A search for keys looks at all that there are, so each test would be slower than the one before.
+    """
+    with _client(url) as client:
+        everything = _keys(client, f"{{{namespace}")
+        if not everything:
+            return []
+        own = [key for key in everything if key.startswith(f"{{{namespace}:")]
+        complaints = _complaints(client, namespace, own)
+        client.unlink(*everything)
+        return complaints
+
+
+def _client(url: str) -> contextlib.closing[redis.Redis]:
+    return contextlib.closing(redis.Redis.from_url(url, decode_responses=True, encoding="latin-1"))
+
+
+def _complaints(client: redis.Redis, namespace: str, everything: list[str]) -> list[str]:
+    shards = {int(key.removeprefix(f"{{{namespace}:").partition("}")[0]) for key in everything}
+    kept = [Keys(namespace, shard) for shard in sorted(shards)]
+    present = {keys.shard: [key for key in everything if key.startswith(keys.space)] for keys in kept}
+    complaints: list[str] = []
+    owned: set[str] = set()
+    for keys in kept:
+        for key in present[keys.shard]:
+            if key.startswith(keys.queues):
+                complaints += _strange_entries(client, keys, key, owned)
+        if keys.delayed in present[keys.shard]:
+            owned.update(client.zrange(keys.delayed, 0, -1))
+    _own_dependents(client, {keys: present[keys.shard] for keys in kept}, owned)
+    suspects = [key for keys in kept for key in present[keys.shard] if not _is_owned(keys, key, owned)]
+    if suspects:
         with client.pipeline(transaction=False) as pipeline:
             for key in suspects:
                 pipeline.ttl(key)
@@ -40,24 +63,10 @@ def find(url: str, namespace: str) -> list[str]:
             for key, ttl in zip(suspects, lives, strict=True)
             if ttl == -1
         ]
-        for keys in kept:
-            if keys.outbox in present[keys.shard] and (untold := client.xlen(keys.outbox)):
-                complaints.append(f"{keys.outbox}: {untold} things are still to be told")
-        return complaints
-
-
-def clear(url: str, namespace: str) -> None:
-    """Deletes the keys of a namespace and of those whose names begin like it.
-
-    A search for keys looks at all that there are, so each test would be slower than the one before.
-    """
-    with _client(url) as client:
-        if everything := _keys(client, f"{{{namespace}"):
-            client.unlink(*everything)
-
-
-def _client(url: str) -> contextlib.closing[redis.Redis]:
-    return contextlib.closing(redis.Redis.from_url(url, decode_responses=True, encoding="latin-1"))
+    for keys in kept:
+        if keys.outbox in present[keys.shard] and (untold := client.xlen(keys.outbox)):
+            complaints.append(f"{keys.outbox}: {untold} things are still to be told")
+    return complaints
 
 
 def _keys(client: redis.Redis, start: str) -> list[str]:

@@ -29,8 +29,7 @@ def register(app, executor):
     return row, task(exception_bodies.raise_group_in_a_function)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("executor", ["loop", "thread", "process"])
+@pytest.mark.parametrize("executor", ["loop", "thread", pytest.param("process", marks=pytest.mark.trial)])
 async def test_each_exception_of_the_table_arrives_as_a_direct_call_raises_it(app, executor):
     from helpers.exception_table import TABLE  # imports fourteen libraries: only who needs them pays
 

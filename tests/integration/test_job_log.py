@@ -164,7 +164,6 @@ async def test_a_message_that_cannot_be_read(app, raw, records):
     assert "cannot be read and is set aside" in record.getMessage()
 
 
-@pytest.mark.slow
 async def test_a_job_that_killed_its_worker(make_app, server_url, namespace, tmp_path, records):
     async with make_app(lease=1, max_crashes=1) as app:
         jobs = register(app)

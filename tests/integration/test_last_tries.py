@@ -18,7 +18,7 @@ from asyncq import WorkerLost
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = pytest.mark.anyio
 
 TASKS = """
 import asyncio, os
@@ -96,7 +96,13 @@ class Fleet:
         return [await asyncio.to_thread(worker.wait, 20) for worker in self._workers]
 
 
-@pytest.mark.parametrize("target", ["poison_tasks:app", ""], ids=["in a child", "in the worker itself"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        pytest.param("poison_tasks:app", id="in a child"),
+        pytest.param("", id="in the worker itself", marks=pytest.mark.trial),
+    ],
+)
 async def test_every_innocent_succeeds_and_every_poison_is_lost(
     make_app, server_url, namespace, tmp_path, target
 ):

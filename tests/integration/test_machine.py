@@ -13,7 +13,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import redis
 from helpers.claiming import ClaimingConsumer
 from helpers.examples import examples
@@ -874,7 +873,6 @@ def _order(entry: str) -> tuple[int, int]:
     return int(time), int(number)
 
 
-@pytest.mark.slow
 def test_any_order_of_verbs_keeps_every_promise(make_app, server_url):
     table = Table(make_app(max_crashes=MAX_CRASHES), server_url)
     try:

@@ -405,6 +405,7 @@ async def test_the_default_of_a_plain_function_is_a_thread(app):
     assert app.task(process_bodies.pid).executor == "thread"
 
 
+@pytest.mark.trial
 async def test_a_process_job_costs_so_much(tasks, worker):
     await tasks.double.call([1])
     begun = time.perf_counter()

@@ -32,11 +32,12 @@ def environment(url: str, namespace: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("command", "target", "name"),
     [
-        (["first_script.py"], "-", "__asyncq_main__"),
-        (["-m", "first_script"], "-", "first_script"),
-        (["first_script.py"], "first_script:app", "first_script"),
+        pytest.param(["first_script.py"], "-", "__asyncq_main__", id="a script"),
+        pytest.param(["-m", "first_script"], "-", "first_script", id="a module", marks=pytest.mark.trial),
+        pytest.param(
+            ["first_script.py"], "first_script:app", "first_script", id="a target", marks=pytest.mark.trial
+        ),
     ],
-    ids=["a script", "a module", "a target"],
 )
 def test_a_program_runs_its_tasks_in_processes(server_url, namespace, tmp_path, command, target, name):
     log = tmp_path / "log"

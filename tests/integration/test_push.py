@@ -219,7 +219,6 @@ async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
         assert {handle.state for handle in handles} == {"SUCCESS"}
 
 
-@pytest.mark.slow
 async def test_the_poll_finds_what_nothing_else_told(app, nap, raw):
     # A subscription that is up and hears nothing: its name was taken out of the record.
     result = await nap.delay(0)

@@ -78,19 +78,20 @@ if __name__ == "__main__":
 """
 
 PYTHON = [sys.executable]
+SCRIPT_RUN = ["shop_script.py"]
+TRIAL = pytest.mark.trial
 IMPORTED = "import asyncio, shop_script; asyncio.run(shop_script.{}())"
 
 
 @pytest.mark.parametrize(
     ("caller", "worker"),
     [
-        (["shop_script.py"], ["-c", IMPORTED.format("serve")]),
-        (["shop_script.py"], ["-m", "asyncq", "worker", "shop_script:app"]),
-        (["-c", IMPORTED.format("call")], ["shop_script.py", "serve"]),
-        (["shop_script.py"], ["shop_script.py", "serve"]),
-        (["-m", "shop_script"], ["shop_script.py", "serve"]),
+        pytest.param(SCRIPT_RUN, ["-c", IMPORTED.format("serve")], id="worker imports", marks=TRIAL),
+        pytest.param(SCRIPT_RUN, ["-m", "asyncq", "worker", "shop_script:app"], id="command imports"),
+        pytest.param(["-c", IMPORTED.format("call")], [*SCRIPT_RUN, "serve"], id="caller imports"),
+        pytest.param(SCRIPT_RUN, [*SCRIPT_RUN, "serve"], id="both run it", marks=TRIAL),
+        pytest.param(["-m", "shop_script"], [*SCRIPT_RUN, "serve"], id="caller runs a module", marks=TRIAL),
     ],
-    ids=["worker imports", "command imports", "caller imports", "both run it", "caller runs a module"],
 )
 def test_exceptions_and_retry_policies_of_a_script_match(server_url, namespace, tmp_path, caller, worker):
     (tmp_path / "shop_script.py").write_text(SCRIPT)

@@ -187,7 +187,6 @@ async def test_sigterm_twice_ends_a_process_at_once_and_hands_back(
         assert (await result.outcome()).attempts == 1
 
 
-@pytest.mark.slow
 async def test_a_rolling_restart_of_four_workers_under_load_runs_every_job_once(
     make_app, server_url, namespace, log
 ):

@@ -55,7 +55,6 @@ async def watch():
     await until(lambda: not watch_threads(), "the watch to end")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("later", [0.0, 0.4, 0.8])
 async def test_a_stall_a_second_longer_than_the_limit_is_reported_whenever_it_begins(watch, stalls, later):
     watch(3.0)

@@ -20,7 +20,7 @@ from asyncq import Worker, WorkerLost
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+pytestmark = pytest.mark.anyio
 
 LEASE = 2.0
 BOUND = LEASE * 1.34 + 1.0

@@ -19,7 +19,8 @@ from hypothesis import given, settings, strategies as st
 from asyncq import BrokerUnavailable, QueueFull
 from asyncq.broker import commands as commands_module
 from asyncq.broker.commands import FOREVER, Commands
-from asyncq.broker.connection import ServerError, Verdict, parse
+from asyncq.broker.connection import parse
+from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.config import Settings
 
 if TYPE_CHECKING:

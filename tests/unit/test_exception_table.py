@@ -10,6 +10,7 @@ from helpers.exceptions import differences, plain_attributes
 from asyncq import RemoteError
 from asyncq.failures import decode, encode
 
+
 @pytest.fixture(scope="module")
 def table():
     """The rows. The import takes two seconds, which each process that collects the tests would pay."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asyncq import failures, wire
-from asyncq.broker import connection, consumer, keys, scripts
+from asyncq.broker import consumer, keys, scripts, server_error
 from asyncq.errors import RemoteError
 from asyncq.serializers import loads
 from asyncq.states import TRANSITIONS
@@ -127,10 +127,10 @@ def test_every_error_that_the_code_knows_stands_in_the_row_of_its_verdict():
             strict=True,
         )
     )
-    for code, verdict in connection.VERDICTS.items():
+    for code, verdict in server_error.VERDICTS.items():
         [row] = [row for row in rows if f"`{code}`" in row]
-        others = {known for known in connection.VERDICTS if f"`{known}`" in row}
-        assert {connection.VERDICTS[other] for other in others} == {verdict}, code
+        others = {known for known in server_error.VERDICTS if f"`{known}`" in row}
+        assert {server_error.VERDICTS[other] for other in others} == {verdict}, code
 
 
 def test_every_mutant_of_the_model_guards_a_hazard_and_no_other_is_named():

@@ -16,6 +16,14 @@ def test_the_library_imports_neither_command_line_nor_server():
     assert not HEAVY & modules("import asyncq")
 
 
+def test_redis_is_imported_with_the_first_connection():
+    """It takes a third of the time that asyncq takes, and a process for tasks does not connect."""
+    loaded = modules(
+        "import asyncq, asyncq.worker.child\nfrom asyncq import AsyncQ\nAsyncQ('redis://localhost')"
+    )
+    assert not {name for name in loaded if name.partition(".")[0] == "redis"}
+
+
 def test_the_command_line_imports_neither_rich_nor_pydantic():
     commands = [["version"], ["worker", "nosuchmodule", "-c", "3"], ["call", "-h"]]
     loaded = modules(f"from asyncq.cli.main import run\nfor words in {commands}: run(words)")

@@ -93,6 +93,7 @@ def test_threads_that_start_at_once_start_one_server(project):
     assert not running(project)
 
 
+@pytest.mark.trial
 def test_thirty_processes_that_start_at_once_start_one_server(script, project, ask):
     crowd = """
 gate, open_gate = os.pipe()

@@ -410,7 +410,6 @@ def KINDS(app):
     }
 
 
-@pytest.mark.slow
 async def test_the_place_of_a_killed_worker_comes_back(make_app, server_url, namespace, tmp_path, places):
     app = make_app()
     jobs = register(app)
