@@ -130,7 +130,7 @@ async def _use(app, another) -> None:
     await group.delete()
     await _wait_for_each_other(app)
     seen = await add.options(countdown=0.2).delay(4, 4)
-    assert await another.AsyncResult(seen.id).get(timeout=5) == 8  # joins a live job
+    assert await another.AsyncResult(seen.id).get(timeout=60) == 8  # joins a live job
     assert await seen.get(timeout=30) == 8
     await seen.forget()
     running = await hang.delay()

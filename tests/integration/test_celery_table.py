@@ -507,7 +507,7 @@ async def _(stage: Stage) -> None:
     await until_state(running, "STARTED")
     with pytest.raises(ResultTimeout):
         await running.revoke(wait=True, timeout=0.05)
-    assert await running.revoke(terminate=True, wait=True, timeout=5) == "REVOKED"
+    assert await running.revoke(terminate=True, wait=True, timeout=60) == "REVOKED"
 
 
 @row("AsyncResult.revoke(signal=)")

@@ -231,7 +231,7 @@ async def test_a_taken_id_is_refused_and_the_first_job_goes_on_undisturbed(app):
 
     async with Worker(app):
         first = await nap.options(task_id="mine").delay(1)
-        waiting = asyncio.create_task(first.get(timeout=5))
+        waiting = asyncio.create_task(first.get(timeout=60))
         await asyncio.sleep(0)
         with pytest.raises(ValueError, match="exists already"):
             await nap.options(task_id="mine").delay(2)

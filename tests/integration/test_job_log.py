@@ -98,7 +98,7 @@ async def test_a_time_limit_says_where_the_body_was(app, records):
     async with Worker(app, name="w-1"):
         result = await slow.delay()
         record = await _only(records)
-        outcome = await result.outcome(timeout=5)
+        outcome = await result.outcome(timeout=60)
     _assert_is_about(record, result, "slow")
     assert "TimeLimitExceeded: the task ran longer than its timeout of 0.1 s" in record.getMessage()
     assert "await asyncio.sleep(30)" in logging.Formatter().format(record)
@@ -132,7 +132,7 @@ async def test_a_retry_is_a_warning_and_the_last_failure_an_error(app, records):
 
     async with Worker(app, name="w-1"):
         result = await again.delay()
-        await result.outcome(timeout=5)
+        await result.outcome(timeout=60)
         await until(lambda: len(records()) == 2, "both records")
     retry, end = records()
     _assert_is_about(retry, result, "again")
@@ -185,7 +185,7 @@ async def test_starts_and_successes_are_debug_messages(app, add, records, caplog
         assert records() == [], "a success says nothing at INFO"
         caplog.set_level(logging.DEBUG, "asyncq")  # a program may do so while its worker runs
         result = await add.delay(1, 2)
-        await result.get(timeout=5)
+        await result.get(timeout=60)
         start, end = records()
     for record, word in ((start, "started"), (end, "succeeded")):
         _assert_is_about(record, result, add.name)
@@ -210,7 +210,7 @@ async def test_what_a_task_logs_belongs_to_its_job(app, caplog):
     try:
         async with Worker(app):
             result = await talks.delay()
-            await result.get(timeout=5)
+            await result.get(timeout=60)
     finally:
         logging.getLogger("shop").removeHandler(handler)
     assert seen == [("hello", result.id)]
@@ -284,6 +284,6 @@ async def test_dict_config_does_not_silence_a_worker(app, root_logger, capfd):
     async with Worker(app):
         for _ in range(2):
             result = await boom.delay()
-            await result.outcome(timeout=5)
+            await result.outcome(timeout=60)
             logging.config.dictConfig(config)  # while it runs, too
     assert capfd.readouterr().err.count("ValueError: no\n") == 4  # each in a message and in a traceback

@@ -110,8 +110,8 @@ async def test_a_timeout_of_zero_looks_once(app, add, nap):
 async def test_a_cancelled_wait_leaves_nothing_and_another_goes_on(app, nap):
     async with Worker(app):
         results = await nap.map([(0.3,)] * 10)
-        stays = asyncio.create_task(results.get(timeout=5))
-        goes = asyncio.create_task(results.get(timeout=5))
+        stays = asyncio.create_task(results.get(timeout=60))
+        goes = asyncio.create_task(results.get(timeout=60))
         await until(lambda: _waited_for(app) == 20, "both to wait")
         goes.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -198,7 +198,7 @@ async def test_who_ended_in_time_is_given_before_the_time_is_over(app, nap):
         with pytest.raises(ResultTimeout, match="1 of 2"):
             await collect()
         assert (came, _waited_for(app)) == ([0], 0)
-        await results.get(timeout=5)
+        await results.get(timeout=60)
 
 
 async def test_leaving_the_loop_early_leaves_no_wait_behind(app, nap):
@@ -546,7 +546,7 @@ def test_blocking_code_has_all_of_it(make_app, server_url, namespace):
             2,
             False,
         )
-        assert sorted(r.result for r in results.as_completed_sync(timeout=5)) == [3, 7]
+        assert sorted(r.result for r in results.as_completed_sync(timeout=60)) == [3, 7]
         group = app.GroupResult(results=results)
         group.save_sync()
         assert app.GroupResult.restore_sync(group.id).get_sync(timeout=30) == [3, 7]

@@ -157,7 +157,7 @@ async def test_a_timeout_of_zero_looks_once(app, nap):
     with pytest.raises(ResultTimeout):
         await result.get(timeout=0)
     async with Worker(app):
-        await result.get(timeout=5)
+        await result.get(timeout=60)
         assert await app.AsyncResult(result.id).get(timeout=0) == 0
 
 
@@ -210,7 +210,7 @@ async def test_every_get_gives_a_fresh_value_and_a_fresh_exception(app, fail):
 async def test_cancelling_one_wait_disturbs_no_other(app, nap):
     async with Worker(app):
         result = await nap.delay(0.2)
-        waits = [asyncio.create_task(result.get(timeout=5)) for _ in range(3)]
+        waits = [asyncio.create_task(result.get(timeout=60)) for _ in range(3)]
         await asyncio.sleep(0.02)
         waits[0].cancel()
         assert await asyncio.gather(*waits[1:]) == [0.2, 0.2]
@@ -286,7 +286,7 @@ async def test_forgetting_a_running_job_lets_its_waiters_have_the_value_and_keep
     async with Worker(app):
         result = await nap.delay(0.2)
         await until_state(result, "STARTED")
-        waiting = asyncio.create_task(result.get(timeout=5))
+        waiting = asyncio.create_task(result.get(timeout=60))
         await asyncio.sleep(0.02)
         await app.AsyncResult(result.id).forget()
         assert not await result.exists()
@@ -315,7 +315,7 @@ async def test_a_queued_job_that_is_revoked_never_starts_and_its_waiters_wake(ap
         started.append(text)
 
     revoked = await note.delay("revoked")
-    waiting = asyncio.create_task(revoked.get(timeout=5))
+    waiting = asyncio.create_task(revoked.get(timeout=60))
     await asyncio.sleep(0)
     assert await revoked.revoke(reason="not needed") == "REVOKED"
     with pytest.raises(TaskRevoked, match="not needed"):

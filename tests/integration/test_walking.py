@@ -342,7 +342,7 @@ async def test_blocking_twins_walk_the_same_way(app, tree):
     def blocking() -> None:
         assert [value for _, value in root.collect_sync(timeout=30)] == NAMES
         assert [node.get_sync(timeout=30) for _, node in root.iterdeps_sync()] == NAMES
-        assert root.get_leaf_sync(timeout=5) == "r200"
+        assert root.get_leaf_sync(timeout=60) == "r200"
         assert len(root.build_graph_sync()) == 8
         unknown = app.AsyncResult("nobody")
         with pytest.raises(IncompleteStream):

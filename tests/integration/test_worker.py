@@ -196,7 +196,7 @@ async def until_empty(raw, stream) -> None:
 async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_told(app, note, raw):
     stream = app.sessions.shards[0].stream("default")
     result = await note.delay("x")
-    waiting = asyncio.create_task(result.get(timeout=5))
+    waiting = asyncio.create_task(result.get(timeout=60))
     ((entry, fields),) = await raw.xrange(stream)
     await raw.xdel(stream, entry)
     again = await raw.xadd(stream, {"i": fields[b"i"], "m": b"broken"})

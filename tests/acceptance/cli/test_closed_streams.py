@@ -124,7 +124,7 @@ def test_a_worker_whose_stderr_cannot_be_written_runs_jobs_and_ends_with_0(proje
     ended = project.run("result", "get", id_, "--timeout", "15s", "-q")
     assert (ended.out, ended.code) == ("3\n", 0), ended
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(15) == 0
+    assert worker.wait(60) == 0
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_worker_whose_stderr_cannot_be_written_runs_jobs_and_ends_with_0(proje
 )
 def test_a_wrong_command_has_its_exit_code_also_if_it_cannot_say_so(start_broken, broken, words):
     process = start_broken(*words, stderr=broken)
-    assert (process.wait(15), process.stdout.read()) == (2, "")
+    assert (process.wait(60), process.stdout.read()) == (2, "")
 
 
 @pytest.mark.skipif("a full disk" not in BROKEN, reason="this system has no /dev/full")
@@ -145,7 +145,7 @@ def test_a_result_that_cannot_be_written_is_an_error(start_broken):
     full = os.open("/dev/full", os.O_WRONLY)
     for words in (("call", "shop", "add", "1", "2", "-q"), ("--help",)):
         process = start_broken(*words, stdout=full)
-        _, err = process.communicate(timeout=15)
+        _, err = process.communicate(timeout=60)
         expected = "error: the output cannot be written: No space left on device\n"
         assert (process.returncode, err) == (1, expected), words
     os.close(full)
@@ -154,6 +154,6 @@ def test_a_result_that_cannot_be_written_is_an_error(start_broken):
 def test_a_reader_that_has_gone_is_no_error(start_broken):
     nobody = _nobody_reads()
     process = start_broken("call", "shop", "add", "1", "2", "-q", stdout=nobody)
-    _, err = process.communicate(timeout=15)
+    _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     os.close(nobody)

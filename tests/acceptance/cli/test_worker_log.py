@@ -129,7 +129,7 @@ def test_what_a_process_prints_before_it_is_killed_is_shown(project, start, stop
 def test_what_a_last_try_prints_before_it_dies_is_shown(project, start, stop):
     worker = start(ASYNCQ_MAX_CRASHES="2")
     id_ = _send(project, "die")
-    assert (worker.wait(15), worker.stdout.read()) == (1, "printed at attempt 1\n")
+    assert (worker.wait(60), worker.stdout.read()) == (1, "printed at attempt 1\n")
     worker = start(ASYNCQ_MAX_CRASHES="2")
     assert project.run("result", "get", id_, "--timeout", "30s").code == 1
     ended = stop(worker, signal.SIGTERM)
