@@ -32,7 +32,13 @@ REQUEST_SIZE = 200_000
 """Bytes that a request may have: most of it is the environment."""
 NUMBER = struct.Struct("i")
 
-IMPORTS = ("asyncq.cli.main", "asyncq.worker.child", "asyncq.broker.embedded.foreground", "uvloop")
+IMPORTS = (
+    "asyncq.cli.main",
+    "asyncq.worker.child",
+    "asyncq.broker.connection",
+    "asyncq.broker.embedded.foreground",
+    "uvloop",
+)
 
 
 class Server:
