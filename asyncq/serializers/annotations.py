@@ -405,7 +405,7 @@ class Compiler:
         depth, self._depth = self._depth, 0
         self._generics += bool(args)
         shapes = {name: self._field(cls, name, hint, mode) for name, hint in fields.items()}
-        shape.finish(shapes, fingerprint(cls, args, fields_of))
+        shape.finish(shapes, fingerprint(cls, args, fields_of), self._any)
         if isinstance(shape, ModelShape):
             shape.finish_others(self._others(cls, mode))
         self._generics -= bool(args)
@@ -431,10 +431,7 @@ class Compiler:
     def _others(self, cls: Any, mode: _Mode) -> dict[str, Shape | None]:
         """The shapes of the private attributes of a model, and of its extra fields."""
         hints = hints_of(cls)
-        shapes = {
-            name: None if name not in hints else self._compile(hints[name], mode)
-            for name in cls.__private_attributes__
-        }
+        shapes = {name: self._compile(hints.get(name, Any), mode) for name in cls.__private_attributes__}
         extra = typing.get_args(unwrapped(hints.get("__pydantic_extra__")))
         extra = typing.get_args(extra[0]) if len(extra) == 2 and extra[1] is NoneType else extra
         shapes[""] = self._compile(extra[1], mode) if len(extra) == 2 else self._any

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
+from asyncq.serializers.attributes import Attributes
 from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
@@ -73,7 +74,8 @@ class ModelShape(RecordShape):
         depth = check_depth(place)
         fields = self.tree_of(value.__dict__, place, depth)
         extra, private = value.__pydantic_extra__, value.__pydantic_private__
-        if value.__pydantic_fields_set__ == self._all and not extra and not private:
+        holds_more = len(value.__dict__) != len(self.names) or self.attributes.slots
+        if value.__pydantic_fields_set__ == self._all and not extra and not private and not holds_more:
             return Instance((INSTANCE.ext, self.tag, self.print, fields))
         more: dict[str, Any] = {}
         if value.__pydantic_fields_set__ != self._all.union(extra or ()):
@@ -88,7 +90,11 @@ class ModelShape(RecordShape):
             }
         if private:
             more["p"] = self._dump_privates(private, place, depth)
-        return Instance((INSTANCE.ext, self.tag, self.print, fields, more))
+        others = self.attributes.dump(value, place, depth) if holds_more else None
+        if others:
+            more["d"] = others
+        node = (INSTANCE.ext, self.tag, self.print, fields)
+        return Instance((*node, more) if more else node)
 
     def _dump_privates(self, private: Mapping[str, Any], place: Place, depth: int) -> dict[str, Any]:
         tree = {}
@@ -119,6 +125,8 @@ class ModelShape(RecordShape):
         _set(made, "__pydantic_extra__", extra)
         _set(made, "__pydantic_fields_set__", self._set_of(more, extra))
         _set(made, "__pydantic_private__", self._private_of(more) if self._privates else None)
+        if "d" in more:
+            self.attributes.give(made, more["d"], is_same=True)
         return made
 
     def _extra_of(self, more: dict[str, Any]) -> dict[str, Any] | None:
@@ -169,6 +177,8 @@ class ModelShape(RecordShape):
         made = self._validated(fields, more)
         if "p" in more and made.__pydantic_private__ is not None:
             made.__pydantic_private__.update(self._arrived(more))
+        if "d" in more:
+            self.attributes.give(made, more["d"], is_same=False)
         if "s" in more:
             known = {*self._all, *(made.__pydantic_extra__ or ())}
             _set(made, "__pydantic_fields_set__", self._set_of(more, made.__pydantic_extra__) & known)
@@ -231,7 +241,7 @@ class ConvertedShape(ValueShape):
         is_tagged: whether the tag is written, as inside of a union.
     """
 
-    __slots__ = ("_inner", "_plain")
+    __slots__ = ("_attributes", "_inner", "_plain")
 
     def __init__(
         self, cls: Any, tag: str, plain: Callable[[Any], Any], inner: Shape | None, *, is_tagged: bool
@@ -239,10 +249,18 @@ class ConvertedShape(ValueShape):
         super().__init__(cls, tag, is_tagged=is_tagged)
         self._plain = plain
         self._inner = inner
+        is_pydantics = cls.__module__.partition(".")[0] in _PYDANTICS
+        self._attributes = None if is_pydantics else Attributes(cls, _HELD, None)
 
     def dump(self, value: Any, place: Place) -> Any:
         if type(value) is not self.cls:
             self.refuse(value, place)
+        for name in () if self._attributes is None else self._attributes.of(value):
+            refuse(
+                place,
+                f"a {self.text} with an attribute {name}: only its value would arrive. Hold both in the "
+                f"fields of a dataclass or model",
+            )
         try:
             plain = self._plain(value)
         except Exception as error:  # noqa: BLE001  a class derived from pydantic's is foreign code
@@ -277,6 +295,11 @@ def converted(cls: Any) -> tuple[Callable[[Any], Any], Any] | None:
         if found is not None:
             return found
     return None
+
+
+_PYDANTICS: Final = frozenset({"pydantic", "pydantic_core"})
+_HELD: Final = ("_secret_value", "_url")
+"""Where pydantic's classes hold the value."""
 
 
 def _secret(value: Any) -> Any:

@@ -10,14 +10,14 @@ types of the fields are checked on both sides all the same.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import inspect
 import logging
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from asyncq.errors import DecodeError, SerializationError
+from asyncq.errors import DecodeError
 from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
+from asyncq.serializers.attributes import Attributes, slots_of
 from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
@@ -91,13 +91,14 @@ class RecordShape(ClassShape):
     Attributes:
         fields: the strict shapes of the fields; None for one that may hold anything.
         optional: those that an instance need not have.
+        attributes: what else an instance may hold.
         print: the fingerprint of the fields.
         policy: that of the app.
     """
 
     __slots__ = (
         *("_all_plain", "_known_here", "_known_there"),
-        *("fields", "names", "optional", "policy", "print"),
+        *("attributes", "fields", "names", "optional", "policy", "print"),
     )
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
@@ -108,9 +109,16 @@ class RecordShape(ClassShape):
         self.optional: frozenset[str] = frozenset()
         self.print: bytes = b""
 
-    def finish(self, fields: Mapping[str, Shape | None], print_: bytes) -> None:
-        """Gives it its fields. Apart from `__init__`, because a field may name the class again."""
+    def finish(self, fields: Mapping[str, Shape | None], print_: bytes, other: Shape | None) -> None:
+        """Gives it its fields. Apart from `__init__`, because a field may name the class again.
+
+        Args:
+            fields: their shapes, by their names.
+            print_: their fingerprint.
+            other: the shape of what nothing is annotated of.
+        """
         self.fields = dict(fields)
+        self.attributes: Attributes = Attributes(self.cls, self.fields, other)
         self.names = tuple(self.fields)
         self.print = print_
         self._all_plain: bool = all(
@@ -260,7 +268,7 @@ PLAIN: Final[dict[str, Any]] = {}
 class DataclassShape(RecordShape):
     """A dataclass, also of pydantic's. A plain dict of fields is made into it too, as FastAPI does."""
 
-    __slots__ = ("_aliases", "_all", "_encoders", "_has_dict", "_in_init", "_infos", "_slots")
+    __slots__ = ("_aliases", "_all", "_encoders", "_in_init", "_infos", "_slots")
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag, policy)
@@ -269,9 +277,7 @@ class DataclassShape(RecordShape):
         self._infos: Mapping[str, Any] = infos_of(cls)
         self._aliases: Mapping[str, str] = fields_by_alias(self._infos)
         self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(self._infos)
-        self._has_dict: bool = hasattr(cls, "__dict__") and cls.__dictoffset__ != 0
-        slots = {name for base in cls.__mro__ for name in _slots_of(base)}
-        self._slots: frozenset[str] = frozenset(field.name for field in fields if field.name in slots)
+        self._slots: frozenset[str] = self._all & slots_of(cls).keys()
         self._in_init: frozenset[str] = frozenset(field.name for field in fields if field.init)
         # What only `__post_init__` sets need not be there.
         self.optional: frozenset[str] = frozenset(
@@ -286,8 +292,8 @@ class DataclassShape(RecordShape):
         if type(value) is not self.cls:
             self.refuse(value, place)
         depth = check_depth(place)
-        state = value.__dict__ if self._has_dict else _NOTHING
-        if not self._slots and state.keys() == self._all:
+        state = value.__dict__ if self.attributes.has_dict else _NOTHING
+        if state.keys() == self._all and not self.attributes.slots:
             fields = self.tree_of(state, place, depth)
             return Instance((INSTANCE.ext, self.tag, self.print, fields))
         return self._dump_slowly(value, state, place, depth)
@@ -299,37 +305,22 @@ class DataclassShape(RecordShape):
             if name in state or hasattr(value, name)
         }
         fields = self.tree_of(held, place, depth)
-        others = {}
-        for name, item in state.items():
-            if name not in self.fields and _is_free(self.cls, name):
-                try:
-                    others[name] = ready(item, (place, FIELD, name, depth))
-                except SerializationError:
-                    continue  # it is no field: what cannot travel stays here, as a cached property does
+        others = self.attributes.dump(value, place, depth)
         node = (INSTANCE.ext, self.tag, self.print, fields)
         return Instance((*node, {"d": others}) if others else node)
 
     def restored(self, fields: Any, more: dict[str, Any]) -> Any:
         values = self.complete_values_of(fields)
         made = object.__new__(self.cls)
-        if self._slots or not self._has_dict:
+        if self._slots or not self.attributes.has_dict:
             for name, value in values.items():
                 object.__setattr__(made, name, value)
         else:
             # Past `__setattr__`, which a frozen dataclass and a careful one refuse with.
             made.__dict__.update(values)
-        others = more.get("d")
-        if others is not None:
-            self._add(made, others)
+        if "d" in more:
+            self.attributes.give(made, more["d"], is_same=True)
         return made
-
-    def _add(self, made: Any, others: Any) -> None:
-        if type(others) is not dict or not self._has_dict:
-            raise DecodeError(f"{self.text} arrived with attributes that it cannot have")
-        for name, item in others.items():
-            if type(name) is not str or name in self.fields or not _is_free(self.cls, name):
-                raise DecodeError(f"{self.text} arrived with an attribute {shown(name)} that it cannot have")
-            made.__dict__[name] = bare(item)
 
     def made(self, fields: Any, more: dict[str, Any]) -> Any:
         if type(fields) is not dict:
@@ -348,9 +339,8 @@ class DataclassShape(RecordShape):
         # What the constructor knows nothing of is state all the same.
         for name, value in kept.items():
             object.__setattr__(made, name, value)
-        others = more.get("d")
-        if type(others) is dict and self._has_dict:
-            self._add(made, {name: item for name, item in others.items() if name not in self.fields})
+        if "d" in more:
+            self.attributes.give(made, more["d"], is_same=False)
         return made
 
     def _checked(self, name: str, item: Any) -> Any:
@@ -458,23 +448,6 @@ def has_own_layout(cls: Any) -> bool:
     return False
 
 
-def _slots_of(cls: Any) -> tuple[str, ...]:
-    slots = vars(cls).get("__slots__", ())
-    return (slots,) if isinstance(slots, str) else tuple(slots)
-
-
-def _is_free(cls: Any, name: str) -> bool:
-    """Whether an instance may have an attribute of this name besides its fields, and it is to travel."""
-    if name.startswith("__"):
-        return False
-    there = inspect.getattr_static(cls, name, None)
-    return not (
-        callable(there)
-        or isinstance(there, (functools.cached_property, property))
-        or hasattr(there, "__get__")
-    )
-
-
 class NamedTupleShape(RecordShape):
     """A NamedTuple: its items in their order. A plain tuple or list of them is made into it too."""
 
@@ -487,7 +460,9 @@ class NamedTupleShape(RecordShape):
         if len(value) != len(self.names):
             refuse(place, f"a {self.text} of {len(value)} items; it has {len(self.names)} fields")
         fields = self.tree_of(dict(zip(self.names, value, strict=True)), place, depth)
-        return Instance((INSTANCE.ext, self.tag, self.print, list(fields.values())))
+        node = (INSTANCE.ext, self.tag, self.print, list(fields.values()))
+        others = self.attributes.dump(value, place, depth) if self.attributes.has_dict else None
+        return Instance((*node, {"d": others}) if others else node)
 
     def takes_plain(self, tree: Any) -> bool:
         return type(tree) in (tuple, list) and len(tree) <= len(self.names)
@@ -502,12 +477,18 @@ class NamedTupleShape(RecordShape):
             self.reject(items)
         return list(self.values_of(dict(zip(self.names, items, strict=False))).values())
 
-    def restored(self, fields: Any, more: dict[str, Any]) -> Any:  # noqa: ARG002  a tuple holds nothing more
+    def restored(self, fields: Any, more: dict[str, Any]) -> Any:
         values = self._values(fields)
         if len(values) != len(self.names):
             raise DecodeError(f"{self.text} arrived with {len(values)} of its {len(self.names)} fields")
-        return tuple.__new__(self.cls, values)
+        made = tuple.__new__(self.cls, values)
+        if "d" in more:
+            self.attributes.give(made, more["d"], is_same=True)
+        return made
 
-    def made(self, fields: Any, more: dict[str, Any]) -> Any:  # noqa: ARG002  as above
+    def made(self, fields: Any, more: dict[str, Any]) -> Any:
         values = self._values(fields)
-        return self.build(lambda: self.cls(*values))
+        made = self.build(lambda: self.cls(*values))
+        if "d" in more:
+            self.attributes.give(made, more["d"], is_same=False)
+        return made

@@ -9,7 +9,7 @@ An instance is one array, `[mark, tag, fingerprint, fields, more]`, and holds al
 - the fingerprint of the names and types of its fields; nil for a class with one value (an enum);
 - the fields: a map for a dataclass or a model, an array for a NamedTuple, the value for an enum;
 - more: a map of what is not a field, left out if there is nothing. `s`: which fields of a model were set, if
-  not all; `x`: extra fields of a model; `p`: its private attributes; `d`: what else a dataclass holds.
+  not all; `x`: extra fields of a model; `p`: its private attributes; `d`: what else an instance holds.
 """
 
 from __future__ import annotations

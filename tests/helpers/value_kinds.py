@@ -148,6 +148,6 @@ KINDS = (
         Account(secret="s", home="http://a.b"),
         "as what they were; secrets lie **readable** on the server",
         "the class makes it of its text",
-        "where no annotation names the class",
+        "where no annotation names the class; one of a derived class that has attributes besides",
     ),
 )

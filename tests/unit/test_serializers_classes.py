@@ -369,6 +369,154 @@ def test_what_a_dataclass_holds_besides_its_fields_travels_if_it_is_plain_data()
     assert vars(arrives(value, Cached)) == {"n": 3, "note": "n"}
 
 
+class Slotted:
+    __slots__ = ("__hidden", "__weakref__", "cache", "empty", "lock")
+
+    def hide(self, value):
+        self.__hidden = value
+
+    def seek(self):
+        return self.__hidden
+
+
+@dataclass
+class SlotsAndDict(Slotted):
+    n: int
+
+
+@dataclass(slots=True, weakref_slot=True)
+class SlotsOnly(Slotted):
+    n: int
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class SlotsAlone(Slotted):
+    pass
+
+
+class SlottedModel(pydantic.BaseModel):
+    __slots__ = ("__hidden", "cache", "empty", "lock")
+    n: int
+
+    hide, seek = Slotted.hide, Slotted.seek
+
+
+def slotted(cls, *args, **fields):
+    made = cls(*args, **fields)
+    for name, value in {"cache": [1, {"a": (2,)}], "lock": threading.Lock()}.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize("trust_models", [True, False])
+@pytest.mark.parametrize(
+    "value",
+    [
+        slotted(SlotsAndDict, 1),
+        slotted(SlotsOnly, 1, "x"),
+        slotted(SlotsAlone),
+        slotted(SlottedModel, n=1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_plain_data_in_slots_that_are_no_fields_travels(value, trust_models):
+    read = ValueCodec(type(value), Policy(trust_models=trust_models)).loads(
+        ValueCodec(type(value)).dumps(value)
+    )
+    assert read == value
+    assert read.cache == [1, {"a": (2,)}]
+    assert not hasattr(read, "lock")
+    assert not hasattr(read, "empty")
+
+
+def test_a_slot_with_a_private_name_and_a_note_besides_travel():
+    value = SlotsAndDict(1)
+    value.hide("h")
+    value.note = "n"
+    read = arrives(value, SlotsAndDict)
+    assert (read.seek(), read.note) == ("h", "n")
+
+
+def test_a_writer_cannot_forge_a_slot_that_python_itself_uses():
+    [mark, tag, print_, fields] = unpacked(ValueCodec(SlottedModel).dumps(SlottedModel(n=1)))
+    for name in ("__pydantic_private__", "__pydantic_fields_set__", "__dict__", "n"):
+        with pytest.raises(DecodeError, match="that it cannot have"):
+            ValueCodec(SlottedModel).loads(packb([mark, tag, print_, fields, {"d": {name: 1}}]))
+
+
+def test_an_attribute_is_dropped_where_the_readers_class_has_other_fields_and_something_else_of_that_name():
+    class Written(pydantic.BaseModel):
+        asyncq_alias: ClassVar[str] = "Read"
+        n: int
+
+    class Read(pydantic.BaseModel):
+        n: int = 0
+        more: str = "m"
+
+        @property
+        def note(self):
+            return "own"
+
+    value = Written(n=1)
+    value.__dict__.update(note="sent", seen=2)
+    read = moved(value, Written, Read)
+    assert (read.n, read.more, read.note, read.seen) == (1, "m", "own", 2)
+
+
+def test_what_a_model_or_a_class_of_a_named_tuple_holds_besides_its_fields_travels():
+    class Open(pydantic.BaseModel):
+        n: int
+
+        @pydantic.computed_field
+        @functools.cached_property
+        def square(self) -> int:
+            return self.n**2
+
+    class Two(NamedTuple):
+        left: int
+        right: str
+
+    class Tagged(Two):
+        pass
+
+    model, pair = Open(n=3), Tagged(1, "a")
+    assert model.square == 9
+    model._note, pair.note = "n", [1]
+    assert vars(arrives(model, Open)) == {"n": 3, "_note": "n"}
+    assert vars(arrives(pair, Tagged)) == {"note": [1]}
+
+
+def test_classes_of_types_may_stand_in_attributes_that_nothing_annotates():
+    class Keeper(pydantic.BaseModel):
+        _kept = pydantic.PrivateAttr(default=None)
+
+    keeper, cached = Keeper(), Cached(1)
+    keeper._kept = cached.kept = Email("a")
+    policy = Policy(types=[Email])
+    for value, expected in ((keeper, Email("a")), (cached, Email("a"))):
+        codec = ValueCodec(type(value), policy)
+        read = codec.loads(codec.dumps(value))
+        assert getattr(read, "_kept", None) or read.kept == expected
+
+
+class Token(pydantic.SecretStr):
+    def __init__(self, value, until=0):
+        super().__init__(value)
+        self.until = until
+
+
+class Key(pydantic.SecretStr):
+    pass
+
+
+def test_an_attribute_of_a_class_that_stands_for_one_value_is_refused():
+    with pytest.raises(SerializationError, match=r"^result\[0\]: a .*Token with an attribute until: only"):
+        ValueCodec(list[Token]).dumps([Token("t", until=3)])
+    [read] = moved([Key("k")], list[Key], list[Key])
+    assert (type(read), read.get_secret_value()) == (Key, "k")
+
+
 @pytest.mark.parametrize("name", ["__class__", "square", "n", "__dict__"])
 def test_a_writer_cannot_forge_an_attribute_that_a_dataclass_may_not_have(name):
     body = ValueCodec(Cached).dumps(Cached(3))

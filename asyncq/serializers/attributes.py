@@ -1,0 +1,111 @@
+"""Attributes: what instances of a class hold that is no field of it, in `__dict__` and in slots."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from types import MemberDescriptorType
+from typing import TYPE_CHECKING, Any
+
+from asyncq.errors import DecodeError, SerializationError
+from asyncq.serializers.packing import ready
+from asyncq.serializers.places import FIELD, Place, name_of, shown
+from asyncq.serializers.shapes import Shape, dumped, loaded
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+
+class Attributes:
+    """The attributes that instances of a class may have besides its fields.
+
+    Args:
+        cls: the class.
+        fields: the names of its fields.
+        shape: that of each attribute; None if they are plain data.
+
+    Attributes:
+        has_dict: whether instances have a `__dict__`.
+        slots: the slots that are no fields, by their names.
+    """
+
+    __slots__ = ("_cls", "_fields", "_shape", "has_dict", "slots")
+
+    def __init__(self, cls: Any, fields: Collection[str], shape: Shape | None) -> None:
+        self._cls = cls
+        self._fields = frozenset(fields)
+        self._shape = shape
+        self.has_dict: bool = cls.__dictoffset__ != 0
+        self.slots: Mapping[str, MemberDescriptorType] = {
+            name: slot for name, slot in slots_of(cls).items() if name not in self._fields
+        }
+
+    def of(self, value: Any) -> dict[str, Any]:
+        """Those of an instance, by their names."""
+        held: dict[str, Any] = {}
+        if self.has_dict:
+            held |= {name: item for name, item in value.__dict__.items() if self._is_free(name)}
+        for name, slot in self.slots.items():
+            try:
+                held[name] = slot.__get__(value)
+            except AttributeError:  # an empty slot
+                continue
+        return held
+
+    def dump(self, value: Any, place: Place, depth: int) -> dict[str, Any]:
+        """Those of an instance that are plain data, for the wire. The others stay, as cached values do."""
+        tree = {}
+        for name, item in self.of(value).items():
+            here = (place, FIELD, name, depth)
+            try:
+                tree[name] = ready(dumped(self._shape, item, here), here)
+            except SerializationError:
+                continue
+        return tree
+
+    def give(self, made: Any, tree: Any, *, is_same: bool) -> None:
+        """Gives an instance the attributes that came.
+
+        Args:
+            made: the instance.
+            tree: what came.
+            is_same: whether the writer's class has the same fields. Else what came is left out where the
+                class has something else of that name now.
+
+        Raises:
+            DecodeError: one that the class cannot have.
+        """
+        if type(tree) is not dict:
+            raise DecodeError(f"{name_of(self._cls)} arrived with attributes that have no names")
+        for name, item in tree.items():
+            # Past `__setattr__`, which a frozen class refuses with.
+            if name in self.slots:
+                self.slots[name].__set__(made, loaded(self._shape, item))
+            elif self.has_dict and type(name) is str and self._is_free(name):
+                made.__dict__[name] = loaded(self._shape, item)
+            elif is_same:
+                raise DecodeError(
+                    f"{name_of(self._cls)} arrived with an attribute {shown(name)} that it cannot have"
+                )
+
+    def _is_free(self, name: str) -> bool:
+        """Whether an instance may have an entry of this name in its `__dict__`, and it is to travel."""
+        if name in self._fields or name.startswith("__"):
+            return False
+        there = inspect.getattr_static(self._cls, name, None)
+        return not (
+            callable(there)
+            or isinstance(there, (functools.cached_property, property))
+            or hasattr(there, "__get__")
+        )
+
+
+def slots_of(cls: Any) -> dict[str, MemberDescriptorType]:
+    """The slots of the instances of a class by their names, those that Python itself uses left out."""
+    slots: dict[str, MemberDescriptorType] = {}
+    for base in cls.__mro__:
+        if "__slots__" in vars(base):
+            for name, found in vars(base).items():
+                if type(found) is MemberDescriptorType and not name.startswith("__"):
+                    slots.setdefault(name, found)
+    return slots
