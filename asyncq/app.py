@@ -20,6 +20,7 @@ from asyncq.portal import carried, refuse_in_loop, synced
 from asyncq.registry import Registry
 from asyncq.scope import Scope
 from asyncq.serializers import Policy
+from asyncq.serializers.codecs import check_unions
 from asyncq.serializers.hints import check_hints
 from asyncq.sessions import Sessions
 from asyncq.tasks import (
@@ -254,7 +255,7 @@ class AsyncQ:
         origin, known = Origin.here(function), self._origins.get(name)
         if known is not None and not origin.may_replace(known):
             raise origin.conflict(name, known)
-        check_hints(function, local_of(function))
+        check_unions(function, check_hints(function, local_of(function)), self.policy)
         task: Task[..., Any] = _CLASSES[kind](self, function, name, options)
         self.tasks[name] = task
         self._origins[name] = origin

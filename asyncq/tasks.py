@@ -440,6 +440,15 @@ class Task(Generic[P, R, H_co]):
         other.is_linked = bool(options.link or options.link_error)
         return other
 
+    def resolve(self) -> None:
+        """Resolves the annotations of the function now, and not at the first call.
+
+        Raises:
+            TypeError: one uses a name that is defined nowhere, or a union whose arms nobody can tell apart.
+        """
+        for codec in (self.arguments, self.returns, self.items):
+            codec.resolve()
+
     def use_codecs(self, arguments: ArgumentCodec, returns: ValueCodec) -> None:
         """Gives the task other codecs than those of its function."""
         self.builder.arguments = self.arguments = arguments

@@ -29,7 +29,8 @@ from asyncq.serializers.models import (
     is_model,
     stands_for,
 )
-from asyncq.serializers.places import MAX_DEPTH
+from asyncq.serializers.packing import is_to_be_named
+from asyncq.serializers.places import MAX_DEPTH, name_of
 from asyncq.serializers.policy import DEFAULT
 from asyncq.serializers.records import (
     DataclassShape,
@@ -136,12 +137,18 @@ class Compiler:
             classes: dict[Any, ClassShape] = {}
             self._any = AnyShape(classes)
             for cls in policy.types:
-                shape = self._class_shape(cls, (), _Mode(is_strict=True, is_tagged=True))
+                shape = self._listed(cls)
                 if shape is None:
                     raise UnclearAnnotation(
                         f"types= lists {shown_hint(cls)}, which is no enum, dataclass, NamedTuple or model"
                     )
                 classes[cls] = classes[shape.tag] = shape
+
+    def _listed(self, cls: Any) -> ClassShape | None:
+        try:
+            return self._class_shape(cls, (), _Mode(is_strict=True, is_tagged=True))
+        except UnclearAnnotation as error:
+            raise UnclearAnnotation(f"types= of the app lists {shown_hint(cls)}: {error}") from error
 
     def lenient(self, hint: Any) -> Shape | None:
         """The shape of an argument or a result; None if there is nothing to do."""
@@ -229,6 +236,7 @@ class Compiler:
                 shape.arms[kind] = items
         if not mode.is_strict and not shape.tags and all(arm is None for arm in shape.arms.values()):
             return self._any
+        self._check_types(shape)
         return shape
 
     def _optional(self, shape: UnionShape, arm: Any, mode: _Mode, *, has_none: bool) -> Shape | None:
@@ -289,6 +297,17 @@ class Compiler:
                 f"wire. Give one of the classes an attribute asyncq_alias = 'another name'"
             )
         union.arms[shape.cls] = union.tags[shape.tag] = shape
+
+    def _check_types(self, union: UnionShape) -> None:
+        """Where any class of `types=` may stand, an arm must be told from these, too."""
+        listed = {} if union.other is None else union.other.classes
+        for tag, arm in union.tags.items():
+            other = listed.get(tag)
+            if other is not None and other.cls is not arm.cls:
+                raise UnclearAnnotation(
+                    f"{union.text}: {arm.text}, and {other.text} that types= of the app lists, are both "
+                    f"called {tag} on the wire. Give one of them an attribute asyncq_alias = 'another name'"
+                )
 
     # -- containers: several of one kind are the arms of one union --
 
@@ -413,7 +432,10 @@ class Compiler:
         return shape
 
     def _field(self, cls: Any, name: str, hint: Any, mode: _Mode) -> Shape | None:
-        shape = self._compile(hint, mode)
+        try:
+            shape = self._compile(hint, mode)
+        except UnclearAnnotation as error:
+            raise UnclearAnnotation(f"the field {name} of {name_of(cls)}: {error}") from error
         default = _default_of(cls, name)
         # `x: int = None` is written often enough, and a default of another type stays what it is.
         if shape is None or type(default) not in _PLAIN or default is dataclasses.MISSING:
@@ -576,6 +598,15 @@ def unpacked(hint: Any) -> Any:
     if getattr(hint, "__unpacked__", False):
         return typing.get_origin(hint)[typing.get_args(hint)]
     return None
+
+
+def has_union_of_classes(hint: Any) -> bool:
+    """Whether two arms of a union in an annotation may be classes that are told apart by their tags."""
+    if is_union(hint) or is_alias(hint) or is_alias(typing.get_origin(hint)):
+        arms = [typing.get_origin(arm) or arm for arm in _arms(hint)]
+        named = [arm for arm in arms if isinstance(arm, type) and is_to_be_named(arm)]
+        return len(named) > 1 or any(map(has_union_of_classes, typing.get_args(hint)))
+    return any(map(has_union_of_classes, typing.get_args(hint)))
 
 
 class _Search:

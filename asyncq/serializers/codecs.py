@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from msgpack import Packer, packb
 
 from asyncq.errors import DecodeError, SerializationError
-from asyncq.serializers.annotations import Compiler, UnclearAnnotation, unpacked
-from asyncq.serializers.hints import hints_of
+from asyncq.serializers.annotations import Compiler, UnclearAnnotation, has_union_of_classes, unpacked
+from asyncq.serializers.hints import hints_of, shown_place
 from asyncq.serializers.packing import dumps, is_native, pack, to_tree
 from asyncq.serializers.places import KEY, MAX_DEPTH, check_depth, shown, top
 from asyncq.serializers.policy import DEFAULT
@@ -19,7 +19,7 @@ from asyncq.serializers.trees import are_strings
 from asyncq.serializers.unpacking import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from asyncq.serializers.places import Place
     from asyncq.serializers.policy import Policy
@@ -81,7 +81,7 @@ def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters 
                 continue
             shape = compiler.lenient(hint)
         except UnclearAnnotation as error:
-            raise UnclearAnnotation(f"the annotation of {name!r}: {error}") from error
+            raise UnclearAnnotation(f"the annotation of {shown_place(function, name)}: {error}") from error
         if parameter.kind is not parameter.KEYWORD_ONLY:
             positional.append(shape)
         if parameter.kind is not parameter.POSITIONAL_ONLY:
@@ -89,6 +89,30 @@ def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters 
     if not (rest or others or named or any(positional)):
         return None
     return _Parameters(tuple(positional), rest, named, others)
+
+
+def check_unions(function: Callable[..., Any], hints: Mapping[str, Any], policy: Policy = DEFAULT) -> None:
+    """Refuses a function whose annotations have a union of classes that nobody can tell apart.
+
+    Only what stands in the annotations themselves is looked at, because this is paid for each task when a
+    program starts; what the fields of classes say is found when the annotations are resolved.
+
+    Args:
+        function: the task's.
+        hints: its annotations, as far as they are resolved.
+        policy: that of the app.
+
+    Raises:
+        UnclearAnnotation: there is one; the message says which and how to write it.
+    """
+    for name, hint in hints.items():
+        if not isinstance(hint, type) and has_union_of_classes(hint):
+            try:
+                Compiler(policy).lenient(hint)
+            except UnclearAnnotation as error:
+                raise UnclearAnnotation(
+                    f"the annotation of {shown_place(function, name)}: {error}"
+                ) from error
 
 
 def _put(named: dict[str, Shape], name: str, shape: Shape | None) -> None:
@@ -190,6 +214,16 @@ class ArgumentCodec:
         if shapes is not None:
             args, kwargs = shapes.load(args, kwargs)
         return args, kwargs
+
+    def resolve(self) -> None:
+        """Resolves the annotations now, and not at first use.
+
+        Raises:
+            TypeError: an annotation uses a name that is defined nowhere, or a union whose arms nobody can
+                tell apart.
+        """
+        if self._function is not None:
+            self._resolve(self._function)
 
     def of_calls(self) -> ArgumentCodec:
         """The codec of a task whose one argument is a list of argument lists of this one's."""
@@ -358,6 +392,15 @@ class ValueCodec:
             return unpack(data)
         return self._shape.load(unpack(data, typed=True))
 
+    def resolve(self) -> None:
+        """Resolves the annotation now, and not at first use.
+
+        Raises:
+            TypeError: as `ArgumentCodec.resolve`.
+        """
+        if self._function is not None:
+            self._resolve(self._function)
+
     def of_list(self) -> ValueCodec:
         """The codec of a list of such values."""
         return _ListCodec(self)
@@ -369,7 +412,9 @@ class ValueCodec:
         try:
             self._shape = Compiler(self._policy).lenient(annotation)
         except UnclearAnnotation as error:
-            raise UnclearAnnotation(f"the annotation of what is returned: {error}") from error
+            raise UnclearAnnotation(
+                f"the annotation of {shown_place(function, 'return')}: {error}"
+            ) from error
         self._function = None  # last, as in `ArgumentCodec`
 
 

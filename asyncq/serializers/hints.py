@@ -60,8 +60,10 @@ def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     return hints
 
 
-def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> None:
+def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> dict[str, Any]:
     """Looks at the annotations of a function that is being registered, and keeps the local names in them.
+
+    Returns the annotations, as far as they can be resolved already.
 
     Args:
         function: the task's.
@@ -73,13 +75,21 @@ def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> No
     """
     owner = _annotated(function)
     try:
-        hints = list(typing.get_type_hints(owner, include_extras=True).values())
+        hints = typing.get_type_hints(owner, include_extras=True)
     except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
         hints = _check_one_by_one(inspect.unwrap(owner), local)
     # A local class names others in its fields, which nobody can find later either.
     module, seen = getattr(inspect.unwrap(owner), "__module__", None), set[Any]()
-    for cls in (cls for hint in hints for cls in _classes_in(hint)):
+    for cls in (cls for hint in hints.values() for cls in _classes_in(hint)):
         _keep_names_of_fields(cls, module, local, seen)
+    return hints
+
+
+def shown_place(function: Any, parameter: str) -> str:
+    """A parameter of a function, or its result (`return`), as an error prints it."""
+    where = "the result" if parameter == "return" else f"the parameter {parameter!r}"
+    owner = inspect.unwrap(_annotated(function))
+    return f"{where} of {owner.__module__}.{getattr(owner, '__qualname__', '?')}"
 
 
 def _classes_in(hint: Any) -> Iterator[Any]:
@@ -115,12 +125,12 @@ def _annotated(owner: Any) -> Any:
     return type(owner).__call__ if callable(owner) and not inspect.isroutine(owner) else owner
 
 
-def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> list[Any]:
+def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> dict[str, Any]:
     scope = _Scope(function)
-    hints = []
+    hints: dict[str, Any] = {}
     for parameter, annotation in _raw_annotations(function).items():
         try:
-            hints.append(scope.evaluate(annotation, local))
+            hints[parameter] = scope.evaluate(annotation, local)
         except NameError as error:
             declared = scope.declared().get(error.name or "")
             if declared is not None and not declared.is_being_imported():
@@ -220,9 +230,7 @@ class _Scope:
 
     def refusal(self, parameter: str, name: str, declared: _Import | None) -> TypeError:
         """Makes the error for a name that is not there."""
-        where = "the result" if parameter == "return" else f"the parameter {parameter!r}"
-        function = f"{self._owner.__module__}.{getattr(self._owner, '__qualname__', '?')}"
-        head = f"the annotation of {where} of {function} uses {name}, which "
+        head = f"the annotation of {shown_place(self._owner, parameter)} uses {name}, which "
         if declared is None:
             return TypeError(
                 f"{head}is not defined in {self._file or 'its module'}; values are encoded by their "

@@ -33,7 +33,6 @@ from asyncq.broker.background import unexpected
 from asyncq.broker.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
 from asyncq.scoped_jobs import unscoped
-from asyncq.serializers.hints import hints_of
 from asyncq.worker.outcome import Counts
 from asyncq.worker.pool import Pool
 from asyncq.worker.session import WorkerSession
@@ -137,7 +136,8 @@ class Worker:
         Cancelled, it hands everything back at once.
 
         Raises:
-            TypeError: at the start: an annotation of a task uses a name that is defined nowhere.
+            TypeError: at the start: an annotation of a task uses a name that is defined nowhere, or a union
+                whose arms nobody can tell apart.
             ValueError: at the start: a task with `executor="process"` whose function no other process would
                 find.
             RuntimeError: at the start: it is started by the import of the app in a process that is to run
@@ -207,11 +207,14 @@ class Worker:
 def check_annotations(app: AsyncQ) -> None:
     """Refuses an app with a task whose jobs would fail, for its annotations cannot be resolved.
 
+    What is resolved stays: a second look costs nothing, and so does the first job.
+
     Raises:
-        TypeError: there is one; the message says which name is missing.
+        TypeError: there is one; the message says which name is missing, or which arms of a union cannot be
+            told apart.
     """
     for task in app.tasks.values():
-        hints_of(task.function)
+        task.resolve()
 
 
 def _default_name() -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, date as date_, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import pytest
 from helpers import models
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from helpers.models import Order
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
 
 
 async def test_a_worker_builds_classes_that_are_imported_for_type_checkers(app):
@@ -35,6 +38,28 @@ async def test_a_worker_does_not_start_with_an_annotation_that_is_nowhere(app):
     async def buy(order: Ordr) -> None: ...  # noqa: F821
 
     with pytest.raises(TypeError, match=r"the parameter 'order' of .*buy uses Ordr, which is not defined in"):
+        async with Worker(app):
+            pass
+
+
+@dataclasses.dataclass
+class Box(Generic[T]):
+    item: T
+
+
+@dataclasses.dataclass
+class Shelf:
+    box: Box[int] | Box[str]
+
+
+async def test_a_worker_does_not_start_with_a_union_in_a_field_whose_arms_nobody_can_tell_apart(app):
+    @app.task
+    async def put(shelf: list[Shelf] | None) -> None: ...
+
+    with pytest.raises(
+        TypeError,
+        match=r"the parameter 'shelf' of .*\.put: the field box of .*Shelf: .*arms Box\[int\] and Box\[str\]",
+    ):
         async with Worker(app):
             pass
 

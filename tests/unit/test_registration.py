@@ -9,10 +9,12 @@ import importlib
 import inspect
 import linecache
 import sys
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import pytest
 
-from asyncq import AsyncQ
+from asyncq import AsyncQ, SerializationError
 from asyncq.tasks import AsyncGeneratorTask, CoroutineTask, FunctionTask, GeneratorTask
 
 
@@ -397,3 +399,85 @@ def test_an_eager_call_streams_what_a_plain_wrapper_of_an_async_generator_yields
 def test_a_generator_that_a_plain_function_returns_is_refused_with_what_to_do(app, function):
     with pytest.raises(TypeError, match="register the generator function itself"):
         app.task(function).apply(throw=True)
+
+
+# -- unions whose arms nobody can tell apart --
+
+T = TypeVar("T")
+
+
+@dataclass
+class Box(Generic[T]):
+    item: T
+
+
+@dataclass
+class Email:
+    to: str
+
+
+Other = dataclass(type("Email", (), {"__annotations__": {"to": str}}))
+BOTH = r"its arms .*\.Email and .*\.Email are both called Email on the wire"
+
+
+@dataclass
+class Letter:
+    address: Email | Other
+
+
+def annotated(where, hint):
+    def send(x): ...
+
+    send.__annotations__ = {where: hint}
+    return send
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [
+        (Email | Other, BOTH),
+        (list[dict[str, Email | Other | None]], BOTH),
+        (Box[int] | Box[str], r"its arms Box\[int\] and Box\[str\] are one class"),
+    ],
+    ids=str,
+)
+def test_a_union_whose_arms_nobody_can_tell_apart_is_refused_at_registration(app, hint, said):
+    for where, name in (("x", "the parameter 'x'"), ("return", "the result")):
+        function = annotated(where, hint)
+        with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{said}"):
+            app.task(function)
+    assert not app.tasks
+
+
+@pytest.mark.parametrize(
+    ("hint", "said"),
+    [(list[Email] | list[Other], BOTH), (Letter, rf"the field address of .*\.Letter: .*{BOTH}")],
+    ids=str,
+)
+def test_one_that_stands_deeper_is_found_when_the_annotations_are_resolved(app, hint, said):
+    for where, name in (("x", "the parameter 'x'"), ("return", "the result")):
+        task = app.task(name=where)(annotated(where, hint))
+        with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{said}"):
+            task.resolve()
+        codec = task.arguments if where == "x" else task.returns
+        with pytest.raises(SerializationError, match=said):
+            codec.dumps((1,), {}) if where == "x" else codec.dumps(1)
+
+
+def test_an_arm_is_told_from_the_classes_of_types_where_these_may_stand():
+    app = AsyncQ("memory://", types=[Other])
+    task = app.task(annotated("x", Email | Any))
+    with pytest.raises(
+        TypeError, match=r"\.Email, and .*\.Email that types= of the app lists, are both called"
+    ):
+        task.resolve()
+    app.task(name="one")(annotated("x", Email)).resolve()  # an instance of Other is none of Email
+
+
+def test_the_items_of_a_stream_are_resolved_too(app):
+    def emails():
+        yield 1
+
+    emails.__annotations__ = {"return": list[Letter]}
+    with pytest.raises(TypeError, match=rf"the result of .*emails: the field address of .*{BOTH}"):
+        app.task(emails).resolve()

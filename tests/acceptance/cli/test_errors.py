@@ -24,6 +24,12 @@ MODULES = {
         "from typing import TYPE_CHECKING\nfrom asyncq import AsyncQ\nif TYPE_CHECKING:\n"
         "    from models import Order\napp = AsyncQ()\n@app.task\ndef buy(order: 'Order') -> None: ...\n"
     ),
+    "unclear.py": (
+        "from dataclasses import make_dataclass\nfrom asyncq import AsyncQ\napp = AsyncQ()\n"
+        "Email, Other = make_dataclass('Email', ['to']), make_dataclass('Email', ['to'])\n"
+        "Order = make_dataclass('Order', [('how', Email | Other)])\n"
+        "@app.task\ndef buy(order: Order) -> None: ...\n"
+    ),
     "pack/__init__.py": "",
     "pack/tasks.py": "from asyncq import AsyncQ\napp = AsyncQ()\n",
 }
@@ -47,6 +53,7 @@ TARGETS = [
     ("syntax", "cannot import 'syntax': SyntaxError", "syntax.py:1"),
     ("exits", "cannot import 'exits': it ended the process", "exits.py:2"),
     ("nowhere", "the annotation of the parameter 'order' of nowhere.buy uses Ordr", "import it there"),
+    ("unclear", "the annotation of the parameter 'order' of unclear.buy: the field how of", "asyncq_alias"),
     ("checked", "cannot import 'checked': TypeError: the annotation of", "from models import Order"),
     ("empty", "'empty' holds no AsyncQ app", "make one: app = AsyncQ()"),
     ("two", "'two' holds 2 apps", "there is two:a, two:b"),
