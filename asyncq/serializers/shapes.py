@@ -436,6 +436,10 @@ class ClassShape(Shape):
         """Whether a plain tree, from who knows the task by name only, can be made into one."""
         return False
 
+    def load_plain(self, tree: Any) -> Any:
+        """The value of a plain tree: of the class if one can be made of it, else as it came."""
+        return self.load(tree) if self.takes_plain(tree) else bare(tree)
+
     def refuse(self, value: Any, place: Place) -> NoReturn:
         if isinstance(value, self.cls):
             refuse(
@@ -486,6 +490,12 @@ class ValueShape(ClassShape):
         super().__init__(cls, tag)
         self.is_tagged: bool = is_tagged
 
+    def load_plain(self, tree: Any) -> Any:
+        try:  # what cannot be made is found by making it: not twice
+            return self.load(tree)
+        except DecodeError:
+            return bare(tree)
+
     def tagged(self, tree: Any, place: Place) -> Any:
         """The tree of a plain value, with the tag if it is written."""
         return Instance((INSTANCE.ext, self.tag, None, ready(tree, place))) if self.is_tagged else tree
@@ -520,9 +530,8 @@ class LenientShape(Shape):
         return value
 
     def load(self, tree: Any) -> Any:
-        if type(tree) is Instance or self.shape.takes_plain(tree):
-            return self.shape.load(tree)
-        return bare(tree)
+        shape = self.shape
+        return shape.load(tree) if type(tree) is Instance else shape.load_plain(tree)
 
 
 class UnionShape(Shape):

@@ -369,6 +369,27 @@ def test_what_a_dataclass_holds_besides_its_fields_travels_if_it_is_plain_data()
     assert vars(arrives(value, Cached)) == {"n": 3, "note": "n"}
 
 
+def test_a_member_with_a_known_value_is_found_without_a_call_of_its_class():
+    class Counting(enum.EnumMeta):
+        calls = 0
+
+        def __call__(cls, *args, **kwargs):
+            Counting.calls += 1
+            return super().__call__(*args, **kwargs)
+
+    class Counted(enum.Enum, metaclass=Counting):
+        ONE = 1
+        PAIR = (1, 2)
+
+    for annotation in (Counted, Counted | None, Counted | Step, list[Counted]):
+        calls = Counting.calls
+        given = [Counted.ONE] if annotation == list[Counted] else Counted.ONE
+        assert moved(given, annotation, annotation) == given
+        assert Counting.calls == calls
+    assert moved(Counted.PAIR, Counted, Counted) is Counted.PAIR
+    assert moved(7, Any, Counted) == 7
+
+
 class Slotted:
     __slots__ = ("__hidden", "__weakref__", "cache", "empty", "lock")
 
