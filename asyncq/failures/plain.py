@@ -8,15 +8,18 @@ from typing import Any, Final
 from uuid import UUID
 
 from asyncq.errors import SerializationError
-from asyncq.serializers import dumps
+from asyncq.serializers import BrokenText, dumps
 
 _MAX_DEPTH: Final = 32
 _SCALARS: Final = (str, int, float, bytes)
+_CONTAINERS: Final = frozenset({list, tuple, set, frozenset})
 _KEYS: Final = frozenset({*_SCALARS, bool, type(None), date, datetime, time, timedelta, Decimal, UUID})
 
 
 def packed(value: Any) -> bytes | None:
     """The bytes of the value; None if something in it cannot travel.
+
+    A str may have lone surrogates: what cannot be encoded is what a `UnicodeEncodeError` tells of.
 
     A value whose class derives from a built-in one (`HTTPStatus.NOT_FOUND`, a named tuple, markup) is packed
     as the value of that built-in class to which it is equal.
@@ -28,9 +31,35 @@ def packed(value: Any) -> bytes | None:
     except Exception:  # noqa: BLE001  the message of the error asks values for their repr
         return None
     try:
-        return dumps(plain(value))
+        known = plain(value)
     except Exception:  # noqa: BLE001  a subclass of a container may do anything when it is walked
         return None
+    for form in (known, _with_broken_texts(known)):
+        try:
+            return dumps(form)
+        except Exception:  # noqa: BLE001, S112  as above; the next form may do
+            continue
+    return None
+
+
+def _with_broken_texts(value: Any) -> Any:
+    """What `plain` gave, with each str that has lone surrogates in the form in which it can travel."""
+    cls = type(value)
+    if cls is str:
+        return value if _is_sound(value) else BrokenText(value)
+    if cls is dict:
+        return {_with_broken_texts(key): _with_broken_texts(item) for key, item in value.items()}
+    if cls in _CONTAINERS:
+        return cls(map(_with_broken_texts, value))
+    return value
+
+
+def _is_sound(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def plain(value: Any, depth: int = 0) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import RemoteError
 from asyncq.failures import raw
-from asyncq.failures.bounds import MAX_BASES, MAX_NAME
+from asyncq.failures.bounds import MAX_BASES, MAX_MESSAGE, MAX_NAME
 from asyncq.main_module import import_name, is_script
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def one_line(exc: BaseException) -> str:
     >>> one_line(ValueError("no\nsuch luck"))
     'ValueError: no'
     """
-    message = message_of(exc).split("\n", 1)[0][:500]
+    message = cut(message_of(exc).split("\n", 1)[0][:500], MAX_MESSAGE)
     if issubclass(type(exc), RemoteError):  # its message begins with the class that it stands for
         return message
     full = full_name(*name_of(type(exc)))

@@ -30,6 +30,7 @@ from asyncq.serializers.codecs import (
     in_front,
     in_list,
 )
+from asyncq.serializers.extensions import BrokenText
 from asyncq.serializers.packing import dumps
 from asyncq.serializers.policy import Policy
 from asyncq.serializers.unpacking import loads
@@ -39,6 +40,7 @@ __all__ = [
     "PLAIN_ARGUMENTS",
     "PLAIN_VALUE",
     "ArgumentCodec",
+    "BrokenText",
     "PackedArgument",
     "PackedValue",
     "Policy",

@@ -56,6 +56,15 @@ _LONGEST_ADDRESS: Final = 400  # letter, eight groups, a scope of any sensible l
 _DECIMAL_CONTEXT: Final = Context()
 
 
+class BrokenText:
+    """A str with lone surrogates, in what tells of a failure. Nothing else may have them: see `packing`."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text: str = text
+
+
 def _pack_int(value: int, place: Place) -> Any:  # noqa: ARG001  one signature for the whole table
     if -(2**63) <= value < 2**64:
         return value
@@ -113,6 +122,7 @@ PACKERS: Final[dict[type, Callable[[Any, Place], Any]]] = {
     timedelta: lambda value, _: ExtType(6, _DELTA.pack(value.days, value.seconds, value.microseconds)),
     UUID: lambda value, _: ExtType(7, value.bytes),
     Decimal: _pack_decimal,
+    BrokenText: lambda value, _: ExtType(11, value.text.encode(errors="surrogatepass")),
     **{cls: _pack_path(letter) for letter, cls in _PATHS.items()},
     **{cls: _pack_address(letter) for letter, cls in ADDRESSES.items()},
 }
@@ -165,6 +175,7 @@ _READERS: Final[dict[int, Callable[[bytes], Any]]] = {
     8: _read_decimal,
     9: _read_path,
     10: _read_address,
+    11: lambda data: data.decode(errors="surrogatepass"),
 }
 
 

@@ -181,6 +181,7 @@ STANDARD = [
     Row("IndentationError", lambda: compile("if 1:\nx", "file.py", "exec")),
     Row("UnicodeDecodeError", lambda: b"\xff".decode("utf-8")),
     Row("UnicodeEncodeError", lambda: "ü".encode("ascii")),
+    Row("UnicodeEncodeError, of a lone surrogate", "a\ud800".encode),
     Row("UnicodeTranslateError", lambda: UnicodeTranslateError("text", 0, 1, "no reason")),
     Row("OSError", lambda: OSError(errno.EXDEV, "cross-device link", "a", None, "b")),
     Row("FileNotFoundError", lambda: Path("/nowhere").stat()),

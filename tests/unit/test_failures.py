@@ -1,22 +1,25 @@
 """Exceptions on their way from the worker to the caller."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import textwrap
 import traceback
 import types
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 from helpers.examples import examples
 from hypothesis import given, settings, strategies as st
 from msgpack import packb
+from pydantic import TypeAdapter
 
 import asyncq
 from asyncq.errors import DecodeError, RemoteError, RemoteTraceback, ResultTimeout
-from asyncq.failures import Failure, bounds, decode, encode
+from asyncq.failures import Failure, bounds, decode, encode, one_line
 from asyncq.serializers import dumps, loads
 
 
@@ -582,3 +585,64 @@ def test_a_group_whose_constructor_takes_other_arguments_keeps_its_class():
     group = decode(encode(Several([ValueError(1), Several([KeyError(2)])]))).rebuild()
     assert type(group) is type(group.exceptions[1]) is Several
     assert (group.message, repr(group.exceptions[0])) == ("several failed", "ValueError(1)")
+
+
+# -- lone surrogates: no UTF-8 form, and often what the failure is about --
+
+BROKEN = "a\ud800b"
+
+
+class Refused(Exception):
+    def __init__(self, text, *, key):
+        super().__init__(text)
+        self.key = key
+
+
+def _refused_name():
+    raise Refused(BROKEN, key={BROKEN: [BROKEN, (BROKEN, {BROKEN}, HTTPStatus.OK)]})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        BROKEN.encode,
+        lambda: UnicodeTranslateError(BROKEN, 1, 2, BROKEN),
+        lambda: ValueError(BROKEN),
+        lambda: KeyError(BROKEN),
+        lambda: OSError(2, BROKEN, BROKEN),
+        Path("/nowhere/\udcff").stat,
+        lambda: ImportError(BROKEN, name=BROKEN, path=BROKEN),
+        lambda: SyntaxError(BROKEN, ("f", 1, 2, BROKEN)),
+        lambda: getattr(1, BROKEN),
+        lambda: json.loads("[" + BROKEN),
+        lambda: TypeAdapter(int).validate_python(BROKEN),
+        _refused_name,
+    ],
+)
+def test_an_exception_with_lone_surrogates_is_made_again(make):
+    try:
+        exc = make()
+    except Exception as error:
+        exc = error
+    failure = decode(encode(exc))
+    made = failure.rebuild()
+    assert type(made) is type(exc)
+    assert (made.args, str(made)) == (exc.args, str(exc))
+    assert getattr(made, "key", None) == getattr(exc, "key", None)
+    failure.formatted().encode()
+
+
+def test_lone_surrogates_in_texts_are_escaped_and_nothing_is_lost():
+    group = ExceptionGroup(BROKEN, [ValueError(BROKEN)])
+    group.add_note(BROKEN)
+    cls = type("Elsewhere", (KeyError,), {"__module__": BROKEN})
+    group.__cause__ = cls(BROKEN)
+    failure = decode(encode(group))
+    made = failure.rebuild()
+    assert (made.message, made.__notes__) == ("a\\ud800b", ["a\\ud800b"])
+    assert made.exceptions[0].args == (BROKEN,)
+    cause = made.__cause__.__cause__
+    assert isinstance(cause, KeyError)
+    assert cause.args == (BROKEN,)
+    failure.formatted().encode()
+    one_line(ValueError(BROKEN)).encode()
