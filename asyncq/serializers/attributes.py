@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from types import MemberDescriptorType
 from typing import TYPE_CHECKING, Any
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.packing import ready
-from asyncq.serializers.places import FIELD, Place, name_of, shown
+from asyncq.serializers.places import FIELD, Place, name_of, refuse, shown
 from asyncq.serializers.shapes import Shape, dumped, loaded
 
 if TYPE_CHECKING:
@@ -44,7 +43,11 @@ class Attributes:
         """Those of an instance, by their names."""
         held: dict[str, Any] = {}
         if self.has_dict:
-            held |= {name: item for name, item in value.__dict__.items() if self._is_free(name)}
+            held |= {
+                name: item
+                for name, item in value.__dict__.items()
+                if self._is_free(name) or self._is_method(name)
+            }
         for name, slot in self.slots.items():
             try:
                 held[name] = slot.__get__(value)
@@ -61,6 +64,10 @@ class Attributes:
                 tree[name] = ready(dumped(self._shape, item, here), here)
             except SerializationError:
                 continue
+            if name not in self.slots and self._is_method(name):
+                refuse(
+                    here, "it hides a method of the class, and the reader would have the method. Rename it"
+                )
         return tree
 
     def give(self, made: Any, tree: Any, *, is_same: bool) -> None:
@@ -93,11 +100,11 @@ class Attributes:
         if name in self._fields or name.startswith("__"):
             return False
         there = inspect.getattr_static(self._cls, name, None)
-        return not (
-            callable(there)
-            or isinstance(there, (functools.cached_property, property))
-            or hasattr(there, "__get__")
-        )
+        return not (callable(there) or hasattr(there, "__get__"))
+
+    def _is_method(self, name: str) -> bool:
+        is_other = name not in self._fields and not name.startswith("__")
+        return is_other and callable(inspect.getattr_static(self._cls, name, None))
 
 
 def slots_of(cls: Any) -> dict[str, MemberDescriptorType]:

@@ -278,7 +278,7 @@ PLAIN: Final[dict[str, Any]] = {}
 class DataclassShape(RecordShape):
     """A dataclass, also of pydantic's. A plain dict of fields is made into it too, as FastAPI does."""
 
-    __slots__ = ("_aliases", "_all", "_encoders", "_in_init", "_infos", "_slots")
+    __slots__ = ("_aliases", "_all", "_computed", "_encoders", "_in_init", "_infos", "_slots")
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag, policy)
@@ -288,6 +288,13 @@ class DataclassShape(RecordShape):
         self._aliases: Mapping[str, str] = fields_by_alias(self._infos)
         self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(self._infos)
         self._slots: frozenset[str] = self._all & slots_of(cls).keys()
+        # Properties and the like: what they give is kept elsewhere in the instance; an entry of their name
+        # in its `__dict__` would never be looked at again.
+        self._computed: frozenset[str] = frozenset(
+            name
+            for name in self._all - self._slots
+            if hasattr(inspect.getattr_static(cls, name, None), "__set__")
+        )
         self._in_init: frozenset[str] = frozenset(field.name for field in fields if field.init)
         # What only `__post_init__` sets need not be there.
         self.optional: frozenset[str] = frozenset(
@@ -309,10 +316,11 @@ class DataclassShape(RecordShape):
         return self._dump_slowly(value, state, place, depth)
 
     def _dump_slowly(self, value: Any, state: Mapping[str, Any], place: Place, depth: int) -> Any:
+        own = state.keys() - self._computed
         held = {
-            name: state[name] if name in state else getattr(value, name)
+            name: state[name] if name in own else getattr(value, name)
             for name in self.names
-            if name in state or hasattr(value, name)
+            if name in own or hasattr(value, name)
         }
         fields = self.tree_of(held, place, depth)
         others = self.attributes.dump(value, place, depth)
@@ -322,15 +330,31 @@ class DataclassShape(RecordShape):
     def restored(self, fields: Any, more: dict[str, Any]) -> Any:
         values = self.complete_values_of(fields)
         made = object.__new__(self.cls)
-        if self._slots or not self.attributes.has_dict:
-            for name, value in values.items():
-                object.__setattr__(made, name, value)
+        if self._slots or self._computed or not self.attributes.has_dict:
+            for name in values.keys() - self._computed:
+                object.__setattr__(made, name, values[name])
         else:
             # Past `__setattr__`, which a frozen dataclass and a careful one refuse with.
             made.__dict__.update(values)
         if "d" in more:
             self.attributes.give(made, more["d"], is_same=True)
+        for name in values.keys() & self._computed:
+            self._compute(made, name, values[name])
         return made
+
+    def _compute(self, made: Any, name: str, value: Any) -> None:
+        """Sets a field that the class computes, unless what else arrived gives that value already.
+
+        A setter may change what it is given, and has done so where the value was made. But what it left in
+        the instance has no annotation: a writer could forge a type there that the field does not allow.
+        """
+        try:
+            found = getattr(made, name)
+            is_there = type(found) is type(value) and bool(found == value)
+        except Exception:  # noqa: BLE001  the getter and what it gives are the user's
+            is_there = False
+        if not is_there:
+            self.build(lambda: object.__setattr__(made, name, value))
 
     def made(self, fields: Any, more: dict[str, Any]) -> Any:
         if type(fields) is not dict:

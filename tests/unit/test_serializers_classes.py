@@ -430,6 +430,53 @@ def slotted(cls, *args, **fields):
     return made
 
 
+class Doubled:
+    def __set_name__(self, owner, name):
+        self.name = f"_{name}"
+
+    def __get__(self, instance, owner=None):
+        return 0 if instance is None else getattr(instance, self.name)
+
+    def __set__(self, instance, value):
+        setattr(instance, self.name, value * 2)
+
+
+@dataclass
+class Computed:
+    n: int = Doubled()  # type: ignore[assignment]
+    label: str = ""
+
+
+def test_a_field_that_the_class_computes_arrives_as_it_was_and_can_be_sent_on():
+    read = arrives(Computed(1), Computed)
+    assert (read.n, vars(read)) == (2, {"_n": 2, "label": ""})
+    read.n = 5
+    assert loads(ValueCodec(Computed).dumps(read)) == {"n": 10, "label": ""}
+    assert arrives(read, Computed).n == 10
+
+
+def test_a_writer_cannot_forge_what_a_computed_field_is_made_of():
+    [mark, tag, print_, fields, _] = unpacked(ValueCodec(Computed).dumps(Computed(1)))
+    for others in ({"_n": "forged"}, {}):
+        read = ValueCodec(Computed).loads(packb([mark, tag, print_, fields, {"d": others}]))
+        assert read.n == 4  # the setter was asked
+
+
+def test_plain_data_that_hides_a_method_is_refused_and_not_left_out():
+    @dataclass
+    class Runner:
+        n: int
+
+        def run(self): ...
+
+    runner = Runner(1)
+    runner.run = threading.Lock()
+    assert vars(arrives(runner, Runner)) == {"n": 1}
+    runner.run = "now"
+    with pytest.raises(SerializationError, match=r"^result\.run: it hides a method of the class"):
+        ValueCodec(Runner).dumps(runner)
+
+
 @pytest.mark.parametrize("trust_models", [True, False])
 @pytest.mark.parametrize(
     "value",
