@@ -129,7 +129,7 @@ class Follower:
 
     async def _look(self, feed: Feed) -> None:
         feed.stale = False
-        heard = feed.heard
+        heard, last = feed.heard, self._last
         waiter = self._result.waiter()
         left = None if self._end is None else max(0.2, self._end - time.monotonic())
         try:
@@ -148,12 +148,14 @@ class Follower:
             )
         self._result.app.sessions.here().listener.saw(waiter, answer)
         if isinstance(answer, wire.Standing):
-            self._saw(answer, quiet=feed.heard == heard)
+            self._saw(answer, last, quiet=feed.heard == heard)
 
     # -- what comes --
 
-    def _saw(self, standing: wire.Standing, *, quiet: bool) -> None:
-        rank, event = _described(standing, self._last)
+    def _saw(self, standing: wire.Standing, before: tuple[Rank, Any] | None, *, quiet: bool) -> None:
+        # As of when the look began: what was pushed meanwhile may be of a later attempt than the answer, and
+        # the answer would be taken for the failure of that one.
+        rank, event = _described(standing, before)
         if quiet and self._last is not None and rank <= self._last[0] and event.state != self._last[1]:
             self._last = None  # it is where it was once, in a life before: the server lost what came after
         self._add(rank, event)

@@ -260,6 +260,37 @@ async def test_a_retry_shows_with_its_error_and_then_the_next_attempt(app, gate)
     assert [told[0][1], told[2][1], told[3][1]] == [1, 2, 2]
 
 
+async def test_a_look_that_the_next_attempt_overtakes_shows_no_failure_twice(app, gate, monkeypatch):
+    @app.task(name="flaky", retry=Retry(max_retries=1, backoff=0.3, jitter=False))
+    async def flaky() -> None:
+        if asyncq.current().attempt == 1:
+            raise KeyError("first")
+        await asyncq.current().update_state("TRYING", 2)
+        await gate.passed()
+
+    broker = app.sessions.here().broker
+    look, overtaken = broker.state, []
+
+    async def look_and_be_late(id_, left):
+        answer = await look(id_, left)
+        if answer is not None and answer.state == "RETRY" and not overtaken:
+            overtaken.append(answer)
+            await until(lambda: result.info == 2, "the next attempt to say something")
+        return answer
+
+    monkeypatch.setattr(broker, "state", look_and_be_late)
+    states = []
+    async with Worker(app):
+        result = await flaky.delay()
+        async for event in result.events(timeout=30):
+            states.append(event.state)
+            if event.state == "TRYING":
+                gate.open()
+    assert overtaken
+    assert states.count("RETRY") == 1
+    assert states[-2:] == ["TRYING", "SUCCESS"]
+
+
 async def test_a_large_report_is_fetched(app, gate):
     @app.task(name="large")
     async def large() -> None:
