@@ -12,7 +12,7 @@ from msgpack import packb
 
 from asyncq.errors import DecodeError, RemoteError
 from asyncq.failures import attributes, decode, encode, plain, raw, texts
-from asyncq.serializers import dumps, loads
+from asyncq.serializers import loads
 
 
 def raises(error):
@@ -177,7 +177,7 @@ def demand(holds, what):
 def check(exc, arrived):
     cls = type(arrived)
     demand(issubclass(cls, Exception), "it is an Exception")
-    sent = loads(dumps(plain.plain(plain_attributes(exc))))
+    sent = loads(plain.packed(plain_attributes(exc)))
     if issubclass(cls, RemoteError):
         demand(plain.is_same(sent, dict(arrived.attributes)), f"{sent} arrives as {arrived.attributes}")
         demand(type(str(arrived)) is str, "it says something")
