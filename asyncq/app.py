@@ -209,8 +209,8 @@ class AsyncQ:
             track_started: False lets a running job show as `PENDING` until it ends or reports its progress;
                 the outcome has its worker and start time all the same. The sender's version of the task
                 counts.
-            timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a process is
-                killed, a thread goes on unheard.
+            timeout: how long one attempt may take, in seconds from the beginning of its body; a coroutine is
+                cancelled then, a process is killed, a thread goes on unheard.
             soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside an attempt, which may
                 clean up and return; not in a thread.
             retry: when to try again after a failure, see `Retry` (default: never).

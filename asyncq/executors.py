@@ -156,15 +156,37 @@ class Stopped(AsyncQError):
     """A task called `sys.exit()` or raised `KeyboardInterrupt` in its thread."""
 
 
+async def until_thread(claim: Claim, threads: Slots, deadline: int | None) -> None:
+    """Waits until there is a thread for a body, and takes it. `in_thread` gives it back.
+
+    This is not a part of `in_thread`, because the time limit of a body counts from its beginning.
+
+    Args:
+        claim: of the job.
+        threads: from which it takes.
+        deadline: of the job, in ms since the epoch.
+
+    Raises:
+        TimeLimitExceeded: the deadline passed first.
+    """
+    if deadline is None:
+        await threads.take()
+    else:
+        try:
+            async with asyncio.timeout(deadline / 1000 - time.time()):
+                await threads.take()
+        except TimeoutError:
+            raise TimeLimitExceeded("no thread was free for the job before its deadline") from None
+    claim.threads = threads
+
+
 async def in_thread(
     function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim, threads: Slots
 ) -> Any:
-    """Runs a plain function in a thread, in the context of the job. Cancelled, it leaves the thread to
-    itself.
+    """Runs a plain function in a thread, which the job has taken, in the context of the job. Cancelled, it
+    leaves the thread to itself.
     """
     call = partial(unstoppable, function, args, kwargs, claim)
-    await threads.take()
-    claim.threads = threads
     try:
         return await anyio.to_thread.run_sync(call, limiter=_unlimited(), abandon_on_cancel=True)
     except asyncio.CancelledError as error:

@@ -337,8 +337,8 @@ class Options:
         put=_put_deadline,
     )
     timeout: float | timedelta | None = _option(
-        "how long one attempt may take, in seconds; a coroutine is cancelled then, a process is killed, a "
-        "thread goes on unheard.",
+        "how long one attempt may take, in seconds from the beginning of its body; a coroutine is cancelled "
+        "then, a process is killed, a thread goes on unheard.",
         config.duration,
         job="timeout",
         put=_put_timeout,
@@ -468,6 +468,12 @@ def _overlaid(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any
     for one, other, text in _EITHER:
         if one in values and other in values:
             raise ValueError(f"{one}= and {other}= {text}")
+    soft, hard = values.get("soft_timeout"), values.get("timeout")
+    if soft is not None and hard is not None and soft > hard:
+        raise ValueError(
+            f"soft_timeout={brief(soft)} is above timeout={brief(hard)}, which ends the attempt first: give "
+            "a larger timeout, or a smaller soft_timeout"
+        )
     return values
 
 

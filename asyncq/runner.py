@@ -235,6 +235,8 @@ class Runner:
             claim.state = RUNNING
             body = task.function(*args, **kwargs)
         else:
+            # Outside of the time limit, which begins with the body.
+            await executors.until_thread(claim, self._threads, job.deadline)
             body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
         if _has_time_limit(task, job):
             return await self._in_time(task, job, callables.awaited(body), claim)
@@ -251,6 +253,7 @@ class Runner:
                 claim.state = RUNNING
                 body = generators.on_loop(task.function(*args, **kwargs), outlet)
             else:
+                await executors.until_thread(claim, self._threads, job.deadline)
                 drive = generators.in_thread(task.function, claim, outlet)
                 body = executors.in_thread(drive, args, kwargs, claim, self._threads)
             if _has_time_limit(task, job):

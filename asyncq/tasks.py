@@ -412,8 +412,8 @@ class Task(Generic[P, R, H_co]):
                 `countdown`.
             deadline: when the job must have ended, with every job that it starts: an aware datetime, or
                 seconds from now. Past it a job is not started, and a running one is cancelled.
-            timeout: how long one attempt may take, in seconds; a coroutine is cancelled then, a process is
-                killed, a thread goes on unheard.
+            timeout: how long one attempt may take, in seconds from the beginning of its body; a coroutine is
+                cancelled then, a process is killed, a thread goes on unheard.
             retry: when to try again after a failure, see `Retry` (default: never).
             link: what follows when the job has ended well, one workflow or a list: its value is their first
                 argument.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 from helpers.figures import report
@@ -11,6 +12,9 @@ from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
 from asyncq import Retry, SoftTimeLimitExceeded, TimeLimitExceeded, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.anyio
 
@@ -187,3 +191,54 @@ async def test_a_soft_limit_for_a_plain_function_is_refused_when_it_is_registere
 
         @app.task(soft_timeout=1)
         def block() -> None: ...
+
+
+async def test_the_timeout_of_a_thread_begins_with_its_body_and_not_with_the_wait_for_a_thread(make_app):
+    async with make_app(threads=1) as app:
+
+        @app.task(timeout=0.5)
+        def block() -> str:
+            time.sleep(0.3)
+            return "done"
+
+        @app.task(timeout=0.5)
+        def count() -> Iterator[int]:
+            time.sleep(0.3)
+            yield 1
+
+        async with Worker(app):
+            blocks = await block.map([()] * 3)
+            streams = await count.map([()] * 2)
+            assert await blocks.get(timeout=10) == ["done"] * 3
+            assert await streams.get(timeout=10) == [None] * 2
+
+
+async def test_a_deadline_passes_while_a_job_waits_for_a_thread(make_app, diary):
+    async with make_app(threads=1) as app:
+
+        @app.task
+        def block(seconds: float) -> None:
+            diary.note(str(seconds))
+            time.sleep(seconds)
+
+        async with Worker(app):
+            first = await block.delay(0.8)
+            await until(lambda: diary.texts == ["0.8"], "the thread to be taken")
+            with pytest.raises(TimeLimitExceeded, match="no thread was free"):
+                await block.options(deadline=0.2, wait=0.6).call(0.1)
+            await first.get(timeout=10)
+    assert diary.texts == ["0.8"]
+
+
+async def test_a_soft_timeout_above_the_timeout_is_refused_also_for_one_call(app):
+    with pytest.raises(ValueError, match=r"soft_timeout=5.* is above timeout=2"):
+
+        @app.task(timeout=2, soft_timeout=5)
+        async def never() -> None: ...
+
+    @app.task(timeout=10, soft_timeout=5)
+    async def fine() -> None: ...
+
+    with pytest.raises(ValueError, match=r"soft_timeout=5.* is above timeout=2"):
+        fine.options(timeout=2)
+    fine.options(timeout=5)
