@@ -285,6 +285,12 @@ class Settings:
         seconds,
         "After how long a blocked event loop is reported, with its stack, to within a second; 0: never.",
     )
+    unknown_task_wait: float = _option(
+        30.0,
+        seconds,
+        "How long a job whose task its worker does not know is put off for workers that do, before it fails "
+        "as NotRegistered; 0: not at all.",
+    )
     grace: float = _option(
         25.0, seconds, "How long a stopping worker lets running jobs end before it hands them back."
     )

@@ -206,7 +206,7 @@ class QueueFull(AsyncQError):
 
 
 class NotRegistered(AsyncQError):
-    """The worker does not know a task of this name.
+    """No worker of the queue has known a task of this name for `unknown_task_wait` (30 s).
 
     Import the module that defines it in the worker's application module, or correct the name.
     """

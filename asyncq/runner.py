@@ -47,6 +47,11 @@ class Finish:
 
 
 @dataclass(slots=True)
+class Unknown(Finish):
+    """The job has failed, for its task is not known here. It may be known to another worker."""
+
+
+@dataclass(slots=True)
 class Requeue:
     """The job is to be tried again in `wait` ms, as its retry number `retries`; `failure` is the encoded
     error, `error` as in `Finish`.
@@ -147,7 +152,7 @@ class Runner:
         task = self._tasks.get(job.name) or self._derived(job.name)
         if task is None:
             error = NotRegistered(_unknown(job.name, self._tasks))
-            return self._finish_failed(delivery, error, started, "not registered")
+            return Unknown(wire.FAILED, self._failed(delivery, error, started), "not registered", error)
         if task.executor == "process" and self._processes is not None:
             return await self._in_process(task, delivery, claim, self._processes)
         try:

@@ -222,7 +222,8 @@ class Delivery:
 
     `crashes` counts the workers that died with it, `retries` the times it was tried again after a failure;
     `values` are the outcomes of the jobs that it waited for, see the module; `turn` is what a limit of its
-    task has said of it, for the next time it is asked.
+    task has said of it, for the next time it is asked; `put_off` is how often and how long it was put off by
+    workers that do not know its task.
     """
 
     entry: str
@@ -232,6 +233,7 @@ class Delivery:
     job: Job
     values: bytes = b""
     turn: bytes = b""
+    put_off: bytes = b""
 
     @property
     def attempt(self) -> int:

@@ -130,7 +130,8 @@ def make_app(server_url: str, namespace: str) -> Iterator[Callable[..., AsyncQ]]
     """
 
     def make(url: str | None = None, **settings: Any) -> AsyncQ:
-        return AsyncQ(url or server_url, **{"namespace": namespace, "lease": 2, **settings})
+        defaults = {"namespace": namespace, "lease": 2, "unknown_task_wait": 0}
+        return AsyncQ(url or server_url, **{**defaults, **settings})
 
     with closed_at_the_end(make) as make_app:
         yield make_app

@@ -50,7 +50,8 @@ class Way(Enum):
     RETRIED = auto()
     """It failed, and is tried again later."""
     DEFERRED = auto()
-    """It did not begin, and comes again later: a limit of its task holds it up."""
+    """It did not begin, and comes again later: a limit of its task holds it up, or its worker does not know
+    the task."""
     REPLACED = auto()
     """A workflow took its place."""
     RELEASED = auto()
@@ -267,10 +268,20 @@ class Claims:
         return await self._put_aside(Way.RETRIED, "retry", delivery, wait, retries, failure)
 
     async def defer(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
-        """Puts a job aside that has not begun, for at most `wait` ms: 1 done, 2 ended by a mark instead, 0
-        refused.
+        """Puts a job aside whose turn has not come, for at most `wait` ms: 1 done, 2 ended by a mark instead,
+        0 refused.
         """
-        return await self._put_aside(Way.DEFERRED, "postpone", delivery, wait, turn)
+        return await self._put_aside(Way.DEFERRED, "postpone", delivery, wait, "g", turn)
+
+    async def put_off(self, delivery: wire.Delivery, wait: int, so_far: bytes) -> int:
+        """Puts a job aside for `wait` ms whose task is not known here; answers as `defer`.
+
+        Args:
+            delivery: the job.
+            wait: in ms.
+            so_far: how often and how long it was put off, for the worker that gets it next.
+        """
+        return await self._put_aside(Way.DEFERRED, "postpone", delivery, wait, "u", so_far)
 
     async def _put_aside(self, way: Way, script: str, delivery: wire.Delivery, *why: Any) -> int:
         keys, job = self._served.keys[delivery.stream], delivery.job
@@ -364,7 +375,7 @@ class Claims:
         looked, back, revoked, more, *lost = await self._commands.run(
             keys,
             "take",
-            (stream, keys.beats, keys.dead, keys.marks + dead, last_try),
+            (stream, keys.beats, keys.dead, keys.marks + dead, keys.abouts + dead, last_try),
             (
                 *(keys.space, GROUP, dead, seen or "", TAKE_AT_ONCE, crashes, self._holder),
                 *(wire.PUSH_LIMIT, self._result_ttl(), lost_words),

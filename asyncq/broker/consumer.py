@@ -15,7 +15,7 @@ from asyncq import failpoints, wire
 from asyncq.broker import rights
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.job_output import JobOutput
-from asyncq.broker.keys import GROUP, leveled, token
+from asyncq.broker.keys import DAY_MS, GROUP, leveled, token
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.served import Served
 from asyncq.broker.server_error import ServerError, Verdict
@@ -139,13 +139,34 @@ class Consumer:
         """The beat's script, to be loaded where the server does not know it."""
         return self._commands.scripts["beat"].source
 
+    async def announce(self, tasks: Iterable[str], patience: float = FOREVER) -> None:
+        """Says which tasks this incarnation knows, and which queues it serves."""
+        for keys in self.shards:
+            said = (*(f"q{queue}" for queue in self.served.queues_in(keys)), *(f"t{task}" for task in tasks))
+            await self._commands.run(
+                keys,
+                "announce",
+                (keys.beats, keys.abouts + self.name),
+                (self.name, DAY_MS, *said),
+                patience=patience,
+            )
+
+    async def is_known(self, delivery: wire.Delivery, task: str) -> bool:
+        """Whether a worker that lives knows a task, and serves the queue of a job."""
+        keys = self.served.keys[delivery.stream]
+        queue = self.served.queues[delivery.stream]
+        answer = await self._commands.run(
+            keys, "known", (keys.beats,), (keys.abouts, queue, task), patience=FOREVER
+        )
+        return bool(answer)
+
     async def leave(self) -> bool:
         """Goes in peace; False if it still holds something and may not."""
         left = True
         for keys, marks in zip(self.shards, self.marks_channels, strict=True):
             streams = self.served.streams_in(keys)
             answer = await self._commands.run(
-                keys, "leave", (keys.beats, marks, *streams), (GROUP, self.name)
+                keys, "leave", (keys.beats, marks, keys.abouts + self.name, *streams), (GROUP, self.name)
             )
             left &= bool(answer)
         return left
@@ -262,16 +283,16 @@ class Consumer:
         queue = self.served.queues[stream]
         if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
             crashes = retries = 0
-            id_, message, values, turn = fields[1], fields[3], b"", b""
+            id_, message, values, turn, put_off = fields[1], fields[3], b"", b"", b""
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
             if b"i" not in named or b"m" not in named:
                 raise DecodeError(f"entry {entry} of queue {queue!r} has no job in it")
             id_, message = named[b"i"], named[b"m"]
             crashes, retries = int(named.get(b"c", 0)), int(named.get(b"a", 0))
-            values, turn = named.get(b"v", b""), named.get(b"g", b"")
+            values, turn, put_off = named.get(b"v", b""), named.get(b"g", b""), named.get(b"u", b"")
         job = wire.decode_job(id_.decode(), queue, message)
-        return wire.Delivery(entry, stream, crashes, retries, job, values, turn)
+        return wire.Delivery(entry, stream, crashes, retries, job, values, turn, put_off)
 
     async def promote(self, keys: Keys) -> float | None:
         """Moves due jobs of a shard into their queues; seconds until the next is due, None if there is

@@ -62,6 +62,7 @@ class Keys:
     queues: str = field(init=False)
     beats: str = field(init=False)
     marks: str = field(init=False)
+    abouts: str = field(init=False)
     dead: str = field(init=False)
     delayed: str = field(init=False)
     messages: str = field(init=False)
@@ -97,6 +98,7 @@ class Keys:
                 "marks",
                 f"{tag}:x:",
             ),  # + incarnation: set of marked jobs it holds, and a channel of the same name
+            ("abouts", f"{tag}:a:"),  # + incarnation: hash, what it says of itself
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed

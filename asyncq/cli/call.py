@@ -66,6 +66,7 @@ def call(
     limit = parameters.duration("--timeout", timeout)
     app = targets.load(target, invocation)
     targets.be_impatient(app)
+    app.reconfigure(unknown_task_wait=0)  # a worker that runs here has no time to wait for others
     chosen = found(app, task)
     if queue is not None:
         try:

@@ -6,6 +6,7 @@ a script of its own has a background task, which the worker waits for before it 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from asyncq import wire
 from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.executors import CANCELLING
-from asyncq.runner import Finish, Requeue
+from asyncq.runner import Finish, Requeue, Unknown
+from asyncq.worker.unknown_tasks import UnknownTasks
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -79,6 +81,7 @@ class Outcomes:
         self._runner = runner
         self._held = held
         self._job_log = job_log
+        self._unknown_tasks = UnknownTasks(consumer, asyncio.get_running_loop().time)
 
     def conclude(self, running: RunningJob, verdict: Finish | Requeue | Replace) -> None:
         """A body has ended with a verdict."""
@@ -89,12 +92,14 @@ class Outcomes:
             if running.interrupt is not None:
                 self.revoke(running)
         elif isinstance(verdict, Finish):
-            self.counts.done += 1
             if verdict.letter == wire.FAILED:
-                self.counts.failed += 1
-                self._job_log.failed(delivery, verdict, running.started)
+                if isinstance(verdict, Unknown):
+                    self.report(delivery, self._put_off(delivery, verdict))
+                    return
+                self._note_failure(delivery, verdict, running.started)
             elif self._job_log.is_detailed:
                 self._log_end(running, verdict.letter)
+            self.counts.done += 1
             if verdict.dead:
                 self.report(delivery, self.claims.dead_letter(delivery, verdict.outcome, verdict.dead))
             else:
@@ -105,6 +110,19 @@ class Outcomes:
             self.report(delivery, self.claims.retry(delivery, verdict.wait, verdict.retries, verdict.failure))
         else:
             self.report(delivery, self._replace(delivery, verdict.jobs))
+
+    def _note_failure(self, delivery: wire.Delivery, finish: Finish, started: int | None) -> None:
+        self.counts.failed += 1
+        self._job_log.failed(delivery, finish, started)
+
+    async def _put_off(self, delivery: wire.Delivery, verdict: Unknown) -> int:
+        """Leaves a job whose task is unknown here to others, or has it fail."""
+        put_off = await self._unknown_tasks.put_off(delivery)
+        if put_off is not None:
+            return await self.claims.put_off(delivery, put_off.wait, put_off.so_far)
+        self._note_failure(delivery, verdict, None)
+        self.counts.done += 1
+        return await self.claims.dead_letter(delivery, verdict.outcome, verdict.dead)
 
     def _log_end(self, running: RunningJob, letter: str) -> None:
         if letter == wire.SUCCEEDED:

@@ -20,6 +20,7 @@ from asyncq.broker.consumer import Consumer
 from asyncq.broker.turnstile import Turnstile
 from asyncq.runner import Runner
 from asyncq.slots import Slots
+from asyncq.worker.announcer import Announcer
 from asyncq.worker.attempt import Attempts
 from asyncq.worker.courier import Courier
 from asyncq.worker.fetcher import Fetcher
@@ -99,6 +100,7 @@ class WorkerSession:
         )
         spawner = None if worker.target is None else Spawner(worker.target, self.broker.address.url, settings)
         self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, gate, spawner)
+        self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
         self._loops, self._subscriptions = self._watchers(signals)
 
@@ -119,7 +121,7 @@ class WorkerSession:
             )
             loops += (reclaimer.run, promoter.run)
             subscriptions += ((shard.wake, promoter.call), (shard.news, partial(self._on_level, shard)))
-        loops += (Courier(self.broker.commands, lease).run, self.fetcher.run)
+        loops += (self._announcer.run, Courier(self.broker.commands, lease).run, self.fetcher.run)
         return loops, subscriptions
 
     # -- from the first beat --
@@ -138,6 +140,7 @@ class WorkerSession:
         await self.consumer.make_groups(patience)
         # Before the first read: others take a consumer without a beat for dead.
         await self.lease.start()
+        await self._announcer.announce(patience)
         for channel, on_message in self._subscriptions:
             await self.broker.listener.subscription.subscribe(channel, on_message)
         self.broker.listener.subscription.renewed.add(self._look_for_levels)

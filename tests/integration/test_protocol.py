@@ -422,6 +422,8 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "ghosts": lambda s: s.mine.ghosts(s.stream, []),
     "census": lambda s: s.mine.census(s.keys),
     "rights": lambda s: s.mine.check_rights(),
+    "announce": lambda s: s.mine.announce(["task"]),
+    "known": lambda s: s.mine.is_known(s.held(), "task"),
     "beat": lambda s: s.beat(s.mine, 2),
     "block": lambda s: s.broker.waits.block("job", s.held().entry, "mark", ["another"], 5),
     "block, another's": lambda s: s.broker.waits.block("job", "0-1", "mark", ["another"], 5),

@@ -51,6 +51,8 @@ def beginning(setup: Setup) -> World:
         delayed=(),
         beats=tuple(Beat(name, 1) for name in names),
         marks=(),
+        # Number 0 is of a worker that is gone, whose announcement is left.
+        announced=(0, *list(names)[1:]) if setup.unknown is not None else (),
         clients=(*(UNSENT,) * setup.enqueued, *(SENT,) * (setup.jobs - setup.enqueued)),
         control=UNSENT,
         waiters=(NEW,) * setup.waiters,

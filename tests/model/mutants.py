@@ -297,5 +297,19 @@ MUTANTS = (
         BROKEN,
         'after revoke answered "signalled"',
     ),
+    Mutant(
+        "a job of an unknown task fails, whoever else knows it",
+        _without("unknown_asks"),
+        replace(ONE_JOB, faults=0, unknown=0),
+        BROKEN,
+        "job 0 is given up, and incarnation 2 knows its task",
+    ),
+    Mutant(
+        "what a dead worker announced counts",
+        _without("announced_and_beats"),
+        replace(ONE_JOB, faults=0, unknown=0, workers=1),
+        STUCK,
+        "waiter 0 is new",
+    ),
     Mutant("last try not alone", _without("last_try_alone"), POISON, BROKEN, "innocent job 1"),
 )

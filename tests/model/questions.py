@@ -40,6 +40,14 @@ def refused(world: World, job: int) -> World:
     return world
 
 
+def given_up(world: World, job: int) -> World:
+    """No job is given up for an unknown task while a worker that knows it lives, and has said so."""
+    for worker in world.workers[1:]:
+        if worker.name in world.announced and worker.lease == FRESH and world.beat_of(worker.name):
+            return _broken(world, f"job {job} is given up, and incarnation {worker.name} knows its task")
+    return world
+
+
 def handed_down(world: World, child: int, parent: int, outcome: str) -> World:
     """A job is told of its parents what became of them."""
     became = world.history[parent].outcome

@@ -177,6 +177,19 @@ class Rules:
     three rounds the neighbours of a job that kills its worker are dead-lettered with it.
     """
 
+    # --- tasks that a worker does not know --------------------------------------------------------
+
+    unknown_asks: bool = True
+    """A worker that does not know the task of a job asks whether another does, and puts the job off.
+
+    Closes: new code is rolled out, and a job of a new task dies with the old worker that is given it.
+    """
+    announced_and_beats: bool = True
+    """What an incarnation has announced counts only while it beats.
+
+    Closes: the only worker that knew a task is dead, and jobs of the task are put off for ever.
+    """
+
     # --- waiting ----------------------------------------------------------------------------------
 
     subscribe_first: bool = True

@@ -164,6 +164,18 @@ SCENARIOS = (
         parents=ALONE,
     ),
     _scenario(
+        "a worker does not know the task of a job, another does",
+        Setup(faults=2, parents=ALONE, unknown=0, waiters=1, stops=True, lost_publishes=False),
+    ),
+    _scenario(
+        "a worker does not know the task of a job that is revoked",
+        Setup(faults=2, parents=ALONE, unknown=0, revoke=0, waiters=1, lost_publishes=False),
+    ),
+    _scenario(
+        "no worker knows the task of a job",
+        Setup(faults=2, parents=ALONE, unknown=0, workers=1, waiters=1),
+    ),
+    _scenario(
         "a job that kills its worker, beside an innocent one",
         Setup(faults=0, parents=APART, poison=0, waiters=1),
         faults=0,

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from model.setup import Setup
 
 FIRST = 0
+MOST_PUT_OFF = 2
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Scripts:
     def promote(self, world: World, due: Delayed, by: int) -> World:
         """Move a due job from the delayed set to the stream. Moved already: nothing."""
         world = world._replace(delayed=tuple(other for other in world.delayed if other != due))
-        entry = Entry(0, due.job, due.crashes, due.retries)
+        entry = Entry(0, due.job, due.crashes, due.retries, due.put_off)
         if not self.setup.rules.atomic_promote:
             return world._replace(owed=(*world.owed, Owed("XADD", by, due.job, entry)))
         return self._add(world, entry)
@@ -199,6 +200,24 @@ class Scripts:
         if not self.setup.rules.atomic_retry:
             return world._replace(owed=(*world.owed, Owed("ZADD", held.name, job, tried)))
         return self._delay(world, tried)
+
+    def known(self, world: World) -> bool:
+        """Whether an incarnation that beats knows the task that the first worker does not."""
+        return any(
+            world.beat_of(name) or not self.setup.rules.announced_and_beats for name in world.announced
+        )
+
+    def postpone(self, world: World, held: Held) -> World | None:
+        """Put a job aside that has not begun; a marked one ends as revoked."""
+        if not self._entitled(world, held):
+            return None
+        world = questions.call_accepted(world, held)
+        job = held.entry.job
+        if self._marked(world, job):
+            return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
+        # More than twice makes no difference, and would make worlds without end.
+        again = held.entry._replace(put_off=min(held.entry.put_off + 1, MOST_PUT_OFF))
+        return self._delay(self._drop(world, held.entry.id), again)
 
     def replace(self, world: World, held: Held) -> World | None:
         """Put a job more, and the job itself behind it, in the place of one that runs; a marked one ends."""
@@ -396,7 +415,9 @@ class Scripts:
     def _delay(self, world: World, entry: Entry) -> World:
         record = world.records[entry.job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(entry.job, record._replace(state=DELAYED, entry=0))
-        return world._replace(delayed=(*world.delayed, Delayed(entry.job, entry.crashes, entry.retries)))
+        return world._replace(
+            delayed=(*world.delayed, Delayed(entry.job, entry.crashes, entry.retries, entry.put_off))
+        )
 
     def _drop(self, world: World, entry: int) -> World:
         """XACK and XDEL."""
@@ -407,10 +428,11 @@ class Scripts:
         )
 
     def _forget_consumer(self, world: World, name: int) -> World:
-        """DELCONSUMER, HDEL of the beat, DEL of the marks."""
+        """DELCONSUMER, HDEL of the beat, DEL of the marks and of what it said of itself."""
         return world._replace(
             beats=tuple(beat for beat in world.beats if beat.name != name),
             marks=tuple(mark for mark in world.marks if mark.name != name),
+            announced=tuple(other for other in world.announced if other != name),
         )
 
     # --- what mutants leave for a second call -----------------------------------------------------

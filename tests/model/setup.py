@@ -72,6 +72,8 @@ class Setup:
     """A mark also cancels a body that runs; else only what has not started."""
     expire: int | None = None
     """The job whose deadline passes."""
+    unknown: int | None = None
+    """The job whose task the first worker does not know. All others know it."""
     forget: int | None = None
     """The job that a client forgets."""
     records_expire: bool = False
@@ -103,6 +105,10 @@ class Setup:
     def height(self, job: int) -> int:
         """How far a job is from the end of its workflow."""
         return max((self.height(child) + 1 for child in self.dependents(job)), default=0)
+
+    def knows(self, place: int, job: int) -> bool:
+        """Whether the worker in a place knows the task of a job."""
+        return place != 0 or job != self.unknown
 
     def waits_for(self, waiter: int) -> int:
         """Which job a waiter waits for."""

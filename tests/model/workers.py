@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from model import questions
 from model.move import Move, fault
+from model.scripts import MOST_PUT_OFF
 from model.world import (
     FAILING,
     FAILURE,
@@ -15,6 +16,7 @@ from model.world import (
     IN_FLIGHT,
     NOT_STARTED,
     PAUSED,
+    PUTTING_OFF,
     RELEASING,
     REPLACING,
     RETRYING,
@@ -79,6 +81,9 @@ def _claim(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
         claimed = scripts.claim(world, worker.name, lane=lane)
         if claimed:
             after, entry = claimed
+            is_strange = not scripts.setup.knows(place, entry.job)
+            if is_strange and entry.put_off == MOST_PUT_OFF and scripts.known(world):
+                continue  # sooner or later one that knows it is quicker
             hands = (*worker.hands, Held(entry, worker.name, IN_FLIGHT))
             label = f"{worker.name}: XREADGROUP is given entry {entry.id} (job {entry.job})"
             yield Move(label, after.with_hands(place, hands))
@@ -150,6 +155,8 @@ def _reborn(
         name, count = old, world.beat_of(old) + 1
     others = (beat for beat in world.beats if beat.name != name)
     world = world._replace(beats=tuple(sorted((*others, Beat(name, count)))))
+    if scripts.setup.unknown is not None and scripts.setup.knows(place, scripts.setup.unknown):
+        world = world._replace(announced=tuple(sorted({*world.announced, name})))
     return world.with_worker(place, Worker(name, hands=hands, stopping=stopping))
 
 
@@ -172,6 +179,9 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
     elif held.phase == RETRYING:
         sent = scripts.retry(world, held)
         yield from _call(world, scripts, place, held, call="retry", sent=sent)
+    elif held.phase == PUTTING_OFF:
+        sent = scripts.postpone(world, held)
+        yield from _call(world, scripts, place, held, call="postpone", sent=sent)
     elif held.phase == REPLACING:
         sent = scripts.replace(world, held)
         yield from _call(world, scripts, place, held, call="replace", sent=sent)
@@ -224,9 +234,25 @@ def _start(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[M
     if setup.expire == job and world.control != UNSENT:
         yield Move(f"{held.name}: job {job} is past its deadline", _turn(world, place, held, REVOKING))
         return
+    if not setup.knows(place, job):
+        yield from _leave_to_others(world, scripts, place, held)
+        return
     after = questions.body_started(world, setup, held.entry)
     label = f"{held.name}: starts job {job} (entry {held.entry.id}, {held.entry.crashes} crashes)"
     yield Move(label, _turn(after, place, held, RUNNING))
+
+
+def _leave_to_others(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
+    """Put a job off whose task is not known here; give it up when no other has known it for a while."""
+    job, rules = held.entry.job, scripts.setup.rules
+    is_known = scripts.known(world)
+    if rules.unknown_asks and (is_known or held.entry.put_off < MOST_PUT_OFF):
+        yield Move(f"{held.name}: puts job {job} off", _turn(world, place, held, PUTTING_OFF))
+    if not rules.unknown_asks or (held.entry.put_off and not is_known):
+        after = questions.given_up(world, job)
+        yield Move(
+            f"{held.name}: gives job {job} up, for nobody knows it", _turn(after, place, held, FAILING)
+        )
 
 
 def _run(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:

@@ -41,6 +41,7 @@ FAILING = "failing"  # the body failed for good; `finish` is to be sent
 RETRYING = "retrying"  # the body failed; `retry` is to be sent
 REPLACING = "replacing"  # the body left a workflow in its place; `replace` is to be sent
 RELEASING = "releasing"  # given back by a worker that was told to stop; `release` is to be sent
+PUTTING_OFF = "putting off"  # its task is not known here; `postpone` is to be sent
 REVOKING = "revoking"  # cancelled by a mark or a deadline; `finish` is to be sent
 NOT_STARTED = frozenset({IN_FLIGHT, HELD})
 
@@ -51,12 +52,15 @@ WOKEN = "woken"  # runs again, and has not beaten since
 
 
 class Entry(NamedTuple):
-    """A stream entry: fields `i` (job), `c` (crashes), `a` (retries). The message does not matter here."""
+    """A stream entry: fields `i` (job), `c` (crashes), `a` (retries), `u` (how often it was put off). The
+    message does not matter here.
+    """
 
     id: int
     job: int
     crashes: int = 0
     retries: int = 0
+    put_off: int = 0
 
 
 class Stream(NamedTuple):
@@ -94,6 +98,7 @@ class Delayed(NamedTuple):
     job: int
     crashes: int
     retries: int
+    put_off: int = 0
 
 
 class Pending(NamedTuple):
@@ -200,6 +205,8 @@ class World(NamedTuple):
     delayed: tuple[Delayed, ...]
     beats: tuple[Beat, ...]
     marks: tuple[Mark, ...]
+    announced: tuple[int, ...]
+    """`T:a:<incarnation>`: the incarnations that know the task of the job which the first worker does not."""
     # processes
     clients: tuple[str, ...]
     """The enqueue of each job. Those of a workflow are one call; a job that `replace` brings has none."""

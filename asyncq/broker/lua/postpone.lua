@@ -1,8 +1,9 @@
--- Puts a job of a limited task aside until its turn, before its body has begun, and gives up the claim to it. Fenced as finish; a marked job
--- ends instead.
+-- Puts a job aside before its body has begun, and gives up the claim to it: until its turn, if its task is limited; until a worker that knows
+-- its task takes it, if this one does not. A field of its message says what is to be known of it when it comes again. Fenced as finish; a
+-- marked job ends instead.
 -- KEYS: stream delayed
--- ARGV: space group consumer entry id wait turn messages wake push_limit ttl marks outcome
--- RETURNS: 1 waits for its turn, 2 ended by a mark, 0 refused (also when sent again)
+-- ARGV: space group consumer entry id wait field value messages wake push_limit ttl marks outcome
+-- RETURNS: 1 put aside, 2 ended by a mark, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
 local flags, queue, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
@@ -14,10 +15,10 @@ if string.sub(flags, 2, 2) ~= '-' then
   conclude(id, flags, entry, consumer, nonce, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 else
-  local fields = { 'g', turn }
+  local fields = { field, value }
   for i = 1, #content[2], 2 do
     local name = content[2][i]
-    if name ~= 'i' and name ~= 'g' then
+    if name ~= 'i' and name ~= field then
       fields[#fields + 1] = name
       fields[#fields + 1] = content[2][i + 1]
     end

@@ -1,6 +1,6 @@
 -- Takes the jobs of a dead incarnation back into the queue, up to a limit. Its beat must still stand where the observer saw it stand
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
--- KEYS: stream beats dead marked last_try
+-- KEYS: stream beats dead marked about last_try
 -- ARGV: space group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
 -- RETURNS: {-1} if it beats after all, else {looked at, put back, revoked, next, {id, head of message} of each lost one ...}; next is 1: again
 -- FLAGS: allow-oom
@@ -66,7 +66,7 @@ end
 if #held < tonumber(limit) then
   -- Only here, where its pending list was seen to be empty: deleting a consumer drops what it holds for good.
   redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
-  redis.call('DEL', marked)
+  redis.call('DEL', marked, about)
   return { #held, back, ended, 0, unpack(gone) }
 end
 return { #held, back, ended, 1, unpack(gone) }

@@ -1,0 +1,11 @@
+-- Whether an incarnation that beats knows a task and serves a queue.
+-- KEYS: beats
+-- ARGV: abouts queue task
+-- RETURNS: 1 one does, 0 none does
+-- FLAGS: no-writes
+local listed = redis.call('HGETALL', beats)
+for i = 1, #listed, 2 do
+  local said = redis.call('HMGET', abouts .. listed[i], 'q' .. queue, 't' .. task)
+  if said[1] and said[2] then return 1 end
+end
+return 0

@@ -1,0 +1,111 @@
+"""Jobs of tasks that this worker does not know: while new code is rolled out, or where two services share a
+queue, another worker may know them. Lives on the worker's loop.
+
+Such a job is put off, with longer and longer pauses, until a worker that knows its task takes it. It fails
+once no worker that serves its queue has known its task for `unknown_task_wait`. The job carries how long that
+is, so that any number of workers may put it off.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from asyncq.briefs import brief
+from asyncq.config import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncq import wire
+    from asyncq.broker.consumer import Consumer
+
+log: logging.Logger = logging.getLogger(__name__)
+
+FIRST_WAIT, LONGEST_WAIT = 100, 2000
+"""Milliseconds that a job is put off the first time, and at most; each time twice as long as before, or down
+to half of that."""
+ASK_AGAIN = 1.0
+"""Seconds after which the server is asked again whether a worker knows a task."""
+MOST_NAMES = 10_000
+"""So many names of tasks are remembered; then all are forgotten. Anybody can send jobs with new names."""
+
+_CARRIED = re.compile(rb"(\d{1,9}) (\d{1,12})")
+
+
+class PutOff(NamedTuple):
+    """How a job is put off.
+
+    Attributes:
+        wait: in ms.
+        so_far: what it carries, see `UnknownTasks.put_off`.
+    """
+
+    wait: int
+    so_far: bytes
+
+
+class UnknownTasks:
+    """Says how long jobs of unknown tasks are put off.
+
+    Args:
+        consumer: asks the server who knows a task.
+        now: the loop's clock.
+    """
+
+    def __init__(self, consumer: Consumer, now: Callable[[], float]) -> None:
+        self._consumer = consumer
+        self._now = now
+        self._patience = round(consumer.settings.unknown_task_wait * 1000)
+        # By queue and task: when the server was asked, and what it said.
+        self._answers: dict[tuple[str, str], tuple[float, bool]] = {}
+
+    async def put_off(self, delivery: wire.Delivery) -> PutOff | None:
+        """Says how a job is put off; None if no worker has known its task for so long that it fails.
+
+        The job carries `<times> <ms>`: how often it was put off, and how long since a worker knew its task.
+        Pauses are added up, and no clocks are compared.
+        """
+        if not self._patience:
+            return None
+        carried = _CARRIED.fullmatch(delivery.put_off)
+        count, unknown = (int(carried[1]), int(carried[2])) if carried else (0, 0)
+        if await self._is_known(delivery):
+            unknown = 0
+        elif unknown >= self._patience:
+            return None
+        wait = min(LONGEST_WAIT, FIRST_WAIT << min(count, 10))
+        # By chance: jobs that come back together go to one worker together, which may be the wrong one each
+        # time.
+        wait = min(random.randint(wait // 2, wait), max(1, self._patience - unknown))
+        return PutOff(wait, b"%d %d" % (count + 1, unknown + wait))
+
+    async def _is_known(self, delivery: wire.Delivery) -> bool:
+        job = delivery.job
+        key = (job.queue, job.name)
+        asked, answer = self._answers.get(key, (float("-inf"), False))
+        if self._now() - asked < ASK_AGAIN:
+            return answer
+        is_new = key not in self._answers
+        if is_new and len(self._answers) >= MOST_NAMES:
+            self._answers.clear()
+        # Noted before the answer is here: of a thousand jobs that come at once, one asks.
+        self._answers[key] = (self._now(), True)
+        answer = await self._consumer.is_known(delivery, job.name.removesuffix("*"))
+        self._answers[key] = (self._now(), answer)
+        if is_new:
+            self._warn(delivery, is_known=answer)
+        return answer
+
+    def _warn(self, delivery: wire.Delivery, *, is_known: bool) -> None:
+        job = delivery.job
+        others = "another worker of the queue knows it" if is_known else "so far no worker of the queue does"
+        log.warning(
+            "this worker does not know the task %s of job %r (queue %r), and %s: its jobs are put off until "
+            "a worker that knows the task takes them, and fail once none has known it for "
+            "unknown_task_wait=%s. This is said once per task. If it is no deployment under way, import the "
+            "task's module where the app is made, or give each service a queue or a namespace of its own",
+            *(brief(job.name), job.id, job.queue, others, shown(self._patience / 1000)),
+        )

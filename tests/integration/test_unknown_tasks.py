@@ -1,0 +1,131 @@
+"""Jobs of tasks that a worker does not know: they wait for one that does, while there is one."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.claiming import ClaimingConsumer
+from helpers.stopwatch import Stopwatch
+from helpers.waiting import until
+
+from asyncq import NotRegistered, TaskRevoked, Worker
+from asyncq.worker import unknown_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from asyncq import AsyncQ
+
+pytestmark = pytest.mark.anyio
+
+
+def _knowing(app: AsyncQ, *names: str) -> AsyncQ:
+    """The app, with tasks of these names, which return the name of the worker that runs them."""
+    for name in names:
+
+        @app.task(name=name)
+        async def whoever(value: str) -> str:
+            return value
+
+    return app
+
+
+async def test_a_job_of_a_new_task_waits_for_a_worker_that_knows_it(make_app, caplog):
+    old, new = _knowing(make_app(unknown_task_wait=20), "old"), _knowing(make_app(), "old", "new")
+    async with Worker(old, name="old-worker"):
+        result = await old.send("new", ("value",))
+        plain = [await old.send("old", (str(number),)) for number in range(3)]
+        assert [await each.get(timeout=10) for each in plain] == ["0", "1", "2"]
+        again = await old.send("new", ("again",))
+        await until(lambda: "does not know the task 'new'" in caplog.text, "the worker to say so")
+        assert await result.refresh() == "PENDING"
+        async with Worker(new, name="new-worker"):
+            assert await result.get(timeout=10) == "value"
+            assert await again.get(timeout=10) == "again"
+            outcome = await result.outcome()
+    assert (outcome.worker, outcome.attempts) == ("new-worker", 1)
+    said = [record for record in caplog.records if record.name == unknown_tasks.__name__]
+    assert [record.levelname for record in said] == ["WARNING"], "once per task"
+    assert "unknown_task_wait=20 s" in said[0].getMessage()
+
+
+async def test_two_services_may_share_a_queue(make_app):
+    shop = _knowing(make_app(unknown_task_wait=20), "shop.one", "shop.two")
+    mail = _knowing(make_app(unknown_task_wait=20), "mail.one")
+    async with Worker(shop), Worker(mail):
+        calls = [(app, name) for app in (shop, mail) for name in ("shop.one", "shop.two", "mail.one")] * 3
+        handles = [await app.send(name, (name,)) for app, name in calls]
+        # Also what one service makes of another's task in one job.
+        starred = await shop.send("mail.one*", ([("a",), ("b",)],))
+        assert [await each.get(timeout=20) for each in handles] == [name for _, name in calls]
+        assert await starred.get(timeout=20) == ["a", "b"]
+
+
+async def test_a_job_fails_when_no_worker_of_its_queue_has_known_its_task_for_the_time_set(make_app, caplog):
+    app, elsewhere = _knowing(make_app(unknown_task_wait=0.5), "known"), _knowing(make_app(), "nobody's")
+    begun = Stopwatch()
+    async with Worker(app), Worker(elsewhere, queues=["another"]):
+        result = await app.send("nobody's", ("value",))
+        with pytest.raises(NotRegistered, match="it knows known"):
+            await result.get(timeout=10)
+        took = begun.took
+        outcome = await result.outcome()
+        [letter] = await app.control.dead.list()
+    assert took >= 0.5
+    assert outcome.attempts == 1, "to be put off is no try"
+    assert (letter.reason, letter.job_id) == ("not registered", result.id)
+    assert "so far no worker of the queue does" in caplog.text
+
+
+async def test_what_a_dead_worker_knew_counts_no_longer_than_its_lease(make_app, raw, namespace):
+    app = _knowing(make_app(unknown_task_wait=0.3, lease=0.6), "known")
+    async with app, _beating_once(app, "new") as dead, Worker(app):
+        result = await app.send("new", ("value",))
+        begun = Stopwatch()
+        with pytest.raises(NotRegistered):
+            await result.get(timeout=20)
+    assert begun.took > 0.6, "it was put off for as long as the other seemed to live"
+    assert not await raw.exists(f"{{{namespace}:0}}:a:{dead.name}")
+
+
+@asynccontextmanager
+async def _beating_once(app: AsyncQ, task: str) -> AsyncIterator[ClaimingConsumer]:
+    """A worker that knows a task, and stands still after its first beat."""
+    commands = app.sessions.here().broker.commands
+    consumer = ClaimingConsumer(commands, "dead", ("default",))
+    await consumer.make_groups()
+    for command, keys in zip(consumer.beat_commands(1), commands.shards, strict=True):
+        await commands.send(keys, *command)
+    await consumer.announce([task])
+    await consumer.read(list(consumer.served.streams), 1, block=False)
+    yield consumer
+    consumer.close()
+
+
+async def test_a_job_that_is_put_off_can_be_revoked(make_app, caplog):
+    app = _knowing(make_app(unknown_task_wait=20), "known")
+    async with Worker(app):
+        result = await app.send("new", ("value",))
+        await until(lambda: "does not know the task" in caplog.text, "the job to be put off")
+        await result.revoke()
+        with pytest.raises(TaskRevoked):
+            await result.get(timeout=10)
+
+
+async def test_a_task_that_is_registered_while_the_worker_runs_is_announced(make_app, raw, namespace):
+    app = _knowing(make_app(lease=0.6), "old")
+    async with Worker(app):
+        [key] = await raw.keys(f"{{{namespace}:0}}:a:*")
+        _knowing(app, "new")
+        await until(lambda: raw.hexists(key, "tnew"), "the new task to be announced")
+
+
+async def test_a_worker_that_leaves_takes_back_what_it_announced(make_app, raw, namespace):
+    app = _knowing(make_app(), "known")
+    async with Worker(app):
+        [key] = await raw.keys(f"{{{namespace}:0}}:a:*")
+        assert await raw.hgetall(key) == {b"tknown": b"1", b"qdefault": b"1"}
+        assert 0 < await raw.ttl(key) <= 86_400
+    assert not await raw.exists(key)
