@@ -4,12 +4,17 @@ Valgrind counts instructions, which a loaded machine does not change. A process 
 a worker of its own and awaits the results; run with few and with many jobs, the difference is what the jobs
 cost. The server's commands are counted likewise. With BASELINE=PATH, another checkout is measured beside this
 one, and the ratios are printed.
+
+How often a process wakes, and how many jobs come in one batch, depend on the machine's moments all the same:
+one measurement is off by up to 3 %, and far more while something else runs. So each figure is the median of
+ROUNDS=N (default: 5), taken in turns with the baseline.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -82,9 +87,17 @@ def main() -> None:
     checkouts = {"this": HERE.parent}
     if "BASELINE" in os.environ:
         checkouts["baseline"] = Path(os.environ["BASELINE"])
+    rounds = int(os.environ.get("ROUNDS", "5"))
     with server.running() as url:
         for way, counts in (("lone", LONE), ("batched", BATCHED)):
-            figures = {name: per_job(path, url, way, counts) for name, path in checkouts.items()}
+            taken: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
+            for _ in range(rounds):
+                for name, path in checkouts.items():
+                    taken[name].append(per_job(path, url, way, counts))
+            figures = {
+                name: [statistics.median(each) for each in zip(*pairs, strict=True)]
+                for name, pairs in taken.items()
+            }
             for name, (instructions, commands) in figures.items():
                 print(f"{way:8} {name:9} {instructions:12,.0f} instructions  {commands:6.2f} commands a job")
             if "baseline" in figures:
