@@ -11,6 +11,7 @@ for a job above), `guard.Wait` (does it close a cycle), and the worker's slots, 
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -297,7 +298,7 @@ class Context:
     def carrier(self) -> Carrier:
         """Where the calls of this object run."""
         if self.link is None:
-            raise RuntimeError("this job's worker cannot be reached from here")
+            raise RuntimeError("this job's worker cannot be reached from here, nor from a forked child")
         return self.link.carrier
 
     @property
@@ -431,3 +432,14 @@ def denied_join_result() -> Iterator[None]:
         yield
     finally:
         joining.reset(token)
+
+
+def _after_fork_in_child() -> None:
+    """A child can ask nothing of the worker: nobody would answer, and the child would wait for ever."""
+    job = current_job.get()
+    if job is not None and job.entry:  # else it runs here and has no worker
+        job.link = None
+        job.children = list(job.children)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -8,6 +8,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from asyncq import forks
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["Watcher", "leaving"]
 
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
-_open: Final[set[Watcher]] = set()
 
 
 class Watcher:
@@ -35,32 +36,21 @@ class Watcher:
         self._source, self._sink = os.pipe()
         os.set_blocking(self._sink, False)
         self._before = signal.set_wakeup_fd(self._sink, warn_on_full_buffer=False)
-        _open.add(self)
+        # A process that a module forks while it is imported has the same pipe, and its signals are not ours.
+        forks.close_in_children(self, self._source, self._sink)
+        forks.reset_in_children(handler)
+        forks.guard_signals()
         threading.Thread(target=self._watch, name="asyncq-signals", daemon=True).start()
-
-    def pause(self) -> None:
-        """Watches no more until `resume`; does nothing on another thread than the main one."""
-        self._write_to(self._before, instead_of=self._sink)
-
-    def resume(self) -> None:
-        """Watches again."""
-        self._write_to(self._sink, instead_of=self._before)
 
     def close(self) -> None:
         """Gives the signals back, on the main thread. A second call does nothing."""
         if self._sink < 0:
             return
-        self.pause()
-        sink, self._sink = self._sink, -1
-        _open.discard(self)
-        os.close(sink)  # ends the thread, which closes the other end
-
-    def _write_to(self, sink: int, *, instead_of: int) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        found = signal.set_wakeup_fd(sink, warn_on_full_buffer=False)
-        if found != instead_of:  # a loop has taken the signals over
+        found = signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)
+        if found != self._sink:  # a loop has taken the signals over
             signal.set_wakeup_fd(found)
+        sink, self._sink = self._sink, -1
+        os.close(sink)  # ends the thread, which closes the other end
 
     def _watch(self) -> None:
         while numbers := os.read(self._source, 16):
@@ -98,23 +88,3 @@ def leaving(handler: Callable[[int, FrameType | None], None]) -> Iterator[Watche
         watcher.close()
         for number, handled in before.items():
             signal.signal(number, handled)
-
-
-# A process that a module forks while it is imported has the same pipe, and its signals are not ours. So
-# nothing is written to the pipe during a fork: a signal may come before the child runs its first line.
-def _before_fork() -> None:
-    for watcher in _open:
-        watcher.pause()
-
-
-def _after_fork() -> None:
-    for watcher in _open:
-        watcher.resume()
-
-
-def _after_fork_in_child() -> None:
-    for watcher in list(_open):
-        watcher.close()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

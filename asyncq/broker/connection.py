@@ -34,6 +34,7 @@ from redis.backoff import NoBackoff
 from redis.driver_info import DriverInfo
 from redis.retry import Retry as BlockingRetry
 
+from asyncq import forks
 from asyncq.broker import servers
 from asyncq.broker.server_error import ServerError, Unfit
 from asyncq.broker.url import check, mask
@@ -175,6 +176,7 @@ def _let_go(connection: Any) -> None:
 async def _introduce(connection: Any, name: str, database: int) -> None:
     """Connects, sees who answers, and says who we are and which database we want: in one round trip."""
     await connection.connect()
+    forks.close_in_children(connection, connection._writer.get_extra_info("socket").fileno())
     commands: list[tuple[Any, ...]] = [("HELLO",), ("CLIENT", "SETNAME", name)]
     if database:
         commands.append(("SELECT", database))
@@ -263,6 +265,7 @@ class BlockingConnection:
 
     def _introduce(self) -> None:
         self._connection.connect()
+        forks.close_in_children(self._connection, self._connection._sock.fileno())
         self._connection.send_command("CLIENT", "SETNAME", self._name)
         with suppress(foreign.NoPermissionError):  # said already, see above
             self._connection.read_response()

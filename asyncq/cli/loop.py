@@ -124,7 +124,12 @@ def threads_end() -> bool:
 
 
 def leave(code: int) -> None:
-    """Ends the process at once, threads or no threads; what was printed and logged gets out."""
+    """Ends the process at once, threads or no threads; what was printed and logged gets out. Children of
+    `multiprocessing` are ended, as they are at the end of the interpreter.
+    """
+    multiprocessing = sys.modules.get("multiprocessing")  # no command needs it itself
+    for child in [] if multiprocessing is None else multiprocessing.active_children():
+        child.terminate()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):  # a closed pipe: nobody reads it any more
             stream.flush()

@@ -1,12 +1,13 @@
 """A process that runs jobs for a worker, one at a time: the other end of `process.Process`.
 
-    python -m asyncq.worker.child 7     # started by a worker, which is at the other end of descriptor 7
+    python -m asyncq.worker.child 7 312  # started by process 312, which is at the other end of descriptor 7
 
 Bodies run on the main thread, for that is where Python's signal handlers run: what a signal raises comes up
 in the body. The connection is read by a thread, so that the process hears at once that its worker has died,
 and dies, too. Signals are sent by that thread, on the worker's word. One that comes from elsewhere is none of
 the job's business: a service manager that stops a worker tells all of its processes, and the jobs have the
-worker's grace.
+worker's grace. Another thread watches the worker itself: a child that the worker forked in C has a copy of
+the connection's other end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import itertools
 import operator
 import os
 import queue
+import select
 import signal
 import socket
 import sys
@@ -31,7 +33,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq import AsyncQ, callables, config, executors, failures, logs, portal, wire
+from asyncq import AsyncQ, callables, config, executors, failures, forks, logs, portal, wire
 from asyncq.config import shown
 from asyncq.context import current_job
 from asyncq.errors import SoftTimeLimitExceeded
@@ -52,6 +54,8 @@ FAREWELL = 2.0
 """Seconds that the process may take to end by itself once its worker has no more jobs for it."""
 AGAIN = 0.05
 """Seconds until a signal is sent again whose handler has not run."""
+LOOK = 0.5
+"""Seconds between two looks whether the worker lives, where the system cannot tell of its end."""
 
 
 class Child:
@@ -59,16 +63,19 @@ class Child:
 
     Args:
         connection: to the worker.
+        worker: the worker's process id.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, worker: int) -> None:
         self._connection = connection
+        self._worker = worker
         self._sending = threading.Lock()
         self._jobs: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self._main = threading.get_ident()
         self._busy = False
         self._asked: int | None = None
         self._soft_timeout: float | None = None
+        self._is_alarm_set = False
         self._claim = _Claim(self)
         self._numbers = itertools.count()
         self._answers: dict[int, Future[None]] = {}
@@ -77,6 +84,10 @@ class Child:
 
     def run(self) -> None:
         """Runs jobs until the worker closes the connection."""
+        forks.reset_in_children(self._on_signal)
+        forks.reset_in_children(self._on_alarm)
+        forks.guard_signals()
+        threading.Thread(target=self._watch, name="asyncq-watch", daemon=True).start()
         frame = self._receive()
         if frame is None:
             return
@@ -113,8 +124,18 @@ class Child:
                     self._claim.move(executors.CANCELLING, executors.STARTING, executors.RUNNING)
                     self._asked = number
                     threading.Thread(target=self._interrupt, args=[number], daemon=True).start()
+        self._end()
+
+    def _watch(self) -> None:
+        _until_ended(self._worker)
+        self._end()
+
+    def _end(self) -> None:
         if self._busy:
-            os._exit(1)  # the worker is dead, and the job is somebody else's
+            # The worker is dead, and the job is somebody else's. So are the processes that its body started.
+            if os.getpgrp() == os.getpid():
+                os.killpg(0, signal.SIGKILL)
+            os._exit(1)
         self._jobs.put(None)
         time.sleep(FAREWELL)  # for `atexit`, and threads that are waited for
         os._exit(0)
@@ -216,27 +237,25 @@ class Child:
     @contextmanager
     def _limited(self) -> Iterator[None]:
         """Raises `SoftTimeLimitExceeded` inside the block once the time is over."""
-        limit = self._soft_timeout
-        if limit is None:
+        if self._soft_timeout is None:
             yield
             return
-        armed = True
-
-        def on_alarm(_number: int, _frame: types.FrameType | None) -> None:
-            nonlocal armed
-            if armed:
-                armed = False
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {shown(limit)}")
-
-        signal.signal(signal.SIGALRM, on_alarm)
+        self._is_alarm_set = True
+        signal.signal(signal.SIGALRM, self._on_alarm)
         # Again and again until the handler has run, as in `_interrupt`.
-        signal.setitimer(signal.ITIMER_REAL, max(limit, 1e-6), AGAIN)
+        signal.setitimer(signal.ITIMER_REAL, max(self._soft_timeout, 1e-6), AGAIN)
         try:
             yield
         finally:
-            armed = False
+            self._is_alarm_set = False
             signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _on_alarm(self, _number: int, _frame: types.FrameType | None) -> None:
+        if self._is_alarm_set and self._soft_timeout is not None:
+            self._is_alarm_set = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            limit = shown(self._soft_timeout)
+            raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {limit}")
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -407,14 +426,29 @@ def _run_again(script: str) -> None:
     exec(compile(Path(script).read_bytes(), script, "exec"), module.__dict__)  # noqa: S102  it is what ran before
 
 
-def main(descriptor: int) -> None:
-    """The process, with its connection under that descriptor."""
+def _until_ended(pid: int) -> None:
+    """Returns when the parent of this process, which has that id, has ended."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a kernel older than 5.3, or it has ended already
+            watched = os.pidfd_open(pid)
+            end = select.poll()
+            end.register(watched, select.POLLIN)
+            if os.getppid() == pid:
+                end.poll()
+            os.close(watched)
+            return
+    while os.getppid() == pid:
+        time.sleep(LOOK)
+
+
+def main(descriptor: int, worker: int) -> None:
+    """The process, with its connection under that descriptor, to the worker with that process id."""
     os.set_inheritable(descriptor, False)
     connection = socket.socket(fileno=descriptor)
     # A copy of this process that a body makes must not keep the connection open when this one is dead.
-    os.register_at_fork(after_in_child=connection.close)
-    Child(connection).run()
+    forks.close_in_children(connection, descriptor)
+    Child(connection, worker).run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(*map(int, sys.argv[1:]))

@@ -1,8 +1,9 @@
 """The worker's end of one process that runs jobs, one at a time. Its other end is `child`.
 
 The end of the connection is the end of the process, whatever it died of: the kernel closes a dead process's
-sockets, and nobody else has one end of this one. A process that was sent a signal is never used again, so
-that a signal which comes late meets no other job.
+sockets. Should somebody else have a copy of its end, as a child that it forked in C, then its exit ends the
+connection a moment later. A process that was sent a signal is never used again, so that a signal which comes
+late meets no other job.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from asyncq import failures, wire
+from asyncq import failures, forks, wire
 from asyncq.broker.background import unexpected
 from asyncq.config import shown
 from asyncq.errors import WorkerLost
@@ -55,6 +56,7 @@ class Process:
         self._out_of_time = False
         self._begun = False
         self._relays: set[asyncio.Task[None]] = set()
+        self._watch = asyncio.create_task(self._until_ended())
 
     @classmethod
     async def start(cls, setup: bytes) -> Process:
@@ -64,6 +66,9 @@ class Process:
             WorkerLost: it could not; the message says why.
         """
         ours, theirs = socket.socketpair()
+        # A child of the worker must not keep this end open when the worker is dead. The process itself needs
+        # the other one, and uvloop calls the hooks of forks in it, too.
+        forks.close_in_children(ours, ours.fileno())
         try:
             # In a session of its own: Ctrl-C is for the worker, which lets the jobs end. Never by fork: the
             # worker has threads and an event loop, of which a copy would be of no use and some harm.
@@ -72,6 +77,7 @@ class Process:
                 "-m",
                 "asyncq.worker.child",
                 str(theirs.fileno()),
+                str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -208,6 +214,13 @@ class Process:
 
     # -- ending --
 
+    async def _until_ended(self) -> None:
+        """Ends the connection when the process has ended, whoever has copies of its other end."""
+        await self._child.wait()
+        # By then everything is read that the process had sent, and the connection has ended by itself.
+        await asyncio.sleep(LAST_WORDS)
+        self._writer.transport.abort()
+
     def _interrupt(self, mark: str) -> None:
         """Ends the body by the signal that a mark stands for, if it does. Only a stronger one is sent after
         it: marks are told again with every beat.
@@ -263,6 +276,7 @@ class Process:
         for relay in self._relays:
             relay.cancel()
         await self._child.wait()
+        self._watch.cancel()
         self._writer.close()
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from asyncq import config, logs
+from asyncq import config, forks, logs
 from asyncq.broker.background import unexpected
 from asyncq.broker.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
@@ -146,6 +146,7 @@ class Worker:
             BrokerUnavailable: at the start only; later it waits for the server to come back.
         """
         logs.enable_loggers()
+        forks.guard_signals()
         check_annotations(self.app)
         pool = Pool(self.app, self.name, self.target)
         pool.check()

@@ -89,7 +89,7 @@ def test_a_signal_to_a_process_that_the_module_forked_does_not_end_the_command(p
     project.write("forks.py", FORKS)
     ended = project.run("call", "forks", "add", "1", "2")
     assert "the app has no task 'add'" in ended.err
-    assert (project.folder / "code").read_text() == "143"
+    assert (project.folder / "code").read_text() == str(-signal.SIGTERM)
 
 
 def test_a_signal_that_is_ignored_stays_so(project):
