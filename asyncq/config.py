@@ -66,10 +66,11 @@ def seconds(value: float | str | timedelta, *, bounds: str = "from 0 to a centur
     if isinstance(value, str):
         text = value.strip().lower()
         parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-        if parts and "".join(number + unit for number, unit in parts) == text:
-            return sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
         try:
-            value = float(text)
+            if parts and "".join(number + unit for number, unit in parts) == text:
+                value = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
+            else:
+                value = float(text)
         except ValueError:
             raise ValueError(
                 f"{brief(value)} is not a duration: write 30, 500ms, 30s, 5m, 1h30m or 2d"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from asyncq import failures, inherited, results, wire
+from asyncq import damage, failures, inherited, results, wire
 from asyncq.briefs import brief
 from asyncq.broker.keys import queue_of
+from asyncq.errors import DecodeError
 from asyncq.outcomes import moment
 from asyncq.portal import carried, synced
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from asyncq.application import App
     from asyncq.job_builder import Sendable
     from asyncq.portal import Carrier
+
+
+log: logging.Logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,11 @@ class DeadLetters:
             raise LookupError(f"there is no dead letter {id!r}; list() shows those that there are")
         if b"m" not in fields or b"i" not in fields:
             raise ValueError(f"dead letter {id!r} holds no message that could be sent again")
-        queue = queue_of(fields[b"q"].decode())
-        old = wire.decode_job(fields[b"i"].decode(), queue, fields[b"m"])
+        try:
+            queue = queue_of(fields.get(b"q", b"").decode())
+            old = wire.decode_job(fields[b"i"].decode(), queue, fields[b"m"])
+        except (DecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"dead letter {id!r} holds a message that cannot be read: {error}") from error
         if old.shape == "e":
             raise ValueError(
                 f"dead letter {id!r} is an error callback; send again the job that it was called for"
@@ -176,25 +184,30 @@ class Control:
 
 def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
     text = {
-        name.decode(): value.decode("utf-8", "replace")
+        name.decode("utf-8", "replace"): value.decode("utf-8", "replace")
         for name, value in fields.items()
         if name not in {b"m", b"o"}
     }
     job_id, queue = text.get("i", ""), queue_of(text.get("q", ""))
-    task, failure = "", None
-    if b"m" in fields and job_id:
-        task = wire.decode_job(job_id, queue, fields[b"m"]).name
-    if fields.get(b"o"):
-        ended = wire.decode_ended(wire.FAILED, fields[b"o"])
-        failure = failures.decode(ended.payload) if ended.payload else None
+    task, crashes, retries, failure = "", 0, 0, None
+    try:
+        if b"m" in fields and job_id:
+            task = wire.decode_job(job_id, queue, fields[b"m"]).name
+        crashes, retries = (wire.count_of(fields.get(name, b"0")) for name in (b"c", b"a"))
+        if fields.get(b"o"):
+            ended = wire.decode_ended(wire.FAILED, fields[b"o"])
+            failure = failures.decode(ended.payload) if ended.payload else None
+    except DecodeError as error:
+        # It is listed all the same: else nobody could delete it.
+        damage.warn(log, "dead letter", f"a part of dead letter {entry!r} could not be read", error)
     return DeadLetter(
         entry,
         job_id,
         task,
         queue,
         text.get("why", ""),
-        int(text.get("c", 0)),
-        int(text.get("a", 0)),
+        crashes,
+        retries,
         None if failure is None else failure.rebuild(),
         None if failure is None else failure.traceback,
         moment(int(entry.partition("-")[0])),

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asyncq import failures, wire
+from asyncq import damage, failures, wire
 from asyncq.broker.feed import Feed
 from asyncq.broker.listener import POLL
 from asyncq.config import shown
@@ -165,7 +165,7 @@ class Follower:
             rank, event = self._read(message)
         except (DecodeError, ValueError) as error:
             # Anybody who may publish can send rubbish; a look finds the truth.
-            log.warning("an event of job %r could not be read: %s", self._result.id, error)
+            damage.warn(log, "event", f"an event of job {self._result.id!r} could not be read", error)
             rank = event = None
         if rank is None or event is None:
             if self._feed is not None:
@@ -177,8 +177,9 @@ class Follower:
         kind, rest = message[:1], message[1:]
         if kind == b"p":
             report = wire.decode_report(rest)
+            said = _of_report(report)
             self._result.waiter().heard(report)
-            return _of_report(report)
+            return said
         if kind == b"r":
             entry, retries, failure = rest.split(b" ", 2)
             rank = wire.entry_order(entry.decode()), _FAILED, int(retries)
@@ -227,10 +228,19 @@ def _described(standing: wire.Standing, last: tuple[Rank, Any] | None) -> tuple[
         return rank, Event(State.STARTED, None, moment(standing.started))
     if standing.state is State.RETRY:
         # The record does not name the entry of the attempt that failed: it is the last that was heard of.
-        error = failures.decode(standing.failure).rebuild() if standing.failure else None
+        error = _error(standing.failure) if standing.failure else None
         entry = last[0][0] if last is not None else (0, 0)
         return (entry, _FAILED, standing.retries), Event(State.RETRY, error)
     return (wire.entry_order(standing.entry or "0-0"), _WAITS, 0), Event(standing.state)
+
+
+def _error(failure: bytes) -> Exception | None:
+    """What an attempt failed with; None if that cannot be read: the job goes on all the same."""
+    try:
+        return failures.decode(failure).rebuild()
+    except DecodeError as error:
+        damage.warn(log, "failure", "what an attempt of a job failed with could not be read", error)
+        return None
 
 
 def _of_report(report: wire.Report) -> tuple[Rank, Event]:

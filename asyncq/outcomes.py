@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncq import failures, wire
 from asyncq.briefs import brief
-from asyncq.errors import AsyncQError, TaskExpired, TaskRevoked, WorkerLost
+from asyncq.errors import AsyncQError, DecodeError, TaskExpired, TaskRevoked, WorkerLost
 
 if TYPE_CHECKING:
     from asyncq.serializers import ValueCodec
@@ -161,11 +161,15 @@ class Outcome(Generic[R_co]):
 
 
 def moment(milliseconds: int | None) -> datetime | None:
-    """An aware time in UTC from milliseconds since the epoch."""
-    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+    """An aware time in UTC from milliseconds since the epoch; None for one that Python has no date for."""
+    if milliseconds is None or not 0 <= milliseconds <= wire.LATEST:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
 def _failure(outcome: Outcome[Any]) -> Exception:
+    if not outcome._ended.payload:
+        return DecodeError(f"job {outcome.id} ended because what the server kept of it was damaged")
     return failures.decode(outcome._ended.payload).rebuild()
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from asyncq import portal, wire
+from asyncq import damage, portal, wire
 from asyncq.broker.feed import Feed
 from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound
 
@@ -183,7 +183,7 @@ class Reader:
             first, items = wire.split_items(message)
         except (DecodeError, ValueError) as error:
             # Anybody who may publish can send rubbish; a look finds the truth.
-            log.warning("items of job %r could not be read: %s", self._result.id, error)
+            damage.warn(log, "item", f"items of job {self._result.id!r} could not be read", error)
             self._feed.stale = True
             return
         if first > self._fetched + 1 or len(self.buffer) > KEPT:

@@ -88,6 +88,19 @@ PUSH_LIMIT = 8 * 1024
 message against a stalled subscriber's buffer limit, so that its memory would grow without bound (measured:
 1.1 GB); below, the server drops such a client."""
 
+LONGEST_TTL = 100 * 366 * 86_400_000
+"""The longest that a result is kept, in ms: a century. The server refuses a time that does not fit into 64
+bits, and with it the whole call that ends jobs."""
+
+MOST_FIELDS = 16
+"""Most fields of an entry with a job in it. Ours have seven; a script can hand on no more than some 4,000."""
+
+MOST_COUNTED = 1_000_000
+"""The most crashes, or retries, that an entry may say."""
+
+LATEST = 253_402_300_799_999
+"""The last moment that Python has a date for: the end of the year 9999, in ms since the epoch."""
+
 LIVE, SCHEDULED, RETRYING, WAITING, TOMBSTONE = "L", "D", "R", "W", "T"
 ASIDE = "P"
 SUCCEEDED, FAILED, REVOKED, EXPIRED, LOST = "S", "F", "C", "E", "X"
@@ -118,10 +131,16 @@ NOT_AGAIN = "c"
 Signal = Literal["SIGTERM", "SIGINT", "SIGKILL"]
 """What a process can be sent by a revocation."""
 
+MARKS = "citk"
+"""All marks of a running job, the weakest first."""
+
 MARK_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
 """The mark of a running job that is to end now, by the signal that a process gets; the weakest first."""
 
 _NOT_ENDED = LIVE + SCHEDULED + RETRYING + WAITING + ASIDE
+
+FINAL: frozenset[str] = frozenset(STATE_OF) - frozenset(_NOT_ENDED)
+"""The letters of final states."""
 
 
 @dataclass(slots=True)
@@ -183,6 +202,14 @@ def _are_ids(value: Any) -> bool:
     return value is None or all(type(id_) is str for id_ in value)
 
 
+def _is_moment(value: Any) -> bool:
+    return value is None or 0 <= value <= LATEST
+
+
+def _is_time_limit(value: Any) -> bool:
+    return value is None or 0 <= value <= LONGEST_TTL
+
+
 def _is_shape(value: Any) -> bool:
     return type(value) is not str or value == "e"
 
@@ -192,16 +219,16 @@ def _is_level(value: int) -> bool:
 
 
 EXTRAS = (
-    Extra("x", "expires", "expires (ms)", (int, NoneType)),
+    Extra("x", "expires", "expires (ms)", (int, NoneType), _is_moment),
     Extra("i", "ignore_result", "result ignored", (bool,)),
     Extra("p", "parent_id", "parent id", (str, NoneType)),
     Extra("r", "root_id", "root id", (str, NoneType)),
     Extra("h", "headers", "headers", (dict, NoneType)),
-    Extra("d", "deadline", "deadline (ms)", (int, NoneType)),
+    Extra("d", "deadline", "deadline (ms)", (int, NoneType), _is_moment),
     Extra("y", "retry", "retry policy", (list, NoneType)),
-    Extra("t", "timeout", "time limit (ms)", (int, NoneType)),
+    Extra("t", "timeout", "time limit (ms)", (int, NoneType), _is_time_limit),
     Extra("v", "shape", "shape of its parents' values", (int, list, str, NoneType), _is_shape),
-    Extra("c", "dependents", "ids of the jobs that wait for it", (list,)),
+    Extra("c", "dependents", "ids of the jobs that wait for it", (list,), _are_ids),
     Extra(
         "a",
         "ancestors",
@@ -382,7 +409,7 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
         and type(channel) is str
         and type(enqueued) is int
         and type(ttl) is int
-        and ttl > 0
+        and 0 < ttl <= LONGEST_TTL
     )
     if not fits or " " in nonce or " " in channel:
         raise DecodeError(f"job {id!r}: a field of the message has the wrong type")
@@ -446,7 +473,7 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
     Raises:
         DecodeError: not an outcome of this schema.
     """
-    if letter not in STATE_OF or letter in _NOT_ENDED:
+    if letter not in FINAL:
         raise DecodeError(f"{letter!r} is not the letter of a final state")
     if not outcome:
         return Ended(letter)
@@ -461,13 +488,21 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
         raise DecodeError(f"an outcome is not one of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
         raise _other_schema("the outcome", schema)
-    if (
-        not 9 <= len(rest) <= 10
-        or type(rest[0]) is not bytes
-        or (len(rest) == 10 and type(rest[9]) is not bytes)
-    ):
+    if tuple(map(type, rest)) not in _OUTCOME_FIELDS:
         raise DecodeError("an outcome has too few fields, too many, or one of the wrong type")
+    if rest[8] and not _are_ids(rest[8]):
+        raise DecodeError("an outcome has a child whose id is no text")
     return Ended(letter, *rest)
+
+
+_OUTCOME_FIELDS = frozenset(
+    (bytes, started, finished, int, str, str, str, enqueued, list, *body)
+    for started in (int, NoneType)
+    for finished in (int, NoneType)
+    for enqueued in (int, NoneType)
+    for body in ((), (bytes,))
+)
+"""The types that the fields of an outcome may have."""
 
 
 def encode_parcel(channel: str, refusal: bytes, words: Sequence[str | int | bytes]) -> bytes:
@@ -487,8 +522,10 @@ def decode_parcel(parcel: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
         raise DecodeError(f"a parcel is not one of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
         raise _other_schema("the parcel", schema)
-    if type(words) is not list:
-        raise DecodeError("a parcel has no list of words")
+    if type(channel) is not str or type(refusal) is not bytes or type(words) is not list:
+        raise DecodeError("a field of a parcel has the wrong type")
+    if not all(type(word) in {str, int, bytes} for word in words):
+        raise DecodeError("a word of a parcel is neither text nor a number nor bytes")
     return channel, refusal, words
 
 
@@ -499,7 +536,7 @@ def decode_record(record: bytes) -> Ended:
         DecodeError: not the record of an ended job.
     """
     parts = record.split(b" ", 4)
-    if len(parts) < 4 or len(parts[0]) != 4:
+    if len(parts) < 4 or len(parts[0]) != 4 or not parts[0].isascii():
         raise DecodeError("a record is not one of asyncq")
     return decode_ended(chr(parts[0][0]), parts[4] if len(parts) == 5 else b"")
 
@@ -512,9 +549,13 @@ def decode_report(data: bytes) -> Report:
     """
     try:
         entry, number, at, state, meta = data.split(b" ", 4)
-        return Report(entry.decode(), int(number), int(at), state.decode(), meta)
+        entry_order(entry.decode())
+        report = Report(entry.decode(), int(number), int(at), state.decode(), meta)
     except ValueError as error:  # also a UnicodeDecodeError
         raise DecodeError(f"a report is not one of asyncq ({error})") from error
+    if not 0 <= report.at <= LATEST or (report.state in State.__members__ and report.state != State.STARTED):
+        raise DecodeError("a report says a time or a state that no job says")
+    return report
 
 
 def split_items(data: bytes) -> tuple[int, list[bytes]]:
@@ -528,6 +569,8 @@ def split_items(data: bytes) -> tuple[int, list[bytes]]:
         number, *sizes = map(int, head.split())
     except ValueError as error:
         raise DecodeError(f"items are not of asyncq ({error})") from error
+    if number < 1 or any(size < 0 for size in sizes):
+        raise DecodeError("items are not of asyncq (a number is negative)")
     items, start = [], 0
     for size in sizes:
         items.append(rest[start : start + size])
@@ -535,6 +578,17 @@ def split_items(data: bytes) -> tuple[int, list[bytes]]:
     if start != len(rest):
         raise DecodeError("items are not of asyncq (they have another length)")
     return number, items
+
+
+def count_of(data: bytes) -> int:
+    """A count in an entry: of crashes, or of retries.
+
+    Raises:
+        DecodeError: no number, or one that no job comes to.
+    """
+    if not data.isdigit() or len(data) > 7 or int(data) > MOST_COUNTED:
+        raise DecodeError(f"a count says {data[:20]!r}, which no job comes to")
+    return int(data)
 
 
 def entry_order(entry: str) -> tuple[int, int]:
@@ -568,6 +622,9 @@ def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
         if head[2] == b"-":
             yield head[0].decode(), head[1].decode(), None
             continue
-        length = int(head[2])
+        # A negative one would lead back, and round and round.
+        length = int(head[2]) if head[2].isdigit() else -1
+        if not 0 <= length <= end - start:
+            raise DecodeError("an outcome in a notification has a length that cannot be")
         yield head[0].decode(), head[1].decode(), data[start : start + length]
         start += length

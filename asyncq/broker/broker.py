@@ -9,7 +9,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from asyncq import wire
+from asyncq import damage, wire
 from asyncq.broker import rights
 from asyncq.broker.commands import Commands
 from asyncq.broker.deadletters import DeadLetters
@@ -22,6 +22,7 @@ from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.broker.waits import Waits
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable, DecodeError
+from asyncq.serializers import PLAIN_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,6 +126,16 @@ class Broker:
             # come at once the first counts.
             await send(first, "SET", key, count, "NX")
             (known,) = await send(first, "MGET", key)
+        if known is not None and not (known.isdigit() and len(known) < 10):
+            if count > 1:
+                raise BrokerNotConfigured(
+                    f"{key!r} at {self.address.safe_url} should say how many shards namespace "
+                    f"{self.settings.namespace!r} has, and says {known[:50]!r}: delete it, and start anew"
+                )
+            damage.warn(
+                log, "number of shards", f"{key!r} does not say how many shards there are", known[:50]
+            )
+            known = None
         if int(known or 1) != count:
             raise BrokerNotConfigured(
                 f"namespace {self.settings.namespace!r} has {int(known or 1)} shards at "
@@ -175,24 +186,13 @@ class Broker:
         )
         if not answer:
             return None
-        if len(answer) == 1:
-            return wire.decode_record(answer[0])
-        flags, queue = answer[0].decode(), queue_of(answer[1].decode())
-        if len(answer) == 2:
-            return wire.Standing(flags, queue)
-        if flags[0] == wire.RETRYING:
-            return wire.Standing(flags, queue, retries=answer[2], failure=answer[3])
-        if len(answer) == 3:
-            return wire.Standing(flags, queue, answer[2].decode())
-        _, _, entry, consumer, started, report = answer
-        return wire.Standing(
-            flags,
-            queue,
-            entry.decode(),
-            worker=consumer.decode().rpartition("-")[0],  # its name has a token behind it
-            started=started,
-            report=wire.decode_report(report) if report else None,
-        )
+        try:
+            return _state(answer)
+        except (DecodeError, ValueError) as error:  # also a UnicodeDecodeError
+            damage.warn(
+                log, "record", f"the record of job {id!r} could not be read, so that it is unknown", error
+            )
+            return None
 
     async def message(self, id: str, patience: float | None = None) -> tuple[wire.Job, bytes] | None:
         """The job in the message of one that has not ended, and the values of those that it waited for; None
@@ -278,11 +278,8 @@ class Broker:
         items = [
             (int(entry.partition(b"-")[0]), data) for entry, data in zip(flat[::2], flat[1::2], strict=True)
         ]
-        if found is None:
-            return None, True, items
-        if len(found) == 4:
-            return found.decode(), False, items
-        return wire.decode_record(found), True, items
+        how = standing(found)
+        return how, not isinstance(how, str), items
 
     def note_place(self, id: str, taken: int) -> None:
         """Says how far a reader is. If it is lost on the way, the next one says it."""
@@ -319,7 +316,9 @@ class Broker:
         """
         for keys in self.shards:
             levels, listened = await self._listened_to(keys, queue)
-            names = [] if listened else [f"{queue}{LEVEL}{level.decode()}" for level in levels]
+            names = (
+                [] if listened else [f"{queue}{LEVEL}{level.decode('utf-8', 'replace')}" for level in levels]
+            )
             if listened or any([(await self._listened_to(keys, name))[1] for name in names]):
                 return True
         return False
@@ -352,3 +351,42 @@ class Broker:
         fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
         name = fields.get("server_name", "redis")
         return f"{name} {fields.get(f'{name}_version', fields.get('redis_version', '?'))}"
+
+
+def _state(answer: list[Any]) -> wire.Ended | wire.Standing:
+    """Where a job is, as the script `state` answers it.
+
+    Raises:
+        DecodeError, ValueError: its record is not one of asyncq.
+    """
+    if len(answer) == 1:
+        return wire.decode_record(answer[0])
+    flags, queue = answer[0].decode(), queue_of(answer[1].decode())
+    if len(answer) == 2:
+        return wire.Standing(flags, queue)
+    if flags[0] == wire.RETRYING:
+        return wire.Standing(flags, queue, retries=answer[2], failure=answer[3])
+    entry = answer[2].decode()
+    wire.entry_order(entry)
+    if len(answer) == 3:
+        return wire.Standing(flags, queue, entry)
+    _, _, _, consumer, started, report = answer
+    return wire.Standing(
+        flags,
+        queue,
+        entry,
+        worker=consumer.decode("utf-8", "backslashreplace").rpartition("-")[0],  # a token is behind its name
+        started=started,
+        report=_report(report) if report else None,
+    )
+
+
+def _report(data: bytes) -> wire.Report | None:
+    """What a running job said of itself; None if that cannot be read: the job runs all the same."""
+    try:
+        report = wire.decode_report(data)
+        PLAIN_VALUE.loads(report.meta)
+    except DecodeError as error:
+        damage.warn(log, "report", "what a running job said of itself could not be read", error)
+        return None
+    return report

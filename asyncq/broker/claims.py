@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncq import failpoints, wire
 from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.keys import GROUP, LAST_TRY, leveled, result_ttl_ms
+from asyncq.broker.keys import GROUP, LAST_TRY, leveled, name_to, result_ttl_ms
 from asyncq.broker.submission import Submission
 
 if TYPE_CHECKING:
@@ -370,14 +370,18 @@ class Claims:
         keys = self._served.keys[stream]
         crashes = self._commands.settings.max_crashes
         last_try = keys.stream(self._served.queues[stream] + LAST_TRY)
+        consumer = name_to(dead)  # anybody may read from the group under any name
         lost_words = self._last_words(wire.LOST, stream, dead, crashes)
         failpoints.hit("take.send")
         looked, back, revoked, more, *lost = await self._commands.run(
             keys,
             "take",
-            (stream, keys.beats, keys.dead, keys.marks + dead, keys.abouts + dead, last_try),
             (
-                *(keys.space, GROUP, dead, seen or "", TAKE_AT_ONCE, crashes, self._holder),
+                *(stream, keys.beats, keys.dead, keys.marks.encode() + consumer),
+                *(keys.abouts.encode() + consumer, last_try),
+            ),
+            (
+                *(keys.space, GROUP, consumer, name_to(seen or ""), TAKE_AT_ONCE, crashes, self._holder),
                 *(wire.PUSH_LIMIT, self._result_ttl(), lost_words),
                 *(self._last_words(wire.REVOKED, stream, dead, 0), *self._dead_limits()),
             ),
@@ -385,7 +389,7 @@ class Claims:
         failpoints.hit("take.answered")
         if looked < 0:
             return Taken()
-        jobs = [(id_.decode(), wire.task_name(head)) for id_, head in lost]
+        jobs = [(id_.decode("utf-8", "backslashreplace"), wire.task_name(head)) for id_, head in lost]
         if self.hooks:
             self._tell(
                 [ClaimEnd(Way.LOST, stream, "", id_, 1, None, wire.LOST, lost_words) for id_, _ in jobs]
@@ -402,7 +406,7 @@ class Claims:
     def _last_words(self, letter: str, stream: str, holder: str, attempts: int) -> bytes:
         """The outcome of a job that its worker will not finish."""
         queue = self._served.queues[stream]
-        worker = holder.rpartition("-")[0]
+        worker = name_to(holder.rpartition("-")[0]).decode("utf-8", "backslashreplace")
         finished = int(time.time() * 1000)
         return wire.encode_ended(
             wire.Ended(letter, finished=finished, attempts=attempts, worker=worker, queue=queue)

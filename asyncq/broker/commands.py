@@ -154,7 +154,7 @@ class Commands:
         self,
         shard: Keys,
         name: str,
-        keys: Sequence[str] = (),
+        keys: Sequence[str | bytes] = (),
         arguments: Iterable[Any] = (),
         *,
         patience: float | None = None,

@@ -11,11 +11,11 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from asyncq import failpoints, wire
+from asyncq import damage, failpoints, failures, wire
 from asyncq.broker import rights
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.job_output import JobOutput
-from asyncq.broker.keys import DAY_MS, GROUP, leveled, token
+from asyncq.broker.keys import DAY_MS, GROUP, leveled, name_from, result_ttl_ms, token
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.served import Served
 from asyncq.broker.server_error import ServerError, Verdict
@@ -286,10 +286,11 @@ class Consumer:
             id_, message, values, turn, put_off = fields[1], fields[3], b"", b"", b""
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
-            if b"i" not in named or b"m" not in named:
-                raise DecodeError(f"entry {entry} of queue {queue!r} has no job in it")
+            if b"i" not in named or b"m" not in named or len(named) > wire.MOST_FIELDS:
+                raise DecodeError(f"entry {entry} of queue {queue!r} has no job in it, or too many fields")
             id_, message = named[b"i"], named[b"m"]
-            crashes, retries = int(named.get(b"c", 0)), int(named.get(b"a", 0))
+            crashes = wire.count_of(named.get(b"c", b"0"))
+            retries = wire.count_of(named.get(b"a", b"0"))
             values, turn, put_off = named.get(b"v", b""), named.get(b"g", b""), named.get(b"u", b"")
         job = wire.decode_job(id_.decode(), queue, message)
         return wire.Delivery(entry, stream, crashes, retries, job, values, turn, put_off)
@@ -299,10 +300,40 @@ class Consumer:
         none.
         """
         arguments = (keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events)
-        moved, left = await self._commands.run(keys, "promote", (keys.delayed,), arguments)
+        moved, left, *damaged = await self._commands.run(keys, "promote", (keys.delayed,), arguments)
+        for id_, is_lost, why in damaged:
+            await self._put_off(keys, id_, why.decode("utf-8", "replace"), is_lost=bool(is_lost))
         if moved >= PROMOTE_AT_ONCE:
             return 0.0
         return None if left < 0 else left / 1000
+
+    async def _put_off(self, keys: Keys, id_: bytes, why: str, *, is_lost: bool) -> None:
+        """A job that was due could not be moved, and is tried again in a minute. One whose message is lost
+        fails instead, for nobody can run it.
+
+        Args:
+            keys: of its shard.
+            id_: of the job; it may be no text.
+            why: it could not be moved.
+            is_lost: whether its message is.
+        """
+        name = id_.decode("utf-8", "backslashreplace")
+        if not is_lost:
+            what = f"job {name!r} is due and could not be moved into its queue; trying again in a minute"
+            damage.warn(log, "delayed job", what, why)
+            return
+        damage.warn(log, "message of a delayed job", f"job {name!r} is due and fails: it cannot be run", why)
+        error = DecodeError(f"job {name!r} was due, and could not be run: {why}")
+        outcome = wire.encode_ended(wire.Ended(wire.FAILED, failures.encode(error)))
+        await self._commands.run(
+            keys,
+            "revoke",
+            (keys.records.encode() + id_, keys.delayed),
+            (
+                *(keys.space, id_, GROUP, wire.FAILED, outcome, result_ttl_ms(self.settings.result_ttl)),
+                *(wire.PUSH_LIMIT, keys.marks, "", DAY_MS, ""),
+            ),
+        )
 
     def output(self, delivery: wire.Delivery) -> JobOutput:
         """What a job that it holds writes before it ends."""
@@ -320,9 +351,11 @@ class Consumer:
         streams, mine = self.served.streams_in(keys), self.served.queues_in(keys)
         answer = await self._commands.run(keys, "census", (keys.beats, *streams), (GROUP, keys.levels, *mine))
         beats, levels, queues = answer[0], answer[1 : 1 + len(mine)], answer[1 + len(mine) :]
-        counts = {name.decode(): count.decode() for name, count in zip(beats[::2], beats[1::2], strict=True)}
+        counts = {
+            name_from(name): name_from(count) for name, count in zip(beats[::2], beats[1::2], strict=True)
+        }
         seen = {
-            stream: ({name.decode(): pending for name, pending in readers}, waiting)
+            stream: ({name_from(name): pending for name, pending in readers}, waiting)
             for stream, (readers, waiting) in zip(streams, queues, strict=True)
         }
         unread = [
@@ -353,7 +386,7 @@ class Beating:
             answer = self._call(command)
             if answer is None:
                 return None
-            marks += sorted(mark.decode() for mark in answer)
+            marks += sorted(mark.decode("utf-8", "backslashreplace") for mark in answer)
         failpoints.hit("beat.answered")
         return marks
 

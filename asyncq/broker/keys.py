@@ -30,6 +30,18 @@ def result_ttl_ms(seconds: float) -> int:
     return max(TOMBSTONE_MS, round(seconds * 1000))
 
 
+def name_from(data: bytes) -> str:
+    """A name that somebody else may have written. Bytes that are no text come back by `name_to` as they
+    were.
+    """
+    return data.decode("utf-8", "surrogateescape")
+
+
+def name_to(name: str) -> bytes:
+    """What `name_from` was given."""
+    return name.encode("utf-8", "surrogateescape")
+
+
 def token() -> str:
     """A random name for a process's life: never reused, also not after a fork."""
     return os.urandom(8).hex()

@@ -29,7 +29,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
-from asyncq import wire
+from asyncq import damage, wire
 from asyncq.broker.line import pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.server_error import ServerError
@@ -491,9 +491,9 @@ class Listener:
                     self._ask(waiter)
                 else:
                     self._settle(waiter, wire.decode_ended(letter, outcome))
-        except (DecodeError, ValueError, UnicodeDecodeError) as error:
+        except (DecodeError, UnicodeDecodeError) as error:
             # Anybody who may publish can send rubbish; the waiters' own looks find the truth.
-            log.warning("a notification on %s could not be read: %s", self.channel, error)
+            damage.warn(log, "notification", f"a notification on {self.channel} could not be read", error)
 
     def _settle(self, waiter: Waiter, ended: wire.Ended) -> None:
         if waiter.ended is None:

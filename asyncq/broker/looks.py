@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from asyncq import wire
+from asyncq import damage, wire
 from asyncq.errors import DecodeError
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -17,13 +17,23 @@ _LIVE = (b"L", b"D", b"R", b"P", b"W")
 
 
 def standing(answer: bytes | None) -> Look:
-    """What a script answered about one job."""
+    """What a script answered about one job. One whose record cannot be read is unknown: the answers about all
+    others came with this one.
+    """
     if answer is None:
         return None
-    if answer[:1] in _LIVE:
-        return answer.decode()
     try:
+        if answer[:1] in _LIVE and (len(answer) == 4 or answer[4:5] == b" "):
+            return _flags(answer)
         return wire.decode_record(answer)
-    except DecodeError as error:
-        log.warning("a record could not be read: %s", error)
+    except (DecodeError, UnicodeDecodeError) as error:
+        damage.warn(log, "record", "a record could not be read, so that its job is unknown", error)
         return None
+
+
+def _flags(answer: bytes) -> str:
+    """The flags of a live job, and when it expires. A time that Python has no date for never comes."""
+    expires = answer[5:]
+    if expires and not (expires.isdigit() and len(expires) < 16 and int(expires) <= wire.LATEST):
+        answer = answer[:4]
+    return answer.decode()

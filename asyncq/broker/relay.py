@@ -15,13 +15,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from asyncq import failpoints, wire
+from asyncq import damage, failpoints, wire
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.server_error import ServerError
-from asyncq.errors import AsyncQError
+from asyncq.errors import AsyncQError, DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -34,6 +35,11 @@ log: logging.Logger = logging.getLogger(__name__)
 AT_ONCE = 100
 ENOUGH_BYTES = 1024 * 1024
 """So many bytes of outcomes and messages are read and told at a time, and the rest of the last entry."""
+
+WORDS_PER_JOB = 11
+"""Of a parcel: what the script `accept` takes for each job."""
+
+_EDGE = re.compile(rb"[^\s]+ [^\s]+")
 
 Letter = tuple[bytes, dict[bytes, bytes]]
 """The id of an entry, and its fields."""
@@ -214,10 +220,28 @@ class Relay:
             await self.tell(reading)
 
     async def read(self, shard: Keys) -> Reading:
-        """The oldest of what an outbox holds."""
-        asked, *entries = await self._commands.run(shard, "outbox", (shard.outbox,), (AT_ONCE, ENOUGH_BYTES))
-        letters = [(entry, dict(zip(flat[::2], flat[1::2], strict=True))) for entry, flat in entries]
-        return Reading(shard, asked, letters)
+        """The oldest of what an outbox holds. An entry that nobody can tell is deleted: those behind it could
+        not be told either, for they are told in order.
+        """
+        while True:
+            asked, *entries = await self._commands.run(
+                shard, "outbox", (shard.outbox,), (AT_ONCE, ENOUGH_BYTES)
+            )
+            letters, damaged = [], []
+            for entry, flat in entries:
+                fields = dict(zip(flat[::2], flat[1::2], strict=True))
+                try:
+                    _check(fields, self._commands.shards.count)
+                except DecodeError as error:
+                    what = f"entry {entry.decode()} of the outbox of shard {shard.shard} is dropped"
+                    damage.warn(log, "entry of an outbox", what, error)
+                    damaged.append(entry)
+                else:
+                    letters.append((entry, fields))
+            if damaged:
+                await self._forget(shard, damaged)
+            if letters or not damaged:
+                return Reading(shard, asked, letters)
 
     async def tell(self, reading: Reading) -> None:
         """Tells what was read, in order, and deletes it."""
@@ -256,3 +280,34 @@ class Relay:
 
     async def _forget(self, shard: Keys, entries: Sequence[bytes]) -> None:
         await self._commands.send(shard, "XDEL", shard.outbox, *entries)
+
+
+def _check(fields: dict[bytes, bytes], shards: int) -> None:
+    """Sees to it that an entry of an outbox can be told.
+
+    Raises:
+        DecodeError: it cannot.
+    """
+    to = fields.get(b"to", b"")
+    if not (to.isdigit() and len(to) < 10 and int(to) < shards):
+        raise DecodeError(f"it is for shard {to[:20]!r}, and there are {shards}")
+    if (parcel := fields.get(b"b")) is not None:
+        _check_words(wire.decode_parcel(parcel)[2])
+        return
+    if not all(name in fields for name in (b"i", b"e", b"p", b"h", b"w")):
+        raise DecodeError("it has too few fields")
+    if not _EDGE.fullmatch(fields[b"e"]) or fields[b"h"].decode("latin-1") not in wire.FINAL:
+        raise DecodeError("it does not say who waits, or how it ended")
+
+
+def _check_words(words: Sequence[str | int | bytes]) -> None:
+    """Sees to it that the jobs of a parcel can be accepted."""
+    if len(words) % WORDS_PER_JOB:
+        raise DecodeError("a job in the parcel is not whole")
+    for at in range(0, len(words), WORDS_PER_JOB):
+        wait, ttl = str(words[at + 4]), str(words[at + 5])
+        if not all(
+            text.isascii() and text.isdigit() and int(text[:16]) <= wire.LONGEST_TTL
+            for text in (wait or "0", ttl)
+        ):
+            raise DecodeError("a job in the parcel says a time that cannot be")

@@ -14,6 +14,7 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
+from asyncq import damage, failures
 from asyncq.broker.line import pause
 from asyncq.broker.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
@@ -134,11 +135,15 @@ class Subscription:
         kind = push[0]
         if kind == b"message":
             channel = push[1].decode()
-            if channel == self._channel:
-                self._on_outcomes(push[2])
-            else:
-                for handler in self._handlers.get(channel, ()):
-                    handler(push[2])
+            try:
+                if channel == self._channel:
+                    self._on_outcomes(push[2])
+                else:
+                    for handler in self._handlers.get(channel, ()):
+                        handler(push[2])
+            except Exception as error:  # noqa: BLE001  raised, it would close the connection for all channels
+                why = failures.one_line(error)
+                damage.warn(log, "message", f"a message on {channel} could not be read", why)
         elif kind == b"subscribe":
             confirmation = self._unconfirmed.pop(push[1], None)
             if confirmation is not None:

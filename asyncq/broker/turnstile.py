@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.keys import DAY_MS
+from asyncq.broker.keys import DAY_MS, name_from, name_to
 
 if TYPE_CHECKING:
     from asyncq import wire
@@ -76,7 +76,7 @@ class Turnstile:
             ),
             patience=FOREVER,
         )
-        return Turn(verdict == 1, wait, ticket, verdict == 2, following.decode())
+        return Turn(verdict == 1, wait, ticket, verdict == 2, _id(following))
 
     async def resume(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:
         """Takes a place again after a wait, and says whom to call; False if there is none yet: then it will
@@ -90,7 +90,7 @@ class Turnstile:
             (claim(delivery), self._incarnation, limits.places, keys.marks, DAY_MS),
             patience=FOREVER,
         )
-        return bool(seated), following.decode()
+        return bool(seated), _id(following)
 
     async def vacate(self, limits: Limits, held: str, aside: str = "") -> str:
         """Gives a place back, and says whom to call. With an empty claim, only says that; with the id of a
@@ -101,10 +101,10 @@ class Turnstile:
             keys,
             "vacate",
             _places(keys, limits),
-            (held, limits.places, keys.marks, DAY_MS, aside),
+            (name_to(held), limits.places, keys.marks, DAY_MS, aside),
             patience=FOREVER,
         )
-        return following.decode()
+        return _id(following)
 
     async def forget(self, limits: Limits, id: str) -> None:
         """A job waits for no place any more."""
@@ -124,10 +124,16 @@ class Turnstile:
         keys = self._commands.shards.of(limits.task)
         key = keys.places_held + limits.task
         claims = await self._commands.send(keys, "HGETALL", key)
-        ours = {one.decode() for one, by in claims.items() if by.decode() == self._incarnation}
+        mine = self._incarnation.encode()
+        ours = {name_from(one) for one, by in claims.items() if by == mine}
         if ours:
             await self._commands.send(keys, "PEXPIRE", key, DAY_MS)
         return ours
+
+
+def _id(data: bytes) -> str:
+    """The id of a job that is to be called. If it is no text there is no such job, which the call finds."""
+    return data.decode("utf-8", "backslashreplace")
 
 
 def _places(keys: Keys, limits: Limits) -> tuple[str, str, str]:

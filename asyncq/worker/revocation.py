@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from asyncq import damage, wire
 from asyncq.broker.background import ErrorLog
 from asyncq.broker.turnstile import SEATED
 
@@ -52,6 +53,9 @@ class RevocationSignals:
 
     def _apply(self, signal: str) -> None:
         id_, _, reason = signal[1:].partition(" ")
+        if signal[:1] not in wire.MARKS or not id_:
+            damage.warn(log, "revocation signal", "a revocation signal could not be read", repr(signal[:200]))
+            return
         # All that have this id: after a flush the id may have come in a second entry.
         for key, job in list(self._held.jobs.items()):
             if job.delivery.job.id == id_:

@@ -9,7 +9,7 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from asyncq import guard, sessions
+from asyncq import damage, guard, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,3 +97,11 @@ async def ended(worker: Worker) -> None:
     """Waits for the end of a worker in an `async with` block, before the block ends it."""
     assert worker._task is not None
     await worker._task
+
+
+# -- what is logged of damaged data --
+
+
+def say_damage_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged data is logged as if none had been met in this process: another test may have said it."""
+    monkeypatch.setattr(damage, "_kinds", {})

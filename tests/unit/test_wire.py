@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgpack
 import pytest
 from hypothesis import given, strategies as st
@@ -224,3 +226,45 @@ def test_a_notification_comes_apart_as_it_was_put_together(parts):
 def test_a_broken_notification_is_refused(data):
     with pytest.raises(DecodeError):
         list(wire.split_notification(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a S -5\n",
+        b"a S -9\nb S 1\nx",
+        b"a S 5\nxx",
+        b"a S +1\nx",
+        b"a S 1_0\n0123456789",
+        b"a S 99999999999\n",
+    ],
+)
+def test_a_length_that_cannot_be_is_a_decode_error_and_no_endless_loop(data):
+    with pytest.raises(DecodeError):
+        list(wire.split_notification(data))
+
+
+@pytest.mark.parametrize("count", [b"", b"-1", b"1_0", b" 1", b"1e3", b"\xff", b"9" * 30])
+def test_a_count_that_no_job_comes_to_is_a_decode_error(count):
+    with pytest.raises(DecodeError):
+        wire.count_of(count)
+
+
+@given(st.binary(max_size=60))
+def test_whatever_bytes_stand_in_a_notification_reading_it_ends(data):
+    with contextlib.suppress(DecodeError, UnicodeDecodeError):
+        assert len(list(wire.split_notification(data))) <= len(data)
+
+
+@given(
+    st.lists(
+        st.none() | st.integers(-(2**63), 2**64 - 1) | st.binary() | names | st.lists(names), max_size=11
+    )
+)
+def test_an_outcome_of_any_fields_is_a_decode_error_or_has_the_types_that_it_says(fields):
+    try:
+        ended = wire.decode_ended("S", msgpack.packb([wire.SCHEMA, *fields]))
+    except DecodeError:
+        return
+    assert type(ended.attempts) is int
+    assert all(type(child) is str for child in ended.children)

@@ -2,7 +2,8 @@
 
 -- Whether an entry of a shard's outbox is behind the last one.
 local function is_news(from, entry)
-  local ms, number = string.match(redis.call('HMGET', space .. 'in', from)[1] or '0-0', '^(%d+)-(%d+)$')
+  local ms, number = string.match(redis.call('HMGET', space .. 'in', from)[1] or '', '^(%d+)-(%d+)$')
+  if not ms then return true end
   local its_ms, its_number = string.match(entry, '^(%d+)-(%d+)$')
   if its_ms ~= ms then return tonumber(its_ms) > tonumber(ms) end
   return tonumber(its_number) > tonumber(number)

@@ -1,7 +1,10 @@
 -- The record of a live job, taken apart: flags, entry id, queue, nonce, and the reply channels with a space before each.
--- Of an ended one: flags, entry id, consumer, nonce, and the outcome with a space before it.
+-- Of an ended one: flags, entry id, consumer, nonce, and the outcome with a space before it. One that is no record of ours is like that of
+-- an ended job which nobody can read: an error here would stop all others of the same call.
 local function parse(record)
-  return string.match(record, '^(....) (%S+) (%S+) (%S+)(.*)$')
+  local flags, ms, number, queue, nonce, rest = string.match(record, '^(....) (%d+)(%-?%d*) (%S+) (%S+)(.*)$')
+  if flags and #ms < 20 and #number <= 20 then return flags, ms .. number, queue, nonce, rest end
+  return '?---', '0', '-', '-', ''
 end
 
 -- Whether two nonces are of one call. What stands behind the `~` of a call that expires may have changed, see replace.
@@ -52,7 +55,7 @@ end
 -- Whether a job has neither ended nor been forgotten: it has an entry (L), or waits for its time (D, R after a failure), for its turn (P) or
 -- for other jobs (W).
 local function is_live(flags)
-  return string.find('LDRPW', string.sub(flags, 1, 1), 1, true) ~= nil
+  return string.find(flags, '^[LDRPW]') ~= nil
 end
 
 -- How a job stands: false if it is unknown or forgotten, its record if it has ended, else its flags, and after a space when it expires if
@@ -62,6 +65,7 @@ local function standing(key, record, channel)
   if state == 'T' then return false end
   if not record or not is_live(record) then return record end
   local flags, entry, queue, nonce, channels = parse(record)
+  if not is_live(flags) then return record end
   -- Nobody will be told of a result that is ignored, so nobody joins.
   if channel ~= '' and string.sub(flags, 3, 3) ~= 'i' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
     local _, count = string.gsub(channels, '%S+', '')
@@ -84,7 +88,7 @@ end
 
 -- Puts a job aside until its time: its message under a key of its own, and a call to whoever promotes if it is now the first due.
 local function delay(key, state, flags, queue, nonce, channels, id, fields, wait, messages, delayed, wake)
-  local due = now_ms() + tonumber(wait) -- by the server's clock alone
+  local due = now_ms() + (tonumber(wait) or 0) -- by the server's clock alone
   redis.call('HSET', messages .. id, unpack(fields))
   redis.call('SET', key, state .. string.sub(flags, 2) .. ' 0 ' .. queue .. ' ' .. nonce .. channels)
   redis.call('ZADD', delayed, due, id)

@@ -57,13 +57,33 @@ local function inherit(child, place, call, parent, how, words, push_limit)
   return string.sub(flags, 4, 4) == 'd' and { child, fate, last } or nil
 end
 
+-- Ends a job that waits, and whose message is damaged, as failed. Without an outcome: who reads it says what is wrong. What those that wait
+-- for it have to be told then.
+local function give_up(child, call, push_limit)
+  local key = space .. 'r:' .. child
+  local record = redis.call('MGET', key)[1]
+  if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
+  local flags, _, _, nonce, channels = parse(record)
+  if not same_call(nonce, call) then return nil end
+  redis.call('DEL', space .. 'm:' .. child)
+  store(key, flags, '0', '-', nonce, 'F', '', 3600000) -- how long its result is kept stood in the message
+  tell(channels, child, 'F', '', push_limit)
+  return string.sub(flags, 4, 4) == 'd' and { child, 'F', '' } or nil
+end
+
 -- Tells one that waits for an ended job, if it lies here; else leaves word for it in the outbox, in this same step. Who waits stands in an
 -- edge: the ended one's place among its parents, its nonce, and its shard if that is another.
 local function hand_down(child, edge, parent, how, words, push_limit)
   local place, call, shard = string.match(edge, '^(%S+) (%S+) ?(%S*)$')
-  if shard == '' then return inherit(child, place, call, parent, how, words, push_limit) end
-  redis.call('XADD', space .. 'out', '*', 'to', shard, 'i', child, 'e', place .. ' ' .. call, 'p', parent, 'h', how, 'w', words)
-  return nil
+  if not place then return nil end -- no edge of ours
+  if shard ~= '' then
+    redis.call('XADD', space .. 'out', '*', 'to', shard, 'i', child, 'e', place .. ' ' .. call, 'p', parent, 'h', how, 'w', words)
+    return nil
+  end
+  -- The message of one that waits may be damaged. That must not keep the ended job, and the others that wait for it, from their end.
+  local is_whole, further = pcall(inherit, child, place, call, parent, how, words, push_limit)
+  if is_whole then return further end
+  return give_up(child, call, push_limit)
 end
 
 -- Tells the jobs that wait for ended ones. One that waited for its value may be free now; one that cannot have it any more ends in the
@@ -73,7 +93,8 @@ local function settle(ended, push_limit)
   while ended[at] do
     local parent, how, words = ended[at][1], ended[at][2], ended[at][3]
     at = at + 1
-    local waiting = redis.call('HGETALL', space .. 'dep:' .. parent)
+    local waiting = redis.pcall('HGETALL', space .. 'dep:' .. parent)
+    if waiting['err'] then waiting = {} end -- no hash of ours
     redis.call('DEL', space .. 'dep:' .. parent)
     for i = 1, #waiting, 2 do
       ended[#ended + 1] = hand_down(waiting[i], waiting[i + 1], parent, how, words, push_limit)
@@ -128,7 +149,7 @@ local function taken_among(first, stride, own)
   if own then seen[own] = true end
   for i = first, #ARGV, stride do
     local record = redis.call('MGET', space .. 'r:' .. ARGV[i])[1]
-    if record and same_call(string.match(record, '^.... %S+ %S+ (%S+)'), ARGV[i + 2]) then return taken, true end
+    if record and same_call(string.match(record, '^.... %S+ %S+ (%S+)') or '', ARGV[i + 2]) then return taken, true end
     if record or seen[ARGV[i]] then taken[#taken + 1] = ARGV[i] end
     seen[ARGV[i]] = true
   end

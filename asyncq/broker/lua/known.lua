@@ -5,7 +5,7 @@
 -- FLAGS: no-writes
 local listed = redis.call('HGETALL', beats)
 for i = 1, #listed, 2 do
-  local said = redis.call('HMGET', abouts .. listed[i], 'q' .. queue, 't' .. task)
-  if said[1] and said[2] then return 1 end
+  local said = redis.pcall('HMGET', abouts .. listed[i], 'q' .. queue, 't' .. task)
+  if said[1] and said[2] then return 1 end -- an error, of a key that is no hash of ours, has neither
 end
 return 0

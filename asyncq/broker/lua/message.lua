@@ -6,7 +6,8 @@
 -- USES: record
 local found = redis.call('MGET', record)[1]
 if not found or not is_live(found) then return {} end
-local _, entry, queue = parse(found)
+local flags, entry, queue = parse(found)
+if not is_live(flags) then return {} end
 if entry == '0' then
   local kept = redis.call('HMGET', message, 'm', 'v')
   return kept[1] and { kept[1], kept[2] or '' } or {}

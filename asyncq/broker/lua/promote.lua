@@ -1,32 +1,45 @@
--- Moves what is due into its queue. Only what its record still calls delayed, and that exactly once.
+-- Moves what is due into its queue. Only what its record still calls delayed, and that exactly once. What is damaged must not hold up what
+-- is due behind it: it is put off for a minute, and named, so that the caller ends the job.
 -- KEYS: delayed
 -- ARGV: records messages queues limit events
--- RETURNS: {moved, ms until the next is due (-1 if none)}
+-- RETURNS: {moved, ms until the next is due (-1 if none), {id, 1 if its message is lost, what is wrong}...}
 -- FLAGS: allow-oom
 -- USES: record
+local PARTS = { 'm', 'c', 'a', 'v', 'g', 'u' }
 local now = now_ms()
-local moved = 0
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)) do
+local moved, damaged = 0, {}
+
+-- The entry of a job that is due; nil if its record does not call it delayed (any more), or if its message is lost, and what is wrong.
+local function move(id)
   local record = redis.call('MGET', records .. id)[1]
-  local content = redis.call('HGETALL', messages .. id)
   local flags, _, queue, nonce, channels
   if record then flags, _, queue, nonce, channels = parse(record) end
-  if #content > 0 and flags and string.find('DRP', string.sub(flags, 1, 1), 1, true) then
-    local fields = { 'i', id }
-    for i = 1, #content, 2 do
-      if content[i] ~= 'e' then
-        fields[#fields + 1] = content[i]
-        fields[#fields + 1] = content[i + 1]
-      end
+  if not flags or not string.find(flags, '^[DRP]') then return nil end
+  local content, fields = redis.pcall('HMGET', messages .. id, unpack(PARTS)), { 'i', id }
+  if not content[1] then return nil, content['err'] or 'its message is gone' end
+  for k, name in ipairs(PARTS) do
+    if content[k] then
+      fields[#fields + 1] = name
+      fields[#fields + 1] = content[k]
     end
-    use_level(string.sub(queues, 1, -3), queue)
-    local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
-    redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
-    redis.call('PUBLISH', events .. id, 'q' .. entry)
-    moved = moved + 1
   end
-  redis.call('DEL', messages .. id)
-  redis.call('ZREM', delayed, id)
+  use_level(string.sub(queues, 1, -3), queue)
+  local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
+  redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
+  redis.call('PUBLISH', events .. id, 'q' .. entry)
+  return entry
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)) do
+  local is_whole, entry, lost = pcall(move, id)
+  if is_whole and not lost then
+    if entry then moved = moved + 1 end
+    redis.call('DEL', messages .. id)
+    redis.call('ZREM', delayed, id)
+  else
+    redis.call('ZADD', delayed, now + 60000, id)
+    damaged[#damaged + 1] = { id, lost and 1 or 0, lost or type(entry) == 'table' and entry['err'] or tostring(entry) }
+  end
 end
 local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-return { moved, head[2] and math.max(0, head[2] - now) or -1 }
+return { moved, head[2] and math.max(0, head[2] - now) or -1, unpack(damaged) }

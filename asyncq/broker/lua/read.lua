@@ -20,7 +20,7 @@ while not complete and #answer < 2 * count and size < tonumber(most_bytes) do
   end
   complete = #got < 25
 end
-if not is_live(flags) then
+if not is_live(flags) then -- or no record of ours
   if complete then answer[1] = found[1] end
   return answer
 end

@@ -2,7 +2,7 @@
 -- record, so a retry, a takeover or a hand-back ends the job instead.
 -- KEYS: record delayed
 -- ARGV: space id group letter outcome ttl push_limit marks mark marks_ttl reason
--- RETURNS: unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself)
+-- RETURNS: unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself; and without a mark: only a job that has no entry ends)
 -- FLAGS: allow-oom
 -- USES: record workflow
 local found = redis.call('MGET', record)[1]
@@ -18,6 +18,7 @@ if state ~= 'L' then
   conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)
   return 'revoked'
 end
+if mark == '' then return 'running' end
 local stream = space .. 'q:' .. queue
 local holder = holder_of(stream, group, entry)
 if holder then

@@ -1,0 +1,65 @@
+"""Damaged data of the server, and how it is logged: at WARNING, once per kind and minute.
+
+Whoever may write to the server can write anything there, and so can a fault of another program. Such data is
+set aside or dropped by whoever reads it. Somebody may write it ten thousand times a second, so only the first
+of a kind is logged, and the next line of that kind, at least a minute later, counts what was left out.
+
+May be called on any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
+
+REPEAT = 60.0
+"""Seconds after which damaged data of the same kind is logged again."""
+
+
+@dataclass(slots=True)
+class _Kind:
+    """What was said of one kind of data: when last (seconds, monotonic), and how often not since."""
+
+    said_at: float
+    left_out: int = 0
+
+
+_kinds: dict[str, _Kind] = {}
+_lock = threading.Lock()
+
+
+def warn(log: logging.Logger, kind: str, what: str, why: object) -> None:
+    """Logs that data of the server was dropped or set aside because it is damaged.
+
+    Args:
+        log: of the module that read it.
+        kind: of the data, such as `notification`; one line a minute for each.
+        what: was done with what data, as a sentence without its full stop.
+        why: what is wrong with it; an exception, or text.
+    """
+    left_out = _left_out(kind)
+    if left_out is None:
+        log.debug("%s (%s)", what, why)
+        return
+    more = f"; {left_out} more of this kind since the last warning" if left_out else ""
+    log.warning("%s (%s)%s", what, why, more)
+
+
+def _left_out(kind: str) -> int | None:
+    """Counts one more; how many were not logged since the last line, or None if this one is not either."""
+    now = time.monotonic()
+    with _lock:
+        known = _kinds.get(kind)
+        if known is None:
+            _kinds[kind] = _Kind(now)
+            return 0
+        if now - known.said_at < REPEAT:
+            known.left_out += 1
+            return None
+        left_out, known.left_out, known.said_at = known.left_out, 0, now
+        return left_out

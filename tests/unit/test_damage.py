@@ -1,0 +1,29 @@
+"""Damaged data is said once per kind and minute, with how much was left out."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from helpers.inside import say_damage_anew
+
+from asyncq import damage
+
+log = logging.getLogger("asyncq.test")
+
+
+@pytest.fixture(autouse=True)
+def _anew(monkeypatch, caplog):
+    say_damage_anew(monkeypatch)
+    caplog.set_level(logging.WARNING, "asyncq.test")
+
+
+def test_the_first_of_each_kind_is_a_warning_and_the_rest_of_the_minute_are_counted(monkeypatch, caplog):
+    now = 1000.0
+    monkeypatch.setattr(damage.time, "monotonic", lambda: now)
+    for kind in ("mark", "beat", "mark", "mark"):
+        damage.warn(log, kind, f"a {kind} was dropped", "no text")
+    assert caplog.messages == ["a mark was dropped (no text)", "a beat was dropped (no text)"]
+    now += damage.REPEAT
+    damage.warn(log, "mark", "a mark was dropped", "no text")
+    assert caplog.messages[2:] == ["a mark was dropped (no text); 2 more of this kind since the last warning"]
