@@ -95,7 +95,7 @@ class Follower:
         result = self._result
         waiter = result.waiter()
         if self._last is not None and not self._over and waiter.ended is None:
-            self._check_time()  # also when there is always something to say
+            await self._check_time()  # also when there is always something to say
         while not self._ready:
             if self._over:
                 return None
@@ -108,8 +108,8 @@ class Follower:
             elif self._feed.stale:
                 await self._look(self._feed)
             elif not await self._feed.news(self._patience()):
-                self._check_time()
                 self._feed.stale = True
+                await self._check_time()
         return self._ready.popleft()
 
     def _patience(self) -> float:
@@ -120,8 +120,12 @@ class Follower:
             self._pause = min(self._pause * 1.5, LONGEST_PAUSE)
         return pause if self._end is None else max(0.0, min(pause, self._end - time.monotonic()))
 
-    def _check_time(self) -> None:
-        if self._end is not None and time.monotonic() >= self._end:
+    async def _check_time(self) -> None:
+        if self._end is None or time.monotonic() < self._end:
+            return
+        if self._feed is not None:
+            await self._look(self._feed)  # the error says how the job stands now
+        if self._result.waiter().ended is None:
             state = self._result.state
             raise ResultTimeout(
                 f"job {self._result.id} did not end within {shown(self._limit)} (it goes on; state: {state})"

@@ -158,11 +158,11 @@ def _put_expires(job: wire.Job, expires: Moment) -> None:
 
 
 def _put_countdown(job: wire.Job, countdown: float) -> None:
-    job.wait = round(countdown * 1000)
+    job.wait = round(countdown * 1000) or None  # nothing to wait for: it goes straight into its queue
 
 
 def _put_eta(job: wire.Job, eta: Moment) -> None:
-    job.wait = max(0, _at(eta) - job.enqueued)
+    job.wait = max(0, _at(eta) - job.enqueued) or None
 
 
 def _put_deadline(job: wire.Job, deadline: Moment) -> None:

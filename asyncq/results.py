@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from asyncq import config, lineage, portal, wire
 from asyncq.briefs import brief
 from asyncq.context import check_join, current_job
-from asyncq.errors import IncompleteStream, ResultNotFound, ResultTimeout
+from asyncq.errors import AsyncQError, IncompleteStream, ResultNotFound, ResultTimeout
 from asyncq.events import Follower
 from asyncq.graph import DependencyGraph
 from asyncq.guard import Wait
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 Step = tuple["AsyncResult[Any] | None", "AsyncResult[Any]"]
 """A job, and the one that a walk came from."""
+
+LAST_LOOK = 0.1
+"""Seconds that a wait gives the server at its end to say how the job stands."""
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -234,9 +237,21 @@ class AsyncResult(View[R_co]):
             await self.app.sessions.here().listener.wait(waiter, limit)
         elif waiter.ended is None:
             await self._wait_inside(job, waiter, limit)
+        if limit and waiter.ended is None and not waiter.gone:
+            await self._look_at_last(waiter)
         if waiter.ended is None:
             raise self._no_outcome(waiter, limit)
         return Outcome(self.id, waiter.ended, self.codec(waiter.ended))
+
+    async def _look_at_last(self, waiter: Waiter) -> None:
+        """Asks once how the job stands when the time of a wait is over: what was seen of it is from the
+        beginning of the wait. The server has a moment for the answer, and the wait ends without one.
+        """
+        try:
+            async with asyncio.timeout(LAST_LOOK):
+                await self._look(waiter, LAST_LOOK)
+        except (TimeoutError, AsyncQError) as error:
+            log.debug("how job %r stands could not be asked (%r)", self.id, error)
 
     async def _wait_inside(self, job: Context, waiter: Waiter, limit: float | None) -> None:
         end = None if limit is None else time.monotonic() + limit
@@ -439,9 +454,8 @@ class AsyncResult(View[R_co]):
 
         Always asks the server. Raises as `refresh`.
         """
-        waiter = self.waiter()
-        await self._look(waiter)
-        return not waiter.gone and waiter.flags[2:3] != "f"
+        answer = await self._look(self.waiter())
+        return answer is not None and not (isinstance(answer, wire.Standing) and answer.flags[2:3] == "f")
 
     @synced(exists)
     def exists_sync(self) -> None:
@@ -452,7 +466,7 @@ class AsyncResult(View[R_co]):
             await self.refresh()
         return self.known()
 
-    async def _look(self, waiter: Waiter, patience: float | None = None) -> None:
+    async def _look(self, waiter: Waiter, patience: float | None = None) -> wire.Ended | wire.Standing | None:
         app = self.app
         broker = app.sessions.here().broker
         if app.settings.result_extended and self.args is None:
@@ -463,6 +477,7 @@ class AsyncResult(View[R_co]):
         else:
             answer = await broker.state(self.id, patience)
         app.sessions.here().listener.saw(waiter, answer)
+        return answer
 
     # -- walking --
 

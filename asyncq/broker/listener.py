@@ -385,7 +385,11 @@ class Listener:
         if isinstance(answer, wire.Ended):
             self._settle(waiter, answer)
         elif answer is None:
-            self.forgotten(waiter)
+            known = waiter.latest().ended
+            if known is None:
+                self.forgotten(waiter)
+            else:  # it has expired at the server, or was forgotten elsewhere: what is known here stays known
+                self._settle(waiter, known)
         else:
             flags, _, expires = answer.partition(" ")
             waiter.gone = False
@@ -413,6 +417,7 @@ class Listener:
             each.report = None
             each.state = State.UNKNOWN
             each.epoch = 0  # no push will come: who waits there next must look
+            each.expires = None  # another job may come under the id
         self._wake(waiter, gone=True)
 
     def saw(self, waiter: Waiter, answer: wire.Ended | wire.Standing | None) -> None:
@@ -463,7 +468,7 @@ class Listener:
 
     def _expire_now(self, waiter: Waiter) -> None:
         """The job's time has passed and no worker may be there to notice: its waiter sees to it."""
-        if waiter.ended is not None:
+        if waiter.ended is not None or waiter.gone:
             return
         self._spawn(self._expire_and_look(waiter))
 

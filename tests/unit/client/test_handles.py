@@ -289,6 +289,54 @@ async def test_forgetting_a_live_job_lets_its_waiters_have_the_value(app, add, h
     assert not await app.AsyncResult(result.id).exists()
 
 
+async def test_no_countdown_is_no_delay(add, hand):
+    for options in ({"countdown": 0}, {"countdown": 0.0001}, {"eta": 0}):
+        result = await add.options(**options).delay(1, 2)
+        assert result.state == "PENDING"
+        assert await result.refresh() == "PENDING"
+        assert (await hand.take()).id == result.id
+    line = await (add.s(1, 2) | add.s(3)).options(countdown=0).delay()
+    assert (await hand.take()).id == line.parent.id
+
+
+async def test_a_wait_that_is_over_says_how_the_job_stands_at_the_server(app, add, hand):
+    result = await add.delay(1, 2)
+    job = await hand.take()
+    for wait in (result.get, result.outcome, lambda timeout: result.revoke(wait=True, timeout=timeout)):
+        with pytest.raises(ResultTimeout, match="state: STARTED"):
+            await wait(timeout=0.01)
+    await job.report("RENDERING")
+    with pytest.raises(ResultTimeout, match="state: RENDERING"):
+        await result.get(timeout=0.01, on_event=lambda _: None)
+    late = await add.delay(3, 4)
+    with pytest.raises(ResultTimeout, match="state: PENDING"):
+        await late.get(timeout=0.01)
+
+
+async def test_a_wait_that_ends_in_vain_looks_before_it_says_so(app, add, hand, server):
+    """The outcome is there, and its push was lost."""
+    result = await add.delay(1, 2)
+    waiting = await waits(asyncio.create_task(result.get(timeout=0.2)))
+    app.sessions.here().listener.subscription._on_outcomes = lambda _data: None
+    await hand.succeed(result, 3)
+    assert await waiting == 3
+
+
+async def test_a_look_that_finds_nothing_keeps_the_value_that_a_handle_has(make_app, app, add, hand):
+    result = await add.delay(1, 2)
+    waiting = app.AsyncResult(result.id)
+    await hand.succeed(result, 3)
+    assert await result == 3
+    async with make_app() as other:
+        await other.AsyncResult(result.id).forget()
+    assert not await result.exists()
+    assert (result.state, await result.get(timeout=1), await waiting.get(timeout=1)) == ("SUCCESS", 3, 3)
+    assert await result.ready()
+    await result.forget()
+    with pytest.raises(ResultNotFound):
+        await result.get(timeout=1)
+
+
 async def test_a_result_that_has_expired_is_not_found(app, add, hand, server):
     result = await add.options(result_ttl=60).delay(1, 2)
     id_ = result.id
