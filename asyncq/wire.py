@@ -267,6 +267,11 @@ class Delivery:
         """1 for the first run."""
         return 1 + self.crashes + self.retries
 
+    @property
+    def claim(self) -> str:
+        """What names this delivery among all of a shard: two streams may give out one entry id."""
+        return f"{self.entry} {self.job.id}"
+
 
 class Ended(NamedTuple):
     """How a job ended, as stored: `letter` is the record's, `payload` the encoded value or failure. Times are

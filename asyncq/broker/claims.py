@@ -377,8 +377,9 @@ class Claims:
             keys,
             "take",
             (
-                *(stream, keys.beats, keys.dead, keys.marks.encode() + consumer),
-                *(keys.abouts.encode() + consumer, last_try),
+                *(stream, keys.beats, keys.dead),
+                *(named.encode() + consumer for named in (keys.marks, keys.abouts, keys.begun)),
+                last_try,
             ),
             (
                 *(keys.space, GROUP, consumer, name_to(seen or ""), TAKE_AT_ONCE, crashes, self._holder),

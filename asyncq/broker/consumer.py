@@ -160,14 +160,30 @@ class Consumer:
         )
         return bool(answer)
 
+    async def begin(self, delivery: wire.Delivery, over: Iterable[str]) -> bool:
+        """Notes that the body of a job is about to begin; False if this incarnation was taken for dead.
+
+        Args:
+            delivery: the job.
+            over: the claims of jobs that were noted before, and that it does not have any more.
+        """
+        keys = self.served.keys[delivery.stream]
+        answer = await self._commands.run(
+            keys,
+            "begin",
+            (keys.beats, keys.begun + self.name),
+            (self.name, delivery.claim, DAY_MS, *over),
+            patience=FOREVER,
+        )
+        return bool(answer)
+
     async def leave(self) -> bool:
         """Goes in peace; False if it still holds something and may not."""
         left = True
         for keys, marks in zip(self.shards, self.marks_channels, strict=True):
             streams = self.served.streams_in(keys)
-            answer = await self._commands.run(
-                keys, "leave", (keys.beats, marks, keys.abouts + self.name, *streams), (GROUP, self.name)
-            )
+            own = (keys.beats, marks, keys.abouts + self.name, keys.begun + self.name)
+            answer = await self._commands.run(keys, "leave", (*own, *streams), (GROUP, self.name))
             left &= bool(answer)
         return left
 

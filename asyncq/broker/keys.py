@@ -75,6 +75,7 @@ class Keys:
     beats: str = field(init=False)
     marks: str = field(init=False)
     abouts: str = field(init=False)
+    begun: str = field(init=False)
     dead: str = field(init=False)
     delayed: str = field(init=False)
     messages: str = field(init=False)
@@ -110,7 +111,11 @@ class Keys:
                 "marks",
                 f"{tag}:x:",
             ),  # + incarnation: set of marked jobs it holds, and a channel of the same name
-            ("abouts", f"{tag}:a:"),  # + incarnation: hash, what it says of itself
+            ("abouts", f"{tag}:a:"),  # + incarnation: hash, which tasks it knows and which queues it serves
+            (
+                "begun",
+                f"{tag}:bg:",
+            ),  # + incarnation: hash, "<entry> <id>" of jobs that crashed and begin again
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed

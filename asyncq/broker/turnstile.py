@@ -71,7 +71,7 @@ class Turnstile:
             "limit",
             (keys.rates + task, keys.places_held + task, keys.places_wanted + task, keys.beats),
             (
-                *(claim(delivery), self._incarnation, delivery.job.id, limits.places, limits.interval),
+                *(delivery.claim, self._incarnation, delivery.job.id, limits.places, limits.interval),
                 *(TOLERANCE, delivery.turn, "" if left is None else left, keys.marks, DAY_MS),
             ),
             patience=FOREVER,
@@ -87,7 +87,7 @@ class Turnstile:
             keys,
             "resume",
             _places(keys, limits),
-            (claim(delivery), self._incarnation, limits.places, keys.marks, DAY_MS),
+            (delivery.claim, self._incarnation, limits.places, keys.marks, DAY_MS),
             patience=FOREVER,
         )
         return bool(seated), _id(following)
@@ -138,8 +138,3 @@ def _id(data: bytes) -> str:
 
 def _places(keys: Keys, limits: Limits) -> tuple[str, str, str]:
     return (keys.places_held + limits.task, keys.places_wanted + limits.task, keys.beats)
-
-
-def claim(delivery: wire.Delivery) -> str:
-    """What a job's place is held under."""
-    return f"{delivery.entry} {delivery.job.id}"

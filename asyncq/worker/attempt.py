@@ -215,6 +215,7 @@ class Attempts:
         self._lease = lease
         self._gate = gate
         self._job_log = job_log
+        self._noted: set[tuple[str, str]] = set()  # entry and id of jobs whose beginning was noted
 
     async def start(self, entries: list[Entry]) -> None:
         """Starts the jobs of entries that have just been read."""
@@ -276,12 +277,7 @@ class Attempts:
             if job.state is DROPPED:
                 return
             job.state = STARTING
-            limited = self._gate.limited
-            if (
-                limited
-                and (limits := limited.get(delivery.job.name)) is not None
-                and not await self._may_start(job, limits)
-            ):
+            if (self._gate.limited or delivery.crashes) and not await self._may_start(job):
                 return
             if not self._lease.is_fresh():
                 await self._lease.until_fresh()
@@ -310,7 +306,30 @@ class Attempts:
                 job.parking = None  # a cycle, too
             self.held.slot_given()
 
-    async def _may_start(self, job: RunningJob, limits: Limits) -> bool:
+    async def _may_start(self, job: RunningJob) -> bool:
+        """Whether a job may start for which there is something to ask: its task is limited, or a worker has
+        died with it.
+        """
+        delivery = job.delivery
+        limits = self._gate.limited.get(delivery.job.name)
+        if limits is not None and not await self._has_turn(job, limits):
+            return False
+        return not delivery.crashes or await self._begin(delivery)
+
+    async def _begin(self, delivery: wire.Delivery) -> bool:
+        """Notes that the body of a job begins with which a worker has died before. If this worker dies, too,
+        that counts for the job, and not for others that have crashed before and only wait here. False if the
+        job is another worker's by now.
+        """
+        over = {key for key in self._noted if key not in self.held.jobs}
+        self._noted -= over
+        self._noted.add((delivery.entry, delivery.job.id))
+        if await self.consumer.begin(delivery, [" ".join(key) for key in over]):
+            return True
+        self.held.drop(delivery)
+        return False
+
+    async def _has_turn(self, job: RunningJob, limits: Limits) -> bool:
         """Asks whether the limits of the job's task let it start. If not, it is put aside until its turn."""
         delivery = job.delivery
         place = self._gate.place(limits, delivery)

@@ -8,14 +8,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asyncq.broker.turnstile import Turnstile, claim
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from asyncq import wire
-    from asyncq.broker.turnstile import Turn
+    from asyncq.broker.turnstile import Turn, Turnstile
     from asyncq.limits import Limits
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ class Place:
         self._delivery = delivery
         self._told = asyncio.Event()
         self._leaving: asyncio.Task[None] | None = None
-        self.claim: str = claim(delivery)
+        self.claim: str = delivery.claim
 
     async def enter(self) -> Turn | None:
         """Asks for it, before the body starts. If the job is to wait, it holds nothing. None if its time is

@@ -61,6 +61,8 @@ class Hand:
     received: list[wire.Delivery] = field(default_factory=list)
     """All it was ever given, also what is not its own any more."""
     marks: set[str] = field(default_factory=set)
+    begun: set[str] = field(default_factory=set)
+    """The claims to jobs whose bodies it has noted to begin."""
 
     @property
     def name(self) -> str:
@@ -81,6 +83,8 @@ class Book:
     lane: str = ""
     holder: Hand | None = None
     crashes: int = 0
+    begun: str = ""
+    """The entry under which its body was noted to begin."""
     retries: int = 0
     is_due: bool = False
     ended_by: str = ""
@@ -186,7 +190,14 @@ class Table:
             pipe.xrange(key)
             pipe.xpending_range(key, GROUP, "-", "+", 1000)
         else:
-            asks = {"w": "hgetall", "x": "smembers", "m": "hgetall", "dep": "hgetall", "dlq": "xlen"}
+            asks = {
+                "w": "hgetall",
+                "x": "smembers",
+                "m": "hgetall",
+                "dep": "hgetall",
+                "bg": "hgetall",
+                "dlq": "xlen",
+            }
             pipe.zrange(key, 0, -1) if kind == "d" else getattr(pipe, asks[kind])(key)
             return 1
         return 2
@@ -583,6 +594,18 @@ class Machine(RuleBasedStateMachine):
         return hand, delivery, self.book_of(delivery)
 
     @precondition(was_something_received)
+    @rule(data=st.data())
+    def begin_again(self, data: st.DataObject) -> None:
+        """A worker notes that a body begins, which it may have or have had."""
+        hand, delivery, book = self.some_delivery(data)
+        noted = hand.beats is not None
+        self.twice(lambda: hand.consumer.begin(delivery, []), noted, noted)
+        if noted:
+            hand.begun.add(delivery.claim)
+            if book.is_held_as(hand, delivery):
+                book.begun = delivery.entry
+
+    @precondition(was_something_received)
     @rule(data=st.data(), letter=st.sampled_from([wire.SUCCEEDED, wire.FAILED]))
     def finish(self, data: st.DataObject, letter: str) -> None:
         """A batch, of what it holds and of what it held once."""
@@ -710,7 +733,7 @@ class Machine(RuleBasedStateMachine):
         """Books the takeover of one stream: how many go back, how many end."""
         back = ended = 0
         for book in [book for book in self.held_by(dead) if book.lane == lane]:
-            crashes = book.crashes + 1
+            crashes = book.crashes + (not book.crashes or book.begun == book.entry)
             if book.mark != "-" or crashes >= MAX_CRASHES:
                 letter = wire.REVOKED if book.mark != "-" else wire.LOST
                 self.buried += letter == wire.LOST
@@ -730,6 +753,7 @@ class Machine(RuleBasedStateMachine):
         goes = not self.held_by(hand)
         if goes:
             hand.beats = None
+            hand.begun.clear()
         self.twice(hand.consumer.leave, goes, goes)
 
     @precondition(lambda self: len(self.hands) < 7 and any(hand.beats is None for hand in self.hands))
@@ -779,6 +803,8 @@ class Machine(RuleBasedStateMachine):
         for hand in self.hands:
             marks = picture.pop(f"x:{hand.name}", [set()])[0]
             assert {mark.decode() for mark in marks} == hand.marks
+            begun = picture.pop(f"bg:{hand.name}", [{}])[0]
+            assert {claim.decode() for claim in begun} == hand.begun
         assert picture.pop("dlq", [0])[0] == self.buried
         assert not [name for name in picture if not name.startswith("m:")]
 

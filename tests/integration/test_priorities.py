@@ -330,7 +330,11 @@ async def test_the_job_of_a_dead_worker_comes_back_to_its_level_and_for_its_last
         for name in ("default^8", "default!"):
             gone = ClaimingConsumer(app.sessions.here().broker.commands, "gone", ["default"])
             await gone.look_for_levels()
-            ((stream, _, _),) = await gone.read(list(gone.served.streams), 5, block=False)
+            ((stream, entry, _),) = await gone.read(list(gone.served.streams), 5, block=False)
+            # Its body had begun: else the second crash would not count.
+            begun = worker.served.keys[stream].begun + gone.name
+            await raw.hset(begun, f"{entry} {result.id}", "1")
+            await raw.expire(begun, 60)
             gone.close()
             assert await take(worker, stream, gone.name, None) == (1, 0, False)
             assert await called(app, raw, result.id) == name

@@ -18,7 +18,7 @@ from helpers.waiting import until
 from asyncq import QueueFull, wire
 from asyncq.broker.keys import GROUP
 from asyncq.broker.submission import Submission
-from asyncq.broker.turnstile import Turn, Turnstile, claim
+from asyncq.broker.turnstile import Turn, Turnstile
 from asyncq.broker.waits import find_cycle
 from asyncq.limits import Limits
 from asyncq.states import READY_STATES, TRANSITIONS, State
@@ -149,6 +149,9 @@ class Stage:
     async def leave(self) -> bool:
         return await self.mine.leave()
 
+    async def begin(self) -> bool:
+        return await self.mine.begin(self.held(), [])
+
     async def revoke(self, mark: str = "c") -> str:
         return await self.broker.revoke("job", mark=mark, outcome=OUTCOME)
 
@@ -165,7 +168,7 @@ class Stage:
         return await self.turnstile.enter(LIMITS, self.held(), None)
 
     async def vacate(self, aside: str = "") -> str:
-        return await self.turnstile.vacate(LIMITS, claim(self.held()), aside)
+        return await self.turnstile.vacate(LIMITS, self.held().claim, aside)
 
     async def promote(self) -> float | None:
         return await self.other.promote(self.keys)
@@ -310,6 +313,7 @@ async def _lost(stage: Stage) -> None:
     for _ in range(3):
         assert await stage.claim()
         await stage.beat(stage.mine, 1)
+        assert await stage.begin()
         await stage.take()
 
 
@@ -423,6 +427,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "census": lambda s: s.mine.census(s.keys),
     "rights": lambda s: s.mine.check_rights(),
     "announce": lambda s: s.mine.announce(["task"]),
+    "begin": lambda s: s.begin(),
     "known": lambda s: s.mine.is_known(s.held(), "task"),
     "beat": lambda s: s.beat(s.mine, 2),
     "block": lambda s: s.broker.waits.block("job", s.held().entry, "mark", ["another"], 5),
@@ -642,6 +647,7 @@ async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_an
     for _ in range(2):
         assert await stage.claim()
         await stage.beat(stage.mine, 1)
+        assert await stage.begin()
         await stage.take()
     assert await stage.claim()
     before = stage.held()
@@ -710,11 +716,43 @@ async def test_the_last_try_goes_to_a_lane_of_its_own_and_the_cap_ends_the_job_w
         assert delivery is not None
         lanes.append((delivery.stream.removeprefix(stage.keys.queues), delivery.crashes))
         await stage.beat(stage.mine, 1)
+        assert await stage.begin()
         await stage.take()
     assert lanes == [("default", 0), ("default", 1), ("default!", 2)]
     assert await stage.state() == "FAILURE"
     ((_, letter),) = await stage.raw.xrange(stage.keys.dead)
     assert (letter[b"i"], letter[b"c"], letter[b"m"] != b"") == (b"job", b"3", True)
+
+
+async def test_only_the_first_crash_counts_for_a_job_that_had_not_begun(stage):
+    await _queued(stage)
+    seen = []
+    for begins in (False, False, False, True, False):
+        delivery = await stage.claim()
+        assert delivery is not None
+        seen.append(delivery.crashes)
+        await stage.beat(stage.mine, 1)
+        if begins:
+            assert await stage.begin()
+        await stage.take()
+        assert await stage.begin() is False, "whose jobs were taken begins none of them"
+    assert seen == [0, 1, 1, 1, 2]
+    assert await stage.state() == "PENDING"
+
+
+async def test_a_note_that_a_body_begins_is_of_one_entry_and_goes_when_that_is_over(stage):
+    await _running(stage)
+    await stage.beat(stage.mine, 1)
+    begun, first = stage.keys.begun + stage.mine.name, stage.held()
+    assert await stage.begin()
+    assert await stage.raw.hkeys(begun) == [f"{first.entry} job".encode()]
+    assert await stage.release() == 1
+    assert await stage.claim()
+    assert await stage.mine.begin(stage.held(), [first.claim])
+    assert await stage.raw.hkeys(begun) == [f"{stage.held().entry} job".encode()]
+    assert await stage.finish() == 1
+    assert await stage.leave()
+    assert not await stage.raw.exists(begun)
 
 
 async def test_a_retry_sent_again_is_refused_also_after_it_was_promoted_and_taken_by_the_same_worker(stage):

@@ -53,6 +53,7 @@ def beginning(setup: Setup) -> World:
         marks=(),
         # Number 0 is of a worker that is gone, whose announcement is left.
         announced=(0, *list(names)[1:]) if setup.unknown is not None else (),
+        begun=(),
         clients=(*(UNSENT,) * setup.enqueued, *(SENT,) * (setup.jobs - setup.enqueued)),
         control=UNSENT,
         waiters=(NEW,) * setup.waiters,

@@ -311,5 +311,19 @@ MUTANTS = (
         STUCK,
         "waiter 0 is new",
     ),
+    Mutant(
+        "a crash counts for jobs that had not begun",
+        _without("only_begun_count"),
+        replace(ONE_JOB, faults=2, max_crashes=2),
+        BROKEN,
+        "job 0 was dead-lettered, and its body had begun 0 times",
+    ),
+    Mutant(
+        "a body begins before it is noted",
+        _without("note_before_body"),
+        POISON,
+        BROKEN,
+        "kills its worker for the 4th time",
+    ),
     Mutant("last try not alone", _without("last_try_alone"), POISON, BROKEN, "innocent job 1"),
 )

@@ -25,8 +25,14 @@ def outcome_written(world: World, job: int, outcome: str) -> World:
 def dead_lettered(world: World, setup: Setup, job: int) -> World:
     """Where nothing but the poison goes wrong, nobody else is dead-lettered for it.
 
-    Only asked without faults: a worker may also be killed by somebody else three times.
+    Only asked without faults: a worker may also be killed by somebody else three times. And always: the first
+    crash is anybody's, but for each that follows, the body of the job had begun.
     """
+    begun = world.history[job].begun
+    if begun < setup.max_crashes - 1:
+        return _broken(
+            world, f"job {job} was dead-lettered, and its body had begun {begun} times since a crash"
+        )
     if setup.faults == 0 and setup.poison not in (None, job):
         return _broken(world, f"innocent job {job} was dead-lettered for the poison of its neighbour")
     return world
@@ -77,6 +83,12 @@ def call_accepted(world: World, held: Held) -> World:
             world, f"a call for job {job} acknowledged entry {there.id}, which is job {there.job}'s"
         )
     return world
+
+
+def noted(world: World, job: int) -> World:
+    """Count that the body of a job begins which has crashed before."""
+    history = world.history[job]
+    return world.with_history(job, history._replace(begun=history.begun + 1))
 
 
 def taken_over(world: World, name: int, entry: Entry) -> World:

@@ -170,6 +170,16 @@ class Rules:
 
     Closes: a job that kills its worker runs for ever.
     """
+    only_begun_count: bool = True
+    """From the second crash on, a takeover adds one only for a job whose body was noted to begin.
+
+    Closes: jobs that waited in a worker for a thread when it died are given up for what others did.
+    """
+    note_before_body: bool = True
+    """The body of a job with a crash is noted to begin before it begins.
+
+    Closes: it kills its worker before it is noted, and runs for ever.
+    """
     last_try_alone: bool = True
     """The last try of a job goes to a lane of its own and is taken with empty hands.
 

@@ -176,6 +176,13 @@ SCENARIOS = (
         Setup(faults=2, parents=ALONE, unknown=0, workers=1, waiters=1),
     ),
     _scenario(
+        "the second crash of a job counts only if it had begun",
+        Setup(
+            faults=3, parents=ALONE, max_crashes=2, waiters=1, lost_publishes=False, lost_connections=False
+        ),
+        faults=2,
+    ),
+    _scenario(
         "a job that kills its worker, beside an innocent one",
         Setup(faults=0, parents=APART, poison=0, waiters=1),
         faults=0,

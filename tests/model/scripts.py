@@ -24,6 +24,7 @@ from model.world import (
     TOMBSTONE,
     WAITING,
     Beat,
+    Begun,
     Delayed,
     Entry,
     Held,
@@ -187,6 +188,15 @@ class Scripts:
         world = self._end(world, held.entry.job, outcome, publish=publish, by=held.name)
         return self._drop(world, held.entry.id)
 
+    def begin(self, world: World, held: Held) -> World | None:
+        """Note that the body of a job begins which has crashed before. Refused if taken for dead."""
+        if not world.beat_of(held.name):
+            return None
+        note = Begun(held.name, held.entry.id)
+        if note in world.begun:
+            return world
+        return questions.noted(world, held.entry.job)._replace(begun=tuple(sorted((*world.begun, note))))
+
     def retry(self, world: World, held: Held) -> World | None:
         """Put a failed job into the delayed set; a marked one ends as revoked."""
         if not self._entitled(world, held):
@@ -283,7 +293,9 @@ class Scripts:
         if self._marked(world, entry.job):
             return self._drop(self._end(world, entry.job, REVOKED, by=by), entry.id)
         world = questions.delivered_again(world, entry.job)
-        again = entry._replace(crashes=entry.crashes + 1) if self.setup.rules.crash_count else entry
+        begun = Begun(line.name, entry.id) in world.begun or not self.setup.rules.only_begun_count
+        counts = (begun or not entry.crashes) and self.setup.rules.crash_count
+        again = entry._replace(crashes=entry.crashes + counts, put_off=0)
         if again.crashes >= self.setup.max_crashes:
             world = questions.dead_lettered(world, self.setup, entry.job)
             return self._drop(self._end(world, entry.job, DEAD, by=by), entry.id)
@@ -425,6 +437,8 @@ class Scripts:
             pending=tuple(line for line in world.pending if line.entry != entry),
             stream=_without(world.stream, entry),
             lane=_without(world.lane, entry),
+            # The note of an entry that is gone means nothing; it is taken back some time later.
+            begun=tuple(note for note in world.begun if note.entry != entry),
         )
 
     def _forget_consumer(self, world: World, name: int) -> World:
@@ -433,6 +447,7 @@ class Scripts:
             beats=tuple(beat for beat in world.beats if beat.name != name),
             marks=tuple(mark for mark in world.marks if mark.name != name),
             announced=tuple(other for other in world.announced if other != name),
+            begun=tuple(note for note in world.begun if note.name != name),
         )
 
     # --- what mutants leave for a second call -----------------------------------------------------

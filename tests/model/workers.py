@@ -15,6 +15,7 @@ from model.world import (
     HELD,
     IN_FLIGHT,
     NOT_STARTED,
+    NOTED,
     PAUSED,
     PUTTING_OFF,
     RELEASING,
@@ -167,7 +168,7 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
     """The next step of one entry."""
     if held.phase == IN_FLIGHT:
         yield from _arrive(world, scripts, place, held)
-    elif held.phase == HELD:
+    elif held.phase in {HELD, NOTED}:
         yield from _see_mark(world, place, held)
         yield from _start(world, scripts, place, held)
         yield from _give_back(world, place, held)
@@ -237,9 +238,24 @@ def _start(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[M
     if not setup.knows(place, job):
         yield from _leave_to_others(world, scripts, place, held)
         return
+    if held.entry.crashes and held.phase == HELD and setup.rules.note_before_body:
+        yield from _note(world, scripts, place, held)
+        return
     after = questions.body_started(world, setup, held.entry)
     label = f"{held.name}: starts job {job} (entry {held.entry.id}, {held.entry.crashes} crashes)"
     yield Move(label, _turn(after, place, held, RUNNING))
+
+
+def _note(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
+    """Note that a body begins. A lost reply changes nothing: the note is sent again."""
+    noted = scripts.begin(world, held)
+    label = f"{held.name}: notes that job {held.entry.job} begins (entry {held.entry.id})"
+    if noted is None:
+        yield Move(f"{label} -> refused", world.with_hands(place, _rest(world, place, held)))
+        return
+    yield Move(label, _turn(noted, place, held, NOTED))
+    if world.faults_left and scripts.setup.lost_replies and noted != world:
+        yield fault(f"{label}, reply lost", noted)
 
 
 def _leave_to_others(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:

@@ -35,6 +35,7 @@ ANSWERED = "answered"
 # --- what a worker does with an entry -------------------------------------------------------------
 IN_FLIGHT = "in flight"  # given by the server, the reply not yet read
 HELD = "held"  # in the worker, the body not started
+NOTED = "noted"  # the same, and its body is noted to begin
 RUNNING = "running"
 FINISHING = "finishing"  # the body ended; `finish` is to be sent
 FAILING = "failing"  # the body failed for good; `finish` is to be sent
@@ -43,7 +44,7 @@ REPLACING = "replacing"  # the body left a workflow in its place; `replace` is t
 RELEASING = "releasing"  # given back by a worker that was told to stop; `release` is to be sent
 PUTTING_OFF = "putting off"  # its task is not known here; `postpone` is to be sent
 REVOKING = "revoking"  # cancelled by a mark or a deadline; `finish` is to be sent
-NOT_STARTED = frozenset({IN_FLIGHT, HELD})
+NOT_STARTED = frozenset({IN_FLIGHT, HELD, NOTED})
 
 # --- the lease of a worker, as the worker itself sees it ------------------------------------------
 FRESH = "fresh"
@@ -122,6 +123,13 @@ class Mark(NamedTuple):
     job: int
 
 
+class Begun(NamedTuple):
+    """A field of `T:a:<incarnation>`: the body of the job in this entry begins, with a crash behind it."""
+
+    name: int
+    entry: int
+
+
 class Held(NamedTuple):
     """An entry in the hands of a worker. What is held is known by entry id *and* job: ids may come twice."""
 
@@ -184,6 +192,8 @@ class History(NamedTuple):
     """The first that was written."""
     starts_left: int = 1
     """1 + takeovers + retries + releases + replacements - starts."""
+    begun: int = 0
+    """How often its body was noted to begin."""
     poison_left: int = 0
     """For the job that kills its worker: how often it may still be started."""
     revoke_answer: str = ""
@@ -207,6 +217,7 @@ class World(NamedTuple):
     marks: tuple[Mark, ...]
     announced: tuple[int, ...]
     """`T:a:<incarnation>`: the incarnations that know the task of the job which the first worker does not."""
+    begun: tuple[Begun, ...]
     # processes
     clients: tuple[str, ...]
     """The enqueue of each job. Those of a workflow are one call; a job that `replace` brings has none."""

@@ -1,6 +1,6 @@
 -- Takes the jobs of a dead incarnation back into the queue, up to a limit. Its beat must still stand where the observer saw it stand
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
--- KEYS: stream beats dead marked about last_try
+-- KEYS: stream beats dead marked about begun last_try
 -- ARGV: space group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
 -- RETURNS: {-1} if it beats after all, else {looked at, put back, revoked, next, {id, head of message} of each lost one ...}; next is 1: again
 -- FLAGS: allow-oom
@@ -30,7 +30,9 @@ for _, item in ipairs(held) do
   local flags, named, queue, nonce, channels
   if record then flags, named, queue, nonce, channels = parse(record) end
   if named == entry and string.sub(flags, 1, 1) == 'L' then
-    local crashes = (tonumber(fields['c']) or 0) + 1
+    -- Nobody can tell which job did it, so the first death counts for each. Then only for those whose bodies had begun, see begin.
+    local crashes = tonumber(fields['c']) or 0
+    if crashes == 0 or redis.call('HMGET', begun, entry .. ' ' .. id)[1] then crashes = crashes + 1 end
     local letter
     if string.sub(flags, 2, 2) ~= '-' then
       letter = 'C'

@@ -20,7 +20,7 @@ from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import Retry, RetryLater, TaskExpired, TaskRevoked, Worker, allow_join_result as allowed, wire
-from asyncq.broker.turnstile import Turnstile, claim
+from asyncq.broker.turnstile import Turnstile
 from asyncq.limits import Limits
 from asyncq.worker.attempt import RunningJob
 
@@ -468,7 +468,7 @@ async def test_a_place_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
     assert (await gate.enter(both, job(0), None)).starts
     assert (await gate.enter(places, job(1), None)).starts
     assert [(await gate.enter(places, job(number), None)).parked for number in (2, 3)] == [True, True]
-    assert await gate.vacate(places, claim(job(1))) == "j2"
+    assert await gate.vacate(places, job(1).claim) == "j2"
     turn = await gate.enter(both, job(2), None)
     assert (turn.starts, turn.parked, turn.following) == (False, False, "j3")
 
@@ -481,9 +481,9 @@ async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given
     assert (await gate.enter(limits, job(1), None)).parked
     assert await dead.resume(limits, job(2)) == (False, "")
     assert await gate.resume(limits, job(3)) == (False, "")
-    assert await gate.vacate(limits, claim(job(3))) == ""
+    assert await gate.vacate(limits, job(3).claim) == ""
     await raw.hdel(keys.beats, "dead")
-    assert await gate.vacate(limits, claim(job(0))) == "j1"
+    assert await gate.vacate(limits, job(0).claim) == "j1"
     assert not await raw.exists(keys.places_held + "t", keys.places_wanted + "t")
 
 
@@ -493,8 +493,8 @@ async def test_who_comes_back_goes_before_all_that_have_not_started(app, raw, ga
     for number in range(1, 5):
         assert (await gate.enter(limits, job(number), None)).parked
     assert await gate.resume(limits, job(9)) == (False, "")
-    assert await gate.vacate(limits, claim(job(0))) == ""
-    assert await raw.hgetall(keys.places_held + "t") == {claim(job(9)).encode(): b"me"}
+    assert await gate.vacate(limits, job(0).claim) == ""
+    assert await raw.hgetall(keys.places_held + "t") == {job(9).claim.encode(): b"me"}
     assert await gate.resume(limits, job(9)) == (True, "")
 
 
