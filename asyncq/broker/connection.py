@@ -176,7 +176,8 @@ def _let_go(connection: Any) -> None:
 async def _introduce(connection: Any, name: str, database: int) -> None:
     """Connects, sees who answers, and says who we are and which database we want: in one round trip."""
     await connection.connect()
-    forks.close_in_children(connection, connection._writer.get_extra_info("socket").fileno())
+    if (socket := connection._writer.get_extra_info("socket")) is not None:
+        forks.close_in_children(connection, socket.fileno())
     commands: list[tuple[Any, ...]] = [("HELLO",), ("CLIENT", "SETNAME", name)]
     if database:
         commands.append(("SELECT", database))

@@ -93,7 +93,8 @@ class FakeConnection:
         if not self._server.is_up:
             raise foreign.ConnectionError("the fake server is down")
         self._transport = _Transport(self._server)
-        self._writer = SimpleNamespace(transport=self._transport)
+        # It has no socket that a forked child could hold open.
+        self._writer = SimpleNamespace(transport=self._transport, get_extra_info=lambda _: None)
 
     async def send_command(self, *command: Any) -> None:
         assert self._transport is not None
