@@ -75,6 +75,9 @@ class Link(Protocol):
     revoked: bool
     """True once its outcome will not count, or it will not be run again: it may come to its end."""
 
+    is_late: bool
+    """True once its time limit is over: what it returns will not count."""
+
     @property
     def wanted(self) -> bool:
         """False once it is to end now: terminated, or its lease is lost."""
@@ -260,20 +263,23 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the task may as well stop: its job was revoked, or its worker has lost it.
+        """Whether the task may as well stop: its job was revoked, its time limit is over, or its worker has
+        lost it.
 
         A coroutine that is to end now is cancelled anyway. A thread cannot be: it looks here between two
         steps and returns; what it returns is dropped. A revocation without `terminate=True` shows here, too,
         but what the task returns counts then. A job that runs elsewhere by now, because its worker was taken
         for dead, shows after the next `progress` or `update_state`.
         """
-        return self.link is not None and (self.link.revoked or not self.link.wanted)
+        link = self.link
+        return link is not None and (link.revoked or link.is_late or not link.wanted)
 
     async def heartbeat(self) -> None:
         """Lets other jobs have a turn, and ends this one if it is to end now: for long loops that never wait.
 
         Raises:
-            asyncio.CancelledError: the job was terminated, or its worker has lost it. Let it through.
+            asyncio.CancelledError: the job was terminated, its time limit is over, or its worker has lost it.
+                Let it through.
 
         Example:
             ```python
@@ -289,9 +295,10 @@ class Context:
         """The same for a plain function in a thread, where there is nobody to give a turn to.
 
         Raises:
-            asyncio.CancelledError: the job was terminated, or its worker has lost it. Let it through.
+            asyncio.CancelledError: the job was terminated, its time limit is over, or its worker has lost it.
+                Let it through.
         """
-        if self.link is not None and not self.link.wanted:
+        if self.link is not None and (self.link.is_late or not self.link.wanted):
             raise asyncio.CancelledError
 
     @property

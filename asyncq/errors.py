@@ -172,7 +172,10 @@ class TimeLimitExceeded(AsyncQError):
 
 
 class SoftTimeLimitExceeded(AsyncQError):
-    """The task ran longer than its `soft_timeout`. Raised inside the task, which may clean up and return."""
+    """The task ran longer than its `soft_timeout`. Raised inside the task, which may clean up and return.
+
+    A task group may put it into a group, as it does with everything: `except*` catches it either way.
+    """
 
 
 class RetryLater(AsyncQError):

@@ -1,7 +1,9 @@
 """Where a task's body runs: on the worker's loop, or in a thread. And what stops it in time.
 
-A coroutine is stopped by cancelling it. A thread cannot be stopped: its job ends, the thread goes on by
-itself and what it returns is dropped. A process can be: see `worker/pool.py`, which is above this floor.
+A coroutine is stopped by cancelling it, and may let that go by. A thread cannot be stopped. Whoever waits for
+a job is told in time all the same, see `Claim.overdue`; but the attempt has not ended before its body has,
+and until then no other attempt begins. A process can be stopped: see `worker/pool.py`, which is above this
+floor.
 """
 
 from __future__ import annotations
@@ -59,6 +61,9 @@ class AttemptState(enum.Enum):
     """Its task has left the slot after that."""
 
 
+CLEAN_UP = 0.5
+"""Seconds that a body gets to end after it was cancelled at its time limit, before whoever waits is told."""
+
 FETCHED, STARTING, RUNNING = AttemptState.FETCHED, AttemptState.STARTING, AttemptState.RUNNING
 ENDED, DROPPED = AttemptState.ENDED, AttemptState.DROPPED
 CANCELLING, CANCELLED = AttemptState.CANCELLING, AttemptState.CANCELLED
@@ -89,7 +94,7 @@ class Claim:
     On the loop, except for `begin`, which a body in a thread calls on its own thread.
     """
 
-    __slots__ = ("interrupt", "revoked", "started", "state", "threads")
+    __slots__ = ("in_thread", "interrupt", "is_late", "revoked", "started", "state", "threads")
 
     def __init__(self) -> None:
         self.state: AttemptState = STARTING
@@ -98,6 +103,10 @@ class Claim:
         self.interrupt: Callable[[str], None] | None = None
         """Tells the process in which it runs of the mark of a revocation; None if it runs here."""
         self.threads: Slots | None = None  # where the body's thread or process is counted, while it is
+        self.in_thread: bool = False
+        """Whether its body is in a thread now, or about to be."""
+        self.is_late: bool = False
+        """Whether its time limit is over."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
@@ -112,6 +121,11 @@ class Claim:
 
     def hurry(self) -> None:
         """The body's time is up, it is about to be cancelled."""
+
+    def overdue(self, error: TimeLimitExceeded) -> None:
+        """The body goes on after its time limit: it has let the cancellation go by, or it is in a thread.
+        Nobody waits for a job that runs here and now but its own caller.
+        """
 
     @property
     def wanted(self) -> bool:
@@ -187,6 +201,7 @@ async def in_thread(
     leaves the thread to itself.
     """
     call = partial(unstoppable, function, args, kwargs, claim)
+    claim.in_thread = True
     try:
         return await anyio.to_thread.run_sync(call, limiter=_unlimited(), abandon_on_cancel=True)
     except asyncio.CancelledError as error:
@@ -196,6 +211,7 @@ async def in_thread(
         BaseException.with_traceback(error, _of_function(error.__traceback__))
         raise
     finally:
+        claim.in_thread = False
         if claim.threads is not None:
             claim.threads = None
             threads.give()
@@ -272,12 +288,13 @@ async def within(
             waits.
 
     Raises:
-        TimeLimitExceeded: it ran longer than the limit, whatever it made of the cancellation.
+        TimeLimitExceeded: it ran longer than the limit, whatever it made of the cancellation. Raised when it
+            has ended; `claim.overdue` is called before, if that takes its time.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
-    limits = _Limits(task, claim)
+    limits = _Limits(task, claim, limit)
     running: Awaitable[Any] = body
     timers = []
     if soft_timeout is not None:
@@ -294,8 +311,9 @@ async def within(
             raise
         error = raised
     finally:
-        for timer in timers:
-            timer.cancel()
+        for timer in (*timers, limits.timer):
+            if timer is not None:
+                timer.cancel()
     if limits.stopped and claim.wanted:
         task.uncancel()
         assert limit is not None
@@ -306,24 +324,58 @@ async def within(
     return value
 
 
+class _SoftCancellation(SoftTimeLimitExceeded, asyncio.CancelledError):
+    """What a body gets where it waits, at its soft limit: the error that it may catch, and for everything
+    between the body and its wait the cancellation that it is. A task group ends its children by it,
+    `wait_for` its task, and a lock gives its turn to the next; an error of any other class leaves all of them
+    as they are. It is raised inside the body only.
+    """
+
+    __module__ = SoftTimeLimitExceeded.__module__
+    __qualname__ = SoftTimeLimitExceeded.__qualname__
+
+    def plain(self) -> SoftTimeLimitExceeded:
+        """Makes what whoever waits for the job gets: nothing of ours that travels is a cancellation."""
+        error = SoftTimeLimitExceeded(*self.args).with_traceback(self.__traceback__)
+        error.__dict__.update(self.__dict__)  # its notes
+        error.__cause__, error.__context__ = self.__cause__, self.__context__
+        error.__suppress_context__ = self.__suppress_context__
+        return error
+
+
+_SoftCancellation.__name__ = SoftTimeLimitExceeded.__name__
+
+
 class _Limits:
     """The time limits of one running body."""
 
-    def __init__(self, task: asyncio.Task[Any], claim: Claim) -> None:
+    def __init__(self, task: asyncio.Task[Any], claim: Claim, limit: TimeLimit | None) -> None:
         self._task = task
         self._claim = claim
+        self._limit = limit
+        self.timer: asyncio.TimerHandle | None = None
         self._injected: Exception | None = None
         self.stopped = False
 
     def stop(self) -> None:
-        """The hard limit: cancels."""
-        self.stopped = True
-        self._claim.hurry()
+        """The hard limit: cancels, or waits for the end of a thread."""
+        claim = self._claim
+        self.stopped = claim.is_late = True
+        claim.hurry()
+        # A thread that is about to begin must not, if the job is told to have ended. The move decides.
+        if claim.in_thread and claim.move(ENDED, STARTING) is not STARTING:
+            self._overdue()
+            return
         self._task.cancel()
+        self.timer = asyncio.get_running_loop().call_later(CLEAN_UP, self._overdue)
+
+    def _overdue(self) -> None:
+        assert self._limit is not None
+        self._claim.overdue(self._limit.exceeded())
 
     def soften(self, limit: float) -> None:
         """The soft limit: cancels, too, but what reaches the body is `SoftTimeLimitExceeded`."""
-        self._injected = SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {shown(limit)}")
+        self._injected = _SoftCancellation(f"the task ran longer than its soft_timeout of {shown(limit)}")
         self._task.cancel()
 
     @types.coroutine
@@ -337,6 +389,9 @@ class _Limits:
                 awaited = step()
             except StopIteration as end:
                 return end.value
+            except _SoftCancellation as error:
+                plain = error.plain()
+                break
             try:
                 step = partial(body.send, (yield awaited))
             except asyncio.CancelledError as error:
@@ -346,3 +401,4 @@ class _Limits:
                 step = partial(body.throw, injected or error)
             except BaseException as error:  # noqa: BLE001 - it is the body's to handle
                 step = partial(body.throw, error)
+        raise plain  # out here, where the cancellation is not its context

@@ -74,14 +74,14 @@ def in_thread(
     function: Callable[..., Generator[Any, Any, Any]], claim: Claim, outlet: Outlet
 ) -> Callable[..., None]:
     """What drives a plain generator, on another thread than the loop's. It ends between two items when the
-    job is not wanted any more.
+    job is not wanted any more, or its time is over.
     """
     loop = asyncio.get_running_loop()
 
     def drive(*args: Any, **kwargs: Any) -> None:
         with closing(function(*args, **kwargs)) as generator:
             for item in generator:
-                if not claim.wanted:
+                if claim.is_late or not claim.wanted:
                     return
                 if outlet.add(item):
                     asyncio.run_coroutine_threadsafe(outlet.room(), loop).result()

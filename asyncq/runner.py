@@ -21,6 +21,7 @@ from asyncq.errors import (
     NotRegistered,
     PayloadTooLarge,
     RetryLater,
+    SoftTimeLimitExceeded,
     TimeLimitExceeded,
     WorkerLost,
 )
@@ -124,11 +125,6 @@ class Runner:
         self._extended = extended
         self.hooks: list[RunHook] = []
 
-    def runs_in_thread(self, job: wire.Job) -> bool:
-        """Whether the job's body is a plain function, which cannot be cancelled."""
-        task = self._tasks.get(job.name) or self._derived(job.name)
-        return task is not None and not task.is_coroutine
-
     def _derived(self, name: str) -> Runnable | None:
         """A task that is not registered by itself, see `Registry`."""
         try:
@@ -171,11 +167,12 @@ class Runner:
             if not claim.wanted:
                 raise
             return self._finish_failed(delivery, error, started)
-        except Replaced as replaced:
-            return Replace(replaced.jobs)
-        except Exception as error:  # noqa: BLE001 - the task's own
-            return self._after_failure(delivery, policy, error, started)
-        except BaseException as error:  # noqa: BLE001 - see the module's docstring
+        except BaseException as raised:  # noqa: BLE001 - the task's own, see the module's docstring
+            error = _control_flow(raised)
+            if isinstance(error, Replaced):
+                return Replace(error.jobs)
+            if isinstance(error, Exception):
+                return self._after_failure(delivery, policy, error, started)
             return self._finish_failed(delivery, error, started)
         return self._after_success(task, delivery, value, started)
 
@@ -290,12 +287,27 @@ class Runner:
         try:
             return await processes.run(task, delivery, claim, context.children)
         except (TimeLimitExceeded, WorkerLost) as error:
-            try:
-                given = delivery.job.retry
-                policy = task.retry if given is None else retry.from_wire(given)
-            except DecodeError as broken:
-                return self._finish_failed(delivery, broken, started)
-            return self._after_failure(delivery, policy, error, started)
+            return self._without_body(task, delivery, error, started)
+
+    def after_time_limit(
+        self, delivery: wire.Delivery, error: TimeLimitExceeded, started: int
+    ) -> Finish | Requeue:
+        """Says what becomes of a job whose body goes on after its time limit."""
+        name = delivery.job.name
+        task = self._tasks.get(name) or self._derived(name)
+        assert task is not None, "its body runs"
+        return self._without_body(task, delivery, error, started)
+
+    def _without_body(
+        self, task: Runnable, delivery: wire.Delivery, error: Exception, started: int
+    ) -> Finish | Requeue:
+        """Says what becomes of a job whose body says nothing about it."""
+        try:
+            given = delivery.job.retry
+            policy = task.retry if given is None else retry.from_wire(given)
+        except DecodeError as broken:
+            return self._finish_failed(delivery, broken, started)
+        return self._after_failure(delivery, policy, error, started)
 
     def _after_success(self, task: Runnable, delivery: wire.Delivery, value: Any, started: int) -> Finish:
         try:
@@ -359,6 +371,16 @@ class Runner:
                 inherited.kept_of(job, delivery.values) if self._extended else b"",
             )
         )
+
+
+def _control_flow(error: BaseException) -> BaseException:
+    """What a body has raised. A task group puts everything into a group: one that holds nothing but a
+    `RetryLater`, the soft limit, or what `replace` raises, means that.
+    """
+    inner = error
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner if isinstance(inner, (Replaced, RetryLater, SoftTimeLimitExceeded)) else error
 
 
 def _has_time_limit(task: Runnable, job: wire.Job) -> bool:

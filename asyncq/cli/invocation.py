@@ -17,7 +17,7 @@ from asyncq import logs
 from asyncq.broker.url import mask
 from asyncq.cli import console
 from asyncq.cli.exits import Code, refusal
-from asyncq.cli.loop import leave, threads_end
+from asyncq.cli.loop import all_ended, leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,7 +114,7 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
             code = Code.OK
         except Exception as error:  # noqa: BLE001  the outermost place there is
             code = _reported(error)
-        if not threads_end():
+        if not all_ended():
             leave(code)
         raise typer.Exit(code)
 

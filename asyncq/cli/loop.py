@@ -25,7 +25,10 @@ log: logging.Logger = logging.getLogger(__name__)
 
 LOOPS = ("auto", "asyncio", "uvloop")
 _PATIENCE = 0.3
-"""Seconds that threads get to notice the end. Idle ones need some 100 us; a busy one may need for ever."""
+"""Seconds that tasks, and then threads, get to notice the end. Idle ones need some 100 us; a busy one may
+need for ever."""
+_MOST_NAMED = 10
+_has_left_tasks = False
 
 
 def factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
@@ -49,17 +52,24 @@ def factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return asyncio.new_event_loop
 
 
-def run(coroutine: Coroutine[Any, Any, int], *, kind: str = "auto", catch_terminate: bool = True) -> int:
+def run(
+    coroutine: Coroutine[Any, Any, int],
+    *,
+    kind: str = "auto",
+    catch_terminate: bool = True,
+    code_if_left: int | None = None,
+) -> int:
     """Runs a coroutine to its end and returns its exit code.
 
-    It does not wait for threads that outlive the coroutine (the body of a plain task, or something put in an
-    executor): see `threads_end` and `leave`.
+    It does not wait for what outlives the coroutine: the body of a plain task, something put in an executor,
+    or a task that does not let itself be cancelled. See `all_ended` and `leave`.
 
     Args:
         coroutine: returns the exit code.
         kind: of the event loop, see `factory`.
         catch_terminate: SIGTERM cancels the coroutine, so that the embedded server is let go. False: the
             coroutine handles it.
+        code_if_left: the exit code where a task goes on (default: that of the coroutine).
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the coroutine was cancelled.
@@ -76,15 +86,37 @@ def run(coroutine: Coroutine[Any, Any, int], *, kind: str = "auto", catch_termin
     loop.set_default_executor(executor)
     signals.hand_over()
     try:
-        return runner.run(_guarded(coroutine) if catch_terminate else coroutine)
+        code = runner.run(_guarded(coroutine) if catch_terminate else coroutine)
     finally:
-        # `Runner.close` waits for the executor's threads without a limit, so it only comes when they have
-        # ended.
+        # What is cancelled only now has nobody left who could do something about how it ends.
+        loop.set_exception_handler(_note)
+        left = _tasks_left(loop)
         executor.shutdown(wait=False, cancel_futures=True)
-        if threads_end():
-            # What is cancelled only now has nobody left who could do something about how it ends.
-            loop.set_exception_handler(_note)
+        # `Runner.close` waits for tasks and for the executor's threads without a limit, so it only comes when
+        # they have ended.
+        if not left and all_ended():
             runner.close()
+    return code if code_if_left is None or not left else code_if_left
+
+
+def _tasks_left(loop: asyncio.AbstractEventLoop) -> bool:
+    """Cancels what is left on the loop, and says whether something goes on all the same."""
+    global _has_left_tasks  # noqa: PLW0603  of the process, which is about to end
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.wait(tasks, timeout=_PATIENCE))
+    left = [task for task in tasks if not task.done()]
+    if left:
+        names = ", ".join(_name(task) for task in left[:_MOST_NAMED])
+        log.error("%d tasks did not end when they were cancelled, and are left behind: %s", len(left), names)
+        _has_left_tasks = True
+    return bool(left)
+
+
+def _name(task: asyncio.Task[Any]) -> str:
+    return str(getattr(task.get_coro(), "__qualname__", task.get_name()))
 
 
 def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -112,8 +144,10 @@ async def _guarded(coroutine: Coroutine[Any, Any, int]) -> int:
         return Code.TERMINATED
 
 
-def threads_end() -> bool:
-    """Gives the other threads a moment, and says whether all that would keep the process have ended."""
+def all_ended() -> bool:
+    """Gives the other threads a moment, and says whether all that would keep the process has ended."""
+    if _has_left_tasks:
+        return False
     deadline = time.monotonic() + _PATIENCE
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:

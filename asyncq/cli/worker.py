@@ -78,7 +78,7 @@ def worker(
 
     SIGTERM or Ctrl-C stops it: no new jobs, running ones end within --grace. A second one hands them back at
     once, a third ends the process. While the app is imported, the first ends it. Exit code 0; 75 if running
-    jobs had to be handed back.
+    jobs had to be handed back, or something went on that could not be stopped.
 
     \b
     Examples:
@@ -104,7 +104,7 @@ def worker(
     except TypeError as error:
         raise Refusal(str(error), code=Code.CONFIGURATION) from error
     service = Service(here, full, has_banner=logging_.has_banner)
-    return loop.run(service.run(), kind=kind, catch_terminate=False)
+    return loop.run(service.run(), kind=kind, catch_terminate=False, code_if_left=Code.GAVE_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ class Service:
         # Without force, only entries that the last read may still have claimed are given back, and no job was
         # disturbed.
         forced = self._signals > 1 or time.monotonic() - self._stopped_at >= worker.grace
-        return Code.GAVE_BACK if worker.handed_back and forced else Code.OK
+        return Code.GAVE_BACK if worker.counts.left or (worker.handed_back and forced) else Code.OK
 
 
 async def _facts(worker: Worker, app: AsyncQ, target: str) -> tuple[str, list[tuple[str, str]]]:

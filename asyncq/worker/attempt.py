@@ -24,6 +24,7 @@ from asyncq.executors import (
     AttemptState,
     Claim,
 )
+from asyncq.runner import Finish
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker.emitter import Emitter
 from asyncq.worker.parking import Parking
@@ -31,6 +32,7 @@ from asyncq.worker.reporter import Reporter
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.errors import TimeLimitExceeded
     from asyncq.limits import Limits
     from asyncq.runner import Runner
     from asyncq.serializers import ValueCodec
@@ -94,6 +96,26 @@ class RunningJob(Claim):
         if self.parking is not None:
             self.parking.hurry()
 
+    def overdue(self, error: TimeLimitExceeded) -> None:
+        """The body goes on after its time limit. If no try is left, whoever waits is told now. Another try
+        has to wait for the end of this one: two bodies of one job must not overlap.
+        """
+        if self.state is not RUNNING:
+            return  # the worker stops, or the job was revoked: that has been seen to
+        if self.parking is not None:
+            self.parking.stop_waits()
+        delivery, attempts, started = self.delivery, self.attempts, self.started
+        assert started is not None, "the runner writes it before the body begins"
+        log.warning(
+            "the body of job %r (task %r) goes on after its time limit; it keeps its slot until it has ended",
+            *(delivery.job.id, delivery.job.name),
+        )
+        verdict = attempts.runner.after_time_limit(delivery, error, started)
+        if isinstance(verdict, Finish):
+            attempts.outcomes.conclude(self, verdict)
+            self.move(CANCELLING, RUNNING)
+            attempts.held.ending.add(self)
+
     def outlet(self, codec: ValueCodec) -> Emitter:
         """Where the items of a generator go."""
         return Emitter(self, codec)
@@ -149,7 +171,9 @@ class RunningJob(Claim):
                 return
         attempts = self.attempts
         attempts.outcomes.revoke(self, reason)
-        if before is RUNNING and attempts.runner.runs_in_thread(self.delivery.job):
+        if self.task is not None:
+            attempts.held.ending.add(self)
+        if before is RUNNING and self.in_thread:
             # A thread cannot be stopped, unless it waits for another job: it keeps its slot until it returns,
             # and its result is dropped.
             if self.parking is not None:
@@ -173,6 +197,7 @@ class RunningJob(Claim):
 
         A body may be about to begin in a thread, when the attempt's time is over: then it must not.
         """
+        self.attempts.held.ending.discard(self)
         before = self.move(ENDED, STARTING, RUNNING)
         return CANCELLED if before in (DROPPED, CANCELLING) else ENDED
 

@@ -24,6 +24,7 @@ class HeldJobs:
 
     Attributes:
         jobs: by entry and id, for the server can give out an entry id again after it lost its data.
+        ending: jobs of which it is said already how they ended, but whose bodies go on and have their slots.
         reasons: why jobs were revoked, where somebody said so.
         slots: for the bodies.
         changed: set when a slot is free or a job is held no longer.
@@ -32,6 +33,7 @@ class HeldJobs:
 
     def __init__(self, concurrency: int, max_parked: int) -> None:
         self.jobs: dict[tuple[str, str], RunningJob] = {}
+        self.ending: set[RunningJob] = set()
         self.reasons: dict[tuple[str, str], str] = {}
         self.changed: asyncio.Event = asyncio.Event()
         self.slots: Slots = Slots(concurrency, max_parked, self.changed.set)
@@ -60,7 +62,7 @@ class HeldJobs:
             self.idle.set()
 
     def unfinished(self) -> list[RunningJob]:
-        """The jobs whose tasks have not ended."""
+        """The jobs whose tasks have not ended, and that are still ours."""
         return [job for job in self.jobs.values() if job.task is not None and not job.task.done()]
 
     async def until_room(self) -> None:

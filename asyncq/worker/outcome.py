@@ -41,6 +41,8 @@ class Counts:
         retried: failed, and are tried again.
         malformed: entries without a message that can be read.
         handed_back: went back into their queue, because the worker stops or has no slot for them.
+        left: how many bodies went on, and how many jobs could be neither ended nor handed back, at the end of
+            the worker.
     """
 
     done: int = 0
@@ -48,6 +50,7 @@ class Counts:
     retried: int = 0
     malformed: int = 0
     handed_back: int = 0
+    left: int = 0
 
 
 class Outcomes:

@@ -13,10 +13,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import unexpected
+from asyncq.executors import STARTING
 from asyncq.worker.process import LAST_WORDS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncq.broker.consumer import Consumer
+    from asyncq.worker.attempt import RunningJob
     from asyncq.worker.held import HeldJobs
     from asyncq.worker.outcome import Outcomes
 
@@ -24,8 +28,14 @@ log: logging.Logger = logging.getLogger(__name__)
 
 CLEAN_UP = 1.0
 """Seconds that a cancelled body gets to clean up."""
-STORE = 5.0
-"""Seconds that the last outcomes get to reach the server."""
+TELL = 0.7
+"""Seconds, at least, for what the server must hear at the end: outcomes, and jobs that are handed back."""
+AFTER_GRACE = 2.2
+"""Seconds that all of this may take together, unless cancelled bodies leave less than `TELL` of it. A service
+manager kills a worker that takes much longer than its grace."""
+SAY_GOODBYE = 0.2
+"""Seconds, at least, for the last message of all."""
+MOST_NAMED = 10
 
 
 class StopRequest:
@@ -64,6 +74,7 @@ class Shutdown:
         self._held = held
         self._outcomes = outcomes
         self._is_lost = is_lost
+        self._end = 0.0
 
     async def drain(self, grace: float, hurry: asyncio.Event) -> None:
         """Waits until all jobs have ended, the grace is over, nobody wants to wait any longer, or the session
@@ -73,21 +84,34 @@ class Shutdown:
         await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
-        left = self._held.slots.busy + self._held.slots.parked
+        left = len(self._held.unfinished())
         if left and not hurry.is_set():
             log.warning("%d jobs did not end within the grace of %g s; they are handed back", left, grace)
 
     async def cancel_all(self) -> None:
-        """Cancels all jobs, and gives them a moment to clean up."""
-        tasks = []
-        for job in self._held.unfinished():
-            assert job.task is not None
-            tasks.append(job.task)
+        """Cancels all jobs, and gives them a moment to clean up. A body that does not let itself be cancelled
+        is left behind, and named. Its outcome will be refused: its entry is handed back by then, or taken
+        over.
+        """
+        jobs = dict.fromkeys([*self._held.unfinished(), *self._held.ending])
+        in_threads = [job for job in jobs if job.in_thread and job.state is not STARTING]
+        in_processes = any(job.interrupt is not None for job in jobs)
+        tasks = {job: job.task for job in jobs if job.task is not None}
+        for job in jobs:
             job.cancel()
         if tasks:
-            # A body that does not let itself be cancelled is left behind. Its outcome will be refused: its
-            # entry is handed back by then, or taken over.
-            await asyncio.wait(tasks, timeout=CLEAN_UP + LAST_WORDS)
+            await asyncio.wait(tasks.values(), timeout=CLEAN_UP + (LAST_WORDS if in_processes else 0))
+        self._outcomes.counts.left = 0
+        self._leave_behind(in_threads, "in threads, which nothing can stop")
+        deaf = [job for job, task in tasks.items() if not task.done()]
+        self._leave_behind(deaf, "for they did not end when they were cancelled")
+
+    def _leave_behind(self, jobs: Sequence[RunningJob], why: str) -> None:
+        if jobs:
+            self._outcomes.counts.left += len(jobs)
+            some = [f"{job.delivery.job.id!r} of task {job.delivery.job.name!r}" for job in jobs[:MOST_NAMED]]
+            more = f" and {len(jobs) - MOST_NAMED} more" if len(jobs) > MOST_NAMED else ""
+            log.warning("bodies of jobs go on, %s: %s%s", why, ", ".join(some), more)
 
     async def hand_back(self) -> None:
         """Makes a new entry, for another worker, of everything that has not ended, and of what a late read
@@ -95,24 +119,28 @@ class Shutdown:
         """
         # Before they are cancelled: a job that ends well after all is refused here by its record.
         unfinished = self._held.unfinished()
+        now = asyncio.get_running_loop().time
+        self._end = now() + AFTER_GRACE
         await self.cancel_all()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(STORE):
-                await self._outcomes.finish()
+        self._end = max(self._end, now() + TELL)
         by_stream: dict[str, list[tuple[str, str]]] = {}
         for job in unfinished:
             delivery = job.delivery
             by_stream.setdefault(delivery.stream, []).append((delivery.entry, delivery.job.id))
         try:
-            await self._add_unknown_entries(by_stream)
-            for stream, jobs in by_stream.items():
-                answers = await self._outcomes.claims.release(stream, jobs)
-                self._outcomes.counts.handed_back += sum(answer == 1 for answer in answers)
+            async with asyncio.timeout_at(self._end):
+                await self._outcomes.finish()
+                await self._add_unknown_entries(by_stream)
+                for stream, jobs in by_stream.items():
+                    answers = await self._outcomes.claims.release(stream, jobs)
+                    self._outcomes.counts.handed_back += sum(answer == 1 for answer in answers)
         except Exception as error:
+            left = len(self._held)
+            self._outcomes.counts.left += left
             log.warning(
-                "jobs could not be handed back (%s); they run elsewhere when the lease is over",
-                error,
-                exc_info=unexpected(error),
+                "%d jobs could not be ended or handed back (%s); they run elsewhere when the lease is over",
+                *(left, error or "the server did not answer in time"),
+                exc_info=None if isinstance(error, TimeoutError) else unexpected(error),
             )
 
     async def _add_unknown_entries(self, by_stream: dict[str, list[tuple[str, str]]]) -> None:
@@ -126,7 +154,9 @@ class Shutdown:
     async def leave(self) -> None:
         """Tells the server that the session is over, so that nobody waits for its lease."""
         try:
-            if not await self._consumer.leave():
+            async with asyncio.timeout_at(max(self._end, asyncio.get_running_loop().time() + SAY_GOODBYE)):
+                has_left = await self._consumer.leave()
+            if not has_left:
                 log.debug(
                     "worker %r still holds entries; the others take them when the lease is over",
                     self._consumer.name,

@@ -17,7 +17,7 @@ from helpers.waiting import until, until_state
 from helpers.worker_jobs import register
 from helpers.worker_process import WorkerProcess, worker_process
 
-from asyncq import Retry, Worker, wire
+from asyncq import Retry, TimeLimitExceeded, Worker, wire
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,6 +161,35 @@ async def test_a_thread_is_handed_back_at_once_and_goes_on_beside_the_second_run
     assert result.worker == "second"
     assert (await result.outcome()).attempts == 1
     await until(lambda: sorted(lines(log)) == ["end", "end", "start", "start"], "both threads to end")
+
+
+async def test_a_worker_returns_and_names_the_body_that_does_not_let_itself_be_cancelled(app, caplog):
+    gate = asyncio.Event()
+
+    @app.task(name="deaf")
+    async def deaf() -> None:
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                continue
+
+    @app.task(name="overdue", timeout=0.1)
+    async def overdue() -> None:
+        await deaf()
+
+    async with Worker(app, grace=0.1):
+        told = await overdue.delay()
+        with pytest.raises(TimeLimitExceeded):
+            await told.get(timeout=30)
+        result = await deaf.delay()
+        await until_state(result, "STARTED")
+        begun = Stopwatch()
+    assert begun.took < 2.5
+    assert await result.refresh() == "PENDING"
+    assert f"{told.id!r} of task 'overdue'" in caplog.text
+    assert f"{result.id!r} of task 'deaf'" in caplog.text
+    gate.set()
 
 
 async def test_sigterm_twice_ends_a_process_at_once_and_hands_back(

@@ -59,6 +59,47 @@ def test_a_thread_that_goes_on_does_not_keep_the_process(project, stop, task):
     assert (ended.code, "1 given back" in ended.err) == (75, True), ended
 
 
+DEAF = """
+import asyncio
+from pathlib import Path
+from asyncq import AsyncQ
+
+app = AsyncQ(lease=2)
+kept = []
+
+async def swallows():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+@app.task
+async def leaves_a_task(mark: str) -> None:
+    kept.append(asyncio.create_task(swallows()))
+    Path(mark).touch()
+
+@app.task
+async def deaf(mark: str) -> None:
+    Path(mark).touch()
+    await swallows()
+"""
+
+
+@pytest.mark.parametrize(("task", "named"), [("deaf", "of task 'shop.deaf'"), ("leaves_a_task", "swallows")])
+def test_what_does_not_let_itself_be_cancelled_is_named_and_does_not_keep_the_process(
+    project, stop, task, named
+):
+    project.write("shop.py", DEAF)
+    worker = project.worker("--grace", "100ms")
+    project.run("call", "shop", task, "mark", "--no-wait", "-q")
+    project.wait_for("mark")
+    begun = Stopwatch()
+    ended = stop(worker, signal.SIGTERM)
+    assert (ended.code, named in ended.err) == (75, True), ended
+    assert begun.took < 3.1
+
+
 def test_a_signal_while_it_connects_ends_it(project, stop):
     worker = project.start("worker", "shop", "-v", ASYNCQ_URL="redis://127.0.0.1:1")
     assert "connecting to redis://127.0.0.1:1" in worker.stderr.readline()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import TYPE_CHECKING
 
+import anyio
 import pytest
 from helpers.figures import report
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
-from asyncq import Retry, SoftTimeLimitExceeded, TimeLimitExceeded, Worker
+import asyncq
+from asyncq import Retry, RetryLater, SoftTimeLimitExceeded, TimeLimitExceeded, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
 pytestmark = pytest.mark.anyio
 
@@ -242,3 +245,219 @@ async def test_a_soft_timeout_above_the_timeout_is_refused_also_for_one_call(app
     with pytest.raises(ValueError, match=r"soft_timeout=5.* is above timeout=2"):
         fine.options(timeout=2)
     fine.options(timeout=5)
+
+
+# -- bodies that go on after their limit --
+
+
+async def test_whoever_waits_is_told_in_time_though_the_body_goes_on_and_keeps_its_slot(app, diary):
+    gate = asyncio.Event()
+
+    @app.task(timeout=0.2)
+    async def deaf() -> str:
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                diary.note("cancelled")
+        diary.note("end")
+        return "late"
+
+    @app.task
+    async def after() -> None:
+        diary.note("next")
+
+    async with Worker(app, concurrency=1):
+        result = await deaf.delay()
+        following = await after.delay()
+        await _timed_out(result.get(), 0.2, 1.2)
+        assert diary.texts == ["cancelled"]
+        gate.set()
+        await following.get(timeout=30)
+        assert diary.texts == ["cancelled", "end", "next"]
+        assert await result.refresh() == "FAILURE"
+
+
+async def test_a_thread_past_its_limit_keeps_its_place_and_may_see_that_its_time_is_over(make_app, diary):
+    gate = threading.Event()
+
+    async with make_app(threads=1) as app:
+
+        @app.task(timeout=0.2, concurrency=1)
+        def block(number: int) -> None:
+            diary.note(f"start {number}")
+            gate.wait(30)
+            diary.note(f"{number} is late: {asyncq.current().cancelled}")
+
+        async with Worker(app):
+            result = await block.delay(1)
+            await _timed_out(result.get(), 0.1, 1.2)
+            second = await block.delay(2)
+            await asyncio.sleep(0.3)  # long enough for it to begin, if it could
+            assert diary.texts == ["start 1"]
+            gate.set()
+            await second.get(timeout=30)
+    assert diary.texts == ["start 1", "1 is late: True", "start 2", "2 is late: False"]
+
+
+@pytest.mark.parametrize("executor", ["coroutine", "thread"])
+async def test_the_next_try_begins_when_the_body_of_the_last_has_ended(app, diary, executor):
+    gate = threading.Event()
+
+    def body() -> str:
+        attempt = asyncq.current().attempt
+        diary.note(f"start {attempt}")
+        if attempt == 1:
+            gate.wait(30)
+        diary.note(f"end {attempt}")
+        return "the second"
+
+    async def deaf() -> str:
+        attempt = asyncq.current().attempt
+        diary.note(f"start {attempt}")
+        while attempt == 1 and not gate.is_set():
+            try:
+                await asyncio.sleep(0.02)
+            except asyncio.CancelledError:
+                diary.note("cancelled")
+        diary.note(f"end {attempt}")
+        return "the second"
+
+    policy = Retry(max_retries=1, on=(TimeLimitExceeded,), backoff=0, jitter=False)
+    task = app.task(name="body", timeout=0.1, retry=policy)(body if executor == "thread" else deaf)
+    async with Worker(app):
+        result = await task.delay()
+        await until(lambda: diary.texts, "the body to start")
+        await asyncio.sleep(1)  # past the limit, and past what the body gets to end
+        assert "start 2" not in diary.texts
+        assert await result.refresh() == "STARTED"
+        gate.set()
+        assert await result.get(timeout=30) == "the second"
+    assert [text for text in diary.texts if text != "cancelled"] == ["start 1", "end 1", "start 2", "end 2"]
+
+
+# -- what a body may wait in --
+
+
+async def _in_task_group(child: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(child())
+
+
+async def _in_the_block_of_a_task_group(child: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(child())
+        await asyncio.sleep(30)
+
+
+async def _in_anyio_group(child: Callable[[], Awaitable[None]]) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(child)
+
+
+async def _in_wait_for(child: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.wait_for(child(), 30)
+
+
+async def _in_gather(child: Callable[[], Awaitable[None]]) -> None:
+    await asyncio.gather(child(), child())
+
+
+async def _in_nested_groups(child: Callable[[], Awaitable[None]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_in_anyio_group(child))
+        await _in_task_group(child)
+
+
+async def test_no_child_of_a_body_outlives_its_soft_limit(app, diary):
+    ways = [
+        _in_task_group,
+        _in_the_block_of_a_task_group,
+        _in_anyio_group,
+        _in_wait_for,
+        _in_gather,
+        _in_nested_groups,
+    ]
+    running: list[str] = []
+
+    async def waits(way: str) -> None:
+        running.append(way)
+        try:
+            await asyncio.sleep(30)
+        finally:
+            try:
+                await asyncio.sleep(0)  # as whoever closes a connection does
+            finally:
+                running.remove(way)
+
+    @app.task(soft_timeout=0.2)
+    async def body(number: int) -> str:
+        way, kind = ways[number], ""
+        try:
+            await way(lambda: waits(way.__name__))
+        except* SoftTimeLimitExceeded as errors:
+            kind = type(errors.exceptions[0]).__name__
+        left = running.count(way.__name__)
+        await asyncio.sleep(0.01)  # no cancellation is left behind
+        return f"{left} left, {kind}"
+
+    async with Worker(app):
+        answers = await (await body.map([(number,) for number in range(len(ways))])).get(timeout=30)
+    assert answers == ["0 left, SoftTimeLimitExceeded"] * len(ways)
+
+
+async def test_the_soft_limit_that_ends_a_job_is_no_cancellation(app):
+    @app.task(soft_timeout=0.1)
+    async def grouped() -> None:
+        await _in_task_group(lambda: asyncio.sleep(30))
+
+    @app.task(soft_timeout=0.1)
+    async def wrapped() -> None:
+        try:
+            await asyncio.sleep(30)
+        except SoftTimeLimitExceeded as error:
+            raise ValueError("no draft") from error
+
+    async with Worker(app):
+        with pytest.raises(SoftTimeLimitExceeded, match=r"0\.1 s") as caught:
+            await grouped.options(wait=30).call()
+        assert not isinstance(caught.value, asyncio.CancelledError)
+        with pytest.raises(ValueError, match="no draft") as other:
+            await wrapped.options(wait=30).call()
+    assert other.value.__cause__ is not None  # the remote traceback
+    assert type(other.value.__cause__.__cause__) is SoftTimeLimitExceeded
+
+
+async def test_a_group_that_holds_nothing_but_control_flow_is_that(app, diary):
+    @app.task
+    async def add(x: int, y: int) -> int:
+        return x + y
+
+    @app.task
+    async def replaced() -> int:
+        async with anyio.create_task_group(), asyncio.TaskGroup():
+            await asyncq.current().replace(add.s(1, 2))
+        return 0
+
+    async def later() -> None:
+        raise RetryLater("rate limit", countdown=0)
+
+    @app.task
+    async def retried() -> int:
+        if asyncq.current().attempt == 1:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(later())
+                group.create_task(asyncio.sleep(30))
+        return 7
+
+    @app.task
+    async def mixed() -> None:
+        diary.note("mixed")
+        raise ExceptionGroup("both", [RetryLater(), ValueError("no")])
+
+    async with Worker(app):
+        assert await replaced.options(wait=30).call() == 3
+        assert await retried.options(wait=30).call() == 7
+        with pytest.raises(ExceptionGroup, match="both"):
+            await mixed.options(wait=30).call()
+    assert diary.texts == ["mixed"]
