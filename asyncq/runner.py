@@ -168,12 +168,12 @@ class Runner:
                 raise
             return self._finish_failed(delivery, error, started)
         except BaseException as raised:  # noqa: BLE001 - the task's own, see the module's docstring
-            error = _control_flow(raised)
-            if isinstance(error, Replaced):
-                return Replace(error.jobs)
-            if isinstance(error, Exception):
-                return self._after_failure(delivery, policy, error, started)
-            return self._finish_failed(delivery, error, started)
+            meant = _control_flow(raised)
+            if isinstance(meant, Replaced):
+                return Replace(meant.jobs)
+            if isinstance(meant, Exception):
+                return self._after_failure(delivery, policy, meant, started)
+            return self._finish_failed(delivery, meant, started)
         return self._after_success(task, delivery, value, started)
 
     async def _within_hooks(self, body: Coroutine[Any, Any, Any]) -> Any:

@@ -58,36 +58,69 @@ LOOK = 0.5
 """Seconds between two looks whether the worker lives, where the system cannot tell of its end."""
 
 
+class _Alarm:
+    """The soft limit of a body: raises `SoftTimeLimitExceeded` in it once the time is over.
+
+    Attributes:
+        limit: in seconds; None if there is none.
+    """
+
+    def __init__(self) -> None:
+        self.limit: float | None = None
+        self._is_set = False
+
+    @contextmanager
+    def set(self) -> Iterator[None]:
+        """Limits what runs inside the block, on the main thread."""
+        if self.limit is None:
+            yield
+            return
+        self._is_set = True
+        signal.signal(signal.SIGALRM, self.ring)
+        # Again and again until the handler has run, as in `Child._interrupt`.
+        signal.setitimer(signal.ITIMER_REAL, max(self.limit, 1e-6), AGAIN)
+        try:
+            yield
+        finally:
+            self._is_set = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def ring(self, _number: int, _frame: types.FrameType | None) -> None:
+        """Handles the signal. One that comes late, when the block has been left, does nothing."""
+        if self._is_set and self.limit is not None:
+            self._is_set = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            limit = shown(self.limit)
+            raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {limit}")
+
+
 class Child:
     """The process: setup, jobs, end.
 
     Args:
         connection: to the worker.
-        worker: the worker's process id.
     """
 
-    def __init__(self, connection: socket.socket, worker: int) -> None:
+    def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._worker = worker
         self._sending = threading.Lock()
         self._jobs: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
         self._main = threading.get_ident()
         self._busy = False
         self._asked: int | None = None
-        self._soft_timeout: float | None = None
-        self._is_alarm_set = False
+        self._alarm = _Alarm()
         self._claim = _Claim(self)
         self._numbers = itertools.count()
         self._answers: dict[int, Future[None]] = {}
         self._setup: dict[str, Any] = {}
         self._tasks = _Tasks(self._setup)
 
-    def run(self) -> None:
-        """Runs jobs until the worker closes the connection."""
+    def run(self, worker: int) -> None:
+        """Runs jobs until the worker, which has this process id, closes the connection or has ended."""
         forks.reset_in_children(self._on_signal)
-        forks.reset_in_children(self._on_alarm)
+        forks.reset_in_children(self._alarm.ring)
         forks.guard_signals()
-        threading.Thread(target=self._watch, name="asyncq-watch", daemon=True).start()
+        threading.Thread(target=self._watch, args=[worker], name="asyncq-watch", daemon=True).start()
         frame = self._receive()
         if frame is None:
             return
@@ -126,8 +159,8 @@ class Child:
                     threading.Thread(target=self._interrupt, args=[number], daemon=True).start()
         self._end()
 
-    def _watch(self) -> None:
-        _until_ended(self._worker)
+    def _watch(self, worker: int) -> None:
+        _until_ended(worker)
         self._end()
 
     def _end(self) -> None:
@@ -205,7 +238,7 @@ class Child:
         policy: list[Any] | None,
     ) -> None:
         self._send("begun")
-        self._soft_timeout = soft_timeout
+        self._alarm.limit = soft_timeout
         job = wire.decode_job(id, queue, message)
         delivery = wire.Delivery(entry, stream, crashes, retries, job, values)
         task = self._tasks.find(job, module, name, policy)
@@ -231,31 +264,8 @@ class Child:
         job = current_job.get()
         assert job is not None
         job.children = _Reported(self._send, job.children)
-        with self._limited():
+        with self._alarm.set():
             return executors.unstoppable(callables.run_here(task.function), args, kwargs, self._claim)
-
-    @contextmanager
-    def _limited(self) -> Iterator[None]:
-        """Raises `SoftTimeLimitExceeded` inside the block once the time is over."""
-        if self._soft_timeout is None:
-            yield
-            return
-        self._is_alarm_set = True
-        signal.signal(signal.SIGALRM, self._on_alarm)
-        # Again and again until the handler has run, as in `_interrupt`.
-        signal.setitimer(signal.ITIMER_REAL, max(self._soft_timeout, 1e-6), AGAIN)
-        try:
-            yield
-        finally:
-            self._is_alarm_set = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-
-    def _on_alarm(self, _number: int, _frame: types.FrameType | None) -> None:
-        if self._is_alarm_set and self._soft_timeout is not None:
-            self._is_alarm_set = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            limit = shown(self._soft_timeout)
-            raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {limit}")
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -447,7 +457,7 @@ def main(descriptor: int, worker: int) -> None:
     connection = socket.socket(fileno=descriptor)
     # A copy of this process that a body makes must not keep the connection open when this one is dead.
     forks.close_in_children(connection, descriptor)
-    Child(connection, worker).run()
+    Child(connection).run(worker)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
@@ -48,6 +48,13 @@ if TYPE_CHECKING:
     Loop = Callable[[], Coroutine[Any, Any, None]]
 
 log: logging.Logger = logging.getLogger(__name__)
+
+
+class _Watchers(NamedTuple):
+    """The loops of a session, and the channels that it listens to."""
+
+    loops: list[Loop]
+    subscriptions: list[tuple[str, Callable[[bytes], None]]]
 
 
 class WorkerSession:
@@ -102,12 +109,9 @@ class WorkerSession:
         self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, gate, spawner)
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
-        self._loops, self._subscriptions = self._watchers(signals)
+        self._watchers: _Watchers = self._make_watchers(signals)
 
-    def _watchers(
-        self, signals: RevocationSignals
-    ) -> tuple[list[Loop], list[tuple[str, Callable[[bytes], None]]]]:
-        """The loops of the session, and the channels that it listens to."""
+    def _make_watchers(self, signals: RevocationSignals) -> _Watchers:
         lease = self.worker.app.settings.lease
         loops: list[Loop] = []
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
@@ -122,7 +126,7 @@ class WorkerSession:
             loops += (reclaimer.run, promoter.run)
             subscriptions += ((shard.wake, promoter.call), (shard.news, partial(self._on_level, shard)))
         loops += (self._announcer.run, Courier(self.broker.commands, lease).run, self.fetcher.run)
-        return loops, subscriptions
+        return _Watchers(loops, subscriptions)
 
     # -- from the first beat --
 
@@ -141,7 +145,7 @@ class WorkerSession:
         # Before the first read: others take a consumer without a beat for dead.
         await self.lease.start()
         await self._announcer.announce(patience)
-        for channel, on_message in self._subscriptions:
+        for channel, on_message in self._watchers.subscriptions:
             await self.broker.listener.subscription.subscribe(channel, on_message)
         self.broker.listener.subscription.renewed.add(self._look_for_levels)
         await self.consumer.look_for_levels(patience)
@@ -150,7 +154,7 @@ class WorkerSession:
         """Serves the queues until told to stop or taken for dead."""
         self._has_run = True
         async with anyio.create_task_group() as group:
-            for loop in self._loops:
+            for loop in self._watchers.loops:
                 group.start_soon(loop)
             self.worker.started.set()
             ends = [asyncio.create_task(event.wait()) for event in (stop, self.is_lost)]
@@ -206,6 +210,6 @@ class WorkerSession:
             await shutdown.hand_back()
 
     def _unsubscribe(self) -> None:
-        for channel, on_message in self._subscriptions:
+        for channel, on_message in self._watchers.subscriptions:
             self.broker.listener.subscription.unsubscribe(channel, on_message)
         self.broker.listener.subscription.renewed.discard(self._look_for_levels)

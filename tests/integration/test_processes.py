@@ -422,7 +422,7 @@ async def test_a_wait_that_is_cancelled_as_it_begins_takes_back_what_it_gave():
     for end in (ours, theirs):
         end.setblocking(False)  # nothing here is so long that it would block
     with ours, theirs:
-        child = Child(theirs, os.getppid())
+        child = Child(theirs)
         leaving = asyncio.create_task(_Claim(child).leave(None))
         await asyncio.sleep(0)
         asked = []

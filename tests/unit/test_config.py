@@ -100,6 +100,7 @@ FLAGS = ["result_extended", "strict", "trust_models"]
 TEXTS = ["url", "namespace", "default_queue"]
 ZERO_HAS_A_MEANING = [
     *("result_ttl", "dead_ttl", "full_wait", "processes", "stall_warning", "grace", "stream_idle"),
+    "unknown_task_wait",
 ]
 NUMBERS = [field.name for field in dataclasses.fields(Settings) if field.name not in (*TEXTS, *FLAGS)]
 
