@@ -21,6 +21,7 @@ from asyncq.broker.broker import Broker
 from asyncq.broker.keys import token
 from asyncq.broker.server_error import ServerError, Unfit
 from asyncq.context import current_job
+from asyncq.daemon_thread import in_daemon_thread
 from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
 from asyncq.portal import running_loop
 from asyncq.scoped_jobs import current_scope, scope_of
@@ -152,10 +153,10 @@ class Session:
 
         if url.startswith("memory://"):
             # The app's own, and not the session's: it lives until the process ends.
-            server = await asyncio.to_thread(embedded.private, self._app)
+            server = await in_daemon_thread(embedded.private, self._app)
         else:
             directory = embedded.resolve(url, anchor_file=self._app.anchor)
-            server = await asyncio.to_thread(embedded.acquire, directory)
+            server = await in_daemon_thread(embedded.acquire, directory)
             _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
         return server.url, server
 
@@ -171,7 +172,7 @@ class Session:
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         if server is not None:
-            await asyncio.to_thread(server.release)
+            await in_daemon_thread(server.release)
 
     def abandon(self) -> None:
         """Lets go of a session whose loop was closed under it: its sockets go with their transports. On any

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ from asyncq import forks
 from asyncq.broker import servers
 from asyncq.broker.server_error import ServerError, Unfit
 from asyncq.broker.url import check, mask
+from asyncq.daemon_thread import in_daemon_thread
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -175,7 +177,7 @@ def _let_go(connection: Any) -> None:
 
 async def _introduce(connection: Any, name: str, database: int) -> None:
     """Connects, sees who answers, and says who we are and which database we want: in one round trip."""
-    await connection.connect()
+    await _reach(connection)
     if (socket := connection._writer.get_extra_info("socket")) is not None:
         forks.close_in_children(connection, socket.fileno())
     commands: list[tuple[Any, ...]] = [("HELLO",), ("CLIENT", "SETNAME", name)]
@@ -194,6 +196,43 @@ async def _introduce(connection: Any, name: str, database: int) -> None:
         if "out of range" in str(answers[2]):
             raise Unfit(servers.NO_DATABASE.format(database))
         raise answers[2]
+
+
+async def _reach(connection: Any) -> None:
+    """Connects to the first of the server's addresses that lets us. A name is resolved here, for an event
+    loop of asyncio's would do it in its default executor, which belongs to the user.
+    """
+    name = getattr(connection, "host", None)
+    if name is None or _is_address(name):
+        await connection.connect()
+        return
+    arguments = dict(connection._connection_arguments())
+    if "ssl" in arguments:
+        arguments["server_hostname"] = name  # for which the certificate is
+    found = await in_daemon_thread(_addresses, name, connection.port)
+    for number, address in enumerate(found, 1):
+        connection._connection_arguments = lambda host=address: {**arguments, "host": host}
+        try:
+            await connection.connect()
+        except foreign.ConnectionError as error:
+            if number == len(found) or not isinstance(_innermost(error), OSError):
+                raise
+        else:
+            return
+
+
+def _addresses(name: str, port: int) -> list[str]:
+    """The addresses of a host, in the order of the system's preference. Blocks."""
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(place[0]) for *_, place in found))
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            socket.inet_pton(family, host)
+            return True
+    return False
 
 
 async def _answer(connection: Any) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.pipe import Pipe
 from asyncq.broker.server_error import ServerError
+from asyncq.daemon_thread import in_daemon_thread
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Line:
         except BrokerUnavailable:
             if self._address.revive is None or self._closed:
                 raise
-            await asyncio.to_thread(self._address.revive)
+            await in_daemon_thread(self._address.revive)
             pipe = await Pipe.open(self._address, self._name, **self._options)
         # Here and not by who asked: they may all have been cancelled, and nobody else would ever close it.
         self.latest = pipe

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
+_LAST_BEAT = 0.3
+"""Seconds that the thread gets to end."""
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -64,6 +67,7 @@ class Lease:
         self._stop = threading.Event()
         self._acknowledged = float("-inf")
         self._renewed = asyncio.Event()
+        self._ended = asyncio.Event()
         self._refused: ServerError | None = None
         self._stall_watch = StallWatch(stall_warning, what_runs)
         self._thread: threading.Thread | None = None
@@ -93,14 +97,24 @@ class Lease:
             raise self._refused
 
     async def stop(self) -> None:
-        """Ends the beats. Twice is once."""
+        """Ends the beats. Twice is once. A beat that is under way gets a moment: should the server take it
+        later, it is refused, for the session has left by then.
+        """
         self._stop.set()
         self._stall_watch.stop()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
-        self._beating.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_BEAT):
+                    await self._ended.wait()
 
     def _run(self) -> None:
+        try:
+            self._beat()
+        finally:
+            self._beating.close()
+            self._tell(self._ended.set)
+
+    def _beat(self) -> None:
         errors = ErrorLog(log, "a beat could not be sent; trying again")
         count = 1
         failures = 0

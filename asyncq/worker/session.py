@@ -180,11 +180,12 @@ class WorkerSession:
         drops everything.
         """
         shutdown = Shutdown(self.consumer, self.held, self.attempts.outcomes, self.is_lost)
+        # Beside the drain, for what it waits for has a grace of its own.
+        stopping = asyncio.create_task(self.fetcher.stop())
         try:
             # So that the next command need not wait behind a read that waits at the server. It may still be
             # served: `hand_back` finds what it took, or the others do.
             self.consumer.drop_read()
-            await self.fetcher.stop()
             await self._give_up_jobs(shutdown, grace, hurry)
             self.attempts.background.cancel()
         finally:
@@ -193,6 +194,8 @@ class WorkerSession:
         self._unsubscribe()
         if not self.is_lost.is_set():
             await shutdown.leave()
+        await asyncio.wait({stopping}, timeout=LAST_WORDS)
+        stopping.cancel()
         self.job_log.close()
         self.consumer.close()
         # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.

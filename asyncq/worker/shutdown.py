@@ -30,7 +30,7 @@ CLEAN_UP = 1.0
 """Seconds that a cancelled body gets to clean up."""
 TELL = 0.7
 """Seconds, at least, for what the server must hear at the end: outcomes, and jobs that are handed back."""
-AFTER_GRACE = 2.2
+AFTER_GRACE = 1.8
 """Seconds that all of this may take together, unless cancelled bodies leave less than `TELL` of it. A service
 manager kills a worker that takes much longer than its grace."""
 SAY_GOODBYE = 0.2

@@ -25,7 +25,7 @@ import os
 import re
 import signal
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
@@ -40,7 +40,7 @@ from asyncq.worker.session import WorkerSession
 from asyncq.worker.shutdown import StopRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
     from datetime import timedelta
     from types import TracebackType
 
@@ -163,8 +163,8 @@ class Worker:
         while not self._stop.made.is_set():
             session = self._session = WorkerSession(self, pool)
             try:
-                await session.begin()
-                await session.run(self._stop.made)
+                if await self._unless_stopped(session.begin()):
+                    await session.run(self._stop.made)
             except Exception as error:
                 if not self.started.is_set():
                     if isinstance(error, ServerError):
@@ -176,6 +176,24 @@ class Worker:
             finally:
                 with anyio.CancelScope(shield=True):
                     await session.end(0.0 if _is_cancelled() else self.grace, self._stop.in_a_hurry)
+
+    async def _unless_stopped(self, step: Coroutine[Any, Any, None]) -> bool:
+        """Takes a step that may wait for the server for ever. False if the worker was to stop before its end:
+        then it is cancelled.
+        """
+        task = asyncio.create_task(step)
+        stopped = asyncio.create_task(self._stop.made.wait())
+        try:
+            await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+        if task.cancelled():
+            return False
+        task.result()
+        return True
 
     def stop(self) -> None:
         """Begins to stop: reads no more jobs and lets the running ones end within the grace. A second call:

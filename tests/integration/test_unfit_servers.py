@@ -154,28 +154,49 @@ async def test_tls_asked_of_a_plain_server_is_said(start):
 
 @pytest.fixture
 def certificate(tmp_path):
-    """A folder with a `key` and a `cert` of 127.0.0.1, signed by itself."""
+    """Makes a folder with a `key` and a `cert` of a host, signed by itself."""
     if shutil.which("openssl") is None:
         pytest.skip("the certificate of this test is made by openssl, which is not here")
-    words = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 2 -subj /CN=x -addext"
-    subprocess.run(
-        [*words.split(), "subjectAltName=IP:127.0.0.1"], cwd=tmp_path, check=True, capture_output=True
-    )
-    return tmp_path
+
+    def make(host):
+        words = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out cert -days 2 -subj /CN=x -addext"
+        subprocess.run(
+            [*words.split(), f"subjectAltName={host}"], cwd=tmp_path, check=True, capture_output=True
+        )
+        return tmp_path
+
+    return make
+
+
+async def old_with_tls(folder):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+    server = await asyncio.get_running_loop().create_server(lambda: Old(V6_2), "127.0.0.1", 0, ssl=context)
+    return server, server.sockets[0].getsockname()[1]
+
+
+async def test_the_certificate_of_a_server_must_be_for_the_name_in_the_url(certificate):
+    folder = certificate("DNS:localhost")
+    server, port = await old_with_tls(folder)
+    try:
+        what, _ = await refused(f"rediss://localhost:{port}?ssl_ca_certs={folder}/cert")
+        assert "too old" in what
+        assert "?ssl_ca_certs=" in await unreachable(f"rediss://127.0.0.1:{port}?ssl_ca_certs={folder}/cert")
+    finally:
+        server.close()
 
 
 async def test_what_a_server_with_tls_is_asked_wrongly_is_said(certificate):
     """Plain text, a certificate that nobody knows, a file that is not there; the right one works."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "cert", certificate / "key")
-    server = await asyncio.get_running_loop().create_server(lambda: Old(V6_2), "127.0.0.1", 0, ssl=context)
-    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    folder = certificate("IP:127.0.0.1")
+    server, port = await old_with_tls(folder)
+    address = f"127.0.0.1:{port}"
     try:
         assert "write rediss:// for redis://" in await unreachable(f"redis://{address}")
         assert "?ssl_ca_certs=" in await unreachable(f"rediss://{address}")
-        what, _ = await refused(f"rediss://{address}?ssl_ca_certs={certificate}/cert")
+        what, _ = await refused(f"rediss://{address}?ssl_ca_certs={folder}/cert")
         assert "too old" in what
-        what, _ = await refused(f"rediss://{address}?ssl_ca_certs={certificate}/nosuch")
+        what, _ = await refused(f"rediss://{address}?ssl_ca_certs={folder}/nosuch")
         assert "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there" in what
     finally:
         server.close()
