@@ -1,6 +1,6 @@
 """All trials, by name."""
 
-from chaos.trials import baddays, crashes, kills, restarts, revocations, shards, wires, workflows
+from chaos.trials import baddays, crashes, forks, kills, restarts, revocations, shards, wires, workflows
 
 TRIALS = {
     "kill-workers": kills.kill_workers,
@@ -22,4 +22,5 @@ TRIALS = {
     "shards": shards.shards,
     "crash-table": crashes.crash_table,
     "bad-days": baddays.bad_days,
+    "forked-children": forks.forked_children,
 }
