@@ -459,13 +459,13 @@ class _EagerRunner(Runner):
 
 async def _until_over(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:
     """Tries again at once as often as the task's policy allows, as if the pauses were over."""
-    retries = 0
+    retries, last = 0, b""
     while True:
-        delivery = wire.Delivery("", job.queue, 0, retries, job, values)
+        delivery = wire.Delivery("", job.queue, 0, retries, job, values, last=last)
         verdict = await runner.run(delivery, _EagerClaim(runner.items))
         if not isinstance(verdict, Requeue):
             return verdict
-        retries = verdict.retries
+        retries, last = verdict.retries, verdict.last
 
 
 async def _unless_cancelled(verdict: Coroutine[Any, Any, T]) -> T:

@@ -55,12 +55,14 @@ class Unknown(Finish):
 @dataclass(slots=True)
 class Requeue:
     """The job is to be tried again in `wait` ms, as its retry number `retries`; `failure` is the encoded
-    error, `error` as in `Finish`.
+    error, `error` as in `Finish`. `last` is the outcome of a job that expires: it stands if the job does not
+    start again in time.
     """
 
     wait: int
     retries: int
     failure: bytes
+    last: bytes = b""
     error: BaseException | None = None
 
 
@@ -85,6 +87,9 @@ class Processes(Protocol):
         """
         ...
 
+
+RETRIES_USED_UP = "retries used up"
+"""Why a job that was tried again and has failed for good is kept with the dead letters."""
 
 RunHook = Callable[[Context, Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """Runs the body of a job by awaiting its second argument, and returns the job's value. What it raises is what
@@ -144,7 +149,7 @@ class Runner:
         job = delivery.job
         started = claim.started = _now()
         if (job.expires is not None or job.deadline is not None) and _is_late(job, started):
-            return Finish(wire.EXPIRED, self._ended(delivery, wire.EXPIRED, b"", None))
+            return self._too_late(delivery)
         task = self._tasks.get(job.name) or self._derived(job.name)
         if task is None:
             error = NotRegistered(_unknown(job.name, self._tasks))
@@ -285,7 +290,10 @@ class Runner:
         assert started is not None
         assert context is not None
         try:
-            return await processes.run(task, delivery, claim, context.children)
+            verdict = await processes.run(task, delivery, claim, context.children)
+            if isinstance(verdict, Finish) and verdict.letter == wire.EXPIRED:
+                return self._too_late(delivery)  # while it waited for a process
+            return verdict
         except (TimeLimitExceeded, WorkerLost) as error:
             return self._without_body(task, delivery, error, started)
 
@@ -329,13 +337,22 @@ class Runner:
         started: int,
     ) -> Finish | Requeue:
         wait = retry.delay(policy, delivery.retries, error)
-        deadline = delivery.job.deadline
-        if wait is not None and (deadline is None or _now() + wait * 1000 < deadline):
-            return Requeue(round(wait * 1000), delivery.retries + 1, failures.encode(error), error)
+        job = delivery.job
+        own = error
         if isinstance(error, RetryLater) and isinstance(error.__cause__, Exception):
-            error = error.__cause__
-        dead = "retries used up" if delivery.retries else ""
-        return self._finish_failed(delivery, error, started, dead)
+            own = error.__cause__
+        if wait is not None and not _is_late(job, _now() + wait * 1000):
+            last = b"" if job.expires is None else self._failed(delivery, own, started)
+            return Requeue(round(wait * 1000), delivery.retries + 1, failures.encode(error), last, error)
+        return self._finish_failed(delivery, own, started, RETRIES_USED_UP if delivery.retries else "")
+
+    def _too_late(self, delivery: wire.Delivery) -> Finish:
+        """The end of a job whose time to start is over. One that has started in time and failed ends with its
+        own failure.
+        """
+        if delivery.last:
+            return Finish(wire.FAILED, delivery.last, RETRIES_USED_UP)
+        return Finish(wire.EXPIRED, self._ended(delivery, wire.EXPIRED, b"", None))
 
     def revoked(self, delivery: wire.Delivery, started: int | None, reason: str = "") -> bytes:
         """The outcome of a job that was ended by a revocation, with the reason if one is known."""
@@ -391,7 +408,7 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-def _is_late(job: wire.Job, now: int) -> bool:
+def _is_late(job: wire.Job, now: float) -> bool:
     return any(moment is not None and now >= moment for moment in (job.expires, job.deadline))
 
 

@@ -57,13 +57,13 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.STARTED: frozenset(
         {State.PENDING, State.SCHEDULED, State.RETRY, State.SUCCESS, State.FAILURE, State.REVOKED}
     ),
-    State.RETRY: frozenset({State.PENDING, State.REVOKED}),
+    State.RETRY: frozenset({State.PENDING, State.FAILURE, State.REVOKED}),
     State.SUCCESS: frozenset(),
     State.FAILURE: frozenset(),
     State.REVOKED: frozenset(),
 }
 """Which states may follow which. `UNKNOWN` stands for "no record". A job that waited for others has its
-countdown after that; one that was replaced waits anew."""
+countdown after that; one that was replaced waits anew; one that expires between two tries has failed."""
 
 READY_STATES: frozenset[State] = frozenset(
     state for state, following in TRANSITIONS.items() if not following and state is not State.UNKNOWN

@@ -250,7 +250,7 @@ class Delivery:
     `crashes` counts the workers that died with it, `retries` the times it was tried again after a failure;
     `values` are the outcomes of the jobs that it waited for, see the module; `turn` is what a limit of its
     task has said of it, for the next time it is asked; `put_off` is how often and how long it was put off by
-    workers that do not know its task.
+    workers that do not know its task; `last` is the outcome of the try before, of a job that expires.
     """
 
     entry: str
@@ -261,6 +261,7 @@ class Delivery:
     values: bytes = b""
     turn: bytes = b""
     put_off: bytes = b""
+    last: bytes = b""
 
     @property
     def attempt(self) -> int:

@@ -263,9 +263,13 @@ class Claims:
             Way.DEAD, delivery, "bury", (delivery.stream, keys.dead), arguments, wire.FAILED, outcome
         )
 
-    async def retry(self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes) -> int:
-        """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused."""
-        return await self._put_aside(Way.RETRIED, "retry", delivery, wait, retries, failure)
+    async def retry(
+        self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes, last: bytes = b""
+    ) -> int:
+        """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused. `last` is the
+        outcome that stands if it expires meanwhile.
+        """
+        return await self._put_aside(Way.RETRIED, "retry", delivery, wait, retries, failure, last)
 
     async def defer(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
         """Puts a job aside whose turn has not come, for at most `wait` ms: 1 done, 2 ended by a mark instead,

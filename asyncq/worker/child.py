@@ -255,7 +255,7 @@ class Child:
             case Finish():
                 self._send("finish", verdict.letter, verdict.outcome, verdict.dead)
             case Requeue():
-                self._send("requeue", verdict.wait, verdict.retries, verdict.failure)
+                self._send("requeue", verdict.wait, verdict.retries, verdict.failure, verdict.last)
             case Replace():
                 self._send("replace", [(dataclasses.asdict(job), message) for job, message in verdict.jobs])
 

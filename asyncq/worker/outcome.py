@@ -110,7 +110,8 @@ class Outcomes:
         elif isinstance(verdict, Requeue):
             self.counts.retried += 1
             self._job_log.retried(delivery, verdict, running.started)
-            self.report(delivery, self.claims.retry(delivery, verdict.wait, verdict.retries, verdict.failure))
+            again = self.claims.retry(delivery, verdict.wait, verdict.retries, verdict.failure, verdict.last)
+            self.report(delivery, again)
         else:
             self.report(delivery, self._replace(delivery, verdict.jobs))
 

@@ -5,7 +5,7 @@
 -- RETURNS: {moved, ms until the next is due (-1 if none), {id, 1 if its message is lost, what is wrong}...}
 -- FLAGS: allow-oom
 -- USES: record
-local PARTS = { 'm', 'c', 'a', 'v', 'g', 'u' }
+local PARTS = { 'm', 'c', 'a', 'v', 'g', 'u', 'l' }
 local now = now_ms()
 local moved, damaged = 0, {}
 

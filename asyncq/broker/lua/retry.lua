@@ -1,6 +1,7 @@
--- Puts a failed job aside until its next try, and gives up the claim to it. Fenced as finish; a marked job ends instead.
+-- Puts a failed job aside until its next try, and gives up the claim to it. Fenced as finish; a marked job ends instead. Of a job that
+-- expires comes the outcome that stands if it does before it starts again.
 -- KEYS: stream delayed
--- ARGV: space group consumer entry id wait retries error messages wake push_limit ttl marks outcome
+-- ARGV: space group consumer entry id wait retries error last messages wake push_limit ttl marks outcome
 -- RETURNS: 1 waits for its next try, 2 ended by a mark, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -14,6 +15,7 @@ if string.sub(flags, 2, 2) ~= '-' then
   answer = 2
 else
   local fields = { 'a', retries, 'e', error }
+  if last ~= '' then fields[5], fields[6] = 'l', last end
   for i = 1, #content[2], 2 do
     local name = content[2][i]
     if name == 'm' or name == 'c' or name == 'v' then

@@ -12,7 +12,12 @@ local state = string.sub(flags, 1, 1)
 if state == 'T' then return 'unknown' end
 if not is_live(flags) then return 'ended' end
 if letter == 'E' and string.sub(nonce, -2) == '~-' then return 'running' end -- a workflow took its place, see replace
+-- A job that has started in time and failed does not expire between two tries: its own failure stands.
+local function use_last(last)
+  if last then letter, outcome = 'F', last end
+end
 if state ~= 'L' then
+  if letter == 'E' then use_last(redis.call('HMGET', space .. 'm:' .. id, 'l')[1]) end
   redis.call('ZREM', delayed, id)
   redis.call('DEL', space .. 'm:' .. id)
   conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)
@@ -32,6 +37,12 @@ if holder then
   redis.call('PEXPIRE', marked, marks_ttl)
   redis.call('PUBLISH', marked, words)
   return 'signalled'
+end
+if letter == 'E' then
+  local content = redis.call('XRANGE', stream, entry, entry)[1]
+  for i = 1, content and #content[2] or 0, 2 do
+    if content[2][i] == 'l' then use_last(content[2][i + 1]) end
+  end
 end
 redis.call('XDEL', stream, entry)
 conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)

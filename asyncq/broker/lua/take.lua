@@ -11,8 +11,11 @@ local held = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)
 local entries, back, ended, gone = {}, 0, 0, {}
 local function content_of(id, fields, crashes)
   local content = { 'i', id, 'm', fields['m'], 'c', crashes, 'a', fields['a'] or 0 }
-  if fields['v'] then
-    content[9], content[10] = 'v', fields['v']
+  for _, name in ipairs({ 'v', 'l' }) do
+    if fields[name] then
+      content[#content + 1] = name
+      content[#content + 1] = fields[name]
+    end
   end
   return content
 end
