@@ -70,6 +70,7 @@ class Keys:
     tag: str = field(init=False)
     space: str = field(init=False)
     dependents: str = field(init=False)
+    calls: str = field(init=False)
     records: str = field(init=False)
     queues: str = field(init=False)
     beats: str = field(init=False)
@@ -103,6 +104,7 @@ class Keys:
             ("space", f"{tag}:"),  # what every key begins with, for scripts that derive names
             ("dependents", f"{tag}:dep:"),  # + id: hash, who waits for it -> its place for the value
             ("records", f"{tag}:r:"),  # + id: the record, a string
+            ("calls", f"{tag}:u:"),  # + id:nonce: the id stood for that call before its present one
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
             ("news", f"{tag}:levels"),  # channel: a queue has a level that it had not before

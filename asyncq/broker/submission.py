@@ -71,7 +71,12 @@ class Submission:
             shard = commands.shards[number]
             records = [shard.records + id_ for id_ in ids]
             found = await commands.send(shard, "MGET", *records, patience=patience)
-            taken += [id_.encode() for id_, record in zip(ids, found, strict=True) if record]
+            # A tombstone makes room for another call.
+            taken += [
+                id_.encode()
+                for id_, record in zip(ids, found, strict=True)
+                if record and record[:1] != wire.TOMBSTONE.encode()
+            ]
         return taken
 
     def arguments(self, but: wire.Job | None = None) -> Iterator[Any]:

@@ -13,6 +13,7 @@ from model import observers, questions, relays, workers
 from model.move import Move, fault
 from model.world import (
     ANSWERED,
+    BEFORE,
     CUT_OFF,
     ENDED,
     LOOKED,
@@ -119,11 +120,15 @@ def _enqueues(world: World, scripts: Scripts) -> Iterator[Move]:
     for job, client in enumerate(world.clients):
         if client == SENT:
             continue
+        first = world.records[0]
+        if setup.same_id and job and client == UNSENT and (first is None or first.state != TOMBSTONE):
+            continue  # it would be refused
         after = scripts.enqueue(world, job)
         yield Move(f"client: enqueue job {job}", after.with_client(job, SENT))
         if world.faults_left and setup.lost_replies and client == UNSENT:
             yield fault(f"client: enqueue job {job}, reply lost", after.with_client(job, UNSURE))
-        return
+        if not setup.same_id:
+            return
 
 
 def _others(world: World, setup: Setup) -> Iterator[Move]:
@@ -190,10 +195,14 @@ def _controls(world: World, scripts: Scripts) -> Iterator[Move]:
         yield Move(f"client: {call} job {job} -> {answer}", after._replace(control=SENT))
         if world.faults_left and setup.lost_replies and world.control == UNSENT:
             yield fault(f"client: {call} job {job}, reply lost", after._replace(control=UNSURE))
-    if setup.forget is not None and world.clients[setup.forget] == SENT:
-        record = world.records[setup.forget]
-        if record is not None and not record.forget and record.state != TOMBSTONE:
-            yield Move(f"client: forget job {setup.forget}", scripts.forget(world, setup.forget))
+    # Whose id is used again may be forgotten while its client does not know yet that it was accepted.
+    forgotten = range(2) if setup.same_id else () if setup.forget is None else (setup.forget,)
+    for job in forgotten:
+        record = world.records[job]
+        if world.clients[job] == (UNSENT if setup.same_id else UNSURE):
+            continue
+        if record is not None and not record.forget and record.state not in {TOMBSTONE, BEFORE}:
+            yield Move(f"client: forget job {job}", scripts.forget(world, job))
 
 
 def _time(world: World, scripts: Scripts) -> Iterator[Move]:

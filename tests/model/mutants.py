@@ -263,6 +263,13 @@ MUTANTS = (
         "job 0",
     ),
     Mutant(
+        "an id that is used again forgets the calls before",
+        _without("calls_kept"),
+        Setup(faults=1, parents=APART, same_id=True, waiters=0, workers=1, hands=1, pauses=False),
+        BROKEN,
+        "job 0",
+    ),
+    Mutant(
         "retry: acknowledge, then delay in a second call",
         _without("atomic_retry"),
         replace(ONE_JOB, retries=1),

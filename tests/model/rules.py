@@ -242,3 +242,9 @@ class Rules:
 
     Closes: the job ran, was forgotten, its record is gone, and the late second enqueue makes a second job.
     """
+    calls_kept: bool = True
+    """When a tombstone makes room for another call under its id, its own call is kept as long as it would be.
+
+    Closes: the first job ran and was forgotten, the second too, and the late second enqueue of the first
+    finds nothing but the tombstone of the second, and makes a job more.
+    """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from model import questions
 from model.world import (
     ANSWERED,
+    BEFORE,
     DEAD,
     DELAYED,
     ENDED,
@@ -56,6 +57,11 @@ class Scripts:
         """Accept a job. Sent again: nothing."""
         if world.records[job] is not None and self.setup.rules.enqueue_once:
             return world
+        if self.setup.same_id and (other := world.records[1 - job]) is not None:
+            if other.state != TOMBSTONE:
+                return world  # another call has the id
+            before = Record(BEFORE) if self.setup.rules.calls_kept else None
+            world = world.with_record(1 - job, before)
         return self._admit(world, job)
 
     def submit(self, world: World) -> World:

@@ -76,6 +76,8 @@ class Setup:
     """The job whose task the first worker does not know. All others know it."""
     forget: int | None = None
     """The job that a client forgets."""
+    same_id: bool = False
+    """Job 1 comes under the id of job 0, once that was forgotten; both are."""
     records_expire: bool = False
     """The outcome of a job that ended may reach the end of its time."""
 

@@ -18,7 +18,9 @@ REVOKED = "revoked"
 DEAD = "dead"  # dead-lettered: it crashed its worker too often
 OTHERS = "another's"  # a job of another call has this id; how it fares does not matter here
 TOMBSTONE = "tombstone"  # ended and forgotten; stands until no enqueue can be sent again
-ENDED = frozenset({SUCCESS, FAILURE, REVOKED, DEAD, OTHERS, TOMBSTONE})
+BEFORE = "before"  # `T:u:<id>:<nonce>`: its tombstone made room for another call under its id
+ENDED = frozenset({SUCCESS, FAILURE, REVOKED, DEAD, OTHERS, TOMBSTONE, BEFORE})
+FAILED = frozenset({FAILURE, DEAD})
 
 # --- a call of a client ---------------------------------------------------------------------------
 UNSENT = "unsent"

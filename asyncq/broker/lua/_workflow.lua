@@ -142,18 +142,46 @@ local function conclude(id, flags, entry, consumer, nonce, channels, letter, out
   if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, tonumber(push_limit)) end
 end
 
--- The ids among the given jobs that cannot be accepted, for another job has them, or one before in the same call; and whether one of the
--- jobs is there already under its own nonce, which means that this call was sent before.
+-- Where it is kept that an id stood for a call before.
+local function place_of_call(id, nonce)
+  return space .. 'u:' .. id .. ':' .. string.match(nonce, '^[^~]*')
+end
+
+-- Whether an id stood for this call before, in the last minute: then it is sent again, late.
+local function was_there(id, nonce)
+  return redis.call('MGET', place_of_call(id, nonce))[1] ~= false
+end
+
+-- The tombstone of a call goes, for another comes under its id. Its nonce is kept as long as the tombstone would have stood, and what its job
+-- said and yielded is not the other's.
+local function make_room(id, nonce)
+  redis.call('SET', place_of_call(id, nonce), '', 'PX', 60000)
+  redis.call('DEL', space .. 'e:' .. id, space .. 's:' .. id, space .. 'sp:' .. id)
+end
+
+-- Whether a call may have an id: `free`, `taken`, or `again` if it has had it already. Of a tombstone that makes room also its nonce.
+local function claim_to(id, nonce)
+  local record = redis.call('MGET', space .. 'r:' .. id)[1]
+  if not record then return 'free' end
+  local known = string.match(record, '^.... %S+ %S+ (%S+)') or ''
+  if same_call(known, nonce) or was_there(id, nonce) then return 'again' end
+  if string.sub(record, 1, 1) ~= 'T' then return 'taken' end
+  return 'free', known
+end
+
+-- The ids among the given jobs that cannot be accepted, for another job has them, or one before in the same call; whether one of the
+-- jobs is there already under its own nonce, which means that this call was sent before; and the nonces of tombstones that make room, by id.
 local function taken_among(first, stride, own)
-  local taken, seen = {}, {}
+  local taken, seen, left = {}, {}, {}
   if own then seen[own] = true end
   for i = first, #ARGV, stride do
-    local record = redis.call('MGET', space .. 'r:' .. ARGV[i])[1]
-    if record and same_call(string.match(record, '^.... %S+ %S+ (%S+)') or '', ARGV[i + 2]) then return taken, true end
-    if record or seen[ARGV[i]] then taken[#taken + 1] = ARGV[i] end
-    seen[ARGV[i]] = true
+    local id = ARGV[i]
+    local claim, nonce = claim_to(id, ARGV[i + 2])
+    if claim == 'again' then return taken, true, left end
+    if claim == 'taken' or seen[id] then taken[#taken + 1] = id end
+    seen[id], left[id] = true, nonce
   end
-  return taken, false
+  return taken, false, left
 end
 
 -- Who waits for a job, one a line: its id, and the edge to it.
@@ -194,7 +222,8 @@ local function admit_at(i, channel)
 end
 
 -- Accepts the given jobs, and leaves word of those that lie in other shards.
-local function admit_all(first, stride, channel, parcels)
+local function admit_all(first, stride, channel, parcels, left)
+  for id, nonce in pairs(left) do make_room(id, nonce) end
   for i = first, #ARGV, stride do admit_at(i, channel) end
   if parcels == '' then return end
   for _, parcel in ipairs(cmsgpack.unpack(parcels)) do

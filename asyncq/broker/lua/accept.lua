@@ -7,8 +7,9 @@
 if is_news(from, entry) then
   local new, refused = {}, {}
   for i = first, #ARGV, stride do
-    local record = redis.call('MGET', space .. 'r:' .. ARGV[i])[1]
-    local list = record and refused or new
+    local claim, left = claim_to(ARGV[i], ARGV[i + 2])
+    if left then make_room(ARGV[i], left) end
+    local list = claim == 'free' and new or refused
     list[#list + 1] = i
   end
   for _, i in ipairs(new) do admit_at(i, channel) end

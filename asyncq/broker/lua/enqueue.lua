@@ -1,5 +1,6 @@
 -- Accepts jobs into one queue, or for a later time. A job already there with the same nonce is this very call, sent again: accepted,
--- once. A call with a key has a nonce in two parts, and finds the job of an equal call by the first; a tombstone makes room for it.
+-- once. A call with a key has a nonce in two parts, and finds the job of an equal call by the first. The tombstone of another call makes
+-- room; that call's nonce is kept under a key of its own for as long as the tombstone would have stood, for it may be sent again, too.
 -- KEYS: stream
 -- ARGV: space queue channel max_length (id nonce flags wait message)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full, -2 if too many jobs wait for their time
@@ -8,11 +9,23 @@
 local keys = {}
 for i = first, #ARGV, stride do keys[#keys + 1] = space .. 'r:' .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
+local before -- of a call whose id stood for it before: true; of one that a tombstone makes room for: the key of the tombstone's call
 for k, record in ipairs(found) do
-  if record and string.sub(record, 1, 1) == 'T' then
-    local nonce = ARGV[first + (k - 1) * stride + 1]
-    local known = string.match(record, '^.... %S+ %S+ (%S+)')
-    if string.find(nonce, '^%x+%.') and not same_call(known or '', nonce) then found[k] = nil end -- unlike false: it left a tombstone
+  if record then
+    local i = first + (k - 1) * stride
+    local nonce, known = ARGV[i + 1], string.match(record, '^.... %S+ %S+ (%S+)') or ''
+    local is_tombstone = string.sub(record, 1, 1) == 'T'
+    if not same_call(known, nonce) and (is_tombstone or not string.find(nonce, '^%x+%.')) then
+      -- As was_there and make_room, which would be made anew for each job that anybody enqueues.
+      local calls = space .. 'u:' .. ARGV[i] .. ':'
+      local is_again = redis.call('MGET', calls .. string.match(nonce, '^[^~]*'))[1]
+      before = before or {}
+      if is_again then
+        before[k] = true
+      elseif is_tombstone then
+        found[k], before[k] = false, calls .. string.match(known, '^[^~]*')
+      end
+    end
   end
 end
 if max_length ~= '' then
@@ -35,7 +48,8 @@ for k, key in ipairs(keys) do
   local known = new[key] or found[k] and (string.match(found[k], '^.... %S+ %S+ (%S+)') or '')
   if not known then
     local wait = ARGV[i + 3]
-    if found[k] == nil then -- what the job before said and yielded is not this one's
+    if before and before[k] then
+      redis.call('SET', before[k], '', 'PX', 60000)
       redis.call('DEL', space .. 'e:' .. ARGV[i], space .. 's:' .. ARGV[i], space .. 'sp:' .. ARGV[i])
     end
     if wait == '' then
@@ -48,7 +62,7 @@ for k, key in ipairs(keys) do
     known = nonce
   end
   local answer = 0
-  if known == nonce or same_call(known, nonce) then
+  if known == nonce or same_call(known, nonce) or (before and before[k] == true) then
     answer = 1
   else
     -- Of a call with a key, what stands before the point is the same for equal calls.

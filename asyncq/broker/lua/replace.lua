@@ -7,7 +7,7 @@
 -- USES: record workflow
 local flags, _, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
 if not flags then return 0 end
-local taken, again = taken_among(first, stride, id)
+local taken, again, left = taken_among(first, stride, id)
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   unmark(marks .. consumer, id)
@@ -16,7 +16,7 @@ if string.sub(flags, 2, 2) ~= '-' then
 elseif again or #taken > 0 then
   return -1
 else
-  admit_all(first, stride, channel, parcels)
+  admit_all(first, stride, channel, parcels, left)
   -- It has started in time: what takes its place does not expire in its name.
   if string.find(nonce, '~', 1, true) then nonce = string.match(nonce, '^[^~]*') .. '~-' end
   admit(id, queue, nonce, string.sub(flags, 2), wait, ttl, parents, '', '', keeps, message, channels)

@@ -4,7 +4,7 @@
 -- RETURNS: the number of jobs, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
 -- USES: record workflow
 local count, ready, later = (#ARGV - first + 1) / stride, {}, 0
-local taken, again = taken_among(first, stride)
+local taken, again, left = taken_among(first, stride)
 if again then return count end
 if #taken > 0 then return taken end
 for i = first, #ARGV, stride do
@@ -18,5 +18,5 @@ if later > 0 and redis.call('ZCARD', space .. 'd') + later > tonumber(max_length
 for queue, more in pairs(ready) do
   if redis.call('XLEN', space .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
 end
-admit_all(first, stride, channel, parcels)
+admit_all(first, stride, channel, parcels, left)
 return count
