@@ -25,7 +25,7 @@ from asyncq.portal import Carrier, carried, synced
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from asyncq.wire import Job
 
@@ -64,8 +64,10 @@ class Owner(Protocol):
 class Replacement(Protocol):
     """What can take the place of a job: a signature, chain or group."""
 
-    def in_place_of(self, app: Any, job: Job, /) -> list[tuple[Job, bytes]]:
-        """The jobs, with their messages, that take the place of a running one."""
+    def in_place_of(self, app: Any, job: Job, children: Sequence[str], /) -> list[tuple[Job, bytes]]:
+        """The jobs, with their messages, that take the place of a running one, which has started these
+        children.
+        """
         ...
 
 
@@ -257,7 +259,7 @@ class Context:
             raise TypeError(
                 f"replace() takes a call such as add.s(1, 2), or a workflow, not {brief(workflow)}"
             )
-        raise Replaced(workflow.in_place_of(self._app, self._job))
+        raise Replaced(workflow.in_place_of(self._app, self._job, self.children))
 
     # -- whether it is still wanted --
 

@@ -236,6 +236,7 @@ class EagerResult(AsyncResult[R_co]):
         wait: bool = False,  # noqa: ARG002  the same
         timeout: float | timedelta | None = None,  # noqa: ARG002  the same
         reason: str | None = None,  # noqa: ARG002  the same
+        parents: bool = False,  # noqa: ARG002  the same
     ) -> State | str:
         """Changes nothing, for it has ended. Returns the state."""
         return self.state
@@ -362,26 +363,41 @@ def run_all(
     """
     ended: dict[str, Words] = {}
     yielded: dict[str, generators.Kept] = {}
+    failed: set[str] = set()  # by themselves: those that never ran have none of their error callbacks called
     for job, message in jobs:
-        fate = _fate(job, ended)
-        if fate is None:
-            values = b"".join(wire.frame(parent, *ended[parent]) for parent in job.parents)
+        values = _values_of_failed(job, ended, failed) if job.on_error else _values(job, ended)
+        if isinstance(values, bytes):
             arrived = wire.decode_job(job.id, job.queue, message)
             yielded[job.id] = generators.Kept()
-            fate = _ended(app.task_named(job.name), arrived, values, yielded[job.id])
-        ended[job.id] = fate
+            ended[job.id] = _ended(app.task_named(job.name), arrived, values, yielded[job.id])
+            if ended[job.id][0] == wire.FAILED:
+                failed.add(job.id)
+        else:
+            ended[job.id] = values
     return ended, yielded
 
 
-def _fate(job: wire.Job, ended: dict[str, Words]) -> Words | None:
-    """How a job ends that never runs, because of the jobs that it waited for."""
+def _values(job: wire.Job, ended: dict[str, Words]) -> bytes | Words:
+    """What the jobs that a job waited for returned; or how it ends because one of them did not."""
     for parent in job.parents:
         letter, words = ended[parent]
-        if job.on_error and letter == wire.SUCCEEDED:
-            return wire.REVOKED, b""
-        if not job.on_error and letter != wire.SUCCEEDED:
-            return letter, words if words.startswith(b"^") else b"^%s %s" % (parent.encode(), words)
-    return None
+        if letter != wire.SUCCEEDED:
+            return letter, _inherited(parent, words)
+    return b"".join(wire.frame(parent, *ended[parent]) for parent in job.parents)
+
+
+def _values_of_failed(job: wire.Job, ended: dict[str, Words], failed: set[str]) -> bytes | Words:
+    """How the job failed that an error callback waited for; or how the callback ends because none did."""
+    told = job.parents[-1]
+    for parent in job.parents:
+        if parent in failed:
+            letter, words = ended[parent]
+            return wire.frame(told, letter, words if parent == told else _inherited(parent, words))
+    return wire.REVOKED, b""
+
+
+def _inherited(parent: str, words: bytes) -> bytes:
+    return words if words.startswith(b"^") else b"^%s %s" % (parent.encode(), words)
 
 
 def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.Kept) -> Words:

@@ -659,9 +659,11 @@ class AsyncResult(View[R_co]):
         wait: bool = False,
         timeout: float | timedelta | None = None,
         reason: str | None = None,
+        parents: bool = False,
     ) -> State | str:
         """Ends the job: a queued one never starts, and whoever waits for it gets `TaskRevoked`. Of a
-        workflow, all jobs before it are ended, too.
+        workflow, all jobs before it are ended, too, as far as this handle knows them (`parent`). If a
+        workflow has taken the job's place (`replace`), that is ended with it.
 
         A running one goes on unless `terminate=True`: then a coroutine is cancelled at once. A thread cannot
         be: its waiters wake at once, it ends by itself, and what it returns is dropped. A process gets the
@@ -678,6 +680,8 @@ class AsyncResult(View[R_co]):
             wait: wait until it has ended, and return the final state: `REVOKED`, or what came first.
             timeout: of that wait, in seconds.
             reason: text that `TaskRevoked` shows. One that runs and is ended between two attempts shows none.
+            parents: also end the jobs that it still waits for and that this handle does not know: one made
+                from an id alone knows none.
 
         Returns:
             With `wait`, the final state. Else the state after the call, as far as it is known.
@@ -705,7 +709,13 @@ class AsyncResult(View[R_co]):
         # Before those that it waits for, so that it is revoked and does not end with one of them.
         answer, *_ = await asyncio.gather(
             *(
-                broker.revoke(handle.id, mark=mark, outcome=handle._revoked(reason), reason=reason or "")
+                broker.revoke(
+                    handle.id,
+                    mark=mark,
+                    outcome=handle._revoked(reason),
+                    reason=reason or "",
+                    parents=parents,
+                )
                 for handle in line(self)
             )
         )

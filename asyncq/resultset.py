@@ -67,13 +67,13 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             RuntimeError: there are no handles, and not exactly one app in this process.
         """
         if self._app is None:
-            self._app = next((handle.app for handle in self._leaves()), None) or the_only_app()
+            self._app = next((handle.app for handle in self._deciding()), None) or the_only_app()
         return self._app
 
     @property
     def _home(self) -> App | None:
         """The app whose server is asked; None if there is nothing to ask."""
-        real = next((handle for handle in self._leaves() if not handle.is_local), None)
+        real = next((handle for handle in self._deciding() if not handle.is_local), None)
         return None if real is None else self._app or real.app
 
     @property
@@ -96,9 +96,33 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             else:
                 yield member
 
+    def _deciding(self) -> Iterator[AsyncResult[Any]]:
+        """The handles whose ends are the end of the whole: those of single jobs, and for a group without
+        members those of what it came after, which its members would have waited for and failed with.
+        """
+        one: AsyncResult[Any] | ResultSet[Any, Any] | None = self
+        while isinstance(one, ResultSet):
+            is_empty = True
+            for member in one._members():
+                for handle in member._deciding() if isinstance(member, ResultSet) else (member,):
+                    is_empty = False
+                    yield handle
+            one = one._before() if is_empty else None
+        if one is not None:
+            yield one
+
+    def _befores(self) -> Iterator[AsyncResult[Any] | ResultSet[Any, Any]]:
+        """What this group and those inside it came after."""
+        before = self._before()
+        if before is not None:
+            yield before
+        for member in self._members():
+            if isinstance(member, ResultSet):
+                yield from member._befores()
+
     def _awaited(self) -> Iterator[AsyncResult[Any]]:
         """Those that a wait is for: nothing in an eager one waits."""
-        return (handle for handle in self._leaves() if not handle.is_local)
+        return (handle for handle in self._deciding() if not handle.is_local)
 
     # -- waiting --
 
@@ -156,7 +180,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             Exception: what the failed one raises from its `get`.
         """
         check_join("ResultSet.get()", self._awaited(), disable_sync_subtasks=disable_sync_subtasks)
-        with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
+        with closing(Arrivals(list(self._deciding()), self._home, timeout)) as arrivals:
             in_time = await arrivals.until(lambda: arrivals.complete or (propagate and arrivals.failed))
         if propagate and arrivals.failed:
             raise _first_failure(arrivals)
@@ -273,29 +297,29 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         Raises:
             RuntimeError: there is no running event loop to call back in.
         """
-        leaves = list(self._leaves())
-        left = len(leaves)
+        handles = list(self._deciding())
+        left = len(handles)
 
         def one_ended(_: object) -> object:
             nonlocal left
             left -= 1
             if left > 0:
                 return None
-            good = all(handle.state is State.SUCCESS for handle in leaves)
+            good = all(handle.state is State.SUCCESS for handle in handles)
             return (callback if good or on_error is None else on_error)(self)
 
-        for handle in leaves:
+        for handle in handles:
             handle.then(one_ended)
-        if not leaves:
+        if not handles:
             soon(one_ended, None)
         return self
 
     # -- looking --
 
     async def _look(self) -> list[AsyncResult[Any]]:
-        leaves = list(self._leaves())
-        await look(leaves, self._home)
-        return leaves
+        handles = list(self._deciding())
+        await look(handles, self._home)
+        return handles
 
     @carried
     async def ready(self) -> bool:
@@ -340,7 +364,8 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
     @carried
     async def completed_count(self) -> int:
         """How many of the jobs have ended with a value. Looks once. Raises as `ready`."""
-        return sum(handle.state == State.SUCCESS for handle in await self._look())
+        await self._look()
+        return sum(handle.state == State.SUCCESS for handle in self._leaves())
 
     @synced(completed_count)
     def completed_count_sync(self) -> None:
@@ -360,12 +385,13 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             BrokerUnavailable: no answer within the operation timeout.
             Exception: the task's own.
         """
-        for handle in await self._look():
+        handles, members = await self._look(), set(self._leaves())
+        for handle in handles:
             if handle.state not in READY_STATES:
                 continue
             if propagate and handle.state in EXCEPTION_STATES:
                 await handle.get(disable_sync_subtasks=False)
-            if callback is not None:
+            if callback is not None and handle in members:
                 callback(handle.id, value_or_error(handle))
 
     @synced(maybe_throw)
@@ -383,8 +409,10 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         wait: bool = False,
         timeout: float | timedelta | None = None,
         reason: str | None = None,
+        parents: bool = False,
     ) -> list[State | str]:
-        """Revokes all jobs, as `AsyncResult.revoke` does one. All are told before anything is waited for.
+        """Revokes all jobs, as `AsyncResult.revoke` does one, and those that they came after. All are told
+        before anything is waited for.
 
         Args:
             terminate: also end those that run.
@@ -392,6 +420,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             wait: wait until all have ended.
             timeout: of that wait, in seconds, for all of them together.
             reason: text that `TaskRevoked` shows.
+            parents: also the jobs before each that its handle does not know, as `AsyncResult.revoke`.
 
         Returns:
             The state of each job after the call, in order.
@@ -404,15 +433,23 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         if wait:
             check_join("ResultSet.revoke(wait=True)", self._awaited())
         calls: list[Any] = [
-            handle.revoke(terminate=terminate, signal=signal, wait=wait, timeout=timeout, reason=reason)
+            handle.revoke(
+                terminate=terminate,
+                signal=signal,
+                wait=wait,
+                timeout=timeout,
+                reason=reason,
+                parents=parents,
+            )
             for handle in self._leaves()
         ]
-        before = self._before()
-        if before is not None:
-            # After the members, so that these are revoked and do not end with what they came after.
-            calls.append(before.revoke(terminate=terminate, signal=signal, reason=reason))
-        states = await _each(calls)
-        return states if before is None else states[:-1]
+        count = len(calls)
+        # After the members, so that these are revoked and do not end with what they came after.
+        calls += [
+            before.revoke(terminate=terminate, signal=signal, reason=reason, parents=parents)
+            for before in self._befores()
+        ]
+        return (await _each(calls))[:count]
 
     @synced(revoke)
     def revoke_sync(self) -> None:
@@ -420,10 +457,10 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
 
     @carried
     async def forget(self) -> None:
-        """Removes all results, as `AsyncResult.forget` does one. Raises as `ready`."""
-        before = self._before()
-        handles = self._leaves() if before is None else (*self._leaves(), before)
-        await _each(handle.forget() for handle in handles)
+        """Removes all results, as `AsyncResult.forget` does one, and those of the jobs that they came after.
+        Raises as `ready`.
+        """
+        await _each(handle.forget() for handle in (*self._leaves(), *self._befores()))
 
     @synced(forget)
     def forget_sync(self) -> None:

@@ -210,20 +210,34 @@ class Broker:
             log.debug("the message of job %r could not be read: %s", id, error)
             return None
 
-    async def revoke(self, id: str, *, mark: str, outcome: bytes, reason: str = "") -> str:
+    async def revoke(
+        self, id: str, *, mark: str, outcome: bytes, reason: str = "", parents: bool = False
+    ) -> str:
         """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
-        `unknown`.
+        `unknown`. A workflow that has taken the job's place goes the same way, and with `parents` whatever
+        the job still waits for.
         """
-        return await self._end_early(id, wire.REVOKED, outcome, mark, reason)
+        answer, found = await self._end_early(id, wire.REVOKED, outcome, mark, reason, parents=parents)
+        seen = {id}
+        while found := [one for one in dict.fromkeys(found) if one not in seen]:
+            seen.update(found)
+            text = reason.encode("utf-8", "replace")
+            ended = wire.encode_ended(wire.Ended(wire.REVOKED, text, finished=int(time.time() * 1000)))
+            ends = (self._end_early(one, wire.REVOKED, ended, mark, reason, parents=True) for one in found)
+            found = [above for _, ids in await asyncio.gather(*ends) for above in ids]
+        return answer
 
     async def expire(self, id: str) -> str:
         """Ends a job that no worker has because its time has passed: `revoked`, `running`, `ended` or
         `unknown`.
         """
         outcome = wire.encode_ended(wire.Ended(wire.EXPIRED, finished=int(time.time() * 1000)))
-        return await self._end_early(id, wire.EXPIRED, outcome, wire.NOT_AGAIN)
+        answer, _ = await self._end_early(id, wire.EXPIRED, outcome, wire.NOT_AGAIN)
+        return answer
 
-    async def _end_early(self, id_: str, letter: str, outcome: bytes, mark: str, reason: str = "") -> str:
+    async def _end_early(
+        self, id_: str, letter: str, outcome: bytes, mark: str, reason: str = "", *, parents: bool = False
+    ) -> tuple[str, list[str]]:
         ttl = result_ttl_ms(self.settings.result_ttl)
         keys = self.shards.of(id_)
         answer = await self.commands.run_known(
@@ -242,14 +256,15 @@ class Broker:
                 mark,
                 DAY_MS,
                 reason.encode("utf-8", "replace"),
+                "1" if parents else "",
             ),
-            unknown=b"unknown",
+            unknown=[b"unknown"],
         )
-        text: str = answer.decode()
+        text, *ids = [word.decode() for word in answer]
         if text == "revoked":
             # There may be no worker to forward it, and those that wait for the job elsewhere must hear of it.
             await self.commands.forwarded(keys)
-        return text
+        return text, ids
 
     async def forget(self, id: str) -> str:
         """Forgets a result: `forgotten`, `flagged` (a live job's, when it ends) or `unknown`."""

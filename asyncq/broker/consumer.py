@@ -348,7 +348,7 @@ class Consumer:
             (keys.records.encode() + id_, keys.delayed),
             (
                 *(keys.space, id_, GROUP, wire.FAILED, outcome, result_ttl_ms(self.settings.result_ttl)),
-                *(wire.PUSH_LIMIT, keys.marks, "", DAY_MS, ""),
+                *(wire.PUSH_LIMIT, keys.marks, "", DAY_MS, "", ""),
             ),
         )
 

@@ -58,7 +58,7 @@ class Submission:
     def _edge(self, child: wire.Job, place: int, parent: str) -> str:
         shard = self._where[child.id]
         far = f" {shard}" if shard != self._where[parent] else ""
-        return f"{child.id} {place} {child.nonce}{far}"
+        return f"{child.id} {'e' if child.on_error else place} {child.nonce}{far}"
 
     async def taken(self, commands: Commands, patience: float) -> list[bytes]:
         """The ids of jobs in other shards that others have, or that are there twice. What is taken after this
@@ -124,7 +124,7 @@ class Submission:
         queue = leveled(job.queue, job.priority)
         yield from (job.id, queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
         yield from (job.result_ttl, " ".join(job.parents), "\n".join(self._edges.get(job.id, ())))
-        yield from ("e" if job.on_error else "", "1" if job.shape is not None else "", message)
+        yield from ("1" if job.shape is not None else "", message)
 
 
 _REFUSAL = wire.encode_ended(

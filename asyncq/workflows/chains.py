@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from typing_extensions import TypeVar
 
-from asyncq.options import FIRST, LAST
+from asyncq.options import FIRST, LAST, TABLE
 from asyncq.workflows.workflow import SHOWN, Single, Workflow, members
 
 if TYPE_CHECKING:
@@ -31,14 +31,20 @@ class Chain(Single[R_co, H_co]):
     and `chain(a, b)` give.
 
     Attributes:
-        steps: signatures and groups, of which the last is a signature. The step after a group waits for all
-            of it and gets the list of its values, as the body of Celery's chord.
+        steps: signatures, groups, and chains with error callbacks of their own; the last is no group. The
+            step after a group waits for all of it and gets the list of its values, as the body of Celery's
+            chord.
+        error_callbacks: what follows when any of the steps has failed.
     """
 
     steps: tuple[Workflow[Any], ...]
+    error_callbacks: tuple[Any, ...] = ()
 
     def set(self, **options: Any) -> Self:
         """Gives the steps other options, see `Workflow.set`."""
+        callbacks = options.pop("link_error", None)
+        if callbacks is not None:
+            self.error_callbacks = checked_error_callbacks(callbacks)
         spread(self.steps, options)
         return self
 
@@ -53,7 +59,7 @@ class Chain(Single[R_co, H_co]):
         The failed job that it is told of is the last step, which fails with the exception of the one that
         did.
         """
-        self.steps[-1].link_error(callback)
+        self.error_callbacks += checked_error_callbacks(callback)
         return self
 
     @property
@@ -67,19 +73,29 @@ class Chain(Single[R_co, H_co]):
 
     def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
         first, *others = self.steps
-        return type(self)((first._with(args, kwargs), *(step.clone() for step in others)))
+        steps = (first._with(args, kwargs), *(step.clone() for step in others))
+        return type(self)(steps, self.error_callbacks)
+
+    @property
+    def _takes_more(self) -> bool:
+        return self.steps[0]._takes_more
 
     def _following(self, first: Workflow[Any]) -> Chain[R_co, H_co]:
         return Chain((*first._steps(), *self._steps()))
 
     def _steps(self) -> tuple[Workflow[Any], ...]:
+        if self.error_callbacks:
+            # They are about these steps, and not about those that come before or after.
+            return (self.clone(),)
         return tuple(step.clone() for step in self.steps)
 
     def plan(self, plan: Plan, source: Handle | None) -> H_co:
         """Adds its jobs to a plan, see `Workflow.plan`."""
         handle: Any = source
+        begin = len(plan.steps)
         for step in self.steps:
             handle = step.plan(plan, handle)
+        plan.follow(handle, (), self.error_callbacks, plan.steps[begin:])
         last: H_co = handle
         return last
 
@@ -88,6 +104,16 @@ class Chain(Single[R_co, H_co]):
         if len(self.steps) > SHOWN:
             shown.append(f"... {len(self.steps) - SHOWN:,} more")
         return f"({' | '.join(shown)})"
+
+
+def checked_error_callbacks(given: Any) -> tuple[Any, ...]:
+    """Copies of error callbacks, one or a list of them.
+
+    Raises:
+        TypeError: something else than a signature.
+    """
+    callbacks: tuple[Any, ...] = TABLE["link_error"].check("link_error", given)
+    return callbacks
 
 
 def spread(steps: tuple[Workflow[Any], ...], options: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from typing_extensions import TypeVar
 from asyncq.briefs import brief
 from asyncq.groupresult import GroupResult
 from asyncq.options import FIRST
-from asyncq.workflows.chains import spread
+from asyncq.workflows.chains import Chain, spread
+from asyncq.workflows.plan import check_depth
 from asyncq.workflows.workflow import SHOWN, Workflow, members
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         if self.before:
             early = {name: options.pop(name) for name in FIRST & options.keys()}
             spread(self.before[:1], early)
+            error_callbacks = options.get("link_error")
+            if error_callbacks is not None:
+                self._as_one_before().set(link_error=error_callbacks)
             shared = {
                 name: value for name, value in options.items() if name not in {"ignore_result", "link_error"}
             }
@@ -79,15 +83,27 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         return self
 
     def link_error(self, callback: Workflow[Any]) -> Self:
-        """Makes a callback follow for each member that fails, see `Workflow.link_error`."""
+        """Makes a callback follow for each member that fails, and once when any of the steps before them has
+        failed, see `Workflow.link_error`.
+        """
+        if self.before:
+            self._as_one_before().link_error(callback)
         for one in self.members:
             one.link_error(callback)
         return self
 
+    def _as_one_before(self) -> Chain[Any]:
+        """The steps before the members, as one that has error callbacks of its own. It may end in a group."""
+        if len(self.before) == 1 and isinstance(self.before[0], Chain):
+            return self.before[0]
+        whole: Chain[Any] = Chain(self.before)
+        self.before = (whole,)
+        return whole
+
     @property
     def home(self) -> App | None:
         """The app of its tasks; None where there are none."""
-        homes = (one.home for one in (*self.before, *self.members))
+        homes = (one.home for one in (*self.before, *self.members, *self.callbacks))
         return next((home for home in homes if home is not None), None)
 
     @property
@@ -99,8 +115,12 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         if before:
             before[0] = before[0]._with(args, kwargs)
         elif args or kwargs:
-            inside = [one if getattr(one, "immutable", False) else one._with(args, kwargs) for one in inside]
+            inside = [one._with(args, kwargs) if one._takes_more else one for one in inside]
         return type(self)(tuple(inside), tuple(before), self.callbacks, self.wait)
+
+    @property
+    def _takes_more(self) -> bool:
+        return any(one._takes_more for one in self.before[:1] or self.members)
 
     def _following(self, first: Workflow[Any]) -> Group[T, M]:
         other = self.clone()
@@ -121,8 +141,8 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         for result in results:
             _cut(result, awaited)
         handle: GroupResult[T, M] = GroupResult(None, results, source, self.home)
-        for callback in self.callbacks:
-            callback.plan(plan, handle)
+        check_depth(handle)
+        plan.follow(handle, self.callbacks, (), ())
         return handle
 
     def __repr__(self) -> str:

@@ -15,8 +15,11 @@ from asyncq.context import current_job
 from asyncq.groupresult import GroupResult
 from asyncq.options import Options
 from asyncq.results import AsyncResult
+from asyncq.serializers.places import MAX_DEPTH
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from asyncq.application import App
     from asyncq.job_builder import Sendable
     from asyncq.session import Entry
@@ -32,6 +35,22 @@ LARGEST = 10_000
 
 COLLECTED = "asyncq.collected"
 """The task whose value is what it is given: it ends a workflow that takes the place of one job."""
+
+
+class Follower(Protocol):
+    """What may follow a step: a workflow."""
+
+    def plan(self, plan: Plan, source: Handle | None) -> Any:
+        """Adds its jobs to a plan. They wait for the source."""
+        ...
+
+
+class ErrorFollower(Protocol):
+    """What may follow the failure of a step: a signature."""
+
+    def plan(self, plan: Plan, source: Handle | None, *, failing: Sequence[str]) -> Any:
+        """Adds its job to a plan. It waits for the failure of one of those jobs."""
+        ...
 
 
 class Call(Protocol):
@@ -64,15 +83,17 @@ class Planned:
     task: Sendable
     job: wire.Job
     handle: AsyncResult[Any]
-    callbacks: list[str] = field(default_factory=list)
-    """Ids of the jobs that wait for its failure."""
+    no_children: set[str] = field(default_factory=set)
+    """Ids of the jobs that wait for this one and are not shown as its children."""
+    more_children: tuple[str, ...] = ()
+    """Ids of those that do not wait for it and are shown as its children."""
 
     def message(self) -> bytes:
         """The message, once all jobs that wait for this one are known."""
-        if not self.callbacks:
+        if not self.no_children and not self.more_children:
             return self.task.builder.message(self.job)
-        # An error callback is no child: after a success there is nothing in it to see.
-        children = tuple(id_ for id_ in self.job.dependents if id_ not in self.callbacks)
+        waiting = (id_ for id_ in self.job.dependents if id_ not in self.no_children)
+        children = tuple(dict.fromkeys((*waiting, *self.more_children)))
         return self.task.builder.message(dataclasses.replace(self.job, dependents=children))
 
 
@@ -84,22 +105,27 @@ class Plan:
 
     Attributes:
         jobs: in an order in which they can be accepted, and run.
+        steps: the ids of those jobs that are no callback's.
     """
 
     def __init__(self, app: App | None) -> None:
         self.app = app
         self.jobs: list[Planned] = []
+        self.steps: list[str] = []
         self._by_id: dict[str, Planned] = {}
         self._channel = "" if app is None else app.sessions.channel()
         self._shard = None if app is None or current_job.get() is not None else app.sessions.shards.next()
 
-    def add(self, call: Call, source: Handle | None, *, on_error: bool = False) -> AsyncResult[Any]:
+    def add(
+        self, call: Call, source: Handle | None, *, failing: Sequence[str] | None = None
+    ) -> AsyncResult[Any]:
         """Adds the job of one call, which waits for all jobs of the source.
 
         Args:
             call: what it does.
             source: the handle of what it comes after; its value becomes the first argument.
-            on_error: whether it waits for the failure of its source, which is then one job.
+            failing: the ids of the jobs for the failure of one of which it waits instead; it is told of the
+                last of them.
 
         Raises:
             TypeError: the arguments do not fit the function.
@@ -110,12 +136,14 @@ class Plan:
         self._check(task)
         parents: list[str] = []
         shape: Any = None
-        if source is not None:
+        on_error = failing is not None
+        if failing is not None:
+            parents += failing
+            shape = None if call.immutable else "e"
+        elif source is not None:
             shape = _shape(source, parents)
             if call.immutable:
                 shape = None
-            elif on_error:
-                shape = "e"
             elif isinstance(shape, list) and not _has_values(shape):
                 args, shape = (shape, *args), None  # nothing but empty groups: its value is known
         if parents:
@@ -130,14 +158,40 @@ class Plan:
         for parent in parents:
             above = self._by_id[parent]
             above.job.dependents = (*above.job.dependents, job.id)
-            if on_error:
-                above.callbacks.append(job.id)
+            if on_error:  # after a success there is nothing in it to see
+                above.no_children.add(job.id)
         handle: AsyncResult[Any] = task.handle.of_job(task, task.app, job, None, call.args, call.kwargs)
         handle.parent = source
         planned = Planned(task, job, handle)
         self.jobs.append(planned)
+        self.steps.append(job.id)
         self._by_id[job.id] = planned
         return handle
+
+    def follow(
+        self,
+        source: Handle,
+        links: Sequence[Follower],
+        error_links: Sequence[ErrorFollower],
+        failing: Sequence[str],
+    ) -> None:
+        """Adds the callbacks of a step, or of several.
+
+        Args:
+            source: the handle of their value.
+            links: what follows when all of it has ended well.
+            error_links: what follows when one of the jobs fails.
+            failing: the ids of those jobs; the error callbacks are told of the last.
+        """
+        if not links and not error_links:
+            return
+        # A callback is no part of what it follows: its own failure calls none of the others.
+        steps, self.steps = self.steps, []
+        for link in links:
+            link.plan(self, source)
+        for error_link in error_links:
+            error_link.plan(self, source, failing=failing)
+        self.steps = steps
 
     def gathered(self, source: Handle | None, count: int) -> Handle | None:
         """What so many jobs are to wait for instead of a source. That is the source itself, unless it is so
@@ -188,9 +242,13 @@ class Plan:
                 planned.task.builder.refuse_key()
         return [(planned.job, planned.message()) for planned in self.jobs]
 
-    def in_place_of(self, old: wire.Job) -> list[tuple[wire.Job, bytes]]:
+    def in_place_of(self, old: wire.Job, children: Sequence[str] = ()) -> list[tuple[wire.Job, bytes]]:
         """The jobs and messages with which a running job is replaced; its id and all who know it go to the
         last. Raises as `add`.
+
+        Args:
+            old: the running job.
+            children: the ids of the jobs that it has started.
         """
         for planned in self.jobs:
             planned.task.builder.refuse_key()
@@ -198,11 +256,14 @@ class Plan:
             planned.job.ancestors = old.ancestors
         last = self.jobs[-1].job
         for parent in last.parents:
-            above = self._by_id[parent].job
-            above.dependents = tuple(old.id if id_ == last.id else id_ for id_ in above.dependents)
+            above = self._by_id[parent]
+            above.job.dependents = tuple(old.id if id_ == last.id else id_ for id_ in above.job.dependents)
+            above.no_children.add(old.id)  # the workflow came from this job, so a walk would go in circles
         last.id, last.nonce, last.channel, last.root_id = old.id, old.nonce, old.channel, old.root_id
         last.result_ttl, last.ignore_result, last.enqueued = old.result_ttl, old.ignore_result, old.enqueued
         last.dependents = tuple(old.dependents)
+        first = (planned.job.id for planned in self.jobs[:-1] if not planned.job.parents)
+        self.jobs[-1].more_children = (*children, *first)  # from these a walk comes to all others
         return self.messages()
 
     def run(self, handle: Handle) -> Any:
@@ -239,9 +300,33 @@ def _shape(source: Handle, parents: list[str]) -> Any:
         return len(parents) - 1
     known = len(parents)
     shape = [_shape(one, parents) for one in source.results]
-    if len(parents) == known and source.parent is not None:
-        _shape(source.parent, parents)  # an empty group has no values, but its time is after what it follows
+    before = source.parent
+    while len(parents) == known and before is not None:
+        # An empty group has no values, but its time is after what it follows.
+        if isinstance(before, AsyncResult):
+            parents.append(before.id)
+        else:
+            for one in before.results:
+                _shape(one, parents)
+            before = before.parent
     return shape
+
+
+def check_depth(group: GroupResult[Any, Any]) -> None:
+    """Refuses a group whose value would nest deeper than any job can be given.
+
+    Raises:
+        ValueError: it does.
+    """
+    if _depth(group) > MAX_DEPTH:
+        raise ValueError(
+            f"groups may stand inside each other {MAX_DEPTH} deep, as the lists that are their value; put "
+            "fewer inside each other, or give the inner ones a step that comes after them"
+        )
+
+
+def _depth(handle: Any) -> int:
+    return 1 + max(map(_depth, handle.results), default=0) if isinstance(handle, GroupResult) else 0
 
 
 def _as_run(handle: Handle | None, results: dict[int, Any], app: App) -> Any:

@@ -12,6 +12,7 @@ from asyncq.workflows.chains import Chain
 from asyncq.workflows.workflow import Single, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import timedelta
     from typing import Self
 
@@ -95,19 +96,20 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
             self.task.builder.check_part((*args, *self.args), {**self.kwargs, **kwargs})
         return type(self)(self.task, (*args, *self.args), {**self.kwargs, **kwargs}, self.immutable)
 
+    @property
+    def _takes_more(self) -> bool:
+        return not self.immutable
+
     def _following(self, first: Workflow[Any]) -> Chain[R_co, H_co]:
         return Chain((*first._steps(), self.clone()))
 
     def _steps(self) -> tuple[Workflow[Any], ...]:
         return (self.clone(),)
 
-    def plan(self, plan: Plan, source: Handle | None, *, on_error: bool = False) -> H_co:
+    def plan(self, plan: Plan, source: Handle | None, *, failing: Sequence[str] | None = None) -> H_co:
         """Adds the job of the call to a plan, and those of its callbacks; see `Workflow.plan`."""
-        handle = plan.add(self, source, on_error=on_error)
-        for callback in self._said.links:
-            callback.plan(plan, handle)
-        for error_callback in self._said.error_links:
-            error_callback.plan(plan, handle, on_error=True)
+        handle = plan.add(self, source, failing=failing)
+        plan.follow(handle, self._said.links, self._said.error_links, [handle.id])
         return cast("H_co", handle)
 
     def _content(self) -> tuple[Any, ...]:

@@ -139,6 +139,11 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
     def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
         """A copy with more arguments in front."""
 
+    @property
+    @abstractmethod
+    def _takes_more(self) -> bool:
+        """Whether there is a call in it that takes more arguments in front."""
+
     # -- sending --
 
     @property
@@ -273,14 +278,18 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
             result.get_sync(disable_sync_subtasks=False)
         return result
 
-    def in_place_of(self, app: App, job: wire.Job) -> list[tuple[wire.Job, bytes]]:
-        """The jobs, with their messages, that take the place of a running one."""
+    def in_place_of(
+        self, app: App, job: wire.Job, children: Sequence[str] = ()
+    ) -> list[tuple[wire.Job, bytes]]:
+        """The jobs, with their messages, that take the place of a running one, which has started these
+        children.
+        """
         plan = Plan(app)
         handle = self.plan(plan, None)
         if not plan.jobs or plan.jobs[-1].handle is not handle:
             # What takes the job's id is one job, with nobody in this workflow waiting for it.
             plan.collect(handle, Options(queue=job.queue))
-        return plan.in_place_of(job)
+        return plan.in_place_of(job, children)
 
 
 class Single(Workflow[R_co, Single_co, EagerResult[R_co]]):

@@ -11,7 +11,7 @@ from helpers.steps import QUEUE, Steps
 from helpers.takeover import take
 
 import asyncq
-from asyncq import PayloadTooLarge, Worker, inherited, wire
+from asyncq import PayloadTooLarge, Worker, failures, inherited, wire
 from asyncq.context import Replaced
 from asyncq.serializers import PLAIN_ARGUMENTS, dumps
 from asyncq.states import State
@@ -125,22 +125,75 @@ async def test_revoking_a_job_that_waits_ends_what_waits_for_it_and_leaves_its_p
     assert await stage.keys("dep:", "m:") == []
 
 
-async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it_did_not(stage):
-    for name in ("good", "bad"):
-        await stage.broker.intake.submit(
-            [
-                stage.job(name, dependents=(f"{name}.e",)),
-                stage.job(f"{name}.e", parents=(name,), shape="e", on_error=True),
-            ]
-        )
-    await stage.run()
-    assert await stage.standing("good.e") is None
-    await stage.end(await stage.claim(), b"", wire.REVOKED)
+@pytest.mark.parametrize("letter", "SCEFX")
+async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it_did_not(stage, letter):
+    await stage.broker.intake.submit(
+        [
+            stage.job("parent", dependents=("callback",)),
+            stage.job("callback", parents=("parent",), shape="e", on_error=True),
+        ]
+    )
+    failure = failures.encode(ValueError("no"))
+    await stage.end(await stage.claim(), failure if letter == "F" else b"", letter)
+    if letter in "SCE":
+        assert await stage.standing("callback") is None
+        assert await stage.keys("dep:", "m:") == []
+        return
     callback = await stage.claim()
-    assert callback.job.id == "bad.e"
+    assert callback.job.id == "callback"
     [parent, error, _], _ = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
-    assert (parent, type(error).__name__) == ("bad", "TaskRevoked")
+    assert (parent, type(error).__name__) == ("parent", "ValueError" if letter == "F" else "WorkerLost")
     await stage.end(callback)
+
+
+@pytest.mark.parametrize("failing", ["first", "second", "none"])
+async def test_an_error_callback_of_several_jobs_runs_once_and_is_told_of_the_last(stage, failing):
+    """Those that never ran call nothing, and the callback goes with the last that could have called it."""
+    await stage.broker.intake.submit(
+        [
+            stage.job("first", dependents=("second", "all")),
+            stage.job("second", parents=("first",), shape=0, dependents=("all", "own")),
+            stage.job("all", parents=("first", "second"), shape="e", on_error=True),
+            stage.job("own", parents=("second",), shape="e", on_error=True),
+        ]
+    )
+    failure = failures.encode(ValueError("no"))
+    for name in ("first", "second"):
+        job = await stage.claim()
+        assert job.job.id == name
+        if name == failing:
+            await stage.end(job, failure, wire.FAILED)
+            break
+        await stage.end(job)
+    free = {}
+    while (callback := await stage.claim()) is not None:
+        free[callback.job.id] = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)[0]
+        await stage.end(callback)
+    assert sorted(free) == {"first": ["all"], "second": ["all", "own"], "none": []}[failing]
+    assert [(told, str(error)) for told, error, _ in free.values()] == [("second", "no")] * len(free)
+    assert await stage.standing("all") is (State.SUCCESS if failing != "none" else None)
+    assert await stage.keys("dep:", "m:") == []
+
+
+async def test_a_job_in_whose_place_a_workflow_fails_has_failed_itself(stage):
+    await stage.broker.intake.submit(
+        [
+            stage.job("job", dependents=("after", "callback")),
+            stage.job("after", parents=("job",), shape=0, dependents=("late",)),
+            stage.job("callback", parents=("job",), shape="e", on_error=True),
+            stage.job("late", parents=("after",), shape="e", on_error=True),
+        ]
+    )
+    claimed = await stage.claim()
+    instead = [stage.job("step", dependents=("job",)), stage.job("job", parents=("step",), shape=0)]
+    assert await stage.worker.claims.replace(claimed, instead) == 1
+    await stage.end(await stage.claim(), failures.encode(ValueError("no")), wire.FAILED)
+    callback = await stage.claim()
+    assert (callback.job.id, await stage.claim()) == ("callback", None)
+    [told, error, _], _ = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
+    assert (told, str(error)) == ("job", "no")
+    assert (await stage.ended("after")).member == ("step", "t")
+    assert await stage.standing("late") is None
 
 
 async def test_an_ignored_result_is_handed_on_all_the_same(stage):
@@ -341,19 +394,23 @@ async def test_whatever_ends_a_job_settles_those_that_wait_for_it(make_app, raw,
         )
         await end(stage)
         free = await stage.claim(stage.heir)
-        values = [(id_, how) for id_, how, _ in wire.split_notification(free.values)]
-        assert (values, await stage.claim(stage.heir)) == ([("parent", letter)], None)
+        if letter in "CE":
+            assert free is None
+        else:
+            values = [(id_, how) for id_, how, _ in wire.split_notification(free.values)]
+            assert (values, await stage.claim(stage.heir)) == ([("parent", letter)], None)
         if letter == "S":
             assert free.job.id == "child"
             assert await stage.standing("callback") is None
             assert await stage.standing("grandchild") is State.PENDING
         else:
-            assert free.job.id == "callback"
+            assert await stage.standing("callback") is (None if letter in "CE" else State.STARTED)
             for id_ in ("child", "grandchild"):
                 below = await stage.ended(id_)
                 assert (below.letter, below.member[0]) == (letter, "parent")
             assert await stage.keys("dep:", "m:") == []
-        await stage.end(free, by=stage.heir)
+        if free is not None:
+            await stage.end(free, by=stage.heir)
         for _ in range(letter == "S"):
             await stage.end(await stage.claim(stage.heir), by=stage.heir)
         assert await stage.keys("dep:", "m:") == []

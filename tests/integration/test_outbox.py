@@ -400,8 +400,8 @@ async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
     late = await shore.read(0)
     await shore.tell_all()
     await shore.relay.tell(late)
-    assert [*await shore.claim_all()] == ([] if letter == wire.SUCCEEDED else ["callback"])
-    assert (await shore.standing(callback) is None) == (letter == wire.SUCCEEDED)
+    assert [*await shore.claim_all()] == (["callback"] if letter == wire.FAILED else [])
+    assert (await shore.standing(callback) is None) == (letter != wire.FAILED)
 
 
 async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(shore):

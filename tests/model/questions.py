@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from model.world import ANSWERED, FAILURE, FRESH, OTHERS, SUCCESS
+from model.world import ANSWERED, FAILED, FAILURE, FRESH, OTHERS, SUCCESS
 
 if TYPE_CHECKING:
     from model.setup import Setup
@@ -124,9 +124,13 @@ def body_started(world: World, setup: Setup, entry: Entry) -> World:
         return _broken(world, f'job {job} starts after revoke answered "revoked"')
     if history.revoke_answer == "signalled" and entry.id > history.revoke_horizon:
         return _broken(world, f'job {job} was delivered again and starts after revoke answered "signalled"')
-    for parent in _waited_for(world, setup, job):
-        if (world.history[parent].outcome == SUCCESS) == (job == setup.on_error):
-            return _broken(world, f"job {job} starts, and job {parent} has not ended as it must have")
+    outcomes = {parent: world.history[parent].outcome for parent in _waited_for(world, setup, job)}
+    if job == setup.on_error:
+        outcomes = {} if FAILED & {*outcomes.values()} else outcomes
+    else:
+        outcomes = {parent: outcome for parent, outcome in outcomes.items() if outcome != SUCCESS}
+    for parent in outcomes:
+        return _broken(world, f"job {job} starts, and job {parent} has not ended as it must have")
     if history.starts_left < 0:
         return _broken(world, f"job {job} starts more often than it was enqueued, retried and taken over")
     if poisonous and history.poison_left < 0:

@@ -82,6 +82,24 @@ SCENARIOS = (
         Setup(faults=2, on_error=1, fails=0, revoke=0, waiters=1),
     ),
     _scenario(
+        "an error callback of a chain, whose first job may fail and whose second may be revoked",
+        Setup(
+            faults=2,
+            parents=((), (0,), (0, 1)),
+            on_error=2,
+            fails=0,
+            revoke=1,
+            waiters=1,
+            hands=1,
+            lost_publishes=False,
+            lost_connections=False,
+        ),
+    ),
+    _scenario(
+        "an id is used again after its job was forgotten",
+        Setup(faults=2, parents=APART, same_id=True, waiters=0, hands=1, pauses=False),
+    ),
+    _scenario(
         "a workflow takes the place of a job that has a waiter and a dependent",
         Setup(faults=2, replaced=0, hands=1, lost_connections=False),
     ),

@@ -16,6 +16,7 @@ from model.world import (
     DEAD,
     DELAYED,
     ENDED,
+    FAILED,
     FAILURE,
     LIVE,
     OTHERS,
@@ -127,10 +128,20 @@ class Scripts:
         return world
 
     def _hand_down(
-        self, world: World, child: int, parent: int, outcome: str, *, publish: bool = True, by: int = 0
+        self,
+        world: World,
+        child: int,
+        parent: int,
+        outcome: str,
+        *,
+        publish: bool = True,
+        by: int = 0,
+        inherited: bool = False,
     ) -> World:
         """Tell a job how one ended that it waits for; by the outbox, if it lies in the other shard."""
         world = questions.handed_down(world, child, parent, outcome)
+        if child == self.setup.on_error and (inherited or outcome not in FAILED):
+            outcome = SUCCESS  # nothing that it would be called for
         if self.setup.apart(parent, child):
             letter = Letter(0, child=child, parent=parent, outcome=outcome)
             return world.with_letter(self.setup.shards[parent], letter)
@@ -374,7 +385,16 @@ class Scripts:
     def _forgotten(self) -> Record | None:
         return Record(TOMBSTONE) if self.setup.rules.tombstones else None
 
-    def _end(self, world: World, job: int, outcome: str, *, publish: bool = True, by: int = 0) -> World:
+    def _end(
+        self,
+        world: World,
+        job: int,
+        outcome: str,
+        *,
+        publish: bool = True,
+        by: int = 0,
+        inherited: bool = False,
+    ) -> World:
         """Write the outcome, tell who waits for it, settle the dependents."""
         world = questions.outcome_written(world, job, outcome)
         record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
@@ -385,7 +405,9 @@ class Scripts:
                     world = world.with_waiter(waiter, ANSWERED)
         for dependent in record.dependents:
             if self.setup.rules.atomic_dependents:
-                world = self._hand_down(world, dependent, job, outcome, publish=publish, by=by)
+                world = self._hand_down(
+                    world, dependent, job, outcome, publish=publish, by=by, inherited=inherited
+                )
             else:
                 world = world._replace(owed=(*world.owed, Owed("dependents", by, dependent, outcome=outcome)))
         return world
@@ -395,14 +417,24 @@ class Scripts:
         rules, record = self.setup.rules, world.records[child]
         if record is None or (record.state != WAITING and rules.child_still_waits):
             return world
-        if (outcome == SUCCESS) == (child != self.setup.on_error):
+        if child == self.setup.on_error:
+            return self._call_back(world, child, record, outcome, publish=publish, by=by)
+        if outcome == SUCCESS:
             if not rules.atomic_count:
                 return world._replace(owed=(*world.owed, Owed("HINCRBY", by, child)))
             return self._count_down(world, child, by)
-        if outcome == SUCCESS:  # nothing failed: nobody will ever ask for this one
-            world = world.with_record(child, record._replace(forget=True))
-            return self._end(world, child, REVOKED, publish=publish, by=by)
-        return self._end(world, child, outcome, publish=publish, by=by)
+        replaced = child == self.setup.replaced  # it has begun, so the failure is its own
+        return self._end(world, child, outcome, publish=publish, by=by, inherited=not replaced)
+
+    def _call_back(
+        self, world: World, child: int, record: Record, outcome: str, *, publish: bool, by: int
+    ) -> World:
+        """The first failure sets an error callback free; with the last job that might have failed it goes."""
+        if outcome != SUCCESS:
+            return self._add(world, Entry(0, child), owes=0 if self.setup.rules.atomic_set_free else by)
+        record = record._replace(missing=record.missing - 1, forget=record.missing == 1)
+        world = world.with_record(child, record)
+        return world if record.missing else self._end(world, child, REVOKED, publish=publish, by=by)
 
     def _count_down(self, world: World, child: int, by: int) -> World:
         record = world.records[child]

@@ -33,28 +33,39 @@ local function inherit(child, place, call, parent, how, words, push_limit)
   local flags, _, queue, nonce, channels = parse(record)
   -- The child may have been revoked long ago, and its id be that of another job that waits by now.
   if not same_call(nonce, call) then return nil end
-  local about = redis.call('HMGET', message, 'on', 'k', 't')
-  if not about[3] then return nil end -- somebody deleted its message: it can be revoked, and its parent must end all the same
-  local good = how == 'S'
-  if about[1] == 'e' then good = not good end -- it runs when something failed
-  if good then
-    if about[2] then
+  local about = redis.call('HMGET', message, 'k', 't', 'p', 'r')
+  if not about[2] then return nil end -- somebody deleted its message: it can be revoked, and its parent must end all the same
+  local is_callback, well = place == 'e', how == 'S'
+  if is_callback and not well then
+    -- The first failure counts. It is told of the last of those that it waits for: the one that stands for all of them.
+    if about[1] then
+      local told = string.match(about[3], '%S+$')
+      if told ~= parent and string.sub(words, 1, 1) ~= '^' then words = '^' .. parent .. ' ' .. words end
+      redis.call('HSET', message, 's', #words, 'v0', frame(told, how, words, math.huge))
+    end
+    set_free(child, flags, queue, nonce, channels)
+    return nil
+  end
+  if well then
+    if about[1] and not is_callback then
       local fits = redis.call('HINCRBY', message, 's', #words) <= MOST_VALUES
       redis.call('HSET', message, 'v' .. place, fits and frame(parent, how, words, math.huge) or '')
     end
-    if redis.call('HINCRBY', message, 'n', -1) <= 0 then set_free(child, flags, queue, nonce, channels) end
-    return nil
+    local is_last = redis.call('HINCRBY', message, 'n', -1) <= 0
+    if is_last and not is_callback then set_free(child, flags, queue, nonce, channels) end
+    if not (is_last and is_callback) then return nil end
   end
   local fate, last = how, words
-  if how == 'S' then
+  if well then
     fate, last, flags = 'C', '', '--i' .. string.sub(flags, 4) -- nothing failed: nobody will ever ask for it
   elseif string.sub(words, 1, 1) ~= '^' then
     last = '^' .. parent .. ' ' .. words
   end
   redis.call('DEL', message)
-  store(key, flags, '0', '-', nonce, fate, last, about[3])
+  store(key, flags, '0', '-', nonce, fate, last, about[2])
   tell(channels, child, fate, last, push_limit)
-  return string.sub(flags, 4, 4) == 'd' and { child, fate, last } or nil
+  -- One in whose place the workflow stands has begun, so that its failure is its own.
+  return string.sub(flags, 4, 4) == 'd' and { child, fate, last, not about[4] } or nil
 end
 
 -- Ends a job that waits, and whose message is damaged, as failed. Without an outcome: who reads it says what is wrong. What those that wait
@@ -72,10 +83,13 @@ local function give_up(child, call, push_limit)
 end
 
 -- Tells one that waits for an ended job, if it lies here; else leaves word for it in the outbox, in this same step. Who waits stands in an
--- edge: the ended one's place among its parents, its nonce, and its shard if that is another.
-local function hand_down(child, edge, parent, how, words, push_limit)
+-- edge: the ended one's place among its parents, or `e` if it waits for their failure; its nonce; and its shard if that is another.
+-- `inherited`: the ended one never began.
+local function hand_down(child, edge, parent, how, words, push_limit, inherited)
   local place, call, shard = string.match(edge, '^(%S+) (%S+) ?(%S*)$')
   if not place then return nil end -- no edge of ours
+  -- A failure calls the callbacks of the job that failed. To all others nothing has happened: nor to any, where a job was revoked or expired.
+  if place == 'e' and (inherited or (how ~= 'F' and how ~= 'X')) then how, words = 'S', '' end
   if shard ~= '' then
     redis.call('XADD', space .. 'out', '*', 'to', shard, 'i', child, 'e', place .. ' ' .. call, 'p', parent, 'h', how, 'w', words)
     return nil
@@ -91,13 +105,13 @@ end
 local function settle(ended, push_limit)
   local at = 1
   while ended[at] do
-    local parent, how, words = ended[at][1], ended[at][2], ended[at][3]
+    local parent, how, words, inherited = ended[at][1], ended[at][2], ended[at][3], ended[at][4]
     at = at + 1
     local waiting = redis.pcall('HGETALL', space .. 'dep:' .. parent)
     if waiting['err'] then waiting = {} end -- no hash of ours
     redis.call('DEL', space .. 'dep:' .. parent)
     for i = 1, #waiting, 2 do
-      ended[#ended + 1] = hand_down(waiting[i], waiting[i + 1], parent, how, words, push_limit)
+      ended[#ended + 1] = hand_down(waiting[i], waiting[i + 1], parent, how, words, push_limit, inherited)
     end
   end
 end
@@ -188,8 +202,8 @@ end
 local EACH_EDGE = '(%S+) ([^\n]+)'
 
 -- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents. Who waits for it stands in its dependents; those
--- of the last job of a replacement are there already.
-local function admit(id, queue, nonce, flags, wait, ttl, parents, dependents, on, keeps, message, channels)
+-- of the last job of a replacement are there already, and `replaces` says that it is that one.
+local function admit(id, queue, nonce, flags, wait, ttl, parents, dependents, keeps, message, channels, replaces)
   local key = space .. 'r:' .. id
   for child, edge in string.gmatch(dependents, EACH_EDGE) do redis.call('HSET', space .. 'dep:' .. id, child, edge) end
   if parents == '' then
@@ -204,7 +218,7 @@ local function admit(id, queue, nonce, flags, wait, ttl, parents, dependents, on
   end
   local _, count = string.gsub(parents, '%S+', '')
   local fields = { 'm', message, 'p', parents, 't', ttl }
-  for name, value in pairs({ n = count, w = wait, on = on, k = keeps }) do
+  for name, value in pairs({ n = count, w = wait, k = keeps, r = replaces }) do
     if value ~= '' then
       fields[#fields + 1] = name
       fields[#fields + 1] = value
@@ -218,7 +232,7 @@ end
 local function admit_at(i, channel)
   local flags = ARGV[i + 3]
   local channels = string.sub(flags, 2, 2) == 'i' and ' ' or ' ' .. channel
-  admit(ARGV[i], ARGV[i + 1], ARGV[i + 2], flags, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9], ARGV[i + 10], channels)
+  admit(ARGV[i], ARGV[i + 1], ARGV[i + 2], flags, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9], channels, '')
 end
 
 -- Accepts the given jobs, and leaves word of those that lie in other shards.

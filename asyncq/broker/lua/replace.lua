@@ -1,7 +1,7 @@
 -- A job that runs becomes a workflow whose last job takes its id, its nonce, its waiters and those who wait for it. Fenced as finish; a
 -- marked job ends instead.
 -- KEYS: stream
--- ARGV: space group consumer entry id push_limit ttl marks outcome channel queue wait parents keeps message parcels (id queue nonce flags wait ttl parents dependents on keeps message)*
+-- ARGV: space group consumer entry id push_limit ttl marks outcome channel queue wait parents keeps message parcels (id queue nonce flags wait ttl parents dependents keeps message)*
 -- RETURNS: 1 replaced, 2 ended by a mark, 0 refused (also when sent again), -1 another job has one of the ids
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -19,7 +19,7 @@ else
   admit_all(first, stride, channel, parcels, left)
   -- It has started in time: what takes its place does not expire in its name.
   if string.find(nonce, '~', 1, true) then nonce = string.match(nonce, '^[^~]*') .. '~-' end
-  admit(id, queue, nonce, string.sub(flags, 2), wait, ttl, parents, '', '', keeps, message, channels)
+  admit(id, queue, nonce, string.sub(flags, 2), wait, ttl, parents, '', keeps, message, channels, '1')
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

@@ -1,33 +1,41 @@
 -- Ends a job that no worker has; marks one that a worker has, and tells that worker. The mark outlives the notification: it is in the
 -- record, so a retry, a takeover or a hand-back ends the job instead.
 -- KEYS: record delayed
--- ARGV: space id group letter outcome ttl push_limit marks mark marks_ttl reason
--- RETURNS: unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself; and without a mark: only a job that has no entry ends)
+-- ARGV: space id group letter outcome ttl push_limit marks mark marks_ttl reason parents
+-- RETURNS: {unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself; and without a mark: only a job that has no entry ends), and the ids of those that it waited for, if they stand in its place (see replace) or `parents` asks for them}
 -- FLAGS: allow-oom
 -- USES: record workflow
 local found = redis.call('MGET', record)[1]
-if not found then return 'unknown' end
+if not found then return { 'unknown' } end
 local flags, entry, queue, nonce, channels = parse(found)
 local state = string.sub(flags, 1, 1)
-if state == 'T' then return 'unknown' end
-if not is_live(flags) then return 'ended' end
-if letter == 'E' and string.sub(nonce, -2) == '~-' then return 'running' end -- a workflow took its place, see replace
+if state == 'T' then return { 'unknown' } end
+if not is_live(flags) then return { 'ended' } end
+if letter == 'E' and string.sub(nonce, -2) == '~-' then return { 'running' } end -- a workflow took its place, see replace
 -- A job that has started in time and failed does not expire between two tries: its own failure stands.
 local function use_last(last)
   if last then letter, outcome = 'F', last end
 end
 if state ~= 'L' then
-  if letter == 'E' then use_last(redis.call('HMGET', space .. 'm:' .. id, 'l')[1]) end
+  local message, answer = space .. 'm:' .. id, { 'revoked' }
+  if state == 'W' then
+    local above = redis.call('HMGET', message, 'p', 'r')
+    -- Nobody else would end a workflow that stands in this job's place: nothing but the job shows it.
+    if above[2] or parents ~= '' then
+      for parent in string.gmatch(above[1] or '', '%S+') do answer[#answer + 1] = parent end
+    end
+  end
+  if letter == 'E' then use_last(redis.call('HMGET', message, 'l')[1]) end
   redis.call('ZREM', delayed, id)
-  redis.call('DEL', space .. 'm:' .. id)
+  redis.call('DEL', message)
   conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)
-  return 'revoked'
+  return answer
 end
-if mark == '' then return 'running' end
+if mark == '' then return { 'running' } end
 local stream = space .. 'q:' .. queue
 local holder = holder_of(stream, group, entry)
 if holder then
-  if letter == 'E' then return 'running' end
+  if letter == 'E' then return { 'running' } end
   -- A stronger mark replaces a weaker one, never the other way round.
   local strength = string.find('-citk', string.sub(flags, 2, 2), 1, true)
   if string.find('-citk', mark, 1, true) > strength then redis.call('SETRANGE', record, 1, mark) end
@@ -36,7 +44,7 @@ if holder then
   redis.call('SADD', marked, words)
   redis.call('PEXPIRE', marked, marks_ttl)
   redis.call('PUBLISH', marked, words)
-  return 'signalled'
+  return { 'signalled' }
 end
 if letter == 'E' then
   local content = redis.call('XRANGE', stream, entry, entry)[1]
@@ -46,4 +54,4 @@ if letter == 'E' then
 end
 redis.call('XDEL', stream, entry)
 conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)
-return 'revoked'
+return { 'revoked' }

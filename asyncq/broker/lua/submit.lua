@@ -1,6 +1,6 @@
 -- Accepts all jobs of a workflow, parents before children, or none of them. A call that is sent again finds its own nonces: accepted, once.
 -- Those that lie in other shards are in parcels, for the outbox: accepted with the rest, and brought there.
--- ARGV: space channel max_length parcels (id queue nonce flags wait ttl parents dependents on keeps message)*
+-- ARGV: space channel max_length parcels (id queue nonce flags wait ttl parents dependents keeps message)*
 -- RETURNS: the number of jobs, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
 -- USES: record workflow
 local count, ready, later = (#ARGV - first + 1) / stride, {}, 0
