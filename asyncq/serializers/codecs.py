@@ -14,7 +14,16 @@ from asyncq.serializers.hints import hints_of, shown_place
 from asyncq.serializers.packing import dumps, is_native, pack, to_tree
 from asyncq.serializers.places import KEY, MAX_DEPTH, check_depth, shown, top
 from asyncq.serializers.policy import DEFAULT
-from asyncq.serializers.shapes import SEQUENCES, ItemsShape, Shape, bare, dumped, loaded
+from asyncq.serializers.shapes import (
+    SEQUENCES,
+    ItemsShape,
+    Shape,
+    bare,
+    collected,
+    dumped,
+    loaded,
+    put_in_front,
+)
 from asyncq.serializers.trees import are_strings
 from asyncq.serializers.unpacking import unpack
 
@@ -55,9 +64,19 @@ class _Parameters(NamedTuple):
         )
 
     def load(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        names = list(kwargs)
         return (
-            [loaded(self.at(index), value) for index, value in enumerate(args)],
-            {name: loaded(self.of(name), value) for name, value in kwargs.items()},
+            collected((loaded(self.at(index), value) for index, value in enumerate(args)), "args[{}]".format),
+            dict(
+                zip(
+                    names,
+                    collected(
+                        (loaded(self.of(name), kwargs[name]) for name in names),
+                        lambda index: f"kwargs[{shown(names[index])}]",
+                    ),
+                    strict=True,
+                )
+            ),
         )
 
 
@@ -282,12 +301,14 @@ class _CallsShape(Shape):
         parameters = self._parameters()
         if parameters is None or type(tree) not in SEQUENCES:
             return bare(tree)
-        return [
-            [loaded(parameters.at(index), item) for index, item in enumerate(args)]
-            if type(args) in SEQUENCES
-            else bare(args)
-            for args in tree
-        ]
+        return collected((_call(parameters, args) for args in tree), KEY.format)
+
+
+def _call(parameters: _Parameters, args: Any) -> Any:
+    """The arguments of one of many calls."""
+    if type(args) not in SEQUENCES:
+        return bare(args)
+    return collected((loaded(parameters.at(index), item) for index, item in enumerate(args)), KEY.format)
 
 
 def in_front(body: bytes, values: Sequence[bytes]) -> bytes:
@@ -390,7 +411,12 @@ class ValueCodec:
                 raise DecodeError(str(error)) from error
         if self._shape is None:
             return unpack(data)
-        return self._shape.load(unpack(data, typed=True))
+        tree = unpack(data, typed=True)
+        try:
+            return self._shape.load(tree)
+        except DecodeError as error:
+            put_in_front("item" if self._of_items else "result", error)
+            raise
 
     def resolve(self) -> None:
         """Resolves the annotation now, and not at first use.

@@ -19,8 +19,8 @@ from asyncq.serializers.attributes import Attributes
 from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
-from asyncq.serializers.records import PLAIN, RecordShape
-from asyncq.serializers.shapes import Shape, ValueShape, at_field, bare, dumped, loaded
+from asyncq.serializers.records import PLAIN, RecordShape, means_another_class
+from asyncq.serializers.shapes import Shape, ValueShape, bare, dumped, loaded, put_in_front
 from asyncq.serializers.trees import INSTANCE, Instance
 
 if TYPE_CHECKING:
@@ -170,7 +170,8 @@ class ModelShape(RecordShape):
                 if name in arrived:
                     private[name] = loaded(self._shapes.get(name), arrived[name])
         except DecodeError as error:
-            raise at_field(name, error) from error
+            put_in_front(FIELD.format(name), error)
+            raise
         return private
 
     def made(self, fields: Any, more: dict[str, Any]) -> Any:
@@ -196,7 +197,7 @@ class ModelShape(RecordShape):
         given = {name: self._soft(names.get(name, name), item) for name, item in came.items()}
         extra = more.get("x")
         if type(extra) is dict:
-            given |= {name: bare(item) for name, item in extra.items()}
+            given |= {name: self._soft(name, item) for name, item in extra.items()}
         return self.build(lambda: self._by_pydantic(self._taken(given, more), is_plain=more is PLAIN))
 
     def _by_pydantic(self, fields: dict[str, Any], *, is_plain: bool) -> Any:
@@ -217,11 +218,16 @@ class ModelShape(RecordShape):
 
     def _soft(self, name: str, item: Any) -> Any:
         """The value of a field that pydantic will look at: as its class where it fits, else as it came."""
-        if name in self._encoders:  # what it is encoded of is plain, with all fields of a class
+        shape = self.fields[name] if name in self.fields else self._shapes.get("")
+        # It is encoded of what is plain, with all fields of a class.
+        if name in self._encoders and not means_another_class(shape, item):
             return bare(item)
         try:
-            return loaded(self.fields.get(name), item)
-        except DecodeError:
+            return loaded(shape, item)
+        except DecodeError as error:
+            if means_another_class(shape, item):
+                put_in_front(FIELD.format(name), error)
+                raise
             return bare(item)
 
 

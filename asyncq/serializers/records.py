@@ -19,6 +19,7 @@ from asyncq.errors import DecodeError
 from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
 from asyncq.serializers.attributes import Attributes, slots_of
 from asyncq.serializers.encoded import encoders_of
+from asyncq.serializers.fingerprints import base_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
 from asyncq.serializers.shapes import (
@@ -27,14 +28,15 @@ from asyncq.serializers.shapes import (
     Shape,
     ValueShape,
     arrived,
-    at_field,
     bare,
+    instances_in,
     loaded,
+    put_in_front,
 )
 from asyncq.serializers.trees import CONTAINERS, INSTANCE, SCALARS, Instance
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from asyncq.serializers.policy import Policy
 
@@ -217,7 +219,8 @@ class RecordShape(ClassShape):
         except KeyError:
             raise DecodeError(f"{self.text} has no field {shown(name)}, which arrived") from None
         except DecodeError as error:
-            raise at_field(name, error) from error
+            put_in_front(FIELD.format(name), error)
+            raise
         if self._all_plain and CONTAINERS.isdisjoint(kinds) and tuple(fields) == self.names:
             _remember(self._known_there, kinds)
         return values
@@ -263,6 +266,31 @@ class RecordShape(ClassShape):
             raise DecodeError(
                 f"the fields received do not make a {self.text}: {type(error).__name__}: {error}"
             ) from error
+
+
+def means_another_class(shape: Shape | None, tree: Any) -> bool:
+    """Whether an instance in a tree is of a class that an annotation does not name, though it names others.
+
+    Validation would make one of those of its fields, and fields do not make a class.
+    """
+    known = set(_tags_below(shape, set()))
+    return bool(known) and any(
+        tree_[2] is not None and base_of(tree_[1]) not in known for tree_ in instances_in(tree)
+    )
+
+
+def _tags_below(shape: Shape | None, seen: set[int]) -> Iterator[str]:
+    """The tags of the classes of fields that a shape names, and of those that their fields name."""
+    if shape is None or id(shape) in seen:
+        return
+    seen.add(id(shape))
+    if isinstance(shape, RecordShape):
+        yield base_of(shape.tag)
+        below: Iterable[Shape | None] = shape.fields.values()
+    else:
+        below = shape.parts()
+    for part in below:
+        yield from _tags_below(part, seen)
 
 
 def _remember(known: set[tuple[type, ...]], kinds: tuple[type, ...]) -> None:
@@ -381,17 +409,22 @@ class DataclassShape(RecordShape):
         try:
             return loaded(self.fields.get(name), item)
         except DecodeError as error:
-            raise at_field(name, error) from error
+            put_in_front(FIELD.format(name), error)
+            raise
 
     def _argument(self, name: str, item: Any, more: dict[str, Any]) -> Any:
         encoder = self._encoders.get(name)
         if encoder is not None:
+            if means_another_class(self.fields.get(name), item):
+                self._checked(name, item)
             return bare(item) if more is PLAIN else self.build(lambda: encoder(bare(item)))
         if name not in self._infos:
             return self._checked(name, item)
         try:
             return self._checked(name, item)
         except DecodeError:  # pydantic may make something of it
+            if means_another_class(self.fields.get(name), item):
+                raise
             return bare(item)
 
     def _constructed(self, given: dict[str, Any]) -> Any:

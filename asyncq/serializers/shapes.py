@@ -34,7 +34,7 @@ from asyncq.serializers.trees import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 SEQUENCES: Final = (list, tuple)
 SETS: Final = (set, frozenset)
@@ -67,6 +67,10 @@ class Shape(ABC):
             DecodeError: the tree does not fit the annotation.
         """
 
+    def parts(self) -> Iterable[Shape | None]:
+        """The shapes of what it holds, for those that hold something."""
+        return ()
+
     def refuse(self, value: Any, place: Place) -> NoReturn:
         """Refuses a value on the writer's side.
 
@@ -83,6 +87,22 @@ class Shape(ABC):
         """
         raise DecodeError(f"{arrived(tree)} arrived, but the annotation says {self.text}")
 
+    def unchecked(self, tree: Any) -> Any:
+        """The plain values of a tree of another kind than the annotation says, which nobody checks in
+        arguments and results.
+
+        Raises:
+            DecodeError: an instance of a class is in it. Whoever annotates classes would get dicts of fields.
+        """
+        instance = next(instances_in(tree), None)
+        if instance is None:
+            return bare(tree)
+        if instance is tree:
+            self.reject(tree)
+        raise DecodeError(
+            f"{arrived(tree)} with {arrived(instance)} in it arrived, but the annotation says {self.text}"
+        )
+
 
 def arrived(tree: Any) -> str:
     """What a tree is, as an error names it."""
@@ -92,6 +112,22 @@ def arrived(tree: Any) -> str:
     if kind is Bag:
         return f"a {tree.kind.__name__}"
     return "a dict" if kind is Pairs else f"a value of type {name_of(kind)}"
+
+
+def instances_in(tree: Any) -> Iterator[Instance]:
+    """The instances of classes in a tree, those above before those in their fields."""
+    kind = type(tree)
+    if kind is Instance:
+        yield tree
+        below: Any = (tree[3],)
+    elif kind is Bag or kind is Pairs:
+        below = tree.items
+    elif kind is dict:
+        below = tree.values()
+    else:
+        below = tree if kind in SEQUENCES else ()
+    for item in below:
+        yield from instances_in(item)
 
 
 def dumped(shape: Shape | None, value: Any, place: Place) -> Any:
@@ -216,6 +252,9 @@ class ItemsShape(Shape):
         self.is_strict: bool = is_strict
         self.plain: frozenset[Any] | None = item.kinds if type(item) is PlainShape else None
 
+    def parts(self) -> Iterable[Shape | None]:
+        return (self.item,)
+
     def dump(self, value: Any, place: Place) -> Any:
         kind = type(value)
         if kind not in self.kinds:
@@ -239,12 +278,12 @@ class ItemsShape(Shape):
             if self.is_strict:
                 self.reject(tree)
             if kind not in SEQUENCES and kind not in SETS:
-                return bare(tree)
+                return self.unchecked(tree)
         shape = self.item
         if shape is None:
             return bare(tree)
         if self.plain is None or not self.plain.issuperset(map(type, items)):
-            items = [shape.load(item) for item in items]
+            items = collected(map(shape.load, items), MEMBER.format if kind in SETS else KEY.format)
         if kind in SETS:
             return make_set(kind, items)
         return items if type(items) is kind else kind(items)
@@ -275,6 +314,9 @@ class TupleShape(Shape):
         self.text: str = text
         self.is_strict: bool = is_strict
 
+    def parts(self) -> Iterable[Shape | None]:
+        return (*(self.rest or ()), *(shape for shapes in self.lengths.values() for shape in shapes))
+
     def _items(self, value: Any) -> tuple[Shape | None, ...] | None:
         kind = type(value)
         if kind is not tuple and (self.is_strict or kind is not list):
@@ -299,8 +341,8 @@ class TupleShape(Shape):
         if shapes is None:
             if self.is_strict:
                 self.reject(tree)
-            return bare(tree)
-        return type(tree)(loaded(shape, item) for shape, item in zip(shapes, tree, strict=True))
+            return self.unchecked(tree)
+        return type(tree)(collected(map(loaded, shapes, tree), KEY.format))
 
 
 class DictShape(Shape):
@@ -328,6 +370,9 @@ class DictShape(Shape):
         self.is_closed: bool = False
         self.text: str = text
         self.is_strict: bool = is_strict
+
+    def parts(self) -> Iterable[Shape | None]:
+        return (self.key, self.value, *self.fields.values())
 
     def _wrong_keys(self, keys: Any) -> str:
         if not self.is_strict:
@@ -371,11 +416,14 @@ class DictShape(Shape):
         elif self.is_strict:
             self.reject(tree)
         else:
-            return bare(tree)
+            return self.unchecked(tree)
         read = [
             bare(key) if type(key) is str and key in self.fields else loaded(self.key, key) for key in keys
         ]
-        values = [loaded(self._shape_at(key), item) for key, item in zip(read, items, strict=True)]
+        values = collected(
+            (loaded(self._shape_at(key), item) for key, item in zip(read, items, strict=True)),
+            lambda index: KEY.format(shown(read[index])),
+        )
         made = make_dict(read, values)
         wrong = self._wrong_keys(made)
         if wrong:
@@ -394,6 +442,9 @@ class OptionalShape(Shape):
     def __init__(self, inner: Shape) -> None:
         self.inner: Shape = inner
         self.text: str = f"{inner.text} | None"
+
+    def parts(self) -> Iterable[Shape | None]:
+        return (self.inner,)
 
     def dump(self, value: Any, place: Place) -> Any:
         return None if value is None else self.inner.dump(value, place)
@@ -438,7 +489,7 @@ class ClassShape(Shape):
 
     def load_plain(self, tree: Any) -> Any:
         """The value of a plain tree: of the class if one can be made of it, else as it came."""
-        return self.load(tree) if self.takes_plain(tree) else bare(tree)
+        return self.load(tree) if self.takes_plain(tree) else self.unchecked(tree)
 
     def refuse(self, value: Any, place: Place) -> NoReturn:
         if isinstance(value, self.cls):
@@ -494,7 +545,7 @@ class ValueShape(ClassShape):
         try:  # what cannot be made is found by making it: not twice
             return self.load(tree)
         except DecodeError:
-            return bare(tree)
+            return self.unchecked(tree)
 
     def tagged(self, tree: Any, place: Place) -> Any:
         """The tree of a plain value, with the tag if it is written."""
@@ -555,6 +606,9 @@ class UnionShape(Shape):
         self.is_strict: bool = is_strict
         self.text: str = text
 
+    def parts(self) -> Iterable[Shape | None]:
+        return (*self.arms.values(), *self.tags.values(), self.other)
+
     def dump(self, value: Any, place: Place) -> Any:
         kind = type(value)
         if kind in self.arms:
@@ -602,22 +656,14 @@ class UnionShape(Shape):
     def _load_plain(self, tree: Any) -> Any:
         # A member of an enum that was no union's arm where it was written, or what somebody sends who knows
         # the task by name only: taken if one arm alone can be meant.
+        if self.is_open:  # `Any` takes a plain value as it is: who wrote it may have meant just that
+            return loaded(self.other, tree)
         arms = [arm for arm in self.tags.values() if arm.takes_plain(tree)]
-        if self.is_open:
-            return self._load_open(arms, tree)
         if len(arms) == 1:
             return arms[0].load(tree)
         if arms or self.is_strict:
             self.reject(tree)
-        return bare(tree)
-
-    def _load_open(self, arms: list[ClassShape], tree: Any) -> Any:
-        if len(arms) == 1:
-            try:
-                return arms[0].load(tree)
-            except DecodeError:  # the dict of somebody's fields, or any other
-                return loaded(self.other, tree)
-        return loaded(self.other, tree)
+        return self.unchecked(tree)
 
 
 class AnyShape(Shape):
@@ -632,6 +678,9 @@ class AnyShape(Shape):
     def __init__(self, classes: Mapping[Any, ClassShape]) -> None:
         self.classes: Mapping[Any, ClassShape] = classes
         self.text: str = "Any"
+
+    def parts(self) -> Iterable[Shape | None]:
+        return self.classes.values()
 
     def dump(self, value: Any, place: Place) -> Any:
         kind = type(value)
@@ -674,7 +723,7 @@ class AnyShape(Shape):
             return bare(tree) if shape is None else shape.load(tree)
         if kind is Bag or kind is Pairs:
             return self._load_hashed(tree)
-        return cast("Any", kind)(map(self.load, tree))
+        return cast("Any", kind)(collected(map(self.load, tree), KEY.format))
 
     def _load_hashed(self, tree: Any) -> Any:
         items = [self.load(item) for item in tree.items]
@@ -684,8 +733,27 @@ class AnyShape(Shape):
             return bare(tree)  # a class in it is not among the types here
 
 
-def at_field(name: str, error: DecodeError) -> DecodeError:
-    """The error of a field, with the field's name in front."""
+def collected(loads: Iterable[Any], step: Callable[[int], str]) -> list[Any]:
+    """What an iterator loads, one after the other; an error of one names its place.
+
+    Args:
+        loads: gives the values.
+        step: how an error prints the place of the value with a number.
+    """
+    values: list[Any] = []
+    try:
+        values.extend(loads)  # as fast as a comprehension; and what came before the error is in the list
+    except DecodeError as error:
+        put_in_front(step(len(values)), error)
+        raise
+    return values
+
+
+def put_in_front(step: str, error: DecodeError) -> None:
+    """Puts a step before the place that an error names, as in `args[0][3].at: <reason>`.
+
+    The error itself is changed: an error for each step would be a traceback for each in the log.
+    """
     text = str(error)
-    joint = "" if text.startswith((".", "[")) else ": "
-    return DecodeError(f"{FIELD.format(name)}{joint}{text}")
+    joint = "" if text.startswith((FIELD[:1], KEY[:1], MEMBER[:6])) else ": "
+    error.args = (f"{step}{joint}{text}",)

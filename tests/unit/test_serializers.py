@@ -233,8 +233,8 @@ def test_the_plain_tree_of_a_dataclass_is_the_dict_of_its_fields():
     assert loads(packed) == {"center": {"x": 1, "y": 2}, "color": "red", "tags": ()}
 
 
-@pytest.mark.parametrize("annotation", [Point, Any, Color, None])
-def test_a_reader_with_other_annotations_never_sees_how_a_union_travels(annotation):
+@pytest.mark.parametrize("annotation", [list[int], Any, str, None])
+def test_a_reader_that_annotates_no_class_never_sees_how_a_union_travels(annotation):
     packed = ValueCodec(list[Point | Circle]).dumps([Point(1)])
     assert ValueCodec(annotation).loads(packed) == [{"x": 1, "y": 0}]
 

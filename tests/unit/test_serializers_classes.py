@@ -1146,6 +1146,22 @@ def test_a_class_of_types_may_stand_anywhere():
         codec.dumps((Sms("a"),), {})
 
 
+class Cub(pydantic.BaseModel):
+    """Another class with the fields of `Pet`."""
+
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+def _model_of(hint: Any) -> Any:
+    return pydantic.create_model("Holder", field=(hint, ...))
+
+
+def _dataclass_of(hint: Any) -> Any:
+    cls = type("Holder", (), {"__annotations__": {"field": hint}})
+    return (pydantic.dataclasses.dataclass if hint not in (int, str) else dataclass)(cls)
+
+
 @pytest.mark.parametrize(
     ("annotation", "value"),
     [
@@ -1172,6 +1188,83 @@ def test_a_class_of_types_may_stand_for_any_in_a_union(annotation, value):
 def test_any_dict_may_come_where_any_is_an_arm():
     for value in ({"k": 1}, {"to": 1}):
         arrives(value, Email | Any)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [(Email | Any, {"to": "a"}), (Low | Any, 1), (list[Email | object], [{"to": "a"}])],
+    ids=repr,
+)
+def test_any_takes_a_plain_value_as_it_is_though_a_class_beside_it_could_be_made_of_it(annotation, value):
+    arrives(value, annotation)
+
+
+@pytest.mark.parametrize(
+    ("value", "writer", "reader", "said"),
+    [
+        ([Email("a")], list[Email] | Email | None, Email | None, "list with an instance of Email in it"),
+        ([Email("a")], list[Email], Email, "list with an instance of Email in it"),
+        (Email("a"), Email, list[Email], "an instance of Email"),
+        ({"k": Email("a")}, dict[str, Email], list[Email], "dict with an instance of Email in it"),
+        ([Email("a")], list[Email], dict[str, Email], "list with an instance of Email in it"),
+        ((Email("a"), 1), tuple[Email, int], tuple[Email, int, int], "tuple with an instance of Email in it"),
+    ],
+    ids=repr,
+)
+def test_who_annotates_classes_gets_no_dict_of_the_fields_of_one(value, writer, reader, said):
+    with pytest.raises(DecodeError, match=rf"^result: .*{said} arrived"):
+        moved(value, writer, reader)
+
+
+@pytest.mark.parametrize("make", [_model_of, _dataclass_of], ids=["model", "dataclass"])
+@pytest.mark.parametrize(
+    ("writer", "reader", "value"),
+    [
+        (Pet | Cub, Pet, Cub()),
+        (list[Cub], tuple[Pet, ...], [Cub()]),
+        (dict[str, Cub], dict[str, list[Pet]], {"k": Cub()}),
+        (pydantic.Json[Cub], pydantic.Json[Pet], '{"lives": 3}'),
+    ],
+    ids=repr,
+)
+def test_validation_makes_no_other_class_of_the_fields_of_one(make, writer, reader, value):
+    old = make(writer)
+    with pytest.raises(DecodeError, match=r"^result\.field.*(Cub|list) arrived"):
+        moved(old(field=value), old, make(reader))
+
+
+def test_validation_takes_a_class_in_another_container_and_as_a_dict():
+    old = _model_of(list[Pet])
+    assert moved(old(field=[Pet()]), old, _model_of(tuple[Pet, ...])).field == (Pet(),)
+    old = _model_of(Pet)
+    read = moved(old(field=Pet(lives=3)), old, _model_of(dict[str, Any]))
+    assert read.field == {"kind": "cat", "lives": 3}
+
+
+def test_extra_fields_of_classes_of_types_stay_what_they_are_when_a_model_is_validated():
+    policy = Policy([Email], trust_models=False)
+    model = pydantic.create_model("Open", __config__=pydantic.ConfigDict(extra="allow"), n=(int, 0))
+    value = model(mail=Email("a"))
+    assert ValueCodec(model, policy).loads(ValueCodec(model, policy).dumps(value)) == value
+
+
+def test_an_error_of_the_reader_names_the_place():
+    def old(one, mails, *, by=None): ...
+    def new(one, mails, *, by=None): ...
+
+    holder = _dataclass_of(int)
+    old.__annotations__ = {"mails": list[holder]}
+    new.__annotations__ = {"mails": list[_dataclass_of(str)], "by": dict[str, tuple[Email, Email]]}
+    mails = [holder(field=1)]
+    with pytest.raises(DecodeError, match=r"^args\[1\]\[0\]\.field: a value of type int arrived") as found:
+        ArgumentCodec(new).loads(ArgumentCodec(old).dumps((1, mails), {}))
+    assert found.value.__cause__ is None  # one traceback, however deep the place
+    body = ArgumentCodec(old).dumps((1, []), {"by": {"k": ({"to": "a"}, {"of": "a"})}})
+    with pytest.raises(DecodeError, match=r"^kwargs\['by'\]\['k'\]\[1\]: the fields received do not"):
+        ArgumentCodec(new).loads(body)
+    body = ArgumentCodec(old).of_calls().dumps(([[1, []], [2, mails]],), {})
+    with pytest.raises(DecodeError, match=r"^args\[0\]\[1\]\[1\]\[0\]\.field: "):
+        ArgumentCodec(new).of_calls().loads(body)
 
 
 @pytest.mark.parametrize("types", [[1], [int], ["Email"], [Email, dataclasses.make_dataclass("Email", [])]])
@@ -1475,10 +1568,10 @@ def test_a_set_and_keys_of_classes_are_plain_lists_to_who_does_not_know_them():
     frozen = dataclasses.make_dataclass("Frozen", [("n", int)], frozen=True)
     body = ValueCodec(set[frozen]).dumps({frozen(1)})
     assert PLAIN_VALUE.loads(body) == [{"n": 1}]
-    assert ValueCodec(Email).loads(body) == [{"n": 1}]
+    assert ValueCodec(list[int]).loads(body) == [{"n": 1}]
     body = ValueCodec(dict[frozen, int]).dumps({frozen(1): 2})
     assert PLAIN_VALUE.loads(body) == [[{"n": 1}, 2]]
-    assert ValueCodec(Email).loads(body) == [[{"n": 1}, 2]]
+    assert ValueCodec(list[int]).loads(body) == [[{"n": 1}, 2]]
 
 
 def test_large_ints_and_lone_surrogates_inside_instances():
