@@ -15,10 +15,17 @@ if TYPE_CHECKING:
 
 
 class WorkerProcess:
-    """A real worker in a process of its own, running `helpers.worker_jobs`."""
+    """A real worker in a process of its own.
+
+    Args:
+        url: the server.
+        namespace: that of its app.
+        settings: of its app; and `module`, which is run with the names of the `queues`.
+    """
 
     def __init__(self, url: str, namespace: str, **settings: Any) -> None:
         queues = settings.pop("queues", ())
+        module = settings.pop("module", "helpers.worker_jobs")
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("ASYNCQ_")},
             "PYTHONPATH": str(TESTS),
@@ -28,7 +35,7 @@ class WorkerProcess:
             "ASYNCQ_SHARDS": os.environ.get("TEST_SHARDS", "1"),
             **{f"ASYNCQ_{name.upper()}": str(value) for name, value in settings.items()},
         }
-        words = ["-m", "helpers.worker_jobs", *queues]
+        words = ["-m", module, *queues]
         self.process = Forked(words, TESTS, environment, stderr=subprocess.DEVNULL)
         self.pid = self.process.pid
 
