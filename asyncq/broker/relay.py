@@ -25,9 +25,10 @@ from asyncq.broker.server_error import ServerError
 from asyncq.errors import AsyncQError, DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from asyncq.broker.keys import Keys
+    from asyncq.broker.scripts import Script
     from asyncq.broker.shards import Shards
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -35,9 +36,6 @@ log: logging.Logger = logging.getLogger(__name__)
 AT_ONCE = 100
 ENOUGH_BYTES = 1024 * 1024
 """So many bytes of outcomes and messages are read and told at a time, and the rest of the last entry."""
-
-WORDS_PER_JOB = 11
-"""Of a parcel: what the script `accept` takes for each job."""
 
 _EDGE = re.compile(rb"[^\s]+ [^\s]+")
 
@@ -90,6 +88,11 @@ class Errand:
 
 class Sender(Protocol):
     """What the relay needs of `Commands`, which owns it."""
+
+    @property
+    def scripts(self) -> Mapping[str, Script]:
+        """By name."""
+        ...
 
     @property
     def shards(self) -> Shards:
@@ -231,7 +234,7 @@ class Relay:
             for entry, flat in entries:
                 fields = dict(zip(flat[::2], flat[1::2], strict=True))
                 try:
-                    _check(fields, self._commands.shards.count)
+                    _check(fields, self._commands.shards.count, self._commands.scripts["accept"].repeated)
                 except DecodeError as error:
                     what = f"entry {entry.decode()} of the outbox of shard {shard.shard} is dropped"
                     damage.warn(log, "entry of an outbox", what, error)
@@ -282,8 +285,13 @@ class Relay:
         await self._commands.send(shard, "XDEL", shard.outbox, *entries)
 
 
-def _check(fields: dict[bytes, bytes], shards: int) -> None:
+def _check(fields: dict[bytes, bytes], shards: int, words_per_job: Sequence[str]) -> None:
     """Sees to it that an entry of an outbox can be told.
+
+    Args:
+        fields: of the entry.
+        shards: how many there are.
+        words_per_job: the names of what the script `accept` takes for each job.
 
     Raises:
         DecodeError: it cannot.
@@ -292,7 +300,7 @@ def _check(fields: dict[bytes, bytes], shards: int) -> None:
     if not (to.isdigit() and len(to) < 10 and int(to) < shards):
         raise DecodeError(f"it is for shard {to[:20]!r}, and there are {shards}")
     if (parcel := fields.get(b"b")) is not None:
-        _check_words(wire.decode_parcel(parcel)[2])
+        _check_words(wire.decode_parcel(parcel)[2], words_per_job)
         return
     if not all(name in fields for name in (b"i", b"e", b"p", b"h", b"w")):
         raise DecodeError("it has too few fields")
@@ -300,12 +308,13 @@ def _check(fields: dict[bytes, bytes], shards: int) -> None:
         raise DecodeError("it does not say who waits, or how it ended")
 
 
-def _check_words(words: Sequence[str | int | bytes]) -> None:
+def _check_words(words: Sequence[str | int | bytes], names: Sequence[str]) -> None:
     """Sees to it that the jobs of a parcel can be accepted."""
-    if len(words) % WORDS_PER_JOB:
+    if len(words) % len(names):
         raise DecodeError("a job in the parcel is not whole")
-    for at in range(0, len(words), WORDS_PER_JOB):
-        wait, ttl = str(words[at + 4]), str(words[at + 5])
+    for at in range(0, len(words), len(names)):
+        job = dict(zip(names, words[at : at + len(names)], strict=True))
+        wait, ttl = str(job["wait"]), str(job["ttl"])
         if not all(
             text.isascii() and text.isdigit() and int(text[:16]) <= wire.LONGEST_TTL
             for text in (wait or "0", ttl)

@@ -67,8 +67,9 @@ def test_example_prints_its_output_block_and_leaves_nothing_running(name: str, s
 
     output, errors = process.communicate(timeout=60)
 
-    assert errors == ""
-    assert process.returncode == 0
+    # Said when a worker that was just started takes two seconds to listen, on a busy machine.
+    said = [line for line in errors.splitlines() if "but no worker listens on queue" not in line]
+    assert (process.returncode, said) == (0, [])
     assert output == _expected((EXAMPLES / name).read_text())
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
