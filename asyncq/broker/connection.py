@@ -51,6 +51,32 @@ CONNECT_TIMEOUT = 2.0
 _DRIVER = DriverInfo()
 """What redis-py says it is in CLIENT SETINFO: made once, for it reads its own version off the disk each
 time."""
+
+
+class _ByAddress(Connection):
+    """Connects to an address of the server and not to its name. The name is resolved before, for an event
+    loop of asyncio's would do it in its default executor, which belongs to the user.
+    """
+
+    at: str | None = None
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = dict(super()._connection_arguments())
+        if self.at is not None:
+            if "ssl" in arguments:
+                arguments["server_hostname"] = arguments["host"]  # for which the certificate is
+            arguments["host"] = self.at
+        return arguments
+
+
+class _ByAddressWithTls(_ByAddress, SSLConnection):
+    """The same with TLS."""
+
+
+_BY_ADDRESS: Mapping[type[AbstractConnection], type[AbstractConnection]] = {
+    Connection: _ByAddress,
+    SSLConnection: _ByAddressWithTls,
+}
 _BLOCKING: Mapping[type[AbstractConnection], type[Any]] = {  # redis-py types only half of them
     Connection: blocking.Connection,
     SSLConnection: blocking.SSLConnection,
@@ -139,7 +165,8 @@ async def connect(address: Address, name: str) -> Handshaken:
     }
     # Selected here, after a look at who answers: a cluster and a Sentinel refuse it.
     database = options.pop("db", None) or 0
-    connection: Any = address.connection_class(**options)  # redis-py types only half of it
+    kind = _BY_ADDRESS.get(address.connection_class, address.connection_class)
+    connection: Any = kind(**options)  # redis-py types only half of it
     try:
         # The handshake reads without a time-out of its own: a server that accepts and then says nothing must
         # not hold us.
@@ -199,19 +226,14 @@ async def _introduce(connection: Any, name: str, database: int) -> None:
 
 
 async def _reach(connection: Any) -> None:
-    """Connects to the first of the server's addresses that lets us. A name is resolved here, for an event
-    loop of asyncio's would do it in its default executor, which belongs to the user.
-    """
-    name = getattr(connection, "host", None)
-    if name is None or _is_address(name):
+    """Connects to the first of the server's addresses that lets us."""
+    has_name = isinstance(connection, _ByAddress)
+    if not has_name or _is_address(connection.host):
         await connection.connect()
         return
-    arguments = dict(connection._connection_arguments())
-    if "ssl" in arguments:
-        arguments["server_hostname"] = name  # for which the certificate is
-    found = await in_daemon_thread(_addresses, name, connection.port)
+    found = await in_daemon_thread(_addresses, connection.host, connection.port)
     for number, address in enumerate(found, 1):
-        connection._connection_arguments = lambda host=address: {**arguments, "host": host}
+        connection.at = address
         try:
             await connection.connect()
         except foreign.ConnectionError as error:
