@@ -63,6 +63,14 @@ def has_children(log: str, gate: str) -> str:
     return "done"
 
 
+@app.task(name="holds_a_process")
+def holds_a_process(log: str) -> None:
+    process = multiprocessing.get_context("fork").Process(target=sleep)
+    process.start()
+    note(log, f"child {process.pid}")
+    process.join()
+
+
 @app.task(name="forks_and_dies", executor="process")
 def forks_and_dies(log: str) -> None:
     """Is killed while a child that it forked in C holds all of its descriptors."""

@@ -104,6 +104,15 @@ async def test_processes_end_with_a_killed_worker_whose_children_live_on(app, wo
     assert not any(map(is_gone, noted(log, "child")))
 
 
+async def test_a_worker_that_leaves_a_thread_behind_ends_the_processes_of_its_body(app, workers, log):
+    worker = workers.start("--grace", "100ms")
+    await app.send("holds_a_process", (log,))
+    (child,) = await until(lambda: noted(log, "child"), "the body's process to run")
+    worker.terminate()
+    assert await asyncio.to_thread(worker.wait, 30) == 75
+    await until(lambda: is_gone(child), "the body's process to end")
+
+
 async def test_the_end_of_a_process_is_noticed_while_a_child_of_it_holds_its_connection(make_app, log):
     async with make_app() as app:
         function = fork_bodies.forks_and_dies.function
