@@ -133,7 +133,7 @@ class Context:
         max_retries: how often it is tried again after a failure.
         deadline_ms: when it must have ended, in ms since the epoch; the jobs it starts inherit it. `deadline`
             is the same as a `datetime`.
-        children: ids of the jobs started inside it so far.
+        children: ids of the jobs started inside it so far, the first 10,001 at most.
         entry: the worker's claim to it: tells this attempt from others.
     """
 

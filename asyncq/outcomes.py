@@ -156,8 +156,13 @@ class Outcome(Generic[R_co]):
 
     @property
     def children(self) -> list[str]:
-        """Ids of the jobs that it started."""
+        """Ids of the jobs that it started, the first 10,000 at most."""
         return list(self._ended.children)
+
+    @property
+    def children_truncated(self) -> bool:
+        """Whether it started more jobs than `children` names."""
+        return self._ended.children_truncated
 
 
 def moment(milliseconds: int | None) -> datetime | None:

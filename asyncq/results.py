@@ -493,7 +493,8 @@ class AsyncResult(View[R_co]):
 
         Raises:
             IncompleteStream: from the loop: a job has not ended, or is unknown, so its children are not
-                known.
+                known; or, after all that are known were given, one started more than the 10,000 jobs that
+                its outcome names.
             BrokerUnavailable: from the loop: no answer within the operation timeout.
 
         Example:
@@ -533,12 +534,15 @@ class AsyncResult(View[R_co]):
         Level by level, each job once; see `iterdeps` for what comes from what. A new loop begins anew.
 
         Args:
-            intermediate: for the sake of Celery: since each job is waited for, there is nothing to pass over.
+            intermediate: pass over what is not known of a job that started more than 10,000, instead of
+                raising. Since each job is waited for, there is nothing else to pass over.
             timeout: seconds from the first step to the last; None waits for ever.
             propagate: False gives a job's exception as its value.
 
         Raises:
             ResultTimeout: from the loop: the time is over; what was given stands, and the jobs go on.
+            IncompleteStream: from the loop, after all that are known were given: a job started more than the
+                10,000 jobs that its outcome names, and `intermediate` was not asked for.
             ResultNotFound: from the loop: the result of one of the jobs is ignored, forgotten or expired.
             WouldDeadlock: from the loop: called inside a task, without leave.
             Exception: from the loop: what one of the jobs raised.
@@ -801,9 +805,17 @@ class AsyncResult(View[R_co]):
 
     @property
     def children(self) -> list[AsyncResult[Any]] | None:
-        """Handles of the jobs that this one started, once it has ended; None before."""
+        """Handles of the jobs that this one started, the first 10,000 at most, once it has ended; None
+        before.
+        """
         outcome = self.known()
         return None if outcome is None else [AsyncResult(id_, app=self._app) for id_ in outcome.children]
+
+    @property
+    def children_truncated(self) -> bool:
+        """Whether the job started more jobs than `children` has, once it has ended; False before."""
+        outcome = self.known()
+        return outcome is not None and outcome.children_truncated
 
     # -- as a value --
 

@@ -16,6 +16,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asyncq import wire
 from asyncq.broker import posture
 from asyncq.broker.broker import Broker
 from asyncq.broker.keys import token
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import concurrent.futures
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from asyncq import wire
     from asyncq.application import App
     from asyncq.broker.embedded import EmbeddedServer
     from asyncq.broker.intake import Met
@@ -253,7 +253,9 @@ class Session:
         if current_scope.get() is not None and (scope := scope_of(self._app)) is not None:
             scope.add(waiter)
         if not job.parents and (caller := current_job.get()) is not None:
-            caller.children.append(job.id)
+            children = caller.children
+            if len(children) <= wire.MOST_CHILDREN:  # one more than are named says that there were more
+                children.append(job.id)
         if waiter.accepted:
             return waiter  # of a job that is there: this call may turn out to be another, and is refused
         waiter.queue = job.queue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from asyncq import wire
 from asyncq.errors import IncompleteStream
 from asyncq.states import State
 
@@ -36,6 +37,11 @@ class Node(Protocol):
         """Handles of the jobs that came from it; None before its end."""
         ...
 
+    @property
+    def children_truncated(self) -> bool:
+        """Whether more came from it."""
+        ...
+
     def known(self) -> object | None:
         """The outcome, if it is known."""
         ...
@@ -52,7 +58,8 @@ class Walk(Generic[N]):
 
     Args:
         root: where it begins.
-        intermediate: pass over what is below a job that has not ended, instead of raising.
+        intermediate: pass over what is below a job that has not ended, or more than its outcome names,
+            instead of raising.
 
     Attributes:
         node: where it is.
@@ -66,12 +73,14 @@ class Walk(Generic[N]):
         self._passed: set[str] = set()
         self._looked: set[str] = set()
         self._begun = False
+        self._truncated: N | None = None
 
     async def step(self) -> tuple[N | None, N] | None:
         """Goes on; None at the end. To be awaited on the loop of the app that `node` belongs to.
 
         Raises:
-            IncompleteStream: the job where it is has not ended, and `intermediate` was not asked for.
+            IncompleteStream: the job where it is has not ended, or at the end, one on the way had more
+                children than its outcome names; and `intermediate` was not asked for.
             BrokerUnavailable: no answer within the operation timeout.
         """
         if self._begun and self.node.id not in self._passed:
@@ -80,11 +89,19 @@ class Walk(Generic[N]):
             children = self.node.children
             if children is None and not self._intermediate:
                 raise _incomplete(self.node)
+            if self.node.children_truncated:
+                self._truncated = self.node
             # One handle for each job: what is seen with it is known wherever the walk meets the job again.
             found = (self._handles.setdefault(child.id, child) for child in children or ())
             self._todo.extend((self.node, child) for child in found)
         self._begun = True
         if not self._todo:
+            if self._truncated is not None and not self._intermediate:
+                raise IncompleteStream(
+                    f"job {self._truncated.id} started more jobs than the {wire.MOST_CHILDREN:,} that its "
+                    "outcome names; these were given. Ask with intermediate=True if they are enough, or have "
+                    "the task return the ids"
+                )
             return None
         step = self._todo.popleft()
         self.node = step[1]

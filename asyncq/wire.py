@@ -33,6 +33,8 @@ An **outcome** is what the worker writes when a job ends, again a msgpack array;
     [SCHEMA, payload, started at (ms), finished at (ms), attempts, worker, task name, queue, enqueued at (ms),
      ids of the jobs that it started, body of the call if the worker keeps it]
 
+Of more than `MOST_CHILDREN` jobs that it started, the first are named, and nil stands behind them.
+
 A job that never ran because one that it waited for came to a bad end has that one's outcome, after `^<id of
 that one> `.
 
@@ -87,6 +89,9 @@ PUSH_LIMIT = 8 * 1024
 """Largest outcome that travels inside a notification, in bytes. Above 16 KiB Valkey 9.1 does not count a
 message against a stalled subscriber's buffer limit, so that its memory would grow without bound (measured:
 1.1 GB); below, the server drops such a client."""
+
+MOST_CHILDREN = 10_000
+"""So many of the jobs that a job started are named in its outcome; of more, that there were more."""
 
 LONGEST_TTL = 100 * 366 * 86_400_000
 """The longest that a result is kept, in ms: a century. The server refuses a time that does not fit into 64
@@ -277,7 +282,7 @@ class Delivery:
 class Ended(NamedTuple):
     """How a job ended, as stored: `letter` is the record's, `payload` the encoded value or failure. Times are
     in ms since the epoch. With a `member` (its id and its task's name), it never ran: this is how that job
-    ended, which it waited for.
+    ended, which it waited for. `children_truncated`: it started more jobs than `children` names.
 
     A tuple: there is one a job on either side, and a frozen dataclass takes several times as long to make.
     """
@@ -294,6 +299,7 @@ class Ended(NamedTuple):
     children: tuple[str, ...] | list[str] = ()
     body: bytes = b""
     member: tuple[str, str] | None = None
+    children_truncated: bool = False
 
     @property
     def state(self) -> State:
@@ -467,7 +473,7 @@ def encode_ended(ended: Ended) -> bytes:
         ended.name,
         ended.queue,
         ended.enqueued,
-        ended.children,
+        ended.children if len(ended.children) <= MOST_CHILDREN else (*ended.children[:MOST_CHILDREN], None),
     )
     return _pack((*outcome, ended.body) if ended.body else outcome)
 
@@ -496,9 +502,14 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
         raise _other_schema("the outcome", schema)
     if tuple(map(type, rest)) not in _OUTCOME_FIELDS:
         raise DecodeError("an outcome has too few fields, too many, or one of the wrong type")
-    if rest[8] and not _are_ids(rest[8]):
+    children = rest[8]
+    is_truncated = bool(children) and children[-1] is None
+    if is_truncated:
+        children.pop()
+    if children and not _are_ids(children):
         raise DecodeError("an outcome has a child whose id is no text")
-    return Ended(letter, *rest)
+    ended = Ended(letter, *rest)
+    return ended._replace(children_truncated=True) if is_truncated else ended
 
 
 _OUTCOME_FIELDS = frozenset(

@@ -340,15 +340,16 @@ class Broker:
 
     async def _listened_to(self, keys: Keys, name: str) -> tuple[list[bytes], bool]:
         """The levels of priority of a queue that is called so, and whether it is read from."""
+        send = self.commands.send
+        levels = await send(keys, "SMEMBERS", keys.levels + name)
         try:
-            beats, levels, (readers, _) = await self.commands.run(
-                keys, "census", (keys.beats, keys.stream(name)), (GROUP, keys.levels, name)
-            )
+            readers = await send(keys, "XINFO", "CONSUMERS", keys.stream(name), GROUP)
         except ServerError as error:
             if error.verdict is Verdict.NO_GROUP or "no such key" in str(error):
-                return [], False
+                return list(levels), False
             raise
-        return levels, bool({reader for reader, _ in readers} & set(beats[::2]))
+        beats = await send(keys, "HGETALL", keys.beats) if readers else {}
+        return list(levels), any(reader[b"name"] in beats for reader in readers)
 
     async def _hint(self, queue: str) -> None:
         if not await self.listened_to(queue):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import damage, failpoints, failures, wire
 from asyncq.broker import rights
@@ -358,29 +358,51 @@ class Consumer:
 
     # -- the others --
 
-    async def census(
-        self, keys: Keys
-    ) -> tuple[dict[str, str], dict[str, tuple[dict[str, int], int]], list[bytes]]:
-        """How far each incarnation's beats in a shard have come; and for each stream and lane there that it
-        reads from, who reads with how many entries pending, and how many entries nobody holds; and the names
-        of levels of priority that its queues have and that it does not read.
+    async def census(self, keys: Keys) -> Census:
+        """What it must know of a shard, three times a lease. Costs the server the same however many workers
+        there are.
         """
-        streams, mine = self.served.streams_in(keys), self.served.queues_in(keys)
-        answer = await self._commands.run(keys, "census", (keys.beats, *streams), (GROUP, keys.levels, *mine))
-        beats, levels, queues = answer[0], answer[1 : 1 + len(mine)], answer[1 + len(mine) :]
-        counts = {
-            name_from(name): name_from(count) for name, count in zip(beats[::2], beats[1::2], strict=True)
-        }
-        seen = {
-            stream: ({name_from(name): pending for name, pending in readers}, waiting)
-            for stream, (readers, waiting) in zip(streams, queues, strict=True)
-        }
+        mine, streams = self.served.queues_in(keys), self.served.streams_in(keys)
+        lanes = [stream for stream in streams if stream in self.served.lanes]
+        watch_ttl = round(self.settings.lease * 1000 * 2 / 3)
+        answer = await self._commands.run(
+            keys,
+            "census",
+            streams,
+            (GROUP, keys.levels, keys.watchers, self.name, watch_ttl, len(lanes), *mine),
+        )
+        levels, rest = answer[: len(mine)], answer[len(mine) :]
+        watched = [stream for stream, one in zip(streams, rest[: len(streams)], strict=True) if one]
         unread = [
             leveled(queue, level).encode()
             for queue, found in zip(mine, levels, strict=True)
             for level in self.served.new_levels(queue, keys, found)
         ]
-        return counts, seen, unread
+        return Census(unread, watched, any(rest[len(streams) :]))
+
+    async def readers(self, stream: str) -> dict[str, int]:
+        """Who reads from a stream, with how many entries pending."""
+        found = await self._commands.send(self.served.keys[stream], "XINFO", "CONSUMERS", stream, GROUP)
+        return {name_from(one[b"name"]): one[b"pending"] for one in found}
+
+    async def beats(self, keys: Keys) -> dict[str, str]:
+        """How far each incarnation's beats in a shard have come."""
+        found = await self._commands.send(keys, "HGETALL", keys.beats)
+        return {name_from(name): name_from(count) for name, count in found.items()}
+
+
+class Census(NamedTuple):
+    """What a worker looks at three times a lease.
+
+    Attributes:
+        levels: names of levels of priority that its queues have and that it does not read.
+        watched: the streams whose readers it is to look at, for nobody else does.
+        last_tries_wait: whether a lane that it serves holds an entry that nobody has.
+    """
+
+    levels: list[bytes]
+    watched: list[str]
+    last_tries_wait: bool
 
 
 class Beating:
@@ -403,7 +425,8 @@ class Beating:
             answer = self._call(command)
             if answer is None:
                 return None
-            marks += sorted(mark.decode("utf-8", "backslashreplace") for mark in answer)
+            texts = [part.decode("utf-8", "backslashreplace") for part in answer]
+            marks += sorted(map(_signal, texts[::2], texts[1::2]))
         failpoints.hit("beat.answered")
         return marks
 
@@ -419,3 +442,8 @@ class Beating:
     def close(self) -> None:
         """Closes the connection."""
         self._connection.close()
+
+
+def _signal(id: str, mark: str) -> str:
+    """The mark of a job as it is published: the reason stands behind the id."""
+    return f"{mark[:1]}{id} {mark[1:]}" if mark[1:] else f"{mark}{id}"

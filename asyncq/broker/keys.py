@@ -77,6 +77,7 @@ class Keys:
     marks: str = field(init=False)
     abouts: str = field(init=False)
     begun: str = field(init=False)
+    watchers: str = field(init=False)
     dead: str = field(init=False)
     delayed: str = field(init=False)
     messages: str = field(init=False)
@@ -109,15 +110,13 @@ class Keys:
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
             ("news", f"{tag}:levels"),  # channel: a queue has a level that it had not before
             ("beats", f"{tag}:w"),  # hash: incarnation -> beat counter
-            (
-                "marks",
-                f"{tag}:x:",
-            ),  # + incarnation: set of marked jobs it holds, and a channel of the same name
-            ("abouts", f"{tag}:a:"),  # + incarnation: hash, which tasks it knows and which queues it serves
-            (
-                "begun",
-                f"{tag}:bg:",
-            ),  # + incarnation: hash, "<entry> <id>" of jobs that crashed and begin again
+            # + incarnation: hash, id of a marked job that it holds -> its mark; and a channel of that name
+            ("marks", f"{tag}:x:"),
+            # + incarnation: hash, which tasks it knows and which queues it serves
+            ("abouts", f"{tag}:a:"),
+            # + incarnation: hash, "<entry> <id>" of jobs that crashed and begin again
+            ("begun", f"{tag}:bg:"),
+            ("watchers", f"{tag}:ww:"),  # + queue: the incarnation that lists the readers of its stream
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed

@@ -250,7 +250,7 @@ class Attempts:
             await self._lease.until_fresh()
         self._job_log.refresh()
         held = self.held
-        jobs, slots = held.jobs, held.slots
+        jobs, newest, slots = held.jobs, held.newest, held.slots
         for item in entries:
             try:
                 delivery = self.consumer.delivery(item)
@@ -261,6 +261,9 @@ class Attempts:
             if key in jobs:
                 continue
             job = jobs[key] = RunningJob(delivery, self)
+            if key[1] in newest:
+                held.make_older(key[1])
+            newest[key[1]] = job
             held.idle.clear()
             if slots.busy < slots.limit:  # written out: every job passes here
                 slots.busy += 1

@@ -25,6 +25,8 @@ class HeldJobs:
     Attributes:
         jobs: by entry and id, for the server can give out an entry id again after it lost its data.
         ending: jobs of which it is said already how they ended, but whose bodies go on and have their slots.
+        newest: by id, the job that came last.
+        older: by id, those that came before it: after a flush the id may have come in a second entry.
         reasons: why jobs were revoked, where somebody said so.
         slots: for the bodies.
         changed: set when a slot is free or a job is held no longer.
@@ -34,6 +36,8 @@ class HeldJobs:
     def __init__(self, concurrency: int, max_parked: int) -> None:
         self.jobs: dict[tuple[str, str], RunningJob] = {}
         self.ending: set[RunningJob] = set()
+        self.newest: dict[str, RunningJob] = {}
+        self.older: dict[str, list[RunningJob]] = {}
         self.reasons: dict[tuple[str, str], str] = {}
         self.changed: asyncio.Event = asyncio.Event()
         self.slots: Slots = Slots(concurrency, max_parked, self.changed.set)
@@ -48,13 +52,37 @@ class HeldJobs:
         deliveries = [job.delivery for job in self.jobs.values()]
         return [delivery.entry for delivery in deliveries if delivery.stream == stream]
 
+    def make_older(self, id: str) -> None:
+        """Another job with the id of one that is held comes."""
+        self.older.setdefault(id, []).insert(0, self.newest[id])
+
+    def with_id(self, id: str) -> list[RunningJob]:
+        """All jobs that have this id."""
+        newest = self.newest.get(id)
+        return [] if newest is None else [newest, *self.older.get(id, ())]
+
     def drop(self, delivery: wire.Delivery) -> None:
         """The server has answered what became of a job."""
-        key = (delivery.entry, delivery.job.id)
-        self.jobs.pop(key, None)
+        id_ = delivery.job.id
+        key = (delivery.entry, id_)
+        job = self.jobs.pop(key, None)
+        if not self.older:
+            self.newest.pop(id_, None)
+        elif job is not None:
+            self._drop_one(id_, job)
         if self.reasons:
             self.reasons.pop(key, None)
         self.changed.set()
+
+    def _drop_one(self, id_: str, job: RunningJob) -> None:
+        """Forgets a job, where several may have its id."""
+        rest = [other for other in self.with_id(id_) if other is not job]
+        self.older.pop(id_, None)
+        self.newest.pop(id_, None)
+        if rest:
+            self.newest[id_] = rest[0]
+            if rest[1:]:
+                self.older[id_] = rest[1:]
 
     def slot_given(self) -> None:
         """A job has left its slot. It may have been the last."""

@@ -4,6 +4,9 @@ Each worker watches all others of its queues. An incarnation is dead when its be
 through a whole lease *of the observer's own clock*, over looks that came without a gap: a server that was
 away, or an observer that stood still itself, proves nothing, so the count starts again. A consumer with no
 beat at all is an incarnation that was taken before; a read of it may still have been served late.
+
+All beats are one read. To list the consumers of a stream takes the server some time for each of them, so
+only one worker does it for each stream, its watcher, see `census.lua`. That finds consumers without a beat.
 """
 
 from __future__ import annotations
@@ -99,7 +102,14 @@ class Reclaimer:
         self._job_log = job_log
         self._max_crashes = consumer.settings.max_crashes
         self._lease = lease
-        self._sightings: dict[str, dict[str, Sighting]] = {}
+        self._beating: dict[str, Sighting] = {}
+        """Of who has a beat."""
+        self._vanished: dict[str, Sighting] = {}
+        """Of who had one: it left, or was taken by somebody who need not serve all of its streams."""
+        self._watched: list[str] = []
+        """The streams that this one watches, as the last look said."""
+        self._readers: dict[str, dict[str, Sighting]] = {}
+        """Of who reads from the streams that this one watches."""
         self._last_look = float("-inf")
 
     async def run(self) -> None:
@@ -113,28 +123,64 @@ class Reclaimer:
             await self._look()
         except Exception:
             # A look that failed is a gap, and over a gap nobody is known to have stood still.
-            self._sightings.clear()
+            self._forget()
             raise
         await asyncio.sleep(self._lease / 3)
 
+    def _forget(self) -> None:
+        self._beating.clear()
+        self._vanished.clear()
+        self._readers.clear()
+
     async def _look(self) -> None:
-        beats, queues, levels = await self._consumer.census(self._shard)
-        for name in levels:
-            self._on_level(self._shard, name)
+        consumer, shard, watched = self._consumer, self._shard, self._watched
+        # One round trip, and in this order: who begins to read has a beat already.
+        listing = asyncio.gather(*(consumer.readers(stream) for stream in watched))
+        others = asyncio.gather(consumer.beats(shard), consumer.census(shard))
+        await asyncio.gather(listing, others)
+        listed, (beats, census) = listing.result(), others.result()
+        self._watched = census.watched
+        for name in census.levels:
+            self._on_level(shard, name)
         now = time.monotonic()
         if now - self._last_look > self._lease * 2 / 3:
-            self._sightings.clear()
+            self._forget()
         self._last_look = now
         put_back = 0
-        for stream, (readers, _) in queues.items():
-            sightings = self._sightings.setdefault(stream, {})
-            for dead, seen in find_dead(sightings, readers, beats, self._consumer.name, now, self._lease):
+        for dead, seen in self._who_stands_still(beats, now):
+            for stream in consumer.served.streams_in(shard):
                 put_back += await self._take(stream, dead, seen)
-                sightings.pop(dead, None)
+        self._readers = {stream: self._readers.get(stream, {}) for stream in watched}
+        for stream, readers in zip(watched, listed, strict=True):
+            for dead in self._who_has_no_beat(stream, readers, beats, now):
+                put_back += await self._take(stream, dead, None)
         if put_back:
-            _, queues, _ = await self._consumer.census(self._shard)  # some of it may be in a lane by now
-        if any(left for stream, (_, left) in queues.items() if stream in self._consumer.served.lanes):
+            census = await consumer.census(shard)  # some of it may be in a lane by now
+        if census.last_tries_wait:
             self._on_last_tries()
+
+    def _who_stands_still(self, beats: dict[str, str], now: float) -> list[tuple[str, str | None]]:
+        """The incarnations whose beat has stood still for a lease, and at which value."""
+        before = dict(self._beating)
+        dead = find_dead(self._beating, {}, beats, self._consumer.name, now, self._lease)
+        self._vanished |= {name: before[name] for name in before.keys() - self._beating.keys()}
+        self._vanished |= {name: self._beating.pop(name) for name, _ in dead}
+        old = [name for name, sighting in self._vanished.items() if now - sighting.since > 4 * self._lease]
+        for name in old:
+            del self._vanished[name]
+        return dead
+
+    def _who_has_no_beat(
+        self, stream: str, readers: dict[str, int], beats: dict[str, str], now: float
+    ) -> list[str]:
+        """Of those who read from a stream, who was without a beat, or stood still, for a lease."""
+        sightings = self._readers[stream]
+        for name in readers.keys() - sightings.keys():
+            # The time of one that had a beat runs on from the last that was seen of it.
+            if known := self._vanished.get(name):
+                sightings[name] = Sighting(known.count, known.since)
+        lost = {name: pending for name, pending in readers.items() if name not in beats}
+        return [name for name, _ in find_dead(sightings, lost, {}, self._consumer.name, now, self._lease)]
 
     async def _take(self, stream: str, dead: str, seen: str | None) -> int:
         more, total = True, 0

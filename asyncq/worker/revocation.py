@@ -56,9 +56,7 @@ class RevocationSignals:
         if signal[:1] not in wire.MARKS or not id_:
             damage.warn(log, "revocation signal", "a revocation signal could not be read", repr(signal[:200]))
             return
-        # All that have this id: after a flush the id may have come in a second entry.
-        for key, job in list(self._held.jobs.items()):
-            if job.delivery.job.id == id_:
-                if reason:
-                    self._held.reasons[key] = reason
-                job.signal(signal[0])
+        for job in self._held.with_id(id_):
+            if reason:
+                self._held.reasons[job.delivery.entry, id_] = reason
+            job.signal(signal[0])

@@ -185,7 +185,7 @@ async def in_what_is_published(stage: Stage) -> None:
 async def in_beats_and_marks(stage: Stage) -> None:
     for data in RUBBISH:
         await stage.raw.hset(stage.keys.beats, data, data)
-        await stage.raw.sadd(stage.keys.marks + stage.incarnation, data)
+        await stage.raw.hset(stage.keys.marks + stage.incarnation, data, data)
         await stage.raw.sadd(stage.keys.levels + "default", data)
 
 

@@ -60,7 +60,7 @@ class Hand:
     sent: int = 1
     received: list[wire.Delivery] = field(default_factory=list)
     """All it was ever given, also what is not its own any more."""
-    marks: set[str] = field(default_factory=set)
+    marks: dict[str, str] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     """The claims to jobs whose bodies it has noted to begin."""
 
@@ -132,7 +132,7 @@ class Book:
     def end(self, letter: str, by: str) -> None:
         self.states.append(wire.STATE_OF[letter])
         if self.mark != "-" and self.holder:
-            self.holder.marks -= {f"c{self.id}", f"t{self.id}"}
+            self.holder.marks.pop(self.id, None)
         self.letter = letter if self.wish == "-" else wire.TOMBSTONE
         self.mark = self.wish = "-"
         self.holder, self.ended_by = None, by
@@ -192,7 +192,7 @@ class Table:
         else:
             asks = {
                 "w": "hgetall",
-                "x": "smembers",
+                "x": "hgetall",
                 "m": "hgetall",
                 "dep": "hgetall",
                 "bg": "hgetall",
@@ -353,7 +353,7 @@ class Machine(RuleBasedStateMachine):
             assert book.holder is not None
             mark = "t" if terminate else "c"
             book.mark = mark if book.mark != "t" else "t"
-            book.holder.marks.add(mark + id_)
+            book.holder.marks[id_] = book.mark
         self.twice(
             lambda: self.broker.revoke(id_, mark="t" if terminate else "c", outcome=OUTCOME), first, second
         )
@@ -695,7 +695,11 @@ class Machine(RuleBasedStateMachine):
         hand.sent += 1
         if hand.beats is not None:
             hand.beats = hand.sent
-        answer = None if hand.beats is None else sorted(mark.encode() for mark in hand.marks)
+        answer = (
+            None
+            if hand.beats is None
+            else sorted(part.encode() for mark in hand.marks.items() for part in mark)
+        )
 
         async def marks() -> Any:
             found = await self.beat_of(hand)
@@ -801,8 +805,8 @@ class Machine(RuleBasedStateMachine):
         found = picture.pop("w", [{}])[0]
         assert {name.decode(): count.decode() for name, count in found.items()} == beats
         for hand in self.hands:
-            marks = picture.pop(f"x:{hand.name}", [set()])[0]
-            assert {mark.decode() for mark in marks} == hand.marks
+            marks = picture.pop(f"x:{hand.name}", [{}])[0]
+            assert {id_.decode(): mark.decode() for id_, mark in marks.items()} == hand.marks
             begun = picture.pop(f"bg:{hand.name}", [{}])[0]
             assert {claim.decode() for claim in begun} == hand.begun
         assert picture.pop("dlq", [0])[0] == self.buried

@@ -280,7 +280,7 @@ async def test_marks_do_not_outlive_their_job(stage, raw, mark):
     await stage.revoke("c")
     await stage.revoke(mark)
     assert await stage.finish() == 1
-    assert not await raw.smembers(stage.mine.marks_channels[0])
+    assert not await raw.hgetall(stage.mine.marks_channels[0])
 
 
 async def _to_be_forgotten(stage: Stage) -> None:
@@ -704,7 +704,7 @@ async def test_an_incarnation_that_was_taken_for_dead_can_never_beat_again(stage
 
 async def test_a_beat_brings_the_marks_on_jobs_it_holds(stage):
     await _marked(stage)
-    assert await stage.beat(stage.mine, 2) == [b"tjob"]
+    assert await stage.beat(stage.mine, 2) == [b"job", b"t"]
     assert await stage.beat(stage.other, 2) == []
 
 
@@ -911,10 +911,9 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_loo
     await stage.take()
     await _queued(stage)
     assert await stage.claim(stage.mine)  # the dead one's read was still at the server
-    beats, queues, _ = await stage.other.census(stage.keys)
-    readers, _ = queues[stage.stream]
-    assert readers[stage.mine.name] == 1
-    assert stage.mine.name not in beats
+    assert stage.stream in (await stage.other.census(stage.keys)).watched
+    assert (await stage.other.readers(stage.stream))[stage.mine.name] == 1
+    assert stage.mine.name not in await stage.other.beats(stage.keys)
     assert await take(stage.other, stage.stream, stage.mine.name, None) == (1, 0, False)
     assert await stage.state() == "PENDING"
 

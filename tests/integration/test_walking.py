@@ -18,6 +18,7 @@ from asyncq import (
     Worker,
     WouldDeadlock,
     group,
+    wire,
 )
 
 pytestmark = pytest.mark.anyio
@@ -386,3 +387,31 @@ async def test_a_handle_that_is_told_of_the_end_meanwhile_goes_on(app, tree):
         await until_state(result, "SUCCESS")
         assert [value async for _, value in result.collect(timeout=30)] == ["r", "r0"]
         assert len([step async for step in walk]) == 1
+
+
+async def test_of_more_children_than_an_outcome_names_the_first_are_known_and_collect_says_so(
+    app, monkeypatch
+):
+    monkeypatch.setattr(wire, "MOST_CHILDREN", 3)
+
+    @app.task
+    async def leaf(number: int) -> int:
+        return number
+
+    @app.task
+    async def parent(count: int) -> None:
+        await leaf.map([(n,) for n in range(count)])
+
+    async with Worker(app):
+        for count, is_truncated in ((3, False), (8, True)):
+            result = await parent.delay(count)
+            assert result.children_truncated is False, "not known yet"
+            outcome = await result.outcome(timeout=30)
+            assert (len(outcome.children), outcome.children_truncated) == (3, is_truncated)
+            assert result.children_truncated is is_truncated
+            given = [value async for _, value in result.collect(intermediate=True, timeout=30)]
+            assert given == [None, 0, 1, 2]
+        walk = result.collect(timeout=30)
+        assert [(await anext(walk))[1] for _ in range(4)] == [None, 0, 1, 2], "what is known comes first"
+        with pytest.raises(IncompleteStream, match="more jobs than the 3"):
+            await anext(walk)

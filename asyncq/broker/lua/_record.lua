@@ -35,11 +35,9 @@ local function store(key, flags, entry, consumer, nonce, letter, outcome, ttl)
   end
 end
 
--- Takes the marks of a job that has ended off what its holder is told.
+-- Takes the mark of a job that has ended off what its holder is told.
 local function unmark(marked, id)
-  for _, mark in ipairs(redis.call('SMEMBERS', marked)) do
-    if string.match(mark, '^.(%S+)') == id then redis.call('SREM', marked, mark) end
-  end
+  redis.call('HDEL', marked, id)
 end
 
 -- Who holds an entry: {entry, consumer, ms since delivery, count}, or nil. A stream without a group was never read from, so nobody does.

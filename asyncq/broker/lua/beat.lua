@@ -2,8 +2,8 @@
 -- A script and not a plain HINCRBY, which is refused when memory is full: every worker would look dead.
 -- KEYS: beats marked
 -- ARGV: incarnation count
--- RETURNS: false if the incarnation was taken for dead, else the marks on jobs that it holds
+-- RETURNS: false if the incarnation was taken for dead, else {id of a job that it holds, its mark and the reason}...
 -- FLAGS: allow-oom
 if count ~= '1' and not redis.call('HGET', beats, incarnation) then return false end
 redis.call('HSET', beats, incarnation, count)
-return redis.call('SMEMBERS', marked)
+return redis.call('HGETALL', marked)

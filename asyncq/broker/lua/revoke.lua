@@ -37,13 +37,18 @@ local holder = holder_of(stream, group, entry)
 if holder then
   if letter == 'E' then return { 'running' } end
   -- A stronger mark replaces a weaker one, never the other way round.
-  local strength = string.find('-citk', string.sub(flags, 2, 2), 1, true)
-  if string.find('-citk', mark, 1, true) > strength then redis.call('SETRANGE', record, 1, mark) end
-  local marked = marks .. holder[2]
-  local words = reason == '' and mark .. id or mark .. id .. ' ' .. reason
-  redis.call('SADD', marked, words)
+  local strength, marked = string.find('-citk', string.sub(flags, 2, 2), 1, true) or 1, marks .. holder[2]
+  local before = redis.call('HMGET', marked, id)[1]
+  local strongest = mark
+  if string.find('-citk', mark, 1, true) > strength then
+    redis.call('SETRANGE', record, 1, mark)
+  elseif before then
+    strongest = string.sub(before, 1, 1)
+  end
+  -- A field for each job, and not a member for each mark: the end of a job takes its own away without a look at all others.
+  redis.call('HSET', marked, id, strongest .. (reason ~= '' and reason or string.sub(before or '', 2)))
   redis.call('PEXPIRE', marked, marks_ttl)
-  redis.call('PUBLISH', marked, words)
+  redis.call('PUBLISH', marked, reason == '' and mark .. id or mark .. id .. ' ' .. reason)
   return { 'signalled' }
 end
 if letter == 'E' then
