@@ -23,6 +23,7 @@ from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.relay import Relay
 from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.broker.shards import Shards
+from asyncq.broker.steady import SteadyTime
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, QueueFull
 
@@ -55,6 +56,7 @@ class Commands:
         client: names this process, for the names of its connections at the server.
         is_closed: whether it gives up instead of trying again.
         relay: forwards what shards have for each other.
+        steady_time: what this session knows of it.
     """
 
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
@@ -66,6 +68,7 @@ class Commands:
         self.client: str = f"{socket.gethostname()}-{os.getpid()}"
         self.is_closed: bool = False
         self.relay: Relay = Relay(self)
+        self.steady_time: SteadyTime = SteadyTime()
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout, so that a call on a connection that died in silence still has its
         # time to try again.

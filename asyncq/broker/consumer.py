@@ -316,8 +316,17 @@ class Consumer:
         """Moves due jobs of a shard into their queues; seconds until the next is due, None if there is
         none.
         """
-        arguments = (keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events)
-        moved, left, *damaged = await self._commands.run(keys, "promote", (keys.delayed,), arguments)
+        steady_time = self._commands.steady_time
+        moved, left, steady, *damaged = await self._commands.run(
+            keys,
+            "promote",
+            (keys.delayed,),
+            (
+                *(keys.space, keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events),
+                steady_time.expected(keys.shard),
+            ),
+        )
+        steady_time.saw(keys.shard, steady)
         for id_, is_lost, why in damaged:
             await self._put_off(keys, id_, why.decode("utf-8", "replace"), is_lost=bool(is_lost))
         if moved >= PROMOTE_AT_ONCE:

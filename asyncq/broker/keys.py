@@ -80,6 +80,7 @@ class Keys:
     watchers: str = field(init=False)
     dead: str = field(init=False)
     delayed: str = field(init=False)
+    steady: str = field(init=False)
     messages: str = field(init=False)
     wake: str = field(init=False)
     replies: str = field(init=False)
@@ -119,6 +120,7 @@ class Keys:
             ("watchers", f"{tag}:ww:"),  # + queue: the incarnation that lists the readers of its stream
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
+            ("steady", f"{tag}:t"),  # what the server's clock was set back by so far, in ms; a string
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed
             ("dead", f"{tag}:dlq"),  # stream: dead letters
             ("replies", f"{tag}:c:"),  # + client: its channel of outcomes

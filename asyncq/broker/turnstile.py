@@ -66,16 +66,19 @@ class Turnstile:
         """
         task = limits.task
         keys = self._commands.shards.of(task)
-        verdict, wait, ticket, following = await self._commands.run(
+        steady_time = self._commands.steady_time
+        verdict, wait, ticket, following, steady = await self._commands.run(
             keys,
             "limit",
             (keys.rates + task, keys.places_held + task, keys.places_wanted + task, keys.beats),
             (
-                *(delivery.claim, self._incarnation, delivery.job.id, limits.places, limits.interval),
-                *(TOLERANCE, delivery.turn, "" if left is None else left, keys.marks, DAY_MS),
+                *(keys.space, delivery.claim, self._incarnation, delivery.job.id, limits.places),
+                *(limits.interval, TOLERANCE, delivery.turn, "" if left is None else left, keys.marks),
+                *(DAY_MS, steady_time.expected(keys.shard)),
             ),
             patience=FOREVER,
         )
+        steady_time.saw(keys.shard, steady)
         return Turn(verdict == 1, wait, ticket, verdict == 2, _id(following))
 
     async def resume(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:

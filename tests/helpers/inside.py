@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pytest
+    import redis.asyncio
 
     from asyncq import AsyncQ, Worker
     from asyncq.broker.commands import Commands
@@ -105,3 +106,23 @@ async def ended(worker: Worker) -> None:
 def say_damage_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged data is logged as if none had been met in this process: another test may have said it."""
     monkeypatch.setattr(damage, "_kinds", {})
+
+
+# -- the server's clock --
+
+
+async def set_clock_back(app: AsyncQ, raw: redis.asyncio.Redis, seconds: float, task: str) -> None:
+    """Makes everything as if the server's clock had just been set back: what was written by it, and what this
+    process was told of it, is ahead by that much. The clock itself is the machine's, and stays.
+    """
+    commands = app.sessions.here().broker.commands
+    step = round(seconds * 1000)
+    for keys in app.sessions.shards:
+        for id_, due in await raw.zrange(keys.delayed, 0, -1, withscores=True):
+            await raw.zadd(keys.delayed, {id_: due + step})
+        if rate := await raw.get(keys.rates + task):
+            opens, free, interval = rate.split()
+            ahead = [b"%.2f" % (float(moment) + step * 1000) for moment in (opens, free)]
+            await raw.set(keys.rates + task, b" ".join([*ahead, interval]))
+    told = commands.steady_time._told
+    told.update({shard: (steady + step, at) for shard, (steady, at) in told.items()})

@@ -1,12 +1,13 @@
 -- Moves what is due into its queue. Only what its record still calls delayed, and that exactly once. What is damaged must not hold up what
 -- is due behind it: it is put off for a minute, and named, so that the caller ends the job.
 -- KEYS: delayed
--- ARGV: records messages queues limit events
--- RETURNS: {moved, ms until the next is due (-1 if none), {id, 1 if its message is lost, what is wrong}...}
+-- ARGV: space records messages queues limit events expected
+-- RETURNS: {moved, ms until the next is due (-1 if none), steady time (ms), {id, 1 if its message is lost, what is wrong}...}
 -- FLAGS: allow-oom
--- USES: record
+-- USES: record steady
 local PARTS = { 'm', 'c', 'a', 'v', 'g', 'u', 'l' }
 local now = now_ms()
+local steady = steady_ms(space, now, expected)
 local moved, damaged = 0, {}
 
 -- The entry of a job that is due; nil if its record does not call it delayed (any more), or if its message is lost, and what is wrong.
@@ -23,7 +24,7 @@ local function move(id)
       fields[#fields + 1] = content[k]
     end
   end
-  use_level(string.sub(queues, 1, -3), queue)
+  use_level(space, queue)
   local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
   redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
   redis.call('PUBLISH', events .. id, 'q' .. entry)
@@ -42,4 +43,4 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0
   end
 end
 local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-return { moved, head[2] and math.max(0, head[2] - now) or -1, unpack(damaged) }
+return { moved, head[2] and math.max(0, head[2] - now) or -1, steady, unpack(damaged) }

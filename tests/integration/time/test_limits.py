@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.figures import report
-from helpers.inside import gate_of, session_of
+from helpers.inside import gate_of, session_of, set_clock_back
 from helpers.notes import lines
 from helpers.rate_cell import Cell
 from helpers.stopwatch import Stopwatch
@@ -636,3 +636,29 @@ async def test_a_changed_rate_does_not_wait_for_moments_that_were_given_out_befo
     assert waits == pytest.approx([0, 60_000, 120_000], abs=500)
     assert (await gate.enter(fast, job(), None)).wait <= 60_000
     assert 60_000 < (await gate.enter(fast, job(), None)).wait <= 61_000
+
+
+async def test_after_the_servers_clock_was_set_back_jobs_start_as_if_it_had_not_been(app, raw):
+    starts: list[float] = []
+
+    @app.task(name="paced", rate_limit=20)
+    async def paced() -> None:
+        starts.append(time.monotonic())
+
+    keys = app.sessions.shards[0]
+    async with Worker(app):
+        promised = await paced.options(countdown=100).delay()
+        results = await paced.map([()] * 30)
+        await until(lambda: len(starts) >= 5, "the first to start")
+        await set_clock_back(app, raw, 20, "paced")
+        begun = Stopwatch()
+        # One that comes now finds the next start 20 s off, and one that waits is due in 20 s.
+        results.add(await paced.delay())
+        await results.get(timeout=60)
+        assert begun.took < 15, "1.3 s, and not 20 s longer"
+        offset = int(await raw.get(keys.steady))
+        assert 19_000 < offset < 21_000, "counted once, whoever notices it"
+        due = await raw.zscore(keys.delayed, promised.id)
+        assert due / 1000 > await _clock(raw) + 90, "a countdown goes by the server's clock"
+        await promised.revoke()
+    await raw.delete(keys.steady)
