@@ -20,7 +20,7 @@ ENDED = wire.Ended("S", b"\x08", 1, 2, 1, "w", "shop.charge", "default", 0, ["ch
 GOLDEN_ENDED = bytes.fromhex("9a02c40108010201a177ab73686f702e636861726765a764656661756c740091a56368696c64")
 
 letters = st.sampled_from(["S", "F", "C", "E", "X"])
-moments = st.none() | st.integers(0, 2**62)
+moments = st.none() | st.integers(0, wire.LATEST)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 words = st.text("abc:-_.{}09", min_size=1, max_size=30)
 
