@@ -293,6 +293,9 @@ class Broker:
         items = [
             (int(entry.partition(b"-")[0]), data) for entry, data in zip(flat[::2], flat[1::2], strict=True)
         ]
+        if found is not None and len(found) == 4:
+            # Only the flags: there is, or may be, more to read, also of a job that has ended.
+            return found.decode("latin-1"), False, items
         how = standing(found)
         return how, not isinstance(how, str), items
 
