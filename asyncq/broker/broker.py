@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
+LOOK_BYTES = 4 * 1024 * 1024
+"""So many bytes of outcomes are asked for at a time, and up to three outcomes more: 500 of a megabyte would
+stop the server for seconds, and be late for whoever waits for the answer."""
 READ_AT_ONCE = 500
 READ_BYTES = 1024 * 1024
 READER_AWAY_MS = 10_000
@@ -153,9 +156,7 @@ class Broker:
         With a channel, a live job's waiters are joined by it in the same atomic step.
         """
         if self.shards.is_one:
-            first = self.shards[0]
-            answers = await self.commands.run(first, "look", (), (first.records, channel, *ids))
-            return [standing(answer) for answer in answers]
+            return [standing(answer) for answer in await self._look_in(self.shards[0], ids, channel)]
         found = await self._look_in_shards(ids, channel)
         if missing := [id_ for id_, answer in found.items() if answer is None]:
             await self.commands.forwarded(*self.shards)  # see `Commands.run_known`
@@ -164,14 +165,19 @@ class Broker:
 
     async def _look_in_shards(self, ids: Sequence[str], channel: str) -> dict[str, bytes | None]:
         by_shard = self.shards.apportion(ids)
-        looks = [
-            self.commands.run(keys, "look", (), (keys.records, channel, *some))
-            for keys, some in ((self.shards[number], some) for number, some in by_shard.items())
-        ]
+        looks = [self._look_in(self.shards[number], some, channel) for number, some in by_shard.items()]
         found: dict[str, bytes | None] = {}
         for some, answers in zip(by_shard.values(), await asyncio.gather(*looks), strict=True):
             found.update(zip(some, answers, strict=True))
         return found
+
+    async def _look_in(self, keys: Keys, ids: Sequence[str], channel: str) -> list[bytes | None]:
+        """What the script answers about each, in as many calls as there are bytes."""
+        answers: list[bytes | None] = []
+        while len(answers) < len(ids):
+            left = ids[len(answers) :]
+            answers += await self.commands.run(keys, "look", (), (keys.records, channel, LOOK_BYTES, *left))
+        return answers
 
     async def state(self, id: str, patience: float | None = None) -> wire.Ended | wire.Standing | None:
         """Where a job is: its outcome, or how it stands, or None if it is unknown. Patience as `run`."""

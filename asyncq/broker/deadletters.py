@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asyncq.broker.commands import Commands
     from asyncq.broker.keys import Keys
 
+AT_ONCE = 10
 LARGEST = 2**64 - 1
 """The server refuses an entry id with a larger number in it, wherever it stands."""
 
@@ -31,14 +32,7 @@ class DeadLetters:
 
     async def newest(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """The newest dead letters with their fields, newest first, without those that are past their time."""
-        oldest = int((time.time() - self._commands.settings.dead_ttl) * 1000)
-        send = self._commands.send
-        answers = await asyncio.gather(
-            *(
-                send(keys, "XREVRANGE", keys.dead, "+", oldest, "COUNT", limit)
-                for keys in self._commands.shards
-            )
-        )
+        answers = await asyncio.gather(*(self._newest_in(keys, limit) for keys in self._commands.shards))
         letters = [
             (entry.decode(), shard, fields)
             for shard, answer in enumerate(answers)
@@ -49,6 +43,20 @@ class DeadLetters:
             (entry if self._commands.shards.is_one else f"{entry}.{shard}", _pairs(fields))
             for entry, shard, fields in letters[:limit]
         ]
+
+    async def _newest_in(self, keys: Keys, limit: int) -> list[tuple[bytes, list[bytes]]]:
+        """The newest of one shard, few at a time: each may hold a long message."""
+        oldest = int((time.time() - self._commands.settings.dead_ttl) * 1000)
+        found: list[tuple[bytes, list[bytes]]] = []
+        before = "+"
+        while len(found) < limit:
+            count = min(AT_ONCE, limit - len(found))
+            some = await self._commands.send(keys, "XREVRANGE", keys.dead, before, oldest, "COUNT", count)
+            found += some
+            if len(some) < count:
+                break
+            before = f"({some[-1][0].decode()}"
+        return found
 
     async def one(self, id: str) -> dict[bytes, bytes] | None:
         """One dead letter's fields, or None."""

@@ -34,7 +34,9 @@ from asyncq import (
     Worker,
     WouldDeadlock,
     result_from_tuple,
+    wire,
 )
+from asyncq.serializers import PLAIN_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -571,3 +573,23 @@ async def test_submit_says_what_is_not_a_call(app, nap, calls):
         await app.submit([nap.delay(0.0)])
     with pytest.raises(TypeError, match=r"submit\(\[task\.s"):
         await app.submit(nap.s(0.0))
+
+
+async def test_large_outcomes_are_asked_for_some_megabytes_at_a_time(app, add, raw):
+    keys, count, size = app.sessions.shards[0], 24, 1_000_000
+    async with raw.pipeline(transaction=False) as pipe:
+        for n in range(count):
+            outcome = wire.Ended("S", PLAIN_VALUE.dumps("x" * size), 1, 2, 1, "w", add.name, "default", 0)
+            record = b"S--- 1-0 w n " + wire.encode_ended(outcome)
+            pipe.set(f"{keys.records}large.{n}", record, px=60_000)
+        await pipe.execute()
+    ids = [f"large.{n}" for n in range(count)]
+    before = await raw.info("commandstats")
+    answers = await app.sessions.here().broker.look([*ids[:12], "unknown", *ids[12:]])
+    after = await raw.info("commandstats")
+    assert [answer is None for answer in answers] == [n == 12 for n in range(count + 1)]
+    assert all(len(answer.payload) > size for answer in answers if answer is not None)
+    calls = after["cmdstat_evalsha"]["calls"] - before["cmdstat_evalsha"]["calls"]
+    assert calls >= 4, "at most 4 MiB and three outcomes more in each"
+    results = app.ResultSet([app.AsyncResult(id_) for id_ in ids])
+    assert [len(value) for value in await results.get(timeout=60)] == [size] * count

@@ -11,14 +11,14 @@ local answer, size, from, complete = { flags }, 0, tonumber(after) + 1, false
 count = tonumber(count)
 while not complete and #answer < 2 * count and size < tonumber(most_bytes) do
   -- Few at a time, for each may be as large as a result.
-  local got = redis.call('XRANGE', items, string.format('%d-0', from), '+', 'COUNT', 25)
+  local got = redis.call('XRANGE', items, string.format('%d-0', from), '+', 'COUNT', 5)
   for _, item in ipairs(got) do
     answer[#answer + 1] = item[1]
     answer[#answer + 1] = item[2][2]
     size = size + #item[2][2]
     from = tonumber(string.match(item[1], '^%d+')) + 1
   end
-  complete = #got < 25
+  complete = #got < 5
 end
 if not is_live(flags) then -- or no record of ours
   if complete then answer[1] = found[1] end
