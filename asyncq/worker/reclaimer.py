@@ -100,7 +100,6 @@ class Reclaimer:
         self._on_last_tries = on_last_tries
         self._on_level = on_level
         self._job_log = job_log
-        self._max_crashes = consumer.settings.max_crashes
         self._lease = lease
         self._beating: dict[str, Sighting] = {}
         """Of who has a beat."""
@@ -191,9 +190,8 @@ class Reclaimer:
             if taken.revoked:
                 log.info("%d jobs of dead worker %r ended as revoked", taken.revoked, dead)
             for job_id, task in taken.lost:
-                self._job_log.lost(
-                    job_id, task, self._consumer.served.queues[stream], dead, self._max_crashes
-                )
+                queue = self._consumer.served.queues[stream]
+                self._job_log.lost(job_id, task, queue, dead, self._consumer.settings.max_crashes)
             seen = None  # the field is gone with the first call
         if total:
             log.warning("worker %r is dead; %d of its jobs were put back into the queue", dead, total)

@@ -103,6 +103,8 @@ class Book:
     children: dict[str, str] = field(default_factory=dict)
     """Those that wait for it, with what the server notes about each."""
     is_awaited: bool = False
+    is_replaced: bool = False
+    """Whether a workflow stands in its place: then it has begun."""
     member: str = ""
     """The job by which this one ended without having run."""
     states: list[State] = field(default_factory=lambda: [State.UNKNOWN])
@@ -110,6 +112,11 @@ class Book:
     @property
     def is_live(self) -> bool:
         return self.letter in "LDRW"
+
+    @property
+    def call(self) -> str:
+        """The part of the nonce that names the call."""
+        return self.nonce.partition("~")[0]
 
     @property
     def is_hidden(self) -> bool:
@@ -197,6 +204,7 @@ class Table:
                 "dep": "hgetall",
                 "bg": "hgetall",
                 "dlq": "xlen",
+                "u": "get",
             }
             pipe.zrange(key, 0, -1) if kind == "d" else getattr(pipe, asks[kind])(key)
             return 1
@@ -225,6 +233,8 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.books: dict[str, Book] = {}
+        self.former: list[Book] = []
+        """Forgotten jobs whose ids another call has now."""
         self.buried = 0
         self.latest: dict[str, Any] | None = (
             None  # the picture after the last step, where it was taken already
@@ -325,7 +335,11 @@ class Machine(RuleBasedStateMachine):
             id_, "task", QUEUE, b"\x92\x90\x80", nonce, channel, 0, FAR, ignore_result=ignored, wait=wait
         )
         book = self.books.get(id_)
-        accepted = book is None or book.nonce.partition("~")[0] == nonce.partition("~")[0]
+        call = nonce.partition("~")[0]
+        accepted = book is None or book.call == call or (id_, call) in self.former_calls
+        if book is not None and book.is_hidden and not accepted:
+            self.make_room(book)
+            book, accepted = None, True
         if book is None:
             letter = wire.LIVE if wait is None else wire.SCHEDULED
             book = self.books[id_] = Book(id_, nonce, letter, "i" if ignored else "-", is_due=wait == 0)
@@ -335,6 +349,14 @@ class Machine(RuleBasedStateMachine):
         refused = [] if accepted else [(job, False)]
         self.twice(lambda: self.broker.intake.enqueue_many(calls), refused, refused)
         self.reread(book)
+
+    @property
+    def former_calls(self) -> set[tuple[str, str]]:
+        return {(book.id, book.call) for book in self.former}
+
+    def make_room(self, book: Book) -> None:
+        """Another call has the id of a forgotten job. The server keeps in mind that there was another."""
+        self.former.append(self.books.pop(book.id))
 
     def some_id(self, data: st.DataObject) -> str:
         """Of a job that has not ended, if there is one; now and then of any."""
@@ -346,17 +368,27 @@ class Machine(RuleBasedStateMachine):
         self.end_by_hand(self.some_id(data), terminate=terminate)
 
     def end_by_hand(self, id_: str, *, terminate: bool) -> None:
-        book = self.books.get(id_)
-        first, second = self.end_early(book, wire.REVOKED)
-        if first == "signalled":
+        book, mark = self.books.get(id_), "t" if terminate else "c"
+        above = book.parents if book and book.letter == wire.WAITING and book.is_replaced else ()
+        first, second = self.revoked(book, mark)
+        seen = {id_}
+        while found := [one for one in dict.fromkeys(above) if one not in seen]:
+            seen.update(found)
+            above = ()
+            for other in (self.books[one] for one in found):
+                above += other.parents if other.letter == wire.WAITING else ()
+                self.revoked(other, mark)
+        self.twice(lambda: self.broker.revoke(id_, mark=mark, outcome=OUTCOME), first, second)
+
+    def revoked(self, book: Book | None, mark: str) -> tuple[str, str]:
+        """What revoking a job by itself answers, once and twice."""
+        answers = self.end_early(book, wire.REVOKED)
+        if answers[0] == "signalled":
             assert book is not None
             assert book.holder is not None
-            mark = "t" if terminate else "c"
             book.mark = mark if book.mark != "t" else "t"
-            book.holder.marks[id_] = book.mark
-        self.twice(
-            lambda: self.broker.revoke(id_, mark="t" if terminate else "c", outcome=OUTCOME), first, second
-        )
+            book.holder.marks[book.id] = book.mark
+        return answers
 
     @rule(data=st.data())
     def expire(self, data: st.DataObject) -> None:
@@ -427,7 +459,7 @@ class Machine(RuleBasedStateMachine):
         plans = [self.draw_plan(data, id_, ids[:number]) for number, id_ in enumerate(ids)]
         jobs = self.written(plans, self.broker.channel)
 
-        taken = ids[-1] in self.books
+        taken = ids[-1] in self.books and not self.books[ids[-1]].is_hidden
         if not taken:
             self.accept(plans)
         self.twice(lambda: self.accepted(jobs), not taken, not taken)
@@ -463,9 +495,11 @@ class Machine(RuleBasedStateMachine):
 
     def accept(self, plans: list[Book]) -> None:
         for plan in plans:
+            if plan.id in self.books:
+                self.make_room(self.books[plan.id])
             self.books[plan.id] = plan
             for place, parent in enumerate(plan.parents):
-                self.books[parent].children[plan.id] = f"{place} {plan.nonce}"
+                self.books[parent].children[plan.id] = f"{'e' if plan.on_error else place} {plan.nonce}"
                 self.books[parent].is_awaited = True
             if plan.parents:
                 plan.states.append(plan.state)
@@ -479,20 +513,21 @@ class Machine(RuleBasedStateMachine):
 
     def end(self, book: Book, letter: str, by: str, member: str = "") -> None:
         """Ends a job, and tells those that wait for it."""
+        calls = letter in {wire.FAILED, wire.LOST} and (not member or book.is_replaced)
         book.end(letter, by)
         book.member = member
         children, book.children, book.is_awaited = book.children, {}, False
         for child in (self.books[id_] for id_ in children):
             if child.letter != wire.WAITING:
                 continue
-            if (letter == wire.SUCCEEDED) != child.on_error:
+            if child.on_error and not calls:
+                child.wish = "i"  # nobody will ever ask for an error callback without a failure
+                self.end(child, wire.REVOKED, "-")
+            elif child.on_error or letter == wire.SUCCEEDED:
                 child.missing -= 1
                 if not child.missing:
                     child.values = list(child.parents) if child.keeps else []
                     self.set_free(child)
-            elif letter == wire.SUCCEEDED:
-                child.wish = "i"  # nobody will ever ask for an error callback without an error
-                self.end(child, wire.REVOKED, "-")
             else:
                 self.end(child, letter, "-", member or book.id)
 
@@ -505,6 +540,7 @@ class Machine(RuleBasedStateMachine):
         ids = [f"more{first + number}" for number in range(size)]
         if again:
             ids.append(data.draw(st.sampled_from([*self.books])))
+            again = not self.books[ids[-1]].is_hidden
         plans = [self.draw_plan(data, id_, ids[:number]) for number, id_ in enumerate(ids)]
         last = self.draw_plan(data, book.id, ids)
         last.on_error, last.nonce = False, delivery.job.nonce
@@ -529,6 +565,7 @@ class Machine(RuleBasedStateMachine):
             self.books[parent].is_awaited = True
         book.parents, book.missing, book.keeps, book.wait = last.parents, last.missing, last.keeps, last.wait
         book.values, book.lane, book.crashes, book.retries, book.on_error = [], "", 0, 0, False
+        book.is_replaced = True
         if book.parents:
             book.move(wire.WAITING)
         else:
@@ -809,6 +846,10 @@ class Machine(RuleBasedStateMachine):
             assert {id_.decode(): mark.decode() for id_, mark in marks.items()} == hand.marks
             begun = picture.pop(f"bg:{hand.name}", [{}])[0]
             assert {claim.decode() for claim in begun} == hand.begun
+        noted = {f"u:{id_}:{call}" for id_, call in self.former_calls}
+        assert {name for name in picture if name.startswith("u:")} == noted
+        for name in noted:
+            del picture[name]
         assert picture.pop("dlq", [0])[0] == self.buried
         assert not [name for name in picture if not name.startswith("m:")]
 
@@ -882,7 +923,8 @@ class Machine(RuleBasedStateMachine):
         while (message := self.ear.get_message(timeout=0.005)) is not None:
             channel = message["channel"].decode()
             told += [(channel, id_) for id_, _, _ in wire.split_notification(message["data"])]
-        expected = [(channel, book.id) for book in self.books.values() for channel in book.channels]
+        books = [*self.books.values(), *self.former]
+        expected = [(channel, book.id) for book in books for channel in book.channels]
         assert sorted(told) == sorted(expected)
 
     def nothing_is_left(self) -> None:
@@ -895,6 +937,10 @@ class Machine(RuleBasedStateMachine):
             assert picture.pop(f"q:{QUEUE}{lane}") == [[], {}]
             assert self.table.raw.xinfo_consumers(stream, GROUP) == []
         picture.pop("dlq", None)  # kept on purpose, within its bounds
+        for id_, call in self.former_calls:
+            del picture[f"u:{id_}:{call}"]  # for a minute
+        for hand in self.hands:
+            picture.pop(f"bg:{hand.name}", None)  # of one that was taken, for a day
         assert picture == {}
 
 

@@ -210,7 +210,8 @@ async def test_a_wait_that_times_out_or_is_cancelled_takes_its_slot_again(app):
         await asyncio.sleep(0.2)
         assert not await result.ready(), "its time is over, and it has no slot"
         gate.set()
-        assert await result.get(timeout=30) == ["timed out"]
+        # When it has a slot again it may see by then that the child has ended.
+        assert await result.get(timeout=30) in (["timed out"], [])
     assert bodies.most <= 2
 
 
