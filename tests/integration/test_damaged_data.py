@@ -307,7 +307,7 @@ async def among_limits(stage: Stage) -> None:
     for data in RUBBISH:
         await raw.hset(keys.places_held + "limited", data, data)
         await raw.zadd(keys.places_wanted + "limited", {data: 0})
-    for data in (*RUBBISH[:8], b"nan nan 1000", b"inf inf 1000", b"1e300 1e300 1000"):
+    for data in (*RUBBISH[:4], b"nan nan 1000", b"inf inf 1000", b"1e300 1e300 1000"):
         await raw.set(keys.steady, data)
         await raw.set(keys.rates + "limited", data)
         assert await stage.task("limited").options(wait=20).call() == "limited"

@@ -162,7 +162,7 @@ def test_json_is_one_object_a_line(project, start, stop):
 def test_a_worker_that_cannot_start_says_so_in_json_too(project):
     project.write("mail.py", TASKS)
     words = ("worker", "mail", "--log-format", "json", "--log-level", "critical")
-    ended = project.run(*words, ASYNCQ_URL="redis://127.0.0.1:1")
+    ended = project.run(*words, ASYNCQ_URL="redis://127.0.0.1:1", ASYNCQ_OPERATION_TIMEOUT="1")
     (line,) = ended.err.splitlines()
     fields = json.loads(line)
     assert (ended.code, fields["level"]) == (69, "CRITICAL")

@@ -230,13 +230,13 @@ def _dead_ends(told: list[str]) -> list[str]:
 
 async def test_a_failure_calls_the_callbacks_of_its_step_and_of_what_that_lies_in_once(app, tasks):
     lines = _lines(tasks)
-    for name, (whole, called) in lines.items():
-        tasks.told.clear()
-        results = await whole.delay()
-        async with Worker(app):
+    async with Worker(app):
+        for name, (whole, called) in lines.items():
+            tasks.told.clear()
+            results = await whole.delay()
             await until(lambda: nothing_waits(app), f"the end of {name!r}")
-        assert _dead_ends(tasks.told) == called, name
-        del results
+            assert _dead_ends(tasks.told) == called, name
+            del results
 
 
 async def test_the_same_callbacks_are_called_without_a_server(tasks):
