@@ -312,7 +312,12 @@ async def test_a_client_whose_user_lacks_any_one_right_is_told_so_when_it_opens(
 
 
 @pytest.mark.parametrize(
-    ("rule", "password"), [("-xreadgroup", "PASSWORD"), ("-evalsha", "PASSWORD"), ("on", "wrong")]
+    ("rule", "password"),
+    [
+        ("-xreadgroup", "PASSWORD"),
+        pytest.param("-evalsha", "PASSWORD", marks=pytest.mark.trial),
+        ("on", "wrong"),
+    ],
 )
 def test_a_worker_that_is_refused_ends_with_one_line_a_hint_and_exit_code_77(
     server, tmp_path, rule, password

@@ -160,6 +160,7 @@ async def test_a_job_that_expires_ends_the_wait_with_nobody_working(app, make_ap
             assert begun.took < 3  # told by its timer, not by the poll
 
 
+@pytest.mark.trial
 async def test_ten_thousand_ended_handles_are_joined_in_twenty_looks(app, make_app, add, raw):
     count = 10_000
     async with Worker(app, concurrency=500):

@@ -167,7 +167,11 @@ async def test_what_a_body_says_has_the_limits_of_a_result(tasks, worker):
 
 @pytest.mark.parametrize(
     ("name", "args", "how"),
-    [("leave", (0,), "exit code 0"), ("leave", (7,), "exit code 7"), ("crash", (), "SIGSEGV")],
+    [
+        pytest.param("leave", (0,), "exit code 0", marks=pytest.mark.trial),
+        pytest.param("leave", (7,), "exit code 7", marks=pytest.mark.trial),
+        ("crash", (), "SIGSEGV"),
+    ],
 )
 async def test_the_death_of_a_process_is_its_jobs_alone(tasks, worker, log, name, args, how):
     beside = await tasks.sleep.delay(log, "beside", 0.5)
@@ -248,7 +252,7 @@ async def test_a_soft_limit_that_is_not_caught_fails_the_job(app, worker, log):
 # -- revocation ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("name", [pytest.param("SIGINT", marks=pytest.mark.trial), "SIGTERM", "SIGKILL"])
 async def test_a_terminated_process_ends_and_the_worker_goes_on(tasks, worker, log, name):
     result = await tasks.sleep.delay(log, "long")
     pid = await started(log)
@@ -329,6 +333,7 @@ async def test_another_signal_is_refused_and_the_message_names_those_that_are_no
         await app.AsyncResult("x").revoke(terminate=True, signal=signal)
 
 
+@pytest.mark.trial
 async def test_the_waiter_of_a_killed_process_wakes_soon(tasks, worker, tmp_path):
     took = []
     for number in range(5):  # each takes a new process, at half a second of CPU

@@ -151,6 +151,7 @@ async def test_closing_the_app_ends_every_wait(make_app):
         await asyncio.wait_for(waiting, 30)
 
 
+@pytest.mark.trial
 async def test_thousands_of_waiters_cost_one_subscription_and_two_kib_each(app, nap, raw):
     count = 3_000
     tracemalloc.start()

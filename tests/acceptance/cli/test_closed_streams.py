@@ -130,8 +130,8 @@ def test_a_worker_whose_stderr_cannot_be_written_runs_jobs_and_ends_with_0(proje
 @pytest.mark.parametrize(
     "words",
     [
-        ("call", "shop", "nope"),
-        pytest.param(("nope",), marks=pytest.mark.trial),
+        pytest.param(("call", "shop", "nope"), marks=pytest.mark.trial),
+        ("nope",),
         pytest.param(("worker", "shop", "--log-level", "x"), marks=pytest.mark.trial),
     ],
 )
