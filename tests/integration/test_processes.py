@@ -130,14 +130,19 @@ async def test_a_process_runs_one_job_after_the_other(tasks, worker):
 
 
 async def test_at_most_so_many_jobs_as_set_run_at_the_same_time(tasks, worker, log):
-    results = [await tasks.sleep.delay(log, str(number), 0.2) for number in range(4)]
-    pids = [await result.get(timeout=30) for result in results]
-    assert len(set(pids)) == 2
-    running = most = 0
-    for line in lines(Path(log)):
-        running += 1 if line.startswith("start") else -1
-        most = max(most, running)
-    assert most == 2
+    most = 0
+    for seconds in (0.2, 1, 5):  # on a busy machine the second process starts when the first is through
+        results = [await tasks.sleep.delay(log, f"{seconds} {number}", seconds) for number in range(4)]
+        pids = {await result.get(timeout=60) for result in results}
+        assert len(pids) <= 2
+        running = 0
+        for line in lines(Path(log)):
+            running += 1 if line.startswith("start") else -1
+            most = max(most, running)
+        if most == len(pids) == 2:
+            return
+        assert most <= 2
+    pytest.fail("no two jobs ran at the same time")
 
 
 async def test_a_body_says_what_it_is_at_and_sees_that_it_is_revoked(tasks, worker):
