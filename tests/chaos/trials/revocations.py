@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 KINDS = {"work": 40, "step": 35, "later": 15, "apart": 10}
 """How often, in percent: on the loop, in a thread, on the loop after a wait, in a process."""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
-LONGEST = {"apart": 0.1}
-"""Seconds that a body takes at most; else 0.01. It is not worth while to start a process for less."""
+SHORTEST, LONGEST = 0.01, 1.0
+"""Seconds between which the upper bound of a body's length moves."""
+LONGER, SHORTER = 1.05, 0.9
+"""What that bound is multiplied by when a revocation came too late, and when it came in time. So about two
+in three come too late on a quick machine, and on a busy one too, where a call takes longer to arrive than a
+body of 0.01 s takes to run."""
 IN_FLIGHT = 100
 
 
@@ -44,6 +48,7 @@ class Race:
         self.stage = stage
         self.fates: dict[str, Fate] = {}
         self._pace = {"work": 0.02, "step": 0.02, "later": 0.05, "apart": 0.3}
+        self._longest = {"work": 0.01, "step": 0.01, "later": 0.01, "apart": 0.1}
         self._gate = asyncio.Semaphore(IN_FLIGHT)
         self._answers: dict[str, str] = {}
         self._listen_in()
@@ -72,14 +77,17 @@ class Race:
         countdown = random.uniform(0, 0.05) if kind == "later" else None
         began = time.monotonic()
         result = await task.options(task_id=id, countdown=countdown).delay(
-            number, random.uniform(0, LONGEST.get(kind, 0.01))
+            number, random.uniform(0, self._longest[kind])
         )
         waiter = asyncio.create_task(self._until_over(result, kind, began))
         # Where jobs of its kind are claimed, run and end at present, and a little beyond.
         await asyncio.sleep(random.uniform(0, self._pace[kind]))
         handle = self.stage.app.AsyncResult(id)
         state = await handle.revoke(terminate=terminate, signal=signal, wait=True, timeout=60)
-        self.fates[id] = Fate(kind, terminate, self._answers[id], str(state), await waiter)
+        answer = self._answers[id]
+        longest = self._longest[kind] * (LONGER if answer == "ended" else SHORTER)
+        self._longest[kind] = min(max(longest, SHORTEST), LONGEST)
+        self.fates[id] = Fate(kind, terminate, answer, str(state), await waiter)
 
     async def _until_over(self, result: Any, kind: str, began: float) -> str:
         outcome = await result.outcome(timeout=90)
