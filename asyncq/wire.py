@@ -98,7 +98,7 @@ LONGEST_TTL = 100 * 366 * 86_400_000
 bits, and with it the whole call that ends jobs."""
 
 MOST_FIELDS = 16
-"""Most fields of an entry with a job in it. Ours have seven; a script can hand on no more than some 4,000."""
+"""Most fields of an entry with a job in it. Ours have eight; a script can hand on no more than some 4,000."""
 
 MOST_COUNTED = 1_000_000
 """The most crashes, or retries, that an entry may say."""
@@ -136,11 +136,11 @@ NOT_AGAIN = "c"
 Signal = Literal["SIGTERM", "SIGINT", "SIGKILL"]
 """What a process can be sent by a revocation."""
 
-MARKS = "citk"
-"""All marks of a running job, the weakest first."""
-
 MARK_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
 """The mark of a running job that is to end now, by the signal that a process gets; the weakest first."""
+
+MARKS = NOT_AGAIN + "".join(MARK_OF.values())
+"""All marks of a running job, the weakest first."""
 
 _NOT_ENDED = LIVE + SCHEDULED + RETRYING + WAITING + ASIDE
 
@@ -603,9 +603,18 @@ def count_of(data: bytes) -> int:
     Raises:
         DecodeError: no number, or one that no job comes to.
     """
-    if not data.isdigit() or len(data) > 7 or int(data) > MOST_COUNTED:
+    count = number_in(data, MOST_COUNTED)
+    if count is None:
         raise DecodeError(f"a count says {data[:20]!r}, which no job comes to")
-    return int(data)
+    return count
+
+
+def number_in(data: bytes, most: int) -> int | None:
+    """The number that a text of the server is, from 0 up to a bound; None if it is none. To read one of a
+    million digits takes Python seconds.
+    """
+    fits = data.isdigit() and len(data) <= len(str(most)) and int(data) <= most
+    return int(data) if fits else None
 
 
 def entry_order(entry: str) -> tuple[int, int]:

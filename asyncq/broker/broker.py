@@ -13,13 +13,15 @@ from asyncq import damage, wire
 from asyncq.broker import rights
 from asyncq.broker.commands import Commands
 from asyncq.broker.deadletters import DeadLetters
+from asyncq.broker.early_end import early_end
 from asyncq.broker.intake import Intake
-from asyncq.broker.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms
+from asyncq.broker.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
 from asyncq.broker.line import pause
 from asyncq.broker.listener import Listener
 from asyncq.broker.looks import Look, standing
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.server_error import ServerError, Verdict
+from asyncq.broker.shards import MOST_SHARDS
 from asyncq.broker.waits import Waits
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable, DecodeError
 from asyncq.serializers import PLAIN_VALUE
@@ -129,7 +131,7 @@ class Broker:
             # come at once the first counts.
             await send(first, "SET", key, count, "NX")
             (known,) = await send(first, "MGET", key)
-        if known is not None and not (known.isdigit() and len(known) < 10):
+        if known is not None and wire.number_in(known, MOST_SHARDS) is None:
             if count > 1:
                 raise BrokerNotConfigured(
                     f"{key!r} at {self.address.safe_url} should say how many shards namespace "
@@ -244,27 +246,10 @@ class Broker:
     async def _end_early(
         self, id_: str, letter: str, outcome: bytes, mark: str, reason: str = "", *, parents: bool = False
     ) -> tuple[str, list[str]]:
-        ttl = result_ttl_ms(self.settings.result_ttl)
-        keys = self.shards.of(id_)
+        keys, ttl = self.shards.of(id_), self.settings.result_ttl
+        call = early_end(keys, id_.encode(), letter, outcome, ttl, mark=mark, reason=reason, parents=parents)
         answer = await self.commands.run_known(
-            keys,
-            "revoke",
-            (keys.records + id_, keys.delayed),
-            (
-                keys.space,
-                id_,
-                GROUP,
-                letter,
-                outcome,
-                ttl,
-                wire.PUSH_LIMIT,
-                keys.marks,
-                mark,
-                DAY_MS,
-                reason.encode("utf-8", "replace"),
-                "1" if parents else "",
-            ),
-            unknown=[b"unknown"],
+            keys, "revoke", call.keys, call.arguments, unknown=[b"unknown"]
         )
         text, *ids = [word.decode() for word in answer]
         if text == "revoked":
@@ -400,7 +385,7 @@ def _state(answer: list[Any]) -> wire.Ended | wire.Standing:
         flags,
         queue,
         entry,
-        worker=consumer.decode("utf-8", "backslashreplace").rpartition("-")[0],  # a token is behind its name
+        worker=text_of(consumer).rpartition("-")[0],  # a token is behind its name
         started=started,
         report=_report(report) if report else None,
     )

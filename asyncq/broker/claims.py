@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncq import failpoints, wire
 from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.keys import GROUP, LAST_TRY, leveled, name_to, result_ttl_ms
+from asyncq.broker.keys import GROUP, LAST_TRY, leveled, name_to, result_ttl_ms, text_of
 from asyncq.broker.submission import Submission
 
 if TYPE_CHECKING:
@@ -394,7 +394,7 @@ class Claims:
         failpoints.hit("take.answered")
         if looked < 0:
             return Taken()
-        jobs = [(id_.decode("utf-8", "backslashreplace"), wire.task_name(head)) for id_, head in lost]
+        jobs = [(text_of(id_), wire.task_name(head)) for id_, head in lost]
         if self.hooks:
             self._tell(
                 [ClaimEnd(Way.LOST, stream, "", id_, 1, None, wire.LOST, lost_words) for id_, _ in jobs]
@@ -411,7 +411,7 @@ class Claims:
     def _last_words(self, letter: str, stream: str, holder: str, attempts: int) -> bytes:
         """The outcome of a job that its worker will not finish."""
         queue = self._served.queues[stream]
-        worker = name_to(holder.rpartition("-")[0]).decode("utf-8", "backslashreplace")
+        worker = text_of(name_to(holder.rpartition("-")[0]))
         finished = int(time.time() * 1000)
         return wire.encode_ended(
             wire.Ended(letter, finished=finished, attempts=attempts, worker=worker, queue=queue)

@@ -189,7 +189,7 @@ class Commands:
         self,
         shard: Keys,
         name: str,
-        keys: Sequence[str] = (),
+        keys: Sequence[str | bytes] = (),
         arguments: Sequence[Any] = (),
         *,
         unknown: Any,

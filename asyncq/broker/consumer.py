@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncq import damage, failpoints, failures, wire
 from asyncq.broker import rights
 from asyncq.broker.commands import FOREVER
+from asyncq.broker.early_end import early_end
 from asyncq.broker.job_output import JobOutput
-from asyncq.broker.keys import DAY_MS, GROUP, leveled, name_from, result_ttl_ms, token
+from asyncq.broker.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.served import Served
 from asyncq.broker.server_error import ServerError, Verdict
@@ -287,7 +288,7 @@ class Consumer:
         fields = item[2] or []
         named = dict(zip(fields[::2], fields[1::2], strict=False))
         id_ = named.get(b"i")
-        return None if id_ is None else id_.decode("utf-8", "backslashreplace")
+        return None if id_ is None else text_of(id_)
 
     def delivery(self, item: Entry) -> wire.Delivery:
         """The job in an entry.
@@ -343,7 +344,7 @@ class Consumer:
             why: it could not be moved.
             is_lost: whether its message is.
         """
-        name = id_.decode("utf-8", "backslashreplace")
+        name = text_of(id_)
         if not is_lost:
             what = f"job {name!r} is due and could not be moved into its queue; trying again in a minute"
             damage.warn(log, "delayed job", what, why)
@@ -351,15 +352,8 @@ class Consumer:
         damage.warn(log, "message of a delayed job", f"job {name!r} is due and fails: it cannot be run", why)
         error = DecodeError(f"job {name!r} was due, and could not be run: {why}")
         outcome = wire.encode_ended(wire.Ended(wire.FAILED, failures.encode(error)))
-        await self._commands.run(
-            keys,
-            "revoke",
-            (keys.records.encode() + id_, keys.delayed),
-            (
-                *(keys.space, id_, GROUP, wire.FAILED, outcome, result_ttl_ms(self.settings.result_ttl)),
-                *(wire.PUSH_LIMIT, keys.marks, "", DAY_MS, "", ""),
-            ),
-        )
+        call = early_end(keys, id_, wire.FAILED, outcome, self.settings.result_ttl, mark="")
+        await self._commands.run(keys, "revoke", call.keys, call.arguments)
 
     def output(self, delivery: wire.Delivery) -> JobOutput:
         """What a job that it holds writes before it ends."""
@@ -434,7 +428,7 @@ class Beating:
             answer = self._call(command)
             if answer is None:
                 return None
-            texts = [part.decode("utf-8", "backslashreplace") for part in answer]
+            texts = list(map(text_of, answer))
             marks += sorted(map(_signal, texts[::2], texts[1::2]))
         failpoints.hit("beat.answered")
         return marks

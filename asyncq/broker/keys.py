@@ -42,6 +42,11 @@ def name_to(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+def text_of(data: bytes) -> str:
+    """A text that somebody else may have written. Bytes that are no text are escaped, and name nothing."""
+    return data.decode("utf-8", "backslashreplace")
+
+
 def token() -> str:
     """A random name for a process's life: never reused, also not after a fork."""
     return os.urandom(8).hex()

@@ -34,6 +34,6 @@ def standing(answer: bytes | None) -> Look:
 def _flags(answer: bytes) -> str:
     """The flags of a live job, and when it expires. A time that Python has no date for never comes."""
     expires = answer[5:]
-    if expires and not (expires.isdigit() and len(expires) < 16 and int(expires) <= wire.LATEST):
+    if expires and wire.number_in(expires, wire.LATEST) is None:
         answer = answer[:4]
     return answer.decode()

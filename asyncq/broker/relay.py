@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from asyncq import damage, failpoints, wire
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.server_error import ServerError
+from asyncq.broker.shards import MOST_SHARDS
 from asyncq.errors import AsyncQError, DecodeError
 
 if TYPE_CHECKING:
@@ -297,7 +298,8 @@ def _check(fields: dict[bytes, bytes], shards: int, words_per_job: Sequence[str]
         DecodeError: it cannot.
     """
     to = fields.get(b"to", b"")
-    if not (to.isdigit() and len(to) < 10 and int(to) < shards):
+    shard = wire.number_in(to, MOST_SHARDS)
+    if shard is None or shard >= shards:
         raise DecodeError(f"it is for shard {to[:20]!r}, and there are {shards}")
     if (parcel := fields.get(b"b")) is not None:
         _check_words(wire.decode_parcel(parcel)[2], words_per_job)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 RUN = 64
 """So many ids made one after the other lie in one shard: what is enqueued together travels in one call."""
 
+MOST_SHARDS = 999_999_999
+"""Whoever says that there are more has not written asyncq's number."""
+
 _DIGITS = 24
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.keys import DAY_MS, name_from, name_to
+from asyncq.broker.keys import DAY_MS, name_from, name_to, text_of
 
 if TYPE_CHECKING:
     from asyncq import wire
@@ -79,7 +79,7 @@ class Turnstile:
             patience=FOREVER,
         )
         steady_time.saw(keys.shard, steady)
-        return Turn(verdict == 1, wait, ticket, verdict == 2, _id(following))
+        return Turn(verdict == 1, wait, ticket, verdict == 2, text_of(following))
 
     async def resume(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:
         """Takes a place again after a wait, and says whom to call; False if there is none yet: then it will
@@ -93,7 +93,7 @@ class Turnstile:
             (delivery.claim, self._incarnation, limits.places, keys.marks, DAY_MS),
             patience=FOREVER,
         )
-        return bool(seated), _id(following)
+        return bool(seated), text_of(following)
 
     async def vacate(self, limits: Limits, held: str, aside: str = "") -> str:
         """Gives a place back, and says whom to call. With an empty claim, only says that; with the id of a
@@ -107,7 +107,7 @@ class Turnstile:
             (name_to(held), limits.places, keys.marks, DAY_MS, aside),
             patience=FOREVER,
         )
-        return _id(following)
+        return text_of(following)
 
     async def forget(self, limits: Limits, id: str) -> None:
         """A job waits for no place any more."""
@@ -132,11 +132,6 @@ class Turnstile:
         if ours:
             await self._commands.send(keys, "PEXPIRE", key, DAY_MS)
         return ours
-
-
-def _id(data: bytes) -> str:
-    """The id of a job that is to be called. If it is no text there is no such job, which the call finds."""
-    return data.decode("utf-8", "backslashreplace")
 
 
 def _places(keys: Keys, limits: Limits) -> tuple[str, str, str]:

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from asyncq.broker.background import BackgroundTasks
-from asyncq.broker.keys import DAY_MS
+from asyncq.broker.keys import DAY_MS, text_of
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Waits:
             keys, "block", (keys.records + id, keys.blocks + id), arguments, patience=patience
         )
         if answer or shards.is_one:
-            return [_id(one) for one in answer]
+            return [text_of(one) for one in answer]
         cycle = await find_cycle(self._commands, id, targets, most=MOST_FOLLOWED, patience=patience)
         if cycle:
             self.unblock(id, entry, mark, targets)
@@ -120,12 +120,7 @@ async def _awaited_by(commands: Commands, ids: Iterable[str], patience: float) -
         for shard, some in by_shard.items()
     ]
     return [
-        (id_, [_id(one) for one in awaited])
+        (id_, [text_of(one) for one in awaited])
         for some, answer in zip(by_shard.values(), await asyncio.gather(*asked), strict=True)
         for id_, awaited in zip(some, answer, strict=True)
     ]
-
-
-def _id(data: bytes) -> str:
-    """The id of a job that is waited for. If it is no text there is no such job, and it waits for nobody."""
-    return data.decode("utf-8", "backslashreplace")

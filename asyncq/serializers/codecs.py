@@ -38,6 +38,9 @@ _ARGS: Final = top("args")
 _KWARGS: Final = top("kwargs")
 
 
+_ARGUMENT: Final = "args[{}]".format
+
+
 class _Parameters(NamedTuple):
     """The shapes of a function's parameters: by position, for `*args`, by name, for `**kwargs`."""
 
@@ -64,24 +67,16 @@ class _Parameters(NamedTuple):
         )
 
     def load(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        try:
-            return (
-                [loaded(self.at(index), value) for index, value in enumerate(args)],
-                {name: loaded(self.of(name), value) for name, value in kwargs.items()},
-            )
-        except DecodeError:
-            # Again, to see which it is: to note that for each of those that are well costs a third more.
-            return self._load_one_by_one(args, kwargs)
-
-    def _load_one_by_one(self, args: list[Any], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """As `load`. An error names its place."""
-        names = list(kwargs)
-        positional = (loaded(self.at(index), value) for index, value in enumerate(args))
-        named = (loaded(self.of(name), kwargs[name]) for name in names)
         return (
-            collected(positional, "args[{}]".format),
-            dict(zip(names, collected(named, lambda at: f"kwargs[{shown(names[at])}]"), strict=True)),
+            collected(map(loaded, map(self.at, range(len(args))), args), _ARGUMENT),
+            self._load_named(kwargs) if kwargs else {},
         )
+
+    def _load_named(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        names = list(kwargs)
+        shapes = map(self.of, names)
+        values = collected(map(loaded, shapes, kwargs.values()), lambda at: f"kwargs[{shown(names[at])}]")
+        return dict(zip(names, values, strict=True))
 
 
 def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters | None:
@@ -312,7 +307,7 @@ def _call(parameters: _Parameters, args: Any) -> Any:
     """The arguments of one of many calls."""
     if type(args) not in SEQUENCES:
         return bare(args)
-    return collected((loaded(parameters.at(index), item) for index, item in enumerate(args)), KEY.format)
+    return collected(map(loaded, map(parameters.at, range(len(args))), args), KEY.format)
 
 
 def in_front(body: bytes, values: Sequence[bytes]) -> bytes:

@@ -39,7 +39,6 @@ FAREWELL = 3.0
 """Seconds that an idle process gets to end by itself."""
 
 _SIGNAL_OF = {mark: signal.Signals[name] for name, mark in wire.MARK_OF.items()}
-_STRENGTHS = wire.NOT_AGAIN + "".join(wire.MARK_OF.values())
 
 
 class Process:
@@ -225,7 +224,7 @@ class Process:
         """Ends the body by the signal that a mark stands for, if it does. Only a stronger one is sent after
         it: marks are told again with every beat.
         """
-        strength = _STRENGTHS.index(mark)
+        strength = wire.MARKS.index(mark)
         if strength <= self._strength:
             return
         self._strength = strength
