@@ -114,13 +114,7 @@ class Second:
         title: str
         text: str = ""
 
-    @dataclass
-    class Email:
-        to: str
-
-    @dataclass
-    class Sms:
-        to: str
+    Email, Sms, Box = First.Email, First.Sms, First.Box
 
     class Note(pydantic.BaseModel):
         about: Second.Email
@@ -134,9 +128,6 @@ class Second:
     class Size(NamedTuple):
         width: int
         height: int = 1
-
-    class Box(pydantic.BaseModel, Generic[T]):
-        item: T
 
     class Failed(LookupError):
         def __init__(self, text: str, *, code: int, where: str = "here") -> None:

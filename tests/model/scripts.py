@@ -214,15 +214,25 @@ class Scripts:
             return world
         return questions.noted(world, held.entry.job)._replace(begun=tuple(sorted((*world.begun, note))))
 
+    def _taken_back(self, world: World, held: Held) -> tuple[World | None, bool]:
+        """How every script begins that takes a claimed job from its worker without an outcome: it is refused
+        (None), or a marked job ends as revoked; and whether there is more to do.
+        """
+        if not self._entitled(world, held):
+            return None, False
+        world = questions.call_accepted(world, held)
+        if self._marked(world, held.entry.job):
+            ended = self._end(world, held.entry.job, REVOKED, by=held.name)
+            return self._drop(ended, held.entry.id), False
+        return world, True
+
     def retry(self, world: World, held: Held) -> World | None:
         """Put a failed job into the delayed set; a marked one ends as revoked."""
-        if not self._entitled(world, held):
-            return None
-        world = questions.call_accepted(world, held)
+        taken, goes_on = self._taken_back(world, held)
+        if taken is None or not goes_on:
+            return taken
         job = held.entry.job
-        if self._marked(world, job):
-            return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
-        world = self._drop(questions.delivered_again(world, job), held.entry.id)
+        world = self._drop(questions.delivered_again(taken, job), held.entry.id)
         tried = held.entry._replace(retries=held.entry.retries + 1)
         if not self.setup.rules.atomic_retry:
             return world._replace(owed=(*world.owed, Owed("ZADD", held.name, job, tried)))
@@ -236,25 +246,20 @@ class Scripts:
 
     def postpone(self, world: World, held: Held) -> World | None:
         """Put a job aside that has not begun; a marked one ends as revoked."""
-        if not self._entitled(world, held):
-            return None
-        world = questions.call_accepted(world, held)
-        job = held.entry.job
-        if self._marked(world, job):
-            return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
+        taken, goes_on = self._taken_back(world, held)
+        if taken is None or not goes_on:
+            return taken
         # More than twice makes no difference, and would make worlds without end.
         again = held.entry._replace(put_off=min(held.entry.put_off + 1, MOST_PUT_OFF))
-        return self._delay(self._drop(world, held.entry.id), again)
+        return self._delay(self._drop(taken, held.entry.id), again)
 
     def replace(self, world: World, held: Held) -> World | None:
         """Put a job more, and the job itself behind it, in the place of one that runs; a marked one ends."""
-        if not self._entitled(world, held):
-            return None
-        world = questions.call_accepted(world, held)
+        taken, goes_on = self._taken_back(world, held)
+        if taken is None or not goes_on:
+            return taken
         job, other = held.entry.job, self.setup.jobs - 1
-        if self._marked(world, job):
-            return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
-        world = questions.delivered_again(world, job)
+        world = questions.delivered_again(taken, job)
         record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(job, record._replace(state=WAITING, entry=0, missing=1))
         if self.setup.apart(job, other):
@@ -267,13 +272,11 @@ class Scripts:
 
     def release(self, world: World, held: Held) -> World | None:
         """Give a claimed job back, as if it had never been delivered; a marked one ends as revoked."""
-        if not self._entitled(world, held):
-            return None
-        world = questions.call_accepted(world, held)
-        job = held.entry.job
-        if self._marked(world, job):
-            return self._drop(self._end(world, job, REVOKED, by=held.name), held.entry.id)
-        return self._drop(self._add(questions.delivered_again(world, job), held.entry), held.entry.id)
+        taken, goes_on = self._taken_back(world, held)
+        if taken is None or not goes_on:
+            return taken
+        again = questions.delivered_again(taken, held.entry.job)
+        return self._drop(self._add(again, held.entry), held.entry.id)
 
     def leave(self, world: World, name: int) -> World | None:
         """Delete the consumer and its keys. Refused while anything is pending, for that would be lost."""
