@@ -1,13 +1,13 @@
 """Instructions and commands a job, of client and worker together: `python benchmarks/instructions.py`.
 
 Valgrind counts instructions, which a loaded machine does not change. A process enqueues jobs, runs them with
-a worker of its own and awaits the results; run with few and with many jobs, the difference is what the jobs
-cost. The server's commands are counted likewise. With BASELINE=PATH, another checkout is measured beside this
-one, and the ratios are printed.
+a worker of its own and awaits the results. What is counted begins after the first hundred jobs and ends
+before the app is closed. The server's commands are counted in a run without valgrind, which makes a process
+fifty times slower than its server. With BASELINE=PATH, another checkout is measured beside this one, and the
+ratios are printed.
 
-How often a process wakes, and how many jobs come in one batch, depend on the machine's moments all the same:
-one measurement is off by up to 3 %, and far more while something else runs. So each figure is the median of
-ROUNDS=N (default: 5), taken in turns with the baseline.
+How often a process wakes, and how many jobs come in one batch, depend on the machine's moments all the same.
+So each figure is the median of ROUNDS=N (default: 5), taken in turns with the baseline.
 """
 
 from __future__ import annotations
@@ -19,68 +19,101 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
 import server
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 HERE = Path(__file__).parent
-LONE, BATCHED = (50, 250), (1_000, 4_000)
-"""How many jobs the short and the long run have."""
+JOBS = {"lone": 400, "batched": 5_000}
+"""How many jobs are counted."""
 BODY = """
-import asyncio, gc, sys
+import asyncio, gc, os, subprocess, sys
 sys.path.insert(0, sys.argv[1])
 import asyncq
 assert asyncq.__file__.startswith(sys.argv[1]), asyncq.__file__
 from asyncq import AsyncQ, Worker
 
-app = AsyncQ(sys.argv[2], namespace="n" + sys.argv[4])
+# Beats and looks at other workers come by the clock, which valgrind makes run fifty times too fast.
+app = AsyncQ(sys.argv[2], namespace="n" + str(os.getpid()), lease=300)
 
 @app.task
 async def noop():
     pass
 
-async def main(way, count):
+async def jobs(way, count):
+    if way == "lone":
+        for _ in range(count):
+            await (await noop.delay()).get()
+    else:
+        await (await noop.map([()] * count)).get()
+
+def count(what):
+    if sys.argv[5]:
+        subprocess.run([sys.argv[5], what, str(os.getpid())], check=True, stdout=subprocess.DEVNULL)
+    print(flush=True)
+    sys.stdin.readline()
+
+async def main(way, number):
     async with app, Worker(app, concurrency=100):
-        await (await noop.delay()).get()
-        if way == "lone":
-            for _ in range(count):
-                await (await noop.delay()).get()
-        else:
-            await (await noop.map([()] * count)).get()
+        await jobs(way, 100)
+        count("--zero")
+        await jobs(way, number)
+        count("--dump")
 
 gc.disable()  # when it collects depends on what else there is
 asyncio.run(main(sys.argv[3], int(sys.argv[4])))
 """
 
 
-def counted(checkout: Path, url: str, way: str, jobs: int) -> tuple[int, int]:
-    """The instructions of a process that runs so many jobs, and the commands that it has the server run."""
-    environment = dict(os.environ, PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="")
-    with redis.Redis.from_url(url) as observer, tempfile.TemporaryDirectory() as folder:
-        before = server.Usage.read(observer)
-        done = subprocess.run(
-            [
-                *("valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"),
-                *(sys.executable, "-c", BODY, str(checkout), url, way, str(jobs)),
-            ],
-            env=environment,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        spent = server.Usage.read(observer).since(before)
-    found = re.search(r"Collected : (\d+)", done.stderr)
-    if done.returncode or found is None:
-        raise RuntimeError(done.stderr)
-    return int(found[1]), spent.commands.total()
+def per_job(checkout: Path, url: str, way: str) -> tuple[float, float]:
+    """Instructions of a process, and commands that it has the server run, for each job."""
+    with tempfile.TemporaryDirectory() as folder:
+        valgrind = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts")
+        run(checkout, url, way, folder, valgrind, "callgrind_control")
+        dumped = Path(folder, "counts.1").read_text()
+        commands = run(checkout, url, way, folder)
+    total = re.search(r"^summary: (\d+)", dumped, re.MULTILINE)
+    assert total is not None, dumped[:1000]
+    return int(total[1]) / JOBS[way], commands / JOBS[way]
 
 
-def per_job(checkout: Path, url: str, way: str, counts: tuple[int, int]) -> tuple[float, float]:
-    """Instructions and commands that one more job costs."""
-    few, many = (counted(checkout, url, way, jobs) for jobs in counts)
-    more = counts[1] - counts[0]
-    return (many[0] - few[0]) / more, (many[1] - few[1]) / more
+def run(checkout: Path, url: str, way: str, folder: str, under: Sequence[str] = (), control: str = "") -> int:
+    """Runs the jobs in a process of their own, and gives the number of the server's commands.
+
+    Args:
+        checkout: whose asyncq is imported.
+        url: of the server.
+        way: how the jobs are enqueued.
+        folder: where the process runs.
+        under: the command that runs it.
+        control: the program that has the instructions counted.
+    """
+    process = subprocess.Popen(
+        [*under, sys.executable, "-c", BODY, str(checkout), url, way, str(JOBS[way]), control],
+        env=dict(os.environ, PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE=""),
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    usages = []
+    with redis.Redis.from_url(url) as observer:
+        for _ in range(2):
+            process.stdout.readline()
+            usages.append(server.Usage.read(observer))
+            process.stdin.write("\n")
+            process.stdin.flush()
+    _, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(errors)
+    return usages[1].since(usages[0]).commands.total()
 
 
 def main() -> None:
@@ -89,11 +122,11 @@ def main() -> None:
         checkouts["baseline"] = Path(os.environ["BASELINE"])
     rounds = int(os.environ.get("ROUNDS", "5"))
     with server.running() as url:
-        for way, counts in (("lone", LONE), ("batched", BATCHED)):
+        for way in JOBS:
             taken: dict[str, list[tuple[float, float]]] = {name: [] for name in checkouts}
             for _ in range(rounds):
                 for name, path in checkouts.items():
-                    taken[name].append(per_job(path, url, way, counts))
+                    taken[name].append(per_job(path, url, way))
             figures = {
                 name: [statistics.median(each) for each in zip(*pairs, strict=True)]
                 for name, pairs in taken.items()
