@@ -52,7 +52,8 @@ class Outcome(Generic[R_co]):
             DecodeError: the value cannot be read here.
         """
         if self._ended.letter == wire.SUCCEEDED:
-            return cast("R_co", self._codec.loads(self._ended.payload))
+            value: R_co = self._codec.loads(self._ended.payload)
+            return value
         error = self.error
         assert error is not None
         try:

@@ -78,6 +78,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 import msgpack
 
 from asyncq.errors import DecodeError
+from asyncq.packed import packed
 from asyncq.states import State
 
 if TYPE_CHECKING:
@@ -345,7 +346,6 @@ class Standing:
         return STATE_OF[self.flags[0]]
 
 
-_pack = cast("Callable[[Any], bytes]", msgpack.packb)  # its own types allow None, which it never answers
 _unpack = cast("Callable[[bytes], Any]", msgpack.unpackb)
 
 
@@ -355,14 +355,14 @@ def encode_job(job: Job) -> bytes:
     Raises:
         TypeError, ValueError, OverflowError: the headers hold something that msgpack cannot carry.
     """
-    return _pack(
+    return packed(
         (SCHEMA, job.name, job.body, job.nonce, job.channel, job.enqueued, job.result_ttl, _extras(job))
     )
 
 
 def encode_plain(job: Job) -> bytes:
     """The message of a job that has nothing but what every job has."""
-    return _pack((SCHEMA, job.name, job.body, job.nonce, job.channel, job.enqueued, job.result_ttl, None))
+    return packed((SCHEMA, job.name, job.body, job.nonce, job.channel, job.enqueued, job.result_ttl, None))
 
 
 def _extras(job: Job) -> dict[str, Any] | None:  # noqa: C901  see below
@@ -475,7 +475,7 @@ def encode_ended(ended: Ended) -> bytes:
         ended.enqueued,
         ended.children if len(ended.children) <= MOST_CHILDREN else (*ended.children[:MOST_CHILDREN], None),
     )
-    return _pack((*outcome, ended.body) if ended.body else outcome)
+    return packed((*outcome, ended.body) if ended.body else outcome)
 
 
 def decode_ended(letter: str, outcome: bytes) -> Ended:
@@ -524,7 +524,7 @@ _OUTCOME_FIELDS = frozenset(
 
 def encode_parcel(channel: str, refusal: bytes, words: Sequence[str | int | bytes]) -> bytes:
     """The jobs of a workflow that lie in another shard."""
-    return _pack((SCHEMA, channel, refusal, words))
+    return packed((SCHEMA, channel, refusal, words))
 
 
 def decode_parcel(parcel: bytes) -> tuple[str, bytes, list[str | int | bytes]]:

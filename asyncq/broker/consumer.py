@@ -254,6 +254,7 @@ class Consumer:
                 "STREAMS",
                 *streams,
                 *[">"] * len(streams),
+                now=True,
             )
         except PipeBroken as error:
             if self._waits and self._has_more:

@@ -105,6 +105,18 @@ class Pipe(asyncio.Protocol):
             self._corked = True
             self._loop.call_soon(self._flush)
 
+    def send_now(self, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None) -> None:
+        """Sends a command as `send` does, but does not wait for the end of this turn: for who has gathered
+        until then, and for a pipe on which nothing else is sent. To wait once more takes another turn of the
+        loop, a callback and a look at all sockets, three times for each lone job.
+        """
+        if self.broken is not None:
+            raise PipeBroken(str(self.broken)) from self.broken
+        self._out.append(hiredis.pack_command(command))
+        self._due.append(on_reply)
+        if not self._corked:
+            self._flush()
+
     def post(self, *command: Any) -> None:
         """Sends a command that is answered by pushes only (SUBSCRIBE under RESP3).
 
@@ -114,8 +126,12 @@ class Pipe(asyncio.Protocol):
         self.send(command, None)
         self._due.pop()
 
-    async def call(self, *command: Any) -> Any:
+    async def call(self, *command: Any, now: bool = False) -> Any:
         """Sends a command and returns its reply. A caller that is cancelled does not take the command back.
+
+        Args:
+            command: with its arguments.
+            now: send it as `send_now` does.
 
         Raises:
             ServerError: the server answered with an error.
@@ -131,7 +147,8 @@ class Pipe(asyncio.Protocol):
             else:
                 reply.set_result(value)
 
-        self.send(command, settle)
+        send = self.send_now if now else self.send
+        send(command, settle)
         return await reply
 
     def _flush(self) -> None:

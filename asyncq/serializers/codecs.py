@@ -6,9 +6,10 @@ import inspect
 import typing
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from msgpack import Packer, packb
+from msgpack import Packer
 
 from asyncq.errors import DecodeError, SerializationError
+from asyncq.packed import packed
 from asyncq.serializers.annotations import Compiler, UnclearAnnotation, has_union_of_classes, unpacked
 from asyncq.serializers.hints import hints_of, shown_place
 from asyncq.serializers.packing import dumps, is_native, pack, to_tree
@@ -197,7 +198,7 @@ class ArgumentCodec:
             and is_native(kwargs.values(), MAX_DEPTH)
         ):
             try:
-                return packb((args, kwargs))  # type: ignore[no-any-return]
+                return packed((args, kwargs))
             except (OverflowError, ValueError):
                 pass  # an int beyond 64 bits, which the walk handles, or a lone surrogate, which it names
         for name in kwargs:

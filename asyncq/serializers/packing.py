@@ -7,9 +7,10 @@ from enum import Enum
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from msgpack import ExtType, packb
+from msgpack import ExtType
 
 from asyncq.errors import SerializationError
+from asyncq.packed import packed
 from asyncq.serializers.extensions import PACKERS
 from asyncq.serializers.places import (
     FIELD,
@@ -62,7 +63,7 @@ def dumps(value: Any, *, path: str = "value") -> bytes:
     """
     if is_native((value,), MAX_DEPTH):
         try:
-            return packb(value)  # type: ignore[no-any-return]
+            return packed(value)
         except (OverflowError, ValueError):
             pass  # an int beyond 64 bits, which the walk handles, or a lone surrogate, which it names
     place = top(path)
@@ -72,7 +73,7 @@ def dumps(value: Any, *, path: str = "value") -> bytes:
 def is_native(values: Collection[Any], room: int) -> bool:
     """Whether msgpack keeps all of `values` as they are. `room` is how many more containers may nest.
 
-    Range of ints and surrogates in strings are not looked at: `packb` does, in C.
+    Range of ints and surrogates in strings are not looked at: msgpack does, in C.
     """
     if are_scalars(map(type, values)):
         return True
@@ -227,11 +228,11 @@ def pack(tree: Any, place: Place) -> bytes:
         SerializationError: a text in it has no UTF-8 form, or a part has 4 GiB or more.
     """
     try:
-        return packb(tree)  # type: ignore[no-any-return]
+        return packed(tree)
     except (OverflowError, ValueError):
         pass  # an int beyond 64 bits or a lone surrogate, inside an instance
     try:
-        return packb(_mended(tree, place))  # type: ignore[no-any-return]
+        return packed(_mended(tree, place))
     except ValueError as error:  # all that is left here: a part of 4 GiB or more
         raise SerializationError(f"{path_of(place)}: {error}") from error
 

@@ -23,13 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgpack
 
+from asyncq.packed import packed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LENGTH: Final = 4
 """Bytes before each frame that hold its length."""
 
-_pack = cast("Callable[[Any], bytes]", msgpack.packb)
 _unpack = cast("Callable[[bytes], list[Any]]", msgpack.unpackb)
 
 
@@ -39,7 +40,7 @@ def pack(frame: Sequence[Any]) -> bytes:
     >>> unpack(pack(["stop", 15])[LENGTH:])
     ['stop', 15]
     """
-    body = _pack(frame)
+    body = packed(frame)
     return len(body).to_bytes(LENGTH) + body
 
 

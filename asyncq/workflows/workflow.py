@@ -354,6 +354,8 @@ def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], di
 
 def are_several(args: Any) -> bool:
     """Whether this can be the arguments of a call, and is not one argument."""
+    if type(args) is tuple:  # each call of a `map` asks, and `abc` takes its time
+        return True
     return isinstance(args, Iterable) and not isinstance(args, (str, bytes, Mapping))
 
 
