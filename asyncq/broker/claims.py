@@ -381,7 +381,7 @@ class Claims:
             keys,
             "take",
             (
-                *(stream, keys.beats, keys.dead),
+                *(stream, keys.beats, keys.beaten, keys.looks, keys.dead),
                 *(named.encode() + consumer for named in (keys.marks, keys.abouts, keys.begun)),
                 last_try,
             ),

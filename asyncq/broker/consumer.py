@@ -7,6 +7,7 @@ and no crash would ever be counted.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,6 +38,9 @@ BLOCK_MS = 3000
 """How long an idle read stays at the server. Short, for a read of a process that died is still served; long,
 for an idle worker should send about one command a second."""
 GHOSTS = 1000
+_NAMES_AT_ONCE = 1000
+_KNOWN_AS_DEAD = 4
+"""Leases for which it is kept that a worker was taken for dead."""
 PROMOTE_AT_ONCE = 100
 
 Entry = tuple[str, str, list[Any]]
@@ -68,6 +72,7 @@ class Consumer:
         self.served: Served = Served(commands.shards, queues)
         self._turn = 0
         self._waits = self._has_more = False
+        self._levels_noted: dict[str, int] = {}
         self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
         self._commands = commands
         self._reads = commands.new_line(f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
@@ -132,7 +137,7 @@ class Consumer:
     def beat_commands(self, count: int) -> list[tuple[Any, ...]]:
         """The beat, as EVALSHA, for each shard."""
         return [
-            self._commands.build("beat", (keys.beats, marks), (self.name, count))
+            self._commands.build("beat", (keys.beats, keys.beaten, keys.looks, marks), (self.name, count))
             for keys, marks in zip(self.shards, self.marks_channels, strict=True)
         ]
 
@@ -183,7 +188,7 @@ class Consumer:
         left = True
         for keys, marks in zip(self.shards, self.marks_channels, strict=True):
             streams = self.served.streams_in(keys)
-            own = (keys.beats, marks, keys.abouts + self.name, keys.begun + self.name)
+            own = (keys.beats, keys.beaten, marks, keys.abouts + self.name, keys.begun + self.name)
             answer = await self._commands.run(keys, "leave", (*own, *streams), (GROUP, self.name))
             left &= bool(answer)
         return left
@@ -362,41 +367,119 @@ class Consumer:
 
     # -- the others --
 
-    async def census(self, keys: Keys) -> Census:
-        """What it must know of a shard, three times a lease. Costs the server the same however many workers
-        there are.
+    async def look(self, keys: Keys, before: int, last: int) -> Look:
+        """Looks at the other workers of a shard. Costs the server the same however many there are.
+
+        Args:
+            keys: of the shard.
+            before: the number of an earlier look; who has not beaten since is named. 0 is none.
+            last: the number of the last look; who was taken for dead since is named.
         """
-        mine, streams = self.served.queues_in(keys), self.served.streams_in(keys)
-        lanes = [stream for stream in streams if stream in self.served.lanes]
-        watch_ttl = round(self.settings.lease * 1000 * 2 / 3)
-        answer = await self._commands.run(
+        number, *found = await self._commands.run(
             keys,
-            "census",
-            streams,
-            (GROUP, keys.levels, keys.watchers, self.name, watch_ttl, len(lanes), *mine),
+            "silent",
+            (keys.beats, keys.beaten, keys.looks),
+            (before, last, round(self.settings.lease * 1000 * _KNOWN_AS_DEAD)),
         )
-        levels, rest = answer[: len(mine)], answer[len(mine) :]
-        watched = [stream for stream, one in zip(streams, rest[: len(streams)], strict=True) if one]
-        unread = [
-            leveled(queue, level).encode()
-            for queue, found in zip(mine, levels, strict=True)
-            for level in self.served.new_levels(queue, keys, found)
+        silent = {name_from(one[0]): one[1] and name_from(one[1]) for one in found if len(one) > 1}
+        return Look(number, silent, [name_from(one[0]) for one in found if len(one) == 1])
+
+    async def census(self, keys: Keys) -> Census:
+        """Finds what it must know of its streams in a shard, three times a lease: from the notes of those who
+        watch them, and where there is no watcher, or it is the one, by looking.
+        """
+        streams = self.served.streams_in(keys)
+        # To read the notes is one command, also for the many workers that watch nothing.
+        notes: dict[str, bytes | None] = dict(
+            zip(
+                streams,
+                await self._commands.send(
+                    keys, "MGET", *(keys.watchers + stream.removeprefix(keys.queues) for stream in streams)
+                ),
+                strict=True,
+            )
+        )
+        me = self.name.encode()
+        mine = [stream for stream, note in notes.items() if note is None or _watcher(note) == me]
+        if mine:
+            watch_ttl = round(self.settings.lease * 1000 * 2 / 3)
+            found = await self._commands.run(
+                keys, "census", mine, (GROUP, keys.levels, keys.watchers, self.name, watch_ttl)
+            )
+            notes.update(zip(mine, found, strict=True))
+        noted = {stream: note for stream, note in notes.items() if note is not None}
+        return Census(
+            await self._unread(keys, noted),
+            [stream for stream in mine if _watcher(noted[stream]) == me],
+            any(_number(noted[stream]) for stream in streams if stream in self.served.lanes),
+        )
+
+    async def _unread(self, keys: Keys, notes: dict[str, bytes]) -> list[bytes]:
+        """The levels of its queues in a shard that it does not read, where their number has changed."""
+        unread: list[bytes] = []
+        for queue in self.served.queues_in(keys):
+            stream = keys.stream(queue)
+            number = _number(notes[stream])
+            if number and number != self._levels_noted.get(stream):
+                levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue)
+                new = self.served.new_levels(queue, keys, levels)
+                unread += [leveled(queue, level).encode() for level in new]
+                if new:
+                    continue  # until it reads them
+            self._levels_noted[stream] = number
+        return unread
+
+    async def last_tries_wait(self, keys: Keys) -> bool:
+        """Whether a lane of a shard that it serves holds an entry that nobody has."""
+        for lane in (lane for lane in self.served.lanes if self.served.keys[lane] is keys):
+            if length := await self._commands.send(keys, "XLEN", lane):
+                pending, *_ = await self._commands.send(keys, "XPENDING", lane, GROUP)
+                if length > pending:
+                    return True
+        return False
+
+    async def without_beat(self, keys: Keys, streams: Sequence[str]) -> list[dict[str, bool]]:
+        """Those among the readers of some streams of a shard who have no beat: for each stream their names,
+        and whether they were taken for dead not long ago.
+        """
+        send = self._commands.send
+        # In this order: who begins to read has a beat already.
+        listed = await asyncio.gather(*(send(keys, "XINFO", "CONSUMERS", one, GROUP) for one in streams))
+        names = list({reader[b"name"]: None for readers in listed for reader in readers})
+        taken: dict[bytes, bool] = {}
+        for first in range(0, len(names), _NAMES_AT_ONCE):
+            some = names[first : first + _NAMES_AT_ONCE]
+            counts, looks = await asyncio.gather(
+                send(keys, "HMGET", keys.beats, *some), send(keys, "ZMSCORE", keys.beaten, *some)
+            )
+            taken |= {
+                name: look is not None and look < 0
+                for name, count, look in zip(some, counts, looks, strict=True)
+                if count is None
+            }
+        return [
+            {name_from(one[b"name"]): taken[one[b"name"]] for one in readers if one[b"name"] in taken}
+            for readers in listed
         ]
-        return Census(unread, watched, any(rest[len(streams) :]))
 
-    async def readers(self, stream: str) -> dict[str, int]:
-        """Who reads from a stream, with how many entries pending."""
-        found = await self._commands.send(self.served.keys[stream], "XINFO", "CONSUMERS", stream, GROUP)
-        return {name_from(one[b"name"]): one[b"pending"] for one in found}
 
-    async def beats(self, keys: Keys) -> dict[str, str]:
-        """How far each incarnation's beats in a shard have come."""
-        found = await self._commands.send(keys, "HGETALL", keys.beats)
-        return {name_from(name): name_from(count) for name, count in found.items()}
+class Look(NamedTuple):
+    """What a worker sees of the others.
+
+    Attributes:
+        number: of this look: every later look of any worker has a higher one.
+        silent: who has not beaten since the look that was named, and the count of its beats; None if it has
+            none any more.
+        taken: who was taken for dead since the last look.
+    """
+
+    number: int
+    silent: dict[str, str | None]
+    taken: list[str]
 
 
 class Census(NamedTuple):
-    """What a worker looks at three times a lease.
+    """What a worker must know of its streams.
 
     Attributes:
         levels: names of levels of priority that its queues have and that it does not read.
@@ -407,6 +490,16 @@ class Census(NamedTuple):
     levels: list[bytes]
     watched: list[str]
     last_tries_wait: bool
+
+
+def _watcher(note: bytes) -> bytes:
+    return note.rpartition(b" ")[0]
+
+
+def _number(note: bytes) -> int:
+    """The number in a note; 0 in one that somebody has damaged."""
+    number = note.rpartition(b" ")[2]
+    return int(number) if number.isdigit() and len(number) < 10 else 0
 
 
 class Beating:

@@ -79,6 +79,8 @@ class Keys:
     records: str = field(init=False)
     queues: str = field(init=False)
     beats: str = field(init=False)
+    beaten: str = field(init=False)
+    looks: str = field(init=False)
     marks: str = field(init=False)
     abouts: str = field(init=False)
     begun: str = field(init=False)
@@ -116,6 +118,10 @@ class Keys:
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
             ("news", f"{tag}:levels"),  # channel: a queue has a level that it had not before
             ("beats", f"{tag}:w"),  # hash: incarnation -> beat counter
+            # sorted set: incarnation -> number of the latest look of any worker before its last beat; for one
+            # that was taken for dead the number of the latest look then, negative
+            ("beaten", f"{tag}:wb"),
+            ("looks", f"{tag}:wl"),  # number of the latest look of any worker at the others; a string
             # + incarnation: hash, id of a marked job that it holds -> its mark; and a channel of that name
             ("marks", f"{tag}:x:"),
             # + incarnation: hash, which tasks it knows and which queues it serves

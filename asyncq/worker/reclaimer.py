@@ -1,26 +1,29 @@
 """Finds workers that died and takes their jobs back.
 
-Each worker watches all others of its queues. An incarnation is dead when its beat has stood at one value
-through a whole lease *of the observer's own clock*, over looks that came without a gap: a server that was
-away, or an observer that stood still itself, proves nothing, so the count starts again. A consumer with no
-beat at all is an incarnation that was taken before; a read of it may still have been served late.
+Each worker looks three times a lease at who has stopped beating. An incarnation is dead when it has not
+beaten for a whole lease *of the observer's own clock*, over looks that came without a gap: a server that was
+away, or an observer that stood still itself, proves nothing, so the observer counts anew. The server numbers
+the looks, and each beat notes the number of the latest look, see `_looks.lua`. So an observer asks only for
+those that have not beaten since its own look of a lease ago, and that takes the same time however many
+workers live.
 
-All beats are one read. To list the consumers of a stream takes the server some time for each of them, so
-only one worker does it for each stream, its watcher, see `census.lua`. That finds consumers without a beat.
+A consumer with no beat at all is an incarnation that was taken before; a read of it may still have been
+served late. To list the consumers of a stream takes the server some time for each of them, so only one worker
+does it for each stream, its watcher, see `census.lua`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, forever
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from asyncq.broker.claims import Claims
     from asyncq.broker.consumer import Consumer
@@ -29,46 +32,60 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-
-@dataclass(slots=True)
-class Sighting:
-    """The beat value that an incarnation was seen at, and since when (seconds, monotonic)."""
-
-    count: str | None
-    since: float
+_NO_LESS = 0.005
+"""Seconds by which a pause is longer than a third of a lease: so three of them are a lease, though a timer of
+the loop may end some milliseconds too early. Else the fourth look would find nobody dead."""
 
 
-def find_dead(
-    sightings: dict[str, Sighting],
-    readers: dict[str, int],
-    beats: dict[str, str],
-    me: str,
-    now: float,
-    lease: float,
-) -> list[tuple[str, str | None]]:
-    """Updates the sightings with a new look and returns who is dead, with the beat value that proves it.
+class Looks:
+    """The looks of one observer at one shard that came without a gap: their numbers, and when each was
+    answered (seconds, monotonic).
 
-    >>> seen: dict[str, Sighting] = {}
-    >>> find_dead(seen, {"a": 1}, {"a": "7"}, "me", now=0.0, lease=5.0)
-    []
-    >>> find_dead(seen, {"a": 1}, {"a": "7"}, "me", now=5.1, lease=5.0)
-    [('a', '7')]
+    Args:
+        lease: in seconds.
+
+    >>> looks = Looks(lease=3.0)
+    >>> [looks.add(number, now) for number, now in ((7, 0.0), (9, 1.0), (12, 2.0), (13, 3.0))]
+    [False, True, True, True]
+    >>> looks.a_lease_ago(now=3.5)
+    7
+    >>> looks.a_lease_ago(now=4.0)
+    9
     """
-    present = (set(readers) | set(beats)) - {me}
-    for gone in set(sightings) - present:
-        del sightings[gone]
-    dead = []
-    for name in present:
-        count = beats.get(name)
-        sighting = sightings.get(name)
-        if sighting is not None and count is None:
-            # It was taken meanwhile, by somebody or on another queue: dead for ever, so its time runs on.
-            sighting.count = None
-        if sighting is None or sighting.count != count:
-            sightings[name] = Sighting(count, now)
-        elif now - sighting.since >= lease:
-            dead.append((name, count))
-    return dead
+
+    def __init__(self, lease: float) -> None:
+        self._lease = lease
+        self._made: list[tuple[int, float]] = []
+
+    @property
+    def last(self) -> int:
+        """The number of the last look; 0 if there is none."""
+        return self._made[-1][0] if self._made else 0
+
+    def a_lease_ago(self, now: float) -> int:
+        """The number of the latest look that was answered a lease ago; 0 if there is none."""
+        return max((number for number, then in self._made if now - then >= self._lease), default=0)
+
+    def add(self, number: int, now: float) -> bool:
+        """Adds a look; False if it does not follow those before without a gap, which then count no more.
+
+        A number that is not higher comes from a server that has lost what it knew.
+        """
+        follows = bool(self._made) and self._follows(number, now)
+        if not follows:
+            self.forget()
+        # Of those that are a lease old the latest is asked for, and the others are never needed again.
+        oldest = self.a_lease_ago(now)
+        self._made = [*(look for look in self._made if look[0] >= oldest), (number, now)]
+        return follows
+
+    def _follows(self, number: int, now: float) -> bool:
+        last, then = self._made[-1]
+        return number > last and now - then <= self._lease * 2 / 3
+
+    def forget(self) -> None:
+        """Begins anew: there was a gap."""
+        self._made.clear()
 
 
 class Reclaimer:
@@ -101,15 +118,13 @@ class Reclaimer:
         self._on_level = on_level
         self._job_log = job_log
         self._lease = lease
-        self._beating: dict[str, Sighting] = {}
-        """Of who has a beat."""
-        self._vanished: dict[str, Sighting] = {}
-        """Of who had one: it left, or was taken by somebody who need not serve all of its streams."""
+        self._looks = Looks(lease)
         self._watched: list[str] = []
         """The streams that this one watches, as the last look said."""
-        self._readers: dict[str, dict[str, Sighting]] = {}
-        """Of who reads from the streams that this one watches."""
-        self._last_look = float("-inf")
+        self._absent: dict[str, dict[str, float]] = {}
+        """Of who reads from the streams that this one watches and has no beat: since when (monotonic)."""
+        self._listed: dict[str, float] = {}
+        """When the readers of the streams that this one watches were listed (monotonic)."""
 
     async def run(self) -> None:
         """Looks three times a lease, for ever."""
@@ -124,62 +139,73 @@ class Reclaimer:
             # A look that failed is a gap, and over a gap nobody is known to have stood still.
             self._forget()
             raise
-        await asyncio.sleep(self._lease / 3)
+        await asyncio.sleep(self._lease / 3 + _NO_LESS)
 
     def _forget(self) -> None:
-        self._beating.clear()
-        self._vanished.clear()
-        self._readers.clear()
+        self._looks.forget()
+        self._absent.clear()
+        self._listed.clear()
 
     async def _look(self) -> None:
-        consumer, shard, watched = self._consumer, self._shard, self._watched
-        # One round trip, and in this order: who begins to read has a beat already.
-        listing = asyncio.gather(*(consumer.readers(stream) for stream in watched))
-        others = asyncio.gather(consumer.beats(shard), consumer.census(shard))
-        await asyncio.gather(listing, others)
-        listed, (beats, census) = listing.result(), others.result()
-        self._watched = census.watched
+        consumer, shard = self._consumer, self._shard
+        due = self._to_be_listed(time.monotonic())
+        absent, look, census = await asyncio.gather(
+            consumer.without_beat(shard, due),
+            consumer.look(shard, self._looks.a_lease_ago(time.monotonic()), self._looks.last),
+            consumer.census(shard),
+        )
+        now = time.monotonic()
+        if not self._looks.add(look.number, now):
+            # Over a gap nobody is known to have stood still.
+            self._absent.clear()
+            look = look._replace(silent={})
+        put_back = 0
+        for dead, seen in look.silent.items():
+            put_back += await self._take_from(consumer.served.streams_in(shard), dead, seen)
+        for dead in look.taken:
+            # By one that need not serve all of its streams.
+            put_back += await self._take_from(self._watched, dead, None)
+        for stream, names in zip(due, absent, strict=True):
+            self._listed[stream] = now
+            for dead in self._absent_for_a_lease(stream, names, now):
+                put_back += await self._take(stream, dead, None)
+        self._watch(census.watched)
         for name in census.levels:
             self._on_level(shard, name)
-        now = time.monotonic()
-        if now - self._last_look > self._lease * 2 / 3:
-            self._forget()
-        self._last_look = now
-        put_back = 0
-        for dead, seen in self._who_stands_still(beats, now):
-            for stream in consumer.served.streams_in(shard):
-                put_back += await self._take(stream, dead, seen)
-        self._readers = {stream: self._readers.get(stream, {}) for stream in watched}
-        for stream, readers in zip(watched, listed, strict=True):
-            for dead in self._who_has_no_beat(stream, readers, beats, now):
-                put_back += await self._take(stream, dead, None)
-        if put_back:
-            census = await consumer.census(shard)  # some of it may be in a lane by now
-        if census.last_tries_wait:
+        if census.last_tries_wait or (put_back and await consumer.last_tries_wait(shard)):
             self._on_last_tries()
 
-    def _who_stands_still(self, beats: dict[str, str], now: float) -> list[tuple[str, str | None]]:
-        """The incarnations whose beat has stood still for a lease, and at which value."""
-        before = dict(self._beating)
-        dead = find_dead(self._beating, {}, beats, self._consumer.name, now, self._lease)
-        self._vanished |= {name: before[name] for name in before.keys() - self._beating.keys()}
-        self._vanished |= {name: self._beating.pop(name) for name, _ in dead}
-        old = [name for name, sighting in self._vanished.items() if now - sighting.since > 4 * self._lease]
-        for name in old:
-            del self._vanished[name]
-        return dead
+    def _watch(self, streams: list[str]) -> None:
+        self._watched = streams
+        for kept in (self._absent, self._listed):
+            for stream in kept.keys() - set(streams):
+                del kept[stream]
 
-    def _who_has_no_beat(
-        self, stream: str, readers: dict[str, int], beats: dict[str, str], now: float
-    ) -> list[str]:
-        """Of those who read from a stream, who was without a beat, or stood still, for a lease."""
-        sightings = self._readers[stream]
-        for name in readers.keys() - sightings.keys():
-            # The time of one that had a beat runs on from the last that was seen of it.
-            if known := self._vanished.get(name):
-                sightings[name] = Sighting(known.count, known.since)
-        lost = {name: pending for name, pending in readers.items() if name not in beats}
-        return [name for name, _ in find_dead(sightings, lost, {}, self._consumer.name, now, self._lease)]
+    def _to_be_listed(self, now: float) -> list[str]:
+        """The streams whose readers are to be listed: once a lease, for it takes the server long; and at each
+        look where one of them has no beat, for its time runs.
+        """
+        return [
+            stream
+            for stream in self._watched
+            if self._absent.get(stream) or now - self._listed.get(stream, -math.inf) >= self._lease
+        ]
+
+    def _absent_for_a_lease(self, stream: str, names: dict[str, bool], now: float) -> list[str]:
+        """Of those who read from a stream without a beat: who was taken for dead already, on another stream,
+        or has had none for a lease.
+        """
+        before = self._absent.get(stream, {})
+        since = {name: before.get(name, now) for name in names if name != self._consumer.name}
+        self._absent[stream] = since
+        return [name for name, then in since.items() if names[name] or now - then >= self._lease]
+
+    async def _take_from(self, streams: Iterable[str], dead: str, seen: str | None) -> int:
+        total = 0
+        if dead != self._consumer.name:
+            for stream in streams:
+                total += await self._take(stream, dead, seen)
+        return total
 
     async def _take(self, stream: str, dead: str, seen: str | None) -> int:
         more, total = True, 0

@@ -9,8 +9,10 @@ from asyncq.broker.consumer import Consumer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.keys import Keys
 
 
 class ClaimingConsumer(Consumer):
@@ -18,4 +20,11 @@ class ClaimingConsumer(Consumer):
 
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
         super().__init__(commands, worker, queues)
+        self._sends = commands
         self.claims = Claims(commands, self.served, self.name, lambda: 1, lambda _: None)
+
+    async def beat(self, keys: Keys, count: int = 1) -> Any:
+        """Beats in one shard. The answer is the script's."""
+        return await self._sends.run(
+            keys, "beat", (keys.beats, keys.beaten, keys.looks, keys.marks + self.name), (self.name, count)
+        )

@@ -37,8 +37,7 @@ async def stage(make_app, raw) -> AsyncIterator[Steps]:
         stage = Steps(broker, raw)
         await stage.worker.make_groups()
         for worker in (stage.worker, stage.heir):
-            keys = (broker.shards[0].beats, worker.marks_channels[0])
-            await broker.commands.run(broker.shards[0], "beat", keys, (worker.name, 1))
+            await worker.beat(broker.shards[0])
         await broker.intake.submit([stage.job("parent")])
         yield stage
         stage.worker.close()

@@ -29,9 +29,7 @@ async def _built(broker: Broker, raw: Any) -> AsyncIterator[Steps]:
     stage = Steps(broker, raw)
     await stage.worker.make_groups()
     for worker in (stage.worker, stage.heir):
-        await broker.commands.run(
-            broker.shards[0], "beat", (broker.shards[0].beats, worker.marks_channels[0]), (worker.name, 1)
-        )
+        await worker.beat(broker.shards[0])
     try:
         yield stage
     finally:

@@ -58,6 +58,7 @@ class Hand:
     beats: int | None = 1
     """Its field in the hash of beats; None once it has left or was taken."""
     sent: int = 1
+    was_taken: bool = False
     received: list[wire.Delivery] = field(default_factory=list)
     """All it was ever given, also what is not its own any more."""
     marks: dict[str, str] = field(default_factory=dict)
@@ -206,7 +207,9 @@ class Table:
                 "dlq": "xlen",
                 "u": "get",
             }
-            pipe.zrange(key, 0, -1) if kind == "d" else getattr(pipe, asks[kind])(key)
+            pipe.zrange(key, 0, -1, withscores=kind == "wb") if kind in {"d", "wb"} else getattr(
+                pipe, asks[kind]
+            )(key)
             return 1
         return 2
 
@@ -309,8 +312,7 @@ class Machine(RuleBasedStateMachine):
         assert self.table.picture() == before, "sent again, it changed something"
 
     def beat_of(self, hand: Hand) -> Awaitable[Any]:
-        keys = (self.keys.beats, hand.consumer.marks_channels[0])
-        return self.broker.commands.run(self.keys, "beat", keys, (hand.name, hand.sent))
+        return hand.consumer.beat(self.keys, hand.sent)
 
     def book_of(self, delivery: wire.Delivery) -> Book:
         return self.books[delivery.job.id]
@@ -759,6 +761,7 @@ class Machine(RuleBasedStateMachine):
 
     def take_over(self, me: Hand, dead: Hand) -> None:
         seen_truly = None if dead.beats is None else str(dead.beats)
+        dead.was_taken |= dead.beats is not None
         dead.beats = None
         for lane, stream in self.streams.items():
             counts = self.taken(dead, me, lane)
@@ -794,6 +797,7 @@ class Machine(RuleBasedStateMachine):
         goes = not self.held_by(hand)
         if goes:
             hand.beats = None
+            hand.was_taken = False
             hand.begun.clear()
         self.twice(hand.consumer.leave, goes, goes)
 
@@ -841,6 +845,10 @@ class Machine(RuleBasedStateMachine):
         beats = {hand.name: str(hand.beats) for hand in self.hands if hand.beats is not None}
         found = picture.pop("w", [{}])[0]
         assert {name.decode(): count.decode() for name, count in found.items()} == beats
+        beaten = {hand.name: 1.0 for hand in self.hands if hand.beats is not None}
+        taken = {hand.name: -1.0 for hand in self.hands if hand.was_taken}
+        found = picture.pop("wb", [[]])[0]
+        assert {name.decode(): look for name, look in found} == {**beaten, **taken}
         for hand in self.hands:
             marks = picture.pop(f"x:{hand.name}", [{}])[0]
             assert {id_.decode(): mark.decode() for id_, mark in marks.items()} == hand.marks
@@ -941,6 +949,7 @@ class Machine(RuleBasedStateMachine):
             del picture[f"u:{id_}:{call}"]  # for a minute
         for hand in self.hands:
             picture.pop(f"bg:{hand.name}", None)  # of one that was taken, for a day
+        assert {look for _, look in picture.pop("wb", [[]])[0]} <= {-1.0}  # the same
         assert picture == {}
 
 

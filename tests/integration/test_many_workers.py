@@ -1,78 +1,141 @@
-"""What workers cost the server by looking at each other, and who lists the readers of a stream."""
+"""What workers cost the server by looking at each other, and who finds what a dead worker held."""
 
 from __future__ import annotations
+
+import asyncio
+import time
 
 import pytest
 from helpers.claiming import ClaimingConsumer
 from helpers.figures import report
 
-pytestmark = pytest.mark.anyio
+from asyncq.worker.job_log import JobLog
+from asyncq.worker.reclaimer import Reclaimer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leaves_keys")]
 
 WORKERS, QUEUES = 1000, 20
+LEASE = 0.6
 
 
 @pytest.fixture
-async def consumers(make_app, raw):
-    """Two workers' consumers of the same queues."""
-    async with make_app(lease=3600) as app:
-        commands = app.sessions.here().broker.commands
-        queues = [f"q{n}" for n in range(QUEUES)]
-        both = [ClaimingConsumer(commands, name, queues) for name in ("first", "second")]
-        await both[0].make_groups()
-        yield both
-        for consumer in both:
+async def join(make_app):
+    """Makes consumers of some queues, whose workers look when they are told to."""
+    consumers = []
+    apps = {lease: make_app(lease=lease) for lease in (LEASE, 3600)}
+    async with apps[LEASE], apps[3600]:
+
+        async def join(name, *queues, lease=LEASE) -> ClaimingConsumer:
+            consumer = ClaimingConsumer(apps[lease].sessions.here().broker.commands, name, queues)
+            consumers.append(consumer)
+            await consumer.make_groups()
+            await consumer.beat(consumer.shards[0])
+            return consumer
+
+        yield join
+        for consumer in consumers:
             consumer.close()
 
 
-async def spent(raw, keys, consumer) -> tuple[float, float]:
-    """Microseconds of the server for the two questions that every worker asks three times a lease. The least
-    of some, for the machine may have others to serve meanwhile.
-    """
+def observer(consumer: ClaimingConsumer) -> Reclaimer:
+    """The part of its worker that looks at the others."""
+    return Reclaimer(
+        *(consumer, consumer.claims, consumer.shards[0], LEASE),
+        *(lambda: None, lambda *_: None, JobLog(consumer.name)),
+    )
+
+
+async def spent(raw, call) -> int:
+    """Microseconds of the server for a call. The least of some, for the machine may have others to serve."""
     looks = []
     for _ in range(20):
         before = await raw.info("commandstats")
-        await consumer.census(keys)
-        await consumer.beats(keys)
+        await call()
         after = await raw.info("commandstats")
-        names = ("cmdstat_evalsha", "cmdstat_hgetall")
-        looks.append([after[name]["usec"] - before.get(name, {"usec": 0})["usec"] for name in names])
-    return min(census for census, _ in looks), min(beats for _, beats in looks)
+        names = ("cmdstat_evalsha", "cmdstat_mget")
+        looks.append(sum(after[name]["usec"] - before.get(name, {"usec": 0})["usec"] for name in names))
+    return min(looks)
 
 
-@pytest.mark.usefixtures("leaves_keys")
-async def test_what_a_worker_asks_of_all_others_is_one_read_of_their_beats(consumers, raw):
-    first, second = consumers
+async def test_a_worker_and_its_look_at_the_others_cost_the_same_however_many_there_are(join, raw):
+    queues = [f"q{n}" for n in range(QUEUES)]
+    first, second = [await join(name, *queues, lease=3600) for name in ("first", "second")]
     keys = first.shards[0]
     assert (await first.census(keys)).watched == first.served.streams_in(keys)
-    alone, _ = await spent(raw, keys, second)
+
+    async def turn() -> None:
+        """What a worker that watches nothing does three times a lease."""
+        await second.beat(keys, 2)
+        await second.look(keys, 1, 1)
+        assert (await second.census(keys)).watched == []
+
+    alone = await spent(raw, turn)
     async with raw.pipeline(transaction=False) as pipe:
         for n in range(WORKERS):
             pipe.hset(keys.beats, f"worker-{n:016x}", 1)
+            pipe.zadd(keys.beaten, {f"worker-{n:016x}": 1 << 50})
             for stream in first.served.streams:
                 pipe.xgroup_createconsumer(stream, "g", f"worker-{n:016x}")
         await pipe.execute()
-    assert (await second.census(keys)).watched == []
-    census, beats = await spent(raw, keys, second)
-    report(
-        f"{WORKERS} workers on {QUEUES} queues: a look takes {census} + {beats} us of the server, and of a "
-        f"core {(census + beats) * WORKERS / 5 / 1e4:.1f} %"
-    )
-    assert census < 3 * alone + 50, "it does not grow with the workers"
-    # With one list of consumers for each queue it was some 30,000 us.
-    assert beats < 3_000
+    many = await spent(raw, turn)
+    share = many * WORKERS / 5 / 1e4
+    report(f"{WORKERS} workers on {QUEUES} queues: {many} us of the server a turn, of a core {share:.1f} %")
+    assert many < 2 * alone + 50
+    assert share < 5
 
 
-@pytest.mark.usefixtures("leaves_keys")
-async def test_another_watches_a_stream_when_its_watcher_has_not_looked_for_two_thirds_of_a_lease(
-    consumers, raw
-):
-    first, second = consumers
+async def test_another_watches_a_stream_when_its_watcher_has_not_looked_for_two_thirds_of_a_lease(join, raw):
+    first, second = [await join(name, "a", "b") for name in ("first", "second")]
     keys = first.shards[0]
     await first.census(keys)
     assert (await second.census(keys)).watched == []
-    stream = first.served.streams_in(keys)[3]
-    watcher = keys.watchers + stream.removeprefix(keys.queues)
-    assert 0 < await raw.pttl(watcher) <= first.settings.lease * 1000 * 2 / 3
+    watcher = keys.watchers + "b"
+    assert 0 < await raw.pttl(watcher) <= LEASE * 1000 * 2 / 3
     await raw.delete(watcher)
-    assert (await second.census(keys)).watched == [stream]
-    assert stream not in (await first.census(keys)).watched
+    assert (await second.census(keys)).watched == [keys.stream("b")]
+    assert keys.stream("b") not in (await first.census(keys)).watched
+
+
+async def test_a_damaged_note_of_a_watcher_keeps_nobody_from_looking(join, raw):
+    first = await join("first", "a")
+    keys = first.shards[0]
+    for damage in (b"", b"\xff", b"somebody many", f"{first.name} \xb2".encode("latin-1")):
+        await raw.set(keys.watchers + "a", damage, px=60_000)
+        assert not (await first.census(keys)).last_tries_wait
+    await raw.delete(keys.watchers + "a")
+
+
+async def test_all_streams_of_a_dead_worker_are_taken_at_once_though_no_other_worker_serves_them_all(
+    join, raw
+):
+    dead, one, another = await join("dead", "a", "b"), await join("one", "a"), await join("another", "b")
+    keys = dead.shards[0]
+    for queue in ("a", "b"):
+        await raw.xgroup_createconsumer(keys.stream(queue), "g", dead.name)
+    observers = [observer(consumer) for consumer in (one, another)]
+
+    async def look() -> None:
+        for consumer, its in zip((one, another), observers, strict=True):
+            await consumer.beat(keys, 2)
+            await its._look()
+
+    await look()
+    since = time.monotonic()
+    while dead.name.encode() in await raw.hgetall(keys.beats):
+        await asyncio.sleep(LEASE / 3)
+        await look()
+    assert time.monotonic() - since >= LEASE
+    # In the same turn: the second was told that the first had taken it for dead.
+    assert [await raw.xinfo_consumers(keys.stream(queue), "g") for queue in ("a", "b")] == [[], []]
+    assert set(await raw.hgetall(keys.beats)) == {one.name.encode(), another.name.encode()}
+
+
+async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_again(join, raw):
+    one = await join("one", "a")
+    keys = one.shards[0]
+    for damage in (None, b"", b"many", b"nan", b"inf", b"-1", b"1e300", b"12.5"):
+        await (raw.delete(keys.looks) if damage is None else raw.set(keys.looks, damage))
+        assert await one.beat(keys, 2) == []
+        seconds, microseconds = await raw.time()
+        first, second = [(await one.look(keys, 0, 0)).number for _ in range(2)]
+        assert seconds * 1000 + microseconds // 1000 <= first < second < 1 << 52

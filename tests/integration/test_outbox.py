@@ -63,9 +63,7 @@ class Shore(Steps):
         await self.worker.make_groups()
         for shard in self.broker.shards:
             for worker in (self.worker, self.heir):
-                await self.broker.commands.run(
-                    shard, "beat", (shard.beats, shard.marks + worker.name), (worker.name, 1)
-                )
+                await worker.beat(shard)
 
     def close(self) -> None:
         """They go."""

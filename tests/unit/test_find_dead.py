@@ -1,71 +1,56 @@
-"""Who is dead: an incarnation whose beat stood still through a whole lease of the observer's own clock."""
+"""Who is dead: an incarnation that has not beaten for a whole lease of the observer's own clock."""
 
 from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from asyncq.worker.reclaimer import Sighting, find_dead
+from asyncq.worker.reclaimer import Looks
 
 LEASE = 3.0
 
 
-def look(seen: dict[str, Sighting], now: float, beats: dict[str, str], readers: dict[str, int] | None = None):
-    return find_dead(seen, readers or {}, beats, "me", now, LEASE)
+def looks(*made: tuple[int, float]) -> tuple[Looks, list[bool]]:
+    looks = Looks(LEASE)
+    return looks, [looks.add(number, now) for number, now in made]
 
 
-def test_a_beat_that_moves_is_alive_for_ever():
-    seen: dict[str, Sighting] = {}
-    assert [look(seen, float(now), {"a": str(now)}) for now in range(20)] == [[]] * 20
+def test_the_first_look_follows_none_and_names_nobody():
+    seen, follows = looks((5, 0.0))
+    assert follows == [False]
+    assert (seen.last, seen.a_lease_ago(2.9), seen.a_lease_ago(3.0)) == (5, 0, 5)
 
 
-def test_a_beat_that_stands_is_dead_after_a_lease_and_not_before():
-    seen: dict[str, Sighting] = {}
-    assert [look(seen, now, {"a": "7"}) for now in (0.0, 1.0, 2.9)] == [[]] * 3
-    assert look(seen, 3.0, {"a": "7"}) == [("a", "7")]
+def test_over_a_gap_of_more_than_two_thirds_of_a_lease_it_counts_anew():
+    seen, follows = looks((5, 0.0), (6, 2.0), (7, 4.1))
+    assert follows == [False, True, False]
+    assert seen.a_lease_ago(7.0) == 0
+    assert seen.a_lease_ago(7.1) == 7
 
 
-def test_a_beat_that_moves_once_begins_a_new_lease():
-    seen: dict[str, Sighting] = {}
-    look(seen, 0.0, {"a": "1"})
-    assert look(seen, 2.5, {"a": "2"}) == []
-    assert look(seen, 5.4, {"a": "2"}) == []
-    assert look(seen, 5.5, {"a": "2"}) == [("a", "2")]
+def test_a_server_that_gives_no_higher_number_has_lost_what_it_knew():
+    seen, follows = looks((5, 0.0), (6, 1.0), (6, 2.0), (3, 3.0))
+    assert follows == [False, True, False, False]
+    assert (seen.last, seen.a_lease_ago(5.9)) == (3, 0)
 
 
-def test_a_reader_without_a_beat_is_seen_through_a_whole_lease_too():
-    # After a flush every living worker lacks its beat until the next one.
-    seen: dict[str, Sighting] = {}
-    assert look(seen, 0.0, {}, {"a": 1}) == []
-    assert look(seen, 2.9, {}, {"a": 1}) == []
-    assert look(seen, 3.0, {}, {"a": 1}) == [("a", None)]
+def test_after_an_error_it_counts_anew():
+    seen, _ = looks((5, 0.0), (6, 1.0))
+    seen.forget()
+    assert (seen.last, seen.a_lease_ago(9.0)) == (0, 0)
+    assert not seen.add(7, 2.0)
 
 
-def test_an_observer_never_takes_itself_for_dead():
-    seen: dict[str, Sighting] = {}
-    assert [find_dead(seen, {"me": 1}, {"me": "1"}, "me", now, LEASE) for now in (0.0, 9.0)] == [[], []]
-
-
-def test_who_has_left_is_forgotten_and_starts_anew_when_it_comes_back():
-    seen: dict[str, Sighting] = {}
-    look(seen, 0.0, {"a": "1"})
-    look(seen, 1.0, {})
-    assert seen == {}
-    assert look(seen, 3.5, {"a": "1"}) == []
-
-
-@given(
-    st.lists(
-        st.tuples(st.floats(0.1, 5), st.dictionaries(st.sampled_from("abc"), st.sampled_from("12"))),
-        max_size=20,
-    )
-)
-def test_nobody_is_called_dead_who_was_not_seen_to_stand_still_for_a_lease(looks):
-    seen: dict[str, Sighting] = {}
-    now, since = 0.0, {}
-    for gap, beats in looks:
-        now += gap
-        since = {name: since.get(name, {}) for name in beats}
-        for name, count in beats.items():
-            since[name] = {count: since[name].get(count, now)}
-        for name, count in look(seen, now, dict(beats)):
-            assert now - since[name][count] >= LEASE
+@given(st.lists(st.tuples(st.floats(0.1, 5), st.integers(-1, 3), st.integers(0, 3)), max_size=20))
+def test_nobody_is_called_dead_who_has_beaten_within_a_lease(steps):
+    seen = Looks(LEASE)
+    now, number, beats = 0.0, 10, {}
+    for pause, more, beating in steps:
+        now += pause
+        before = seen.a_lease_ago(now)
+        silent = [name for name, (noted, _) in beats.items() if noted < before]
+        number += more
+        if seen.add(number, now):
+            assert all(now - beats[name][1] >= LEASE for name in silent)
+        if more <= 0:
+            beats = {}  # the server has lost what it knew
+        beats[beating] = (number, now)

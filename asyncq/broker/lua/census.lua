@@ -1,20 +1,24 @@
--- What a worker looks at three times a lease: levels of priority and last tries that it does not know of, and for which streams it is the one
--- that lists the consumers. To list them takes time for each consumer: were every worker to do it, that would be n squared. So each stream has
--- a watcher, which stays that for as long as it asks in time.
+-- Looks at some streams on behalf of all workers. To list the consumers of a stream takes time for each of them, and so do many streams for each
+-- worker that looks: were all workers to do it, that would be n squared. So each stream has a watcher, which stays that for as long as it asks
+-- in time, and notes what it has found.
 -- KEYS: (stream)*
--- ARGV: group levels watchers incarnation watch_ttl lanes (queue)*
--- RETURNS: for each queue the levels of priority that it has, then for each stream 1 if the caller watches it, else 0; then for each of the last streams, which are lanes, how many entries nobody holds
+-- ARGV: group levels watchers incarnation watch_ttl
+-- RETURNS: for each stream its note, `<watcher> <number>`: of a lane how many entries nobody holds, of a queue how many levels of priority it has
 -- FLAGS: allow-oom
-local answer, keys = {}, {}
-for i = first, #ARGV do answer[#answer + 1] = redis.call('SMEMBERS', levels .. ARGV[i]) end
+local keys, notes = {}, {}
 for k, stream in ipairs(KEYS) do keys[k] = watchers .. string.match(stream, '[^:]*$') end
-for k, watcher in ipairs(redis.call('MGET', unpack(keys))) do
-  local mine = not watcher or watcher == incarnation
-  if mine then redis.call('SET', keys[k], incarnation, 'PX', watch_ttl) end
-  answer[#answer + 1] = mine and 1 or 0
+for k, note in ipairs(redis.call('MGET', unpack(keys))) do
+  if not note or string.sub(note, 1, #incarnation + 1) == incarnation .. ' ' then
+    local stream, name, number = KEYS[k], string.match(KEYS[k], '[^:]*$'), 0
+    if string.sub(name, -1) == '!' then
+      number = redis.call('XLEN', stream)
+      if number > 0 then number = number - redis.call('XPENDING', stream, group)[1] end
+    elseif not string.find(name, '^', 1, true) then
+      number = #redis.call('SMEMBERS', levels .. name)
+    end
+    note = incarnation .. ' ' .. number
+    redis.call('SET', keys[k], note, 'PX', watch_ttl)
+  end
+  notes[k] = note
 end
-for k = #KEYS - tonumber(lanes) + 1, #KEYS do
-  local all = redis.call('XLEN', KEYS[k])
-  answer[#answer + 1] = all == 0 and 0 or all - redis.call('XPENDING', KEYS[k], group)[1]
-end
-return answer
+return notes

@@ -1,10 +1,10 @@
 -- Takes the jobs of a dead incarnation back into the queue, up to a limit. Its beat must still stand where the observer saw it stand
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
--- KEYS: stream beats dead marked about begun last_try
+-- KEYS: stream beats beaten looks dead marked about begun last_try
 -- ARGV: space group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
 -- RETURNS: {-1} if it beats after all, else {looked at, put back, revoked, next, {id, head of message} of each lost one ...}; next is 1: again
 -- FLAGS: allow-oom
--- USES: record workflow
+-- USES: record workflow looks
 local beat = redis.call('HGET', beats, consumer)
 if beat and beat ~= seen then return { -1, 0, 0, 0 } end
 local held = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)
@@ -19,7 +19,11 @@ local function content_of(id, fields, crashes)
   end
   return content
 end
-if beat then redis.call('HDEL', beats, consumer) end
+if beat then
+  redis.call('HDEL', beats, consumer)
+  -- For a while it stays known as dead: whoever serves other streams of it need not see it stand still once more.
+  redis.call('ZADD', beaten, -latest_look(looks), consumer)
+end
 for _, item in ipairs(held) do
   local entry = item[1]
   entries[#entries + 1] = entry

@@ -241,6 +241,9 @@ class Data:
     def zscore(self, key: bytes, member: bytes) -> float | None:
         return (self._get(key, SortedSet) or {}).get(member)
 
+    def zmscore(self, key: bytes, *members: bytes) -> list[float | None]:
+        return [self.zscore(key, member) for member in members]
+
     def zrange(self, key: bytes, start: bytes, stop: bytes, *options: bytes) -> list[Any]:
         ordered = (self._get(key, SortedSet) or SortedSet()).ordered()
         first, last = int(start), int(stop)
@@ -249,13 +252,15 @@ class Data:
             return [part for score, member in chosen for part in (member, score)]
         return [member for _, member in chosen]
 
-    def zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> list[bytes]:
+    def zrangebyscore(self, key: bytes, low: bytes, high: bytes, *options: bytes) -> list[Any]:
         ordered = (self._get(key, SortedSet) or SortedSet()).ordered()
-        found = [member for score, member in ordered if float(low) <= score <= float(high)]
+        found = [(score, member) for score, member in ordered if _is_between(score, low, high)]
+        if options == (b"WITHSCORES",):
+            return [part for score, member in found for part in (member, score)]
         if options:
             _, offset, count = options
             found = found[int(offset) : int(offset) + int(count)]
-        return found
+        return [member for _, member in found]
 
     # -- streams --
 
@@ -362,6 +367,13 @@ class SortedSet(dict[bytes, float]):
     def ordered(self) -> list[tuple[float, bytes]]:
         """From the lowest score to the highest, and members with one score by their bytes."""
         return sorted((score, member) for member, score in self.items())
+
+
+def _is_between(score: float, low: bytes, high: bytes) -> bool:
+    """Whether a score lies in a range; its upper end is excluded if that begins with a parenthesis."""
+    if high.startswith(b"("):
+        return float(low) <= score < float(high[1:])
+    return float(low) <= score <= float(high)
 
 
 def reads_from(arguments: tuple[bytes, ...]) -> tuple[bytes, bytes, tuple[bytes, ...]]:

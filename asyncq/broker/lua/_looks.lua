@@ -1,0 +1,17 @@
+-- Looks of workers at each other are numbered, and each beat notes the number of the latest look. So whoever has not beaten since a look has a
+-- lower number than that look, and nobody need read the beats of all others to know it.
+
+-- The number of the latest look; 1 if there was none, or if somebody has damaged it.
+local function latest_look(looks)
+  local number = tonumber(redis.call('MGET', looks)[1])
+  return number and number >= 1 and number < 2 ^ 52 and number or 1
+end
+
+-- Numbers another look. By the clock, for a server that has lost the last numbers must not give them again; and always a higher one, for a
+-- clock may be set back.
+local function next_look(looks)
+  local time = redis.call('TIME')
+  local number = math.max(time[1] * 1000 + math.floor(time[2] / 1000), latest_look(looks) + 1)
+  redis.call('SET', looks, string.format('%.0f', number))
+  return number
+end
