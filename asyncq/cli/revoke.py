@@ -29,8 +29,13 @@ def revoke(
     reason: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Text that the waiting see, if it was not started.")
     ] = None,
+    parents: Annotated[
+        bool, typer.Option("--parents", help="Also end all jobs that it still waits for.")
+    ] = False,
 ) -> int:
     """Ends jobs: a queued one never starts, a running one goes on unless --terminate is given.
+
+    What waits for a job ends with it. The jobs that it waits for go on unless --parents is given.
 
     Prints each job's state. What has ended stays as it is. Exit code 3 if one of them is unknown.
 
@@ -41,7 +46,7 @@ def revoke(
     invocation: Invocation = ctx.obj
     if signal not in wire.MARK_OF:
         raise Refusal(f"--signal {signal}: use one of {', '.join(wire.MARK_OF)}", code=Code.USAGE)
-    options = {"terminate": terminate, "signal": signal, "reason": reason}
+    options = {"terminate": terminate, "signal": signal, "reason": reason, "parents": parents}
     invocation.begin()
     app = targets.load_or_bare(invocation)
     targets.be_impatient(app)

@@ -107,6 +107,9 @@ class Project:
     def run(self, *words: str, **environ: str) -> "Ended":
         return Ended(self.start(*words, **environ), 60)
 
+    def python(self, code: str) -> "Ended":
+        return Ended(self._start("-c", code), 60)
+
     def run_each(self, *commands: tuple[str, ...]) -> "list[Ended]":
         """Several commands one after the other in one process, which saves its start for each."""
         all_ = Ended(self._start("-c", SEVERAL, json.dumps(commands)), 60)

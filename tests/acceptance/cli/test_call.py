@@ -48,6 +48,28 @@ def test_timeout_exits_4_and_the_job_stays(project):
     assert (revoked.code, revoked.err) == (5, f"error: job {id_} was revoked\n")
 
 
+def test_revoke_ends_the_jobs_before_it_if_it_is_told_to(project):
+    sent = project.python(
+        "from shop import add\n"
+        "for n in range(2):\n"
+        "    last = (add.s(1, 2) | add.s(3) | add.s(4)).delay_sync()\n"
+        "    print(last.parent.parent.id, last.parent.id, last.id)\n"
+    )
+    (first, *_, last), all_ = [line.split() for line in sent.out.splitlines()]
+    revoke, alive, revoke_all, *gets = project.run_each(
+        ("revoke", last, "-q"),
+        ("result", "get", first, "-t", "100ms", "-q"),
+        ("revoke", all_[-1], "--parents", "--reason", "too late", "-q"),
+        *(("result", "get", id_, "-q") for id_ in all_),
+    )
+    assert [revoke.out, revoke_all.out] == [f"{last}  REVOKED\n", f"{all_[-1]}  REVOKED\n"]
+    assert alive.code == 4, alive
+    assert "state: PENDING" in alive.err
+    assert [(got.code, got.err) for got in gets] == [
+        (5, f"error: job {id_} was revoked: too late\n") for id_ in all_
+    ]
+
+
 def test_a_plain_function_that_goes_on_does_not_keep_call(project):
     for timeout in ("500ms", "4s", "30s"):  # on a busy machine the function has not begun after the first
         ended = project.run("call", "shop", "block", "60", "mark", "--timeout", timeout, "-q")
