@@ -99,9 +99,18 @@ class Fleet:
         self.unasked_exits: list[str] = []
         self._expected: set[int] = set()
 
-    async def add(self, *, failpoints: str = "", url: str | None = None, **settings: Any) -> WorkerProcess:
+    async def add(
+        self,
+        *,
+        failpoints: str = "",
+        url: str | None = None,
+        module: tuple[str, ...] = ("chaos.jobs",),
+        **settings: Any,
+    ) -> WorkerProcess:
         """One more worker, when it reads."""
-        worker = WorkerProcess(url or self.url, self.folder, {**self.settings, **settings}, failpoints)
+        worker = WorkerProcess(
+            url or self.url, self.folder, {**self.settings, **settings}, failpoints, module
+        )
         self.workers.append(worker)
         await asyncio.to_thread(worker.wait_until_ready)
         return worker

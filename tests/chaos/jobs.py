@@ -1,4 +1,6 @@
-"""The trials' tasks, and a worker process for them: `python -m chaos.jobs`."""
+"""The trials' tasks, and a worker process for them: `python -m chaos.jobs`, or `python -m chaos.jobs old` for
+one of the release before.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import itertools
 import logging
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +24,7 @@ from chaos import oracle
 
 FOLDER = "CHAOS_FOLDER"
 HOUR = 3600.0
+OLD = "old"
 
 _runs = itertools.count()
 _journals: dict[str, oracle.Journal] = {}
@@ -96,10 +100,12 @@ POISONS = {
 }
 
 
-def register(app: AsyncQ) -> SimpleNamespace:
-    """The tasks above on an app, under names that both sides share."""
+def register(app: AsyncQ, *, is_old: bool = False) -> SimpleNamespace:
+    """The tasks above on an app, under names that both sides share. Those of an old release lack one."""
     functions = (work, member, step, hang_once, echo, poison)
     tasks = {f.__name__: app.task(name=f.__name__)(f) for f in functions}
+    if not is_old:
+        tasks["released"] = app.task(name="released")(work)
     tasks["apart"] = app.task(name="apart", executor="process")(step)
 
     @app.task(name="becomes")
@@ -112,12 +118,12 @@ def register(app: AsyncQ) -> SimpleNamespace:
     return SimpleNamespace(**tasks, becomes=becomes)
 
 
-async def main() -> None:
+async def main(*, is_old: bool) -> None:
     logging.basicConfig(
         level=os.environ.get("CHAOS_LOG", "INFO"), format="%(asctime)s %(levelname)s %(message)s"
     )
     app = AsyncQ()
-    register(app)
+    register(app, is_old=is_old)
     worker = Worker(app)
     worker.stop_on_signals()
     running = asyncio.create_task(worker.run())
@@ -128,4 +134,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(is_old=sys.argv[1:] == [OLD]))

@@ -21,7 +21,7 @@ from chaos.proxy import Proxy
 from chaos.report import Report
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
 NAMESPACE = "chaos"
 
@@ -37,6 +37,9 @@ class Stage:
         durable: the server keeps what it acknowledged over kill -9.
         proxied: put a proxy before the server, for the client and the workers.
         concurrency: of each worker.
+
+    Attributes:
+        task_of: the task that the call of a number goes to; `work` if nobody says another.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Stage:
         stack.push_async_callback(self.fleet.close)
         self.app = self.make_app()
         self.tasks = jobs.register(self.app)
+        self.task_of: Callable[[int], Any] = lambda _: self.tasks.work
         await stack.enter_async_context(self.app)
         self.journal = oracle.Journal(self.folder)
         stack.callback(self.journal.close)
@@ -123,7 +127,7 @@ class Stage:
     async def _accepted(self, id_: str, number: int, seconds: float) -> Any:
         while True:
             try:
-                result = await self.tasks.work.options(task_id=id_).delay(number, seconds)
+                result = await self.task_of(number).options(task_id=id_).delay(number, seconds)
             except (BrokerUnavailable, QueueFull):
                 continue  # it may have been accepted or not: the same id tells
             except ValueError as error:

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from chaos.together import Reports
-from chaos.trials import crashes, kills, shards, wires, workflows
+from chaos.trials import crashes, kills, restarts, shards, wires, workflows
 
 pytestmark = pytest.mark.timeout(600)
 LEASE = 3.0  # a worker that gets no core for two seconds is not to be taken for dead
@@ -27,6 +27,9 @@ TRIALS = {
     ),
     "of a workflow through shards no job is lost or runs too early": partial(
         shards.shards, 0.03, SEED, LEASE
+    ),
+    "of a release with a new task no job fails while old workers are replaced": partial(
+        restarts.rolling_deployment, 0.02, SEED, LEASE
     ),
     **{
         f"struck at {order}, nothing is lost": partial(crashes.one_crash, order, SEED, LEASE)

@@ -6,6 +6,7 @@ TRIALS = {
     "kill-workers": kills.kill_workers,
     "kill-everything": kills.kill_everything,
     "rolling-restart": restarts.rolling_restart,
+    "rolling-deployment": restarts.rolling_deployment,
     "revocation-race": revocations.race,
     "redelivery": kills.redelivery,
     "lost-replies": wires.lost_replies,

@@ -7,6 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from chaos.jobs import OLD
 from chaos.stage import Stage
 
 if TYPE_CHECKING:
@@ -38,6 +39,35 @@ async def rolling_restart(scale: float, seed: int, lease: float = 5.0) -> Report
         await stage.judge(extra_at_most=0)
         await stage.nothing_left()
         return stage.report
+
+
+async def rolling_deployment(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """4 workers are replaced by a release with a new task; a fifth of 500 jobs/s is of that task from the
+    first moment: every job runs once, none fails because a worker did not know its task.
+    """
+    async with Stage("rolling deployment with a new task", scale=scale, seed=seed, lease=lease) as stage:
+        seconds = max(6.0, 30.0 * scale)
+        rate = max(100.0, RATE * scale)
+        count = stage.count(WORKERS, least=2)
+        total = round(rate * seconds)
+        stage.task_of = lambda number: stage.tasks.work if number % 5 else stage.tasks.released
+        old = await asyncio.gather(*(stage.fleet.add(module=("chaos.jobs", OLD)) for _ in range(count)))
+        begun = time.monotonic()
+        load = asyncio.create_task(stage.drive(total, rate=rate, seconds=0.1))
+        codes = []
+        for turn in range(count):
+            await asyncio.sleep(begun + seconds * (turn + 0.5) / count - time.monotonic())
+            codes.append(await _replace_oldest(stage))
+        await load
+        await stage.all_answered()
+        report = stage.report
+        report.equal("exit codes of the workers replaced", codes, [0] * count)
+        puzzled = sum("does not know the task 'released'" in worker.log() for worker in old)
+        report.equal("old workers that put jobs of the new task off", puzzled, count)
+        report.equal("dead letters", len(await stage.app.control.dead.list()), 0)
+        await stage.judge(extra_at_most=0)
+        await stage.nothing_left()
+        return report
 
 
 async def _replace_oldest(stage: Stage) -> int | None:
