@@ -10,7 +10,7 @@ from contextlib import aclosing, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from asyncq import config, lineage, portal, wire
+from asyncq import config, failures, lineage, portal, wire
 from asyncq.briefs import brief
 from asyncq.context import check_join, current_job
 from asyncq.errors import AsyncQError, IncompleteStream, ResultNotFound, ResultTimeout
@@ -735,9 +735,8 @@ class AsyncResult(View[R_co]):
         """The outcome of a job that is revoked before it has begun."""
         text = (reason or "").encode("utf-8", "replace")
         now = int(time.time() * 1000)
-        return wire.encode_ended(
-            wire.Ended(wire.REVOKED, text, finished=now, name=self.name or "", queue=self.queue or "")
-        )
+        ended = wire.Ended(wire.REVOKED, text, finished=now, name=self.name or "", queue=self.queue or "")
+        return wire.encode_bad_end(ended, partial(failures.short, reason or ""))
 
     @synced(revoke)
     def revoke_sync(self) -> None:

@@ -327,7 +327,8 @@ class Runner:
                 )
         except Exception as error:  # noqa: BLE001 - encoding calls code of the value's own
             return self._finish_failed(delivery, error, started)
-        return Finish(wire.SUCCEEDED, self._ended(delivery, wire.SUCCEEDED, payload, started))
+        ended = self._ended(delivery, wire.SUCCEEDED, payload, started)
+        return Finish(wire.SUCCEEDED, wire.encode_ended(ended))
 
     def _after_failure(
         self,
@@ -352,11 +353,13 @@ class Runner:
         """
         if delivery.last:
             return Finish(wire.FAILED, delivery.last, RETRIES_USED_UP)
-        return Finish(wire.EXPIRED, self._ended(delivery, wire.EXPIRED, b"", None))
+        return Finish(wire.EXPIRED, self._bad_end(delivery, wire.EXPIRED, b"", None, bytes))
 
     def revoked(self, delivery: wire.Delivery, started: int | None, reason: str = "") -> bytes:
         """The outcome of a job that was ended by a revocation, with the reason if one is known."""
-        return self._ended(delivery, wire.REVOKED, reason.encode(), started)
+        return self._bad_end(
+            delivery, wire.REVOKED, reason.encode(), started, partial(failures.short, reason)
+        )
 
     def failed(self, delivery: wire.Delivery, error: BaseException) -> bytes:
         """The outcome of a job that could not be run at all."""
@@ -368,25 +371,34 @@ class Runner:
         return Finish(wire.FAILED, self._failed(delivery, error, started), dead, error)
 
     def _failed(self, delivery: wire.Delivery, error: BaseException, started: int | None) -> bytes:
-        return self._ended(delivery, wire.FAILED, failures.encode(error), started)
+        short = partial(failures.encode_short, error)
+        return self._bad_end(delivery, wire.FAILED, failures.encode(error), started, short)
 
-    def _ended(self, delivery: wire.Delivery, letter: str, payload: bytes, started: int | None) -> bytes:
+    def _bad_end(
+        self,
+        delivery: wire.Delivery,
+        letter: str,
+        payload: bytes,
+        started: int | None,
+        short_payload: Callable[[], bytes],
+    ) -> bytes:
+        return wire.encode_bad_end(self._ended(delivery, letter, payload, started), short_payload)
+
+    def _ended(self, delivery: wire.Delivery, letter: str, payload: bytes, started: int | None) -> wire.Ended:
         job = delivery.job
         context = current_job.get()
-        return wire.encode_ended(
-            wire.Ended(
-                letter,
-                payload,
-                started,
-                _now(),
-                delivery.attempt,
-                self._worker,
-                job.name,
-                job.queue,
-                job.enqueued,
-                context.children if context is not None else (),
-                inherited.kept_of(job, delivery.values) if self._extended else b"",
-            )
+        return wire.Ended(
+            letter,
+            payload,
+            started,
+            _now(),
+            delivery.attempt,
+            self._worker,
+            job.name,
+            job.queue,
+            job.enqueued,
+            context.children if context is not None else (),
+            inherited.kept_of(job, delivery.values) if self._extended else b"",
         )
 
 

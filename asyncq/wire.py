@@ -38,6 +38,10 @@ Of more than `MOST_CHILDREN` jobs that it started, the first are named, and nil 
 A job that never ran because one that it waited for came to a bad end has that one's outcome, after `^<id of
 that one> `.
 
+In front of a long outcome of a job that did not succeed stands its **short form**, which is an outcome, too:
+`~<length of the short form> <short form><outcome>`. It is what the server hands on to those that waited for
+the job.
+
 A **nonce** tells an enqueue that is sent again from another call that has the same id. If the job expires, it
 says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows. A call with a key has
 `<hash of the call>.<random>`: equal calls are equal up to the point. A `_` behind the random part says that
@@ -90,6 +94,10 @@ PUSH_LIMIT = 8 * 1024
 """Largest outcome that travels inside a notification, in bytes. Above 16 KiB Valkey 9.1 does not count a
 message against a stalled subscriber's buffer limit, so that its memory would grow without bound (measured:
 1.1 GB); below, the server drops such a client."""
+
+MOST_HANDED_ON = 8 * 1024
+"""Largest outcome of a job that did not succeed that is handed on as it is to those that waited for it; of a
+larger one they get the short form. There may be 10,000 of them, and each keeps it."""
 
 MOST_CHILDREN = 10_000
 """So many of the jobs that a job started are named in its outcome; of more, that there were more."""
@@ -478,6 +486,28 @@ def encode_ended(ended: Ended) -> bytes:
     return packed((*outcome, ended.body) if ended.body else outcome)
 
 
+def encode_bad_end(ended: Ended, short_payload: Callable[[], bytes]) -> bytes:
+    """The outcome as stored of a job that did not succeed; a long one with its short form in front.
+
+    Args:
+        ended: how it ended.
+        short_payload: makes the payload of the short form.
+    """
+    outcome = encode_ended(ended)
+    if len(outcome) <= MOST_HANDED_ON:
+        return outcome
+    short = encode_ended(ended._replace(payload=short_payload(), children=(), body=b""))
+    return b"~%d %s%s" % (len(short), short, outcome)
+
+
+def _without_short_form(outcome: bytes) -> bytes:
+    head, _, rest = outcome[1:].partition(b" ")
+    length = number_in(head, len(rest))
+    if length is None:
+        raise DecodeError("the short form of an outcome has a length that cannot be")
+    return rest[length:]
+
+
 def decode_ended(letter: str, outcome: bytes) -> Ended:
     """The outcome that follows a letter; an empty one was written by a script, which knows no more than the
     letter.
@@ -494,6 +524,8 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
         theirs = decode_ended(letter, outcome)
         ours = Ended(letter, theirs.payload, finished=theirs.finished)
         return ours._replace(member=(member.decode("utf-8", "replace"), theirs.name))
+    if outcome[:1] == b"~":
+        outcome = _without_short_form(outcome)
     try:
         schema, *rest = _unpack(outcome)
     except Exception as error:  # see decode_job

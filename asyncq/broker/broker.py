@@ -7,9 +7,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncq import damage, wire
+from asyncq import damage, failures, wire
 from asyncq.broker import rights
 from asyncq.broker.commands import Commands
 from asyncq.broker.deadletters import DeadLetters
@@ -230,8 +231,9 @@ class Broker:
         while found := [one for one in dict.fromkeys(found) if one not in seen]:
             seen.update(found)
             text = reason.encode("utf-8", "replace")
-            ended = wire.encode_ended(wire.Ended(wire.REVOKED, text, finished=int(time.time() * 1000)))
-            ends = (self._end_early(one, wire.REVOKED, ended, mark, reason, parents=True) for one in found)
+            ended = wire.Ended(wire.REVOKED, text, finished=int(time.time() * 1000))
+            words = wire.encode_bad_end(ended, partial(failures.short, reason))
+            ends = (self._end_early(one, wire.REVOKED, words, mark, reason, parents=True) for one in found)
             found = [above for _, ids in await asyncio.gather(*ends) for above in ids]
         return answer
 

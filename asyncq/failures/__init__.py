@@ -15,8 +15,8 @@ The way of an exception, through the files of this package:
 """
 
 from asyncq.failures.decoding import decode
-from asyncq.failures.encoding import encode
+from asyncq.failures.encoding import encode, encode_short
 from asyncq.failures.failure import Failure, add_note
-from asyncq.failures.texts import of_task, one_line
+from asyncq.failures.texts import of_task, one_line, short
 
-__all__ = ["Failure", "add_note", "decode", "encode", "of_task", "one_line"]
+__all__ = ["Failure", "add_note", "decode", "encode", "encode_short", "of_task", "one_line", "short"]

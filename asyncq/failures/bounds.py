@@ -16,6 +16,8 @@ MAX_LINKS: Final = 40
 """How deep causes, contexts and groups may nest."""
 MAX_TOTAL: Final = 256 * 1024
 """Bytes of text, arguments and attributes of one failure."""
+MAX_SHORT: Final = 7 * 1024
+"""Bytes of a failure in its short form, which each job gets that waited for the one that failed."""
 MAX_NAME: Final = 256
 MAX_BASES: Final = 16
 """How many base classes of an exception are named."""

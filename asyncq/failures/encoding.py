@@ -16,6 +16,7 @@ from asyncq.failures.bounds import (
     MAX_MESSAGE,
     MAX_NAME,
     MAX_NOTES,
+    MAX_SHORT,
     MAX_TOTAL,
     MAX_TRACEBACK,
 )
@@ -53,18 +54,49 @@ def encode(exc: BaseException) -> bytes:
         return dumps([{"type": wire_name_of(type(exc)), "message": text, "traceback": text}])
 
 
+def encode_short(exc: BaseException) -> bytes:
+    """Packs an exception as `encode`, in at most `MAX_SHORT` bytes: with few of its links, short texts, and
+    only short arguments and attributes. Never raises.
+
+    Example:
+        >>> from asyncq.failures import decode
+        >>> decode(encode_short(ValueError("no", "x" * 9000))).type_name
+        'ValueError'
+    """
+    for exceptions in (8, 1):
+        try:
+            encoder = _Encoder(MAX_SHORT * 3 // 4, exceptions)
+            encoder.add(exc, 0)
+            data = dumps(encoder.nodes)
+        except BaseException:  # noqa: BLE001  see `encode`
+            break
+        if len(data) <= MAX_SHORT:
+            return data
+    # Many notes, or long names.
+    message = cut(message_of(exc), MAX_SHORT // 8)
+    bases = base_names_of(type(exc))[:4]
+    node = {"type": wire_name_of(type(exc)), "bases": bases, "message": message, "cut": True}
+    return dumps([{**node, "traceback": cut(traceback_of(exc, message), MAX_SHORT // 4)}])
+
+
 class _Encoder:
     """Walks the exceptions of one failure within its bounds.
+
+    Args:
+        room: most bytes of text, arguments and attributes; one of these takes a third at most.
+        exceptions: most exceptions.
 
     Each becomes one node, after all that it links to: a link is the index of an earlier node. So an exception
     that is met again (a member of a group that is also its context) is the same one again where it arrives,
     and a cycle of causes ends: the link back to an exception whose node is not made yet is dropped.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = MAX_TOTAL, exceptions: int = MAX_EXCEPTIONS) -> None:
         self.nodes: list[dict[str, Any]] = []
         self.places: dict[int, int | None] = {}  # id of an exception -> its node; None while that is made
-        self.room = MAX_TOTAL
+        self.room = room
+        self.longest = room // 3
+        self.most = exceptions
 
     def add(self, exc: BaseException, links: int) -> int:
         self.places[id(exc)] = None
@@ -96,7 +128,7 @@ class _Encoder:
         """The node of an exception below another one; None where a cycle or a bound is reached."""
         if id(exc) in self.places:
             return self.places[id(exc)]
-        if links >= MAX_LINKS or len(self.places) >= MAX_EXCEPTIONS:
+        if links >= MAX_LINKS or len(self.places) >= self.most:
             return None
         return self.add(exc, links + 1)
 
@@ -147,13 +179,13 @@ class _Encoder:
             node["cut"] = True
 
     def text(self, text: str, limit: int) -> str:
-        shorter = cut(text, min(limit, max(self.room, 200)))
+        shorter = cut(text, min(limit, self.longest, max(self.room, 200)))
         self.room -= len(shorter.encode())
         return shorter
 
     def packed(self, value: Any, limit: int) -> bytes | None:
         data = plain.packed(value)
-        if data is None or len(data) > min(limit, self.room):
+        if data is None or len(data) > min(limit, self.longest, self.room):
             return None
         self.room -= len(data)
         return data
@@ -169,7 +201,7 @@ class _Encoder:
             node["missing"] = [cut(name, MAX_NAME) for name in missing[:MAX_LEFT_OUT]]
 
     def one_by_one(self, found: dict[str, Any], missing: list[str]) -> bytes:
-        room = min(MAX_ATTRIBUTES, self.room)
+        room = min(MAX_ATTRIBUTES, self.longest, self.room)
         kept = {}
         for name, value in found.items():
             data = plain.packed({name: value})

@@ -48,6 +48,11 @@ def cut(text: str, limit: int) -> str:
     return data.decode(errors="ignore")
 
 
+def short(text: str) -> bytes:
+    """Cuts a text, such as the reason of a revocation, to 1 KiB: the short form of an outcome has it so."""
+    return cut(text, MAX_MESSAGE // 8).encode()
+
+
 def wire_name_of(cls: type) -> list[str]:
     """Where other processes find the class, and its name there."""
     module, name = name_of(cls)

@@ -9,6 +9,7 @@ import pytest
 from helpers.ends import ENDS
 from helpers.steps import QUEUE, Steps
 from helpers.takeover import take
+from helpers.waiting import until
 
 import asyncq
 from asyncq import PayloadTooLarge, Worker, failures, inherited, wire
@@ -98,6 +99,37 @@ async def test_a_failure_ends_everything_below_it_at_once_and_names_the_member(s
     await stage.end(second)
     assert await stage.claim() is None
     assert await stage.keys("dep:", "m:") == []
+
+
+async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
+    """To each that waited for it, and each keeps it: there may be ten thousand. The failed job has it all."""
+    told: list[Any] = []
+    async with make_app(result_extended=True) as app:
+
+        @app.task
+        async def bad(_: str) -> None:
+            raise ValueError("no" * 100_000) from ValueError("above" * 100_000)
+
+        @app.task
+        async def after(_: Any) -> None: ...
+
+        @app.task
+        async def callback(id_: str, error: Exception, trace: str) -> None:
+            told.append((id_, error, trace))
+
+        async with Worker(app):
+            first = bad.s("x" * 100_000)
+            first = first.link_error(callback.s())
+            last = await (first | asyncq.group(after.s(), after.s())).delay()
+            errors = [await member.get(propagate=False) for member in last.results]
+            parent = last.parent
+            await until(lambda: told, "the callback was called")
+        shard = app.sessions.here().broker.shards[0]
+        sizes = [len(await raw.get(shard.records + member.id)) for member in last.results]
+        assert max(sizes) < 9_000
+        assert all(isinstance(error, ValueError) for error in (*errors, told[0][1]))
+        assert (told[0][0], len(str(told[0][1])) < 2_000) == (parent.id, True)
+        assert len(str(await parent.get(propagate=False))) > 8_000
 
 
 async def test_the_first_member_that_failed_is_named_however_far_below(stage):

@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 import asyncq
 from asyncq.errors import DecodeError, RemoteError, RemoteTraceback, ResultTimeout
-from asyncq.failures import Failure, bounds, decode, encode, one_line
+from asyncq.failures import Failure, bounds, decode, encode, encode_short, one_line
 from asyncq.serializers import dumps, loads
 
 
@@ -409,6 +409,21 @@ def test_encode_never_raises_and_stays_small(make):
     failure = decode(data)
     assert isinstance(failure.rebuild(), Exception)
     assert len(failure.type_name) <= 2 * bounds.MAX_NAME + 1
+
+
+@pytest.mark.parametrize("make", EVIL.values(), ids=EVIL.keys())
+def test_the_short_form_is_short_and_keeps_the_class(make):
+    exc = raised(make())
+    data = encode_short(exc)
+    assert len(data) <= bounds.MAX_SHORT
+    short = decode(data)
+    assert isinstance(short.rebuild(), Exception)
+    assert short.type_name == decode(encode(exc)).type_name
+
+
+def test_what_is_short_is_the_same_in_its_short_form():
+    exc = raised(ExceptionGroup("several", [ValueError("no", 1), KeyError("k")]))
+    assert encode_short(exc) == encode(exc)
 
 
 def test_long_texts_are_cut_in_the_middle_and_say_so():

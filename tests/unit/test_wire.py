@@ -199,6 +199,25 @@ def test_an_empty_outcome_says_no_more_than_its_letter():
     assert wire.decode_record(b"C--- 1-1 - nonce") == wire.Ended("C")
 
 
+def test_a_long_bad_end_has_a_short_form_in_front_and_reads_as_if_it_had_none():
+    long = ENDED._replace(letter="F", payload=b"x" * wire.MOST_HANDED_ON, children=["child"] * 1_000)
+    outcome = wire.encode_bad_end(long, lambda: b"short")
+    assert wire.decode_ended("F", outcome) == long
+    length, _, rest = outcome[1:].partition(b" ")
+    assert wire.decode_ended("F", rest[: int(length)]) == long._replace(payload=b"short", children=[])
+    assert wire.decode_ended("F", b"^parent " + rest[: int(length)]).payload == b"short"
+
+
+def test_a_short_bad_end_stays_as_it_is():
+    assert wire.encode_bad_end(ENDED, lambda: b"short") == wire.encode_ended(ENDED)
+
+
+@pytest.mark.parametrize("head", [b"", b"-1", b"9", b"x", b"1" * 100])
+def test_a_short_form_of_a_length_that_cannot_be_is_a_decode_error(head):
+    with pytest.raises(DecodeError):
+        wire.decode_ended("F", b"~" + head + b" abc")
+
+
 @pytest.mark.parametrize(
     ("letter", "state"),
     [

@@ -4,6 +4,9 @@
 -- no server takes.
 local MOST_VALUES = 16 * 1024 * 1024
 
+-- Most bytes of the outcome of a job that did not succeed, as each gets it that waited for it.
+local MOST_WORDS = 8192
+
 -- A job that waited for others may start now: its message goes into its queue with what they returned, or waits for its own time.
 local function set_free(id, flags, queue, nonce, channels)
   local fields, message = {}, space .. 'm:' .. id
@@ -116,8 +119,16 @@ local function settle(ended, push_limit)
   end
 end
 
+-- What of an outcome is handed on. Of a long one of a job that did not succeed only the short form that stands in front of it: each of
+-- those that cannot have a value any more keeps it.
+local function handed_on(how, outcome)
+  if how == 'S' or #outcome <= MOST_WORDS then return outcome end
+  local length, from = string.match(outcome, '^~(%d%d?%d?%d?) ()')
+  return length and string.sub(outcome, from, from + length - 1) or ''
+end
+
 local function settle_dependents(id, letter, outcome, push_limit)
-  settle({ { id, letter, outcome } }, push_limit)
+  settle({ { id, letter, handed_on(letter, outcome) } }, push_limit)
 end
 
 -- The fence: flags, queue, nonce and channels of a live job whose record names this entry, if the entry is pending for this consumer; else
