@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PARCEL = 500
 """So many jobs in a parcel at most: it is accepted in one step, in which nobody else has a turn."""
+PARCEL_BYTES = 4 * 1024 * 1024
+"""So many bytes of messages in a parcel, and the rest of the last one."""
 
 
 class Submission:
@@ -102,7 +104,8 @@ class Submission:
                 parcels.setdefault((height, shard, packed[where] // PARCEL), []).extend(
                     self._words(job, message)
                 )
-                packed[where] += 1
+                # A long message takes the room of several jobs.
+                packed[where] += 1 + len(message) * PARCEL // PARCEL_BYTES
         flat = [
             [shard, wire.encode_parcel(channel, _REFUSAL, words)]
             for (_, shard, _), words in sorted(parcels.items())

@@ -1,3 +1,12 @@
+-- So many bytes of entries are moved in one call, and the rest of the last one: a hundred jobs of a megabyte would hold the server for 0.2 s.
+local ENOUGH_MOVED = 8 * 1024 * 1024
+
+local function bytes_of(fields)
+  local bytes = 0
+  for _, field in ipairs(fields) do bytes = bytes + #field end
+  return bytes
+end
+
 -- The record of a live job, taken apart: flags, entry id, queue, nonce, and the reply channels with a space before each.
 -- Of an ended one: flags, entry id, consumer, nonce, and the outcome with a space before it. One that is no record of ours is like that of
 -- an ended job which nobody can read: an error here would stop all others of the same call.

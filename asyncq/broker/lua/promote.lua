@@ -8,7 +8,7 @@
 local PARTS = { 'm', 'c', 'a', 'v', 'g', 'u', 'l' }
 local now = now_ms()
 local steady = steady_ms(space, now, expected)
-local moved, damaged = 0, {}
+local moved, damaged, bytes = 0, {}, 0
 
 -- The entry of a job that is due; nil if its record does not call it delayed (any more), or if its message is lost, and what is wrong.
 local function move(id)
@@ -28,10 +28,12 @@ local function move(id)
   local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
   redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
   redis.call('PUBLISH', events .. id, 'q' .. entry)
+  bytes = bytes + bytes_of(fields)
   return entry
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)) do
+  if bytes >= ENOUGH_MOVED then break end
   local is_whole, entry, lost = pcall(move, id)
   if is_whole and not lost then
     if entry then moved = moved + 1 end

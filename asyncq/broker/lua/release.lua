@@ -2,16 +2,18 @@
 -- ends instead.
 -- KEYS: stream
 -- ARGV: space group consumer push_limit ttl marks revoked (entry id)*
--- RETURNS: for each: 1 handed back, 2 ended, 0 refused
+-- RETURNS: for each: 1 handed back, 2 ended, 0 refused; nothing for those that are left where there are enough bytes
 -- FLAGS: allow-oom
 -- USES: record workflow
-local answers = {}
+local answers, bytes = {}, 0
 for i = first, #ARGV, stride do
+  if bytes >= ENOUGH_MOVED then break end
   local entry, id = ARGV[i], ARGV[i + 1]
   local answer = 0
   local flags, queue, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
   local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
   if content then
+    bytes = bytes + bytes_of(content[2])
     if string.sub(flags, 2, 2) ~= '-' then
       unmark(marks .. consumer, id)
       conclude(id, flags, entry, consumer, nonce, channels, 'C', revoked, ttl, push_limit)

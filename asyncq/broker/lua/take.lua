@@ -1,4 +1,4 @@
--- Takes the jobs of a dead incarnation back into the queue, up to a limit. Its beat must still stand where the observer saw it stand
+-- Takes the jobs of a dead incarnation back into the queue, up to a limit of jobs and of bytes. Its beat must still stand where the observer saw it stand
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
 -- KEYS: stream beats beaten looks dead marked about begun last_try
 -- ARGV: space group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
@@ -8,7 +8,7 @@
 local beat = redis.call('HGET', beats, consumer)
 if beat and beat ~= seen then return { -1, 0, 0, 0 } end
 local held = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)
-local entries, back, ended, gone = {}, 0, 0, {}
+local entries, back, ended, gone, bytes = {}, 0, 0, {}, 0
 local function content_of(id, fields, crashes)
   local content = { 'i', id, 'm', fields['m'], 'c', crashes, 'a', fields['a'] or 0 }
   for _, name in ipairs({ 'v', 'l' }) do
@@ -25,11 +25,13 @@ if beat then
   redis.call('ZADD', beaten, -latest_look(looks), consumer)
 end
 for _, item in ipairs(held) do
+  if bytes >= ENOUGH_MOVED then break end
   local entry = item[1]
   entries[#entries + 1] = entry
   local fields = {}
   local content = redis.call('XRANGE', stream, entry, entry)[1]
   if content then
+    bytes = bytes + bytes_of(content[2])
     for i = 1, #content[2], 2 do fields[content[2][i]] = content[2][i + 1] end
   end
   local id, message = fields['i'], fields['m']
@@ -72,10 +74,10 @@ if #entries > 0 then
   redis.call('XACK', stream, group, unpack(entries))
   redis.call('XDEL', stream, unpack(entries))
 end
-if #held < tonumber(limit) then
+if #entries < tonumber(limit) and #entries == #held then
   -- Only here, where its pending list was seen to be empty: deleting a consumer drops what it holds for good.
   redis.call('XGROUP', 'DELCONSUMER', stream, group, consumer)
   redis.call('DEL', marked, about)
-  return { #held, back, ended, 0, unpack(gone) }
+  return { #entries, back, ended, 0, unpack(gone) }
 end
-return { #held, back, ended, 1, unpack(gone) }
+return { #entries, back, ended, 1, unpack(gone) }

@@ -1,0 +1,97 @@
+"""Jobs and outcomes of a megabyte: no call of ours moves more than some, for it would hold the server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.steps import QUEUE, Steps
+from helpers.takeover import take
+from helpers.waiting import until
+
+from asyncq import wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.anyio
+
+BODY = "x" * 1_000_000
+JOBS = 12
+MOST = 9
+"""Of these, in one call: eight megabytes, and the rest of the last one."""
+
+
+@pytest.fixture
+async def stage(app, raw) -> AsyncIterator[Steps]:
+    stage = Steps(app.sessions.here().broker, raw)
+    await stage.worker.make_groups()
+    yield stage
+    stage.worker.close()
+    stage.heir.close()
+
+
+async def enqueue(stage: Steps, **options: Any) -> None:
+    jobs = [stage.job(f"job{number}", BODY, **options) for number in range(JOBS)]
+    await stage.broker.intake.enqueue_many(jobs)
+
+
+async def claim(stage: Steps) -> list[wire.Delivery]:
+    [stream] = stage.worker.served.streams
+    return [stage.worker.delivery(entry) for entry in await stage.worker.read([stream], JOBS, block=False)]
+
+
+async def test_a_dead_workers_large_jobs_are_taken_and_handed_back_some_at_a_time(stage):
+    await enqueue(stage)
+    held = await claim(stage)
+    stream = held[0].stream
+    calls = 0
+    has_more = True
+    while has_more:
+        back, _, has_more = await take(stage.heir, stream, stage.worker.name, None)
+        assert back <= MOST
+        calls += back > 0
+    assert calls == 2
+    names = await stage.raw.xinfo_consumers(stream, "g")
+    assert stage.worker.name.encode() not in [one["name"] for one in names]
+    # The heir reads them all, and hands them back.
+    entries = await stage.heir.read([stream], JOBS, block=False)
+    deliveries = [stage.heir.delivery(entry) for entry in entries]
+    assert sorted(one.job.id for one in deliveries) == sorted(f"job{number}" for number in range(JOBS))
+    jobs = [(one.entry, one.job.id) for one in deliveries]
+    before = await _calls(stage.raw)
+    assert await stage.heir.claims.release(stream, jobs) == [1] * JOBS
+    assert await _calls(stage.raw) - before == 2
+    assert await stage.raw.xlen(stream) == JOBS
+
+
+async def test_large_jobs_that_are_due_come_some_at_a_time(stage):
+    await enqueue(stage, wait=1)
+    shard = stage.broker.shards[0]
+    await until(lambda: _is_due(stage), "all are due")
+    assert await stage.worker.promote(shard) == 0.0
+    assert await stage.raw.zcard(shard.delayed) == JOBS - MOST
+    assert await stage.worker.promote(shard) is None
+    assert await stage.raw.xlen(shard.stream(QUEUE)) == JOBS
+
+
+async def test_large_outcomes_end_some_at_a_time(stage):
+    await stage.broker.intake.enqueue_many([stage.job(f"job{number}") for number in range(JOBS)])
+    outcome = wire.encode_ended(wire.Ended(wire.SUCCEEDED, BODY.encode(), 1, 2, 1, "w", "t", QUEUE, 0))
+    held = await claim(stage)
+    before = await _calls(stage.raw)
+    for delivery in held:
+        stage.worker.claims.finish(delivery, wire.SUCCEEDED, outcome)
+    await stage.worker.claims.drain()
+    assert await _calls(stage.raw) - before == 3
+    assert {await stage.standing(delivery.job.id) for delivery in held} == {"SUCCESS"}
+
+
+async def _is_due(stage: Steps) -> bool:
+    [(_, due)] = await stage.raw.zrange(stage.broker.shards[0].delayed, -1, -1, withscores=True)
+    seconds, micros = await stage.raw.time()
+    return seconds * 1000 + micros / 1000 > due
+
+
+async def _calls(raw: Any) -> int:
+    return (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
