@@ -112,6 +112,7 @@ class AsyncQ:
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
         self._origins: dict[str, Origin] = {}  # of the registered tasks, by their names
         self.limits: dict[str, Limits] = {}  # by the names that jobs have, `<name>*` among them
+        self.off_loop: dict[str, str] = {}  # by the same names: the executors of those that need one
         self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self.sessions: Sessions = Sessions(self)
@@ -262,11 +263,16 @@ class AsyncQ:
         return task
 
     def _limit(self, task: Task[..., Any], limits: Limits | None) -> None:
-        """What workers see of the limits of a task. A job that makes several calls of it counts as one."""
+        """What workers see of the limits of a task, and of where it runs. A job that makes several calls of
+        it counts as one.
+        """
         for name in (task.name, f"{task.name}*"):
             self.limits.pop(name, None)
+            self.off_loop.pop(name, None)
             if limits is not None:
                 self.limits[name] = limits
+            if task.executor != "loop":
+                self.off_loop[name] = task.executor
 
     def queues(self) -> list[str]:
         """The default queue and those that tasks name, in order of registration: what a worker serves unless

@@ -183,6 +183,8 @@ async def until_thread(claim: Claim, threads: Slots, deadline: int | None) -> No
     Raises:
         TimeLimitExceeded: the deadline passed first.
     """
+    if claim.threads is not None:
+        return  # its worker has fetched the job for a thread that was free
     if deadline is None:
         await threads.take()
     else:

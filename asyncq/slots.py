@@ -26,6 +26,7 @@ class Slots:
     Attributes:
         busy: slots that are taken. Above the limit only by jobs that are being torn down.
         parked: those who have given theirs back and will want it again.
+        on_change: as given.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class Slots:
         self.busy: int = 0
         self.parked: int = 0
         self._most_parked = most_parked
-        self._on_change = on_change
+        self.on_change: Callable[[], object] = on_change
         # While anybody stands in a queue, no slot is free.
         self._back: deque[asyncio.Future[None]] = deque()
         self._new: deque[asyncio.Future[None]] = deque()
@@ -75,7 +76,7 @@ class Slots:
         self.busy -= 1
         if self._back or self._new:
             self._call_next()
-        self._on_change()
+        self.on_change()
 
     def _call_next(self) -> None:
         while self.busy < self.limit and (queue := self._back or self._new):
@@ -102,4 +103,4 @@ class Slots:
     def unpark(self) -> None:
         """One that was parked has a slot again, or will not need one any more."""
         self.parked -= 1
-        self._on_change()
+        self.on_change()

@@ -337,25 +337,31 @@ class Claims:
             self._tell([ClaimEnd(way, stream, entry, id_, answer, delivery, letter, outcome)])
         return answer
 
-    async def release(self, stream: str, jobs: Sequence[tuple[str, str]]) -> list[int]:
+    async def release(self, stream: str, jobs: Sequence[tuple[str, str]], executor: str = "") -> list[int]:
         """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by
         a mark, 0 not ours. Raises as `Commands.run`.
+
+        Args:
+            stream: of the entries.
+            jobs: the entries, with the ids of their jobs.
+            executor: in whose line they wait from now on; empty for the queue itself.
         """
         answers: list[int] = []
         while left := jobs[len(answers) : len(answers) + BATCH]:
-            answers += await self._release(stream, left)
+            answers += await self._release(stream, left, executor)
         return answers
 
-    async def _release(self, stream: str, jobs: Sequence[tuple[str, str]]) -> list[int]:
+    async def _release(self, stream: str, jobs: Sequence[tuple[str, str]], executor: str) -> list[int]:
         """Hands back as many of the jobs as one call may move, the first ones; at least one."""
         keys = self._served.keys[stream]
+        target, line = self._served.line_of(stream, executor) if executor else (stream, "")
         arguments = (
             *(keys.space, GROUP, self._holder, wire.PUSH_LIMIT, self._result_ttl(), keys.marks),
-            self._last_words(wire.REVOKED, stream, self._holder, 0),
+            *(self._last_words(wire.REVOKED, stream, self._holder, 0), line),
             *(part for job in jobs for part in job),
         )
         failpoints.hit("release.send")
-        answers: list[int] = await self._commands.run(keys, "release", (stream,), arguments)
+        answers: list[int] = await self._commands.run(keys, "release", (stream, target), arguments)
         failpoints.hit("release.answered")
         if self.hooks:
             each = zip(jobs, answers, strict=False)

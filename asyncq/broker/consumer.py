@@ -24,7 +24,7 @@ from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.connection import BlockingConnection
@@ -71,6 +71,7 @@ class Consumer:
         self.settings: Settings = commands.settings
         self.served: Served = Served(commands.shards, queues)
         self._turn = 0
+        self._aside: asyncio.Future[Any] | None = None  # the reply to the latest `read_aside`
         self._waits = self._has_more = False
         self._levels_noted: dict[str, int] = {}
         self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
@@ -117,6 +118,14 @@ class Consumer:
         """
         queue, _, level = name.rpartition(b"^")
         await self._adopt(queue.decode("utf-8", "replace"), keys, (level,), FOREVER)
+
+    async def read_line(self, stream: str, executor: str) -> None:
+        """Reads from the line of an executor behind a stream from now on: from before the news of it comes
+        back, or jobs that come later would start before those that this incarnation has put in line.
+        """
+        line, name = self.served.line_of(stream, executor)
+        if line not in self.served.streams:
+            await self.hear_of_level(self.served.keys[stream], name.encode())
 
     async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], patience: float) -> None:
         for level in self.served.new_levels(queue, keys, levels):
@@ -206,9 +215,24 @@ class Consumer:
 
     # -- reading --
 
-    async def read(self, streams: Sequence[str], count: int, *, block: bool) -> list[Entry]:
+    async def read(
+        self,
+        streams: Sequence[str],
+        count: int,
+        *,
+        block: bool,
+        most: Mapping[str, int] | None = None,
+        patience: int = BLOCK_MS,
+    ) -> list[Entry]:
         """Claims up to `count` entries from the streams, the first that has some; waits a while if told to
         and all are empty.
+
+        Args:
+            streams: in the order in which they are read.
+            count: at most so many entries.
+            block: whether to wait.
+            most: at most so many of some streams.
+            patience: how long to wait, in ms.
 
         Raises:
             PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see
@@ -220,10 +244,30 @@ class Consumer:
             # COUNT is per stream: 5 over two streams gave 10. So one stream at a time, and one entry where
             # several block.
             for stream in self._in_turn(streams):
-                if entries := await self._read((stream,), count, None):
+                fits = count if most is None else min(count, most.get(stream, count))
+                if entries := await self._read((stream,), fits, None):
                     return entries
-            return await self._read(streams, 1, BLOCK_MS) if block else []
-        return await self._read(streams, count, BLOCK_MS if block else None)
+            return await self._read(streams, 1, patience) if block else []
+        fits = count if most is None else min(count, most.get(streams[0], count))
+        return await self._read(streams, fits, patience if block else None)
+
+    async def read_aside(self, stream: str, count: int) -> list[Entry]:
+        """Claims up to `count` entries of a stream while another read may be waiting. Not between a question
+        for unknown entries and its answer: what it claims would seem unknown. Cancelled, it may still claim
+        some; `ghosts` waits until that is known.
+
+        Raises:
+            PipeBroken: the connection was lost; entries may have been claimed, see `ghosts`.
+            ServerError: the server refuses.
+        """
+        reply = self._aside = asyncio.get_running_loop().create_future()
+        command = ("XREADGROUP", "GROUP", GROUP, self.name, "COUNT", count, "STREAMS", stream, ">")
+        # Once: sent again, it would claim others.
+        self._commands.post(self.served.keys[stream], command, reply.set_result)
+        answer = await asyncio.shield(reply)
+        if isinstance(answer, Exception):
+            raise answer
+        return _entries(answer)
 
     def _in_turn(self, streams: Sequence[str]) -> Sequence[str]:
         """The streams in their order, but those of one name in several shards each first in its turn: one
@@ -267,14 +311,7 @@ class Consumer:
             raise
         finally:
             self._waits = False
-        if not answer:
-            return []
-        failpoints.hit("read.answered")
-        return [
-            (stream.decode(), entry.decode(), fields)
-            for stream, entries in answer.items()
-            for entry, fields in entries
-        ]
+        return _entries(answer)
 
     async def ghosts(self, stream: str, held: Iterable[str]) -> list[Entry]:
         """Entries that are pending for this incarnation, but not among those that it held when it asked:
@@ -283,6 +320,9 @@ class Consumer:
         To be asked on the connection that reads, between two reads, which is what this does. May come with an
         entry whose content was deleted: then its fields are None.
         """
+        if self._aside is not None:
+            # It reads on another connection, and whoever asked for it may be gone.
+            await asyncio.wait({self._aside})
         pipe = self._reads.current or await self._reads.pipe()
         held = list(held)
         most = len(held) + GHOSTS  # jobs that wait for others may be many, and the oldest are listed first
@@ -544,3 +584,14 @@ class Beating:
 def _signal(id: str, mark: str) -> str:
     """The mark of a job as it is published: the reason stands behind the id."""
     return f"{mark[:1]}{id} {mark[1:]}" if mark[1:] else f"{mark}{id}"
+
+
+def _entries(answer: Any) -> list[Entry]:
+    if not answer:
+        return []
+    failpoints.hit("read.answered")
+    return [
+        (stream.decode(), entry.decode(), fields)
+        for stream, entries in answer.items()
+        for entry, fields in entries
+    ]

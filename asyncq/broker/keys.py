@@ -19,6 +19,10 @@ LAST_TRY = "!"
 LEVEL = "^"
 """Between the name of a queue and a level of priority: each level but 0 has a stream of its own."""
 
+EXECUTORS = {"thread": "t", "process": "p"}
+"""What stands behind a level of priority in the name of a line: a stream of jobs for which a worker had no
+thread, or no process."""
+
 TOMBSTONE_MS = 60_000
 DAY_MS = 86_400_000
 
@@ -52,9 +56,9 @@ def token() -> str:
     return os.urandom(8).hex()
 
 
-def leveled(queue: str, priority: int) -> str:
-    """What records and streams call a level of a queue."""
-    return f"{queue}{LEVEL}{priority}" if priority else queue
+def leveled(queue: str, level: int | str) -> str:
+    """What records and streams call a level of a queue. Level 0 has no sign."""
+    return f"{queue}{LEVEL}{level}" if level else queue
 
 
 def queue_of(name: str) -> str:

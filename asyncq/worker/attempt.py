@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from asyncq.worker.lease import Lease
     from asyncq.worker.limits import Gate
     from asyncq.worker.outcome import Outcomes
+    from asyncq.worker.rooms import Rooms
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -181,6 +182,24 @@ class RunningJob(Claim):
         elif before is not FETCHED and self.task is not None:
             self.task.cancel()
 
+    def give_room(self) -> None:
+        """Gives back the thread or process that it was fetched for, if it did not come to use it."""
+        if self.threads is not None:
+            threads, self.threads = self.threads, None
+            threads.give()
+
+    def withdraw(self) -> bool:
+        """Ends the attempt if its body has not begun, without a word about the job, which runs elsewhere;
+        says whether it did.
+        """
+        if self.state is FETCHED:
+            self.state = DROPPED
+        elif self.move(CANCELLING, STARTING) is not STARTING:
+            return False
+        elif self.task is not None:
+            self.task.cancel()
+        return True
+
     def cancel(self) -> None:
         """Ends the attempt without a word about the job, which runs again elsewhere. A body that has let a
         cancellation go by is cancelled again.
@@ -212,6 +231,7 @@ class Attempts:
         held: the jobs, and their slots.
         lease: no body starts while it may be over.
         gate: the limits of tasks.
+        rooms: the threads and processes.
         outcomes: what becomes of the jobs.
         job_log: where starts are logged.
 
@@ -227,6 +247,7 @@ class Attempts:
         held: HeldJobs,
         lease: Lease,
         gate: Gate,
+        rooms: Rooms,
         outcomes: Outcomes,
         job_log: JobLog,
     ) -> None:
@@ -239,6 +260,7 @@ class Attempts:
         self.background: BackgroundTasks = BackgroundTasks(log)
         self._lease = lease
         self._gate = gate
+        self._rooms = rooms
         self._job_log = job_log
         self._noted: set[tuple[str, str]] = set()  # entry and id of jobs whose beginning was noted
 
@@ -250,7 +272,8 @@ class Attempts:
             await self._lease.until_fresh()
         self._job_log.refresh()
         held = self.held
-        jobs, newest, slots = held.jobs, held.newest, held.slots
+        jobs, newest, slots, off_loop = held.jobs, held.newest, held.slots, self._rooms.off_loop
+        crowded: list[wire.Delivery] = []
         for item in entries:
             try:
                 delivery = self.consumer.delivery(item)
@@ -260,7 +283,11 @@ class Attempts:
             key = (delivery.entry, delivery.job.id)
             if key in jobs:
                 continue
-            job = jobs[key] = RunningJob(delivery, self)
+            job = RunningJob(delivery, self)
+            if off_loop and not self._has_room(job):
+                crowded.append(delivery)
+                continue
+            jobs[key] = job
             if key[1] in newest:
                 held.make_older(key[1])
             newest[key[1]] = job
@@ -271,6 +298,36 @@ class Attempts:
             else:
                 # The entries were read for slots that were free then, and one of those was taken meanwhile.
                 job.task = self.loop.create_task(self._run_late(job))
+
+        if crowded:
+            await self._line_up(crowded)
+
+    def _has_room(self, job: RunningJob) -> bool:
+        """Takes a thread or a process for a job that needs one; False if the job is to wait in line for
+        it.
+        """
+        delivery = job.delivery
+        executor = self._rooms.off_loop.get(delivery.job.name)
+        if executor is None:
+            return True
+        job.threads = self._rooms.take(executor)
+        # One from a line, or a lane of last tries, came for a thread that somebody has taken since: it waits
+        # here for the next one.
+        served, stream = self.consumer.served, delivery.stream
+        return job.threads is not None or stream not in served.streams or stream in served.lines
+
+    async def _line_up(self, crowded: list[wire.Delivery]) -> None:
+        """Puts jobs in line for which there is no thread or process here: behind those that wait there, and
+        out of the way of the jobs behind them in their queue. Whichever worker has room first takes them.
+        """
+        lines: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for delivery in crowded:
+            executor = self._rooms.off_loop[delivery.job.name]
+            lines.setdefault((delivery.stream, executor), []).append((delivery.entry, delivery.job.id))
+        for (stream, executor), jobs in lines.items():
+            # If that fails, they are unknown entries of ours, and come here again.
+            await self.outcomes.claims.release(stream, jobs, executor)
+            await self.consumer.read_line(stream, executor)
 
     async def _run_late(self, job: RunningJob) -> None:
         """The task of a job that finds no slot."""
@@ -284,6 +341,7 @@ class Attempts:
             return
         job.state = job.end_unfinished()
         job.task = None
+        job.give_room()
         self.held.slot_given()
 
     async def _has_slot(self, job: RunningJob) -> bool:
@@ -327,6 +385,7 @@ class Attempts:
             job.task = None
             if job.reporter is not None:
                 job.reporter.drop()
+            job.give_room()
             if job.parking is None:
                 self.held.slots.give()
             else:

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, unexpected
-from asyncq.broker.consumer import Interrupted
+from asyncq.broker.consumer import BLOCK_MS, Interrupted
 from asyncq.broker.line import pause
 from asyncq.broker.server_error import ServerError, Verdict
 
@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from asyncq.worker.held import HeldJobs
     from asyncq.worker.last_try import Spawner
     from asyncq.worker.limits import Gate
+    from asyncq.worker.line_reader import LineReader
     from asyncq.worker.worker import Worker
 
 log: logging.Logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 500
+LOOK_FOR_LINES = 500
+"""Milliseconds that a read waits at the server which leaves out lines, for their executors have no room. If
+room comes before anything stands in them, nobody would tell."""
 LOOK_FOR_MORE = 1.0
 """Seconds between two looks of a process for last attempts, while jobs that it runs wait for others."""
 
@@ -39,6 +43,7 @@ class Fetcher:
         held: says how much room there is.
         attempts: starts the jobs.
         gate: looks for permits that no job holds, whenever the fetcher looks for unknown entries.
+        lines: says how much to read from each stream.
         spawner: starts the process for last attempts; None if they run here.
     """
 
@@ -49,6 +54,7 @@ class Fetcher:
         held: HeldJobs,
         attempts: Attempts,
         gate: Gate,
+        lines: LineReader,
         spawner: Spawner | None,
     ) -> None:
         self._worker = worker
@@ -56,6 +62,7 @@ class Fetcher:
         self._held = held
         self._attempts = attempts
         self._gate = gate
+        self._lines = lines
         self._spawner = spawner
         self._last_attempts_wait = worker.only_last_tries
         self._may_have_lost_a_reply = False
@@ -70,7 +77,8 @@ class Fetcher:
         last_look = loop.time()
         while True:
             try:
-                if self._may_have_lost_a_reply or loop.time() - last_look > interval:
+                lost_one = self._may_have_lost_a_reply or self._lines.may_have_lost_a_reply
+                if lost_one or loop.time() - last_look > interval:
                     await self._start_unknown_entries()
                     last_look = loop.time()
                 await self._held.until_room()
@@ -92,7 +100,19 @@ class Fetcher:
             return []
         slots = self._held.slots
         room = min(slots.limit - slots.busy, MOST_AT_ONCE)
+        if self._lines.rooms.off_loop:
+            return await self._read_for_room(room)
         return await self._consumer.read(list(self._consumer.served.streams), room, block=True)
+
+    async def _read_for_room(self, count: int) -> list[Entry]:
+        """Reads no more jobs than there are threads and processes for, as far as that can be known."""
+        most = self._lines.choose(count)
+        if not most:
+            self._held.changed.clear()
+            await self._held.changed.wait()
+            return []
+        patience = LOOK_FOR_LINES if self._lines.leaves_out else BLOCK_MS
+        return await self._consumer.read(list(most), count, block=True, most=most, patience=patience)
 
     async def _recover(self, error: Exception, failures: int) -> None:
         """Does what the error asks for, or pauses. What goes wrong here is only one more error."""
@@ -125,13 +145,14 @@ class Fetcher:
         """
         served = self._consumer.served
         for stream in (*served.streams, *served.lanes):
-            found = await self._consumer.ghosts(stream, self._held.entries_of(stream))
-            if found:
-                level = logging.DEBUG if self._gave_up_a_read else logging.WARNING
-                log.log(level, "%d jobs whose delivery was lost on the way are taken up", len(found))
-            await self._attempts.start(found)
+            async with self._lines.reading:
+                found = await self._consumer.ghosts(stream, self._held.entries_of(stream))
+                if found:
+                    level = logging.DEBUG if self._gave_up_a_read else logging.WARNING
+                    log.log(level, "%d jobs whose delivery was lost on the way are taken up", len(found))
+                await self._attempts.start(found)
         await self._gate.audit()
-        self._may_have_lost_a_reply = self._gave_up_a_read = False
+        self._may_have_lost_a_reply = self._gave_up_a_read = self._lines.may_have_lost_a_reply = False
 
     # -- the last-attempt queue --
 

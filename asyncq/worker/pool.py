@@ -51,13 +51,16 @@ class Pool:
         worker: the worker's name, as the jobs see it.
         target: `module:attribute` of the app. Without it, a process finds each task by the module and the
             name of its function.
+
+    Attributes:
+        slots: how many jobs may have a process.
     """
 
     def __init__(self, app: AsyncQ, worker: str, target: str | None) -> None:
         self._app = app
         self._worker = worker
         self._target = target
-        self._slots = Slots(size(app))
+        self.slots: Slots = Slots(size(app))
         self._loop = asyncio.get_running_loop()
         self._idle: dict[Process, asyncio.TimerHandle] = {}
         self._tasks = BackgroundTasks(log)
@@ -101,12 +104,13 @@ class Pool:
     @asynccontextmanager
     async def _process(self, claim: Claim, deadline: int | None) -> AsyncIterator[Process]:
         """A process for one job."""
-        try:
-            async with asyncio.timeout(_left(deadline)):
-                await self._slots.take()
-        except TimeoutError:
-            raise TimeLimitExceeded("no process was free for the job before its deadline") from None
-        claim.threads = self._slots  # given back for as long as the body waits for another job
+        if claim.threads is None:  # else its worker has fetched the job for a process that was free
+            try:
+                async with asyncio.timeout(_left(deadline)):
+                    await self.slots.take()
+            except TimeoutError:
+                raise TimeLimitExceeded("no process was free for the job before its deadline") from None
+            claim.threads = self.slots  # given back for as long as the body waits for another job
         try:
             process = self._take() or await self._start()
             try:
@@ -116,7 +120,7 @@ class Pool:
         finally:
             if claim.threads is not None:
                 claim.threads = None
-                self._slots.give()
+                self.slots.give()
 
     def _take(self) -> Process | None:
         """The idle process that ran last, for it is the most likely to be in memory."""

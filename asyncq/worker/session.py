@@ -29,11 +29,13 @@ from asyncq.worker.job_log import JobLog
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
 from asyncq.worker.limits import Gate
+from asyncq.worker.line_reader import LineReader
 from asyncq.worker.outcome import Outcomes
 from asyncq.worker.process import LAST_WORDS
 from asyncq.worker.promoter import Promoter
 from asyncq.worker.reclaimer import Reclaimer
 from asyncq.worker.revocation import RevocationSignals
+from asyncq.worker.rooms import Rooms
 from asyncq.worker.shutdown import Shutdown
 
 if TYPE_CHECKING:
@@ -73,10 +75,12 @@ class WorkerSession:
         self.broker: Broker = connection.broker
         self.consumer: Consumer = Consumer(self.broker.commands, worker.name, worker.queues)
         self.held: HeldJobs = HeldJobs(worker.concurrency, settings.max_parked)
+        threads = Slots(settings.threads)
+        rooms = Rooms(app.tasks, app.off_loop, {"thread": threads, "process": pool.slots})
         runner = Runner(
             app.tasks,
             worker.name,
-            Slots(settings.threads),
+            threads,
             settings.max_payload,
             pool,
             extended=settings.result_extended,
@@ -103,15 +107,18 @@ class WorkerSession:
             lambda: self.attempts.name_of_current(),  # noqa: PLW0108  it is made below
         )
         self.attempts: Attempts = Attempts(
-            *(connection, self.consumer, runner, self.held, self.lease, gate, outcomes, self.job_log)
+            *(connection, self.consumer, runner, self.held, self.lease, gate, rooms, outcomes, self.job_log)
         )
         spawner = None if worker.target is None else Spawner(worker.target, self.broker.address.url, settings)
-        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, gate, spawner)
+        lines = LineReader(self.consumer, self.held, self.attempts, rooms)
+        for slots in (threads, pool.slots):
+            slots.on_change = lines.room_came
+        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, gate, lines, spawner)
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
-        self._watchers: _Watchers = self._make_watchers(signals)
+        self._watchers: _Watchers = self._make_watchers(signals, lines)
 
-    def _make_watchers(self, signals: RevocationSignals) -> _Watchers:
+    def _make_watchers(self, signals: RevocationSignals, lines: LineReader) -> _Watchers:
         lease = self.worker.app.settings.lease
         loops: list[Loop] = []
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
@@ -125,7 +132,12 @@ class WorkerSession:
             )
             loops += (reclaimer.run, promoter.run)
             subscriptions += ((shard.wake, promoter.call), (shard.news, partial(self._on_level, shard)))
-        loops += (self._announcer.run, Courier(self.broker.commands, lease).run, self.fetcher.run)
+        loops += (
+            self._announcer.run,
+            Courier(self.broker.commands, lease).run,
+            self.fetcher.run,
+            lines.run,
+        )
         return _Watchers(loops, subscriptions)
 
     # -- from the first beat --
@@ -209,6 +221,7 @@ class WorkerSession:
             )
             await shutdown.cancel_all()
         elif self._has_run:  # else it has read nothing, and there may not even be a group to ask
+            shutdown.withdraw()
             await shutdown.drain(grace, hurry)
             await shutdown.hand_back()
 

@@ -17,7 +17,7 @@ from asyncq.executors import STARTING
 from asyncq.worker.process import LAST_WORDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from asyncq.broker.consumer import Consumer
     from asyncq.worker.attempt import RunningJob
@@ -75,6 +75,29 @@ class Shutdown:
         self._outcomes = outcomes
         self._is_lost = is_lost
         self._end = 0.0
+        self._withdrawn: list[RunningJob] = []
+        self._withdrawing: asyncio.Task[None] | None = None
+
+    def withdraw(self) -> None:
+        """Begins to hand back what was fetched and has not begun, so that it need not wait here for its turn:
+        no body begins in a worker that stops. `hand_back` waits for the end of that.
+        """
+        self._withdrawn = [job for job in self._held.unfinished() if job.withdraw()]
+        if self._withdrawn:
+            self._withdrawing = asyncio.create_task(self._hand_back_withdrawn())
+
+    async def _hand_back_withdrawn(self) -> None:
+        tasks = [job.task for job in self._withdrawn if job.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLEAN_UP)
+        try:
+            await self._release(_by_stream(self._withdrawn))
+        except Exception as error:  # noqa: BLE001  whatever it is, `hand_back` tries once more
+            log.debug("jobs that have not begun could not be handed back (%r); trying again later", error)
+            return
+        for job in self._withdrawn:
+            self._held.drop(job.delivery)
+        self._withdrawn = []
 
     async def drain(self, grace: float, hurry: asyncio.Event) -> None:
         """Waits until all jobs have ended, the grace is over, nobody wants to wait any longer, or the session
@@ -123,17 +146,14 @@ class Shutdown:
         self._end = now() + AFTER_GRACE
         await self.cancel_all()
         self._end = max(self._end, now() + TELL)
-        by_stream: dict[str, list[tuple[str, str]]] = {}
-        for job in unfinished:
-            delivery = job.delivery
-            by_stream.setdefault(delivery.stream, []).append((delivery.entry, delivery.job.id))
         try:
             async with asyncio.timeout_at(self._end):
+                if self._withdrawing is not None:
+                    await self._withdrawing
                 await self._outcomes.finish()
+                by_stream = _by_stream([*unfinished, *self._withdrawn])
                 await self._add_unknown_entries(by_stream)
-                for stream, jobs in by_stream.items():
-                    answers = await self._outcomes.claims.release(stream, jobs)
-                    self._outcomes.counts.handed_back += sum(answer == 1 for answer in answers)
+                await self._release(by_stream)
         except Exception as error:
             left = len(self._held)
             self._outcomes.counts.left += left
@@ -142,6 +162,11 @@ class Shutdown:
                 *(left, error or "the server did not answer in time"),
                 exc_info=None if isinstance(error, TimeoutError) else unexpected(error),
             )
+
+    async def _release(self, by_stream: dict[str, list[tuple[str, str]]]) -> None:
+        for stream, jobs in by_stream.items():
+            answers = await self._outcomes.claims.release(stream, jobs)
+            self._outcomes.counts.handed_back += sum(answer == 1 for answer in answers)
 
     async def _add_unknown_entries(self, by_stream: dict[str, list[tuple[str, str]]]) -> None:
         served = self._consumer.served
@@ -163,3 +188,12 @@ class Shutdown:
                 )
         except Exception as error:  # noqa: BLE001  others find out, and take over what it held
             log.debug("worker %r could not say goodbye: %s", self._consumer.name, error)
+
+
+def _by_stream(jobs: Iterable[RunningJob]) -> dict[str, list[tuple[str, str]]]:
+    """The entries and ids of jobs, by their streams."""
+    by_stream: dict[str, list[tuple[str, str]]] = {}
+    for job in jobs:
+        delivery = job.delivery
+        by_stream.setdefault(delivery.stream, []).append((delivery.entry, delivery.job.id))
+    return by_stream

@@ -416,7 +416,7 @@ async def test_a_terminated_job_that_waits_for_a_thread_never_starts(make_app):
 
         async with Worker(app):
             first, second = await nap.delay("first", 0.3), await nap.delay("second", 0)
-            await until_state(second, "STARTED")
+            await until_state(first, "STARTED")
             await second.revoke(terminate=True, wait=True, timeout=30)
             await first.get(timeout=30)
             await nap.call("third", 0)

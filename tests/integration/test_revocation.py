@@ -50,6 +50,8 @@ STATES = {
     "queued": "PENDING",
     "delayed": "SCHEDULED",
     "waits for its next try": "RETRY",
+    "waits for a thread": "PENDING",
+    "waits for a process": "PENDING",
     "succeeded": "SUCCESS",
 }
 

@@ -298,6 +298,13 @@ MUTANTS = (
         "job 0 is live",
     ),
     Mutant(
+        "release: acknowledge, then add again in a second call",
+        _without("atomic_release"),
+        replace(ONE_JOB, lines=True),
+        STUCK,
+        "job 0 is live",
+    ),
+    Mutant(
         "release does not look at the mark",
         _without("mark_ends_requeue"),
         replace(STOP, faults=1, revoke=0, crashes=False, pauses=False),

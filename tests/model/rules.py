@@ -69,6 +69,11 @@ class Rules:
     Closes: between the two calls the record names an entry that is gone. The new claimant is refused, and a
     revoke looks for the wrong entry in the pending list.
     """
+    atomic_release: bool = True
+    """The script that acknowledges a job which is handed back, or put in line, also adds its new entry.
+
+    Closes: the worker dies in between, and the job is in no key any more.
+    """
     atomic_retry: bool = True
     """The script that acknowledges a failed attempt also puts the job into the delayed set.
 

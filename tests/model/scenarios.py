@@ -182,6 +182,19 @@ SCENARIOS = (
         parents=ALONE,
     ),
     _scenario(
+        "a worker has no thread for a job, which is revoked, and puts it in line",
+        Setup(
+            faults=2,
+            parents=ALONE,
+            lines=True,
+            revoke=0,
+            waiters=1,
+            stops=True,
+            lost_publishes=False,
+            lost_connections=False,
+        ),
+    ),
+    _scenario(
         "a worker does not know the task of a job, another does",
         Setup(faults=2, parents=ALONE, unknown=0, waiters=1, stops=True, lost_publishes=False),
     ),

@@ -18,6 +18,7 @@ from model.world import (
     ENDED,
     FAILED,
     FAILURE,
+    LINING_UP,
     LIVE,
     OTHERS,
     REVOKED,
@@ -271,12 +272,18 @@ class Scripts:
         return self._drop(world, held.entry.id)
 
     def release(self, world: World, held: Held) -> World | None:
-        """Give a claimed job back, as if it had never been delivered; a marked one ends as revoked."""
+        """Give a claimed job back, as if it had never been delivered, or put it in line; a marked one ends as
+        revoked.
+        """
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
             return taken
-        again = questions.delivered_again(taken, held.entry.job)
-        return self._drop(self._add(again, held.entry), held.entry.id)
+        world = questions.delivered_again(taken, held.entry.job)
+        again = held.entry._replace(in_line=held.entry.in_line or held.phase == LINING_UP)
+        if not self.setup.rules.atomic_release:
+            world = world._replace(owed=(*world.owed, Owed("XADD", held.name, again.job, again)))
+            return self._drop(world, held.entry.id)
+        return self._drop(self._add(world, again), held.entry.id)
 
     def leave(self, world: World, name: int) -> World | None:
         """Delete the consumer and its keys. Refused while anything is pending, for that would be lost."""

@@ -72,6 +72,8 @@ class Setup:
     """A mark also cancels a body that runs; else only what has not started."""
     expire: int | None = None
     """The job whose deadline passes."""
+    lines: bool = False
+    """A worker may have no thread for a job, and then puts it in line: once for each entry."""
     unknown: int | None = None
     """The job whose task the first worker does not know. All others know it."""
     forget: int | None = None

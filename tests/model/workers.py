@@ -14,6 +14,7 @@ from model.world import (
     FRESH,
     HELD,
     IN_FLIGHT,
+    LINING_UP,
     NOT_STARTED,
     NOTED,
     PAUSED,
@@ -171,6 +172,7 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
     elif held.phase in {HELD, NOTED}:
         yield from _see_mark(world, place, held)
         yield from _start(world, scripts, place, held)
+        yield from _line_up(world, scripts, place, held)
         yield from _give_back(world, place, held)
     elif held.phase == RUNNING:
         if scripts.setup.terminate:
@@ -186,9 +188,10 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
     elif held.phase == REPLACING:
         sent = scripts.replace(world, held)
         yield from _call(world, scripts, place, held, call="replace", sent=sent)
-    elif held.phase == RELEASING:
+    elif held.phase in {RELEASING, LINING_UP}:
         sent = scripts.release(world, held)
-        yield from _call(world, scripts, place, held, call="release", sent=sent)
+        call = "release" if held.phase == RELEASING else "release into a line"
+        yield from _call(world, scripts, place, held, call=call, sent=sent)
     else:
         outcome = OUTCOMES[held.phase]
         sent = scripts.finish(world, held, outcome)
@@ -293,6 +296,15 @@ def _see_mark(world: World, place: int, held: Held) -> Iterator[Move]:
     if worker.lease == FRESH and held.name == worker.name and Mark(held.name, held.entry.job) in world.marks:
         label = f"{held.name}: its beat says that job {held.entry.job} was revoked"
         yield Move(label, _turn(world, place, held, REVOKING))
+
+
+def _line_up(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
+    """A worker that has no thread for a job puts it in line. One in line it has read for a thread."""
+    worker = world.workers[place]
+    can_line_up = held.phase == HELD and not held.entry.in_line and not _last_try(scripts, held)
+    if scripts.setup.lines and can_line_up and worker.lease == FRESH and not worker.stopping:
+        label = f"{held.name}: has no thread for job {held.entry.job}, and puts it in line"
+        yield Move(label, _turn(world, place, held, LINING_UP))
 
 
 def _give_back(world: World, place: int, held: Held) -> Iterator[Move]:

@@ -44,6 +44,7 @@ FAILING = "failing"  # the body failed for good; `finish` is to be sent
 RETRYING = "retrying"  # the body failed; `retry` is to be sent
 REPLACING = "replacing"  # the body left a workflow in its place; `replace` is to be sent
 RELEASING = "releasing"  # given back by a worker that was told to stop; `release` is to be sent
+LINING_UP = "lining up"  # there is no thread for it here; `release` into a line is to be sent
 PUTTING_OFF = "putting off"  # its task is not known here; `postpone` is to be sent
 REVOKING = "revoking"  # cancelled by a mark or a deadline; `finish` is to be sent
 NOT_STARTED = frozenset({IN_FLIGHT, HELD, NOTED})
@@ -55,8 +56,8 @@ WOKEN = "woken"  # runs again, and has not beaten since
 
 
 class Entry(NamedTuple):
-    """A stream entry: fields `i` (job), `c` (crashes), `a` (retries), `u` (how often it was put off). The
-    message does not matter here.
+    """A stream entry: fields `i` (job), `c` (crashes), `a` (retries), `u` (how often it was put off), and
+    whether it stands in a line, which is no stream of its own here. The message does not matter here.
     """
 
     id: int
@@ -64,6 +65,7 @@ class Entry(NamedTuple):
     crashes: int = 0
     retries: int = 0
     put_off: int = 0
+    in_line: bool = False
 
 
 class Stream(NamedTuple):

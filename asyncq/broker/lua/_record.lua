@@ -109,6 +109,12 @@ local function use_level(space, queue)
   if redis.call('SADD', space .. 'lv:' .. name, level) == 1 then redis.call('PUBLISH', space .. 'levels', queue) end
 end
 
+-- How many entries there are of a level of a queue: in its stream, and in the lines behind it.
+local function waiting_in(stream)
+  local line = string.find(stream, '^', 1, true) and stream or stream .. '^'
+  return redis.call('XLEN', stream) + redis.call('XLEN', line .. 't') + redis.call('XLEN', line .. 'p')
+end
+
 -- Keeps a job with the dead letters: all fields of its entry, its queue, why it is there and how it ended. Old ones and too many go.
 local function keep_dead(dead, fields, queue, reason, outcome, ttl, cap)
   local letter = { 'q', queue, 'why', reason, 'o', outcome }

@@ -5,7 +5,7 @@
 -- ARGV: space queue channel max_length (id nonce flags wait message)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full, -2 if too many jobs wait for their time
 -- USES: record
--- RARELY: standing delay
+-- RARELY: standing delay waiting_in
 local keys = {}
 for i = first, #ARGV, stride do keys[#keys + 1] = space .. 'r:' .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
@@ -31,7 +31,7 @@ end
 if max_length ~= '' then
   local later = 0
   for i = first, #ARGV, stride do if ARGV[i + 3] ~= '' then later = later + 1 end end
-  local full = later < #keys and redis.call('XLEN', stream) + #keys - later > tonumber(max_length) and -1
+  local full = later < #keys and waiting_in(stream) + #keys - later > tonumber(max_length) and -1
   full = full or (later > 0 and redis.call('ZCARD', space .. 'd') + later > tonumber(max_length) and -2)
   -- A batch fits whole or not at all. What was accepted before is not refused now.
   for k in ipairs(full and keys or {}) do

@@ -1,7 +1,7 @@
--- Hands jobs back that were not finished, without counting a crash: a new entry for each, so that the old claim is void. A marked one
--- ends instead.
--- KEYS: stream
--- ARGV: space group consumer push_limit ttl marks revoked (entry id)*
+-- Hands jobs back that were not finished, without counting a crash: a new entry for each, so that the old claim is void, in their own stream
+-- or in a line behind it, which is named then. A marked one ends instead.
+-- KEYS: stream target
+-- ARGV: space group consumer push_limit ttl marks revoked line (entry id)*
 -- RETURNS: for each: 1 handed back, 2 ended, 0 refused; nothing for those that are left where there are enough bytes
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -19,7 +19,11 @@ for i = first, #ARGV, stride do
       conclude(id, flags, entry, consumer, nonce, channels, 'C', revoked, ttl, push_limit)
       answer = 2
     else
-      local again = redis.call('XADD', stream, '*', unpack(content[2]))
+      if line ~= '' then
+        use_level(space, line)
+        queue = line
+      end
+      local again = redis.call('XADD', target, '*', unpack(content[2]))
       redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. queue .. ' ' .. nonce .. channels)
       answer = 1
     end

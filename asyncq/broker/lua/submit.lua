@@ -16,7 +16,7 @@ for i = first, #ARGV, stride do
 end
 if later > 0 and redis.call('ZCARD', space .. 'd') + later > tonumber(max_length) then return -2 end
 for queue, more in pairs(ready) do
-  if redis.call('XLEN', space .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
+  if waiting_in(space .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
 end
 admit_all(first, stride, channel, parcels, left)
 return count

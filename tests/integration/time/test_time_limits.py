@@ -216,23 +216,6 @@ async def test_the_timeout_of_a_thread_begins_with_its_body_and_not_with_the_wai
             assert await streams.get(timeout=10) == [None] * 2
 
 
-async def test_a_deadline_passes_while_a_job_waits_for_a_thread(make_app, diary):
-    async with make_app(threads=1) as app:
-
-        @app.task
-        def block(seconds: float) -> None:
-            diary.note(str(seconds))
-            time.sleep(seconds)
-
-        async with Worker(app):
-            first = await block.delay(0.8)
-            await until(lambda: diary.texts == ["0.8"], "the thread to be taken")
-            with pytest.raises(TimeLimitExceeded, match="no thread was free"):
-                await block.options(deadline=0.2, wait=0.6).call(0.1)
-            await first.get(timeout=10)
-    assert diary.texts == ["0.8"]
-
-
 async def test_a_soft_timeout_above_the_timeout_is_refused_also_for_one_call(app):
     with pytest.raises(ValueError, match=r"soft_timeout=5.* is above timeout=2"):
 
