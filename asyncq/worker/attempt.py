@@ -284,6 +284,11 @@ class Attempts:
             if key in jobs:
                 continue
             job = RunningJob(delivery, self)
+            if held.stop.is_set():
+                # It came between the order to stop and the end of reading, which are a few turns of the loop
+                # apart. It has no task, so the shutdown hands it back at once.
+                jobs[key] = job
+                continue
             if off_loop and not self._has_room(job):
                 crowded.append(delivery)
                 continue

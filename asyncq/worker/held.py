@@ -21,8 +21,10 @@ class HeldJobs:
     Args:
         concurrency: how many bodies run at the same time.
         max_parked: how many jobs more may wait for other jobs.
+        stop: set once the worker is to stop.
 
     Attributes:
+        stop: as given: what comes then is held until it is handed back, and does not begin.
         jobs: by entry and id, for the server can give out an entry id again after it lost its data.
         ending: jobs of which it is said already how they ended, but whose bodies go on and have their slots.
         newest: by id, the job that came last.
@@ -33,7 +35,8 @@ class HeldJobs:
         idle: set while no job has a slot or waits for other jobs.
     """
 
-    def __init__(self, concurrency: int, max_parked: int) -> None:
+    def __init__(self, concurrency: int, max_parked: int, stop: asyncio.Event) -> None:
+        self.stop: asyncio.Event = stop
         self.jobs: dict[tuple[str, str], RunningJob] = {}
         self.ending: set[RunningJob] = set()
         self.newest: dict[str, RunningJob] = {}

@@ -65,16 +65,17 @@ class WorkerSession:
     Args:
         worker: whose.
         pool: its processes, which outlive a session.
+        stop: set once it is to end.
     """
 
-    def __init__(self, worker: Worker, pool: Pool) -> None:
+    def __init__(self, worker: Worker, pool: Pool, stop: asyncio.Event) -> None:
         app = worker.app
         settings = app.settings
         connection = app.sessions.here()
         self.worker = worker
         self.broker: Broker = connection.broker
         self.consumer: Consumer = Consumer(self.broker.commands, worker.name, worker.queues)
-        self.held: HeldJobs = HeldJobs(worker.concurrency, settings.max_parked)
+        self.held: HeldJobs = HeldJobs(worker.concurrency, settings.max_parked, stop)
         threads = Slots(settings.threads)
         rooms = Rooms(app.tasks, app.off_loop, {"thread": threads, "process": pool.slots})
         runner = Runner(
@@ -162,14 +163,14 @@ class WorkerSession:
         self.broker.listener.subscription.renewed.add(self._look_for_levels)
         await self.consumer.look_for_levels(patience)
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self) -> None:
         """Serves the queues until told to stop or taken for dead."""
         self._has_run = True
         async with anyio.create_task_group() as group:
             for loop in self._watchers.loops:
                 group.start_soon(loop)
             self.worker.started.set()
-            ends = [asyncio.create_task(event.wait()) for event in (stop, self.is_lost)]
+            ends = [asyncio.create_task(event.wait()) for event in (self.held.stop, self.is_lost)]
             try:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:

@@ -82,7 +82,7 @@ class Shutdown:
         """Begins to hand back what was fetched and has not begun, so that it need not wait here for its turn:
         no body begins in a worker that stops. `hand_back` waits for the end of that.
         """
-        self._withdrawn = [job for job in self._held.unfinished() if job.withdraw()]
+        self._withdrawn = [job for job in self._held.jobs.values() if job.withdraw()]
         if self._withdrawn:
             self._withdrawing = asyncio.create_task(self._hand_back_withdrawn())
 

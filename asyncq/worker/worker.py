@@ -161,10 +161,10 @@ class Worker:
     async def _serve(self, pool: Pool) -> None:
         """Has one session after the other, until told to stop."""
         while not self._stop.made.is_set():
-            session = self._session = WorkerSession(self, pool)
+            session = self._session = WorkerSession(self, pool, self._stop.made)
             try:
                 if await self._unless_stopped(session.begin()):
-                    await session.run(self._stop.made)
+                    await session.run()
             except Exception as error:
                 if not self.started.is_set():
                     if isinstance(error, ServerError):

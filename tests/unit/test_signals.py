@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,7 +44,7 @@ def signals_of(held: HeldJobs) -> RevocationSignals:
 
 
 async def test_five_thousand_revocations_take_no_time_that_grows_with_the_square():
-    held = HeldJobs(5000, 0)
+    held = HeldJobs(5000, 0, asyncio.Event())
     jobs = [Job(f"{n}-0", f"job.{n}") for n in range(5000)]
     hold(held, *jobs)
     signals = signals_of(held)
@@ -56,7 +57,7 @@ async def test_five_thousand_revocations_take_no_time_that_grows_with_the_square
 
 
 async def test_all_jobs_of_one_id_get_the_signal_and_each_is_dropped_by_itself():
-    held = HeldJobs(5, 0)
+    held = HeldJobs(5, 0, asyncio.Event())
     first, second, third, other = Job("1-0", "a"), Job("2-0", "a"), Job("3-0", "a"), Job("4-0", "b")
     hold(held, first, second, third, other)
     signals = signals_of(held)
@@ -75,7 +76,7 @@ async def test_all_jobs_of_one_id_get_the_signal_and_each_is_dropped_by_itself()
 
 @pytest.mark.parametrize("bad", ["", "t", "xa", "\ufffd a"])
 async def test_what_is_no_signal_reaches_no_job(bad):
-    held = HeldJobs(5, 0)
+    held = HeldJobs(5, 0, asyncio.Event())
     job = Job("1-0", "a")
     hold(held, job)
     signals_of(held).apply([bad])

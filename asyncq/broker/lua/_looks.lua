@@ -8,10 +8,10 @@ local function latest_look(looks)
 end
 
 -- Numbers another look. By the clock, for a server that has lost the last numbers must not give them again; and always a higher one, for a
--- clock may be set back.
-local function next_look(looks)
+-- clock may be set back. It is kept for a day or longer, for workers look three times a lease.
+local function next_look(looks, keep)
   local time = redis.call('TIME')
   local number = math.max(time[1] * 1000 + math.floor(time[2] / 1000), latest_look(looks) + 1)
-  redis.call('SET', looks, string.format('%.0f', number))
+  redis.call('SET', looks, string.format('%.0f', number), 'PX', math.max(86400000, tonumber(keep)))
   return number
 end

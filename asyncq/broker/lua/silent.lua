@@ -5,7 +5,7 @@
 -- RETURNS: {number of this look, {incarnation that has not beaten since the look `before`, count of its beats}..., {incarnation that was taken since the look `last`}...}
 -- FLAGS: allow-oom
 -- USES: looks
-local look = next_look(looks)
+local look = next_look(looks, keep)
 local answer = { look }
 local found = redis.call('ZRANGEBYSCORE', beaten, -look, '(' .. before, 'WITHSCORES')
 for i = 1, #found, 2 do
