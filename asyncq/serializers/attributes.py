@@ -12,7 +12,7 @@ from asyncq.serializers.places import FIELD, Place, name_of, refuse, shown
 from asyncq.serializers.shapes import Shape, dumped, loaded
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 
 class Attributes:
@@ -41,30 +41,33 @@ class Attributes:
 
     def of(self, value: Any) -> dict[str, Any]:
         """Those of an instance, by their names."""
-        held: dict[str, Any] = {}
+        return {name: item for name, item, _ in self._held(value)}
+
+    def _held(self, value: Any) -> Iterator[tuple[str, Any, bool]]:
+        """Those of an instance: name, value, and whether it hides a method of the class."""
         if self.has_dict:
-            held |= {
-                name: item
-                for name, item in value.__dict__.items()
-                if self._is_free(name) or self._is_method(name)
-            }
+            for name, item in value.__dict__.items():
+                if name in self._fields or name.startswith("__"):
+                    continue
+                there = inspect.getattr_static(self._cls, name, None)
+                if callable(there) or not hasattr(there, "__get__"):
+                    yield name, item, callable(there)
         for name, slot in self.slots.items():
             try:
-                held[name] = slot.__get__(value)
+                yield name, slot.__get__(value), False
             except AttributeError:  # an empty slot
                 continue
-        return held
 
     def dump(self, value: Any, place: Place, depth: int) -> dict[str, Any]:
         """Those of an instance that are plain data, for the wire. The others stay, as cached values do."""
         tree = {}
-        for name, item in self.of(value).items():
+        for name, item, hides_method in self._held(value):
             here = (place, FIELD, name, depth)
             try:
                 tree[name] = ready(dumped(self._shape, item, here), here)
             except SerializationError:
                 continue
-            if name not in self.slots and self._is_method(name):
+            if hides_method:
                 refuse(
                     here, "it hides a method of the class, and the reader would have the method. Rename it"
                 )
@@ -101,10 +104,6 @@ class Attributes:
             return False
         there = inspect.getattr_static(self._cls, name, None)
         return not (callable(there) or hasattr(there, "__get__"))
-
-    def _is_method(self, name: str) -> bool:
-        is_other = name not in self._fields and not name.startswith("__")
-        return is_other and callable(inspect.getattr_static(self._cls, name, None))
 
 
 def slots_of(cls: Any) -> dict[str, MemberDescriptorType]:

@@ -19,7 +19,7 @@ from asyncq.serializers.attributes import Attributes
 from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
 from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
-from asyncq.serializers.records import PLAIN, RecordShape, means_another_class
+from asyncq.serializers.records import PLAIN, RecordShape
 from asyncq.serializers.shapes import Shape, ValueShape, bare, dumped, loaded, put_in_front
 from asyncq.serializers.trees import INSTANCE, Instance
 
@@ -220,12 +220,12 @@ class ModelShape(RecordShape):
         """The value of a field that pydantic will look at: as its class where it fits, else as it came."""
         shape = self.fields[name] if name in self.fields else self._shapes.get("")
         # It is encoded of what is plain, with all fields of a class.
-        if name in self._encoders and not means_another_class(shape, item):
+        if name in self._encoders and not self.means_another_class(shape, item):
             return bare(item)
         try:
             return loaded(shape, item)
         except DecodeError as error:
-            if means_another_class(shape, item):
+            if self.means_another_class(shape, item):
                 put_in_front(FIELD.format(name), error)
                 raise
             return bare(item)

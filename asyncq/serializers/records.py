@@ -109,7 +109,7 @@ class RecordShape(ClassShape):
     """
 
     __slots__ = (
-        *("_all_plain", "_known_here", "_known_there"),
+        *("_all_plain", "_known_here", "_known_there", "_tags"),
         *("attributes", "fields", "names", "optional", "policy", "print"),
     )
 
@@ -140,6 +140,7 @@ class RecordShape(ClassShape):
         # combinations, and one look into a set is what an instance with plain fields costs.
         self._known_here: set[tuple[type, ...]] = set()
         self._known_there: set[tuple[type, ...]] = set()
+        self._tags: dict[Shape | None, frozenset[str]] = {}
 
     # -- writing --
 
@@ -258,6 +259,24 @@ class RecordShape(ClassShape):
             DecodeError: the class refuses.
         """
 
+    def means_another_class(self, shape: Shape | None, tree: Any) -> bool:
+        """Whether an instance in a tree is of a class that the annotation of a field does not name, though it
+        names others.
+
+        Validation would make one of those of its fields, and fields do not make a class.
+
+        Args:
+            shape: of the field, or of what else this class holds.
+            tree: what came.
+        """
+        written = {base_of(one[1]) for one in instances_in(tree) if one[2] is not None}
+        if not written:
+            return False
+        known = self._tags.get(shape)
+        if known is None:
+            known = self._tags[shape] = frozenset(_tags_below(shape, set()))
+        return bool(known) and not known >= written
+
     def build(self, build: Callable[[], Any]) -> Any:
         """What `build` makes of the fields received; its refusal is a DecodeError that names the class."""
         try:
@@ -266,17 +285,6 @@ class RecordShape(ClassShape):
             raise DecodeError(
                 f"the fields received do not make a {self.text}: {type(error).__name__}: {error}"
             ) from error
-
-
-def means_another_class(shape: Shape | None, tree: Any) -> bool:
-    """Whether an instance in a tree is of a class that an annotation does not name, though it names others.
-
-    Validation would make one of those of its fields, and fields do not make a class.
-    """
-    known = set(_tags_below(shape, set()))
-    return bool(known) and any(
-        tree_[2] is not None and base_of(tree_[1]) not in known for tree_ in instances_in(tree)
-    )
 
 
 def _tags_below(shape: Shape | None, seen: set[int]) -> Iterator[str]:
@@ -415,7 +423,7 @@ class DataclassShape(RecordShape):
     def _argument(self, name: str, item: Any, more: dict[str, Any]) -> Any:
         encoder = self._encoders.get(name)
         if encoder is not None:
-            if means_another_class(self.fields.get(name), item):
+            if self.means_another_class(self.fields.get(name), item):
                 self._checked(name, item)
             return bare(item) if more is PLAIN else self.build(lambda: encoder(bare(item)))
         if name not in self._infos:
@@ -423,7 +431,7 @@ class DataclassShape(RecordShape):
         try:
             return self._checked(name, item)
         except DecodeError:  # pydantic may make something of it
-            if means_another_class(self.fields.get(name), item):
+            if self.means_another_class(self.fields.get(name), item):
                 raise
             return bare(item)
 

@@ -40,8 +40,10 @@ from asyncq.serializers import (
     ArgumentCodec,
     Policy,
     ValueCodec,
+    attributes,
     dumps,
     loads,
+    records,
 )
 from asyncq.serializers.annotations import fields_of, shape_of
 from asyncq.serializers.fingerprints import fingerprint, tag_of
@@ -78,6 +80,18 @@ class High(enum.IntEnum):
 class Step(enum.Enum):
     UP = "up"
     DOWN = "down"
+
+
+def counted(patched, owner, name):
+    """Lists with what arguments a function is called from now on."""
+    calls, call = [], getattr(owner, name)
+
+    def counting(*args):
+        calls.append(args)
+        return call(*args)
+
+    patched.setattr(owner, name, counting)
+    return calls
 
 
 def moved(value, writer, reader):
@@ -462,7 +476,7 @@ def test_a_writer_cannot_forge_what_a_computed_field_is_made_of():
         assert read.n == 4  # the setter was asked
 
 
-def test_plain_data_that_hides_a_method_is_refused_and_not_left_out():
+def test_plain_data_that_hides_a_method_is_refused_and_not_left_out(monkeypatch):
     @dataclass
     class Runner:
         n: int
@@ -470,6 +484,12 @@ def test_plain_data_that_hides_a_method_is_refused_and_not_left_out():
         def run(self): ...
 
     runner = Runner(1)
+    runner.other = 5
+    with monkeypatch.context() as patched:
+        looks = counted(patched, attributes.inspect, "getattr_static")
+        assert vars(arrives(runner, Runner)) == {"n": 1, "other": 5}
+    assert [name for _, name, _ in looks].count("other") == 2, "once by the writer, and once by the reader"
+    del runner.other
     runner.run = threading.Lock()
     assert vars(arrives(runner, Runner)) == {"n": 1}
     runner.run = "now"
@@ -838,6 +858,18 @@ def test_an_app_that_trusts_no_models_validates_each():
     assert ValueCodec(Price, policy).loads(ValueCodec(Price).dumps(Price(100))).net == 141.61
     with pytest.raises(DecodeError, match="greater than 0"):
         ValueCodec(Checked, policy).loads(ValueCodec(Checked).dumps(object_of(Checked, n=-1, more=[])))
+
+
+def test_which_classes_a_field_may_hold_is_found_once_and_not_at_each_validation(monkeypatch):
+    class Shelf(pydantic.BaseModel):
+        mails: pydantic.Json[list[Email]]
+
+    codec = ValueCodec(Shelf, TRUSTS_NOBODY)
+    tree = codec.dumps(Shelf(mails='[{"to": "a"}, {"to": "b"}]'))
+    found = counted(monkeypatch, records, "_tags_below")
+    for _ in range(3):
+        assert codec.loads(tree).mails == [Email(to="a"), Email(to="b")]
+    assert len([seen for _, seen in found if seen is found[0][1]]) == len(found), "one walk"
 
 
 def object_of(cls, **state):
