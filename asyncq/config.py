@@ -276,6 +276,12 @@ class Settings:
         'Jobs of tasks with executor="process" that one worker runs at the same time, each in a process; '
         "0 means one for each core that the worker may use.",
     )
+    last_tries: int = _option(
+        4,
+        count,
+        "Jobs on their last try before max_crashes that one worker runs at the same time, each alone in a "
+        "child process.",
+    )
     max_parked: int = _option(
         1000,
         count,

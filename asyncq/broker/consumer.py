@@ -451,7 +451,7 @@ class Consumer:
         return Census(
             await self._unread(keys, noted),
             [stream for stream in mine if _watcher(noted[stream]) == me],
-            any(_number(noted[stream]) for stream in streams if stream in self.served.lanes),
+            sum(_number(noted[stream]) for stream in streams if stream in self.served.lanes),
         )
 
     async def _unread(self, keys: Keys, notes: dict[str, bytes]) -> list[bytes]:
@@ -469,14 +469,14 @@ class Consumer:
             self._levels_noted[stream] = number
         return unread
 
-    async def last_tries_wait(self, keys: Keys) -> bool:
-        """Whether a lane of a shard that it serves holds an entry that nobody has."""
+    async def last_tries(self, keys: Keys) -> int:
+        """How many entries nobody has in the lanes of a shard that it serves."""
+        waiting = 0
         for lane in (lane for lane in self.served.lanes if self.served.keys[lane] is keys):
             if length := await self._commands.send(keys, "XLEN", lane):
                 pending, *_ = await self._commands.send(keys, "XPENDING", lane, GROUP)
-                if length > pending:
-                    return True
-        return False
+                waiting += max(0, length - pending)
+        return waiting
 
     async def without_beat(self, keys: Keys, streams: Sequence[str]) -> list[dict[str, bool]]:
         """Those among the readers of some streams of a shard who have no beat: for each stream their names,
@@ -524,12 +524,12 @@ class Census(NamedTuple):
     Attributes:
         levels: names of levels of priority that its queues have and that it does not read.
         watched: the streams whose readers it is to look at, for nobody else does.
-        last_tries_wait: whether a lane that it serves holds an entry that nobody has.
+        last_tries: how many entries that nobody has the lanes hold that it serves.
     """
 
     levels: list[bytes]
     watched: list[str]
-    last_tries_wait: bool
+    last_tries: int
 
 
 def _watcher(note: bytes) -> bytes:

@@ -1,37 +1,41 @@
-"""The child process that runs jobs on their last try, see `last_try`. To start a worker: `asyncq worker`."""
+"""A child process that runs jobs on their last try, see `last_try`. To start a worker: `asyncq worker`."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
-import operator
+import logging
 import os
 import sys
+from typing import TYPE_CHECKING, Any
 
 from asyncq import config, early_signals, logs
+from asyncq.worker import pool
+from asyncq.worker.app_source import NO_APP, AppSource
 from asyncq.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from asyncq.app import AsyncQ
+
+log: logging.Logger = logging.getLogger(__name__)
 
 
 def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None:
     """The child: runs what waits in the lanes of last tries, and ends.
 
     Args:
-        target: `module:attribute` of the app.
+        target: `module:attribute` of the app, which is seen in the list of processes.
         setup: as `last_try.Spawner` writes it.
         watcher: what ends the process at a signal, until the worker handles them.
     """
     given = json.loads(setup)
     handler = logs.configure_child(*given["logging"])
-    module, _, attribute = target.partition(":")
-    sys.path.insert(0, "")
-    config.warn_of_no_variable()
-    app = operator.attrgetter(attribute)(importlib.import_module(module))
+    app = _load(target, given)
     logs.keep(handler, is_chosen=False)
     app.reconfigure(**given["settings"])
 
     async def run() -> None:
-        worker = Worker(app, concurrency=1, target=target, only_last_tries=True)
+        worker = Worker(app, 1, given["queues"], target=given["target"], only_last_tries=True)
         worker.stop_on_signals()
         await worker.run()
 
@@ -41,6 +45,21 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
         asyncio.run(run())
     finally:
         logs.end_streams()  # its exit code says whether a job has taken it down
+
+
+def _load(target: str, given: dict[str, Any]) -> AsyncQ:
+    """Imports the app, or ends the process."""
+    sys.path[:], sys.argv[:] = given["path"], given["argv"]
+    config.warn_of_no_variable()
+    pool.importing = True  # a program that starts a worker when it is imported would start another here
+    try:
+        return AppSource(target, given["modules"], given["tasks"]).load()
+    except BaseException:
+        log.warning("the app cannot be imported for last tries", exc_info=True)
+        logs.end_streams()
+        os._exit(NO_APP)  # threads that a module has started must not hold it up
+    finally:
+        pool.importing = False
 
 
 def _start() -> None:

@@ -96,7 +96,7 @@ class Reclaimer:
         claims: take what is found.
         shard: in which it watches.
         lease: in seconds.
-        on_last_tries: called when jobs wait in a lane of last tries.
+        on_last_tries: called with how many jobs wait in lanes of last tries, if any do.
         on_level: called with the shard and the name of a level of priority that is not read.
         job_log: where a job is logged that too many workers have died with.
     """
@@ -107,7 +107,7 @@ class Reclaimer:
         claims: Claims,
         shard: Keys,
         lease: float,
-        on_last_tries: Callable[[], None],
+        on_last_tries: Callable[[int], None],
         on_level: Callable[[Keys, bytes], None],
         job_log: JobLog,
     ) -> None:
@@ -172,8 +172,11 @@ class Reclaimer:
         self._watch(census.watched)
         for name in census.levels:
             self._on_level(shard, name)
-        if census.last_tries_wait or (put_back and await consumer.last_tries_wait(shard)):
-            self._on_last_tries()
+        last_tries = census.last_tries
+        if put_back and not last_tries:
+            last_tries = await consumer.last_tries(shard)  # some of it may be in a lane by now
+        if last_tries:
+            self._on_last_tries(last_tries)
 
     def _watch(self, streams: list[str]) -> None:
         self._watched = streams

@@ -110,7 +110,7 @@ class WorkerSession:
         self.attempts: Attempts = Attempts(
             *(connection, self.consumer, runner, self.held, self.lease, gate, rooms, outcomes, self.job_log)
         )
-        spawner = None if worker.target is None else Spawner(worker.target, self.broker.address.url, settings)
+        spawner = Spawner(app, worker.target, worker.queues, self.broker.address.url)
         lines = LineReader(self.consumer, self.held, self.attempts, rooms)
         for slots in (threads, pool.slots):
             slots.on_change = lines.room_came

@@ -60,9 +60,10 @@ class Worker:
         grace: seconds (or a timedelta) that running jobs get when the worker stops; what has not ended then
             is handed back (default: the app's setting, 25).
         name: of the worker, as results show it (default: `<host>-<pid>`).
-        target: `module:attribute` of the app, for a child process that runs jobs on their last try, and for
-            processes of tasks with `executor="process"`. Without it, the former run here, when this worker
-            has nothing else to do: it stops reading until then; and the latter find each task by its module.
+        target: `module:attribute` of the app, for child processes that run jobs on their last try, and for
+            processes of tasks with `executor="process"`. Without it, the worker looks for a module that has
+            the app, for the former; if there is none, or one of its tasks stands in no module, such jobs run
+            here, one at a time beside the others, after a warning. The latter find each task by its module.
         only_last_tries: be that child: run those jobs, one at a time, and end when there are none.
 
     Example:

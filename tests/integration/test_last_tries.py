@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.claiming import ClaimingConsumer
 from helpers.figures import report
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
-from asyncq import WorkerLost
+from asyncq import Worker, WorkerLost
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from asyncq import AsyncQ
 
 pytestmark = pytest.mark.anyio
 
@@ -99,8 +103,8 @@ class Fleet:
 @pytest.mark.parametrize(
     "target",
     [
-        pytest.param("poison_tasks:app", id="in a child"),
-        pytest.param("", id="in the worker itself", marks=pytest.mark.trial),
+        pytest.param("poison_tasks:app", id="of a module that the worker was given"),
+        pytest.param("", id="of a module that it finds", marks=pytest.mark.trial),
     ],
 )
 async def test_every_innocent_succeeds_and_every_poison_is_lost(
@@ -132,6 +136,95 @@ async def test_every_innocent_succeeds_and_every_poison_is_lost(
     assert [(type(end.error), end.attempts) for end in ends] == [(WorkerLost, 3)] * 2
     assert sorted(letter.job_id for letter in letters) == sorted(result.id for result in bad)
     assert codes == [0, 0], "who survived stops in peace"
-    if target:
-        # Each poison takes a worker twice at most; its last try takes the child, and nobody else.
-        assert fleet.deaths <= 4
+    # Each poison takes a worker twice at most; its last try takes the child, and nobody else.
+    assert fleet.deaths <= 4
+
+
+async def _die_with(app: AsyncQ, queue: str, count: int) -> None:
+    """A worker takes so many jobs and dies with them: with max_crashes=2, their next try is the last."""
+    commands = app.sessions.here().broker.commands
+    gone = ClaimingConsumer(commands, "gone", [queue])
+    await gone.make_groups()
+    for command, keys in zip(gone.beat_commands(1), commands.shards, strict=True):
+        await commands.send(keys, *command)
+    for _ in range(count):
+        assert len(await gone.read(list(gone.served.streams), 1, block=True)) == 1
+    gone.close()
+
+
+async def test_a_last_try_of_an_app_that_is_made_in_a_function_runs_beside_other_jobs(make_app, caplog):
+    async with make_app(max_crashes=2, lease=0.6) as app:
+        gate, begun = asyncio.Event(), []
+
+        @app.task
+        async def hold(name: str) -> str:
+            begun.append(name)
+            await gate.wait()
+            return name
+
+        first = await hold.map([("last",), ("last too",)])
+        await _die_with(app, "default", 2)
+        async with Worker(app):
+            other = await hold.delay("other")
+            await until(lambda: len(begun) == 2, "one last try to begin beside another job")
+            later = await hold.delay("later")
+            await until(lambda: "later" in begun, "the worker to take more jobs meanwhile")
+            assert len(begun) == 3, "one last try at a time"
+            gate.set()
+            assert await first.get(timeout=20) == ["last", "last too"]
+            assert [await each.get(timeout=20) for each in (other, later)] == ["other", "later"]
+    assert caplog.text.count("is on its last try before max_crashes") == 2
+
+
+LASTING = """
+import asyncio, os, pathlib
+import asyncq
+
+app = asyncq.AsyncQ()
+
+@app.task
+async def meet(folder: str, count: int) -> int:
+    # Returns when so many run at the same time.
+    pathlib.Path(folder, str(os.getpid())).touch()
+    while len(os.listdir(folder)) < count:
+        await asyncio.sleep(0.01)
+    return os.getpid()
+"""
+
+
+@pytest.fixture
+def lasting(server_url, namespace, tmp_path, monkeypatch):
+    """A module that has an app."""
+    (tmp_path / "lasting_tasks.py").write_text(LASTING)
+    (tmp_path / "met").mkdir()
+    limits = {"lease": "0.6", "max_crashes": "2", "last_tries": "2"}
+    for name, value in {"url": server_url, "namespace": namespace, **limits}.items():
+        monkeypatch.setenv(f"ASYNCQ_{name.upper()}", value)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("lasting_tasks")
+    yield module
+    del sys.modules["lasting_tasks"]
+
+
+async def test_last_tries_run_side_by_side_in_processes_that_a_programs_own_worker_starts(lasting, tmp_path):
+    async with lasting.app as app:
+        # In a queue that the app does not name.
+        jobs = await lasting.meet.options(queue="other").map([(str(tmp_path / "met"), 2)] * 2)
+        await _die_with(app, "other", 2)
+        async with Worker(app, queues=["other"]):
+            pids = await jobs.get(timeout=60)
+    assert len({*pids, os.getpid()}) == 3, "each in a process of its own"
+
+
+async def test_last_tries_run_in_the_worker_if_another_process_lacks_a_task(lasting, tmp_path, caplog):
+    async with lasting.app as app:
+
+        @app.task
+        async def made_here() -> int:
+            return os.getpid()
+
+        jobs = [await lasting.meet.delay(str(tmp_path / "met"), 1), await made_here.delay()]
+        await _die_with(app, "default", 2)
+        async with Worker(app):
+            assert [await job.get(timeout=60) for job in jobs] == [os.getpid()] * 2
+    assert "could not import lasting_tasks:app" in caplog.text

@@ -118,7 +118,8 @@ def test_a_child_for_last_tries_that_is_stopped_during_the_import_has_not_failed
         stderr=subprocess.PIPE,
         text=True,
     )
-    child.stdin.write(json.dumps({"settings": {}, "logging": [20, "plain"]}))
+    setup = {"settings": {}, "logging": [20, "plain"], "path": ["", *sys.path], "argv": [""]}
+    child.stdin.write(json.dumps({**setup, "modules": [], "tasks": [], "target": "slow:app", "queues": []}))
     child.stdin.close()
     project.wait_for("importing")
     child.terminate()
