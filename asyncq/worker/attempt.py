@@ -266,12 +266,13 @@ class Attempts:
 
     async def start(self, entries: list[Entry]) -> None:
         """Starts the jobs of entries that have just been read."""
-        if not entries:
-            return
         if not self._lease.is_fresh():
             await self._lease.until_fresh()
         self._job_log.refresh()
         held = self.held
+        if held.stop.is_set():
+            self._hold(entries)
+            return
         jobs, newest, slots, off_loop = held.jobs, held.newest, held.slots, self._rooms.off_loop
         crowded: list[wire.Delivery] = []
         for item in entries:
@@ -284,11 +285,6 @@ class Attempts:
             if key in jobs:
                 continue
             job = RunningJob(delivery, self)
-            if held.stop.is_set():
-                # It came between the order to stop and the end of reading, which are a few turns of the loop
-                # apart. It has no task, so the shutdown hands it back at once.
-                jobs[key] = job
-                continue
             if off_loop and not self._has_room(job):
                 crowded.append(delivery)
                 continue
@@ -306,6 +302,16 @@ class Attempts:
 
         if crowded:
             await self._line_up(crowded)
+
+    def _hold(self, entries: list[Entry]) -> None:
+        """Keeps jobs that came between the order to stop and the end of reading, which are a few turns of the
+        loop apart. They have no task, so the shutdown hands them back at once.
+        """
+        for item in entries:
+            with suppress(Exception):  # the next worker that reads it sets it aside
+                delivery = self.consumer.delivery(item)
+                key = (delivery.entry, delivery.job.id)
+                self.held.jobs.setdefault(key, RunningJob(delivery, self))
 
     def _has_room(self, job: RunningJob) -> bool:
         """Takes a thread or a process for a job that needs one; False if the job is to wait in line for

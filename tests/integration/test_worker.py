@@ -319,10 +319,10 @@ async def test_a_worker_that_cannot_reach_its_server_says_so_at_the_start(make_a
 async def test_a_stopping_worker_takes_nothing_new_and_lets_what_runs_end(app, note, ran):
     async with Worker(app, grace=5) as worker:
         running = await note.delay("running", 0.2)
-        await until_state(running, "STARTED")
+        await until(lambda: ran, "the body to begin")
         worker.stop()
         late = await note.delay("late")
-    assert await running.get(timeout=1) == "running"
+    assert await running.get(timeout=30) == "running"
     assert await late.refresh() == "PENDING"
     assert ran == ["running"]
 
