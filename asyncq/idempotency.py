@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import msgpack
 
 from asyncq.briefs import brief
-from asyncq.serializers.trees import FROZENSET, PAIRS, SET
+from asyncq.serializers.fingerprints import base_of
+from asyncq.serializers.trees import FROZENSET, INSTANCE, PAIRS, SET
 
 if TYPE_CHECKING:
     import inspect
@@ -45,7 +46,8 @@ def nonce(task: str, signature: inspect.Signature, body: bytes, random: str) -> 
     """`<hash of the call>.<random>`.
 
     The hash is the same for `add(1, 2)` and `add(x=1, y=2)`, and does not know the order of a dict or of a
-    set, which two processes need not share.
+    set, which two processes need not share. Of an instance it knows the class's name and what the instance
+    holds, and not how the fields are annotated: two releases of a program may differ in that.
 
     Args:
         task: the task's name.
@@ -65,6 +67,9 @@ def _packed(tree: Any) -> bytes:
         return _pack({"m": sorted((_packed(key), _packed(value)) for key, value in tree.items())})
     if type(tree) is not list:
         return _pack(tree)
+    if tree and tree[0] == INSTANCE.ext:
+        mark, tag, _, *held = tree
+        tree = [mark, base_of(tag), *held]
     items = [_packed(item) for item in tree]
     if tree and tree[0] in _SETS:
         items[1:] = sorted(items[1:])

@@ -163,7 +163,8 @@ class Runner:
                 args, kwargs = inherited.arguments(task.arguments, job, delivery.values)
             policy = task.retry if job.retry is None else retry.from_wire(job.retry)
         except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
-            return self._finish_failed(delivery, error, started)
+            # A worker of another release may read them: so a policy for retries counts for this failure, too.
+            return self._without_body(task, delivery, error, started)
         self._enter(task, delivery, args, kwargs, policy, claim)
         try:
             body = self._body(task, job, args, kwargs, claim)

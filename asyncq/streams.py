@@ -268,7 +268,13 @@ class _Items(Generic[T]):
         reader.offset = number
         if number >= reader.report_at:
             reader.report()
-        item: T = self._source.decode(data)
+        try:
+            item: T = self._source.decode(data)
+        except DecodeError as error:
+            # As where an item is refused that cannot be written: `item 3.at: ...`.
+            place, found, reason = str(error).partition("item")
+            error.args = (f"item {number}{reason}" if found and not place else f"item {number}: {error}",)
+            raise
         return item
 
 

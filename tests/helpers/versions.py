@@ -1,24 +1,23 @@
-"""Two versions of the classes of one program, and a worker process that has the second.
-
-    python -m helpers.versions
+"""Two versions of the classes of one program. `helpers.second_version` is a worker process that has the
+second.
 
 Each version is a class that holds the types of the tasks, by the names of the tasks.
 """
 
 from __future__ import annotations
 
-import asyncio
 import enum
-import sys
 import types
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003  pydantic resolves it
 from types import SimpleNamespace
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import pydantic
 
-from asyncq import AsyncQ, Worker
+if TYPE_CHECKING:
+    from asyncq import AsyncQ
 
 T = TypeVar("T")
 
@@ -33,6 +32,10 @@ class First:
     @dataclass
     class Price:
         net: int
+
+    @dataclass
+    class Weight:
+        grams: int
 
     @dataclass
     class Old:
@@ -92,6 +95,10 @@ class Second:
     @dataclass
     class Price:
         net: str
+
+    @dataclass
+    class Weight:
+        grams: int | None
 
     @dataclass
     class New:
@@ -160,6 +167,7 @@ FIRST: dict[str, Any] = {
     "order": First.Order,
     "orders": list[dict[str, First.Order]] | None,
     "price": First.Price,
+    "weight": First.Weight,
     "old": First.Old | None,
     "point": First.Point,
     "login": First.Login,
@@ -176,6 +184,7 @@ SECOND: dict[str, Any] = {
     "order": Second.Order,
     "orders": list[dict[str, Second.Order]] | None,
     "price": Second.Price,
+    "weight": Second.Weight,
     "old": Second.New | int | None,
     "point": Second.Point,
     "login": Second.Login,
@@ -192,7 +201,7 @@ SECOND: dict[str, Any] = {
 
 def register(app: AsyncQ, hints: dict[str, Any], version: Any) -> SimpleNamespace:
     """A task for each type: it gives back how the worker shows the value, and the value."""
-    tasks = SimpleNamespace(**{name: _task(app, name, hint) for name, hint in hints.items()})
+    tasks = SimpleNamespace(**{name: give_back(app, name, hint) for name, hint in hints.items()})
 
     async def fail(name: str) -> None:
         raise version.Failed("no", code=404) if name == "Failed" else version.Moved("no")
@@ -200,30 +209,29 @@ def register(app: AsyncQ, hints: dict[str, Any], version: Any) -> SimpleNamespac
     async def make(number: int) -> Any:
         return version.Order(number)
 
+    async def items(number: int) -> Any:
+        for item in (number, version.Order(number), number + 1):
+            yield item
+
     fail.__annotations__ = {"name": str, "return": None}
     make.__annotations__ = {"number": int, "return": version.Order}
+    items.__annotations__ = {"number": int, "return": AsyncIterator[version.Order | int]}
     tasks.fail = app.task(name="fail")(fail)
     tasks.make = app.task(name="make")(make)
+    tasks.items = app.task(name="items")(items)
     return tasks
 
 
-def _task(app: AsyncQ, name: str, hint: Any) -> Any:
+def give_back(app: AsyncQ, name: str, hint: Any) -> Any:
+    """The task that gives a value of a type back."""
+
     async def give(value: Any) -> Any:
         return repr(value), value
 
+    return app.task(name=name)(annotated(give, hint))
+
+
+def annotated(give: Any, hint: Any) -> Any:
+    """A function that takes a value of a type, and gives how it shows it, and the value."""
     give.__annotations__ = {"value": hint, "return": tuple[str, hint]}
-    return app.task(name=name)(give)
-
-
-async def main() -> None:
-    app = AsyncQ()
-    sys.modules["shop"] = shop(Second)
-    register(app, SECOND, Second)
-    async with app, Worker(app):
-        sys.stdout.write("ready\n")
-        sys.stdout.flush()
-        await asyncio.Event().wait()
-
-
-if __name__ == "__main__":
-    asyncio.run(main())
+    return give
