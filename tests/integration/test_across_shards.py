@@ -312,7 +312,9 @@ async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_pat
 
     read = Consumer.read
 
-    async def each_by_itself(consumer: Consumer, streams: Any, count: int, *, block: bool) -> list[Entry]:
+    async def each_by_itself(
+        consumer: Consumer, streams: Any, count: int, *, block: bool, **_: Any
+    ) -> list[Entry]:
         # A blocking read names the streams of all shards, which only a server that is no cluster allows.
         for stream in streams:
             if entries := await read(consumer, (stream,), count, block=False):
