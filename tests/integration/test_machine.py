@@ -513,25 +513,30 @@ class Machine(RuleBasedStateMachine):
         book.is_due, book.entry = book.wait == 0, "0"
         book.move(wire.LIVE if book.wait is None else wire.SCHEDULED)
 
-    def end(self, book: Book, letter: str, by: str, member: str = "") -> None:
-        """Ends a job, and tells those that wait for it."""
-        calls = letter in {wire.FAILED, wire.LOST} and (not member or book.is_replaced)
+    def end(self, book: Book, letter: str, by: str) -> None:
+        """Ends a job, and tells those that wait for it; then those that wait for them."""
+        ended = [self.end_one(book, letter, by)]
+        for one, how, calls in ended:
+            children, one.children, one.is_awaited = one.children, {}, False
+            for child in (self.books[id_] for id_ in children):
+                if child.letter != wire.WAITING:
+                    continue
+                if child.on_error and not calls:
+                    child.wish = "i"  # nobody will ever ask for an error callback without a failure
+                    ended.append(self.end_one(child, wire.REVOKED, "-"))
+                elif child.on_error or how == wire.SUCCEEDED:
+                    child.missing -= 1
+                    if not child.missing:
+                        child.values = list(child.parents) if child.keeps else []
+                        self.set_free(child)
+                else:
+                    ended.append(self.end_one(child, how, "-", one.member or one.id))
+
+    def end_one(self, book: Book, letter: str, by: str, member: str = "") -> tuple[Book, str, bool]:
+        """Ends a job, and says how, and whether that calls its error callbacks."""
         book.end(letter, by)
         book.member = member
-        children, book.children, book.is_awaited = book.children, {}, False
-        for child in (self.books[id_] for id_ in children):
-            if child.letter != wire.WAITING:
-                continue
-            if child.on_error and not calls:
-                child.wish = "i"  # nobody will ever ask for an error callback without a failure
-                self.end(child, wire.REVOKED, "-")
-            elif child.on_error or letter == wire.SUCCEEDED:
-                child.missing -= 1
-                if not child.missing:
-                    child.values = list(child.parents) if child.keeps else []
-                    self.set_free(child)
-            else:
-                self.end(child, letter, "-", member or book.id)
+        return book, letter, letter in {wire.FAILED, wire.LOST} and (not member or book.is_replaced)
 
     @precondition(lambda self: was_something_received(self) and len(self.books) < MOST_JOBS)
     @rule(data=st.data(), size=st.integers(0, 2), again=st.sampled_from([False, False, False, True]))
