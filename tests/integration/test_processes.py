@@ -78,15 +78,15 @@ def text(path: str) -> str:
 # -- what crosses ----------------------------------------------------------------------------------
 
 
-async def test_the_body_runs_in_another_process(tasks, worker):
+async def _the_body_runs_in_another_process(tasks, worker, log):
     assert await tasks.pid.call() != os.getpid()
 
 
-async def test_values_cross_in_both_directions(tasks, worker):
+async def _values_cross_in_both_directions(tasks, worker, log):
     assert await tasks.double.call([1, 2, 3]) == [2, 4, 6]
 
 
-async def test_a_failure_crosses_with_notes_cause_and_traceback(tasks, worker):
+async def _a_failure_crosses_with_notes_cause_and_traceback(tasks, worker, log):
     with pytest.raises(ValueError) as caught:
         await tasks.fail.call("no")
     assert caught.value.args == ("no", 7)
@@ -98,7 +98,7 @@ async def test_a_failure_crosses_with_notes_cause_and_traceback(tasks, worker):
     assert isinstance(remote.__cause__, KeyError)
 
 
-async def test_the_job_is_the_same_there_as_it_would_be_here(tasks, worker):
+async def _the_job_is_the_same_there_as_it_would_be_here(tasks, worker, log):
     result = await tasks.about_me.options(headers={"a": 1}, deadline=100).delay(1, named="x")
     there = await result.get(timeout=30)
     deadline = there.pop("deadline")
@@ -120,14 +120,71 @@ async def test_the_job_is_the_same_there_as_it_would_be_here(tasks, worker):
     }
 
 
-async def test_several_calls_run_in_one_process(tasks, worker):
+async def _several_calls_run_in_one_process(tasks, worker, log):
     first, second = await tasks.remember.starmap([(1,), (2,)]).call()
     assert (first, second) == ([1, 2], [1, 2])  # one list, of one process
 
 
-async def test_a_process_runs_one_job_after_the_other(tasks, worker):
-    assert await tasks.remember.call(1) == [1]
-    assert await tasks.remember.call(2) == [1, 2]
+async def _a_process_runs_one_job_after_the_other(tasks, worker, log):
+    assert await tasks.remember.call(3) == [1, 2, 3]
+    assert await tasks.remember.call(4) == [1, 2, 3, 4]
+
+
+async def _a_body_says_what_it_is_at_and_sees_that_it_is_revoked(tasks, worker, log):
+    result = await tasks.until_cancelled.delay()
+    await until_state(result, "PROGRESS")
+    assert result.info == {"done": 1, "total": 2, "message": "half"}
+    await result.revoke()
+    assert await result.get(timeout=30) == "cancelled"
+
+
+async def _what_a_body_says_has_the_limits_of_a_result(tasks, worker, log):
+    with pytest.raises(PayloadTooLarge):
+        await tasks.says_too_much.call()
+
+
+async def _a_body_that_exits_fails_and_keeps_its_process(tasks, worker, log):
+    pid = await tasks.pid.call()
+    with pytest.raises(Exception, match="SystemExit"):
+        await tasks.quit_politely.call()
+    assert await tasks.pid.call() == pid
+
+
+async def _the_soft_limit_is_raised_inside_the_body(tasks, worker, log):
+    assert "soft_timeout of 0.3 s" in await tasks.soft.call(log)
+
+
+async def _an_alarm_that_comes_just_before_a_call_blocks_comes_again(tasks, worker, log):
+    assert "soft_timeout of 0.3 s" in await tasks.loses_an_alarm.call()
+
+
+async def _without_terminate_a_running_process_goes_on(tasks, worker, log):
+    result = await tasks.sleep.delay(log, "long", 0.3)
+    pid = await started(log)
+    assert await result.revoke() == "STARTED"
+    assert await result.get(timeout=30) == pid
+
+
+LEAVE_ITS_PROCESS_AS_IT_IS = [
+    _the_body_runs_in_another_process,
+    _values_cross_in_both_directions,
+    _a_failure_crosses_with_notes_cause_and_traceback,
+    _the_job_is_the_same_there_as_it_would_be_here,
+    _several_calls_run_in_one_process,
+    _a_process_runs_one_job_after_the_other,
+    _a_body_says_what_it_is_at_and_sees_that_it_is_revoked,
+    _what_a_body_says_has_the_limits_of_a_result,
+    _a_body_that_exits_fails_and_keeps_its_process,
+    _the_soft_limit_is_raised_inside_the_body,
+    _an_alarm_that_comes_just_before_a_call_blocks_comes_again,
+    _without_terminate_a_running_process_goes_on,
+]
+
+
+async def test_what_crosses_and_leaves_the_process_as_it_is(tasks, worker, log):
+    """All in one process, for to start one takes half a second of a core."""
+    for check in LEAVE_ITS_PROCESS_AS_IT_IS:
+        await check(tasks, worker, f"{log}.{check.__name__}")
 
 
 async def test_at_most_so_many_jobs_as_set_run_at_the_same_time(tasks, worker, log):
@@ -146,14 +203,6 @@ async def test_at_most_so_many_jobs_as_set_run_at_the_same_time(tasks, worker, l
     pytest.fail("no two jobs ran at the same time")
 
 
-async def test_a_body_says_what_it_is_at_and_sees_that_it_is_revoked(tasks, worker):
-    result = await tasks.until_cancelled.delay()
-    await until_state(result, "PROGRESS")
-    assert result.info == {"done": 1, "total": 2, "message": "half"}
-    await result.revoke()
-    assert await result.get(timeout=30) == "cancelled"
-
-
 async def test_a_body_whose_job_is_another_ones_by_now_sees_that_when_it_has_reported(
     app, tasks, worker, log, raw
 ):
@@ -161,11 +210,6 @@ async def test_a_body_whose_job_is_another_ones_by_now_sees_that_when_it_has_rep
     await until(lambda: text(log), "the body to report")
     await raw.delete(app.sessions.shards.of(result.id).records + result.id)
     await until(lambda: text(log).endswith("cancelled\n"), "the body to see that it has lost its job")
-
-
-async def test_what_a_body_says_has_the_limits_of_a_result(tasks, worker):
-    with pytest.raises(PayloadTooLarge):
-        await tasks.says_too_much.call()
 
 
 # -- deaths ----------------------------------------------------------------------------------------
@@ -205,13 +249,6 @@ async def test_a_job_whose_policy_covers_it_is_tried_again(tasks, worker, log):
     assert await tasks.fails_once.call(log) == 2
 
 
-async def test_a_body_that_exits_fails_and_keeps_its_process(tasks, worker):
-    pid = await tasks.pid.call()
-    with pytest.raises(Exception, match="SystemExit"):
-        await tasks.quit_politely.call()
-    assert await tasks.pid.call() == pid
-
-
 # -- time limits -----------------------------------------------------------------------------------
 
 
@@ -239,14 +276,6 @@ async def test_a_job_that_waits_for_a_process_ends_at_its_deadline(tasks, worker
     for result in busy:
         await result.revoke(terminate=True, wait=True, timeout=30)
     assert "waits" not in text(log)
-
-
-async def test_the_soft_limit_is_raised_inside_the_body(tasks, worker, log):
-    assert "soft_timeout of 0.3 s" in await tasks.soft.call(log)
-
-
-async def test_an_alarm_that_comes_just_before_a_call_blocks_comes_again(tasks, worker):
-    assert "soft_timeout of 0.3 s" in await tasks.loses_an_alarm.call()
 
 
 async def test_a_soft_limit_that_is_not_caught_fails_the_job(app, worker, log):
@@ -323,13 +352,6 @@ async def test_a_revoked_job_that_waits_for_a_process_never_starts(make_app, log
             await first.revoke(terminate=True, wait=True, timeout=30)
             await tasks.pid.call()
     assert "second" not in text(log)
-
-
-async def test_without_terminate_a_running_process_goes_on(tasks, worker, log):
-    result = await tasks.sleep.delay(log, "long", 0.3)
-    pid = await started(log)
-    assert await result.revoke() == "STARTED"
-    assert await result.get(timeout=30) == pid
 
 
 @pytest.mark.parametrize("signal", ["SIGHUP", "sigterm", "", 15])
