@@ -32,6 +32,10 @@ ifneq ($(wildcard $(MADE)),)
     endif
 endif
 
+# Containers often set it. Then each of pytest's processes would compile all tests, hypothesis and anyio anew, with
+# their assertions rewritten: twenty seconds of CPU and more for a run.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Some of the time is waiting, so two processes a core are quicker than one; three take longer than two.
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 PYTEST := $(BIN)/python -m pytest -n $(shell expr 2 \* $(CORES)) --dist loadscope
