@@ -20,6 +20,8 @@ from asyncq.slots import Slots
 from asyncq.worker.session import WorkerSession
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from asyncq import AsyncQ
 
 pytestmark = pytest.mark.anyio
@@ -49,6 +51,10 @@ def gate():
     gate.opened.set()
 
 
+async def _equals(number: Awaitable[int], expected: int) -> bool:
+    return await number == expected
+
+
 def _quick(app: AsyncQ) -> Any:
     @app.task(name="quick")
     async def quick() -> str:
@@ -57,22 +63,34 @@ def _quick(app: AsyncQ) -> Any:
     return quick
 
 
+@pytest.mark.parametrize("shards", [1, 2])
 async def test_jobs_without_a_thread_wait_in_line_for_any_worker_and_hold_up_no_coroutine(
-    make_app, gate, raw, namespace
+    make_app, gate, raw, namespace, shards
 ):
-    one, two = make_app(threads=2), make_app(threads=2)
+    one, two = make_app(threads=2, shards=shards), make_app(threads=2, shards=shards)
     block, quick = gate.register(one, "one"), _quick(one)
     gate.register(two, "two"), _quick(two)
-    line = f"{{{namespace}:0}}:q:default^t"
+    lines = [f"{{{namespace}:{shard}}}:q:default^t" for shard in range(shards)]
+
+    async def in_line(*, taken: bool = False) -> int:
+        """How many jobs stand in lines; of those, how many a worker has."""
+        if taken:
+            pending = [
+                await raw.xpending_range(line, "g", "-", "+", 10) for line in lines if await raw.exists(line)
+            ]
+            return sum(map(len, pending))
+        return sum([await raw.xlen(line) for line in lines])
+
     async with Worker(one):
         jobs = await block.map([(number,) for number in range(7)])
         assert await quick.call() == "done", "it is not behind jobs that wait for a thread"
-        assert await raw.xlen(line) == 5
+        # One shard is read after the other.
+        await until(lambda: _equals(in_line(), 5), "all that find no thread to be in line")
         async with Worker(two):
             await until(lambda: len(gate.begun) == 4, "the idle worker to take what it has room for")
             assert await quick.call() == "done"
-            assert await raw.xlen(line) == 5, "two of them are pending for the other worker"
-            assert len(await raw.xpending_range(line, "g", "-", "+", 10)) == 2
+            assert await in_line() == 5, "two of them are pending for the other worker"
+            assert await in_line(taken=True) == 2
             gate.opened.set()
             assert await jobs.get(timeout=20) == list(range(7))
     assert sorted(number for _, number in gate.begun[:4]) == [0, 1, 2, 3]
