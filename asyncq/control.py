@@ -120,6 +120,7 @@ class DeadLetters:
         try:
             queue = queue_of(fields.get(b"q", b"").decode())
             old = wire.decode_job(fields[b"i"].decode(), queue, fields[b"m"])
+            body = b"" if old.shape == "e" else inherited.body_of(old, fields.get(b"v", b""))
         except (DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"dead letter {id!r} holds a message that cannot be read: {error}") from error
         if old.shape == "e":
@@ -134,7 +135,7 @@ class DeadLetters:
             enqueued=int(time.time() * 1000),
             expires=None,
             deadline=None,
-            body=inherited.body_of(old, fields.get(b"v", b"")),
+            body=body,
             shape=None,
         )
         task = cast("Sendable", self._app.task_named(job.name))

@@ -32,13 +32,16 @@ def body_of(job: wire.Job, values: bytes) -> bytes:
             "together; let them store the data elsewhere and return its name"
         )
     try:
-        ended = [
-            wire.decode_ended(letter, outcome or b"")
-            for _, letter, outcome in wire.split_notification(values)
-        ]
+        ended = [_ended(*one) for one in wire.split_notification(values)]
         return in_front(job.body, [_packed(job.shape, [one.payload for one in ended])])
     except (IndexError, TypeError, ValueError) as error:
         raise DecodeError(f"job {job.id!r}: its parents' values do not fit ({error})") from error
+
+
+def _ended(parent: str, letter: str, outcome: bytes | None) -> wire.Ended:
+    if outcome is None:
+        raise DecodeError(f"the value of job {parent!r}, kept once for all that waited for it, is not there")
+    return wire.decode_ended(letter, outcome)
 
 
 def kept_of(job: wire.Job, values: bytes) -> bytes:

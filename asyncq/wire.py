@@ -9,7 +9,8 @@ that options can be added without a new schema.
 `more` has an entry for each field of `EXTRAS` that says something.
 
 A job of a workflow that waits for others gets what they returned with its entry: each parent's outcome,
-framed as in a notification, in the order of its parents. The **shape** says what to make of it: a place (`0`)
+framed as in a notification, in the order of its parents; in the place of one that is kept once for several
+jobs stands `<id> <letter> @<nonce>\\n`. The **shape** says what to make of it: a place (`0`)
 for the value of one parent, a list of shapes for several (`[0, 1, [2]]`), `"e"` for the failure of the one
 parent. It goes in front of the job's own arguments.
 
@@ -683,6 +684,52 @@ def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
         # A negative one would lead back, and round and round.
         length = int(head[2]) if head[2].isdigit() else -1
         if not 0 <= length <= end - start:
+            if head[2][:1] == b"@":
+                yield head[0].decode(), head[1].decode(), None
+                continue
             raise DecodeError("an outcome in a notification has a length that cannot be")
         yield head[0].decode(), head[1].decode(), data[start : start + length]
         start += length
+
+
+class Kept(NamedTuple):
+    """The place of an outcome that is kept once for several jobs, among the values of one of them.
+
+    Attributes:
+        name: the end of its key, `<id>:<nonce>`.
+        id, letter: as in a notification.
+        frame: the bytes that stand in its place.
+    """
+
+    name: str
+    id: str
+    letter: str
+    frame: bytes
+
+
+def pieces_of(values: bytes) -> list[bytes | Kept]:
+    r"""The values of the jobs that one waited for, cut where an outcome is not among them but kept once for
+    several jobs.
+
+    >>> pieces_of(b"a S 1\n7b S @nonce\n")
+    [b'a S 1\n7', Kept(name='b:nonce', id='b', letter='S', frame=b'b S @nonce\n')]
+
+    Raises:
+        DecodeError: the framing is broken.
+    """
+    if b" @" not in values:
+        return [values]
+    pieces: list[bytes | Kept] = []
+    start = copied = 0
+    while start < len(values):
+        after = values.find(b"\n", start) + 1
+        head = values[start : max(after - 1, start)].split(b" ")
+        length = number_in(head[2], len(values) - after) if len(head) == 3 else None
+        if length is None and (len(head) != 3 or head[2][:1] != b"@"):
+            raise DecodeError("the values of the jobs that one waited for are not framed as by asyncq")
+        if length is None:
+            id_, letter, nonce = head[0].decode(), head[1].decode(), head[2][1:].decode()
+            pieces += (values[copied:start], Kept(f"{id_}:{nonce}", id_, letter, values[start:after]))
+            copied = after
+        start = after + (length or 0)
+    return [piece for piece in (*pieces, values[copied:]) if piece]

@@ -16,6 +16,7 @@ from asyncq.broker.commands import Commands
 from asyncq.broker.deadletters import DeadLetters
 from asyncq.broker.early_end import early_end
 from asyncq.broker.intake import Intake
+from asyncq.broker.kept_values import KeptValues
 from asyncq.broker.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
 from asyncq.broker.line import pause
 from asyncq.broker.listener import Listener
@@ -57,6 +58,7 @@ class Broker:
     Attributes:
         commands: how everything here is sent.
         intake: how jobs get in.
+        kept: values that are kept once for several jobs.
         dead: the dead letters.
         waits: of running jobs for others.
         listener: who waits for outcomes, and the subscription.
@@ -69,7 +71,8 @@ class Broker:
         self.shards: Shards = self.commands.shards
         self.channel = channel
         self.intake: Intake = Intake(self.commands)
-        self.dead: DeadLetters = DeadLetters(self.commands)
+        self.kept: KeptValues = KeptValues(self.commands)
+        self.dead: DeadLetters = DeadLetters(self.commands, self.kept)
         self.waits: Waits = Waits(self.commands)
         self.listener: Listener = Listener(self.commands, self.look, self.expire, self._hint)
 
@@ -213,8 +216,9 @@ class Broker:
         )
         if not answer:
             return None
+        message, values = answer
         try:
-            return wire.decode_job(id, "", answer[0]), answer[1]
+            return wire.decode_job(id, "", message), await self.kept.filled(keys, values, patience)
         except DecodeError as error:
             log.debug("the message of job %r could not be read: %s", id, error)
             return None

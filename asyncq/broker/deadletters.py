@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from asyncq.broker.commands import Commands
+    from asyncq.broker.kept_values import KeptValues
     from asyncq.broker.keys import Keys
 
 AT_ONCE = 10
@@ -25,10 +26,12 @@ class DeadLetters:
 
     Args:
         commands: of the session.
+        kept: what reads the values that a job shares with others.
     """
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: Commands, kept: KeptValues) -> None:
         self._commands = commands
+        self._kept = kept
 
     async def newest(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """The newest dead letters with their fields, newest first, without those that are past their time."""
@@ -59,10 +62,13 @@ class DeadLetters:
         return found
 
     async def one(self, id: str) -> dict[bytes, bytes] | None:
-        """One dead letter's fields, or None."""
+        """One dead letter's fields, with the values that its job shared with others; or None."""
         for keys, entry in self._places([id]):
             if answer := await self._commands.send(keys, "XRANGE", keys.dead, entry, entry):
-                return _pairs(answer[0][1])
+                fields = _pairs(answer[0][1])
+                if b"v" in fields:
+                    fields[b"v"] = await self._kept.filled(keys, fields[b"v"])
+                return fields
         return None
 
     async def delete(self, ids: list[str]) -> int:

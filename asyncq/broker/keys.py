@@ -79,6 +79,8 @@ class Keys:
     tag: str = field(init=False)
     space: str = field(init=False)
     dependents: str = field(init=False)
+    kept: str = field(init=False)
+    needs: str = field(init=False)
     calls: str = field(init=False)
     records: str = field(init=False)
     queues: str = field(init=False)
@@ -117,6 +119,8 @@ class Keys:
             ("space", f"{tag}:"),  # what every key begins with, for scripts that derive names
             ("dependents", f"{tag}:dep:"),  # + id: hash, who waits for it -> its place for the value
             ("records", f"{tag}:r:"),  # + id: the record, a string
+            ("kept", f"{tag}:h:"),  # + id:nonce: hash, a value that several jobs need, and how many still do
+            ("needs", f"{tag}:hn:"),  # + id: set, the names of the values of that kind that a job needs
             ("calls", f"{tag}:u:"),  # + id:nonce: the id stood for that call before its present one
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has

@@ -38,7 +38,10 @@ AT_ONCE = 100
 ENOUGH_BYTES = 1024 * 1024
 """So many bytes of outcomes and messages are read and told at a time, and the rest of the last entry."""
 
-_EDGE = re.compile(rb"[^\s]+ [^\s]+")
+_OF_AN_END = (b"p", b"n", b"h", b"w", b"c")
+"""The fields of an entry that tells how a job ended, in the order in which `inform` takes them."""
+
+_WAITING = re.compile(rb"\S+ \S+ \S+(?:\n\S+ \S+ \S+)*")
 
 Letter = tuple[bytes, dict[bytes, bytes]]
 """The id of an entry, and its fields."""
@@ -272,7 +275,7 @@ class Relay:
     async def _inform(self, shard: Keys, there: Keys, letters: Sequence[Letter]) -> int:
         words: list[Any] = []
         for entry, fields in letters:
-            words += (entry, *(fields[name] for name in (b"i", b"e", b"p", b"h", b"w")))
+            words += (entry, *(fields[name] for name in _OF_AN_END))
         arguments = (there.space, shard.shard, wire.PUSH_LIMIT, *words)
         return await self._tell(there, "inform", arguments)
 
@@ -304,9 +307,9 @@ def _check(fields: dict[bytes, bytes], shards: int, words_per_job: Sequence[str]
     if (parcel := fields.get(b"b")) is not None:
         _check_words(wire.decode_parcel(parcel)[2], words_per_job)
         return
-    if not all(name in fields for name in (b"i", b"e", b"p", b"h", b"w")):
+    if not all(name in fields for name in _OF_AN_END):
         raise DecodeError("it has too few fields")
-    if not _EDGE.fullmatch(fields[b"e"]) or fields[b"h"].decode("latin-1") not in wire.FINAL:
+    if not _WAITING.fullmatch(fields[b"c"]) or fields[b"h"].decode("latin-1") not in wire.FINAL:
         raise DecodeError("it does not say who waits, or how it ended")
 
 

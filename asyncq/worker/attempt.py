@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.broker.background import BackgroundTasks
+from asyncq.broker.commands import FOREVER
 from asyncq.errors import PayloadTooLarge
 from asyncq.executors import (
     CANCELLED,
@@ -374,7 +375,8 @@ class Attempts:
             if job.state is DROPPED:
                 return
             job.state = STARTING
-            if (self._gate.limited or delivery.crashes) and not await self._may_start(job):
+            has_something_to_ask = self._gate.limited or delivery.crashes or delivery.values
+            if has_something_to_ask and not await self._may_start(job):
                 return
             if not self._lease.is_fresh():
                 await self._lease.until_fresh()
@@ -405,13 +407,16 @@ class Attempts:
             self.held.slot_given()
 
     async def _may_start(self, job: RunningJob) -> bool:
-        """Whether a job may start for which there is something to ask: its task is limited, or a worker has
-        died with it.
+        """Whether a job may start for which there is something to ask: its task is limited, it needs values
+        that are kept elsewhere, or a worker has died with it.
         """
         delivery = job.delivery
         limits = self._gate.limited.get(delivery.job.name)
         if limits is not None and not await self._has_turn(job, limits):
             return False
+        if delivery.values:
+            keys = self.consumer.served.keys[delivery.stream]
+            delivery.values = await self.session.broker.kept.filled(keys, delivery.values, FOREVER)
         return not delivery.crashes or await self._begin(delivery)
 
     async def _begin(self, delivery: wire.Delivery) -> bool:

@@ -24,6 +24,18 @@ class Steps:
         self.worker = ClaimingConsumer(broker.commands, "w", [QUEUE])
         self.heir = ClaimingConsumer(broker.commands, "heir", [QUEUE])
 
+    async def begin(self) -> None:
+        """Makes the groups, and has both workers beat, in all shards."""
+        await self.worker.make_groups()
+        for shard in self.broker.shards:
+            for worker in (self.worker, self.heir):
+                await worker.beat(shard)
+
+    def close(self) -> None:
+        """Closes what they read with."""
+        self.worker.close()
+        self.heir.close()
+
     def job(self, id_: str, *args: Any, **options: Any) -> tuple[wire.Job, bytes]:
         body = PLAIN_ARGUMENTS.dumps(args, {})
         job = wire.Job(id_, "t", QUEUE, body, f"n-{id_}", self.broker.channel, 0, 100_000, **options)

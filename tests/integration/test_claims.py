@@ -33,15 +33,11 @@ BY_END = {
 @pytest.fixture
 async def stage(make_app, raw) -> AsyncIterator[Steps]:
     async with make_app(max_crashes=1) as app:
-        broker = app.sessions.here().broker
-        stage = Steps(broker, raw)
-        await stage.worker.make_groups()
-        for worker in (stage.worker, stage.heir):
-            await worker.beat(broker.shards[0])
-        await broker.intake.submit([stage.job("parent")])
+        stage = Steps(app.sessions.here().broker, raw)
+        await stage.begin()
+        await stage.broker.intake.submit([stage.job("parent")])
         yield stage
-        stage.worker.close()
-        stage.heir.close()
+        stage.close()
 
 
 @pytest.fixture

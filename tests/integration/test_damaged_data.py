@@ -392,9 +392,10 @@ async def test_damaged_entries_of_an_outbox_are_dropped_and_those_behind_them_ar
                 await raw.xadd(keys.outbox, {"to": data, "b": data})
                 await raw.xadd(keys.outbox, {"to": b"1", "b": data})
                 await raw.xadd(
-                    keys.outbox, {"to": b"0", "i": data, "e": data, "p": data, "h": data, "w": data}
+                    keys.outbox, {"to": b"0", "c": data, "p": data, "n": data, "h": data, "w": data}
                 )
-            await raw.xadd(keys.outbox, {"to": b"0", "i": b"x", "e": b"0 n", "p": b"p", "h": b"S", "w": b""})
+            word = {"to": b"0", "c": b"x 0 n", "p": b"p", "n": b"n", "h": b"S", "w": b""}
+            await raw.xadd(keys.outbox, word)
         async with Worker(app):
             first = add.options(task_id=there).s(1, 1)
             assert await (await (first | add.options(task_id=here).s(1)).delay()).get(timeout=30) == 3

@@ -28,14 +28,11 @@ pytestmark = pytest.mark.anyio
 @asynccontextmanager
 async def _built(broker: Broker, raw: Any) -> AsyncIterator[Steps]:
     stage = Steps(broker, raw)
-    await stage.worker.make_groups()
-    for worker in (stage.worker, stage.heir):
-        await worker.beat(broker.shards[0])
+    await stage.begin()
     try:
         yield stage
     finally:
-        stage.worker.close()
-        stage.heir.close()
+        stage.close()
 
 
 @pytest.fixture

@@ -25,10 +25,9 @@ MOST = 9
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Steps]:
     stage = Steps(app.sessions.here().broker, raw)
-    await stage.worker.make_groups()
+    await stage.begin()
     yield stage
-    stage.worker.close()
-    stage.heir.close()
+    stage.close()
 
 
 async def enqueue(stage: Steps, **options: Any) -> None:
@@ -48,7 +47,7 @@ async def test_a_dead_workers_large_jobs_are_taken_and_handed_back_some_at_a_tim
     calls = 0
     has_more = True
     while has_more:
-        back, _, has_more = await take(stage.heir, stream, stage.worker.name, None)
+        back, _, has_more = await take(stage.heir, stream, stage.worker.name, "1")
         assert back <= MOST
         calls += back > 0
     assert calls == 2

@@ -58,18 +58,6 @@ class Shore(Steps):
             for name, id_ in ids.items()
         ]
 
-    async def begin(self) -> None:
-        """The workers are there, in all shards."""
-        await self.worker.make_groups()
-        for shard in self.broker.shards:
-            for worker in (self.worker, self.heir):
-                await worker.beat(shard)
-
-    def close(self) -> None:
-        """They go."""
-        self.worker.close()
-        self.heir.close()
-
     async def read(self, shard: int) -> Reading:
         """What somebody who tells has read, and may tell now or much later."""
         return await self.relay.read(self.broker.shards[shard])
@@ -91,7 +79,9 @@ class Shore(Steps):
 
     async def values(self, delivery: wire.Delivery) -> Any:
         """What a job is given from those that it waited for."""
-        return inherited.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values)[0][0]
+        shard = self.broker.shards.of(delivery.job.id)
+        values = await self.broker.kept.filled(shard, delivery.values)
+        return inherited.arguments(PLAIN_ARGUMENTS, delivery.job, values)[0][0]
 
 
 @pytest.fixture
@@ -130,6 +120,29 @@ async def test_a_diamond_through_all_shards_runs_in_order_and_hands_on_its_value
     bottom = await shore.claim()
     assert await shore.values(bottom) == ["l", "r"]
     await shore.end(bottom)
+
+
+async def test_a_value_for_many_goes_to_each_shard_once_and_is_kept_there_once(shore):
+    below = [(f"{name}{shard}", shard, "top") for shard in range(COUNT) for name in "abc"]
+    await shore.broker.intake.submit(shore.flow(("top", 0, ""), *below, ("last", 1, "a1 b2")))
+    await shore.tell_all()
+    await shore.end((await shore.claim_all())["top"], "v" * 2_000)
+    assert await shore.raw.xlen(shore.broker.shards[0].outbox) == COUNT - 1
+    with dies_before_it_deletes(shore.relay):
+        await shore.relay.tell(await shore.read(0))
+    await shore.tell_all()
+    for shard in shore.broker.shards:
+        kept = [key async for key in shore.raw.scan_iter(match=f"{shard.kept}*")]
+        assert [await shore.raw.hget(key, "n") for key in kept] == [b"3"]
+    for delivery in (await shore.claim_all()).values():
+        assert await shore.values(delivery) == ["v" * 2_000]
+        await shore.end(delivery, "w" * 2_000)
+    await shore.tell_all()
+    last = await shore.claim()
+    assert await shore.values(last) == ["w" * 2_000] * 2
+    await shore.end(last)
+    for shard in shore.broker.shards:
+        assert [key async for key in shore.raw.scan_iter(match=f"{shard.space}h*")] == []
 
 
 async def test_whoever_tells_may_die_at_any_point_and_others_tell_it_again(shore):
@@ -328,7 +341,7 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
     async with make_app(shards=COUNT) as app:
         shore = Shore(app.sessions.here().broker, None)
         read, outbox = shore.relay.read, app.sessions.here().broker.shards[0].outbox
-        words = {"to": 1, "i": "nobody", "e": "0 n", "p": "p", "h": "S", "w": ""}
+        words = {"to": 1, "c": "nobody 0 n", "p": "p", "n": "n", "h": "S", "w": ""}
         entry = ("XADD", outbox, "*", *(part for pair in words.items() for part in pair))
 
         async def busy(shard: Any) -> Reading:
@@ -440,7 +453,7 @@ async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_anoth
 async def test_that_nothing_can_be_told_is_said_once_until_it_can_again(shore, monkeypatch, caplog):
     tell = shore.relay.tell
     monkeypatch.undo()
-    words = {"to": 1, "i": "nobody", "e": "0 n", "p": "p", "h": "S", "w": ""}
+    words = {"to": 1, "c": "nobody 0 n", "p": "p", "n": "n", "h": "S", "w": ""}
     for expected in (1, 2):
         await shore.raw.xadd(shore.broker.shards[0].outbox, words)
         monkeypatch.setattr(shore.relay, "tell", _away)

@@ -55,6 +55,7 @@ def beginning(setup: Setup) -> World:
         # Number 0 is of a worker that is gone, whose announcement is left.
         announced=(0, *list(names)[1:]) if setup.unknown is not None else (),
         begun=(),
+        needs=(),
         clients=(*(UNSENT,) * setup.enqueued, *(SENT,) * (setup.jobs - setup.enqueued)),
         control=UNSENT,
         waiters=(NEW,) * setup.waiters,
@@ -77,14 +78,15 @@ def beginning(setup: Setup) -> World:
 def at_rest(world: World) -> bool:
     """All jobs ended, all waiters answered, nothing left.
 
-    That is: no entry, no claim, no delayed job, no beat of a dead worker. Marks have a time to live of their
-    own and may stand.
+    That is: no entry, no claim, no delayed job, no value that was kept, no beat of a dead worker. Marks have
+    a time to live of their own and may stand.
     """
     return (
         not world.stream.entries
         and not world.lane.entries
         and not world.pending
         and not world.delayed
+        and not world.needs
         and not any(world.outboxes)
         and not any(relay.letters for relay in world.relays)
         and all(client == SENT for client in world.clients)

@@ -93,6 +93,13 @@ MUTANTS = (
     ),
     Mutant("dependents in a second call", _without("atomic_dependents"), WORKFLOW, STUCK, "job 1 is waiting"),
     Mutant(
+        "deleted at the first read",
+        _without("kept_until_end"),
+        replace(WORKFLOW, kept=0, waiters=0, pauses=False),
+        BROKEN,
+        "job 1 starts, and the value that it waited for is not there any more",
+    ),
+    Mutant(
         "workflow submitted in two calls",
         _without("submit_whole"),
         replace(WORKFLOW, faults=0),

@@ -91,6 +91,16 @@ def noted(world: World, job: int) -> World:
     return world.with_history(job, history._replace(begun=history.begun + 1))
 
 
+def value_read(world: World, held: Held) -> World:
+    """A value that several jobs need is there for as long as one of them may run."""
+    job = held.entry.job
+    record = world.records[job]
+    is_claimed = world.owner(held.entry.id) == held.name and record is not None
+    if is_claimed and record.entry == held.entry.id and not world.needs:
+        return _broken(world, f"job {job} starts, and the value that it waited for is not there any more")
+    return world
+
+
 def taken_over(world: World, name: int, entry: Entry) -> World:
     """Nothing is taken from an incarnation that beats."""
     owner = world.worker_named(name)

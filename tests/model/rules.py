@@ -85,6 +85,12 @@ class Rules:
     Closes: the same gap.
     """
 
+    kept_until_end: bool = True
+    """A value that is kept once for several jobs is there until the last of them has ended.
+
+    Closes: they have read it, one of their workers dies, and the job that comes back finds no value.
+    """
+
     # --- between shards ---------------------------------------------------------------------------
 
     dependents_first: bool = True

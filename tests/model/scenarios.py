@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from model.setup import ALONE, APART, DIAMOND, FAN_IN, ROW, Setup
+from model.setup import ALONE, APART, DIAMOND, FAN_IN, FAN_OUT, ROW, Setup
 
 
 class Scenario(NamedTuple):
@@ -72,6 +72,20 @@ SCENARIOS = (
         waiters=0,
         hands=1,
         lost_publishes=False,
+    ),
+    _scenario(
+        "a value for two jobs, the parent is forgotten, one of the two is revoked",
+        Setup(faults=2, parents=FAN_OUT, kept=0, forget=0, revoke=1, waiters=0, hands=1, records_expire=True),
+        pauses=False,
+    ),
+    _scenario(
+        "a value for one job of a replacement",
+        Setup(faults=2, kept=0, replaced=1, waiters=0, hands=1),
+    ),
+    _scenario(
+        "shards: a value for two jobs of another shard",
+        Setup(faults=2, parents=FAN_OUT, shards=(0, 1, 1), kept=0, relays=2, **_ABOUT_RELAYS),
+        relays=1,
     ),
     _scenario(
         "chain: the child expires while it waits, the parent may fail",

@@ -206,6 +206,20 @@ class Scripts:
         world = self._end(world, held.entry.job, outcome, publish=publish, by=held.name)
         return self._drop(world, held.entry.id)
 
+    def read_value(self, world: World, held: Held) -> World:
+        """What a worker reads before a body begins: the value that is kept once for several jobs."""
+        job = held.entry.job
+        if not self._gets_kept_value(world, job):
+            return world
+        world = questions.value_read(world, held)
+        return world if self.setup.rules.kept_until_end else _without_need(world, job)
+
+    def _gets_kept_value(self, world: World, job: int) -> bool:
+        if job >= self.setup.enqueued or self.setup.kept not in self.setup.parents[job]:
+            return False
+        # What stands in a job's place has other parents.
+        return job != self.setup.replaced or world.records[self.setup.jobs - 1] is None
+
     def begin(self, world: World, held: Held) -> World | None:
         """Note that the body of a job begins which has crashed before. Refused if taken for dead."""
         if not world.beat_of(held.name):
@@ -263,6 +277,7 @@ class Scripts:
         world = questions.delivered_again(taken, job)
         record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(job, record._replace(state=WAITING, entry=0, missing=1))
+        world = _without_need(world, job)
         if self.setup.apart(job, other):
             world = world.with_letter(self.setup.shards[job], Letter(0, (other,)))
         else:
@@ -409,6 +424,7 @@ class Scripts:
         world = questions.outcome_written(world, job, outcome)
         record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(job, self._forgotten() if record.forget else Record(outcome))
+        world = _without_need(world, job)
         if publish:
             for waiter in record.channels:
                 if world.waiters[waiter] == SUBSCRIBED:
@@ -430,6 +446,8 @@ class Scripts:
         if child == self.setup.on_error:
             return self._call_back(world, child, record, outcome, publish=publish, by=by)
         if outcome == SUCCESS:
+            if self._gets_kept_value(world, child):
+                world = world._replace(needs=tuple(sorted({*world.needs, child})))
             if not rules.atomic_count:
                 return world._replace(owed=(*world.owed, Owed("HINCRBY", by, child)))
             return self._count_down(world, child, by)
@@ -514,6 +532,11 @@ class Scripts:
         if owed.call == "XADD":
             return self._add(world, owed.entry)
         return world if world.ended(owed.job) else self._name(world, owed.entry)
+
+
+def _without_need(world: World, job: int) -> World:
+    """The job needs no value any more; with the last that did, it is deleted."""
+    return world._replace(needs=tuple(other for other in world.needs if other != job))
 
 
 def _without(stream: Stream, entry: int) -> Stream:

@@ -11,6 +11,7 @@ APART: tuple[tuple[int, ...], ...] = ((), ())
 CHAIN: tuple[tuple[int, ...], ...] = ((), (0,))
 ROW: tuple[tuple[int, ...], ...] = ((), (0,), (1,))
 DIAMOND: tuple[tuple[int, ...], ...] = ((), (0,), (0,), (1, 2))
+FAN_OUT: tuple[tuple[int, ...], ...] = ((), (0,), (0,))
 FAN_IN: tuple[tuple[int, ...], ...] = ((), (), (0, 1))
 
 
@@ -48,6 +49,8 @@ class Setup:
     """How many look into the outboxes."""
     taken: int | None = None
     """The job whose id another call takes while the job is on its way to its shard."""
+    kept: int | None = None
+    """The job whose value is kept once for all that wait for it; they wait for no other."""
     on_error: int | None = None
     """The job that runs only if one that it waits for fails."""
     fails: int | None = None

@@ -244,7 +244,7 @@ def _start(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[M
     if held.entry.crashes and held.phase == HELD and setup.rules.note_before_body:
         yield from _note(world, scripts, place, held)
         return
-    after = questions.body_started(world, setup, held.entry)
+    after = questions.body_started(scripts.read_value(world, held), setup, held.entry)
     label = f"{held.name}: starts job {job} (entry {held.entry.id}, {held.entry.crashes} crashes)"
     yield Move(label, _turn(after, place, held, RUNNING))
 

@@ -222,6 +222,8 @@ class World(NamedTuple):
     announced: tuple[int, ...]
     """`T:a:<incarnation>`: the incarnations that know the task of the job which the first worker does not."""
     begun: tuple[Begun, ...]
+    needs: tuple[int, ...]
+    """`T:hn:<id>`: the jobs that need the value which is kept once for them; it is there while any does."""
     # processes
     clients: tuple[str, ...]
     """The enqueue of each job. Those of a workflow are one call; a job that `replace` brings has none."""

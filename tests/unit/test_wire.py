@@ -208,6 +208,23 @@ def test_a_long_bad_end_has_a_short_form_in_front_and_reads_as_if_it_had_none():
     assert wire.decode_ended("F", b"^parent " + rest[: int(length)]).payload == b"short"
 
 
+def test_values_are_cut_where_one_is_kept_elsewhere():
+    inline = wire.frame("p", "S", b"x S @no\n")
+    values = inline + b"q S @nonce\n" + inline + b"r S @other\n"
+    first, second, third, fourth = wire.pieces_of(values)
+    assert (first, third) == (inline, inline)
+    assert second == wire.Kept("q:nonce", "q", "S", b"q S @nonce\n")
+    assert fourth == wire.Kept("r:other", "r", "S", b"r S @other\n")
+    assert wire.pieces_of(inline) == [inline]
+    assert [outcome for *_, outcome in wire.split_notification(values)] == [b"x S @no\n", None] * 2
+
+
+@pytest.mark.parametrize("values", [b" @", b"p S @n", b"p @n\n", b"p S 9\n @", b"p S -1\n @", b"\xff S @n\n"])
+def test_values_with_broken_frames_are_an_error(values):
+    with pytest.raises((DecodeError, UnicodeDecodeError)):
+        wire.pieces_of(values)
+
+
 def test_a_short_bad_end_stays_as_it_is():
     assert wire.encode_bad_end(ENDED, lambda: b"short") == wire.encode_ended(ENDED)
 

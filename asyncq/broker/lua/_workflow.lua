@@ -7,6 +7,52 @@ local MOST_VALUES = 16 * 1024 * 1024
 -- Most bytes of the outcome of a job that did not succeed, as each gets it that waited for it.
 local MOST_WORDS = 8192
 
+-- A value above so many bytes, for which several jobs wait, is kept once for all of them. What is shorter stands in the entry of each.
+local MOST_COPIED = 1024
+
+-- Whether others wait for the end of a job, by its flags.
+local function is_awaited(flags)
+  return string.find(flags, '[db]', 4) ~= nil
+end
+
+-- Whether a job needs values that are kept once for several, by its flags.
+local function needs_kept(flags)
+  return string.find(flags, '[hb]', 4) ~= nil
+end
+
+-- Keeps the value of an ended job, once, for one more job that waited for it. The flags of that one from now on.
+local function keep_for(child, flags, job)
+  flags = string.sub(flags, 1, 3) .. (is_awaited(flags) and 'b' or 'h')
+  redis.call('SADD', space .. 'hn:' .. child, job.name)
+  redis.call('SETRANGE', space .. 'r:' .. child, 3, string.sub(flags, 4))
+  if redis.call('HINCRBY', space .. 'h:' .. job.name, 'n', 1) == 1 then redis.call('HSET', space .. 'h:' .. job.name, 'o', job.words) end
+  return flags
+end
+
+-- The values that a job with a dead letter needs stay as long as the letter may: it may be sent again.
+local function keep_for_letter(id, flags, ttl)
+  if not needs_kept(flags) then return end
+  for _, name in ipairs(redis.call('SMEMBERS', space .. 'hn:' .. id)) do redis.pcall('HSET', space .. 'h:' .. name, 'd', ttl) end
+end
+
+-- A job has ended, or a workflow takes its place: it needs no values any more. Whoever is the last to need one deletes it. What a job needs
+-- is deleted in the step in which it is counted, so none is counted twice. A count that is damaged stops nobody: such a value stays for a week.
+local function let_kept_go(id, flags)
+  if not needs_kept(flags) then return end
+  local names = redis.pcall('SMEMBERS', space .. 'hn:' .. id)
+  redis.call('DEL', space .. 'hn:' .. id)
+  for _, name in ipairs(names['err'] and {} or names) do
+    local key = space .. 'h:' .. name
+    local left = redis.pcall('HINCRBY', key, 'n', -1)
+    if type(left) ~= 'number' then
+      redis.call('PEXPIRE', key, 604800000) -- nobody can tell who needs it
+    elseif left <= 0 then
+      local ttl = string.match(redis.call('HMGET', key, 'd')[1] or '', '^%d+$')
+      if ttl and #ttl < 16 then redis.call('PEXPIRE', key, ttl) else redis.call('DEL', key) end
+    end
+  end
+end
+
 -- A job that waited for others may start now: its message goes into its queue with what they returned, or waits for its own time.
 local function set_free(id, flags, queue, nonce, channels)
   local fields, message = {}, space .. 'm:' .. id
@@ -28,8 +74,15 @@ local function set_free(id, flags, queue, nonce, channels)
   redis.call('SET', space .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. nonce .. channels)
 end
 
+-- A job that has ended, for those that wait for it. `is_inherited`: it never began. `name`: of its value, where that is kept once for several.
+local function ended_job(id, nonce, how, words, is_inherited)
+  nonce = string.match(nonce, '^[^~]*')
+  return { id = id, nonce = nonce, name = id .. ':' .. nonce, how = how, words = words, is_inherited = is_inherited }
+end
+
 -- Tells a job that waits how one of its parents ended: it may be free now, or ends, too. What those that wait for it have to be told then.
-local function inherit(child, place, call, parent, how, words, push_limit)
+-- `job` is the parent; how it ended, and with what, may be another thing to this one, see hand_down.
+local function inherit(child, place, call, job, how, words, push_limit)
   local key, message = space .. 'r:' .. child, space .. 'm:' .. child
   local record = redis.call('MGET', key)[1]
   if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
@@ -43,7 +96,7 @@ local function inherit(child, place, call, parent, how, words, push_limit)
     -- The first failure counts. It is told of the last of those that it waits for: the one that stands for all of them.
     if about[1] then
       local told = string.match(about[3], '%S+$')
-      if told ~= parent and string.sub(words, 1, 1) ~= '^' then words = '^' .. parent .. ' ' .. words end
+      if told ~= job.id and string.sub(words, 1, 1) ~= '^' then words = '^' .. job.id .. ' ' .. words end
       redis.call('HSET', message, 's', #words, 'v0', frame(told, how, words, math.huge))
     end
     set_free(child, flags, queue, nonce, channels)
@@ -52,7 +105,12 @@ local function inherit(child, place, call, parent, how, words, push_limit)
   if well then
     if about[1] and not is_callback then
       local fits = redis.call('HINCRBY', message, 's', #words) <= MOST_VALUES
-      redis.call('HSET', message, 'v' .. place, fits and frame(parent, how, words, math.huge) or '')
+      local framed = fits and frame(job.id, how, words, math.huge) or ''
+      if fits and job.is_kept_once then
+        flags = keep_for(child, flags, job)
+        framed = job.id .. ' ' .. how .. ' @' .. job.nonce .. '\n'
+      end
+      redis.call('HSET', message, 'v' .. place, framed)
     end
     local is_last = redis.call('HINCRBY', message, 'n', -1) <= 0
     if is_last and not is_callback then set_free(child, flags, queue, nonce, channels) end
@@ -62,13 +120,14 @@ local function inherit(child, place, call, parent, how, words, push_limit)
   if well then
     fate, last, flags = 'C', '', '--i' .. string.sub(flags, 4) -- nothing failed: nobody will ever ask for it
   elseif string.sub(words, 1, 1) ~= '^' then
-    last = '^' .. parent .. ' ' .. words
+    last = '^' .. job.id .. ' ' .. words
   end
   redis.call('DEL', message)
+  let_kept_go(child, flags)
   store(key, flags, '0', '-', nonce, fate, last, about[2])
   tell(channels, child, fate, last, push_limit)
   -- One in whose place the workflow stands has begun, so that its failure is its own.
-  return string.sub(flags, 4, 4) == 'd' and { child, fate, last, not about[4] } or nil
+  return is_awaited(flags) and ended_job(child, nonce, fate, last, not about[4]) or nil
 end
 
 -- Ends a job that waits, and whose message is damaged, as failed. Without an outcome: who reads it says what is wrong. What those that wait
@@ -80,27 +139,57 @@ local function give_up(child, call, push_limit)
   local flags, _, _, nonce, channels = parse(record)
   if not same_call(nonce, call) then return nil end
   redis.call('DEL', space .. 'm:' .. child)
+  let_kept_go(child, flags)
   store(key, flags, '0', '-', nonce, 'F', '', 3600000) -- how long its result is kept stood in the message
   tell(channels, child, 'F', '', push_limit)
-  return string.sub(flags, 4, 4) == 'd' and { child, 'F', '' } or nil
+  return is_awaited(flags) and ended_job(child, nonce, 'F', '') or nil
 end
 
--- Tells one that waits for an ended job, if it lies here; else leaves word for it in the outbox, in this same step. Who waits stands in an
--- edge: the ended one's place among its parents, or `e` if it waits for their failure; its nonce; and its shard if that is another.
--- `inherited`: the ended one never began.
-local function hand_down(child, edge, parent, how, words, push_limit, inherited)
-  local place, call, shard = string.match(edge, '^(%S+) (%S+) ?(%S*)$')
-  if not place then return nil end -- no edge of ours
-  -- A failure calls the callbacks of the job that failed. To all others nothing has happened: nor to any, where a job was revoked or expired.
-  if place == 'e' and (inherited or (how ~= 'F' and how ~= 'X')) then how, words = 'S', '' end
-  if shard ~= '' then
-    redis.call('XADD', space .. 'out', '*', 'to', shard, 'i', child, 'e', place .. ' ' .. call, 'p', parent, 'h', how, 'w', words)
-    return nil
+-- Tells those that wait for an ended job and lie here; for those in other shards it leaves word in the outbox, in this same step, one entry
+-- for all of a shard. Appends the ends that follow to `ended`.
+-- Who waits stands in an edge: the ended job's place among its parents, or `e` if it waits for their failure; its nonce; and its shard if that
+-- is another. `waiting` has the id of each that waits, and behind it the edge.
+local function hand_down(job, waiting, push_limit, ended)
+  local near, far, takers = {}, {}, 0
+  for i = 1, #waiting, 2 do
+    local child, place, call, shard = waiting[i], string.match(waiting[i + 1], '^(%S+) (%S+) ?(%S*)$')
+    if place then -- else it is no edge of ours
+      local how, words = job.how, job.words
+      -- A failure calls the callbacks of the job that failed. To all others nothing has happened: nor to any, where a job was revoked or expired.
+      if place == 'e' and (job.is_inherited or (how ~= 'F' and how ~= 'X')) then how, words = 'S', '' end
+      if shard == '' then
+        near[#near + 1] = { child, place, call, how, words }
+        if place ~= 'e' then takers = takers + 1 end
+      else
+        local group = shard .. how
+        far[group] = far[group] or { shard, how, words, {} }
+        table.insert(far[group][4], child .. ' ' .. place .. ' ' .. call)
+      end
+    end
   end
-  -- The message of one that waits may be damaged. That must not keep the ended job, and the others that wait for it, from their end.
-  local is_whole, further = pcall(inherit, child, place, call, parent, how, words, push_limit)
-  if is_whole then return further end
-  return give_up(child, call, push_limit)
+  for _, group in pairs(far) do
+    redis.call('XADD', space .. 'out', '*', 'to', group[1], 'c', table.concat(group[4], '\n'), 'p', job.id, 'n', job.nonce, 'h', group[2], 'w', group[3])
+  end
+  job.is_kept_once = takers > 1 and job.how == 'S' and #job.words > MOST_COPIED
+  for _, one in ipairs(near) do
+    -- The message of one that waits may be damaged. That must not keep the ended job, and the others that wait for it, from their end.
+    local is_whole, further = pcall(inherit, one[1], one[2], one[3], job, one[4], one[5], push_limit)
+    if not is_whole then further = give_up(one[1], one[3], push_limit) end
+    ended[#ended + 1] = further
+  end
+end
+
+-- Who waits for a job, one a line: its id, and the edge to it.
+local EACH_EDGE = '(%S+) ([^\n]+)'
+
+-- The same as hand_down takes it.
+local function edges_in(text)
+  local waiting = {}
+  for child, edge in string.gmatch(text, EACH_EDGE) do
+    waiting[#waiting + 1] = child
+    waiting[#waiting + 1] = edge
+  end
+  return waiting
 end
 
 -- Tells the jobs that wait for ended ones. One that waited for its value may be free now; one that cannot have it any more ends in the
@@ -108,14 +197,12 @@ end
 local function settle(ended, push_limit)
   local at = 1
   while ended[at] do
-    local parent, how, words, inherited = ended[at][1], ended[at][2], ended[at][3], ended[at][4]
+    local job = ended[at]
     at = at + 1
-    local waiting = redis.pcall('HGETALL', space .. 'dep:' .. parent)
+    local waiting = redis.pcall('HGETALL', space .. 'dep:' .. job.id)
     if waiting['err'] then waiting = {} end -- no hash of ours
-    redis.call('DEL', space .. 'dep:' .. parent)
-    for i = 1, #waiting, 2 do
-      ended[#ended + 1] = hand_down(waiting[i], waiting[i + 1], parent, how, words, push_limit, inherited)
-    end
+    redis.call('DEL', space .. 'dep:' .. job.id)
+    hand_down(job, waiting, push_limit, ended)
   end
 end
 
@@ -127,8 +214,8 @@ local function handed_on(how, outcome)
   return length and string.sub(outcome, from, from + length - 1) or ''
 end
 
-local function settle_dependents(id, letter, outcome, push_limit)
-  settle({ { id, letter, handed_on(letter, outcome) } }, push_limit)
+local function settle_dependents(id, nonce, letter, outcome, push_limit)
+  settle({ ended_job(id, nonce, letter, handed_on(letter, outcome)) }, push_limit)
 end
 
 -- The fence: flags, queue, nonce and channels of a live job whose record names this entry, if the entry is pending for this consumer; else
@@ -156,6 +243,7 @@ end
 local function end_flagged(id, flags, entry, consumer, nonce, letter, outcome, ttl, marked)
   store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
   let_items_go(id, flags)
+  let_kept_go(id, flags)
   if string.sub(flags, 2, 2) ~= '-' then unmark(marked, id) end
 end
 
@@ -163,8 +251,9 @@ end
 local function conclude(id, flags, entry, consumer, nonce, channels, letter, outcome, ttl, push_limit)
   store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
   let_items_go(id, flags, ttl) -- also when its worker died
+  let_kept_go(id, flags)
   tell(channels, id, letter, outcome, tonumber(push_limit))
-  if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, tonumber(push_limit)) end
+  if is_awaited(flags) then settle_dependents(id, nonce, letter, outcome, tonumber(push_limit)) end
 end
 
 -- Where it is kept that an id stood for a call before.
@@ -208,9 +297,6 @@ local function taken_among(first, stride, own)
   end
   return taken, false, left
 end
-
--- Who waits for a job, one a line: its id, and the edge to it.
-local EACH_EDGE = '(%S+) ([^\n]+)'
 
 -- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents. Who waits for it stands in its dependents; those
 -- of the last job of a replacement are there already, and `replaces` says that it is that one.

@@ -15,9 +15,7 @@ if is_news(from, entry) then
   for _, i in ipairs(new) do admit_at(i, channel) end
   local ended = {}
   for _, i in ipairs(refused) do
-    for child, edge in string.gmatch(ARGV[i + 7], EACH_EDGE) do
-      ended[#ended + 1] = hand_down(child, edge, ARGV[i], 'F', refusal, tonumber(push_limit))
-    end
+    hand_down(ended_job(ARGV[i], ARGV[i + 2], 'F', refusal), edges_in(ARGV[i + 7]), tonumber(push_limit), ended)
   end
   settle(ended, tonumber(push_limit))
   heard(from, entry)

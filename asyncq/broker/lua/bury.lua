@@ -15,7 +15,10 @@ end
 if string.sub(flags, 1, 1) ~= 'L' then return queue == consumer and 2 or 0 end
 if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then return 0 end
 local content = redis.call('XRANGE', stream, entry, entry)[1]
-if content then keep_dead(dead, content[2], queue, reason, outcome, dead_ttl, dead_cap) end
+if content then
+  keep_for_letter(id, flags, dead_ttl)
+  keep_dead(dead, content[2], queue, reason, outcome, dead_ttl, dead_cap)
+end
 if string.sub(flags, 2, 2) ~= '-' then unmark(marks .. consumer, id) end
 conclude(id, flags, entry, consumer, nonce, channels, 'F', outcome, ttl, push_limit)
 redis.call('XACK', stream, group, entry)

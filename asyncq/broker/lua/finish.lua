@@ -66,7 +66,7 @@ for _, job in ipairs(plan) do
     end_flagged(id, flags, ARGV[i], consumer, nonce, letter, outcome, ttl, marks .. consumer)
   end
   local framed = frame(id, letter, outcome, limit)
-  if string.sub(flags, 4, 4) == 'd' then settle_dependents(id, letter, outcome, limit) end
+  if flags ~= '----' and is_awaited(flags) then settle_dependents(id, nonce, letter, outcome, limit) end
   for channel in string.gmatch(channels, '%S+') do
     local note = notes[channel]
     if note then note[#note + 1] = framed else notes[channel] = { framed } end

@@ -1,12 +1,13 @@
 -- Tells jobs that wait here how jobs of another shard ended, as the outbox of that one brings it. Again is once.
--- ARGV: space from push_limit (entry child edge parent how words)*
+-- ARGV: space from push_limit (entry parent nonce how words waiting)*
 -- RETURNS: how much there is in this shard's own outbox now
 -- FLAGS: allow-oom
 -- USES: record workflow inbox
 local ended, last = {}, nil
 for i = first, #ARGV, stride do
   if is_news(from, ARGV[i]) then
-    ended[#ended + 1] = hand_down(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], tonumber(push_limit))
+    local job = ended_job(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+    hand_down(job, edges_in(ARGV[i + 5]), tonumber(push_limit), ended)
     last = ARGV[i]
   end
 end

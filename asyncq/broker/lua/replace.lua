@@ -16,6 +16,8 @@ if string.sub(flags, 2, 2) ~= '-' then
 elseif again or #taken > 0 then
   return -1
 else
+  let_kept_go(id, flags)
+  flags = string.sub(flags, 1, 3) .. (is_awaited(flags) and 'd' or '-')
   admit_all(first, stride, channel, parcels, left)
   -- It has started in time: what takes its place does not expire in its name.
   if string.find(nonce, '~', 1, true) then nonce = string.match(nonce, '^[^~]*') .. '~-' end

@@ -51,6 +51,7 @@ for _, item in ipairs(held) do
     if letter then
       local outcome = letter == 'X' and lost or revoked
       if letter == 'X' then
+        keep_for_letter(id, flags, dead_ttl)
         keep_dead(dead, content_of(id, fields, crashes), queue, 'took its worker down', outcome, dead_ttl, dead_cap)
         gone[#gone + 1] = { id, string.sub(message, 1, 1024) }
       else
