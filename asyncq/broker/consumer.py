@@ -370,7 +370,7 @@ class Consumer:
             (keys.delayed,),
             (
                 *(keys.space, keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events),
-                steady_time.expected(keys.shard),
+                *(steady_time.expected(keys.shard), wire.PUSH_LIMIT),
             ),
         )
         steady_time.saw(keys.shard, steady)

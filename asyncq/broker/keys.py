@@ -81,6 +81,7 @@ class Keys:
     dependents: str = field(init=False)
     kept: str = field(init=False)
     needs: str = field(init=False)
+    untold: str = field(init=False)
     calls: str = field(init=False)
     records: str = field(init=False)
     queues: str = field(init=False)
@@ -121,6 +122,8 @@ class Keys:
             ("records", f"{tag}:r:"),  # + id: the record, a string
             ("kept", f"{tag}:h:"),  # + id:nonce: hash, a value that several jobs need, and how many still do
             ("needs", f"{tag}:hn:"),  # + id: set, the names of the values of that kind that a job needs
+            # + id:nonce: stream, who waited for an ended job and is still to be told: they were too many
+            ("untold", f"{tag}:rest:"),
             ("calls", f"{tag}:u:"),  # + id:nonce: the id stood for that call before its present one
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has

@@ -49,7 +49,7 @@ def _complaints(client: redis.Redis, namespace: str, everything: list[str]) -> l
             if key.startswith(keys.queues):
                 complaints += _strange_entries(client, keys, key, owned)
         if keys.delayed in present[keys.shard]:
-            owned.update(client.zrange(keys.delayed, 0, -1))
+            owned.update(client.zrange(keys.delayed, 0, -1))  # also what is named behind a space: no id
     _own_dependents(client, {keys: present[keys.shard] for keys in kept}, owned)
     suspects = [key for keys in kept for key in present[keys.shard] if not _is_owned(keys, key, owned)]
     if suspects:

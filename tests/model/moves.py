@@ -55,6 +55,7 @@ def beginning(setup: Setup) -> World:
         # Number 0 is of a worker that is gone, whose announcement is left.
         announced=(0, *list(names)[1:]) if setup.unknown is not None else (),
         begun=(),
+        rests=(),
         needs=(),
         clients=(*(UNSENT,) * setup.enqueued, *(SENT,) * (setup.jobs - setup.enqueued)),
         control=UNSENT,
@@ -86,6 +87,7 @@ def at_rest(world: World) -> bool:
         and not world.lane.entries
         and not world.pending
         and not world.delayed
+        and not world.rests
         and not world.needs
         and not any(world.outboxes)
         and not any(relay.letters for relay in world.relays)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from model.explorer import BROKEN, STUCK, Result
 from model.rules import Rules
-from model.setup import ALONE, APART, FAN_IN, ROW, Setup
+from model.setup import ALONE, APART, FAN_IN, FAN_OUT, ROW, Setup
 
 PROTOCOL = Rules()
 TWO_JOBS = Setup(faults=1, parents=APART)
@@ -92,6 +92,13 @@ MUTANTS = (
         "kills its worker for the 4th time",
     ),
     Mutant("dependents in a second call", _without("atomic_dependents"), WORKFLOW, STUCK, "job 1 is waiting"),
+    Mutant(
+        "the dependents that are left are told in a second call",
+        _without("atomic_rest"),
+        replace(WORKFLOW, parents=FAN_OUT, most_told=1, waiters=0, pauses=False),
+        STUCK,
+        "job 2 is waiting",
+    ),
     Mutant(
         "deleted at the first read",
         _without("kept_until_end"),

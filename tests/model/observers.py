@@ -23,6 +23,10 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
     for due in world.delayed if promoter else ():
         assert promoter
         yield Move(f"{promoter.name}: promote job {due.job}", scripts.promote(world, due, promoter.name))
+    for rest in world.rests if promoter else ():
+        assert promoter
+        label = f"{promoter.name}: promote goes on to tell the end of job {rest.parent}"
+        yield Move(label, scripts.go_on(world, rest, promoter.name))
     for name in sorted({line.name for line in world.pending} | _dead_with_a_beat(world)):
         observer = _awake(world, name)
         if observer:

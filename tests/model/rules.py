@@ -36,6 +36,11 @@ class Rules:
 
     Closes: the worker dies between the two calls, and the dependents wait for ever.
     """
+    atomic_rest: bool = True
+    """The script that ends a job for which too many wait puts those aside that it does not tell.
+
+    Closes: whoever ended it dies before the next call, and they wait for ever.
+    """
     submit_whole: bool = True
     """All jobs of a workflow are accepted in one step.
 

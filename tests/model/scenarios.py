@@ -79,6 +79,19 @@ SCENARIOS = (
         pauses=False,
     ),
     _scenario(
+        "three wait for one job, which may fail, and are told one by one",
+        Setup(
+            faults=2,
+            parents=((), (0,), (0,), (0, 2)),
+            fails=0,
+            most_told=1,
+            waiters=1,
+            hands=1,
+        ),
+        waiters=0,
+        pauses=False,
+    ),
+    _scenario(
         "a value for one job of a replacement",
         Setup(faults=2, kept=0, replaced=1, waiters=0, hands=1),
     ),

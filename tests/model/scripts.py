@@ -36,6 +36,7 @@ from model.world import (
     Owed,
     Pending,
     Record,
+    Rest,
     Stream,
     World,
 )
@@ -173,6 +174,17 @@ class Scripts:
         if not self.setup.rules.atomic_promote:
             return world._replace(owed=(*world.owed, Owed("XADD", by, due.job, entry)))
         return self._add(world, entry)
+
+    def go_on(self, world: World, rest: Rest, by: int) -> World:
+        """Tell some of those that were put aside how the job ended; `promote` does it."""
+        told, left = rest.children[: self.setup.most_told], rest.children[self.setup.most_told :]
+        others = tuple(other for other in world.rests if other != rest)
+        if left:
+            others = (*others, rest._replace(children=left))
+        world = world._replace(rests=tuple(sorted(others)))
+        for child in told:
+            world = self._hand_down(world, child, rest.parent, rest.outcome, by=by, inherited=rest.inherited)
+        return world
 
     # --- a worker and its jobs --------------------------------------------------------------------
 
@@ -429,7 +441,13 @@ class Scripts:
             for waiter in record.channels:
                 if world.waiters[waiter] == SUBSCRIBED:
                     world = world.with_waiter(waiter, ANSWERED)
-        for dependent in record.dependents:
+        told, rest = record.dependents[: self.setup.most_told], record.dependents[self.setup.most_told :]
+        if rest and self.setup.rules.atomic_rest:
+            world = world._replace(rests=tuple(sorted((*world.rests, Rest(job, outcome, rest, inherited)))))
+        elif rest:
+            owed = (Owed("dependents", by, dependent, outcome=outcome) for dependent in rest)
+            world = world._replace(owed=(*world.owed, *owed))
+        for dependent in told:
             if self.setup.rules.atomic_dependents:
                 world = self._hand_down(
                     world, dependent, job, outcome, publish=publish, by=by, inherited=inherited

@@ -51,6 +51,8 @@ class Setup:
     """The job whose id another call takes while the job is on its way to its shard."""
     kept: int | None = None
     """The job whose value is kept once for all that wait for it; they wait for no other."""
+    most_told: int = 9
+    """How many jobs one call tells of an end."""
     on_error: int | None = None
     """The job that runs only if one that it waits for fails."""
     fails: int | None = None

@@ -157,6 +157,15 @@ class Worker(NamedTuple):
     stopping: bool = False
 
 
+class Rest(NamedTuple):
+    """`T:rest:<id>:<nonce>`, and its member of `T:d`: jobs that are still to be told how one ended."""
+
+    parent: int
+    outcome: str
+    children: tuple[int, ...]
+    inherited: bool
+
+
 class Letter(NamedTuple):
     """An entry of an outbox, for the other shard: a parcel of jobs, or how one job ended, for another."""
 
@@ -222,6 +231,7 @@ class World(NamedTuple):
     announced: tuple[int, ...]
     """`T:a:<incarnation>`: the incarnations that know the task of the job which the first worker does not."""
     begun: tuple[Begun, ...]
+    rests: tuple[Rest, ...]
     needs: tuple[int, ...]
     """`T:hn:<id>`: the jobs that need the value which is kept once for them; it is there while any does."""
     # processes

@@ -10,6 +10,10 @@ local MOST_WORDS = 8192
 -- A value above so many bytes, for which several jobs wait, is kept once for all of them. What is shorter stands in the entry of each.
 local MOST_COPIED = 1024
 
+-- So many jobs are told of ends in one call: ten thousand would hold the server for a second. The others are put aside, see tell_later.
+local MOST_TOLD = 250
+local told = 0
+
 -- Whether others wait for the end of a job, by its flags.
 local function is_awaited(flags)
   return string.find(flags, '[db]', 4) ~= nil
@@ -35,22 +39,24 @@ local function keep_for_letter(id, flags, ttl)
   for _, name in ipairs(redis.call('SMEMBERS', space .. 'hn:' .. id)) do redis.pcall('HSET', space .. 'h:' .. name, 'd', ttl) end
 end
 
--- A job has ended, or a workflow takes its place: it needs no values any more. Whoever is the last to need one deletes it. What a job needs
--- is deleted in the step in which it is counted, so none is counted twice. A count that is damaged stops nobody: such a value stays for a week.
+-- One less needs a value that is kept: the last deletes it. A count that is damaged stops nobody: such a value stays for a week.
+local function count_down(key)
+  local left = redis.pcall('HINCRBY', key, 'n', -1)
+  if type(left) ~= 'number' then
+    redis.call('PEXPIRE', key, 604800000) -- nobody can tell who needs it
+  elseif left <= 0 then
+    local ttl = string.match(redis.call('HMGET', key, 'd')[1] or '', '^%d+$')
+    if ttl and #ttl < 16 then redis.call('PEXPIRE', key, ttl) else redis.call('DEL', key) end
+  end
+end
+
+-- A job has ended, or a workflow takes its place: it needs no values any more. What a job needs is deleted in the step in which it is counted,
+-- so none is counted twice.
 local function let_kept_go(id, flags)
   if not needs_kept(flags) then return end
   local names = redis.pcall('SMEMBERS', space .. 'hn:' .. id)
   redis.call('DEL', space .. 'hn:' .. id)
-  for _, name in ipairs(names['err'] and {} or names) do
-    local key = space .. 'h:' .. name
-    local left = redis.pcall('HINCRBY', key, 'n', -1)
-    if type(left) ~= 'number' then
-      redis.call('PEXPIRE', key, 604800000) -- nobody can tell who needs it
-    elseif left <= 0 then
-      local ttl = string.match(redis.call('HMGET', key, 'd')[1] or '', '^%d+$')
-      if ttl and #ttl < 16 then redis.call('PEXPIRE', key, ttl) else redis.call('DEL', key) end
-    end
-  end
+  for _, name in ipairs(names['err'] and {} or names) do count_down(space .. 'h:' .. name) end
 end
 
 -- A job that waited for others may start now: its message goes into its queue with what they returned, or waits for its own time.
@@ -145,12 +151,26 @@ local function give_up(child, call, push_limit)
   return is_awaited(flags) and ended_job(child, nonce, 'F', '') or nil
 end
 
+-- Puts those aside that wait for an ended job and are too many for one call: their edges, the outcome for them, and a member among the
+-- delayed jobs, due at once, so that whoever moves these goes on, see go_on. A space in front of it: no id of a job begins with one.
+local function tell_later(job, edges)
+  for at = 1, #edges, MOST_TOLD do
+    local some = table.concat(edges, '\n', at, math.min(at + MOST_TOLD - 1, #edges))
+    redis.call('XADD', space .. 'rest:' .. job.name, '*', 'c', some)
+  end
+  local kept = space .. 'h:' .. job.name
+  redis.call('HINCRBY', kept, 'n', 1)
+  redis.call('HSET', kept, 'o', job.words, 'w', job.how, 'i', job.is_inherited and '1' or '')
+  redis.call('ZADD', space .. 'd', 0, ' ' .. job.name)
+  redis.call('PUBLISH', space .. 'wake', '0')
+end
+
 -- Tells those that wait for an ended job and lie here; for those in other shards it leaves word in the outbox, in this same step, one entry
 -- for all of a shard. Appends the ends that follow to `ended`.
 -- Who waits stands in an edge: the ended job's place among its parents, or `e` if it waits for their failure; its nonce; and its shard if that
 -- is another. `waiting` has the id of each that waits, and behind it the edge.
 local function hand_down(job, waiting, push_limit, ended)
-  local near, far, takers = {}, {}, 0
+  local near, far, later, takers, room = {}, {}, {}, 0, MOST_TOLD - told
   for i = 1, #waiting, 2 do
     local child, place, call, shard = waiting[i], string.match(waiting[i + 1], '^(%S+) (%S+) ?(%S*)$')
     if place then -- else it is no edge of ours
@@ -158,7 +178,11 @@ local function hand_down(job, waiting, push_limit, ended)
       -- A failure calls the callbacks of the job that failed. To all others nothing has happened: nor to any, where a job was revoked or expired.
       if place == 'e' and (job.is_inherited or (how ~= 'F' and how ~= 'X')) then how, words = 'S', '' end
       if shard == '' then
-        near[#near + 1] = { child, place, call, how, words }
+        if #near < room then
+          near[#near + 1] = { child, place, call, how, words }
+        else
+          later[#later + 1] = child .. ' ' .. waiting[i + 1]
+        end
         if place ~= 'e' then takers = takers + 1 end
       else
         local group = shard .. how
@@ -171,6 +195,8 @@ local function hand_down(job, waiting, push_limit, ended)
     redis.call('XADD', space .. 'out', '*', 'to', group[1], 'c', table.concat(group[4], '\n'), 'p', job.id, 'n', job.nonce, 'h', group[2], 'w', group[3])
   end
   job.is_kept_once = takers > 1 and job.how == 'S' and #job.words > MOST_COPIED
+  told = told + #near
+  if #later > 0 then tell_later(job, later) end
   for _, one in ipairs(near) do
     -- The message of one that waits may be damaged. That must not keep the ended job, and the others that wait for it, from their end.
     local is_whole, further = pcall(inherit, one[1], one[2], one[3], job, one[4], one[5], push_limit)
@@ -204,6 +230,29 @@ local function settle(ended, push_limit)
     redis.call('DEL', space .. 'dep:' .. job.id)
     hand_down(job, waiting, push_limit, ended)
   end
+end
+
+-- Goes on with those that were put aside, unless this call has told so many that it may not tell these, too. Without the outcome, which
+-- somebody has deleted, they fail.
+local function go_on(name, push_limit)
+  local key, kept = space .. 'rest:' .. name, space .. 'h:' .. name
+  local some = redis.call('XRANGE', key, '-', '+', 'COUNT', 2)
+  local waiting, ended = some[1] and edges_in(some[1][2][2]) or {}, {}
+  if told > 0 and told + #waiting / 2 > MOST_TOLD then return end
+  local about = redis.call('HMGET', kept, 'o', 'w', 'i')
+  if some[1] then redis.call('XDEL', key, some[1][1]) end
+  if not some[2] then
+    redis.call('DEL', key)
+    redis.call('ZREM', space .. 'd', ' ' .. name)
+    count_down(kept)
+  end
+  if about[1] and about[2] then
+    local id, nonce = string.match(name, '^(.*):([^:]*)$')
+    hand_down(ended_job(id, nonce, about[2], about[1], about[3] == '1'), waiting, push_limit, ended)
+  else
+    for i = 1, #waiting, 2 do ended[#ended + 1] = give_up(waiting[i], string.match(waiting[i + 1], '%S*$'), push_limit) end
+  end
+  settle(ended, push_limit)
 end
 
 -- What of an outcome is handed on. Of a long one of a job that did not succeed only the short form that stands in front of it: each of

@@ -54,6 +54,7 @@ for k, key in ipairs(keys) do
   end
 end
 
+-- What is told to those that wait for all these jobs is bounded together, by `told`.
 local notes, limit = {}, tonumber(push_limit)
 for _, job in ipairs(plan) do
   local key, i, flags, nonce, channels = job[1], job[2], job[3], job[4], job[5]

@@ -1,10 +1,12 @@
 -- Moves what is due into its queue. Only what its record still calls delayed, and that exactly once. What is damaged must not hold up what
--- is due behind it: it is put off for a minute, and named, so that the caller ends the job.
+-- is due behind it: it is put off for a minute, and named, so that the caller ends the job. What waits for an ended job and was put aside, see
+-- tell_later, is gone on with.
 -- KEYS: delayed
--- ARGV: space records messages queues limit events expected
+-- ARGV: space records messages queues limit events expected push_limit
 -- RETURNS: {moved, ms until the next is due (-1 if none), steady time (ms), {id, 1 if its message is lost, what is wrong}...}
 -- FLAGS: allow-oom
--- USES: record steady
+-- USES: record steady workflow
+-- RARELY: go_on
 local PARTS = { 'm', 'c', 'a', 'v', 'g', 'u', 'l' }
 local now = now_ms()
 local steady = steady_ms(space, now, expected)
@@ -32,16 +34,24 @@ local function move(id)
   return entry
 end
 
+local function take_out(id)
+  if string.sub(id, 1, 1) == ' ' then
+    go_on(string.sub(id, 2), tonumber(push_limit))
+    return
+  end
+  local entry, lost = move(id)
+  if lost then return lost end
+  if entry then moved = moved + 1 end
+  redis.call('DEL', messages .. id)
+  redis.call('ZREM', delayed, id)
+end
+
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)) do
   if bytes >= ENOUGH_MOVED then break end
-  local is_whole, entry, lost = pcall(move, id)
-  if is_whole and not lost then
-    if entry then moved = moved + 1 end
-    redis.call('DEL', messages .. id)
-    redis.call('ZREM', delayed, id)
-  else
+  local is_whole, problem = pcall(take_out, id)
+  if problem then
     redis.call('ZADD', delayed, now + 60000, id)
-    damaged[#damaged + 1] = { id, lost and 1 or 0, lost or type(entry) == 'table' and entry['err'] or tostring(entry) }
+    damaged[#damaged + 1] = { id, is_whole and 1 or 0, type(problem) == 'table' and problem['err'] or tostring(problem) }
   end
 end
 local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')

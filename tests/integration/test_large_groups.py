@@ -1,0 +1,121 @@
+"""A job ends for which many wait: no call of ours tells more than some, for it would hold the server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers.steps import QUEUE, Steps
+
+from asyncq import inherited, wire
+from asyncq.serializers import PLAIN_ARGUMENTS
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.anyio
+
+MOST = 250
+MANY = 2 * MOST + 100
+VALUE = "long" * 500
+CHILDREN = [f"child{number}" for number in range(MANY)]
+
+
+@pytest.fixture
+async def stage(app, raw) -> AsyncIterator[Steps]:
+    stage = Steps(app.sessions.here().broker, raw)
+    await stage.begin()
+    yield stage
+    stage.close()
+
+
+async def submit_group(stage: Steps) -> wire.Delivery:
+    """A job for which many wait, claimed; and behind each of them, one more."""
+    jobs = [stage.job("top", dependents=tuple(CHILDREN))]
+    jobs += [stage.job(one, parents=("top",), shape=0, dependents=(f"{one}.1",)) for one in CHILDREN]
+    jobs += [stage.job(f"{one}.1", parents=(one,), shape=None) for one in CHILDREN]
+    await stage.broker.intake.submit(jobs)
+    delivery = await stage.claim()
+    assert delivery is not None
+    return delivery
+
+
+async def states(stage: Steps, names: list[str]) -> set[Any]:
+    records = await stage.raw.mget([stage.broker.shards[0].records + name for name in names])
+    return {wire.STATE_OF[chr(record[0])] if record else None for record in records}
+
+
+async def free(stage: Steps) -> int:
+    return await stage.raw.xlen(stage.broker.shards[0].stream(QUEUE))
+
+
+async def test_many_that_wait_for_one_job_are_set_free_some_at_a_time(stage):
+    await stage.end(await submit_group(stage), VALUE)
+    shard = stage.broker.shards[0]
+    await stage.broker.forget("top")
+    counts = [await free(stage)]
+    while (wait := await stage.worker.promote(shard)) == 0.0:
+        counts.append(await free(stage))
+    assert (counts, await free(stage), wait) == ([MOST, 2 * MOST], MANY, None)
+    assert await stage.keys("rest:", "dep:top", "d") == [f"dep:{one}" for one in sorted(CHILDREN)]
+    [stream] = stage.worker.served.streams
+    outcome = wire.encode_ended(wire.Ended(wire.SUCCEEDED))
+    for _ in range(MANY // 100):
+        entries = await stage.worker.read([stream], 100, block=False)
+        batch = [(stage.worker.delivery(entry), wire.SUCCEEDED, outcome) for entry in entries]
+        job = batch[-1][0]
+        values = await stage.broker.kept.filled(shard, job.values)
+        assert inherited.arguments(PLAIN_ARGUMENTS, job.job, values)[0] == [VALUE]
+        assert await stage.worker.claims.finish_now(stream, batch) == 100
+    assert await free(stage) == MANY, "those behind them"
+    assert await stage.keys("h:", "hn:", "rest:", "dep:", "d") == []
+
+
+@pytest.mark.parametrize("way", ["fails", "is revoked"])
+async def test_what_waits_for_a_job_that_has_no_value_ends_some_at_a_time_however_far_below(stage, way):
+    delivery = await submit_group(stage)
+    shard = stage.broker.shards[0]
+    if way == "fails":
+        await stage.end(delivery, b"failure", wire.FAILED)
+    else:
+        assert (await stage.worker.claims.release(delivery.stream, [(delivery.entry, "top")])) == [1]
+        assert await stage.broker.revoke("top", mark="c", outcome=b"") == "revoked"
+    everybody = [*CHILDREN, *(f"{one}.1" for one in CHILDREN)]
+    expected = State.FAILURE if way == "fails" else State.REVOKED
+    assert await states(stage, everybody) == {expected, State.PENDING}
+    calls = 1
+    while await stage.worker.promote(shard) == 0.0:
+        calls += 1
+    assert await states(stage, everybody) == {expected}
+    assert 2 * MANY / MOST <= calls < 30
+    ended = await stage.ended(f"{CHILDREN[-1]}.1")
+    assert ended.member == ("top", "t" if way == "fails" else "")
+    assert await stage.keys("h:", "rest:", "dep:", "m:", "d") == []
+
+
+async def test_those_that_are_left_fail_if_somebody_deletes_the_outcome_for_them(stage):
+    await stage.end(await submit_group(stage), "value")
+    shard = stage.broker.shards[0]
+    [kept] = await stage.keys("h:")
+    await stage.raw.delete(shard.space + kept)
+    while await stage.worker.promote(shard) == 0.0:
+        pass
+    assert await states(stage, CHILDREN) == {State.PENDING, State.FAILURE}
+    assert await free(stage) == MOST
+    assert await stage.keys("h:", "rest:") == []
+    assert len(await stage.keys("d")) == MOST, "of those that are free, what waits for them"
+
+
+async def test_what_is_damaged_among_those_that_are_left_holds_up_nothing(stage):
+    shard, raw = stage.broker.shards[0], stage.raw
+    await raw.set(shard.untold + "no:stream", b"\xff")
+    await raw.xadd(shard.untold + "no:edges", {b"\xff": b"\xff \xff"})
+    await raw.zadd(shard.delayed, {" no:stream": 0, " no:edges": 0, " ": 0, " \xff": 0})
+    await stage.broker.intake.enqueue_many([stage.job("job", wait=1)])
+    await raw.zadd(shard.delayed, {"job": 1})
+    wait = await stage.worker.promote(shard)
+    assert 50 < wait <= 60
+    assert await raw.zrange(shard.delayed, 0, -1) == [b" no:stream"]
+    assert await stage.run() == "job"
+    await raw.delete(shard.untold + "no:stream", shard.delayed)
