@@ -67,10 +67,16 @@ def step(number: int, seconds: float = 0.0) -> list[int | str]:
 async def member(above: Any, number: int, seconds: float = 0.0) -> list[int | str]:
     """A job of a workflow: it is given the values of those before it, one as itself and several in a list."""
     several = [] if above is None else above if isinstance(above[0], list) else [above]
-    handed = ",".join(f"{value}:{parent}" for value, parent in several)
+    handed = ",".join(f"{value}:{parent}" for value, parent, *_ in several)
     with witnessed(number, handed or "-") as run:
         await asyncio.sleep(seconds)
         return [oracle.expected(number), run]
+
+
+async def bulky(number: int, size: int) -> list[int | str]:
+    """A job whose value takes so many bytes more."""
+    with witnessed(number) as run:
+        return [oracle.expected(number), run, "x" * size]
 
 
 async def hang_once(number: int) -> list[int | str]:
@@ -102,7 +108,7 @@ POISONS = {
 
 def register(app: AsyncQ, *, is_old: bool = False) -> SimpleNamespace:
     """The tasks above on an app, under names that both sides share. Those of an old release lack one."""
-    functions = (work, member, step, hang_once, echo, poison)
+    functions = (work, member, bulky, step, hang_once, echo, poison)
     tasks = {f.__name__: app.task(name=f.__name__)(f) for f in functions}
     if not is_old:
         tasks["released"] = app.task(name="released")(work)

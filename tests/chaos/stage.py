@@ -223,7 +223,7 @@ async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 async def outcome_of(result: Any, timeout: float) -> tuple[str, int, str]:
     """How a job ended, in words of the journal: kind, value, run."""
     try:
-        value, run = await result.get(timeout=timeout)
+        value, run, *_ = await result.get(timeout=timeout)
     except (WorkerLost, ResultTimeout, BrokerUnavailable) as error:
         return type(error).__name__, 0, "-"
     except Exception as error:

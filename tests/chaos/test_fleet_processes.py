@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from chaos.together import Reports
-from chaos.trials import crashes, kills, restarts, shards, wires, workflows
+from chaos.trials import crashes, kills, restarts, shards, values, wires, workflows
 
 pytestmark = pytest.mark.timeout(600)
 LEASE = 3.0  # a worker that gets no core for two seconds is not to be taken for dead
@@ -25,6 +25,7 @@ TRIALS = {
     "of a workflow no job starts before its parents or with other values": partial(
         workflows.workflows, 0.05, SEED, LEASE
     ),
+    "a value for many is kept once, and reaches all of them": partial(values.large_values, 0.05, SEED, LEASE),
     "of a workflow through shards no job is lost or runs too early": partial(
         shards.shards, 0.03, SEED, LEASE
     ),

@@ -1,6 +1,17 @@
 """All trials, by name."""
 
-from chaos.trials import baddays, crashes, forks, kills, restarts, revocations, shards, wires, workflows
+from chaos.trials import (
+    baddays,
+    crashes,
+    forks,
+    kills,
+    restarts,
+    revocations,
+    shards,
+    values,
+    wires,
+    workflows,
+)
 
 TRIALS = {
     "kill-workers": kills.kill_workers,
@@ -20,6 +31,7 @@ TRIALS = {
     "lost-pushes": wires.lost_pushes,
     "lost-enqueue": wires.lost_enqueue,
     "workflows": workflows.workflows,
+    "large-values": values.large_values,
     "shards": shards.shards,
     "crash-table": crashes.crash_table,
     "bad-days": baddays.bad_days,

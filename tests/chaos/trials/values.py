@@ -1,0 +1,63 @@
+"""Large values before large groups, on workers that die: the server keeps each value once."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+from asyncq import chain, group
+from chaos.stage import Stage, beside
+from chaos.trials.workflows import Work, ask_all, send, slay
+
+if TYPE_CHECKING:
+    from chaos.report import Report
+
+WORKERS = 4
+VALUE = 1_000_000
+MEMORY = 256 * 1024 * 1024
+"""Of the server. The values in the entries of all members of one group would be more."""
+
+
+async def large_values(scale: float, seed: int, lease: float = 5.0) -> Report:
+    """5 values of a megabyte, each before a group of 2,000; 4 workers, 10 kill -9; a server of 256 MB."""
+    async with Stage("large-values", scale=scale, seed=seed, lease=lease, max_crashes=1000) as stage:
+        stage.server.do("CONFIG", "SET", "maxmemory", MEMORY)
+        numbers, kills = itertools.count(), stage.count(10, least=3)
+        works = [_work(stage, numbers, stage.count(2000, least=300)) for _ in range(stage.count(5, least=2))]
+        most: list[int] = [0]
+        await stage.workers(WORKERS)
+        begun = time.monotonic()
+        async with beside(_weigh(stage, most)):
+            waits, _ = await asyncio.gather(send(stage, works, seconds=1.0), slay(stage, kills))
+            await asyncio.gather(*waits)
+        stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
+        stage.report.below("most memory of the server, MB", most[0] / 1e6, MEMORY / 1e6)
+        parents = {number: before for work in works for number, before in work.parents.items()}
+        await ask_all(stage, parents)
+        books = await stage.judge()
+        stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
+        stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
+        await stage.nothing_left()
+        return stage.report
+
+
+def _work(stage: Stage, numbers: itertools.count[int], width: int) -> Work:
+    top, *members, last = (next(numbers) for _ in range(width + 2))
+    member = stage.tasks.member
+    workflow = chain(
+        stage.tasks.bulky.s(top, VALUE).set(task_id=f"job-{top}"),
+        group(
+            member.s(number, stage.random.uniform(0, 0.1)).set(task_id=f"job-{number}") for number in members
+        ),
+        member.s(last).set(task_id=f"job-{last}"),
+    )
+    return Work(workflow, last, {top: [], **{number: [top] for number in members}, last: members})
+
+
+async def _weigh(stage: Stage, most: list[int]) -> None:
+    """Keeps the most memory that the server was seen to take."""
+    while True:
+        most[0] = max(most[0], await asyncio.to_thread(stage.server.used_memory))
+        await asyncio.sleep(0.1)
