@@ -111,10 +111,12 @@ local function inherit(child, place, call, job, how, words, push_limit)
   if well then
     if about[1] and not is_callback then
       local fits = redis.call('HINCRBY', message, 's', #words) <= MOST_VALUES
-      local framed = fits and frame(job.id, how, words, math.huge) or ''
+      local framed = ''
       if fits and job.is_kept_once then
         flags = keep_for(child, flags, job)
         framed = job.id .. ' ' .. how .. ' @' .. job.nonce .. '\n'
+      elseif fits then
+        framed = frame(job.id, how, words, math.huge)
       end
       redis.call('HSET', message, 'v' .. place, framed)
     end
@@ -172,23 +174,23 @@ end
 local function hand_down(job, waiting, push_limit, ended)
   local near, far, later, takers, room = {}, {}, {}, 0, MOST_TOLD - told
   for i = 1, #waiting, 2 do
-    local child, place, call, shard = waiting[i], string.match(waiting[i + 1], '^(%S+) (%S+) ?(%S*)$')
-    if place then -- else it is no edge of ours
+    local child, edge = waiting[i], waiting[i + 1]
+    local place, call, shard
+    if #near < room or not string.find(edge, '^%S+ %S+$') then place, call, shard = string.match(edge, '^(%S+) (%S+) ?(%S*)$') end
+    if place then
       local how, words = job.how, job.words
       -- A failure calls the callbacks of the job that failed. To all others nothing has happened: nor to any, where a job was revoked or expired.
       if place == 'e' and (job.is_inherited or (how ~= 'F' and how ~= 'X')) then how, words = 'S', '' end
       if shard == '' then
-        if #near < room then
-          near[#near + 1] = { child, place, call, how, words }
-        else
-          later[#later + 1] = child .. ' ' .. waiting[i + 1]
-        end
+        near[#near + 1] = { child, place, call, how, words }
         if place ~= 'e' then takers = takers + 1 end
       else
         local group = shard .. how
         far[group] = far[group] or { shard, how, words, {} }
         table.insert(far[group][4], child .. ' ' .. place .. ' ' .. call)
       end
+    elseif #near >= room then
+      later[#later + 1] = child .. ' ' .. edge -- also one that is no edge of ours: it is passed over then
     end
   end
   for _, group in pairs(far) do
