@@ -119,6 +119,12 @@ class Claim:
     async def come_back(self, wait: asyncio.Task[Any] | None) -> None:
         """That wait is over."""
 
+    def give_room(self) -> None:
+        """Gives back the thread or process that is counted for it, if one is."""
+        threads, self.threads = self.threads, None
+        if threads is not None:
+            threads.give()
+
     def hurry(self) -> None:
         """The body's time is up, it is about to be cancelled."""
 
@@ -196,9 +202,7 @@ async def until_thread(claim: Claim, threads: Slots, deadline: int | None) -> No
     claim.threads = threads
 
 
-async def in_thread(
-    function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim, threads: Slots
-) -> Any:
+async def in_thread(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
     """Runs a plain function in a thread, which the job has taken, in the context of the job. Cancelled, it
     leaves the thread to itself.
     """
@@ -214,9 +218,7 @@ async def in_thread(
         raise
     finally:
         claim.in_thread = False
-        if claim.threads is not None:
-            claim.threads = None
-            threads.give()
+        claim.give_room()
 
 
 @functools.cache

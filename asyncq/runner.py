@@ -245,7 +245,7 @@ class Runner:
         else:
             # Outside of the time limit, which begins with the body.
             await executors.until_thread(claim, self._threads, job.deadline)
-            body = executors.in_thread(task.function, args, kwargs, claim, self._threads)
+            body = executors.in_thread(task.function, args, kwargs, claim)
         if _has_time_limit(task, job):
             return await self._in_time(task, job, callables.awaited(body), claim)
         value = await body
@@ -263,7 +263,7 @@ class Runner:
             else:
                 await executors.until_thread(claim, self._threads, job.deadline)
                 drive = generators.in_thread(task.function, claim, outlet)
-                body = executors.in_thread(drive, args, kwargs, claim, self._threads)
+                body = executors.in_thread(drive, args, kwargs, claim)
             if _has_time_limit(task, job):
                 await self._in_time(task, job, body, claim)
             else:

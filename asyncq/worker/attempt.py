@@ -183,12 +183,6 @@ class RunningJob(Claim):
         elif before is not FETCHED and self.task is not None:
             self.task.cancel()
 
-    def give_room(self) -> None:
-        """Gives back the thread or process that it was fetched for, if it did not come to use it."""
-        if self.threads is not None:
-            threads, self.threads = self.threads, None
-            threads.give()
-
     def withdraw(self) -> bool:
         """Ends the attempt if its body has not begun, without a word about the job, which runs elsewhere;
         says whether it did.

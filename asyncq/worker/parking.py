@@ -152,9 +152,7 @@ class Parking:
         self._over = True
         if self._seating is not None:
             self._seating.cancel()
-        if self._claim.threads is not None:
-            self._claim.threads.give()
-            self._claim.threads = None
+        self._claim.give_room()
         if self._place is not None:
             self._place.give()
         if self._parked:

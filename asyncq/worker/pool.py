@@ -118,9 +118,7 @@ class Pool:
             finally:
                 self._put(process)
         finally:
-            if claim.threads is not None:
-                claim.threads = None
-                self.slots.give()
+            claim.give_room()
 
     def _take(self) -> Process | None:
         """The idle process that ran last, for it is the most likely to be in memory."""

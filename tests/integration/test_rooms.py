@@ -98,17 +98,21 @@ async def test_jobs_without_a_thread_wait_in_line_for_any_worker_and_hold_up_no_
     assert {worker for worker, _ in gate.begun[:4]} == {"one", "two"}
 
 
-async def test_those_in_line_start_in_order_and_those_of_a_higher_priority_first(make_app, gate):
+async def test_those_in_line_start_in_order_and_those_of_a_higher_priority_first(
+    make_app, gate, raw, namespace
+):
     async with make_app(threads=1) as app:
-        block, quick = gate.register(app, "one"), _quick(app)
+        block = gate.register(app, "one")
+        _quick(app)  # else the queue itself would be the line
         urgent = block.options(priority=5)
+        line, line_above = (f"{{{namespace}:0}}:q:default^{level}t" for level in ("", 5))
         async with Worker(app):
             first = await block.delay(0)
             await until(lambda: gate.begun, "the thread to be taken")
             rest = [await block.delay(number) for number in (1, 2, 3)]
-            assert await quick.call() == "done"
+            await until(lambda: _equals(raw.xlen(line), 3), "them to be in line")
             sooner = [await urgent.delay(number) for number in (10, 11)]
-            assert await quick.call() == "done"
+            await until(lambda: _equals(raw.xlen(line_above), 2), "them to be in line")
             gate.opened.set()
             for each in (first, *rest, *sooner):
                 await each.get(timeout=20)
