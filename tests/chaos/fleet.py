@@ -125,6 +125,10 @@ class Fleet:
 
     async def kill(self, worker: WorkerProcess) -> None:
         """Kill -9."""
+        # Here and not in the thread that waits: on a busy machine that may begin a second later, and the
+        # worker would have begun more jobs by then.
+        if worker.alive:
+            worker.send(signal.SIGKILL)
         self.lost(worker)
         self.workers.remove(worker)
         await asyncio.to_thread(worker.end)
