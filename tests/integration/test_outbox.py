@@ -415,6 +415,23 @@ async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
     assert (await shore.standing(callback) is None) == (letter != wire.FAILED)
 
 
+async def test_a_value_comes_to_another_shard_in_which_an_error_callback_waits_for_the_same_job(shore):
+    parent, callback, child = named("parent", 0), named("callback", 1), named("child", 1)
+    await shore.broker.intake.submit(
+        [
+            shore.job(parent, dependents=(callback, child)),
+            # Before the step that follows, as the error callback of a step is planned.
+            shore.job(callback, parents=(parent,), shape="e", on_error=True),
+            shore.job(child, parents=(parent,), shape=[0]),
+        ]
+    )
+    await shore.tell_all()
+    await shore.end(await shore.claim(), "value")
+    await shore.tell_all()
+    claimed = await shore.claim_all()
+    assert {name: await shore.values(job) for name, job in claimed.items()} == {"child": ["value"]}
+
+
 async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(shore):
     await shore.broker.intake.submit(shore.flow(("first", 0, ""), ("child", 2, "first"), ("home", 0, "")))
     await shore.tell_all()

@@ -168,7 +168,7 @@ local function tell_later(job, edges)
 end
 
 -- Tells those that wait for an ended job and lie here; for those in other shards it leaves word in the outbox, in this same step, one entry
--- for all of a shard. Appends the ends that follow to `ended`.
+-- for all of a shard that are told the same. Appends the ends that follow to `ended`.
 -- Who waits stands in an edge: the ended job's place among its parents, or `e` if it waits for their failure; its nonce; and its shard if that
 -- is another. `waiting` has the id of each that waits, and behind it the edge.
 local function hand_down(job, waiting, push_limit, ended)
@@ -185,7 +185,7 @@ local function hand_down(job, waiting, push_limit, ended)
         near[#near + 1] = { child, place, call, how, words }
         if place ~= 'e' then takers = takers + 1 end
       else
-        local group = shard .. how
+        local group = shard .. how .. (words == '' and '-' or '') -- a callback that is not called gets none of the value
         far[group] = far[group] or { shard, how, words, {} }
         table.insert(far[group][4], child .. ' ' .. place .. ' ' .. call)
       end
