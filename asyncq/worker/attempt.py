@@ -316,11 +316,15 @@ class Attempts:
         executor = self._rooms.off_loop.get(delivery.job.name)
         if executor is None:
             return True
+        served, stream = self.consumer.served, delivery.stream
+        is_from_queue = stream in served.streams and stream not in served.lines
+        # The thread may have become free while this job was on its way: it is for those in line.
+        if is_from_queue and executor in self._rooms.with_line:
+            return False
         job.threads = self._rooms.take(executor)
         # One from a line, or a lane of last tries, came for a thread that somebody has taken since: it waits
         # here for the next one.
-        served, stream = self.consumer.served, delivery.stream
-        return job.threads is not None or stream not in served.streams or stream in served.lines
+        return job.threads is not None or not is_from_queue
 
     async def _line_up(self, crowded: list[wire.Delivery]) -> None:
         """Puts jobs in line for which there is no thread or process here: behind those that wait there, and

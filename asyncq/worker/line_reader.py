@@ -55,8 +55,13 @@ class LineReader:
         this object reads as soon as there is room.
         """
         most = self._most(count, self._consumer.served.streams)
-        self._left_out = {stream for stream, number in most.items() if number <= 0}
+        self._leave_out({stream for stream, number in most.items() if number <= 0})
         return {stream: number for stream, number in most.items() if number > 0}
+
+    def _leave_out(self, streams: set[str]) -> None:
+        lines = self._consumer.served.lines
+        self._left_out = streams
+        self.rooms.with_line = {lines[stream] for stream in streams if stream in lines}
 
     @property
     def leaves_out(self) -> bool:
@@ -91,7 +96,7 @@ class LineReader:
             if await self._read(stream, count):
                 self._room_came.set()  # there may be more, and room
                 return
-            self._left_out.discard(stream)  # the fetcher reads it again soon enough
+            self._leave_out(self._left_out - {stream})  # the fetcher reads it again soon enough
 
     async def _read(self, stream: str, count: int) -> bool:
         """Starts jobs of a line; False if it has none."""

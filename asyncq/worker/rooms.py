@@ -22,10 +22,13 @@ class Rooms:
 
     Attributes:
         off_loop: by the names of jobs, the executors of those that do not run on the loop.
+        with_line: executors in whose lines jobs may stand that came before those of their queues: another job
+            must not take the next thread or process from them.
     """
 
     def __init__(self, tasks: Sized, off_loop: Mapping[str, str], slots: Mapping[str, Slots]) -> None:
         self.off_loop = off_loop
+        self.with_line: set[str] = set()
         self._tasks = tasks
         self._slots = slots
 

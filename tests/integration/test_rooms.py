@@ -15,6 +15,7 @@ from helpers.claiming import ClaimingConsumer
 from helpers.waiting import until
 
 from asyncq import QueueFull, Retry, TaskRevoked, TimeLimitExceeded, Worker
+from asyncq.broker.consumer import Consumer
 from asyncq.executors import Claim, until_thread
 from asyncq.slots import Slots
 from asyncq.worker.session import WorkerSession
@@ -117,6 +118,37 @@ async def test_those_in_line_start_in_order_and_those_of_a_higher_priority_first
             for each in (first, *rest, *sooner):
                 await each.get(timeout=20)
     assert [number for _, number in gate.begun] == [0, 10, 11, 1, 2, 3]
+
+
+async def test_a_job_that_comes_when_a_thread_has_just_become_free_starts_after_those_in_line(
+    make_app, gate, raw, namespace, monkeypatch
+):
+    may_read, reads = asyncio.Event(), []
+    read_aside = Consumer.read_aside
+
+    async def late(*given: Any) -> Any:
+        reads.append(given)
+        await may_read.wait()
+        return await read_aside(*given)
+
+    monkeypatch.setattr(Consumer, "read_aside", late)
+    async with make_app(threads=1) as app:
+        block, quick = gate.register(app, "one"), _quick(app)
+        urgent = block.options(priority=5)
+        async with Worker(app):
+            jobs = [await block.delay(0)]
+            await until(lambda: gate.begun, "the thread to be taken")
+            jobs += [await urgent.delay(number) for number in (1, 2)]
+            await until(lambda: _is_empty(raw, f"{{{namespace}:0}}:q:default^5"), "them to be put in line")
+            assert await quick.call() == "done"
+            gate.opened.set()
+            await until(lambda: reads, "the worker to read the line")
+            jobs.append(await block.delay(3))
+            assert await quick.call() == "done"
+            may_read.set()
+            for job in jobs:
+                await job.get(timeout=20)
+    assert [number for _, number in gate.begun] == [0, 1, 2, 3]
 
 
 async def test_without_coroutines_nothing_goes_into_a_line(make_app, gate, raw, namespace):
