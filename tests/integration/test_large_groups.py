@@ -72,6 +72,25 @@ async def test_many_that_wait_for_one_job_are_set_free_some_at_a_time(stage):
     assert await stage.keys("h:", "hn:", "rest:", "dep:", "d") == []
 
 
+async def test_the_last_that_are_told_keep_the_value_though_all_others_have_ended_with_a_dead_letter(stage):
+    jobs = [stage.job("top", dependents=tuple(CHILDREN[: MOST + 2]))]
+    jobs += [stage.job(one, parents=("top",), shape=0) for one in CHILDREN[: MOST + 2]]
+    await stage.broker.intake.submit(jobs)
+    await stage.run(VALUE)
+    delivery = await stage.claim()
+    assert await stage.worker.claims.dead_letter(delivery, b"", "retries used up") == 1
+    for _ in range(MOST - 1):
+        await stage.run()
+    shard = stage.broker.shards[0]
+    [kept] = await stage.keys("h:")
+    assert await stage.worker.promote(shard) is None
+    assert await free(stage) == 2
+    assert await stage.raw.pttl(shard.space + kept) == -1, "it does not end before those that need it"
+    for _ in "12":
+        await stage.run()
+    assert await stage.raw.pttl(shard.space + kept) > 0, "a dead letter may be sent again"
+
+
 @pytest.mark.parametrize("way", ["fails", "is revoked"])
 async def test_what_waits_for_a_job_that_has_no_value_ends_some_at_a_time_however_far_below(stage, way):
     delivery = await submit_group(stage)

@@ -243,16 +243,16 @@ local function go_on(name, push_limit)
   if told > 0 and told + #waiting / 2 > MOST_TOLD then return end
   local about = redis.call('HMGET', kept, 'o', 'w', 'i')
   if some[1] then redis.call('XDEL', key, some[1][1]) end
-  if not some[2] then
-    redis.call('DEL', key)
-    redis.call('ZREM', space .. 'd', ' ' .. name)
-    count_down(kept)
-  end
   if about[1] and about[2] then
     local id, nonce = string.match(name, '^(.*):([^:]*)$')
     hand_down(ended_job(id, nonce, about[2], about[1], about[3] == '1'), waiting, push_limit, ended)
   else
     for i = 1, #waiting, 2 do ended[#ended + 1] = give_up(waiting[i], string.match(waiting[i + 1], '%S*$'), push_limit) end
+  end
+  if not some[2] then
+    redis.call('DEL', key)
+    redis.call('ZREM', space .. 'd', ' ' .. name)
+    count_down(kept) -- now, for those that were just told may be the only ones that need the value
   end
   settle(ended, push_limit)
 end
