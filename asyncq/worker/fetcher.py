@@ -148,6 +148,8 @@ class Fetcher:
         Asked on the connection that reads, so no read is on its way meanwhile whose entries would seem lost.
         """
         served = self._consumer.served
+        # Before the first question: what a read of a line loses meanwhile is for the next look.
+        self._lines.may_have_lost_a_reply = False
         for stream in (*served.streams, *served.lanes):
             async with self._lines.reading:
                 found = await self._consumer.ghosts(stream, self._held.entries_of(stream))
@@ -156,7 +158,7 @@ class Fetcher:
                     log.log(level, "%d jobs whose delivery was lost on the way are taken up", len(found))
                 await self._attempts.start(found)
         await self._gate.audit()
-        self._may_have_lost_a_reply = self._gave_up_a_read = self._lines.may_have_lost_a_reply = False
+        self._may_have_lost_a_reply = self._gave_up_a_read = False
 
     # -- the last-attempt queue --
 

@@ -207,6 +207,29 @@ async def test_what_a_read_beside_the_other_claims_is_known_before_unknown_entri
         reader.close()
 
 
+async def test_what_a_read_of_a_line_loses_during_a_look_for_unknown_entries_is_looked_for_again(
+    make_app, monkeypatch
+):
+    looks, ghosts = [], Consumer.ghosts
+
+    async def ghosts_while_a_read_fails(consumer: Consumer, stream: str, held: Any) -> Any:
+        found = await ghosts(consumer, stream, held)
+        looks.append(stream)
+        if len(looks) == 1:
+            fetcher._lines.may_have_lost_a_reply = True
+        return found
+
+    async with make_app() as app:
+        quick = _quick(app)
+        async with Worker(app) as worker:
+            fetcher = worker._session.fetcher
+            monkeypatch.setattr(Consumer, "ghosts", ghosts_while_a_read_fails)
+            fetcher._lines.may_have_lost_a_reply = True
+            assert [await quick.call() for _ in "123"] == ["done"] * 3
+            streams = [*fetcher._consumer.served.streams, *fetcher._consumer.served.lanes]
+            assert looks == streams * 2
+
+
 async def test_a_job_in_line_is_revoked_like_any_that_waits(make_app, gate):
     async with make_app(threads=1) as app:
         block, quick = gate.register(app, "one"), _quick(app)
