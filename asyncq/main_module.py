@@ -46,6 +46,22 @@ def is_script(module: str) -> bool:
     return module in _SCRIPT_NAMES
 
 
+def surroundings() -> dict[str, list[str]]:
+    """Returns what another process needs to import what this one has: `path` and `argv`, as text.
+
+    A program may put anything into these lists. Python itself passes over entries of `sys.path` that are no
+    text, such as a `Path`.
+
+    Example:
+        >>> sorted(surroundings())
+        ['argv', 'path']
+    """
+    return {
+        "path": [entry for entry in sys.path if isinstance(entry, str)],
+        "argv": [str(argument) for argument in sys.argv],
+    }
+
+
 def task_module(module: str) -> str:
     """Returns the module as names of tasks have it: as `import_name`, but `shop` for `shop.__main__`, which
     `python -m shop` runs.

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from asyncq import logs
 from asyncq.broker.background import BackgroundTasks
+from asyncq.main_module import surroundings
 from asyncq.worker.app_source import NO_APP, AppSource
 
 if TYPE_CHECKING:
@@ -92,8 +93,7 @@ class Spawner:
         """What a child must know, as JSON, see `__main__`."""
         settings = {**dataclasses.asdict(self._app.settings), "url": self._url, "strict": False}
         setup = {
-            "path": sys.path,
-            "argv": sys.argv,
+            **surroundings(),
             "modules": source.modules,
             "tasks": source.tasks,
             "target": self._target,

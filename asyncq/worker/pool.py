@@ -21,7 +21,7 @@ from asyncq import cores, logs, wire
 from asyncq.broker.background import BackgroundTasks
 from asyncq.errors import TimeLimitExceeded
 from asyncq.executors import time_limit
-from asyncq.main_module import run_as
+from asyncq.main_module import run_as, surroundings
 from asyncq.slots import Slots
 from asyncq.worker import frames
 from asyncq.worker.process import Process
@@ -176,8 +176,7 @@ class Pool:
         settings = dataclasses.asdict(self._app.settings)
         settings.update(url=self._app.sessions.here().broker.address.url, strict=False)
         setup = {
-            "path": sys.path,
-            "argv": sys.argv,
+            **surroundings(),
             "target": self._target,
             "script": _script() if self._target is None else None,
             "settings": settings,

@@ -201,6 +201,9 @@ def lasting(server_url, namespace, tmp_path, monkeypatch):
     for name, value in {"url": server_url, "namespace": namespace, **limits}.items():
         monkeypatch.setenv(f"ASYNCQ_{name.upper()}", value)
     monkeypatch.syspath_prepend(tmp_path)
+    # What Python passes over, and a program may have.
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])
+    monkeypatch.setattr(sys, "argv", [*sys.argv, tmp_path])
     module = importlib.import_module("lasting_tasks")
     yield module
     del sys.modules["lasting_tasks"]

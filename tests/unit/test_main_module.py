@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.machinery
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from asyncq import AsyncQ, Retry, failures
-from asyncq.main_module import MAIN_AGAIN, import_name, modules_of, task_module
+from asyncq.main_module import MAIN_AGAIN, import_name, modules_of, surroundings, task_module
 from asyncq.retry import delay, from_wire
 
 FILE = "/srv/shop_script.py"
@@ -105,3 +106,9 @@ def test_a_policy_names_classes_as_the_other_side_knows_them(script, imported, m
 
 def test_a_log_line_names_an_exception_of_the_script_as_a_traceback_does(script):
     assert failures.one_line(script.OutOfStock("tea")) == "OutOfStock: tea"
+
+
+def test_what_another_process_is_told_of_path_and_arguments_is_text(monkeypatch):
+    monkeypatch.setattr(sys, "path", ["", Path("/srv"), b"/srv", "/lib"])
+    monkeypatch.setattr(sys, "argv", [Path("/srv/shop.py"), "--port", 80])
+    assert surroundings() == {"path": ["", "/lib"], "argv": ["/srv/shop.py", "--port", "80"]}
