@@ -130,6 +130,25 @@ async def test_all_streams_of_a_dead_worker_are_taken_at_once_though_no_other_wo
     assert set(await raw.hgetall(keys.beats)) == {one.name.encode(), another.name.encode()}
 
 
+async def test_who_has_a_beat_without_a_number_that_can_be_or_the_reverse_is_dead_a_lease_later(join, raw):
+    one = await join("one", "a")
+    keys = one.shards[0]
+    gone = [await join(name, "a") for name in ("unnoted", "far ahead", "taken before", "alive")]
+    unnoted, ahead, before, alive = [consumer.name.encode() for consumer in gone]
+    await raw.zrem(keys.beaten, unnoted)
+    await raw.zadd(keys.beaten, {ahead: 2**52, before: -5, alive: 2**51, "nobody": 7})
+    its = observer(one)
+    since = time.monotonic()
+    while len(left := await raw.hkeys(keys.beats)) > 2:
+        assert time.monotonic() - since < 20, left
+        for consumer in (one, gone[-1]):
+            await consumer.beat(keys, 2)
+        await its._look()
+        await asyncio.sleep(LEASE / 3)
+    assert set(left) == {one.name.encode(), alive}
+    assert await raw.zcount(keys.beaten, 1, "+inf") == 2
+
+
 async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_again(join, raw):
     one = await join("one", "a")
     keys = one.shards[0]

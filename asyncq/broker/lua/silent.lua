@@ -7,11 +7,21 @@
 -- USES: looks
 local look = next_look(looks, keep)
 local answer = { look }
+-- Each beat writes to both. Where somebody has damaged one of them, whoever has no number of a look gets this one: else nobody would ever see
+-- that it has stopped.
+if redis.call('HLEN', beats) ~= redis.call('ZCOUNT', beaten, 1, look) then
+  for _, name in ipairs(redis.call('HKEYS', beats)) do
+    local number = tonumber(redis.call('ZSCORE', beaten, name))
+    if not number or number < 1 or number > look then redis.call('ZADD', beaten, look, name) end
+  end
+end
 local found = redis.call('ZRANGEBYSCORE', beaten, -look, '(' .. before, 'WITHSCORES')
 for i = 1, #found, 2 do
   local name, number = found[i], tonumber(found[i + 1])
   if number > 0 then
-    answer[#answer + 1] = { name, redis.call('HGET', beats, name) }
+    local count = redis.call('HGET', beats, name)
+    answer[#answer + 1] = { name, count }
+    if not count then redis.call('ZADD', beaten, -look, name) end -- somebody has deleted it: as one that was taken
   elseif -number >= tonumber(last) then
     answer[#answer + 1] = { name }
   elseif look + number > tonumber(keep) then
