@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from asyncq.main_module import is_script
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asyncq.app import AsyncQ
 
 NO_APP = 113
@@ -40,9 +42,9 @@ class AppSource:
         it stands in the script: to import that would run the program again. Whether the modules can be
         imported elsewhere, only another process can tell.
         """
-        target = _target_of(app)
         functions = [task.function for task in app.tasks.values()]
         modules = {module for one in functions if (module := getattr(one, "__module__", None)) is not None}
+        target = _target_of(app, sorted(modules))
         if target is None or any(is_script(module) for module in modules):
             return None
         return cls(target, tuple(sorted(modules)), tuple(app.tasks))
@@ -63,9 +65,16 @@ class AppSource:
         return app
 
 
-def _target_of(app: AsyncQ) -> str | None:
-    """A module that has the app, and the name of the app there."""
-    for name, module in list(sys.modules.items()):
+def _target_of(app: AsyncQ, first: Iterable[str]) -> str | None:
+    """A module that has the app, and the name of the app there.
+
+    Args:
+        app: to be found.
+        first: modules that are imported anyway. Of the others, some may have been loaded from a file under a
+            name that nobody can import.
+    """
+    for name in (*first, *sys.modules):
+        module = sys.modules.get(name)
         # By its dictionary: a module that imports itself when it is first used must not do that now.
         attributes = module.__dict__ if isinstance(module, ModuleType) and not is_script(name) else {}
         for attribute, value in list(attributes.items()):

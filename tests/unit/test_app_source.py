@@ -1,0 +1,27 @@
+"""In which module another process finds an app."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+from asyncq import AsyncQ
+from asyncq.worker.app_source import AppSource
+
+
+def test_an_app_is_found_where_its_tasks_are_before_any_other_module_that_has_it(monkeypatch):
+    app = AsyncQ()
+    names = ("loaded_by_hand", "shop_app", "shop_tasks")
+    for name in names:
+        module = ModuleType(name)
+        module.app = app
+        monkeypatch.setitem(sys.modules, name, module)
+
+    def pay() -> None: ...
+
+    pay.__module__ = "shop_tasks"
+    app.task(name="pay")(pay)
+    assert AppSource.find(app) == AppSource("shop_tasks:app", ("shop_tasks",), ("pay",))
+    del sys.modules["shop_tasks"].app
+    monkeypatch.delitem(sys.modules, "loaded_by_hand")
+    assert AppSource.find(app) == AppSource("shop_app:app", ("shop_tasks",), ("pay",))
