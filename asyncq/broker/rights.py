@@ -24,7 +24,7 @@ _CLIENT = (
 )
 _WORKER = (
     "hdel hget hlen info srem xack xgroup|create xgroup|delconsumer xreadgroup xrevrange xtrim "
-    "zmscore zrangebyscore zscore"
+    "zcount zmscore zrangebyscore zscore"
 )
 
 CLIENT: frozenset[str] = frozenset(_CLIENT.split())
