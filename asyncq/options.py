@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -136,11 +135,13 @@ def _callbacks(name: str, value: Any) -> tuple[Callback, ...]:
 # ------------------------------------------------------------------------------------------------------------
 
 
-def _at(moment: Moment) -> int:
-    """In milliseconds since the epoch."""
+def _at(moment: Moment, job: wire.Job) -> int:
+    """In milliseconds since the epoch. Seconds count from the time that the job has, and not from another
+    look at the clock: between the two a millisecond may begin, and `eta=0` would be a delay.
+    """
     if isinstance(moment, datetime):
         return int(moment.timestamp() * 1000)
-    return min(_FAR, int((time.time() + moment) * 1000))
+    return min(_FAR, job.enqueued + int(moment * 1000))
 
 
 def _put_priority(job: wire.Job, priority: int) -> None:
@@ -153,7 +154,7 @@ def _put_headers(job: wire.Job, headers: Mapping[str, Any]) -> None:
 
 def _put_expires(job: wire.Job, expires: Moment) -> None:
     # Options come in any order, and a deadline is also a time until which the job may start.
-    at = _at(expires)
+    at = _at(expires, job)
     job.expires = at if job.expires is None else min(job.expires, at)
 
 
@@ -162,11 +163,11 @@ def _put_countdown(job: wire.Job, countdown: float) -> None:
 
 
 def _put_eta(job: wire.Job, eta: Moment) -> None:
-    job.wait = max(0, _at(eta) - job.enqueued) or None
+    job.wait = max(0, _at(eta, job) - job.enqueued) or None
 
 
 def _put_deadline(job: wire.Job, deadline: Moment) -> None:
-    end_by(job, _at(deadline))
+    end_by(job, _at(deadline, job))
 
 
 def _put_timeout(job: wire.Job, timeout: float) -> None:

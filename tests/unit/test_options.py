@@ -231,6 +231,13 @@ def test_a_job_expires_at_the_earlier_of_its_two_ends_in_whatever_order_they_are
             assert (job.expires, job.deadline) == (near.timestamp() * 1000, deadline.timestamp() * 1000)
 
 
+def test_seconds_from_now_count_from_the_time_that_the_job_has():
+    """The clock may go on by a millisecond between the two."""
+    assert job_of(Options(eta=0)).wait is None
+    job = job_of(Options(eta=2, expires=30, deadline=40))
+    assert (job.wait, job.expires - job.enqueued, job.deadline - job.enqueued) == (2000, 30_000, 40_000)
+
+
 def test_what_workers_know_of_the_task_is_sent_only_with_options_of_a_call():
     own = Options(expires=60, timeout=5, retry=Retry())
     job = job_of(own, is_call=False)
