@@ -187,7 +187,7 @@ class Claims:
                 command = self._finish_command(stream, self._held(), batch)
                 failpoints.hit("finish.send")
                 on_reply = partial(self._answered, stream, command, batch)
-                self._commands.post_now(self._served.keys[stream], command, on_reply)
+                self._commands.post(self._served.keys[stream], command, on_reply, now=True)
             except Exception as error:  # noqa: BLE001  nothing that one batch does may keep the others here
                 self._give_up(stream, batch, error)
 

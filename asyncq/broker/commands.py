@@ -136,32 +136,30 @@ class Commands:
         """
         return ("EVALSHA", self.scripts[name].sha, len(keys), *keys, *arguments)
 
-    def post(self, shard: Keys, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None) -> None:
-        """Sends a command once, at the end of this turn of the loop. If there is no connection at the moment,
-        none is made.
+    def post(
+        self,
+        shard: Keys,
+        command: tuple[Any, ...],
+        on_reply: Callable[[Any], None] | None,
+        *,
+        now: bool = False,
+    ) -> None:
+        """Sends a command once, at the end of this turn of the loop: the cheapest way to send. If there is no
+        connection at the moment, none is made.
 
         Args:
             shard: in which its keys lie.
             command: with its arguments.
             on_reply: gets the reply, or the error as a value, exactly once. Without a connection that is
                 now.
-        """
-        pipe = self._line.current
-        if pipe is not None:
-            pipe.send(command, on_reply)
-        elif on_reply is not None:
-            on_reply(_no_connection(shard))
-
-    def post_now(self, shard: Keys, command: tuple[Any, ...], on_reply: Callable[[Any], None]) -> None:
-        """Sends a command as `post` does, but now: for who has gathered until the end of the turn. The
-        cheapest way to send.
+            now: do not wait for the end of the turn: for who has gathered until then.
         """
         # Written out, and without `Line.current`: each enqueue and each outcome passes here.
         pipe = self._line.latest
         if pipe is not None and pipe.broken is None:
-            pipe.send_now(command, on_reply)
-        else:
-            on_reply(_no_connection(shard))
+            pipe.send(command, on_reply, now=now)
+        elif on_reply is not None:
+            on_reply(PipeBroken(f"there is no connection for shard {shard.shard}"))
 
     async def run(
         self,
@@ -290,7 +288,3 @@ class Commands:
         shards; at most `patience` seconds.
         """
         await self.relay.quiet(patience)
-
-
-def _no_connection(shard: Keys) -> PipeBroken:
-    return PipeBroken(f"there is no connection for shard {shard.shard}")

@@ -195,7 +195,7 @@ class Intake:
                     command = self._enqueue_command(keys, queue, batch)
                     failpoints.hit("enqueue.send")
                     on_reply = partial(self._enqueued, keys, command, batch, self._expect(batch))
-                    self._commands.post_now(keys, command, on_reply)
+                    self._commands.post(keys, command, on_reply, now=True)
 
     def _expect(self, batch: list[_Pending]) -> float:
         """Notes that a batch is to be answered in time, and until when. One timer serves all: making one and

@@ -90,9 +90,18 @@ class Pipe(asyncio.Protocol):
 
     # -- sending --
 
-    def send(self, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None) -> None:
+    def send(
+        self, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None, *, now: bool = False
+    ) -> None:
         """Sends a command at the end of this turn of the loop. `on_reply` gets the reply, or the error as a
         value, exactly once.
+
+        Args:
+            command: with its arguments.
+            on_reply: as said.
+            now: do not wait for the end of the turn: for who has gathered until then, and for a pipe on which
+                nothing else is sent. To wait once more takes another turn of the loop, a callback and a look
+                at all sockets.
 
         Raises:
             PipeBroken: the pipe is broken; `on_reply` will not be called.
@@ -101,21 +110,13 @@ class Pipe(asyncio.Protocol):
             raise PipeBroken(str(self.broken)) from self.broken
         self._out.append(hiredis.pack_command(command))
         self._due.append(on_reply)
-        if not self._corked:
+        if self._corked:
+            return
+        if now:
+            self._flush()
+        else:
             self._corked = True
             self._loop.call_soon(self._flush)
-
-    def send_now(self, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None) -> None:
-        """Sends a command as `send` does, but does not wait for the end of this turn: for who has gathered
-        until then, and for a pipe on which nothing else is sent. To wait once more takes another turn of the
-        loop, a callback and a look at all sockets, three times for each lone job.
-        """
-        if self.broken is not None:
-            raise PipeBroken(str(self.broken)) from self.broken
-        self._out.append(hiredis.pack_command(command))
-        self._due.append(on_reply)
-        if not self._corked:
-            self._flush()
 
     def post(self, *command: Any) -> None:
         """Sends a command that is answered by pushes only (SUBSCRIBE under RESP3).
@@ -131,7 +132,7 @@ class Pipe(asyncio.Protocol):
 
         Args:
             command: with its arguments.
-            now: send it as `send_now` does.
+            now: as of `send`.
 
         Raises:
             ServerError: the server answered with an error.
@@ -147,8 +148,7 @@ class Pipe(asyncio.Protocol):
             else:
                 reply.set_result(value)
 
-        send = self.send_now if now else self.send
-        send(command, settle)
+        self.send(command, settle, now=now)
         return await reply
 
     def _flush(self) -> None:
