@@ -41,7 +41,11 @@ GHOSTS = 1000
 _NAMES_AT_ONCE = 1000
 _KNOWN_AS_DEAD = 4
 """Leases for which it is kept that a worker was taken for dead."""
+_MOST_NOTED = 999_999_999
+"""No note of a watcher counts more."""
 PROMOTE_AT_ONCE = 100
+
+_NO_OTHER: Mapping[str, int] = {}
 
 Entry = tuple[str, str, list[Any]]
 """What a read brings: stream, entry id, fields."""
@@ -221,7 +225,7 @@ class Consumer:
         count: int,
         *,
         block: bool,
-        most: Mapping[str, int] | None = None,
+        most: Mapping[str, int] = _NO_OTHER,
         patience: int = BLOCK_MS,
     ) -> list[Entry]:
         """Claims up to `count` entries from the streams, the first that has some; waits a while if told to
@@ -231,7 +235,7 @@ class Consumer:
             streams: in the order in which they are read.
             count: at most so many entries.
             block: whether to wait.
-            most: at most so many of some streams.
+            most: at most so many of some streams, and not `count`.
             patience: how long to wait, in ms.
 
         Raises:
@@ -244,12 +248,10 @@ class Consumer:
             # COUNT is per stream: 5 over two streams gave 10. So one stream at a time, and one entry where
             # several block.
             for stream in self._in_turn(streams):
-                fits = count if most is None else min(count, most.get(stream, count))
-                if entries := await self._read((stream,), fits, None):
+                if entries := await self._read((stream,), most.get(stream, count), None):
                     return entries
             return await self._read(streams, 1, patience) if block else []
-        fits = count if most is None else min(count, most.get(streams[0], count))
-        return await self._read(streams, fits, patience if block else None)
+        return await self._read(streams, most.get(streams[0], count), patience if block else None)
 
     async def read_aside(self, stream: str, count: int) -> list[Entry]:
         """Claims up to `count` entries of a stream while another read may be waiting. Not between a question
@@ -430,15 +432,9 @@ class Consumer:
         """
         streams = self.served.streams_in(keys)
         # To read the notes is one command, also for the many workers that watch nothing.
-        notes: dict[str, bytes | None] = dict(
-            zip(
-                streams,
-                await self._commands.send(
-                    keys, "MGET", *(keys.watchers + stream.removeprefix(keys.queues) for stream in streams)
-                ),
-                strict=True,
-            )
-        )
+        places = [keys.watchers + stream.removeprefix(keys.queues) for stream in streams]
+        found = await self._commands.send(keys, "MGET", *places)
+        notes: dict[str, bytes | None] = dict(zip(streams, found, strict=True))
         me = self.name.encode()
         mine = [stream for stream, note in notes.items() if note is None or _watcher(note) == me]
         if mine:
@@ -472,7 +468,9 @@ class Consumer:
     async def last_tries(self, keys: Keys) -> int:
         """How many entries nobody has in the lanes of a shard that it serves."""
         waiting = 0
-        for lane in (lane for lane in self.served.lanes if self.served.keys[lane] is keys):
+        for lane in self.served.streams_in(keys):
+            if lane not in self.served.lanes:
+                continue
             if length := await self._commands.send(keys, "XLEN", lane):
                 pending, *_ = await self._commands.send(keys, "XPENDING", lane, GROUP)
                 waiting += max(0, length - pending)
@@ -538,8 +536,7 @@ def _watcher(note: bytes) -> bytes:
 
 def _number(note: bytes) -> int:
     """The number in a note; 0 in one that somebody has damaged."""
-    number = note.rpartition(b" ")[2]
-    return int(number) if number.isdigit() and len(number) < 10 else 0
+    return wire.number_in(note.rpartition(b" ")[2], _MOST_NOTED) or 0
 
 
 class Beating:

@@ -21,7 +21,7 @@ class Rooms:
         slots: of each executor.
 
     Attributes:
-        off_loop: by the names of jobs, the executors of those that do not run on the loop.
+        off_loop: as given.
         with_line: executors in whose lines jobs may stand that came before those of their queues: another job
             must not take the next thread or process from them.
     """
