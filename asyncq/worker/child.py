@@ -43,6 +43,7 @@ from asyncq.serializers import PLAIN_VALUE
 from asyncq.slots import Slots
 from asyncq.tasks import Task
 from asyncq.worker import frames, pool
+from asyncq.worker.app_source import AppSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -301,10 +302,8 @@ class _Tasks:
         if setup["script"] is not None:
             _run_again(setup["script"])
         if setup["target"] is not None:
-            module, _, attribute = setup["target"].partition(":")
-            app: AsyncQ = operator.attrgetter(attribute)(importlib.import_module(module))
-            self._app = app
-            self._configure(app)
+            self._app = AppSource(setup["target"]).load()
+            self._configure(self._app)
         logs.keep(handler, is_chosen=False)
 
     def _configure(self, app: App) -> None:

@@ -11,17 +11,15 @@ down, too, it is a poison job, and goes to the dead letters; if it was innocent,
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import logging
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asyncq import logs
 from asyncq.broker.background import BackgroundTasks
-from asyncq.main_module import surroundings
 from asyncq.worker.app_source import NO_APP, AppSource
+from asyncq.worker.child_setup import child_setup
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,15 +89,11 @@ class Spawner:
 
     def _setup(self, source: AppSource) -> bytes:
         """What a child must know, as JSON, see `__main__`."""
-        settings = {**dataclasses.asdict(self._app.settings), "url": self._url, "strict": False}
         setup = {
-            **surroundings(),
+            **child_setup(self._app, self._target, self._url),
             "modules": source.modules,
             "tasks": source.tasks,
-            "target": self._target,
             "queues": self._queues,
-            "settings": settings,
-            "logging": logs.for_children(),
         }
         return json.dumps(setup).encode()
 

@@ -8,7 +8,6 @@ ends; all end with the worker, however that ends.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import operator
 import sys
@@ -17,13 +16,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq import cores, logs, wire
+from asyncq import cores, wire
 from asyncq.broker.background import BackgroundTasks
 from asyncq.errors import TimeLimitExceeded
 from asyncq.executors import time_limit
-from asyncq.main_module import run_as, surroundings
+from asyncq.main_module import run_as
 from asyncq.slots import Slots
 from asyncq.worker import frames
+from asyncq.worker.child_setup import child_setup
 from asyncq.worker.process import Process
 
 if TYPE_CHECKING:
@@ -168,20 +168,12 @@ class Pool:
             await asyncio.sleep(0)  # lets the callbacks of what is done have their turn
 
     def _setup(self) -> bytes:
-        """What a process must know to find the tasks, see `child.Child`.
-
-        On the connection, not as arguments: the URL may hold a password. And of the server itself: what the
-        app calls `memory://` would be another one there.
-        """
-        settings = dataclasses.asdict(self._app.settings)
-        settings.update(url=self._app.sessions.here().broker.address.url, strict=False)
+        """What a process must know to find the tasks, see `child.Child`."""
+        url = self._app.sessions.here().broker.address.url
         setup = {
-            **surroundings(),
-            "target": self._target,
+            **child_setup(self._app, self._target, url),
             "script": _script() if self._target is None else None,
-            "settings": settings,
             "worker": self._worker,
-            "logging": logs.for_children(),
         }
         return frames.pack((setup,))
 
