@@ -9,6 +9,8 @@ from asyncq.serializers import PLAIN_ARGUMENTS, dumps
 from helpers.claiming import ClaimingConsumer
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from asyncq.broker.broker import Broker
     from asyncq.states import State
 
@@ -16,13 +18,20 @@ QUEUE = "default"
 
 
 class Steps:
-    """A worker's hands, a step at a time."""
+    """A worker's hands, a step at a time. As a context manager it begins, and is closed at the end."""
 
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker
         self.raw = raw
         self.worker = ClaimingConsumer(broker.commands, "w", [QUEUE])
         self.heir = ClaimingConsumer(broker.commands, "heir", [QUEUE])
+
+    async def __aenter__(self) -> Self:
+        await self.begin()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
 
     async def begin(self) -> None:
         """Makes the groups, and has both workers beat, in all shards."""

@@ -32,12 +32,9 @@ BY_END = {
 
 @pytest.fixture
 async def stage(make_app, raw) -> AsyncIterator[Steps]:
-    async with make_app(max_crashes=1) as app:
-        stage = Steps(app.sessions.here().broker, raw)
-        await stage.begin()
+    async with make_app(max_crashes=1) as app, Steps(app.sessions.here().broker, raw) as stage:
         await stage.broker.intake.submit([stage.job("parent")])
         yield stage
-        stage.close()
 
 
 @pytest.fixture

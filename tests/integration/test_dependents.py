@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,24 +19,13 @@ from asyncq.states import State
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from asyncq.broker.broker import Broker
 
 pytestmark = pytest.mark.anyio
 
 
-@asynccontextmanager
-async def _built(broker: Broker, raw: Any) -> AsyncIterator[Steps]:
-    stage = Steps(broker, raw)
-    await stage.begin()
-    try:
-        yield stage
-    finally:
-        stage.close()
-
-
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Steps]:
-    async with _built(app.sessions.here().broker, raw) as stage:
+    async with Steps(app.sessions.here().broker, raw) as stage:
         yield stage
 
 
@@ -410,7 +398,7 @@ async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known
 @pytest.mark.parametrize("way", ENDS)
 async def test_whatever_ends_a_job_settles_those_that_wait_for_it(make_app, raw, way):
     end, letter = ENDS[way]
-    async with make_app(max_crashes=1) as app, _built(app.sessions.here().broker, raw) as stage:
+    async with make_app(max_crashes=1) as app, Steps(app.sessions.here().broker, raw) as stage:
         await stage.broker.intake.submit(
             [
                 stage.job("parent", dependents=("child", "callback")),

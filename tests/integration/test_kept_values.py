@@ -26,11 +26,8 @@ KEPT = ("h:", "hn:")
 
 @pytest.fixture
 async def stage(make_app, raw) -> AsyncIterator[Steps]:
-    async with make_app(max_crashes=1) as app:
-        stage = Steps(app.sessions.here().broker, raw)
-        await stage.begin()
+    async with make_app(max_crashes=1) as app, Steps(app.sessions.here().broker, raw) as stage:
         yield stage
-        stage.close()
 
 
 async def submit_family(stage: Steps, **options: Any) -> None:
@@ -144,9 +141,7 @@ async def test_a_job_that_moves_keeps_its_value(stage):
 
 
 async def test_a_job_whose_worker_died_reads_its_value_again(make_app, raw):
-    async with make_app() as app:
-        stage = Steps(app.sessions.here().broker, raw)
-        await stage.begin()
+    async with make_app() as app, Steps(app.sessions.here().broker, raw) as stage:
         await submit_family(stage)
         for _ in "12":
             assert await value_of(stage, await stage.claim()) == VALUE
@@ -161,7 +156,6 @@ async def test_a_job_whose_worker_died_reads_its_value_again(make_app, raw):
             again = [(delivery, wire.SUCCEEDED, outcome)]
             assert await stage.heir.claims.finish_now(stream, again) == [2]
         assert await stage.keys(*KEPT) == []
-        stage.close()
 
 
 async def test_a_workflow_in_the_place_of_a_job_needs_its_value_no_more(stage):

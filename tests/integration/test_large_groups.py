@@ -24,10 +24,8 @@ CHILDREN = [f"child{number}" for number in range(MANY)]
 
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Steps]:
-    stage = Steps(app.sessions.here().broker, raw)
-    await stage.begin()
-    yield stage
-    stage.close()
+    async with Steps(app.sessions.here().broker, raw) as stage:
+        yield stage
 
 
 async def submit_group(stage: Steps) -> wire.Delivery:

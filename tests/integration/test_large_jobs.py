@@ -24,10 +24,8 @@ MOST = 9
 
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Steps]:
-    stage = Steps(app.sessions.here().broker, raw)
-    await stage.begin()
-    yield stage
-    stage.close()
+    async with Steps(app.sessions.here().broker, raw) as stage:
+        yield stage
 
 
 async def enqueue(stage: Steps, **options: Any) -> None:

@@ -94,12 +94,8 @@ async def shore(make_app: Any, raw: Any, monkeypatch: Any) -> AsyncIterator[Shor
 
         monkeypatch.setattr(broker.commands.relay, "call", lambda _: None)
         monkeypatch.setattr(broker.commands.relay, "told", nobody)
-        shore = Shore(broker, raw)
-        await shore.begin()
-        try:
+        async with Shore(broker, raw) as shore:
             yield shore
-        finally:
-            shore.close()
 
 
 DIAMOND = (("top", 0, ""), ("left", 1, "top"), ("right", 2, "top"), ("bottom", 0, "left right"))
@@ -502,28 +498,26 @@ AT_ONCE = {
 @pytest.mark.parametrize("way", AT_ONCE)
 async def test_whoever_ends_a_job_tells_it_to_the_other_shard(make_app, raw, way):
     end, letter = AT_ONCE[way]
-    async with make_app(shards=COUNT, max_crashes=1) as app:
-        shore = Shore(app.sessions.here().broker, raw)
-        await shore.begin()
-        try:
-            here = _SHARDS.number("parent")
-            child, grandchild = named("child", (here + 1) % COUNT), named("grandchild", (here + 2) % COUNT)
-            await shore.broker.intake.submit(
-                [
-                    shore.job("parent", dependents=(child,)),
-                    shore.job(child, parents=("parent",), shape=0, dependents=(grandchild,)),
-                    shore.job(grandchild, parents=(child,), shape=0),
-                ]
-            )
-            await end(shore)
-            begun = Stopwatch()
-            await until(lambda: _has_ended(shore, grandchild), "the grandchild to end")
-            assert begun.took < 2, "at once, not when somebody looks"
-            below = await shore.ended(grandchild)
-            assert (below.letter, below.member[0]) == (letter, "parent")
-            await shore.relay.told(*app.sessions.here().broker.shards)
-        finally:
-            shore.close()
+    async with (
+        make_app(shards=COUNT, max_crashes=1) as app,
+        Shore(app.sessions.here().broker, raw) as shore,
+    ):
+        here = _SHARDS.number("parent")
+        child, grandchild = named("child", (here + 1) % COUNT), named("grandchild", (here + 2) % COUNT)
+        await shore.broker.intake.submit(
+            [
+                shore.job("parent", dependents=(child,)),
+                shore.job(child, parents=("parent",), shape=0, dependents=(grandchild,)),
+                shore.job(grandchild, parents=(child,), shape=0),
+            ]
+        )
+        await end(shore)
+        begun = Stopwatch()
+        await until(lambda: _has_ended(shore, grandchild), "the grandchild to end")
+        assert begun.took < 2, "at once, not when somebody looks"
+        below = await shore.ended(grandchild)
+        assert (below.letter, below.member[0]) == (letter, "parent")
+        await shore.relay.told(*app.sessions.here().broker.shards)
 
 
 async def _has_ended(shore: Shore, id_: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from chaos import oracle
 from chaos.fleet import WorkerProcess
 from chaos.stage import Stage, beside, outcome_of
-from chaos.trials.workflows import WORKERS, Draft, ask_all, mixed, send, slay
+from chaos.trials.workflows import WORKERS, Draft, judge, mixed, parents_of, send, slay
 
 if TYPE_CHECKING:
     from chaos.report import Report
@@ -36,17 +36,12 @@ async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
                 send(stage, works, seconds=kills * 0.8), slay(stage, kills), _clients_that_die(stage, kills)
             )
         await asyncio.gather(*waits)
-        parents = {number: before for work in works for number, before in work.parents.items()}
-        parents |= await _left_by_clients(stage, firsts)
+        parents = parents_of(works) | await _left_by_clients(stage, firsts)
         stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
         stage.report.told(
             "workflows / kills of workers / of clients", f"{len(works)} / {kills} / {len(firsts)}"
         )
-        await ask_all(stage, parents)
-        books = await stage.judge()
-        stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
-        stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
-        await stage.nothing_left()
+        await judge(stage, parents)
         return stage.report
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from asyncq import chain, group
 from chaos.stage import Stage, beside
-from chaos.trials.workflows import Work, ask_all, send, slay
+from chaos.trials.workflows import Work, judge, parents_of, send, slay
 
 if TYPE_CHECKING:
     from chaos.report import Report
@@ -34,12 +34,7 @@ async def large_values(scale: float, seed: int, lease: float = 5.0) -> Report:
             await asyncio.gather(*waits)
         stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
         stage.report.below("most memory of the server, MB", most[0] / 1e6, MEMORY / 1e6)
-        parents = {number: before for work in works for number, before in work.parents.items()}
-        await ask_all(stage, parents)
-        books = await stage.judge()
-        stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
-        stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
-        await stage.nothing_left()
+        await judge(stage, parents_of(works))
         return stage.report
 
 

@@ -87,12 +87,7 @@ async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
         await asyncio.gather(*waits)
         stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
         stage.report.told("workflows / kills", f"{len(works)} / {kills}")
-        parents = {number: before for work in works for number, before in work.parents.items()}
-        await ask_all(stage, parents)
-        books = await stage.judge()
-        stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
-        stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
-        await stage.nothing_left()
+        await judge(stage, parents_of(works))
         return stage.report
 
 
@@ -133,7 +128,21 @@ async def _wait(stage: Stage, work: Work, result: Any, timeout: float = 120.0) -
     stage.journal.note(oracle.ANSWERED, f"job-{work.last}", kind, value, run, round(over, 3))
 
 
-async def ask_all(stage: Stage, parents: dict[int, list[int]]) -> None:
+def parents_of(works: list[Work]) -> dict[int, list[int]]:
+    """The jobs of all workflows, each with those that it waits for."""
+    return {number: before for work in works for number, before in work.parents.items()}
+
+
+async def judge(stage: Stage, parents: dict[int, list[int]]) -> None:
+    """Reports what must hold for the jobs of workflows, beside what must hold for all jobs."""
+    await _ask_all(stage, parents)
+    books = await stage.judge()
+    stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
+    stage.report.equal("started too early, or with other values", len(books.misled(parents)), 0)
+    await stage.nothing_left()
+
+
+async def _ask_all(stage: Stage, parents: dict[int, list[int]]) -> None:
     """Every job's outcome, by its id: also of those for which nobody waited."""
     numbers = list(parents)
     for start in range(0, len(numbers), AT_ONCE):
