@@ -39,6 +39,10 @@ BLOCK_MS = 3000
 for an idle worker should send about one command a second."""
 GHOSTS = 1000
 _NAMES_AT_ONCE = 1000
+_LAST_LOOK = 2**52
+"""No look has a higher number."""
+_MOST_AGES = 20
+"""An observer leaves the ages of some five looks behind."""
 _KNOWN_AS_DEAD = 4
 """Leases for which it is kept that a worker was taken for dead."""
 _MOST_NOTED = 999_999_999
@@ -409,22 +413,28 @@ class Consumer:
 
     # -- the others --
 
-    async def look(self, keys: Keys, before: int, last: int) -> Look:
+    async def look(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Look:
         """Looks at the other workers of a shard. Costs the server the same however many there are.
 
         Args:
             keys: of the shard.
             before: the number of an earlier look; who has not beaten since is named. 0 is none.
             last: the number of the last look; who was taken for dead since is named.
+            ages: the earlier looks that this observer knows of, the oldest first, for others who begin to
+                observe; empty to leave what the server has.
         """
-        number, *found = await self._commands.run(
+        number, ages_before, *found = await self._commands.run(
             keys,
             "silent",
-            (keys.beats, keys.beaten, keys.looks),
-            (before, last, round(self.settings.lease * 1000 * _KNOWN_AS_DEAD)),
+            (keys.beats, keys.beaten, keys.looks, keys.ages),
+            (
+                *(before, last, round(self.settings.lease * 1000 * _KNOWN_AS_DEAD)),
+                " ".join(f"{one.number}:{int(one.age * 1000)}" for one in ages),
+            ),
         )
         silent = {name_from(one[0]): one[1] and name_from(one[1]) for one in found if len(one) > 1}
-        return Look(number, silent, [name_from(one[0]) for one in found if len(one) == 1])
+        taken = [name_from(one[0]) for one in found if len(one) == 1]
+        return Look(number, silent, taken, *_ages_in(ages_before))
 
     async def census(self, keys: Keys) -> Census:
         """Finds what it must know of its streams in a shard, three times a lease: from the notes of those who
@@ -501,6 +511,13 @@ class Consumer:
         ]
 
 
+class LookAge(NamedTuple):
+    """The number of an earlier look, and how many seconds ago it was made, at least."""
+
+    number: int
+    age: float
+
+
 class Look(NamedTuple):
     """What a worker sees of the others.
 
@@ -509,11 +526,15 @@ class Look(NamedTuple):
         silent: who has not beaten since the look that was named, and the count of its beats; None if it has
             none any more.
         taken: who was taken for dead since the last look.
+        ages: of earlier looks, as the last observer that said so knew them, the oldest first.
+        ages_at: the number of the look at which that observer said it; 0 if none did.
     """
 
     number: int
     silent: dict[str, str | None]
     taken: list[str]
+    ages: Sequence[LookAge] = ()
+    ages_at: int = 0
 
 
 class Census(NamedTuple):
@@ -528,6 +549,18 @@ class Census(NamedTuple):
     levels: list[bytes]
     watched: list[str]
     last_tries: int
+
+
+def _ages_in(text: bytes) -> tuple[Sequence[LookAge], int]:
+    """The ages of looks that an observer left behind, and the number of the look at which it did."""
+    at, *each = text.split()[:_MOST_AGES] or [b"0"]
+    pairs = [one.partition(b":")[::2] for one in each]
+    numbers = [wire.number_in(part, _LAST_LOOK) for part in (at, *itertools.chain.from_iterable(pairs))]
+    if None in numbers:
+        damage.warn(log, "ages of looks", "the ages of other workers' looks are dropped", repr(text[:100]))
+        return (), 0
+    first, *rest = [number for number in numbers if number is not None]
+    return [LookAge(*one) for one in zip(rest[::2], [age / 1000 for age in rest[1::2]], strict=True)], first
 
 
 def _watcher(note: bytes) -> bytes:

@@ -88,6 +88,7 @@ class Keys:
     beats: str = field(init=False)
     beaten: str = field(init=False)
     looks: str = field(init=False)
+    ages: str = field(init=False)
     marks: str = field(init=False)
     abouts: str = field(init=False)
     begun: str = field(init=False)
@@ -133,6 +134,7 @@ class Keys:
             # that was taken for dead the number of the latest look then, negative
             ("beaten", f"{tag}:wb"),
             ("looks", f"{tag}:wl"),  # number of the latest look of any worker at the others; a string
+            ("ages", f"{tag}:wa"),  # numbers of looks, and how long ago each was at least; a string
             # + incarnation: hash, id of a marked job that it holds -> its mark; and a channel of that name
             ("marks", f"{tag}:x:"),
             # + incarnation: hash, which tasks it knows and which queues it serves

@@ -7,6 +7,10 @@ the looks, and each beat notes the number of the latest look, see `_looks.lua`. 
 those that have not beaten since its own look of a lease ago, and that takes the same time however many
 workers live.
 
+Workers may be replaced so fast that none of them observes for a whole lease. So each says at the server how
+long ago its looks were, by its own clock, and whoever begins to observe goes on from there, if there was no
+gap between. Ages add up safely: each is the least that can have passed.
+
 A consumer with no beat at all is an incarnation that was taken before; a read of it may still have been
 served late. To list the consumers of a stream takes the server some time for each of them, so only one worker
 does it for each stream, its watcher, see `census.lua`.
@@ -21,12 +25,13 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, forever
+from asyncq.broker.consumer import LookAge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from asyncq.broker.claims import Claims
-    from asyncq.broker.consumer import Consumer
+    from asyncq.broker.consumer import Consumer, Look
     from asyncq.broker.keys import Keys
     from asyncq.worker.job_log import JobLog
 
@@ -38,14 +43,15 @@ the loop may end some milliseconds too early. Else the fourth look would find no
 
 
 class Looks:
-    """The looks of one observer at one shard that came without a gap: their numbers, and when each was
-    answered (seconds, monotonic).
+    """The looks at one shard that came without a gap: their numbers, and when each was answered (seconds,
+    monotonic). The first may be those of other observers.
 
     Args:
         lease: in seconds.
 
     >>> looks = Looks(lease=3.0)
-    >>> [looks.add(number, now) for number, now in ((7, 0.0), (9, 1.0), (12, 2.0), (13, 3.0))]
+    >>> made = ((7, 0.0), (9, 1.0), (12, 2.0), (13, 3.0))
+    >>> [looks.add(Look(number, {}, []), now) for number, now in made]
     [False, True, True, True]
     >>> looks.a_lease_ago(now=3.5)
     7
@@ -55,6 +61,7 @@ class Looks:
 
     def __init__(self, lease: float) -> None:
         self._lease = lease
+        self._longest_gap = lease * 2 / 3
         self._made: list[tuple[int, float]] = []
 
     @property
@@ -66,22 +73,40 @@ class Looks:
         """The number of the latest look that was answered a lease ago; 0 if there is none."""
         return max((number for number, then in self._made if now - then >= self._lease), default=0)
 
-    def add(self, number: int, now: float) -> bool:
-        """Adds a look; False if it does not follow those before without a gap, which then count no more.
+    def ages(self, now: float) -> list[LookAge]:
+        """How long ago each was, for others who begin to observe; empty before the first look."""
+        return [LookAge(number, now - then) for number, then in self._made]
+
+    def add(self, look: Look, now: float) -> bool:
+        """Adds a look; False if it does not follow those before without a gap, which then count no more: it
+        goes on where other observers were, if they looked not long ago.
 
         A number that is not higher comes from a server that has lost what it knew.
         """
-        follows = bool(self._made) and self._follows(number, now)
+        follows = bool(self._made) and self._follows(look.number, now)
         if not follows:
-            self.forget()
+            self._made = self._of_others(look, now)
         # Of those that are a lease old the latest is asked for, and the others are never needed again.
         oldest = self.a_lease_ago(now)
-        self._made = [*(look for look in self._made if look[0] >= oldest), (number, now)]
+        self._made = [*(made for made in self._made if made[0] >= oldest), (look.number, now)]
         return follows
 
     def _follows(self, number: int, now: float) -> bool:
         last, then = self._made[-1]
-        return number > last and now - then <= self._lease * 2 / 3
+        return number > last and now - then <= self._longest_gap
+
+    def _of_others(self, look: Look, now: float) -> list[tuple[int, float]]:
+        """The looks that others left behind, if this one follows theirs without a gap. Numbers of looks count
+        milliseconds of the server's clock: nobody else can tell how long ago another process looked. If that
+        clock was set back meanwhile, ages are greater than it can explain, and they are not trusted.
+        """
+        gap = (look.number - look.ages_at) / 1000
+        numbers = [one.number for one in look.ages]
+        if not 0 < gap <= self._longest_gap or numbers != sorted(set(numbers)):
+            return []
+        if any(not 0 <= one.age <= (look.number - one.number) / 1000 for one in look.ages):
+            return []
+        return [(one.number, now - one.age) for one in look.ages if one.number < look.ages_at]
 
     def forget(self) -> None:
         """Begins anew: there was a gap."""
@@ -136,7 +161,7 @@ class Reclaimer:
         try:
             await self._look()
         except Exception:
-            # A look that failed is a gap, and over a gap nobody is known to have stood still.
+            # The next look goes on from what the server has, if the server answered anybody not long ago.
             self._forget()
             raise
         await asyncio.sleep(self._lease / 3 + _NO_LESS)
@@ -151,11 +176,11 @@ class Reclaimer:
         due = self._to_be_listed(time.monotonic())
         absent, look, census = await asyncio.gather(
             consumer.without_beat(shard, due),
-            consumer.look(shard, self._looks.a_lease_ago(time.monotonic()), self._looks.last),
+            self._look_at_beats(),
             consumer.census(shard),
         )
         now = time.monotonic()
-        if not self._looks.add(look.number, now):
+        if not self._looks.add(look, now):
             # Over a gap nobody is known to have stood still.
             self._absent.clear()
             look = look._replace(silent={})
@@ -177,6 +202,10 @@ class Reclaimer:
             last_tries = await consumer.last_tries(shard)  # some of it may be in a lane by now
         if last_tries:
             self._on_last_tries(last_tries)
+
+    async def _look_at_beats(self) -> Look:
+        looks, now = self._looks, time.monotonic()
+        return await self._consumer.look(self._shard, looks.a_lease_ago(now), looks.last, looks.ages(now))
 
     def _watch(self, streams: list[str]) -> None:
         self._watched = streams

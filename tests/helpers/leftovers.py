@@ -112,7 +112,7 @@ def _strange_entries(client: redis.Redis, keys: Keys, stream: str, owned: set[st
 
 
 def _is_owned(keys: Keys, key: str, owned: set[str]) -> bool:
-    beats = {keys.beats, keys.beaten, keys.looks}
+    beats = {keys.beats, keys.beaten, keys.looks, keys.ages}
     kept = {keys.dead, keys.delayed, keys.count, keys.inbox, keys.outbox, keys.steady, *beats}
     if key.startswith((keys.queues, keys.levels)) or key in kept:
         return True

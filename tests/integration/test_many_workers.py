@@ -158,3 +158,44 @@ async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_ag
         seconds, microseconds = await raw.time()
         first, second = [(await one.look(keys, 0, 0)).number for _ in range(2)]
         assert seconds * 1000 + microseconds // 1000 <= first < second < 1 << 52
+
+
+async def test_workers_that_are_replaced_all_the_time_find_a_dead_one_all_the_same(join, raw):
+    """None of them observes for a whole lease. Each goes on where another was."""
+    dead, alive = await join("dead", "a"), await join("alive", "a")
+    keys = dead.shards[0]
+    begun = time.monotonic()
+    while dead.name.encode() in await raw.hkeys(keys.beats):
+        assert time.monotonic() - begun < 20
+        its = observer(alive)
+        for _ in range(2):
+            await alive.beat(keys, 2)
+            await its._look()
+            await asyncio.sleep(LEASE / 3)
+    assert time.monotonic() - begun >= LEASE
+    assert await raw.hkeys(keys.beats) == [alive.name.encode()]
+
+
+async def test_damaged_ages_of_looks_are_dropped_and_said(join, raw, caplog):
+    one = await join("one", "a")
+    keys = one.shards[0]
+    for damage in (
+        b"",
+        b"\xff",
+        b"many",
+        b"5 6",
+        b"5 6:x",
+        b"5 6:-7",
+        b"5 :7",
+        b"9" * 40,
+        b"5 " + b"6:7 " * 99_999,
+    ):
+        await raw.set(keys.ages, damage, px=60_000)
+        assert len((await one.look(keys, 0, 0)).ages) < 20, damage[:20]
+    assert caplog.text.count("the ages of other workers' looks are dropped") == 1
+    await raw.delete(keys.ages)
+    await raw.hset(keys.ages, "not", "text")
+    its = observer(one)
+    for _ in range(3):
+        await its._look()
+    assert (await raw.get(keys.ages)).count(b":") == 2

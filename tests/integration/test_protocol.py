@@ -231,7 +231,7 @@ class Stage:
                 content = content, _pending(next(answers)), _consumers(next(answers))
             elif key.decode().startswith(self.keys.places):
                 content = content.split()[::3]
-            elif key.decode() == self.keys.looks:
+            elif key.decode() in (self.keys.looks, self.keys.ages):
                 content = None
             seen[key.decode()] = content
         return seen

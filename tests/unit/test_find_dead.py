@@ -1,17 +1,23 @@
-"""Who is dead: an incarnation that has not beaten for a whole lease of the observer's own clock."""
+"""Who is dead: an incarnation that has not beaten for a whole lease of the observers' own clocks."""
 
 from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
+from asyncq.broker.consumer import Look, LookAge
 from asyncq.worker.reclaimer import Looks
 
 LEASE = 3.0
 
 
+def look(number: int, at: int = 0, **ages: float) -> Look:
+    """A look, and what another observer left behind at look `at`: `l5=1.5` is number 5, 1.5 s ago."""
+    return Look(number, {}, [], [LookAge(int(name[1:]), age) for name, age in ages.items()], at)
+
+
 def looks(*made: tuple[int, float]) -> tuple[Looks, list[bool]]:
     looks = Looks(LEASE)
-    return looks, [looks.add(number, now) for number, now in made]
+    return looks, [looks.add(look(number), now) for number, now in made]
 
 
 def test_the_first_look_follows_none_and_names_nobody():
@@ -37,7 +43,7 @@ def test_after_an_error_it_counts_anew():
     seen, _ = looks((5, 0.0), (6, 1.0))
     seen.forget()
     assert (seen.last, seen.a_lease_ago(9.0)) == (0, 0)
-    assert not seen.add(7, 2.0)
+    assert not seen.add(look(7), 2.0)
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 5), st.integers(-1, 3), st.integers(0, 3)), max_size=20))
@@ -49,8 +55,85 @@ def test_nobody_is_called_dead_who_has_beaten_within_a_lease(steps):
         before = seen.a_lease_ago(now)
         silent = [name for name, (noted, _) in beats.items() if noted < before]
         number += more
-        if seen.add(number, now):
+        if seen.add(look(number), now):
             assert all(now - beats[name][1] >= LEASE for name in silent)
         if more <= 0:
             beats = {}  # the server has lost what it knew
         beats[beating] = (number, now)
+
+
+def test_an_observer_that_begins_goes_on_where_another_was():
+    seen = Looks(LEASE)
+    assert not seen.add(look(5000, at=4000, l1500=2.0, l3000=0.9), 70.0), "its own first look judges nobody"
+    assert (seen.a_lease_ago(70.9), seen.a_lease_ago(71.0), seen.a_lease_ago(72.2)) == (0, 1500, 3000)
+    assert seen.add(look(6000), 71.0)
+    assert [(one.number, round(one.age, 3)) for one in seen.ages(71.5)] == [
+        (1500, 3.5),
+        (3000, 2.4),
+        (5000, 1.5),
+        (6000, 0.5),
+    ]
+
+
+def test_it_does_not_go_on_over_a_gap_or_where_a_clock_was_set_back_or_from_what_cannot_be():
+    for what, first in {
+        "two thirds of a lease are over": look(6001, at=4000, l1500=2.0),
+        "an age that the server's clock does not confirm": look(5000, at=4000, l1500=3.6),
+        "numbers in no order": look(5000, at=4000, l3000=0.9, l1500=2.0),
+        "a number twice": look(5000, at=4000, l1500=0.9, l01500=2.0),
+        "written at a look that is still to come": look(5000, at=5000, l1500=2.0),
+        "no look before that at which it was written": look(5000, at=4000, l4000=1.0),
+    }.items():
+        seen = Looks(LEASE)
+        seen.add(first, 70.0)
+        assert seen.a_lease_ago(72.9) == 0, what
+
+
+def test_observers_that_are_replaced_all_the_time_see_a_death_together():
+    """Each looks twice, a second apart. The second between two observers counts for nothing: no clock of
+    theirs has measured it.
+    """
+    passed, found = look(0), None
+    for turn in range(6):
+        observer = Looks(LEASE)
+        for step in (0.0, 1.0):
+            now = turn * 2.0 + step
+            if observer.a_lease_ago(now) and found is None:
+                found = now
+            number = round(now * 1000) + 1
+            ages = observer.ages(now)
+            observer.add(Look(number, {}, [], passed.ages, passed.ages_at), now)
+            if ages:
+                passed = Look(0, {}, [], ages, number)
+    assert found == 5.0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0.05, 2.5),
+            st.sampled_from(["look", "look", "look", "beat", "replace", "server away", "clock back"]),
+            st.integers(0, 2),
+        ),
+        max_size=60,
+    )
+)
+def test_many_observers_call_nobody_dead_who_has_beaten_within_a_lease(steps):
+    observers, beats = [Looks(LEASE) for _ in range(3)], {}
+    passed, now, clock, last = look(0), 0.0, 1000.0, 0
+    for pause, what, which in steps:
+        now, clock = now + pause, clock + pause
+        if what == "clock back":
+            clock -= 5 * pause
+        elif what == "replace":
+            observers[which] = Looks(LEASE)
+        elif what == "beat":
+            beats[which] = (last, now)
+        elif what == "look":
+            observer, last = observers[which], max(round(clock * 1000), last + 1)
+            before, ages = observer.a_lease_ago(now), observer.ages(now)
+            silent = [name for name, (noted, _) in beats.items() if noted < before]
+            if observer.add(Look(last, {}, [], passed.ages, passed.ages_at), now):
+                assert all(now - beats[name][1] >= LEASE for name in silent)
+            if ages:
+                passed = Look(0, {}, [], ages, last)

@@ -1,12 +1,14 @@
 -- A look at the other workers, which each makes three times a lease: who has not beaten since an earlier look of the same observer, and who was
 -- taken for dead since its last one. It costs the same however many workers there are.
--- KEYS: beats beaten looks
--- ARGV: before last keep
--- RETURNS: {number of this look, {incarnation that has not beaten since the look `before`, count of its beats}..., {incarnation that was taken since the look `last`}...}
+-- The observer leaves word how old its looks are: whoever looks for the first time goes on where it was.
+-- KEYS: beats beaten looks ages
+-- ARGV: before last keep own_ages
+-- RETURNS: {number of this look, what an observer before said of the ages of its looks, {incarnation that has not beaten since the look `before`, count of its beats}..., {incarnation that was taken since the look `last`}...}
 -- FLAGS: allow-oom
 -- USES: looks
 local look = next_look(looks, keep)
-local answer = { look }
+local answer = { look, redis.call('MGET', ages)[1] or '' }
+if own_ages ~= '' then redis.call('SET', ages, string.format('%.0f', look) .. ' ' .. own_ages, 'PX', keep) end
 -- Each beat writes to both. Where somebody has damaged one of them, whoever has no number of a look gets this one: else nobody would ever see
 -- that it has stopped.
 if redis.call('HLEN', beats) ~= redis.call('ZCOUNT', beaten, 1, look) then
