@@ -126,10 +126,14 @@ class Subscription:
         return self._unconfirmed.setdefault(channel.encode(), self._loop.create_future())
 
     async def _until_confirmed(self, confirmations: Collection[asyncio.Future[None]]) -> None:
-        _, late = await asyncio.wait(confirmations, timeout=PATIENCE)
-        if late:
-            self._line.drop()
-            raise BrokerUnavailable("the server did not confirm a subscription")
+        late: Collection[asyncio.Future[None]] = confirmations
+        # In parts: a process that was stopped for a while, and goes on, finds one of them over, and not all.
+        for _ in range(4):
+            _, late = await asyncio.wait(late, timeout=PATIENCE / 4)
+            if not late:
+                return
+        self._line.drop()
+        raise BrokerUnavailable("the server did not confirm a subscription")
 
     def _on_push(self, push: list[Any]) -> None:
         kind = push[0]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.worker.attempt import Attempts
     from asyncq.worker.held import HeldJobs
-    from asyncq.worker.last_try import Spawner
     from asyncq.worker.limits import Gate
     from asyncq.worker.line_reader import LineReader
     from asyncq.worker.worker import Worker
@@ -28,8 +27,8 @@ log: logging.Logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 500
 LOOK_FOR_LINES = 500
-"""Milliseconds that a read waits at the server which leaves out lines, for their executors have no room, or
-last attempts, for one runs here. If room comes before anything stands in them, nobody would tell."""
+"""Milliseconds that a read waits at the server which leaves out lines, for their executors have no room. If
+room comes before anything stands in them, nobody would tell."""
 LOOK_FOR_MORE = 1.0
 """Seconds between two looks of a process for last attempts, while jobs that it runs wait for others."""
 
@@ -44,7 +43,6 @@ class Fetcher:
         attempts: starts the jobs.
         gate: looks for permits that no job holds, whenever the fetcher looks for unknown entries.
         lines: says how much to read from each stream.
-        spawner: starts processes for last attempts.
     """
 
     def __init__(
@@ -55,7 +53,6 @@ class Fetcher:
         attempts: Attempts,
         gate: Gate,
         lines: LineReader,
-        spawner: Spawner,
     ) -> None:
         self._worker = worker
         self._consumer = consumer
@@ -63,8 +60,6 @@ class Fetcher:
         self._attempts = attempts
         self._gate = gate
         self._lines = lines
-        self._spawner = spawner
-        self._last_attempts_wait = False  # and run here
         self._may_have_lost_a_reply = False
         self._gave_up_a_read = False
 
@@ -98,15 +93,11 @@ class Fetcher:
         if self._worker.only_last_tries:
             await self._run_last_attempts()
             return []
-        if self._last_attempts_wait and (last := await self._read_last_attempt()):
-            return last
         slots = self._held.slots
         room = min(slots.limit - slots.busy, MOST_AT_ONCE)
         if self._lines.rooms.off_loop:
             return await self._read_for_room(room)
-        patience = LOOK_FOR_LINES if self._last_attempts_wait else BLOCK_MS
-        streams = list(self._consumer.served.streams)
-        return await self._consumer.read(streams, room, block=True, patience=patience)
+        return await self._consumer.read(list(self._consumer.served.streams), room, block=True)
 
     async def _read_for_room(self, count: int) -> list[Entry]:
         """Reads no more jobs than there are threads and processes for, as far as that can be known."""
@@ -115,8 +106,7 @@ class Fetcher:
             self._held.changed.clear()
             await self._held.changed.wait()
             return []
-        is_all = not self._lines.leaves_out and not self._last_attempts_wait
-        patience = BLOCK_MS if is_all else LOOK_FOR_LINES
+        patience = LOOK_FOR_LINES if self._lines.leaves_out else BLOCK_MS
         return await self._consumer.read(list(most), count, block=True, most=most, patience=patience)
 
     async def _recover(self, error: Exception, failures: int) -> None:
@@ -134,10 +124,6 @@ class Fetcher:
         except Exception as another:  # noqa: BLE001  see above
             log.debug("not yet: %s", another)
             await asyncio.sleep(pause(failures))
-
-    async def stop(self) -> None:
-        """Has the processes for last attempts end."""
-        await self._spawner.stop()
 
     # -- unknown pending entries --
 
@@ -161,32 +147,6 @@ class Fetcher:
         self._may_have_lost_a_reply = self._gave_up_a_read = False
 
     # -- the last-attempt queue --
-
-    def on_last_attempts(self, waiting: int) -> None:
-        """So many jobs wait for their last attempt. Child processes take them; without those, they run here,
-        one at a time.
-        """
-        if not self._worker.only_last_tries and not self._spawner.start(waiting):
-            self._last_attempts_wait = True
-
-    async def _read_last_attempt(self) -> list[Entry]:
-        """Reads a job on its last attempt, to be run beside others, unless there is one here: two might end
-        for what one of them did.
-        """
-        lanes = self._consumer.served.lanes
-        if any(job.delivery.stream in lanes for job in self._held.jobs.values()):
-            return []
-        found = await self._consumer.read(list(lanes), 1, block=False)
-        if not found:
-            self._last_attempts_wait = False
-        for item in found:
-            log.warning(
-                "job %r is on its last try before max_crashes, and runs beside other jobs of this worker, "
-                "for no other process can import its app. If one of them takes the worker down, the death "
-                "counts for all. Start workers with `asyncq worker`, or put the app at the top of a module",
-                self._consumer.job_id(item),
-            )
-        return found
 
     async def _run_last_attempts(self) -> None:
         """Runs jobs on their last attempt, one at a time. Each may be what took other workers down, so it

@@ -16,7 +16,7 @@ from asyncq.broker.background import ErrorLog, forever
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from asyncq.broker.consumer import Consumer
+    from asyncq.broker.consumer import Consumer, Entry
     from asyncq.worker.attempt import Attempts
     from asyncq.worker.held import HeldJobs
     from asyncq.worker.rooms import Rooms
@@ -93,13 +93,15 @@ class LineReader:
         for stream, count in self._most(slots.limit - slots.busy, lines).items():
             if count <= 0:
                 continue
-            if await self._read(stream, count):
+            if await self.read(stream, count):
                 self._room_came.set()  # there may be more, and room
                 return
             self._leave_out(self._left_out - {stream})  # the fetcher reads it again soon enough
 
-    async def _read(self, stream: str, count: int) -> bool:
-        """Starts jobs of a line; False if it has none."""
+    async def read(self, stream: str, count: int) -> list[Entry]:
+        """Reads up to so many jobs from a stream, while the fetcher's read may be waiting, and starts them;
+        returns their entries.
+        """
         async with self.reading:
             try:
                 entries = await self._consumer.read_aside(stream, count)
@@ -107,4 +109,4 @@ class LineReader:
             except BaseException:
                 self.may_have_lost_a_reply = True
                 raise
-        return bool(entries)
+        return entries

@@ -49,6 +49,7 @@ class Looks:
     Args:
         lease: in seconds.
 
+    >>> from asyncq.broker.consumer import Look
     >>> looks = Looks(lease=3.0)
     >>> made = ((7, 0.0), (9, 1.0), (12, 2.0), (13, 3.0))
     >>> [looks.add(Look(number, {}, []), now) for number, now in made]

@@ -26,6 +26,7 @@ from asyncq.worker.courier import Courier
 from asyncq.worker.fetcher import Fetcher
 from asyncq.worker.held import HeldJobs
 from asyncq.worker.job_log import JobLog
+from asyncq.worker.last_tries import LastTries
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
 from asyncq.worker.limits import Gate
@@ -53,10 +54,11 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class _Watchers(NamedTuple):
-    """The loops of a session, and the channels that it listens to."""
+    """The loops of a session, the channels that it listens to, and who sees to jobs on their last try."""
 
     loops: list[Loop]
     subscriptions: list[tuple[str, Callable[[bytes], None]]]
+    last_tries: LastTries
 
 
 class WorkerSession:
@@ -110,17 +112,19 @@ class WorkerSession:
         self.attempts: Attempts = Attempts(
             *(connection, self.consumer, runner, self.held, self.lease, gate, rooms, outcomes, self.job_log)
         )
-        spawner = Spawner(app, worker.target, worker.queues, self.broker.address.url)
         lines = LineReader(self.consumer, self.held, self.attempts, rooms)
         for slots in (threads, pool.slots):
             slots.on_change = lines.room_came
-        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, gate, lines, spawner)
+        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, gate, lines)
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
         self._watchers: _Watchers = self._make_watchers(signals, lines)
 
     def _make_watchers(self, signals: RevocationSignals, lines: LineReader) -> _Watchers:
-        lease = self.worker.app.settings.lease
+        worker, lease = self.worker, self.worker.app.settings.lease
+        url, is_child = self.broker.address.url, worker.only_last_tries
+        spawner = None if is_child else Spawner(worker.app, worker.target, worker.queues, url)
+        last_tries = LastTries(spawner, self.consumer, self.held, lines)
         loops: list[Loop] = []
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
             (channel, signals.on_message) for channel in self.consumer.marks_channels
@@ -129,7 +133,7 @@ class WorkerSession:
             promoter = Promoter(self.consumer, shard)
             reclaimer = Reclaimer(
                 *(self.consumer, self.attempts.outcomes.claims, shard, lease),
-                *(self.fetcher.on_last_attempts, self._on_level, self.job_log),
+                *(last_tries.call, self._on_level, self.job_log),
             )
             loops += (reclaimer.run, promoter.run)
             subscriptions += ((shard.wake, promoter.call), (shard.news, partial(self._on_level, shard)))
@@ -138,8 +142,9 @@ class WorkerSession:
             Courier(self.broker.commands, lease).run,
             self.fetcher.run,
             lines.run,
+            last_tries.run,
         )
-        return _Watchers(loops, subscriptions)
+        return _Watchers(loops, subscriptions, last_tries)
 
     # -- from the first beat --
 
@@ -194,7 +199,7 @@ class WorkerSession:
         """
         shutdown = Shutdown(self.consumer, self.held, self.attempts.outcomes, self.is_lost)
         # Beside the drain, for what it waits for has a grace of its own.
-        stopping = asyncio.create_task(self.fetcher.stop())
+        stopping = asyncio.create_task(self._watchers.last_tries.stop())
         try:
             # So that the next command need not wait behind a read that waits at the server. It may still be
             # served: `hand_back` finds what it took, or the others do.

@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -174,6 +175,21 @@ async def test_a_last_try_of_an_app_that_is_made_in_a_function_runs_beside_other
             assert await first.get(timeout=20) == ["last", "last too"]
             assert [await each.get(timeout=20) for each in (other, later)] == ["other", "later"]
     assert caplog.text.count("is on its last try before max_crashes") == 2
+
+
+async def test_the_next_last_try_begins_when_the_one_before_has_ended_though_no_other_job_comes(make_app):
+    async with make_app(max_crashes=2, lease=0.6) as app:
+        begun = []
+
+        @app.task
+        async def note() -> None:
+            begun.append(time.monotonic())
+
+        jobs = await note.map([()] * 20)
+        await _die_with(app, "default", 20)
+        async with Worker(app):
+            await jobs.get(timeout=30)
+    assert begun[-1] - begun[0] < 5, "not half a second each"
 
 
 LASTING = """

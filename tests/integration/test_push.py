@@ -260,3 +260,15 @@ async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, m
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
     assert subscription.epoch == epoch, "the connection was kept"
+
+
+async def test_a_process_that_was_stopped_while_it_subscribed_gives_the_server_time_to_answer(
+    app, raw, monkeypatch
+):
+    monkeypatch.setattr("asyncq.broker.subscription.PATIENCE", 1.0)
+    subscription = app.sessions.here().broker.listener.subscription
+    epoch = subscription.epoch
+    await raw.client_pause(1250)
+    asyncio.get_running_loop().call_soon(time.sleep, 1.05)  # before what is sent in this turn leaves
+    await subscription.subscribe(f"{app.settings.namespace}:some", len)
+    assert subscription.epoch == epoch, "the connection is the same"

@@ -1,0 +1,81 @@
+"""Sees to it that jobs on their last try run: in child processes, or in the worker itself where no other
+process can have its app. Lives on the worker's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from asyncq.broker.background import ErrorLog, forever
+
+if TYPE_CHECKING:
+    from asyncq.broker.consumer import Consumer
+    from asyncq.worker.held import HeldJobs
+    from asyncq.worker.last_try import Spawner
+    from asyncq.worker.line_reader import LineReader
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+class LastTries:
+    """Starts child processes for jobs on their last try. Without those, it reads and starts the jobs here,
+    beside the other jobs of its session: one at a time, for two might end for what one of them did.
+
+    Args:
+        spawner: starts the processes; None in such a process.
+        consumer: says where the jobs wait.
+        held: the jobs of the session.
+        lines: reads while the fetcher's read may be waiting.
+    """
+
+    def __init__(
+        self, spawner: Spawner | None, consumer: Consumer, held: HeldJobs, lines: LineReader
+    ) -> None:
+        self._spawner = spawner
+        self._consumer = consumer
+        self._held = held
+        self._lines = lines
+        self._called = asyncio.Event()
+
+    def call(self, waiting: int) -> None:
+        """So many jobs wait for their last try."""
+        if self._spawner is not None and not self._spawner.start(waiting):
+            self._called.set()
+
+    async def stop(self) -> None:
+        """Has the child processes end, and waits for them."""
+        if self._spawner is not None:
+            await self._spawner.stop()
+
+    async def run(self) -> None:
+        """Runs here what it is called for and no child can run, until it is cancelled."""
+        await forever(self._turn, ErrorLog(log, "no jobs on their last try could be read; trying again"))
+
+    async def _turn(self) -> None:
+        await self._called.wait()
+        await self._held.until_room()
+        self._called.clear()
+        for lane in self._consumer.served.lanes:
+            if found := await self._lines.read(lane, 1):
+                self._called.set()  # there may be more
+                for item in found:
+                    self._warn(self._consumer.job_id(item))
+                await self._until_ended()
+                return
+
+    async def _until_ended(self) -> None:
+        lanes = self._consumer.served.lanes
+        while any(job.delivery.stream in lanes for job in self._held.jobs.values()):
+            self._held.changed.clear()
+            await self._held.changed.wait()
+
+    @staticmethod
+    def _warn(job_id: str | None) -> None:
+        log.warning(
+            "job %r is on its last try before max_crashes, and runs beside other jobs of this worker, "
+            "for no other process can import its app. If one of them takes the worker down, the death "
+            "counts for all. Start workers with `asyncq worker`, or put the app at the top of a module",
+            job_id,
+        )
