@@ -115,6 +115,26 @@ async def test_a_session_that_cannot_be_opened_is_tried_anew(make_app, server):
 
 
 @pytest.mark.anyio
+async def test_a_process_that_was_stopped_while_it_connected_tries_again(make_app, server, monkeypatch):
+    """It stood still for longer than `operation_timeout`, and its connections were cut meanwhile."""
+    loop, carry_out, stopped = asyncio.get_running_loop(), server.carry_out, []
+    clock = loop.time
+
+    def stop_at_the_first(session, command):
+        answer = carry_out(session, command)
+        if command[0] == b"SUBSCRIBE" and not stopped:
+            stopped.append(100.0)
+            server.cut()
+        return answer
+
+    monkeypatch.setattr(loop, "time", lambda: clock() + sum(stopped))
+    monkeypatch.setattr(server, "carry_out", stop_at_the_first)
+    async with make_app(operation_timeout=4):
+        assert names(server) == ONE_SESSION
+    assert stopped
+
+
+@pytest.mark.anyio
 async def test_closing_a_block_ends_its_waits(closed):
     async with closed:
         result = await closed.add.delay(1, 2)
