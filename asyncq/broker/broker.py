@@ -166,11 +166,9 @@ class Broker:
 
         With a channel, a live job's waiters are joined by it in the same atomic step.
         """
-        if self.shards.is_one:
-            return [standing(answer) for answer in await self._look_in(self.shards[0], ids, channel)]
         found = await self._look_in_shards(ids, channel)
-        if missing := [id_ for id_, answer in found.items() if answer is None]:
-            await self.commands.forwarded(*self.shards)  # see `Commands.run_known`
+        missing = [id_ for id_, answer in found.items() if answer is None]
+        if missing and await self.commands.forwarded_all():  # see `Commands.run_known`
             found |= await self._look_in_shards(missing, channel)
         return [standing(found[id_]) for id_ in ids]
 
@@ -263,7 +261,7 @@ class Broker:
             keys, "revoke", call.keys, call.arguments, unknown=[b"unknown"]
         )
         text, *ids = [word.decode() for word in answer]
-        if text == "revoked":
+        if text == "revoked" and not self.shards.is_one:
             # There may be no worker to forward it, and those that wait for the job elsewhere must hear of it.
             await self.commands.forwarded(keys)
         return text, ids

@@ -305,8 +305,8 @@ class Claims:
         """
         commands = self._commands
         keys, job = self._served.keys[delivery.stream], delivery.job
-        submission = Submission(jobs, commands.shards, keys.shard)
         last, message = jobs[-1]
+        submission = Submission(jobs, commands.shards, keys.shard, apart=last)
         queue = leveled(last.queue, last.priority)
         if await submission.taken(commands, FOREVER):
             return -1
@@ -315,9 +315,12 @@ class Claims:
             *(keys.space, GROUP, self._holder, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
             *(keys.marks, revoked, commands.channel, queue, "" if last.wait is None else last.wait),
             *(" ".join(last.parents), "1" if last.shape is not None else "", message),
-            *(submission.parcels(commands.channel), *submission.arguments(but=last)),
+            *(submission.parcels(commands.channel), *submission.arguments()),
         )
-        return await self._end(Way.REPLACED, delivery, "replace", (delivery.stream,), arguments)
+        answer = await self._end(Way.REPLACED, delivery, "replace", (delivery.stream,), arguments)
+        if submission.in_parcels:
+            commands.forward(keys)
+        return answer
 
     async def _end(
         self,

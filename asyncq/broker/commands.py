@@ -189,7 +189,7 @@ class Commands:
         answer = await self.send(
             shard, "EVALSHA", script.sha, len(keys), *keys, *arguments, patience=patience
         )
-        if script.fills_outbox:
+        if script.fills_outbox and not self.shards.is_one:
             self.relay.call(shard)
         return answer
 
@@ -208,8 +208,7 @@ class Commands:
         process that was to forward them may have died.
         """
         answer = await self.run(shard, name, keys, arguments, patience=patience)
-        if answer == unknown and not self.shards.is_one:
-            await self.forwarded(*self.shards, patience=patience)
+        if answer == unknown and await self.forwarded_all(patience):
             answer = await self.run(shard, name, keys, arguments, patience=patience)
         return answer
 
@@ -272,7 +271,7 @@ class Commands:
 
     def forward(self, *shards: Keys) -> None:
         """Forwards, in the background, what these shards may have for others. `run` does so by itself; this
-        is for who posts, and for who looks after others. Does nothing if there is only one shard.
+        is for who posts, and for who looks after others.
         """
         for shard in shards:
             self.relay.call(shard)
@@ -282,6 +281,16 @@ class Commands:
         seconds. What they get meanwhile does not count, for that may never end.
         """
         await self.relay.told(*shards, patience=patience)
+
+    async def forwarded_all(self, patience: float | None = None) -> bool:
+        """Waits as `forwarded` for all shards. False if there was nothing to wait for: a single shard has
+        something for itself only while a large workflow is being accepted.
+        """
+        first = self.shards[0]
+        if self.shards.is_one and not await self.send(first, "XLEN", first.outbox, patience=patience):
+            return False
+        await self.forwarded(*self.shards, patience=patience)
+        return True
 
     async def all_forwarded(self, patience: float) -> None:
         """Waits until this process has nothing to forward any more, nor what follows from that in other

@@ -129,8 +129,9 @@ class Intake:
         """Enqueues the jobs of one workflow in one atomic step: all of them, or none. Sent again, because the
         answer was lost, it changes nothing.
 
-        Those that lie in other shards than most are accepted there a moment later: by this call before it
-        returns, or by a worker, if this process dies or the server goes away.
+        Those that lie in other shards than most, and those beyond the first 500, come into their queues a
+        moment later: by this call before it returns, or by a worker, if this process dies or the server goes
+        away.
 
         Args:
             jobs: with their messages, parents before children.
@@ -146,7 +147,10 @@ class Intake:
         command = self._commands.build(
             "submit",
             (),
-            (home.space, self._channel, self._settings.max_length, parcels, *submission.arguments()),
+            (
+                *(home.space, self._channel, self._settings.max_length, parcels, submission.more()),
+                *submission.arguments(),
+            ),
         )
         queues = sorted({job.queue for job, _ in jobs})
         patience = self._settings.operation_timeout
@@ -159,7 +163,7 @@ class Intake:
                 f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
                 "other ids for task_id"
             )
-        if submission.abroad:
+        if submission.in_parcels:
             await self._commands.forwarded(home)
 
     def _enqueue_command(self, keys: Keys, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:

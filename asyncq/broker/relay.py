@@ -135,15 +135,11 @@ class Relay:
         self._errands: dict[int, Errand] = {}
         self._failing: set[int] = set()
 
-    @property
-    def _is_idle(self) -> bool:
-        return self._commands.shards.is_one or self._commands.is_closed
-
     def call(self, shard: Keys) -> None:
-        """There may be something in the outbox of a shard; it is told in the background. Does nothing if
-        there is only one shard, or the app is being closed.
+        """There may be something in the outbox of a shard; it is told in the background. Does nothing if the
+        app is being closed.
         """
-        if not self._is_idle:
+        if not self._commands.is_closed:
             self._errand(shard)
 
     async def told(self, *shards: Keys, patience: float | None = None) -> None:
@@ -154,7 +150,7 @@ class Relay:
             shards: of the namespace.
             patience: most seconds of the wait.
         """
-        if self._is_idle:
+        if self._commands.is_closed:
             return
         loop = asyncio.get_running_loop()
         waits = [Wait(loop.create_future()) for _ in shards]

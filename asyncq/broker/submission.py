@@ -1,5 +1,5 @@
-"""The jobs of a workflow as the scripts that accept them take them: those of one shard at once, and parcels
-for the outbox with those of others.
+"""The jobs of a workflow as the scripts that accept them take them: some at once, and parcels for the outbox
+with those of other shards, and with those that are too many for one step.
 """
 
 from __future__ import annotations
@@ -22,32 +22,40 @@ PARCEL = 500
 """So many jobs in a parcel at most: it is accepted in one step, in which nobody else has a turn."""
 PARCEL_BYTES = 4 * 1024 * 1024
 """So many bytes of messages in a parcel, and the rest of the last one."""
+IDS_AT_ONCE = 1000
+
+_Item = tuple[wire.Job, bytes]
 
 
 class Submission:
     """The jobs of a workflow, parents before children, apportioned to the shards in which they lie.
 
-    A parcel is accepted after those with the jobs that wait for its own: nobody can end before who waits for
-    it is there. So parcels stand in the order of how far their jobs are from the end.
+    A job is accepted after those that wait for it, or with them: nobody can end before who waits for it is
+    there. So parcels stand in the order of how far their jobs are from the end, and so do the jobs that are
+    accepted at once before those of their shard that are not. Who waits in another shard is told by the
+    outbox, and so after the parcels: these jobs need not be there before those that are accepted at once.
 
     Args:
         jobs: with their messages.
         shards: of the namespace.
         home: the number of the shard that accepts the whole; None for the one in which most of them lie.
+        apart: one of the jobs, which the script takes in another way.
 
     Attributes:
-        abroad: the ids of the jobs in other shards, by shard.
+        in_parcels: the ids of the jobs that come in parcels, by shard.
         repeated: the ids that more than one of the jobs has.
     """
 
     def __init__(
-        self, jobs: Sequence[tuple[wire.Job, bytes]], shards: Shards, home: int | None = None
+        self,
+        jobs: Sequence[tuple[wire.Job, bytes]],
+        shards: Shards,
+        home: int | None = None,
+        apart: wire.Job | None = None,
     ) -> None:
         self._jobs = jobs
         self._where = {job.id: shards.number(job.id) for job, _ in jobs}
         self.home: int = Counter(self._where.values()).most_common(1)[0][0] if home is None else home
-        self.abroad: dict[int, list[str]] = shards.apportion(self._where)
-        self.abroad.pop(self.home, None)
         self.repeated: list[str] = []
         if len(self._where) < len(jobs):
             counts = Counter(job.id for job, _ in jobs)
@@ -56,62 +64,92 @@ class Submission:
         for job, _ in jobs:
             for place, parent in enumerate(job.parents):
                 self._edges.setdefault(parent, []).append(self._edge(job, place, parent))
+        self._at_once, self._later = self._split([item for item in jobs if item[0] is not apart])
+        self.in_parcels: dict[int, list[str]] = shards.apportion([job.id for job, _ in self._later])
 
     def _edge(self, child: wire.Job, place: int, parent: str) -> str:
         shard = self._where[child.id]
         far = f" {shard}" if shard != self._where[parent] else ""
         return f"{child.id} {'e' if child.on_error else place} {child.nonce}{far}"
 
-    async def taken(self, commands: Commands, patience: float) -> list[bytes]:
-        """The ids of jobs in other shards that others have, or that are there twice. What is taken after this
-        look is refused there. Raises as `Commands.run`.
+    def _split(self, jobs: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+        """Those at home, as far as they fit into one step, and all others. The latter by how far they are
+        from the end.
         """
-        if not self.abroad:
+        at_home = [item for item in jobs if self._where[item[0].id] == self.home]
+        fits = sum(map(_room, at_home)) <= PARCEL
+        if fits and len(at_home) == len(jobs):
+            return jobs, []
+        heights = self._heights()
+        ordered = sorted(jobs, key=lambda item: (heights[item[0].id], self._where[item[0].id]))
+        if fits:
+            return at_home, [item for item in ordered if self._where[item[0].id] != self.home]
+        first: set[str] = set()
+        taken = 0
+        for item in ordered:
+            if self._where[item[0].id] == self.home:
+                taken += _room(item)
+                if first and taken > PARCEL:
+                    break
+                first.add(item[0].id)
+        return [item for item in jobs if item[0].id in first], [
+            item for item in ordered if item[0].id not in first
+        ]
+
+    async def taken(self, commands: Commands, patience: float) -> list[bytes]:
+        """The ids of jobs in parcels that others have, or that are there twice. What is taken after this look
+        is refused there. Raises as `Commands.run`.
+        """
+        if not self._later:
             return []
         taken = [id_.encode() for id_ in self.repeated]
-        for number, ids in self.abroad.items():
+        for number, ids in self.in_parcels.items():
             shard = commands.shards[number]
-            records = [shard.records + id_ for id_ in ids]
-            found = await commands.send(shard, "MGET", *records, patience=patience)
-            # A tombstone makes room for another call.
-            taken += [
-                id_.encode()
-                for id_, record in zip(ids, found, strict=True)
-                if record and record[:1] != wire.TOMBSTONE.encode()
-            ]
+            for first in range(0, len(ids), IDS_AT_ONCE):
+                some = ids[first : first + IDS_AT_ONCE]
+                records = [shard.records + id_ for id_ in some]
+                found = await commands.send(shard, "MGET", *records, patience=patience)
+                # A tombstone makes room for another call.
+                taken += [
+                    id_.encode()
+                    for id_, record in zip(some, found, strict=True)
+                    if record and record[:1] != wire.TOMBSTONE.encode()
+                ]
         return taken
 
-    def arguments(self, but: wire.Job | None = None) -> Iterator[Any]:
-        """What is accepted at home, without one of the jobs."""
-        for job, message in self._jobs:
-            if self._where[job.id] == self.home and job is not but:
-                yield from self._words(job, message)
+    def arguments(self) -> Iterator[Any]:
+        """What is accepted at once."""
+        for job, message in self._at_once:
+            yield from self._words(job, message)
+
+    def more(self) -> bytes:
+        """How many jobs in parcels go into which queues at home at once, and how many wait for their time;
+        empty if none do.
+        """
+        counts: Counter[str] = Counter()
+        for job, _ in self._later:
+            if self._where[job.id] == self.home and (job.wait is not None or not job.parents):
+                counts["" if job.wait is not None else leveled(job.queue, job.priority)] += 1
+        return _packed([word for pair in counts.items() for word in pair]) if counts else b""
 
     def parcels(self, channel: str) -> bytes:
-        """Those for other shards, in the order in which they are to be accepted; empty if there are none.
+        """Those that are not accepted at once, in the order in which they are to be; empty if there are none.
 
         Args:
             channel: of who waits for the results.
         """
-        if not self.abroad:
+        if not self._later:
             return b""
-        heights = self._heights()
-        parcels: dict[tuple[int, int, int], list[Any]] = {}
-        packed: Counter[tuple[int, int]] = Counter()
-        for job, message in self._jobs:
-            height, shard = where = (heights[job.id], self._where[job.id])
-            if shard != self.home:
-                parcels.setdefault((height, shard, packed[where] // PARCEL), []).extend(
-                    self._words(job, message)
-                )
-                # A long message takes the room of several jobs.
-                packed[where] += 1 + len(message) * PARCEL // PARCEL_BYTES
-        flat = [
-            [shard, wire.encode_parcel(channel, _REFUSAL, words)]
-            for (_, shard, _), words in sorted(parcels.items())
-        ]
-        # The server's own unpacker knows no type for bytes, only text, which is the same to it.
-        return packb(flat, use_bin_type=False)  # type: ignore[no-any-return]
+        parcels: list[tuple[int, list[Any]]] = []
+        room = 0
+        for item in self._later:
+            shard = self._where[item[0].id]
+            room -= _room(item)
+            if not parcels or parcels[-1][0] != shard or room < 0:
+                parcels.append((shard, []))
+                room = PARCEL - _room(item)
+            parcels[-1][1].extend(self._words(*item))
+        return _packed([[shard, wire.encode_parcel(channel, _REFUSAL, words)] for shard, words in parcels])
 
     def _heights(self) -> dict[str, int]:
         """How far each job is from the end: the length of the longest way there."""
@@ -128,6 +166,16 @@ class Submission:
         yield from (job.id, queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
         yield from (job.result_ttl, " ".join(job.parents), "\n".join(self._edges.get(job.id, ())))
         yield from ("1" if job.shape is not None else "", message)
+
+
+def _room(item: _Item) -> int:
+    """How much of a parcel a job takes: a long message takes the room of several jobs."""
+    return 1 + len(item[1]) * PARCEL // PARCEL_BYTES
+
+
+def _packed(words: list[Any]) -> bytes:
+    """For the server's own unpacker. It knows no type for bytes, only text, which is the same to it."""
+    return packb(words, use_bin_type=False)  # type: ignore[no-any-return]
 
 
 _REFUSAL = wire.encode_ended(

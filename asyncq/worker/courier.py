@@ -27,9 +27,8 @@ class Courier:
         self._lease = lease
 
     async def run(self) -> None:
-        """For ever; with one shard there is nothing to do."""
-        if not self._commands.shards.is_one:
-            await forever(self._look, ErrorLog(log, "the outboxes could not be looked at; trying again"))
+        """For ever."""
+        await forever(self._look, ErrorLog(log, "the outboxes could not be looked at; trying again"))
 
     async def _look(self) -> None:
         self._commands.forward(*self._commands.shards)

@@ -170,6 +170,20 @@ MUTANTS = (
         "job 2 is waiting",
     ),
     Mutant(
+        "parcels of the shard that accepts, in the order of the plan",
+        _without("dependents_first"),
+        replace(SHARDS, faults=0, parents=ROW, shards=(0, 0, 0), at_once=1),
+        STUCK,
+        "waiter 0 is new",
+    ),
+    Mutant(
+        "a parcel of the shard that accepts is known by the records of its jobs only",
+        _without("accept_once"),
+        replace(SHARDS, parents=FAN_IN, shards=(0, 0, 0), at_once=1, records_expire=True),
+        BROKEN,
+        "job 0 starts more often",
+    ),
+    Mutant(
         "who relays goes on after an error",
         _without("relay_in_order"),
         replace(SHARDS, parents=ROW, shards=(1, 1, 0)),

@@ -135,6 +135,23 @@ SCENARIOS = (
         Setup(faults=2, parents=ALONE, replaced=0, revoke=0, waiters=1, lost_connections=False),
     ),
     _scenario(
+        "a chain that is too long for one step, two relay",
+        Setup(faults=2, parents=ROW, shards=(0, 0, 0), at_once=1, relays=2, **_ABOUT_RELAYS),
+    ),
+    _scenario(
+        "a fan-in that is too large for one step, in two shards; jobs that are told of again are forgotten",
+        Setup(
+            faults=2,
+            parents=FAN_IN,
+            shards=(0, 1, 0),
+            at_once=1,
+            relays=2,
+            records_expire=True,
+            **_ABOUT_RELAYS,
+        ),
+        relays=1,
+    ),
+    _scenario(
         "shards: a chain goes there and back, two relay",
         Setup(faults=2, parents=ROW, shards=(0, 1, 0), relays=2, **_ABOUT_RELAYS),
     ),

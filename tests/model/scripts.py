@@ -78,16 +78,20 @@ class Scripts:
         return world
 
     def _submit_apart(self, world: World) -> World:
-        """Accept what lies in shard 0, and leave the rest in its outbox, one height in a parcel."""
-        for job in range(self.setup.enqueued):
-            if self.setup.shards[job] == 0:
-                world = self._admit_member(world, job)
-        heights: dict[int, list[int]] = {}
-        for job in range(self.setup.enqueued):
-            if self.setup.shards[job]:
-                heights.setdefault(self.setup.height(job), []).append(job)
-        for height in sorted(heights, reverse=not self.setup.rules.dependents_first):
-            world = world.with_letter(0, Letter(0, tuple(heights[height])))
+        """Accept what lies in shard 0 and fits, and leave the rest in its outbox, one height of a shard in a
+        parcel.
+        """
+        setup = self.setup
+        jobs = sorted(range(setup.enqueued), key=setup.height, reverse=not setup.rules.dependents_first)
+        at_once = [job for job in jobs if setup.shards[job] == 0][: setup.at_once]
+        for job in sorted(at_once):
+            world = self._admit_member(world, job)
+        parcels: dict[tuple[int, int], list[int]] = {}
+        for job in jobs:
+            if job not in at_once:
+                parcels.setdefault((setup.height(job), setup.shards[job]), []).append(job)
+        for some in parcels.values():
+            world = world.with_letter(0, Letter(0, tuple(some)))
         return world
 
     def _admit_member(self, world: World, job: int) -> World:

@@ -45,6 +45,8 @@ class Setup:
     """For each job that clients enqueue, those that it waits for. If any waits, all are one workflow."""
     shards: tuple[int, ...] = ()
     """For each job its shard, 0 or 1; the workflow is accepted in shard 0. Empty: all lie in one."""
+    at_once: int | None = None
+    """How many jobs of shard 0 are accepted in one step; None for all."""
     relays: int = 0
     """How many look into the outboxes."""
     taken: int | None = None

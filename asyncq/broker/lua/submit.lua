@@ -1,7 +1,8 @@
 -- Accepts all jobs of a workflow, parents before children, or none of them. A call that is sent again finds its own nonces: accepted, once.
--- Those that lie in other shards are in parcels, for the outbox: accepted with the rest, and brought there.
--- ARGV: space channel max_length parcels (id queue nonce flags wait ttl parents dependents keeps message)*
--- RETURNS: the number of jobs, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
+-- Those that lie in other shards, and those that are too many for one call, are in parcels, for the outbox: accepted with the rest, and brought
+-- to their shard, which may be this one. `more` has the queue and the number of those that will be ready here at once; no queue: that wait for their time.
+-- ARGV: space channel max_length parcels more (id queue nonce flags wait ttl parents dependents keeps message)*
+-- RETURNS: the number of jobs that are not in parcels, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
 -- USES: record workflow
 local count, ready, later = (#ARGV - first + 1) / stride, {}, 0
 local taken, again, left = taken_among(first, stride)
@@ -13,6 +14,10 @@ for i = first, #ARGV, stride do
   elseif ARGV[i + 6] == '' then
     ready[ARGV[i + 1]] = (ready[ARGV[i + 1]] or 0) + 1
   end
+end
+local others = more ~= '' and cmsgpack.unpack(more) or {}
+for i = 1, #others, 2 do
+  if others[i] == '' then later = later + others[i + 1] else ready[others[i]] = (ready[others[i]] or 0) + others[i + 1] end
 end
 if later > 0 and redis.call('ZCARD', space .. 'd') + later > tonumber(max_length) then return -2 end
 for queue, more in pairs(ready) do
