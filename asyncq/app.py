@@ -16,7 +16,7 @@ from asyncq.limits import Limits
 from asyncq.main_module import task_module
 from asyncq.options import Options
 from asyncq.origins import Origin, local_of
-from asyncq.portal import carried, refuse_in_loop, synced
+from asyncq.portal import blocking, on_app_loop, refuse_in_loop
 from asyncq.registry import Registry
 from asyncq.scope import Scope
 from asyncq.serializers import Policy
@@ -253,7 +253,7 @@ class AsyncQ:
     def _register(self, function: Callable[..., Any], name: str, options: Options) -> Task[..., Any]:
         kind = kind_of(function)
         _check_executor(kind, name, options)
-        origin, known = Origin.here(function), self._origins.get(name)
+        origin, known = Origin.of(function), self._origins.get(name)
         if known is not None and not origin.may_replace(known):
             raise origin.conflict(name, known)
         check_unions(function, check_hints(function, local_of(function)), self.policy)
@@ -311,7 +311,7 @@ class AsyncQ:
         """
         return Scope(self)
 
-    @carried
+    @on_app_loop
     async def send(
         self,
         /,
@@ -335,7 +335,7 @@ class AsyncQ:
         positional, named = arguments_of(f"send({name!r}, ", args, kwargs)
         return await task.delay(*positional, **named)
 
-    @synced(send)
+    @blocking(send)
     def send_sync(self) -> None:
         """Blocking twin of `send`."""
 
@@ -350,7 +350,7 @@ class AsyncQ:
         except KeyError:
             return None
 
-    @carried
+    @on_app_loop
     async def submit(self, calls: Iterable[Workflow[R, H]]) -> resultset.ResultSet[R, H]:
         """Enqueues many calls, of any tasks, and returns their handles in the same order, once the server has
         accepted all of them.
@@ -377,7 +377,7 @@ class AsyncQ:
         """
         return resultset.ResultSet(await submitting.submit(self, calls), app=self)
 
-    @synced(submit)
+    @blocking(submit)
     def submit_sync(self) -> None:
         """Blocking twin of `submit`."""
 
@@ -462,7 +462,7 @@ class AsyncQ:
     # -- where calls are served, see `sessions` --
 
     @property
-    def carrier(self) -> Sessions:
+    def loop_owner(self) -> Sessions:
         """Where the calls of this object run."""
         return self.sessions
 

@@ -124,7 +124,7 @@ class Arrivals(Generic[R]):
             task.add_done_callback(told)
             self._leave[index] = task.cancel
             return
-        listener = app.sessions.here().listener if self._listener is None else self._listener
+        listener = app.sessions.current().listener if self._listener is None else self._listener
         self._listener = listener
         waiter = handle.waiter(listener)
         if waiter.ended is not None or waiter.gone:
@@ -178,7 +178,7 @@ async def look(handles: Iterable[AsyncResult[Any]], app: App | None, patience: f
     Raises:
         BrokerUnavailable: no answer in time.
     """
-    listener = None if app is None else app.sessions.here().listener
+    listener = None if app is None else app.sessions.current().listener
     waiters, others = [], []
     for handle in handles:
         if handle.is_local:

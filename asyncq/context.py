@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from asyncq.briefs import brief
 from asyncq.config import NAME
 from asyncq.errors import WouldDeadlock
-from asyncq.portal import Carrier, carried, synced
+from asyncq.portal import LoopOwner, blocking, on_app_loop
 from asyncq.states import State
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Link(Protocol):
         ...
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """The app that runs it."""
         ...
 
@@ -171,7 +171,7 @@ class Context:
 
     # -- what it says of itself --
 
-    @carried
+    @on_app_loop
     async def update_state(self, state: str, meta: Any = None) -> None:
         """Says what the task is at, in a word of its own: `result.state` and `result.info` show it, and
         `result.events()` gives it.
@@ -200,11 +200,11 @@ class Context:
         if self.link is not None:
             await self.link.report(state, meta)
 
-    @synced(update_state)
+    @blocking(update_state)
     def update_state_sync(self) -> None:
         """Blocking twin of `update_state`, for a task that is a plain function."""
 
-    @carried
+    @on_app_loop
     async def progress(self, done: float, total: float, message: str = "") -> None:
         """Says how far the task is: state `PROGRESS`, with `{"done": done, "total": total, "message":
         message}`.
@@ -220,7 +220,7 @@ class Context:
         """
         await self.update_state("PROGRESS", {"done": done, "total": total, "message": message})
 
-    @synced(progress)
+    @blocking(progress)
     def progress_sync(self) -> None:
         """Blocking twin of `progress`, for a task that is a plain function."""
 
@@ -304,11 +304,11 @@ class Context:
             raise asyncio.CancelledError
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
         if self.link is None:
             raise RuntimeError("this job's worker cannot be reached from here, nor from a forked child")
-        return self.link.carrier
+        return self.link.loop_owner
 
     @property
     def deadline(self) -> datetime | None:

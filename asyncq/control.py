@@ -13,7 +13,7 @@ from asyncq.briefs import brief
 from asyncq.broker.keys import queue_of
 from asyncq.errors import DecodeError
 from asyncq.outcomes import moment
-from asyncq.portal import carried, synced
+from asyncq.portal import blocking, on_app_loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from asyncq.application import App
     from asyncq.job_builder import Sendable
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
 
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -74,11 +74,11 @@ class DeadLetters:
         self._app = app
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
         return self._app.sessions
 
-    @carried
+    @on_app_loop
     async def list(self, limit: int = 100) -> list[DeadLetter]:
         """The newest dead letters, newest first.
 
@@ -88,14 +88,14 @@ class DeadLetters:
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
         """
-        entries = await self._app.sessions.here().broker.dead.newest(limit)
+        entries = await self._app.sessions.current().broker.dead.newest(limit)
         return [_letter(entry, fields) for entry, fields in entries]
 
-    @synced(list)
+    @blocking(list)
     def list_sync(self) -> None:
         """Blocking twin of `list`."""
 
-    @carried
+    @on_app_loop
     async def replay(self, id: str) -> results.AsyncResult[Any]:
         """Enqueues the job of a dead letter again, as a new job, and deletes the letter. A second call is the
         same job.
@@ -110,7 +110,7 @@ class DeadLetters:
             ValueError: what is kept is no message that could be sent again.
             QueueFull, BrokerUnavailable: as `Task.delay`; the letter stands.
         """
-        session = self._app.sessions.here()
+        session = self._app.sessions.current()
         broker = session.broker
         fields = await broker.dead.one(id)
         if fields is None:
@@ -149,11 +149,11 @@ class DeadLetters:
         await broker.dead.delete([id])
         return handle
 
-    @synced(replay)
+    @blocking(replay)
     def replay_sync(self) -> None:
         """Blocking twin of `replay`."""
 
-    @carried
+    @on_app_loop
     async def delete(self, ids: Iterable[str]) -> int:
         """Deletes dead letters; the jobs' outcomes stay. Twice is once.
 
@@ -169,9 +169,9 @@ class DeadLetters:
         """
         if isinstance(ids, str):
             raise TypeError(f"delete({brief(ids)}) takes a list of ids: write delete([{brief(ids)}])")
-        return await self._app.sessions.here().broker.dead.delete([*ids])
+        return await self._app.sessions.current().broker.dead.delete([*ids])
 
-    @synced(delete)
+    @blocking(delete)
     def delete_sync(self) -> None:
         """Blocking twin of `delete`."""
 

@@ -16,7 +16,7 @@ from asyncq.briefs import brief
 from asyncq.errors import ResultNotFound, SyncInAsyncContext
 from asyncq.events import last_event
 from asyncq.outcomes import Outcome
-from asyncq.portal import HERE, driven, refuse_in_loop, soon, synced
+from asyncq.portal import INLINE, blocking, driven, refuse_in_loop, soon
 from asyncq.results import AsyncResult, line
 from asyncq.runner import Finish, Replace, Requeue, Runner
 from asyncq.serializers import PLAIN_VALUE
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from asyncq.application import App, Returning, Runnable
     from asyncq.events import Event, Follower
     from asyncq.executors import Claim
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
     from asyncq.serializers import ValueCodec
     from asyncq.streams import Readable
     from asyncq.wire import Signal
@@ -114,9 +114,9 @@ class EagerResult(AsyncResult[R_co]):
         return None if self._kept is None else self._kept.unwrap()
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
-        return HERE
+        return INLINE
 
     def known(self) -> Outcome[R_co] | None:
         """How it ended; None once it is forgotten."""
@@ -263,29 +263,29 @@ class EagerResult(AsyncResult[R_co]):
     if not TYPE_CHECKING:  # their types are those that AsyncResult gives them
         wait = get
 
-        @synced(get)
+        @blocking(get)
         def get_sync(self) -> None:
             """Blocking twin of `get`."""
 
         wait_sync = get_sync
 
-        @synced(outcome)
+        @blocking(outcome)
         def outcome_sync(self) -> None:
             """Blocking twin of `outcome`."""
 
-        @synced(refresh)
+        @blocking(refresh)
         def refresh_sync(self) -> None:
             """Blocking twin of `refresh`."""
 
-        @synced(exists)
+        @blocking(exists)
         def exists_sync(self) -> None:
             """Blocking twin of `exists`."""
 
-        @synced(revoke)
+        @blocking(revoke)
         def revoke_sync(self) -> None:
             """Blocking twin of `revoke`."""
 
-        @synced(forget)
+        @blocking(forget)
         def forget_sync(self) -> None:
             """Blocking twin of `forget`."""
 
@@ -433,9 +433,9 @@ class _EagerClaim(executors.Claim):
         return self.items
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
-        return HERE
+        return INLINE
 
 
 class _EagerRunner(Runner):
@@ -453,7 +453,7 @@ class _EagerRunner(Runner):
         def body() -> Any:
             try:
                 if task.is_generator:
-                    return generators.here(task.function(*args, **kwargs), claim.outlet(task.items))
+                    return generators.run_inline(task.function(*args, **kwargs), claim.outlet(task.items))
                 value = task.function(*args, **kwargs)
                 return self._finished(task, value) if callables.is_unfinished(value) else value
             except KeyboardInterrupt as error:

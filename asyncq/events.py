@@ -101,7 +101,7 @@ class Follower:
                 return None
             if self._feed is None:
                 channel = result.app.sessions.shards.of(result.id).events + result.id
-                self.session = result.app.sessions.here()
+                self.session = result.app.sessions.current()
                 self._feed = await Feed.open(self.session.listener, waiter, channel, self._hear)
             if waiter.ended is not None:
                 self._finish()
@@ -137,7 +137,7 @@ class Follower:
         waiter = self._result.waiter()
         left = None if self._end is None else max(0.2, self._end - time.monotonic())
         try:
-            answer = await self._result.app.sessions.here().broker.state(self._result.id, left)
+            answer = await self._result.app.sessions.current().broker.state(self._result.id, left)
         except BrokerUnavailable as error:
             # The server may come back, as for `get`; the timeout is what bounds the wait for it.
             log.debug("job %r could not be looked at (%s); again", self._result.id, error)
@@ -145,12 +145,14 @@ class Follower:
         if waiter.ended is not None:
             return  # told meanwhile
         if answer is None or (isinstance(answer, wire.Standing) and answer.flags[2:3] == "i"):
-            self._result.app.sessions.here().listener.learn(waiter, None if answer is None else answer.flags)
+            self._result.app.sessions.current().listener.learn(
+                waiter, None if answer is None else answer.flags
+            )
             raise ResultNotFound(
                 f"nothing to follow under the id {self._result.id!r}: unknown, forgotten, expired "
                 "(result_ttl), or its task ignores results"
             )
-        self._result.app.sessions.here().listener.saw(waiter, answer)
+        self._result.app.sessions.current().listener.saw(waiter, answer)
         if isinstance(answer, wire.Standing):
             self._saw(answer, last, quiet=feed.heard == heard)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from asyncq import wire
     from asyncq.generators import Outlet
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
     from asyncq.serializers import ValueCodec
     from asyncq.slots import Slots
 
@@ -163,7 +163,7 @@ class Claim:
         raise NotImplementedError
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """The app that runs it; who makes claims says which."""
         raise NotImplementedError
 

@@ -258,7 +258,7 @@ async def wait(
         raise ValueError(
             f"return_when={brief(return_when)}: use one of asyncio's, such as asyncio.FIRST_COMPLETED"
         )
-    return await handles.carrier.bring(_done_and_pending(handles, timeout, return_when))
+    return await handles.loop_owner.run_on_app_loop(_done_and_pending(handles, timeout, return_when))
 
 
 def as_completed(results: Iterable[H], *, timeout: float | timedelta | None = None) -> AsyncIterator[H]:
@@ -288,8 +288,8 @@ async def _done_and_pending(
     handles: Iterable[H], timeout: float | timedelta | None, return_when: str
 ) -> tuple[set[H], set[H]]:
     given: list[Any] = list(handles)
-    home = next((handle.app for handle in given if not handle.is_local), None)
-    with closing(Arrivals(given, home, timeout)) as arrivals:
+    app = next((handle.app for handle in given if not handle.is_local), None)
+    with closing(Arrivals(given, app, timeout)) as arrivals:
         enough = {
             asyncio.ALL_COMPLETED: lambda: arrivals.complete,
             asyncio.FIRST_COMPLETED: lambda: bool(arrivals.ended) or arrivals.complete,

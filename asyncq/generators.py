@@ -63,7 +63,7 @@ async def on_loop(generator: AsyncGenerator[Any, Any], outlet: Outlet) -> None:
                 await outlet.room()
 
 
-def here(generator: Generator[Any, Any, Any], outlet: Outlet) -> None:
+def run_inline(generator: Generator[Any, Any, Any], outlet: Outlet) -> None:
     """Drives a plain generator on this thread, into an outlet that always has room."""
     with closing(generator):
         for item in generator:

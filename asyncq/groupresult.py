@@ -11,7 +11,7 @@ from typing_extensions import TypeVar
 from asyncq import lineage
 from asyncq.briefs import brief
 from asyncq.errors import DecodeError
-from asyncq.portal import carried, synced
+from asyncq.portal import blocking, on_app_loop
 from asyncq.resultset import ResultSet
 from asyncq.sessions import the_only_app
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from asyncq.application import App
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
     from asyncq.results import AsyncResult
 
 R = TypeVar("R")
@@ -176,7 +176,7 @@ class GroupResults:
         self._app = app
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
         return self._app.sessions
 
@@ -189,26 +189,26 @@ class GroupResults:
         """A group of this app."""
         return GroupResult(id, results, parent, self._app)
 
-    @carried
+    @on_app_loop
     async def save(self, group: GroupResult[Any, Any]) -> None:
         """Saves a group, see `GroupResult.save`."""
         description = json.dumps(lineage.of_handle(group), separators=(",", ":")).encode()
-        await self._app.sessions.here().broker.save_group(group.id, description)
+        await self._app.sessions.current().broker.save_group(group.id, description)
 
-    @synced(save)
+    @blocking(save)
     def save_sync(self) -> None:
         """Blocking twin of `save`."""
 
-    @carried
+    @on_app_loop
     async def delete(self, id: str) -> None:
         """Removes what was saved under a group's id, see `GroupResult.delete`."""
-        await self._app.sessions.here().broker.delete_group(id)
+        await self._app.sessions.current().broker.delete_group(id)
 
-    @synced(delete)
+    @blocking(delete)
     def delete_sync(self) -> None:
         """Blocking twin of `delete`."""
 
-    @carried
+    @on_app_loop
     async def restore(self, id: str) -> GroupResult[Any] | None:
         """The group that was saved under an id; None if there is none (any more).
 
@@ -216,7 +216,7 @@ class GroupResults:
             DecodeError: what is saved there is not a group.
             BrokerUnavailable: no answer within the operation timeout.
         """
-        description = await self._app.sessions.here().broker.restore_group(id)
+        description = await self._app.sessions.current().broker.restore_group(id)
         if description is None:
             return None
         try:
@@ -227,7 +227,7 @@ class GroupResults:
             raise DecodeError(f"what is saved under the id {brief(id)} is one job, not a group")
         return group
 
-    @synced(restore)
+    @blocking(restore)
     def restore_sync(self) -> None:
         """Blocking twin of `restore`."""
 

@@ -60,7 +60,7 @@ class Wait:
         all_of_them: bool = True,
     ) -> None:
         self._job = job
-        self._broker = app.sessions.here().broker
+        self._broker = app.sessions.current().broker
         self._patience = PATIENCE if patience is None else min(PATIENCE, patience)
         self._awaited: list[Handle] = []
         self._mark = ""  # of what this wait has noted: another one of the job may be for the same target

@@ -68,7 +68,7 @@ class Origin:
     run: _Run | None
 
     @classmethod
-    def here(cls, function: Callable[..., Any]) -> Self:
+    def of(cls, function: Callable[..., Any]) -> Self:
         """Makes the origin of a function that the caller of the app registers now."""
         places = _own_place(function)
         frame: FrameType | None = sys._getframe(1)

@@ -1,9 +1,10 @@
-"""Blocking code's way in: `@synced(get)` is all there is to a blocking twin.
+"""Calls from other threads and loops: `@on_app_loop` for awaited methods, `@blocking(get)` for blocking
+twins.
 
-A twin runs the coroutine on the app's background loop, from whichever thread it is called; in a thread of a
-job, on its worker's loop. See `sessions`. The background thread is a daemon, not an anyio portal: a portal's
-worker is joined before `atexit` handlers run, so that a script which never closes its app would hang at its
-end.
+A twin runs the coroutine on the app's background loop, from any thread; in a thread of a job, it runs the
+coroutine on the loop of that job's worker. See `sessions`. The background thread is a daemon, and not an
+anyio portal: Python joins the worker of a portal before it runs `atexit` handlers, so a script that never
+closes its app would hang at its end.
 """
 
 from __future__ import annotations
@@ -31,49 +32,49 @@ running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_runn
 way to ask that raises nothing: each call asks, so an exception would be dear."""
 
 
-class Carrier(Protocol):
-    """Something that can run a coroutine on the app's loop: the app."""
+class LoopOwner(Protocol):
+    """What can run a coroutine on the app's loop: all sessions of the app, or one of them."""
 
-    def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+    def start_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
         """Starts the coroutine on the app's loop, from another thread."""
         ...
 
-    def is_here(self) -> bool:
+    def is_on_app_loop(self) -> bool:
         """Whether the app is open on the loop that runs on this thread."""
         ...
 
-    def bring(self, coroutine: Coroutine[Any, Any, R]) -> Coroutine[Any, Any, R]:
+    def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> Coroutine[Any, Any, R]:
         """Runs the coroutine on the app's loop, from any loop; opens the app on this one if it is closed."""
         ...
 
 
-class HasApp(Protocol):
-    """Something that belongs to an app."""
+class HasLoopOwner(Protocol):
+    """An object whose awaited methods run on the loop of its app."""
 
     @property
-    def carrier(self) -> Carrier:
-        """Where its calls run."""
+    def loop_owner(self) -> LoopOwner:
+        """Runs its calls."""
         ...
 
 
-S = TypeVar("S", bound=HasApp)
+S = TypeVar("S", bound=HasLoopOwner)
 
 
-def carried(
+def on_app_loop(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Lets an async method be awaited anywhere: on the app's own loop it is the method itself, elsewhere it
-    is carried there.
+    """Lets an async method be awaited on any loop: on the app's own loop the method runs as it is, elsewhere
+    the app's loop runs it.
     """
 
     @functools.wraps(method)
     def anywhere(self: S, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
-        carrier = self.carrier
-        if carrier.is_here():
+        loop_owner = self.loop_owner
+        if loop_owner.is_on_app_loop():
             return method(self, *args, **kwargs)
 
         async def elsewhere() -> R:
-            return await carrier.bring(method(self, *args, **kwargs))
+            return await loop_owner.run_on_app_loop(method(self, *args, **kwargs))
 
         # The method's own coroutine is made when this one is awaited: if both were there, Python would warn
         # of both where the `await` is forgotten. The warning names what was called.
@@ -84,12 +85,12 @@ def carried(
     return anywhere
 
 
-def synced(
+def blocking(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[S, P], R]]:
     """Makes the blocking twin of an async method: same parameters, same result, same errors.
 
-        @synced(get)
+        @blocking(get)
         def get_sync(self) -> None:
             "Blocking twin of `get`."
 
@@ -101,15 +102,15 @@ def synced(
     threads at once. Ctrl-C while it waits cancels the coroutine.
     """
 
-    def named(place: Callable[..., None]) -> Callable[Concatenate[S, P], R]:
+    def named(stub: Callable[..., None]) -> Callable[Concatenate[S, P], R]:
         @functools.wraps(method)
         def twin(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
             refuse_in_loop(f"{method.__name__}_sync()", f"await ....{method.__name__}(...)")
-            return wait(self.carrier, method(self, *args, **kwargs))
+            return wait(self.loop_owner, method(self, *args, **kwargs))
 
-        twin.__name__ = place.__name__
-        twin.__qualname__ = place.__qualname__
-        twin.__doc__ = "\n\n".join(filter(None, (place.__doc__, method.__doc__)))
+        twin.__name__ = stub.__name__
+        twin.__qualname__ = stub.__qualname__
+        twin.__doc__ = "\n\n".join(filter(None, (stub.__doc__, method.__doc__)))
         return twin
 
     return named
@@ -118,15 +119,15 @@ def synced(
 def overloaded(implementation: Any) -> Any:
     """Returns the decorated implementation of an overloaded method as it is.
 
-    Its type is `Any`, for mypy cannot compare what `carried` and `synced` give with the overloads.
+    Its type is `Any`, for mypy cannot compare what `on_app_loop` and `blocking` give with the overloads.
     """
     return implementation
 
 
-def wait(carrier: Carrier, coroutine: Coroutine[Any, Any, R]) -> R:
+def wait(loop_owner: LoopOwner, coroutine: Coroutine[Any, Any, R]) -> R:
     """Runs a coroutine on the app's loop and waits for its end."""
     try:
-        future = carrier.carry(coroutine)
+        future = loop_owner.start_on_app_loop(coroutine)
     except BaseException:
         coroutine.close()
         raise
@@ -155,16 +156,16 @@ def refuse_in_loop(call: str | Callable[[], str], instead: str | Callable[[], st
     raise SyncInAsyncContext(f"{call} would block the event loop that runs on this thread; use `{instead}`")
 
 
-class _Here:
-    """Stands in for an app where nothing waits: coroutines run where they are called, to their end."""
+class _Inline:
+    """The loop owner of objects without an app: their coroutines never wait, so any thread can run them."""
 
-    def is_here(self) -> bool:
+    def is_on_app_loop(self) -> bool:
         return True
 
-    def bring(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+    def run_on_app_loop(self, coroutine: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
         return coroutine
 
-    def carry(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+    def start_on_app_loop(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
             future.set_result(driven(coroutine))
@@ -173,7 +174,7 @@ class _Here:
         return future
 
 
-HERE = _Here()
+INLINE = _Inline()
 
 _kept: set[asyncio.Future[Any]] = set()
 

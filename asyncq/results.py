@@ -18,7 +18,7 @@ from asyncq.events import Follower
 from asyncq.graph import DependencyGraph
 from asyncq.guard import Wait
 from asyncq.outcomes import Outcome
-from asyncq.portal import carried, overloaded, synced
+from asyncq.portal import blocking, on_app_loop, overloaded
 from asyncq.states import State
 from asyncq.streams import Reader, Source, Stream, SyncStream
 from asyncq.view import View
@@ -198,7 +198,7 @@ class AsyncResult(View[R_co]):
     ) -> R_co | Exception: ...
 
     @overloaded
-    @synced(get)
+    @blocking(get)
     def get_sync(self) -> None:
         """Blocking twin of `get`."""
 
@@ -214,7 +214,7 @@ class AsyncResult(View[R_co]):
         check_join("AsyncResult.outcome()", (self,))
         return self.known() or await self._outcome(timeout)
 
-    @synced(outcome)
+    @blocking(outcome)
     def outcome_sync(self) -> None:
         """Blocking twin of `outcome`."""
 
@@ -224,7 +224,7 @@ class AsyncResult(View[R_co]):
             partial(self.revoke, terminate=True, reason="the wait for it was abandoned")
         )
 
-    @carried
+    @on_app_loop
     async def _outcome(self, timeout: float | timedelta | None) -> Outcome[R_co]:
         limit = None if timeout is None else config.seconds(timeout)
         if self.ignored:
@@ -234,7 +234,7 @@ class AsyncResult(View[R_co]):
         if limit == 0:
             await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
         elif job is None:
-            await self.app.sessions.here().listener.wait(waiter, limit)
+            await self.app.sessions.current().listener.wait(waiter, limit)
         elif waiter.ended is None:
             await self._wait_inside(job, waiter, limit)
         if limit and waiter.ended is None and not waiter.gone:
@@ -257,7 +257,7 @@ class AsyncResult(View[R_co]):
         end = None if limit is None else time.monotonic() + limit
         async with Wait(job, self.app, [self], limit):
             left = None if end is None else max(0.0, end - time.monotonic())
-            await self.app.sessions.here().listener.wait(waiter, left)
+            await self.app.sessions.current().listener.wait(waiter, left)
 
     # -- following --
 
@@ -306,7 +306,7 @@ class AsyncResult(View[R_co]):
 
     def _events_sync(self, timeout: float | timedelta | None) -> Iterator[Event]:
         with closing(Follower(self, None if timeout is None else config.seconds(timeout))) as follower:
-            while (event := portal.wait(self.carrier, self._next(follower))) is not None:
+            while (event := portal.wait(self.loop_owner, self._next(follower))) is not None:
                 yield event
 
     def stream(self, after: int | None = None) -> Stream[Any]:
@@ -352,7 +352,7 @@ class AsyncResult(View[R_co]):
         if after < 0:
             raise ValueError(f"after={brief(after)}: items are numbered from 1; 0 or None is from the first")
         reader = self._reader(after)
-        return Source(reader, partial(self._filled, reader), self._item, self.carrier)
+        return Source(reader, partial(self._filled, reader), self._item, self.loop_owner)
 
     def _reader(self, after: int) -> Readable:
         return Reader(self, after)
@@ -360,20 +360,20 @@ class AsyncResult(View[R_co]):
     def _item(self, data: bytes) -> Any:
         return self.item_codec().loads(data)
 
-    @carried
+    @on_app_loop
     async def _next(self, follower: Follower) -> Event | None:
         return await self._stepped(follower, follower.next)
 
-    @carried
+    @on_app_loop
     async def _filled(self, reader: Readable) -> bool:
         return await self._stepped(reader, reader.fill)
 
     async def _stepped(self, iterator: Follower | Readable, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
         session = iterator.session
-        if session is None or session.is_here():
+        if session is None or session.is_on_app_loop():
             return await self._parked(step)
         # It was begun where another session served it, and its subscription is there.
-        return await session.bring(self._parked(step))
+        return await session.run_on_app_loop(self._parked(step))
 
     async def _parked(self, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
         job = current_job.get()
@@ -400,7 +400,7 @@ class AsyncResult(View[R_co]):
 
     # -- looking --
 
-    @carried
+    @on_app_loop
     async def refresh(self) -> State | str:
         """Looks once and brings all properties up to date: state, worker, start time, queue. Returns the
         state.
@@ -413,7 +413,7 @@ class AsyncResult(View[R_co]):
             await self._look(waiter)
         return self.state
 
-    @synced(refresh)
+    @blocking(refresh)
     def refresh_sync(self) -> None:
         """Blocking twin of `refresh`."""
 
@@ -421,7 +421,7 @@ class AsyncResult(View[R_co]):
         """Whether the job has ended, in whatever way. Looks once. Raises as `refresh`."""
         return (await self._final()) is not None
 
-    @synced(ready)
+    @blocking(ready)
     def ready_sync(self) -> None:
         """Blocking twin of `ready`."""
 
@@ -432,7 +432,7 @@ class AsyncResult(View[R_co]):
         ended = await self._final()
         return ended is not None and ended.state is State.SUCCESS
 
-    @synced(successful)
+    @blocking(successful)
     def successful_sync(self) -> None:
         """Blocking twin of `successful`."""
 
@@ -443,11 +443,11 @@ class AsyncResult(View[R_co]):
         ended = await self._final()
         return ended is not None and ended.state is State.FAILURE
 
-    @synced(failed)
+    @blocking(failed)
     def failed_sync(self) -> None:
         """Blocking twin of `failed`."""
 
-    @carried
+    @on_app_loop
     async def exists(self) -> bool:
         """Whether the server knows the job: true from the moment `delay` returned until it is forgotten or
         its result expires.
@@ -457,7 +457,7 @@ class AsyncResult(View[R_co]):
         answer = await self._look(self.waiter())
         return answer is not None and not (isinstance(answer, wire.Standing) and answer.flags[2:3] == "f")
 
-    @synced(exists)
+    @blocking(exists)
     def exists_sync(self) -> None:
         """Blocking twin of `exists`."""
 
@@ -468,7 +468,7 @@ class AsyncResult(View[R_co]):
 
     async def _look(self, waiter: Waiter, patience: float | None = None) -> wire.Ended | wire.Standing | None:
         app = self.app
-        broker = app.sessions.here().broker
+        broker = app.sessions.current().broker
         if app.settings.result_extended and self.args is None:
             answer, call = await asyncio.gather(
                 broker.state(self.id, patience), broker.message(self.id, patience)
@@ -476,7 +476,7 @@ class AsyncResult(View[R_co]):
             waiter.call = call or waiter.call
         else:
             answer = await broker.state(self.id, patience)
-        app.sessions.here().listener.saw(waiter, answer)
+        app.sessions.current().listener.saw(waiter, answer)
         return answer
 
     # -- walking --
@@ -515,10 +515,10 @@ class AsyncResult(View[R_co]):
         return self._iterdeps_sync(Walk(self, intermediate=intermediate))
 
     def _iterdeps_sync(self, walk: Walk[AsyncResult[Any]]) -> Iterator[Step]:
-        while (step := portal.wait(walk.node.carrier, walk.node._step(walk))) is not None:
+        while (step := portal.wait(walk.node.loop_owner, walk.node._step(walk))) is not None:
             yield step
 
-    @carried
+    @on_app_loop
     async def _step(self, walk: Walk[AsyncResult[Any]]) -> Step | None:
         return await walk.step()
 
@@ -607,7 +607,7 @@ class AsyncResult(View[R_co]):
             pass
         return value
 
-    @synced(get_leaf)
+    @blocking(get_leaf)
     def get_leaf_sync(self) -> None:
         """Blocking twin of `get_leaf`."""
 
@@ -634,7 +634,7 @@ class AsyncResult(View[R_co]):
         self._graph = graph
         return graph
 
-    @synced(build_graph)
+    @blocking(build_graph)
     def build_graph_sync(self) -> None:
         """Blocking twin of `build_graph`."""
 
@@ -654,7 +654,7 @@ class AsyncResult(View[R_co]):
 
     # -- ending --
 
-    @carried
+    @on_app_loop
     async def revoke(
         self,
         *,
@@ -709,7 +709,7 @@ class AsyncResult(View[R_co]):
         if wait:
             check_join("AsyncResult.revoke(wait=True)", (self,))
         mark = wire.MARK_OF[signal] if terminate else wire.NOT_AGAIN
-        broker = app.sessions.here().broker
+        broker = app.sessions.current().broker
         # Before those that it waits for, so that it is revoked and does not end with one of them.
         answer, *_ = await asyncio.gather(
             *(
@@ -738,11 +738,11 @@ class AsyncResult(View[R_co]):
         ended = wire.Ended(wire.REVOKED, text, finished=now, name=self.name or "", queue=self.queue or "")
         return wire.encode_bad_end(ended, partial(failures.short, reason or ""))
 
-    @synced(revoke)
+    @blocking(revoke)
     def revoke_sync(self) -> None:
         """Blocking twin of `revoke`."""
 
-    @carried
+    @on_app_loop
     async def forget(self) -> None:
         """Removes the result, and the parents' results; a job that has not ended leaves none when it does
         (who waits still gets it).
@@ -754,13 +754,13 @@ class AsyncResult(View[R_co]):
 
     async def _forget(self) -> None:
         waiter = self.waiter()
-        broker = self.app.sessions.here().broker
+        broker = self.app.sessions.current().broker
         answer = await broker.forget(self.id)
         if answer != "flagged":
-            app_listener = self.app.sessions.here().listener
+            app_listener = self.app.sessions.current().listener
             app_listener.forgotten(waiter)
 
-    @synced(forget)
+    @blocking(forget)
     def forget_sync(self) -> None:
         """Blocking twin of `forget`."""
 
@@ -793,13 +793,13 @@ class AsyncResult(View[R_co]):
                 log.debug("the loop of a callback for job %r was closed before the job ended", self.id)
 
         async def register() -> None:
-            self.app.sessions.here().listener.when_ended(self.waiter(), post)
+            self.app.sessions.current().listener.when_ended(self.waiter(), post)
 
         sessions = self.app.sessions
-        if sessions.is_here():
-            sessions.here().listener.when_ended(self.waiter(), post)
+        if sessions.is_on_app_loop():
+            sessions.current().listener.when_ended(self.waiter(), post)
         else:
-            portal.keep(loop.create_task(sessions.bring(register())))
+            portal.keep(loop.create_task(sessions.run_on_app_loop(register())))
         return self
 
     @property

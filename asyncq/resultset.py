@@ -15,7 +15,7 @@ from asyncq.arrivals import Arrivals, look, value_or_error
 from asyncq.briefs import brief
 from asyncq.context import check_join
 from asyncq.errors import ResultTimeout
-from asyncq.portal import HERE, carried, overloaded, refuse_in_loop, running_loop, soon, synced
+from asyncq.portal import INLINE, blocking, on_app_loop, overloaded, refuse_in_loop, running_loop, soon
 from asyncq.results import AsyncResult
 from asyncq.sessions import the_only_app
 from asyncq.states import EXCEPTION_STATES, READY_STATES, State
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from asyncq.application import App
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
     from asyncq.wire import Signal
 
 R = TypeVar("R")
@@ -71,15 +71,15 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         return self._app
 
     @property
-    def _home(self) -> App | None:
+    def _serving_app(self) -> App | None:
         """The app whose server is asked; None if there is nothing to ask."""
         real = next((handle for handle in self._deciding() if not handle.is_local), None)
         return None if real is None else self._app or real.app
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
-        return self._home.sessions if self._home is not None else HERE
+        return self._serving_app.sessions if self._serving_app is not None else INLINE
 
     def _members(self) -> list[Any]:
         return self.results
@@ -151,7 +151,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
     ) -> list[R | Exception]: ...
 
     @overloaded
-    @carried
+    @on_app_loop
     async def get(
         self,
         timeout: float | timedelta | None = None,
@@ -180,7 +180,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             Exception: what the failed one raises from its `get`.
         """
         check_join("ResultSet.get()", self._awaited(), disable_sync_subtasks=disable_sync_subtasks)
-        with closing(Arrivals(list(self._deciding()), self._home, timeout)) as arrivals:
+        with closing(Arrivals(list(self._deciding()), self._serving_app, timeout)) as arrivals:
             in_time = await arrivals.until(lambda: arrivals.complete or (propagate and arrivals.failed))
         if propagate and arrivals.failed:
             raise _first_failure(arrivals)
@@ -209,7 +209,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
     ) -> list[R | Exception]: ...
 
     @overloaded
-    @synced(get)
+    @blocking(get)
     def get_sync(self) -> None:
         """Blocking twin of `get`."""
 
@@ -253,7 +253,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         return self._as_completed(timeout)
 
     async def _as_completed(self, timeout: float | timedelta | None) -> AsyncIterator[H_co]:
-        with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
+        with closing(Arrivals(list(self._leaves()), self._serving_app, timeout)) as arrivals:
             given = 0
             while given < len(arrivals.handles):
                 for handle in await self._arrived(arrivals, given, timeout):
@@ -267,14 +267,14 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         return self._as_completed_sync(timeout)
 
     def _as_completed_sync(self, timeout: float | timedelta | None) -> Iterator[H_co]:
-        with closing(Arrivals(list(self._leaves()), self._home, timeout)) as arrivals:
+        with closing(Arrivals(list(self._leaves()), self._serving_app, timeout)) as arrivals:
             given = 0
             while given < len(arrivals.handles):
-                arrived = portal.wait(self.carrier, self._arrived(arrivals, given, timeout))
+                arrived = portal.wait(self.loop_owner, self._arrived(arrivals, given, timeout))
                 given += len(arrived)
                 yield from arrived
 
-    @carried
+    @on_app_loop
     async def _arrived(
         self, arrivals: Arrivals[Any], given: int, timeout: float | timedelta | None
     ) -> list[H_co]:
@@ -318,10 +318,10 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
 
     async def _look(self) -> list[AsyncResult[Any]]:
         handles = list(self._deciding())
-        await look(handles, self._home)
+        await look(handles, self._serving_app)
         return handles
 
-    @carried
+    @on_app_loop
     async def ready(self) -> bool:
         """Whether all jobs have ended, in whatever way. Looks once.
 
@@ -330,48 +330,48 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         """
         return all(handle.state in READY_STATES for handle in await self._look())
 
-    @synced(ready)
+    @blocking(ready)
     def ready_sync(self) -> None:
         """Blocking twin of `ready`."""
 
-    @carried
+    @on_app_loop
     async def successful(self) -> bool:
         """Whether all jobs have ended with a value. Looks once. Raises as `ready`."""
         return all(handle.state == State.SUCCESS for handle in await self._look())
 
-    @synced(successful)
+    @blocking(successful)
     def successful_sync(self) -> None:
         """Blocking twin of `successful`."""
 
-    @carried
+    @on_app_loop
     async def failed(self) -> bool:
         """Whether any of the jobs has ended with an error. Looks once. Raises as `ready`."""
         return any(handle.state == State.FAILURE for handle in await self._look())
 
-    @synced(failed)
+    @blocking(failed)
     def failed_sync(self) -> None:
         """Blocking twin of `failed`."""
 
-    @carried
+    @on_app_loop
     async def waiting(self) -> bool:
         """Whether any of the jobs has not ended. Looks once. Raises as `ready`."""
         return any(handle.state not in READY_STATES for handle in await self._look())
 
-    @synced(waiting)
+    @blocking(waiting)
     def waiting_sync(self) -> None:
         """Blocking twin of `waiting`."""
 
-    @carried
+    @on_app_loop
     async def completed_count(self) -> int:
         """How many of the jobs have ended with a value. Looks once. Raises as `ready`."""
         await self._look()
         return sum(handle.state == State.SUCCESS for handle in self._leaves())
 
-    @synced(completed_count)
+    @blocking(completed_count)
     def completed_count_sync(self) -> None:
         """Blocking twin of `completed_count`."""
 
-    @carried
+    @on_app_loop
     async def maybe_throw(
         self, callback: Callable[[str, Any], object] | None = None, *, propagate: bool = True
     ) -> None:
@@ -394,13 +394,13 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             if callback is not None and handle in members:
                 callback(handle.id, value_or_error(handle))
 
-    @synced(maybe_throw)
+    @blocking(maybe_throw)
     def maybe_throw_sync(self) -> None:
         """Blocking twin of `maybe_throw`."""
 
     # -- ending --
 
-    @carried
+    @on_app_loop
     async def revoke(
         self,
         *,
@@ -451,18 +451,18 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         ]
         return (await _each(calls))[:count]
 
-    @synced(revoke)
+    @blocking(revoke)
     def revoke_sync(self) -> None:
         """Blocking twin of `revoke`."""
 
-    @carried
+    @on_app_loop
     async def forget(self) -> None:
         """Removes all results, as `AsyncResult.forget` does one, and those of the jobs that they came after.
         Raises as `ready`.
         """
         await _each(handle.forget() for handle in (*self._leaves(), *self._befores()))
 
-    @synced(forget)
+    @blocking(forget)
     def forget_sync(self) -> None:
         """Blocking twin of `forget`."""
 

@@ -69,7 +69,7 @@ class Scope:
     ) -> None:
         left = self._end()
         if left:
-            await self._app.sessions.bring(self._revoke(left, exc))
+            await self._app.sessions.run_on_app_loop(self._revoke(left, exc))
 
     def __enter__(self) -> Scope:
         portal.refuse_in_loop("with app.scope():", "async with app.scope():")
@@ -82,7 +82,7 @@ class Scope:
         left = self._end()
         if left:
             sessions = self._app.sessions
-            portal.wait(sessions, sessions.bring(self._revoke(left, exc)))
+            portal.wait(sessions, sessions.run_on_app_loop(self._revoke(left, exc)))
 
     def _begin(self) -> None:
         if self._jobs.state != "new":
@@ -98,7 +98,7 @@ class Scope:
         up.
         """
         revoking = left.revoke(terminate=True, reason="the scope that it was enqueued in has ended")
-        errand = self._app.sessions.here().send_off(revoking)
+        errand = self._app.sessions.current().send_off(revoking)
         if isinstance(exc, (asyncio.CancelledError, GeneratorExit)):
             return
         error = await asyncio.shield(errand)

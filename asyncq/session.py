@@ -185,22 +185,22 @@ class Session:
 
     # -- calls from other threads --
 
-    def is_here(self) -> bool:
+    def is_on_app_loop(self) -> bool:
         """Whether this thread runs the session's loop. On any thread."""
         return running_loop() is self.loop
 
-    async def bring(self, coroutine: Coroutine[Any, Any, R]) -> R:
+    async def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Runs a coroutine on the session's loop, from any loop."""
-        if self.is_here():
+        if self.is_on_app_loop():
             return await coroutine
         try:
-            future = self.carry(coroutine)
+            future = self.start_on_app_loop(coroutine)
         except RuntimeError:
             coroutine.close()
             raise BrokerUnavailable("the app was closed, and its event loop, too") from None
         return await asyncio.wrap_future(future)
 
-    def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+    def start_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
         """Starts a coroutine on the session's loop, from another thread.
 
         Raises:
@@ -212,7 +212,7 @@ class Session:
         """Calls a function on the session's loop, from any thread: at once if it is this one. Not if the
         session is closed.
         """
-        if self.is_here():
+        if self.is_on_app_loop():
             function()
         elif self.is_open:
             try:

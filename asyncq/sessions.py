@@ -5,9 +5,9 @@
 - Everywhere else, blocking calls among it: the app's background session, on a loop in a daemon thread that
   nobody but the app can stop.
 
-So no call is ever carried to a loop that its user may stop. Tried and given up: one loop for all, the first
-that opened the app. A loop that is idle between two `run_until_complete`, or that ends with `asyncio.run`,
-then holds up every other thread's calls for ever.
+So no call ever runs on a loop of another thread that its user may stop. Tried and given up: one loop for all,
+the first that opened the app. A loop that is idle between two `run_until_complete`, or that ends with
+`asyncio.run`, then holds up every other thread's calls for ever.
 
 All methods may be called on any thread. `_lock` guards the three tables; the table of open sessions is read
 without it, by each call.
@@ -98,11 +98,11 @@ class Sessions:
         session = self.nearest()
         return "" if session is None else session.channel
 
-    def is_here(self) -> bool:
-        """Whether this thread's loop has an open session: calls then run right here."""
+    def is_on_app_loop(self) -> bool:
+        """Whether this thread's loop has an open session. Calls then run on this loop."""
         return running_loop() in self._open
 
-    def here(self) -> Session:
+    def current(self) -> Session:
         """The session of this thread's loop.
 
         Raises:
@@ -124,14 +124,14 @@ class Sessions:
         loop = None if job is None or job.link is None else job.link.loop
         return None if loop is None else self._open.get(loop)
 
-    async def bring(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Runs a coroutine where this call is served, from any loop, with an open session there."""
-        if self.is_here():
+    async def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Runs a coroutine on the loop that serves this call, from any loop, with an open session there."""
+        if self.is_on_app_loop():
             return await coroutine
         thread = self._thread
         if thread is not None and running_loop() is thread.loop:
             return await self._when_open(coroutine)
-        future = self.carry(self._when_open(coroutine))
+        future = self.start_on_app_loop(self._when_open(coroutine))
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -141,14 +141,14 @@ class Sessions:
                 raise BrokerUnavailable("the app was closed") from None
             raise
 
-    def carry(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
-        """Starts a coroutine where this call is served, from a thread without a loop or from another loop. It
-        opens the session itself if it needs one, by `bring`: not every coroutine does.
+    def start_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+        """Starts a coroutine on the loop that serves this call, from a thread without a loop or from another
+        loop. No session is opened for it: `run_on_app_loop` does that, and not every coroutine needs one.
         """
         session = self._of_the_job()
         if session is not None:
             try:
-                return session.carry(coroutine)
+                return session.start_on_app_loop(coroutine)
             except RuntimeError:
                 log.debug(
                     "a worker's loop was closed under one of its jobs; the job's call is served elsewhere"
@@ -163,7 +163,7 @@ class Sessions:
 
     async def _when_open(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """Runs a coroutine on this loop, with a session of this loop that is open."""
-        if not self.is_here():
+        if not self.is_on_app_loop():
             try:
                 await self._opened()
             except BaseException:
@@ -173,13 +173,13 @@ class Sessions:
 
     def send_off(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Has what a function makes run in the background of the session that serves this call."""
-        if self.is_here():
-            self.here().send_off(make())
+        if self.is_on_app_loop():
+            self.current().send_off(make())
         else:
-            self.carry(self._when_open(self._send_off(make)))
+            self.start_on_app_loop(self._when_open(self._send_off(make)))
 
     async def _send_off(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        self.here().send_off(make())
+        self.current().send_off(make())
 
     # -- blocks --
 
@@ -297,7 +297,7 @@ class Sessions:
         to do, for its worker's session is open.
         """
         if self._of_the_job() is None:
-            self.carry(self.enter()).result()
+            self.start_on_app_loop(self.enter()).result()
 
     def leave_background(self) -> None:
         """A blocking block ends; the last one closes the background session."""

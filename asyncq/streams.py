@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from asyncq.broker.listener import Waiter
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
     from asyncq.session import Session
     from asyncq.view import View
 
@@ -121,7 +121,7 @@ class Reader:
 
     async def _open(self, waiter: Waiter) -> None:
         app = self._result.app
-        self.session = app.sessions.here()
+        self.session = app.sessions.current()
         channel = app.sessions.shards.of(self._result.id).events + self._result.id
         self._feed = await Feed.open(self.session.listener, waiter, channel, self._hear)
         self._tick()
@@ -144,7 +144,7 @@ class Reader:
         feed.stale = False
         app, taken = self._result.app, self.offset
         try:
-            standing, complete, items = await app.sessions.here().broker.read_items(
+            standing, complete, items = await app.sessions.current().broker.read_items(
                 self._result.id, self._fetched, taken
             )
         except BrokerUnavailable as error:
@@ -155,13 +155,13 @@ class Reader:
         self._reported = max(self._reported, taken)
         self._extend(items)
         if standing is None or (isinstance(standing, str) and standing[2:3] == "i"):
-            app.sessions.here().listener.learn(waiter, standing)
+            app.sessions.current().listener.learn(waiter, standing)
             raise ResultNotFound(
                 f"no stream under the id {self._result.id!r}: unknown, forgotten, expired (result_ttl), or "
                 "its task ignores results"
             )
         if isinstance(standing, wire.Ended):
-            app.sessions.here().listener.learn(waiter, standing)
+            app.sessions.current().listener.learn(waiter, standing)
             self._complete = complete
         elif len(items) > 0:
             feed.stale = True  # there may be more
@@ -236,13 +236,13 @@ class Source:
         reader: holds what is at hand.
         fill: has the reader fetch more, wherever the call is served; False at the end.
         decode: makes an item of its bytes.
-        carrier: where the blocking stream has `fill` run.
+        loop_owner: where the blocking stream has `fill` run.
     """
 
     reader: Readable
     fill: Callable[[], Coroutine[Any, Any, bool]]
     decode: Callable[[bytes], Any]
-    carrier: Carrier
+    loop_owner: LoopOwner
 
 
 class _Items(Generic[T]):
@@ -306,7 +306,7 @@ class SyncStream(_Items[T]):
 
     def __next__(self) -> T:
         while not self._reader.buffer:
-            if not portal.wait(self._source.carrier, self._source.fill()):
+            if not portal.wait(self._source.loop_owner, self._source.fill()):
                 raise StopIteration
         return self._take()
 

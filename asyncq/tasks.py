@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 from asyncq import callables, config, eager, results, wire
 from asyncq.context import check_join
 from asyncq.job_builder import JobBuilder
-from asyncq.portal import carried, overloaded, refuse_in_loop, synced
+from asyncq.portal import blocking, on_app_loop, overloaded, refuse_in_loop
 from asyncq.resultset import ResultSet
 from asyncq.sending import send_many
 from asyncq.serializers import PLAIN_VALUE, ArgumentCodec, ValueCodec
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         Takes4,
         TakesMore,
     )
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
     from asyncq.retry import Retry
 
 A = TypeVar("A")
@@ -113,7 +113,7 @@ class Task(Generic[P, R, H_co]):
         return f"<Task {self.name}{self.builder.signature}>"
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
         return self.app.sessions
 
@@ -148,7 +148,7 @@ class Task(Generic[P, R, H_co]):
 
     # -- sending --
 
-    @carried
+    @on_app_loop
     async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> H_co:
         """Enqueues a call and returns its handle, once the server has accepted the job.
 
@@ -171,11 +171,11 @@ class Task(Generic[P, R, H_co]):
         """
         return await self._send(args, kwargs)
 
-    @synced(delay)
+    @blocking(delay)
     def delay_sync(self) -> None:
         """Blocking twin of `delay`."""
 
-    @carried
+    @on_app_loop
     async def call(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Enqueues a call, waits for it and returns its value: `await (await task.delay(...)).get()`.
 
@@ -193,11 +193,11 @@ class Task(Generic[P, R, H_co]):
         value: R = await result.get(None if wait is None else config.seconds(wait))
         return value
 
-    @synced(call)
+    @blocking(call)
     def call_sync(self) -> None:
         """Blocking twin of `call`."""
 
-    @carried
+    @on_app_loop
     async def apply_async(
         self, /, args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> H_co:
@@ -207,7 +207,7 @@ class Task(Generic[P, R, H_co]):
         task = self.options(**options) if options else self
         return await task._send(*arguments_of(f"{self.name}.apply_async(", args, kwargs))
 
-    @synced(apply_async)
+    @blocking(apply_async)
     def apply_async_sync(self) -> None:
         """Blocking twin of `apply_async`."""
 
@@ -247,7 +247,7 @@ class Task(Generic[P, R, H_co]):
     async def map(self: TakesMore, calls: Iterable[Sequence[Any]]) -> ResultSet[R, H_co]: ...
 
     @overloaded
-    @carried
+    @on_app_loop
     async def map(self, calls: Iterable[Sequence[Any]]) -> ResultSet[R, H_co]:
         """Enqueues one call for each sequence of arguments, a few hundred in each round trip.
 
@@ -275,7 +275,7 @@ class Task(Generic[P, R, H_co]):
         if self.is_linked:
             linked = await submit(self.app, [Signature(self, args, {}) for args in given])
             return ResultSet(linked, app=self.app)
-        session = self.app.sessions.here()
+        session = self.app.sessions.current()
         encode = self.builder.body
         handles: list[Any] = await send_many(session, [(self, args, {}, encode(args, {})) for args in given])
         return ResultSet(handles, app=self.app)
@@ -316,7 +316,7 @@ class Task(Generic[P, R, H_co]):
     def map_sync(self: TakesMore, calls: Iterable[Sequence[Any]]) -> ResultSet[R, H_co]: ...
 
     @overloaded
-    @synced(map)
+    @blocking(map)
     def map_sync(self) -> None:
         """Blocking twin of `map`."""
 
@@ -589,7 +589,7 @@ class Task(Generic[P, R, H_co]):
             return linked
         builder = self.builder
         body = builder.body(args, kwargs)
-        session = self.app.sessions.here()
+        session = self.app.sessions.current()
         job, message = builder.call(body, session.channel)
         waiter = session.announce(job, new=not builder.has_own_id)
         refused = await session.submit(((job, message, waiter),))
@@ -632,7 +632,7 @@ class _OfFunction:
 
 _OF_FUNCTION = frozenset({"delay", "delay_sync", "call", "call_sync", "s", "si"})
 
-# Here and not by decorators, for `synced(delay)` needs the function, and type checkers the method.
+# Here and not by decorators, for `blocking(delay)` needs the function, and type checkers the method.
 for _name in _OF_FUNCTION:
     setattr(Task, _name, _OfFunction(getattr(Task, _name)))
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncq import wire
     from asyncq.application import App, Runnable
     from asyncq.broker.listener import Listener, Waiter
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
     from asyncq.serializers import ValueCodec
 
 _ID = re.compile(r"[!-~]{1,500}")
@@ -103,7 +103,7 @@ class View(Generic[R_co]):
         return self._app
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
         return self.app.sessions
 
@@ -111,7 +111,7 @@ class View(Generic[R_co]):
         """The waiter of this job in the session that serves the call; on that session's loop. Whoever asks
         for many gives the session's listener.
         """
-        listener = listener or self.app.sessions.here().listener
+        listener = listener or self.app.sessions.current().listener
         waiter = self._waiter
         if waiter is None:
             waiter = self._waiter = listener.waiter(self.id)

@@ -119,7 +119,7 @@ class Walk(Generic[N]):
             if other.id not in self._looked and not other.is_local and other.known() is None:
                 ahead[other.id] = other
         self._looked.update(ahead)
-        listener = node.app.sessions.here().listener
+        listener = node.app.sessions.current().listener
         await listener.look_all([handle.waiter() for handle in ahead.values()])
 
 

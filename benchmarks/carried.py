@@ -32,13 +32,13 @@ async def main() -> None:
     async with app, Worker(app):
         handle = await noop.delay()
         await handle.get()
-    direct, carried = [], []
+    direct, from_other_threads = [], []
     for _ in range(ROUNDS):
         async with app:
             direct.append(await round_of(handle))
-        carried.append(await round_of(handle))
+        from_other_threads.append(await round_of(handle))
     await app.close()
-    here, there = statistics.median(direct), statistics.median(carried)
+    here, there = statistics.median(direct), statistics.median(from_other_threads)
     print(f"in a block {here:.0f} us, outside {there:.0f} us: the hop costs {there - here:.0f} us")
 
 

@@ -42,7 +42,7 @@ class Waits(Scenario):
                         ended.append(perf_counter() - start)
                     figures[f"waits.live_{size}_ms"] = round(statistics.median(live) * 1000, 3)
                     figures[f"waits.ended_{size}_ms"] = round(statistics.median(ended) * 1000, 3)
-            assert app.sessions.is_here()
+            assert app.sessions.is_on_app_loop()
         return Measured(figures)
 
 

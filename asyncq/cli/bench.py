@@ -134,7 +134,7 @@ def _save(name: str, tree: dict[str, Any]) -> None:
 
 
 async def _about(app: AsyncQ, *, own_worker: bool) -> dict[str, Any]:
-    version = (await app.sessions.here().broker.server_version()).capitalize()
+    version = (await app.sessions.current().broker.server_version()).capitalize()
     local = targets.is_local(app)
     return {
         "asyncq": __version__,
@@ -147,7 +147,7 @@ async def _about(app: AsyncQ, *, own_worker: bool) -> dict[str, Any]:
 
 async def _clean(app: AsyncQ) -> None:
     """Removes every key of the bench's namespace, a thousand at a time."""
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     send, anywhere = broker.commands.send, broker.shards[0]
     ours = f"{{{app.settings.namespace}:*"  # of all shards
     cursor = b"0"

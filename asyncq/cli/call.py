@@ -143,7 +143,7 @@ async def _is_taken(app: AsyncQ, handle: AsyncResult[Any], seconds: float) -> bo
     That one is listed is not enough: a killed one is, until others have noticed.
     """
     assert handle.queue is not None
-    if not await app.sessions.here().broker.listened_to(handle.queue):
+    if not await app.sessions.current().broker.listened_to(handle.queue):
         return False
     try:
         await handle.outcome(timeout=seconds)

@@ -65,7 +65,7 @@ class Stage:
 
     def _start(self) -> subprocess.Popen[bytes]:
         app = self.app
-        server = app.sessions.here().server
+        server = app.sessions.current().server
         # A private server is this process's own: the other process reaches it by the URL of its socket.
         url = server.url if server is not None else app.settings.url
         environment = {**os.environ, "ASYNCQ_URL": url, "ASYNCQ_NAMESPACE": app.settings.namespace}
@@ -82,7 +82,7 @@ class Stage:
         return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  our own
 
     async def _ready(self, process: subprocess.Popen[bytes]) -> None:
-        broker, queue = self.app.sessions.here().broker, self.app.settings.default_queue
+        broker, queue = self.app.sessions.current().broker, self.app.settings.default_queue
         end = time.monotonic() + 60.0
         while not await broker.listened_to(queue):
             if process.poll() is not None:

@@ -57,7 +57,7 @@ class ThroughputPlan:
         A job leaves the queue in the step that stores its result, so its length says how many have none.
         Looking costs the server 1 us.
         """
-        broker = stage.app.sessions.here().broker
+        broker = stage.app.sessions.current().broker
         queue, send = stage.app.settings.default_queue, broker.commands.send
         end = time.monotonic() + 60.0
         first, began = 0, 0.0

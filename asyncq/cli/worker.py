@@ -243,10 +243,10 @@ class Service:
 async def _facts(worker: Worker, app: AsyncQ, target: str) -> tuple[str, list[tuple[str, str]]]:
     """What the worker is, and rows of what else there is to know of it."""
     kind = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     server = (await broker.server_version()).capitalize()
     if targets.is_local(app):
-        held = app.sessions.here().server
+        held = app.sessions.current().server
         place = held.directory if held is not None else "?"
         server = f"embedded {server} in {place} (this machine only; set ASYNCQ_URL for production)"
     else:

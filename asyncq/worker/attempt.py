@@ -76,7 +76,7 @@ class RunningJob(Claim):
         return self.attempts.loop
 
     @property
-    def carrier(self) -> Session:
+    def loop_owner(self) -> Session:
         """The worker's connection, on whose loop the job runs."""
         return self.attempts.session
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from asyncq.application import App, Runnable
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
 
 FAREWELL = 2.0
 """Seconds that the process may take to end by itself once its worker has no more jobs for it."""
@@ -353,9 +353,9 @@ class _Claim(executors.Claim):
         self._child = child
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Nobody: what is asked of the worker is asked over the connection, from the thread that asks."""
-        return portal.HERE
+        return portal.INLINE
 
     async def report(self, state: str, meta: Any) -> None:
         """The job says of itself what it is at. On the caller's loop, or on a thread without one."""

@@ -169,7 +169,7 @@ class Pool:
 
     def _setup(self) -> bytes:
         """What a process must know to find the tasks, see `child.Child`."""
-        url = self._app.sessions.here().broker.address.url
+        url = self._app.sessions.current().broker.address.url
         setup = {
             **child_setup(self._app, self._target, url),
             "script": _script() if self._target is None else None,

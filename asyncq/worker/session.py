@@ -73,7 +73,7 @@ class WorkerSession:
     def __init__(self, worker: Worker, pool: Pool, stop: asyncio.Event) -> None:
         app = worker.app
         settings = app.settings
-        connection = app.sessions.here()
+        connection = app.sessions.current()
         self.worker = worker
         self.broker: Broker = connection.broker
         self.consumer: Consumer = Consumer(self.broker.commands, worker.name, worker.queues)

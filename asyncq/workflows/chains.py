@@ -63,9 +63,9 @@ class Chain(Single[R_co, H_co]):
         return self
 
     @property
-    def home(self) -> App | None:
+    def app(self) -> App | None:
         """The app of its tasks; None where there are none."""
-        return self.steps[-1].home
+        return self.steps[-1].app
 
     @property
     def _wait(self) -> float | timedelta | None:

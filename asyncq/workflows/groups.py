@@ -101,10 +101,10 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         return whole
 
     @property
-    def home(self) -> App | None:
+    def app(self) -> App | None:
         """The app of its tasks; None where there are none."""
-        homes = (one.home for one in (*self.before, *self.members, *self.callbacks))
-        return next((home for home in homes if home is not None), None)
+        apps = (one.app for one in (*self.before, *self.members, *self.callbacks))
+        return next((app for app in apps if app is not None), None)
 
     @property
     def _wait(self) -> float | timedelta | None:
@@ -140,7 +140,7 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         results = [one.plan(plan, awaited) for one in self.members]
         for result in results:
             _cut(result, awaited)
-        handle: GroupResult[T, M] = GroupResult(None, results, source, self.home)
+        handle: GroupResult[T, M] = GroupResult(None, results, source, self.app)
         check_depth(handle)
         plan.follow(handle, self.callbacks, (), ())
         return handle

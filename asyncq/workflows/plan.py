@@ -225,7 +225,7 @@ class Plan:
         if not messages:
             return
         assert self.app is not None, "there are jobs, so there is their app"
-        session = self.app.sessions.here()
+        session = self.app.sessions.current()
         entries: list[Entry] = []
         for planned, (job, message) in zip(self.jobs, messages, strict=True):
             waiter = session.announce(job)

@@ -81,7 +81,7 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
         return self.task.builder.options
 
     @property
-    def home(self) -> App:
+    def app(self) -> App:
         """The app of the task."""
         return self.task.app
 

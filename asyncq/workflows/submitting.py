@@ -34,7 +34,7 @@ async def submit(app: App, calls: Iterable[Workflow[Any]]) -> list[Any]:
             plan = Plan(app)
             handles[index] = call.plan(plan, None)
             plans.append((plan, plan.messages()))
-    sent = asyncio.ensure_future(send_many(app.sessions.here(), single))
+    sent = asyncio.ensure_future(send_many(app.sessions.current(), single))
     await asyncio.gather(sent, *(plan.submit(messages) for plan, messages in plans))
     rest = iter(sent.result())
     return [next(rest) if handle is None else handle for handle in handles]

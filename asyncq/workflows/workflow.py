@@ -14,7 +14,7 @@ from asyncq.briefs import brief, joined
 from asyncq.context import check_join
 from asyncq.eager import EagerResult
 from asyncq.options import Options
-from asyncq.portal import HERE, carried, refuse_in_loop, synced
+from asyncq.portal import INLINE, blocking, on_app_loop, refuse_in_loop
 from asyncq.workflows.plan import Plan
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from asyncq import wire
     from asyncq.application import App
-    from asyncq.portal import Carrier
+    from asyncq.portal import LoopOwner
     from asyncq.results import AsyncResult
     from asyncq.workflows.plan import Handle
 
@@ -35,7 +35,7 @@ W = TypeVar("W")
 W_co = TypeVar("W_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 Handle_co = TypeVar("Handle_co", default=Any, covariant=True)
-Here_co = TypeVar("Here_co", default=Any, covariant=True)
+Applied_co = TypeVar("Applied_co", default=Any, covariant=True)
 Single_co = TypeVar("Single_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
 
 
@@ -47,7 +47,7 @@ class Follower(Protocol[W_co]):
     def _following(self, first: Workflow[Any]) -> W_co: ...
 
 
-class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
+class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
     """One or more calls, not made yet, whose value in the end is an `R`: a `Signature`, `Chain` or `Group`.
 
     The other parameters are the handle that `delay` gives, and the one that `apply` gives.
@@ -148,13 +148,13 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
 
     @property
     @abstractmethod
-    def home(self) -> App | None:
+    def app(self) -> App | None:
         """The app of its tasks; None where there are none."""
 
     @property
-    def carrier(self) -> Carrier:
+    def loop_owner(self) -> LoopOwner:
         """Where the calls of this object run."""
-        return self.home.sessions if self.home is not None else HERE
+        return self.app.sessions if self.app is not None else INLINE
 
     @property
     @abstractmethod
@@ -165,7 +165,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
     def plan(self, plan: Plan, source: Handle | None) -> Any:
         """Adds its jobs to a plan and returns the handle of its value. They wait for the source."""
 
-    @carried
+    @on_app_loop
     async def delay(self, /, *args: Any, **kwargs: Any) -> Handle_co:
         """Enqueues all of its calls in one step, and returns the handle of the last; of a group, the handles
         of its members as one `GroupResult`.
@@ -194,11 +194,11 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         handle: Handle_co = await self._send(args, kwargs)
         return handle
 
-    @synced(delay)
+    @blocking(delay)
     def delay_sync(self) -> None:
         """Blocking twin of `delay`."""
 
-    @carried
+    @on_app_loop
     async def apply_async(
         self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Handle_co:
@@ -207,7 +207,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         handle: Handle_co = await self._send(positional, named, options)
         return handle
 
-    @synced(apply_async)
+    @blocking(apply_async)
     def apply_async_sync(self) -> None:
         """Blocking twin of `apply_async`."""
 
@@ -219,7 +219,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         *,
         throw: bool = False,
         **options: Any,
-    ) -> Here_co:
+    ) -> Applied_co:
         """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`.
         Gives a `GroupResult` of what ran if it ends in a group.
 
@@ -235,10 +235,10 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
             SyncInAsyncContext: there is a coroutine function in it, and this thread's event loop runs.
         """
         positional, named = arguments_of("apply(", args, kwargs)
-        result: Here_co = self._run(positional, named, options, throw=throw)
+        result: Applied_co = self._run(positional, named, options, throw=throw)
         return result
 
-    @carried
+    @on_app_loop
     async def call(self, /, *args: Any, **kwargs: Any) -> R_co:
         """Enqueues it, waits for it and returns its value. Bound the wait with `options(wait=2.0)`.
 
@@ -253,7 +253,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         value: R_co = await handle.get(None if wait is None else config.seconds(wait))
         return value
 
-    @synced(call)
+    @blocking(call)
     def call_sync(self) -> None:
         """Blocking twin of `call`."""
 
@@ -261,7 +261,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any] | None = None
     ) -> Any:
         whole = self.clone(args, kwargs, **(options or {})) if args or kwargs or options else self
-        plan = Plan(self.home)
+        plan = Plan(self.app)
         handle = whole.plan(plan, None)
         await plan.submit(plan.messages())
         return handle
@@ -269,7 +269,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Here_co]):
     def _run(
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any], *, throw: bool
     ) -> Any:
-        plan = Plan(self.home)
+        plan = Plan(self.app)
         handle = self.clone(args, kwargs, **options).plan(plan, None)
         if any(job.task.is_coroutine for job in plan.jobs):
             refuse_in_loop(lambda: f"{self!r}.apply()", "await ....call()")

@@ -56,7 +56,7 @@ async def app(make_app: Callable[..., AsyncQ]) -> AsyncIterator[AsyncQ]:
 @pytest.fixture
 async def broker(app: AsyncQ) -> Broker:
     """The verbs, as the client uses them."""
-    return app.sessions.here().broker
+    return app.sessions.current().broker
 
 
 @pytest.fixture

@@ -104,7 +104,7 @@ class HandWorker:
     """
 
     def __init__(self, app: AsyncQ, queues: tuple[str, ...]) -> None:
-        self._commands = app.sessions.here().broker.commands
+        self._commands = app.sessions.current().broker.commands
         self.consumer = ClaimingConsumer(self._commands, NAME, queues)
 
     async def take(self) -> Claimed:

@@ -39,7 +39,7 @@ def be_the_only_app(monkeypatch: pytest.MonkeyPatch, app: AsyncQ) -> None:
 
 def waiters_of(app: AsyncQ) -> list[Waiter]:
     """What the session of this loop knows of jobs, for as long as somebody holds it."""
-    return list(app.sessions.here().listener._waiters)
+    return list(app.sessions.current().listener._waiters)
 
 
 def line_of(commands: Commands) -> Line:
@@ -54,7 +54,7 @@ def is_connecting(line: Line) -> bool:
 
 def drop_subscription(app: AsyncQ) -> None:
     """Breaks the subscription of the session of this loop, which takes it up again."""
-    app.sessions.here().listener.subscription._line.drop()
+    app.sessions.current().listener.subscription._line.drop()
 
 
 def errands_of(relay: Relay) -> dict[int, Errand]:
@@ -115,7 +115,7 @@ async def set_clock_back(app: AsyncQ, raw: redis.asyncio.Redis, seconds: float, 
     """Makes everything as if the server's clock had just been set back: what was written by it, and what this
     process was told of it, is ahead by that much. The clock itself is the machine's, and stays.
     """
-    commands = app.sessions.here().broker.commands
+    commands = app.sessions.current().broker.commands
     step = round(seconds * 1000)
     for keys in app.sessions.shards:
         for id_, due in await raw.zrange(keys.delayed, 0, -1, withscores=True):

@@ -510,11 +510,13 @@ def test_blocking_code_has_scopes_too(make_app):
         assert app.AsyncResult("other").refresh_sync() == "REVOKED"
 
         async def left() -> int:
-            return await app.sessions.here().broker.commands.send(
+            return await app.sessions.current().broker.commands.send(
                 app.sessions.shards[0], "XLEN", app.sessions.shards[0].stream("default")
             )
 
-        assert wait(app.sessions, app.sessions.bring(left())) == 3, "a bare thread has a context of its own"
+        assert wait(app.sessions, app.sessions.run_on_app_loop(left())) == 3, (
+            "a bare thread has a context of its own"
+        )
         kept.revoke_sync()
 
 

@@ -86,7 +86,7 @@ async def worker_app(server):
 
 async def _use_without_a_worker(app) -> None:
     add = app.tasks["add"]
-    assert not await app.sessions.here().broker.listened_to("default")
+    assert not await app.sessions.current().broker.listened_to("default")
     result = await add.delay(1, 2)
     assert await result.refresh() == "PENDING"
     assert await result.revoke()
@@ -110,7 +110,7 @@ async def _wait_for_each_other(app) -> None:
         )
         return made, wire.encode_job(made)
 
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     await broker.intake.submit(
         [job("first", 1, 2, dependents=("next",)), job("next", 4, parents=("first",), shape=0)]
     )
@@ -120,7 +120,7 @@ async def _wait_for_each_other(app) -> None:
 async def _use(app, another) -> None:
     """All that a client may ask for while a worker works; another client looks on."""
     add, fail, hang = (app.tasks[name] for name in ("add", "fail", "hang"))
-    assert await app.sessions.here().broker.listened_to("default")
+    assert await app.sessions.current().broker.listened_to("default")
     assert await add.call(1, 2) == 3
     many = await app.submit([add.s(1, i) for i in range(5)])
     assert await many.get(timeout=30) == [1, 2, 3, 4, 5]
@@ -150,7 +150,7 @@ async def _use(app, another) -> None:
 
 async def _die_with_a_job(app) -> None:
     """A worker takes one job and is never heard of again."""
-    consumer = Consumer(app.sessions.here().broker.commands, "gone", ["default"])
+    consumer = Consumer(app.sessions.current().broker.commands, "gone", ["default"])
     await consumer.make_groups()
     beating = consumer.beating()
     assert await asyncio.to_thread(beating.beat, 1) == []
@@ -179,7 +179,7 @@ async def test_the_templates_allow_all_that_is_done_and_nothing_else(server, pro
         await producer.control.dead.delete([letter.id])
         await _use(producer, worker_app)
         await asyncio.gather(*(alone.call() for _ in range(3)))
-        assert await worker_app.sessions.here().broker.server_version()
+        assert await worker_app.sessions.current().broker.server_version()
     held = await producer.tasks["hang"].delay()
     async with Worker(worker_app, grace=0):
         await until_state(held, "STARTED")

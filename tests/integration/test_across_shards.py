@@ -287,7 +287,7 @@ async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(ap
     async def is_too_late(_: object) -> None:
         raise BrokerUnavailable("died")
 
-    monkeypatch.setattr(app.sessions.here().broker.commands.relay, "tell", is_too_late)
+    monkeypatch.setattr(app.sessions.current().broker.commands.relay, "tell", is_too_late)
     last = named(2)
     result = await chain(
         tasks.add.s(1, 1).set(task_id=named(0)),
@@ -372,7 +372,7 @@ async def _use_everything(app: AsyncQ) -> None:
 
 
 async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, server_url):
-    relay, shard = app.sessions.here().broker.commands.relay, app.sessions.here().broker.shards[0]
+    relay, shard = app.sessions.current().broker.commands.relay, app.sessions.current().broker.shards[0]
     word = {"to": 1, "i": named(1), "e": "0 x", "p": named(0), "h": "S", "w": "1"}
     with redis.Redis.from_url(server_url) as blocking:
         for ask in (relay.call, relay.told):
@@ -391,14 +391,14 @@ async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, s
 @pytest.mark.parametrize("shard", range(COUNT))
 async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_listen(app, raw, shard):
     result = await app.send("elsewhere", priority=9, task_id=named(shard))
-    busy = ClaimingConsumer(app.sessions.here().broker.commands, "busy", ["default"])
+    busy = ClaimingConsumer(app.sessions.current().broker.commands, "busy", ["default"])
     await busy.make_groups()
     await busy.look_for_levels()
-    assert not await app.sessions.here().broker.listened_to("default")
-    for keys in app.sessions.here().broker.shards:
+    assert not await app.sessions.current().broker.listened_to("default")
+    for keys in app.sessions.current().broker.shards:
         await raw.hset(keys.beats, busy.name, 1)
     ((stream, entry, _),) = await busy.read(list(busy.served.streams), 1, block=False)
-    assert await app.sessions.here().broker.listened_to("default")
+    assert await app.sessions.current().broker.listened_to("default")
     assert await busy.claims.release(stream, [(entry, result.id)]) == [1]
     await result.revoke()
     assert await busy.leave()
@@ -408,8 +408,8 @@ async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_l
 async def test_whoever_waits_for_an_errand_that_has_not_begun_is_let_go_when_the_app_is_closed(make_app):
     app = make_app(shards=COUNT)
     async with app:
-        relay = app.sessions.here().broker.commands.relay
-        wait = asyncio.ensure_future(relay.told(app.sessions.here().broker.shards[0]))
+        relay = app.sessions.current().broker.commands.relay
+        wait = asyncio.ensure_future(relay.told(app.sessions.current().broker.shards[0]))
         while not errands_of(relay):  # noqa: ASYNC110  its task is to be met before its first step
             await asyncio.sleep(0)
         closing = asyncio.ensure_future(app.close())

@@ -109,7 +109,7 @@ async def test_an_accepted_delayed_job_is_not_refused_when_it_is_sent_again(make
         body = PLAIN_ARGUMENTS.dumps((1,), {})
         job = wire.Job("id", "echo", "default", body, "n", app.sessions.channel(), 0, 100_000, wait=60_000)
         for _ in range(2):
-            assert await app.sessions.here().broker.intake.enqueue(job, wire.encode_job(job))
+            assert await app.sessions.current().broker.intake.enqueue(job, wire.encode_job(job))
 
 
 async def test_a_retry_is_not_refused_however_many_jobs_wait_for_their_time(make_app):
@@ -153,7 +153,7 @@ async def test_an_enqueue_may_wait_for_room(make_app):
 
 async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(make_app, monkeypatch):
     async with make_app(max_length=1, full_wait=5.0) as app:
-        echo, intake, loop = register(app), app.sessions.here().broker.intake, asyncio.get_running_loop()
+        echo, intake, loop = register(app), app.sessions.current().broker.intake, asyncio.get_running_loop()
         await echo.delay(1)
         late = asyncio.ensure_future(echo.options(task_id="late").delay(2))
         while not intake._unanswered:  # noqa: ASYNC110  it is to be met before the answer
@@ -163,7 +163,7 @@ async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(
             intake._give_up()
         with pytest.raises(BrokerUnavailable, match="did not answer within"):
             await late
-        await app.sessions.here().broker.look(["late"])  # its answer came before this one
+        await app.sessions.current().broker.look(["late"])  # its answer came before this one
         assert not intake._tasks
 
 

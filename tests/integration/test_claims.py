@@ -32,7 +32,7 @@ BY_END = {
 
 @pytest.fixture
 async def stage(make_app, raw) -> AsyncIterator[Steps]:
-    async with make_app(max_crashes=1) as app, Steps(app.sessions.here().broker, raw) as stage:
+    async with make_app(max_crashes=1) as app, Steps(app.sessions.current().broker, raw) as stage:
         await stage.broker.intake.submit([stage.job("parent")])
         yield stage
 

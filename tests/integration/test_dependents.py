@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Steps]:
-    async with Steps(app.sessions.here().broker, raw) as stage:
+    async with Steps(app.sessions.current().broker, raw) as stage:
         yield stage
 
 
@@ -109,7 +109,7 @@ async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
             errors = [await member.get(propagate=False) for member in last.results]
             parent = last.parent
             await until(lambda: told, "the callback was called")
-        shard = app.sessions.here().broker.shards[0]
+        shard = app.sessions.current().broker.shards[0]
         sizes = [len(await raw.get(shard.records + member.id)) for member in last.results]
         assert max(sizes) < 9_000
         assert all(isinstance(error, ValueError) for error in (*errors, told[0][1]))
@@ -398,7 +398,7 @@ async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known
 @pytest.mark.parametrize("way", ENDS)
 async def test_whatever_ends_a_job_settles_those_that_wait_for_it(make_app, raw, way):
     end, letter = ENDS[way]
-    async with make_app(max_crashes=1) as app, Steps(app.sessions.here().broker, raw) as stage:
+    async with make_app(max_crashes=1) as app, Steps(app.sessions.current().broker, raw) as stage:
         await stage.broker.intake.submit(
             [
                 stage.job("parent", dependents=("child", "callback")),

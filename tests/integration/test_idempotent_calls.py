@@ -237,7 +237,7 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
     job, message = job_of(charge.options(key="k"), 1)
     again, other = job_of(charge.options(key="k"), 1)
     assert (job.id, job.nonce.partition(".")[0]) == (again.id, again.nonce.partition(".")[0])
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     async with Worker(app):
         assert await broker.intake.enqueue(job, message) is True
         handle = app.AsyncResult(job.id)
@@ -253,7 +253,7 @@ async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, ru
 
 async def test_a_call_sent_again_with_an_expiry_is_still_the_same(app, charge, raw):
     job, message = job_of(charge.options(key="k", expires=60), 1)
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     assert [await broker.intake.enqueue(job, message) for _ in range(2)] == [True, True]
     later, other = job_of(charge.options(key="k", expires=90), 1)
     assert await broker.intake.enqueue(later, other) == f"L--- {job.expires}"

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Steps]:
-    stage = Steps(app.sessions.here().broker, raw)
+    stage = Steps(app.sessions.current().broker, raw)
     await stage.worker.make_groups()
     yield stage
     stage.worker.close()
@@ -86,7 +86,7 @@ async def test_calls_of_before_are_remembered_as_long_as_a_tombstone_stands(stag
 
 async def test_a_full_queue_does_not_refuse_what_was_accepted_before(make_app, raw):
     async with make_app(max_length=1) as app:
-        stage = Steps(app.sessions.here().broker, raw)
+        stage = Steps(app.sessions.current().broker, raw)
         await stage.worker.make_groups()
         for nonce in ("first", "second"):
             assert await enqueue(stage, nonce)

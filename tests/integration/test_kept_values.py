@@ -26,7 +26,7 @@ KEPT = ("h:", "hn:")
 
 @pytest.fixture
 async def stage(make_app, raw) -> AsyncIterator[Steps]:
-    async with make_app(max_crashes=1) as app, Steps(app.sessions.here().broker, raw) as stage:
+    async with make_app(max_crashes=1) as app, Steps(app.sessions.current().broker, raw) as stage:
         yield stage
 
 
@@ -141,7 +141,7 @@ async def test_a_job_that_moves_keeps_its_value(stage):
 
 
 async def test_a_job_whose_worker_died_reads_its_value_again(make_app, raw):
-    async with make_app() as app, Steps(app.sessions.here().broker, raw) as stage:
+    async with make_app() as app, Steps(app.sessions.current().broker, raw) as stage:
         await submit_family(stage)
         for _ in "12":
             assert await value_of(stage, await stage.claim()) == VALUE
@@ -211,7 +211,7 @@ async def test_a_value_that_is_damaged_fails_those_that_need_it_and_nothing_else
     async def hold() -> None:
         await gate.wait()
 
-    shard = app.sessions.here().broker.shards[0]
+    shard = app.sessions.current().broker.shards[0]
     flow = await (top.s() | asyncq.group(*(below.options(queue="later").s() for _ in range(3)))).delay()
     async with Worker(app):
         await flow.parent.get(timeout=10)
@@ -260,7 +260,7 @@ async def test_in_workers_a_value_of_a_megabyte_reaches_all_that_need_it(make_ap
             assert await flow.results[1].get(timeout=20) == 1_000_001
             with pytest.raises(ValueError, match="2"):
                 await flow.results[2].get(timeout=20)
-            shard = app.sessions.here().broker.shards[0]
+            shard = app.sessions.current().broker.shards[0]
             [key] = [key async for key in raw.scan_iter(match=shard.kept + "*")]
             assert await raw.hget(key, "n") == b"1"
             waiting = app.AsyncResult(flow.results[3].id)

@@ -24,7 +24,7 @@ CHILDREN = [f"child{number}" for number in range(MANY)]
 
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Steps]:
-    async with Steps(app.sessions.here().broker, raw) as stage:
+    async with Steps(app.sessions.current().broker, raw) as stage:
         yield stage
 
 

@@ -143,7 +143,7 @@ async def test_every_innocent_succeeds_and_every_poison_is_lost(
 
 async def _die_with(app: AsyncQ, queue: str, count: int) -> None:
     """A worker takes so many jobs and dies with them: with max_crashes=2, their next try is the last."""
-    commands = app.sessions.here().broker.commands
+    commands = app.sessions.current().broker.commands
     gone = ClaimingConsumer(commands, "gone", [queue])
     await gone.make_groups()
     for command, keys in zip(gone.beat_commands(1), commands.shards, strict=True):

@@ -167,7 +167,7 @@ class Table:
         self.steps = 0
 
     async def _find_broker(self) -> Broker:
-        return self.app.sessions.here().broker
+        return self.app.sessions.current().broker
 
     def run(self, awaitable: Awaitable[Any]) -> Any:
         async def wait() -> Any:

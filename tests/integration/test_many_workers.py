@@ -26,7 +26,7 @@ async def join(make_app):
     async with apps[LEASE], apps[3600]:
 
         async def join(name, *queues, lease=LEASE) -> ClaimingConsumer:
-            consumer = ClaimingConsumer(apps[lease].sessions.here().broker.commands, name, queues)
+            consumer = ClaimingConsumer(apps[lease].sessions.current().broker.commands, name, queues)
             consumers.append(consumer)
             await consumer.make_groups()
             await consumer.beat(consumer.shards[0])

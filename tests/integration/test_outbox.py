@@ -87,7 +87,7 @@ class Shore(Steps):
 @pytest.fixture
 async def shore(make_app: Any, raw: Any, monkeypatch: Any) -> AsyncIterator[Shore]:
     async with make_app(shards=COUNT) as app:
-        broker = app.sessions.here().broker
+        broker = app.sessions.current().broker
 
         async def nobody(*_: Any, **__: Any) -> None:
             pass
@@ -296,7 +296,7 @@ async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_others_ha
 async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
     """Who brings it to the next shard looks into that one's outbox, too."""
     async with make_app(shards=COUNT) as app:
-        shore = Shore(app.sessions.here().broker, None)
+        shore = Shore(app.sessions.current().broker, None)
         try:
             jobs = shore.flow(*((f"m{n}", n % COUNT, f"m{n - 1}" if n else "") for n in range(12)))
             await shore.broker.intake.submit(jobs)
@@ -335,8 +335,8 @@ async def test_whoever_asks_for_a_job_that_is_on_its_way_finds_it(shore, monkeyp
 
 async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_outbox(make_app, monkeypatch):
     async with make_app(shards=COUNT) as app:
-        shore = Shore(app.sessions.here().broker, None)
-        read, outbox = shore.relay.read, app.sessions.here().broker.shards[0].outbox
+        shore = Shore(app.sessions.current().broker, None)
+        read, outbox = shore.relay.read, app.sessions.current().broker.shards[0].outbox
         words = {"to": 1, "c": "nobody 0 n", "p": "p", "n": "n", "h": "S", "w": ""}
         entry = ("XADD", outbox, "*", *(part for pair in words.items() for part in pair))
 
@@ -354,7 +354,7 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
             monkeypatch.undo()
             for name, shard in (("a", 0), ("b", 0), ("r", 1)):
                 await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
-            await shore.relay.told(*app.sessions.here().broker.shards)
+            await shore.relay.told(*app.sessions.current().broker.shards)
             shore.close()
 
 
@@ -502,7 +502,7 @@ async def test_whoever_ends_a_job_tells_it_to_the_other_shard(make_app, raw, way
     end, letter = AT_ONCE[way]
     async with (
         make_app(shards=COUNT, max_crashes=1) as app,
-        Shore(app.sessions.here().broker, raw) as shore,
+        Shore(app.sessions.current().broker, raw) as shore,
     ):
         here = _SHARDS.number("parent")
         child, grandchild = named("child", (here + 1) % COUNT), named("grandchild", (here + 2) % COUNT)
@@ -519,7 +519,7 @@ async def test_whoever_ends_a_job_tells_it_to_the_other_shard(make_app, raw, way
         assert begun.took < 2, "at once, not when somebody looks"
         below = await shore.ended(grandchild)
         assert (below.letter, below.member[0]) == (letter, "parent")
-        await shore.relay.told(*app.sessions.here().broker.shards)
+        await shore.relay.told(*app.sessions.current().broker.shards)
 
 
 async def _has_ended(shore: Shore, id_: str) -> bool:

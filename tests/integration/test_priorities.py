@@ -281,7 +281,7 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
     async with Worker(app, grace=0.05):
         result = await long.delay()
         await until_state(result, "STARTED")
-        assert await app.sessions.here().broker.listened_to("default")
+        assert await app.sessions.current().broker.listened_to("default")
     assert await result.refresh() == "PENDING"
     assert await called(app, raw, result.id) == "default^2"
     await result.revoke()
@@ -289,13 +289,13 @@ async def test_a_worker_that_stops_hands_a_job_back_to_its_level(app, raw):
 
 async def test_a_worker_that_never_comes_down_from_a_high_level_is_seen_to_listen(app, raw):
     result = await app.send("elsewhere", priority=9)
-    assert not await app.sessions.here().broker.listened_to("default")
-    busy = ClaimingConsumer(app.sessions.here().broker.commands, "busy", ["default"])
+    assert not await app.sessions.current().broker.listened_to("default")
+    busy = ClaimingConsumer(app.sessions.current().broker.commands, "busy", ["default"])
     await busy.make_groups()
     await busy.look_for_levels()
     await raw.hset(app.sessions.shards[0].beats, busy.name, 1)
     assert await busy.read(list(busy.served.streams), 1, block=False)
-    assert await app.sessions.here().broker.listened_to("default")
+    assert await app.sessions.current().broker.listened_to("default")
     await result.revoke(terminate=True)
     delivery = ((await busy.ghosts(next(iter(busy.served.streams)), []))[0],)
     assert await busy.claims.release(delivery[0][0], [(delivery[0][1], result.id)]) == [2]
@@ -323,12 +323,12 @@ async def test_the_job_of_a_dead_worker_comes_back_to_its_level_and_for_its_last
 ):
     async with make_app() as app:
         result = await app.send("elsewhere", priority=8)
-        worker = ClaimingConsumer(app.sessions.here().broker.commands, "w", ["default"])
+        worker = ClaimingConsumer(app.sessions.current().broker.commands, "w", ["default"])
         await worker.make_groups()
         await worker.look_for_levels()
         assert list(worker.served.streams.values()) == ["default^8", "default"]
         for name in ("default^8", "default!"):
-            gone = ClaimingConsumer(app.sessions.here().broker.commands, "gone", ["default"])
+            gone = ClaimingConsumer(app.sessions.current().broker.commands, "gone", ["default"])
             await gone.look_for_levels()
             ((stream, entry, _),) = await gone.read(list(gone.served.streams), 5, block=False)
             # Its body had begun: else the second crash would not count.

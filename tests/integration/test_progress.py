@@ -268,7 +268,7 @@ async def test_a_look_that_the_next_attempt_overtakes_shows_no_failure_twice(app
         await asyncq.current().update_state("TRYING", 2)
         await gate.passed()
 
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     look, overtaken = broker.state, []
 
     async def look_and_be_late(id_, left):
@@ -417,7 +417,7 @@ async def test_an_iteration_that_is_left_unsubscribes(app, counted, raw):
 
 async def test_a_worker_that_was_taken_for_dead_changes_nothing(app, counted, raw):
     result = await counted.delay(1)
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     mine, other = (ClaimingConsumer(broker.commands, name, ["default"]) for name in ("mine", "other"))
     await mine.make_groups()
     stream = app.sessions.shards[0].stream("default")

@@ -239,7 +239,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(app, raw) -> AsyncIterator[Stage]:
-    stage = await Stage(app.sessions.here().broker, raw).build()
+    stage = await Stage(app.sessions.current().broker, raw).build()
     yield stage
     stage.close()
 
@@ -457,7 +457,7 @@ async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
     first = list(SITUATIONS).index(situation) % step
     for number, (name, call) in islice(enumerate(CALLS.items()), first, None, step):
         async with make_app(namespace=f"{namespace}-{number}") as app:
-            stage = await Stage(app.sessions.here().broker, raw).build()
+            stage = await Stage(app.sessions.current().broker, raw).build()
             await prepare(stage)
             before, record = await stage.state(), await stage.record()
             assert before == expected
@@ -703,7 +703,7 @@ async def test_an_incarnation_that_was_taken_for_dead_can_never_beat_again(stage
     assert not await stage.raw.hexists(stage.keys.beats, stage.mine.name)
 
 
-async def test_a_beat_brings_the_marks_on_jobs_it_holds(stage):
+async def test_a_beat_returns_the_marks_on_jobs_it_holds(stage):
     await _marked(stage)
     assert await stage.beat(stage.mine, 2) == [b"job", b"t"]
     assert await stage.beat(stage.other, 2) == []
@@ -919,7 +919,7 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_loo
 
 
 async def test_verbs_work_on_a_queue_that_no_worker_ever_read(app, raw):
-    stage = Stage(app.sessions.here().broker, raw)
+    stage = Stage(app.sessions.current().broker, raw)
     await stage.enqueue()
     assert await stage.state() == "PENDING"
     assert await stage.expire() == "revoked"

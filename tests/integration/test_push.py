@@ -249,7 +249,7 @@ async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
 
 async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, monkeypatch):
     monkeypatch.setattr("asyncq.broker.subscription.PATIENCE", 0.5)
-    subscription = app.sessions.here().broker.listener.subscription
+    subscription = app.sessions.current().broker.listener.subscription
     epoch = subscription.epoch
     tasks = []
     end = time.monotonic() + 1.0

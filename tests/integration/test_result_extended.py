@@ -116,7 +116,7 @@ async def test_without_the_setting_nothing_is_kept_and_nothing_more_is_asked(mak
             return x + y
 
         asked = []
-        commands = app.sessions.here().broker.commands
+        commands = app.sessions.current().broker.commands
         run = commands.run
         commands.run = lambda shard, name, *rest, **more: (
             asked.append(name) or run(shard, name, *rest, **more)

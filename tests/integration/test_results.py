@@ -110,10 +110,10 @@ async def test_final_states_never_change(app, nap, fail):
         await good.get(timeout=30)
         await bad.outcome(timeout=30)
         for result, state in ((good, "SUCCESS"), (bad, "FAILURE")):
-            record = await app.sessions.here().broker.state(result.id)
+            record = await app.sessions.current().broker.state(result.id)
             assert await result.revoke(terminate=True, wait=True) == state
             assert await app.AsyncResult(result.id).revoke(terminate=True) == state
-            assert await app.sessions.here().broker.state(result.id) == record
+            assert await app.sessions.current().broker.state(result.id) == record
 
 
 async def test_a_result_set_failed_and_successful_and_ready_answer_each_state(app, nap, fail):
@@ -629,7 +629,7 @@ async def test_the_error_of_a_job_before_is_raised_or_on_request_named(app, fail
     second, _ = job_of(nap, 0)
     second.parents = (first.id,)
     first.dependents = (second.id,)
-    await app.sessions.here().broker.intake.submit(
+    await app.sessions.current().broker.intake.submit(
         [(first, wire.encode_job(first)), (second, wire.encode_job(second))]
     )
     result = app.AsyncResult(second.id)

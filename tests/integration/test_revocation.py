@@ -68,8 +68,8 @@ class Place:
         self.task = app.task(name="held", **given)(function).options(countdown=countdown)
         self.other = app.task(name="other", **executor)(hold)
 
-    async def bring(self) -> Any:
-        """A job that is there."""
+    async def start_job(self) -> Any:
+        """Starts a job and waits until it is in the state of `where`."""
         if self.where in {"waits for a thread", "waits for a process"}:
             # One thread, one process: another job has it.
             await self.other.delay(str(self.log.with_name("other")), str(self.gate))
@@ -90,7 +90,7 @@ async def test_everybody_is_told_the_same_wherever_the_job_is(make_app, tmp_path
         place = Place(app, tmp_path, where)
         if where != "queued":
             await workers.enter_async_context(Worker(app))
-        result = await place.bring()
+        result = await place.start_job()
         waiter = asyncio.create_task(result.outcome(timeout=20))
         told = app.AsyncResult(result.id).revoke(
             terminate=terminate, wait=True, timeout=20, reason="nobody wants it"
@@ -119,5 +119,5 @@ async def test_everybody_is_told_the_same_wherever_the_job_is(make_app, tmp_path
 
 
 async def _is_marked(app: Any, id_: str) -> bool:
-    standing = await app.sessions.here().broker.state(id_)
+    standing = await app.sessions.current().broker.state(id_)
     return standing.flags[1:2] == "c"

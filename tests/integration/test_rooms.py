@@ -192,7 +192,7 @@ async def _is_empty(raw: Any, stream: str) -> bool:
 async def test_what_a_read_beside_the_other_claims_is_known_before_unknown_entries_are_listed(make_app):
     async with make_app() as app:
         quick = _quick(app)
-        commands = app.sessions.here().broker.commands
+        commands = app.sessions.current().broker.commands
         reader = ClaimingConsumer(commands, "reader", ["default"])
         await reader.make_groups()
         await quick.delay()

@@ -149,7 +149,7 @@ async def test_a_worker_that_waits_for_its_server_to_begin_anew_can_be_stopped(m
         lost = session_of(worker)
         relay.refuse()
         # All connections but that of the beats, by which the worker hears that its lease is lost.
-        ours = app.sessions.here().broker.commands.client
+        ours = app.sessions.current().broker.commands.client
         for client in await raw.client_list():
             name = client["name"]
             if name in {f"asyncq:{ours}", f"asyncq-sub:{ours}", f"asyncq-read:{lost.consumer.name}"}:

@@ -167,8 +167,8 @@ async def test_nested_blocks_count(jobs, worker):
         async with jobs.app:
             result = await jobs.add.delay(1, 2)
         assert await result.get(timeout=30) == 3
-        assert jobs.app.sessions.is_here()
-    assert not jobs.app.sessions.is_here()
+        assert jobs.app.sessions.is_on_app_loop()
+    assert not jobs.app.sessions.is_on_app_loop()
 
 
 @pytest.mark.anyio
@@ -188,7 +188,7 @@ async def test_open_and_close_stand_for_a_block(jobs, worker):
     await jobs.app.open()
     assert await jobs.add.options(wait=30).call(1, 2) == 3
     await jobs.app.close()
-    assert jobs.app.sessions.is_here()
+    assert jobs.app.sessions.is_on_app_loop()
     await jobs.app.close()
     assert not jobs.app.sessions.is_any_open
 

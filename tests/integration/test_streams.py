@@ -274,7 +274,9 @@ async def test_items_of_a_thread_that_cannot_be_stopped_live_as_long_as_its_resu
             assert await anext(stream) == 1
             channel = f"{{{namespace}:0}}:ev:{result.id}"
             await until(
-                lambda: len(app.sessions.here().broker.listener.subscription._handlers.get(channel, ())) == 2,
+                lambda: (
+                    len(app.sessions.current().broker.listener.subscription._handlers.get(channel, ())) == 2
+                ),
                 "the generator to wait for its reader",
             )
             if timeout is None:

@@ -115,7 +115,7 @@ async def test_delayed_jobs_become_due_after_a_look_that_failed(app, add, break_
 
 
 async def test_jobs_of_a_dead_worker_run_after_a_look_that_failed(app, add, break_once):
-    gone = Consumer(app.sessions.here().broker.commands, "gone", ["default"])
+    gone = Consumer(app.sessions.current().broker.commands, "gone", ["default"])
     await gone.make_groups()
     result = await add.delay(1, 2)
     assert len(await gone.read(list(gone.served.streams), 1, block=False)) == 1

@@ -93,7 +93,7 @@ async def test_what_a_dead_worker_knew_counts_no_longer_than_its_lease(make_app,
 @asynccontextmanager
 async def _beating_once(app: AsyncQ, task: str) -> AsyncIterator[ClaimingConsumer]:
     """A worker that knows a task, and stands still after its first beat."""
-    commands = app.sessions.here().broker.commands
+    commands = app.sessions.current().broker.commands
     consumer = ClaimingConsumer(commands, "dead", ("default",))
     await consumer.make_groups()
     for command, keys in zip(consumer.beat_commands(1), commands.shards, strict=True):

@@ -433,7 +433,7 @@ async def test_a_job_on_its_last_try_waits_for_jobs_that_the_same_worker_runs(ma
                 return [asyncq.current().attempt, await child.call()]
 
         result = await parent.delay()
-        gone = Consumer(app.sessions.here().broker.commands, "gone", ["default"])
+        gone = Consumer(app.sessions.current().broker.commands, "gone", ["default"])
         await gone.make_groups()
         beating = gone.beating()
         assert await asyncio.to_thread(beating.beat, 1) == []

@@ -211,7 +211,7 @@ async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_told(app, 
 
 async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, raw):
     job = wire.Job("job", note.name, "default", b"\xc1", "nonce", app.sessions.channel(), 1, 60_000)
-    await app.sessions.here().broker.intake.enqueue_many([(job, wire.encode_job(job))])
+    await app.sessions.current().broker.intake.enqueue_many([(job, wire.encode_job(job))])
     async with Worker(app) as worker:
         outcome = await app.AsyncResult("job").outcome(timeout=30)
         assert (outcome.state, worker.malformed) == ("FAILURE", 0)

@@ -91,7 +91,7 @@ async def test_an_outcome_of_a_worker_that_stood_still_past_its_lease_is_refused
 
 
 async def _record(app, id_):
-    return await app.sessions.here().broker.state(id_)
+    return await app.sessions.current().broker.state(id_)
 
 
 async def test_a_job_that_ends_its_worker_three_times_is_lost_and_takes_nobody_with_it(

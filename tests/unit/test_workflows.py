@@ -77,7 +77,7 @@ def _nothing_noted():
 
 
 def planned(workflow):
-    plan = Plan(workflow.home)
+    plan = Plan(workflow.app)
     handle = workflow.plan(plan, None)
     return [job for job, _ in plan.messages()], handle
 

@@ -94,7 +94,7 @@ async def test_sent_jobs_are_named_in_one_document_and_those_that_there_were_not
 
 
 async def test_an_entry_that_is_no_message_cannot_be_sent_and_exits_1(app, dlq):
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     await broker.commands.send(
         broker.shards[0], "XADD", broker.shards[0].dead, "*", "why", "no job", "q", "default"
     )

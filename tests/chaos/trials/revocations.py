@@ -55,7 +55,7 @@ class Race:
 
     def _listen_in(self) -> None:
         """Keeps the server's own answers, of which callers see only what follows from them."""
-        broker = self.stage.app.sessions.here().broker
+        broker = self.stage.app.sessions.current().broker
         ask = broker.revoke
 
         async def revoke(id: str, **options: Any) -> str:

@@ -123,7 +123,7 @@ async def black_hole(scale: float, seed: int, lease: float = 5.0) -> Report:
 
 async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: bool) -> None:
     assert stage.proxy is not None
-    report, broker = stage.report, stage.app.sessions.here().broker
+    report, broker = stage.report, stage.app.sessions.current().broker
     await stage.tasks.echo.call(0)
     first = 1_000_000 if busy else 0
     waiting = [stage.begin(first + number, 3.0, length + 60) for number in range(50)]

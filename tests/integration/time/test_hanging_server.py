@@ -99,7 +99,7 @@ async def test_a_call_that_waits_for_a_connection_hears_that_the_app_was_closed(
     with own_server(tmp_path) as server:
         app = make_app(server.url)
         await app.open()
-        line = line_of(app.sessions.here().broker.commands)
+        line = line_of(app.sessions.current().broker.commands)
         with server.hanging():
             line.drop()
             call = asyncio.create_task(app.AsyncResult("id").exists())

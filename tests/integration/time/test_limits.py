@@ -459,7 +459,7 @@ async def gate(app, raw) -> AsyncIterator[Turnstile]:
     """As a worker sees it that beats."""
     beats = app.sessions.shards.of("t").beats
     await raw.hset(beats, "me", 1)
-    yield Turnstile(app.sessions.here().broker.commands, "me")
+    yield Turnstile(app.sessions.current().broker.commands, "me")
     await raw.hdel(beats, "me")
 
 
@@ -475,7 +475,7 @@ async def test_a_place_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
 
 async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given_no_place(app, raw, gate):
     limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
-    dead = Turnstile(app.sessions.here().broker.commands, "dead")
+    dead = Turnstile(app.sessions.current().broker.commands, "dead")
     await raw.hset(keys.beats, "dead", 1)
     assert (await gate.enter(limits, job(0), None)).starts
     assert (await gate.enter(limits, job(1), None)).parked
@@ -587,7 +587,7 @@ async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
 
 
 async def is_put_aside(app, result) -> bool:
-    return str((await app.sessions.here().broker.look([result.id]))[0])[0] == wire.ASIDE
+    return str((await app.sessions.current().broker.look([result.id]))[0])[0] == wire.ASIDE
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ async def test_the_revocation_of_a_job_ends_the_workflow_in_its_place(
 
 async def members_that_run(app: AsyncQ) -> list[bytes]:
     """The entries of the queue in all shards: what waits for a worker, and what one has."""
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     found = [
         await broker.commands.send(keys, "XRANGE", keys.stream("default"), "-", "+") for keys in broker.shards
     ]

@@ -317,7 +317,7 @@ async def test_a_wait_that_ends_in_vain_looks_before_it_says_so(app, add, hand, 
     """The outcome is there, and its push was lost."""
     result = await add.delay(1, 2)
     waiting = await waits(asyncio.create_task(result.get(timeout=0.2)))
-    app.sessions.here().listener.subscription._on_outcomes = lambda _data: None
+    app.sessions.current().listener.subscription._on_outcomes = lambda _data: None
     await hand.succeed(result, 3)
     assert await waiting == 3
 

@@ -151,7 +151,7 @@ async def test_rubbish_on_the_channel_harms_nobody(app, add, hand, server):
     result = await add.delay(1, 2)
     waiting = asyncio.create_task(result.get(timeout=30))
     await asyncio.sleep(0.005)
-    channel = app.sessions.here().channel
+    channel = app.sessions.current().channel
     for rubbish in (b"\xff", b"x S 5\n", b"a b c d\n"):
         server.do("PUBLISH", channel, rubbish)
     await hand.succeed(result, 3)

@@ -30,7 +30,7 @@ def soon(moment: int | None, seconds: float) -> bool:
 
 async def test_a_plain_call_says_nothing_that_is_not_asked_for(app, add, sent):
     job = await sent(add, 1, 2)
-    assert (job.name, job.queue, job.channel) == (add.name, "default", app.sessions.here().channel)
+    assert (job.name, job.queue, job.channel) == (add.name, "default", app.sessions.current().channel)
     fresh = wire.Job("", "", "", b"", "", "", 0, 0)
     for extra in wire.EXTRAS:
         assert getattr(job, extra.field) == getattr(fresh, extra.field), extra.text

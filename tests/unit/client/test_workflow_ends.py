@@ -248,7 +248,7 @@ async def test_the_same_callbacks_are_called_without_a_server(tasks):
 
 async def nothing_waits(app: AsyncQ) -> bool:
     """Whether no job is left: in the queue, with a worker, or waiting for others."""
-    broker = app.sessions.here().broker
+    broker = app.sessions.current().broker
     keys = broker.shards[0]
     entries = await broker.commands.send(keys, "XLEN", keys.stream("default"))
     return not entries
