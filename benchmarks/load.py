@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scenario import Measured, Scenario
 from system import Client, System, worker
 
-from asyncq.cli.arrivals import arrivals
+from asyncq.cli.arrivals import generate_load
 from asyncq.cli.histogram import Histogram
 
 KEPT_UP_WITHIN = 0.5  # seconds after the last arrival in which the last value must be there
@@ -67,7 +67,7 @@ class OpenLoop(Scenario):
                 over.set()
 
         # What is unanswered when patience ends is counted below.
-        with arrivals(self.rate, count, arrive) as last, suppress(TimeoutError):
+        with generate_load(self.rate, count, arrive) as last, suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), (last - time.monotonic_ns()) / 1e9 + self.patience)
         behind = (time.monotonic_ns() - last) / 1e9
         unanswered = dict(pending)

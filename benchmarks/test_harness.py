@@ -28,7 +28,7 @@ from load import OpenLoop
 from system import load, wait_until
 from throughput import Drain
 
-from asyncq.cli.arrivals import arrivals
+from asyncq.cli.arrivals import generate_load
 from asyncq.cli.histogram import Histogram
 
 
@@ -97,7 +97,7 @@ async def test_arrivals_missed_by_a_blocked_loop_keep_their_own_due_times() -> N
         if len(due) == 200:
             over.set()
 
-    with arrivals(1000, 200, arrive) as last:
+    with generate_load(1000, 200, arrive) as last:
         await asyncio.wait_for(over.wait(), 5)
         assert time.monotonic_ns() >= last
     assert [later - earlier for earlier, later in pairwise(due)] == [1_000_000] * 199

@@ -1,8 +1,8 @@
-"""Arrivals at a fixed rate, on the kernel's clock.
+"""The load generator of `asyncq bench`: calls at a fixed rate, timed by the kernel's clock.
 
 The event loops' own timers have a resolution of one millisecond. At 5,000 arrivals a second these would come
-five at a time and half a millisecond late, which is more than what is measured. So on Linux a timerfd keeps
-the beat.
+five at a time and half a millisecond late, which is more than what is measured. So on Linux a timerfd is the
+clock.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ class _Timer(ctypes.Structure):
 
 
 @contextmanager
-def arrivals(rate: int, count: int, arrive: Callable[[int], None]) -> Iterator[int]:
+def generate_load(rate: int, count: int, arrive: Callable[[int], None]) -> Iterator[int]:
     """Calls `arrive(due)` on the running loop for `count` evenly spaced arrivals; gives the last due time.
 
     Times are monotonic nanoseconds. Arrivals that fall due while the loop is busy come together when it is
-    free, each with its own due time: none is left out, and none is late in the books of whoever counts from
-    `due`.
+    free, each with its own due time: none is left out, and a caller that measures from `due` sees the delay.
 
     Args:
         rate: arrivals per second.

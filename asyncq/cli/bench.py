@@ -12,10 +12,10 @@ from asyncq import __version__, cores
 from asyncq.broker.keys import token
 from asyncq.broker.url import mask
 from asyncq.cli import console, loop, parameters, target as targets
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.cli.latency import LatencyPlan
-from asyncq.cli.stage import Stage
+from asyncq.cli.stage import BenchEnvironment
 from asyncq.cli.throughput import IN_FLIGHT, ThroughputPlan
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _measured(
             if not invocation.json:
                 console.data(f"{plan.title}, {about['worker']}, {about['server']}")
             try:
-                report = await plan.run(Stage(app, noop, own_worker=own_worker))
+                report = await plan.run(BenchEnvironment(app, noop, own_worker=own_worker))
             finally:
                 if own_worker:
                     await _clean(app)
@@ -129,7 +129,7 @@ def _save(name: str, tree: dict[str, Any]) -> None:
     try:
         Path(name).write_text(console.as_json(tree) + "\n", "utf-8")
     except OSError as error:
-        raise Refusal(f"cannot write {name}: {error.strerror}") from error
+        raise CliError(f"cannot write {name}: {error.strerror}") from error
     console.say(f"saved {name}")
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq.cli import console, loop, parameters, target as targets
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
-from asyncq.cli.result import Seconds, answer, look_again, same_place
+from asyncq.cli.result import Seconds, answer, command_on_same_server, get_command
 from asyncq.errors import ResultTimeout
 from asyncq.states import State
 from asyncq.worker import Worker, job_log
@@ -43,7 +43,7 @@ def call(
     task: Annotated[
         str, typer.Argument(metavar="TASK", help="Its full name, or its last part if no other has it.")
     ],
-    words: Annotated[
+    values: Annotated[
         list[str] | None, typer.Argument(metavar="ARG|KEY=ARG", help="Arguments: JSON, else taken as text.")
     ] = None,
     timeout: Seconds = "30s",
@@ -72,18 +72,18 @@ def call(
         try:
             chosen = chosen.options(queue=queue)
         except ValueError as error:
-            raise Refusal(str(error), code=Code.USAGE) from error
-    args, kwargs = arguments(words or [], are_options_refused="--" not in invocation.words)
+            raise CliError(str(error), code=Code.USAGE) from error
+    args, kwargs = arguments(values or [], are_options_refused="--" not in invocation.arguments)
     try:
         inspect.signature(chosen.function).bind(*args, **kwargs)
     except TypeError as error:
         signature = f"{chosen.name}{inspect.signature(chosen.function)}"
-        raise Refusal(f"{chosen.name}: {error}", f"it takes {signature}", Code.USAGE) from error
+        raise CliError(f"{chosen.name}: {error}", f"it takes {signature}", Code.USAGE) from error
     # The id is chosen here, so that it can be said whenever the command is interrupted.
     id_ = app.sessions.shards.new_id(secrets.token_hex(12))
     call_ = chosen.options(task_id=id_).s(*args, **kwargs)
-    again = look_again(invocation, id_, target)
-    end = same_place(invocation, target, "revoke", id_, "--terminate")
+    again = get_command(invocation, id_, target)
+    end = command_on_same_server(invocation, target, "revoke", id_, "--terminate")
     return loop.run(_call(app, call_, None if no_wait else limit, invocation, again, end))
 
 
@@ -102,7 +102,7 @@ async def _call(
             # This command prints how the job ends; the worker need not say it, too.
             logging.getLogger(job_log.__name__).setLevel(logging.CRITICAL)
             here = await stack.enter_async_context(Worker(app, queues=_queues(app, handle), grace=_GRACE))
-            stack.enter_context(_hurried(here))
+            stack.enter_context(_stops_at_once_if_cancelled(here))
         left = max(0.0, deadline - asyncio.get_running_loop().time())
         return await answer(handle, left, limit, invocation, again)
 
@@ -127,7 +127,7 @@ def _not_lost(app: AsyncQ, call: Signature[Any], again: str, end: str) -> Iterat
 
 
 @contextmanager
-def _hurried(worker: Worker) -> Iterator[None]:
+def _stops_at_once_if_cancelled(worker: Worker) -> Iterator[None]:
     """A wait that was given up is not followed by one for the worker's grace."""
     try:
         yield
@@ -160,7 +160,7 @@ def found(app: AsyncQ, name: str) -> Task[..., Any]:
     """The task of that full name, or the only one whose name ends in it.
 
     Raises:
-        Refusal: there is none, or more than one.
+        CliError: there is none, or more than one.
     """
     if name in app.tasks:
         return app.tasks[name]
@@ -168,31 +168,31 @@ def found(app: AsyncQ, name: str) -> Task[..., Any]:
     if len(ending) == 1:
         return app.tasks[ending[0]]
     if ending:
-        raise Refusal(f"{name!r} could be any of {', '.join(ending)}", "write its full name", Code.USAGE)
+        raise CliError(f"{name!r} could be any of {', '.join(ending)}", "write its full name", Code.USAGE)
     short = {full.rpartition(".")[2]: full for full in app.tasks}
     near = difflib.get_close_matches(name, [*app.tasks, *short], n=1)
     known = ", ".join(sorted(app.tasks)) or "none"
     hint = f"did you mean {near[0]!r}?" if near else f"there are: {known[:300]}"
-    raise Refusal(f"the app has no task {name!r}", hint, Code.USAGE)
+    raise CliError(f"the app has no task {name!r}", hint, Code.USAGE)
 
 
-def arguments(words: list[str], *, are_options_refused: bool) -> tuple[list[Any], dict[str, Any]]:
-    """Positional and keyword arguments from the words of a command line: each JSON, else text.
+def arguments(values: list[str], *, are_options_refused: bool) -> tuple[list[Any], dict[str, Any]]:
+    """Positional and keyword arguments from the values of a command line: each JSON, else text.
 
     A negative number is an argument, though it begins as an option does. What is no number is taken for a
     mistyped option.
 
     Raises:
-        Refusal: a word looks like an option.
+        CliError: a word looks like an option.
 
     >>> arguments(["4", "x", "size=[1, 2]", '"k=v"'], are_options_refused=True)
     ([4, 'x', 'k=v'], {'size': [1, 2]})
     """
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
-    for word in words:
+    for word in values:
         if are_options_refused and re.match(r"--?[A-Za-z]", word):
-            raise Refusal(
+            raise CliError(
                 f"there is no option {word!r}", "an argument that begins so goes after --", Code.USAGE
             )
         key, is_named, text = word.partition("=")

@@ -14,17 +14,17 @@ from datetime import date, time, timedelta
 from enum import Enum
 from typing import IO, Any
 
-from asyncq.cli.exits import Refusal
+from asyncq.cli.exits import CliError
 from asyncq.logs import escaped
 
 _RED, _YELLOW = "31", "33"
 _use_colors = True
 
 
-def choose_colors(*, wanted: bool) -> None:
+def choose_colors(*, enabled: bool) -> None:
     """Switches colours off, or leaves them to `NO_COLOR` and to whether there is a terminal."""
     global _use_colors  # noqa: PLW0603  one process, one terminal
-    _use_colors = wanted and not os.environ.get("NO_COLOR")
+    _use_colors = enabled and not os.environ.get("NO_COLOR")
 
 
 def colored(text: str, color: str, stream: IO[str]) -> str:
@@ -56,7 +56,7 @@ def data(text: str) -> None:
 
     Raises:
         BrokenPipeError: nobody reads it any more.
-        Refusal: stdout cannot be written.
+        CliError: stdout cannot be written.
     """
     try:
         shown = escaped(text, keep="\n\t") if sys.stdout.isatty() else text
@@ -64,7 +64,7 @@ def data(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise Refusal(f"the output cannot be written: {error.strerror}") from error
+        raise CliError(f"the output cannot be written: {error.strerror}") from error
 
 
 def document(value: Any) -> None:

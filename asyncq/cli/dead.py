@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq.cli import console, loop, parameters, target as targets
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.logs import escaped
 
@@ -52,7 +52,7 @@ def ls(
       asyncq dlq ls --limit 20
       asyncq dlq ls --json | jq '.[0].traceback'
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation, app = _begun(ctx)
+    invocation, app = _prepared(ctx)
 
     async def show() -> int:
         async with app:
@@ -85,13 +85,13 @@ def requeue(ctx: typer.Context, ids: Ids = None, every: All = False, task: Named
       asyncq dlq requeue --task shop.tasks.charge
       asyncq dlq ls --jsonl | jq -r .id | asyncq dlq requeue -
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation, app = _begun(ctx)
-    wanted = Wanted.of(ids, task, every=every)
+    invocation, app = _prepared(ctx)
+    selection = Selection.of(ids, task, every=every)
     rows: list[dict[str, str]] = []
 
     async def requeue_all() -> int:
         async with app:
-            chosen = wanted.ids if wanted.ids is not None else await _ids_of(app, wanted)
+            chosen = selection.ids if selection.ids is not None else await _ids_of(app, selection)
             codes = [await _requeued(app, id_, rows, as_json=invocation.json) for id_ in chosen]
         if not chosen and not invocation.quiet:
             console.say("no dead letters to send again")
@@ -124,12 +124,12 @@ def purge(
       asyncq dlq purge --task shop.tasks.charge --dry-run
       asyncq dlq purge --all --yes
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    invocation, app = _begun(ctx)
-    wanted = Wanted.of(ids, task, every=every)
+    invocation, app = _prepared(ctx)
+    selection = Selection.of(ids, task, every=every)
 
     async def purge_all() -> int:
         async with app:
-            letters = wanted.among(await app.control.dead.list(_EVERY))
+            letters = selection.among(await app.control.dead.list(_EVERY))
             if dry_run and letters and not invocation.json:
                 console.data(_table(letters))
             deleted = 0
@@ -139,7 +139,7 @@ def purge(
             console.document({"found": len(letters), "deleted": deleted})
         elif not invocation.quiet:
             console.say(f"{_count(len(letters))} found, {deleted:,} deleted")
-        missing = wanted.missing(letters)
+        missing = selection.missing(letters)
         for id_ in missing:
             _complain_of_none(id_)
         return Code.NOT_FOUND if missing else Code.OK
@@ -148,26 +148,26 @@ def purge(
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wanted:
+class Selection:
     """Which letters a command is about: those of some ids, of one task, or all."""
 
     ids: list[str] | None
     task: str | None
 
     @classmethod
-    def of(cls, words: list[str] | None, task: str | None, *, every: bool) -> Wanted:
+    def of(cls, ids: list[str] | None, task: str | None, *, every: bool) -> Selection:
         """What the command line names; of ids and options exactly one.
 
         Raises:
             typer.BadParameter: none or several. None is not taken for all: `purge --yes $ids` in a script
                 whose variable is empty must not delete everything.
         """
-        if sum((bool(words), task is not None, every)) != 1:
+        if sum((bool(ids), task is not None, every)) != 1:
             raise typer.BadParameter("write ids, or --task, or --all", param_hint="ID")
-        return cls(parameters.ids(words) if words else None, task)
+        return cls(parameters.ids(ids) if ids else None, task)
 
     def among(self, letters: list[DeadLetter]) -> list[DeadLetter]:
-        """Those of the letters that are wanted."""
+        """The letters that are selected."""
         if self.ids is not None:
             ids = set(self.ids)
             return [letter for letter in letters if letter.id in ids]
@@ -175,11 +175,11 @@ class Wanted:
 
     def missing(self, found: list[DeadLetter]) -> list[str]:
         """The ids of which no letter was found."""
-        there = {letter.id for letter in found}
-        return [id_ for id_ in self.ids or () if id_ not in there]
+        known = {letter.id for letter in found}
+        return [id_ for id_ in self.ids or () if id_ not in known]
 
 
-def _begun(ctx: typer.Context) -> tuple[Invocation, AsyncQ]:
+def _prepared(ctx: typer.Context) -> tuple[Invocation, AsyncQ]:
     invocation: Invocation = ctx.obj
     invocation.begin()
     app = targets.load_or_bare(invocation)
@@ -187,10 +187,10 @@ def _begun(ctx: typer.Context) -> tuple[Invocation, AsyncQ]:
     return invocation, app
 
 
-async def _ids_of(app: AsyncQ, wanted: Wanted) -> list[str]:
+async def _ids_of(app: AsyncQ, selection: Selection) -> list[str]:
     """Oldest first, as the jobs came. Taken once: a job that fails again at once is not sent for ever."""
     letters = await app.control.dead.list(_EVERY)
-    return [letter.id for letter in reversed(wanted.among(letters))]
+    return [letter.id for letter in reversed(selection.among(letters))]
 
 
 async def _requeued(app: AsyncQ, id_: str, rows: list[dict[str, str]], *, as_json: bool) -> Code:
@@ -211,7 +211,7 @@ async def _requeued(app: AsyncQ, id_: str, rows: list[dict[str, str]], *, as_jso
 
 async def _confirmed(count: int) -> bool:
     if not sys.stdin.isatty():
-        raise Refusal(f"this deletes {_count(count)}, for good", "if that is meant, add --yes", Code.USAGE)
+        raise CliError(f"this deletes {_count(count)}, for good", "if that is meant, add --yes", Code.USAGE)
     # In a thread, so that Ctrl-C ends the command while it waits for the answer.
     return await asyncio.to_thread(console.agreed, f"Delete {_count(count)} for good?")
 

@@ -28,15 +28,15 @@ class Code(IntEnum):
     REVOKED = 5
     UNAVAILABLE = 69
     BUG = 70
-    GAVE_BACK = 75
+    RETURNED_JOBS = 75
     NO_PERMISSION = 77
     CONFIGURATION = 78
     INTERRUPTED = 130
     TERMINATED = 143
 
 
-class Refusal(Exception):
-    """A command cannot do what was asked: a line that says why, one that says what helps, the exit code."""
+class CliError(Exception):
+    """A command cannot do what the user asked. Holds the reason, a hint that helps, and the exit code."""
 
     def __init__(self, message: str, hint: str = "", code: Code = Code.FAILED) -> None:
         super().__init__(message)
@@ -64,19 +64,19 @@ _MEANINGS: tuple[tuple[type[Exception], Code, str], ...] = (
 )
 
 
-def refusal(error: BaseException) -> Refusal | None:
+def cli_error(error: BaseException) -> CliError | None:
     """What an error means to the user of a command; None if it is none that a user can cause."""
-    if isinstance(error, Refusal):
+    if isinstance(error, CliError):
         return error
     answer = error if isinstance(error, ServerError) else error.__cause__
     if isinstance(answer, ServerError) and answer.code in _NOT_ALLOWED:
         first, _, mend = str(error).partition("\n")
         hint = mend or "check the user and the password in ASYNCQ_URL, and the rights of that user"
-        return Refusal(first, hint, Code.NO_PERMISSION)
+        return CliError(first, hint, Code.NO_PERMISSION)
     if isinstance(error, ServerError):
-        return Refusal(f"the server refuses: {error}")
+        return CliError(f"the server refuses: {error}")
     for kind, code, hint in _MEANINGS:
         if isinstance(error, kind):
             first, _, rest = str(error).partition("\n")
-            return Refusal(first, rest or hint, code)
+            return CliError(first, rest or hint, code)
     return None

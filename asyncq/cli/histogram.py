@@ -58,12 +58,12 @@ class Histogram:
         """
         if not self.count:
             raise ValueError("an empty histogram has no quantiles")
-        wanted = q * self.count
+        rank = q * self.count
         seen = 0
         for index, held in sorted(self.buckets.items()):
-            if seen + held >= wanted:
+            if seen + held >= rank:
                 low, width = _bounds(index)
-                return min(low + width * (wanted - seen) / held, self.max_ns)
+                return min(low + width * (rank - seen) / held, self.max_ns)
             seen += held
         return float(self.max_ns)
 

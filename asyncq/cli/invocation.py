@@ -16,7 +16,7 @@ import typer
 from asyncq import logs
 from asyncq.broker.url import mask
 from asyncq.cli import console
-from asyncq.cli.exits import Code, refusal
+from asyncq.cli.exits import Code, cli_error
 from asyncq.cli.loop import all_ended, leave
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Invocation:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
-    words: tuple[str, ...] = field(default=(), repr=False)
+    arguments: tuple[str, ...] = field(default=(), repr=False)
     settings: dict[str, str] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -78,15 +78,15 @@ class Invocation:
         return handler
 
 
-def hoisted(words: list[str]) -> list[str]:
+def global_options_first(arguments: list[str]) -> list[str]:
     """The command line with its global options in front: they may stand anywhere before a `--`.
 
-    >>> hoisted(["call", "shop:app", "add", "1", "--json"])
+    >>> global_options_first(["call", "shop:app", "add", "1", "--json"])
     ['--json', 'call', 'shop:app', 'add', '1']
     """
     front: list[str] = []
     rest: list[str] = []
-    queue = iter(words)
+    queue = iter(arguments)
     for word in queue:
         if word == "--":
             rest += [word, *queue]
@@ -122,7 +122,7 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
 
 
 def _reported(error: Exception) -> int:
-    known = refusal(error)
+    known = cli_error(error)
     if known is not None:
         _complain(str(known), known.hint)
         return known.code
@@ -144,7 +144,7 @@ def _complain(message: str, hint: str) -> None:
 def _crash_file(error: Exception) -> str:
     """Where the traceback is. It is not printed: it helps nobody who is not going to report it."""
     with tempfile.NamedTemporaryFile("w", prefix="asyncq-crash-", suffix=".txt", delete=False) as file:
-        words = " ".join(mask(word) for word in sys.argv[1:])
-        file.write(f"asyncq {words}\npython {platform.python_version()} on {platform.platform()}\n\n")
+        arguments = " ".join(mask(word) for word in sys.argv[1:])
+        file.write(f"asyncq {arguments}\npython {platform.python_version()} on {platform.platform()}\n\n")
         file.writelines(traceback.format_exception(error))
     return file.name

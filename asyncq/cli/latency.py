@@ -8,17 +8,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from asyncq.cli.arrivals import arrivals
+from asyncq.cli.arrivals import generate_load
 from asyncq.cli.histogram import Histogram
 from asyncq.cli.report import Report, bars, quantiles, summary
 from asyncq.config import shown
 from asyncq.errors import ResultTimeout
 
 if TYPE_CHECKING:
-    from asyncq.cli.stage import Stage
+    from asyncq.cli.stage import BenchEnvironment
     from asyncq.tasks import Task
 
-_PATIENCE = 15.0
+_LAST_RESULT_TIMEOUT = 15.0
 """Seconds after the last arrival in which answers still count; then a job is lost."""
 
 
@@ -37,12 +37,12 @@ class LatencyPlan:
         times = f"{shown(self.seconds)} after {shown(self.warmup)} warm-up"
         return f"open loop, {self.rate}/s for {times}, payload {self.payload} B"
 
-    async def run(self, stage: Stage) -> Report:
+    async def run(self, environment: BenchEnvironment) -> Report:
         """Runs the warm-up and the measurement."""
         payload = "x" * self.payload
-        async with stage.worker():
-            await OpenLoop(stage.noop, payload, self.rate, int(self.rate * self.warmup)).run()
-            measured = OpenLoop(stage.noop, payload, self.rate, int(self.rate * self.seconds))
+        async with environment.worker():
+            await OpenLoop(environment.noop, payload, self.rate, int(self.rate * self.warmup)).run()
+            measured = OpenLoop(environment.noop, payload, self.rate, int(self.rate * self.seconds))
             await measured.run()
         return Report(
             [
@@ -83,7 +83,7 @@ class OpenLoop:
         """
         pending: set[asyncio.Task[None]] = set()
         failed: list[asyncio.Task[None]] = []
-        over = asyncio.Event()
+        all_ended = asyncio.Event()
         if not self.count:
             return
 
@@ -97,11 +97,11 @@ class OpenLoop:
             if not task.cancelled() and task.exception() is not None:
                 failed.append(task)
             if failed or self.answered.count + self.lost == self.count:
-                over.set()
+                all_ended.set()
 
-        with arrivals(self.rate, self.count, arrive) as last, suppress(TimeoutError):
-            async with asyncio.timeout((last - time.monotonic_ns()) / 1e9 + 2 * _PATIENCE):
-                await over.wait()
+        with generate_load(self.rate, self.count, arrive) as last, suppress(TimeoutError):
+            async with asyncio.timeout((last - time.monotonic_ns()) / 1e9 + 2 * _LAST_RESULT_TIMEOUT):
+                await all_ended.wait()
         unanswered = list(pending)
         for task in unanswered:
             task.cancel()
@@ -114,7 +114,7 @@ class OpenLoop:
         result = await self.noop.delay(self.payload)
         self.enqueued.record(time.monotonic_ns() - due)
         try:
-            await result.get(timeout=_PATIENCE)
+            await result.get(timeout=_LAST_RESULT_TIMEOUT)
         except ResultTimeout:
             self.lost += 1
         else:

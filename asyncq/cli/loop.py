@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.cli import signals
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 LOOPS = ("auto", "asyncio", "uvloop")
-_PATIENCE = 0.3
+_END_TIMEOUT = 0.3
 """Seconds that tasks, and then threads, get to notice the end. Idle ones need some 100 us; a busy one may
 need for ever."""
 _MOST_NAMED = 10
@@ -35,16 +35,16 @@ def factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
     """The maker of the event loop: uvloop's where it is installed, unless told otherwise.
 
     Raises:
-        Refusal: uvloop was asked for and is not installed, or there is no such kind.
+        CliError: uvloop was asked for and is not installed, or there is no such kind.
     """
     if kind not in LOOPS:
-        raise Refusal(f"there is no event loop {kind!r}", f"write one of {', '.join(LOOPS)}", Code.USAGE)
+        raise CliError(f"there is no event loop {kind!r}", f"write one of {', '.join(LOOPS)}", Code.USAGE)
     if kind != "asyncio":
         try:
             made: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module("uvloop").new_event_loop
         except ImportError:
             if kind == "uvloop":
-                raise Refusal(
+                raise CliError(
                     "uvloop is not installed here", 'pip install "asyncq[uvloop]"', Code.CONFIGURATION
                 ) from None
         else:
@@ -77,7 +77,7 @@ def run(
     """
     try:
         make = factory(kind)
-    except Refusal:
+    except CliError:
         coroutine.close()
         raise
     executor = ThreadPoolExecutor(thread_name_prefix="asyncq-cli")
@@ -106,7 +106,7 @@ def _tasks_left(loop: asyncio.AbstractEventLoop) -> bool:
     for task in tasks:
         task.cancel()
     if tasks:
-        loop.run_until_complete(asyncio.wait(tasks, timeout=_PATIENCE))
+        loop.run_until_complete(asyncio.wait(tasks, timeout=_END_TIMEOUT))
     left = [task for task in tasks if not task.done()]
     if left:
         names = ", ".join(_name(task) for task in left[:_MOST_NAMED])
@@ -148,7 +148,7 @@ def all_ended() -> bool:
     """Gives the other threads a moment, and says whether all that would keep the process has ended."""
     if _has_left_tasks:
         return False
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _END_TIMEOUT
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -15,8 +15,8 @@ from asyncq.cli.bench import bench
 from asyncq.cli.call import call
 from asyncq.cli.dead import dlq
 from asyncq.cli.exits import Code
-from asyncq.cli.invocation import Invocation, command, hoisted
-from asyncq.cli.parameters import lighten
+from asyncq.cli.invocation import Invocation, command, global_options_first
+from asyncq.cli.parameters import without_pydantic
 from asyncq.cli.result import result
 from asyncq.cli.revoke import revoke
 from asyncq.cli.server import server
@@ -32,8 +32,8 @@ cli: typer.Typer = typer.Typer(
 )
 
 
-def _show_version(*, wanted: bool) -> None:
-    if wanted:
+def _show_version(*, enabled: bool) -> None:
+    if enabled:
         console.data(f"asyncq {__version__}")
         raise typer.Exit
 
@@ -56,7 +56,7 @@ def options(
         bool,
         typer.Option(
             "--version",
-            callback=lambda value: _show_version(wanted=value),
+            callback=lambda value: _show_version(enabled=value),
             is_eager=True,
             help="Print the version.",
         ),
@@ -72,10 +72,10 @@ def options(
     69 no server, 70 a bug in asyncq, 75 jobs handed back, 77 no permission,
     78 configuration, 130/143 interrupted.
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
-    console.choose_colors(wanted=not no_color)
+    console.choose_colors(enabled=not no_color)
     if ctx.invoked_subcommand == "worker":
         signals.stop_is_success()
-    ctx.obj = Invocation(url, namespace, app, json=json, quiet=quiet, verbose=verbose, words=ctx.obj)
+    ctx.obj = Invocation(url, namespace, app, json=json, quiet=quiet, verbose=verbose, arguments=ctx.obj)
 
 
 @command
@@ -106,20 +106,20 @@ cli.add_typer(bench, name="bench")
 cli.command()(version)
 
 
-def run(words: list[str] | None = None) -> int:
+def run(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
     Args:
-        words: the arguments (default: those of the process).
+        arguments: of the command line (default: those of the process).
     """
-    words = sys.argv[1:] if words is None else words
+    arguments = sys.argv[1:] if arguments is None else arguments
     console.open_streams()
     logs.flush_each_line()
     tree = typer.main.get_command(cli)
-    lighten(tree)
+    without_pydantic(tree)
     try:
         with signals.immediate():
-            tree.main(args=hoisted(words), prog_name="asyncq", obj=tuple(words))
+            tree.main(args=global_options_first(arguments), prog_name="asyncq", obj=tuple(arguments))
     except SystemExit as end:
         return int(end.code or 0)
     except OSError as error:  # of typer's, while it printed a help text, or what is wrong with the arguments

@@ -42,24 +42,24 @@ class _Converted:
         return number
 
 
-def lighten(command: Any) -> None:
-    """Frees a command and all below it from pydantic."""
+def without_pydantic(command: Any) -> None:
+    """Has a command and all commands below it convert their parameters without pydantic."""
     for param in command.params:
-        _lighten_one(param)
+        _parameter_without_pydantic(param)
     make_help = command.get_help_option
 
     # Each command makes its -h when it is first parsed.
     def get_help_option(ctx: Any) -> Any:
         option = make_help(ctx)
-        _lighten_one(option)
+        _parameter_without_pydantic(option)
         return option
 
     command.get_help_option = get_help_option
     for below in getattr(command, "commands", {}).values():
-        lighten(below)
+        without_pydantic(below)
 
 
-def _lighten_one(param: Any) -> None:
+def _parameter_without_pydantic(param: Any) -> None:
     descriptor = getattr(param, "type_descriptor", None)
     if descriptor is not None and descriptor.annotation in (str, bool, int, list[str]):
         param._runtime_param = _Converted(descriptor.annotation, getattr(param, "min", None))
@@ -107,10 +107,10 @@ def rate(option: str, text: str) -> int:
     return int(number)
 
 
-def ids(words: list[str]) -> list[str]:
+def ids(values: list[str]) -> list[str]:
     """The ids of a command line, each once; a `-` among them stands for those on stdin, one a line."""
     found: dict[str, None] = {}
-    for word in words:
+    for word in values:
         lines = sys.stdin.read().split() if word == "-" else [word]
         found.update(dict.fromkeys(lines))
     return list(found)

@@ -10,7 +10,7 @@ import typer
 
 from asyncq.broker.url import mask
 from asyncq.cli import console, loop, parameters, target as targets
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.config import shown
 from asyncq.errors import ResultTimeout, TaskRevoked
@@ -52,25 +52,25 @@ def get(
     async def wait() -> int:
         async with app:
             handle = app.AsyncResult(id_)
-            return await answer(handle, limit, limit, invocation, look_again(invocation, id_))
+            return await answer(handle, limit, limit, invocation, get_command(invocation, id_))
 
     return loop.run(wait())
 
 
-def look_again(invocation: Invocation, id_: str, target: str | None = None) -> str:
+def get_command(invocation: Invocation, id_: str, target: str | None = None) -> str:
     """The command that gets this job's result later."""
-    return same_place(invocation, target, "result", "get", id_)
+    return command_on_same_server(invocation, target, "result", "get", id_)
 
 
-def same_place(invocation: Invocation, target: str | None, *command_: str) -> str:
-    """A command on the same server and with the same app, as a user types it."""
-    words = ["asyncq", *command_]
+def command_on_same_server(invocation: Invocation, target: str | None, *command_: str) -> str:
+    """The text of a command on the same server and with the same app, as a user types it."""
+    arguments = ["asyncq", *command_]
     from_environment = invocation.app == os.environ.get("ASYNCQ_APP")
     app = target or (None if from_environment else invocation.app)
     url = None if invocation.url is None else mask(invocation.url)
     for option, value in (("--app", app), ("--url", url), ("--namespace", invocation.namespace)):
-        words += [option, value] if value else []
-    return shlex.join(words)
+        arguments += [option, value] if value else []
+    return shlex.join(arguments)
 
 
 async def answer(
@@ -82,7 +82,7 @@ async def answer(
     try:
         outcome = await handle.outcome(timeout=left)
     except ResultTimeout:
-        raise Refusal(
+        raise CliError(
             f"job {handle.id} did not end within {shown(limit)} (state: {handle.state})",
             f"look again: {again} --timeout 1m",
             Code.TIMEOUT,

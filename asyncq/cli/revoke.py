@@ -8,7 +8,7 @@ import typer
 
 from asyncq import wire
 from asyncq.cli import console, loop, target as targets
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def revoke(
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     invocation: Invocation = ctx.obj
     if signal not in wire.MARK_OF:
-        raise Refusal(f"--signal {signal}: use one of {', '.join(wire.MARK_OF)}", code=Code.USAGE)
+        raise CliError(f"--signal {signal}: use one of {', '.join(wire.MARK_OF)}", code=Code.USAGE)
     options = {"terminate": terminate, "signal": signal, "reason": reason, "parents": parents}
     invocation.begin()
     app = targets.load_or_bare(invocation)

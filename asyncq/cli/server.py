@@ -11,7 +11,7 @@ import typer
 from asyncq.broker import embedded
 from asyncq.broker.url import mask
 from asyncq.cli import console, target as targets
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def stop(
     if embedded.stop(directory, force=force):
         console.say(f"stopped the server of {directory}")
     elif embedded.status(directory).running:
-        raise Refusal(f"the server of {directory} is in use", "stop its workers first, or add --force")
+        raise CliError(f"the server of {directory} is in use", "stop its workers first, or add --force")
     else:
         console.say(f"no server runs for {directory}")
     return Code.OK
@@ -90,7 +90,7 @@ def _directory(invocation: Invocation) -> Path:
     app = targets.load_or_bare(invocation)
     url = app.settings.url
     if not url.startswith("embedded://"):
-        raise Refusal(
+        raise CliError(
             f"the server here is {mask(url)}, not an embedded one",
             "unset ASYNCQ_URL and --url",
             Code.CONFIGURATION,

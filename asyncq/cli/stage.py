@@ -1,4 +1,4 @@
-"""What a bench is run on: the app of its tasks, and a worker process."""
+"""The environment of a benchmark: the app of its tasks, and a worker process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncq.cli.exits import Refusal
+from asyncq.cli.exits import CliError
 from asyncq.errors import ResultTimeout
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _PROBE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What a plan is run on."""
+class BenchEnvironment:
+    """The app, the task and the worker that a plan measures."""
 
     app: AsyncQ
     noop: Task[..., None]
@@ -35,10 +35,11 @@ class Stage:
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
-        """A worker process for the time of the block, ready when it begins; or whoever runs already.
+        """Starts a worker process for the time of the block and waits until it is ready; or uses the one that
+        runs already.
 
         Raises:
-            Refusal: it does not answer.
+            CliError: the worker does not answer.
         """
         if not self.own_worker:
             await self._probe()
@@ -59,7 +60,7 @@ class Stage:
         except ResultTimeout:
             await job.revoke()
             queue = self.app.settings.default_queue
-            raise Refusal(
+            raise CliError(
                 f"no worker answers on queue {queue!r}", "start one: asyncq worker asyncq.cli.bench_tasks:app"
             ) from None
 
@@ -69,7 +70,7 @@ class Stage:
         # A private server is this process's own: the other process reaches it by the URL of its socket.
         url = server.url if server is not None else app.settings.url
         environment = {**os.environ, "ASYNCQ_URL": url, "ASYNCQ_NAMESPACE": app.settings.namespace}
-        words = [
+        arguments = [
             sys.executable,
             "-m",
             "asyncq",
@@ -79,16 +80,16 @@ class Stage:
             "--grace",
             "1s",
         ]
-        return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  our own
+        return subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL)  # noqa: S603  our own
 
     async def _ready(self, process: subprocess.Popen[bytes]) -> None:
         broker, queue = self.app.sessions.current().broker, self.app.settings.default_queue
         end = time.monotonic() + 60.0
         while not await broker.listened_to(queue):
             if process.poll() is not None:
-                raise Refusal(f"the worker ended with exit code {process.returncode}")
+                raise CliError(f"the worker ended with exit code {process.returncode}")
             if time.monotonic() > end:
-                raise Refusal("the worker did not begin to listen within 60 s")
+                raise CliError("the worker did not begin to listen within 60 s")
             await asyncio.sleep(0.01)
 
 

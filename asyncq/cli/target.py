@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import config
 from asyncq.app import AsyncQ
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncq.cli.invocation import Invocation
 
 
-_CONNECT_PATIENCE = 3.0
+_CONNECT_TIMEOUT = 3.0
 """Seconds that a command tries to reach the server: a person waits."""
 
 
@@ -36,11 +36,11 @@ def load(target: str | None, invocation: Invocation) -> AsyncQ:
         invocation: the global options.
 
     Raises:
-        Refusal: there is no such app, or its module cannot be imported.
+        CliError: there is no such app, or its module cannot be imported.
     """
     named = target or configured(invocation)
     if named is None:
-        raise Refusal(
+        raise CliError(
             "which app?",
             "write asyncq worker module:app, or set ASYNCQ_APP, or [tool.asyncq] app",
             Code.CONFIGURATION,
@@ -70,7 +70,7 @@ def bare(**settings: Any) -> AsyncQ:
     """An app whose settings and embedded server are those of the project around the working directory.
 
     Raises:
-        Refusal: a setting does not fit.
+        CliError: a setting does not fit.
     """
     try:
         app = AsyncQ(**settings)
@@ -78,7 +78,7 @@ def bare(**settings: Any) -> AsyncQ:
         app.anchor = None
         app.reconfigure(**dataclasses.asdict(config.load(settings, anchor=Path.cwd())))
     except ValueError as error:
-        raise Refusal(str(error), code=Code.CONFIGURATION) from error
+        raise CliError(str(error), code=Code.CONFIGURATION) from error
     return app
 
 
@@ -94,7 +94,7 @@ def configured(invocation: Invocation) -> str | None:
                     tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("asyncq", {}).get("app")
                 )
             except (OSError, ValueError) as error:
-                raise Refusal(f"{file} cannot be read: {error}", code=Code.CONFIGURATION) from error
+                raise CliError(f"{file} cannot be read: {error}", code=Code.CONFIGURATION) from error
             return name
     return None
 
@@ -103,12 +103,12 @@ def reconfigure(app: AsyncQ, given: Mapping[str, Any]) -> None:
     """Puts settings over those of an app that is not open yet: a flag wins over what the code says.
 
     Raises:
-        Refusal: a value does not fit.
+        CliError: a value does not fit.
     """
     try:
         app.reconfigure(**given)
     except ValueError as error:
-        raise Refusal(str(error), code=Code.CONFIGURATION) from error
+        raise CliError(str(error), code=Code.CONFIGURATION) from error
     if not is_local(app):
         from asyncq.broker.connection import parse  # imports redis-py
 
@@ -119,7 +119,7 @@ def be_impatient(app: AsyncQ) -> None:
     """Shortens how long a command tries to reach the server, unless `operation_timeout` is set."""
     default = type(app.settings)().operation_timeout
     if app.settings.operation_timeout == default:
-        app.reconfigure(operation_timeout=_CONNECT_PATIENCE)
+        app.reconfigure(operation_timeout=_CONNECT_TIMEOUT)
 
 
 def is_local(app: AsyncQ) -> bool:
@@ -131,13 +131,13 @@ def find(target: str) -> AsyncQ:
     """The app that `module:attribute` names; without an attribute, the module's only one, or its `app`.
 
     Raises:
-        Refusal: there is no such module or app, or the module cannot be imported.
+        CliError: there is no such module or app, or the module cannot be imported.
     """
     name, _, attribute = target.partition(":")
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         near = name.removesuffix(".py").replace("/", ".").strip(".")
         hint = f"did you mean {near + ':' + (attribute or 'app')!r}?" if name != near else "write module:app"
-        raise Refusal(f"{name!r} is not the name of a module", hint, Code.CONFIGURATION)
+        raise CliError(f"{name!r} is not the name of a module", hint, Code.CONFIGURATION)
     module = _imported(name)
     return _attribute(module, attribute) if attribute else _only_app(module)
 
@@ -156,11 +156,11 @@ def _imported(name: str) -> ModuleType:
         raise _broken(name, error) from error
 
 
-def _no_module(name: str, missing: str) -> Refusal:
+def _no_module(name: str, missing: str) -> CliError:
     parent, _, last = missing.rpartition(".")
     guess = _dotted(name, parent) or _near_module(name, parent, last)
     hint = f"did you mean {guess!r}?" if guess else _apps_hint(sys.modules[parent], last) if parent else ""
-    return Refusal(
+    return CliError(
         f"cannot import {name!r}: no module named {missing!r} (looked in {Path.cwd()}, first on sys.path)",
         hint,
         Code.CONFIGURATION,
@@ -187,11 +187,11 @@ def _near_module(name: str, parent: str, last: str) -> str:
     return begin + near[0] + name.removeprefix(begin + last)
 
 
-def _broken(name: str, error: BaseException) -> Refusal:
+def _broken(name: str, error: BaseException) -> CliError:
     """The module is there and its import failed: say where, in the user's code if it went through there."""
     reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
     if isinstance(error, SyntaxError) and error.filename:
-        return Refusal(
+        return CliError(
             f"cannot import {name!r}: {reason}", f"at {error.filename}:{error.lineno}", Code.CONFIGURATION
         )
     here = str(Path.cwd())
@@ -207,20 +207,20 @@ def _broken(name: str, error: BaseException) -> Refusal:
     hint = "\n".join(f"at {frame.filename}:{frame.lineno}: {frame.line}" for frame in where)
     if isinstance(error, SystemExit):
         reason = "it ended the process while it was imported"
-    return Refusal(f"cannot import {name!r}: {reason}", hint, Code.CONFIGURATION)
+    return CliError(f"cannot import {name!r}: {reason}", hint, Code.CONFIGURATION)
 
 
 def _attribute(module: ModuleType, path: str) -> AsyncQ:
     found: Any = module
     for part in path.split("."):
         if not hasattr(found, part):
-            raise Refusal(
+            raise CliError(
                 f"{module.__name__!r} has no {path!r}", _apps_hint(module, path), Code.CONFIGURATION
             )
         found = getattr(found, part)
     if not isinstance(found, AsyncQ):
         kind = type(found).__name__
-        raise Refusal(
+        raise CliError(
             f"{module.__name__}:{path} is not an AsyncQ app, it is of type {kind}",
             _apps_hint(module),
             Code.CONFIGURATION,
@@ -235,7 +235,7 @@ def _only_app(module: ModuleType) -> AsyncQ:
     if "app" in apps:
         return apps["app"]
     what = f"holds {len(apps)} apps" if apps else "holds no AsyncQ app"
-    raise Refusal(
+    raise CliError(
         f"{module.__name__!r} {what}", _apps_hint(module) or "make one: app = AsyncQ()", Code.CONFIGURATION
     )
 

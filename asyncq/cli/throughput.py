@@ -7,13 +7,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from asyncq.cli.exits import Refusal
+from asyncq.cli.exits import CliError
 from asyncq.cli.histogram import Histogram
 from asyncq.cli.report import Report, quantiles, summary
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:
-    from asyncq.cli.stage import Stage
+    from asyncq.cli.stage import BenchEnvironment
 
 IN_FLIGHT = 100
 
@@ -30,35 +30,37 @@ class ThroughputPlan:
         """The plan in one line."""
         return f"{self.jobs:,} jobs, payload {self.payload} B"
 
-    async def run(self, stage: Stage) -> Report:
+    async def run(self, environment: BenchEnvironment) -> Report:
         """Drains first: the worker that is started for it finds a backlog. Those that run leave none."""
         payload = "x" * self.payload
         report = Report([], {"jobs": self.jobs, "payload": self.payload, "in_flight": IN_FLIGHT})
-        if stage.own_worker:
-            report.add("enqueue in batches", "enqueue_per_s", await self._enqueue(stage, payload))
-        async with stage.worker():
-            if stage.own_worker:
-                report.add("drain of a backlog", "drain_per_s", await self._drain(stage))
+        if environment.own_worker:
+            report.add("enqueue in batches", "enqueue_per_s", await self._enqueue(environment, payload))
+        async with environment.worker():
+            if environment.own_worker:
+                report.add("drain of a backlog", "drain_per_s", await self._drain(environment))
             times = Histogram()
-            report.add(f"{IN_FLIGHT} in flight", "in_flight_per_s", await self._closed(stage, payload, times))
+            report.add(
+                f"{IN_FLIGHT} in flight", "in_flight_per_s", await self._closed(environment, payload, times)
+            )
         report.lines.append(quantiles("one of these", times))
         report.tree["in_flight_times"] = summary(times)
         return report
 
-    async def _enqueue(self, stage: Stage, payload: str) -> float:
+    async def _enqueue(self, environment: BenchEnvironment, payload: str) -> float:
         began = time.perf_counter()
         for size in _chunks(self.jobs, 1000):
-            await stage.noop.map([(payload,)] * size)
+            await environment.noop.map([(payload,)] * size)
         return self.jobs / (time.perf_counter() - began)
 
-    async def _drain(self, stage: Stage) -> float:
+    async def _drain(self, environment: BenchEnvironment) -> float:
         """Jobs per second, from the first look that finds the worker at work to the empty queue.
 
         A job leaves the queue in the step that stores its result, so its length says how many have none.
         Looking costs the server 1 us.
         """
-        broker = stage.app.sessions.current().broker
-        queue, send = stage.app.settings.default_queue, broker.commands.send
+        broker = environment.app.sessions.current().broker
+        queue, send = environment.app.settings.default_queue, broker.commands.send
         end = time.monotonic() + 60.0
         first, began = 0, 0.0
         while left := sum(
@@ -67,21 +69,21 @@ class ThroughputPlan:
             if not began and left < self.jobs:
                 first, began = left, time.perf_counter()
             if time.monotonic() > end:
-                raise Refusal(f"{left:,} of {self.jobs:,} jobs were not done within 60 s")
+                raise CliError(f"{left:,} of {self.jobs:,} jobs were not done within 60 s")
             await asyncio.sleep(0.002)
         if not began:
-            raise Refusal(
+            raise CliError(
                 "the backlog was gone before it could be watched", "use more --jobs, and no other worker"
             )
         return first / (time.perf_counter() - began)
 
-    async def _closed(self, stage: Stage, payload: str, times: Histogram) -> float:
+    async def _closed(self, environment: BenchEnvironment, payload: str, times: Histogram) -> float:
         """Jobs per second of callers that each enqueue the next job when they have the value of the last."""
 
         async def caller(jobs: int) -> None:
             for _ in range(jobs):
                 start = time.perf_counter_ns()
-                await stage.noop.call(payload)
+                await environment.noop.call(payload)
                 times.record(time.perf_counter_ns() - start)
 
         each = self.jobs // IN_FLIGHT

@@ -19,7 +19,7 @@ import typer
 from asyncq import __version__, config, logs
 from asyncq.broker.url import mask
 from asyncq.cli import console, loop, parameters, target as targets
-from asyncq.cli.exits import Code, Refusal
+from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.worker import Worker, pool
 from asyncq.worker.worker import check_annotations
@@ -98,13 +98,13 @@ def worker(
         names = [config.name(queue) for queue in queues or ()]
         here = Worker(app, concurrency, names, grace=patience, name=name, target=full)
     except ValueError as error:
-        raise Refusal(str(error), code=Code.USAGE) from error
+        raise CliError(str(error), code=Code.USAGE) from error
     try:
         check_annotations(app)
     except TypeError as error:
-        raise Refusal(str(error), code=Code.CONFIGURATION) from error
+        raise CliError(str(error), code=Code.CONFIGURATION) from error
     service = Service(here, full, has_banner=logging_.has_banner)
-    return loop.run(service.run(), kind=kind, catch_terminate=False, code_if_left=Code.GAVE_BACK)
+    return loop.run(service.run(), kind=kind, catch_terminate=False, code_if_left=Code.RETURNED_JOBS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class _Logging:
         if is_left:
             if level or format:
                 option = "--log-level" if level else "--log-format"
-                raise Refusal(
+                raise CliError(
                     f"{option} and --no-configure-logging contradict each other",
                     "leave one of them out",
                     Code.USAGE,
@@ -149,7 +149,7 @@ def _check(option: str, value: str | None, known: Sequence[str]) -> None:
     if value is not None and value not in known:
         near = difflib.get_close_matches(value.lower(), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
-        raise Refusal(f"{option} {value!r} is not known", hint, Code.USAGE)
+        raise CliError(f"{option} {value!r} is not known", hint, Code.USAGE)
 
 
 class Service:
@@ -219,7 +219,7 @@ class Service:
             self._main.cancel()
         elif self._signals > 2:
             log.error("ended at once; what was running runs elsewhere when the lease is over")
-            loop.leave(Code.GAVE_BACK)
+            loop.leave(Code.RETURNED_JOBS)
         elif self._signals == 1:
             self._stopped_at = time.monotonic()
             log.info(
@@ -237,7 +237,7 @@ class Service:
         # Without force, only entries that the last read may still have claimed are given back, and no job was
         # disturbed.
         forced = self._signals > 1 or time.monotonic() - self._stopped_at >= worker.grace
-        return Code.GAVE_BACK if worker.counts.left or (worker.handed_back and forced) else Code.OK
+        return Code.RETURNED_JOBS if worker.counts.left or (worker.handed_back and forced) else Code.OK
 
 
 async def _facts(worker: Worker, app: AsyncQ, target: str) -> tuple[str, list[tuple[str, str]]]:

@@ -259,10 +259,10 @@ NARROWED = {
 }
 
 
-async def _refusal_of_a_worker(server) -> exits.Refusal:
+async def _cli_error_of_a_worker(server) -> exits.CliError:
     with pytest.raises(BrokerUnavailable) as caught:
         await Worker(_app(server, "asyncq-worker")).run()
-    refusal = exits.refusal(caught.value)
+    refusal = exits.cli_error(caught.value)
     assert refusal is not None
     assert refusal.code == exits.Code.NO_PERMISSION
     assert "PASSWORD" not in str(refusal)
@@ -274,7 +274,7 @@ async def _refusal_of_a_worker(server) -> exits.Refusal:
 @pytest.mark.parametrize("right", WORKER_NEEDS)
 async def test_a_worker_whose_user_lacks_any_one_right_is_refused_at_its_start(server, right):
     server.do("ACL", "SETUSER", "asyncq-worker", f"-{right}")
-    refusal = await _refusal_of_a_worker(server)
+    refusal = await _cli_error_of_a_worker(server)
     assert right.partition("|")[0] in str(refusal)
     if right not in {"evalsha", "script|load", "subscribe"}:  # then the server itself refuses us
         assert refusal.hint == f"ACL SETUSER asyncq-worker +{right}"
@@ -286,7 +286,7 @@ async def test_a_worker_whose_user_lacks_any_one_right_is_refused_at_its_start(s
 @pytest.mark.parametrize("rules", NARROWED.values(), ids=NARROWED)
 async def test_a_worker_whose_user_is_kept_out_is_refused_at_its_start(server, rules):
     server.do("ACL", "SETUSER", "asyncq-worker", *rules)
-    refusal = await _refusal_of_a_worker(server)
+    refusal = await _cli_error_of_a_worker(server)
     assert refusal.hint
     if refusal.hint.startswith("ACL SETUSER"):
         server.do(*refusal.hint.split())

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from asyncq.cli.arrivals import arrivals
+from asyncq.cli.arrivals import generate_load
 from asyncq.cli.histogram import Histogram
 from asyncq.cli.report import bars
 
@@ -55,7 +55,7 @@ async def test_arrivals_that_a_busy_loop_missed_come_with_their_own_due_times():
         if len(dues) == 40:
             done.set()
 
-    with arrivals(1000, 40, arrive) as last:
+    with generate_load(1000, 40, arrive) as last:
         await asyncio.wait_for(done.wait(), 30)
     assert {after - before for before, after in itertools.pairwise(dues)} == {1_000_000}
     assert dues[-1] == last

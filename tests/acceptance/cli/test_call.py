@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from asyncq.cli.invocation import Invocation
-from asyncq.cli.result import look_again
+from asyncq.cli.result import get_command
 
 
 def test_call_works_alone_and_leaves_no_server_behind(project):
@@ -126,7 +126,7 @@ def test_the_command_that_looks_again_names_the_same_server_without_its_password
         f"look again: asyncq result get {id_} --app shop --namespace other --timeout 1m"
     )
     with_password = Invocation("redis://:secret@db", None, None)
-    assert look_again(with_password, "x") == "asyncq result get x --url 'redis://:***@db'"
+    assert get_command(with_password, "x") == "asyncq result get x --url 'redis://:***@db'"
 
 
 def test_wrong_arguments_are_a_usage_error(project):
