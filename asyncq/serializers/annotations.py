@@ -1,4 +1,4 @@
-"""Annotations: which shape one asks for."""
+"""Annotations: which codec one asks for."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from asyncq.serializers.generics import fields_of_model
 from asyncq.serializers.hint_forms import is_alias, is_union, shown_hint, unwrapped
 from asyncq.serializers.hints import hints_of
 from asyncq.serializers.models import (
-    ConvertedShape,
-    ModelShape,
+    ConvertedCodec,
+    ModelCodec,
     converted,
     is_any_model,
     is_model,
@@ -33,27 +33,27 @@ from asyncq.serializers.packing import is_to_be_named
 from asyncq.serializers.places import MAX_DEPTH, name_of
 from asyncq.serializers.policy import DEFAULT
 from asyncq.serializers.records import (
-    DataclassShape,
-    DerivedDataclassShape,
-    EnumShape,
-    NamedTupleShape,
-    RecordShape,
+    DataclassCodec,
+    DerivedDataclassCodec,
+    EnumCodec,
+    NamedTupleCodec,
+    RecordCodec,
     has_own_layout,
 )
 from asyncq.serializers.shapes import (
     SEQUENCES,
     SETS,
-    AnyShape,
-    ClassShape,
-    DictShape,
-    ItemsShape,
-    LenientShape,
-    LiteralShape,
-    OptionalShape,
-    PlainShape,
-    Shape,
-    TupleShape,
-    UnionShape,
+    AnyCodec,
+    ClassCodec,
+    DictCodec,
+    ItemsCodec,
+    LenientCodec,
+    LiteralCodec,
+    OptionalCodec,
+    PlainCodec,
+    TupleCodec,
+    TypeCodec,
+    UnionCodec,
 )
 from asyncq.serializers.trees import SCALARS
 
@@ -97,10 +97,10 @@ class UnclearAnnotation(TypeError):
     """An annotation that cannot be kept apart on the wire; the message says how to write it."""
 
 
-def shape_of(annotation: Any, policy: Policy = DEFAULT) -> Shape | None:
-    """Compiles an annotation into a `Shape`, or None if it adds nothing to the plain codec.
+def type_codec_of(annotation: Any, policy: Policy = DEFAULT) -> TypeCodec | None:
+    """Compiles an annotation into a `TypeCodec`, or None if it adds nothing to the plain codec.
 
-    Enums, dataclasses, pydantic models, NamedTuples and TypedDicts have shapes, and so have lists, tuples,
+    Enums, dataclasses, pydantic models, NamedTuples and TypedDicts have codecs, and so have lists, tuples,
     sets, dicts, unions and generic aliases of them. Built-in types, `Any`, strings and whatever is not
     understood have none.
 
@@ -112,7 +112,7 @@ def shape_of(annotation: Any, policy: Policy = DEFAULT) -> Shape | None:
         UnclearAnnotation: a union of classes that nobody can tell apart.
 
     Example:
-        >>> shape_of(list[int]) is None
+        >>> type_codec_of(list[int]) is None
         True
     """
     return Compiler(policy).lenient(annotation)
@@ -127,38 +127,38 @@ class Compiler:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._records: dict[Any, RecordShape] = {}
-        self._unions: dict[Any, Shape | None] = {}
-        self._dicts: dict[Any, DictShape] = {}
-        self._any: AnyShape | None = None
+        self._records: dict[Any, RecordCodec] = {}
+        self._unions: dict[Any, TypeCodec | None] = {}
+        self._dicts: dict[Any, DictCodec] = {}
+        self._any: AnyCodec | None = None
         self._depth = 0
         self._generics = 0
         if policy.types:
-            classes: dict[Any, ClassShape] = {}
-            self._any = AnyShape(classes)
+            classes: dict[Any, ClassCodec] = {}
+            self._any = AnyCodec(classes)
             for cls in policy.types:
-                shape = self._listed(cls)
-                if shape is None:
+                codec = self._listed(cls)
+                if codec is None:
                     raise UnclearAnnotation(
                         f"types= lists {shown_hint(cls)}, which is no enum, dataclass, NamedTuple or model"
                     )
-                classes[cls] = classes[shape.tag] = shape
+                classes[cls] = classes[codec.tag] = codec
 
-    def _listed(self, cls: Any) -> ClassShape | None:
+    def _listed(self, cls: Any) -> ClassCodec | None:
         try:
-            return self._class_shape(cls, (), _Mode(is_strict=True, is_tagged=True))
+            return self._class_codec(cls, (), _Mode(is_strict=True, is_tagged=True))
         except UnclearAnnotation as error:
             raise UnclearAnnotation(f"types= of the app lists {shown_hint(cls)}: {error}") from error
 
-    def lenient(self, hint: Any) -> Shape | None:
-        """The shape of an argument or a result; None if there is nothing to do."""
+    def lenient(self, hint: Any) -> TypeCodec | None:
+        """The codec of an argument or a result; None if there is nothing to do."""
         if self._any is None and not _Search(hint).found:
             return None
         return self._compile(hint, _Mode(is_strict=False, is_tagged=False))
 
     # -- any annotation --
 
-    def _compile(self, hint: Any, mode: _Mode) -> Shape | None:
+    def _compile(self, hint: Any, mode: _Mode) -> TypeCodec | None:
         if self._depth > MAX_DEPTH:  # a generic alias can name itself with ever longer arguments
             return self._any
         self._depth += 1
@@ -167,7 +167,7 @@ class Compiler:
         finally:
             self._depth -= 1
 
-    def _compile_below(self, hint: Any, mode: _Mode) -> Shape | None:
+    def _compile_below(self, hint: Any, mode: _Mode) -> TypeCodec | None:
         if is_alias(hint) or is_alias(typing.get_origin(hint)) or is_union(unwrapped(hint)):
             return self._union(hint, _arms(hint), mode)
         hint = unwrapped(hint)
@@ -182,45 +182,45 @@ class Compiler:
         cls = hint if origin is None else origin
         if not isinstance(cls, type) or cls is Any or cls is object or is_any_model(cls):
             return self._any
-        shape = self._class_shape(cls, typing.get_args(hint), mode)
-        if shape is not None:
-            return shape if mode.is_strict else LenientShape(shape)
+        codec = self._class_codec(cls, typing.get_args(hint), mode)
+        if codec is not None:
+            return codec if mode.is_strict else LenientCodec(codec)
         return self._plain(cls, mode)
 
-    def _plain(self, cls: Any, mode: _Mode) -> Shape | None:
+    def _plain(self, cls: Any, mode: _Mode) -> TypeCodec | None:
         if not mode.is_strict:
             return None
         other = stands_for(cls)
         if other is not None:
             return self._compile(other, mode)
-        return PlainShape(_PLAIN[cls], shown_hint(cls)) if cls in _PLAIN else self._any
+        return PlainCodec(_PLAIN[cls], shown_hint(cls)) if cls in _PLAIN else self._any
 
-    def _literal(self, hint: Any, mode: _Mode) -> Shape | None:
+    def _literal(self, hint: Any, mode: _Mode) -> TypeCodec | None:
         values = typing.get_args(hint)
         if any(isinstance(value, Enum) for value in values):
             return self._union(hint, [type(value) for value in values], mode)
-        return LiteralShape(values, shown_hint(hint)) if mode.is_strict else None
+        return LiteralCodec(values, shown_hint(hint)) if mode.is_strict else None
 
     # -- unions --
 
-    def _union(self, hint: Any, arms: list[Any], mode: _Mode) -> Shape | None:
+    def _union(self, hint: Any, arms: list[Any], mode: _Mode) -> TypeCodec | None:
         key = (tuple(arms), mode)
         try:
             if key in self._unions:
                 return self._unions[key]
         except TypeError:  # an argument of a generic alias that has no hash
             return self._any
-        shape = UnionShape(shown_hint(hint), is_strict=mode.is_strict)
-        self._unions[key] = shape
-        self._unions[key] = simpler = self._fill(shape, arms, mode)
+        codec = UnionCodec(shown_hint(hint), is_strict=mode.is_strict)
+        self._unions[key] = codec
+        self._unions[key] = simpler = self._fill(codec, arms, mode)
         return simpler
 
-    def _fill(self, shape: UnionShape, arms: list[Any], mode: _Mode) -> Shape | None:
+    def _fill(self, codec: UnionCodec, arms: list[Any], mode: _Mode) -> TypeCodec | None:
         rest = [arm for arm in arms if arm is not NoneType]
         if len(rest) == 1 and not _has_none(rest[0]):
-            return self._optional(shape, rest[0], mode, has_none=len(arms) > 1)
+            return self._optional(codec, rest[0], mode, has_none=len(arms) > 1)
         if mode.is_strict and all(arm in _PLAIN for arm in arms):
-            return PlainShape(frozenset().union(*(_PLAIN[arm] for arm in arms)), shape.text)
+            return PlainCodec(frozenset().union(*(_PLAIN[arm] for arm in arms)), codec.text)
         inner = mode.tagged()
         groups: dict[Any, list[Any]] = {}
         for arm in arms:
@@ -229,48 +229,48 @@ class Compiler:
                 groups.setdefault(kind, []).append(arm)
             if not kinds:
                 # Strict, for its type has been looked at.
-                self._put(shape, arm, self._compile(arm, inner.strict()), inner)
+                self._put(codec, arm, self._compile(arm, inner.strict()), inner)
         for kind, hints in groups.items():
             items = self._container((kind,), hints, inner)
-            if items is not None or shape.other is None:  # else it may hold what types= lists
-                shape.arms[kind] = items
-        if not mode.is_strict and not shape.tags and all(arm is None for arm in shape.arms.values()):
+            if items is not None or codec.other is None:  # else it may hold what types= lists
+                codec.arms[kind] = items
+        if not mode.is_strict and not codec.tags and all(arm is None for arm in codec.arms.values()):
             return self._any
-        self._check_types(shape)
-        return shape
+        self._check_types(codec)
+        return codec
 
-    def _optional(self, shape: UnionShape, arm: Any, mode: _Mode, *, has_none: bool) -> Shape | None:
-        """The shape of `X | None`, which needs no tag: None is told from all else."""
+    def _optional(self, codec: UnionCodec, arm: Any, mode: _Mode, *, has_none: bool) -> TypeCodec | None:
+        """The codec of `X | None`, which needs no tag: None is told from all else."""
         only = self._compile(arm, mode)
         # The union itself is there, too, for an alias that names itself.
         kinds = _container_kinds(arm)
-        shape.arms.update(dict.fromkeys((*kinds, NoneType) if has_none else kinds, None))
-        shape.arms.update(dict.fromkeys(kinds, only))
+        codec.arms.update(dict.fromkeys((*kinds, NoneType) if has_none else kinds, None))
+        codec.arms.update(dict.fromkeys(kinds, only))
         if not kinds:
-            self._put(shape, arm, only, mode)
+            self._put(codec, arm, only, mode)
         if only is None or not has_none or not mode.is_strict:
             return only
-        if type(only) is PlainShape:
-            return PlainShape(only.kinds | {NoneType}, shape.text)
-        return OptionalShape(only)
+        if type(only) is PlainCodec:
+            return PlainCodec(only.kinds | {NoneType}, codec.text)
+        return OptionalCodec(only)
 
-    def _put(self, union: UnionShape, arm: Any, shape: Shape | None, mode: _Mode) -> None:
+    def _put(self, union: UnionCodec, arm: Any, codec: TypeCodec | None, mode: _Mode) -> None:
         """Gives a union an arm that is no container."""
-        if isinstance(shape, LenientShape):
-            shape = shape.shape
-        if isinstance(shape, ClassShape):
-            self._put_class(union, shape)
-            if isinstance(shape, EnumShape) and shape.takes_values:
-                self._put(union, arm, _raw_values(shape), mode)
-        elif isinstance(shape, OptionalShape):
-            self._put(union, arm, shape.inner, mode)
+        if isinstance(codec, LenientCodec):
+            codec = codec.codec
+        if isinstance(codec, ClassCodec):
+            self._put_class(union, codec)
+            if isinstance(codec, EnumCodec) and codec.takes_values:
+                self._put(union, arm, _raw_values(codec), mode)
+        elif isinstance(codec, OptionalCodec):
+            self._put(union, arm, codec.inner, mode)
             union.arms.setdefault(NoneType, None)
-        elif type(shape) is LiteralShape and mode.is_strict:
-            for kind in shape.kinds:
-                other = union.arms.get(kind, shape)
-                union.arms[kind] = other and self._merged(other, shape)
-        elif isinstance(shape, PlainShape):
-            for kind in shape.kinds:
+        elif type(codec) is LiteralCodec and mode.is_strict:
+            for kind in codec.kinds:
+                other = union.arms.get(kind, codec)
+                union.arms[kind] = other and self._merged(other, codec)
+        elif isinstance(codec, PlainCodec):
+            for kind in codec.kinds:
                 union.arms[kind] = None
         elif arm is NoneType:
             union.arms[NoneType] = None
@@ -278,27 +278,27 @@ class Compiler:
             union.is_open = True
             union.other = self._any
 
-    def _merged(self, one: Shape, other: LiteralShape) -> Shape:
-        if type(one) is not LiteralShape or one is other:
+    def _merged(self, one: TypeCodec, other: LiteralCodec) -> TypeCodec:
+        if type(one) is not LiteralCodec or one is other:
             return one
         values = tuple(value for _, value in (*one.values, *other.values))
-        return LiteralShape(values, f"{one.text} | {other.text}")
+        return LiteralCodec(values, f"{one.text} | {other.text}")
 
-    def _put_class(self, union: UnionShape, shape: ClassShape) -> None:
-        same_class, same_tag = union.arms.get(shape.cls), union.tags.get(shape.tag)
-        if isinstance(same_class, (RecordShape, ConvertedShape)) and same_class is not shape:
+    def _put_class(self, union: UnionCodec, codec: ClassCodec) -> None:
+        same_class, same_tag = union.arms.get(codec.cls), union.tags.get(codec.tag)
+        if isinstance(same_class, (RecordCodec, ConvertedCodec)) and same_class is not codec:
             raise UnclearAnnotation(
-                f"{union.text}: its arms {same_class.tag} and {shape.tag} are one class at run time, so that "
+                f"{union.text}: its arms {same_class.tag} and {codec.tag} are one class at run time, so that "
                 f"nobody can tell them apart. Write one arm whose argument is the union"
             )
-        if same_tag is not None and same_tag.cls is not shape.cls:
+        if same_tag is not None and same_tag.cls is not codec.cls:
             raise UnclearAnnotation(
-                f"{union.text}: its arms {same_tag.text} and {shape.text} are both called {shape.tag} on the "
+                f"{union.text}: its arms {same_tag.text} and {codec.text} are both called {codec.tag} on the "
                 f"wire. Give one of the classes an attribute asyncq_alias = 'another name'"
             )
-        union.arms[shape.cls] = union.tags[shape.tag] = shape
+        union.arms[codec.cls] = union.tags[codec.tag] = codec
 
-    def _check_types(self, union: UnionShape) -> None:
+    def _check_types(self, union: UnionCodec) -> None:
         """Where any class of `types=` may stand, an arm must be told from these, too."""
         listed = {} if union.other is None else union.other.classes
         for tag, arm in union.tags.items():
@@ -311,32 +311,32 @@ class Compiler:
 
     # -- containers: several of one kind are the arms of one union --
 
-    def _container(self, kinds: tuple[type, ...], hints: list[Any], mode: _Mode) -> Shape | None:
+    def _container(self, kinds: tuple[type, ...], hints: list[Any], mode: _Mode) -> TypeCodec | None:
         if kinds == (dict,):
             return self._dict(hints, mode)
         if kinds == (tuple,) and all((typing.get_origin(hint) or hint) is tuple for hint in hints):
             return self._tuple(hints, mode)
         return self._items(hints, kinds, mode)
 
-    def _several(self, hints: list[Any], mode: _Mode) -> Shape | None:
-        """The shape of what may be any of these."""
+    def _several(self, hints: list[Any], mode: _Mode) -> TypeCodec | None:
+        """The codec of what may be any of these."""
         arms = list(dict.fromkeys(arm for hint in hints for arm in _arms(hint)))
         if len(hints) == 1:
             return self._compile(hints[0], mode)
         return self._union(typing.Union[tuple(arms)], arms, mode)  # noqa: UP007  built at run time
 
-    def _items(self, hints: list[Any], kinds: tuple[type, ...], mode: _Mode) -> Shape | None:
+    def _items(self, hints: list[Any], kinds: tuple[type, ...], mode: _Mode) -> TypeCodec | None:
         item = self._several([(typing.get_args(unwrapped(hint)) or (Any,))[0] for hint in hints], mode)
         if item is None and not mode.is_strict:
             return None
         text = " | ".join(map(shown_hint, hints))
-        return ItemsShape(item, kinds, text, is_strict=mode.is_strict)
+        return ItemsCodec(item, kinds, text, is_strict=mode.is_strict)
 
-    def _tuple(self, hints: list[Any], mode: _Mode) -> Shape | None:
+    def _tuple(self, hints: list[Any], mode: _Mode) -> TypeCodec | None:
         fixed: dict[int, list[tuple[Any, ...]]] = {}
         rest: list[Any] = []
         for hint in hints:
-            args, more = _places(unwrapped(hint))
+            args, more = _tuple_items(unwrapped(hint))
             if more is not None:
                 rest.append(more)
             else:
@@ -346,18 +346,18 @@ class Compiler:
             for length, several in fixed.items()
         }
         others = (self._several(rest, mode),) if rest else None
-        shapes = [*(shape for shapes in lengths.values() for shape in shapes), *(others or ())]
-        if not mode.is_strict and all(shape is None for shape in shapes):
+        codecs = [*(codec for codecs in lengths.values() for codec in codecs), *(others or ())]
+        if not mode.is_strict and all(codec is None for codec in codecs):
             return None
         text = " | ".join(map(shown_hint, hints))
-        return TupleShape(lengths, others, text, is_strict=mode.is_strict)
+        return TupleCodec(lengths, others, text, is_strict=mode.is_strict)
 
-    def _dict(self, hints: list[Any], mode: _Mode) -> Shape | None:
+    def _dict(self, hints: list[Any], mode: _Mode) -> TypeCodec | None:
         key = (tuple(map(_hashable, hints)), mode)
         if key in self._dicts:  # a TypedDict whose fields name it again
             return self._dicts[key]
-        shape = DictShape(" | ".join(map(shown_hint, hints)), is_strict=mode.is_strict)
-        self._dicts[key] = shape
+        codec = DictCodec(" | ".join(map(shown_hint, hints)), is_strict=mode.is_strict)
+        self._dicts[key] = codec
         keys: list[Any] = []
         values: list[Any] = []
         fields: dict[str, list[Any]] = {}
@@ -368,29 +368,29 @@ class Compiler:
                 for name, field in hints_of(cls, args).items():
                     fields.setdefault(name, []).append(field)
                 if len(hints) == 1:
-                    shape.required = cls.__required_keys__
-                    shape.is_closed = True
+                    codec.required = cls.__required_keys__
+                    codec.is_closed = True
             else:
                 keys.append(args[0] if args else Any)
                 values.append(args[1] if args else Any)
-        shape.fields = {name: self._several([*of, *values], mode) for name, of in fields.items()}
+        codec.fields = {name: self._several([*of, *values], mode) for name, of in fields.items()}
         if keys:
-            shape.key, shape.value = self._several(keys, mode), self._several(values, mode)
+            codec.key, codec.value = self._several(keys, mode), self._several(values, mode)
         if not mode.is_strict and all(
-            inner is None for inner in (shape.key, shape.value, *shape.fields.values())
+            inner is None for inner in (codec.key, codec.value, *codec.fields.values())
         ):
             return None
-        return shape
+        return codec
 
     # -- classes --
 
-    def _class_shape(self, cls: Any, args: tuple[Any, ...], mode: _Mode) -> ClassShape | None:
+    def _class_codec(self, cls: Any, args: tuple[Any, ...], mode: _Mode) -> ClassCodec | None:
         if issubclass(cls, Enum):
             is_plain = cls is Enum or not cls.__members__
             return (
                 None
                 if is_plain
-                else EnumShape(
+                else EnumCodec(
                     cls,
                     tag_of(cls),
                     is_tagged=mode.is_tagged or mode.takes_values,
@@ -401,10 +401,10 @@ class Compiler:
         if pydantics is not None:
             plain, kind = pydantics
             inner = self._compile((args or (Any,))[0] if kind is None else kind, mode.strict())
-            return ConvertedShape(cls, tag_of(cls), plain, inner, is_tagged=mode.is_tagged)
+            return ConvertedCodec(cls, tag_of(cls), plain, inner, is_tagged=mode.is_tagged)
         return self._record(cls, args)
 
-    def _record(self, cls: Any, args: tuple[Any, ...]) -> RecordShape | None:
+    def _record(self, cls: Any, args: tuple[Any, ...]) -> RecordCodec | None:
         key = (cls, args)
         try:
             if key in self._records:  # a class whose fields name the class again
@@ -414,7 +414,7 @@ class Compiler:
         fields = fields_of(cls, args)
         if fields is None or (args and self._generics > _MOST_GENERICS):
             return None
-        shape = self._records[key] = _kind_of(cls)(cls, tag_of(cls, args), self._policy)
+        codec = self._records[key] = _kind_of(cls)(cls, tag_of(cls, args), self._policy)
         mode = _Mode(
             is_strict=True,
             is_tagged=False,
@@ -423,41 +423,41 @@ class Compiler:
         )
         depth, self._depth = self._depth, 0
         self._generics += bool(args)
-        shapes = {name: self._field(cls, name, hint, mode) for name, hint in fields.items()}
-        shape.finish(shapes, fingerprint(cls, args, fields_of), self._any)
-        if isinstance(shape, ModelShape):
-            shape.finish_others(self._others(cls, mode))
+        codecs = {name: self._field(cls, name, hint, mode) for name, hint in fields.items()}
+        codec.finish(codecs, fingerprint(cls, args, fields_of), self._any)
+        if isinstance(codec, ModelCodec):
+            codec.finish_others(self._others(cls, mode))
         self._generics -= bool(args)
         self._depth = depth
-        return shape
+        return codec
 
-    def _field(self, cls: Any, name: str, hint: Any, mode: _Mode) -> Shape | None:
+    def _field(self, cls: Any, name: str, hint: Any, mode: _Mode) -> TypeCodec | None:
         try:
-            shape = self._compile(hint, mode)
+            codec = self._compile(hint, mode)
         except UnclearAnnotation as error:
             raise UnclearAnnotation(f"the field {name} of {name_of(cls)}: {error}") from error
         default = _default_of(cls, name)
         # `x: int = None` is written often enough, and a default of another type stays what it is.
-        if shape is None or type(default) not in _PLAIN or default is dataclasses.MISSING:
-            return shape
+        if codec is None or type(default) not in _PLAIN or default is dataclasses.MISSING:
+            return codec
         if default is None:
             return (
-                PlainShape(shape.kinds | {NoneType}, f"{shape.text} | None")
-                if type(shape) is PlainShape
-                else OptionalShape(shape)
+                PlainCodec(codec.kinds | {NoneType}, f"{codec.text} | None")
+                if type(codec) is PlainCodec
+                else OptionalCodec(codec)
             )
-        if type(shape) is PlainShape:
-            return PlainShape(shape.kinds | {type(default)}, shape.text)
-        return shape
+        if type(codec) is PlainCodec:
+            return PlainCodec(codec.kinds | {type(default)}, codec.text)
+        return codec
 
-    def _others(self, cls: Any, mode: _Mode) -> dict[str, Shape | None]:
-        """The shapes of the private attributes of a model, and of its extra fields."""
+    def _others(self, cls: Any, mode: _Mode) -> dict[str, TypeCodec | None]:
+        """The codecs of the private attributes of a model, and of its extra fields."""
         hints = hints_of(cls)
-        shapes = {name: self._compile(hints.get(name, Any), mode) for name in cls.__private_attributes__}
+        codecs = {name: self._compile(hints.get(name, Any), mode) for name in cls.__private_attributes__}
         extra = typing.get_args(unwrapped(hints.get("__pydantic_extra__")))
         extra = typing.get_args(extra[0]) if len(extra) == 2 and extra[1] is NoneType else extra
-        shapes[""] = self._compile(extra[1], mode) if len(extra) == 2 else self._any
-        return shapes
+        codecs[""] = self._compile(extra[1], mode) if len(extra) == 2 else self._any
+        return codecs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -503,13 +503,13 @@ def fields_of(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any] | None:
     return None
 
 
-def _kind_of(cls: Any) -> type[RecordShape]:
-    """The kind of shape of a class that has fields."""
+def _kind_of(cls: Any) -> type[RecordCodec]:
+    """The kind of codec of a class that has fields."""
     if is_model(cls):
-        return ModelShape
+        return ModelCodec
     if dataclasses.is_dataclass(cls):
-        return DerivedDataclassShape if has_own_layout(cls) else DataclassShape
-    return NamedTupleShape
+        return DerivedDataclassCodec if has_own_layout(cls) else DataclassCodec
+    return NamedTupleCodec
 
 
 def _alias_of(cls: Any, args: tuple[Any, ...]) -> Any:
@@ -544,12 +544,12 @@ def _arms(hint: Any, aliases: tuple[Any, ...] = ()) -> list[Any]:
     return [NoneType if hint is None else hint]
 
 
-def _raw_values(shape: EnumShape) -> PlainShape:
-    """The shape of what stands for the members of an enum in a model with `use_enum_values`."""
-    values = tuple(member.value for member in shape.cls if type(member.value) in SCALARS)
-    if issubclass(shape.cls, Flag):  # several members together have a value of their own
-        return PlainShape(frozenset(map(type, values)), shape.text)
-    return LiteralShape(values, shape.text)
+def _raw_values(codec: EnumCodec) -> PlainCodec:
+    """The codec of what stands for the members of an enum in a model with `use_enum_values`."""
+    values = tuple(member.value for member in codec.cls if type(member.value) in SCALARS)
+    if issubclass(codec.cls, Flag):  # several members together have a value of their own
+        return PlainCodec(frozenset(map(type, values)), codec.text)
+    return LiteralCodec(values, codec.text)
 
 
 def _has_none(hint: Any) -> bool:
@@ -571,7 +571,7 @@ def _hashable(hint: Any) -> Any:
     return hint
 
 
-def _places(hint: Any) -> tuple[tuple[Any, ...], Any]:
+def _tuple_items(hint: Any) -> tuple[tuple[Any, ...], Any]:
     """The items of a tuple's annotation; the one type of them all, if their number is open."""
     args = typing.get_args(hint)
     if hint is tuple:
@@ -584,10 +584,10 @@ def _places(hint: Any) -> tuple[tuple[Any, ...], Any]:
         if inner is None:
             flat.append(arg)
             continue
-        places, more = _places(inner) if typing.get_origin(inner) is tuple else ((), Any)
+        items, more = _tuple_items(inner) if typing.get_origin(inner) is tuple else ((), Any)
         if more is not None:  # `tuple[A, *tuple[B, ...]]`: any of them anywhere
             return (), typing.Union[(more, *(other for other in args if unpacked(other) is None))]
-        flat += places
+        flat += items
     return tuple(flat), None
 
 
@@ -610,7 +610,7 @@ def has_union_of_classes(hint: Any) -> bool:
 
 
 class _Search:
-    """Whether an annotation names a class that needs a shape."""
+    """Whether an annotation names a class that needs a codec."""
 
     _MOST = 1000  # a generic alias can name itself with ever longer arguments
 
@@ -630,14 +630,14 @@ class _Search:
         cls = hint if origin is None else origin
         if is_typeddict(cls):
             args = tuple(hints_of(cls, args).values())
-        elif isinstance(cls, type) and _needs_shape(cls):
+        elif isinstance(cls, type) and _needs_codec(cls):
             return True
         elif not (is_union(hint) or cls is tuple or cls in _ITEM_KINDS or cls in _MAPPINGS):
             return False
         return any(self._look(unpacked(arg) or arg, depth + 1) for arg in args if arg is not Ellipsis)
 
 
-def _needs_shape(cls: Any) -> bool:
+def _needs_codec(cls: Any) -> bool:
     if issubclass(cls, Enum):
         return cls is not Enum and bool(cls.__members__)
     return converted(cls) is not None or fields_of(cls) is not None

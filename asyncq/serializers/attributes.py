@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.packing import ready
-from asyncq.serializers.places import FIELD, Place, name_of, refuse, shown
-from asyncq.serializers.shapes import Shape, dumped, loaded
+from asyncq.serializers.places import FIELD, ValuePath, name_of, refuse, shown
+from asyncq.serializers.shapes import TypeCodec, dumped, loaded
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -21,19 +21,19 @@ class Attributes:
     Args:
         cls: the class.
         fields: the names of its fields.
-        shape: that of each attribute; None if they are plain data.
+        codec: that of each attribute; None if they are plain data.
 
     Attributes:
         has_dict: whether instances have a `__dict__`.
         slots: the slots that are no fields, by their names.
     """
 
-    __slots__ = ("_cls", "_fields", "_shape", "has_dict", "slots")
+    __slots__ = ("_cls", "_codec", "_fields", "has_dict", "slots")
 
-    def __init__(self, cls: Any, fields: Collection[str], shape: Shape | None) -> None:
+    def __init__(self, cls: Any, fields: Collection[str], codec: TypeCodec | None) -> None:
         self._cls = cls
         self._fields = frozenset(fields)
-        self._shape = shape
+        self._codec = codec
         self.has_dict: bool = cls.__dictoffset__ != 0
         self.slots: Mapping[str, MemberDescriptorType] = {
             name: slot for name, slot in slots_of(cls).items() if name not in self._fields
@@ -58,18 +58,19 @@ class Attributes:
             except AttributeError:  # an empty slot
                 continue
 
-    def dump(self, value: Any, place: Place, depth: int) -> dict[str, Any]:
+    def dump(self, value: Any, path: ValuePath, depth: int) -> dict[str, Any]:
         """Those of an instance that are plain data, for the wire. The others stay, as cached values do."""
         tree = {}
         for name, item, hides_method in self._held(value):
-            here = (place, FIELD, name, depth)
+            inner_path = (path, FIELD, name, depth)
             try:
-                tree[name] = ready(dumped(self._shape, item, here), here)
+                tree[name] = ready(dumped(self._codec, item, inner_path), inner_path)
             except SerializationError:
                 continue
             if hides_method:
                 refuse(
-                    here, "it hides a method of the class, and the reader would have the method. Rename it"
+                    inner_path,
+                    "it hides a method of the class, and the reader would have the method. Rename it",
                 )
         return tree
 
@@ -90,9 +91,9 @@ class Attributes:
         for name, item in tree.items():
             # Past `__setattr__`, which a frozen class refuses with.
             if name in self.slots:
-                self.slots[name].__set__(made, loaded(self._shape, item))
+                self.slots[name].__set__(made, loaded(self._codec, item))
             elif self.has_dict and type(name) is str and self._is_free(name):
-                made.__dict__[name] = loaded(self._shape, item)
+                made.__dict__[name] = loaded(self._codec, item)
             elif is_same:
                 raise DecodeError(
                     f"{name_of(self._cls)} arrived with an attribute {shown(name)} that it cannot have"

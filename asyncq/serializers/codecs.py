@@ -17,8 +17,8 @@ from asyncq.serializers.places import KEY, MAX_DEPTH, check_depth, shown, top
 from asyncq.serializers.policy import DEFAULT
 from asyncq.serializers.shapes import (
     SEQUENCES,
-    ItemsShape,
-    Shape,
+    ItemsCodec,
+    TypeCodec,
     bare,
     collected,
     dumped,
@@ -31,7 +31,7 @@ from asyncq.serializers.unpacking import unpack
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from asyncq.serializers.places import Place
+    from asyncq.serializers.places import ValuePath
     from asyncq.serializers.policy import Policy
 
 _ALL: Final = top("arguments")
@@ -43,17 +43,17 @@ _ARGUMENT: Final = "args[{}]".format
 
 
 class _Parameters(NamedTuple):
-    """The shapes of a function's parameters: by position, for `*args`, by name, for `**kwargs`."""
+    """The codecs of a function's parameters: by position, for `*args`, by name, for `**kwargs`."""
 
-    positional: tuple[Shape | None, ...]
-    rest: Shape | None
-    named: dict[str, Shape]
-    others: Shape | None
+    positional: tuple[TypeCodec | None, ...]
+    rest: TypeCodec | None
+    named: dict[str, TypeCodec]
+    others: TypeCodec | None
 
-    def at(self, index: int) -> Shape | None:
+    def at(self, index: int) -> TypeCodec | None:
         return self.positional[index] if index < len(self.positional) else self.rest
 
-    def of(self, name: str) -> Shape | None:
+    def of(self, name: str) -> TypeCodec | None:
         return self.named.get(name, self.others)
 
     def dump(
@@ -75,16 +75,16 @@ class _Parameters(NamedTuple):
 
     def _load_named(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         names = list(kwargs)
-        shapes = map(self.of, names)
-        values = collected(map(loaded, shapes, kwargs.values()), lambda at: f"kwargs[{shown(names[at])}]")
+        codecs = map(self.of, names)
+        values = collected(map(loaded, codecs, kwargs.values()), lambda at: f"kwargs[{shown(names[at])}]")
         return dict(zip(names, values, strict=True))
 
 
 def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters | None:
     hints = hints_of(function)
     compiler = Compiler(policy)
-    positional: list[Shape | None] = []
-    named: dict[str, Shape] = {}
+    positional: list[TypeCodec | None] = []
+    named: dict[str, TypeCodec] = {}
     rest = others = None
     for name, parameter in inspect.signature(function).parameters.items():
         hint = hints.get(name, Any)
@@ -98,13 +98,13 @@ def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters 
                     _put(named, field, compiler.lenient(of_field))
                 others = compiler.lenient(hint) if fields is None else None
                 continue
-            shape = compiler.lenient(hint)
+            codec = compiler.lenient(hint)
         except UnclearAnnotation as error:
             raise UnclearAnnotation(f"the annotation of {shown_place(function, name)}: {error}") from error
         if parameter.kind is not parameter.KEYWORD_ONLY:
-            positional.append(shape)
+            positional.append(codec)
         if parameter.kind is not parameter.POSITIONAL_ONLY:
-            _put(named, name, shape)
+            _put(named, name, codec)
     if not (rest or others or named or any(positional)):
         return None
     return _Parameters(tuple(positional), rest, named, others)
@@ -134,9 +134,9 @@ def check_unions(function: Callable[..., Any], hints: Mapping[str, Any], policy:
                 ) from error
 
 
-def _put(named: dict[str, Shape], name: str, shape: Shape | None) -> None:
-    if shape is not None:
-        named[name] = shape
+def _put(named: dict[str, TypeCodec], name: str, codec: TypeCodec | None) -> None:
+    if codec is not None:
+        named[name] = codec
 
 
 def _item_of(hint: Any) -> Any:
@@ -223,15 +223,15 @@ class ArgumentCodec:
         function = self._function
         if function is not None:
             self._resolve_to_read(function)
-        shapes = self._parameters
-        tree = unpack(data, typed=shapes is not None, limit=MAX_DEPTH + 2)  # the pair and its two halves
+        codecs = self._parameters
+        tree = unpack(data, typed=codecs is not None, limit=MAX_DEPTH + 2)  # the pair and its two halves
         if type(tree) is not list or len(tree) != 2:
             raise DecodeError("not the arguments of a call")
         args, kwargs = tree
         if type(args) is not list or type(kwargs) is not dict or not are_strings(map(type, kwargs)):
             raise DecodeError("not the arguments of a call")
-        if shapes is not None:
-            args, kwargs = shapes.load(args, kwargs)
+        if codecs is not None:
+            args, kwargs = codecs.load(args, kwargs)
         return args, kwargs
 
     def resolve(self) -> None:
@@ -247,12 +247,12 @@ class ArgumentCodec:
     def of_calls(self) -> ArgumentCodec:
         """The codec of a task whose one argument is a list of argument lists of this one's."""
         codec = ArgumentCodec(None)
-        codec._parameters = _Parameters((_CallsShape(self),), None, {}, None)
+        codec._parameters = _Parameters((_CallsCodec(self),), None, {}, None)
         return codec
 
     def _resolve(self, function: Callable[..., Any]) -> None:
         self._parameters = _parameters_of(function, self._policy)
-        # Last, so that another thread never sees "resolved" before the shapes are there.
+        # Last, so that another thread never sees "resolved" before the codecs are there.
         self._function = None
 
     def _resolve_to_write(self, function: Callable[..., Any]) -> None:
@@ -268,7 +268,7 @@ class ArgumentCodec:
             raise DecodeError(str(error)) from error
 
 
-class _CallsShape(Shape):
+class _CallsCodec(TypeCodec):
     """A list of calls, each the list of its positional arguments."""
 
     __slots__ = ("codec",)
@@ -283,12 +283,12 @@ class _CallsShape(Shape):
             self.codec._resolve_to_write(function)
         return self.codec._parameters
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         parameters = self._parameters()
         if parameters is None:
             return value
-        outer = check_depth(place)
-        calls = [(args, (place, KEY, index, outer)) for index, args in enumerate(value)]
+        outer = check_depth(path)
+        calls = [(args, (path, KEY, index, outer)) for index, args in enumerate(value)]
         return [
             [
                 dumped(parameters.at(index), item, (above, KEY, index, check_depth(above)))
@@ -356,13 +356,13 @@ class ValueCodec:
         (1, 2)
     """
 
-    __slots__ = ("_function", "_of_items", "_policy", "_shape")
+    __slots__ = ("_codec", "_function", "_of_items", "_policy")
 
     def __init__(self, annotation: Any = Any, policy: Policy = DEFAULT) -> None:
         self._of_items = False
         self._function: Callable[..., Any] | None = None
         self._policy = policy
-        self._shape = Compiler(policy).lenient(Any if annotation is None else annotation)
+        self._codec = Compiler(policy).lenient(Any if annotation is None else annotation)
 
     @classmethod
     def of_result(cls, function: Callable[..., Any], policy: Policy = DEFAULT) -> ValueCodec:
@@ -371,7 +371,7 @@ class ValueCodec:
         codec._of_items = False
         codec._function = function
         codec._policy = policy
-        codec._shape = None
+        codec._codec = None
         return codec
 
     @classmethod
@@ -393,8 +393,8 @@ class ValueCodec:
                 self._resolve(function)
             except UnclearAnnotation as error:
                 raise SerializationError(str(error)) from error
-        if self._shape is not None:
-            value = self._shape.dump(value, top(path))
+        if self._codec is not None:
+            value = self._codec.dump(value, top(path))
         return dumps(value, path=path)
 
     def loads(self, data: bytes) -> Any:
@@ -409,11 +409,11 @@ class ValueCodec:
                 self._resolve(function)
             except UnclearAnnotation as error:
                 raise DecodeError(str(error)) from error
-        if self._shape is None:
+        if self._codec is None:
             return unpack(data)
         tree = unpack(data, typed=True)
         try:
-            return self._shape.load(tree)
+            return self._codec.load(tree)
         except DecodeError as error:
             put_in_front("item" if self._of_items else "result", error)
             raise
@@ -436,7 +436,7 @@ class ValueCodec:
         if self._of_items:
             annotation = next(iter(typing.get_args(annotation)), Any)
         try:
-            self._shape = Compiler(self._policy).lenient(annotation)
+            self._codec = Compiler(self._policy).lenient(annotation)
         except UnclearAnnotation as error:
             raise UnclearAnnotation(
                 f"the annotation of {shown_place(function, 'return')}: {error}"
@@ -459,8 +459,8 @@ class _ListCodec(ValueCodec):
     def _resolve(self, function: Callable[..., Any]) -> None:
         if self._item._function is not None:
             self._item._resolve(function)
-        shape = self._item._shape
-        self._shape = None if shape is None else ItemsShape(shape, (list,))
+        codec = self._item._codec
+        self._codec = None if codec is None else ItemsCodec(codec, (list,))
         self._function = None
 
 

@@ -29,39 +29,41 @@ def encoders_of(infos: Mapping[str, Any]) -> dict[str, Callable[[Any], Any]]:
 
 
 def _encoder(hint: Any, metadata: Any) -> Callable[[Any], Any] | None:
-    marks = [mark for mark in metadata if _is_mark(mark)]
+    markers = [marker for marker in metadata if _is_marker(marker)]
     if typing.get_origin(hint) is typing.Annotated:
         inner, *more = typing.get_args(hint)
         return _encoder(inner, [*more, *metadata])
-    if is_union(hint) and not marks:
+    if is_union(hint) and not markers:
         arms = [arm for arm in typing.get_args(hint) if arm is not NoneType]
         if len(arms) == 1:
             inside = _encoder(arms[0], ())
             return inside and _optional(inside)
-    if _is_mark(hint):
-        marks.append(hint)
-    if len(marks) == 1 and not any(map(_holds_mark, typing.get_args(hint))):
-        return _encoder_of(marks[0])
-    return _refuse if marks or _holds_mark(hint) else None
+    if _is_marker(hint):
+        markers.append(hint)
+    if len(markers) == 1 and not any(map(_holds_marker, typing.get_args(hint))):
+        return _encoder_of(markers[0])
+    return _refuse if markers or _holds_marker(hint) else None
 
 
-def _is_mark(mark: Any) -> bool:
-    cls = mark if isinstance(mark, type) else type(mark)
+def _is_marker(marker: Any) -> bool:
+    cls = marker if isinstance(marker, type) else type(marker)
     return any(base.__module__ == "pydantic.types" and base.__name__ in _NAMES for base in cls.__mro__)
 
 
-def _holds_mark(hint: Any) -> bool:
-    if typing.get_origin(hint) is typing.Annotated and any(map(_is_mark, hint.__metadata__)):
+def _holds_marker(hint: Any) -> bool:
+    if typing.get_origin(hint) is typing.Annotated and any(map(_is_marker, hint.__metadata__)):
         return True
-    return _is_mark(hint) or any(map(_holds_mark, typing.get_args(hint)))
+    return _is_marker(hint) or any(map(_holds_marker, typing.get_args(hint)))
 
 
 def _optional(encoder: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else encoder(value)
 
 
-def _encoder_of(mark: Any) -> Callable[[Any], Any]:
-    encoder: Callable[[Any], Any] | None = getattr(mark, "encode_str", None) or getattr(mark, "encode", None)
+def _encoder_of(marker: Any) -> Callable[[Any], Any]:
+    encoder: Callable[[Any], Any] | None = getattr(marker, "encode_str", None) or getattr(
+        marker, "encode", None
+    )
     return encoder or _json
 
 

@@ -1,7 +1,7 @@
 """Extensions: the built-in values that msgpack does not know, each with its code and its bytes.
 
-The codes and layouts are stored in queues: a new one may be added, none may change. Code 1 is the mark of
-`trees`.
+The codes and layouts are stored in queues: a new one may be added, none may change. Code 1 is the container
+tag of `trees`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from uuid import UUID
 from msgpack import ExtType
 
 from asyncq.errors import DecodeError
-from asyncq.serializers.places import Place, refuse
+from asyncq.serializers.places import ValuePath, refuse
 from asyncq.serializers.zones import foreign_zone, pack_zone, read_zone, zone_and_fold
 
 if TYPE_CHECKING:
@@ -65,16 +65,16 @@ class BrokenText:
         self.text: str = text
 
 
-def _pack_int(value: int, place: Place) -> Any:  # noqa: ARG001  one signature for the whole table
+def _pack_int(value: int, path: ValuePath) -> Any:  # noqa: ARG001  one signature for the whole table
     if -(2**63) <= value < 2**64:
         return value
     return ExtType(2, value.to_bytes(value.bit_length() // 8 + 1, "big", signed=True))
 
 
-def _pack_datetime(value: datetime, place: Place) -> ExtType:
+def _pack_datetime(value: datetime, path: ValuePath) -> ExtType:
     zone, fold = pack_zone(value.tzinfo), value.fold
     if zone is None:
-        zone, fold = zone_and_fold(value, place)
+        zone, fold = zone_and_fold(value, path)
     fields = _DATETIME.pack(
         value.year,
         value.month,
@@ -88,33 +88,33 @@ def _pack_datetime(value: datetime, place: Place) -> ExtType:
     return ExtType(3, fields + zone)
 
 
-def _pack_time(value: time, place: Place) -> ExtType:
+def _pack_time(value: time, path: ValuePath) -> ExtType:
     fields = _TIME.pack(value.hour, value.minute, value.second, value.microsecond, value.fold)
     zone = pack_zone(value.tzinfo)
-    return ExtType(5, fields + (foreign_zone(value, place) if zone is None else zone))
+    return ExtType(5, fields + (foreign_zone(value, path) if zone is None else zone))
 
 
-def _pack_path(letter: bytes) -> Callable[[Any, Place], Any]:
+def _pack_path(letter: bytes) -> Callable[[Any, ValuePath], Any]:
     # A file's name need not be text: what is not UTF-8 stands in a str as lone surrogates.
     return lambda value, _: ExtType(9, letter + str(value).encode(errors="surrogatepass"))
 
 
-def _pack_address(letter: bytes) -> Callable[[Any, Place], Any]:
+def _pack_address(letter: bytes) -> Callable[[Any, ValuePath], Any]:
     return lambda value, _: ExtType(10, letter + str(value).encode())
 
 
-def _pack_decimal(value: Decimal, place: Place) -> ExtType:
+def _pack_decimal(value: Decimal, path: ValuePath) -> ExtType:
     digits = len(value.as_tuple().digits)
     if digits > MAX_DECIMAL_DIGITS:
         refuse(
-            place,
+            path,
             f"a Decimal of {digits} digits; {MAX_DECIMAL_DIGITS} can travel. Round it, or send it as str",
         )
     return ExtType(8, str(value).encode())
 
 
 # By exact type, so that a subclass is never flattened in silence.
-PACKERS: Final[dict[type, Callable[[Any, Place], Any]]] = {
+PACKERS: Final[dict[type, Callable[[Any, ValuePath], Any]]] = {
     int: _pack_int,
     datetime: _pack_datetime,
     date: lambda value, _: ExtType(4, _DATE.pack(value.year, value.month, value.day)),

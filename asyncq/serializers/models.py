@@ -1,6 +1,6 @@
-"""Models: the shapes of pydantic's classes.
+"""Models: the codecs of pydantic's classes.
 
-Nothing here imports pydantic: whoever has such a class has done so.
+Nothing inner_path imports pydantic: whoever has such a class has done so.
 """
 
 # ruff: noqa: D102  what dump, load and takes_plain do is described once, where they are declared
@@ -18,9 +18,9 @@ from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
 from asyncq.serializers.attributes import Attributes
 from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.packing import ready
-from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
-from asyncq.serializers.records import PLAIN, RecordShape
-from asyncq.serializers.shapes import Shape, ValueShape, bare, dumped, loaded, put_in_front
+from asyncq.serializers.places import FIELD, ValuePath, check_depth, refuse, shown
+from asyncq.serializers.records import PLAIN, RecordCodec
+from asyncq.serializers.shapes import ClassValueCodec, TypeCodec, bare, dumped, loaded, put_in_front
 from asyncq.serializers.trees import INSTANCE, Instance
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def is_any_model(hint: Any) -> bool:
     return pydantic is not None and hint is pydantic.BaseModel
 
 
-class ModelShape(RecordShape):
+class ModelCodec(RecordCodec):
     """A pydantic model: its fields as they are, which were set, extra fields and private attributes."""
 
-    __slots__ = ("_aliases", "_all", "_by_name", "_encoders", "_extra", "_privates", "_shapes", "is_root")
+    __slots__ = ("_aliases", "_all", "_by_name", "_codecs", "_encoders", "_extra", "_privates", "is_root")
 
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag, policy)
@@ -62,17 +62,17 @@ class ModelShape(RecordShape):
             not cls.__pydantic_custom_init__ and "by_name" in inspect.signature(cls.model_validate).parameters
         )
         self._extra: bool = cls.model_config.get("extra") == "allow"
-        self._shapes: Mapping[str, Shape | None] = {}
+        self._codecs: Mapping[str, TypeCodec | None] = {}
 
-    def finish_others(self, shapes: Mapping[str, Shape | None]) -> None:
-        """Gives it the shapes of its private attributes, and of its extra fields under `""`."""
-        self._shapes = shapes
+    def finish_others(self, codecs: Mapping[str, TypeCodec | None]) -> None:
+        """Gives it the codecs of its private attributes, and of its extra fields under `""`."""
+        self._codecs = codecs
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) is not self.cls:
-            self.refuse(value, place)
-        depth = check_depth(place)
-        fields = self.tree_of(value.__dict__, place, depth)
+            self.refuse(value, path)
+        depth = check_depth(path)
+        fields = self.tree_of(value.__dict__, path, depth)
         extra, private = value.__pydantic_extra__, value.__pydantic_private__
         holds_more = len(value.__dict__) != len(self.names) or self.attributes.slots
         if value.__pydantic_fields_set__ == self._all and not extra and not private and not holds_more:
@@ -81,27 +81,27 @@ class ModelShape(RecordShape):
         if value.__pydantic_fields_set__ != self._all.union(extra or ()):
             more["s"] = sorted(value.__pydantic_fields_set__)
         if extra:
-            shape = self._shapes.get("")
+            codec = self._codecs.get("")
             more["x"] = {
-                name: ready(dumped(shape, item, here), here)
-                for name, item, here in (
-                    (name, item, (place, FIELD, name, depth)) for name, item in extra.items()
+                name: ready(dumped(codec, item, inner_path), inner_path)
+                for name, item, inner_path in (
+                    (name, item, (path, FIELD, name, depth)) for name, item in extra.items()
                 )
             }
         if private:
-            more["p"] = self._dump_privates(private, place, depth)
-        others = self.attributes.dump(value, place, depth) if holds_more else None
+            more["p"] = self._dump_privates(private, path, depth)
+        others = self.attributes.dump(value, path, depth) if holds_more else None
         if others:
             more["d"] = others
         node = (INSTANCE.ext, self.tag, self.print, fields)
         return Instance((*node, more) if more else node)
 
-    def _dump_privates(self, private: Mapping[str, Any], place: Place, depth: int) -> dict[str, Any]:
+    def _dump_privates(self, private: Mapping[str, Any], path: ValuePath, depth: int) -> dict[str, Any]:
         tree = {}
         for name, value in private.items():
-            here = (place, FIELD, name, depth)
+            inner_path = (path, FIELD, name, depth)
             try:
-                tree[name] = ready(dumped(self._shapes.get(name), value, here), here)
+                tree[name] = ready(dumped(self._codecs.get(name), value, inner_path), inner_path)
             except SerializationError:
                 # A lock or a client: the reader's own default takes its place, if there is one.
                 if name not in self._privates or not _has_default(self._privates[name]):
@@ -133,8 +133,8 @@ class ModelShape(RecordShape):
         extra = more.get("x", {})
         if type(extra) is not dict or (extra and not self._extra):
             raise DecodeError(f"{self.text} arrived with extra fields, which it does not allow")
-        shape = self._shapes.get("")
-        return {name: loaded(shape, item) for name, item in extra.items()} if self._extra else None
+        codec = self._codecs.get("")
+        return {name: loaded(codec, item) for name, item in extra.items()} if self._extra else None
 
     def _set_of(self, more: dict[str, Any], extra: dict[str, Any] | None) -> set[str]:
         known = self._all.union(extra or ())
@@ -168,7 +168,7 @@ class ModelShape(RecordShape):
         try:
             for name in self._privates:
                 if name in arrived:
-                    private[name] = loaded(self._shapes.get(name), arrived[name])
+                    private[name] = loaded(self._codecs.get(name), arrived[name])
         except DecodeError as error:
             put_in_front(FIELD.format(name), error)
             raise
@@ -218,14 +218,14 @@ class ModelShape(RecordShape):
 
     def _soft(self, name: str, item: Any) -> Any:
         """The value of a field that pydantic will look at: as its class where it fits, else as it came."""
-        shape = self.fields[name] if name in self.fields else self._shapes.get("")
+        codec = self.fields[name] if name in self.fields else self._codecs.get("")
         # It is encoded of what is plain, with all fields of a class.
-        if name in self._encoders and not self.means_another_class(shape, item):
+        if name in self._encoders and not self.means_another_class(codec, item):
             return bare(item)
         try:
-            return loaded(shape, item)
+            return loaded(codec, item)
         except DecodeError as error:
-            if self.means_another_class(shape, item):
+            if self.means_another_class(codec, item):
                 put_in_front(FIELD.format(name), error)
                 raise
             return bare(item)
@@ -236,21 +236,21 @@ def _has_default(attribute: Any) -> bool:
     return attribute.default is not undefined or attribute.default_factory is not None
 
 
-class ConvertedShape(ValueShape):
+class ConvertedCodec(ClassValueCodec):
     """A class of pydantic's that stands for one plain value: a URL, a secret.
 
     Args:
         cls: the class.
         tag: its name on the wire.
         plain: makes the plain value of an instance.
-        inner: the shape of the plain value.
+        inner: the codec of the plain value.
         is_tagged: whether the tag is written, as inside of a union.
     """
 
     __slots__ = ("_attributes", "_inner", "_plain")
 
     def __init__(
-        self, cls: Any, tag: str, plain: Callable[[Any], Any], inner: Shape | None, *, is_tagged: bool
+        self, cls: Any, tag: str, plain: Callable[[Any], Any], inner: TypeCodec | None, *, is_tagged: bool
     ) -> None:
         super().__init__(cls, tag, is_tagged=is_tagged)
         self._plain = plain
@@ -258,20 +258,20 @@ class ConvertedShape(ValueShape):
         is_pydantics = cls.__module__.partition(".")[0] in _PYDANTICS
         self._attributes = None if is_pydantics else Attributes(cls, _HELD, None)
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) is not self.cls:
-            self.refuse(value, place)
+            self.refuse(value, path)
         for name in () if self._attributes is None else self._attributes.of(value):
             refuse(
-                place,
+                path,
                 f"a {self.text} with an attribute {name}: only its value would arrive. Hold both in the "
                 f"fields of a dataclass or model",
             )
         try:
             plain = self._plain(value)
         except Exception as error:  # noqa: BLE001  a class derived from pydantic's is foreign code
-            refuse(place, f"a {self.text} cannot be read: {error}")
-        return self.tagged(dumped(self._inner, plain, place), place)
+            refuse(path, f"a {self.text} cannot be read: {error}")
+        return self.tagged(dumped(self._inner, plain, path), path)
 
     def takes_plain(self, tree: Any) -> bool:
         try:

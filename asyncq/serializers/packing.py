@@ -1,4 +1,4 @@
-"""Packing: from values to bytes. What annotations add has been done before, in `shapes`."""
+"""Packing: from values to bytes. What annotations add is done before, by type codecs."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from asyncq.serializers.places import (
     KEY,
     MAX_DEPTH,
     MEMBER,
-    Place,
+    ValuePath,
     check_depth,
     name_of,
-    path_of,
+    path_text,
     refuse,
     shown,
     top,
 )
 from asyncq.serializers.trees import (
+    CONTAINER_TAG_CODE,
     FROZENSET,
-    MARK_CODE,
     PAIRS,
     SCALARS,
     SET,
@@ -66,8 +66,8 @@ def dumps(value: Any, *, path: str = "value") -> bytes:
             return packed(value)
         except (OverflowError, ValueError):
             pass  # an int beyond 64 bits, which the walk handles, or a lone surrogate, which it names
-    place = top(path)
-    return pack(to_tree(value, place), place)
+    whole = top(path)
+    return pack(to_tree(value, whole), whole)
 
 
 def is_native(values: Collection[Any], room: int) -> bool:
@@ -88,7 +88,7 @@ def is_native(values: Collection[Any], room: int) -> bool:
         elif kind is dict and are_strings(map(type, value)):
             inner = value.values()
         elif kind is Instance:
-            continue  # the shape that made it has left nothing in it to be turned into a tree
+            continue  # the codec that made it has left nothing in it to be turned into a tree
         else:
             return False
         if not is_native(inner, room - 1):
@@ -96,66 +96,66 @@ def is_native(values: Collection[Any], room: int) -> bool:
     return True
 
 
-def to_tree(value: Any, place: Place) -> Any:
+def to_tree(value: Any, path: ValuePath) -> Any:
     """The value as msgpack keeps it.
 
     Raises:
-        SerializationError: something in it cannot travel; names the place.
+        SerializationError: something in it cannot travel; names its path.
     """
     packer = _PACKERS.get(type(value))
-    return _refuse_type(value, place) if packer is None else packer(value, place)
+    return _refuse_type(value, path) if packer is None else packer(value, path)
 
 
-def _items(values: Iterable[Any], place: Place, style: str = KEY) -> list[Any]:
-    depth = check_depth(place)
-    return [to_tree(value, (place, style, index, depth)) for index, value in enumerate(values)]
+def _items(values: Iterable[Any], path: ValuePath, style: str = KEY) -> list[Any]:
+    depth = check_depth(path)
+    return [to_tree(value, (path, style, index, depth)) for index, value in enumerate(values)]
 
 
-def _pack_dict(value: dict[Any, Any], place: Place) -> Any:
-    depth = check_depth(place)
+def _pack_dict(value: dict[Any, Any], path: ValuePath) -> Any:
+    depth = check_depth(path)
     if are_strings(map(type, value)):
         return {
-            _pack_str(key, (place, KEY, key, depth)): to_tree(item, (place, KEY, key, depth))
+            _pack_str(key, (path, KEY, key, depth)): to_tree(item, (path, KEY, key, depth))
             for key, item in value.items()
         }
     flat = [PAIRS.ext]
     for key, item in value.items():
         flat += (
-            to_tree(key, (place, ".keys()<{}>", shown(key), depth)),
-            to_tree(item, (place, KEY, key, depth)),
+            to_tree(key, (path, ".keys()<{}>", shown(key), depth)),
+            to_tree(item, (path, KEY, key, depth)),
         )
     return flat
 
 
-def _pack_bag(value: Bag, place: Place) -> Any:
-    return [(SET if value.kind is set else FROZENSET).ext, *_items(value.items, place, MEMBER)]
+def _pack_bag(value: Bag, path: ValuePath) -> Any:
+    return [(SET if value.kind is set else FROZENSET).ext, *_items(value.items, path, MEMBER)]
 
 
-def _pack_pairs(value: Pairs, place: Place) -> Any:
-    depth = check_depth(place)
-    here = (
-        place,
+def _pack_pairs(value: Pairs, path: ValuePath) -> Any:
+    depth = check_depth(path)
+    inner_path = (
+        path,
         ".keys()<{}>",
         "...",
         depth,
-    )  # what stands here has been looked at by the shape that made it
-    return [PAIRS.ext, *(to_tree(item, here) for item in value.items)]
+    )  # the codec that made these items has checked them
+    return [PAIRS.ext, *(to_tree(item, inner_path) for item in value.items)]
 
 
-def _pack_str(value: str, place: Place) -> str:
+def _pack_str(value: str, path: ValuePath) -> str:
     if not value.isascii():
         try:
             value.encode()
         except UnicodeEncodeError:
             refuse(
-                place,
+                path,
                 "a str with a lone surrogate has no UTF-8 form. Send bytes, or .encode(errors='replace') it",
             )
     return value
 
 
 # The one table of what can travel; exact types, so that a subclass is never flattened in silence.
-_PACKERS: Final[dict[type, Callable[[Any, Place], Any]]] = {
+_PACKERS: Final[dict[type, Callable[[Any, ValuePath], Any]]] = {
     NoneType: lambda value, _: value,
     bool: lambda value, _: value,
     float: lambda value, _: value,
@@ -166,26 +166,26 @@ _PACKERS: Final[dict[type, Callable[[Any, Place], Any]]] = {
     Instance: lambda value, _: value,
     Bag: _pack_bag,
     Pairs: _pack_pairs,
-    tuple: lambda value, place: [TUPLE.ext, *_items(value, place)],
-    set: lambda value, place: [SET.ext, *_items(value, place, MEMBER)],
-    frozenset: lambda value, place: [FROZENSET.ext, *_items(value, place, MEMBER)],
+    tuple: lambda value, path: [TUPLE.ext, *_items(value, path)],
+    set: lambda value, path: [SET.ext, *_items(value, path, MEMBER)],
+    frozenset: lambda value, path: [FROZENSET.ext, *_items(value, path, MEMBER)],
     **PACKERS,
 }
 
 
-def ready(value: Any, place: Place) -> Any:
-    """What a shape made of a value, as msgpack keeps it: what an `Instance` holds.
+def ready(value: Any, path: ValuePath) -> Any:
+    """What a type codec made of a value, as msgpack keeps it: what an `Instance` holds.
 
     Raises:
-        SerializationError: something in it cannot travel; names the place.
+        SerializationError: something in it cannot travel; names its path.
     """
     kind = type(value)
-    if kind in SCALARS or kind is Instance or is_native((value,), MAX_DEPTH - place[3]):
+    if kind in SCALARS or kind is Instance or is_native((value,), MAX_DEPTH - path[3]):
         return value
-    return to_tree(value, place)
+    return to_tree(value, path)
 
 
-def _refuse_type(value: object, place: Place) -> NoReturn:
+def _refuse_type(value: object, path: ValuePath) -> NoReturn:
     cls = type(value)
     if cls.__module__.partition(".")[0] == "asyncq":
         cure = (
@@ -206,7 +206,7 @@ def _refuse_type(value: object, place: Place) -> NoReturn:
             if base is not None
             else "Send built-in values, or a dataclass, enum or model that an annotation names at this place"
         )
-    refuse(place, f"a value of type {name_of(cls)} cannot travel. {cure}")
+    refuse(path, f"a value of type {name_of(cls)} cannot travel. {cure}")
 
 
 def is_to_be_named(cls: type) -> bool:
@@ -221,7 +221,7 @@ def is_to_be_named(cls: type) -> bool:
     )
 
 
-def pack(tree: Any, place: Place) -> bytes:
+def pack(tree: Any, path: ValuePath) -> bytes:
     """The bytes of a tree made by `to_tree` or `ready`.
 
     Raises:
@@ -232,30 +232,29 @@ def pack(tree: Any, place: Place) -> bytes:
     except (OverflowError, ValueError):
         pass  # an int beyond 64 bits or a lone surrogate, inside an instance
     try:
-        return packed(_mended(tree, place))
+        return packed(_mended(tree, path))
     except ValueError as error:  # all that is left here: a part of 4 GiB or more
-        raise SerializationError(f"{path_of(place)}: {error}") from error
+        raise SerializationError(f"{path_text(path)}: {error}") from error
 
 
-def _mended(tree: Any, place: Place) -> Any:
+def _mended(tree: Any, path: ValuePath) -> Any:
     """The tree with large ints as msgpack keeps them. Only what an `Instance` holds still has any."""
     kind = type(tree)
     if kind is int or kind is str:
-        return to_tree(tree, place)
+        return to_tree(tree, path)
     if kind is dict:
-        return {_pack_str(key, place): _mended(item, (place, KEY, key, 0)) for key, item in tree.items()}
+        return {_pack_str(key, path): _mended(item, (path, KEY, key, 0)) for key, item in tree.items()}
     if kind is Instance:
-        mark, tag, print_, fields, *more = tree
+        container_tag, tag, print_, fields, *more = tree
         if type(fields) is dict:
             fields = {
-                _pack_str(name, place): _mended(item, (place, FIELD, name, 0))
-                for name, item in fields.items()
+                _pack_str(name, path): _mended(item, (path, FIELD, name, 0)) for name, item in fields.items()
             }
         else:
-            fields = _mended(fields, place)
-        return [mark, tag, print_, fields, *(_mended(part, place) for part in more)]
+            fields = _mended(fields, path)
+        return [container_tag, tag, print_, fields, *(_mended(part, path) for part in more)]
     if kind is list or kind is tuple:
-        # A mark at the front counts as no item.
-        start = -1 if tree and type(tree[0]) is ExtType and tree[0].code == MARK_CODE else 0
-        return [_mended(item, (place, KEY, index, 0)) for index, item in enumerate(tree, start)]
+        # A container tag at the front is no item.
+        start = -1 if tree and type(tree[0]) is ExtType and tree[0].code == CONTAINER_TAG_CODE else 0
+        return [_mended(item, (path, KEY, index, 0)) for index, item in enumerate(tree, start)]
     return tree

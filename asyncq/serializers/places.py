@@ -1,4 +1,4 @@
-"""Places: where a value stands in what is packed, so that an error can name it."""
+"""Value paths: where a value is inside what is packed, so that an error can name it."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from asyncq.errors import SerializationError
 MAX_DEPTH: Final = 64
 """How many containers deep a value may nest. A value that holds itself is refused by the same rule."""
 
-# (place above, how to print the step, the step, containers above). A tuple, because one is made per item of
+# (path above, how to print the step, the step, containers above). A tuple, because one is made per item of
 # every container that is walked, and printed only if something is wrong.
-Place = tuple[Any, str, Any, int]
+ValuePath = tuple[Any, str, Any, int]
 KEY, FIELD, MEMBER = "[{}]", ".{}", "<item {}>"
 
 _PRINTABLE: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
-def top(name: str) -> Place:
-    """The place of a whole value, which messages call `name`."""
+def top(name: str) -> ValuePath:
+    """The path of a whole value, which messages call `name`."""
     return (None, "", name, 0)
 
 
-def check_depth(place: Place) -> int:
-    """How deep the items of the container at `place` are.
+def check_depth(path: ValuePath) -> int:
+    """How deep the items of the container at `path` are.
 
     Raises:
         SerializationError: deeper than `MAX_DEPTH`; names the argument, not the 64 steps below it.
     """
-    if place[3] >= MAX_DEPTH:
-        root = place
+    if path[3] >= MAX_DEPTH:
+        root = path
         while root[0] is not None and root[0][0] is not None:
             root = root[0]
         refuse(root, f"nested more than {MAX_DEPTH} deep, or it holds itself. Send it flat, or in parts")
-    return place[3] + 1
+    return path[3] + 1
 
 
-def refuse(place: Place, reason: str) -> NoReturn:
-    """Raises the error that names the place.
+def refuse(path: ValuePath, reason: str) -> NoReturn:
+    """Raises the error that names the path.
 
     Raises:
         SerializationError: always, as in `kwargs['items'][3].at: <reason>`.
     """
-    raise SerializationError(f"{path_of(place)}: {reason}")
+    raise SerializationError(f"{path_text(path)}: {reason}")
 
 
-def path_of(place: Place) -> str:
-    """The place as an error prints it: `kwargs['items'][3].at`."""
-    above, style, step, _ = place
+def path_text(path: ValuePath) -> str:
+    """The path as an error prints it: `kwargs['items'][3].at`."""
+    above, style, step, _ = path
     if above is None:
         return str(step)
-    return path_of(above) + style.format(shown(step) if style == KEY else step)
+    return path_text(above) + style.format(shown(step) if style == KEY else step)
 
 
 def shown(key: object) -> str:

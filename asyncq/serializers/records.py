@@ -1,4 +1,4 @@
-"""Records: the shapes of enums, dataclasses and NamedTuples.
+"""Records: the codecs of enums, dataclasses and NamedTuples.
 
 What travels of an instance is its state, not what its class makes of it: no `__init__`, `__post_init__`,
 validator or serializer runs on the way, if the writer's class and the reader's have the same fields. The
@@ -21,12 +21,12 @@ from asyncq.serializers.attributes import Attributes, slots_of
 from asyncq.serializers.encoded import encoders_of
 from asyncq.serializers.fingerprints import base_of
 from asyncq.serializers.packing import ready
-from asyncq.serializers.places import FIELD, Place, check_depth, refuse, shown
+from asyncq.serializers.places import FIELD, ValuePath, check_depth, refuse, shown
 from asyncq.serializers.shapes import (
-    ClassShape,
-    PlainShape,
-    Shape,
-    ValueShape,
+    ClassCodec,
+    ClassValueCodec,
+    PlainCodec,
+    TypeCodec,
     arrived,
     bare,
     instances_in,
@@ -47,7 +47,7 @@ _told: set[tuple[str, bytes, bytes]] = set()
 _MOST_TOLD: Final = 100  # a writer can make up fingerprints without end
 
 
-class EnumShape(ValueShape):
+class EnumCodec(ClassValueCodec):
     """An enum: by value, and inside of a union with its tag, too.
 
     Args:
@@ -67,13 +67,13 @@ class EnumShape(ValueShape):
             member._value_: member for member in cls.__members__.values() if type(member._value_) in SCALARS
         }
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) is not self.cls:
             if self.takes_values and self.takes_plain(value):
                 return value
-            self.refuse(value, place)
+            self.refuse(value, path)
         plain = value._value_
-        return self.tagged(plain, place) if self.is_tagged else plain
+        return self.tagged(plain, path) if self.is_tagged else plain
 
     def takes_plain(self, tree: Any) -> bool:
         if type(tree) in SCALARS and tree in self._members:
@@ -97,11 +97,11 @@ class EnumShape(ValueShape):
             raise DecodeError(f"{shown(value)} arrived, but the annotation says {self.text}") from error
 
 
-class RecordShape(ClassShape):
+class RecordCodec(ClassCodec):
     """A class of fields.
 
     Attributes:
-        fields: the strict shapes of the fields; None for one that may hold anything.
+        fields: the strict codecs of the fields; None for one that may hold anything.
         optional: those that an instance need not have.
         attributes: what else an instance may hold.
         print: the fingerprint of the fields.
@@ -116,35 +116,35 @@ class RecordShape(ClassShape):
     def __init__(self, cls: Any, tag: str, policy: Policy) -> None:
         super().__init__(cls, tag)
         self.policy: Policy = policy
-        self.fields: dict[str, Shape | None] = {}
+        self.fields: dict[str, TypeCodec | None] = {}
         self.names: tuple[str, ...] = ()
         self.optional: frozenset[str] = frozenset()
         self.print: bytes = b""
 
-    def finish(self, fields: Mapping[str, Shape | None], print_: bytes, other: Shape | None) -> None:
+    def finish(self, fields: Mapping[str, TypeCodec | None], print_: bytes, other: TypeCodec | None) -> None:
         """Gives it its fields. Apart from `__init__`, because a field may name the class again.
 
         Args:
-            fields: their shapes, by their names.
+            fields: their codecs, by their names.
             print_: their fingerprint.
-            other: the shape of what nothing is annotated of.
+            other: the codec of what nothing is annotated of.
         """
         self.fields = dict(fields)
         self.attributes: Attributes = Attributes(self.cls, self.fields, other)
         self.names = tuple(self.fields)
         self.print = print_
         self._all_plain: bool = all(
-            shape is None or type(shape) is PlainShape for shape in self.fields.values()
+            codec is None or type(codec) is PlainCodec for codec in self.fields.values()
         )
         # Which types of all fields together have been found to fit: of most classes there are one or two
         # combinations, and one look into a set is what an instance with plain fields costs.
         self._known_here: set[tuple[type, ...]] = set()
         self._known_there: set[tuple[type, ...]] = set()
-        self._tags: dict[Shape | None, frozenset[str]] = {}
+        self._tags: dict[TypeCodec | None, frozenset[str]] = {}
 
     # -- writing --
 
-    def tree_of(self, state: Mapping[str, Any], place: Place, depth: int) -> dict[str, Any]:
+    def tree_of(self, state: Mapping[str, Any], path: ValuePath, depth: int) -> dict[str, Any]:
         """The fields for the wire.
 
         Raises:
@@ -154,15 +154,15 @@ class RecordShape(ClassShape):
         if kinds in self._known_here and tuple(state) == self.names:
             return state  # type: ignore[return-value]  # a dict; packed before anybody can change it
         tree = {}
-        for name, shape in self.fields.items():
-            here = (place, FIELD, name, depth)
+        for name, codec in self.fields.items():
+            inner_path = (path, FIELD, name, depth)
             try:
                 value = state[name]
             except KeyError:
                 if name in self.optional:
                     continue
-                refuse(here, "this field of the annotated class has no value")
-            tree[name] = ready(value if shape is None else shape.dump(value, here), here)
+                refuse(inner_path, "this field of the annotated class has no value")
+            tree[name] = ready(value if codec is None else codec.dump(value, inner_path), inner_path)
         if self._all_plain and SCALARS.issuperset(kinds) and tuple(state) == self.names:
             _remember(self._known_here, kinds)
         return tree
@@ -194,7 +194,7 @@ class RecordShape(ClassShape):
             return
         _told.add(pair)
         log.warning(
-            "%s has other fields where it was written than in %s here (%s, %s): it is validated",
+            "%s has other fields where it was written than in %s inner_path (%s, %s): it is validated",
             arrived(tree),
             self.text,
             tree[2].hex(),
@@ -259,22 +259,22 @@ class RecordShape(ClassShape):
             DecodeError: the class refuses.
         """
 
-    def means_another_class(self, shape: Shape | None, tree: Any) -> bool:
+    def means_another_class(self, codec: TypeCodec | None, tree: Any) -> bool:
         """Whether an instance in a tree is of a class that the annotation of a field does not name, though it
         names others.
 
         Validation would make one of those of its fields, and fields do not make a class.
 
         Args:
-            shape: of the field, or of what else this class holds.
+            codec: of the field, or of what else this class holds.
             tree: what came.
         """
         written = {base_of(one[1]) for one in instances_in(tree) if one[2] is not None}
         if not written:
             return False
-        known = self._tags.get(shape)
+        known = self._tags.get(codec)
         if known is None:
-            known = self._tags[shape] = frozenset(_tags_below(shape, set()))
+            known = self._tags[codec] = frozenset(_tags_below(codec, set()))
         return bool(known) and not known >= written
 
     def build(self, build: Callable[[], Any]) -> Any:
@@ -287,16 +287,16 @@ class RecordShape(ClassShape):
             ) from error
 
 
-def _tags_below(shape: Shape | None, seen: set[int]) -> Iterator[str]:
-    """The tags of the classes of fields that a shape names, and of those that their fields name."""
-    if shape is None or id(shape) in seen:
+def _tags_below(codec: TypeCodec | None, seen: set[int]) -> Iterator[str]:
+    """The tags of the classes of fields that a codec names, and of those that their fields name."""
+    if codec is None or id(codec) in seen:
         return
-    seen.add(id(shape))
-    if isinstance(shape, RecordShape):
-        yield base_of(shape.tag)
-        below: Iterable[Shape | None] = shape.fields.values()
+    seen.add(id(codec))
+    if isinstance(codec, RecordCodec):
+        yield base_of(codec.tag)
+        below: Iterable[TypeCodec | None] = codec.fields.values()
     else:
-        below = shape.parts()
+        below = codec.parts()
     for part in below:
         yield from _tags_below(part, seen)
 
@@ -311,7 +311,7 @@ PLAIN: Final[dict[str, Any]] = {}
 """What is there besides the fields, if they came from somebody who knows the task by name only."""
 
 
-class DataclassShape(RecordShape):
+class DataclassCodec(RecordCodec):
     """A dataclass, also of pydantic's. A plain dict of fields is made into it too, as FastAPI does."""
 
     __slots__ = ("_aliases", "_all", "_computed", "_encoders", "_in_init", "_infos", "_slots")
@@ -341,25 +341,25 @@ class DataclassShape(RecordShape):
             and field.default_factory is dataclasses.MISSING
         )
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) is not self.cls:
-            self.refuse(value, place)
-        depth = check_depth(place)
+            self.refuse(value, path)
+        depth = check_depth(path)
         state = value.__dict__ if self.attributes.has_dict else _NOTHING
         if state.keys() == self._all and not self.attributes.slots:
-            fields = self.tree_of(state, place, depth)
+            fields = self.tree_of(state, path, depth)
             return Instance((INSTANCE.ext, self.tag, self.print, fields))
-        return self._dump_slowly(value, state, place, depth)
+        return self._dump_slowly(value, state, path, depth)
 
-    def _dump_slowly(self, value: Any, state: Mapping[str, Any], place: Place, depth: int) -> Any:
+    def _dump_slowly(self, value: Any, state: Mapping[str, Any], path: ValuePath, depth: int) -> Any:
         own = state.keys() - self._computed
         held = {
             name: state[name] if name in own else getattr(value, name)
             for name in self.names
             if name in own or hasattr(value, name)
         }
-        fields = self.tree_of(held, place, depth)
-        others = self.attributes.dump(value, place, depth)
+        fields = self.tree_of(held, path, depth)
+        others = self.attributes.dump(value, path, depth)
         node = (INSTANCE.ext, self.tag, self.print, fields)
         return Instance((*node, {"d": others}) if others else node)
 
@@ -492,18 +492,18 @@ def _why(cls: Any, given: Mapping[str, Any], *, is_own: bool) -> str:
     return ""
 
 
-class DerivedDataclassShape(DataclassShape):
+class DerivedDataclassCodec(DataclassCodec):
     """A dataclass that is a list, dict, str, int or exception as well: what it holds as that is no field."""
 
     __slots__ = ()
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) is not self.cls:
-            self.refuse(value, place)
+            self.refuse(value, path)
         mro = self.cls.__mro__
         base = next((base for base in mro if base.__module__ == "builtins"), mro[1]).__name__
         refuse(
-            place,
+            path,
             f"a {self.text} is a dataclass and derives from {base}: only its fields would arrive. Hold the "
             f"{base} in a field instead, or send a dict of what is needed",
         )
@@ -523,20 +523,20 @@ def has_own_layout(cls: Any) -> bool:
     return False
 
 
-class NamedTupleShape(RecordShape):
+class NamedTupleCodec(RecordCodec):
     """A NamedTuple: its items in their order. A plain tuple or list of them is made into it too."""
 
     __slots__ = ()
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) is not self.cls:
-            self.refuse(value, place)
-        depth = check_depth(place)
+            self.refuse(value, path)
+        depth = check_depth(path)
         if len(value) != len(self.names):
-            refuse(place, f"a {self.text} of {len(value)} items; it has {len(self.names)} fields")
-        fields = self.tree_of(dict(zip(self.names, value, strict=True)), place, depth)
+            refuse(path, f"a {self.text} of {len(value)} items; it has {len(self.names)} fields")
+        fields = self.tree_of(dict(zip(self.names, value, strict=True)), path, depth)
         node = (INSTANCE.ext, self.tag, self.print, list(fields.values()))
-        others = self.attributes.dump(value, place, depth) if self.attributes.has_dict else None
+        others = self.attributes.dump(value, path, depth) if self.attributes.has_dict else None
         return Instance((*node, {"d": others}) if others else node)
 
     def takes_plain(self, tree: Any) -> bool:

@@ -1,12 +1,12 @@
-"""Shapes: what annotations add to the plain values, for plain types, containers and unions.
+"""Type codecs: what annotations add to the plain values, for plain types, containers and unions.
 
-A shape turns the annotated classes in a value into instances for the wire before it is packed, and back after
+A codec turns the annotated classes in a value into instances for the wire before it is packed, and back after
 it was unpacked. Those of the classes themselves are in `records`, `enums` and `models`; `annotations` picks
-the shape.
+the codec.
 
-A shape is either strict or not. The fields of classes have strict ones: a value of another type is refused on
+A codec is either strict or not. The fields of classes have strict ones: a value of another type is refused on
 both sides, so that a writer cannot forge what a validator would have refused. Arguments and results have
-shapes that let plain values pass which they do not recognise, as a direct call would.
+codecs that let plain values pass which they do not recognise, as a direct call would.
 """
 
 # ruff: noqa: D102  what dump and load do is described once, where they are declared
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 from asyncq.errors import DecodeError
 from asyncq.serializers.fingerprints import base_of
 from asyncq.serializers.packing import ready
-from asyncq.serializers.places import FIELD, KEY, MEMBER, Place, check_depth, name_of, refuse, shown
+from asyncq.serializers.places import FIELD, KEY, MEMBER, ValuePath, check_depth, name_of, refuse, shown
 from asyncq.serializers.trees import (
     CONTAINERS,
     INSTANCE,
@@ -40,7 +40,7 @@ SEQUENCES: Final = (list, tuple)
 SETS: Final = (set, frozenset)
 
 
-class Shape(ABC):
+class TypeCodec(ABC):
     """What an annotation adds to the plain codec: how classes become a tree, and a tree becomes them.
 
     Attributes:
@@ -52,11 +52,11 @@ class Shape(ABC):
     text: str
 
     @abstractmethod
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         """Turns the annotated classes in `value` into instances for the wire.
 
         Raises:
-            SerializationError: a value of a type that the annotation does not allow; names the place.
+            SerializationError: a value of a type that the annotation does not allow; names its path.
         """
 
     @abstractmethod
@@ -67,17 +67,17 @@ class Shape(ABC):
             DecodeError: the tree does not fit the annotation.
         """
 
-    def parts(self) -> Iterable[Shape | None]:
-        """The shapes of what it holds, for those that hold something."""
+    def parts(self) -> Iterable[TypeCodec | None]:
+        """The codecs of what it holds, for those that hold something."""
         return ()
 
-    def refuse(self, value: Any, place: Place) -> NoReturn:
+    def refuse(self, value: Any, path: ValuePath) -> NoReturn:
         """Refuses a value on the writer's side.
 
         Raises:
             SerializationError: always.
         """
-        refuse(place, f"a value of type {name_of(type(value))}, but the annotation says {self.text}")
+        refuse(path, f"a value of type {name_of(type(value))}, but the annotation says {self.text}")
 
     def reject(self, tree: Any) -> NoReturn:
         """Refuses a tree on the reader's side.
@@ -130,14 +130,14 @@ def instances_in(tree: Any) -> Iterator[Instance]:
         yield from instances_in(item)
 
 
-def dumped(shape: Shape | None, value: Any, place: Place) -> Any:
-    """The tree of a value with or without a shape."""
-    return value if shape is None else shape.dump(value, place)
+def dumped(codec: TypeCodec | None, value: Any, path: ValuePath) -> Any:
+    """The tree of a value with or without a codec."""
+    return value if codec is None else codec.dump(value, path)
 
 
-def loaded(shape: Shape | None, tree: Any) -> Any:
-    """The value of a tree with or without a shape."""
-    return bare(tree) if shape is None else shape.load(tree)
+def loaded(codec: TypeCodec | None, tree: Any) -> Any:
+    """The value of a tree with or without a codec."""
+    return bare(tree) if codec is None else codec.load(tree)
 
 
 def bare(tree: Any) -> Any:
@@ -187,7 +187,7 @@ def _holds_fields(tree: Any) -> bool:
     return (kind is Instance and tree[2] is not None) or (kind is tuple and any(map(_holds_fields, tree)))
 
 
-class PlainShape(Shape):
+class PlainCodec(TypeCodec):
     """A plain type, such as `int`, or a union of them: checked and nothing else.
 
     Attributes:
@@ -200,9 +200,9 @@ class PlainShape(Shape):
         self.kinds: frozenset[Any] = kinds
         self.text: str = text
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) not in self.kinds:
-            self.refuse(value, place)
+            self.refuse(value, path)
         return value
 
     def load(self, tree: Any) -> Any:
@@ -211,7 +211,7 @@ class PlainShape(Shape):
         return tree
 
 
-class LiteralShape(PlainShape):
+class LiteralCodec(PlainCodec):
     """A `Literal` of plain values."""
 
     __slots__ = ("values",)
@@ -220,9 +220,9 @@ class LiteralShape(PlainShape):
         super().__init__(frozenset(map(type, values)), text)
         self.values: frozenset[Any] = frozenset((type(value), value) for value in values)
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) not in self.kinds or (type(value), value) not in self.values:
-            self.refuse(value, place)
+            self.refuse(value, path)
         return value
 
     def load(self, tree: Any) -> Any:
@@ -231,11 +231,11 @@ class LiteralShape(PlainShape):
         return tree
 
 
-class ItemsShape(Shape):
+class ItemsCodec(TypeCodec):
     """A list, tuple, set or frozenset; whatever of these is given comes back.
 
     Args:
-        item: the shape of the items, or None if they need none.
+        item: the codec of the items, or None if they need none.
         kinds: the types that the annotation allows.
         text: the annotation.
         is_strict: whether others are refused.
@@ -244,30 +244,30 @@ class ItemsShape(Shape):
     __slots__ = ("is_strict", "item", "kinds", "plain")
 
     def __init__(
-        self, item: Shape | None, kinds: tuple[type, ...], text: str = "", *, is_strict: bool = False
+        self, item: TypeCodec | None, kinds: tuple[type, ...], text: str = "", *, is_strict: bool = False
     ) -> None:
-        self.item: Shape | None = item
+        self.item: TypeCodec | None = item
         self.kinds: tuple[type, ...] = kinds
         self.text: str = text
         self.is_strict: bool = is_strict
-        self.plain: frozenset[Any] | None = item.kinds if type(item) is PlainShape else None
+        self.plain: frozenset[Any] | None = item.kinds if type(item) is PlainCodec else None
 
-    def parts(self) -> Iterable[Shape | None]:
+    def parts(self) -> Iterable[TypeCodec | None]:
         return (self.item,)
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         kind = type(value)
         if kind not in self.kinds:
             if self.is_strict:
-                self.refuse(value, place)
+                self.refuse(value, path)
             if kind not in SEQUENCES and kind not in SETS:
                 return value
-        shape = self.item
-        if shape is None or (self.plain is not None and self.plain.issuperset(map(type, value))):
+        codec = self.item
+        if codec is None or (self.plain is not None and self.plain.issuperset(map(type, value))):
             return value
-        depth = check_depth(place)
+        depth = check_depth(path)
         style = KEY if kind in SEQUENCES else MEMBER
-        items = [shape.dump(item, (place, style, index, depth)) for index, item in enumerate(value)]
+        items = [codec.dump(item, (path, style, index, depth)) for index, item in enumerate(value)]
         if kind in SETS:  # not a set of trees: those of classes have no hash
             return Bag(kind, items)
         return items if kind is list else tuple(items)
@@ -279,21 +279,21 @@ class ItemsShape(Shape):
                 self.reject(tree)
             if kind not in SEQUENCES and kind not in SETS:
                 return self.unchecked(tree)
-        shape = self.item
-        if shape is None:
+        codec = self.item
+        if codec is None:
             return bare(tree)
         if self.plain is None or not self.plain.issuperset(map(type, items)):
-            items = collected(map(shape.load, items), MEMBER.format if kind in SETS else KEY.format)
+            items = collected(map(codec.load, items), MEMBER.format if kind in SETS else KEY.format)
         if kind in SETS:
             return make_set(kind, items)
         return items if type(items) is kind else kind(items)
 
 
-class TupleShape(Shape):
-    """Tuples by their length, with a shape per place, as in `tuple[Point, int]`.
+class TupleCodec(TypeCodec):
+    """Tuples by their length, with a codec per item, as in `tuple[Point, int]`.
 
     Args:
-        lengths: the shapes of the places, by how many there are.
+        lengths: the codecs of the items, by how many there are.
         rest: of the items of a tuple of any other length; not there if such a one is not annotated.
         text: the annotation.
         is_strict: whether what is no such tuple is refused.
@@ -303,49 +303,49 @@ class TupleShape(Shape):
 
     def __init__(
         self,
-        lengths: Mapping[int, tuple[Shape | None, ...]],
-        rest: tuple[Shape | None] | None,
+        lengths: Mapping[int, tuple[TypeCodec | None, ...]],
+        rest: tuple[TypeCodec | None] | None,
         text: str = "",
         *,
         is_strict: bool = False,
     ) -> None:
-        self.lengths: Mapping[int, tuple[Shape | None, ...]] = lengths
-        self.rest: tuple[Shape | None] | None = rest
+        self.lengths: Mapping[int, tuple[TypeCodec | None, ...]] = lengths
+        self.rest: tuple[TypeCodec | None] | None = rest
         self.text: str = text
         self.is_strict: bool = is_strict
 
-    def parts(self) -> Iterable[Shape | None]:
-        return (*(self.rest or ()), *(shape for shapes in self.lengths.values() for shape in shapes))
+    def parts(self) -> Iterable[TypeCodec | None]:
+        return (*(self.rest or ()), *(codec for codecs in self.lengths.values() for codec in codecs))
 
-    def _items(self, value: Any) -> tuple[Shape | None, ...] | None:
+    def _items(self, value: Any) -> tuple[TypeCodec | None, ...] | None:
         kind = type(value)
         if kind is not tuple and (self.is_strict or kind is not list):
             return None
-        shapes = self.lengths.get(len(value))
-        return self.rest * len(value) if shapes is None and self.rest is not None else shapes
+        codecs = self.lengths.get(len(value))
+        return self.rest * len(value) if codecs is None and self.rest is not None else codecs
 
-    def dump(self, value: Any, place: Place) -> Any:
-        shapes = self._items(value)
-        if shapes is None:
+    def dump(self, value: Any, path: ValuePath) -> Any:
+        codecs = self._items(value)
+        if codecs is None:
             if self.is_strict:
-                self.refuse(value, place)
+                self.refuse(value, path)
             return value
-        depth = check_depth(place)
+        depth = check_depth(path)
         return type(value)(
-            dumped(shape, item, (place, KEY, index, depth))
-            for index, (shape, item) in enumerate(zip(shapes, value, strict=True))
+            dumped(codec, item, (path, KEY, index, depth))
+            for index, (codec, item) in enumerate(zip(codecs, value, strict=True))
         )
 
     def load(self, tree: Any) -> Any:
-        shapes = self._items(tree)
-        if shapes is None:
+        codecs = self._items(tree)
+        if codecs is None:
             if self.is_strict:
                 self.reject(tree)
             return self.unchecked(tree)
-        return type(tree)(collected(map(loaded, shapes, tree), KEY.format))
+        return type(tree)(collected(map(loaded, codecs, tree), KEY.format))
 
 
-class DictShape(Shape):
+class DictCodec(TypeCodec):
     """A dict, and a TypedDict: values by their key, and keys and values of the others.
 
     Args:
@@ -353,9 +353,9 @@ class DictShape(Shape):
         is_strict: whether what does not fit is refused.
 
     Attributes:
-        key: the shape of keys that are no fields.
+        key: the codec of keys that are no fields.
         value: of their values.
-        fields: the shapes of the values of a TypedDict.
+        fields: the codecs of the values of a TypedDict.
         required: the keys that it must have.
         is_closed: whether it has no others.
     """
@@ -363,15 +363,15 @@ class DictShape(Shape):
     __slots__ = ("fields", "is_closed", "is_strict", "key", "required", "value")
 
     def __init__(self, text: str = "", *, is_strict: bool = False) -> None:
-        self.key: Shape | None = None
-        self.value: Shape | None = None
-        self.fields: dict[str, Shape | None] = {}
+        self.key: TypeCodec | None = None
+        self.value: TypeCodec | None = None
+        self.fields: dict[str, TypeCodec | None] = {}
         self.required: frozenset[str] = frozenset()
         self.is_closed: bool = False
         self.text: str = text
         self.is_strict: bool = is_strict
 
-    def parts(self) -> Iterable[Shape | None]:
+    def parts(self) -> Iterable[TypeCodec | None]:
         return (self.key, self.value, *self.fields.values())
 
     def _wrong_keys(self, keys: Any) -> str:
@@ -383,27 +383,27 @@ class DictShape(Shape):
             return f"without the key {shown(missing[0])}"
         return f"with the key {shown(other[0])}" if other else ""
 
-    def _shape_at(self, key: Any) -> Shape | None:
+    def _codec_at(self, key: Any) -> TypeCodec | None:
         return self.fields[key] if type(key) is str and key in self.fields else self.value
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         if type(value) is not dict:
             if self.is_strict:
-                self.refuse(value, place)
+                self.refuse(value, path)
             return value
         wrong = self._wrong_keys(value)
         if wrong:
-            refuse(place, f"a dict {wrong}, but the annotation says {self.text}")
-        depth = check_depth(place)
+            refuse(path, f"a dict {wrong}, but the annotation says {self.text}")
+        depth = check_depth(path)
         keys = [
             dumped(None if type(key) is str and key in self.fields else self.key, key, where)
-            for key, where in ((key, (place, ".keys()<{}>", shown(key), depth)) for key in value)
+            for key, where in ((key, (path, ".keys()<{}>", shown(key), depth)) for key in value)
         ]
-        items = [dumped(self._shape_at(key), item, (place, KEY, key, depth)) for key, item in value.items()]
+        items = [dumped(self._codec_at(key), item, (path, KEY, key, depth)) for key, item in value.items()]
         if all(type(key) in _HASHED for key in keys):
             tree = dict(zip(keys, items, strict=True))
             if len(tree) != len(keys):
-                refuse(place, "two of its keys are one on the wire. Send a list of pairs")
+                refuse(path, "two of its keys are one on the wire. Send a list of pairs")
             return tree
         return Pairs([half for pair in zip(keys, items, strict=True) for half in pair])
 
@@ -421,7 +421,7 @@ class DictShape(Shape):
             bare(key) if type(key) is str and key in self.fields else loaded(self.key, key) for key in keys
         ]
         values = collected(
-            (loaded(self._shape_at(key), item) for key, item in zip(read, items, strict=True)),
+            (loaded(self._codec_at(key), item) for key, item in zip(read, items, strict=True)),
             lambda index: KEY.format(shown(read[index])),
         )
         made = make_dict(read, values)
@@ -434,26 +434,26 @@ class DictShape(Shape):
 _HASHED: Final = SCALARS  # the types of keys that are compared here; all others travel as pairs
 
 
-class OptionalShape(Shape):
+class OptionalCodec(TypeCodec):
     """`X | None` where X is strict."""
 
     __slots__ = ("inner",)
 
-    def __init__(self, inner: Shape) -> None:
-        self.inner: Shape = inner
+    def __init__(self, inner: TypeCodec) -> None:
+        self.inner: TypeCodec = inner
         self.text: str = f"{inner.text} | None"
 
-    def parts(self) -> Iterable[Shape | None]:
+    def parts(self) -> Iterable[TypeCodec | None]:
         return (self.inner,)
 
-    def dump(self, value: Any, place: Place) -> Any:
-        return None if value is None else self.inner.dump(value, place)
+    def dump(self, value: Any, path: ValuePath) -> Any:
+        return None if value is None else self.inner.dump(value, path)
 
     def load(self, tree: Any) -> Any:
         return None if tree is None else self.inner.load(tree)
 
 
-class ClassShape(Shape):
+class ClassCodec(TypeCodec):
     """A class that is itself the annotation: the arm of a union that its tag names.
 
     Attributes:
@@ -491,10 +491,10 @@ class ClassShape(Shape):
         """The value of a plain tree: of the class if one can be made of it, else as it came."""
         return self.load(tree) if self.takes_plain(tree) else self.unchecked(tree)
 
-    def refuse(self, value: Any, place: Place) -> NoReturn:
+    def refuse(self, value: Any, path: ValuePath) -> NoReturn:
         if isinstance(value, self.cls):
             refuse(
-                place,
+                path,
                 f"a value of type {name_of(type(value))}, but the annotation says exactly "
                 f"{name_of(self.cls)}, and a subclass would come back as its base."
                 f" Annotate {self.cls.__qualname__} | {type(value).__qualname__}",
@@ -502,17 +502,17 @@ class ClassShape(Shape):
         if self.origin is not None and isinstance(value, self.origin):
             bare_or_not = "a bare " if type(value) is self.origin else ""
             refuse(
-                place,
+                path,
                 f"a value of type {name_of(type(value))}, but the annotation says {self.text}. Write "
                 f"{self.cls.__qualname__}(...): {bare_or_not}{type(value).__qualname__} is another class",
             )
         if self.is_meant(value):
             refuse(
-                place,
+                path,
                 f"a value of type {name_of(type(value))}, but the annotation means another class of that "
                 f"name, which was defined again since. Define what is annotated again, too, or restart",
             )
-        super().refuse(value, place)
+        super().refuse(value, path)
 
     def reject(self, tree: Any) -> NoReturn:
         if type(tree) is Instance:
@@ -526,7 +526,7 @@ class ClassShape(Shape):
 _PLAIN_KINDS: Final = SCALARS | CONTAINERS
 
 
-class ValueShape(ClassShape):
+class ClassValueCodec(ClassCodec):
     """A class whose instances stand for one plain value: it travels bare, and inside of a union with its tag.
 
     Args:
@@ -547,9 +547,9 @@ class ValueShape(ClassShape):
         except DecodeError:
             return self.unchecked(tree)
 
-    def tagged(self, tree: Any, place: Place) -> Any:
+    def tagged(self, tree: Any, path: ValuePath) -> Any:
         """The tree of a plain value, with the tag if it is written."""
-        return Instance((INSTANCE.ext, self.tag, None, ready(tree, place))) if self.is_tagged else tree
+        return Instance((INSTANCE.ext, self.tag, None, ready(tree, path))) if self.is_tagged else tree
 
     def untagged(self, tree: Any) -> Any:
         """The tree of the plain value, whether it came with a tag or not.
@@ -564,63 +564,63 @@ class ValueShape(ClassShape):
         return tree[3]
 
 
-class LenientShape(Shape):
+class LenientCodec(TypeCodec):
     """A class where plain values may stand in its place: in arguments and results."""
 
-    __slots__ = ("shape",)
+    __slots__ = ("codec",)
 
-    def __init__(self, shape: ClassShape) -> None:
-        self.shape: ClassShape = shape
-        self.text: str = shape.text
+    def __init__(self, codec: ClassCodec) -> None:
+        self.codec: ClassCodec = codec
+        self.text: str = codec.text
 
-    def dump(self, value: Any, place: Place) -> Any:
-        shape = self.shape
+    def dump(self, value: Any, path: ValuePath) -> Any:
+        codec = self.codec
         kind = type(value)
-        if kind is shape.cls or (kind not in _PLAIN_KINDS and shape.is_meant(value)):
-            return shape.dump(value, place)
+        if kind is codec.cls or (kind not in _PLAIN_KINDS and codec.is_meant(value)):
+            return codec.dump(value, path)
         return value
 
     def load(self, tree: Any) -> Any:
-        shape = self.shape
-        return shape.load(tree) if type(tree) is Instance else shape.load_plain(tree)
+        codec = self.codec
+        return codec.load(tree) if type(tree) is Instance else codec.load_plain(tree)
 
 
-class UnionShape(Shape):
+class UnionCodec(TypeCodec):
     """A union: which arm was meant is told by the tag of an instance, or by the kind of a container.
 
     Attributes:
-        arms: the arm of each exact type of a value; None if such a value needs no shape.
+        arms: the arm of each exact type of a value; None if such a value needs no codec.
         tags: the classes among the arms, by their tag.
         is_open: whether any other value may come: `Any` is one of the arms.
-        other: the shape of such a value; None if it needs none.
+        other: the codec of such a value; None if it needs none.
         is_strict: whether what fits no arm is refused.
     """
 
     __slots__ = ("arms", "is_open", "is_strict", "other", "tags")
 
     def __init__(self, text: str, *, is_strict: bool) -> None:
-        self.arms: dict[Any, Shape | None] = {}
-        self.tags: dict[str, ClassShape] = {}
+        self.arms: dict[Any, TypeCodec | None] = {}
+        self.tags: dict[str, ClassCodec] = {}
         self.is_open: bool = False
-        self.other: AnyShape | None = None
+        self.other: AnyCodec | None = None
         self.is_strict: bool = is_strict
         self.text: str = text
 
-    def parts(self) -> Iterable[Shape | None]:
+    def parts(self) -> Iterable[TypeCodec | None]:
         return (*self.arms.values(), *self.tags.values(), self.other)
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         kind = type(value)
         if kind in self.arms:
-            shape = self.arms[kind]
-            return value if shape is None else shape.dump(value, place)
+            codec = self.arms[kind]
+            return value if codec is None else codec.dump(value, path)
         if self.is_open:
-            return dumped(self.other, value, place)
+            return dumped(self.other, value, path)
         for arm in self.tags.values():
             if arm.is_meant(value):
-                arm.refuse(value, place)
+                arm.refuse(value, path)
         if self.is_strict or (kind is dict and self._records(value) > 1):
-            self.refuse(value, place)
+            self.refuse(value, path)
         return value
 
     def _records(self, tree: Any) -> int:
@@ -640,18 +640,18 @@ class UnionShape(Shape):
 
     def _load_instance(self, tree: Instance) -> Any:
         tag = tree[1]
-        shape = self.tags.get(tag)
-        if shape is None and self.other is not None and tag in self.other.classes:
+        codec = self.tags.get(tag)
+        if codec is None and self.other is not None and tag in self.other.classes:
             return self.other.load(tree)
-        if shape is None:
+        if codec is None:
             same = [arm for arm in self.tags.values() if arm.takes(tag)]
             if len(same) == 1:
-                shape = same[0]
+                codec = same[0]
             elif self.is_open:
                 return loaded(self.other, tree)
             else:
                 self.reject(tree)
-        return shape.load(tree)
+        return codec.load(tree)
 
     def _load_plain(self, tree: Any) -> Any:
         # A member of an enum that was no union's arm where it was written, or what somebody sends who knows
@@ -666,45 +666,45 @@ class UnionShape(Shape):
         return self.unchecked(tree)
 
 
-class AnyShape(Shape):
+class AnyCodec(TypeCodec):
     """`Any`, or no annotation, in an app with `types=`: instances of these may stand anywhere.
 
     Args:
-        classes: the shapes of these classes, by class and by tag.
+        classes: the codecs of these classes, by class and by tag.
     """
 
     __slots__ = ("classes",)
 
-    def __init__(self, classes: Mapping[Any, ClassShape]) -> None:
-        self.classes: Mapping[Any, ClassShape] = classes
+    def __init__(self, classes: Mapping[Any, ClassCodec]) -> None:
+        self.classes: Mapping[Any, ClassCodec] = classes
         self.text: str = "Any"
 
-    def parts(self) -> Iterable[Shape | None]:
+    def parts(self) -> Iterable[TypeCodec | None]:
         return self.classes.values()
 
-    def dump(self, value: Any, place: Place) -> Any:
+    def dump(self, value: Any, path: ValuePath) -> Any:
         kind = type(value)
         if kind in SCALARS:
             return value
         if kind in self.classes:
-            return self.classes[kind].dump(value, place)
+            return self.classes[kind].dump(value, path)
         if kind is dict:
-            return self._dump_dict(value, place)
+            return self._dump_dict(value, path)
         if kind not in CONTAINERS or are_scalars(map(type, value)):
             return value
-        depth = check_depth(place)
+        depth = check_depth(path)
         style = MEMBER if kind in SETS else KEY
-        items = [self.dump(item, (place, style, index, depth)) for index, item in enumerate(value)]
+        items = [self.dump(item, (path, style, index, depth)) for index, item in enumerate(value)]
         return Bag(kind, items) if kind in SETS else cast("Any", kind)(items)
 
-    def _dump_dict(self, value: dict[Any, Any], place: Place) -> Any:
+    def _dump_dict(self, value: dict[Any, Any], path: ValuePath) -> Any:
         if are_scalars(map(type, value)) and are_scalars(map(type, value.values())):
             return value
-        depth = check_depth(place)
+        depth = check_depth(path)
         pairs = [
             (
-                self.dump(key, (place, ".keys()<{}>", shown(key), depth)),
-                self.dump(item, (place, KEY, key, depth)),
+                self.dump(key, (path, ".keys()<{}>", shown(key), depth)),
+                self.dump(item, (path, KEY, key, depth)),
             )
             for key, item in value.items()
         ]
@@ -719,8 +719,8 @@ class AnyShape(Shape):
         if kind not in CONTAINERS:
             return tree
         if kind is Instance:
-            shape = self.classes.get(tree[1])
-            return bare(tree) if shape is None else shape.load(tree)
+            codec = self.classes.get(tree[1])
+            return bare(tree) if codec is None else codec.load(tree)
         if kind is Bag or kind is Pairs:
             return self._load_hashed(tree)
         return cast("Any", kind)(collected(map(self.load, tree), KEY.format))
@@ -734,11 +734,11 @@ class AnyShape(Shape):
 
 
 def collected(loads: Iterable[Any], step: Callable[[int], str]) -> list[Any]:
-    """What an iterator loads, one after the other; an error of one names its place.
+    """What an iterator loads, one after the other; an error of one names its path.
 
     Args:
         loads: gives the values.
-        step: how an error prints the place of the value with a number.
+        step: how an error prints the path of the value with a number.
     """
     values: list[Any] = []
     try:
@@ -750,7 +750,7 @@ def collected(loads: Iterable[Any], step: Callable[[int], str]) -> list[Any]:
 
 
 def put_in_front(step: str, error: DecodeError) -> None:
-    """Puts a step before the place that an error names, as in `args[0][3].at: <reason>`.
+    """Puts a step before the path that an error names, as in `args[0][3].at: <reason>`.
 
     The error itself is changed: an error for each step would be a traceback for each in the log.
     """

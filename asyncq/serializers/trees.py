@@ -1,9 +1,10 @@
 """Trees: what values are turned into, so that msgpack keeps them as they are.
 
-A tree is made of what msgpack knows, and of arrays whose first item is a mark: they stand for the containers
-it does not know, and for instances of classes.
+A tree is made of what msgpack knows, and of arrays whose first item is a container tag: they stand for the
+containers it does not know, and for instances of classes.
 
-An instance is one array, `[mark, tag, fingerprint, fields, more]`, and holds all that a reader needs:
+An instance is one array, `[container_tag, tag, fingerprint, fields, more]`, and holds all that a reader
+needs:
 
 - the tag, a short name of its class, never the name of a module;
 - the fingerprint of the names and types of its fields; nil for a class with one value (an enum);
@@ -31,8 +32,8 @@ SCALARS: Final = frozenset({NoneType, bool, int, float, str, bytes})
 are_scalars: Final = SCALARS.issuperset
 are_strings: Final = frozenset({str}).issuperset
 
-MARK_CODE: Final = 1
-MARK_START: Final = b"\xd4\x01"  # how msgpack begins an extension of one byte with code 1
+CONTAINER_TAG_CODE: Final = 1
+CONTAINER_TAG_START: Final = b"\xd4\x01"  # how msgpack begins an extension of one byte with code 1
 
 MAX_COLLISIONS: Final = 256
 """How many members of a set, or keys of a dict, may share one hash. More are an attack: Python compares each
@@ -40,7 +41,8 @@ with each."""
 
 
 class Instance(tuple[Any, ...]):
-    """An instance of an annotated class: mark, tag, fingerprint, fields, and a map of more if there is more.
+    """An instance of an annotated class: container_tag, tag, fingerprint, fields, and a map of more if there
+    is more.
 
     As it is made for the wire nothing in it is left to be turned into a tree; as it is read, what it holds
     are trees.
@@ -68,11 +70,11 @@ class Pairs:
         self.items: list[Any] = items
 
 
-class Mark:
+class ContainerTag:
     """The first item of an array that stands for something else than a list.
 
     Attributes:
-        ext: the mark on the wire.
+        ext: the tag on the wire.
         build: makes the value of the items, for a reader without annotations.
         keep: makes a tree of them, for one with annotations.
         kind: the type of a container that is made of its items alone; else None.
@@ -83,7 +85,7 @@ class Mark:
     def __init__(
         self, code: int, kind: Any, build: Callable[[list[Any]], Any], keep: Callable[[list[Any]], Any]
     ) -> None:
-        self.ext: Any = ExtType(MARK_CODE, bytes([code]))
+        self.ext: Any = ExtType(CONTAINER_TAG_CODE, bytes([code]))
         self.kind: Any = kind
         self.build: Callable[[list[Any]], Any] = build
         self.keep: Callable[[list[Any]], Any] = keep
@@ -141,7 +143,7 @@ def check_instance(items: list[Any]) -> None:
     """Refuses an instance on the wire that is none.
 
     Raises:
-        DecodeError: it is not a mark, a text, bytes or nil, the fields, and perhaps a map.
+        DecodeError: it is not a container tag, a text, bytes or nil, the fields, and perhaps a map.
     """
     if (
         not 4 <= len(items) <= 5
@@ -163,13 +165,15 @@ def plain_fields(instance: list[Any] | Instance) -> Any:
     return {**fields, **extra} if type(extra) is dict and type(fields) is dict else fields
 
 
-TUPLE: Final = Mark(0, tuple, tuple, tuple)
-SET: Final = Mark(1, set, lambda items: make_set(set, items), lambda items: Bag(set, items))
-FROZENSET: Final = Mark(
+TUPLE: Final = ContainerTag(0, tuple, tuple, tuple)
+SET: Final = ContainerTag(1, set, lambda items: make_set(set, items), lambda items: Bag(set, items))
+FROZENSET: Final = ContainerTag(
     2, frozenset, lambda items: make_set(frozenset, items), lambda items: Bag(frozenset, items)
 )
-PAIRS: Final = Mark(3, None, _build_pairs, Pairs)
-# 4 was another kind of mark before the first release, and is not given again.
-INSTANCE: Final = Mark(5, None, plain_fields, Instance)
-MARKS: Final[dict[bytes, Mark]] = {mark.ext.data: mark for mark in (TUPLE, SET, FROZENSET, PAIRS, INSTANCE)}
+PAIRS: Final = ContainerTag(3, None, _build_pairs, Pairs)
+# 4 was another kind of container tag before the first release, and is not given again.
+INSTANCE: Final = ContainerTag(5, None, plain_fields, Instance)
+CONTAINER_TAGS: Final[dict[bytes, ContainerTag]] = {
+    container_tag.ext.data: container_tag for container_tag in (TUPLE, SET, FROZENSET, PAIRS, INSTANCE)
+}
 CONTAINERS: Final = frozenset({list, tuple, dict, set, frozenset, Instance, Bag, Pairs})

@@ -11,17 +11,17 @@ from asyncq.errors import DecodeError
 from asyncq.serializers.extensions import read_extension
 from asyncq.serializers.places import MAX_DEPTH
 from asyncq.serializers.trees import (
+    CONTAINER_TAG_CODE,
+    CONTAINER_TAG_START,
+    CONTAINER_TAGS,
     CONTAINERS,
     INSTANCE,
-    MARK_CODE,
-    MARK_START,
-    MARKS,
     MAX_COLLISIONS,
     PAIRS,
     TUPLE,
     Bag,
+    ContainerTag,
     Instance,
-    Mark,
     Pairs,
     check_instance,
     check_pairs,
@@ -52,13 +52,13 @@ def loads(data: bytes) -> Any:
 
 
 def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
-    """The value, or if `typed` the tree: with the instances, sets and dicts in it that `shapes` takes.
+    """The value, or if `typed` the tree: with the instances, sets and dicts in it that type codecs take.
 
     Raises:
         DecodeError: not one whole message, or nested more than `limit` deep.
     """
     try:
-        if MARK_START in data:
+        if CONTAINER_TAG_START in data:
             reader = _Reader(typed=typed)
             value = unpackb(
                 data, raw=False, strict_map_key=True, timestamp=3, ext_hook=reader.ext, list_hook=reader.array
@@ -72,7 +72,7 @@ def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
     except _GARBAGE as error:
         raise DecodeError(f"not a message of asyncq: {error or type(error).__name__}") from error
     if stray:
-        raise DecodeError("a mark stands where none belongs")
+        raise DecodeError("a container tag is where none belongs")
     # msgpack itself stops at 1024. The walk is paid only by messages with more openings of containers than
     # the limit.
     if len(data) > limit and len(data.translate(None, _NO_CONTAINER)) > limit and _is_deeper(value, limit):
@@ -81,56 +81,60 @@ def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
 
 
 class _Reader:
-    """The hooks for one message that holds marks: each array is built when msgpack has its items."""
+    """The hooks for one message that holds container tags: each array is built when msgpack has its items."""
 
     __slots__ = ("has_instances", "typed", "unused")
 
     def __init__(self, *, typed: bool) -> None:
         self.typed = typed
-        self.unused = 0  # marks read but not the first item of an array: they must not reach anybody
+        self.unused = 0  # container tags read but not the first item of an array: they must not reach anybody
         self.has_instances = False
 
     def ext(self, code: int, data: bytes) -> Any:
-        if code != MARK_CODE:
+        if code != CONTAINER_TAG_CODE:
             return read_extension(code, data)
-        mark = MARKS.get(data)
-        if mark is None:
+        container_tag = CONTAINER_TAGS.get(data)
+        if container_tag is None:
             raise DecodeError("unknown kind of container: not ours, or from a newer version of asyncq")
         self.unused += 1
-        return mark
+        return container_tag
 
     def array(self, items: list[Any]) -> Any:
-        mark = items[0] if items else None
-        if mark is INSTANCE:
+        container_tag = items[0] if items else None
+        if container_tag is INSTANCE:
             self.unused -= 1
             # One look at the usual form: this is what each instance costs.
             if len(items) != 4 or type(items[1]) is not str or type(items[2]) is not bytes:
                 check_instance(items)
             self.has_instances = True
             return Instance(items) if self.typed else plain_fields(items)
-        if type(mark) is not Mark:
+        if type(container_tag) is not ContainerTag:
             return items
         self.unused -= 1
         del items[0]
-        if mark is PAIRS:
+        if container_tag is PAIRS:
             check_pairs(items)
         if self.typed:
-            return mark.keep(items)
+            return container_tag.keep(items)
         # Few members cannot cost much, whatever their hashes are.
-        if mark is TUPLE or (
-            mark.kind is not None and len(items) <= MAX_COLLISIONS and not self.has_instances
+        if container_tag is TUPLE or (
+            container_tag.kind is not None and len(items) <= MAX_COLLISIONS and not self.has_instances
         ):
-            return mark.kind(items)
-        return self._build(mark, items)
+            return container_tag.kind(items)
+        return self._build(container_tag, items)
 
-    def _build(self, mark: Mark, items: list[Any]) -> Any:
+    def _build(self, container_tag: ContainerTag, items: list[Any]) -> Any:
         try:
-            return mark.build(items)
+            return container_tag.build(items)
         except DecodeError:
             # What has a hash as an instance of its class need not have one as the dict of its fields.
-            if not self.has_instances or _have_hashes(items[::2] if mark is PAIRS else items):
+            if not self.has_instances or _have_hashes(items[::2] if container_tag is PAIRS else items):
                 raise
-            return items if mark is not PAIRS else list(map(list, zip(items[::2], items[1::2], strict=True)))
+            return (
+                items
+                if container_tag is not PAIRS
+                else list(map(list, zip(items[::2], items[1::2], strict=True)))
+            )
 
 
 def _have_hashes(items: list[Any]) -> bool:

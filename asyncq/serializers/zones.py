@@ -16,7 +16,7 @@ from asyncq.errors import DecodeError
 from asyncq.serializers.places import name_of, refuse
 
 if TYPE_CHECKING:
-    from asyncq.serializers.places import Place
+    from asyncq.serializers.places import ValuePath
 
 _OFFSET: Final = struct.Struct(">q")
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -43,20 +43,20 @@ def pack_zone(zone: Any) -> bytes | None:
     return None
 
 
-def zone_and_fold(value: datetime, place: Place) -> tuple[bytes, int]:
+def zone_and_fold(value: datetime, path: ValuePath) -> tuple[bytes, int]:
     """The bytes of the zone of a moment that is of another library, and the fold that it has there.
 
     Raises:
-        SerializationError: the zone is neither a fixed offset nor one with a name; names the place.
+        SerializationError: the zone is neither a fixed offset nor one with a name; names its path.
     """
     zone = value.tzinfo
     try:
         return _pack_foreign(zone, value)
     except Exception:  # noqa: BLE001  a zone of another library is foreign code
-        _refuse(zone, place)
+        _refuse(zone, path)
 
 
-def foreign_zone(value: time, place: Place) -> bytes:
+def foreign_zone(value: time, path: ValuePath) -> bytes:
     """The bytes of the zone of a time of day that is of another library.
 
     Raises:
@@ -67,7 +67,7 @@ def foreign_zone(value: time, place: Place) -> bytes:
         key = _key_of(zone)
         return _pack_offset(zone.utcoffset(None)) if key is None else _pack_key(key)
     except Exception:  # noqa: BLE001  a zone of another library is foreign code
-        _refuse(zone, place)
+        _refuse(zone, path)
 
 
 def _pack_offset(offset: timedelta) -> bytes:
@@ -107,9 +107,9 @@ def _key_of(zone: Any) -> str | None:
     return name
 
 
-def _refuse(zone: Any, place: Place) -> NoReturn:
+def _refuse(zone: Any, path: ValuePath) -> NoReturn:
     refuse(
-        place,
+        path,
         f"a time zone of type {name_of(type(zone))} cannot travel: it has neither a fixed offset nor the "
         f"name of a zone. Use zoneinfo.ZoneInfo or datetime.timezone",
     )

@@ -32,7 +32,7 @@ from asyncq.serializers import (
     in_list,
     loads,
 )
-from asyncq.serializers.annotations import shape_of
+from asyncq.serializers.annotations import type_codec_of
 from asyncq.serializers.places import MAX_DEPTH
 
 T = TypeVar("T")
@@ -263,7 +263,7 @@ def test_a_reader_that_annotates_no_class_never_sees_how_a_union_travels(annotat
     ids=repr,
 )
 def test_annotations_without_classes_of_interest_add_nothing(annotation):
-    assert shape_of(annotation) is None
+    assert type_codec_of(annotation) is None
 
 
 def test_a_plain_dict_becomes_the_annotated_class_and_other_plain_values_pass():
@@ -435,7 +435,7 @@ def ext(code, data):
     return packb(ExtType(code, data))
 
 
-MARK = ExtType(1, b"\0")
+CONTAINER_TAG = ExtType(1, b"\0")
 GARBAGE = {
     "nothing": b"",
     "unused code": b"\xc1",
@@ -447,12 +447,12 @@ GARBAGE = {
     "unknown ext": ext(99, b""),
     "negative ext": ext(127, b""),
     "bad timestamp": b"\xd7\xff" + b"\xff" * 8,
-    "unknown mark": packb([ExtType(1, b"\x63")]),
-    "mark of two bytes": packb([ExtType(1, b"\0\0")]),
-    "mark alone": packb(MARK),
-    "mark inside": packb([1, MARK]),
-    "mark twice": packb([MARK, MARK]),
-    "mark as value": packb({"a": MARK}),
+    "unknown container tag": packb([ExtType(1, b"\x63")]),
+    "container tag of two bytes": packb([ExtType(1, b"\0\0")]),
+    "container tag alone": packb(CONTAINER_TAG),
+    "container tag inside": packb([1, CONTAINER_TAG]),
+    "container tag twice": packb([CONTAINER_TAG, CONTAINER_TAG]),
+    "container tag as value": packb({"a": CONTAINER_TAG}),
     "set of lists": packb([ExtType(1, b"\1"), [1]]),
     "list as key": packb([ExtType(1, b"\3"), [], 1]),
     "key without value": packb([ExtType(1, b"\3"), 1]),
@@ -493,7 +493,7 @@ def test_garbage_is_a_decode_error(data):
 
 
 @pytest.mark.parametrize(
-    "tree", [None, 1, [], [[]], [[], {}, 1], [{}, []], [[], {b"a": 1}], [[MARK], {}]], ids=repr
+    "tree", [None, 1, [], [[]], [[], {}, 1], [{}, []], [[], {b"a": 1}], [[CONTAINER_TAG], {}]], ids=repr
 )
 def test_a_message_that_is_no_call_is_a_decode_error(tree):
     with pytest.raises(DecodeError):

@@ -45,7 +45,7 @@ from asyncq.serializers import (
     loads,
     records,
 )
-from asyncq.serializers.annotations import fields_of, shape_of
+from asyncq.serializers.annotations import fields_of, type_codec_of
 from asyncq.serializers.fingerprints import fingerprint, tag_of
 from asyncq.serializers.trees import MAX_COLLISIONS
 
@@ -470,9 +470,9 @@ def test_a_field_that_the_class_computes_arrives_as_it_was_and_can_be_sent_on():
 
 
 def test_a_writer_cannot_forge_what_a_computed_field_is_made_of():
-    [mark, tag, print_, fields, _] = unpacked(ValueCodec(Computed).dumps(Computed(1)))
+    [container_tag, tag, print_, fields, _] = unpacked(ValueCodec(Computed).dumps(Computed(1)))
     for others in ({"_n": "forged"}, {}):
-        read = ValueCodec(Computed).loads(packb([mark, tag, print_, fields, {"d": others}]))
+        read = ValueCodec(Computed).loads(packb([container_tag, tag, print_, fields, {"d": others}]))
         assert read.n == 4  # the setter was asked
 
 
@@ -527,10 +527,10 @@ def test_a_slot_with_a_private_name_and_a_note_besides_travel():
 
 
 def test_a_writer_cannot_forge_a_slot_that_python_itself_uses():
-    [mark, tag, print_, fields] = unpacked(ValueCodec(SlottedModel).dumps(SlottedModel(n=1)))
+    [container_tag, tag, print_, fields] = unpacked(ValueCodec(SlottedModel).dumps(SlottedModel(n=1)))
     for name in ("__pydantic_private__", "__pydantic_fields_set__", "__dict__", "n"):
         with pytest.raises(DecodeError, match="that it cannot have"):
-            ValueCodec(SlottedModel).loads(packb([mark, tag, print_, fields, {"d": {name: 1}}]))
+            ValueCodec(SlottedModel).loads(packb([container_tag, tag, print_, fields, {"d": {name: 1}}]))
 
 
 def test_an_attribute_is_dropped_where_the_readers_class_has_other_fields_and_something_else_of_that_name():
@@ -608,9 +608,9 @@ def test_an_attribute_of_a_class_that_stands_for_one_value_is_refused():
 @pytest.mark.parametrize("name", ["__class__", "square", "n", "__dict__"])
 def test_a_writer_cannot_forge_an_attribute_that_a_dataclass_may_not_have(name):
     body = ValueCodec(Cached).dumps(Cached(3))
-    [mark, tag, print_, fields] = unpacked(body)
+    [container_tag, tag, print_, fields] = unpacked(body)
     with pytest.raises(DecodeError, match="that it cannot have"):
-        ValueCodec(Cached).loads(packb([mark, tag, print_, fields, {"d": {name: 1}}]))
+        ValueCodec(Cached).loads(packb([container_tag, tag, print_, fields, {"d": {name: 1}}]))
 
 
 def unpacked(body):
@@ -627,9 +627,9 @@ def test_a_writer_cannot_forge_the_fields_of_a_dataclass_or_model(fields):
         to: str
 
     for cls, one in ((Email, Email("a")), (Model, Model(to="a"))):
-        [mark, tag, print_, _] = unpacked(ValueCodec(cls).dumps(one))
+        [container_tag, tag, print_, _] = unpacked(ValueCodec(cls).dumps(one))
         for annotation in (cls, cls | None, cls | Low, list[cls]):
-            node = [mark, tag, print_, fields]
+            node = [container_tag, tag, print_, fields]
             with pytest.raises(DecodeError):
                 ValueCodec(annotation).loads(packb([node] if annotation == list[cls] else node))
 
@@ -1148,13 +1148,13 @@ def test_base_model_as_an_annotation_says_as_little_as_any():
 
 
 def test_a_forged_extra_or_private_attribute_or_set_of_names_is_refused():
-    [mark, tag, print_, fields] = unpacked(ValueCodec(Pet).dumps(Pet(kind="cat", lives=3)))
+    [container_tag, tag, print_, fields] = unpacked(ValueCodec(Pet).dumps(Pet(kind="cat", lives=3)))
     for more in ({"x": {"a": 1}}, {"x": 1}, {"s": 1}, {"s": [1]}, 1, []):
         with pytest.raises(DecodeError):
-            ValueCodec(Pet).loads(packb([mark, tag, print_, fields, more]))
-    [mark, tag, print_, fields, more] = unpacked(ValueCodec(Hidden).dumps(Hidden(name="n")))
+            ValueCodec(Pet).loads(packb([container_tag, tag, print_, fields, more]))
+    [container_tag, tag, print_, fields, more] = unpacked(ValueCodec(Hidden).dumps(Hidden(name="n")))
     with pytest.raises(DecodeError, match="strange private attribute 'a'"):
-        ValueCodec(Hidden).loads(packb([mark, tag, print_, fields, {"p": {"a": 1}}]))
+        ValueCodec(Hidden).loads(packb([container_tag, tag, print_, fields, {"p": {"a": 1}}]))
 
 
 # -- types= --
@@ -1411,7 +1411,7 @@ Usual = typing_extensions.TypeVar("Usual", default=Email)
 
 
 def test_a_recursive_alias_works():
-    assert shape_of(Json) is None
+    assert type_codec_of(Json) is None
     doc = {"a": [1, {"b": None}]}
     arrives(doc, Json)
     tree = {"a": [Email("x"), {"b": [None, Email("y")]}]}
