@@ -19,6 +19,7 @@ from asyncq.broker.early_end import early_end
 from asyncq.broker.job_output import JobOutput
 from asyncq.broker.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.read_limit import ReadLimit
 from asyncq.broker.served import Served
 from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.errors import DecodeError
@@ -84,6 +85,7 @@ class Consumer:
         self._levels_noted: dict[str, int] = {}
         self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
         self._commands = commands
+        self._limit = ReadLimit()
         self._reads = commands.new_line(f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
 
     # -- coming and going --
@@ -297,6 +299,7 @@ class Consumer:
         if block is not None and self._has_more:
             return []  # than was known when this read was asked for
         self._waits = block is not None
+        limit, received = self._limit, pipe.received
         try:
             answer = await pipe.call(
                 "XREADGROUP",
@@ -304,7 +307,7 @@ class Consumer:
                 GROUP,
                 self.name,
                 "COUNT",
-                count,
+                min(count, limit.entries),
                 *blocking,
                 "STREAMS",
                 *streams,
@@ -317,7 +320,9 @@ class Consumer:
             raise
         finally:
             self._waits = False
-        return _entries(answer)
+        entries = _entries(answer)
+        limit.note(len(entries), pipe.received - received)
+        return entries
 
     async def ghosts(self, stream: str, held: Iterable[str]) -> list[Entry]:
         """Entries that are pending for this incarnation, but not among those that it held when it asked:

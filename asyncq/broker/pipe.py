@@ -36,7 +36,11 @@ class PipeBroken(ConnectionError):
 
 
 class Pipe(asyncio.Protocol):
-    """A pipelined connection. `send` with a callback is the quick way, `call` the comfortable one."""
+    """A pipelined connection. `send` with a callback is the quick way, `call` the comfortable one.
+
+    Attributes:
+        received: bytes so far.
+    """
 
     def __init__(
         self,
@@ -63,6 +67,7 @@ class Pipe(asyncio.Protocol):
         self._handshaken: Handshaken | None = None
         self._transport: asyncio.Transport | None = None
         self._heard = self._loop.time()
+        self.received: int = 0
         self._watchdog: asyncio.TimerHandle | None = None
         self.broken: Exception | None = None
 
@@ -164,6 +169,7 @@ class Pipe(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
         self._heard = self._loop.time()
+        self.received += len(data)
         reader = self._reader
         try:
             reader.feed(data)

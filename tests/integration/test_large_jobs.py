@@ -10,6 +10,7 @@ from helpers.takeover import take
 from helpers.waiting import until
 
 from asyncq import wire
+from asyncq.broker.keys import token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,3 +93,24 @@ async def _is_due(stage: Steps) -> bool:
 
 async def _calls(raw: Any) -> int:
     return (await raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
+
+
+async def test_a_read_asks_for_fewer_jobs_where_they_are_large_and_for_more_where_they_are_small(
+    stage, monkeypatch
+):
+    monkeypatch.setattr("asyncq.broker.read_limit.ENOUGH_BYTES", 4_200_000)
+
+    async def read(body: str) -> list[int]:
+        """How many jobs came in each read, of twelve."""
+        await stage.broker.intake.enqueue_many([stage.job(token(), body) for _ in range(JOBS)])
+        counts = []
+        while claimed := await claim(stage):
+            counts.append(len(claimed))
+            for delivery in claimed:
+                await stage.end(delivery)
+        return counts
+
+    assert await read(BODY) == [12]
+    assert await read(BODY) == [4, 4, 4], "at most four megabytes"
+    assert await read("small") == [4, 8], "twice as many"
+    assert await read("small") == [12]
