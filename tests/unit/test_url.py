@@ -157,5 +157,5 @@ def test_what_is_right_is_taken(url, options):
 
 def test_no_repr_shows_the_password():
     for url in ("redis://me:secret@db/0", "redis://db/0?password=secret"):
-        shown = [AsyncQ(url), AsyncQ(url).settings, parse(url), Invocation(url, words=("--url", url))]
+        shown = [AsyncQ(url), AsyncQ(url).settings, parse(url), Invocation(url, arguments=("--url", url))]
         assert "secret" not in repr(shown)
