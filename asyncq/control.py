@@ -120,10 +120,10 @@ class DeadLetters:
         try:
             queue = queue_of(fields.get(b"q", b"").decode())
             old = wire.decode_job(fields[b"i"].decode(), queue, fields[b"m"])
-            body = b"" if old.shape == "e" else inherited.body_of(old, fields.get(b"v", b""))
+            body = b"" if old.value_template == "e" else inherited.body_of(old, fields.get(b"v", b""))
         except (DecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"dead letter {id!r} holds a message that cannot be read: {error}") from error
-        if old.shape == "e":
+        if old.value_template == "e":
             raise ValueError(
                 f"dead letter {id!r} is an error callback; send again the job that it was called for"
             )
@@ -136,7 +136,7 @@ class DeadLetters:
             expires=None,
             deadline=None,
             body=body,
-            shape=None,
+            value_template=None,
         )
         task = cast("Sendable", self._app.task_named(job.name))
         waiter = session.announce(job)

@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 _NIL = b"\xc0"
 TOO_LARGE = b"!"
-"""What the server puts in the place of values that are too much for it."""
+"""What the server sends instead of values that are too large for it."""
 
 
 def body_of(job: wire.Job, values: bytes) -> bytes:
     """The arguments of a call with those that its parents' values are, as one body.
 
     Raises:
-        DecodeError: the values are not what the job's shape asks for.
+        DecodeError: the values are not what the job's value template asks for.
         PayloadTooLarge: they were too much to be handed on.
     """
-    if job.shape is None:
+    if job.value_template is None:
         return job.body
     if values == TOO_LARGE:
         raise PayloadTooLarge(
-            f"the values of the {_count(job.shape)} jobs that {job.name} waited for take more than 16 MiB "
-            "together; let them store the data elsewhere and return its name"
+            f"the values of the {_count(job.value_template)} jobs that {job.name} waited for take more than "
+            "16 MiB together; let them store the data elsewhere and return its name"
         )
     try:
         ended = [_ended(*one) for one in wire.split_notification(values)]
-        return in_front(job.body, [_packed(job.shape, [one.payload for one in ended])])
+        return in_front(job.body, [_packed(job.value_template, [one.payload for one in ended])])
     except (IndexError, TypeError, ValueError) as error:
         raise DecodeError(f"job {job.id!r}: its parents' values do not fit ({error})") from error
 
@@ -48,22 +48,22 @@ def kept_of(job: wire.Job, values: bytes) -> bytes:
     """The arguments of a call as they are kept with its outcome. Those of an error callback begin with three
     times None, for an exception is not a value; those that cannot be put together are empty.
     """
-    if job.shape is None:
+    if job.value_template is None:
         return job.body
     try:
-        return in_front(job.body, [_NIL] * 3) if job.shape == "e" else body_of(job, values)
+        return in_front(job.body, [_NIL] * 3) if job.value_template == "e" else body_of(job, values)
     except (DecodeError, PayloadTooLarge):
         return b""
 
 
-def _count(shape: Any) -> int:
-    return sum(map(_count, shape)) if isinstance(shape, list) else 1
+def _count(template: Any) -> int:
+    return sum(map(_count, template)) if isinstance(template, list) else 1
 
 
-def _packed(shape: Any, payloads: list[bytes]) -> bytes:
-    if isinstance(shape, list):
-        return in_list([_packed(part, payloads) for part in shape])
-    return payloads[shape] or _NIL
+def _packed(template: Any, payloads: list[bytes]) -> bytes:
+    if isinstance(template, list):
+        return in_list([_packed(part, payloads) for part in template])
+    return payloads[template] or _NIL
 
 
 def arguments(codec: ArgumentCodec, job: wire.Job, values: bytes) -> tuple[list[Any], dict[str, Any]]:
@@ -72,7 +72,7 @@ def arguments(codec: ArgumentCodec, job: wire.Job, values: bytes) -> tuple[list[
     Raises:
         DecodeError, PayloadTooLarge: as `body_of`.
     """
-    if job.shape != "e":
+    if job.value_template != "e":
         return codec.loads(body_of(job, values))
     # What an error callback gets first: who failed, how, and where. An exception is not a value that travels,
     # so its place is held for it.

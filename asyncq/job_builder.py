@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from asyncq.application import App
     from asyncq.context import Context
 
-SHAPES = 1000
+MAX_SIGNATURE_KEYS = 1000
 """How many combinations of arguments are remembered for one task: `**kwargs` have no end of them."""
 
 
@@ -58,9 +58,9 @@ class JobBuilder:
 
     __slots__ = (
         "_app",
+        "_checked_keys",
         "_is_bare",
         "_puts",
-        "_shapes",
         "arguments",
         "has_own_id",
         "name",
@@ -74,7 +74,7 @@ class JobBuilder:
         self.signature: inspect.Signature = inspect.signature(function)
         self.arguments: ArgumentCodec = ArgumentCodec(function, app.policy)
         self._app = app
-        self._shapes: set[object] = set()
+        self._checked_keys: set[object] = set()
         self._use(options, is_call=False)
 
     def _use(self, options: Options, *, is_call: bool) -> None:
@@ -88,7 +88,7 @@ class JobBuilder:
         """A builder of calls with these options."""
         other: JobBuilder = object.__new__(JobBuilder)
         other.name, other.signature, other.arguments = self.name, self.signature, self.arguments
-        other._app, other._shapes = self._app, self._shapes
+        other._app, other._checked_keys = self._app, self._checked_keys
         other._use(options, is_call=True)
         return other
 
@@ -111,11 +111,11 @@ class JobBuilder:
             SerializationError, PayloadTooLarge: they cannot travel.
         """
         # Whether arguments fit depends on their number and names alone, so each combination is bound once.
-        shape = (before + len(args), *kwargs) if kwargs else before + len(args)
-        if shape not in self._shapes:
+        signature_key = (before + len(args), *kwargs) if kwargs else before + len(args)
+        if signature_key not in self._checked_keys:
             self.check((None,) * before + args, kwargs)
-            if len(self._shapes) < SHAPES:
-                self._shapes.add(shape)
+            if len(self._checked_keys) < MAX_SIGNATURE_KEYS:
+                self._checked_keys.add(signature_key)
         body = self.arguments.dumps(args, kwargs, before)
         if len(body) > self.resolved.max_payload:
             raise self._too_large("the arguments of a call", len(body))

@@ -157,7 +157,7 @@ class Runner:
         if task.executor == "process" and self._processes is not None:
             return await self._in_process(task, delivery, claim, self._processes)
         try:
-            if job.shape is None:
+            if job.value_template is None:
                 args, kwargs = task.arguments.loads(job.body)
             else:
                 args, kwargs = inherited.arguments(task.arguments, job, delivery.values)

@@ -236,7 +236,7 @@ class View(Generic[R_co]):
         elif waiter.call is not None:
             job, values = waiter.call
             body, name = job.body, job.name
-            if job.shape is not None:
+            if job.value_template is not None:
                 body = inherited.kept_of(job, values) if values else b""  # it waits for them yet
         if not body:
             return None

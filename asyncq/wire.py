@@ -9,10 +9,10 @@ that options can be added without a new schema.
 `more` has an entry for each field of `EXTRAS` that says something.
 
 A job of a workflow that waits for others gets what they returned with its entry: each parent's outcome,
-framed as in a notification, in the order of its parents; in the place of one that is kept once for several
-jobs stands `<id> <letter> @<nonce>\\n`. The **shape** says what to make of it: a place (`0`)
-for the value of one parent, a list of shapes for several (`[0, 1, [2]]`), `"e"` for the failure of the one
-parent. It goes in front of the job's own arguments.
+framed as in a notification, in the order of its parents. An outcome that is kept once for several jobs is
+replaced by `<id> <letter> @<nonce>\\n`. The **value template** says what the job makes of them: the index of
+a parent (`0`) is the value of that parent, a list of templates (`[0, 1, [2]]`) is a list of values, and `"e"`
+is the failure of the one parent. The result goes in front of the job's own arguments.
 
 The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes: it is decoded only by
 who knows the task, and a body that cannot be decoded is that job's failure, not a broken message.
@@ -186,11 +186,12 @@ class Job:
     """Milliseconds until it may start; not part of the message, the server turns it into a time of its
     own."""
     parents: tuple[str, ...] = ()
-    """Ids of the jobs that it waits for, in the order in which its shape numbers them; not part of the
-    message."""
+    """Ids of the jobs that it waits for, in the order in which its value template numbers them; not part of
+    the message.
+    """
     on_error: bool = False
     """Whether it waits for its parent to fail; not part of the message."""
-    shape: Any = None
+    value_template: Any = None
     dependents: tuple[str, ...] | list[str] = ()
     priority: int = 0
 
@@ -225,7 +226,7 @@ def _is_time_limit(value: Any) -> bool:
     return value is None or 0 <= value <= LONGEST_TTL
 
 
-def _is_shape(value: Any) -> bool:
+def _is_value_template(value: Any) -> bool:
     return type(value) is not str or value == "e"
 
 
@@ -242,7 +243,13 @@ EXTRAS = (
     Extra("d", "deadline", "deadline (ms)", (int, NoneType), _is_moment),
     Extra("y", "retry", "retry policy", (list, NoneType)),
     Extra("t", "timeout", "time limit (ms)", (int, NoneType), _is_time_limit),
-    Extra("v", "shape", "shape of its parents' values", (int, list, str, NoneType), _is_shape),
+    Extra(
+        "v",
+        "value_template",
+        "template of its parents' values",
+        (int, list, str, NoneType),
+        _is_value_template,
+    ),
     Extra("c", "dependents", "ids of the jobs that wait for it", (list,), _are_ids),
     Extra(
         "a",
@@ -393,8 +400,8 @@ def _extras(job: Job) -> dict[str, Any] | None:  # noqa: C901  see below
         more["y"] = job.retry
     if job.timeout is not None:
         more["t"] = job.timeout
-    if job.shape is not None:
-        more["v"] = job.shape
+    if job.value_template is not None:
+        more["v"] = job.value_template
     if job.dependents:
         more["c"] = job.dependents
     if job.ancestors:

@@ -314,7 +314,7 @@ class Claims:
         arguments = (
             *(keys.space, GROUP, self._holder, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
             *(keys.marks, revoked, commands.channel, queue, "" if last.wait is None else last.wait),
-            *(" ".join(last.parents), "1" if last.shape is not None else "", message),
+            *(" ".join(last.parents), "1" if last.value_template is not None else "", message),
             *(submission.parcels(commands.channel), *submission.arguments()),
         )
         answer = await self._end(Way.REPLACED, delivery, "replace", (delivery.stream,), arguments)

@@ -165,7 +165,7 @@ class Submission:
         queue = leveled(job.queue, job.priority)
         yield from (job.id, queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
         yield from (job.result_ttl, " ".join(job.parents), "\n".join(self._edges.get(job.id, ())))
-        yield from ("1" if job.shape is not None else "", message)
+        yield from ("1" if job.value_template is not None else "", message)
 
 
 def _room(item: _Item) -> int:

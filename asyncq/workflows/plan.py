@@ -1,7 +1,7 @@
 """Plans: the jobs of a workflow, parents before children, each knowing whom it waits for.
 
 A plan is made without a server. The handle of a step's value is what the next step comes after: a job waits
-for all jobs in it, and the shape of their values is the shape of the handle, lists for groups.
+for all jobs in it, and their value template has the form of the handle, with a list for each group.
 """
 
 from __future__ import annotations
@@ -135,26 +135,26 @@ class Plan:
         task, args = call.task, call.args
         self._check(task)
         parents: list[str] = []
-        shape: Any = None
+        template: Any = None
         on_error = failing is not None
         if failing is not None:
             parents += failing
-            shape = None if call.immutable else "e"
+            template = None if call.immutable else "e"
         elif source is not None:
-            shape = _shape(source, parents)
+            template = _template(source, parents)
             if call.immutable:
-                shape = None
-            elif isinstance(shape, list) and not _has_values(shape):
-                args, shape = (shape, *args), None  # nothing but empty groups: its value is known
+                template = None
+            elif isinstance(template, list) and not _has_values(template):
+                args, template = (template, *args), None  # nothing but empty groups: its value is known
         if parents:
             task.builder.refuse_key()
-        before = 0 if shape is None else 3 if on_error else 1
+        before = 0 if template is None else 3 if on_error else 1
         builder = task.builder
         body = builder.body(args, call.kwargs, before)
         job = builder.job(body, self._channel, shard=self._shard)
         if job.id in self._by_id:
             raise ValueError(f"two jobs of this workflow have the task_id {job.id!r}; give each another")
-        job.parents, job.shape, job.on_error = tuple(parents), shape, on_error
+        job.parents, job.value_template, job.on_error = tuple(parents), template, on_error
         for parent in parents:
             above = self._by_id[parent]
             above.job.dependents = (*above.job.dependents, job.id)
@@ -200,7 +200,7 @@ class Plan:
         if source is None:
             return None
         parents: list[str] = []
-        _shape(source, parents)
+        _template(source, parents)
         if len(parents) < 2 or len(parents) * count <= EDGES:
             return source
         last = self._by_id[parents[-1]].job
@@ -293,13 +293,13 @@ class Plan:
             raise ValueError(f"task {task.name} belongs to {task.app!r}, the workflow to {self.app!r}")
 
 
-def _shape(source: Handle, parents: list[str]) -> Any:
-    """The shape of a handle's value, each job by its place in `parents`, to which they are added."""
+def _template(source: Handle, parents: list[str]) -> Any:
+    """The value template of a handle: each job is its index in `parents`, to which it is added."""
     if isinstance(source, AsyncResult):
         parents.append(source.id)
         return len(parents) - 1
     known = len(parents)
-    shape = [_shape(one, parents) for one in source.results]
+    template = [_template(one, parents) for one in source.results]
     before = source.parent
     while len(parents) == known and before is not None:
         # An empty group has no values, but its time is after what it follows.
@@ -307,9 +307,9 @@ def _shape(source: Handle, parents: list[str]) -> Any:
             parents.append(before.id)
         else:
             for one in before.results:
-                _shape(one, parents)
+                _template(one, parents)
             before = before.parent
-    return shape
+    return template
 
 
 def check_depth(group: GroupResult[Any, Any]) -> None:
@@ -337,5 +337,5 @@ def _as_run(handle: Handle | None, results: dict[int, Any], app: App) -> Any:
     return results.get(id(handle))
 
 
-def _has_values(shape: Any) -> bool:
-    return not isinstance(shape, list) or any(map(_has_values, shape))
+def _has_values(template: Any) -> bool:
+    return not isinstance(template, list) or any(map(_has_values, template))

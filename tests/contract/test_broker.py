@@ -125,7 +125,7 @@ async def test_a_workflow_is_accepted_whole_and_its_last_job_starts_with_the_val
     jobs = [
         make_job("a", dependents=("c",)),
         make_job("b", dependents=("c",)),
-        make_job("c", parents=("a", "b"), shape=[0, 1]),
+        make_job("c", parents=("a", "b"), value_template=[0, 1]),
     ]
     await broker.intake.submit(jobs)
     assert [await flags_of(broker, id_) for id_ in "abc"] == ["L--d", "L--d", "W---"]
@@ -144,7 +144,7 @@ async def test_a_workflow_is_accepted_whole_and_its_last_job_starts_with_the_val
 
 async def test_a_workflow_with_a_taken_id_is_refused_whole(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("b"))
-    jobs = [make_job("a", dependents=("b",)), make_job("b", nonce="other", parents=("a",), shape=0)]
+    jobs = [make_job("a", dependents=("b",)), make_job("b", nonce="other", parents=("a",), value_template=0)]
     with pytest.raises(ValueError, match="'b' exist already and are other calls"):
         await broker.intake.submit(jobs)
     assert await broker.look(["a"]) == [None]
@@ -152,14 +152,16 @@ async def test_a_workflow_with_a_taken_id_is_refused_whole(broker, make_job, han
 
 
 async def test_a_workflow_that_is_sent_again_changes_nothing(broker, make_job, hand):
-    jobs = [make_job("a", dependents=("b",)), make_job("b", parents=("a",), shape=0)]
+    jobs = [make_job("a", dependents=("b",)), make_job("b", parents=("a",), value_template=0)]
     for _ in range(2):
         await broker.intake.submit(jobs)
     assert [job.id for job in await hand.take_all()] == ["a"]
 
 
 async def test_who_waits_for_a_job_that_fails_ends_as_it_did(broker, make_job, hand):
-    await broker.intake.submit([make_job("a", dependents=("b",)), make_job("b", parents=("a",), shape=0)])
+    await broker.intake.submit(
+        [make_job("a", dependents=("b",)), make_job("b", parents=("a",), value_template=0)]
+    )
     await (await hand.take()).fail(ValueError("no"))
     ended = await broker.state("b")
     assert (ended.state, ended.member) == (State.FAILURE, ("a", "task"))
@@ -168,7 +170,7 @@ async def test_who_waits_for_a_job_that_fails_ends_as_it_did(broker, make_job, h
 
 async def test_who_waits_for_a_failure_runs_after_one_and_is_dropped_without(broker, make_job, hand):
     for parent, mender in (("a", "b"), ("c", "d")):
-        mend = make_job(mender, parents=(parent,), on_error=True, shape="e")
+        mend = make_job(mender, parents=(parent,), on_error=True, value_template="e")
         await broker.intake.submit([make_job(parent, dependents=(mender,)), mend])
     first, second = await hand.take_all()
     await first.fail(ValueError("no"))
@@ -323,7 +325,9 @@ async def test_a_weaker_mark_does_not_replace_a_stronger_one(broker, make_job, h
 
 
 async def test_a_revoked_parent_takes_those_with_it_that_wait_for_it(broker, make_job):
-    await broker.intake.submit([make_job("a", dependents=("b",)), make_job("b", parents=("a",), shape=0)])
+    await broker.intake.submit(
+        [make_job("a", dependents=("b",)), make_job("b", parents=("a",), value_template=0)]
+    )
     assert await broker.revoke("a", mark="t", outcome=REVOKED) == "revoked"
     assert (await broker.state("b")).state == State.REVOKED
 

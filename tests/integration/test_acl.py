@@ -112,7 +112,7 @@ async def _wait_for_each_other(app) -> None:
 
     broker = app.sessions.current().broker
     await broker.intake.submit(
-        [job("first", 1, 2, dependents=("next",)), job("next", 4, parents=("first",), shape=0)]
+        [job("first", 1, 2, dependents=("next",)), job("next", 4, parents=("first",), value_template=0)]
     )
     assert await app.AsyncResult("next").get(timeout=30) == 7
 

@@ -32,16 +32,16 @@ async def stage(app, raw) -> AsyncIterator[Steps]:
 def diamond(stage: Steps) -> list[tuple[wire.Job, bytes]]:
     return [
         stage.job("top", dependents=("left", "right")),
-        stage.job("left", parents=("top",), shape=0, dependents=("bottom",)),
-        stage.job("right", parents=("top",), shape=None, dependents=("bottom",)),
-        stage.job("bottom", 7, parents=("left", "right"), shape=[0, 1]),
+        stage.job("left", parents=("top",), value_template=0, dependents=("bottom",)),
+        stage.job("right", parents=("top",), value_template=None, dependents=("bottom",)),
+        stage.job("bottom", 7, parents=("left", "right"), value_template=[0, 1]),
     ]
 
 
 def pair(stage: Steps, **options: Any) -> list[tuple[wire.Job, bytes]]:
     return [
         stage.job("first", dependents=("second",)),
-        stage.job("second", parents=("first",), shape=0, **options),
+        stage.job("second", parents=("first",), value_template=0, **options),
     ]
 
 
@@ -65,7 +65,7 @@ async def test_values_go_in_front_of_the_own_arguments_in_the_order_of_the_paren
     deliveries = {d.job.id: d for d in (await stage.claim(), await stage.claim())}
     left, right = deliveries["left"], deliveries["right"]
     assert inherited.arguments(PLAIN_ARGUMENTS, left.job, left.values) == (["a"], {})
-    assert (right.job.shape, right.values) == (None, b"")
+    assert (right.job.value_template, right.values) == (None, b"")
     await stage.end(right, "c")
     await stage.end(left, "b")
     bottom = await stage.claim()
@@ -120,9 +120,10 @@ async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
 async def test_the_first_member_that_failed_is_named_however_far_below(stage):
     chain = [stage.job("0", dependents=("1",))]
     chain += [
-        stage.job(str(n), parents=(str(n - 1),), shape=0, dependents=(str(n + 1),)) for n in range(1, 9)
+        stage.job(str(n), parents=(str(n - 1),), value_template=0, dependents=(str(n + 1),))
+        for n in range(1, 9)
     ]
-    chain += [stage.job("9", parents=("8",), shape=0)]
+    chain += [stage.job("9", parents=("8",), value_template=0)]
     await stage.broker.intake.submit(chain)
     await stage.run()
     await stage.end(await stage.claim(), b"failure", wire.FAILED)
@@ -145,7 +146,7 @@ async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it
     await stage.broker.intake.submit(
         [
             stage.job("parent", dependents=("callback",)),
-            stage.job("callback", parents=("parent",), shape="e", on_error=True),
+            stage.job("callback", parents=("parent",), value_template="e", on_error=True),
         ]
     )
     failure = failures.encode(ValueError("no"))
@@ -167,9 +168,9 @@ async def test_an_error_callback_of_several_jobs_runs_once_and_is_told_of_the_la
     await stage.broker.intake.submit(
         [
             stage.job("first", dependents=("second", "all")),
-            stage.job("second", parents=("first",), shape=0, dependents=("all", "own")),
-            stage.job("all", parents=("first", "second"), shape="e", on_error=True),
-            stage.job("own", parents=("second",), shape="e", on_error=True),
+            stage.job("second", parents=("first",), value_template=0, dependents=("all", "own")),
+            stage.job("all", parents=("first", "second"), value_template="e", on_error=True),
+            stage.job("own", parents=("second",), value_template="e", on_error=True),
         ]
     )
     failure = failures.encode(ValueError("no"))
@@ -194,13 +195,13 @@ async def test_a_job_in_whose_place_a_workflow_fails_has_failed_itself(stage):
     await stage.broker.intake.submit(
         [
             stage.job("job", dependents=("after", "callback")),
-            stage.job("after", parents=("job",), shape=0, dependents=("late",)),
-            stage.job("callback", parents=("job",), shape="e", on_error=True),
-            stage.job("late", parents=("after",), shape="e", on_error=True),
+            stage.job("after", parents=("job",), value_template=0, dependents=("late",)),
+            stage.job("callback", parents=("job",), value_template="e", on_error=True),
+            stage.job("late", parents=("after",), value_template="e", on_error=True),
         ]
     )
     claimed = await stage.claim()
-    instead = [stage.job("step", dependents=("job",)), stage.job("job", parents=("step",), shape=0)]
+    instead = [stage.job("step", dependents=("job",)), stage.job("job", parents=("step",), value_template=0)]
     assert await stage.worker.claims.replace(claimed, instead) == 1
     await stage.end(await stage.claim(), failures.encode(ValueError("no")), wire.FAILED)
     callback = await stage.claim()
@@ -215,7 +216,7 @@ async def test_an_ignored_result_is_handed_on_all_the_same(stage):
     await stage.broker.intake.submit(
         [
             stage.job("first", dependents=("second",), ignore_result=True),
-            stage.job("second", parents=("first",), shape=0),
+            stage.job("second", parents=("first",), value_template=0),
         ]
     )
     await stage.run("value")
@@ -269,8 +270,8 @@ async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependen
     delivery = await stage.claim()
     instead = [
         stage.job("a", dependents=("b",)),
-        stage.job("b", parents=("a",), shape=0, dependents=("first",)),
-        stage.job("first", parents=("b",), shape=0),
+        stage.job("b", parents=("a",), value_template=0, dependents=("first",)),
+        stage.job("first", parents=("b",), value_template=0),
     ]
     assert await stage.worker.claims.replace(delivery, instead) == 1
     assert await stage.worker.claims.replace(delivery, instead) == 0
@@ -292,7 +293,9 @@ async def test_a_job_that_was_to_end_is_not_replaced(stage):
 async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
     parents = tuple(f"p{n}" for n in range(9_999))
     jobs = [stage.job(name, dependents=("body",)) for name in parents]
-    await stage.broker.intake.submit([*jobs, stage.job("body", parents=parents, shape=list(range(9_999)))])
+    await stage.broker.intake.submit(
+        [*jobs, stage.job("body", parents=parents, value_template=list(range(9_999)))]
+    )
     assert await stage.standing("body") is State.PENDING
     assert await stage.broker.revoke("p0", mark="c", outcome=b"") == "revoked"
     assert (await stage.ended("body")).member == ("p0", "")
@@ -304,7 +307,9 @@ async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
 async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_get_them(stage):
     parents = tuple(f"p{n}" for n in range(18))
     jobs = [stage.job(name, dependents=("body",)) for name in parents]
-    await stage.broker.intake.submit([*jobs, stage.job("body", parents=parents, shape=list(range(18)))])
+    await stage.broker.intake.submit(
+        [*jobs, stage.job("body", parents=parents, value_template=list(range(18)))]
+    )
     for _ in parents:
         await stage.run(b"x" * 1_000_000)
     body = await stage.claim()
@@ -317,7 +322,7 @@ async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_it
     await stage.broker.intake.submit(pair(stage))
     assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
     await stage.raw.delete(stage.broker.shards[0].records + "second")  # its time was up
-    later, _ = stage.job("second", parents=("other",), shape=0)
+    later, _ = stage.job("second", parents=("other",), value_template=0)
     later.nonce = "another call"
     await stage.broker.intake.submit(
         [stage.job("other", dependents=("second",)), (later, wire.encode_job(later))]
@@ -376,7 +381,7 @@ async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_t
     message = wire.encode_job(job)
     await stage.broker.intake.submit([(job, message)])
     delivery = await stage.claim()
-    instead = [stage.job("a", dependents=("first",)), stage.job("first", parents=("a",), shape=0)]
+    instead = [stage.job("a", dependents=("first",)), stage.job("first", parents=("a",), value_template=0)]
     instead[1][0].nonce = job.nonce  # as a plan does it
     assert await stage.worker.claims.replace(delivery, instead) == 1
     assert await stage.broker.expire("first") == "running"
@@ -402,9 +407,9 @@ async def test_whatever_ends_a_job_settles_those_that_wait_for_it(make_app, raw,
         await stage.broker.intake.submit(
             [
                 stage.job("parent", dependents=("child", "callback")),
-                stage.job("child", parents=("parent",), shape=0, dependents=("grandchild",)),
-                stage.job("callback", parents=("parent",), shape="e", on_error=True),
-                stage.job("grandchild", parents=("child",), shape=0),
+                stage.job("child", parents=("parent",), value_template=0, dependents=("grandchild",)),
+                stage.job("callback", parents=("parent",), value_template="e", on_error=True),
+                stage.job("grandchild", parents=("child",), value_template=0),
             ]
         )
         await end(stage)

@@ -35,8 +35,8 @@ async def submit_family(stage: Steps, **options: Any) -> None:
     await stage.broker.intake.submit(
         [
             stage.job("grandparent", dependents=("parent", "other")),
-            stage.job("parent", parents=("grandparent",), shape=0, **options),
-            stage.job("other", parents=("grandparent",), shape=0),
+            stage.job("parent", parents=("grandparent",), value_template=0, **options),
+            stage.job("other", parents=("grandparent",), value_template=0),
         ]
     )
     assert await stage.run(VALUE) == "grandparent"
@@ -55,7 +55,7 @@ async def test_a_long_value_is_kept_once_until_the_last_that_needs_it_has_ended(
     await stage.broker.intake.submit(
         [
             stage.job("top", dependents=tuple(names)),
-            *(stage.job(name, parents=("top",), shape=0) for name in names),
+            *(stage.job(name, parents=("top",), value_template=0) for name in names),
         ]
     )
     await stage.run(VALUE * 50)
@@ -76,10 +76,10 @@ async def test_a_value_for_one_job_and_a_short_one_stand_in_the_entries(stage):
     await stage.broker.intake.submit(
         [
             stage.job("first", dependents=("one", "two", "callback")),
-            stage.job("one", parents=("first",), shape=0, dependents=("last",)),
-            stage.job("two", parents=("first",), shape=0),
-            stage.job("callback", parents=("first",), shape="e", on_error=True),
-            stage.job("last", parents=("one",), shape=0),
+            stage.job("one", parents=("first",), value_template=0, dependents=("last",)),
+            stage.job("two", parents=("first",), value_template=0),
+            stage.job("callback", parents=("first",), value_template="e", on_error=True),
+            stage.job("last", parents=("one",), value_template=0),
         ]
     )
     await stage.run("short")
@@ -161,7 +161,10 @@ async def test_a_job_whose_worker_died_reads_its_value_again(make_app, raw):
 async def test_a_workflow_in_the_place_of_a_job_needs_its_value_no_more(stage):
     await submit_family(stage)
     delivery = await stage.claim()
-    jobs = [stage.job("inner", dependents=("parent",)), stage.job("parent", parents=("inner",), shape=0)]
+    jobs = [
+        stage.job("inner", dependents=("parent",)),
+        stage.job("parent", parents=("inner",), value_template=0),
+    ]
     assert await stage.worker.claims.replace(delivery, jobs) == 1
     assert await stage.keys("hn:") == ["hn:other"]
     assert await stage.run() == "other"
@@ -177,7 +180,7 @@ async def test_a_job_that_ends_while_it_waits_for_another_needs_no_value_any_mor
         [
             stage.job("late", dependents=tuple(names)),
             stage.job("early", dependents=tuple(names)),
-            *(stage.job(name, parents=("late", "early"), shape=[0, 1]) for name in names),
+            *(stage.job(name, parents=("late", "early"), value_template=[0, 1]) for name in names),
         ]
     )
     late = await stage.claim()

@@ -31,8 +31,8 @@ async def stage(app, raw) -> AsyncIterator[Steps]:
 async def submit_group(stage: Steps) -> wire.Delivery:
     """A job for which many wait, claimed; and behind each of them, one more."""
     jobs = [stage.job("top", dependents=tuple(CHILDREN))]
-    jobs += [stage.job(one, parents=("top",), shape=0, dependents=(f"{one}.1",)) for one in CHILDREN]
-    jobs += [stage.job(f"{one}.1", parents=(one,), shape=None) for one in CHILDREN]
+    jobs += [stage.job(one, parents=("top",), value_template=0, dependents=(f"{one}.1",)) for one in CHILDREN]
+    jobs += [stage.job(f"{one}.1", parents=(one,), value_template=None) for one in CHILDREN]
     await stage.broker.intake.submit(jobs)
     delivery = await stage.claim()
     assert delivery is not None
@@ -72,7 +72,7 @@ async def test_many_that_wait_for_one_job_are_set_free_some_at_a_time(stage):
 
 async def test_the_last_that_are_told_keep_the_value_though_all_others_have_ended_with_a_dead_letter(stage):
     jobs = [stage.job("top", dependents=tuple(CHILDREN[: MOST + 2]))]
-    jobs += [stage.job(one, parents=("top",), shape=0) for one in CHILDREN[: MOST + 2]]
+    jobs += [stage.job(one, parents=("top",), value_template=0) for one in CHILDREN[: MOST + 2]]
     await stage.broker.intake.submit(jobs)
     await stage.run(VALUE)
     delivery = await stage.claim()

@@ -29,7 +29,7 @@ class Large(Steps):
             self.job(
                 f"step{n}",
                 parents=(f"step{n - 1}",) if n else (),
-                shape=0 if n else None,
+                value_template=0 if n else None,
                 dependents=(f"step{n + 1}",) if n + 1 < length else (),
             )
             for n in range(length)
@@ -79,7 +79,7 @@ async def test_the_first_job_of_a_row_is_there_when_all_others_are(stage):
 async def test_members_of_a_large_group_start_in_their_order_and_their_callback_gets_all_values(stage):
     members = [f"m{n}" for n in range(18)]
     jobs = [stage.job(one, dependents=("last",)) for one in members]
-    jobs.append(stage.job("last", parents=tuple(members), shape=list(range(18))))
+    jobs.append(stage.job("last", parents=tuple(members), value_template=list(range(18))))
     await stage.broker.intake.submit(jobs)
     assert await stage.waiting() == PART - 1, "the callback stands before them"
     await stage.end(await stage.claim(), 0)
@@ -151,7 +151,7 @@ async def test_a_job_is_replaced_by_a_large_workflow(stage):
     instead = stage.row(9)
     instead[-1][0].dependents = ("first",)
     delivery = await stage.claim()
-    instead.append(stage.job("first", parents=("step8",), shape=0))
+    instead.append(stage.job("first", parents=("step8",), value_template=0))
     assert await stage.worker.claims.replace(delivery, instead) == 1
     assert await stage.claim() is None
     while await stage.bring():

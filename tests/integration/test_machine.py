@@ -490,7 +490,10 @@ class Machine(RuleBasedStateMachine):
         for plan in plans:
             job = wire.Job(plan.id, "task", QUEUE, b"\x92\x90\x80", plan.nonce, channel, 0, FAR)
             job.ignore_result, job.wait, job.on_error = plan.wish == "i", plan.wait, plan.on_error
-            job.parents, job.shape = plan.parents, list(range(len(plan.parents))) if plan.keeps else None
+            job.parents, job.value_template = (
+                plan.parents,
+                list(range(len(plan.parents))) if plan.keeps else None,
+            )
             job.dependents = tuple(other.id for other in plans if plan.id in other.parents)
             jobs.append((job, wire.encode_job(job)))
         return jobs

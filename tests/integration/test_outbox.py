@@ -51,7 +51,7 @@ class Shore(Steps):
             self.job(
                 id_,
                 parents=tuple(parents[name]),
-                shape=list(range(len(parents[name]))) or None,
+                value_template=list(range(len(parents[name]))) or None,
                 dependents=tuple(ids[other] for other in ids if id_ in parents[other]),
                 **options.get(name, {}),
             )
@@ -226,7 +226,7 @@ async def test_who_waits_for_a_member_whose_id_was_taken_fails_wherever_it_lies(
 async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_told_again(shore):
     error = named("error", 1)
     taken = shore.job(named("taken", 1), dependents=(error,))
-    callback = shore.job(error, parents=(taken[0].id,), shape="e", on_error=True)
+    callback = shore.job(error, parents=(taken[0].id,), value_template="e", on_error=True)
     await shore.broker.intake.submit([taken, callback, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))])
     other, _ = shore.job(taken[0].id)
     other.nonce = "other"
@@ -237,7 +237,7 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_t
     inner = named("inner", 1)
     instead = [
         shore.job(inner, dependents=(error,)),
-        shore.job(error, parents=(inner,), shape=0),
+        shore.job(error, parents=(inner,), value_template=0),
     ]
     assert await shore.worker.claims.replace(claimed["error"], instead) == 1
     await shore.relay.tell(late)
@@ -250,7 +250,7 @@ async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_
     """A keyed job without a result makes room for the next call at once; who tells stood still meanwhile."""
     keyed, _ = shore.job(named("keyed", 1), ignore_result=True, dependents=(named("child", 1),))
     keyed.nonce = "abc.1"
-    child = shore.job(named("child", 1), parents=(keyed.id, named("slow", 0)), shape=None)
+    child = shore.job(named("child", 1), parents=(keyed.id, named("slow", 0)), value_template=None)
     slow = shore.job(named("slow", 0), dependents=(child[0].id,))
     await shore.broker.intake.submit(
         [(keyed, wire.encode_job(keyed)), slow, child, shore.job(named("x", 0)), shore.job(named("y", 0))]
@@ -401,7 +401,7 @@ async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
     await shore.broker.intake.submit(
         [
             shore.job(parent, dependents=(callback,), ignore_result=True),
-            shore.job(callback, parents=(parent,), shape="e", on_error=True),
+            shore.job(callback, parents=(parent,), value_template="e", on_error=True),
         ]
     )
     await shore.tell_all()
@@ -419,8 +419,8 @@ async def test_a_value_comes_to_another_shard_in_which_an_error_callback_waits_f
         [
             shore.job(parent, dependents=(callback, child)),
             # Before the step that follows, as the error callback of a step is planned.
-            shore.job(callback, parents=(parent,), shape="e", on_error=True),
-            shore.job(child, parents=(parent,), shape=[0]),
+            shore.job(callback, parents=(parent,), value_template="e", on_error=True),
+            shore.job(child, parents=(parent,), value_template=[0]),
         ]
     )
     await shore.tell_all()
@@ -437,8 +437,8 @@ async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(
     a, b = named("a", 1), named("b", 2)
     instead = [
         shore.job(a, dependents=(b,)),
-        shore.job(b, parents=(a,), shape=0, dependents=(first.job.id,)),
-        shore.job(first.job.id, parents=(b,), shape=0),
+        shore.job(b, parents=(a,), value_template=0, dependents=(first.job.id,)),
+        shore.job(first.job.id, parents=(b,), value_template=0),
     ]
     assert await shore.worker.claims.replace(first, instead) == 1
     late = await shore.read(0)
@@ -509,8 +509,8 @@ async def test_whoever_ends_a_job_tells_it_to_the_other_shard(make_app, raw, way
         await shore.broker.intake.submit(
             [
                 shore.job("parent", dependents=(child,)),
-                shore.job(child, parents=("parent",), shape=0, dependents=(grandchild,)),
-                shore.job(grandchild, parents=(child,), shape=0),
+                shore.job(child, parents=("parent",), value_template=0, dependents=(grandchild,)),
+                shore.job(grandchild, parents=(child,), value_template=0),
             ]
         )
         await end(shore)

@@ -104,12 +104,12 @@ class Stage:
 
     async def wait_for(self, parent: str) -> None:
         first = self.make_job(parent, "p", dependents=("job",), wait=60_000)
-        last = self.make_job("job", "nonce", parents=(parent,), shape=0)
+        last = self.make_job("job", "nonce", parents=(parent,), value_template=0)
         await self.broker.intake.submit([(job, wire.encode_job(job)) for job in (first, last)])
 
     async def replace(self, by: ClaimingConsumer | None = None) -> int:
         first = self.make_job("before", "n", dependents=("job",), wait=60_000)
-        last = self.make_job("job", "nonce", parents=("before",), shape=0)
+        last = self.make_job("job", "nonce", parents=("before",), value_template=0)
         jobs = [(job, wire.encode_job(job)) for job in (first, last)]
         return await (by or self.mine).claims.replace(self.held(), jobs)
 

@@ -36,7 +36,7 @@ FULL = wire.Job(
     deadline=2,
     timeout=3,
     ancestors=["b"],
-    shape=[0, [1]],
+    value_template=[0, [1]],
     dependents=["c"],
     priority=-1,
 )

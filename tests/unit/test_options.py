@@ -153,7 +153,7 @@ def test_each_option_is_for_a_field_of_a_job_that_there_is():
     known = {field.name for field in fields(wire.Job)}
     assert {option.job for option in TABLE.values()} - {""} <= known
     # What few jobs have comes from an option, from the call's place in a workflow, or from the job around it.
-    of_others = {"parent_id", "root_id", "ancestors", "shape", "dependents"}
+    of_others = {"parent_id", "root_id", "ancestors", "value_template", "dependents"}
     assert {extra.field for extra in wire.EXTRAS} - {option.job for option in TABLE.values()} == of_others
 
 

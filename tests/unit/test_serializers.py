@@ -602,7 +602,7 @@ def test_a_path_of_the_other_system_can_be_looked_at():
     assert loads(packb(ExtType(9, b"WC:\\a"))) == PureWindowsPath("C:\\a")
 
 
-def test_an_enum_of_another_shape_than_the_annotation_is_refused_in_a_union_too():
+def test_an_enum_of_another_type_than_the_annotation_is_refused_in_a_union_too():
     with pytest.raises(SerializationError, match="No annotation names Rights"):
         ValueCodec(Color | Size).dumps(Rights.READ)
 

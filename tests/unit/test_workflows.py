@@ -248,10 +248,10 @@ def test_more_arguments_go_to_those_that_begin():
 def test_a_job_knows_whom_it_waits_for_and_what_becomes_of_their_values():
     jobs, handle = planned(group(add.s(1, 1), add.s(2, 2) | add.s(1)) | seen.s("x"))
     one, two, three, last = jobs
-    assert (one.parents, one.shape, one.dependents) == ((), None, (last.id,))
+    assert (one.parents, one.value_template, one.dependents) == ((), None, (last.id,))
     assert (two.parents, two.dependents) == ((), (three.id,))
-    assert (three.parents, three.shape, three.dependents) == ((two.id,), 0, (last.id,))
-    assert (last.parents, last.shape, last.dependents) == ((one.id, three.id), [0, 1], ())
+    assert (three.parents, three.value_template, three.dependents) == ((two.id,), 0, (last.id,))
+    assert (last.parents, last.value_template, last.dependents) == ((one.id, three.id), [0, 1], ())
     assert handle.id == last.id
     assert isinstance(handle.parent, GroupResult)
     assert [member.id for member in handle.parent] == [one.id, three.id]
@@ -283,7 +283,7 @@ def test_between_two_large_groups_stands_one_job():
 
 def test_an_immutable_step_waits_and_takes_nothing():
     (first, second), _ = planned(add.s(1, 1) | add.si(2, 2))
-    assert (second.parents, second.shape) == ((first.id,), None)
+    assert (second.parents, second.value_template) == ((first.id,), None)
 
 
 def test_what_comes_after_an_empty_group_waits_for_what_is_before_the_group():
@@ -291,7 +291,7 @@ def test_what_comes_after_an_empty_group_waits_for_what_is_before_the_group():
     assert last.parents == (first.id,)
     assert handle.parent.parent.id == first.id
     (a, b, last), _ = planned(group(chain(add.s(1, 1), group([])), add.s(2, 2)) | seen.s())
-    assert (last.parents, last.shape) == ((a.id, b.id), [[], 1])
+    assert (last.parents, last.value_template) == ((a.id, b.id), [[], 1])
     (only,), _ = planned(
         group(
             [],
@@ -306,15 +306,17 @@ def test_callbacks_wait_for_the_call_and_an_error_callback_is_no_child():
     plan = Plan(app)
     call.plan(plan, None)
     (first, message), (callback, _), (error, _) = plan.messages()
-    assert (callback.parents, callback.shape, callback.on_error) == ((first.id,), 0, False)
-    assert (error.parents, error.shape, error.on_error) == ((first.id,), "e", True)
+    assert (callback.parents, callback.value_template, callback.on_error) == ((first.id,), 0, False)
+    assert (error.parents, error.value_template, error.on_error) == ((first.id,), "e", True)
     assert first.dependents == (callback.id, error.id)
     assert wire.decode_job(first.id, "default", message).dependents == [callback.id]
 
 
 def test_links_of_a_group_follow_all_of_it_and_error_links_each():
     jobs, _ = planned(group(add.s(1, 1), add.s(2, 2)).link(seen.s()).link_error(note.s()))
-    after = [(job.name.rpartition(".")[2], len(job.parents), job.shape) for job in jobs if job.parents]
+    after = [
+        (job.name.rpartition(".")[2], len(job.parents), job.value_template) for job in jobs if job.parents
+    ]
     assert sorted(after) == sorted([("note", 1, "e"), ("note", 1, "e"), ("seen", 2, [0, 1])])
 
 
@@ -401,17 +403,17 @@ def workflows(draw: st.DrawFn, depth: int = 4) -> tuple[Any, Any]:
     return chain([part for part, _ in parts]), one_after_the_other
 
 
-def shape_is_right(job: wire.Job) -> bool:
+def template_is_right(job: wire.Job) -> bool:
     places: list[int] = []
 
-    def walk(shape: Any) -> None:
-        if isinstance(shape, list):
-            for part in shape:
+    def walk(template: Any) -> None:
+        if isinstance(template, list):
+            for part in template:
                 walk(part)
-        elif shape is not None:
-            places.append(shape)
+        elif template is not None:
+            places.append(template)
 
-    walk(job.shape)
+    walk(job.value_template)
     return len(set(places)) == len(places) and set(places) <= set(range(len(job.parents)))
 
 
@@ -423,7 +425,7 @@ def test_any_nesting_is_planned_parents_first_and_gives_what_plain_calls_would(d
     known: set[str] = set()
     for job in jobs:
         assert set(job.parents) <= known, "a child stands before one of its parents"
-        assert shape_is_right(job)
+        assert template_is_right(job)
         known.add(job.id)
     children = {parent: [job.id for job in jobs if parent in job.parents] for parent in known}
     assert {job.id: list(job.dependents) for job in jobs} == children
