@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Arrivals(Generic[R]):
+class Completions(Generic[R]):
     """Waits for many jobs under one deadline. Lives on the loop of the app, which must be open there.
 
     Each handle is registered once, however often is waited: asking all that are still pending for each that
@@ -33,7 +33,7 @@ class Arrivals(Generic[R]):
 
     Args:
         handles: of the jobs.
-        app: whose listener tells of them; None if all of them are eager.
+        app: its listener reports their ends; None if all of them are eager.
         timeout: seconds from now; None waits for ever, 0 looks once.
 
     Attributes:
@@ -50,12 +50,12 @@ class Arrivals(Generic[R]):
         self._app = app
         self._limit = None if timeout is None else config.seconds(timeout)
         self._end = None if self._limit is None else time.monotonic() + self._limit
-        self._begun = False
+        self._started = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listener: Listener | None = None
         self._leave: dict[int, Callable[[], object]] = {}
         self._error: BaseException | None = None
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     @property
     def complete(self) -> bool:
@@ -63,7 +63,8 @@ class Arrivals(Generic[R]):
         return len(self.ended) == len(self.handles)
 
     async def until(self, enough: Callable[[], bool], *, all_of_them: bool = True) -> bool:
-        """Waits until `enough` says so, which is asked after each arrival; False if the time is over first.
+        """Waits until `enough` returns true, which is asked after each completion; False if the time is over
+        first.
 
         Args:
             enough: whether to go on.
@@ -73,7 +74,7 @@ class Arrivals(Generic[R]):
             BrokerUnavailable: the app was closed meanwhile, or, with a timeout of 0, no answer came.
             WouldDeadlock: inside a task: see `guard.Wait`.
         """
-        if not self._begun:
+        if not self._started:
             await self._begin()
         job = current_job.get()
         app = self._app
@@ -93,46 +94,45 @@ class Arrivals(Generic[R]):
             left = self._left()
             if left == 0:
                 return False
-            self._news.clear()
+            self._changed.clear()
             try:
                 async with asyncio.timeout(left):
-                    await self._news.wait()
+                    await self._changed.wait()
             except TimeoutError:
-                continue  # what arrived at the last moment counts
+                continue  # what ended just before the timeout counts
         return True
 
     async def _begin(self) -> None:
-        self._begun = True
+        self._started = True
         self._loop = running_loop()  # none where all are eager and the caller blocks
         if self._limit == 0:
-            await look(
-                self.handles, self._app, patience=0.2
-            )  # a look, not a wait, also when the server hangs
+            # Short, for this is no wait, also when the server hangs.
+            await fetch_states(self.handles, self._app, timeout=0.2)
         for index, handle in enumerate(self.handles):
             if handle.is_settled():
-                self._arrive(handle)
+                self._complete(handle)
             elif self._limit != 0:
                 self._attend(index)
 
     def _attend(self, index: int) -> None:
         handle = self.handles[index]
-        told = partial(self._told, index)
+        on_change = partial(self._on_change, index)
         app = self._app
         if app is None or handle.app is not app:
             # Another app may be open on another loop, so it is asked as anybody asks it.
             task = asyncio.create_task(_follow(handle))
-            task.add_done_callback(told)
+            task.add_done_callback(on_change)
             self._leave[index] = task.cancel
             return
         listener = app.sessions.current().listener if self._listener is None else self._listener
         self._listener = listener
         waiter = handle.waiter(listener)
         if waiter.ended is not None or waiter.gone:
-            self._arrive(handle)
+            self._complete(handle)
         else:
-            self._leave[index] = listener.attend(waiter, told)
+            self._leave[index] = listener.attend(waiter, on_change)
 
-    def _told(self, index: int, future: asyncio.Future[None]) -> None:
+    def _on_change(self, index: int, future: asyncio.Future[None]) -> None:
         error = None if future.cancelled() else future.exception()
         leave = self._leave.pop(index, None)
         if leave is None:
@@ -140,16 +140,16 @@ class Arrivals(Generic[R]):
         leave()
         if error is not None:
             self._error = error
-            self._news.set()
+            self._changed.set()
         elif self.handles[index].is_settled():
-            self._arrive(self.handles[index])
+            self._complete(self.handles[index])
         else:
             self._attend(index)  # news of a live job, such as when it expires
 
-    def _arrive(self, handle: AsyncResult[R]) -> None:
+    def _complete(self, handle: AsyncResult[R]) -> None:
         self.ended.append(handle)
         self.failed = self.failed or handle.ignored or handle.state is not State.SUCCESS
-        self._news.set()
+        self._changed.set()
 
     def close(self) -> None:
         """Stops listening. From any thread; the app may be closed, and its loop gone."""
@@ -167,13 +167,15 @@ class Arrivals(Generic[R]):
             leave()
 
 
-async def look(handles: Iterable[AsyncResult[Any]], app: App | None, patience: float | None = None) -> None:
-    """Looks once at all whose end is not known yet, 500 in each command.
+async def fetch_states(
+    handles: Iterable[AsyncResult[Any]], app: App | None, timeout: float | None = None
+) -> None:
+    """Fetches the states of all jobs whose end is not known yet, 500 in each command.
 
     Args:
         handles: whose state is brought up to date.
         app: the app of most of them; None if all of them are eager.
-        patience: seconds to wait for each answer; None for the operation timeout.
+        timeout: seconds to wait for each answer; None for the operation timeout.
 
     Raises:
         BrokerUnavailable: no answer in time.
@@ -190,13 +192,13 @@ async def look(handles: Iterable[AsyncResult[Any]], app: App | None, patience: f
         if waiter.ended is None and waiter.accepted:
             waiters.append(waiter)
     if listener is not None and waiters:
-        await listener.look_all(waiters, patience)
+        await listener.look_all(waiters, timeout)
     if others:
         await asyncio.gather(*(handle.refresh() for handle in others))
 
 
 def value_or_error(handle: AsyncResult[R]) -> R | Exception:
-    """What the `get` of a handle that has arrived would return, or raise."""
+    """What the `get` of a handle that has ended would return, or raise."""
     outcome = None if handle.ignored else handle.known()
     if outcome is None:
         return ResultNotFound(
@@ -216,4 +218,4 @@ async def _follow(handle: AsyncResult[Any]) -> None:
     try:
         await handle.get(propagate=False, disable_sync_subtasks=False)
     except (ResultNotFound, DecodeError):
-        return  # known by now; who reads the handle is told
+        return  # known by now; who reads the handle gets the error

@@ -7,7 +7,7 @@ import inspect
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from asyncq.arrivals import Arrivals
+from asyncq.arrivals import Completions
 from asyncq.briefs import brief
 from asyncq.context import check_join
 from asyncq.results import AsyncResult
@@ -289,15 +289,15 @@ async def _done_and_pending(
 ) -> tuple[set[H], set[H]]:
     given: list[Any] = list(handles)
     app = next((handle.app for handle in given if not handle.is_local), None)
-    with closing(Arrivals(given, app, timeout)) as arrivals:
+    with closing(Completions(given, app, timeout)) as completions:
         enough = {
-            asyncio.ALL_COMPLETED: lambda: arrivals.complete,
-            asyncio.FIRST_COMPLETED: lambda: bool(arrivals.ended) or arrivals.complete,
-            asyncio.FIRST_EXCEPTION: lambda: arrivals.failed or arrivals.complete,
+            asyncio.ALL_COMPLETED: lambda: completions.complete,
+            asyncio.FIRST_COMPLETED: lambda: bool(completions.ended) or completions.complete,
+            asyncio.FIRST_EXCEPTION: lambda: completions.failed or completions.complete,
         }
         one_will_do = return_when == asyncio.FIRST_COMPLETED
-        await arrivals.until(enough[return_when], all_of_them=not one_will_do)
-    done: set[Any] = set(arrivals.ended)
+        await completions.until(enough[return_when], all_of_them=not one_will_do)
+    done: set[Any] = set(completions.ended)
     return done, set(given) - done
 
 

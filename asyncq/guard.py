@@ -26,8 +26,8 @@ R = TypeVar("R")
 
 log: logging.Logger = logging.getLogger(__name__)
 
-PATIENCE = 1.0
-"""Seconds that a wait gives the server to look for a cycle. The guard must not be what fails a job."""
+CYCLE_CHECK_TIMEOUT = 1.0
+"""Seconds that the server may take to look for a cycle of waits. A slow check must not fail a job."""
 
 GONE = 0.25
 """Seconds between two looks whether the worker that was asked is still there."""
@@ -40,7 +40,7 @@ class Wait:
         job: the one that waits.
         app: which the wait asks.
         handles: of the jobs that it waits for.
-        patience: seconds that the whole wait may take; None for ever.
+        timeout: seconds that the whole wait may take; None for ever.
         all_of_them: whether it goes on only when each has ended. If one is enough, a cycle through another is
             no deadlock, and is not looked for.
 
@@ -55,19 +55,20 @@ class Wait:
         job: Context,
         app: App,
         handles: Sequence[Handle],
-        patience: float | None,
+        timeout: float | None,
         *,
         all_of_them: bool = True,
     ) -> None:
         self._job = job
         self._broker = app.sessions.current().broker
-        self._patience = PATIENCE if patience is None else min(PATIENCE, patience)
+        self._timeout = CYCLE_CHECK_TIMEOUT if timeout is None else min(CYCLE_CHECK_TIMEOUT, timeout)
         self._awaited: list[Handle] = []
-        self._mark = ""  # of what this wait has noted: another one of the job may be for the same target
+        # Names this wait in what the server notes: another wait of the job may be for the same target.
+        self._wait_token = ""
         # Only the server whose job this is knows for whom it waits.
         if all_of_them and job.entry and job.is_of(app):
             self._awaited = [handle for handle in handles if handle.app is app]
-            self._mark = os.urandom(6).hex()
+            self._wait_token = os.urandom(6).hex()
 
     async def __aenter__(self) -> None:
         link = self._job.link
@@ -94,9 +95,9 @@ class Wait:
         job = self._job
         ids = [handle.id for handle in self._awaited]
         try:
-            way = await self._broker.waits.block(job.id, job.entry, self._mark, ids, self._patience)
+            way = await self._broker.waits.block(job.id, job.entry, self._wait_token, ids, self._timeout)
         except AsyncQError as error:
-            _say_once(error)
+            _warn_once(error)
             return
         if not way:
             return
@@ -109,7 +110,9 @@ class Wait:
     async def _go_on(self) -> None:
         if self._awaited:
             job = self._job
-            self._broker.waits.unblock(job.id, job.entry, self._mark, [handle.id for handle in self._awaited])
+            self._broker.waits.unblock(
+                job.id, job.entry, self._wait_token, [handle.id for handle in self._awaited]
+            )
         if self._job.link is not None:
             await _come_back(self._job.link)
 
@@ -185,11 +188,11 @@ def _hand_on(done: asyncio.Task[None], answer: concurrent.futures.Future[None]) 
         answer.set_exception(error)
 
 
-_said = False
+_has_warned = False
 
 
-def _say_once(error: Exception) -> None:
-    global _said  # noqa: PLW0603  once a process: every wait of every job would say it
-    if not _said:
-        _said = True
+def _warn_once(error: Exception) -> None:
+    global _has_warned  # noqa: PLW0603  once a process: every wait of every job would say it
+    if not _has_warned:
+        _has_warned = True
         log.warning("cycles of waits between jobs cannot be looked for (%s); waiting all the same", error)

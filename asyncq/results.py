@@ -22,7 +22,7 @@ from asyncq.portal import blocking, on_app_loop, overloaded
 from asyncq.states import State
 from asyncq.streams import Reader, Source, Stream, SyncStream
 from asyncq.view import View
-from asyncq.walk import Walk
+from asyncq.walk import TreeTraversal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterator
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from asyncq.wire import Signal
 
 Step = tuple["AsyncResult[Any] | None", "AsyncResult[Any]"]
-"""A job, and the one that a walk came from."""
+"""A job, and the one through which the traversal reached it."""
 
-LAST_LOOK = 0.1
-"""Seconds that a wait gives the server at its end to say how the job stands."""
+LAST_FETCH_TIMEOUT = 0.1
+"""Seconds that a wait gives the server at its end to answer with the job's status."""
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
@@ -232,28 +232,28 @@ class AsyncResult(View[R_co]):
         waiter = self.waiter()
         job = current_job.get()
         if limit == 0:
-            await self._look(waiter, patience=0.2)  # a look, not a wait, also when the server hangs
+            await self._fetch_status(waiter, timeout=0.2)  # short also when the server hangs
         elif job is None:
             await self.app.sessions.current().listener.wait(waiter, limit)
         elif waiter.ended is None:
-            await self._wait_inside(job, waiter, limit)
+            await self._wait_in_job(job, waiter, limit)
         if limit and waiter.ended is None and not waiter.gone:
-            await self._look_at_last(waiter)
+            await self._fetch_at_the_end(waiter)
         if waiter.ended is None:
             raise self._no_outcome(waiter, limit)
         return Outcome(self.id, waiter.ended, self.codec(waiter.ended))
 
-    async def _look_at_last(self, waiter: Waiter) -> None:
-        """Asks once how the job stands when the time of a wait is over: what was seen of it is from the
-        beginning of the wait. The server has a moment for the answer, and the wait ends without one.
+    async def _fetch_at_the_end(self, waiter: Waiter) -> None:
+        """Fetches the job's status once when a wait times out: what this process knows of it is as old as the
+        beginning of the wait. Without an answer in `LAST_FETCH_TIMEOUT` the wait ends all the same.
         """
         try:
-            async with asyncio.timeout(LAST_LOOK):
-                await self._look(waiter, LAST_LOOK)
+            async with asyncio.timeout(LAST_FETCH_TIMEOUT):
+                await self._fetch_status(waiter, LAST_FETCH_TIMEOUT)
         except (TimeoutError, AsyncQError) as error:
             log.debug("how job %r stands could not be asked (%r)", self.id, error)
 
-    async def _wait_inside(self, job: Context, waiter: Waiter, limit: float | None) -> None:
+    async def _wait_in_job(self, job: Context, waiter: Waiter, limit: float | None) -> None:
         end = None if limit is None else time.monotonic() + limit
         async with Wait(job, self.app, [self], limit):
             left = None if end is None else max(0.0, end - time.monotonic())
@@ -410,7 +410,7 @@ class AsyncResult(View[R_co]):
         """
         waiter = self.waiter()
         if waiter.ended is None or waiter.gone:
-            await self._look(waiter)
+            await self._fetch_status(waiter)
         return self.state
 
     @blocking(refresh)
@@ -454,7 +454,7 @@ class AsyncResult(View[R_co]):
 
         Always asks the server. Raises as `refresh`.
         """
-        answer = await self._look(self.waiter())
+        answer = await self._fetch_status(self.waiter())
         return answer is not None and not (isinstance(answer, wire.Standing) and answer.flags[2:3] == "f")
 
     @blocking(exists)
@@ -466,16 +466,18 @@ class AsyncResult(View[R_co]):
             await self.refresh()
         return self.known()
 
-    async def _look(self, waiter: Waiter, patience: float | None = None) -> wire.Ended | wire.Standing | None:
+    async def _fetch_status(
+        self, waiter: Waiter, timeout: float | None = None
+    ) -> wire.Ended | wire.Standing | None:
         app = self.app
         broker = app.sessions.current().broker
         if app.settings.result_extended and self.args is None:
             answer, call = await asyncio.gather(
-                broker.state(self.id, patience), broker.message(self.id, patience)
+                broker.state(self.id, timeout), broker.message(self.id, timeout)
             )
             waiter.call = call or waiter.call
         else:
-            answer = await broker.state(self.id, patience)
+            answer = await broker.state(self.id, timeout)
         app.sessions.current().listener.saw(waiter, answer)
         return answer
 
@@ -503,24 +505,24 @@ class AsyncResult(View[R_co]):
                 print(parent, job.id, job.state)
             ```
         """
-        return self._iterdeps(Walk(self, intermediate=intermediate))
+        return self._iterdeps(TreeTraversal(self, intermediate=intermediate))
 
-    async def _iterdeps(self, walk: Walk[AsyncResult[Any]]) -> AsyncGenerator[Step, None]:
-        while (step := await walk.node._step(walk)) is not None:
+    async def _iterdeps(self, traversal: TreeTraversal[AsyncResult[Any]]) -> AsyncGenerator[Step, None]:
+        while (step := await traversal.node._step(traversal)) is not None:
             yield step
 
     def iterdeps_sync(self, intermediate: bool = False) -> Iterator[Step]:
         """Blocking twin of `iterdeps`, for code that is not async: `for parent, job in ...`. Raises as it."""
         portal.refuse_in_loop("iterdeps_sync()", "async for parent, job in ....iterdeps(...)")
-        return self._iterdeps_sync(Walk(self, intermediate=intermediate))
+        return self._iterdeps_sync(TreeTraversal(self, intermediate=intermediate))
 
-    def _iterdeps_sync(self, walk: Walk[AsyncResult[Any]]) -> Iterator[Step]:
-        while (step := portal.wait(walk.node.loop_owner, walk.node._step(walk))) is not None:
+    def _iterdeps_sync(self, traversal: TreeTraversal[AsyncResult[Any]]) -> Iterator[Step]:
+        while (step := portal.wait(traversal.node.loop_owner, traversal.node._step(traversal))) is not None:
             yield step
 
     @on_app_loop
-    async def _step(self, walk: Walk[AsyncResult[Any]]) -> Step | None:
-        return await walk.step()
+    async def _step(self, traversal: TreeTraversal[AsyncResult[Any]]) -> Step | None:
+        return await traversal.step()
 
     def collect(
         self,
@@ -726,7 +728,7 @@ class AsyncResult(View[R_co]):
         if wait and answer != "unknown":
             await self._outcome(timeout)
         elif waiter.ended is None:
-            await self._look(waiter)
+            await self._fetch_status(waiter)
         if wait and answer == "unknown":
             raise ResultNotFound(f"no job under the id {self.id!r} to revoke")
         return self.state

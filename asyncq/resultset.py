@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 from typing_extensions import TypeVar
 
 from asyncq import config, portal
-from asyncq.arrivals import Arrivals, look, value_or_error
+from asyncq.arrivals import Completions, fetch_states, value_or_error
 from asyncq.briefs import brief
 from asyncq.context import check_join
 from asyncq.errors import ResultTimeout
@@ -180,12 +180,14 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             Exception: what the failed one raises from its `get`.
         """
         check_join("ResultSet.get()", self._awaited(), disable_sync_subtasks=disable_sync_subtasks)
-        with closing(Arrivals(list(self._deciding()), self._serving_app, timeout)) as arrivals:
-            in_time = await arrivals.until(lambda: arrivals.complete or (propagate and arrivals.failed))
-        if propagate and arrivals.failed:
-            raise _first_failure(arrivals)
+        with closing(Completions(list(self._deciding()), self._serving_app, timeout)) as completions:
+            in_time = await completions.until(
+                lambda: completions.complete or (propagate and completions.failed)
+            )
+        if propagate and completions.failed:
+            raise _first_failure(completions)
         if not in_time:
-            raise _too_late(arrivals, timeout)
+            raise _too_late(completions, timeout)
         return self._values(callback, propagate=propagate)
 
     @overload
@@ -253,10 +255,10 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         return self._as_completed(timeout)
 
     async def _as_completed(self, timeout: float | timedelta | None) -> AsyncIterator[H_co]:
-        with closing(Arrivals(list(self._leaves()), self._serving_app, timeout)) as arrivals:
+        with closing(Completions(list(self._leaves()), self._serving_app, timeout)) as completions:
             given = 0
-            while given < len(arrivals.handles):
-                for handle in await self._arrived(arrivals, given, timeout):
+            while given < len(completions.handles):
+                for handle in await self._next_ended(completions, given, timeout):
                     given += 1
                     yield handle
 
@@ -267,22 +269,22 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         return self._as_completed_sync(timeout)
 
     def _as_completed_sync(self, timeout: float | timedelta | None) -> Iterator[H_co]:
-        with closing(Arrivals(list(self._leaves()), self._serving_app, timeout)) as arrivals:
+        with closing(Completions(list(self._leaves()), self._serving_app, timeout)) as completions:
             given = 0
-            while given < len(arrivals.handles):
-                arrived = portal.wait(self.loop_owner, self._arrived(arrivals, given, timeout))
-                given += len(arrived)
-                yield from arrived
+            while given < len(completions.handles):
+                ended = portal.wait(self.loop_owner, self._next_ended(completions, given, timeout))
+                given += len(ended)
+                yield from ended
 
     @on_app_loop
-    async def _arrived(
-        self, arrivals: Arrivals[Any], given: int, timeout: float | timedelta | None
+    async def _next_ended(
+        self, completions: Completions[Any], given: int, timeout: float | timedelta | None
     ) -> list[H_co]:
-        """What arrived after the first so many, once there is something."""
-        if not await arrivals.until(lambda: len(arrivals.ended) > given, all_of_them=False):
-            raise _too_late(arrivals, timeout)
-        arrived: list[Any] = arrivals.ended[given:]
-        return arrived
+        """What ended after the first so many, once there is something."""
+        if not await completions.until(lambda: len(completions.ended) > given, all_of_them=False):
+            raise _too_late(completions, timeout)
+        ended: list[Any] = completions.ended[given:]
+        return ended
 
     def then(
         self,
@@ -316,9 +318,9 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
 
     # -- looking --
 
-    async def _look(self) -> list[AsyncResult[Any]]:
+    async def _fetch_statuses(self) -> list[AsyncResult[Any]]:
         handles = list(self._deciding())
-        await look(handles, self._serving_app)
+        await fetch_states(handles, self._serving_app)
         return handles
 
     @on_app_loop
@@ -328,7 +330,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
         """
-        return all(handle.state in READY_STATES for handle in await self._look())
+        return all(handle.state in READY_STATES for handle in await self._fetch_statuses())
 
     @blocking(ready)
     def ready_sync(self) -> None:
@@ -337,7 +339,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
     @on_app_loop
     async def successful(self) -> bool:
         """Whether all jobs have ended with a value. Looks once. Raises as `ready`."""
-        return all(handle.state == State.SUCCESS for handle in await self._look())
+        return all(handle.state == State.SUCCESS for handle in await self._fetch_statuses())
 
     @blocking(successful)
     def successful_sync(self) -> None:
@@ -346,7 +348,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
     @on_app_loop
     async def failed(self) -> bool:
         """Whether any of the jobs has ended with an error. Looks once. Raises as `ready`."""
-        return any(handle.state == State.FAILURE for handle in await self._look())
+        return any(handle.state == State.FAILURE for handle in await self._fetch_statuses())
 
     @blocking(failed)
     def failed_sync(self) -> None:
@@ -355,7 +357,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
     @on_app_loop
     async def waiting(self) -> bool:
         """Whether any of the jobs has not ended. Looks once. Raises as `ready`."""
-        return any(handle.state not in READY_STATES for handle in await self._look())
+        return any(handle.state not in READY_STATES for handle in await self._fetch_statuses())
 
     @blocking(waiting)
     def waiting_sync(self) -> None:
@@ -364,7 +366,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
     @on_app_loop
     async def completed_count(self) -> int:
         """How many of the jobs have ended with a value. Looks once. Raises as `ready`."""
-        await self._look()
+        await self._fetch_statuses()
         return sum(handle.state == State.SUCCESS for handle in self._leaves())
 
     @blocking(completed_count)
@@ -385,7 +387,7 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
             BrokerUnavailable: no answer within the operation timeout.
             Exception: the task's own.
         """
-        handles, members = await self._look(), set(self._leaves())
+        handles, members = await self._fetch_statuses(), set(self._leaves())
         for handle in handles:
             if handle.state not in READY_STATES:
                 continue
@@ -553,20 +555,20 @@ class ResultSet(Generic[R, H_co]):  # noqa: PLW1641 - a list of handles, and as 
         return ResultSet, (self.results,)
 
 
-def _first_failure(arrivals: Arrivals[Any]) -> Exception:
+def _first_failure(completions: Completions[Any]) -> Exception:
     """What the first in order of those that have failed by now raised."""
-    arrived = set(arrivals.ended)
-    values = (value_or_error(handle) for handle in arrivals.handles if handle in arrived)
+    ended = set(completions.ended)
+    values = (value_or_error(handle) for handle in completions.handles if handle in ended)
     return next(value for value in values if isinstance(value, Exception))
 
 
-def _too_late(arrivals: Arrivals[Any], timeout: Any) -> ResultTimeout:
-    arrived = set(arrivals.ended)
-    late = [handle.id for handle in arrivals.handles if handle not in arrived]
+def _too_late(completions: Completions[Any], timeout: Any) -> ResultTimeout:
+    ended = set(completions.ended)
+    late = [handle.id for handle in completions.handles if handle not in ended]
     shown = ", ".join(late[:3]) + (", ..." if len(late) > 3 else "")
     within = config.shown(config.seconds(timeout))
     return ResultTimeout(
-        f"{len(late)} of {len(arrivals.handles)} jobs did not end within {within} (they go on): {shown}"
+        f"{len(late)} of {len(completions.handles)} jobs did not end within {within} (they go on): {shown}"
     )
 
 

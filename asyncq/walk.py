@@ -1,4 +1,4 @@
-"""Walks: from a job to those that it started, and those that waited for it, and on from them."""
+"""The tree of jobs: from a job to the jobs that it started and those that waited for it, and on from them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N = TypeVar("N", bound="Node")
 
 
 class Node(Protocol):
-    """A handle, as a walk sees it."""
+    """A job in the tree: what a traversal uses of a handle."""
 
     id: str
     is_local: ClassVar[bool]
@@ -51,10 +51,11 @@ class Node(Protocol):
         ...
 
 
-class Walk(Generic[N]):
-    """One walk, breadth first. Each way to a job is a step, but the walk goes on from a job only once.
+class TreeTraversal(Generic[N]):
+    """Visits the tree breadth first. Each way to a job is a step, but a job's children are visited once.
 
-    A job's children are asked for when the next step is wanted: who walks may wait for the job first.
+    A job's children are fetched when the caller asks for the next step, so the caller may wait for the job
+    first.
 
     Args:
         root: where it begins.
@@ -62,7 +63,7 @@ class Walk(Generic[N]):
             instead of raising.
 
     Attributes:
-        node: where it is.
+        node: the job of the last step.
     """
 
     def __init__(self, root: N, *, intermediate: bool) -> None:
@@ -71,8 +72,8 @@ class Walk(Generic[N]):
         self._todo: deque[tuple[N | None, N]] = deque([(None, root)])
         self._handles = {root.id: root}
         self._passed: set[str] = set()
-        self._looked: set[str] = set()
-        self._begun = False
+        self._fetched: set[str] = set()
+        self._started = False
         self._truncated: N | None = None
 
     async def step(self) -> tuple[N | None, N] | None:
@@ -83,18 +84,19 @@ class Walk(Generic[N]):
                 children than its outcome names; and `intermediate` was not asked for.
             BrokerUnavailable: no answer within the operation timeout.
         """
-        if self._begun and self.node.id not in self._passed:
+        if self._started and self.node.id not in self._passed:
             self._passed.add(self.node.id)
-            await self._look_ahead()
+            await self._fetch_ahead()
             children = self.node.children
             if children is None and not self._intermediate:
                 raise _incomplete(self.node)
             if self.node.children_truncated:
                 self._truncated = self.node
-            # One handle for each job: what is seen with it is known wherever the walk meets the job again.
+            # One handle for each job: what this process learns through it is known wherever the job comes
+            # again.
             found = (self._handles.setdefault(child.id, child) for child in children or ())
             self._todo.extend((self.node, child) for child in found)
-        self._begun = True
+        self._started = True
         if not self._todo:
             if self._truncated is not None and not self._intermediate:
                 raise IncompleteStream(
@@ -107,18 +109,16 @@ class Walk(Generic[N]):
         self.node = step[1]
         return step
 
-    async def _look_ahead(self) -> None:
-        """Sees to it that it is known how the job stands, and asks for those that come next with it: 500 in
-        each command.
-        """
+    async def _fetch_ahead(self) -> None:
+        """Fetches the status of the job and of the jobs that come next, 500 in each command."""
         node = self.node
-        if node.is_local or node.known() is not None or node.id in self._looked:
-            return  # what came from a local call is known with it, or was forgotten with it
+        if node.is_local or node.known() is not None or node.id in self._fetched:
+            return  # a local call has its children in its handle, or has forgotten them
         ahead = {node.id: node}
         for _, other in self._todo:
-            if other.id not in self._looked and not other.is_local and other.known() is None:
+            if other.id not in self._fetched and not other.is_local and other.known() is None:
                 ahead[other.id] = other
-        self._looked.update(ahead)
+        self._fetched.update(ahead)
         listener = node.app.sessions.current().listener
         await listener.look_all([handle.waiter() for handle in ahead.values()])
 

@@ -295,7 +295,7 @@ async def test_what_an_attempt_noted_whose_worker_died_counts_for_nothing(
 async def test_a_server_that_does_not_answer_the_guard_keeps_no_job_from_waiting(
     tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(guard, "PATIENCE", 0.2)
+    monkeypatch.setattr(guard, "CYCLE_CHECK_TIMEOUT", 0.2)
     monkeypatch.setattr(guard, "_said", False)
     begun, go = asyncio.Event(), asyncio.Event()
     with own_server(tmp_path) as server:
