@@ -52,14 +52,14 @@ class Large(Steps):
 async def stage(make_app, raw, monkeypatch) -> AsyncIterator[Large]:
     monkeypatch.setattr(submission, "PARCEL", PART)
     async with make_app(shards=1, max_length=20) as app:
-        relay = app.sessions.here().broker.commands.relay
+        relay = app.sessions.current().broker.commands.relay
 
         async def nobody(*_: Any, **__: Any) -> None:
             pass
 
         monkeypatch.setattr(relay, "call", lambda _: None)
         monkeypatch.setattr(relay, "told", nobody)
-        async with Large(app.sessions.here().broker, raw) as stage:
+        async with Large(app.sessions.current().broker, raw) as stage:
             yield stage
 
 
@@ -170,7 +170,7 @@ async def test_a_worker_brings_what_a_client_that_died_has_left(make_app, monkey
         async def add(a: int, b: int = 1) -> int:
             return a + b
 
-        broker = app.sessions.here().broker
+        broker = app.sessions.current().broker
 
         async def dies(*_: Any, **__: Any) -> None:
             pass
@@ -197,5 +197,5 @@ async def test_no_step_of_a_workflow_of_ten_thousand_jobs_holds_the_server_for_l
     slowest = max(entry["duration"] for entry in await raw.slowlog_get(200))
     await raw.config_set("slowlog-log-slower-than", 10_000)
     report(f"a workflow of 10,000 jobs: the slowest command took the server {slowest / 1000:.1f} ms")
-    assert await raw.xlen(app.sessions.here().broker.shards[0].stream("default")) == 9_999
+    assert await raw.xlen(app.sessions.current().broker.shards[0].stream("default")) == 9_999
     assert slowest < 200_000, "four times the bound, for some machines are slow or busy"

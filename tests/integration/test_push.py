@@ -266,7 +266,7 @@ async def test_a_process_that_was_stopped_while_it_subscribed_gives_the_server_t
     app, raw, monkeypatch
 ):
     monkeypatch.setattr("asyncq.broker.subscription.PATIENCE", 1.0)
-    subscription = app.sessions.here().broker.listener.subscription
+    subscription = app.sessions.current().broker.listener.subscription
     epoch = subscription.epoch
     await raw.client_pause(1250)
     asyncio.get_running_loop().call_soon(time.sleep, 1.05)  # before what is sent in this turn leaves
