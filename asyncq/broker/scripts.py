@@ -25,6 +25,9 @@ from importlib import resources
 
 _FIELD = re.compile(r"^-- (KEYS|ARGV|RETURNS|FLAGS|USES|RARELY): (.*)$")
 _GROUP = re.compile(r"^(?P<fixed>[^(]*?)\s*(?:\((?P<repeated>[^)]*)\)\*)?$")
+_WORD = re.compile(r"\w+")
+_DEFINITION = re.compile(r"^(?:--.*\n)*local (?:function .*\n(?:.*\n)*?end|\w+ = .*)$", re.MULTILINE)
+_NAME = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,43 +60,62 @@ def _locals(array: str, text: str) -> tuple[list[str], tuple[str, ...], tuple[st
     return lines, fixed, repeated
 
 
-def _used(text: str, shared: str, rarely: set[str]) -> list[str]:
-    """The definitions in `shared` that a script needs, in their order. Each is one line, or ends with the
-    first `end` that is not indented.
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    """A local of a shared file, with the comment in front of it."""
+
+    name: str
+    text: str
+    words: frozenset[str]
+    """All words in it. Names are looked up here: to search the text for each of them would take every process
+    0.2 s at its start.
     """
-    definitions = re.findall(
-        r"^(?:--.*\n)*local (?:function .*\n(?:.*\n)*?end|\w+ = .*)$", shared, re.MULTILINE
-    )
-    named = [(_name_of(definition), definition) for definition in definitions]
-    often = _needed(text, named, rarely)
-    return [_filled(definition, named, often) if name in rarely else definition for name, definition in often]
 
 
-_Named = list[tuple[str, str]]
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text))
 
 
-def _needed(text: str, named: _Named, but_of: set[str] | frozenset[str] = frozenset()) -> _Named:
-    """Those that a text calls, itself or through others, but not what only those in `but_of` need."""
-    found: _Named = []
-    for name, definition in reversed(named):
-        if re.search(rf"\b{name}\b", text):
-            found.insert(0, (name, definition))
-            if name not in but_of:
-                text += definition
-    return found
+@functools.cache
+def _definitions(shared: str) -> tuple[_Definition, ...]:
+    """Those of a shared file in their order. Each is one line, or ends with the first `end` that is not
+    indented.
+    """
+    return tuple(_Definition(_name_of(text), text, _words(text)) for text in _DEFINITION.findall(shared))
 
 
-def _filled(definition: str, named: _Named, outside: _Named) -> str:
+def _used(text: str, shared: list[_Definition], rarely: set[str]) -> list[str]:
+    """The definitions that a script needs, in their order."""
+    often = _needed(_words(text), shared, rarely)
+    return [_filled(each, shared, often) if each.name in rarely else each.text for each in often]
+
+
+def _needed(
+    words: frozenset[str], shared: list[_Definition], but_of: set[str] | frozenset[str] = frozenset()
+) -> list[_Definition]:
+    """Those that a text of these words calls, itself or through others, but not what only those in `but_of`
+    need.
+    """
+    found = []
+    for each in reversed(shared):
+        if each.name in words:
+            found.append(each)
+            if each.name not in but_of:
+                words |= each.words
+    return found[::-1]
+
+
+def _filled(definition: _Definition, shared: list[_Definition], outside: list[_Definition]) -> str:
     """A function with what it needs, and what stands nowhere outside, inside."""
-    before = named[: named.index((_name_of(definition), definition))]
-    inside = [text for name, text in _needed(definition, before) if (name, text) not in outside]
-    lines = definition.split("\n")
+    before = shared[: shared.index(definition)]
+    inside = [each.text for each in _needed(definition.words, before) if each not in outside]
+    lines = definition.text.split("\n")
     head = next(place for place, line in enumerate(lines, 1) if line.startswith("local function"))
     return "\n".join([*lines[:head], *inside, *lines[head:]])
 
 
 def _name_of(definition: str) -> str:
-    found = re.search(r"^local (?:function )?(\w+)", definition, re.MULTILINE)
+    found = _NAME.search(definition)
     assert found is not None
     return found[1]
 
@@ -115,8 +137,8 @@ def parse(name: str, text: str, shared: dict[str, str]) -> Script:
     arg_lines, arguments, repeated = _locals("ARGV", header.get("ARGV", ""))
     shebang = f"#!lua flags={header['FLAGS']}" if "FLAGS" in header else "#!lua"
     used = header.get("USES", "").split()
-    uses = "\n".join(shared[use] for use in used)
-    functions = _used(text, uses, set(header.get("RARELY", "").split()))
+    definitions = [each for use in used for each in _definitions(shared[use])]
+    functions = _used(text, definitions, set(header.get("RARELY", "").split()))
     parts = [shebang, *key_lines, *arg_lines, *functions, text]
     source = "\n".join(parts)
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
