@@ -97,7 +97,7 @@ class AsyncQ:
         types: Iterable[type] = (),
         **settings: Any,
     ) -> None:
-        self.anchor: str | None = _caller_file()
+        self.made_in: str | None = _caller_file()
         explicit = {
             "url": url,
             "namespace": namespace,
@@ -106,8 +106,8 @@ class AsyncQ:
             "lease": lease,
             **settings,
         }
-        folder = Path(self.anchor).resolve().parent if self.anchor else None
-        self.settings: config.Settings = config.load(explicit, anchor=folder)
+        folder = Path(self.made_in).resolve().parent if self.made_in else None
+        self.settings: config.Settings = config.load(explicit, project_root=folder)
         self.policy: Policy = Policy(types, trust_models=self.settings.trust_models)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
         self._origins: dict[str, Origin] = {}  # of the registered tasks, by their names

@@ -23,13 +23,13 @@ class App(Protocol):
     Attributes:
         settings: how it is configured.
         sessions: its open connections.
-        anchor: the file that made it, from where a project's embedded server is found.
+        made_in: the file that made it, from where a project's embedded server is found.
         policy: which classes may stand anywhere in its values, and whether they are validated.
     """
 
     settings: Settings
     sessions: Sessions
-    anchor: str | None
+    made_in: str | None
     policy: Policy
 
     def reconfigure(self, **settings: Any) -> None:

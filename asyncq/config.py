@@ -328,13 +328,14 @@ class Settings:
 
 
 def load(
-    explicit: Mapping[str, Any], *, anchor: Path | None = None, environ: Mapping[str, str] = os.environ
+    explicit: Mapping[str, Any], *, project_root: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Settings:
     """Settings for one app, each option from the first place that has it.
 
     Args:
         explicit: the arguments given in code; None means "not given".
-        anchor: the folder from which pyproject.toml is looked for, upward (default: the working directory).
+        project_root: the folder from which pyproject.toml is looked for, upward (default: the working
+            directory).
         environ: the environment.
 
     Raises:
@@ -342,7 +343,7 @@ def load(
             and the mend.
     """
     known = {option.name: option for option in fields(Settings)}
-    table = _pyproject_table(anchor or Path.cwd())
+    table = _pyproject_table(project_root or Path.cwd())
     for source, names in (("AsyncQ(...)", explicit), ("[tool.asyncq]", table)):
         for given in names:
             if given not in known and not (source == "[tool.asyncq]" and given == "app"):

@@ -12,7 +12,7 @@ from asyncq import damage, failures, inherited, results, wire
 from asyncq.briefs import brief
 from asyncq.broker.keys import queue_of
 from asyncq.errors import DecodeError
-from asyncq.outcomes import moment
+from asyncq.outcomes import timestamp
 from asyncq.portal import blocking, on_app_loop
 
 if TYPE_CHECKING:
@@ -211,5 +211,5 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
         retries,
         None if failure is None else failure.rebuild(),
         None if failure is None else failure.traceback,
-        moment(int(entry.partition("-")[0])),
+        timestamp(int(entry.partition("-")[0])),
     )

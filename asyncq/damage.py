@@ -25,7 +25,7 @@ REPEAT = 60.0
 class _Kind:
     """What was said of one kind of data: when last (seconds, monotonic), and how often not since."""
 
-    said_at: float
+    reported_at: float
     left_out: int = 0
 
 
@@ -58,8 +58,8 @@ def _left_out(kind: str) -> int | None:
         if known is None:
             _kinds[kind] = _Kind(now)
             return 0
-        if now - known.said_at < REPEAT:
+        if now - known.reported_at < REPEAT:
             known.left_out += 1
             return None
-        left_out, known.left_out, known.said_at = known.left_out, 0, now
+        left_out, known.left_out, known.reported_at = known.left_out, 0, now
         return left_out

@@ -331,7 +331,7 @@ class _Given(Outcome[R_co]):
         return self._text
 
 
-Words = tuple[str, bytes]
+EndedAs = tuple[str, bytes]
 """How a job ended: the letter of its record, and the encoded outcome."""
 
 
@@ -351,7 +351,7 @@ def run(task: Returning[R], job: wire.Job, args: tuple[Any, ...], kwargs: dict[s
 
 def run_all(
     jobs: Sequence[tuple[wire.Job, bytes]], app: App
-) -> tuple[dict[str, Words], dict[str, generators.Kept]]:
+) -> tuple[dict[str, EndedAs], dict[str, generators.Kept]]:
     """Runs the jobs of a workflow here and now, one after the other; raises as `run`.
 
     Args:
@@ -361,7 +361,7 @@ def run_all(
     Returns:
         How each ended, by its id, and what each yielded.
     """
-    ended: dict[str, Words] = {}
+    ended: dict[str, EndedAs] = {}
     yielded: dict[str, generators.Kept] = {}
     failed: set[str] = set()  # by themselves: those that never ran have none of their error callbacks called
     for job, message in jobs:
@@ -377,44 +377,48 @@ def run_all(
     return ended, yielded
 
 
-def _values(job: wire.Job, ended: dict[str, Words]) -> bytes | Words:
+def _values(job: wire.Job, ended: dict[str, EndedAs]) -> bytes | EndedAs:
     """What the jobs that a job waited for returned; or how it ends because one of them did not."""
     for parent in job.parents:
-        letter, words = ended[parent]
+        letter, outcome = ended[parent]
         if letter != wire.SUCCEEDED:
-            return letter, _inherited(parent, words)
+            return letter, _kept_for_child(parent, outcome)
     return b"".join(wire.frame(parent, *ended[parent]) for parent in job.parents)
 
 
-def _values_of_failed(job: wire.Job, ended: dict[str, Words], failed: set[str]) -> bytes | Words:
+def _values_of_failed(job: wire.Job, ended: dict[str, EndedAs], failed: set[str]) -> bytes | EndedAs:
     """How the job failed that an error callback waited for; or how the callback ends because none did."""
-    told = job.parents[-1]
+    failed_parent = job.parents[-1]
     for parent in job.parents:
         if parent in failed:
-            letter, words = ended[parent]
-            return wire.frame(told, letter, words if parent == told else _inherited(parent, words))
+            letter, outcome = ended[parent]
+            return wire.frame(
+                failed_parent,
+                letter,
+                outcome if parent == failed_parent else _kept_for_child(parent, outcome),
+            )
     return wire.REVOKED, b""
 
 
-def _inherited(parent: str, words: bytes) -> bytes:
-    return words if words.startswith(b"^") else b"^%s %s" % (parent.encode(), words)
+def _kept_for_child(parent: str, outcome: bytes) -> bytes:
+    return outcome if outcome.startswith(b"^") else b"^%s %s" % (parent.encode(), outcome)
 
 
-def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.Kept) -> Words:
+def _ended(task: Runnable, job: wire.Job, values: bytes, items: generators.Kept) -> EndedAs:
     runner = _EagerRunner({job.name: task}, "eager", Slots(1), task.app.settings.max_payload)
     runner.items = items
-    verdict = _until_over(runner, job, values)
+    run = _until_ended(runner, job, values)
     if task.is_coroutine:
-        over = asyncio.run(_unless_cancelled(verdict))
+        ended_as = asyncio.run(_unless_cancelled(run))
     else:
-        over = contextvars.copy_context().run(driven, verdict)
+        ended_as = contextvars.copy_context().run(driven, run)
     if runner.interrupt is not None:
         raise runner.interrupt
-    if isinstance(over, Replace):
-        words, yielded = run_all(over.jobs, task.app)
+    if isinstance(ended_as, Replace):
+        outcomes, yielded = run_all(ended_as.jobs, task.app)
         items[:] = yielded.get(job.id, ())
-        return words[job.id]
-    return over.letter, over.outcome
+        return outcomes[job.id]
+    return ended_as.letter, ended_as.outcome
 
 
 class _EagerClaim(executors.Claim):
@@ -473,20 +477,20 @@ class _EagerRunner(Runner):
         return asyncio.run(callables.finished(value))
 
 
-async def _until_over(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:
+async def _until_ended(runner: _EagerRunner, job: wire.Job, values: bytes) -> Finish | Replace:
     """Tries again at once as often as the task's policy allows, as if the pauses were over."""
     retries, last = 0, b""
     while True:
         delivery = wire.Delivery("", job.queue, 0, retries, job, values, last=last)
-        verdict = await runner.run(delivery, _EagerClaim(runner.items))
-        if not isinstance(verdict, Requeue):
-            return verdict
-        retries, last = verdict.retries, verdict.last
+        run_result = await runner.run(delivery, _EagerClaim(runner.items))
+        if not isinstance(run_result, Requeue):
+            return run_result
+        retries, last = run_result.retries, run_result.last
 
 
-async def _unless_cancelled(verdict: Coroutine[Any, Any, T]) -> T:
+async def _unless_cancelled(run: Coroutine[Any, Any, T]) -> T:
     """Ctrl-C reaches a loop as a cancellation, which the runner takes for the job's own failure."""
-    finish = await verdict
+    finish = await run
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -13,7 +13,7 @@ from asyncq.broker.feed import Feed
 from asyncq.broker.listener import POLL
 from asyncq.config import shown
 from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound, ResultTimeout
-from asyncq.outcomes import moment
+from asyncq.outcomes import timestamp
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.states import READY_STATES, State
 
@@ -107,13 +107,13 @@ class Follower:
                 self._finish()
             elif self._feed.stale:
                 await self._look(self._feed)
-            elif not await self._feed.news(self._patience()):
+            elif not await self._feed.news(self._poll_timeout()):
                 self._feed.stale = True
                 await self._check_time()
         return self._ready.popleft()
 
-    def _patience(self) -> float:
-        """How long to wait for a push before looking."""
+    def _poll_timeout(self) -> float:
+        """How long to wait for a push before the job is polled."""
         pause = POLL
         if self._last is not None and self._last[0][1] in {_WAITS, _FAILED}:
             pause = self._pause
@@ -231,7 +231,7 @@ def _described(standing: wire.Standing, last: tuple[Rank, Any] | None) -> tuple[
         return _of_report(standing.report)
     if standing.worker is not None:
         rank = wire.entry_order(standing.entry), _RUNS, 0
-        return rank, Event(State.STARTED, None, moment(standing.started))
+        return rank, Event(State.STARTED, None, timestamp(standing.started))
     if standing.state is State.RETRY:
         # The record does not name the entry of the attempt that failed: it is the last that was heard of.
         error = _error(standing.failure) if standing.failure else None
@@ -252,4 +252,4 @@ def _error(failure: bytes) -> Exception | None:
 def _of_report(report: wire.Report) -> tuple[Rank, Event]:
     info = PLAIN_VALUE.loads(report.meta)
     rank = wire.entry_order(report.entry), _SAYS, report.number
-    return rank, Event(report.state, info, moment(report.at))
+    return rank, Event(report.state, info, timestamp(report.at))

@@ -68,8 +68,8 @@ def _packed(tree: Any) -> bytes:
     if type(tree) is not list:
         return _pack(tree)
     if tree and tree[0] == INSTANCE.ext:
-        mark, tag, _, *held = tree
-        tree = [mark, base_of(tag), *held]
+        container_tag, tag, _, *held = tree
+        tree = [container_tag, base_of(tag), *held]
     items = [_packed(item) for item in tree]
     if tree and tree[0] in _SETS:
         items[1:] = sorted(items[1:])

@@ -18,8 +18,9 @@ GROUP = "g"
 STREAM = "s"
 
 Row = tuple[str, int | None, list[int] | None, str]
-"""An id, the place of the row of what it came after, the places of its members if it is a group, and what
-kind of handle it is: a group, that of a generator task, or an empty text for any other."""
+"""An id, the number of the row of what it came after, the numbers of the rows of its members if it is a
+group, and what kind of handle it is: a group, that of a generator task, or an empty text for any other.
+"""
 
 
 def of_handle(handle: Any) -> list[Row]:
@@ -41,7 +42,9 @@ def as_tuple(handle: Any) -> Any:
     written: list[Any] = []
     for id_, above, inside, _ in of_handle(handle):
         parent = None if above is None else written[above]
-        written.append(((id_, parent), None if inside is None else [written[place] for place in inside]))
+        written.append(
+            ((id_, parent), None if inside is None else [written[row_number] for row_number in inside])
+        )
     return written[-1]
 
 
@@ -61,7 +64,7 @@ def from_rows(rows: Sequence[Row], app: Any = None) -> Any:
     for id_, above, inside, kind in rows:
         parent = None if above is None else made[above]
         if kind == GROUP:
-            one: Any = _classes[kind](id_, [made[place] for place in inside or ()], parent, app)
+            one: Any = _classes[kind](id_, [made[row_number] for row_number in inside or ()], parent, app)
         else:
             one = _classes[kind if kind in _classes else HANDLE](id_, app)
             one.parent = parent
@@ -75,14 +78,14 @@ Parts = tuple[str, Any, Any, str]
 
 def _rows(root: Any, parts: Callable[[Any], Parts]) -> list[Row]:
     rows: list[Row] = []
-    places: dict[int, int] = {}  # by identity: what many came after is described once
+    row_numbers: dict[int, int] = {}  # by identity: what many came after is described once
     begun: set[int] = set()
     todo = [root]
     while todo:
         one = todo[-1]
         id_, parent, members, kind = parts(one)
         named = (*(members or ()), *(() if parent is None else (parent,)))
-        missing = [other for other in named if id(other) not in places]
+        missing = [other for other in named if id(other) not in row_numbers]
         if missing:
             begun.add(id(one))
             if any(id(other) in begun for other in missing):
@@ -90,10 +93,12 @@ def _rows(root: Any, parts: Callable[[Any], Parts]) -> list[Row]:
             todo += missing
             continue
         todo.pop()
-        if id(one) not in places:
-            places[id(one)] = len(rows)
-            above = None if parent is None else places[id(parent)]
-            rows.append((id_, above, None if members is None else [places[id(one)] for one in members], kind))
+        if id(one) not in row_numbers:
+            row_numbers[id(one)] = len(rows)
+            above = None if parent is None else row_numbers[id(parent)]
+            rows.append(
+                (id_, above, None if members is None else [row_numbers[id(one)] for one in members], kind)
+            )
     return rows
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
-Moment = float | datetime
-"""Seconds from the call, or a moment that stands for itself: how a checked option says when."""
+Timestamp = float | datetime
+"""The time in a checked option: seconds from the call, or an absolute time."""
 
 Put = Callable[[wire.Job, Any], None]
 """Puts an option's value into a job."""
@@ -112,7 +112,7 @@ def _retry(name: str, value: object) -> Retry:
     return value
 
 
-def _moment(name: str, value: Any) -> Moment:
+def _timestamp(name: str, value: Any) -> Timestamp:
     if not isinstance(value, datetime):
         return config.duration(name, value)
     if value.tzinfo is None:
@@ -135,13 +135,13 @@ def _callbacks(name: str, value: Any) -> tuple[Callback, ...]:
 # ------------------------------------------------------------------------------------------------------------
 
 
-def _at(moment: Moment, job: wire.Job) -> int:
-    """In milliseconds since the epoch. Seconds count from the time that the job has, and not from another
-    look at the clock: between the two a millisecond may begin, and `eta=0` would be a delay.
+def _at(timestamp: Timestamp, job: wire.Job) -> int:
+    """Returns milliseconds since the epoch. Seconds count from the time in the job, and not from a second
+    reading of the clock: a millisecond may begin between the two, and `eta=0` would be a delay.
     """
-    if isinstance(moment, datetime):
-        return int(moment.timestamp() * 1000)
-    return min(_FAR, job.enqueued + int(moment * 1000))
+    if isinstance(timestamp, datetime):
+        return int(timestamp.timestamp() * 1000)
+    return min(_FAR, job.enqueued + int(timestamp * 1000))
 
 
 def _put_priority(job: wire.Job, priority: int) -> None:
@@ -152,7 +152,7 @@ def _put_headers(job: wire.Job, headers: Mapping[str, Any]) -> None:
     job.headers = headers
 
 
-def _put_expires(job: wire.Job, expires: Moment) -> None:
+def _put_expires(job: wire.Job, expires: Timestamp) -> None:
     # Options come in any order, and a deadline is also a time until which the job may start.
     at = _at(expires, job)
     job.expires = at if job.expires is None else min(job.expires, at)
@@ -162,11 +162,11 @@ def _put_countdown(job: wire.Job, countdown: float) -> None:
     job.wait = round(countdown * 1000) or None  # nothing to wait for: it goes straight into its queue
 
 
-def _put_eta(job: wire.Job, eta: Moment) -> None:
+def _put_eta(job: wire.Job, eta: Timestamp) -> None:
     job.wait = max(0, _at(eta, job) - job.enqueued) or None
 
 
-def _put_deadline(job: wire.Job, deadline: Moment) -> None:
+def _put_deadline(job: wire.Job, deadline: Timestamp) -> None:
     end_by(job, _at(deadline, job))
 
 
@@ -306,7 +306,7 @@ class Options:
     expires: float | timedelta | datetime | None = _option(
         "until when the job may start, in seconds from the call; for a call, also an aware datetime. A job "
         "not started by then never is, and `get` raises `TaskExpired`.",
-        _moment,
+        _timestamp,
         job="expires",
         put=_put_expires,
     )
@@ -323,7 +323,7 @@ class Options:
     )
     eta: float | timedelta | datetime | None = _option(
         "when the job may start: an aware datetime, or seconds from now. Not together with `countdown`.",
-        _moment,
+        _timestamp,
         giver="call",
         job="wait",
         put=_put_eta,
@@ -332,7 +332,7 @@ class Options:
     deadline: float | timedelta | datetime | None = _option(
         "when the job must have ended, with every job that it starts: an aware datetime, or seconds from "
         "now. Past it a job is not started, and a running one is cancelled.",
-        _moment,
+        _timestamp,
         giver="call",
         job="deadline",
         put=_put_deadline,

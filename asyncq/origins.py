@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
     from typing import Self
 
-Place = tuple[str, int]
+Location = tuple[str, int]
 """A file and a line."""
 
 _OWN: Final = frozenset({"asyncq.app", __name__})
-_MAX_PLACES: Final = 8
+_MAX_LOCATIONS: Final = 8
 
 
 class _Run(NamedTuple):
@@ -58,30 +58,30 @@ class Origin:
 
     Attributes:
         function: the task's.
-        places: the function's own place, then those of the calls that led to the registration, the last of
-            them first.
+        locations: the function's own location, then those of the calls that led to the registration, the last
+            of them first.
         run: in which the registration happened; None if no module is being run on this thread.
     """
 
     function: Callable[..., Any]
-    places: tuple[Place, ...]
+    locations: tuple[Location, ...]
     run: _Run | None
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> Self:
         """Makes the origin of a function that the caller of the app registers now."""
-        places = _own_place(function)
+        locations = _own_location(function)
         frame: FrameType | None = sys._getframe(1)
         while frame is not None:
             module = frame.f_globals.get("__name__")
             if module not in _OWN:
-                if len(places) < _MAX_PLACES:
-                    places.append((frame.f_code.co_filename, frame.f_lineno))
+                if len(locations) < _MAX_LOCATIONS:
+                    locations.append((frame.f_code.co_filename, frame.f_lineno))
                 if not frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame.f_locals is frame.f_globals:
                     run = _Run(frame.f_code, str(module), frame.f_globals.get("__file__"))
-                    return cls(function, tuple(places), run)
+                    return cls(function, tuple(locations), run)
             frame = frame.f_back
-        return cls(function, tuple(places), None)
+        return cls(function, tuple(locations), None)
 
     def may_replace(self, other: Origin) -> bool:
         """Says whether this function may take the name of the other one: both are the same, or this one is
@@ -95,8 +95,8 @@ class Origin:
 
     def conflict(self, name: str, other: Origin) -> ValueError:
         """Makes the error for a name that is the other function's."""
-        here, there = _apart(self.places, other.places)
-        places = f"both made at {here}" if here == there else f"one at {there}, one at {here}"
+        here, there = _apart(self.locations, other.locations)
+        locations = f"both made at {here}" if here == there else f"one at {there}, one at {here}"
         hint = ""
         if _code(inspect.unwrap(self.function)) is _code(inspect.unwrap(other.function)):
             hint = (
@@ -104,8 +104,8 @@ class Origin:
                 "functools.wraps in it keeps those of the functions below it"
             )
         return ValueError(
-            f"a task named {name!r} is registered already, from another function ({places}), and workers run "
-            f"one of them only: give each a name of its own, @app.task(name=...){hint}"
+            f"a task named {name!r} is registered already, from another function ({locations}), and workers "
+            f"run one of them only: give each a name of its own, @app.task(name=...){hint}"
         )
 
 
@@ -129,7 +129,7 @@ def local_of(function: Callable[..., Any]) -> Callable[[str], Any]:
     return local
 
 
-def _own_place(function: Callable[..., Any]) -> list[Place]:
+def _own_location(function: Callable[..., Any]) -> list[Location]:
     code = _code(inspect.unwrap(function))
     return [] if code is None else [(code.co_filename, code.co_firstlineno)]
 
@@ -139,15 +139,15 @@ def _code(function: Any) -> CodeType | None:
     return code
 
 
-def _apart(here: tuple[Place, ...], there: tuple[Place, ...]) -> tuple[str, str]:
-    """The first places in which two origins differ: two functions of one factory differ in who called it."""
+def _apart(here: tuple[Location, ...], there: tuple[Location, ...]) -> tuple[str, str]:
+    """The first locations in which two origins differ. Two functions of one factory differ in its caller."""
     pairs = list(zip(here, there, strict=False))
     mine, others = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0] if pairs else (None, None))
     return _shown(mine), _shown(others)
 
 
-def _shown(place: Place | None) -> str:
-    return "an unknown place" if place is None else f"{place[0]}:{place[1]}"
+def _shown(location: Location | None) -> str:
+    return "an unknown location" if location is None else f"{location[0]}:{location[1]}"
 
 
 def _redefines(new: Any, old: Any, seen: set[tuple[int, int]]) -> bool:

@@ -135,17 +135,17 @@ class Outcome(Generic[R_co]):
     @property
     def enqueued_at(self) -> datetime | None:
         """When it was enqueued, by the client's clock."""
-        return moment(self._ended.enqueued)
+        return timestamp(self._ended.enqueued)
 
     @property
     def started_at(self) -> datetime | None:
         """When its last attempt began, by the worker's clock."""
-        return moment(self._ended.started)
+        return timestamp(self._ended.started)
 
     @property
     def finished_at(self) -> datetime | None:
         """When it ended, by the worker's clock."""
-        return moment(self._ended.finished)
+        return timestamp(self._ended.finished)
 
     @property
     def runtime(self) -> float | None:
@@ -166,7 +166,7 @@ class Outcome(Generic[R_co]):
         return self._ended.children_truncated
 
 
-def moment(milliseconds: int | None) -> datetime | None:
+def timestamp(milliseconds: int | None) -> datetime | None:
     """An aware time in UTC from milliseconds since the epoch; None for one that Python has no date for."""
     if milliseconds is None or not 0 <= milliseconds <= wire.LATEST:
         return None

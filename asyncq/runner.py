@@ -1,4 +1,4 @@
-"""Runs one delivered job: a delivery in, a verdict out. Knows no Redis.
+"""Runs one delivered job: a delivery in, a run result out. Knows no Redis.
 
 The body runs in a context of its own in which `current()` is the job and waiting for other jobs is denied.
 Whatever the body raises is an outcome, `SystemExit` and `KeyboardInterrupt` among it: a task must not be able
@@ -74,12 +74,12 @@ class Replace:
 
 
 class Processes(Protocol):
-    """What runs jobs in processes: there, another runner does what this one does here, up to the verdict."""
+    """Runs jobs in child processes. Another runner does the same there, up to the run result."""
 
     async def run(
         self, task: Runnable, delivery: wire.Delivery, claim: Claim, children: list[str]
     ) -> Finish | Requeue | Replace:
-        """The verdict of the runner over there; `children` hears of each job that the body starts.
+        """The run result of the runner in the process; `children` gets each job that the body starts.
 
         Raises:
             TimeLimitExceeded: it was killed for it.
@@ -291,10 +291,10 @@ class Runner:
         assert started is not None
         assert context is not None
         try:
-            verdict = await processes.run(task, delivery, claim, context.children)
-            if isinstance(verdict, Finish) and verdict.letter == wire.EXPIRED:
+            run_result = await processes.run(task, delivery, claim, context.children)
+            if isinstance(run_result, Finish) and run_result.letter == wire.EXPIRED:
                 return self._too_late(delivery)  # while it waited for a process
-            return verdict
+            return run_result
         except (TimeLimitExceeded, WorkerLost) as error:
             return self._without_body(task, delivery, error, started)
 

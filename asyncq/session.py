@@ -76,7 +76,7 @@ class Session:
         self.is_open: bool = False
         self.on_enqueue: list[EnqueueHook] = app.sessions.on_enqueue
         self._opening: asyncio.Task[None] | None = None
-        self._wanted_by = 0
+        self._waiting_for_open = 0
         self._background: set[asyncio.Task[Any]] = set()
 
     broker: Broker
@@ -101,14 +101,14 @@ class Session:
                 # else keep that of the caller for as long as the session lives.
                 opening = self._open()
                 self._opening = self.loop.create_task(opening, context=contextvars.Context())
-                self._wanted_by = 0
-            self._wanted_by += 1
+                self._waiting_for_open = 0
+            self._waiting_for_open += 1
             opening_task = self._opening
             try:
                 await asyncio.shield(opening_task)
             except BaseException as error:
-                self._wanted_by -= 1
-                if isinstance(error, asyncio.CancelledError) and not self._wanted_by:
+                self._waiting_for_open -= 1
+                if isinstance(error, asyncio.CancelledError) and not self._waiting_for_open:
                     # It would be opened for nobody, and nobody would close it.
                     opening_task.cancel()
                     await asyncio.wait([opening_task])
@@ -116,7 +116,7 @@ class Session:
                 raise
 
     @property
-    def is_wanted(self) -> bool:
+    def is_open_or_opening(self) -> bool:
         """Whether it is open, or somebody waits for that."""
         return self.is_open or (self._opening is not None and not self._opening.done())
 
@@ -155,7 +155,7 @@ class Session:
             # The app's own, and not the session's: it lives until the process ends.
             server = await in_daemon_thread(embedded.private, self._app)
         else:
-            directory = embedded.resolve(url, anchor_file=self._app.anchor)
+            directory = embedded.resolve(url, project_file=self._app.made_in)
             server = await in_daemon_thread(embedded.acquire, directory)
             _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
         return server.url, server

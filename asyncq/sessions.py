@@ -83,7 +83,7 @@ class Sessions:
         """Whether any session is open, or about to be."""
         with self._lock:
             self._prune()
-            return any(session.is_wanted for session in self._by_loop.values())
+            return any(session.is_open_or_opening for session in self._by_loop.values())
 
     def reconfigure(self) -> None:
         """Takes in that the app's settings were changed, while no session was open."""
@@ -242,7 +242,7 @@ class Sessions:
         try:
             await session.until_open()
         except BaseException:
-            if not session.is_wanted:
+            if not session.is_open_or_opening:
                 self._forget(session)
             raise
         with self._lock:
@@ -332,7 +332,7 @@ class Sessions:
             except (TimeoutError, RuntimeError) as error:
                 log.debug("an app could not be closed at exit: %r", error)
         for session in list(self._by_loop.values()):
-            if session.is_wanted:
+            if session.is_open_or_opening:
                 warnings.warn(
                     f"{self._app()!r} was left open; use `async with app:`", ResourceWarning, stacklevel=1
                 )

@@ -86,7 +86,7 @@ class Task(Generic[P, R, H_co]):
         self.arguments: ArgumentCodec = self.builder.arguments
         self.returns: ValueCodec = ValueCodec.of_result(function, app.policy)
         self.is_linked: bool = False
-        self._starred: Task[..., Any] | None = None
+        self._batch_task: Task[..., Any] | None = None
         self.executor: str = "loop" if self.is_coroutine else options.executor or "thread"
         self.retry: Retry | None = options.retry
         self.timeout: float | None = None if options.timeout is None else config.seconds(options.timeout)
@@ -531,8 +531,8 @@ class Task(Generic[P, R, H_co]):
         given = [_positional(self, args, "starmap()") for args in calls]
         for args in given:
             self.builder.check(args, {})
-        starred: Task[..., Any] = self.starred().with_options(self.builder.options)
-        return Signature(starred, (given,), {}, immutable=True)
+        batch_task: Task[..., Any] = self.batch_task().with_options(self.builder.options)
+        return Signature(batch_task, (given,), {}, immutable=True)
 
     def xmap(self, values: Iterable[Any]) -> Signature[list[R]]:
         """As `starmap`, for calls with one argument each: what Celery calls `map`, which here makes each call
@@ -562,19 +562,19 @@ class Task(Generic[P, R, H_co]):
         given = [_positional(self, args, "chunks()") for args in calls]
         return Group(tuple(self.starmap(given[at : at + n]) for at in range(0, len(given), n)))
 
-    def starred(self) -> Task[..., Any]:
-        """The task that makes several calls of this one."""
+    def batch_task(self) -> Task[..., Any]:
+        """The batch task `name*`, which makes several calls of this one in one job."""
         if self.is_generator:
             raise TypeError(
                 f"{self.name} is a generator task: each of its calls is a stream; use map([(...), ...])"
             )
-        if self._starred is None:
+        if self._batch_task is None:
             kind: Any = CoroutineTask if self.is_coroutine else FunctionTask
             function = _one_by_one(self.function, self.is_coroutine)
-            starred: Task[..., Any] = kind(self.app, function, f"{self.name}*", self.builder.options)
-            starred.use_codecs(self.arguments.of_calls(), self.returns.of_list())
-            self._starred = starred
-        return self._starred
+            batch_task: Task[..., Any] = kind(self.app, function, f"{self.name}*", self.builder.options)
+            batch_task.use_codecs(self.arguments.of_calls(), self.returns.of_list())
+            self._batch_task = batch_task
+        return self._batch_task
 
     def AsyncResult(self, id: str) -> H_co:
         """The typed handle of a call of this task made anywhere, by its id."""

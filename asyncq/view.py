@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from asyncq import failures, inherited
 from asyncq.briefs import brief
-from asyncq.outcomes import Outcome, moment
+from asyncq.outcomes import Outcome, timestamp
 from asyncq.serializers import PLAIN_ARGUMENTS, PLAIN_VALUE
 from asyncq.sessions import the_only_app
 from asyncq.states import State
@@ -193,7 +193,7 @@ class View(Generic[R_co]):
         outcome = self.known()
         if outcome is not None:
             return outcome.started_at
-        return None if self._latest is None else moment(self._latest.started)
+        return None if self._latest is None else timestamp(self._latest.started)
 
     @property
     def name(self) -> str | None:

@@ -218,7 +218,7 @@ def _are_ids(value: Any) -> bool:
     return value is None or all(type(id_) is str for id_ in value)
 
 
-def _is_moment(value: Any) -> bool:
+def _is_timestamp(value: Any) -> bool:
     return value is None or 0 <= value <= LATEST
 
 
@@ -235,12 +235,12 @@ def _is_level(value: int) -> bool:
 
 
 EXTRAS = (
-    Extra("x", "expires", "expires (ms)", (int, NoneType), _is_moment),
+    Extra("x", "expires", "expires (ms)", (int, NoneType), _is_timestamp),
     Extra("i", "ignore_result", "result ignored", (bool,)),
     Extra("p", "parent_id", "parent id", (str, NoneType)),
     Extra("r", "root_id", "root id", (str, NoneType)),
     Extra("h", "headers", "headers", (dict, NoneType)),
-    Extra("d", "deadline", "deadline (ms)", (int, NoneType), _is_moment),
+    Extra("d", "deadline", "deadline (ms)", (int, NoneType), _is_timestamp),
     Extra("y", "retry", "retry policy", (list, NoneType)),
     Extra("t", "timeout", "time limit (ms)", (int, NoneType), _is_time_limit),
     Extra(

@@ -95,7 +95,7 @@ def _directory(invocation: Invocation) -> Path:
             "unset ASYNCQ_URL and --url",
             Code.CONFIGURATION,
         )
-    return embedded.resolve(url, anchor_file=app.anchor)
+    return embedded.resolve(url, project_file=app.made_in)
 
 
 def _described(found: embedded.Status) -> str:

@@ -75,8 +75,8 @@ def bare(**settings: Any) -> AsyncQ:
     try:
         app = AsyncQ(**settings)
         # Made by this file, it would otherwise belong to the folder that asyncq is installed in.
-        app.anchor = None
-        app.reconfigure(**dataclasses.asdict(config.load(settings, anchor=Path.cwd())))
+        app.made_in = None
+        app.reconfigure(**dataclasses.asdict(config.load(settings, project_root=Path.cwd())))
     except ValueError as error:
         raise CliError(str(error), code=Code.CONFIGURATION) from error
     return app

@@ -73,21 +73,21 @@ def _texts(node: dict[Any, Any], key: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _link(place: Any, before: list[Failure]) -> Failure | None:
-    """The exception at that place. Only what comes before can be linked to, so there are no cycles."""
-    if place is None:
+def _link(index: Any, before: list[Failure]) -> Failure | None:
+    """The exception at that index. Only what comes before can be linked to, so there are no cycles."""
+    if index is None:
         return None
-    if type(place) is not int or not 0 <= place < len(before):
+    if type(index) is not int or not 0 <= index < len(before):
         raise DecodeError("not a failure: it links to an exception that does not come before it")
-    return before[place]
+    return before[index]
 
 
-def _members(places: Any, before: list[Failure]) -> tuple[Failure, ...] | None:
-    if places is None:
+def _members(indexes: Any, before: list[Failure]) -> tuple[Failure, ...] | None:
+    if indexes is None:
         return None
-    if type(places) is not list:
+    if type(indexes) is not list:
         raise DecodeError("not a failure: its members are not a list")
-    members = [_link(place, before) for place in places]
+    members = [_link(index, before) for index in indexes]
     return tuple(member for member in members if member is not None)
 
 

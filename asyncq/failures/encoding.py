@@ -83,7 +83,7 @@ class _Encoder:
     """Walks the exceptions of one failure within its bounds.
 
     Args:
-        room: most bytes of text, arguments and attributes; one of these takes a third at most.
+        bytes_left: most bytes of text, arguments and attributes; one of these takes a third at most.
         exceptions: most exceptions.
 
     Each becomes one node, after all that it links to: a link is the index of an earlier node. So an exception
@@ -91,15 +91,15 @@ class _Encoder:
     and a cycle of causes ends: the link back to an exception whose node is not made yet is dropped.
     """
 
-    def __init__(self, room: int = MAX_TOTAL, exceptions: int = MAX_EXCEPTIONS) -> None:
+    def __init__(self, bytes_left: int = MAX_TOTAL, exceptions: int = MAX_EXCEPTIONS) -> None:
         self.nodes: list[dict[str, Any]] = []
-        self.places: dict[int, int | None] = {}  # id of an exception -> its node; None while that is made
-        self.room = room
-        self.longest = room // 3
+        self.indexes: dict[int, int | None] = {}  # id of an exception -> its node; None while that is made
+        self.bytes_left = bytes_left
+        self.longest = bytes_left // 3
         self.most = exceptions
 
     def add(self, exc: BaseException, links: int) -> int:
-        self.places[id(exc)] = None
+        self.indexes[id(exc)] = None
         node = self.describe(exc)
         # The members first: they are what is caught, and a cycle is cut at causes.
         if issubclass(type(exc), BaseExceptionGroup):
@@ -112,23 +112,23 @@ class _Encoder:
             self.link_above(node, "cause", cause, links)
         if context is not None:
             self.link_above(node, "context", context, links)
-        place = self.places[id(exc)] = len(self.nodes)
+        index = self.indexes[id(exc)] = len(self.nodes)
         self.nodes.append(node)
-        return place
+        return index
 
     def link_above(self, node: dict[str, Any], key: str, exc: BaseException, links: int) -> None:
-        is_known = id(exc) in self.places
-        place = self.link(exc, links)
-        if place is not None:
-            node[key] = place
+        is_known = id(exc) in self.indexes
+        index = self.link(exc, links)
+        if index is not None:
+            node[key] = index
         elif not is_known:
             node["notes"] = [*(note for note in node.get("notes", ()) if note != _CUT_NOTE), _CUT_NOTE]
 
     def link(self, exc: BaseException, links: int) -> int | None:
         """The node of an exception below another one; None where a cycle or a bound is reached."""
-        if id(exc) in self.places:
-            return self.places[id(exc)]
-        if links >= MAX_LINKS or len(self.places) >= self.most:
+        if id(exc) in self.indexes:
+            return self.indexes[id(exc)]
+        if links >= MAX_LINKS or len(self.indexes) >= self.most:
             return None
         return self.add(exc, links + 1)
 
@@ -179,15 +179,15 @@ class _Encoder:
             node["cut"] = True
 
     def text(self, text: str, limit: int) -> str:
-        shorter = cut(text, min(limit, self.longest, max(self.room, 200)))
-        self.room -= len(shorter.encode())
+        shorter = cut(text, min(limit, self.longest, max(self.bytes_left, 200)))
+        self.bytes_left -= len(shorter.encode())
         return shorter
 
     def packed(self, value: Any, limit: int) -> bytes | None:
         data = plain.packed(value)
-        if data is None or len(data) > min(limit, self.longest, self.room):
+        if data is None or len(data) > min(limit, self.longest, self.bytes_left):
             return None
-        self.room -= len(data)
+        self.bytes_left -= len(data)
         return data
 
     def attributes(self, node: dict[str, Any], found: dict[str, Any], left_out: tuple[str, ...] = ()) -> None:
@@ -201,12 +201,12 @@ class _Encoder:
             node["missing"] = [cut(name, MAX_NAME) for name in missing[:MAX_LEFT_OUT]]
 
     def one_by_one(self, found: dict[str, Any], missing: list[str]) -> bytes:
-        room = min(MAX_ATTRIBUTES, self.longest, self.room)
+        bytes_left = min(MAX_ATTRIBUTES, self.longest, self.bytes_left)
         kept = {}
         for name, value in found.items():
             data = plain.packed({name: value})
-            if data is not None and len(data) <= room:
-                room -= len(data)
+            if data is not None and len(data) <= bytes_left:
+                bytes_left -= len(data)
                 kept[name] = value
             else:
                 missing.append(name)

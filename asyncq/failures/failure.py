@@ -22,7 +22,7 @@ class Failure:
     Attributes:
         module: where the class is defined.
         qualname: the name of the class there.
-        message: what `str()` of the exception said; of a group, its message.
+        message: what `str()` of the exception gave; of a group, its message.
         args: the arguments it was made with; None if they could not travel.
         attributes: its attributes by their names, as far as they could travel.
         missing: the names of attributes that could not.
@@ -30,7 +30,7 @@ class Failure:
         notes: its notes.
         traceback: the formatted traceback; of this exception alone, not of its causes.
         raised: where it was raised at first, if a task let the failure of another task pass; else empty.
-        is_cut: whether `message` is shorter than what the exception said.
+        is_cut: whether `message` is shorter than what the exception gave.
         cause: the exception it was raised from.
         context: the exception that was being handled when it was raised.
         suppress_context: whether `context` is not to be printed.

@@ -24,11 +24,11 @@ _ROOTS: Final = (Exception, BaseException, object)
 def message_of(exc: BaseException) -> str:
     """What `str()` gives; of a group its message, for `str()` counts the members, too."""
     if issubclass(type(exc), BaseExceptionGroup):
-        return said(lambda: raw.group_message_of(exc))
-    return said(lambda: str(exc))
+        return text_from(lambda: raw.group_message_of(exc))
+    return text_from(lambda: str(exc))
 
 
-def said(ask: Callable[[], Any]) -> str:
+def text_from(ask: Callable[[], Any]) -> str:
     """What foreign code says about itself, as a real str; or that it failed."""
     try:
         answer = ask()
@@ -109,7 +109,7 @@ def traceback_of(exc: BaseException, message: str) -> str:
         exc: the exception.
         message: what `message_of` gave for it.
     """
-    return said(lambda: "".join(_traceback_lines(exc, message)))
+    return text_from(lambda: "".join(_traceback_lines(exc, message)))
 
 
 def _traceback_lines(exc: BaseException, message: str) -> list[str]:
@@ -117,10 +117,10 @@ def _traceback_lines(exc: BaseException, message: str) -> list[str]:
     if tb is None:
         return _last_lines(exc, message)
     # Without columns: to find where the ^^^^ go, every line is parsed again: 36 us of the 60 of a failure.
-    places = [
+    frames_shown = [
         (frame.f_code.co_filename, line, frame.f_code.co_name, None) for frame, line in traceback.walk_tb(tb)
     ]
-    frames = traceback.StackSummary.from_list(places).format()
+    frames = traceback.StackSummary.from_list(frames_shown).format()
     return ["Traceback (most recent call last):\n", *frames, *_last_lines(exc, message)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from asyncq.failures import lookup, plain
-from asyncq.failures.texts import message_of, said
+from asyncq.failures.texts import message_of, text_from
 
 _MODULE: Final = "pydantic_core._pydantic_core"
 _NAME: Final = [_MODULE, "ValidationError"]
@@ -38,7 +38,7 @@ def _line(line: dict[str, Any]) -> dict[str, Any]:
     context = line.get("ctx")
     if context is not None:
         kept["ctx"] = {
-            key: said(lambda: str(value)) if isinstance(value, Exception) else value  # noqa: B023  called here
+            key: text_from(lambda: str(value)) if isinstance(value, Exception) else value  # noqa: B023  called here
             for key, value in context.items()
         }
         if plain.packed(kept["ctx"]) is None:

@@ -326,7 +326,7 @@ class _Tasks:
         if not module:
             return None
         task = self._found(job, module, name, policy)
-        return task.starred() if job.name.endswith("*") else task
+        return task.batch_task() if job.name.endswith("*") else task
 
     def _found(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any]:
         """The task whose function stands under that name in that module."""

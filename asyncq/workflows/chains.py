@@ -118,11 +118,11 @@ def checked_error_callbacks(given: Any) -> tuple[Any, ...]:
 
 def spread(steps: tuple[Workflow[Any], ...], options: dict[str, Any]) -> None:
     """Gives each of several steps in a line those options that are about it."""
-    for place, step in enumerate(steps):
+    for index, step in enumerate(steps):
         about = {
             name: value
             for name, value in options.items()
-            if (name not in FIRST or place == 0) and (name not in LAST or place == len(steps) - 1)
+            if (name not in FIRST or index == 0) and (name not in LAST or index == len(steps) - 1)
         }
         if about:
             step.set(**about)

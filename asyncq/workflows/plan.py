@@ -33,8 +33,8 @@ LARGEST = 10_000
 """Most jobs in one workflow: it is accepted in one step, during which the server does nothing else."""
 
 
-COLLECTED = "asyncq.collected"
-"""The task whose value is what it is given: it ends a workflow that takes the place of one job."""
+BARRIER_TASK = "asyncq.collected"
+"""The barrier task: its value is its argument. It ends a workflow that replaces one job."""
 
 
 class Follower(Protocol):
@@ -209,7 +209,7 @@ class Plan:
     def collect(self, source: Handle, options: Options) -> AsyncResult[Any]:
         """Adds a job that waits for all jobs of the source, and whose value is the source's."""
         assert self.app is not None, "there are jobs, so there is their app"
-        task = cast("Sendable", self.app.find_task(COLLECTED))  # every app has it
+        task = cast("Sendable", self.app.find_task(BARRIER_TASK))  # every app has it
         return self.add(_Collecting(task.with_options(options)), source)
 
     async def submit(self, messages: list[tuple[wire.Job, bytes]]) -> None:
@@ -270,10 +270,10 @@ class Plan:
         """Runs all jobs here and now, and gives the handle of their value with their results in it."""
         if self.app is None:
             return handle
-        words, yielded = eager.run_all(self.messages(), self.app)
+        outcomes, yielded = eager.run_all(self.messages(), self.app)
         results: dict[int, Any] = {}
         for planned in self.jobs:
-            ended = wire.decode_ended(*words[planned.job.id])
+            ended = wire.decode_ended(*outcomes[planned.job.id])
             items = yielded.get(planned.job.id, ())
             planned_handle = planned.handle
             result: eager.EagerResult[Any] = eager.EagerResult.of_call(

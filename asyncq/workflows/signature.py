@@ -70,14 +70,14 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
 
     def link(self, callback: Workflow[Any]) -> Self:
         """Makes a callback follow when the call has ended well, see `Workflow.link`."""
-        return self.set(link=[*self._said.links, callback])
+        return self.set(link=[*self._options.links, callback])
 
     def link_error(self, callback: Workflow[Any]) -> Self:
         """Makes a callback follow when the call has failed, see `Workflow.link_error`."""
-        return self.set(link_error=[*self._said.error_links, callback])
+        return self.set(link_error=[*self._options.error_links, callback])
 
     @property
-    def _said(self) -> Options:
+    def _options(self) -> Options:
         return self.task.builder.options
 
     @property
@@ -87,7 +87,7 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
 
     @property
     def _wait(self) -> float | timedelta | None:
-        return self._said.wait
+        return self._options.wait
 
     def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
         if args or kwargs:
@@ -109,11 +109,11 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
     def plan(self, plan: Plan, source: Handle | None, *, failing: Sequence[str] | None = None) -> H_co:
         """Adds the job of the call to a plan, and those of its callbacks; see `Workflow.plan`."""
         handle = plan.add(self, source, failing=failing)
-        plan.follow(handle, self._said.links, self._said.error_links, [handle.id])
+        plan.follow(handle, self._options.links, self._options.error_links, [handle.id])
         return cast("H_co", handle)
 
     def _content(self) -> tuple[Any, ...]:
-        return self.task.name, self._said, self.args, self.kwargs, self.immutable
+        return self.task.name, self._options, self.args, self.kwargs, self.immutable
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Signature):

@@ -58,9 +58,9 @@ async def test_two_services_may_share_a_queue(make_app):
         calls = [(app, name) for app in (shop, mail) for name in ("shop.one", "shop.two", "mail.one")] * 3
         handles = [await app.send(name, (name,)) for app, name in calls]
         # Also what one service makes of another's task in one job.
-        starred = await shop.send("mail.one*", ([("a",), ("b",)],))
+        batch_task = await shop.send("mail.one*", ([("a",), ("b",)],))
         assert [await each.get(timeout=20) for each in handles] == [name for _, name in calls]
-        assert await starred.get(timeout=20) == ["a", "b"]
+        assert await batch_task.get(timeout=20) == ["a", "b"]
 
 
 async def test_a_job_fails_when_no_worker_of_its_queue_has_known_its_task_for_the_time_set(make_app, caplog):

@@ -30,7 +30,7 @@ def project(tmp_path: Path):
 def test_an_argument_wins_over_the_environment_over_the_project_over_the_default(project):
     folder = project("[tool.asyncq]\nlease = 4\nnamespace = 'p'\nthreads = 7\n")
     environ = {"ASYNCQ_LEASE": "3s", "ASYNCQ_NAMESPACE": "e"}
-    settings = load({"lease": 2.0, "namespace": None}, anchor=folder, environ=environ)
+    settings = load({"lease": 2.0, "namespace": None}, project_root=folder, environ=environ)
     assert (settings.lease, settings.namespace, settings.threads, settings.grace) == (2.0, "e", 7, 25.0)
 
 
@@ -55,23 +55,23 @@ def test_a_time_is_shown_as_a_person_would_say_it(time, text):
 
 
 def test_no_project_and_no_environment_give_the_defaults(tmp_path):
-    assert load({}, anchor=tmp_path, environ={}) == Settings()
+    assert load({}, project_root=tmp_path, environ={}) == Settings()
 
 
 def test_an_empty_variable_is_as_good_as_none(tmp_path):
-    assert load({}, anchor=tmp_path, environ={"ASYNCQ_LEASE": ""}).lease == 15.0
+    assert load({}, project_root=tmp_path, environ={"ASYNCQ_LEASE": ""}).lease == 15.0
 
 
 @pytest.mark.parametrize("source", ["argument", "project"])
 def test_an_unknown_option_is_refused_with_its_nearest_neighbour(project, source):
     folder = project("[tool.asyncq]\nleese = 3\n" if source == "project" else "")
     with pytest.raises(ValueError, match="unknown option 'leese'; did you mean 'lease'"):
-        load({"leese": 3} if source == "argument" else {}, anchor=folder, environ={})
+        load({"leese": 3} if source == "argument" else {}, project_root=folder, environ={})
 
 
 def test_an_unknown_option_without_neighbour_lists_them_all(tmp_path):
     with pytest.raises(ValueError, match="there are url, namespace"):
-        load({"zzzzzz": 3}, anchor=tmp_path, environ={})
+        load({"zzzzzz": 3}, project_root=tmp_path, environ={})
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_unknown_option_without_neighbour_lists_them_all(tmp_path):
 )
 def test_a_value_that_does_not_fit_is_refused_with_its_source(tmp_path, explicit, environ, said):
     with pytest.raises(ValueError, match=said):
-        load(explicit, anchor=tmp_path, environ=environ)
+        load(explicit, project_root=tmp_path, environ=environ)
 
 
 FLAGS = ["result_extended", "strict", "trust_models"]
@@ -109,7 +109,7 @@ def refusals(tmp_path, option: str, values: list[object]) -> None:
     """Each value is refused, by a sentence that names the option and the value."""
     for value in values:
         with pytest.raises(ValueError, match=rf"^AsyncQ\({option}=...\): .") as caught:
-            load({option: value}, anchor=tmp_path, environ={})
+            load({option: value}, project_root=tmp_path, environ={})
         assert str(value) in str(caught.value)
         assert not re.search(r"supported|argument|literal|convert|NoneType", str(caught.value))
 
@@ -119,7 +119,7 @@ def test_a_number_that_makes_no_sense_is_refused(tmp_path, option):
     nonsense = [-1, -0.5, float("nan"), float("inf"), "nan", "inf", True, [1], {}, b"5", "", "a b"]
     refusals(tmp_path, option, nonsense)
     if option in ZERO_HAS_A_MEANING:
-        assert getattr(load({option: 0}, anchor=tmp_path, environ={}), option) == 0
+        assert getattr(load({option: 0}, project_root=tmp_path, environ={}), option) == 0
     else:
         refusals(tmp_path, option, [0, "0"])
 
@@ -130,9 +130,9 @@ def test_what_is_no_text_or_no_flag_is_refused(tmp_path, option):
 
 
 def test_a_whole_number_may_be_written_as_a_float_and_no_fraction_is_cut(tmp_path):
-    assert load({"max_length": 1e6}, anchor=tmp_path, environ={}).max_length == 1_000_000
+    assert load({"max_length": 1e6}, project_root=tmp_path, environ={}).max_length == 1_000_000
     with pytest.raises(ValueError, match=r"2\.5 is not a whole number"):
-        load({"concurrency": 2.5}, anchor=tmp_path, environ={})
+        load({"concurrency": 2.5}, project_root=tmp_path, environ={})
 
 
 def test_every_option_is_described_and_read_from_its_variable(tmp_path):
@@ -148,7 +148,7 @@ def test_every_option_is_described_and_read_from_its_variable(tmp_path):
         "trust_models": "1",
     }
     for option, (variable, _) in described.items():
-        settings = load({}, anchor=tmp_path, environ={variable: values.get(option, "7")})
+        settings = load({}, project_root=tmp_path, environ={variable: values.get(option, "7")})
         assert str(getattr(settings, option)) in (values.get(option), "7", "7.0", "True")
 
 
@@ -156,18 +156,18 @@ def test_every_option_is_described_and_read_from_its_variable(tmp_path):
     ("text", "expected"), [("1", True), (" Yes ", True), ("on", True), ("0", False), ("FALSE", False)]
 )
 def test_a_flag_can_be_written_in_several_ways(tmp_path, text, expected):
-    assert load({}, anchor=tmp_path, environ={"ASYNCQ_STRICT": text}).strict is expected
+    assert load({}, project_root=tmp_path, environ={"ASYNCQ_STRICT": text}).strict is expected
 
 
 @pytest.mark.parametrize("given", [True, False])
 def test_a_flag_given_in_code_wins_over_the_environment(tmp_path, given):
     environ = {"ASYNCQ_STRICT": str(int(not given))}
-    assert load({"strict": given}, anchor=tmp_path, environ=environ).strict is given
+    assert load({"strict": given}, project_root=tmp_path, environ=environ).strict is given
 
 
 def test_a_flag_that_says_neither_is_refused(tmp_path):
     with pytest.raises(ValueError, match="ASYNCQ_STRICT: 'maybe' is neither yes nor no"):
-        load({}, anchor=tmp_path, environ={"ASYNCQ_STRICT": "maybe"})
+        load({}, project_root=tmp_path, environ={"ASYNCQ_STRICT": "maybe"})
 
 
 @pytest.mark.parametrize(
@@ -252,15 +252,15 @@ def warnings(caplog, monkeypatch):
 )
 def test_an_unknown_variable_is_warned_of_once_and_refused_with_strict(tmp_path, warnings, variable, hint):
     for _ in range(2):
-        load({}, anchor=tmp_path, environ={variable: "1", "ASYNCQ_LEASE": "3"})
+        load({}, project_root=tmp_path, environ={variable: "1", "ASYNCQ_LEASE": "3"})
     message = f"the environment variable {variable} is no setting and changes nothing; {hint}"
     assert warnings() == [message]
     with pytest.raises(ValueError, match=f"{variable} is no setting"):
-        load({"strict": True}, anchor=tmp_path, environ={variable: "1"})
+        load({"strict": True}, project_root=tmp_path, environ={variable: "1"})
 
 
 def test_strict_by_reconfiguration_refuses_an_unknown_variable_too(tmp_path, monkeypatch):
-    settings = load({}, anchor=tmp_path, environ={})
+    settings = load({}, project_root=tmp_path, environ={})
     config.replace(settings, {"strict": True})
     monkeypatch.setenv("ASYNCQ_LEESE", "3")
     with pytest.raises(ValueError, match=r"ASYNCQ_LEESE .*did you mean ASYNCQ_LEASE"):
@@ -286,7 +286,9 @@ INJECTED = {
 def test_what_orchestrators_inject_and_what_is_read_elsewhere_is_known(tmp_path, warnings):
     others = {f"ASYNCQ_{name}": "1" for name in config.OTHER_VARIABLES}
     load(
-        {"strict": True}, anchor=tmp_path, environ={**INJECTED, **others, "ASYNCQ_WORSE": "", "ASYNCQD": "1"}
+        {"strict": True},
+        project_root=tmp_path,
+        environ={**INJECTED, **others, "ASYNCQ_WORSE": "", "ASYNCQD": "1"},
     )
     assert warnings() == []
 
@@ -319,4 +321,4 @@ def test_a_worker_takes_the_same_numbers_for_its_concurrency(wrong):
     ],
 )
 def test_a_url_may_have_spaces_around_it_and_a_scheme_in_capitals(tmp_path, given, taken):
-    assert config.load({"url": given}, anchor=tmp_path, environ={}).url == taken
+    assert config.load({"url": given}, project_root=tmp_path, environ={}).url == taken

@@ -503,7 +503,7 @@ def test_chunks_are_a_group_of_starmaps():
 
 
 def test_a_derived_task_is_found_by_name_and_is_not_listed():
-    assert app.tasks[f"{add.name}*"] is add.starred()
+    assert app.tasks[f"{add.name}*"] is add.batch_task()
     assert f"{add.name}*" not in app.tasks
     with pytest.raises(KeyError):
         app.tasks["unknown*"]

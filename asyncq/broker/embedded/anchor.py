@@ -1,4 +1,4 @@
-"""The anchor: which project directory an `embedded://` URL means."""
+"""The project directory that an `embedded://` URL means."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from urllib.parse import unquote, urlsplit
 from asyncq.errors import BrokerNotConfigured
 
 
-def resolve(url: str, *, anchor_file: str | None) -> Path:
+def resolve(url: str, *, project_file: str | None) -> Path:
     """Name the project directory whose server an `embedded://` URL means.
 
     Worker and web process must meet even when they are started in different directories, so it is the file
     that made the app that counts, not the working directory.
 
     Args:
-        url: `embedded://` for the project of `anchor_file`, or `embedded:///abs/dir` for the directory named.
-        anchor_file: the file that made the app. Without one that exists (REPL, notebook) the working
+        url: `embedded://` for the project of `project_file`, or `embedded:///abs/dir` for the directory
+            named.
+        project_file: the file that made the app. Without one that exists (REPL, notebook) the working
             directory is taken.
 
     Returns:
@@ -27,7 +28,7 @@ def resolve(url: str, *, anchor_file: str | None) -> Path:
         BrokerNotConfigured: the URL is of another kind, or its path is not absolute.
 
     Example:
-        >>> resolve("embedded:///srv/shop", anchor_file=None)
+        >>> resolve("embedded:///srv/shop", project_file=None)
         PosixPath('/srv/shop')
     """
     parts = urlsplit(url)
@@ -39,8 +40,8 @@ def resolve(url: str, *, anchor_file: str | None) -> Path:
         named = Path(unquote(parts.path)).resolve()
         return named.parent if named.name == ".asyncq" else named
     start = Path.cwd()
-    if anchor_file is not None and Path(anchor_file).is_file():
-        start = Path(anchor_file).resolve().parent
+    if project_file is not None and Path(project_file).is_file():
+        start = Path(project_file).resolve().parent
     for directory in (start, *start.parents):
         if (directory / "pyproject.toml").exists() or (directory / ".git").exists():
             return directory

@@ -44,7 +44,7 @@ def acquire(directory: Path) -> EmbeddedServer:
         BrokerUnavailable: the server is there and does not answer, or is still loading; worth another try.
 
     Example:
-        >>> server = acquire(resolve("embedded://", anchor_file=__file__))  # doctest: +SKIP
+        >>> server = acquire(resolve("embedded://", project_file=__file__))  # doctest: +SKIP
     """
     directory = directory.resolve()
     with Registry.mutex:
