@@ -296,7 +296,7 @@ async def test_a_server_that_does_not_answer_the_guard_keeps_no_job_from_waiting
     tmp_path, monkeypatch, caplog
 ):
     monkeypatch.setattr(guard, "CYCLE_CHECK_TIMEOUT", 0.2)
-    monkeypatch.setattr(guard, "_said", False)
+    monkeypatch.setattr(guard, "_has_warned", False)
     begun, go = asyncio.Event(), asyncio.Event()
     with own_server(tmp_path) as server:
         async with AsyncQ(server.url, operation_timeout=10, lease=5) as app:

@@ -1,4 +1,4 @@
-"""A workflow that is too large for one step of the server: accepted as a whole, and brought in in parts."""
+"""A workflow that is too large for one step of the server: accepted as a whole, and delivered in parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PART = 4
 
 
 class Large(Steps):
-    """Submits workflows, whose jobs in parcels nobody brings unless the test does."""
+    """Submits workflows, whose jobs in parcels nobody delivers unless the test does."""
 
     def row(self, length: int) -> list[tuple[wire.Job, bytes]]:
         """A job after the other."""
@@ -35,8 +35,8 @@ class Large(Steps):
             for n in range(length)
         ]
 
-    async def bring(self, most: int = 1000) -> int:
-        """Brings in the next parcels; how many."""
+    async def deliver(self, most: int = 1000) -> int:
+        """Delivers the next parcels; how many."""
         relay, shard = self.broker.commands.relay, self.broker.shards[0]
         reading = await relay.read(shard)
         letters = reading.letters[:most]
@@ -67,8 +67,8 @@ async def test_the_first_job_of_a_row_is_there_when_all_others_are(stage):
     await stage.broker.intake.submit(stage.row(11))
     for _ in range(2):
         assert await stage.claim() is None
-        assert await stage.bring(1) == 1
-    assert await stage.bring(1) == 0
+        assert await stage.deliver(1) == 1
+    assert await stage.deliver(1) == 0
     for n in range(11):
         delivery = await stage.claim()
         assert delivery.job.id == f"step{n}"
@@ -83,7 +83,7 @@ async def test_members_of_a_large_group_start_in_their_order_and_their_callback_
     await stage.broker.intake.submit(jobs)
     assert await stage.waiting() == PART - 1, "the callback stands before them"
     await stage.end(await stage.claim(), 0)
-    while await stage.bring(2):
+    while await stage.deliver(2):
         pass
     for n in range(1, 18):
         delivery = await stage.claim()
@@ -92,7 +92,7 @@ async def test_members_of_a_large_group_start_in_their_order_and_their_callback_
     assert (await stage.claim()).job.id == "last"
 
 
-async def test_parcels_that_are_brought_again_change_nothing(stage):
+async def test_parcels_that_are_delivered_again_change_nothing(stage):
     await stage.broker.intake.submit(stage.row(10))
     relay, shard = stage.broker.commands.relay, stage.broker.shards[0]
     late = await relay.read(shard)
@@ -106,7 +106,7 @@ async def test_parcels_that_are_brought_again_change_nothing(stage):
 
 
 @pytest.mark.parametrize("verb", ["state", "look", "forget"])
-async def test_whoever_asks_for_a_job_that_nobody_has_brought_yet_finds_it(stage, monkeypatch, verb):
+async def test_whoever_asks_for_a_job_that_nobody_has_delivered_yet_finds_it(stage, monkeypatch, verb):
     await stage.broker.intake.submit(stage.row(10))
     monkeypatch.undo()  # who submitted it is gone, and there is no worker
     answer = await (stage.broker.look(["step0"]) if verb == "look" else getattr(stage.broker, verb)("step0"))
@@ -120,9 +120,9 @@ async def test_a_full_queue_counts_all_jobs_and_takes_none(stage):
         jobs = [stage.job(f"{wait}{n}", wait=wait) for n in range(21)]
         with pytest.raises(QueueFull, match="wait for their time" if wait else "holds"):
             await stage.broker.intake.submit(jobs)
-        assert (await stage.waiting(), await stage.bring()) == (0, 0)
+        assert (await stage.waiting(), await stage.deliver()) == (0, 0)
         await stage.broker.intake.submit(jobs[:20])
-        while await stage.bring():
+        while await stage.deliver():
             pass
     assert await stage.waiting() == 20
 
@@ -136,14 +136,14 @@ async def test_an_id_that_another_job_has_or_that_is_there_twice_is_refused(stag
         await stage.broker.intake.submit(jobs)
     with pytest.raises(ValueError, match="m0"):
         await stage.broker.intake.submit([stage.job(f"m{n % 8}") for n in range(9)])
-    assert await stage.bring() == 0
+    assert await stage.deliver() == 0
 
 
 async def test_a_call_whose_answer_was_lost_is_accepted_once(stage):
     jobs = stage.row(10)
     await stage.broker.intake.submit(jobs)
     await stage.broker.intake.submit(jobs)
-    assert await stage.bring() == 2
+    assert await stage.deliver() == 2
 
 
 async def test_a_job_is_replaced_by_a_large_workflow(stage):
@@ -154,7 +154,7 @@ async def test_a_job_is_replaced_by_a_large_workflow(stage):
     instead.append(stage.job("first", parents=("step8",), value_template=0))
     assert await stage.worker.claims.replace(delivery, instead) == 1
     assert await stage.claim() is None
-    while await stage.bring():
+    while await stage.deliver():
         pass
     for name in (*(f"step{n}" for n in range(9)), "first"):
         delivery = await stage.claim()
@@ -162,7 +162,7 @@ async def test_a_job_is_replaced_by_a_large_workflow(stage):
         await stage.end(delivery, name)
 
 
-async def test_a_worker_brings_what_a_client_that_died_has_left(make_app, monkeypatch):
+async def test_a_worker_delivers_what_a_client_that_died_has_left(make_app, monkeypatch):
     monkeypatch.setattr(submission, "PARCEL", PART)
     async with make_app(lease=0.6) as app:
 
