@@ -61,7 +61,7 @@ async def test_many_that_wait_for_one_job_are_set_free_some_at_a_time(stage):
     outcome = wire.encode_ended(wire.Ended(wire.SUCCEEDED))
     ended = 0
     while ended < MANY:
-        entries = await stage.worker.read([stream], MANY - ended, block=False)
+        entries = await stage.worker.read([stream], min(100, MANY - ended), block=False)
         batch = [(stage.worker.delivery(entry), wire.SUCCEEDED, outcome) for entry in entries]
         job = batch[-1][0]
         values = await stage.broker.kept.filled(shard, job.values)
