@@ -285,7 +285,7 @@ async def test_an_outcome_too_large_for_a_push_is_fetched(app, hand):
 # -- revoke, expire, forget --
 
 
-async def test_a_queued_job_is_revoked_at_once_and_who_waits_is_told(app, broker, hand):
+async def test_a_queued_job_is_revoked_at_once_and_waiters_are_notified(app, broker, hand):
     task = app.task(name="task")(_nothing)
     result = await task.delay()
     waiting = asyncio.create_task(result.get(timeout=30))
@@ -344,7 +344,7 @@ async def test_a_job_that_nobody_has_started_in_time_expires(broker, make_job, h
     await job.succeed()
 
 
-async def test_who_waits_for_an_expired_job_is_told_without_any_worker(app):
+async def test_waiters_of_an_expired_job_are_notified_without_any_worker(app):
     task = app.task(name="task")(_nothing)
     result = await task.options(expires=0.05).delay()
     with pytest.raises(TaskExpired):
@@ -432,7 +432,7 @@ async def test_a_job_does_not_wait_for_itself(broker, make_job, hand):
 # -- following --
 
 
-async def test_who_follows_a_job_hears_of_its_reports_its_retry_and_its_end(app, hand):
+async def test_a_follower_receives_the_reports_the_retry_and_the_end_of_a_job(app, hand):
     task = app.task(name="task")(_nothing)
     result = await task.delay()
     seen: list[tuple[str, object]] = []

@@ -243,7 +243,7 @@ async def test_every_way_of_enqueueing_belongs_to_the_block(app, nap):
     await until_revoked(app, *(handle.id for handle in handles if not handle.ignored), "called")
 
 
-async def test_dropped_handles_belong_to_it_too_and_ends_are_heard_without_them(app, nap, raw, log):
+async def test_dropped_handles_belong_to_it_too_and_ends_arrive_without_them(app, nap, raw, log):
     async with Worker(app):
         async with app.scope():
             for n in range(20):

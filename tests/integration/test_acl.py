@@ -304,7 +304,7 @@ async def test_a_connection_needs_no_name(server, caplog):
 
 
 @pytest.mark.parametrize("right", CLIENT_NEEDS)
-async def test_a_client_whose_user_lacks_any_one_right_is_told_so_when_it_opens(server, right):
+async def test_a_client_whose_user_lacks_any_one_right_learns_it_when_it_opens(server, right):
     server.do("ACL", "SETUSER", "asyncq-producer", f"-{right}")
     with pytest.raises(BrokerUnavailable, match=f"refuses: NOPERM .*{right.partition('|')[0]}") as caught:
         await _app(server, "asyncq-producer").open()

@@ -281,7 +281,7 @@ async def test_a_namespace_whose_workers_know_of_one_shard_is_not_cut_up(make_ap
             await make_app(shards=3).open()
 
 
-async def test_what_a_client_that_died_left_in_the_outbox_is_told_by_a_worker(app, raw, monkeypatch):
+async def test_what_a_client_that_died_left_in_the_outbox_is_forwarded_by_a_worker(app, raw, monkeypatch):
     tasks = make_tasks(app)
 
     async def is_too_late(_: object) -> None:
@@ -417,7 +417,7 @@ async def test_whoever_waits_for_an_errand_that_has_not_begun_is_let_go_when_the
     await asyncio.wait_for(wait, 1.0)
 
 
-async def test_the_last_worker_has_told_what_follows_from_its_last_job(make_app, app):
+async def test_the_last_worker_has_forwarded_what_follows_from_its_last_job(make_app, app):
     begun = asyncio.Event()
     async with make_app(shards=COUNT, namespace=app.settings.namespace) as other:
 

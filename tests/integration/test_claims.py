@@ -46,7 +46,7 @@ def told(stage) -> list[ClaimEnd]:
 
 
 @pytest.mark.parametrize("end", BY_END)
-async def test_a_hook_is_told_of_every_way_in_which_a_job_ends(stage, told, end):
+async def test_a_hook_is_called_for_every_way_in_which_a_job_ends(stage, told, end):
     play, letter = ENDS[end]
     await play(stage)
     (one,) = told
@@ -56,7 +56,7 @@ async def test_a_hook_is_told_of_every_way_in_which_a_job_ends(stage, told, end)
     assert (one.letter, one.answer) == (letter if ended_as_told else "", 1 if ended_as_told else 2)
 
 
-async def test_a_hook_is_told_that_a_job_goes_on(stage, told):
+async def test_a_hook_is_called_when_a_job_goes_on(stage, told):
     delivery = await stage.claim()
     assert await stage.worker.claims.retry(delivery, 0, 1, b"") == 1
     await stage.worker.promote(stage.broker.shards[0])
@@ -71,14 +71,14 @@ async def test_a_hook_is_told_that_a_job_goes_on(stage, told):
     assert [one.answer for one in told] == [1, 1, 1, 1]
 
 
-async def test_a_hook_is_told_that_an_end_was_refused(stage, told):
+async def test_a_hook_is_called_when_an_end_was_refused(stage, told):
     delivery = await stage.claim()
     await stage.end(delivery, 1)
     assert await stage.heir.claims.finish_now(delivery.stream, [(delivery, wire.FAILED, b"")]) == [0]
     assert [(one.letter, one.answer) for one in told] == [("S", 1), ("F", 0)]
 
 
-async def test_a_workflow_whose_id_is_taken_leaves_the_claim_and_tells_no_hook(stage, told):
+async def test_a_workflow_whose_id_is_taken_leaves_the_claim_and_calls_no_hook(stage, told):
     delivery = await stage.claim()
     await stage.broker.intake.submit([stage.job("taken")])
     other = wire.Job("taken", "t", QUEUE, b"", "another call", "", 0, 100_000)

@@ -61,7 +61,7 @@ def _waits_for(app: AsyncQ, gates: dict[str, asyncio.Event] | None = None):
 
 
 @pytest.mark.parametrize("how", WAYS)
-async def test_a_job_that_waits_for_itself_is_told_its_path(app, how):
+async def test_a_job_that_waits_for_itself_gets_its_path(app, how):
     waits_for = _waits_for(app)
     async with Worker(app):
         with pytest.raises(WouldDeadlock, match=re.escape("waits_for:me -> waits_for:me")):
@@ -124,7 +124,7 @@ async def test_a_job_of_another_app_with_the_same_id_is_another_job(app, make_ap
             assert await ours.options(task_id="same", wait=30).call() == 1
 
 
-async def test_of_two_jobs_that_wait_for_each_other_one_is_told_and_the_other_goes_on(app, make_app):
+async def test_of_two_jobs_that_wait_for_each_other_one_gets_an_error_and_the_other_goes_on(app, make_app):
     """On two workers, with one slot each."""
     async with make_app() as second:
         ways = [_waits_for(app), _waits_for(second)]

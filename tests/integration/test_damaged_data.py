@@ -371,7 +371,7 @@ async def test_damaged_data_stops_nobody(stage, place, caplog):
     assert not [line for line in caplog.messages if "unexpected error" in line]
 
 
-async def test_damage_of_one_kind_is_said_once_a_minute(stage, caplog):
+async def test_damage_of_one_kind_is_reported_once_a_minute(stage, caplog):
     caplog.set_level(logging.WARNING, "asyncq")
     await in_what_is_published(stage)
     await stage.is_well()
@@ -379,7 +379,7 @@ async def test_damage_of_one_kind_is_said_once_a_minute(stage, caplog):
         assert sum(line.startswith(kind) for line in caplog.messages) == 1
 
 
-async def test_damaged_entries_of_an_outbox_are_dropped_and_those_behind_them_are_told(make_app, raw):
+async def test_damaged_entries_of_an_outbox_are_dropped_and_those_behind_them_are_forwarded(make_app, raw):
     async with make_app(lease=1.5, shards=2) as app:
         gate = asyncio.Event()
         register(app, gate)

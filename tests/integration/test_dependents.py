@@ -163,7 +163,7 @@ async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it
 
 
 @pytest.mark.parametrize("failing", ["first", "second", "none"])
-async def test_an_error_callback_of_several_jobs_runs_once_and_is_told_of_the_last(stage, failing):
+async def test_an_error_callback_of_several_jobs_runs_once_and_gets_the_last(stage, failing):
     """Those that never ran call nothing, and the callback goes with the last that could have called it."""
     await stage.broker.intake.submit(
         [

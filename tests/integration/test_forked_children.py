@@ -125,7 +125,7 @@ async def test_the_end_of_a_process_is_noticed_while_a_child_of_it_holds_its_con
     assert not is_gone(noted(log, "child")[0])
 
 
-async def test_a_forked_child_starts_jobs_and_is_told_that_no_worker_hears_it(app):
+async def test_a_forked_child_starts_jobs_and_learns_that_no_worker_is_reachable(app):
     @app.task
     async def double(number: int) -> int:
         return 2 * number

@@ -148,7 +148,7 @@ async def test_a_hundred_clients_at_once_make_one_job(make_app, app, charge, run
     assert runs == [(1, 2)]
 
 
-async def test_a_client_that_met_the_job_is_told_by_push(make_app, app, gated, raw, no_poll):
+async def test_a_client_that_found_the_existing_job_is_notified_by_push(make_app, app, gated, raw, no_poll):
     first = await gated.options(key="k").delay(1)
     async with Worker(app), make_app() as other:
         await until_state(first, "STARTED")
@@ -163,7 +163,7 @@ async def test_a_client_that_met_the_job_is_told_by_push(make_app, app, gated, r
         assert begun.took < 2
 
 
-async def test_the_job_of_a_key_may_end_before_the_second_answer_is_heard(app, charge, no_poll):
+async def test_the_job_of_a_key_may_end_before_the_second_answer_arrives(app, charge, no_poll):
     async with Worker(app):
         for n in range(50):
             keyed = charge.options(key=f"k{n}")
@@ -277,7 +277,7 @@ async def test_a_live_jobs_expiry_is_its_own_and_not_that_of_a_later_call(make_a
     assert runs == [(1, 100)]
 
 
-async def test_a_refused_call_does_not_touch_the_expiry_of_the_job_it_met(app, charge):
+async def test_a_refused_call_does_not_touch_the_expiry_of_the_existing_job(app, charge):
     first = await charge.options(key="k").delay(1)
     with pytest.raises(ValueError, match="other arguments"):
         await charge.options(key="k", expires=0.05).delay(2)
@@ -305,7 +305,7 @@ async def test_a_revoked_job_is_what_later_calls_get(app, charge, runs):
     assert runs == []
 
 
-async def test_a_job_whose_result_is_ignored_is_met_while_it_lives(app, charge, runs, raw):
+async def test_a_job_whose_result_is_ignored_is_found_while_it_lives(app, charge, runs, raw):
     ignoring = charge.options(key="k", ignore_result=True)
     first = await ignoring.delay(1)
     second = await charge.options(key="k").delay(1)
@@ -345,7 +345,7 @@ async def test_map_makes_many_calls_so_it_cannot_have_a_key(app, charge, raw):
     assert await length(app, raw) == 0
 
 
-async def test_keys_in_a_batch_are_met_within_it_and_before_it(app, charge, runs, raw):
+async def test_keys_in_a_batch_are_found_within_it_and_before_it(app, charge, runs, raw):
     await charge.options(key="old").delay(0)
     calls = [charge.options(key=key).s(order) for key, order in (("old", 0), ("a", 1), ("b", 2), ("a", 1))]
     results = await app.submit([*calls, charge.s(3)])

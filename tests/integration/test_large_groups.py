@@ -72,7 +72,9 @@ async def test_many_that_wait_for_one_job_are_set_free_some_at_a_time(stage):
     assert await stage.keys("h:", "hn:", "rest:", "dep:", "d") == []
 
 
-async def test_the_last_that_are_told_keep_the_value_though_all_others_have_ended_with_a_dead_letter(stage):
+async def test_the_last_that_are_notified_keep_the_value_though_all_others_have_ended_with_a_dead_letter(
+    stage,
+):
     jobs = [stage.job("top", dependents=tuple(CHILDREN[: MOST + 2]))]
     jobs += [stage.job(one, parents=("top",), value_template=0) for one in CHILDREN[: MOST + 2]]
     await stage.broker.intake.submit(jobs)

@@ -885,7 +885,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.books)
     @invariant()
-    def states_are_told_truly_and_move_along_the_table(self) -> None:
+    def states_are_reported_truly_and_move_along_the_table(self) -> None:
         async def all_states() -> list[Any]:
             return await asyncio.gather(*(self.broker.state(id_) for id_ in self.books))
 
@@ -904,7 +904,7 @@ class Machine(RuleBasedStateMachine):
         try:
             if sys.exc_info()[0] is None:  # else what failed is of interest, not what it left behind
                 self.drain()
-                self.every_end_was_told_once()
+                self.every_end_was_notified_once()
                 self.nothing_is_left()
         finally:
             for hand in self.hands:
@@ -934,7 +934,7 @@ class Machine(RuleBasedStateMachine):
             )
         assert self.run(healer.consumer.leave())
 
-    def every_end_was_told_once(self) -> None:
+    def every_end_was_notified_once(self) -> None:
         told: list[tuple[str, str]] = []
         while (message := self.ear.get_message(timeout=0.005)) is not None:
             channel = message["channel"].decode()

@@ -132,7 +132,7 @@ async def test_closing_the_app_ends_the_wait(make_app):
         await wait
 
 
-async def test_unknown_ids_are_told_at_once_and_listed_on_demand(app, add):
+async def test_unknown_ids_are_reported_at_once_and_listed_on_demand(app, add):
     async with Worker(app):
         known = await add.delay(1, 2)
         results = app.ResultSet([known, app.AsyncResult("nobody"), app.AsyncResult("none")])
@@ -142,7 +142,7 @@ async def test_unknown_ids_are_told_at_once_and_listed_on_demand(app, add):
     assert (values[0], [type(value) for value in values[1:]]) == (3, [ResultNotFound] * 2)
 
 
-async def test_a_callback_hears_each_in_order(app, nap):
+async def test_a_callback_receives_each_in_order(app, nap):
     heard = []
     async with Worker(app):
         results = await nap.map([(0.05,), (0,)])
@@ -238,7 +238,7 @@ async def test_from_another_loop_handles_come_just_as_well(app, nap):
 # -- looking, ending, calling back -----------------------------------------------------------------
 
 
-async def test_looks_tell_how_the_set_stands(app, make_app, add, nap, fail, raw):
+async def test_status_methods_return_how_many_jobs_of_the_set_ended(app, make_app, add, nap, fail, raw):
     async with Worker(app), make_app() as other:
         good, long = await add.map([(1, 2)] * 600), await nap.delay(0.5)
         await good.get(timeout=30)

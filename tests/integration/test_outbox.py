@@ -141,7 +141,7 @@ async def test_a_value_for_many_goes_to_each_shard_once_and_is_kept_there_once(s
         assert [key async for key in shore.raw.scan_iter(match=f"{shard.space}h*")] == []
 
 
-async def test_whoever_tells_may_die_at_any_point_and_others_tell_it_again(shore):
+async def test_a_forwarder_may_die_at_any_point_and_others_forward_it_again(shore):
     """Each prefix of what was read is told and not deleted; then somebody else tells it all."""
     await shore.broker.intake.submit(shore.flow(*DIAMOND))
     with dies_before_it_deletes(shore.relay):
@@ -164,7 +164,7 @@ async def test_whoever_tells_may_die_at_any_point_and_others_tell_it_again(shore
     assert [*await shore.claim_all()] == ["bottom"]
 
 
-async def test_what_was_read_long_ago_is_not_told_again_though_its_jobs_are_forgotten(shore):
+async def test_what_was_read_long_ago_is_not_forwarded_again_though_its_jobs_are_forgotten(shore):
     """A member without a result leaves nothing behind after a minute; who tells stood still for two."""
     jobs = shore.flow(("top", 0, ""), ("far", 1, "top"), ("root", 1, ""), root={"ignore_result": True})
     jobs += [shore.job(named("home", 0))]
@@ -223,7 +223,7 @@ async def test_who_waits_for_a_member_whose_id_was_taken_fails_wherever_it_lies(
     assert await shore.claim() is None
 
 
-async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_told_again(shore):
+async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_notified_again(shore):
     error = named("error", 1)
     taken = shore.job(named("taken", 1), dependents=(error,))
     callback = shore.job(error, parents=(taken[0].id,), value_template="e", on_error=True)
@@ -465,7 +465,7 @@ async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_anoth
     assert (await shore.ended(named("bottom", 0))).member == (named("left", 1), "")
 
 
-async def test_that_nothing_can_be_told_is_said_once_until_it_can_again(shore, monkeypatch, caplog):
+async def test_that_nothing_can_be_forwarded_is_logged_once_until_it_can_again(shore, monkeypatch, caplog):
     tell = shore.relay.tell
     monkeypatch.undo()
     words = {"to": 1, "c": "nobody 0 n", "p": "p", "n": "n", "h": "S", "w": ""}
@@ -498,7 +498,7 @@ AT_ONCE = {
 
 
 @pytest.mark.parametrize("way", AT_ONCE)
-async def test_whoever_ends_a_job_tells_it_to_the_other_shard(make_app, raw, way):
+async def test_the_end_of_a_job_is_forwarded_to_the_other_shard(make_app, raw, way):
     end, letter = AT_ONCE[way]
     async with (
         make_app(shards=COUNT, max_crashes=1) as app,

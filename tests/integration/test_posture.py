@@ -48,11 +48,11 @@ def test_each_option_that_may_cost_jobs_is_found(options, said):
         {"maxmemory": "1"},
     ],
 )
-def test_nothing_is_said_about_a_server_that_keeps_what_it_accepts(options):
+def test_nothing_is_reported_about_a_server_that_keeps_what_it_accepts(options):
     assert _problems(LOCAL, **options) == []
 
 
-def test_nothing_is_said_about_what_the_server_does_not_show():
+def test_nothing_is_reported_about_what_the_server_does_not_show():
     assert posture.findings(parse("redis://db/0"), {}) == []
 
 
@@ -94,7 +94,7 @@ async def test_an_unsafe_server_is_warned_of_once_however_often_an_app_opens(tmp
     assert all(server.url in line and "; CONFIG SET " in line for line in said)
 
 
-async def test_nothing_is_said_about_servers_of_our_own_even_where_it_is_strict(caplog):
+async def test_nothing_is_reported_about_servers_of_our_own_even_where_it_is_strict(caplog):
     async with AsyncQ("memory://", strict=True) as app:
         await app.control.dead.list()
     assert caplog.records == []

@@ -314,7 +314,7 @@ async def test_a_signal_that_comes_just_before_a_call_blocks_comes_again(tasks, 
     assert await result.revoke(terminate=True, wait=True, timeout=30) == "REVOKED"
 
 
-async def test_a_body_that_will_not_end_is_told_more_firmly(tasks, worker, log):
+async def test_a_body_that_does_not_end_gets_a_stronger_signal(tasks, worker, log):
     result = await tasks.ignore_signals.delay(log)
     await started(log)
     for name in ("SIGTERM", "SIGINT", "SIGTERM"):  # SIGINT is weaker than what it got, SIGTERM is no news

@@ -86,7 +86,7 @@ asyncio.run(main())
 """
 
 
-def test_a_script_that_starts_its_worker_on_import_is_told_so_and_multiplies_no_processes(tmp_path):
+def test_a_script_that_starts_its_worker_on_import_gets_an_error_and_multiplies_no_processes(tmp_path):
     (tmp_path / "script.py").write_text(UNGUARDED)
     ran = subprocess.run(
         [sys.executable, "script.py"],

@@ -70,7 +70,7 @@ async def _collect(result: AsyncResult, **options) -> list[Event]:
     return [event async for event in result.events(**options)]
 
 
-async def test_a_refreshed_handle_shows_what_the_job_said_last(app, counted, gate):
+async def test_a_refreshed_handle_shows_what_the_job_reported_last(app, counted, gate):
     async with Worker(app):
         result = await counted.delay(2)
         await until_state(result, "STARTED")
@@ -199,7 +199,7 @@ async def test_the_newest_state_survives_cuts_of_the_subscription(app, make_app,
         assert isinstance(seen[-1], TaskRevoked)
 
 
-async def test_what_was_said_while_the_subscription_was_down_is_looked_for(app, make_app, counted, gate):
+async def test_what_was_reported_while_the_subscription_was_down_is_fetched(app, make_app, counted, gate):
     async with make_app() as elsewhere, Worker(app):
         result = await counted.delay(2)
         gate.open()
@@ -347,7 +347,7 @@ async def test_unknown_forgotten_and_ignored_jobs_cannot_be_followed(app, counte
             await _collect(app.AsyncResult(result.id))
 
 
-async def test_forgetting_a_result_removes_what_the_job_said(app, counted, gate, raw):
+async def test_forgetting_a_result_removes_what_the_job_reported(app, counted, gate, raw):
     async with Worker(app):
         gate.open(2)
         result = await counted.delay(1)

@@ -220,7 +220,7 @@ async def test_waiters_of_a_job_share_what_is_known_and_wake_together(app, nap):
         assert {handle.state for handle in handles} == {"SUCCESS"}
 
 
-async def test_the_poll_finds_what_nothing_else_told(app, nap, raw):
+async def test_the_poll_finds_what_no_push_delivered(app, nap, raw):
     # A subscription that is up and hears nothing: its name was taken out of the record.
     result = await nap.delay(0)
     record = (await raw.get(app.sessions.shards[0].records + result.id)).decode()

@@ -185,7 +185,7 @@ async def test_without_propagation_the_exception_is_the_value(app, nap, fail):
         assert await (await nap.delay(0)).get(timeout=30, propagate=False) == 0
 
 
-async def test_the_callback_of_a_get_is_told_id_and_value(app, nap):
+async def test_the_callback_of_a_get_receives_id_and_value(app, nap):
     told = []
     async with Worker(app):
         result = await nap.delay(0)

@@ -511,7 +511,7 @@ async def test_a_live_stream_is_kept_for_a_day(app, tasks, raw):
         assert await anext(stream, "end") == "end"
 
 
-async def test_readers_hear_all_when_their_subscription_is_cut_again_and_again(app, make_app, raw):
+async def test_readers_receive_all_when_their_subscription_is_cut_again_and_again(app, make_app, raw):
     @app.task(name="drip")
     async def drip(n: int) -> AsyncIterator[int]:
         for i in range(1, n + 1):

@@ -186,7 +186,7 @@ async def test_a_retry_that_could_not_be_stored_is_another_run(app, break_once):
     assert raised
 
 
-async def test_a_generator_hears_of_items_that_cannot_be_sent(app, break_once, lose_answers):
+async def test_a_generator_learns_of_items_that_cannot_be_sent(app, break_once, lose_answers):
     @app.task
     async def count(to: int) -> AsyncIterator[int]:
         for n in range(to):

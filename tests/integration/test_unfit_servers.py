@@ -148,7 +148,7 @@ async def unreachable(url: str) -> str:
     return str(caught.value).partition("\n")[2]
 
 
-async def test_tls_asked_of_a_plain_server_is_said(start):
+async def test_tls_asked_of_a_plain_server_is_reported(start):
     assert "write redis:// for rediss://" in await unreachable(f"rediss://{start()}")
 
 
@@ -186,7 +186,7 @@ async def test_the_certificate_of_a_server_must_be_for_the_name_in_the_url(certi
         server.close()
 
 
-async def test_what_a_server_with_tls_is_asked_wrongly_is_said(certificate):
+async def test_what_a_server_with_tls_is_asked_wrongly_is_reported(certificate):
     """Plain text, a certificate that nobody knows, a file that is not there; the right one works."""
     folder = certificate("IP:127.0.0.1")
     server, port = await old_with_tls(folder)
@@ -202,6 +202,6 @@ async def test_what_a_server_with_tls_is_asked_wrongly_is_said(certificate):
         server.close()
 
 
-async def test_a_server_that_is_not_there_is_not_said_to_speak_another_way():
+async def test_a_server_that_is_not_there_is_not_reported_as_one_with_another_protocol():
     for scheme in ("redis", "rediss"):
         assert await unreachable(f"{scheme}://127.0.0.1:1") == ""

@@ -52,7 +52,7 @@ class Shelf:
     box: Box[int] | Box[str]
 
 
-async def test_a_worker_does_not_start_with_a_union_in_a_field_whose_arms_nobody_can_tell_apart(app):
+async def test_a_worker_does_not_start_with_a_union_in_a_field_whose_arms_are_ambiguous(app):
     @app.task
     async def put(shelf: list[Shelf] | None) -> None: ...
 

@@ -166,7 +166,7 @@ async def test_a_wide_and_deep_workflow_is_walked_once_and_not_once_for_each_way
     assert count == 1 + 7 * 6
 
 
-async def test_a_failure_is_raised_where_it_is_met_or_given_as_a_value(app):
+async def test_a_failure_is_raised_where_it_is_found_or_given_as_a_value(app):
     @app.task(name="fail")
     async def fail() -> None:
         raise ValueError("below")
@@ -379,7 +379,7 @@ def test_the_tree_of_a_call_made_here_is_itself(make_app):
     assert result.build_graph_sync().nodes == [result]
 
 
-async def test_a_handle_that_is_told_of_the_end_meanwhile_goes_on(app, tree):
+async def test_a_handle_that_learns_of_the_end_meanwhile_goes_on(app, tree):
     result = await tree.delay("r", [[]])
     walk = result.iterdeps(intermediate=True)
     await anext(walk)

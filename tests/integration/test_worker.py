@@ -193,7 +193,7 @@ async def until_empty(raw, stream) -> None:
     await until(empty, f"{stream} to be empty")
 
 
-async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_told(app, note, raw):
+async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_notified(app, note, raw):
     stream = app.sessions.shards[0].stream("default")
     result = await note.delay("x")
     waiting = asyncio.create_task(result.get(timeout=60))

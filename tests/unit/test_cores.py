@@ -95,7 +95,7 @@ def test_the_cores_that_the_process_may_run_on_count(root, monkeypatch):
     assert cores.usable(root({})) == 3
 
 
-def test_what_python_was_told_counts_and_a_system_without_affinity_works(root, monkeypatch):
+def test_what_python_was_configured_with_counts_and_a_system_without_affinity_works(root, monkeypatch):
     monkeypatch.setattr(os, "process_cpu_count", lambda: 7, raising=False)
     assert cores.usable(root({})) == 7
     monkeypatch.delattr(os, "process_cpu_count")

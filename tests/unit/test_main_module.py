@@ -108,7 +108,7 @@ def test_a_log_line_names_an_exception_of_the_script_as_a_traceback_does(script)
     assert failures.one_line(script.OutOfStock("tea")) == "OutOfStock: tea"
 
 
-def test_what_another_process_is_told_of_path_and_arguments_is_text(monkeypatch):
+def test_what_another_process_gets_of_path_and_arguments_is_text(monkeypatch):
     monkeypatch.setattr(sys, "path", ["", Path("/srv"), b"/srv", "/lib"])
     monkeypatch.setattr(sys, "argv", [Path("/srv/shop.py"), "--port", 80])
     assert surroundings() == {"path": ["", "/lib"], "argv": ["/srv/shop.py", "--port", "80"]}

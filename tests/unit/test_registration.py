@@ -144,7 +144,7 @@ def test_one_function_may_be_registered_again_with_other_options(app):
     assert app.task(queue="other")(function).builder.options.queue == "other"
 
 
-def test_callables_without_code_are_told_apart(app):
+def test_callables_without_code_are_distinguished(app):
     app.task(name="n")(functools.partial(divmod, 1))
     app.task(name="n")(functools.partial(divmod, 1))
     with pytest.raises(ValueError, match="registered already"):
@@ -441,7 +441,7 @@ def annotated(where, hint):
     ],
     ids=str,
 )
-def test_a_union_whose_arms_nobody_can_tell_apart_is_refused_at_registration(app, hint, said):
+def test_a_union_whose_arms_are_ambiguous_is_refused_at_registration(app, hint, said):
     for where, name in (("x", "the parameter 'x'"), ("return", "the result")):
         function = annotated(where, hint)
         with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{said}"):
@@ -464,7 +464,7 @@ def test_one_that_stands_deeper_is_found_when_the_annotations_are_resolved(app, 
             codec.dumps((1,), {}) if where == "x" else codec.dumps(1)
 
 
-def test_an_arm_is_told_from_the_classes_of_types_where_these_may_stand():
+def test_an_arm_is_distinguished_from_the_classes_of_types_where_these_may_be():
     app = AsyncQ("memory://", types=[Other])
     task = app.task(annotated("x", Email | Any))
     with pytest.raises(

@@ -101,7 +101,7 @@ def test_a_subclass_is_covered_at_home_and_by_name():
 
 
 @pytest.mark.parametrize("way", [timedelta(seconds=2), "2s", 2])
-def test_a_duration_may_be_said_in_any_way(way):
+def test_a_duration_may_be_given_in_any_way(way):
     policy = Retry(backoff=way, max_backoff=way, jitter=False)
     assert delay(policy, 0, OSError()) == 2.0
     assert delay(from_wire(policy.to_wire()), 0, OSError()) == 2.0
@@ -112,7 +112,7 @@ def test_the_task_may_ask_with_a_timedelta():
 
 
 @pytest.mark.parametrize("countdown", [-1, float("nan"), float("inf"), 1e300])
-def test_a_countdown_that_is_no_duration_is_refused_where_it_is_said(countdown):
+def test_a_countdown_that_is_no_duration_is_refused_where_it_is_given(countdown):
     with pytest.raises(ValueError, match="countdown"):
         RetryLater(countdown=countdown)
 

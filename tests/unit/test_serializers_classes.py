@@ -195,7 +195,7 @@ def test_a_renamed_class_is_known_by_its_alias():
     assert tag_of(Derived) == "Derived"
 
 
-def test_arms_that_nobody_can_tell_apart_are_refused_with_what_helps():
+def test_ambiguous_arms_are_refused_with_what_helps():
     other = dataclasses.make_dataclass("Email", [("to", str)])
 
     def task(x): ...
@@ -671,7 +671,7 @@ def test_fields_are_as_lenient_as_type_checkers_are():
     arrives(Loose(1, True, None, datetime(2026, 1, 1, tzinfo=UTC), [1], {"x"}, (1,)), Loose)
 
 
-def test_what_differs_between_writer_and_reader_is_validated_and_told_once(caplog):
+def test_what_differs_between_writer_and_reader_is_validated_and_logged_once(caplog):
     new = dataclasses.make_dataclass("Email", [("to", str), ("cc", list[str], field(default_factory=list))])
     with caplog.at_level(logging.WARNING, "asyncq.serializers.records"):
         assert moved(Email("a"), Email, new) == new("a")
@@ -1456,7 +1456,7 @@ class Handle:
     id = "x"
 
 
-def test_a_handle_as_an_argument_is_told_what_to_pass():
+def test_a_handle_as_an_argument_is_an_error_that_names_what_to_pass():
     with pytest.raises(SerializationError, match=r"args\[0\]: .* Pass its `\.id`"):
         PLAIN_ARGUMENTS.dumps((Handle(),), {})
 
@@ -1469,7 +1469,7 @@ def test_advice_can_be_followed_where_the_class_is_named_elsewhere():
         ValueCodec(Email).dumps(copy("a"))
 
 
-def test_a_bare_generic_model_is_told_from_one_with_arguments():
+def test_a_bare_generic_model_is_distinguished_from_one_with_arguments():
     said = r"ModelBox, but the annotation says .*\. Write ModelBox\[Email\]\(...\): a bare ModelBox is"
     for annotation in (ModelBox[Email], ModelBox[Email] | None, ModelBox[Email] | Low, list[ModelBox[Email]]):
         value = ModelBox(item=Email("a"))
@@ -1501,7 +1501,7 @@ def defined_again():
 @pytest.mark.parametrize(
     ("old", "new"), list(zip(defined_again(), defined_again(), strict=True)), ids=lambda cls: cls.__name__
 )
-def test_a_class_that_was_defined_again_is_told_from_the_one_of_the_annotation(old, new):
+def test_a_class_that_was_defined_again_is_distinguished_from_the_one_of_the_annotation(old, new):
     value = new.ONE if issubclass(new, enum.Enum) else new(to="a")
     for annotation in (old, old | None, old | Email, Box[old]):
         codec = ValueCodec(annotation)
@@ -1537,7 +1537,7 @@ def test_a_named_tuple_may_have_more_items_with_a_default_and_no_fewer():
         moved(strings(1, "a"), strings, Couple)
 
 
-def test_fields_of_a_named_tuple_that_change_places_are_told(caplog):
+def test_fields_of_a_named_tuple_that_change_places_are_detected(caplog):
     fields = [("right", int), ("left", int)]
     swapped = NamedTuple("Couple", fields)
     with caplog.at_level(logging.WARNING, "asyncq.serializers.records"):

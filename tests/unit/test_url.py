@@ -127,7 +127,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("url", MISTAKES)
-def test_a_mistake_is_said_with_what_to_write(url):
+def test_a_mistake_is_reported_with_what_to_write(url):
     with pytest.raises(BrokerNotConfigured) as caught:
         parse(url)
     assert MISTAKES[url] in str(caught.value)

@@ -77,7 +77,7 @@ async def test_a_slot_is_given_and_taken_on_the_workers_loop(job):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_who_is_cancelled_on_the_way_back_has_the_slot_before_that_is_heard(job, times):
+async def test_a_waiter_that_is_cancelled_on_the_way_back_has_the_slot_before_it_learns_that(job, times):
     await leave_slot(job)
     job.there(job.slots.take_now)  # a stranger has it now
     back = asyncio.create_task(come_back(job))

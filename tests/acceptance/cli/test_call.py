@@ -48,7 +48,7 @@ def test_timeout_exits_4_and_the_job_stays(project):
     assert (revoked.code, revoked.err) == (5, f"error: job {id_} was revoked\n")
 
 
-def test_revoke_ends_the_jobs_before_it_if_it_is_told_to(project):
+def test_revoke_ends_the_jobs_before_it_if_it_is_asked_to(project):
     sent = project.python(
         "from shop import add\n"
         "for n in range(2):\n"
@@ -154,7 +154,7 @@ def test_an_unknown_id_exits_3(project):
     assert (json.loads(ended.out), ended.code) == ([{"id": "nope", "state": None}], 3)
 
 
-def test_an_unknown_variable_is_said_once_however_many_processes_and_apps_there_are(project):
+def test_an_unknown_variable_is_reported_once_however_many_processes_and_apps_there_are(project):
     project.write(
         "cores.py",
         "from asyncq import AsyncQ\n\napp, other = AsyncQ(), AsyncQ()\n\n\n"

@@ -18,7 +18,7 @@ from asyncq.errors import BrokerNotConfigured
         {"DYNO": "web.1"},
     ],
 )
-def test_production_surroundings_refuse_unless_told_otherwise(environ):
+def test_production_surroundings_refuse_unless_allowed(environ):
     with pytest.raises(BrokerNotConfigured, match=next(iter(environ))) as caught:
         embedded.refuse_or_warn(environ, Path("/srv/shop"), "Valkey 9.1.2")
     assert "ASYNCQ_URL=redis://" in str(caught.value)
@@ -28,7 +28,7 @@ def test_production_surroundings_refuse_unless_told_otherwise(environ):
 @pytest.mark.parametrize(
     "environ", [{}, {"ASYNCQ_ENV": "development"}, {"DYNO": ""}, {"ASYNCQ_EMBEDDED": "auto"}]
 )
-def test_elsewhere_a_warning_tells_what_is_used_and_what_to_set(environ):
+def test_elsewhere_a_warning_names_what_is_used_and_what_to_set(environ):
     assert embedded.refuse_or_warn(environ, Path("/srv/app"), "Valkey 9.1.2") == (
         "no ASYNCQ_URL, using the embedded Valkey 9.1.2 at /srv/app/.asyncq "
         "(unix socket, this machine only).\n"

@@ -55,7 +55,7 @@ async def test_a_delayed_job_is_never_early_and_on_an_idle_system_at_most_100_ms
 
 
 @pytest.mark.parametrize("way", ["seconds", "timedelta", "moment"])
-async def test_a_time_may_be_said_in_seconds_as_a_timedelta_or_as_a_moment(app, tick, diary, way):
+async def test_a_time_may_be_given_in_seconds_as_a_timedelta_or_as_a_datetime(app, tick, diary, way):
     moment = time.time() + 0.3
     eta = {
         "seconds": 0.3,

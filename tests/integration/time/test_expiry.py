@@ -37,7 +37,7 @@ async def _expired_after(result, begun: Stopwatch) -> Took:
 
 
 @pytest.mark.parametrize("delayed", [False, True])
-async def test_who_waits_for_a_queued_job_hears_of_its_expiry_without_any_worker(app, raw, tick, delayed):
+async def test_a_waiter_of_a_queued_job_learns_of_its_expiry_without_any_worker(app, raw, tick, delayed):
     later = {"countdown": 30} if delayed else {}
     begun = Stopwatch()
     result = await tick.options(expires=0.3, **later).delay()
@@ -50,7 +50,7 @@ async def test_who_waits_for_a_queued_job_hears_of_its_expiry_without_any_worker
 
 
 @pytest.mark.parametrize("delayed", [False, True])
-async def test_who_waits_elsewhere_by_the_id_hears_of_it_too(app, make_app, tick, delayed):
+async def test_a_waiter_elsewhere_by_the_id_learns_of_it_too(app, make_app, tick, delayed):
     later = {"countdown": 30} if delayed else {}
     begun = Stopwatch()
     result = await tick.options(expires=0.4, **later).delay()
@@ -58,7 +58,7 @@ async def test_who_waits_elsewhere_by_the_id_hears_of_it_too(app, make_app, tick
         assert 0.4 <= await _expired_after(elsewhere.AsyncResult(result.id), begun) <= 0.4 + AT_ONCE
 
 
-async def test_every_waiter_and_callback_of_a_job_hears_of_its_expiry(app, tick):
+async def test_every_waiter_and_callback_of_a_job_learns_of_its_expiry(app, tick):
     heard: list[str] = []
     begun = Stopwatch()
     result = await tick.options(expires=0.3).delay()
@@ -91,7 +91,7 @@ async def test_a_moment_that_has_passed_expires_at_once(app, tick, diary):
     assert len(diary.notes) == 1
 
 
-async def test_who_waits_while_the_server_hangs_hears_of_the_expiry_when_it_is_back(make_app, tmp_path):
+async def test_a_waiter_while_the_server_hangs_learns_of_the_expiry_when_it_is_back(make_app, tmp_path):
     with own_server(tmp_path) as server:
         async with make_app(server.url, operation_timeout=1) as app:
 

@@ -95,7 +95,7 @@ async def test_what_a_worker_could_not_say_before_its_app_closed_is_given_up(mak
         assert "1 outcomes could not be stored" in caplog.text
 
 
-async def test_a_call_that_waits_for_a_connection_hears_that_the_app_was_closed(make_app, tmp_path):
+async def test_a_call_that_waits_for_a_connection_learns_that_the_app_was_closed(make_app, tmp_path):
     with own_server(tmp_path) as server:
         app = make_app(server.url)
         await app.open()

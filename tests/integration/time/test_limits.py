@@ -188,9 +188,7 @@ async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, place
     assert bodies.order == [0]
 
 
-async def test_whoever_follows_a_job_hears_once_that_it_waits_however_often_it_asks(
-    app, alone, bodies, places
-):
+async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_asks(app, alone, bodies, places):
     async with Worker(app) as worker:
         await alone.delay()
         await until(lambda: bodies.now == 1, "the place to be taken")
@@ -255,7 +253,7 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_place(
             await soon(late.get(timeout=30))
 
 
-async def test_a_worker_that_stops_has_said_all_first_also_what_follows_from_an_answer(app, alone):
+async def test_a_worker_that_stops_has_sent_all_first_also_what_follows_from_an_answer(app, alone):
     """As who is called follows from what a job was told that was put aside."""
     said = []
     async with Worker(app) as worker:

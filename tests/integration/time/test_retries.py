@@ -42,7 +42,7 @@ async def test_a_job_is_tried_again_until_it_succeeds_and_knows_the_number_of_it
         assert (await result.outcome()).attempts == 3
 
 
-async def test_each_wait_is_twice_as_long_and_never_shorter_than_said(app, diary, flaky):
+async def test_each_wait_is_twice_as_long_and_never_shorter_than_configured(app, diary, flaky):
     policy = Retry(max_retries=2, backoff=0.2, jitter=False)
     async with Worker(app):
         await flaky.options(retry=policy).call()

@@ -55,7 +55,7 @@ async def test_the_timeout_of_a_call_outranks_that_of_the_task(app):
         assert await slow.options(timeout=5).call(0.01) == "slept"
 
 
-async def test_waiters_of_a_thread_are_told_at_its_timeout_and_what_it_returns_is_dropped(app, diary):
+async def test_waiters_of_a_thread_are_notified_at_its_timeout_and_what_it_returns_is_dropped(app, diary):
     @app.task(timeout=0.2)
     def block() -> str:
         time.sleep(0.6)
@@ -159,7 +159,7 @@ async def test_after_the_soft_limit_comes_the_hard_one(app, diary):
     assert diary.texts == ["soft"]
 
 
-async def test_a_body_that_ends_before_its_limits_hears_nothing_of_them(app):
+async def test_a_body_that_ends_before_its_limits_learns_nothing_of_them(app):
     @app.task(soft_timeout=0.15, timeout=0.2)
     async def quick() -> str:
         return "done"
@@ -233,7 +233,7 @@ async def test_a_soft_timeout_above_the_timeout_is_refused_also_for_one_call(app
 # -- bodies that go on after their limit --
 
 
-async def test_whoever_waits_is_told_in_time_though_the_body_goes_on_and_keeps_its_slot(app, diary):
+async def test_waiters_are_notified_in_time_though_the_body_goes_on_and_keeps_its_slot(app, diary):
     gate = asyncio.Event()
 
     @app.task(timeout=0.2)

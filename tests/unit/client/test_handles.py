@@ -205,7 +205,7 @@ async def test_a_timeout_error_of_the_task_is_no_result_timeout(add, hand):
     assert not isinstance(caught.value, ResultTimeout)
 
 
-async def test_the_callback_of_a_get_is_told_id_and_value(add, hand):
+async def test_the_callback_of_a_get_receives_id_and_value(add, hand):
     told = []
     result = await add.delay(1, 2)
     await hand.succeed(result, 3)

@@ -102,7 +102,7 @@ async def test_an_enqueue_that_was_cancelled_does_not_poison_its_id(app, add, ha
     assert await app.AsyncResult("order-17").get(timeout=30) == 3
 
 
-async def test_who_waits_for_an_enqueue_that_is_cancelled_is_told_that_there_is_no_job(app, add, server):
+async def test_a_waiter_of_an_enqueue_that_is_cancelled_learns_that_there_is_no_job(app, add, server):
     server.stop()
     sending = asyncio.create_task(add.options(task_id="order-17").delay(1, 2))
     await asyncio.sleep(0.005)

@@ -67,7 +67,7 @@ async def test_a_set_has_one_deadline_for_all(three, hand):
         await ResultSet(three).get(timeout=0.01)
 
 
-async def test_the_callback_of_a_set_is_told_each_value_in_order(three, hand):
+async def test_the_callback_of_a_set_receives_each_value_in_order(three, hand):
     told = []
     for n, job in enumerate(await hand.take_all()):
         await job.succeed(n)
@@ -213,7 +213,7 @@ async def test_gather_returns_exceptions_on_request(three, hand):
         (asyncio.ALL_COMPLETED, ["good", "bad", "good"], {0, 1, 2}),
     ],
 )
-async def test_wait_returns_when_it_was_told_to(three, hand, return_when, ends, expected):
+async def test_wait_returns_when_return_when_says_so(three, hand, return_when, ends, expected):
     waiting = asyncio.create_task(asyncq.wait(three, return_when=return_when))
     for end, job in zip(ends, await hand.take_all(), strict=False):
         assert not waiting.done()
