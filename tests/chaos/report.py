@@ -33,7 +33,7 @@ class Report:
     def above(self, name: str, value: float, limit: float, unit: str = "") -> None:
         self.figures.append(Figure(name, f"{value:.4g}{unit}", f">= {limit:.4g}{unit}", value >= limit))
 
-    def told(self, name: str, value: object) -> None:
+    def fact(self, name: str, value: object) -> None:
         """A figure without a limit."""
         self.figures.append(
             Figure(name, f"{value:.4g}" if isinstance(value, float) else str(value), "", good=True)

@@ -52,7 +52,7 @@ async def run(name: str, scale: float, seed: int, lease: float) -> Report:
         traceback.print_exc()
         report = Report(name)
         report.equal("broke down", f"{type(error).__name__}: {error}".splitlines()[0][:200], "nothing")
-    report.told("took, s", round(time.monotonic() - began, 1))
+    report.fact("took, s", round(time.monotonic() - began, 1))
     return report
 
 

@@ -183,7 +183,7 @@ class Stage:
         books = oracle.Books.read(self.folder)
         stored = await self.stored(list(books.accepted))
         report = self.report
-        report.told("jobs accepted", len(books.accepted))
+        report.fact("jobs accepted", len(books.accepted))
         report.equal("lost", len(set(books.accepted) - set(stored)), 0)
         report.equal("wrong", len(books.wrong()), 0)
         report.equal("double-terminal", len(books.contradicted(stored)), 0)
@@ -192,7 +192,7 @@ class Stage:
         report.equal("jobs made twice", len(books.made_twice()), 0)
         report.equal("given up before the third crash", len(books.unjust_losses()), 0)
         if extra_at_most is None:
-            report.told("extra runs", books.extra_runs())
+            report.fact("extra runs", books.extra_runs())
             unexplained = books.unexplained_runs(self.fleet.losses, self.fleet.resumptions)
             report.equal("extra runs without a reason", unexplained[:5], [])
         else:

@@ -42,9 +42,9 @@ def test_the_judge_finds_a_waiter_without_an_answer(books):
 
 
 def test_the_judge_finds_an_outcome_that_changed_after_it_was_delivered(books):
-    told = books("A 1.0 a 5", "G 2.0 a ok 36 7.0 -1")
-    assert told.contradicted({"a": ("ok", 36, "7.0")}) == []
-    assert told.contradicted({"a": ("ok", 36, "8.3")}) == ["a"]
+    received = books("A 1.0 a 5", "G 2.0 a ok 36 7.0 -1")
+    assert received.contradicted({"a": ("ok", 36, "7.0")}) == []
+    assert received.contradicted({"a": ("ok", 36, "8.3")}) == ["a"]
 
 
 def test_the_judge_finds_one_enqueue_that_became_two_jobs(books):

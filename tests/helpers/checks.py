@@ -94,10 +94,10 @@ class _Complaints(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.said: list[str] = []
+        self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said.append(self.format(record))
+        self.messages.append(self.format(record))
 
 
 SLOW_COLLECTION = 0.01
@@ -125,8 +125,8 @@ def no_exception_is_lost() -> Iterator[None]:
         # What is there now serves many tests: what a library has loaded, fixtures of the run.
         gc.freeze()
     logger.removeHandler(handler)
-    if handler.said:
-        pytest.fail("asyncio complains: " + "; ".join(handler.said))
+    if handler.messages:
+        pytest.fail("asyncio complains: " + "; ".join(handler.messages))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -84,13 +84,13 @@ async def report(target: str | None, log: str) -> None:
         child = await starts_another.delay(1)
         child_id = await child.get(timeout=30)
         outcome = await child.outcome()
-        told = await app.AsyncResult(child_id).outcome(timeout=30)
+        received = await app.AsyncResult(child_id).outcome(timeout=30)
         sold = await sells.delay()
         dead = await (await starts_another_and_dies.delay(log)).outcome(timeout=30)
         answers = {
             "imported": await imported_as.call(),
             "names its children": outcome.children == [child_id],
-            "ran its child": told.value,
+            "ran its child": received.value,
             "nested": await fib.options(wait=30).call(4),
             "waited": await waits_for_another.call(1),
             "its error is ours": isinstance(await sold.get(propagate=False, timeout=30), OutOfStock),

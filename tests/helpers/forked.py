@@ -183,8 +183,8 @@ def _start_server() -> Path:
         stdout=subprocess.PIPE,
     )
     assert server.stdout is not None
-    with server.stdout as said:
-        assert said.readline() == b"ready\n", "the fork server did not come up"
+    with server.stdout as output:
+        assert output.readline() == b"ready\n", "the fork server did not come up"
 
     def stop() -> None:
         server.kill()

@@ -197,12 +197,12 @@ async def test_ctrl_c_in_blocking_code_ends_the_job(app, server_url, namespace, 
         assert await asyncio.wait_for(child.stdout.readline(), 30) == b"waiting\n"
         await asyncio.sleep(0.1)  # from the print to the wait
         child.send_signal(signal.SIGINT)
-        _, said = await asyncio.wait_for(child.communicate(), 30)
+        _, output = await asyncio.wait_for(child.communicate(), 30)
     finally:
         if child.returncode is None:
             child.kill()
             await child.wait()
-    assert said.rstrip().endswith(b"KeyboardInterrupt")
+    assert output.rstrip().endswith(b"KeyboardInterrupt")
     assert await app.AsyncResult("mine").refresh() == "REVOKED"
 
 

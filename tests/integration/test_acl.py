@@ -353,10 +353,10 @@ async def test_a_worker_that_loses_a_right_says_so_a_few_times_at_most_and_goes_
         jobs = [await add.delay(n, n) for n in range(20)]
         await until(lambda: _refusals(caplog), "a word about it")
         await asyncio.sleep(2 * worker.app.settings.lease)  # time enough to say it again and again
-        said = len(_refusals(caplog))
+        output = len(_refusals(caplog))
         server.do("ACL", "SETUSER", "asyncq-worker", f"+{right}")
         assert await asyncio.gather(*(job.get(timeout=30) for job in jobs)) == [2 * n for n in range(20)]
-    assert said <= 3, _refusals(caplog)  # a word each of reading, of storing, of the lease
+    assert output <= 3, _refusals(caplog)  # a word each of reading, of storing, of the lease
 
 
 def _refusals(caplog) -> list[str]:

@@ -144,16 +144,16 @@ async def test_a_failure_passes_from_shard_to_shard_with_the_name_of_the_member(
 
 async def test_an_error_callback_in_another_shard_is_called(app):
     tasks = make_tasks(app)
-    told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    received: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     @app.task
     async def note(id: str, error: Exception, traceback: str) -> None:
-        told.set_result(f"{id} {error}")
+        received.set_result(f"{id} {error}")
 
     id_ = named(0)
     async with Worker(app):
         await tasks.fail.s("oh").set(task_id=id_, link_error=note.s().set(task_id=named(2))).delay()
-        assert await asyncio.wait_for(told, 30) == f"{id_} oh"
+        assert await asyncio.wait_for(received, 30) == f"{id_} oh"
 
 
 async def test_a_job_is_replaced_by_one_that_waits_in_its_shard_for_others_in_all(app):

@@ -466,13 +466,13 @@ async def _(stage: Stage) -> None:
 @row("AsyncResult.on_ready", "AsyncResult.then", "then never fires")
 async def _(stage: Stage) -> None:
     has_none(AsyncResult, "on_ready")
-    heard: list[Any] = []
+    received: list[Any] = []
     result = await stage.gated.delay()
-    assert result.then(heard.append) is result
-    (await stage.fail.delay()).then(heard.append, lambda failed: heard.append(failed.state))
+    assert result.then(received.append) is result
+    (await stage.fail.delay()).then(received.append, lambda failed: received.append(failed.state))
     stage.gate.set()
-    await until(lambda: len(heard) == 2, "both to be told, though nobody waits")
-    assert set(map(str, heard)) == {result.id, "FAILURE"}
+    await until(lambda: len(received) == 2, "both to be told, though nobody waits")
+    assert set(map(str, received)) == {result.id, "FAILURE"}
     refuses(AsyncResult.then, "weak")
 
 
@@ -644,11 +644,11 @@ async def _(stage: Stage) -> None:
 
 @row("ResultSet.get", "ResultSet.join")
 async def _(stage: Stage) -> None:
-    heard = []
+    received = []
     results = await stage.add.map([(1,), (2,)])
     assert await results.get(timeout=30) == [1, 2]
-    assert await results.join(timeout=30, callback=lambda id_, value: heard.append(value)) == [1, 2]
-    assert heard == [1, 2]
+    assert await results.join(timeout=30, callback=lambda id_, value: received.append(value)) == [1, 2]
+    assert received == [1, 2]
     with pytest.raises(ValueError, match="no"):
         await (await _several(stage)).get(timeout=30)
 
@@ -663,9 +663,9 @@ async def _(stage: Stage) -> None:
 @row("ResultSet.maybe_throw")
 async def _(stage: Stage) -> None:
     results = await _several(stage)
-    heard = []
-    await results.maybe_throw(lambda id_, value: heard.append(value), propagate=False)
-    assert [heard[0], type(heard[1])] == [3, ValueError]
+    received = []
+    await results.maybe_throw(lambda id_, value: received.append(value), propagate=False)
+    assert [received[0], type(received[1])] == [3, ValueError]
     with pytest.raises(ValueError, match="no"):
         await results.maybe_throw()
     await results.revoke()
@@ -687,11 +687,11 @@ async def _(stage: Stage) -> None:
 
 @row("ResultSet.then")
 async def _(stage: Stage) -> None:
-    heard: list[Any] = []
+    received: list[Any] = []
     results = await stage.add.map([(1,), (2,)])
-    results.then(heard.append)
-    await until(lambda: heard, "the set to be told")
-    assert heard == [results]
+    results.then(received.append)
+    await until(lambda: received, "the set to be told")
+    assert received == [results]
 
 
 @row("ResultSet[index]")
@@ -785,11 +785,11 @@ def _(stage: Stage) -> None:
 
 @row("EagerResult.then")
 async def _(_: Stage) -> None:
-    heard: list[Any] = []
+    received: list[Any] = []
     result = EagerResult("a", 3, "SUCCESS")
-    result.then(heard.append)
-    assert heard == []
-    await until(lambda: heard == [result], "the callback")
+    result.then(received.append)
+    assert received == []
+    await until(lambda: received == [result], "the callback")
 
 
 @row("copy(EagerResult)", "pickle(EagerResult)")

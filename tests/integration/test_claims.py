@@ -38,25 +38,25 @@ async def stage(make_app, raw) -> AsyncIterator[Steps]:
 
 
 @pytest.fixture
-def told(stage) -> list[ClaimEnd]:
-    told: list[ClaimEnd] = []
+def received(stage) -> list[ClaimEnd]:
+    received: list[ClaimEnd] = []
     for worker in (stage.worker, stage.heir):
-        worker.claims.hooks.append(told.append)
-    return told
+        worker.claims.hooks.append(received.append)
+    return received
 
 
 @pytest.mark.parametrize("end", BY_END)
-async def test_a_hook_is_called_for_every_way_in_which_a_job_ends(stage, told, end):
+async def test_a_hook_is_called_for_every_way_in_which_a_job_ends(stage, received, end):
     play, letter = ENDS[end]
     await play(stage)
-    (one,) = told
+    (one,) = received
     assert (one.way, one.stream) == (BY_END[end], stage.broker.shards[0].stream(QUEUE))
     assert one.id == ("" if one.way is Way.UNREADABLE else "parent")
     ended_as_told = one.way in {Way.FINISHED, Way.DEAD, Way.UNREADABLE, Way.LOST}
     assert (one.letter, one.answer) == (letter if ended_as_told else "", 1 if ended_as_told else 2)
 
 
-async def test_a_hook_is_called_when_a_job_goes_on(stage, told):
+async def test_a_hook_is_called_when_a_job_goes_on(stage, received):
     delivery = await stage.claim()
     assert await stage.worker.claims.retry(delivery, 0, 1, b"") == 1
     await stage.worker.promote(stage.broker.shards[0])
@@ -67,35 +67,35 @@ async def test_a_hook_is_called_when_a_job_goes_on(stage, told):
     assert await stage.worker.claims.release(delivery.stream, [(delivery.entry, "parent")]) == [1]
     delivery = await stage.claim()
     assert await stage.worker.claims.replace(delivery, [stage.job("new"), stage.job("parent")]) == 1
-    assert [one.way for one in told] == [Way.RETRIED, Way.DEFERRED, Way.RELEASED, Way.REPLACED]
-    assert [one.answer for one in told] == [1, 1, 1, 1]
+    assert [one.way for one in received] == [Way.RETRIED, Way.DEFERRED, Way.RELEASED, Way.REPLACED]
+    assert [one.answer for one in received] == [1, 1, 1, 1]
 
 
-async def test_a_hook_is_called_when_an_end_was_refused(stage, told):
+async def test_a_hook_is_called_when_an_end_was_refused(stage, received):
     delivery = await stage.claim()
     await stage.end(delivery, 1)
     assert await stage.heir.claims.finish_now(delivery.stream, [(delivery, wire.FAILED, b"")]) == [0]
-    assert [(one.letter, one.answer) for one in told] == [("S", 1), ("F", 0)]
+    assert [(one.letter, one.answer) for one in received] == [("S", 1), ("F", 0)]
 
 
-async def test_a_workflow_whose_id_is_taken_leaves_the_claim_and_calls_no_hook(stage, told):
+async def test_a_workflow_whose_id_is_taken_leaves_the_claim_and_calls_no_hook(stage, received):
     delivery = await stage.claim()
     await stage.broker.intake.submit([stage.job("taken")])
     other = wire.Job("taken", "t", QUEUE, b"", "another call", "", 0, 100_000)
     jobs = [(other, wire.encode_job(other)), stage.job("parent")]
     assert await stage.worker.claims.replace(delivery, jobs) == -1
-    assert told == []
+    assert received == []
 
 
 async def test_a_worker_lets_go_of_a_job_whose_hook_fails(app, add, caplog):
     def fail(_end: ClaimEnd) -> None:
         raise RuntimeError("a fault of the hook")
 
-    told: list[Any] = []
+    received: list[Any] = []
     async with Worker(app) as worker:
-        session_of(worker).attempts.outcomes.claims.hooks += [fail, told.append]
+        session_of(worker).attempts.outcomes.claims.hooks += [fail, received.append]
         assert await add.call(1, 2) == 3
         await until(lambda: not session_of(worker).held, "the worker to let go of it")
-    assert [(one.way, one.letter) for one in told] == [(Way.FINISHED, "S")]
+    assert [(one.way, one.letter) for one in received] == [(Way.FINISHED, "S")]
     (record,) = [one for one in caplog.records if one.levelno == logging.ERROR]
     assert (record.name, record.exc_info[1].args) == ("asyncq.broker.claims", ("a fault of the hook",))

@@ -72,7 +72,7 @@ async def test_a_job_that_waits_for_itself_gets_its_path(app, how):
 async def test_waiting_for_a_job_three_levels_above_is_refused_whatever_is_allowed(app):
     @app.task(name="down")
     async def down(depth: int, top: str) -> list[str]:
-        said = []
+        output = []
         if depth:
             return await (await down.delay(depth - 1, top)).get(disable_sync_subtasks=False)
         for wait in (
@@ -83,15 +83,15 @@ async def test_waiting_for_a_job_three_levels_above_is_refused_whatever_is_allow
             try:
                 await wait
             except WouldDeadlock as error:
-                said.append(str(error))
-        return [*said, *asyncq.current().ancestors]
+                output.append(str(error))
+        return [*output, *asyncq.current().ancestors]
 
     async with Worker(app, concurrency=1):
-        *said, a, b, top = await down.options(task_id="top", wait=30).call(3, "top")
+        *output, a, b, top = await down.options(task_id="top", wait=30).call(3, "top")
     assert top == "top"
-    assert len(said) == 3
+    assert len(output) == 3
     path = re.compile(rf"top -> {b} -> {a} -> down:[\w.]+ -> (down:)?top$")
-    assert [bool(path.search(text)) for text in said] == [True] * 3, said
+    assert [bool(path.search(text)) for text in output] == [True] * 3, output
 
 
 async def test_of_more_than_64_jobs_above_the_nearest_are_known_and_the_first(app):
@@ -232,13 +232,13 @@ async def test_what_a_wait_has_noted_goes_when_it_ends_however_it_ends(app, add)
 
 
 async def test_a_wait_that_ends_leaves_the_note_of_another_for_the_same_job(app):
-    said: list[object] = []
+    output: list[object] = []
 
     @app.task(name="asks")
     async def asks(id: str) -> None:
         with allowed(), pytest.raises(WouldDeadlock) as caught:
             await app.AsyncResult(id).get()
-        said.append(caught.value)
+        output.append(caught.value)
 
     @app.task(name="waits")
     async def waits(id: str) -> None:

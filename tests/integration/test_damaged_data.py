@@ -400,7 +400,7 @@ async def test_damaged_entries_of_an_outbox_are_dropped_and_those_behind_them_ar
             first = add.options(task_id=there).s(1, 1)
             assert await (await (first | add.options(task_id=here).s(1)).delay()).get(timeout=30) == 3
 
-            async def told() -> bool:
+            async def received() -> bool:
                 return not any([await raw.xlen(keys.outbox) for keys in app.sessions.shards])
 
-            await until(told, "the outboxes to be empty")
+            await until(received, "the outboxes to be empty")

@@ -88,7 +88,7 @@ async def test_a_failure_ends_everything_below_it_at_once_and_names_the_member(s
 
 async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
     """To each that waited for it, and each keeps it: there may be ten thousand. The failed job has it all."""
-    told: list[Any] = []
+    received: list[Any] = []
     async with make_app(result_extended=True) as app:
 
         @app.task
@@ -100,7 +100,7 @@ async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
 
         @app.task
         async def callback(id_: str, error: Exception, trace: str) -> None:
-            told.append((id_, error, trace))
+            received.append((id_, error, trace))
 
         async with Worker(app):
             first = bad.s("x" * 100_000)
@@ -108,12 +108,12 @@ async def test_a_long_failure_is_handed_on_in_its_short_form(make_app, raw):
             last = await (first | asyncq.group(after.s(), after.s())).delay()
             errors = [await member.get(propagate=False) for member in last.results]
             parent = last.parent
-            await until(lambda: told, "the callback was called")
+            await until(lambda: received, "the callback was called")
         shard = app.sessions.current().broker.shards[0]
         sizes = [len(await raw.get(shard.records + member.id)) for member in last.results]
         assert max(sizes) < 9_000
-        assert all(isinstance(error, ValueError) for error in (*errors, told[0][1]))
-        assert (told[0][0], len(str(told[0][1])) < 2_000) == (parent.id, True)
+        assert all(isinstance(error, ValueError) for error in (*errors, received[0][1]))
+        assert (received[0][0], len(str(received[0][1])) < 2_000) == (parent.id, True)
         assert len(str(await parent.get(propagate=False))) > 8_000
 
 
@@ -186,7 +186,7 @@ async def test_an_error_callback_of_several_jobs_runs_once_and_gets_the_last(sta
         free[callback.job.id] = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)[0]
         await stage.end(callback)
     assert sorted(free) == {"first": ["all"], "second": ["all", "own"], "none": []}[failing]
-    assert [(told, str(error)) for told, error, _ in free.values()] == [("second", "no")] * len(free)
+    assert [(received, str(error)) for received, error, _ in free.values()] == [("second", "no")] * len(free)
     assert await stage.standing("all") is (State.SUCCESS if failing != "none" else None)
     assert await stage.keys("dep:", "m:") == []
 
@@ -206,8 +206,8 @@ async def test_a_job_in_whose_place_a_workflow_fails_has_failed_itself(stage):
     await stage.end(await stage.claim(), failures.encode(ValueError("no")), wire.FAILED)
     callback = await stage.claim()
     assert (callback.job.id, await stage.claim()) == ("callback", None)
-    [told, error, _], _ = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
-    assert (told, str(error)) == ("job", "no")
+    [received, error, _], _ = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
+    assert (received, str(error)) == ("job", "no")
     assert (await stage.ended("after")).member == ("step", "t")
     assert await stage.standing("late") is None
 

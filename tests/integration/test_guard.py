@@ -32,23 +32,23 @@ async def test_every_waiting_call_in_a_coroutine_task_is_refused_and_call_enqueu
             ("call", lambda: add.call(1, 2)),
             ("apply_async.get", lambda: handle.get(timeout=0)),
         )
-        said = []
+        output = []
         for name, wait in waits:
             try:
                 await wait()
             except WouldDeadlock as error:
-                said.append([name, *_caught(error)])
-        return said
+                output.append([name, *_caught(error)])
+        return output
 
     async with Worker(app, queues=["default"]):
         done = await add.delay(1, 2)
         await done.get(timeout=30)
-        said = await waits.call(done.id)
+        output = await waits.call(done.id)
         entries = await raw.xinfo_stream(app.sessions.shards[0].stream("default"))
-    assert [name for name, *_ in said] == [
+    assert [name for name, *_ in output] == [
         "get", "wait", "outcome", "await", "set.get", "set.join", "call", "apply_async.get",
     ]  # fmt: skip
-    assert all("allow_join_result" in text and waits.name in text for *_, text in said)
+    assert all("allow_join_result" in text and waits.name in text for *_, text in output)
     assert entries["entries-added"] == 2, "the refused call was not enqueued"
 
 
@@ -56,7 +56,7 @@ async def test_every_blocking_twin_in_a_thread_task_is_refused(app, add):
     @app.task
     def waits(id_: str) -> list:
         handle = app.AsyncResult(id_)
-        said = []
+        output = []
         for name, wait in (
             ("get", handle.get_sync),
             ("wait", handle.wait_sync),
@@ -67,27 +67,27 @@ async def test_every_blocking_twin_in_a_thread_task_is_refused(app, add):
             try:
                 wait()
             except WouldDeadlock as error:
-                said.append([name, *_caught(error)])
-        return said
+                output.append([name, *_caught(error)])
+        return output
 
     async with Worker(app):
         done = await add.delay(1, 2)
         await done.get(timeout=30)
-        said = await waits.call(done.id)
-    assert [name for name, *_ in said] == ["get", "wait", "outcome", "set", "call"]
+        output = await waits.call(done.id)
+    assert [name for name, *_ in output] == ["get", "wait", "outcome", "set", "call"]
 
 
 async def test_the_flag_follows_into_tasks_and_threads_that_a_task_starts(app, add):
     @app.task
     async def waits(id_: str) -> list:
         handle = app.AsyncResult(id_)
-        said = []
+        output = []
         for waiting in (asyncio.create_task(handle.get(timeout=1)), asyncio.to_thread(handle.get_sync, 1)):
             try:
                 await waiting
             except WouldDeadlock:
-                said.append("refused")
-        return said
+                output.append("refused")
+        return output
 
     async with Worker(app):
         done = await add.delay(1, 2)

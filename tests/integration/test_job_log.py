@@ -38,8 +38,8 @@ async def _only(records) -> logging.LogRecord:
 
 
 def _assert_is_about(record: logging.LogRecord, result, task: str, attempt: int = 1) -> None:
-    told = (record.job_id, record.task, record.queue, record.worker, record.attempt)
-    assert told == (result.id, task, "default", "w-1", attempt)
+    received = (record.job_id, record.task, record.queue, record.worker, record.attempt)
+    assert received == (result.id, task, "default", "w-1", attempt)
     text = record.getMessage()
     assert result.id in text
     assert task in text
@@ -264,8 +264,8 @@ async def test_the_count_of_lines_that_were_left_out_is_about_no_job_and_fits_ea
     assert levels == {"WARNING": "retries", "ERROR": "failures"}
     for record in counts():
         assert record.running_job is None
-        told = logging.Formatter("%(job_id)s|%(task)s|%(queue)s|%(worker)s|%(attempt)d").format(record)
-        assert told == "|||w-1|0"
+        received = logging.Formatter("%(job_id)s|%(task)s|%(queue)s|%(worker)s|%(attempt)d").format(record)
+        assert received == "|||w-1|0"
 
 
 async def test_dict_config_does_not_silence_a_worker(app, root_logger, capfd):

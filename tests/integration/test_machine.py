@@ -935,13 +935,13 @@ class Machine(RuleBasedStateMachine):
         assert self.run(healer.consumer.leave())
 
     def every_end_was_notified_once(self) -> None:
-        told: list[tuple[str, str]] = []
+        notified: list[tuple[str, str]] = []
         while (message := self.ear.get_message(timeout=0.005)) is not None:
             channel = message["channel"].decode()
-            told += [(channel, id_) for id_, _, _ in wire.split_notification(message["data"])]
+            notified += [(channel, id_) for id_, _, _ in wire.split_notification(message["data"])]
         books = [*self.books.values(), *self.former]
         expected = [(channel, book.id) for book in books for channel in book.channels]
-        assert sorted(told) == sorted(expected)
+        assert sorted(notified) == sorted(expected)
 
     def nothing_is_left(self) -> None:
         picture = self.table.picture()

@@ -143,11 +143,11 @@ async def test_unknown_ids_are_reported_at_once_and_listed_on_demand(app, add):
 
 
 async def test_a_callback_receives_each_in_order(app, nap):
-    heard = []
+    notified = []
     async with Worker(app):
         results = await nap.map([(0.05,), (0,)])
-        await results.get(timeout=30, callback=lambda *said: heard.append(said))
-    assert heard == [(results[0].id, 0.05), (results[1].id, 0)]
+        await results.get(timeout=30, callback=lambda *output: notified.append(output))
+    assert notified == [(results[0].id, 0.05), (results[1].id, 0)]
 
 
 async def test_a_job_that_expires_ends_the_wait_with_nobody_working(app, make_app, add):
@@ -260,12 +260,12 @@ async def test_status_methods_return_how_many_jobs_of_the_set_ended(app, make_ap
         results.add(await fail.delay("no"))
         await results.get(timeout=30, propagate=False)
         assert (await results.failed(), await results.successful()) == (True, False)
-        heard = []
+        notified = []
         with pytest.raises(ValueError, match="no"):
-            await results.maybe_throw(lambda *said: heard.append(said))
-        assert len(heard) == 601
-        await results.maybe_throw(lambda *said: heard.append(said), propagate=False)
-        assert type(heard[-1][1]) is ValueError
+            await results.maybe_throw(lambda *output: notified.append(output))
+        assert len(notified) == 601
+        await results.maybe_throw(lambda *output: notified.append(output), propagate=False)
+        assert type(notified[-1][1]) is ValueError
 
 
 async def test_a_set_is_revoked_and_forgotten_as_one(app, nap):
@@ -278,21 +278,21 @@ async def test_a_set_is_revoked_and_forgotten_as_one(app, nap):
 
 
 async def test_then_calls_once_when_all_have_ended(app, nap, fail):
-    told = []
+    received = []
 
     async def good(results) -> None:
-        told.append([r.result for r in results])
+        received.append([r.result for r in results])
 
     async with Worker(app):
-        results = (await nap.map([(0.1,), (0,)])).then(good, lambda _: told.append("bad"))
-        await until(lambda: told, "the callback")
-        assert told == [[0.1, 0]]
+        results = (await nap.map([(0.1,), (0,)])).then(good, lambda _: received.append("bad"))
+        await until(lambda: received, "the callback")
+        assert received == [[0.1, 0]]
         mixed = await app.submit([nap.s(0), fail.s("no")])
-        mixed.then(good, lambda given: told.append(given is mixed))
-        await until(lambda: len(told) == 2, "the other callback")
+        mixed.then(good, lambda given: received.append(given is mixed))
+        await until(lambda: len(received) == 2, "the other callback")
         app.ResultSet([]).then(good)
-        await until(lambda: len(told) == 3, "the callback of none")
-    assert told[1:] == [True, []]
+        await until(lambda: len(received) == 3, "the callback of none")
+    assert received[1:] == [True, []]
     assert len(results) == 2
 
 
@@ -332,9 +332,9 @@ async def test_a_saved_group_is_restored_elsewhere_with_its_groups_inside(app, m
             assert await same.get(timeout=30) == [1, [3, 7], 10]
             assert await same.completed_count() == 4
             assert sorted([await r async for r in same.as_completed(5)]) == [1, 3, 7, 10]
-            heard = []
-            await same.join(callback=lambda *said: heard.append(said))
-            assert heard[1] == ("inner", [3, 7])
+            notified = []
+            await same.join(callback=lambda *output: notified.append(output))
+            assert notified[1] == ("inner", [3, 7])
             await same.delete()
             await same.delete()
             assert await other.GroupResult.restore(group.id) is None

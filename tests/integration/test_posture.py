@@ -34,9 +34,9 @@ def _problems(url, **options):
         ({"maxmemory": "1", "maxmemory_policy": "volatile-ttl"}, "volatile-ttl: a full server throws outcom"),
     ],
 )
-def test_each_option_that_may_cost_jobs_is_found(options, said):
+def test_each_option_that_may_cost_jobs_is_found(options, output):
     (problem,) = _problems(LOCAL, **options)
-    assert said in problem
+    assert output in problem
 
 
 @pytest.mark.parametrize(
@@ -87,11 +87,15 @@ async def test_an_unsafe_server_is_warned_of_once_however_often_an_app_opens(tmp
             async with AsyncQ(server.url) as app:
                 await until(lambda: len(caplog.records) >= 2, "both warnings")
                 await app.control.dead.list()  # a third would have come before this answer
-        said = [record.getMessage() for record in caplog.records]
-    told = {(record.name, record.levelname) for record in caplog.records}
-    assert told == {("asyncq.broker.posture", "WARNING")}
-    assert ["nothing is kept on disk" in said[0], "allkeys-lru" in said[1], len(said)] == [True, True, 2]
-    assert all(server.url in line and "; CONFIG SET " in line for line in said)
+        output = [record.getMessage() for record in caplog.records]
+    received = {(record.name, record.levelname) for record in caplog.records}
+    assert received == {("asyncq.broker.posture", "WARNING")}
+    assert ["nothing is kept on disk" in output[0], "allkeys-lru" in output[1], len(output)] == [
+        True,
+        True,
+        2,
+    ]
+    assert all(server.url in line and "; CONFIG SET " in line for line in output)
 
 
 async def test_nothing_is_reported_about_servers_of_our_own_even_where_it_is_strict(caplog):

@@ -67,8 +67,8 @@ async def worker(app, tasks) -> AsyncIterator[Worker]:
 
 async def started(path: str) -> int:
     """Waits until a body has said that it started; the number that it said."""
-    said = await until(lambda: lines(Path(path)), "the body to start")
-    return int(said[0].split()[-1])
+    output = await until(lambda: lines(Path(path)), "the body to start")
+    return int(output[0].split()[-1])
 
 
 def text(path: str) -> str:
@@ -459,19 +459,19 @@ async def test_a_wait_that_is_cancelled_as_it_begins_takes_back_what_it_gave():
         await asyncio.sleep(0)
         asked = []
 
-        def hear(answer: bool) -> None:
+        def receive(answer: bool) -> None:
             frame = frames.unpack(ours.recv(1000)[frames.LENGTH :])
             asked.append(frame[2])
             if answer:
                 child._answer(frame[1], None)
 
-        hear(answer=False)
+        receive(answer=False)
         leaving.cancel()
         await asyncio.sleep(0)
         assert not leaving.done(), "whether the worker counts the wait is not known yet"
         child._answer(0, None)
         await until(lambda: child._answers, "the next question")
-        hear(answer=True)
+        receive(answer=True)
         with pytest.raises(asyncio.CancelledError):
             await leaving
         assert asked == ["leave", "come back"]

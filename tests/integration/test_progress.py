@@ -169,14 +169,14 @@ async def test_who_comes_late_gets_the_newest_state_first(app, make_app, counted
 
 
 async def test_the_newest_state_survives_cuts_of_the_subscription(app, make_app, raw):
-    said = asyncio.Event()
+    messages = asyncio.Event()
 
     @app.task(name="steps")
     async def steps() -> None:
         for n in range(200):
             await asyncq.current().update_state("AT", n)
             await asyncio.sleep(0.002)
-        said.set()
+        messages.set()
         await asyncio.Event().wait()
 
     async with make_app() as elsewhere, Worker(app, grace=0):
@@ -188,7 +188,7 @@ async def test_the_newest_state_survives_cuts_of_the_subscription(app, make_app,
             await handle.get(propagate=False, on_event=lambda event: seen.append(event.info))
 
         following = asyncio.create_task(follow())
-        while not said.is_set():
+        while not messages.is_set():
             await raw.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
             await asyncio.sleep(0.02)
         await until(lambda: seen and seen[-1] == 199, "the last state", timeout=60)
@@ -254,10 +254,10 @@ async def test_a_retry_shows_with_its_error_and_then_the_next_attempt(app, gate)
             events.append(event)
             if (event.state, event.info) == ("TRYING", 2):
                 gate.open()
-    told = [(event.state, event.info) for event in events if event.state not in {"STARTED", "PENDING"}]
-    assert [state for state, _ in told] == ["TRYING", "RETRY", "TRYING", "SUCCESS"]
-    assert isinstance(told[1][1], KeyError)
-    assert [told[0][1], told[2][1], told[3][1]] == [1, 2, 2]
+    received = [(event.state, event.info) for event in events if event.state not in {"STARTED", "PENDING"}]
+    assert [state for state, _ in received] == ["TRYING", "RETRY", "TRYING", "SUCCESS"]
+    assert isinstance(received[1][1], KeyError)
+    assert [received[0][1], received[2][1], received[3][1]] == [1, 2, 2]
 
 
 async def test_a_look_that_the_next_attempt_overtakes_shows_no_failure_twice(app, gate, monkeypatch):

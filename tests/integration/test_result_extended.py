@@ -93,9 +93,9 @@ async def test_what_a_step_got_from_the_steps_before_is_among_its_arguments(app,
         assert _call(ended) == ((3, 4), {})
         bad = await add.options(link_error=failed.options(task_id="told").s("seen")).delay(1, "x")
         await bad.outcome(timeout=30)
-        told = app.AsyncResult("told")
-        await told.outcome(timeout=30)
-        assert told.args == (None, None, None, "seen")
+        received = app.AsyncResult("told")
+        await received.outcome(timeout=30)
+        assert received.args == (None, None, None, "seen")
 
 
 async def test_a_process_keeps_the_arguments_too(app):

@@ -186,11 +186,11 @@ async def test_without_propagation_the_exception_is_the_value(app, nap, fail):
 
 
 async def test_the_callback_of_a_get_receives_id_and_value(app, nap):
-    told = []
+    received = []
     async with Worker(app):
         result = await nap.delay(0)
-        await result.get(timeout=30, callback=lambda id_, value: told.append((id_, value)))
-    assert told == [(result.id, 0)]
+        await result.get(timeout=30, callback=lambda id_, value: received.append((id_, value)))
+    assert received == [(result.id, 0)]
 
 
 async def test_every_get_gives_a_fresh_value_and_a_fresh_exception(app, fail):
@@ -471,14 +471,14 @@ async def test_then_runs_a_coroutine_and_keeps_the_handle_alive(app, nap):
 
 
 async def test_what_a_callback_raises_goes_to_the_loops_handler_and_harms_no_other(app, nap):
-    told, problems = [], []
+    received, problems = [], []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context["exception"]))
     async with Worker(app):
         result = await nap.delay(0.05)
         result.then(lambda _: 1 / 0)
-        result.then(lambda _: told.append(1))
+        result.then(lambda _: received.append(1))
         assert await result.get(timeout=30) == 0.05
-        await until(lambda: told and problems, "both callbacks")
+        await until(lambda: received and problems, "both callbacks")
     assert isinstance(problems[0], ZeroDivisionError)
 
 

@@ -92,10 +92,10 @@ async def test_every_waiter_gets_the_same_outcome_wherever_the_job_is(make_app, 
             await workers.enter_async_context(Worker(app))
         result = await place.start_job()
         waiter = asyncio.create_task(result.outcome(timeout=20))
-        told = app.AsyncResult(result.id).revoke(
+        received = app.AsyncResult(result.id).revoke(
             terminate=terminate, wait=True, timeout=20, reason="nobody wants it"
         )
-        revoking = asyncio.create_task(told)
+        revoking = asyncio.create_task(received)
         before = lines(place.log)
         runs_on = where in BEGUN and not terminate
         if runs_on:

@@ -179,15 +179,15 @@ async def test_a_worker_returns_and_names_the_body_that_does_not_let_itself_be_c
         await deaf()
 
     async with Worker(app, grace=0.1):
-        told = await overdue.delay()
+        received = await overdue.delay()
         with pytest.raises(TimeLimitExceeded):
-            await told.get(timeout=30)
+            await received.get(timeout=30)
         result = await deaf.delay()
         await until_state(result, "STARTED")
         begun = Stopwatch()
     assert begun.took < 2.5
     assert await result.refresh() == "PENDING"
-    assert f"{told.id!r} of task 'overdue'" in caplog.text
+    assert f"{received.id!r} of task 'overdue'" in caplog.text
     assert f"{result.id!r} of task 'deaf'" in caplog.text
     gate.set()
 

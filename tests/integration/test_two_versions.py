@@ -47,8 +47,8 @@ async def test_values_and_exceptions_between_two_versions(make_app, server_url, 
             for name, value, shown in BOTH_WAYS:
                 seen, back = await getattr(tasks, name).options(wait=30).call(value)
                 assert (seen, repr(back), back) == (shown, repr(value), value)
-            for name, value, said in REFUSED:
-                with pytest.raises(DecodeError, match=said):
+            for name, value, output in REFUSED:
+                with pytest.raises(DecodeError, match=output):
                     await getattr(tasks, name).options(wait=30).call(value)
             await _check_executors(app)
             await _check_exceptions(tasks)
@@ -61,9 +61,9 @@ async def _check_executors(app) -> None:
         for name, value, shown in BOTH_WAYS:
             if name in tasks:
                 assert await tasks[name].options(wait=30).call(value) == (shown, value)
-        for name, value, said in REFUSED:
+        for name, value, output in REFUSED:
             if name in tasks:
-                with pytest.raises(DecodeError, match=said):
+                with pytest.raises(DecodeError, match=output):
                     await tasks[name].options(wait=30).call(value)
 
 

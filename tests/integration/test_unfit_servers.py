@@ -125,10 +125,10 @@ V6_2 = (
     ("hello", "said"),
     [(V6_2, "(redis 6.2.14)"), (b"-ERR unknown command `HELLO`, with args\r\n", "(it knows no HELLO)")],
 )
-async def test_a_server_that_is_too_old_is_refused(hello, said):
+async def test_a_server_that_is_too_old_is_refused(hello, output):
     async with old(hello) as url:
         what, mend = await refused(url)
-    assert what.endswith(f": the server is too old {said}")
+    assert what.endswith(f": the server is too old {output}")
     assert mend == "Use Redis 7.0 or later, or Valkey"
 
 

@@ -46,9 +46,9 @@ async def test_a_job_of_a_new_task_waits_for_a_worker_that_knows_it(make_app, ca
             assert await again.get(timeout=10) == "again"
             outcome = await result.outcome()
     assert (outcome.worker, outcome.attempts) == ("new-worker", 1)
-    said = [record for record in caplog.records if record.name == unknown_tasks.__name__]
-    assert [record.levelname for record in said] == ["WARNING"], "once per task"
-    assert "unknown_task_wait=20 s" in said[0].getMessage()
+    output = [record for record in caplog.records if record.name == unknown_tasks.__name__]
+    assert [record.levelname for record in output] == ["WARNING"], "once per task"
+    assert "unknown_task_wait=20 s" in output[0].getMessage()
 
 
 async def test_two_services_may_share_a_queue(make_app):

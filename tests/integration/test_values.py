@@ -58,12 +58,16 @@ Same = Any_ | dict[str, Any_]
 Wide = dict[str, set[Step] | Logout | Step | list[Price | Step] | Login | Price] | Logout | Any_
 
 
-def told(value: Any) -> Any:
+def received(value: Any) -> Any:
     if isinstance(value, pydantic.BaseModel):
         return type(value), vars(value), value.model_fields_set
     if isinstance(value, (list, dict)):
-        return type(value), [told(item) for item in (value.items() if isinstance(value, dict) else value)]
-    return (type(value), [told(item) for item in value]) if isinstance(value, tuple) else (type(value), value)
+        return type(value), [received(item) for item in (value.items() if isinstance(value, dict) else value)]
+    return (
+        (type(value), [received(item) for item in value])
+        if isinstance(value, tuple)
+        else (type(value), value)
+    )
 
 
 async def test_random_values_go_through_a_worker_and_come_back_as_they_were(make_app):
@@ -76,7 +80,7 @@ async def test_random_values_go_through_a_worker_and_come_back_as_they_were(make
     async with app, Worker(app):
 
         async def check(value: Any) -> None:
-            assert told(await give.options(wait=30).call(value)) == told(value)
+            assert received(await give.options(wait=30).call(value)) == received(value)
 
         await _with_examples(check)
 
@@ -105,7 +109,7 @@ async def test_classes_of_types_stand_anywhere_and_others_are_refused_at_the_cal
         return value
 
     async with app, Worker(app):
-        assert told(await give.options(wait=30).call([Price(1.0)])) == told([Price(1.0)])
+        assert received(await give.options(wait=30).call([Price(1.0)])) == received([Price(1.0)])
         with pytest.raises(SerializationError, match=r"args\[0\]\[0\]: .*Logout cannot travel"):
             await give.delay([Logout(user="a")])
 

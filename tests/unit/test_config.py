@@ -91,8 +91,8 @@ def test_an_unknown_option_without_neighbour_lists_them_all(tmp_path):
         ({"url": " Embedded://#x"}, {}, "embedded:// has no options"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_with_its_source(tmp_path, explicit, environ, said):
-    with pytest.raises(ValueError, match=said):
+def test_a_value_that_does_not_fit_is_refused_with_its_source(tmp_path, explicit, environ, output):
+    with pytest.raises(ValueError, match=output):
         load(explicit, project_root=tmp_path, environ=environ)
 
 

@@ -223,7 +223,7 @@ async def test_inside_a_loop_a_plain_function_is_applied_and_its_result_awaited(
     result = double.apply((2,))
     seen = []
     assert (await result, await result.get(timeout=0), await result.outcome()) != ()
-    assert await result.get(callback=lambda *said: seen.append(said)) == 4
+    assert await result.get(callback=lambda *output: seen.append(output)) == 4
     assert seen == [(result.id, 4)]
     assert [await r for r in (result.ready(), result.successful(), result.exists())] == [True] * 3
 

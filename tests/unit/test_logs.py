@@ -79,8 +79,8 @@ def test_json_is_one_object_a_line(job):
     fields = json.loads(line)
     assert list(fields)[:4] == ["time", "level", "logger", "message"]
     assert fields["time"].endswith("+00:00")
-    told = {name: fields[name] for name in ("message", "job_id", "task", "queue", "worker", "attempt")}
-    assert told == {
+    received = {name: fields[name] for name in ("message", "job_id", "task", "queue", "worker", "attempt")}
+    assert received == {
         "message": "a\nb",
         "job_id": "j-1",
         "task": "shop.add",

@@ -172,9 +172,9 @@ def test_examples_of_records_and_outcomes_can_be_read():
 
 
 def test_examples_of_notifications_can_be_read():
-    told = [job for data in examples("notification") for job in wire.split_notification(data)]
-    assert [(id_, letter) for id_, letter, _ in told] == [("job-1", "S"), ("job-3", "C")]
-    for _, letter, outcome in told:
+    received = [job for data in examples("notification") for job in wire.split_notification(data)]
+    assert [(id_, letter) for id_, letter, _ in received] == [("job-1", "S"), ("job-3", "C")]
+    for _, letter, outcome in received:
         assert outcome is not None
         assert wire.decode_ended(letter, outcome).name
 

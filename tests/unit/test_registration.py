@@ -441,10 +441,10 @@ def annotated(where, hint):
     ],
     ids=str,
 )
-def test_a_union_whose_arms_are_ambiguous_is_refused_at_registration(app, hint, said):
+def test_a_union_whose_arms_are_ambiguous_is_refused_at_registration(app, hint, output):
     for where, name in (("x", "the parameter 'x'"), ("return", "the result")):
         function = annotated(where, hint)
-        with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{said}"):
+        with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{output}"):
             app.task(function)
     assert not app.tasks
 
@@ -454,13 +454,13 @@ def test_a_union_whose_arms_are_ambiguous_is_refused_at_registration(app, hint, 
     [(list[Email] | list[Other], BOTH), (Letter, rf"the field address of .*\.Letter: .*{BOTH}")],
     ids=str,
 )
-def test_one_that_stands_deeper_is_found_when_the_annotations_are_resolved(app, hint, said):
+def test_one_that_stands_deeper_is_found_when_the_annotations_are_resolved(app, hint, output):
     for where, name in (("x", "the parameter 'x'"), ("return", "the result")):
         task = app.task(name=where)(annotated(where, hint))
-        with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{said}"):
+        with pytest.raises(TypeError, match=rf"^the annotation of {name} of .*\.send: .*{output}"):
             task.resolve()
         codec = task.arguments if where == "x" else task.returns
-        with pytest.raises(SerializationError, match=said):
+        with pytest.raises(SerializationError, match=output):
             codec.dumps((1,), {}) if where == "x" else codec.dumps(1)
 
 

@@ -245,16 +245,16 @@ def test_after_two_hops_the_class_itself_arrives_where_it_is_imported(monkeypatc
 
 
 def test_a_class_that_a_user_derives_is_a_class_of_its_own():
-    told = []
+    received = []
 
     class Base:
         def __init_subclass__(cls, **options):
-            told.append(options)
+            received.append(options)
 
     class Mine(RemoteError, Base, code=1):
         pass
 
-    assert told == [{"code": 1}]
+    assert received == [{"code": 1}]
     rebuilt = journey(Mine("shop.Gone", ("no",), "tb"))
     assert rebuilt.type_name.endswith("Mine")
 

@@ -194,7 +194,7 @@ TYPED = [
 ]
 
 
-def told(value):
+def received(value):
     """Its repr, the same in every process: that of a set follows the hashes, which are random."""
     return str(sorted(map(repr, value))) if isinstance(value, set | frozenset) else repr(value)
 
@@ -207,7 +207,7 @@ def kinds(value):
     return type(value)
 
 
-@pytest.mark.parametrize(("annotation", "value"), TYPED, ids=told)
+@pytest.mark.parametrize(("annotation", "value"), TYPED, ids=received)
 def test_annotated_classes_come_back_as_themselves(annotation, value):
     codec = ValueCodec(annotation)
     read = codec.loads(codec.dumps(value))
@@ -215,7 +215,7 @@ def test_annotated_classes_come_back_as_themselves(annotation, value):
     assert kinds(read) == kinds(value)
 
 
-@pytest.mark.parametrize(("annotation", "value"), TYPED, ids=told)
+@pytest.mark.parametrize(("annotation", "value"), TYPED, ids=received)
 def test_a_reader_without_annotations_sees_the_plain_tree(annotation, value):
     def all_plain(tree):
         assert type(tree) in {dict, list, tuple, set, frozenset, str, int, datetime, type(None)}

@@ -165,8 +165,8 @@ def test_a_value_is_what_it_was_under_another_order_of_arms(value, writer, reade
         ({"to": "x"}, dict, Email | Sms, "a value of type dict arrived"),
     ],
 )
-def test_what_fits_no_arm_is_an_error_that_names_both_sides(value, writer, reader, said):
-    with pytest.raises(DecodeError, match=said):
+def test_what_fits_no_arm_is_an_error_that_names_both_sides(value, writer, reader, output):
+    with pytest.raises(DecodeError, match=output):
         moved(value, writer, reader)
 
 
@@ -200,14 +200,14 @@ def test_ambiguous_arms_are_refused_with_what_helps():
 
     def task(x): ...
 
-    for annotation, said in (
+    for annotation, output in (
         (Email | other, "'x'.* are both called Email on the wire. Give one of the classes .*asyncq_alias"),
         (Box[int] | Box[str], "'x'.* are one class at run time"),
     ):
         task.__annotations__ = {"x": annotation}
-        with pytest.raises(SerializationError, match=said):
+        with pytest.raises(SerializationError, match=output):
             ArgumentCodec(task).dumps((1,), {})
-        with pytest.raises(DecodeError, match=said):
+        with pytest.raises(DecodeError, match=output):
             ArgumentCodec(task).loads(PLAIN_ARGUMENTS.dumps((1,), {}))
 
 
@@ -651,8 +651,8 @@ def test_a_writer_cannot_forge_the_fields_of_a_dataclass_or_model(fields):
         (Box[Step], Box("up"), r"^result\.item: a value of type str, but the annotation says .*Step"),
     ],
 )
-def test_a_field_of_another_type_is_refused_where_it_is_written(annotation, value, said):
-    with pytest.raises(SerializationError, match=said):
+def test_a_field_of_another_type_is_refused_where_it_is_written(annotation, value, output):
+    with pytest.raises(SerializationError, match=output):
         ValueCodec(annotation).dumps(value)
 
 
@@ -1013,11 +1013,11 @@ def test_plain_fields_are_decoded_and_may_have_their_names_or_aliases():
     ],
     ids=["decoded", "own constructor", "InitVar"],
 )
-def test_what_cannot_be_validated_is_an_error_that_says_why(value, said):
+def test_what_cannot_be_validated_is_an_error_that_says_why(value, output):
     codec = ValueCodec(type(value))
     body = codec.dumps(value)
     assert codec.loads(body) == value
-    with pytest.raises(DecodeError, match=said):
+    with pytest.raises(DecodeError, match=output):
         ValueCodec(type(value), TRUSTS_NOBODY).loads(body)
 
 
@@ -1243,8 +1243,8 @@ def test_any_takes_a_plain_value_as_it_is_though_a_class_beside_it_could_be_made
     ],
     ids=repr,
 )
-def test_who_annotates_classes_gets_no_dict_of_the_fields_of_one(value, writer, reader, said):
-    with pytest.raises(DecodeError, match=rf"^result: .*{said} arrived"):
+def test_who_annotates_classes_gets_no_dict_of_the_fields_of_one(value, writer, reader, output):
+    with pytest.raises(DecodeError, match=rf"^result: .*{output} arrived"):
         moved(value, writer, reader)
 
 
@@ -1470,10 +1470,10 @@ def test_advice_can_be_followed_where_the_class_is_named_elsewhere():
 
 
 def test_a_bare_generic_model_is_distinguished_from_one_with_arguments():
-    said = r"ModelBox, but the annotation says .*\. Write ModelBox\[Email\]\(...\): a bare ModelBox is"
+    output = r"ModelBox, but the annotation says .*\. Write ModelBox\[Email\]\(...\): a bare ModelBox is"
     for annotation in (ModelBox[Email], ModelBox[Email] | None, ModelBox[Email] | Low, list[ModelBox[Email]]):
         value = ModelBox(item=Email("a"))
-        with pytest.raises(SerializationError, match=said):
+        with pytest.raises(SerializationError, match=output):
             ValueCodec(annotation).dumps([value] if annotation == list[ModelBox[Email]] else value)
     with pytest.raises(
         SerializationError, match=r"\.item: .*ModelBox\[Email\]\(...\): ModelBox\[int\] is another"
@@ -1520,9 +1520,9 @@ def test_a_named_tuple_may_have_more_items_with_a_default_and_no_fewer():
     def couple(*fields):
         return NamedTuple("Couple", fields)
 
-    said = "3 items arrived, but .*Couple has 2 fields"
+    output = "3 items arrived, but .*Couple has 2 fields"
     three = couple(("left", int), ("right", int), ("more", int))
-    with pytest.raises(DecodeError, match=said):
+    with pytest.raises(DecodeError, match=output):
         moved(three(1, 2, 3), three, Couple)
     one = couple(("left", int))
     assert moved(one(1), one, Couple) == Couple(1, 7)

@@ -215,20 +215,20 @@ named = st.one_of(
 )
 
 
-def told(value):
+def received(value):
     """All that is to be equal of a value, types included."""
     kind = type(value)
     if isinstance(value, pydantic.BaseModel):
-        fields = {name: told(item) for name, item in vars(value).items()}
-        return kind, fields, sorted(value.model_fields_set), told(value.__pydantic_extra__)
+        fields = {name: received(item) for name, item in vars(value).items()}
+        return kind, fields, sorted(value.model_fields_set), received(value.__pydantic_extra__)
     if dataclasses.is_dataclass(value):
-        return kind, [told(getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return kind, [received(getattr(value, field.name)) for field in dataclasses.fields(value)]
     if isinstance(value, dict):
-        return kind, [(told(key), told(item)) for key, item in value.items()]
+        return kind, [(received(key), received(item)) for key, item in value.items()]
     if isinstance(value, (list, tuple)):
-        return kind, [told(item) for item in value]
+        return kind, [received(item) for item in value]
     if isinstance(value, (set, frozenset)):
-        return kind, sorted(repr(told(item)) for item in value)
+        return kind, sorted(repr(received(item)) for item in value)
     return kind, value
 
 
@@ -238,7 +238,7 @@ def test_values_of_random_classes_arrive_as_they_were(one, data):
     hint, of = one
     value = data.draw(of)
     codec = ValueCodec(hint)
-    assert told(codec.loads(codec.dumps(value))) == told(value)
+    assert received(codec.loads(codec.dumps(value))) == received(value)
 
 
 def arms_of(several):
@@ -262,7 +262,7 @@ def test_a_value_is_the_same_under_a_union_in_another_order_and_wider(several, r
         read = ValueCodec(reader).loads(ValueCodec(writer).dumps(value))
     except (UnclearAnnotation, SerializationError):
         return  # a clear error on the writer's side: two arms are one class at run time
-    assert told(read) == told(value)
+    assert received(read) == received(value)
 
 
 @settings(max_examples=examples(150), deadline=None)

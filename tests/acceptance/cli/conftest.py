@@ -173,13 +173,13 @@ def stop():
     """Signals a process and waits for its end; between two signals it waits for a reaction."""
 
     def stop(process: Forked | subprocess.Popen[str], *numbers: signal.Signals, within: float = 60) -> Ended:
-        said = ""
+        output = ""
         for number in numbers[:-1]:
             process.send_signal(number)
-            said += process.stderr.readline()
+            output += process.stderr.readline()
         process.send_signal(numbers[-1])
         ended = Ended(process, within)
-        ended.err = said + ended.err
+        ended.err = output + ended.err
         return ended
 
     return stop

@@ -107,16 +107,18 @@ def test_ctrl_c_ends_a_client_command_with_130_and_sigterm_with_143(project, sto
         assert ended.code == code, ended
         assert "Traceback" not in ended.err
         assert ended.out == ""
-        said, look, end = ended.err.splitlines()[-3:]
-        told = re.fullmatch(r"job ([0-9a-f]{24}) was not waited for\. .* runs when a worker takes it\.", said)
-        assert told is not None, ended
-        assert look == f"  its result: asyncq result get {told[1]} --app shop"
-        assert end == f"  to end it:  asyncq revoke {told[1]} --terminate --app shop"
+        output, look, end = ended.err.splitlines()[-3:]
+        named = re.fullmatch(
+            r"job ([0-9a-f]{24}) was not waited for\. .* runs when a worker takes it\.", output
+        )
+        assert named is not None, ended
+        assert look == f"  its result: asyncq result get {named[1]} --app shop"
+        assert end == f"  to end it:  asyncq revoke {named[1]} --terminate --app shop"
         later, revoked = project.run_each(
             (*look.split()[3:], "--timeout", "100ms", "-q"), (*end.split()[4:], "-q")
         )
         assert "did not end within 0.1 s (state: PENDING)" in later.err
-        assert revoked.out == f"{told[1]}  REVOKED\n"
+        assert revoked.out == f"{named[1]}  REVOKED\n"
 
 
 def test_the_command_that_looks_again_names_the_same_server_without_its_password(project):

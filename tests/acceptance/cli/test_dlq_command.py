@@ -149,12 +149,12 @@ class Terminal:
         self.ours, theirs = os.openpty()
         self.process = project.start("dlq", "purge", "--all", stdin=theirs, **where)
         os.close(theirs)
-        said = ""
-        while not said.endswith("[y/N] "):
+        output = ""
+        while not output.endswith("[y/N] "):
             char = self.process.stderr.read(1)
-            assert char, said
-            said += char
-        assert said.splitlines()[-1] == "Delete 3 dead letters for good? [y/N] "
+            assert char, output
+            output += char
+        assert output.splitlines()[-1] == "Delete 3 dead letters for good? [y/N] "
 
     def answer(self, text):
         os.write(self.ours, text)

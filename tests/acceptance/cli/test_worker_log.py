@@ -62,11 +62,11 @@ def start(project):
         is_ready = re.compile(
             r"ready |.*\bready: asyncq .*; app mail:app, 6 tasks, .*; server embedded "
         ).match
-        said = []
+        output = []
         while not is_ready(line := worker.stderr.readline()):
             assert line, f"the worker ended with {worker.wait()}"
-            said.append(line)
-        worker.before_ready = "".join(said)
+            output.append(line)
+        worker.before_ready = "".join(output)
         worker.ready = line
         return worker
 

@@ -54,7 +54,7 @@ async def one_day(day: Day, seed: int = 1, lease: float = 1.0) -> Report:
         stage.report.below(f"{name}: CPU of the worker", spent, MOST_CPU, " %")
         stage.report.equal(f"{name}: the worker is alive", worker.alive, wanted=True)
         if not worker.alive:
-            stage.report.told(f"{name}: its last words", worker.log().strip().splitlines()[-1][:160])
+            stage.report.fact(f"{name}: its last words", worker.log().strip().splitlines()[-1][:160])
         await _judge(stage, name, day)
         return stage.report
 

@@ -31,7 +31,7 @@ async def kill_workers(scale: float, seed: int, lease: float = 5.0) -> Report:
 
         await asyncio.gather(stage.drive(total, rate=total / (kills * 1.2 + 1), seconds=0.1), slayer())
         await stage.all_answered()
-        stage.report.told("kills", kills)
+        stage.report.fact("kills", kills)
         await stage.judge()
         await stage.nothing_left()
         return stage.report
@@ -54,7 +54,7 @@ async def kill_everything(scale: float, seed: int, lease: float = 5.0) -> Report
         async with beside(_cut_connections(stage)):
             await asyncio.gather(stage.drive(total, rate=total / length, seconds=0.1), *pests)
         await stage.all_answered()
-        stage.report.told("kills / stops / server crashes", f"{kills} / {stops} / {crashes}")
+        stage.report.fact("kills / stops / server crashes", f"{kills} / {stops} / {crashes}")
         await stage.judge()
         await stage.nothing_left()
         return stage.report
@@ -100,9 +100,9 @@ async def redelivery(scale: float, seed: int, lease: float = 5.0) -> Report:
         for turn in range(rounds):
             delays += await _one_redelivery(stage, range(turn * jobs, (turn + 1) * jobs))
         delays.sort()
-        stage.report.told("rounds x jobs", f"{rounds} x {jobs}")
+        stage.report.fact("rounds x jobs", f"{rounds} x {jobs}")
         stage.report.equal("started again", len(delays), rounds * jobs)
-        stage.report.told("median delay, s", delays[len(delays) // 2])
+        stage.report.fact("median delay, s", delays[len(delays) // 2])
         stage.report.below("longest delay", delays[-1], stage.bound, " s")
         return stage.report
 
@@ -148,7 +148,7 @@ async def dead_behind_live(scale: float, seed: int, lease: float = 5.0) -> Repor
         )
         books = oracle.Books.read(stage.folder)
         delays = [books.runs[handle.id][1].begun - killed for handle in few if len(books.runs[handle.id]) > 1]
-        stage.report.told("live jobs", live)
+        stage.report.fact("live jobs", live)
         stage.report.equal("dead ones started again", len(delays), 10)
         stage.report.below("longest delay", max(delays, default=999), stage.bound, " s")
         stage.report.equal("live ones started again", sum(len(books.runs[h.id]) - 1 for h in crowd), 0)

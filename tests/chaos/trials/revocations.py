@@ -126,7 +126,7 @@ def judge(report: Report, fates: dict[str, Fate], books: oracle.Books) -> None:
     cut = count(lambda f, r: f.revoked == "REVOKED" and r and r[0].ended is None)
     report.above("stopped in the middle", cut / len(fates), 0.001)
     killed = count(lambda f, r: f.kind == "apart" and f.revoked == "REVOKED" and r)
-    report.told("of them in processes", killed)
+    report.fact("of them in processes", killed)
 
 
 def _both(fate: Fate, runs: list[oracle.Run]) -> bool:
@@ -147,7 +147,7 @@ async def race(scale: float, seed: int, lease: float = 5.0) -> Report:
         racing = Race(stage)
         await asyncio.gather(*(racing.run(number) for number in range(total)))
         await racing.look()
-        stage.report.told("jobs", len(racing.fates))
+        stage.report.fact("jobs", len(racing.fates))
         stage.fleet.note_unasked_exits()
         stage.report.equal("workers that ended by themselves", stage.fleet.unasked_exits, [])
         await stage.nothing_left()  # first the workers end, and with them what is left of threads

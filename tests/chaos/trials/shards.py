@@ -37,8 +37,8 @@ async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
             )
         await asyncio.gather(*waits)
         parents = parents_of(works) | await _left_by_clients(stage, firsts)
-        stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
-        stage.report.told(
+        stage.report.fact("all ended after, s", round(time.monotonic() - begun, 1))
+        stage.report.fact(
             "workflows / kills of workers / of clients", f"{len(works)} / {kills} / {len(firsts)}"
         )
         await judge(stage, parents)
@@ -99,7 +99,7 @@ async def _left_by_clients(stage: Stage, firsts: list[int]) -> dict[int, list[in
                 break  # one was sent after the other
     for number in left:
         stage.journal.note(oracle.ACCEPTED, f"job-{number}", number)
-    stage.report.told("jobs of clients that died", len(left))
+    stage.report.fact("jobs of clients that died", len(left))
     stage.report.equal("workflows of theirs that are not whole", halves, [])
     await asyncio.gather(*(outcome_of(stage.app.AsyncResult(f"job-{last}"), 60.0) for last in lasts))
     return left

@@ -32,7 +32,7 @@ async def large_values(scale: float, seed: int, lease: float = 5.0) -> Report:
         async with beside(_weigh(stage, most)):
             waits, _ = await asyncio.gather(send(stage, works, seconds=1.0), slay(stage, kills))
             await asyncio.gather(*waits)
-        stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
+        stage.report.fact("all ended after, s", round(time.monotonic() - begun, 1))
         stage.report.below("most memory of the server, MB", most[0] / 1e6, MEMORY / 1e6)
         await judge(stage, parents_of(works))
         return stage.report

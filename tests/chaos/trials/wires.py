@@ -95,7 +95,7 @@ async def cancelled_calls(scale: float, seed: int, lease: float = 5.0) -> Report
             if start % 5000 == 0:
                 sizes.add(await asyncio.to_thread(_connected, stage))
         await stage.tasks.echo.call(-1)
-        stage.report.told("calls / cancelled", f"{total} / {aim.cancelled}")
+        stage.report.fact("calls / cancelled", f"{total} / {aim.cancelled}")
         stage.report.above("share cancelled", aim.cancelled / total, 0.45)
         stage.report.below("share cancelled", aim.cancelled / total, 0.55)
         stage.report.equal("replies at the wrong caller", wrong, [])

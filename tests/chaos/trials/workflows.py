@@ -85,8 +85,8 @@ async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
         begun = time.monotonic()
         waits, _ = await asyncio.gather(send(stage, works, seconds=kills * 0.8), slay(stage, kills))
         await asyncio.gather(*waits)
-        stage.report.told("all ended after, s", round(time.monotonic() - begun, 1))
-        stage.report.told("workflows / kills", f"{len(works)} / {kills}")
+        stage.report.fact("all ended after, s", round(time.monotonic() - begun, 1))
+        stage.report.fact("workflows / kills", f"{len(works)} / {kills}")
         await judge(stage, parents_of(works))
         return stage.report
 

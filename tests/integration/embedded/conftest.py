@@ -24,8 +24,8 @@ for name, directory in (("asyncq", module.parents[2]), ("asyncq.broker", module.
 from asyncq.broker import embedded
 from asyncq.errors import BrokerNotConfigured
 project = Path(sys.argv[1])
-def say(*words): print(*words, flush=True)
-def hear(): return sys.stdin.readline()
+def send_line(*words): print(*words, flush=True)
+def receive_line(): return sys.stdin.readline()
 def command(server, text): return embedded.answer.ask(server.socket, text, timeout=5)[0].decode()
 """
 
@@ -42,12 +42,12 @@ class Script:
             env={name: value for name, value in {**os.environ, **environ}.items() if value is not None},
         )
 
-    def hear(self):
+    def receive_line(self):
         line = self.process.stdout.readline().strip()
         assert line, f"the script ended with {self.process.wait()}"
         return line
 
-    def say(self, text="go"):
+    def send_line(self, text="go"):
         self.process.stdin.write(text + "\n")
         self.process.stdin.flush()
 
@@ -90,7 +90,7 @@ def project(tmp_path):
 
 @pytest.fixture
 def script(project):
-    """Starts a script: `script("say(1)")`. What is still running at the end is killed."""
+    """Starts a script: `script("send_line(1)")`. What is still running at the end is killed."""
     running = []
 
     def start(body, directory=project, **environ):

@@ -32,11 +32,11 @@ def test_worker_and_web_process_started_in_different_directories_meet(script, pr
 os.chdir({{directory!r}})
 home = embedded.resolve("embedded://", project_file={str(project / "app.py")!r})
 with embedded.acquire(home) as server:
-    say(server.url)
-    hear()
+    send_line(server.url)
+    receive_line()
 """
     web, worker = script(body.format(directory="/")), script(body.format(directory=str(tmp_path)))
-    assert web.hear() == worker.hear()
+    assert web.receive_line() == worker.receive_line()
 
 
 def test_a_url_names_the_directory(tmp_path):

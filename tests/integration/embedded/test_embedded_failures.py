@@ -78,7 +78,7 @@ if os.geteuid() == 0:
     os.setuid(65534)                  # root may write anywhere
 os.environ["XDG_RUNTIME_DIR"] = ""
 try: embedded.acquire(project)
-except BrokerNotConfigured as error: say(error)
+except BrokerNotConfigured as error: send_line(error)
 """
     )
     words = " ".join(attempt.end())

@@ -16,8 +16,8 @@ from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
 
 HOLD = """
 with embedded.acquire(project) as server:
-    say(embedded.status(project).pid, server.started_here)
-    hear()
+    send_line(embedded.status(project).pid, server.started_here)
+    receive_line()
 """
 
 
@@ -27,16 +27,16 @@ def running(project):
 
 def test_the_first_starts_it_the_second_attaches_and_the_last_out_stops_it(script, project):
     first = script(HOLD)
-    pid, started = first.hear().split()
+    pid, started = first.receive_line().split()
     assert started == "True"
     second = script(HOLD)
-    assert second.hear() == f"{pid} False"
+    assert second.receive_line() == f"{pid} False"
 
-    first.say()
+    first.send_line()
     first.end()
     assert running(project), "the second still uses it"
 
-    second.say()
+    second.send_line()
     second.end()
     assert not running(project)
 
@@ -112,7 +112,7 @@ for _ in range(30):
     children.append(child)
 os.close(open_gate)
 statuses = [os.waitpid(child, 0)[1] for child in children]
-say(sum(statuses), embedded.status(project).running)
+send_line(sum(statuses), embedded.status(project).running)
 """
     for round_ in (1, 2):
         assert script(crowd).end() == ["0", "False"], (
@@ -139,19 +139,19 @@ def test_a_killed_server_is_started_again_with_its_data(project, ask):
 
 def test_a_killed_launcher_leaves_the_server_to_the_others(script, project):
     launcher = script(HOLD)
-    launcher.hear()
+    launcher.receive_line()
     other = script(HOLD)
-    other.hear()
+    other.receive_line()
     launcher.kill(signal.SIGKILL)
     assert running(project)
-    other.say()
+    other.send_line()
     other.end()
     assert not running(project), "the lock of a killed process must not count"
 
 
 def test_a_process_ended_by_sigterm_leaves_a_server_that_can_be_seen_and_stopped(script, project):
     lonely = script(HOLD)
-    lonely.hear()
+    lonely.receive_line()
     lonely.kill(signal.SIGTERM)
     left = embedded.status(project)
     assert (left.running, left.in_use) == (True, False)
@@ -161,7 +161,7 @@ def test_a_process_ended_by_sigterm_leaves_a_server_that_can_be_seen_and_stopped
 
 def test_a_server_left_alone_is_stopped_by_the_next_last_one_out(script, project):
     lonely = script(HOLD)
-    lonely.hear()
+    lonely.receive_line()
     lonely.kill()
     with embedded.acquire(project) as server:
         assert not server.started_here
@@ -169,7 +169,7 @@ def test_a_server_left_alone_is_stopped_by_the_next_last_one_out(script, project
 
 
 def test_release_happens_at_exit(script, project):
-    assert script("say(embedded.acquire(project).started_here)").end() == ["True"]
+    assert script("send_line(embedded.acquire(project).started_here)").end() == ["True"]
     assert not running(project)
 
 
@@ -178,17 +178,17 @@ def test_a_forked_child_keeps_the_server_when_its_parent_leaves(script, project)
 server = embedded.acquire(project)
 child = os.fork()
 if child == 0:
-    hear()
-    say(command(server, "PING"))
+    receive_line()
+    send_line(command(server, "PING"))
     server.release()
-    say(embedded.status(project).running)
+    send_line(embedded.status(project).running)
     os._exit(0)
 server.release()
-say("parent", embedded.status(project).running)
+send_line("parent", embedded.status(project).running)
 os.waitpid(child, 0)
 """)
-    assert family.hear() == "parent True"
-    family.say()
+    assert family.receive_line() == "parent True"
+    family.send_line()
     assert family.end() == ["+PONG", "False"]
 
 
@@ -199,7 +199,7 @@ if os.fork() == 0:
     server.release()
     sys.exit(0)
 os.wait()
-say(command(server, "PING"))
+send_line(command(server, "PING"))
 """)
     assert family.end() == ["+PONG"]
     assert not running(project)
@@ -214,7 +214,7 @@ if os.fork() == 0:
     fcntl.flock(held.users, fcntl.LOCK_UN)     # would unlock the parent too, were the descriptor still shared
     os._exit(0)
 os.wait()
-say(embedded.status(project).in_use)
+send_line(embedded.status(project).in_use)
 """)
     assert family.end() == ["True"]
 
@@ -233,26 +233,29 @@ def test_a_descriptor_inherited_without_our_knowledge_counts_as_a_user(project):
 def test_processes_with_different_environments_meet(script, project):
     # cron and containers have no XDG_RUNTIME_DIR: the second looks elsewhere first.
     first = script(HOLD)
-    pid = first.hear().split()[0]
+    pid = first.receive_line().split()[0]
     cron = script(HOLD, XDG_RUNTIME_DIR=None)
-    assert cron.hear() == f"{pid} False"
-    first.say()
+    assert cron.receive_line() == f"{pid} False"
+    first.send_line()
     first.end()
     assert running(project)
-    cron.say()
+    cron.send_line()
     cron.end()
     assert not running(project)
 
 
 def test_different_environments_that_start_at_once_start_one_server(script, project):
-    both = [script("hear()" + HOLD, XDG_RUNTIME_DIR=value) for value in (os.environ["XDG_RUNTIME_DIR"], None)]
+    both = [
+        script("receive_line()" + HOLD, XDG_RUNTIME_DIR=value)
+        for value in (os.environ["XDG_RUNTIME_DIR"], None)
+    ]
     for each in both:
-        each.say()
-    answers = [each.hear().split() for each in both]
+        each.send_line()
+    answers = [each.receive_line().split() for each in both]
     assert len({pid for pid, _ in answers}) == 1
     assert sorted(started for _, started in answers) == ["False", "True"]
     for each in both:
-        each.say()
+        each.send_line()
         each.end()
     assert not running(project)
     name = embedded.place.own_place(project).runtime.name
@@ -264,7 +267,7 @@ def test_a_server_out_of_reach_is_never_joined_by_a_second_one_on_the_same_data(
 ):
     # As from another container that mounts the same project: the data are locked, the socket is not there.
     owner = script(HOLD)
-    owner.hear()
+    owner.receive_line()
     shutil.move(runtime / "asyncq", runtime / "hidden")
     with pytest.raises(BrokerNotConfigured, match="in use by a server that cannot be reached") as caught:
         embedded.acquire(project)
@@ -274,7 +277,7 @@ def test_a_server_out_of_reach_is_never_joined_by_a_second_one_on_the_same_data(
 
 def test_a_server_whose_socket_was_deleted_can_be_stopped(script, project, runtime):
     owner = script(HOLD)
-    pid = int(owner.hear().split()[0])
+    pid = int(owner.receive_line().split()[0])
     shutil.rmtree(runtime / "asyncq")  # as a logout does
     assert embedded.stop(project)
     assert not embedded.stopping.command_line(pid)
@@ -295,7 +298,7 @@ def test_a_server_that_hangs_is_reported_and_not_replaced(project, impatient):
 
 def test_stop_leaves_a_used_server_alone_unless_forced(script, project):
     user = script(HOLD)
-    user.hear()
+    user.receive_line()
     assert not embedded.stop(project)
     assert running(project)
     assert embedded.stop(project, force=True)
@@ -341,15 +344,15 @@ def test_data_are_private_and_ignored_by_git(project):
 
 
 FOREGROUND = """
-embedded.run_foreground(project, ready=lambda server: say(embedded.status(project).pid, server.url))
-say("ended")
+embedded.run_foreground(project, ready=lambda server: send_line(embedded.status(project).pid, server.url))
+send_line("ended")
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_foreground_keeps_the_server_up_until_it_is_signalled(script, project, number):
     foreground = script(FOREGROUND)
-    foreground.hear()
+    foreground.receive_line()
     with embedded.acquire(project) as guest:
         assert not guest.started_here
     assert running(project), "the last guest is not the last one out"
@@ -360,9 +363,9 @@ def test_foreground_keeps_the_server_up_until_it_is_signalled(script, project, n
 
 def test_foreground_starts_a_killed_server_again(script, project):
     foreground = script(FOREGROUND)
-    pid, url = foreground.hear().split()
+    pid, url = foreground.receive_line().split()
     os.kill(int(pid), signal.SIGKILL)
-    again, same_url = foreground.hear().split()
+    again, same_url = foreground.receive_line().split()
     assert again != pid
     assert same_url == url
     foreground.process.send_signal(signal.SIGTERM)

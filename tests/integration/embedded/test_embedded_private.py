@@ -13,7 +13,7 @@ from asyncq.errors import BrokerNotConfigured
 
 HOLD = """
 server = embedded.private()
-say(server.directory, embedded.answer.probe(server.socket).info["process_id"])
+send_line(server.directory, embedded.answer.probe(server.socket).info["process_id"])
 """
 
 
@@ -49,8 +49,8 @@ def test_the_next_one_starts_empty(ask):
 
 
 def test_two_processes_have_two(script):
-    first, second = script(HOLD + "hear()"), script(HOLD + "hear()")
-    assert first.hear() != second.hear()
+    first, second = script(HOLD + "receive_line()"), script(HOLD + "receive_line()")
+    assert first.receive_line() != second.receive_line()
 
 
 def test_it_ends_with_a_process_that_exits(script):
@@ -61,16 +61,16 @@ def test_it_ends_with_a_process_that_exits(script):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_it_ends_with_a_process_that_is_killed(script, number):
-    killed = script(HOLD + "hear()")
-    directory, pid = killed.hear().split()
+    killed = script(HOLD + "receive_line()")
+    directory, pid = killed.receive_line().split()
     killed.kill(number)
     until_sync(lambda: server_is_gone(directory, pid), "server and directory are gone")
 
 
 def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(script):
     parent = script(HOLD + "child = os.fork()\nif child == 0: time.sleep(60)\nsay(child)\nhear()")
-    directory, pid = parent.hear().split()
-    child = int(parent.hear())
+    directory, pid = parent.receive_line().split()
+    child = int(parent.receive_line())
     try:
         parent.kill()
         until_sync(lambda: server_is_gone(directory, pid), "server and directory are gone")
@@ -84,10 +84,10 @@ server = embedded.private()
 if os.fork() == 0:
     server.release()
     own = embedded.private()
-    say(own.started_here, own.url != server.url)
+    send_line(own.started_here, own.url != server.url)
     sys.exit(0)
 os.wait()
-say(command(server, "PING"))
+send_line(command(server, "PING"))
 """)
     assert family.end() == ["True", "True", "+PONG"]
 

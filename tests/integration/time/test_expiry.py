@@ -59,13 +59,13 @@ async def test_a_waiter_elsewhere_by_the_id_learns_of_it_too(app, make_app, tick
 
 
 async def test_every_waiter_and_callback_of_a_job_learns_of_its_expiry(app, tick):
-    heard: list[str] = []
+    notified: list[str] = []
     begun = Stopwatch()
     result = await tick.options(expires=0.3).delay()
-    result.then(lambda handle: heard.append(handle.state))
+    result.then(lambda handle: notified.append(handle.state))
     waits = [_expired_after(app.AsyncResult(result.id), begun) for _ in range(3)]
     assert max(await asyncio.gather(*waits)) <= 0.3 + AT_ONCE
-    await until(lambda: heard == ["REVOKED"], "the callback")
+    await until(lambda: notified == ["REVOKED"], "the callback")
 
 
 async def test_a_job_past_its_time_is_not_started_though_nobody_waited(app, tick, diary):

@@ -198,9 +198,9 @@ async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_ask
         claims, asked = session_of(worker).attempts.outcomes.claims, 0
         defer = claims.defer
 
-        async def counted(*told: Any) -> int:
+        async def counted(*received: Any) -> int:
             nonlocal asked
-            answer = await defer(*told)
+            answer = await defer(*received)
             asked += 1
             return answer
 
@@ -255,20 +255,20 @@ async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_place(
 
 async def test_a_worker_that_stops_has_sent_all_first_also_what_follows_from_an_answer(app, alone):
     """As who is called follows from what a job was told that was put aside."""
-    said = []
+    output = []
     async with Worker(app) as worker:
         reports = session_of(worker).attempts.outcomes.reports
 
         async def more() -> None:
             await asyncio.sleep(0.1)
-            said.append("more")
+            output.append("more")
 
         async def first() -> None:
             await asyncio.sleep(0.1)  # the worker has begun to wait for it by then
             reports.start(more())
 
         reports.start(first())
-    assert said == ["more"]
+    assert output == ["more"]
 
 
 async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, places):

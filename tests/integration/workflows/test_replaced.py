@@ -160,15 +160,15 @@ async def test_a_walk_from_a_replaced_job_finds_what_it_started_and_what_took_it
 
 
 async def test_a_callback_of_a_job_is_called_when_the_workflow_in_its_place_fails(tasks: Tasks) -> None:
-    told: list[Any] = []
+    received: list[Any] = []
 
     @tasks.app.task
     async def alarm(id_: str, error: Exception, _traceback: str, name: str) -> None:
-        told.append((id_, str(error), name))
+        received.append((id_, str(error), name))
 
     line = tasks.failing.s().link_error(alarm.s("own")) | tasks.step.s("late").link_error(alarm.s("late"))
     result = await line.link_error(alarm.s("line")).delay()
     with pytest.raises(ValueError, match="no"):
         await result.get(timeout=30)
-    await until(lambda: len(told) == 2, "both callbacks to be called")
-    assert sorted(told) == sorted([(result.parent.id, "no", "own"), (result.id, "no", "line")])
+    await until(lambda: len(received) == 2, "both callbacks to be called")
+    assert sorted(received) == sorted([(result.parent.id, "no", "own"), (result.id, "no", "line")])

@@ -206,11 +206,11 @@ async def test_a_timeout_error_of_the_task_is_no_result_timeout(add, hand):
 
 
 async def test_the_callback_of_a_get_receives_id_and_value(add, hand):
-    told = []
+    received = []
     result = await add.delay(1, 2)
     await hand.succeed(result, 3)
-    assert await result.get(callback=lambda *args: told.append(args)) == 3
-    assert told == [(result.id, 3)]
+    assert await result.get(callback=lambda *args: received.append(args)) == 3
+    assert received == [(result.id, 3)]
 
 
 async def test_cancelling_one_wait_disturbs_no_other(add, hand):
@@ -442,8 +442,8 @@ async def test_then_keeps_the_handle_alive(add, hand):
 
 
 async def test_what_a_callback_raises_goes_to_the_handler_of_the_loop(add, hand):
-    told: asyncio.Queue[object] = asyncio.Queue()
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.put_nowait(context))
+    received: asyncio.Queue[object] = asyncio.Queue()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: received.put_nowait(context))
 
     def broken(_: object) -> None:
         raise KeyError("mine")
@@ -451,7 +451,7 @@ async def test_what_a_callback_raises_goes_to_the_handler_of_the_loop(add, hand)
     result = await add.delay(1, 2)
     result.then(broken)
     await hand.succeed(result, 3)
-    assert repr((await told.get())["exception"]) == "KeyError('mine')"
+    assert repr((await received.get())["exception"]) == "KeyError('mine')"
 
 
 # -- following ---------------------------------------------------------------------------------------------

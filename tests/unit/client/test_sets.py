@@ -68,11 +68,11 @@ async def test_a_set_has_one_deadline_for_all(three, hand):
 
 
 async def test_the_callback_of_a_set_receives_each_value_in_order(three, hand):
-    told = []
+    received = []
     for n, job in enumerate(await hand.take_all()):
         await job.succeed(n)
-    await ResultSet(three).get(callback=lambda id_, value: told.append((id_, value)))
-    assert told == [(result.id, n) for n, result in enumerate(three)]
+    await ResultSet(three).get(callback=lambda id_, value: received.append((id_, value)))
+    assert received == [(result.id, n) for n, result in enumerate(three)]
 
 
 async def test_an_empty_set_is_done(app):

@@ -25,7 +25,7 @@ class Tasks:
     """The tasks of these tests, and what callbacks were told."""
 
     def __init__(self, app: AsyncQ) -> None:
-        self.told: list[Any] = []
+        self.received: list[Any] = []
         self.gate = asyncio.Event()
 
         @app.task
@@ -42,11 +42,11 @@ class Tasks:
 
         @app.task
         async def note(value: Any) -> None:
-            self.told.append(value)
+            self.received.append(value)
 
         @app.task
         async def alarm(_id: str, error: Exception, _traceback: str, name: str) -> None:
-            self.told.append(f"{name}: {error}")
+            self.received.append(f"{name}: {error}")
 
         self.give, self.fail, self.hold, self.note, self.alarm = give, fail, hold, note, alarm
 
@@ -94,9 +94,9 @@ async def test_a_group_without_members_waits_and_fails_as_with_members(app, task
         with pytest.raises(ValueError, match="no"):
             await asyncio.to_thread(make(tasks.fail.s(1)).apply, throw=True)
         assert [await good.ready(), await good.successful(), await good.failed()] == [True, True, False]
-        heard: list[Any] = []
-        await good.maybe_throw(callback=lambda *told: heard.append(told))
-        assert heard == []
+        notified: list[Any] = []
+        await good.maybe_throw(callback=lambda *received: notified.append(received))
+        assert notified == []
         await until(lambda: len(called) == 2, "both callbacks")
     assert sorted(called) == ["bad", "good"]
 
@@ -106,11 +106,11 @@ async def test_the_callback_of_a_group_without_members_gets_an_empty_list(app, t
         assert await group([]).link(tasks.note.s()).call() == []
         assert await (await app.submit([group([]).link(tasks.note.s())])).get(timeout=30) == [[]]
         assert await (tasks.give.s(1) | group([]).link(tasks.note.s())).call() == []
-        await until(lambda: tasks.told == [[]] * 3, "each callback to be called")
+        await until(lambda: tasks.received == [[]] * 3, "each callback to be called")
         await (tasks.fail.s(1) | group([]).link(tasks.note.s())).options(wait=30).delay()
         with pytest.raises(ValueError, match="no"):
             await (tasks.fail.s(1) | group([]).link(tasks.note.s())).call()
-    assert tasks.told == [[]] * 3
+    assert tasks.received == [[]] * 3
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -224,26 +224,26 @@ def _lines(t: Tasks) -> dict[str, tuple[Workflow[Any], list[str]]]:
     }
 
 
-def _dead_ends(told: list[str]) -> list[str]:
-    return sorted(one.removesuffix(": no") for one in told)
+def _dead_ends(received: list[str]) -> list[str]:
+    return sorted(one.removesuffix(": no") for one in received)
 
 
 async def test_a_failure_calls_the_callbacks_of_its_step_and_of_what_that_lies_in_once(app, tasks):
     lines = _lines(tasks)
     async with Worker(app):
         for name, (whole, called) in lines.items():
-            tasks.told.clear()
+            tasks.received.clear()
             results = await whole.delay()
             await until(lambda: nothing_waits(app), f"the end of {name!r}")
-            assert _dead_ends(tasks.told) == called, name
+            assert _dead_ends(tasks.received) == called, name
             del results
 
 
 async def test_the_same_callbacks_are_called_without_a_server(tasks):
     for name, (whole, called) in _lines(tasks).items():
-        tasks.told.clear()
+        tasks.received.clear()
         await asyncio.to_thread(whole.apply)
-        assert _dead_ends(tasks.told) == called, name
+        assert _dead_ends(tasks.received) == called, name
 
 
 async def nothing_waits(app: AsyncQ) -> bool:
@@ -269,7 +269,7 @@ async def test_nothing_that_was_revoked_or_expired_calls_an_error_callback(app, 
     async with Worker(app):
         assert await tasks.give.s(1).call() == 1
         await until(lambda: nothing_waits(app), "the queue to be empty")
-    assert tasks.told == []
+    assert tasks.received == []
     assert [handle.state for handle in (revoked, expired, whole)] == ["REVOKED"] * 3
 
 
@@ -278,14 +278,14 @@ async def test_a_failure_that_was_revoked_around_still_calls_the_callback_of_its
     result = await (tasks.fail.s() | tasks.give.s(1)).link_error(tasks.alarm.s("line")).delay()
     await app.AsyncResult(result.id).revoke()
     async with Worker(app):
-        await until(lambda: tasks.told, "the callback")
-    assert tasks.told == ["line: no"]
+        await until(lambda: tasks.received, "the callback")
+    assert tasks.received == ["line: no"]
 
 
 async def test_a_set_of_error_callbacks_takes_the_place_of_the_one_before(tasks):
     whole = (tasks.fail.s() | tasks.give.s(1)).link_error(tasks.alarm.s("old"))
     await asyncio.to_thread(whole.options(link_error=[tasks.alarm.s("new"), tasks.alarm.s("other")]).apply)
-    assert _dead_ends(tasks.told) == ["new", "other"]
+    assert _dead_ends(tasks.received) == ["new", "other"]
     with pytest.raises(TypeError, match="link_error"):
         whole.link_error(tasks.note.s() | tasks.note.s())
 
