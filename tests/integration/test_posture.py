@@ -27,7 +27,7 @@ def _problems(url, **options):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "output"),
     [
         ({"appendonly": "no"}, "all jobs are lost"),
         ({"maxmemory": "1", "maxmemory_policy": "allkeys-lru"}, "allkeys-lru: a full server throws queues"),

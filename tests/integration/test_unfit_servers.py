@@ -122,7 +122,7 @@ V6_2 = (
 
 
 @pytest.mark.parametrize(
-    ("hello", "said"),
+    ("hello", "output"),
     [(V6_2, "(redis 6.2.14)"), (b"-ERR unknown command `HELLO`, with args\r\n", "(it knows no HELLO)")],
 )
 async def test_a_server_that_is_too_old_is_refused(hello, output):

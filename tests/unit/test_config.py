@@ -75,7 +75,7 @@ def test_an_unknown_option_without_neighbour_lists_them_all(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("explicit", "environ", "said"),
+    ("explicit", "environ", "output"),
     [
         ({"lease": "soon"}, {}, r"AsyncQ\(lease=...\): 'soon' is not a duration"),
         ({}, {"ASYNCQ_LEASE": "soon"}, "ASYNCQ_LEASE: 'soon' is not a duration"),

@@ -433,7 +433,7 @@ def annotated(where, hint):
 
 
 @pytest.mark.parametrize(
-    ("hint", "said"),
+    ("hint", "output"),
     [
         (Email | Other, BOTH),
         (list[dict[str, Email | Other | None]], BOTH),
@@ -450,7 +450,7 @@ def test_a_union_whose_arms_are_ambiguous_is_refused_at_registration(app, hint, 
 
 
 @pytest.mark.parametrize(
-    ("hint", "said"),
+    ("hint", "output"),
     [(list[Email] | list[Other], BOTH), (Letter, rf"the field address of .*\.Letter: .*{BOTH}")],
     ids=str,
 )

@@ -150,7 +150,7 @@ def test_a_value_is_what_it_was_under_another_order_of_arms(value, writer, reade
 
 
 @pytest.mark.parametrize(
-    ("value", "writer", "reader", "said"),
+    ("value", "writer", "reader", "output"),
     [
         (
             Fax("a"),
@@ -635,7 +635,7 @@ def test_a_writer_cannot_forge_the_fields_of_a_dataclass_or_model(fields):
 
 
 @pytest.mark.parametrize(
-    ("annotation", "value", "said"),
+    ("annotation", "value", "output"),
     [
         (Email, Email(1), r"^result\.to: a value of type int, but the annotation says str"),
         (Linked, Linked(1, [2]), r"^result\.next: a value of type list, but the annotation says .*Linked"),
@@ -1005,7 +1005,7 @@ def test_plain_fields_are_decoded_and_may_have_their_names_or_aliases():
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "output"),
     [
         (Decoded(numbers="[]", text="", several=["aGk="]), "was decoded when the instance was made"),
         (Parsed("1-2"), r"has of its own, with fields by their names, but it is Parsed\(text\)"),
@@ -1232,7 +1232,7 @@ def test_any_takes_a_plain_value_as_it_is_though_a_class_beside_it_could_be_made
 
 
 @pytest.mark.parametrize(
-    ("value", "writer", "reader", "said"),
+    ("value", "writer", "reader", "output"),
     [
         ([Email("a")], list[Email] | Email | None, Email | None, "list with an instance of Email in it"),
         ([Email("a")], list[Email], Email, "list with an instance of Email in it"),
