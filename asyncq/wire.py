@@ -152,9 +152,9 @@ MARK_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
 MARKS = NOT_AGAIN + "".join(MARK_OF.values())
 """All marks of a running job, the weakest first."""
 
-_NOT_ENDED = LIVE + SCHEDULED + RETRYING + WAITING + ASIDE
+NOT_ENDED: frozenset[str] = frozenset((LIVE, SCHEDULED, RETRYING, WAITING, ASIDE))
 
-FINAL: frozenset[str] = frozenset(STATE_OF) - frozenset(_NOT_ENDED)
+FINAL: frozenset[str] = frozenset(STATE_OF) - NOT_ENDED
 """The letters of final states."""
 
 
@@ -584,18 +584,6 @@ def decode_parcel(parcel: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
     if not all(type(word) in {str, int, bytes} for word in words):
         raise DecodeError("a word of a parcel is neither text nor a number nor bytes")
     return channel, refusal, words
-
-
-def decode_record(record: bytes) -> Ended:
-    """The outcome in the record of an ended job.
-
-    Raises:
-        DecodeError: not the record of an ended job.
-    """
-    parts = record.split(b" ", 4)
-    if len(parts) < 4 or len(parts[0]) != 4 or not parts[0].isascii():
-        raise DecodeError("a record is not one of asyncq")
-    return decode_ended(chr(parts[0][0]), parts[4] if len(parts) == 5 else b"")
 
 
 def decode_report(data: bytes) -> Report:

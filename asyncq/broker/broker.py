@@ -22,6 +22,7 @@ from asyncq.broker.line import pause
 from asyncq.broker.listener import Listener
 from asyncq.broker.looks import Look, standing
 from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.records import Record
 from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.broker.shards import MOST_SHARDS
 from asyncq.broker.waits import Waits
@@ -209,6 +210,15 @@ class Broker:
             )
             return None
 
+    async def record(self, id: str) -> bytes | None:
+        """What stands in Redis about a job, for people who look for a fault; None if there is nothing."""
+        keys = self.shards.of(id)
+        (found,) = await self.commands.send(keys, "MGET", keys.records + id)
+        if found is None and await self.commands.forwarded_all():
+            (found,) = await self.commands.send(keys, "MGET", keys.records + id)
+        record: bytes | None = found
+        return record
+
     async def message(self, id: str, patience: float | None = None) -> tuple[wire.Job, bytes] | None:
         """The job in the message of one that has not ended, and the values of those that it waited for; None
         if there is none that can be read. Patience as `run`.
@@ -379,7 +389,7 @@ def _state(answer: list[Any]) -> wire.Ended | wire.Standing:
         DecodeError, ValueError: its record is not one of asyncq.
     """
     if len(answer) == 1:
-        return wire.decode_record(answer[0])
+        return Record.parse(answer[0]).ended()
     flags, queue = answer[0].decode(), queue_of(answer[1].decode())
     if len(answer) == 2:
         return wire.Standing(flags, queue)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from asyncq import damage, wire
+from asyncq.broker.records import Record
 from asyncq.errors import DecodeError
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -12,8 +13,6 @@ log: logging.Logger = logging.getLogger(__name__)
 Look = wire.Ended | str | None
 """The outcome of a job that has ended; of one that has not its flags, and after a space when it expires,
 in ms since the epoch, if it does; None for an unknown one."""
-
-_LIVE = (b"L", b"D", b"R", b"P", b"W")
 
 
 def standing(answer: bytes | None) -> Look:
@@ -23,9 +22,9 @@ def standing(answer: bytes | None) -> Look:
     if answer is None:
         return None
     try:
-        if answer[:1] in _LIVE and (len(answer) == 4 or answer[4:5] == b" "):
+        if answer[:1].decode() in wire.NOT_ENDED and (len(answer) == 4 or answer[4:5] == b" "):
             return _flags(answer)
-        return wire.decode_record(answer)
+        return Record.parse(answer).ended()
     except (DecodeError, UnicodeDecodeError) as error:
         damage.warn(log, "record", "a record could not be read, so that its job is unknown", error)
         return None

@@ -16,6 +16,7 @@ from asyncq.cli.call import call
 from asyncq.cli.dead import dlq
 from asyncq.cli.exits import Code
 from asyncq.cli.invocation import Invocation, command, global_options_first
+from asyncq.cli.jobs import jobs
 from asyncq.cli.parameters import without_pydantic
 from asyncq.cli.result import result
 from asyncq.cli.revoke import revoke
@@ -99,6 +100,7 @@ cli.command()(worker)
 # An argument of the task may be a negative number.
 cli.command(context_settings={"ignore_unknown_options": True})(call)
 cli.add_typer(result, name="result")
+cli.add_typer(jobs, name="jobs")
 cli.command()(revoke)
 cli.add_typer(dlq, name="dlq")
 cli.add_typer(server, name="server")

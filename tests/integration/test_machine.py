@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 
 from asyncq import wire
 from asyncq.broker.keys import GROUP, LAST_TRY
+from asyncq.broker.records import Record
 from asyncq.states import TRANSITIONS, State
 
 if TYPE_CHECKING:
@@ -876,7 +877,7 @@ class Machine(RuleBasedStateMachine):
             return
         assert expires > 0, "an ended job's record goes by itself"
         if book.member and not book.is_hidden:
-            member = wire.decode_record(record).member
+            member = Record.parse(record).ended().member
             assert member is not None
             assert member[0] == book.member
         # Once it has ended, one thing may still happen to it: it is forgotten.

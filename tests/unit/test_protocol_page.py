@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from asyncq import failures, wire
-from asyncq.broker import consumer, keys, scripts, server_error
+from asyncq.broker import consumer, keys, records, scripts, server_error
 from asyncq.errors import RemoteError
 from asyncq.serializers import loads
 from asyncq.states import TRANSITIONS
@@ -163,12 +163,22 @@ def test_examples_of_messages_are_what_this_version_writes(kind):
 
 def test_examples_of_records_and_outcomes_can_be_read():
     [ended], [revoked], [outcome] = examples("ended"), examples("revoked"), examples("outcome")
-    assert wire.decode_record(ended) == wire.decode_ended("S", outcome)
-    assert wire.encode_ended(wire.decode_record(ended)) == outcome
-    assert wire.decode_record(revoked).state == "REVOKED"
+    assert records.Record.parse(ended).ended() == wire.decode_ended("S", outcome)
+    assert wire.encode_ended(records.Record.parse(ended).ended()) == outcome
+    assert records.Record.parse(revoked).ended().state == "REVOKED"
     for kind, letter in (("live", wire.LIVE), ("later", wire.SCHEDULED), ("retry", wire.RETRYING)):
         [record] = examples(kind)
         assert re.fullmatch(rf"{letter}--- \S+ default \S+ \S+", record.decode())
+
+
+def test_the_letters_of_records_are_those_of_the_code_in_its_words():
+    section = PAGE[PAGE.index("### Record\n") : PAGE.index("The queue is what the stream is called")]
+    row = r"^\|(?: \w+)? \| `(\w)` \| (.+?) \|$|^\| `(\w)` \| (.+?) \| .+ \|$"
+    rows = re.findall(row, section, re.MULTILINE)
+    shown = [(one or other, text or another) for one, text, other, another in rows]
+    tables = (records.STATES, records.SIGNALS, records.WISHES, records.LINKS)
+    assert shown == [pair for table in tables for pair in table.items() if pair[1]]
+    assert records.STATES.keys() == wire.STATE_OF.keys() | {wire.TOMBSTONE}
 
 
 def test_examples_of_notifications_can_be_read():

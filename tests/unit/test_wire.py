@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asyncq import wire
+from asyncq.broker.records import Record
 from asyncq.errors import DecodeError
 from asyncq.states import State
 
@@ -119,7 +120,7 @@ def test_every_outcome_comes_back_as_it_was(
     outcome = wire.encode_ended(ended)
     assert wire.decode_ended(letter, outcome) == ended
     record = f"{letter}--- 1-1 consumer nonce ".encode() + outcome
-    assert wire.decode_record(record) == ended
+    assert Record.parse(record).ended() == ended
 
 
 @given(st.binary(max_size=200))
@@ -127,7 +128,7 @@ def test_no_bytes_do_anything_but_decode_or_be_refused(data):
     for read in (
         lambda: wire.decode_job("id", "q", data),
         lambda: wire.decode_ended("S", data),
-        lambda: wire.decode_record(data),
+        lambda: Record.parse(data).ended(),
         lambda: list(wire.split_notification(data)),
     ):
         try:
@@ -196,7 +197,7 @@ def test_only_final_letters_are_outcomes(letter):
 
 def test_an_empty_outcome_says_no_more_than_its_letter():
     assert wire.decode_ended("X", b"") == wire.Ended("X")
-    assert wire.decode_record(b"C--- 1-1 - nonce") == wire.Ended("C")
+    assert Record.parse(b"C--- 1-1 - nonce").ended() == wire.Ended("C")
 
 
 def test_a_long_bad_end_has_a_short_form_in_front_and_reads_as_if_it_had_none():

@@ -10,6 +10,8 @@ COMMANDS = [
     ("call",),
     ("result",),
     ("result", "get"),
+    ("jobs",),
+    ("jobs", "show"),
     ("revoke",),
     ("dlq",),
     ("dlq", "ls"),

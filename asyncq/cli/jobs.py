@@ -1,0 +1,127 @@
+"""`asyncq jobs`: one job, and what stands in Redis about it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncq import wire
+from asyncq.broker.records import Record, RequestId
+from asyncq.cli import console, loop, target as targets
+from asyncq.cli.exits import CliError, Code
+from asyncq.cli.invocation import Invocation, command
+from asyncq.errors import DecodeError
+from asyncq.outcomes import timestamp
+
+if TYPE_CHECKING:
+    from asyncq.app import AsyncQ
+    from asyncq.broker.broker import Broker
+
+jobs: typer.Typer = typer.Typer(help="Shows jobs.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@jobs.command(name="show")
+@command
+def show(
+    ctx: typer.Context,
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
+    raw: Annotated[bool, typer.Option("--raw", help="Also print its record as it stands in Redis.")] = False,
+) -> int:
+    """Prints a job: where it is, what it calls, how it ended; and its record in words.
+
+    Exit code 3 if there is no such job (any more).
+
+    \b
+    Examples:
+      asyncq jobs show 01KA7Q2
+      asyncq jobs show 01KA7Q2 --raw
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation: Invocation = ctx.obj
+    invocation.begin()
+    app = targets.load_or_bare(invocation)
+    targets.be_impatient(app)
+
+    async def print_job() -> int:
+        async with app:
+            rows = await _rows(app, id_, raw=raw)
+        if invocation.json:
+            console.document(rows)
+        else:
+            width = max(map(len, rows))
+            console.data("\n".join(f"{name:{width}}  {_text(value)}" for name, value in rows.items()))
+        return Code.OK
+
+    return loop.run(print_job())
+
+
+async def _rows(app: AsyncQ, id_: str, *, raw: bool) -> dict[str, Any]:
+    """What there is to say of a job, by the names of its lines."""
+    broker = app.sessions.current().broker
+    found = await broker.record(id_)
+    if found is None:
+        raise CliError(f"there is no job {id_!r} (any more)", code=Code.NOT_FOUND)
+    try:
+        record = Record.parse(found)
+    except DecodeError as error:
+        raise CliError(f"the record of job {id_!r} cannot be read: {error}", repr(found[:200])) from error
+    rows = {"id": id_, **(await _state(broker, id_, record)), "record": record.flags.words()}
+    rows |= _about_record(record)
+    return rows | ({"raw": repr(found)} if raw else {})
+
+
+async def _state(broker: Broker, id_: str, record: Record) -> dict[str, Any]:
+    if not record.flags.is_live:
+        return _end(record)
+    status = await broker.state(id_)
+    if status is None or isinstance(status, wire.Ended):
+        return {}  # it has ended since its record was read
+    rows: dict[str, Any] = {"state": str(status.state), "queue": status.queue}
+    message = await broker.message(id_)
+    if message is not None:
+        rows["task"] = message[0].name
+    if status.worker is not None:
+        rows |= {"worker": status.worker, "started": timestamp(status.started)}
+    if status.retries:
+        rows["retries"] = status.retries
+    return rows
+
+
+def _end(record: Record) -> dict[str, Any]:
+    if record.flags[0] == wire.TOMBSTONE:
+        return {"state": "forgotten"}
+    try:
+        ended = record.ended()
+    except DecodeError as error:
+        return {"state": str(wire.STATE_OF[record.flags[0]]), "outcome": f"cannot be read: {error}"}
+    rows = {
+        "state": str(ended.state),
+        "task": ended.name,
+        "queue": ended.queue,
+        "worker": ended.worker,
+        "attempts": ended.attempts,
+        "enqueued": timestamp(ended.enqueued),
+        "started": timestamp(ended.started),
+        "finished": timestamp(ended.finished),
+        "outcome": f"{len(ended.payload):,} bytes: asyncq result get",
+    }
+    return {name: value for name, value in rows.items() if value}
+
+
+def _about_record(record: Record) -> dict[str, Any]:
+    rows: dict[str, Any] = {"entry": record.entry if record.entry != "0" else "", "stream": record.queue}
+    try:
+        request = RequestId.parse(record.request_id)
+    except DecodeError as error:
+        rows["request"] = str(error)
+    else:
+        rows["request"] = request.random
+        rows["expires"] = timestamp(request.expires)
+        rows["shown as started"] = "no (track_started=False)" if request.hides_start else ""
+        rows["equal calls"] = f"share the key {request.signature}" if request.signature else ""
+    rows["notified"] = list(record.channels)
+    return {name: value for name, value in rows.items() if value}
+
+
+def _text(value: Any) -> str:
+    return "; ".join(map(str, value)) if isinstance(value, list) else str(value)
