@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version as version_of
@@ -108,6 +109,14 @@ cli.add_typer(bench, name="bench")
 cli.command()(version)
 
 
+@functools.cache
+def commands() -> typer.core.TyperGroup:
+    """All commands as they are run, made once a process: that takes a while."""
+    tree = typer.main.get_group(cli)
+    without_pydantic(tree)
+    return tree
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Runs the command line and returns its exit code.
 
@@ -117,11 +126,9 @@ def run(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     console.open_streams()
     logs.flush_each_line()
-    tree = typer.main.get_command(cli)
-    without_pydantic(tree)
     try:
         with signals.immediate():
-            tree.main(args=global_options_first(arguments), prog_name="asyncq", obj=tuple(arguments))
+            commands().main(args=global_options_first(arguments), prog_name="asyncq", obj=tuple(arguments))
     except SystemExit as end:
         return int(end.code or 0)
     except OSError as error:  # of typer's, while it printed a help text, or what is wrong with the arguments

@@ -33,10 +33,12 @@ REQUEST_SIZE = 200_000
 NUMBER = struct.Struct("i")
 
 IMPORTS = (
-    "asyncq.cli.main",
-    "asyncq.worker.child",
+    "anyio._backends._asyncio",  # what anyio imports when it is first asked for something
     "asyncq.broker.connection",
     "asyncq.broker.embedded.foreground",
+    "asyncq.broker.scripts",
+    "asyncq.cli.main",
+    "asyncq.worker.child",
     "uvloop",
 )
 
@@ -196,10 +198,17 @@ def _spec_of_program(name: str) -> Any:
     return spec
 
 
-def main(path: str) -> None:
-    """Serves; in each new process runs its program and ends as that does."""
+def _prepare() -> None:
+    """Does what nearly every program of asyncq would do again."""
     for name in IMPORTS:
         importlib.import_module(name)
+    sys.modules["asyncq.broker.scripts"].load()
+    sys.modules["asyncq.cli.main"].commands()
+
+
+def main(path: str) -> None:
+    """Serves; in each new process runs its program and ends as that does."""
+    _prepare()
     assert threading.active_count() == 1, "a process with threads cannot be forked"
     gc.collect()
     gc.freeze()  # else the first collection in each new process copies all of the server's memory
