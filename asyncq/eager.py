@@ -430,7 +430,7 @@ class _EagerClaim(executors.Claim):
         super().__init__()
         self.items = items
 
-    def outlet(self, codec: ValueCodec) -> generators.Outlet:
+    def sink(self, codec: ValueCodec) -> generators.ItemSink:
         """Keeps the items; another attempt yields them again."""
         self.items.clear()
         self.items.codec = codec
@@ -457,7 +457,7 @@ class _EagerRunner(Runner):
         def body() -> Any:
             try:
                 if task.is_generator:
-                    return generators.run_inline(task.function(*args, **kwargs), claim.outlet(task.items))
+                    return generators.run_inline(task.function(*args, **kwargs), claim.sink(task.items))
                 value = task.function(*args, **kwargs)
                 return self._finished(task, value) if callables.is_unfinished(value) else value
             except KeyboardInterrupt as error:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
     from asyncq import wire
-    from asyncq.generators import Outlet
+    from asyncq.generators import ItemSink
     from asyncq.portal import LoopOwner
     from asyncq.serializers import ValueCodec
     from asyncq.slots import Slots
@@ -158,7 +158,7 @@ class Claim:
                 self.state = state
             return before
 
-    def outlet(self, codec: ValueCodec) -> Outlet:
+    def sink(self, codec: ValueCodec) -> ItemSink:
         """Where the items of a generator go; who makes claims says where."""
         raise NotImplementedError
 

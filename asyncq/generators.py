@@ -1,4 +1,4 @@
-"""Bodies that yield: a generator is driven to its end, item by item, on the loop or in a thread."""
+"""Runs the generator of a task to its end, item by item, on the loop or in a thread."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from asyncq.serializers import ValueCodec
 
 
-class Outlet(Protocol):
-    """Where the items go."""
+class ItemSink(Protocol):
+    """Takes the items of a generator."""
 
     def add(self, item: Any) -> bool:
-        """Takes an item, on any thread; True if `room` is to be awaited before the next."""
+        """Takes an item, on any thread. True if the caller must await `until_capacity` before the next."""
         ...
 
-    async def room(self) -> None:
-        """Waits until there is room for more."""
+    async def until_capacity(self) -> None:
+        """Waits until the sink can take more."""
         ...
 
     async def close(self) -> None:
-        """Waits until everything that was added has arrived."""
+        """Waits until everything that was added is stored."""
         ...
 
     def drop(self) -> None:
-        """Lets go of what has not."""
+        """Drops what is not stored yet."""
         ...
 
 
 class Kept(list[bytes]):
-    """An outlet for a call that is made here and now: the items themselves."""
+    """The sink of a call that runs in the caller: the items themselves."""
 
     codec: ValueCodec = PLAIN_VALUE
 
@@ -45,33 +45,33 @@ class Kept(list[bytes]):
         self.append(self.codec.dumps(item, path=f"item {len(self) + 1}"))
         return False
 
-    async def room(self) -> None:
-        """There always is some."""
+    async def until_capacity(self) -> None:
+        """Returns at once: a list takes any number of items."""
 
     async def close(self) -> None:
-        """They are all here."""
+        """Returns at once: all items are in the list."""
 
     def drop(self) -> None:
-        """Nothing is on its way."""
+        """Does nothing: no item is on its way."""
 
 
-async def on_loop(generator: AsyncGenerator[Any, Any], outlet: Outlet) -> None:
+async def on_loop(generator: AsyncGenerator[Any, Any], sink: ItemSink) -> None:
     """Drives an async generator. Cancelled, it closes it."""
     async with aclosing(generator):
         async for item in generator:
-            if outlet.add(item):
-                await outlet.room()
+            if sink.add(item):
+                await sink.until_capacity()
 
 
-def run_inline(generator: Generator[Any, Any, Any], outlet: Outlet) -> None:
-    """Drives a plain generator on this thread, into an outlet that always has room."""
+def run_inline(generator: Generator[Any, Any, Any], sink: ItemSink) -> None:
+    """Drives a plain generator on this thread, into a sink that never makes it wait."""
     with closing(generator):
         for item in generator:
-            outlet.add(item)
+            sink.add(item)
 
 
 def in_thread(
-    function: Callable[..., Generator[Any, Any, Any]], claim: Claim, outlet: Outlet
+    function: Callable[..., Generator[Any, Any, Any]], claim: Claim, sink: ItemSink
 ) -> Callable[..., None]:
     """What drives a plain generator, on another thread than the loop's. It ends between two items when the
     job is not wanted any more, or its time is over.
@@ -83,7 +83,7 @@ def in_thread(
             for item in generator:
                 if claim.is_late or not claim.wanted:
                     return
-                if outlet.add(item):
-                    asyncio.run_coroutine_threadsafe(outlet.room(), loop).result()
+                if sink.add(item):
+                    asyncio.run_coroutine_threadsafe(sink.until_capacity(), loop).result()
 
     return drive

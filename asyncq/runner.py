@@ -255,14 +255,14 @@ class Runner:
         self, task: Runnable, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
     ) -> None:
         """Runs a generator to its end. What it yielded is at the server before anybody hears of the end."""
-        outlet = claim.outlet(task.items)
+        sink = claim.sink(task.items)
         try:
             if task.is_coroutine:
                 claim.state = RUNNING
-                body = generators.on_loop(task.function(*args, **kwargs), outlet)
+                body = generators.on_loop(task.function(*args, **kwargs), sink)
             else:
                 await executors.until_thread(claim, self._threads, job.deadline)
-                drive = generators.in_thread(task.function, claim, outlet)
+                drive = generators.in_thread(task.function, claim, sink)
                 body = executors.in_thread(drive, args, kwargs, claim)
             if _has_time_limit(task, job):
                 await self._in_time(task, job, body, claim)
@@ -271,9 +271,9 @@ class Runner:
         finally:
             try:
                 if claim.wanted:
-                    await outlet.close()
+                    await sink.close()
             finally:
-                outlet.drop()
+                sink.drop()
 
     async def _in_time(
         self, task: Runnable, job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXTS = ""
 """Words that neither a text nor a name may hold."""
 
-NAMES = "anchor bring carrier hoisted lighten shape starred synced"
+NAMES = "anchor bring carrier hoisted lighten outlet shape starred synced"
 """Words that no name in Python may have as one of its parts, though a sentence may use them."""
 
 EXCEPTIONS: dict[str, set[str]] = {}

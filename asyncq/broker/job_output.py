@@ -81,7 +81,7 @@ class JobOutput:
             (self.delivery.entry, self.events, wire.PUSH_LIMIT, DAY_MS, known, number, *items),
         )
 
-    async def pace(self, *, wanted: int = 0, ttl: int = DAY_MS) -> tuple[int, int, int] | None:
+    async def reader_position(self, *, wanted: int = 0, ttl: int = DAY_MS) -> tuple[int, int, int] | None:
         """Where the readers of the job's stream are: the number that the furthest took (-1: nobody yet), ms
         since it read, and ms since anybody did (-1: nobody). None if the job has ended or runs elsewhere.
 

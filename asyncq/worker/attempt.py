@@ -27,7 +27,7 @@ from asyncq.executors import (
 )
 from asyncq.runner import Finish
 from asyncq.serializers import PLAIN_VALUE
-from asyncq.worker.emitter import Emitter
+from asyncq.worker.emitter import StreamSink
 from asyncq.worker.parking import Parking
 from asyncq.worker.reporter import Reporter
 
@@ -118,9 +118,9 @@ class RunningJob(Claim):
             self.move(CANCELLING, RUNNING)
             attempts.held.ending.add(self)
 
-    def outlet(self, codec: ValueCodec) -> Emitter:
+    def sink(self, codec: ValueCodec) -> StreamSink:
         """Where the items of a generator go."""
-        return Emitter(self, codec)
+        return StreamSink(self, codec)
 
     async def report(self, state: str, meta: Any) -> None:
         """The job reports what it is at."""

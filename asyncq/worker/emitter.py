@@ -1,4 +1,4 @@
-"""What a generator yields, on its way to the server, and how fast it may."""
+"""Sends the items of a generator to the server, and makes the generator wait for slow readers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ A_TURN = 100
 """After so many items a generator that never waits lets the loop turn, whether the server keeps up or not."""
 
 
-class Emitter:
+class StreamSink:
     """Takes the items of one attempt.
 
     Args:
@@ -39,7 +39,7 @@ class Emitter:
         self._dropped = False
 
     def add(self, item: Any) -> bool:
-        """Takes an item, on any thread. True if `room` is to be awaited before the next.
+        """Takes an item, on any thread. True if the caller must await `until_capacity` before the next.
 
         Raises:
             SerializationError: the item cannot travel.
@@ -68,7 +68,7 @@ class Emitter:
             self._running.loop.call_soon_threadsafe(sender.send)
         return number % A_TURN == 0 or buffer.is_full() or self._readers.is_behind()
 
-    async def room(self) -> None:
+    async def until_capacity(self) -> None:
         """Waits until the server and the readers have caught up.
 
         Raises:
@@ -82,7 +82,7 @@ class Emitter:
 
     async def close(self) -> None:
         """Waits until the server has everything; then the stream lives as long as the result. Raises as
-        `room`.
+        `until_capacity`.
         """
         while self._buffer.known < self._buffer.number:
             await self._buffer.answer()
@@ -98,7 +98,7 @@ class Emitter:
         self._running.attempts.background.start(self._leave())
 
     async def _leave(self) -> None:
-        await self._output.pace(ttl=self._running.delivery.job.result_ttl)
+        await self._output.reader_position(ttl=self._running.delivery.job.result_ttl)
 
     @property
     def _name(self) -> str:

@@ -78,7 +78,7 @@ class StreamReaders:
             subscription.unsubscribe(channel, on_message)
 
     async def _must_wait(self, wanted: int) -> bool:
-        position = await self._output.pace(wanted=wanted)
+        position = await self._output.reader_position(wanted=wanted)
         if position is None:
             self.refuse()
             return False
@@ -106,7 +106,7 @@ class StreamReaders:
     async def _touch(self) -> None:
         """Keeps the stream for another day, and ends the job if nobody has read it for too long."""
         try:
-            position = await self._output.pace()
+            position = await self._output.reader_position()
         finally:
             if not self._buffer.is_closed:  # one look that failed is not the last
                 self._timer = self._wake_up_later()

@@ -177,7 +177,9 @@ class Stage:
     async def report(self, by: ClaimingConsumer | None = None) -> int:
         return await (by or self.mine).output(self.held()).report(1, "STARTED", b"\x01")
 
-    async def emit(self, by: ClaimingConsumer | None = None, number: int = 1, known: int = 0) -> list[int]:
+    async def append_items(
+        self, by: ClaimingConsumer | None = None, number: int = 1, known: int = 0
+    ) -> list[int]:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         output = (by or self.mine).output(self.held())
         output.post_items(known, number, [b"\x01", b"\x02"], answer.set_result)
@@ -433,9 +435,9 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "beat": lambda s: s.beat(s.mine, 2),
     "block": lambda s: s.broker.waits.block("job", s.held().entry, "mark", ["another"], 5),
     "block, another's": lambda s: s.broker.waits.block("job", "0-1", "mark", ["another"], 5),
-    "emit": lambda s: s.emit(),
-    "emit, another's": lambda s: s.emit(by=s.other),
-    "pace": lambda s: s.mine.output(s.held()).pace(wanted=3),
+    "emit": lambda s: s.append_items(),
+    "emit, another's": lambda s: s.append_items(by=s.other),
+    "pace": lambda s: s.mine.output(s.held()).reader_position(wanted=3),
     "read": lambda s: s.broker.read_items("job", 0, 0),
     "progress": lambda s: s.report(),
     "progress, another's": lambda s: s.report(by=s.other),
@@ -940,35 +942,37 @@ async def test_a_full_server_refuses_new_jobs_and_lets_running_ones_end(stage, r
 
 
 async def test_items_come_once_and_none_before_a_gap(stage):
-    assert await stage.emit() == [-1], "there is no job"
+    assert await stage.append_items() == [-1], "there is no job"
     await _running(stage)
-    assert (await stage.emit())[0] == 2
-    assert (await stage.emit())[0] == 2, "again"
-    assert await stage.emit(number=4) == [-2, 2], "the third is on its way, or lost"
-    assert (await stage.emit(number=2))[0] == 3, "one is there, the other is not"
-    assert (await stage.emit(number=4))[0] == 5
+    assert (await stage.append_items())[0] == 2
+    assert (await stage.append_items())[0] == 2, "again"
+    assert await stage.append_items(number=4) == [-2, 2], "the third is on its way, or lost"
+    assert (await stage.append_items(number=2))[0] == 3, "one is there, the other is not"
+    assert (await stage.append_items(number=4))[0] == 5
     _, _, items = await stage.broker.read_items("job", 0, 0)
     assert items == [(1, b"\x01"), (2, b"\x02"), (3, b"\x02"), (4, b"\x01"), (5, b"\x02")]
-    assert (await stage.emit(number=9, known=8))[0] == 10, "what the server had and lost holds up nobody"
+    assert (await stage.append_items(number=9, known=8))[0] == 10, (
+        "what the server had and lost holds up nobody"
+    )
     await stage.take()
-    assert await stage.emit(number=11) == [-1]
-    assert await stage.mine.output(stage.held()).pace() is None
+    assert await stage.append_items(number=11) == [-1]
+    assert await stage.mine.output(stage.held()).reader_position() is None
 
 
 async def test_the_place_is_that_of_the_furthest_reader_and_who_is_waited_for_says_so(stage):
     await _running(stage)
-    await stage.emit()
-    assert (await stage.mine.output(stage.held()).pace(wanted=2))[0] == -1
+    await stage.append_items()
+    assert (await stage.mine.output(stage.held()).reader_position(wanted=2))[0] == -1
     pushed = []
     await stage.broker.listener.subscription.subscribe(stage.keys.events + "job", pushed.append)
     for taken in (1, 0):
         await stage.broker.read_items("job", taken, taken)
-        number, age, alone = await stage.mine.output(stage.held()).pace(wanted=2)
+        number, age, alone = await stage.mine.output(stage.held()).reader_position(wanted=2)
         assert number == 1
         assert max(age, alone) < 5000
     assert pushed == []
     await stage.broker.read_items("job", 2, 2)
     await until(lambda: pushed == [b"w2"], "the push")
     await stage.broker.read_items("job", 2, 2)
-    assert (await stage.mine.output(stage.held()).pace())[0] == 2
+    assert (await stage.mine.output(stage.held()).reader_position())[0] == 2
     assert pushed == [b"w2"], "once"
