@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+GLOSSARY = ROOT / "docs" / "glossary.md"
 
 TEXTS = ""
 """Words that neither a text nor a name may hold."""
@@ -87,6 +88,26 @@ def test_every_exception_is_used():
         text = (ROOT / name).read_text(encoding="utf-8")
         found = words_in_text(text, TEXTS.split()) | words_in_names(text, NAMES.split())
         assert words <= found, f"{name} may lose its exception"
+
+
+def test_the_glossary_has_each_term_once_with_its_module_and_its_key():
+    rows = re.findall(
+        r"^\| (?!Term|---)(.+?) \|.*\| (.*?) \| ?(.*?) ?\|$",
+        GLOSSARY.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    terms = [term for term, _, _ in rows]
+    assert len(terms) > 50
+    assert sorted(set(terms)) == sorted(terms)
+    protocol = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    for term, code, keys in rows:
+        modules = re.findall(r"`(asyncq[./][\w./]+)`", code)
+        assert modules, f"{term}: no module"
+        for module in modules:
+            path = ROOT / module.replace(".", "/")
+            assert path.is_dir() or path.with_suffix(".py").is_file(), f"{term}: there is no {module}"
+        for key in re.findall(r"`(T:\w+)", keys):
+            assert f"`{key}" in protocol, f"{term}: the protocol has no key {key}"
 
 
 @pytest.mark.parametrize(
