@@ -130,7 +130,7 @@ class DeadLetters:
         job = dataclasses.replace(
             old,
             id=f"{old.id}.{id}",
-            nonce=id + wire.UNTRACKED if wire.UNTRACKED in old.nonce else id,
+            request_id=id + wire.UNTRACKED if wire.UNTRACKED in old.request_id else id,
             channel="" if old.ignore_result else session.channel,
             enqueued=int(time.time() * 1000),
             expires=None,

@@ -1,8 +1,8 @@
 """Keys: calls that are one job, however often and from wherever they are made.
 
-The id of such a job is made of its key, so that every caller finds the same record. Its nonce says which call
-it is: calls with the same arguments have the part before the point in common, and the server takes them for
-one.
+The id of such a job is made of its key, so that every caller finds the same record. Its request id says which
+call it is: calls with the same arguments have the part before the point in common, and the server takes them
+for one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def job_id(namespace: str, task: str, key: str) -> str:
     return "k." + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
-def nonce(task: str, signature: inspect.Signature, body: bytes, random: str) -> str:
+def request_id(task: str, signature: inspect.Signature, body: bytes, random: str) -> str:
     """`<hash of the call>.<random>`.
 
     The hash is the same for `add(1, 2)` and `add(x=1, y=2)`, and does not know the order of a dict or of a

@@ -168,7 +168,7 @@ class JobBuilder:
             body: the encoded arguments.
             channel: on which its outcome is pushed.
             shard: where it lives; by default that of the job that makes the call, or any.
-            random: 32 hexadecimal digits, for the id and the nonce; by default new ones.
+            random: 32 hexadecimal digits, for the id and the request id; by default new ones.
         """
         random = random or os.urandom(16).hex()
         parent = current_job.get()
@@ -189,13 +189,13 @@ class JobBuilder:
         if not self._is_bare:
             if options.key is not None:
                 job.id = idempotency.job_id(self._app.settings.namespace, self.name, options.key)
-                job.nonce = idempotency.nonce(self.name, self.signature, body, job.nonce)
+                job.request_id = idempotency.request_id(self.name, self.signature, body, job.request_id)
             for put, value in self._puts:
                 put(job, value)
         if parent is not None:
             _inherit(job, parent, self._app)
         if job.expires is not None:
-            job.nonce = f"{job.nonce}~{job.expires}"
+            job.request_id = f"{job.request_id}~{job.expires}"
         return job
 
     def message(self, job: wire.Job) -> bytes:

@@ -179,7 +179,7 @@ def _put_retry(job: wire.Job, retry: Retry) -> None:
 
 
 def _put_track_started(job: wire.Job, _is_tracked: bool) -> None:
-    job.nonce += wire.UNTRACKED
+    job.request_id += wire.UNTRACKED
 
 
 def end_by(job: wire.Job, deadline: int) -> None:
@@ -300,7 +300,7 @@ class Options:
         _flag,
         default=True,
         giver="task",
-        job="nonce",
+        job="request_id",
         put=_put_track_started,
     )
     expires: float | timedelta | datetime | None = _option(

@@ -4,15 +4,15 @@ A **message** is what the stream entry carries: a msgpack array whose first item
 has stands at a fixed place; what few have stands in a map at the end, whose unknown keys a reader ignores, so
 that options can be added without a new schema.
 
-    [SCHEMA, task name, body, nonce, reply channel, enqueued at (ms), result TTL (ms), more | nil]
+    [SCHEMA, task name, body, request id, reply channel, enqueued at (ms), result TTL (ms), more | nil]
 
 `more` has an entry for each field of `EXTRAS` that says something.
 
 A job of a workflow that waits for others gets what they returned with its entry: each parent's outcome,
 framed as in a notification, in the order of its parents. An outcome that is kept once for several jobs is
-replaced by `<id> <letter> @<nonce>\\n`. The **value template** says what the job makes of them: the index of
-a parent (`0`) is the value of that parent, a list of templates (`[0, 1, [2]]`) is a list of values, and `"e"`
-is the failure of the one parent. The result goes in front of the job's own arguments.
+replaced by `<id> <letter> @<request id>\\n`. The **value template** says what the job makes of them: the
+index of a parent (`0`) is the value of that parent, a list of templates (`[0, 1, [2]]`) is a list of values,
+and `"e"` is the failure of the one parent. The result goes in front of the job's own arguments.
 
 The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes: it is decoded only by
 who knows the task, and a body that cannot be decoded is that job's failure, not a broken message.
@@ -20,12 +20,12 @@ who knows the task, and a body that cannot be decoded is that job's failure, not
 A **record** is the one truth about a job: a string under `{ns:0}:r:<id>`, text up to the body, so that a
 script can read it by pattern and a person by eye.
 
-    live:   L--- <entry id> <queue> <nonce> <reply channel> ...
+    live:   L--- <entry id> <queue> <request id> <reply channel> ...
             (of a job with a priority, the queue is <queue>^<priority>; on its last try, <queue>!)
-    ended:  S--- <entry id> <consumer that wrote it> <nonce> <outcome>
-    later:  D--- 0 <queue> <nonce> ...    (R--- after a failure): the message waits under its own key
-    waits:  W--- 0 <queue> <nonce> ...    until its parents have ended: the same
-    aside:  P--- 0 <queue> <nonce> ...    until a limit of its task lets it start: the same
+    ended:  S--- <entry id> <consumer that wrote it> <request id> <outcome>
+    later:  D--- 0 <queue> <request id> ...    (R--- after a failure): the message waits under its own key
+    waits:  W--- 0 <queue> <request id> ...    until its parents have ended: the same
+    aside:  P--- 0 <queue> <request id> ...    until a limit of its task lets it start: the same
             ^ state; then three flags: mark, forget/ignore, dependents
 
 An **outcome** is what the worker writes when a job ends, again a msgpack array; for the letters `C`, `E` and
@@ -43,10 +43,10 @@ In front of a long outcome of a job that did not succeed stands its **short form
 `~<length of the short form> <short form><outcome>`. It is what the server hands on to those that waited for
 the job.
 
-A **nonce** tells an enqueue that is sent again from another call that has the same id. If the job expires, it
-says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows. A call with a key has
-`<hash of the call>.<random>`: equal calls are equal up to the point. A `_` behind the random part says that
-nobody is to see the job run (`track_started=False`).
+A **request id** tells an enqueue that is sent again from another call that has the same id. If the job
+expires, it says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows. A call with a
+key has `<hash of the call>.<random>`: equal calls are equal up to the point. A `_` behind the random part
+says that nobody is to see the job run (`track_started=False`).
 
 A **report** is what a running job says of itself, under `{ns:0}:e:<id>`. It counts for as long as the record
 names its entry.
@@ -138,7 +138,7 @@ LOWEST, HIGHEST = -9, 9
 """Levels of priority: a larger one is sooner, and 0 is what is not said."""
 
 UNTRACKED = "_"
-"""Sign in a nonce: that the job runs is not shown."""
+"""Sign in a request id: that the job runs is not shown."""
 
 NOT_AGAIN = "c"
 """The mark of a running job that is not to be started again."""
@@ -168,7 +168,7 @@ class Job:
     name: str
     queue: str
     body: bytes
-    nonce: str
+    request_id: str
     channel: str
     enqueued: int
     result_ttl: int
@@ -372,13 +372,15 @@ def encode_job(job: Job) -> bytes:
         TypeError, ValueError, OverflowError: the headers hold something that msgpack cannot carry.
     """
     return packed(
-        (SCHEMA, job.name, job.body, job.nonce, job.channel, job.enqueued, job.result_ttl, _extras(job))
+        (SCHEMA, job.name, job.body, job.request_id, job.channel, job.enqueued, job.result_ttl, _extras(job))
     )
 
 
 def encode_plain(job: Job) -> bytes:
     """The message of a job that has nothing but what every job has."""
-    return packed((SCHEMA, job.name, job.body, job.nonce, job.channel, job.enqueued, job.result_ttl, None))
+    return packed(
+        (SCHEMA, job.name, job.body, job.request_id, job.channel, job.enqueued, job.result_ttl, None)
+    )
 
 
 def _extras(job: Job) -> dict[str, Any] | None:  # noqa: C901  see below
@@ -425,7 +427,7 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
         DecodeError: not a message of this schema.
     """
     try:
-        schema, name, body, nonce, channel, enqueued, ttl, more = _unpack(message)
+        schema, name, body, request_id, channel, enqueued, ttl, more = _unpack(message)
     except Exception as error:  # msgpack raises half a dozen unrelated types on garbage, recursion among them
         raise DecodeError(f"job {id!r}: the message is not one of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
@@ -433,15 +435,15 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
     fits = (
         type(name) is str
         and type(body) is bytes
-        and type(nonce) is str
+        and type(request_id) is str
         and type(channel) is str
         and type(enqueued) is int
         and type(ttl) is int
         and 0 < ttl <= LONGEST_TTL
     )
-    if not fits or " " in nonce or " " in channel:
+    if not fits or " " in request_id or " " in channel:
         raise DecodeError(f"job {id!r}: a field of the message has the wrong type")
-    job = Job(id, name, queue, body, nonce, channel, enqueued, ttl)
+    job = Job(id, name, queue, body, request_id, channel, enqueued, ttl)
     if more:
         _add_more(job, more)
     return job
@@ -691,7 +693,7 @@ class Kept(NamedTuple):
     """The place of an outcome that is kept once for several jobs, among the values of one of them.
 
     Attributes:
-        name: the end of its key, `<id>:<nonce>`.
+        name: the end of its key, `<id>:<request id>`.
         id, letter: as in a notification.
         frame: the bytes that stand in its place.
     """
@@ -706,8 +708,8 @@ def pieces_of(values: bytes) -> list[bytes | Kept]:
     r"""The values of the jobs that one waited for, cut where an outcome is not among them but kept once for
     several jobs.
 
-    >>> pieces_of(b"a S 1\n7b S @nonce\n")
-    [b'a S 1\n7', Kept(name='b:nonce', id='b', letter='S', frame=b'b S @nonce\n')]
+    >>> pieces_of(b"a S 1\n7b S @request id\n")
+    [b'a S 1\n7', Kept(name='b:request id', id='b', letter='S', frame=b'b S @request id\n')]
 
     Raises:
         DecodeError: the framing is broken.
@@ -723,8 +725,8 @@ def pieces_of(values: bytes) -> list[bytes | Kept]:
         if length is None and (len(head) != 3 or head[2][:1] != b"@"):
             raise DecodeError("the values of the jobs that one waited for are not framed as by asyncq")
         if length is None:
-            id_, letter, nonce = head[0].decode(), head[1].decode(), head[2][1:].decode()
-            pieces += (values[copied:start], Kept(f"{id_}:{nonce}", id_, letter, values[start:after]))
+            id_, letter, request_id = head[0].decode(), head[1].decode(), head[2][1:].decode()
+            pieces += (values[copied:start], Kept(f"{id_}:{request_id}", id_, letter, values[start:after]))
             copied = after
         start = after + (length or 0)
     return [piece for piece in (*pieces, values[copied:]) if piece]

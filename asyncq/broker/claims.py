@@ -204,7 +204,7 @@ class Claims:
         ]  # fmt: skip
         for delivery, letter, outcome in batch:
             job = delivery.job
-            command += (delivery.entry, job.id, job.nonce, job.channel, letter, job.result_ttl, outcome)
+            command += (delivery.entry, job.id, job.request_id, job.channel, letter, job.result_ttl, outcome)
         return tuple(command)
 
     def _answered(self, stream: str, command: tuple[Any, ...], batch: list[Outcome], answer: Any) -> None:

@@ -171,7 +171,7 @@ class Intake:
         command += (self._channel, self._length_limit(keys.queues + queue, len(batch)))
         for job, message, _ in batch:
             flags = "-i-" if job.ignore_result else "---"
-            command += (job.id, job.nonce, flags, "" if job.wait is None else job.wait, message)
+            command += (job.id, job.request_id, flags, "" if job.wait is None else job.wait, message)
         return tuple(command)
 
     def _length_limit(self, stream: str, count: int) -> int | str:

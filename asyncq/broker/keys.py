@@ -121,11 +121,15 @@ class Keys:
             ("space", f"{tag}:"),  # what every key begins with, for scripts that derive names
             ("dependents", f"{tag}:dep:"),  # + id: hash, who waits for it -> its place for the value
             ("records", f"{tag}:r:"),  # + id: the record, a string
-            ("kept", f"{tag}:h:"),  # + id:nonce: hash, a value that several jobs need, and how many still do
+            (
+                "kept",
+                f"{tag}:h:",
+            ),  # + <id>:<request id>: hash, a value that several jobs need, and how many still do
             ("needs", f"{tag}:hn:"),  # + id: set, the names of the values of that kind that a job needs
-            # + id:nonce: stream, who waited for an ended job and is still to be told: they were too many
+            # + <id>:<request id>: stream, who waited for an ended job and is still to be told: they were too
+            # many
             ("untold", f"{tag}:rest:"),
-            ("calls", f"{tag}:u:"),  # + id:nonce: the id stood for that call before its present one
+            ("calls", f"{tag}:u:"),  # + <id>:<request id>: the id stood for that call before its present one
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
             ("news", f"{tag}:levels"),  # channel: a queue has a level that it had not before

@@ -70,7 +70,7 @@ class Submission:
     def _edge(self, child: wire.Job, place: int, parent: str) -> str:
         shard = self._where[child.id]
         far = f" {shard}" if shard != self._where[parent] else ""
-        return f"{child.id} {'e' if child.on_error else place} {child.nonce}{far}"
+        return f"{child.id} {'e' if child.on_error else place} {child.request_id}{far}"
 
     def _split(self, jobs: list[_Item]) -> tuple[list[_Item], list[_Item]]:
         """Those at home, as far as they fit into one step, and all others. The latter by how far they are
@@ -163,7 +163,7 @@ class Submission:
     def _words(self, job: wire.Job, message: bytes) -> Iterator[Any]:
         flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
         queue = leveled(job.queue, job.priority)
-        yield from (job.id, queue, job.nonce, "".join(flags), "" if job.wait is None else job.wait)
+        yield from (job.id, queue, job.request_id, "".join(flags), "" if job.wait is None else job.wait)
         yield from (job.result_ttl, " ".join(job.parents), "\n".join(self._edges.get(job.id, ())))
         yield from ("1" if job.value_template is not None else "", message)
 

@@ -259,7 +259,12 @@ class Plan:
             above = self._by_id[parent]
             above.job.dependents = tuple(old.id if id_ == last.id else id_ for id_ in above.job.dependents)
             above.no_children.add(old.id)  # the workflow came from this job, so a walk would go in circles
-        last.id, last.nonce, last.channel, last.root_id = old.id, old.nonce, old.channel, old.root_id
+        last.id, last.request_id, last.channel, last.root_id = (
+            old.id,
+            old.request_id,
+            old.channel,
+            old.root_id,
+        )
         last.result_ttl, last.ignore_result, last.enqueued = old.result_ttl, old.ignore_result, old.enqueued
         last.dependents = tuple(old.dependents)
         first = (planned.job.id for planned in self.jobs[:-1] if not planned.job.parents)

@@ -70,7 +70,7 @@ async def hand(app: AsyncQ) -> AsyncIterator[HandWorker]:
 def make_job(broker: Broker) -> Callable[..., tuple[wire.Job, bytes]]:
     """Makes jobs of one task with their messages."""
 
-    def make(id_: str, *args: Any, nonce: str = "", **options: Any) -> tuple[wire.Job, bytes]:
+    def make(id_: str, *args: Any, request_id: str = "", **options: Any) -> tuple[wire.Job, bytes]:
         body = PLAIN_ARGUMENTS.dumps(args, {})
         fixed = {
             "queue": "default",
@@ -79,7 +79,7 @@ def make_job(broker: Broker) -> Callable[..., tuple[wire.Job, bytes]]:
             "result_ttl": 60_000,
             **options,
         }
-        job = wire.Job(id=id_, name="task", body=body, nonce=nonce or f"n-{id_}", **fixed)
+        job = wire.Job(id=id_, name="task", body=body, request_id=request_id or f"n-{id_}", **fixed)
         return job, wire.encode_job(job)
 
     return make

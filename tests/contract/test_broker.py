@@ -45,32 +45,32 @@ async def test_an_enqueue_that_is_sent_again_makes_no_second_job(broker, make_jo
 
 async def test_another_call_under_the_id_of_a_job_is_refused(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
-    assert await broker.intake.enqueue(*make_job("a", nonce="other")) is False
+    assert await broker.intake.enqueue(*make_job("a", request_id="other")) is False
     assert len(await hand.take_all()) == 1
 
 
 async def test_a_call_with_a_key_finds_the_job_of_an_equal_call_as_it_stands(broker, make_job, hand):
-    first, second = make_job("a", nonce="abc.1"), make_job("a", nonce="abc.2")
+    first, second = make_job("a", request_id="abc.1"), make_job("a", request_id="abc.2")
     assert await broker.intake.enqueue(*first) is True
     assert await broker.intake.enqueue(*second) == "L---"
-    assert await broker.intake.enqueue(*make_job("a", nonce="def.1")) is False
+    assert await broker.intake.enqueue(*make_job("a", request_id="def.1")) is False
     await (await hand.take()).succeed(5)
     ended = await broker.intake.enqueue(*second)
     assert (ended.state, PLAIN_VALUE.loads(ended.payload)) == (State.SUCCESS, 5)
 
 
 async def test_a_forgotten_result_makes_room_for_an_equal_call_with_its_key(broker, make_job, hand):
-    await broker.intake.enqueue(*make_job("a", nonce="abc.1"))
+    await broker.intake.enqueue(*make_job("a", request_id="abc.1"))
     await (await hand.take()).succeed(5)
     assert await broker.forget("a") == "forgotten"
-    assert await broker.intake.enqueue(*make_job("a", nonce="abc.2")) is True
+    assert await broker.intake.enqueue(*make_job("a", request_id="abc.2")) is True
     assert (await hand.take()).id == "a"
 
 
 async def test_a_batch_says_of_each_job_that_was_not_accepted_what_was_found(broker, make_job):
     await broker.intake.enqueue(*make_job("taken"))
-    await broker.intake.enqueue(*make_job("equal", nonce="abc.1"))
-    jobs = [make_job("new"), make_job("taken", nonce="other"), make_job("equal", nonce="abc.2")]
+    await broker.intake.enqueue(*make_job("equal", request_id="abc.1"))
+    jobs = [make_job("new"), make_job("taken", request_id="other"), make_job("equal", request_id="abc.2")]
     answers = await broker.intake.enqueue_many(jobs)
     assert [(job.id, answer) for job, answer in answers] == [("taken", False), ("equal", "L---")]
 
@@ -144,7 +144,10 @@ async def test_a_workflow_is_accepted_whole_and_its_last_job_starts_with_the_val
 
 async def test_a_workflow_with_a_taken_id_is_refused_whole(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("b"))
-    jobs = [make_job("a", dependents=("b",)), make_job("b", nonce="other", parents=("a",), value_template=0)]
+    jobs = [
+        make_job("a", dependents=("b",)),
+        make_job("b", request_id="other", parents=("a",), value_template=0),
+    ]
     with pytest.raises(ValueError, match="'b' exist already and are other calls"):
         await broker.intake.submit(jobs)
     assert await broker.look(["a"]) == [None]
@@ -215,7 +218,7 @@ async def test_a_running_job_shows_its_worker_and_since_when_it_runs(broker, mak
 
 
 async def test_a_job_whose_start_is_not_tracked_does_not_show_that_it_runs(broker, make_job, hand):
-    await broker.intake.enqueue(*make_job("a", nonce=f"n{wire.UNTRACKED}"))
+    await broker.intake.enqueue(*make_job("a", request_id=f"n{wire.UNTRACKED}"))
     await hand.take()
     assert (await broker.state("a")).state == State.PENDING
 
@@ -334,8 +337,8 @@ async def test_a_revoked_parent_takes_those_with_it_that_wait_for_it(broker, mak
 
 async def test_a_job_that_nobody_has_started_in_time_expires(broker, make_job, hand):
     soon = int(time.time() * 1000) + 60_000
-    await broker.intake.enqueue(*make_job("a", nonce=f"n~{soon}", expires=soon))
-    await broker.intake.enqueue(*make_job("b", nonce=f"m~{soon}", expires=soon))
+    await broker.intake.enqueue(*make_job("a", request_id=f"n~{soon}", expires=soon))
+    await broker.intake.enqueue(*make_job("b", request_id=f"m~{soon}", expires=soon))
     assert await broker.look(["a"]) == [f"L--- {soon}"]
     job = await hand.take()
     assert await broker.expire("a") == "running"

@@ -249,7 +249,7 @@ async def test_a_workflow_is_accepted_whole_or_not_at_all(stage):
     await stage.broker.intake.submit([stage.job("left")])
     jobs = diamond(stage)
     for job, _ in jobs:
-        job.nonce = "other"
+        job.request_id = "other"
     with pytest.raises(ValueError, match="'left'"):
         await stage.broker.intake.submit(jobs)
     assert await stage.standing("top") is None
@@ -323,7 +323,7 @@ async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_it
     assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
     await stage.raw.delete(stage.broker.shards[0].records + "second")  # its time was up
     later, _ = stage.job("second", parents=("other",), value_template=0)
-    later.nonce = "another call"
+    later.request_id = "another call"
     await stage.broker.intake.submit(
         [stage.job("other", dependents=("second",)), (later, wire.encode_job(later))]
     )
@@ -346,7 +346,7 @@ async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others
     await stage.broker.intake.submit([stage.job("taken")])
     instead = [*(stage.job(name) for name in others), stage.job("first")]
     for job, _ in instead:
-        job.nonce = "other"
+        job.request_id = "other"
     assert await stage.worker.claims.replace(delivery, instead) == -1
     await stage.end(delivery)
     assert await stage.run() == "taken"
@@ -377,12 +377,12 @@ async def test_a_body_that_would_be_replaced_by_jobs_whose_ids_others_have_fails
 
 async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_takes_its_place(stage):
     job, message = stage.job("first", expires=1)
-    job.nonce = "n~1"
+    job.request_id = "n~1"
     message = wire.encode_job(job)
     await stage.broker.intake.submit([(job, message)])
     delivery = await stage.claim()
     instead = [stage.job("a", dependents=("first",)), stage.job("first", parents=("a",), value_template=0)]
-    instead[1][0].nonce = job.nonce  # as a plan does it
+    instead[1][0].request_id = job.request_id  # as a plan does it
     assert await stage.worker.claims.replace(delivery, instead) == 1
     assert await stage.broker.expire("first") == "running"
     assert await stage.broker.intake.enqueue_many([(job, message)]) == [], "the same call, sent again late"
@@ -391,7 +391,7 @@ async def test_a_job_that_started_in_time_does_not_expire_in_the_workflow_that_t
 
 async def test_a_workflow_that_is_sent_again_after_its_job_was_replaced_is_known(stage):
     first, _ = stage.job("first")
-    first.nonce = "call~9999999999999"
+    first.request_id = "call~9999999999999"
     jobs = [(first, wire.encode_job(first))]
     await stage.broker.intake.submit(jobs)
     assert await stage.worker.claims.replace(await stage.claim(), [stage.job("a"), stage.job("first")]) == 1

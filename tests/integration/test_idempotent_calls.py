@@ -236,7 +236,7 @@ async def test_after_the_end_of_the_result_the_key_is_free(app, charge, runs, ra
 async def test_the_same_call_sent_again_late_finds_its_tombstone(app, charge, runs):
     job, message = job_of(charge.options(key="k"), 1)
     again, other = job_of(charge.options(key="k"), 1)
-    assert (job.id, job.nonce.partition(".")[0]) == (again.id, again.nonce.partition(".")[0])
+    assert (job.id, job.request_id.partition(".")[0]) == (again.id, again.request_id.partition(".")[0])
     broker = app.sessions.current().broker
     async with Worker(app):
         assert await broker.intake.enqueue(job, message) is True

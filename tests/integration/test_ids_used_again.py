@@ -26,23 +26,23 @@ async def stage(app, raw) -> AsyncIterator[Steps]:
     stage.worker.close()
 
 
-def call(stage: Steps, nonce: str, **options: Any) -> tuple[wire.Job, bytes]:
+def call(stage: Steps, request_id: str, **options: Any) -> tuple[wire.Job, bytes]:
     """One call under the id that all of them have."""
     job, _ = stage.job("id", **options)
-    job.nonce = nonce
+    job.request_id = request_id
     return job, wire.encode_job(job)
 
 
-async def enqueue(stage: Steps, nonce: str) -> bool:
-    return not await stage.broker.intake.enqueue_many([call(stage, nonce)])
+async def enqueue(stage: Steps, request_id: str) -> bool:
+    return not await stage.broker.intake.enqueue_many([call(stage, request_id)])
 
 
-async def submit(stage: Steps, nonce: str) -> bool:
+async def submit(stage: Steps, request_id: str) -> bool:
     """The same as a workflow, with a job that waits for it."""
-    after, _ = stage.job(f"after-{nonce}", parents=("id",))
+    after, _ = stage.job(f"after-{request_id}", parents=("id",))
     try:
         await stage.broker.intake.submit(
-            [call(stage, nonce, dependents=(after.id,)), (after, wire.encode_job(after))]
+            [call(stage, request_id, dependents=(after.id,)), (after, wire.encode_job(after))]
         )
     except ValueError:
         return False
@@ -60,8 +60,8 @@ async def end_all(stage: Steps) -> int:
 @pytest.mark.parametrize("way", [enqueue, submit])
 async def test_late_calls_of_an_id_that_was_used_again_make_no_job(stage, way):
     jobs = 1 if way is enqueue else 2
-    for number, nonce in enumerate(("first~99999999999999", "second", "third")):
-        assert await way(stage, nonce)
+    for number, request_id in enumerate(("first~99999999999999", "second", "third")):
+        assert await way(stage, request_id)
         for earlier in ("first~-", "second", "third")[: number + 1]:
             assert await way(stage, earlier), "it was accepted before"
         assert not await way(stage, "other")
@@ -74,8 +74,8 @@ async def test_late_calls_of_an_id_that_was_used_again_make_no_job(stage, way):
 
 
 async def test_calls_of_before_are_remembered_as_long_as_a_tombstone_stands(stage, raw):
-    for nonce in ("first", "second"):
-        assert await enqueue(stage, nonce)
+    for request_id in ("first", "second"):
+        assert await enqueue(stage, request_id)
         await end_all(stage)
         await stage.broker.forget("id")
     keys = stage.broker.shards[0]
@@ -88,8 +88,8 @@ async def test_a_full_queue_does_not_refuse_what_was_accepted_before(make_app, r
     async with make_app(max_length=1) as app:
         stage = Steps(app.sessions.current().broker, raw)
         await stage.worker.make_groups()
-        for nonce in ("first", "second"):
-            assert await enqueue(stage, nonce)
+        for request_id in ("first", "second"):
+            assert await enqueue(stage, request_id)
             await end_all(stage)
             await stage.broker.forget("id")
         await stage.broker.intake.enqueue_many([stage.job("full")])

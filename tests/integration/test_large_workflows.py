@@ -131,7 +131,7 @@ async def test_an_id_that_another_job_has_or_that_is_there_twice_is_refused(stag
     await stage.broker.intake.submit([stage.job("step1")])
     await stage.claim()
     jobs = stage.row(10)
-    jobs[1][0].nonce = "other"
+    jobs[1][0].request_id = "other"
     with pytest.raises(ValueError, match="step1"):
         await stage.broker.intake.submit(jobs)
     with pytest.raises(ValueError, match="m0"):

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 QUEUE = "default"
 IDS = [f"job{number}" for number in range(12)]
-NONCES = ["once", "twice", "thrice~9999999999999"]
+REQUEST_IDS = ["once", "twice", "thrice~9999999999999"]
 OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
 ELSEWHERE = "elsewhere"
 FAR = 60_000
@@ -76,7 +76,7 @@ class Book:
     """What the oracle knows about one job."""
 
     id: str
-    nonce: str
+    request_id: str
     letter: str
     wish: str
     """The record's third flag: `-`, `i` if the result is ignored, `f` if it was forgotten."""
@@ -117,8 +117,8 @@ class Book:
 
     @property
     def call(self) -> str:
-        """The part of the nonce that names the call."""
-        return self.nonce.partition("~")[0]
+        """The part of the request id that names the call."""
+        return self.request_id.partition("~")[0]
 
     @property
     def is_hidden(self) -> bool:
@@ -264,7 +264,7 @@ class Machine(RuleBasedStateMachine):
             assert message["type"] == "subscribe"
         # Work is under way from the start: most of what may go wrong goes wrong with what somebody holds.
         for id_ in IDS[:5]:
-            self.enqueue(id_=id_, nonce=NONCES[0], wait=None, ignored=False)
+            self.enqueue(id_=id_, request_id=REQUEST_IDS[0], wait=None, ignored=False)
         for number in (0, 1, 1, 2):
             self.claim(number=number, count=1, choice=0, lost=False)
         self.end_by_hand(IDS[0], terminate=True)
@@ -328,24 +328,24 @@ class Machine(RuleBasedStateMachine):
 
     @rule(
         id_=st.sampled_from(IDS),
-        nonce=st.sampled_from(NONCES),
+        request_id=st.sampled_from(REQUEST_IDS),
         wait=st.sampled_from([None, None, None, 0, FAR]),
         ignored=st.booleans(),
     )
-    def enqueue(self, id_: str, nonce: str, wait: int | None, ignored: bool) -> None:
+    def enqueue(self, id_: str, request_id: str, wait: int | None, ignored: bool) -> None:
         channel = self.broker.channel
         job = wire.Job(
-            id_, "task", QUEUE, b"\x92\x90\x80", nonce, channel, 0, FAR, ignore_result=ignored, wait=wait
+            id_, "task", QUEUE, b"\x92\x90\x80", request_id, channel, 0, FAR, ignore_result=ignored, wait=wait
         )
         book = self.books.get(id_)
-        call = nonce.partition("~")[0]
+        call = request_id.partition("~")[0]
         accepted = book is None or book.call == call or (id_, call) in self.former_calls
         if book is not None and book.is_hidden and not accepted:
             self.make_room(book)
             book, accepted = None, True
         if book is None:
             letter = wire.LIVE if wait is None else wire.SCHEDULED
-            book = self.books[id_] = Book(id_, nonce, letter, "i" if ignored else "-", is_due=wait == 0)
+            book = self.books[id_] = Book(id_, request_id, letter, "i" if ignored else "-", is_due=wait == 0)
             book.channels = set() if ignored else {channel}
             book.states.append(book.state)
         calls = [(job, wire.encode_job(job))]
@@ -405,7 +405,7 @@ class Machine(RuleBasedStateMachine):
             return "unknown", "unknown"
         if not book.is_live:
             return "ended", "ended"
-        if letter == wire.EXPIRED and book.nonce.endswith("~-"):
+        if letter == wire.EXPIRED and book.request_id.endswith("~-"):
             return "running", "running"
         if book.holder is not None:
             answer = "running" if letter == wire.EXPIRED else "signalled"
@@ -436,7 +436,7 @@ class Machine(RuleBasedStateMachine):
             if book is None or book.is_hidden:
                 expected.append(None)
             elif book.is_live:
-                _, _, expires = book.nonce.partition("~")
+                _, _, expires = book.request_id.partition("~")
                 expected.append(f"{book.flags} {expires}" if expires.isdigit() else book.flags)
                 if channel and book.wish != "i":
                     book.channels.add(channel)
@@ -489,7 +489,7 @@ class Machine(RuleBasedStateMachine):
     def written(self, plans: list[Book], channel: str) -> list[tuple[wire.Job, bytes]]:
         jobs = []
         for plan in plans:
-            job = wire.Job(plan.id, "task", QUEUE, b"\x92\x90\x80", plan.nonce, channel, 0, FAR)
+            job = wire.Job(plan.id, "task", QUEUE, b"\x92\x90\x80", plan.request_id, channel, 0, FAR)
             job.ignore_result, job.wait, job.on_error = plan.wish == "i", plan.wait, plan.on_error
             job.parents, job.value_template = (
                 plan.parents,
@@ -505,7 +505,7 @@ class Machine(RuleBasedStateMachine):
                 self.make_room(self.books[plan.id])
             self.books[plan.id] = plan
             for place, parent in enumerate(plan.parents):
-                self.books[parent].children[plan.id] = f"{'e' if plan.on_error else place} {plan.nonce}"
+                self.books[parent].children[plan.id] = f"{'e' if plan.on_error else place} {plan.request_id}"
                 self.books[parent].is_awaited = True
             if plan.parents:
                 plan.states.append(plan.state)
@@ -554,7 +554,7 @@ class Machine(RuleBasedStateMachine):
             again = not self.books[ids[-1]].is_hidden
         plans = [self.draw_plan(data, id_, ids[:number]) for number, id_ in enumerate(ids)]
         last = self.draw_plan(data, book.id, ids)
-        last.on_error, last.nonce = False, delivery.job.nonce
+        last.on_error, last.request_id = False, delivery.job.request_id
         jobs = self.written([*plans, last], self.broker.channel)
         answer = 0
         if book.is_held_as(hand, delivery):
@@ -569,10 +569,10 @@ class Machine(RuleBasedStateMachine):
 
     def put_in_place(self, book: Book, plans: list[Book], last: Book) -> None:
         self.accept(plans)
-        if "~" in book.nonce:  # it has started in time, and does not expire in the workflow
-            book.nonce = book.nonce.partition("~")[0] + "~-"
+        if "~" in book.request_id:  # it has started in time, and does not expire in the workflow
+            book.request_id = book.request_id.partition("~")[0] + "~-"
         for place, parent in enumerate(last.parents):
-            self.books[parent].children[book.id] = f"{place} {last.nonce}"
+            self.books[parent].children[book.id] = f"{place} {last.request_id}"
             self.books[parent].is_awaited = True
         book.parents, book.missing, book.keeps, book.wait = last.parents, last.missing, last.keeps, last.wait
         book.values, book.lane, book.crashes, book.retries, book.on_error = [], "", 0, 0, False

@@ -205,7 +205,7 @@ async def test_who_waits_for_a_member_whose_id_was_taken_fails_wherever_it_lies(
     )
     await shore.broker.intake.submit(jobs)
     other, _ = shore.job(named("taken", 1))
-    other.nonce = "other"
+    other.request_id = "other"
     await shore.broker.intake.enqueue_many([(other, wire.encode_job(other))])
     if taker == "ended":
         claimed = await shore.claim_all()
@@ -229,7 +229,7 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_n
     callback = shore.job(error, parents=(taken[0].id,), value_template="e", on_error=True)
     await shore.broker.intake.submit([taken, callback, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))])
     other, _ = shore.job(taken[0].id)
-    other.nonce = "other"
+    other.request_id = "other"
     await shore.broker.intake.enqueue_many([(other, wire.encode_job(other))])
     late = await shore.read(0)
     await shore.tell_all()
@@ -249,7 +249,7 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_n
 async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_again(shore):
     """A keyed job without a result makes room for the next call at once; who tells stood still meanwhile."""
     keyed, _ = shore.job(named("keyed", 1), ignore_result=True, dependents=(named("child", 1),))
-    keyed.nonce = "abc.1"
+    keyed.request_id = "abc.1"
     child = shore.job(named("child", 1), parents=(keyed.id, named("slow", 0)), value_template=None)
     slow = shore.job(named("slow", 0), dependents=(child[0].id,))
     await shore.broker.intake.submit(
@@ -260,7 +260,7 @@ async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_
     claimed = await shore.claim_all()
     await shore.end(claimed["keyed"], "value")
     again, _ = shore.job(keyed.id, ignore_result=True)
-    again.nonce = "abc.2"
+    again.request_id = "abc.2"
     assert await shore.broker.intake.enqueue_many([(again, wire.encode_job(again))]) == []
     await shore.relay.tell(late)
     assert await shore.standing(child[0].id) is State.PENDING
@@ -273,7 +273,7 @@ async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_
 async def test_an_id_that_is_there_twice_is_refused_wherever_it_lies(shore, shard):
     twice = named("twice", shard)
     one, other = shore.job(twice), shore.job(twice)
-    other[0].nonce = "other"
+    other[0].request_id = "other"
     jobs = [one, other, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))]
     with pytest.raises(ValueError, match=twice):
         await shore.broker.intake.submit(jobs)
@@ -287,7 +287,7 @@ async def test_a_job_is_not_replaced_by_jobs_of_other_shards_whose_ids_others_ha
     taken = shore.job(named("taken", 1))
     await shore.broker.intake.enqueue_many([taken])
     other = shore.job(named("taken", 1))
-    other[0].nonce = "other"
+    other[0].request_id = "other"
     assert await shore.worker.claims.replace(delivery, [other, shore.job(delivery.job.id)]) == -1
     await shore.end(delivery)
     assert await shore.run() == taken[0].id

@@ -70,12 +70,12 @@ class Stage:
         self.mine = ClaimingConsumer(broker.commands, "mine", [QUEUE])
         self.other = ClaimingConsumer(broker.commands, "other", [QUEUE])
         self.turnstile = Turnstile(broker.commands, self.mine.name)
-        self.job = self.make_job("job", "nonce")
+        self.job = self.make_job("job", "request_id")
         self.claimed: wire.Delivery | None = None
 
-    def make_job(self, id_: str, nonce: str, **options: Any) -> wire.Job:
+    def make_job(self, id_: str, request_id: str, **options: Any) -> wire.Job:
         return wire.Job(
-            id_, "task", QUEUE, b"\x92\x90\x80", nonce, self.broker.channel, 0, 100_000, **options
+            id_, "task", QUEUE, b"\x92\x90\x80", request_id, self.broker.channel, 0, 100_000, **options
         )
 
     async def build(self) -> Stage:
@@ -90,12 +90,12 @@ class Stage:
 
     # -- script calls ------------------------------------------------------------------------------
 
-    async def enqueue(self, nonce: str = "nonce", **options: Any) -> bool:
-        job = self.make_job("job", nonce, **options)
+    async def enqueue(self, request_id: str = "request_id", **options: Any) -> bool:
+        job = self.make_job("job", request_id, **options)
         return not await self.broker.intake.enqueue_many([(job, wire.encode_job(job))])
 
-    async def submit(self, nonce: str = "nonce") -> str:
-        job = self.make_job("job", nonce)
+    async def submit(self, request_id: str = "request_id") -> str:
+        job = self.make_job("job", request_id)
         try:
             await self.broker.intake.submit([(job, wire.encode_job(job))])
         except ValueError:
@@ -104,12 +104,12 @@ class Stage:
 
     async def wait_for(self, parent: str) -> None:
         first = self.make_job(parent, "p", dependents=("job",), wait=60_000)
-        last = self.make_job("job", "nonce", parents=(parent,), value_template=0)
+        last = self.make_job("job", "request_id", parents=(parent,), value_template=0)
         await self.broker.intake.submit([(job, wire.encode_job(job)) for job in (first, last)])
 
     async def replace(self, by: ClaimingConsumer | None = None) -> int:
         first = self.make_job("before", "n", dependents=("job",), wait=60_000)
-        last = self.make_job("job", "nonce", parents=("before",), value_template=0)
+        last = self.make_job("job", "request_id", parents=("before",), value_template=0)
         jobs = [(job, wire.encode_job(job)) for job in (first, last)]
         return await (by or self.mine).claims.replace(self.held(), jobs)
 
@@ -191,14 +191,14 @@ class Stage:
 
     # As the relay of another shard makes them, which this one was told nothing by.
 
-    async def accept(self, nonce: str = "nonce") -> int:
-        job = self.make_job("job", nonce)
+    async def accept(self, request_id: str = "request_id") -> int:
+        job = self.make_job("job", request_id)
         words = Submission([(job, wire.encode_job(job))], self.broker.shards).arguments()
         arguments = (self.keys.space, 1, "5-1", self.broker.channel, wire.PUSH_LIMIT, OUTCOME, *words)
         return await self.broker.commands.run(self.keys, "accept", (), arguments)
 
-    async def inform(self, nonce: str = "nonce") -> int:
-        words = ("5-1", "job", f"0 {nonce}", "parent", wire.SUCCEEDED, OUTCOME)
+    async def inform(self, request_id: str = "request_id") -> int:
+        words = ("5-1", "job", f"0 {request_id}", "parent", wire.SUCCEEDED, OUTCOME)
         return await self.broker.commands.run(
             self.keys, "inform", (), (self.keys.space, 1, wire.PUSH_LIMIT, *words)
         )
@@ -526,7 +526,7 @@ async def test_an_ignored_result_leaves_a_tombstone_so_that_a_late_enqueue_makes
 
 
 async def test_an_id_that_is_taken_is_refused_also_within_one_call(stage):
-    jobs = [stage.make_job("same", nonce) for nonce in ("a", "b", "a")]
+    jobs = [stage.make_job("same", request_id) for request_id in ("a", "b", "a")]
     refused = await stage.broker.intake.enqueue_many([(job, wire.encode_job(job)) for job in jobs])
     assert refused == [(jobs[1], False)]
     assert await stage.raw.xlen(stage.stream) == 1
@@ -582,7 +582,7 @@ async def test_finish_that_was_refused_half_way_acknowledges_when_it_is_sent_aga
     await stage.enqueue()
     entry = (await stage.claim()).entry
     # What a call leaves behind whose user may store, but not acknowledge.
-    ended = f"S--- {entry} {stage.mine.name} nonce ".encode() + OUTCOME
+    ended = f"S--- {entry} {stage.mine.name} request id ".encode() + OUTCOME
     await stage.raw.set(stage.keys.records + "job", ended, px=100_000)
     assert await stage.finish() == 2
     assert await stage.raw.xpending_range(stage.stream, "g", "-", "+", 1) == []

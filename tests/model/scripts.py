@@ -127,7 +127,7 @@ class Scripts:
         if record is None:
             return self._admit_member(world, job)
         if not self.setup.rules.accept_once and record.state != OTHERS:
-            return world  # the mutant goes by the nonce in the record
+            return world  # the mutant goes by the request id in the record
         world = questions.refused(world, job)
         for child in self.setup.dependents(job):
             world = self._hand_down(world, child, job, FAILURE)

@@ -18,7 +18,7 @@ REVOKED = "revoked"
 DEAD = "dead"  # dead-lettered: it crashed its worker too often
 OTHERS = "another's"  # a job of another call has this id; how it fares does not matter here
 TOMBSTONE = "tombstone"  # ended and forgotten; stands until no enqueue can be sent again
-BEFORE = "before"  # `T:u:<id>:<nonce>`: its tombstone made room for another call under its id
+BEFORE = "before"  # `T:u:<id>:<request id>`: its tombstone made room for another call under its id
 ENDED = frozenset({SUCCESS, FAILURE, REVOKED, DEAD, OTHERS, TOMBSTONE, BEFORE})
 FAILED = frozenset({FAILURE, DEAD})
 
@@ -158,7 +158,7 @@ class Worker(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """`T:rest:<id>:<nonce>`, and its member of `T:d`: jobs that are still to be told how one ended."""
+    """`T:rest:<id>:<request id>`, and its member of `T:d`: jobs that are still to be told how one ended."""
 
     parent: int
     outcome: str

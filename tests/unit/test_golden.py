@@ -24,10 +24,17 @@ def _call(x: int, *, by: str = ""): ...
 
 
 JOB = wire.Job(
-    "id", "shop.charge", "default", b"\x92\x91\x01\x80", "nonce", "{a:0}:c:1", 1_700_000_000_000, 3_600_000
+    "id",
+    "shop.charge",
+    "default",
+    b"\x92\x91\x01\x80",
+    "request_id",
+    "{a:0}:c:1",
+    1_700_000_000_000,
+    3_600_000,
 )
 FULL = wire.Job(
-    *(JOB.id, JOB.name, JOB.queue, JOB.body, JOB.nonce, JOB.channel, JOB.enqueued, JOB.result_ttl),
+    *(JOB.id, JOB.name, JOB.queue, JOB.body, JOB.request_id, JOB.channel, JOB.enqueued, JOB.result_ttl),
     expires=1,
     ignore_result=True,
     parent_id="p",

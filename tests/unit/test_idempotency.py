@@ -1,4 +1,4 @@
-"""The id and the nonce of a call with a key: equal for equal calls, and for no others."""
+"""The id and the request id of a call with a key: equal for equal calls, and for no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from msgpack import packb
 
-from asyncq.idempotency import LENGTH, check_key, job_id, nonce
+from asyncq.idempotency import LENGTH, check_key, job_id, request_id
 from asyncq.serializers import PLAIN_ARGUMENTS
 from asyncq.serializers.trees import SET
 
@@ -20,7 +20,7 @@ def add(x, y=1, *rest, **more):
 
 def hashed(*args, task="add", **kwargs) -> str:
     body = PLAIN_ARGUMENTS.dumps(args, kwargs)
-    call, _, random = nonce(task, inspect.signature(add), body, "random").partition(".")
+    call, _, random = request_id(task, inspect.signature(add), body, "random").partition(".")
     assert random == "random"
     assert len(call) == 16
     return call
@@ -70,7 +70,7 @@ def test_a_set_is_hashed_without_its_order():
     bodies = [packb([[[SET.ext, *order]], {}]) for order in orders]
     assert bodies[0] != bodies[1]
     signature = inspect.signature(add)
-    assert len({nonce("add", signature, body, "r") for body in bodies}) == 1
+    assert len({request_id("add", signature, body, "r") for body in bodies}) == 1
 
 
 def test_other_calls_have_other_hashes():

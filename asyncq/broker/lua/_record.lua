@@ -7,16 +7,16 @@ local function bytes_of(fields)
   return bytes
 end
 
--- The record of a live job, taken apart: flags, entry id, queue, nonce, and the reply channels with a space before each.
--- Of an ended one: flags, entry id, consumer, nonce, and the outcome with a space before it. One that is no record of ours is like that of
+-- The record of a live job, taken apart: flags, entry id, queue, request id, and the reply channels with a space before each.
+-- Of an ended one: flags, entry id, consumer, request id, and the outcome with a space before it. One that is no record of ours is like that of
 -- an ended job which nobody can read: an error here would stop all others of the same call.
 local function parse(record)
-  local flags, ms, number, queue, nonce, rest = string.match(record, '^(....) (%d+)(%-?%d*) (%S+) (%S+)(.*)$')
-  if flags and #ms < 20 and #number <= 20 then return flags, ms .. number, queue, nonce, rest end
+  local flags, ms, number, queue, request_id, rest = string.match(record, '^(....) (%d+)(%-?%d*) (%S+) (%S+)(.*)$')
+  if flags and #ms < 20 and #number <= 20 then return flags, ms .. number, queue, request_id, rest end
   return '?---', '0', '-', '-', ''
 end
 
--- Whether two nonces are of one call. What stands behind the `~` of a call that expires may have changed, see replace.
+-- Whether two request ids are of one call. What stands behind the `~` of a call that expires may have changed, see replace.
 local function same_call(one, other)
   return one == other or string.match(one, '^[^~]*') == string.match(other, '^[^~]*')
 end
@@ -33,14 +33,14 @@ local function tell(channels, id, letter, outcome, push_limit)
   for channel in string.gmatch(channels, '%S+') do redis.call('PUBLISH', channel, framed) end
 end
 
--- Ends a job: its outcome, or for a job whose result nobody wants a tombstone. A tombstone keeps the nonce for a minute, so that an
+-- Ends a job: its outcome, or for a job whose result nobody wants a tombstone. A tombstone keeps the request id for a minute, so that an
 -- enqueue that is sent again late finds it and makes no second job.
-local function store(key, flags, entry, consumer, nonce, letter, outcome, ttl)
+local function store(key, flags, entry, consumer, request_id, letter, outcome, ttl)
   local wish = string.sub(flags, 3, 3)
   if wish == 'f' or wish == 'i' then
-    redis.call('SET', key, 'T--- ' .. entry .. ' ' .. consumer .. ' ' .. nonce, 'PX', 60000)
+    redis.call('SET', key, 'T--- ' .. entry .. ' ' .. consumer .. ' ' .. request_id, 'PX', 60000)
   else
-    redis.call('SET', key, letter .. '--- ' .. entry .. ' ' .. consumer .. ' ' .. nonce .. ' ' .. outcome, 'PX', ttl)
+    redis.call('SET', key, letter .. '--- ' .. entry .. ' ' .. consumer .. ' ' .. request_id .. ' ' .. outcome, 'PX', ttl)
   end
 end
 
@@ -71,7 +71,7 @@ local function standing(key, record, channel)
   local state = record and string.sub(record, 1, 1)
   if state == 'T' then return false end
   if not record or not is_live(record) then return record end
-  local flags, entry, queue, nonce, channels = parse(record)
+  local flags, entry, queue, request_id, channels = parse(record)
   if not is_live(flags) then return record end
   -- Nobody will be told of a result that is ignored, so nobody joins.
   if channel ~= '' and string.sub(flags, 3, 3) ~= 'i' and not string.find(channels .. ' ', ' ' .. channel .. ' ', 1, true) then
@@ -81,10 +81,10 @@ local function standing(key, record, channel)
     else
       -- Clients that died leave their channels behind. The oldest goes; if it still waits, its poll covers it.
       channels = string.gsub(channels, '^ %S+', '', 1) .. ' ' .. channel
-      redis.call('SET', key, flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
+      redis.call('SET', key, flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
     end
   end
-  local expires = string.match(nonce, '~(%d+)$')
+  local expires = string.match(request_id, '~(%d+)$')
   return expires and flags .. ' ' .. expires or flags
 end
 
@@ -94,10 +94,10 @@ local function now_ms()
 end
 
 -- Puts a job aside until its time: its message under a key of its own, and a call to whoever promotes if it is now the first due.
-local function delay(key, state, flags, queue, nonce, channels, id, fields, wait, messages, delayed, wake)
+local function delay(key, state, flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
   local due = now_ms() + (tonumber(wait) or 0) -- by the server's clock alone
   redis.call('HSET', messages .. id, unpack(fields))
-  redis.call('SET', key, state .. string.sub(flags, 2) .. ' 0 ' .. queue .. ' ' .. nonce .. channels)
+  redis.call('SET', key, state .. string.sub(flags, 2) .. ' 0 ' .. queue .. ' ' .. request_id .. channels)
   redis.call('ZADD', delayed, due, id)
   if redis.call('ZRANGE', delayed, 0, 0)[1] == id then redis.call('PUBLISH', wake, due) end
 end

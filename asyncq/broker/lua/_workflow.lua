@@ -60,7 +60,7 @@ local function let_kept_go(id, flags)
 end
 
 -- A job that waited for others may start now: its message goes into its queue with what they returned, or waits for its own time.
-local function set_free(id, flags, queue, nonce, channels)
+local function set_free(id, flags, queue, request_id, channels)
   local fields, message = {}, space .. 'm:' .. id
   local content = redis.call('HGETALL', message)
   for i = 1, #content, 2 do fields[content[i]] = content[i + 1] end
@@ -72,18 +72,18 @@ local function set_free(id, flags, queue, nonce, channels)
   end
   redis.call('DEL', message)
   if fields['w'] then
-    delay(space .. 'r:' .. id, 'D', flags, queue, nonce, channels, id, entry, fields['w'], space .. 'm:', space .. 'd', space .. 'wake')
+    delay(space .. 'r:' .. id, 'D', flags, queue, request_id, channels, id, entry, fields['w'], space .. 'm:', space .. 'd', space .. 'wake')
     return
   end
   use_level(space, queue)
   local added = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, unpack(entry))
-  redis.call('SET', space .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. nonce .. channels)
+  redis.call('SET', space .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. request_id .. channels)
 end
 
 -- A job that has ended, for those that wait for it. `is_inherited`: it never began. `name`: of its value, where that is kept once for several.
-local function ended_job(id, nonce, how, words, is_inherited)
-  nonce = string.match(nonce, '^[^~]*')
-  return { id = id, nonce = nonce, name = id .. ':' .. nonce, how = how, words = words, is_inherited = is_inherited }
+local function ended_job(id, request_id, how, words, is_inherited)
+  request_id = string.match(request_id, '^[^~]*')
+  return { id = id, request_id = request_id, name = id .. ':' .. request_id, how = how, words = words, is_inherited = is_inherited }
 end
 
 -- Tells a job that waits how one of its parents ended: it may be free now, or ends, too. What those that wait for it have to be told then.
@@ -92,9 +92,9 @@ local function inherit(child, place, call, job, how, words, push_limit)
   local key, message = space .. 'r:' .. child, space .. 'm:' .. child
   local record = redis.call('MGET', key)[1]
   if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
-  local flags, _, queue, nonce, channels = parse(record)
+  local flags, _, queue, request_id, channels = parse(record)
   -- The child may have been revoked long ago, and its id be that of another job that waits by now.
-  if not same_call(nonce, call) then return nil end
+  if not same_call(request_id, call) then return nil end
   local about = redis.call('HMGET', message, 'k', 't', 'p', 'r')
   if not about[2] then return nil end -- somebody deleted its message: it can be revoked, and its parent must end all the same
   local is_callback, well = place == 'e', how == 'S'
@@ -105,7 +105,7 @@ local function inherit(child, place, call, job, how, words, push_limit)
       if told ~= job.id and string.sub(words, 1, 1) ~= '^' then words = '^' .. job.id .. ' ' .. words end
       redis.call('HSET', message, 's', #words, 'v0', frame(told, how, words, math.huge))
     end
-    set_free(child, flags, queue, nonce, channels)
+    set_free(child, flags, queue, request_id, channels)
     return nil
   end
   if well then
@@ -114,14 +114,14 @@ local function inherit(child, place, call, job, how, words, push_limit)
       local framed = ''
       if fits and job.is_kept_once then
         flags = keep_for(child, flags, job)
-        framed = job.id .. ' ' .. how .. ' @' .. job.nonce .. '\n'
+        framed = job.id .. ' ' .. how .. ' @' .. job.request_id .. '\n'
       elseif fits then
         framed = frame(job.id, how, words, math.huge)
       end
       redis.call('HSET', message, 'v' .. place, framed)
     end
     local is_last = redis.call('HINCRBY', message, 'n', -1) <= 0
-    if is_last and not is_callback then set_free(child, flags, queue, nonce, channels) end
+    if is_last and not is_callback then set_free(child, flags, queue, request_id, channels) end
     if not (is_last and is_callback) then return nil end
   end
   local fate, last = how, words
@@ -132,10 +132,10 @@ local function inherit(child, place, call, job, how, words, push_limit)
   end
   redis.call('DEL', message)
   let_kept_go(child, flags)
-  store(key, flags, '0', '-', nonce, fate, last, about[2])
+  store(key, flags, '0', '-', request_id, fate, last, about[2])
   tell(channels, child, fate, last, push_limit)
   -- One in whose place the workflow stands has begun, so that its failure is its own.
-  return is_awaited(flags) and ended_job(child, nonce, fate, last, not about[4]) or nil
+  return is_awaited(flags) and ended_job(child, request_id, fate, last, not about[4]) or nil
 end
 
 -- Ends a job that waits, and whose message is damaged, as failed. Without an outcome: who reads it says what is wrong. What those that wait
@@ -144,13 +144,13 @@ local function give_up(child, call, push_limit)
   local key = space .. 'r:' .. child
   local record = redis.call('MGET', key)[1]
   if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
-  local flags, _, _, nonce, channels = parse(record)
-  if not same_call(nonce, call) then return nil end
+  local flags, _, _, request_id, channels = parse(record)
+  if not same_call(request_id, call) then return nil end
   redis.call('DEL', space .. 'm:' .. child)
   let_kept_go(child, flags)
-  store(key, flags, '0', '-', nonce, 'F', '', 3600000) -- how long its result is kept stood in the message
+  store(key, flags, '0', '-', request_id, 'F', '', 3600000) -- how long its result is kept stood in the message
   tell(channels, child, 'F', '', push_limit)
-  return is_awaited(flags) and ended_job(child, nonce, 'F', '') or nil
+  return is_awaited(flags) and ended_job(child, request_id, 'F', '') or nil
 end
 
 -- Puts those aside that wait for an ended job and are too many for one call: their edges, the outcome for them, and a member among the
@@ -169,7 +169,7 @@ end
 
 -- Tells those that wait for an ended job and lie here; for those in other shards it leaves word in the outbox, in this same step, one entry
 -- for all of a shard that are told the same. Appends the ends that follow to `ended`.
--- Who waits stands in an edge: the ended job's place among its parents, or `e` if it waits for their failure; its nonce; and its shard if that
+-- Who waits stands in an edge: the ended job's place among its parents, or `e` if it waits for their failure; its request id; and its shard if that
 -- is another. `waiting` has the id of each that waits, and behind it the edge.
 local function hand_down(job, waiting, push_limit, ended)
   local near, far, later, takers, room = {}, {}, {}, 0, MOST_TOLD - told
@@ -194,7 +194,7 @@ local function hand_down(job, waiting, push_limit, ended)
     end
   end
   for _, group in pairs(far) do
-    redis.call('XADD', space .. 'out', '*', 'to', group[1], 'c', table.concat(group[4], '\n'), 'p', job.id, 'n', job.nonce, 'h', group[2], 'w', group[3])
+    redis.call('XADD', space .. 'out', '*', 'to', group[1], 'c', table.concat(group[4], '\n'), 'p', job.id, 'n', job.request_id, 'h', group[2], 'w', group[3])
   end
   job.is_kept_once = takers > 1 and job.how == 'S' and #job.words > MOST_COPIED
   told = told + #near
@@ -244,8 +244,8 @@ local function go_on(name, push_limit)
   local about = redis.call('HMGET', kept, 'o', 'w', 'i')
   if some[1] then redis.call('XDEL', key, some[1][1]) end
   if about[1] and about[2] then
-    local id, nonce = string.match(name, '^(.*):([^:]*)$')
-    hand_down(ended_job(id, nonce, about[2], about[1], about[3] == '1'), waiting, push_limit, ended)
+    local id, request_id = string.match(name, '^(.*):([^:]*)$')
+    hand_down(ended_job(id, request_id, about[2], about[1], about[3] == '1'), waiting, push_limit, ended)
   else
     for i = 1, #waiting, 2 do ended[#ended + 1] = give_up(waiting[i], string.match(waiting[i + 1], '%S*$'), push_limit) end
   end
@@ -265,18 +265,18 @@ local function handed_on(how, outcome)
   return length and string.sub(outcome, from, from + length - 1) or ''
 end
 
-local function settle_dependents(id, nonce, letter, outcome, push_limit)
-  settle({ ended_job(id, nonce, letter, handed_on(letter, outcome)) }, push_limit)
+local function settle_dependents(id, request_id, letter, outcome, push_limit)
+  settle({ ended_job(id, request_id, letter, handed_on(letter, outcome)) }, push_limit)
 end
 
--- The fence: flags, queue, nonce and channels of a live job whose record names this entry, if the entry is pending for this consumer; else
+-- The fence: flags, queue, request id and channels of a live job whose record names this entry, if the entry is pending for this consumer; else
 -- nil, and what is left over of the job under that entry is cleared away.
 local function claimed(key, stream, group, consumer, entry, id)
   local record = redis.call('MGET', key)[1]
   local held = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
-  local flags, named, queue, nonce, channels
-  if record then flags, named, queue, nonce, channels = parse(record) end
-  if held and named == entry and string.sub(flags, 1, 1) == 'L' then return flags, queue, nonce, channels end
+  local flags, named, queue, request_id, channels
+  if record then flags, named, queue, request_id, channels = parse(record) end
+  if held and named == entry and string.sub(flags, 1, 1) == 'L' then return flags, queue, request_id, channels end
   if named ~= entry then drop_leftover(stream, group, consumer, entry, id) end
   return nil
 end
@@ -291,76 +291,76 @@ local function let_items_go(id, flags, ttl)
 end
 
 -- Ends a job about which there is something special. Its waiters and those that wait for it are not told yet.
-local function end_flagged(id, flags, entry, consumer, nonce, letter, outcome, ttl, marked)
-  store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
+local function end_flagged(id, flags, entry, consumer, request_id, letter, outcome, ttl, marked)
+  store(space .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
   let_items_go(id, flags)
   let_kept_go(id, flags)
   if string.sub(flags, 2, 2) ~= '-' then unmark(marked, id) end
 end
 
 -- Ends a job: its outcome, its waiters, and the jobs that wait for it, in one step.
-local function conclude(id, flags, entry, consumer, nonce, channels, letter, outcome, ttl, push_limit)
-  store(space .. 'r:' .. id, flags, entry, consumer, nonce, letter, outcome, ttl)
+local function conclude(id, flags, entry, consumer, request_id, channels, letter, outcome, ttl, push_limit)
+  store(space .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
   let_items_go(id, flags, ttl) -- also when its worker died
   let_kept_go(id, flags)
   tell(channels, id, letter, outcome, tonumber(push_limit))
-  if is_awaited(flags) then settle_dependents(id, nonce, letter, outcome, tonumber(push_limit)) end
+  if is_awaited(flags) then settle_dependents(id, request_id, letter, outcome, tonumber(push_limit)) end
 end
 
 -- Where it is kept that an id stood for a call before.
-local function place_of_call(id, nonce)
-  return space .. 'u:' .. id .. ':' .. string.match(nonce, '^[^~]*')
+local function place_of_call(id, request_id)
+  return space .. 'u:' .. id .. ':' .. string.match(request_id, '^[^~]*')
 end
 
 -- Whether an id stood for this call before, in the last minute: then it is sent again, late.
-local function was_there(id, nonce)
-  return redis.call('MGET', place_of_call(id, nonce))[1] ~= false
+local function was_there(id, request_id)
+  return redis.call('MGET', place_of_call(id, request_id))[1] ~= false
 end
 
--- The tombstone of a call goes, for another comes under its id. Its nonce is kept as long as the tombstone would have stood, and what its job
+-- The tombstone of a call goes, for another comes under its id. Its request id is kept as long as the tombstone would have stood, and what its job
 -- said and yielded is not the other's.
-local function make_room(id, nonce)
-  redis.call('SET', place_of_call(id, nonce), '', 'PX', 60000)
+local function make_room(id, request_id)
+  redis.call('SET', place_of_call(id, request_id), '', 'PX', 60000)
   redis.call('DEL', space .. 'e:' .. id, space .. 's:' .. id, space .. 'sp:' .. id)
 end
 
--- Whether a call may have an id: `free`, `taken`, or `again` if it has had it already. Of a tombstone that makes room also its nonce.
-local function claim_to(id, nonce)
+-- Whether a call may have an id: `free`, `taken`, or `again` if it has had it already. Of a tombstone that makes room also its request id.
+local function claim_to(id, request_id)
   local record = redis.call('MGET', space .. 'r:' .. id)[1]
   if not record then return 'free' end
   local known = string.match(record, '^.... %S+ %S+ (%S+)') or ''
-  if same_call(known, nonce) or was_there(id, nonce) then return 'again' end
+  if same_call(known, request_id) or was_there(id, request_id) then return 'again' end
   if string.sub(record, 1, 1) ~= 'T' then return 'taken' end
   return 'free', known
 end
 
 -- The ids among the given jobs that cannot be accepted, for another job has them, or one before in the same call; whether one of the
--- jobs is there already under its own nonce, which means that this call was sent before; and the nonces of tombstones that make room, by id.
+-- jobs is there already under its own request id, which means that this call was sent before; and the request ids of tombstones that make room, by id.
 local function taken_among(first, stride, own)
   local taken, seen, left = {}, {}, {}
   if own then seen[own] = true end
   for i = first, #ARGV, stride do
     local id = ARGV[i]
-    local claim, nonce = claim_to(id, ARGV[i + 2])
+    local claim, request_id = claim_to(id, ARGV[i + 2])
     if claim == 'again' then return taken, true, left end
     if claim == 'taken' or seen[id] then taken[#taken + 1] = id end
-    seen[id], left[id] = true, nonce
+    seen[id], left[id] = true, request_id
   end
   return taken, false, left
 end
 
 -- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents. Who waits for it stands in its dependents; those
 -- of the last job of a replacement are there already, and `replaces` says that it is that one.
-local function admit(id, queue, nonce, flags, wait, ttl, parents, dependents, keeps, message, channels, replaces)
+local function admit(id, queue, request_id, flags, wait, ttl, parents, dependents, keeps, message, channels, replaces)
   local key = space .. 'r:' .. id
   for child, edge in string.gmatch(dependents, EACH_EDGE) do redis.call('HSET', space .. 'dep:' .. id, child, edge) end
   if parents == '' then
     if wait == '' then
       use_level(space, queue)
       local entry = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, 'm', message)
-      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
+      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
     else
-      delay(key, 'D', 'D' .. flags, queue, nonce, channels, id, { 'm', message }, wait, space .. 'm:', space .. 'd', space .. 'wake')
+      delay(key, 'D', 'D' .. flags, queue, request_id, channels, id, { 'm', message }, wait, space .. 'm:', space .. 'd', space .. 'wake')
     end
     return
   end
@@ -373,7 +373,7 @@ local function admit(id, queue, nonce, flags, wait, ttl, parents, dependents, ke
     end
   end
   redis.call('HSET', space .. 'm:' .. id, unpack(fields))
-  redis.call('SET', key, 'W' .. flags .. ' 0 ' .. queue .. ' ' .. nonce .. channels)
+  redis.call('SET', key, 'W' .. flags .. ' 0 ' .. queue .. ' ' .. request_id .. channels)
 end
 
 -- Accepts the job whose arguments begin at a place. Nobody is told of a result that is ignored.
@@ -385,7 +385,7 @@ end
 
 -- Accepts the given jobs, and leaves word of those that lie in other shards.
 local function admit_all(first, stride, channel, parcels, left)
-  for id, nonce in pairs(left) do make_room(id, nonce) end
+  for id, request_id in pairs(left) do make_room(id, request_id) end
   for i = first, #ARGV, stride do admit_at(i, channel) end
   if parcels == '' then return end
   for _, parcel in ipairs(cmsgpack.unpack(parcels)) do

@@ -6,8 +6,8 @@
 -- FLAGS: allow-oom
 -- USES: record workflow
 local record = redis.call('MGET', space .. 'r:' .. id)[1]
-local flags, named, queue, nonce, channels
-if record then flags, named, queue, nonce, channels = parse(record) end
+local flags, named, queue, request_id, channels
+if record then flags, named, queue, request_id, channels = parse(record) end
 if named ~= entry then
   drop_leftover(stream, group, consumer, entry, id)
   return 0
@@ -20,7 +20,7 @@ if content then
   keep_dead(dead, content[2], queue, reason, outcome, dead_ttl, dead_cap)
 end
 if string.sub(flags, 2, 2) ~= '-' then unmark(marks .. consumer, id) end
-conclude(id, flags, entry, consumer, nonce, channels, 'F', outcome, ttl, push_limit)
+conclude(id, flags, entry, consumer, request_id, channels, 'F', outcome, ttl, push_limit)
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)
 return 1

@@ -17,9 +17,9 @@ if content then
   keep_dead(dead, { 'raw', raw }, string.match(stream, '[^:]*$'), reason, outcome, dead_ttl, dead_cap)
 end
 if record then
-  local flags, named, queue, nonce, channels = parse(record)
+  local flags, named, queue, request_id, channels = parse(record)
   if named == entry and string.sub(flags, 1, 1) == 'L' then
-    conclude(id, flags, entry, consumer, nonce, channels, 'F', outcome, ttl, push_limit)
+    conclude(id, flags, entry, consumer, request_id, channels, 'F', outcome, ttl, push_limit)
   end
 end
 redis.call('XACK', stream, group, entry)

@@ -1,8 +1,8 @@
--- Accepts jobs into one queue, or for a later time. A job already there with the same nonce is this very call, sent again: accepted,
--- once. A call with a key has a nonce in two parts, and finds the job of an equal call by the first. The tombstone of another call makes
--- room; that call's nonce is kept under a key of its own for as long as the tombstone would have stood, for it may be sent again, too.
+-- Accepts jobs into one queue, or for a later time. A job already there with the same request id is this very call, sent again: accepted,
+-- once. A call with a key has a request id in two parts, and finds the job of an equal call by the first. The tombstone of another call makes
+-- room; that call's request id is kept under a key of its own for as long as the tombstone would have stood, for it may be sent again, too.
 -- KEYS: stream
--- ARGV: space queue channel max_length (id nonce flags wait message)*
+-- ARGV: space queue channel max_length (id request_id flags wait message)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full, -2 if too many jobs wait for their time
 -- USES: record
 -- RARELY: standing delay waiting_in
@@ -13,12 +13,12 @@ local before -- of a call whose id stood for it before: true; of one that a tomb
 for k, record in ipairs(found) do
   if record then
     local i = first + (k - 1) * stride
-    local nonce, known = ARGV[i + 1], string.match(record, '^.... %S+ %S+ (%S+)') or ''
+    local request_id, known = ARGV[i + 1], string.match(record, '^.... %S+ %S+ (%S+)') or ''
     local is_tombstone = string.sub(record, 1, 1) == 'T'
-    if not same_call(known, nonce) and (is_tombstone or not string.find(nonce, '^%x+%.')) then
+    if not same_call(known, request_id) and (is_tombstone or not string.find(request_id, '^%x+%.')) then
       -- As was_there and make_room, which would be made anew for each job that anybody enqueues.
       local calls = space .. 'u:' .. ARGV[i] .. ':'
-      local is_again = redis.call('MGET', calls .. string.match(nonce, '^[^~]*'))[1]
+      local is_again = redis.call('MGET', calls .. string.match(request_id, '^[^~]*'))[1]
       before = before or {}
       if is_again then
         before[k] = true
@@ -42,7 +42,7 @@ if string.find(queue, '^', 1, true) then use_level(space, queue) end
 local answers, accepted, new, met = {}, 0, {}, {}
 for k, key in ipairs(keys) do
   local i = first + (k - 1) * stride
-  local nonce = ARGV[i + 1]
+  local request_id = ARGV[i + 1]
   local flags = ARGV[i + 2]
   local reply = flags == '-i-' and '' or channel -- nobody is told of a result that is ignored
   local known = new[key] or found[k] and (string.match(found[k], '^.... %S+ %S+ (%S+)') or '')
@@ -54,19 +54,19 @@ for k, key in ipairs(keys) do
     end
     if wait == '' then
       local entry = redis.call('XADD', stream, '*', 'i', ARGV[i], 'm', ARGV[i + 4])
-      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. ' ' .. reply)
+      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. reply)
     else
-      delay(key, 'D', 'D' .. flags, queue, nonce, ' ' .. reply, ARGV[i], { 'm', ARGV[i + 4] }, wait, space .. 'm:', space .. 'd', space .. 'wake')
+      delay(key, 'D', 'D' .. flags, queue, request_id, ' ' .. reply, ARGV[i], { 'm', ARGV[i + 4] }, wait, space .. 'm:', space .. 'd', space .. 'wake')
     end
-    new[key] = nonce
-    known = nonce
+    new[key] = request_id
+    known = request_id
   end
   local answer = 0
-  if known == nonce or same_call(known, nonce) or (before and before[k] == true) then
+  if known == request_id or same_call(known, request_id) or (before and before[k] == true) then
     answer = 1
   else
     -- Of a call with a key, what stands before the point is the same for equal calls.
-    local call = string.match(nonce, '^%x+%.')
+    local call = string.match(request_id, '^%x+%.')
     if call and call == string.match(known, '^%x+%.') then
       answer = new[key] and 1 or met[key] or standing(key, found[k], reply)
       met[key] = answer

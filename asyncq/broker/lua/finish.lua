@@ -1,7 +1,7 @@
 -- Ends jobs: stores each outcome, acknowledges and deletes its entry, tells its waiters. The fence: an outcome counts only if the
 -- entry is pending for this consumer and the record names this entry; anybody else is a zombie.
 -- KEYS: stream
--- ARGV: space queue group consumer span push_limit marks (entry id nonce channel letter ttl outcome)*
+-- ARGV: space queue group consumer span push_limit marks (entry id request_id channel letter ttl outcome)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 2 accepted before, 0 refused
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -26,12 +26,12 @@ local found = redis.call('MGET', unpack(keys))
 local plan, answers, accepted, gone = {}, {}, 0, {}
 for k, key in ipairs(keys) do
   local i = first + (k - 1) * stride
-  local entry, id, nonce, channel = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local entry, id, request_id, channel = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local record = found[k]
   answers[k] = 0
-  if record == 'L--- ' .. entry .. ' ' .. queue .. ' ' .. nonce .. ' ' .. channel then
+  if record == 'L--- ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. channel then
     if pending(entry) then
-      plan[#plan + 1] = { key, i, '----', nonce, channel }
+      plan[#plan + 1] = { key, i, '----', request_id, channel }
       answers[k], own[entry] = 1, false
     end
   elseif record then
@@ -57,17 +57,17 @@ end
 -- What is told to those that wait for all these jobs is bounded together, by `told`.
 local notes, limit = {}, tonumber(push_limit)
 for _, job in ipairs(plan) do
-  local key, i, flags, nonce, channels = job[1], job[2], job[3], job[4], job[5]
+  local key, i, flags, request_id, channels = job[1], job[2], job[3], job[4], job[5]
   local id, letter, ttl, outcome = ARGV[i + 1], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
   gone[#gone + 1] = ARGV[i]
   accepted = accepted + 1
   if flags == '----' then
-    redis.call('SET', key, letter .. '--- ' .. ARGV[i] .. ' ' .. consumer .. ' ' .. nonce .. ' ' .. outcome, 'PX', ttl)
+    redis.call('SET', key, letter .. '--- ' .. ARGV[i] .. ' ' .. consumer .. ' ' .. request_id .. ' ' .. outcome, 'PX', ttl)
   else
-    end_flagged(id, flags, ARGV[i], consumer, nonce, letter, outcome, ttl, marks .. consumer)
+    end_flagged(id, flags, ARGV[i], consumer, request_id, letter, outcome, ttl, marks .. consumer)
   end
   local framed = frame(id, letter, outcome, limit)
-  if flags ~= '----' and is_awaited(flags) then settle_dependents(id, nonce, letter, outcome, limit) end
+  if flags ~= '----' and is_awaited(flags) then settle_dependents(id, request_id, letter, outcome, limit) end
   for channel in string.gmatch(channels, '%S+') do
     local note = notes[channel]
     if note then note[#note + 1] = framed else notes[channel] = { framed } end

@@ -1,5 +1,5 @@
 -- Tells jobs that wait here how jobs of another shard ended, as the outbox of that one brings it. Again is once.
--- ARGV: space from push_limit (entry parent nonce how words waiting)*
+-- ARGV: space from push_limit (entry parent request_id how words waiting)*
 -- RETURNS: how much there is in this shard's own outbox now
 -- FLAGS: allow-oom
 -- USES: record workflow inbox

@@ -6,13 +6,13 @@
 -- RETURNS: 1 put aside, 2 ended by a mark, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, queue, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, queue, request_id, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
 local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
 if not content then return 0 end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   unmark(marks .. consumer, id)
-  conclude(id, flags, entry, consumer, nonce, channels, 'C', outcome, ttl, push_limit)
+  conclude(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 else
   local fields = { field, value }
@@ -23,7 +23,7 @@ else
       fields[#fields + 1] = content[2][i + 1]
     end
   end
-  delay(space .. 'r:' .. id, 'P', flags, queue, nonce, channels, id, fields, wait, messages, delayed, wake)
+  delay(space .. 'r:' .. id, 'P', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
   redis.call('PUBLISH', space .. 'ev:' .. id, 'l')
 end
 redis.call('XACK', stream, group, entry)

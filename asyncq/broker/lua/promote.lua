@@ -15,8 +15,8 @@ local moved, damaged, bytes = 0, {}, 0
 -- The entry of a job that is due; nil if its record does not call it delayed (any more), or if its message is lost, and what is wrong.
 local function move(id)
   local record = redis.call('MGET', records .. id)[1]
-  local flags, _, queue, nonce, channels
-  if record then flags, _, queue, nonce, channels = parse(record) end
+  local flags, _, queue, request_id, channels
+  if record then flags, _, queue, request_id, channels = parse(record) end
   if not flags or not string.find(flags, '^[DRP]') then return nil end
   local content, fields = redis.pcall('HMGET', messages .. id, unpack(PARTS)), { 'i', id }
   if not content[1] then return nil, content['err'] or 'its message is gone' end
@@ -28,7 +28,7 @@ local function move(id)
   end
   use_level(space, queue)
   local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
-  redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. nonce .. channels)
+  redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
   redis.call('PUBLISH', events .. id, 'q' .. entry)
   bytes = bytes + bytes_of(fields)
   return entry

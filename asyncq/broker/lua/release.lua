@@ -10,13 +10,13 @@ for i = first, #ARGV, stride do
   if bytes >= ENOUGH_MOVED then break end
   local entry, id = ARGV[i], ARGV[i + 1]
   local answer = 0
-  local flags, queue, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+  local flags, queue, request_id, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
   local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
   if content then
     bytes = bytes + bytes_of(content[2])
     if string.sub(flags, 2, 2) ~= '-' then
       unmark(marks .. consumer, id)
-      conclude(id, flags, entry, consumer, nonce, channels, 'C', revoked, ttl, push_limit)
+      conclude(id, flags, entry, consumer, request_id, channels, 'C', revoked, ttl, push_limit)
       answer = 2
     else
       if line ~= '' then
@@ -24,7 +24,7 @@ for i = first, #ARGV, stride do
         queue = line
       end
       local again = redis.call('XADD', target, '*', unpack(content[2]))
-      redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. queue .. ' ' .. nonce .. channels)
+      redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. queue .. ' ' .. request_id .. channels)
       answer = 1
     end
     redis.call('XACK', stream, group, entry)

@@ -1,17 +1,17 @@
--- A job that runs becomes a workflow whose last job takes its id, its nonce, its waiters and those who wait for it. Fenced as finish; a
+-- A job that runs becomes a workflow whose last job takes its id, its request id, its waiters and those who wait for it. Fenced as finish; a
 -- marked job ends instead.
 -- KEYS: stream
--- ARGV: space group consumer entry id push_limit ttl marks outcome channel queue wait parents keeps message parcels (id queue nonce flags wait ttl parents dependents keeps message)*
+-- ARGV: space group consumer entry id push_limit ttl marks outcome channel queue wait parents keeps message parcels (id queue request_id flags wait ttl parents dependents keeps message)*
 -- RETURNS: 1 replaced, 2 ended by a mark, 0 refused (also when sent again), -1 another job has one of the ids
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, _, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, _, request_id, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
 if not flags then return 0 end
 local taken, again, left = taken_among(first, stride, id)
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   unmark(marks .. consumer, id)
-  conclude(id, flags, entry, consumer, nonce, channels, 'C', outcome, ttl, push_limit)
+  conclude(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 elseif again or #taken > 0 then
   return -1
@@ -20,8 +20,8 @@ else
   flags = string.sub(flags, 1, 3) .. (is_awaited(flags) and 'd' or '-')
   admit_all(first, stride, channel, parcels, left)
   -- It has started in time: what takes its place does not expire in its name.
-  if string.find(nonce, '~', 1, true) then nonce = string.match(nonce, '^[^~]*') .. '~-' end
-  admit(id, queue, nonce, string.sub(flags, 2), wait, ttl, parents, '', keeps, message, channels, '1')
+  if string.find(request_id, '~', 1, true) then request_id = string.match(request_id, '^[^~]*') .. '~-' end
+  admit(id, queue, request_id, string.sub(flags, 2), wait, ttl, parents, '', keeps, message, channels, '1')
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

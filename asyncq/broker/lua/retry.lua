@@ -5,13 +5,13 @@
 -- RETURNS: 1 waits for its next try, 2 ended by a mark, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, queue, nonce, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, queue, request_id, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
 local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
 if not content then return 0 end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   unmark(marks .. consumer, id)
-  conclude(id, flags, entry, consumer, nonce, channels, 'C', outcome, ttl, push_limit)
+  conclude(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 else
   local fields = { 'a', retries, 'e', error }
@@ -24,7 +24,7 @@ else
     end
   end
   -- A job on its last try before the crash cap stays in its lane: beside others, their deaths would count as its own.
-  delay(space .. 'r:' .. id, 'R', flags, queue, nonce, channels, id, fields, wait, messages, delayed, wake)
+  delay(space .. 'r:' .. id, 'R', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
   redis.call('PUBLISH', space .. 'ev:' .. id, #error > tonumber(push_limit) and 'l' or 'r' .. entry .. ' ' .. retries .. ' ' .. error)
 end
 redis.call('XACK', stream, group, entry)

@@ -7,11 +7,11 @@
 -- USES: record workflow
 local found = redis.call('MGET', record)[1]
 if not found then return { 'unknown' } end
-local flags, entry, queue, nonce, channels = parse(found)
+local flags, entry, queue, request_id, channels = parse(found)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return { 'unknown' } end
 if not is_live(flags) then return { 'ended' } end
-if letter == 'E' and string.sub(nonce, -2) == '~-' then return { 'running' } end -- a workflow took its place, see replace
+if letter == 'E' and string.sub(request_id, -2) == '~-' then return { 'running' } end -- a workflow took its place, see replace
 -- A job that has started in time and failed does not expire between two tries: its own failure stands.
 local function use_last(last)
   if last then letter, outcome = 'F', last end
@@ -28,7 +28,7 @@ if state ~= 'L' then
   if letter == 'E' then use_last(redis.call('HMGET', message, 'l')[1]) end
   redis.call('ZREM', delayed, id)
   redis.call('DEL', message)
-  conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)
+  conclude(id, flags, entry, '-', request_id, channels, letter, outcome, ttl, push_limit)
   return answer
 end
 if mark == '' then return { 'running' } end
@@ -58,5 +58,5 @@ if letter == 'E' then
   end
 end
 redis.call('XDEL', stream, entry)
-conclude(id, flags, entry, '-', nonce, channels, letter, outcome, ttl, push_limit)
+conclude(id, flags, entry, '-', request_id, channels, letter, outcome, ttl, push_limit)
 return { 'revoked' }

@@ -1,5 +1,5 @@
 -- Where a job is. Whether it runs, where and since when is read off the pending list when somebody asks, and written nowhere. One whose
--- nonce asks for that is shown as queued until it says something of itself.
+-- request id asks for that is shown as queued until it says something of itself.
 -- KEYS: record latest
 -- ARGV: queues group message
 -- RETURNS: {} unknown | {record} ended | {flags, queue} delayed, and {..., retries, last error} before a retry | {flags, queue, entry} queued | {flags, queue, entry, consumer, started at (ms), latest report or ''} running
@@ -8,7 +8,7 @@
 local seen = redis.call('MGET', record, latest)
 local found, report = seen[1], seen[2]
 if not found then return {} end
-local flags, entry, queue, nonce = parse(found)
+local flags, entry, queue, request_id = parse(found)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return {} end
 if not is_live(flags) then return { found } end
@@ -21,6 +21,6 @@ local holder = holder_of(queues .. queue, group, entry)
 if not holder then return { flags, queue, entry } end
 -- What was said under another entry was said by an attempt that is over.
 if not report or string.match(report, '^%S+') ~= entry then report = '' end
-if report == '' and string.find(nonce, '_', 1, true) then return { flags, queue, entry } end
+if report == '' and string.find(request_id, '_', 1, true) then return { flags, queue, entry } end
 local time = redis.call('TIME')
 return { flags, queue, entry, holder[2], time[1] * 1000 + math.floor(time[2] / 1000) - holder[3], report }

@@ -1,7 +1,7 @@
--- Accepts all jobs of a workflow, parents before children, or none of them. A call that is sent again finds its own nonces: accepted, once.
+-- Accepts all jobs of a workflow, parents before children, or none of them. A call that is sent again finds its own request ids: accepted, once.
 -- Those that lie in other shards, and those that are too many for one call, are in parcels, for the outbox: accepted with the rest, and brought
 -- to their shard, which may be this one. `more` has the queue and the number of those that will be ready here at once; no queue: that wait for their time.
--- ARGV: space channel max_length parcels more (id queue nonce flags wait ttl parents dependents keeps message)*
+-- ARGV: space channel max_length parcels more (id queue request_id flags wait ttl parents dependents keeps message)*
 -- RETURNS: the number of jobs that are not in parcels, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
 -- USES: record workflow
 local count, ready, later = (#ARGV - first + 1) / stride, {}, 0

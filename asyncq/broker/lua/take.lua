@@ -36,8 +36,8 @@ for _, item in ipairs(held) do
   end
   local id, message = fields['i'], fields['m']
   local record = id and message and redis.call('MGET', space .. 'r:' .. id)[1]
-  local flags, named, queue, nonce, channels
-  if record then flags, named, queue, nonce, channels = parse(record) end
+  local flags, named, queue, request_id, channels
+  if record then flags, named, queue, request_id, channels = parse(record) end
   if named == entry and string.sub(flags, 1, 1) == 'L' then
     -- Nobody can tell which job did it, so the first death counts for each. Then only for those whose bodies had begun, see begin.
     local crashes = tonumber(fields['c']) or 0
@@ -57,7 +57,7 @@ for _, item in ipairs(held) do
       else
         ended = ended + 1
       end
-      conclude(id, flags, entry, me, nonce, channels, letter, outcome, ttl, push_limit)
+      conclude(id, flags, entry, me, request_id, channels, letter, outcome, ttl, push_limit)
     else
       -- A death takes every job of that worker with it and nobody can tell which one did it: the last try runs where it can hurt
       -- no other.
@@ -66,7 +66,7 @@ for _, item in ipairs(held) do
         lane, name = last_try, string.match(queue, '^[^%^]*') .. '!'
       end
       local again = redis.call('XADD', lane, '*', unpack(content_of(id, fields, crashes)))
-      redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. name .. ' ' .. nonce .. channels)
+      redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. name .. ' ' .. request_id .. channels)
       back = back + 1
     end
   end
