@@ -708,8 +708,8 @@ def pieces_of(values: bytes) -> list[bytes | Kept]:
     r"""The values of the jobs that one waited for, cut where an outcome is not among them but kept once for
     several jobs.
 
-    >>> pieces_of(b"a S 1\n7b S @request id\n")
-    [b'a S 1\n7', Kept(name='b:request id', id='b', letter='S', frame=b'b S @request id\n')]
+    >>> pieces_of(b"a S 1\n7b S @997f\n")
+    [b'a S 1\n7', Kept(name='b:997f', id='b', letter='S', frame=b'b S @997f\n')]
 
     Raises:
         DecodeError: the framing is broken.

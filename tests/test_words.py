@@ -20,7 +20,11 @@ TEXTS = "nonce"
 NAMES = "anchor bring carrier hoisted lighten outlet shape starred synced"
 """Words that no name in Python may have as one of its parts, though a sentence may use them."""
 
-EXCEPTIONS: dict[str, set[str]] = {}
+EXCEPTIONS: dict[str, set[str]] = {
+    # Bytes that an earlier version wrote.
+    "tests/unit/test_golden.py": {"nonce"},
+    "tests/unit/test_wire.py": {"nonce"},
+}
 """File: the words that it may use all the same."""
 
 FOLDERS = ("asyncq", "tests", "docs", "benchmarks", "examples")

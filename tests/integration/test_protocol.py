@@ -70,7 +70,7 @@ class Stage:
         self.mine = ClaimingConsumer(broker.commands, "mine", [QUEUE])
         self.other = ClaimingConsumer(broker.commands, "other", [QUEUE])
         self.turnstile = Turnstile(broker.commands, self.mine.name)
-        self.job = self.make_job("job", "request_id")
+        self.job = self.make_job("job", "request")
         self.claimed: wire.Delivery | None = None
 
     def make_job(self, id_: str, request_id: str, **options: Any) -> wire.Job:
@@ -90,11 +90,11 @@ class Stage:
 
     # -- script calls ------------------------------------------------------------------------------
 
-    async def enqueue(self, request_id: str = "request_id", **options: Any) -> bool:
+    async def enqueue(self, request_id: str = "request", **options: Any) -> bool:
         job = self.make_job("job", request_id, **options)
         return not await self.broker.intake.enqueue_many([(job, wire.encode_job(job))])
 
-    async def submit(self, request_id: str = "request_id") -> str:
+    async def submit(self, request_id: str = "request") -> str:
         job = self.make_job("job", request_id)
         try:
             await self.broker.intake.submit([(job, wire.encode_job(job))])
@@ -104,12 +104,12 @@ class Stage:
 
     async def wait_for(self, parent: str) -> None:
         first = self.make_job(parent, "p", dependents=("job",), wait=60_000)
-        last = self.make_job("job", "request_id", parents=(parent,), value_template=0)
+        last = self.make_job("job", "request", parents=(parent,), value_template=0)
         await self.broker.intake.submit([(job, wire.encode_job(job)) for job in (first, last)])
 
     async def replace(self, by: ClaimingConsumer | None = None) -> int:
         first = self.make_job("before", "n", dependents=("job",), wait=60_000)
-        last = self.make_job("job", "request_id", parents=("before",), value_template=0)
+        last = self.make_job("job", "request", parents=("before",), value_template=0)
         jobs = [(job, wire.encode_job(job)) for job in (first, last)]
         return await (by or self.mine).claims.replace(self.held(), jobs)
 
@@ -191,13 +191,13 @@ class Stage:
 
     # As the relay of another shard makes them, which this one was told nothing by.
 
-    async def accept(self, request_id: str = "request_id") -> int:
+    async def accept(self, request_id: str = "request") -> int:
         job = self.make_job("job", request_id)
         words = Submission([(job, wire.encode_job(job))], self.broker.shards).arguments()
         arguments = (self.keys.space, 1, "5-1", self.broker.channel, wire.PUSH_LIMIT, OUTCOME, *words)
         return await self.broker.commands.run(self.keys, "accept", (), arguments)
 
-    async def inform(self, request_id: str = "request_id") -> int:
+    async def inform(self, request_id: str = "request") -> int:
         words = ("5-1", "job", f"0 {request_id}", "parent", wire.SUCCEEDED, OUTCOME)
         return await self.broker.commands.run(
             self.keys, "inform", (), (self.keys.space, 1, wire.PUSH_LIMIT, *words)
@@ -582,7 +582,7 @@ async def test_finish_that_was_refused_half_way_acknowledges_when_it_is_sent_aga
     await stage.enqueue()
     entry = (await stage.claim()).entry
     # What a call leaves behind whose user may store, but not acknowledge.
-    ended = f"S--- {entry} {stage.mine.name} request id ".encode() + OUTCOME
+    ended = f"S--- {entry} {stage.mine.name} request ".encode() + OUTCOME
     await stage.raw.set(stage.keys.records + "job", ended, px=100_000)
     assert await stage.finish() == 2
     assert await stage.raw.xpending_range(stage.stream, "g", "-", "+", 1) == []

@@ -144,7 +144,7 @@ async def test_a_body_that_blocks_the_loop_longer_than_the_lease_is_not_taken_fo
 
 # -- rubbish ---------------------------------------------------------------------------------------
 
-GOOD = [wire.SCHEMA, "no.task", b"\x92\x90\x80", "request_id", "", 1, 60_000, None]
+GOOD = [wire.SCHEMA, "no.task", b"\x92\x90\x80", "request", "", 1, 60_000, None]
 RUBBISH: dict[str, dict] = {
     "not ours at all": {"hello": "world"},
     "no message": {"i": "junk"},
@@ -210,7 +210,7 @@ async def test_a_job_whose_message_was_broken_fails_and_its_waiter_is_notified(a
 
 
 async def test_arguments_that_cannot_be_read_are_their_jobs_failure(app, note, raw):
-    job = wire.Job("job", note.name, "default", b"\xc1", "request_id", app.sessions.channel(), 1, 60_000)
+    job = wire.Job("job", note.name, "default", b"\xc1", "request", app.sessions.channel(), 1, 60_000)
     await app.sessions.current().broker.intake.enqueue_many([(job, wire.encode_job(job))])
     async with Worker(app) as worker:
         outcome = await app.AsyncResult("job").outcome(timeout=30)

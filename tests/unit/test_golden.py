@@ -28,7 +28,7 @@ JOB = wire.Job(
     "shop.charge",
     "default",
     b"\x92\x91\x01\x80",
-    "request_id",
+    "nonce",
     "{a:0}:c:1",
     1_700_000_000_000,
     3_600_000,

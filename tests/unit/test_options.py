@@ -216,7 +216,7 @@ def test_a_key_and_an_id_exclude_each_other_also_when_they_are_given_one_after_t
 
 
 def job_of(options: Options, *, is_call: bool = True) -> wire.Job:
-    job = wire.Job("id", "add", "default", b"", "request_id", "", 0, 60_000)
+    job = wire.Job("id", "add", "default", b"", "request", "", 0, 60_000)
     for put, value in options.puts(is_call=is_call):
         put(job, value)
     return job

@@ -39,7 +39,7 @@ def test_an_outcome_written_by_this_version_stays_readable():
 @given(
     name=names,
     body=st.binary(max_size=100),
-    nonce=words,
+    request_id=words,
     channel=words,
     enqueued=st.integers(0, 2**62),
     ttl=st.integers(1, 2**40),
@@ -50,10 +50,10 @@ def test_an_outcome_written_by_this_version_stays_readable():
     | st.dictionaries(names, st.none() | st.integers(-(2**63), 2**64 - 1) | names, min_size=1, max_size=3),
 )
 def test_every_job_comes_back_as_it_was(
-    name, body, nonce, channel, enqueued, ttl, expires, ignore, parent, headers
+    name, body, request_id, channel, enqueued, ttl, expires, ignore, parent, headers
 ):
     job = wire.Job(
-        "id", name, "q", body, nonce, channel, enqueued, ttl, expires, ignore, parent, parent, headers
+        "id", name, "q", body, request_id, channel, enqueued, ttl, expires, ignore, parent, parent, headers
     )
     assert wire.decode_job("id", "q", wire.encode_job(job)) == job
 

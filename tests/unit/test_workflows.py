@@ -350,7 +350,7 @@ def test_an_id_is_given_once_and_a_key_is_for_a_call_by_itself():
 
 def test_the_last_job_of_a_replacement_is_the_replaced_one_to_all_who_know_it():
     old = wire.Job(
-        *("old", "n", "q", b"", "request_id", "channel", 7, 60_000),
+        *("old", "n", "q", b"", "request", "channel", 7, 60_000),
         ignore_result=True,
         parent_id="above",
         root_id="top",
@@ -366,7 +366,7 @@ def test_the_last_job_of_a_replacement_is_the_replaced_one_to_all_who_know_it():
         jobs = [job for job, _ in workflow.in_place_of(app, old)]
         *others, last = jobs
         assert (last.id, last.request_id, last.channel, last.result_ttl, last.enqueued) == (
-            *("old", "request_id", "channel", 60_000, 7),
+            *("old", "request", "channel", 60_000, 7),
         )
         assert (last.dependents, last.ignore_result) == (("after",), True)
         assert {(job.parent_id, job.root_id, *(job.ancestors or ())) for job in jobs} == {

@@ -68,7 +68,9 @@ def test_it_ends_with_a_process_that_is_killed(script, number):
 
 
 def test_it_ends_with_a_killed_process_whose_forked_child_lives_on(script):
-    parent = script(HOLD + "child = os.fork()\nif child == 0: time.sleep(60)\nsay(child)\nhear()")
+    parent = script(
+        HOLD + "child = os.fork()\nif child == 0: time.sleep(60)\nsend_line(child)\nreceive_line()"
+    )
     directory, pid = parent.receive_line().split()
     child = int(parent.receive_line())
     try:
