@@ -80,11 +80,12 @@ def _own_dependents(client: redis.Redis, present: dict[Keys, list[str]], owned: 
         for key in found
         if key.startswith(keys.dependents)
     }
-    grown = True
-    while grown:
-        found = set().union(*(client.hkeys(waited_for[id_]) for id_ in waited_for.keys() & owned))
-        grown = not found <= owned
+    news = waited_for.keys() & owned
+    while news:
+        # Only what was found last is asked: a line that was left in its middle has thousands of steps.
+        found = set().union(*(client.hkeys(waited_for[id_]) for id_ in news)) - owned
         owned |= found
+        news = waited_for.keys() & found
 
 
 def _escaped(tag: str) -> str:
