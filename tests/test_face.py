@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import asyncq
 
 
+@functools.cache
 def _public_callables() -> dict[str, object]:
     """Everything a user may call: what `__all__` names, and the public members of its classes."""
     found = {}

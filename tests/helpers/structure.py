@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "asyncq"
 
 
+@functools.cache
 def imports() -> dict[str, set[str]]:
     """Every module of the package, and the modules of the package that it imports."""
     files = {_module(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
