@@ -98,9 +98,9 @@ class Scope:
         up.
         """
         revoking = left.revoke(terminate=True, reason="the scope that it was enqueued in has ended")
-        errand = self._app.sessions.current().send_off(revoking)
+        revocation = self._app.sessions.current().send_off(revoking)
         if isinstance(exc, (asyncio.CancelledError, GeneratorExit)):
             return
-        error = await asyncio.shield(errand)
+        error = await asyncio.shield(revocation)
         if error is not None and exc is None:
             raise error

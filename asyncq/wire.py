@@ -64,11 +64,11 @@ byte says what it is:
     n<number>                               it yielded up to that number, too much for a message
     w<number>                               a reader has come to the number that the generator waits for
 
-A **parcel** stands in the outbox of a shard: the jobs of a workflow that lie in another, as the script
-`accept` takes them, with the reply channel of who waits, and what becomes of those that wait for a job that
-could not be accepted.
+A **batch** is an entry in the outbox of a shard: the jobs of a workflow that lie in another shard, as the
+script `accept` takes them, with the reply channel of the client, and the outcome of jobs that wait for a job
+that was not accepted.
 
-    [SCHEMA, reply channel, outcome, [word, ...]]
+    [SCHEMA, reply channel, outcome, [argument, ...]]
 
 A **notification** is one or more outcomes, published on a reply channel, each framed as `<id> <letter>
 <length>\\n<outcome>`. Above `PUSH_LIMIT` bytes the length is `-` and nothing follows: the reader fetches it.
@@ -564,28 +564,28 @@ _OUTCOME_FIELDS = frozenset(
 """The types that the fields of an outcome may have."""
 
 
-def encode_parcel(channel: str, refusal: bytes, words: Sequence[str | int | bytes]) -> bytes:
+def encode_batch(channel: str, refusal: bytes, job_arguments: Sequence[str | int | bytes]) -> bytes:
     """The jobs of a workflow that lie in another shard."""
-    return packed((SCHEMA, channel, refusal, words))
+    return packed((SCHEMA, channel, refusal, job_arguments))
 
 
-def decode_parcel(parcel: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
-    """Reply channel, refusal and words.
+def decode_batch(batch: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
+    """Decodes a batch into its reply channel, the outcome of refused jobs, and the arguments of all jobs.
 
     Raises:
-        DecodeError: not a parcel of this schema.
+        DecodeError: not a batch of this schema.
     """
     try:
-        schema, channel, refusal, words = _unpack(parcel)
+        schema, channel, refusal, job_arguments = _unpack(batch)
     except Exception as error:  # see decode_job
-        raise DecodeError(f"a parcel is not one of asyncq ({type(error).__name__})") from error
+        raise DecodeError(f"a batch is not one of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
-        raise _other_schema("the parcel", schema)
-    if type(channel) is not str or type(refusal) is not bytes or type(words) is not list:
-        raise DecodeError("a field of a parcel has the wrong type")
-    if not all(type(word) in {str, int, bytes} for word in words):
-        raise DecodeError("a word of a parcel is neither text nor a number nor bytes")
-    return channel, refusal, words
+        raise _other_schema("the batch", schema)
+    if type(channel) is not str or type(refusal) is not bytes or type(job_arguments) is not list:
+        raise DecodeError("a field of a batch has the wrong type")
+    if not all(type(word) in {str, int, bytes} for word in job_arguments):
+        raise DecodeError("an argument in a batch is neither text nor a number nor bytes")
+    return channel, refusal, job_arguments
 
 
 def decode_report(data: bytes) -> Report:

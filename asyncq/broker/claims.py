@@ -315,10 +315,10 @@ class Claims:
             *(keys.space, GROUP, self._holder, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
             *(keys.marks, revoked, commands.channel, queue, "" if last.wait is None else last.wait),
             *(" ".join(last.parents), "1" if last.value_template is not None else "", message),
-            *(submission.parcels(commands.channel), *submission.arguments()),
+            *(submission.batches(commands.channel), *submission.arguments()),
         )
         answer = await self._end(Way.REPLACED, delivery, "replace", (delivery.stream,), arguments)
-        if submission.in_parcels:
+        if submission.in_batches:
             commands.forward(keys)
         return answer
 

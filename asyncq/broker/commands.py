@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from asyncq.broker import scripts
 from asyncq.broker.line import Line, pause
 from asyncq.broker.pipe import PipeBroken
-from asyncq.broker.relay import Relay
+from asyncq.broker.relay import Forwarder
 from asyncq.broker.server_error import ServerError, Verdict
 from asyncq.broker.shards import Shards
 from asyncq.broker.steady import SteadyTime
@@ -55,7 +55,7 @@ class Commands:
         scripts: by name.
         client: names this process, for the names of its connections at the server.
         is_closed: whether it gives up instead of trying again.
-        relay: forwards what shards have for each other.
+        forwarder: forwards what shards have for each other.
         steady_time: what this session knows of it.
     """
 
@@ -67,7 +67,7 @@ class Commands:
         self.scripts: dict[str, scripts.Script] = scripts.load()
         self.client: str = f"{socket.gethostname()}-{os.getpid()}"
         self.is_closed: bool = False
-        self.relay: Relay = Relay(self)
+        self.forwarder: Forwarder = Forwarder(self)
         self.steady_time: SteadyTime = SteadyTime()
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout, so that a call on a connection that died in silence still has its
@@ -120,8 +120,8 @@ class Commands:
     async def close(self) -> None:
         """Closes the connection. Open calls end with `BrokerUnavailable`."""
         self.stop_retrying()
-        if errands := self.relay.close():
-            await asyncio.wait(errands, timeout=1.0)
+        if tasks := self.forwarder.close():
+            await asyncio.wait(tasks, timeout=1.0)
         self._line.close()
 
     # -- sending --
@@ -190,7 +190,7 @@ class Commands:
             shard, "EVALSHA", script.sha, len(keys), *keys, *arguments, patience=patience
         )
         if script.fills_outbox and not self.shards.is_one:
-            self.relay.call(shard)
+            self.forwarder.call(shard)
         return answer
 
     async def run_known(
@@ -274,13 +274,13 @@ class Commands:
         is for who posts, and for who looks after others.
         """
         for shard in shards:
-            self.relay.call(shard)
+            self.forwarder.call(shard)
 
     async def forwarded(self, *shards: Keys, patience: float | None = None) -> None:
         """Waits until what these shards have for others was forwarded, or could not be; at most `patience`
         seconds. What they get meanwhile does not count, for that may never end.
         """
-        await self.relay.told(*shards, patience=patience)
+        await self.forwarder.delivered(*shards, timeout=patience)
 
     async def forwarded_all(self, patience: float | None = None) -> bool:
         """Waits as `forwarded` for all shards. False if there was nothing to wait for: a single shard has
@@ -296,4 +296,4 @@ class Commands:
         """Waits until this process has nothing to forward any more, nor what follows from that in other
         shards; at most `patience` seconds.
         """
-        await self.relay.quiet(patience)
+        await self.forwarder.quiet(patience)

@@ -143,12 +143,12 @@ class Intake:
         """
         submission = Submission(jobs, self._shards)
         home = self._shards[submission.home]
-        parcels = submission.parcels(self._channel)
+        batches = submission.batches(self._channel)
         command = self._commands.build(
             "submit",
             (),
             (
-                *(home.space, self._channel, self._settings.max_length, parcels, submission.more()),
+                *(home.space, self._channel, self._settings.max_length, batches, submission.more()),
                 *submission.arguments(),
             ),
         )
@@ -163,7 +163,7 @@ class Intake:
                 f"jobs with the ids {taken} exist already and are other calls; nothing was enqueued. Use "
                 "other ids for task_id"
             )
-        if submission.in_parcels:
+        if submission.in_batches:
             await self._commands.forwarded(home)
 
     def _enqueue_command(self, keys: Keys, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:

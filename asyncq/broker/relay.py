@@ -1,13 +1,13 @@
-"""Brings what a shard has in its outbox to the shards that it is for.
+"""Forwards the entries in the outbox of a shard to the shards that they are for. Runs on the session's loop.
 
-What ends a job, or accepts a workflow, writes in the same step what another shard must hear. Here it is read
-in order, told there, and then deleted. So a crash between any two of these means that it is told again, by
-whoever looks next: every worker does, in every shard.
+A script that ends a job or accepts a workflow writes in the same step what another shard must learn. The
+forwarder reads these entries in order, delivers them, and then deletes them. After a crash between two of
+these steps another process delivers them again: every worker polls every outbox.
 
-The order matters: a job is accepted in its shard before anything that ends can concern it. Who tells starts
-from the oldest, and goes on to the next only when the server has answered. So each shard need remember but
-one entry of each outbox, the last that it was told: what somebody tells again, however much later, is not
-behind that one, and changes nothing.
+The order matters: a job is accepted in its shard before anything that ends can concern it. A forwarder starts
+with the oldest entry, and goes on to the next only when the server has answered. Entries are applied in
+order, so a shard stores one offset for each outbox: the last entry that was applied. An entry that is
+delivered again, however much later, is not behind that offset, and changes nothing.
 """
 
 from __future__ import annotations
@@ -36,62 +36,62 @@ log: logging.Logger = logging.getLogger(__name__)
 
 AT_ONCE = 100
 ENOUGH_BYTES = 1024 * 1024
-"""So many bytes of outcomes and messages are read and told at a time, and the rest of the last entry."""
+"""So many bytes of outcomes and messages are read and delivered at a time, and the rest of the last entry."""
 
 _OF_AN_END = (b"p", b"n", b"h", b"w", b"c")
-"""The fields of an entry that tells how a job ended, in the order in which `inform` takes them."""
+"""The fields of an entry for the end of a job, in the order in which `inform` takes them."""
 
 _WAITING = re.compile(rb"\S+ \S+ \S+(?:\n\S+ \S+ \S+)*")
 
-Letter = tuple[bytes, dict[bytes, bytes]]
+OutboxEntry = tuple[bytes, dict[bytes, bytes]]
 """The id of an entry, and its fields."""
 
 
 class Reading(NamedTuple):
-    """The oldest of what an outbox held."""
+    """The oldest entries of an outbox."""
 
     shard: Keys
     asked: int
-    """When, in ms by the server's clock."""
-    letters: list[Letter]
+    """When the outbox was read, in ms by the server's clock."""
+    entries: list[OutboxEntry]
 
     @property
     def is_after(self) -> float:
-        """What was written before this moment (ms, by the server's clock) has been told."""
-        return int(self.letters[0][0].partition(b"-")[0]) if self.letters else float("inf")
+        """All entries that were written before this time (ms, by the server's clock) are delivered."""
+        return int(self.entries[0][0].partition(b"-")[0]) if self.entries else float("inf")
 
 
 @dataclass(slots=True, eq=False)
 class Wait:
-    """For all that an outbox held at a moment."""
+    """Waits until all entries that an outbox held at one time are delivered."""
 
-    told: asyncio.Future[None]
+    delivered: asyncio.Future[None]
     since: int | None = None
-    """The moment, by the server's clock: that of the first reading that was asked for afterwards."""
+    """That time, by the server's clock: the time of the first reading after the wait began."""
 
 
 @dataclass(slots=True, eq=False)
-class Errand:
-    """The emptying of one outbox."""
+class OutboxTask:
+    """The background task that empties one outbox."""
 
-    wanted: bool = True
-    """Somebody has asked for it since it was found empty."""
+    requested: bool = True
+    """Somebody has asked for it since the outbox was found empty."""
     waits: list[Wait] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
 
     def has_read(self, reading: Reading, asking: Iterable[Wait]) -> None:
-        """Ends the waits for what is not in the outbox any more."""
+        """Ends the waits for entries that are not in the outbox any more."""
         for wait in asking:
             wait.since = reading.asked
         done = [wait for wait in self.waits if wait.since is not None and wait.since < reading.is_after]
         for wait in done:
             self.waits.remove(wait)
-            if not wait.told.done():
-                wait.told.set_result(None)
+            if not wait.delivered.done():
+                wait.delivered.set_result(None)
 
 
 class Sender(Protocol):
-    """What the relay needs of `Commands`, which owns it."""
+    """What the forwarder needs of `Commands`, which owns it."""
 
     @property
     def scripts(self) -> Mapping[str, Script]:
@@ -123,8 +123,8 @@ class Sender(Protocol):
         ...
 
 
-class Relay:
-    """The errands of one process between shards.
+class Forwarder:
+    """Delivers entries between the shards, for one process.
 
     Args:
         commands: owns it, and sends for it.
@@ -132,105 +132,107 @@ class Relay:
 
     def __init__(self, commands: Sender) -> None:
         self._commands = commands
-        self._errands: dict[int, Errand] = {}
+        self._outbox_tasks: dict[int, OutboxTask] = {}
         self._failing: set[int] = set()
 
     def call(self, shard: Keys) -> None:
-        """There may be something in the outbox of a shard; it is told in the background. Does nothing if the
+        """Starts to deliver the entries of an outbox in the background, if there are any. Does nothing if the
         app is being closed.
         """
         if not self._commands.is_closed:
-            self._errand(shard)
+            self._outbox_task(shard)
 
-    async def told(self, *shards: Keys, patience: float | None = None) -> None:
-        """Waits until all that is in the outboxes of these shards has been told, or could not be. Not for
-        what comes in meanwhile: that may never end.
+    async def delivered(self, *shards: Keys, timeout: float | None = None) -> None:
+        """Waits until all entries in the outboxes of these shards are delivered, or an attempt to deliver
+        them failed. Does not wait for entries that come in meanwhile: that may never end.
 
         Args:
             shards: of the namespace.
-            patience: most seconds of the wait.
+            timeout: most seconds of the wait.
         """
         if self._commands.is_closed:
             return
         loop = asyncio.get_running_loop()
         waits = [Wait(loop.create_future()) for _ in shards]
         for shard, wait in zip(shards, waits, strict=True):
-            self._errand(shard).waits.append(wait)
-        await asyncio.wait([wait.told for wait in waits], timeout=patience)
+            self._outbox_task(shard).waits.append(wait)
+        await asyncio.wait([wait.delivered for wait in waits], timeout=timeout)
 
-    async def quiet(self, patience: float) -> None:
-        """Waits until this process has nothing to tell any more, nor what follows from that in other shards;
-        at most so many seconds.
+    async def quiet(self, timeout: float) -> None:
+        """Waits until this process has delivered everything, and what follows from it in other shards, too;
+        at most `timeout` seconds.
         """
         loop = asyncio.get_running_loop()
-        end = loop.time() + patience
+        end = loop.time() + timeout
         while (tasks := self._tasks()) and (left := end - loop.time()) > 0:
             await asyncio.wait(tasks, timeout=left)
 
     def _tasks(self) -> list[asyncio.Task[None]]:
-        return [errand.task for errand in self._errands.values() if errand.task is not None]
+        return [
+            outbox_task.task for outbox_task in self._outbox_tasks.values() if outbox_task.task is not None
+        ]
 
     def close(self) -> list[asyncio.Task[None]]:
-        """Ends all errands; the tasks, to be waited for. What is left in an outbox is for others."""
+        """Ends all background tasks and returns them, to be awaited. Other processes deliver what is left."""
         tasks = self._tasks()
         for task in tasks:
             task.cancel()
-        for number in list(self._errands):
-            self._over(number)  # a task that has not begun is cancelled without a word
+        for number in list(self._outbox_tasks):
+            self._end(number)  # a task that has not started is cancelled before its `finally`
         return tasks
 
-    def _errand(self, shard: Keys) -> Errand:
-        errand = self._errands.get(shard.shard)
-        if errand is None:
-            errand = self._errands[shard.shard] = Errand()
-            errand.task = asyncio.create_task(self._run(shard, errand))
-        errand.wanted = True
-        return errand
+    def _outbox_task(self, shard: Keys) -> OutboxTask:
+        outbox_task = self._outbox_tasks.get(shard.shard)
+        if outbox_task is None:
+            outbox_task = self._outbox_tasks[shard.shard] = OutboxTask()
+            outbox_task.task = asyncio.create_task(self._run(shard, outbox_task))
+        outbox_task.requested = True
+        return outbox_task
 
-    async def _run(self, shard: Keys, errand: Errand) -> None:
+    async def _run(self, shard: Keys, outbox_task: OutboxTask) -> None:
         try:
-            while errand.wanted:
-                errand.wanted = False
-                await self._empty(shard, errand)
+            while outbox_task.requested:
+                outbox_task.requested = False
+                await self._empty(shard, outbox_task)
             self._failing.discard(shard.shard)
         except (AsyncQError, PipeBroken, ServerError) as error:
-            # A worker looks every few seconds: it says so once, until it goes again.
+            # A worker polls every few seconds. It warns once, until a delivery succeeds.
             level = logging.DEBUG if shard.shard in self._failing else logging.WARNING
             self._failing.add(shard.shard)
             log.log(
                 level,
-                "what shard %d has for others could not be told (%s); a worker will",
+                "the outbox of shard %d could not be forwarded (%s); a worker will forward it",
                 shard.shard,
                 error,
             )
         finally:
-            # Here, and not when the task is found done: who calls in between would be heard by nobody.
-            self._over(shard.shard)
+            # Here, and not in a callback when the task is done: a `call` in between would be lost.
+            self._end(shard.shard)
 
-    def _over(self, number: int) -> None:
-        errand = self._errands.pop(number, None)
-        for wait in errand.waits if errand is not None else ():
-            if not wait.told.done():
-                wait.told.set_result(None)
+    def _end(self, number: int) -> None:
+        outbox_task = self._outbox_tasks.pop(number, None)
+        for wait in outbox_task.waits if outbox_task is not None else ():
+            if not wait.delivered.done():
+                wait.delivered.set_result(None)
 
-    async def _empty(self, shard: Keys, errand: Errand) -> None:
+    async def _empty(self, shard: Keys, outbox_task: OutboxTask) -> None:
         while True:
-            asking = [wait for wait in errand.waits if wait.since is None]
+            asking = [wait for wait in outbox_task.waits if wait.since is None]
             reading = await self.read(shard)
-            errand.has_read(reading, asking)
-            if not reading.letters:
+            outbox_task.has_read(reading, asking)
+            if not reading.entries:
                 return
-            await self.tell(reading)
+            await self.deliver(reading)
 
     async def read(self, shard: Keys) -> Reading:
-        """The oldest of what an outbox holds. An entry that nobody can tell is deleted: those behind it could
-        not be told either, for they are told in order.
+        """Returns the oldest entries of an outbox. A damaged entry is deleted: entries are delivered in
+        order, so it would block all entries behind it.
         """
         while True:
             asked, *entries = await self._commands.run(
                 shard, "outbox", (shard.outbox,), (AT_ONCE, ENOUGH_BYTES)
             )
-            letters, damaged = [], []
+            entries, damaged = [], []
             for entry, flat in entries:
                 fields = dict(zip(flat[::2], flat[1::2], strict=True))
                 try:
@@ -240,44 +242,46 @@ class Relay:
                     damage.warn(log, "entry of an outbox", what, error)
                     damaged.append(entry)
                 else:
-                    letters.append((entry, fields))
+                    entries.append((entry, fields))
             if damaged:
                 await self._forget(shard, damaged)
-            if letters or not damaged:
-                return Reading(shard, asked, letters)
+            if entries or not damaged:
+                return Reading(shard, asked, entries)
 
-    async def tell(self, reading: Reading) -> None:
-        """Tells what was read, in order, and deletes it."""
-        for (to, is_parcel), some in itertools.groupby(
-            reading.letters, lambda one: (one[1][b"to"], b"b" in one[1])
+    async def deliver(self, reading: Reading) -> None:
+        """Delivers the entries of a reading, in order, and deletes them."""
+        for (to, is_batch), some in itertools.groupby(
+            reading.entries, lambda one: (one[1][b"to"], b"b" in one[1])
         ):
-            told = list(some)
+            group = list(some)
             there = self._commands.shards[int(to)]
-            failpoints.hit("relay.tell")
-            left = await (self._deliver if is_parcel else self._inform)(reading.shard, there, told)
-            failpoints.hit("relay.told")
-            await self._forget(reading.shard, [entry for entry, _ in told])
+            failpoints.hit("forwarder.deliver")
+            left = await (self._deliver_batches if is_batch else self._deliver_ends)(
+                reading.shard, there, group
+            )
+            failpoints.hit("forwarder.delivered")
+            await self._forget(reading.shard, [entry for entry, _ in group])
             if left:
-                self.call(there)  # what it was told ended jobs for which others wait, elsewhere
+                self.call(there)  # the delivery ended jobs for which jobs in other shards wait
 
-    async def _deliver(self, shard: Keys, there: Keys, letters: Sequence[Letter]) -> int:
+    async def _deliver_batches(self, shard: Keys, there: Keys, entries: Sequence[OutboxEntry]) -> int:
         left = 0
-        for entry, fields in letters:
-            channel, refusal, words = wire.decode_parcel(fields[b"b"])
-            arguments = (there.space, shard.shard, entry, channel, wire.PUSH_LIMIT, refusal, *words)
-            left = await self._tell(there, "accept", arguments)
+        for entry, fields in entries:
+            channel, refusal, job_arguments = wire.decode_batch(fields[b"b"])
+            arguments = (there.space, shard.shard, entry, channel, wire.PUSH_LIMIT, refusal, *job_arguments)
+            left = await self._send(there, "accept", arguments)
         return left
 
-    async def _inform(self, shard: Keys, there: Keys, letters: Sequence[Letter]) -> int:
-        words: list[Any] = []
-        for entry, fields in letters:
-            words += (entry, *(fields[name] for name in _OF_AN_END))
-        arguments = (there.space, shard.shard, wire.PUSH_LIMIT, *words)
-        return await self._tell(there, "inform", arguments)
+    async def _deliver_ends(self, shard: Keys, there: Keys, entries: Sequence[OutboxEntry]) -> int:
+        ends: list[Any] = []
+        for entry, fields in entries:
+            ends += (entry, *(fields[name] for name in _OF_AN_END))
+        arguments = (there.space, shard.shard, wire.PUSH_LIMIT, *ends)
+        return await self._send(there, "inform", arguments)
 
-    async def _tell(self, there: Keys, script: str, arguments: Sequence[Any]) -> int:
-        # Not by `run`, which would look into the outbox of that shard every time: these scripts answer how
-        # much there is in it.
+    async def _send(self, there: Keys, script: str, arguments: Sequence[Any]) -> int:
+        # Not by `run`, which would start a look at the outbox of that shard every time: these scripts return
+        # how many entries it has.
         left: int = await self._commands.send(there, *self._commands.build(script, (), arguments))
         return left
 
@@ -285,23 +289,23 @@ class Relay:
         await self._commands.send(shard, "XDEL", shard.outbox, *entries)
 
 
-def _check(fields: dict[bytes, bytes], shards: int, words_per_job: Sequence[str]) -> None:
-    """Sees to it that an entry of an outbox can be told.
+def _check(fields: dict[bytes, bytes], shards: int, names_per_job: Sequence[str]) -> None:
+    """Checks that an entry of an outbox can be delivered.
 
     Args:
         fields: of the entry.
         shards: how many there are.
-        words_per_job: the names of what the script `accept` takes for each job.
+        names_per_job: the names of what the script `accept` takes for each job.
 
     Raises:
-        DecodeError: it cannot.
+        DecodeError: the entry is damaged.
     """
     to = fields.get(b"to", b"")
     shard = wire.number_in(to, MOST_SHARDS)
     if shard is None or shard >= shards:
         raise DecodeError(f"it is for shard {to[:20]!r}, and there are {shards}")
-    if (parcel := fields.get(b"b")) is not None:
-        _check_words(wire.decode_parcel(parcel)[2], words_per_job)
+    if (batch := fields.get(b"b")) is not None:
+        _check_job_arguments(wire.decode_batch(batch)[2], names_per_job)
         return
     if not all(name in fields for name in _OF_AN_END):
         raise DecodeError("it has too few fields")
@@ -309,15 +313,15 @@ def _check(fields: dict[bytes, bytes], shards: int, words_per_job: Sequence[str]
         raise DecodeError("it does not say who waits, or how it ended")
 
 
-def _check_words(words: Sequence[str | int | bytes], names: Sequence[str]) -> None:
-    """Sees to it that the jobs of a parcel can be accepted."""
-    if len(words) % len(names):
-        raise DecodeError("a job in the parcel is not whole")
-    for at in range(0, len(words), len(names)):
-        job = dict(zip(names, words[at : at + len(names)], strict=True))
+def _check_job_arguments(job_arguments: Sequence[str | int | bytes], names: Sequence[str]) -> None:
+    """Checks that the jobs of a batch can be accepted."""
+    if len(job_arguments) % len(names):
+        raise DecodeError("a job in the batch is not whole")
+    for at in range(0, len(job_arguments), len(names)):
+        job = dict(zip(names, job_arguments[at : at + len(names)], strict=True))
         wait, ttl = str(job["wait"]), str(job["ttl"])
         if not all(
             text.isascii() and text.isdigit() and int(text[:16]) <= wire.LONGEST_TTL
             for text in (wait or "0", ttl)
         ):
-            raise DecodeError("a job in the parcel says a time that cannot be")
+            raise DecodeError("a job in the batch has a time that is out of range")

@@ -54,7 +54,7 @@ class Process:
         self._spent = False
         self._out_of_time = False
         self._begun = False
-        self._relays: set[asyncio.Task[None]] = set()
+        self._answering: set[asyncio.Task[None]] = set()
         self._watch = asyncio.create_task(self._until_ended())
 
     @classmethod
@@ -171,9 +171,9 @@ class Process:
                 case ["child", id_]:
                     children.append(id_)
                 case ["ask", number, *question]:
-                    relay = asyncio.create_task(self._relay(claim, number, question))
-                    self._relays.add(relay)
-                    relay.add_done_callback(self._relays.discard)
+                    answering = asyncio.create_task(self._answer_question(claim, number, question))
+                    self._answering.add(answering)
+                    answering.add_done_callback(self._answering.discard)
                 case ["finish", *fields]:
                     return Finish(*fields)
                 case ["requeue", *fields]:
@@ -182,7 +182,7 @@ class Process:
                     return Replace([(wire.Job(**fields), message) for fields, message in jobs])
         return None
 
-    async def _relay(self, claim: Claim, number: int, question: list[Any]) -> None:
+    async def _answer_question(self, claim: Claim, number: int, question: list[Any]) -> None:
         """Does what the job asks of its worker, and tells it when that is done."""
         failure = None
         try:
@@ -272,8 +272,8 @@ class Process:
     async def discard(self) -> None:
         """Ends it at once. Twice is once."""
         self._kill()
-        for relay in self._relays:
-            relay.cancel()
+        for answering in self._answering:
+            answering.cancel()
         await self._child.wait()
         self._watch.cancel()
         self._writer.close()

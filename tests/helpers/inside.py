@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asyncq.broker.commands import Commands
     from asyncq.broker.line import Line
     from asyncq.broker.listener import Waiter
-    from asyncq.broker.relay import Errand, Relay
+    from asyncq.broker.relay import Forwarder, OutboxTask
     from asyncq.slots import Slots
     from asyncq.worker.session import WorkerSession
 
@@ -57,21 +57,21 @@ def drop_subscription(app: AsyncQ) -> None:
     app.sessions.current().listener.subscription._line.drop()
 
 
-def errands_of(relay: Relay) -> dict[int, Errand]:
+def outbox_tasks_of(forwarder: Forwarder) -> dict[int, OutboxTask]:
     """The outboxes that are being emptied, by the number of their shard."""
-    return relay._errands
+    return forwarder._outbox_tasks
 
 
 @contextlib.contextmanager
-def dies_before_it_deletes(relay: Relay) -> Iterator[None]:
-    """What the relay tells stays in the outbox meanwhile, as if its process had died in between."""
+def dies_before_it_deletes(forwarder: Forwarder) -> Iterator[None]:
+    """What the forwarder tells stays in the outbox meanwhile, as if its process had died in between."""
 
     async def nothing(*_: Any) -> None:
         pass
 
-    delete, relay._forget = relay._forget, nothing
+    delete, forwarder._forget = forwarder._forget, nothing
     yield
-    relay._forget = delete
+    forwarder._forget = delete
 
 
 # -- workers --

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 from helpers.claiming import ClaimingConsumer
-from helpers.inside import errands_of
+from helpers.inside import outbox_tasks_of
 from helpers.own_server import OwnServer, free_port
 from helpers.waiting import until, until_state
 
@@ -287,7 +287,7 @@ async def test_what_a_client_that_died_left_in_the_outbox_is_forwarded_by_a_work
     async def is_too_late(_: object) -> None:
         raise BrokerUnavailable("died")
 
-    monkeypatch.setattr(app.sessions.current().broker.commands.relay, "tell", is_too_late)
+    monkeypatch.setattr(app.sessions.current().broker.commands.forwarder, "deliver", is_too_late)
     last = named(2)
     result = await chain(
         tasks.add.s(1, 1).set(task_id=named(0)),
@@ -371,13 +371,16 @@ async def _use_everything(app: AsyncQ) -> None:
     assert await results.get(timeout=30) == [2 * n for n in range(200)]
 
 
-async def test_who_calls_when_an_errand_has_just_come_to_its_end_is_heard(app, server_url):
-    relay, shard = app.sessions.current().broker.commands.relay, app.sessions.current().broker.shards[0]
+async def test_a_call_when_an_outbox_task_has_just_ended_starts_another(app, server_url):
+    forwarder, shard = (
+        app.sessions.current().broker.commands.forwarder,
+        app.sessions.current().broker.shards[0],
+    )
     word = {"to": 1, "i": named(1), "e": "0 x", "p": named(0), "h": "S", "w": "1"}
     with redis.Redis.from_url(server_url) as blocking:
-        for ask in (relay.call, relay.told):
-            relay.call(shard)
-            task = errands_of(relay)[0].task
+        for ask in (forwarder.call, forwarder.delivered):
+            forwarder.call(shard)
+            task = outbox_tasks_of(forwarder)[0].task
             while not task.done():  # noqa: ASYNC110  no event is set before the callbacks
                 await asyncio.sleep(0)
             # It ended in this turn of the loop, and its callbacks have not run.
@@ -405,12 +408,12 @@ async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_l
     busy.close()
 
 
-async def test_whoever_waits_for_an_errand_that_has_not_begun_is_let_go_when_the_app_is_closed(make_app):
+async def test_a_waiter_for_an_outbox_task_that_has_not_started_is_released_when_the_app_is_closed(make_app):
     app = make_app(shards=COUNT)
     async with app:
-        relay = app.sessions.current().broker.commands.relay
-        wait = asyncio.ensure_future(relay.told(app.sessions.current().broker.shards[0]))
-        while not errands_of(relay):  # noqa: ASYNC110  its task is to be met before its first step
+        forwarder = app.sessions.current().broker.commands.forwarder
+        wait = asyncio.ensure_future(forwarder.delivered(app.sessions.current().broker.shards[0]))
+        while not outbox_tasks_of(forwarder):  # noqa: ASYNC110  its task is to be met before its first step
             await asyncio.sleep(0)
         closing = asyncio.ensure_future(app.close())
     await closing

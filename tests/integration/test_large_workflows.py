@@ -21,7 +21,7 @@ PART = 4
 
 
 class Large(Steps):
-    """Submits workflows, whose jobs in parcels nobody delivers unless the test does."""
+    """Submits workflows, whose jobs in batches nobody delivers unless the test does."""
 
     def row(self, length: int) -> list[tuple[wire.Job, bytes]]:
         """A job after the other."""
@@ -36,11 +36,11 @@ class Large(Steps):
         ]
 
     async def deliver(self, most: int = 1000) -> int:
-        """Delivers the next parcels; how many."""
-        relay, shard = self.broker.commands.relay, self.broker.shards[0]
-        reading = await relay.read(shard)
-        letters = reading.letters[:most]
-        await relay.tell(reading._replace(letters=letters))
+        """Delivers the next batches; how many."""
+        forwarder, shard = self.broker.commands.forwarder, self.broker.shards[0]
+        reading = await forwarder.read(shard)
+        letters = reading.entries[:most]
+        await forwarder.deliver(reading._replace(entries=letters))
         return len(letters)
 
     async def waiting(self) -> int:
@@ -50,15 +50,15 @@ class Large(Steps):
 
 @pytest.fixture
 async def stage(make_app, raw, monkeypatch) -> AsyncIterator[Large]:
-    monkeypatch.setattr(submission, "PARCEL", PART)
+    monkeypatch.setattr(submission, "BATCH", PART)
     async with make_app(shards=1, max_length=20) as app:
-        relay = app.sessions.current().broker.commands.relay
+        forwarder = app.sessions.current().broker.commands.forwarder
 
         async def nobody(*_: Any, **__: Any) -> None:
             pass
 
-        monkeypatch.setattr(relay, "call", lambda _: None)
-        monkeypatch.setattr(relay, "told", nobody)
+        monkeypatch.setattr(forwarder, "call", lambda _: None)
+        monkeypatch.setattr(forwarder, "delivered", nobody)
         async with Large(app.sessions.current().broker, raw) as stage:
             yield stage
 
@@ -92,16 +92,16 @@ async def test_members_of_a_large_group_start_in_their_order_and_their_callback_
     assert (await stage.claim()).job.id == "last"
 
 
-async def test_parcels_that_are_delivered_again_change_nothing(stage):
+async def test_batches_that_are_delivered_again_change_nothing(stage):
     await stage.broker.intake.submit(stage.row(10))
-    relay, shard = stage.broker.commands.relay, stage.broker.shards[0]
-    late = await relay.read(shard)
+    forwarder, shard = stage.broker.commands.forwarder, stage.broker.shards[0]
+    late = await forwarder.read(shard)
     for n in range(10):
-        await relay.tell(late)
+        await forwarder.deliver(late)
         delivery = await stage.claim()
         assert delivery.job.id == f"step{n}"
         await stage.end(delivery, n)
-    await relay.tell(late)
+    await forwarder.deliver(late)
     assert await stage.claim() is None
 
 
@@ -163,7 +163,7 @@ async def test_a_job_is_replaced_by_a_large_workflow(stage):
 
 
 async def test_a_worker_delivers_what_a_client_that_died_has_left(make_app, monkeypatch):
-    monkeypatch.setattr(submission, "PARCEL", PART)
+    monkeypatch.setattr(submission, "BATCH", PART)
     async with make_app(lease=0.6) as app:
 
         @app.task

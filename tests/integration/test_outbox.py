@@ -41,7 +41,7 @@ class Shore(Steps):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        self.relay = self.broker.commands.relay
+        self.forwarder = self.broker.commands.forwarder
 
     def flow(self, *members: tuple[str, int, str], **options: Any) -> list[tuple[wire.Job, bytes]]:
         """Jobs by name, shard, and the names of those that they wait for: parents before children."""
@@ -60,15 +60,15 @@ class Shore(Steps):
 
     async def read(self, shard: int) -> Reading:
         """What somebody who tells has read, and may tell now or much later."""
-        return await self.relay.read(self.broker.shards[shard])
+        return await self.forwarder.read(self.broker.shards[shard])
 
     async def tell_all(self) -> None:
         """Everything, also what telling leads to."""
         while any(readings := [await self.read(shard) for shard in range(COUNT)]):
-            left = [reading for reading in readings if reading.letters]
+            left = [reading for reading in readings if reading.entries]
             if not left:
                 return
-            await self.relay.tell(left[0])
+            await self.forwarder.deliver(left[0])
 
     async def claim_all(self) -> dict[str, wire.Delivery]:
         """What can be claimed now, by name."""
@@ -92,8 +92,8 @@ async def shore(make_app: Any, raw: Any, monkeypatch: Any) -> AsyncIterator[Shor
         async def nobody(*_: Any, **__: Any) -> None:
             pass
 
-        monkeypatch.setattr(broker.commands.relay, "call", lambda _: None)
-        monkeypatch.setattr(broker.commands.relay, "told", nobody)
+        monkeypatch.setattr(broker.commands.forwarder, "call", lambda _: None)
+        monkeypatch.setattr(broker.commands.forwarder, "delivered", nobody)
         async with Shore(broker, raw) as shore:
             yield shore
 
@@ -124,8 +124,8 @@ async def test_a_value_for_many_goes_to_each_shard_once_and_is_kept_there_once(s
     await shore.tell_all()
     await shore.end((await shore.claim_all())["top"], "v" * 2_000)
     assert await shore.raw.xlen(shore.broker.shards[0].outbox) == COUNT - 1
-    with dies_before_it_deletes(shore.relay):
-        await shore.relay.tell(await shore.read(0))
+    with dies_before_it_deletes(shore.forwarder):
+        await shore.forwarder.deliver(await shore.read(0))
     await shore.tell_all()
     for shard in shore.broker.shards:
         kept = [key async for key in shore.raw.scan_iter(match=f"{shard.kept}*")]
@@ -144,22 +144,22 @@ async def test_a_value_for_many_goes_to_each_shard_once_and_is_kept_there_once(s
 async def test_a_forwarder_may_die_at_any_point_and_others_forward_it_again(shore):
     """Each prefix of what was read is told and not deleted; then somebody else tells it all."""
     await shore.broker.intake.submit(shore.flow(*DIAMOND))
-    with dies_before_it_deletes(shore.relay):
+    with dies_before_it_deletes(shore.forwarder):
         for count in (1, 2):
             reading = await shore.read(0)
-            await shore.relay.tell(reading._replace(letters=reading.letters[:count]))
+            await shore.forwarder.deliver(reading._replace(entries=reading.entries[:count]))
     await shore.tell_all()
     await shore.end((await shore.claim_all())["top"], "t")
-    with dies_before_it_deletes(shore.relay):
-        await shore.relay.tell(await shore.read(0))
+    with dies_before_it_deletes(shore.forwarder):
+        await shore.forwarder.deliver(await shore.read(0))
     await shore.tell_all()
     sides = await shore.claim_all()
     assert sorted(sides) == ["left", "right"]
     for side in sides.values():
         await shore.end(side, "x")
-    with dies_before_it_deletes(shore.relay):
+    with dies_before_it_deletes(shore.forwarder):
         for shard in (1, 2):
-            await shore.relay.tell(await shore.read(shard))
+            await shore.forwarder.deliver(await shore.read(shard))
     await shore.tell_all()
     assert [*await shore.claim_all()] == ["bottom"]
 
@@ -175,12 +175,12 @@ async def test_what_was_read_long_ago_is_not_forwarded_again_though_its_jobs_are
     root = (await shore.claim_all())["root"]
     await shore.end(root)
     await shore.raw.delete(shore.broker.shards[1].records + root.job.id)  # its tombstone's time was up
-    await shore.relay.tell(late)
+    await shore.forwarder.deliver(late)
     assert await shore.claim() is None, "it runs again"
     await shore.broker.revoke(named("top", 0), mark="c", outcome=b"")
 
 
-async def test_a_parcel_that_was_accepted_but_not_deleted_for_long_is_not_accepted_again(shore):
+async def test_a_batch_that_was_accepted_but_not_deleted_for_long_is_not_accepted_again(shore):
     """Who told it died before it deleted it, and nobody looked for more than a minute."""
     await shore.broker.intake.submit(
         [
@@ -188,8 +188,8 @@ async def test_a_parcel_that_was_accepted_but_not_deleted_for_long_is_not_accept
             *shore.flow(("one", 0, ""), ("two", 0, "one")),
         ]
     )
-    with dies_before_it_deletes(shore.relay):
-        await shore.relay.tell(await shore.read(0))
+    with dies_before_it_deletes(shore.forwarder):
+        await shore.forwarder.deliver(await shore.read(0))
     root = (await shore.claim_all())["root"]
     await shore.end(root)
     await shore.raw.delete(shore.broker.shards[1].records + root.job.id)
@@ -240,7 +240,7 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_n
         shore.job(error, parents=(inner,), value_template=0),
     ]
     assert await shore.worker.claims.replace(claimed["error"], instead) == 1
-    await shore.relay.tell(late)
+    await shore.forwarder.deliver(late)
     assert [*await shore.claim_all()] == ["inner"]
     assert await shore.standing(error) is State.PENDING, "it waits for another job now"
     await shore.broker.revoke(error, mark="c", outcome=b"")
@@ -262,7 +262,7 @@ async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_
     again, _ = shore.job(keyed.id, ignore_result=True)
     again.request_id = "abc.2"
     assert await shore.broker.intake.enqueue_many([(again, wire.encode_job(again))]) == []
-    await shore.relay.tell(late)
+    await shore.forwarder.deliver(late)
     assert await shore.standing(child[0].id) is State.PENDING
     await shore.end(claimed["slow"])
     await shore.tell_all()
@@ -336,7 +336,7 @@ async def test_whoever_asks_for_a_job_that_is_on_its_way_finds_it(shore, monkeyp
 async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_outbox(make_app, monkeypatch):
     async with make_app(shards=COUNT) as app:
         shore = Shore(app.sessions.current().broker, None)
-        read, outbox = shore.relay.read, app.sessions.current().broker.shards[0].outbox
+        read, outbox = shore.forwarder.read, app.sessions.current().broker.shards[0].outbox
         words = {"to": 1, "c": "nobody 0 n", "p": "p", "n": "n", "h": "S", "w": ""}
         entry = ("XADD", outbox, "*", *(part for pair in words.items() for part in pair))
 
@@ -346,7 +346,7 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
             return reading
 
         try:
-            monkeypatch.setattr(shore.relay, "read", busy)
+            monkeypatch.setattr(shore.forwarder, "read", busy)
             async with asyncio.timeout(5):
                 await shore.broker.intake.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
             assert await shore.standing(named("r", 1)) is State.PENDING
@@ -354,7 +354,7 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
             monkeypatch.undo()
             for name, shard in (("a", 0), ("b", 0), ("r", 1)):
                 await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
-            await shore.relay.told(*app.sessions.current().broker.shards)
+            await shore.forwarder.delivered(*app.sessions.current().broker.shards)
             shore.close()
 
 
@@ -372,8 +372,8 @@ async def test_long_values_are_read_a_few_at_a_time(shore):
     await shore.end(far)
 
 
-async def test_many_jobs_of_a_shard_go_in_several_parcels(shore, monkeypatch):
-    monkeypatch.setattr(submission, "PARCEL", 4)
+async def test_many_jobs_of_a_shard_go_in_several_batches(shore, monkeypatch):
+    monkeypatch.setattr(submission, "BATCH", 4)
     members = [("a", 0, "")] + [(f"b{n}", 0, "a") for n in range(11)] + [(f"c{n}", 1, "a") for n in range(10)]
     await shore.broker.intake.submit(shore.flow(*members))
     # Of `b`, which is at home, four were accepted at once, and seven come in two;
@@ -408,7 +408,7 @@ async def test_an_error_callback_elsewhere_runs_or_is_gone(shore, letter):
     await shore.end(await shore.claim(), None if letter == wire.SUCCEEDED else b"", letter)
     late = await shore.read(0)
     await shore.tell_all()
-    await shore.relay.tell(late)
+    await shore.forwarder.deliver(late)
     assert [*await shore.claim_all()] == (["callback"] if letter == wire.FAILED else [])
     assert (await shore.standing(callback) is None) == (letter != wire.FAILED)
 
@@ -447,7 +447,7 @@ async def test_a_job_is_replaced_by_jobs_of_other_shards_that_are_brought_twice(
         claimed = await shore.claim_all()
         assert [*claimed] == [name]
         await shore.end(claimed[name], value)
-        await shore.relay.tell(late)
+        await shore.forwarder.deliver(late)
     await shore.tell_all()
     child = await shore.claim()
     assert await shore.values(child) == ["z"]
@@ -460,23 +460,23 @@ async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_anoth
     word = await shore.read(0)  # of top's end, not told yet
     assert await shore.broker.revoke(named("left", 1), mark="c", outcome=b"") == "revoked"
     await shore.tell_all()
-    await shore.relay.tell(word)
+    await shore.forwarder.deliver(word)
     assert [*await shore.claim_all()] == ["right"]
     assert (await shore.ended(named("bottom", 0))).member == (named("left", 1), "")
 
 
 async def test_that_nothing_can_be_forwarded_is_logged_once_until_it_can_again(shore, monkeypatch, caplog):
-    tell = shore.relay.tell
+    tell = shore.forwarder.deliver
     monkeypatch.undo()
     words = {"to": 1, "c": "nobody 0 n", "p": "p", "n": "n", "h": "S", "w": ""}
     for expected in (1, 2):
         await shore.raw.xadd(shore.broker.shards[0].outbox, words)
-        monkeypatch.setattr(shore.relay, "tell", _away)
+        monkeypatch.setattr(shore.forwarder, "deliver", _away)
         for _ in range(3):
-            await shore.relay.told(shore.broker.shards[0])
-        assert caplog.text.count("could not be told") == expected
-        monkeypatch.setattr(shore.relay, "tell", tell)
-        await shore.relay.told(shore.broker.shards[0])
+            await shore.forwarder.delivered(shore.broker.shards[0])
+        assert caplog.text.count("could not be forwarded") == expected
+        monkeypatch.setattr(shore.forwarder, "deliver", tell)
+        await shore.forwarder.delivered(shore.broker.shards[0])
     assert (await shore.read(0)).letters == []
 
 
@@ -519,7 +519,7 @@ async def test_the_end_of_a_job_is_forwarded_to_the_other_shard(make_app, raw, w
         assert begun.took < 2, "at once, not when somebody looks"
         below = await shore.ended(grandchild)
         assert (below.letter, below.member[0]) == (letter, "parent")
-        await shore.relay.told(*app.sessions.current().broker.shards)
+        await shore.forwarder.delivered(*app.sessions.current().broker.shards)
 
 
 async def _has_ended(shore: Shore, id_: str) -> bool:

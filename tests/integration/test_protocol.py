@@ -189,7 +189,7 @@ class Stage:
     async def forget(self) -> str:
         return await self.broker.forget("job")
 
-    # As the relay of another shard makes them, which this one was told nothing by.
+    # As the forwarder of another shard makes them, which this one was told nothing by.
 
     async def accept(self, request_id: str = "request") -> int:
         job = self.make_job("job", request_id)
@@ -445,7 +445,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "accept, another's": lambda s: s.accept("another"),
     "inform": lambda s: s.inform(),
     "inform, another's": lambda s: s.inform("another"),
-    "outbox": lambda s: s.broker.commands.relay.read(s.keys),
+    "outbox": lambda s: s.broker.commands.forwarder.read(s.keys),
     "waits": lambda s: find_cycle(s.broker.commands, "job", ["job"], most=10, patience=5),
 }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-class Relay:
+class Forwarder:
     """A port that leads to the server, and can be cut off from it.
 
     Attributes:
@@ -78,11 +78,11 @@ class Relay:
 
 
 @pytest.fixture
-async def relay(server_url: str) -> AsyncIterator[Relay]:
-    relay = Relay(server_url.removeprefix("unix://"))
-    await relay.open()
-    yield relay
-    await relay.close()
+async def forwarder(server_url: str) -> AsyncIterator[Forwarder]:
+    forwarder = Forwarder(server_url.removeprefix("unix://"))
+    await forwarder.open()
+    yield forwarder
+    await forwarder.close()
 
 
 async def _lose_the_lease(app, worker, raw) -> None:
@@ -90,12 +90,12 @@ async def _lose_the_lease(app, worker, raw) -> None:
     await raw.hdel(app.sessions.shards[0].beats, consumer.name)
 
 
-async def test_blocked_threads_of_the_default_executor_hold_up_nothing(make_app, relay, raw):
+async def test_blocked_threads_of_the_default_executor_hold_up_nothing(make_app, forwarder, raw):
     gate = threading.Event()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     blocked = asyncio.create_task(asyncio.to_thread(gate.wait, 60))
     try:
-        async with make_app(relay.url) as app:
+        async with make_app(forwarder.url) as app:
 
             @app.task
             async def double(number: int) -> int:
@@ -103,7 +103,7 @@ async def test_blocked_threads_of_the_default_executor_hold_up_nothing(make_app,
 
             async with Worker(app) as worker:
                 assert await double.options(wait=30).call(1) == 2
-                relay.cut()
+                forwarder.cut()
                 assert await double.options(wait=30).call(2) == 4, "the connection is made again"
                 before = session_of(worker).consumer.name
                 await _lose_the_lease(app, worker, raw)
@@ -118,8 +118,10 @@ async def test_blocked_threads_of_the_default_executor_hold_up_nothing(make_app,
 
 
 @pytest.mark.parametrize("way", ["gone", "silent"])
-async def test_a_worker_whose_server_is_away_ends_within_its_grace_and_three_seconds(make_app, relay, way):
-    async with make_app(relay.url) as app:
+async def test_a_worker_whose_server_is_away_ends_within_its_grace_and_three_seconds(
+    make_app, forwarder, way
+):
+    async with make_app(forwarder.url) as app:
         running = asyncio.Event()
 
         @app.task
@@ -133,10 +135,10 @@ async def test_a_worker_whose_server_is_away_ends_within_its_grace_and_three_sec
         await nap.delay()
         await running.wait()
         if way == "silent":
-            relay.speaks.clear()
+            forwarder.speaks.clear()
         else:
-            relay.refuse()
-            relay.cut()
+            forwarder.refuse()
+            forwarder.cut()
         begun = Stopwatch()
         worker.stop()
         await task
@@ -144,10 +146,10 @@ async def test_a_worker_whose_server_is_away_ends_within_its_grace_and_three_sec
     assert (worker.handed_back, worker.counts.left) == (0, 1)
 
 
-async def test_a_worker_that_waits_for_its_server_to_begin_anew_can_be_stopped(make_app, relay, raw):
-    async with make_app(relay.url) as app, Worker(app) as worker:
+async def test_a_worker_that_waits_for_its_server_to_begin_anew_can_be_stopped(make_app, forwarder, raw):
+    async with make_app(forwarder.url) as app, Worker(app) as worker:
         lost = session_of(worker)
-        relay.refuse()
+        forwarder.refuse()
         # All connections but that of the beats, by which the worker hears that its lease is lost.
         ours = app.sessions.current().broker.commands.client
         for client in await raw.client_list():

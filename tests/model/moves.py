@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from model import observers, questions, relays, workers
+from model import forwarders, observers, questions, workers
 from model.move import Move, fault
 from model.world import (
     ANSWERED,
@@ -25,9 +25,9 @@ from model.world import (
     UNSENT,
     UNSURE,
     Beat,
+    Forwarder,
     History,
     Record,
-    Relay,
     Stream,
     Worker,
     World,
@@ -68,7 +68,7 @@ def beginning(setup: Setup) -> World:
         outboxes=((), ()) if setup.shards else (),
         written=0,
         heard=(0, 0) if setup.shards else (),
-        relays=(Relay(),) * setup.relays,
+        forwarders=(Forwarder(),) * setup.forwarders,
         faults_left=setup.faults,
         history=tuple(
             History(poison_left=setup.max_crashes if job == setup.poison else 0) for job in range(setup.jobs)
@@ -90,7 +90,7 @@ def at_rest(world: World) -> bool:
         and not world.rests
         and not world.needs
         and not any(world.outboxes)
-        and not any(relay.letters for relay in world.relays)
+        and not any(forwarder.letters for forwarder in world.forwarders)
         and all(client == SENT for client in world.clients)
         and all(waiter == ANSWERED for waiter in world.waiters)
         and all(world.ended(job) for job in range(len(world.records)))
@@ -106,7 +106,7 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
     yield from _controls(world, scripts)
     yield from _time(world, scripts)
     yield from observers.moves(world, scripts)
-    yield from relays.moves(world, scripts)
+    yield from forwarders.moves(world, scripts)
     for place in range(len(world.workers)):
         yield from workers.moves(world, scripts, place)
 

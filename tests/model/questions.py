@@ -39,7 +39,7 @@ def dead_lettered(world: World, setup: Setup, job: int) -> World:
 
 
 def refused(world: World, job: int) -> World:
-    """A parcel is refused for another's id, not for its own job's; what waits for the job ends with that."""
+    """A batch is refused for another's id, not for its own job's; what waits for the job ends with that."""
     record = world.records[job]
     if record is not None and record.state != OTHERS:
         return _broken(world, f"job {job} was refused, and nobody else has its id")

@@ -1,4 +1,4 @@
-"""Whoever relays: reads an outbox, tells its letters one by one, and deletes each when that was answered.
+"""Whoever forwarders: reads an outbox, tells its letters one by one, and deletes each when that was answered.
 
 A client, a worker, any process; how long it takes, and what happens meanwhile, is left open.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from model.move import Move, fault
-from model.world import Relay, World
+from model.world import Forwarder, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,48 +17,53 @@ if TYPE_CHECKING:
 
 
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
-    """Every move of those that relay."""
-    for place, relay in enumerate(world.relays):
-        if relay in world.relays[:place]:
+    """Every move of the forwarders."""
+    for place, forwarder in enumerate(world.forwarders):
+        if forwarder in world.forwarders[:place]:
             continue  # it could do no more than the other
-        if not relay.letters:
+        if not forwarder.letters:
             yield from _read(world, place)
             continue
         yield from _carry(world, scripts, place)
         if world.faults_left and scripts.setup.crashes:
-            yield fault(f"a relay dies with {_named(relay)} in hand", world.with_relay(place, Relay()))
+            yield fault(
+                f"a forwarder dies with {_named(forwarder)} in hand", world.with_forwarder(place, Forwarder())
+            )
 
 
 def _read(world: World, place: int) -> Iterator[Move]:
     for shard, letters in enumerate(world.outboxes):
         if letters:
-            relay = Relay(shard, letters)
-            yield Move(f"a relay reads {_named(relay)}", world.with_relay(place, relay))
+            forwarder = Forwarder(shard, letters)
+            yield Move(f"a forwarder reads {_named(forwarder)}", world.with_forwarder(place, forwarder))
 
 
 def _carry(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
     """The next half of the first letter: tell it, delete it."""
-    relay, setup = world.relays[place], scripts.setup
-    tells = relay.half != setup.rules.told_before_deleted
-    letter = relay.letters[0]
-    what = f"{letter.id} of shard {relay.shard}"
-    after = relay._replace(half=True) if not relay.half else _rest(relay)
+    forwarder, setup = world.forwarders[place], scripts.setup
+    tells = forwarder.half != setup.rules.told_before_deleted
+    letter = forwarder.letters[0]
+    what = f"{letter.id} of shard {forwarder.shard}"
+    after = forwarder._replace(half=True) if not forwarder.half else _rest(forwarder)
     if not tells:
-        kept = tuple(other for other in world.outboxes[relay.shard] if other.id != letter.id)
-        yield Move(f"a relay deletes {what}", world.with_outbox(relay.shard, kept).with_relay(place, after))
+        kept = tuple(other for other in world.outboxes[forwarder.shard] if other.id != letter.id)
+        yield Move(
+            f"a forwarder deletes {what}",
+            world.with_outbox(forwarder.shard, kept).with_forwarder(place, after),
+        )
         return
-    told = scripts.tell(world, relay.shard, letter)
-    yield Move(f"a relay tells {what}", told.with_relay(place, after))
+    told = scripts.tell(world, forwarder.shard, letter)
+    yield Move(f"a forwarder tells {what}", told.with_forwarder(place, after))
     if world.faults_left and setup.lost_replies:
-        yield fault(f"a relay tells {what}, reply lost", told)
-        failed = Relay() if setup.rules.relay_in_order else _rest(relay)
-        yield fault(f"a relay cannot tell {what}", world.with_relay(place, failed))
+        yield fault(f"a forwarder tells {what}, reply lost", told)
+        failed = Forwarder() if setup.rules.forwarder_in_order else _rest(forwarder)
+        yield fault(f"a forwarder cannot tell {what}", world.with_forwarder(place, failed))
 
 
-def _rest(relay: Relay) -> Relay:
-    rest = relay.letters[1:]
-    return Relay(relay.shard, rest) if rest else Relay()
+def _rest(forwarder: Forwarder) -> Forwarder:
+    rest = forwarder.letters[1:]
+    return Forwarder(forwarder.shard, rest) if rest else Forwarder()
 
 
-def _named(relay: Relay) -> str:
-    return f"{[letter.id for letter in relay.letters]} of shard {relay.shard}"
+def _named(forwarder: Forwarder) -> str:
+    return f"{[letter.id for letter in forwarder.letters]} of shard {forwarder.shard}"

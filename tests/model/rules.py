@@ -99,17 +99,17 @@ class Rules:
     # --- between shards ---------------------------------------------------------------------------
 
     dependents_first: bool = True
-    """Of the parcels of a workflow, that with the job that waits comes before that with what it waits for.
+    """Of the batches of a workflow, that with the job that waits comes before that with what it waits for.
 
     Closes: the parent runs and ends before its child is there, and nobody will ever tell the child.
     """
     told_before_deleted: bool = True
-    """Whoever relays deletes an entry of an outbox when it was told, not before.
+    """Whoever forwarders deletes an entry of an outbox when it was told, not before.
 
     Closes: it dies in between, and the entry is in no key any more.
     """
     accept_once: bool = True
-    """`accept` looks whether the parcel is behind the last entry that its shard was told.
+    """`accept` looks whether the batch is behind the last entry that its shard was told.
 
     Closes: it is told again, by somebody who stood still or because its bearer died before deleting it. The
     record of a job that has run may be gone by then, and the job runs again.
@@ -119,8 +119,9 @@ class Rules:
 
     Closes: one parent counts twice, and the child runs too early.
     """
-    relay_in_order: bool = True
-    """Who relays goes on to the next entry when the one before was answered, and begins anew after an error.
+    forwarder_in_order: bool = True
+    """Who forwarders goes on to the next entry when the one before was answered, and begins anew after an
+    error.
 
     Closes: the later one is told, the earlier one is no news any more, and its jobs wait for ever.
     """

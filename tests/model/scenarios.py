@@ -23,7 +23,7 @@ def _scenario(name: str, full: Setup, **quick: Any) -> Scenario:
     return Scenario(name, full, replace(full, **{"faults": 1, **quick}))
 
 
-_ABOUT_RELAYS: dict[str, Any] = {
+_ABOUT_FORWARDERS: dict[str, Any] = {
     "workers": 1,
     "hands": 1,
     "waiters": 1,
@@ -97,8 +97,8 @@ SCENARIOS = (
     ),
     _scenario(
         "shards: a value for two jobs of another shard",
-        Setup(faults=2, parents=FAN_OUT, shards=(0, 1, 1), kept=0, relays=2, **_ABOUT_RELAYS),
-        relays=1,
+        Setup(faults=2, parents=FAN_OUT, shards=(0, 1, 1), kept=0, forwarders=2, **_ABOUT_FORWARDERS),
+        forwarders=1,
     ),
     _scenario(
         "chain: the child expires while it waits, the parent may fail",
@@ -135,8 +135,8 @@ SCENARIOS = (
         Setup(faults=2, parents=ALONE, replaced=0, revoke=0, waiters=1, lost_connections=False),
     ),
     _scenario(
-        "a chain that is too long for one step, two relay",
-        Setup(faults=2, parents=ROW, shards=(0, 0, 0), at_once=1, relays=2, **_ABOUT_RELAYS),
+        "a chain that is too long for one step, two forwarders",
+        Setup(faults=2, parents=ROW, shards=(0, 0, 0), at_once=1, forwarders=2, **_ABOUT_FORWARDERS),
     ),
     _scenario(
         "a fan-in that is too large for one step, in two shards; jobs that are told of again are forgotten",
@@ -145,41 +145,48 @@ SCENARIOS = (
             parents=FAN_IN,
             shards=(0, 1, 0),
             at_once=1,
-            relays=2,
+            forwarders=2,
             records_expire=True,
-            **_ABOUT_RELAYS,
+            **_ABOUT_FORWARDERS,
         ),
-        relays=1,
+        forwarders=1,
     ),
     _scenario(
-        "shards: a chain goes there and back, two relay",
-        Setup(faults=2, parents=ROW, shards=(0, 1, 0), relays=2, **_ABOUT_RELAYS),
+        "shards: a chain goes there and back, two forwarders",
+        Setup(faults=2, parents=ROW, shards=(0, 1, 0), forwarders=2, **_ABOUT_FORWARDERS),
     ),
     _scenario(
-        "shards: a diamond, two relay",
-        Setup(faults=1, parents=DIAMOND, shards=(1, 0, 1, 0), relays=2, **_ABOUT_RELAYS),
-        relays=1,
+        "shards: a diamond, two forwarders",
+        Setup(faults=1, parents=DIAMOND, shards=(1, 0, 1, 0), forwarders=2, **_ABOUT_FORWARDERS),
+        forwarders=1,
     ),
     _scenario(
         "shards: another call takes the id of a member, on which others wait in both",
         Setup(
-            faults=2, parents=((), (0,), (1,), (1,)), shards=(0, 1, 0, 1), relays=2, taken=1, **_ABOUT_RELAYS
+            faults=2,
+            parents=((), (0,), (1,), (1,)),
+            shards=(0, 1, 0, 1),
+            forwarders=2,
+            taken=1,
+            **_ABOUT_FORWARDERS,
         ),
-        relays=1,
+        forwarders=1,
     ),
     _scenario(
         "shards: a member fails, one is revoked",
-        Setup(faults=2, parents=ROW, shards=(1, 0, 1), relays=2, fails=0, revoke=1, **_ABOUT_RELAYS),
-        relays=1,
+        Setup(faults=2, parents=ROW, shards=(1, 0, 1), forwarders=2, fails=0, revoke=1, **_ABOUT_FORWARDERS),
+        forwarders=1,
     ),
     _scenario(
         "shards: a workflow of another one takes the place of a job",
-        Setup(faults=2, shards=(0, 1, 1), relays=2, replaced=0, **_ABOUT_RELAYS),
+        Setup(faults=2, shards=(0, 1, 1), forwarders=2, replaced=0, **_ABOUT_FORWARDERS),
     ),
     _scenario(
         "shards: what is told again concerns jobs that are forgotten",
-        Setup(faults=2, parents=FAN_IN, shards=(1, 0, 1), relays=2, records_expire=True, **_ABOUT_RELAYS),
-        relays=1,
+        Setup(
+            faults=2, parents=FAN_IN, shards=(1, 0, 1), forwarders=2, records_expire=True, **_ABOUT_FORWARDERS
+        ),
+        forwarders=1,
     ),
     _scenario(
         "one job, retry and revoke",

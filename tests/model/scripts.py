@@ -79,18 +79,18 @@ class Scripts:
 
     def _submit_apart(self, world: World) -> World:
         """Accept what lies in shard 0 and fits, and leave the rest in its outbox, one height of a shard in a
-        parcel.
+        batch.
         """
         setup = self.setup
         jobs = sorted(range(setup.enqueued), key=setup.height, reverse=not setup.rules.dependents_first)
         at_once = [job for job in jobs if setup.shards[job] == 0][: setup.at_once]
         for job in sorted(at_once):
             world = self._admit_member(world, job)
-        parcels: dict[tuple[int, int], list[int]] = {}
+        batches: dict[tuple[int, int], list[int]] = {}
         for job in jobs:
             if job not in at_once:
-                parcels.setdefault((setup.height(job), setup.shards[job]), []).append(job)
-        for some in parcels.values():
+                batches.setdefault((setup.height(job), setup.shards[job]), []).append(job)
+        for some in batches.values():
             world = world.with_letter(0, Letter(0, tuple(some)))
         return world
 

@@ -47,7 +47,7 @@ class Setup:
     """For each job its shard, 0 or 1; the workflow is accepted in shard 0. Empty: all lie in one."""
     at_once: int | None = None
     """How many jobs of shard 0 are accepted in one step; None for all."""
-    relays: int = 0
+    forwarders: int = 0
     """How many look into the outboxes."""
     taken: int | None = None
     """The job whose id another call takes while the job is on its way to its shard."""

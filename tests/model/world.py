@@ -167,18 +167,18 @@ class Rest(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """An entry of an outbox, for the other shard: a parcel of jobs, or how one job ended, for another."""
+    """An entry of an outbox, for the other shard: a batch of jobs, or how one job ended, for another."""
 
     id: int
     jobs: tuple[int, ...] = ()
-    """Of a parcel."""
+    """Of a batch."""
     child: int = -1
     parent: int = -1
     outcome: str = ""
 
 
-class Relay(NamedTuple):
-    """Somebody who relays: any process, at any speed."""
+class Forwarder(NamedTuple):
+    """A forwarder: any process, at any speed."""
 
     shard: int = -1
     """Whose outbox it has read."""
@@ -254,7 +254,7 @@ class World(NamedTuple):
     """The id of the newest letter. One count for both: only the order of one outbox's letters matters."""
     heard: tuple[int, ...]
     """Of each shard's outbox, the last letter that was told: the one field of `T:in` of the other shard."""
-    relays: tuple[Relay, ...]
+    forwarders: tuple[Forwarder, ...]
     # bookkeeping of the model
     faults_left: int
     history: tuple[History, ...]
@@ -327,10 +327,10 @@ class World(NamedTuple):
         """Put letters into an outbox."""
         return self._replace(outboxes=(*self.outboxes[:shard], letters, *self.outboxes[shard + 1 :]))
 
-    def with_relay(self, place: int, relay: Relay) -> World:
-        """Put a relay in its place. Sorted: one is as good as the other."""
-        relays = (*self.relays[:place], relay, *self.relays[place + 1 :])
-        return self._replace(relays=tuple(sorted(relays)))
+    def with_forwarder(self, place: int, forwarder: Forwarder) -> World:
+        """Put a forwarder in its place. Sorted: one is as good as the other."""
+        forwarders = (*self.forwarders[:place], forwarder, *self.forwarders[place + 1 :])
+        return self._replace(forwarders=tuple(sorted(forwarders)))
 
     def with_waiter(self, waiter: int, state: str) -> World:
         """Put a waiter into a state."""

@@ -59,7 +59,7 @@ def messages() -> dict[str, bytes]:
         "outcome, failed": wire.encode_ended(wire.Ended("F", b"failure", *ended)),
         "outcome, revoked": wire.encode_ended(wire.Ended("C", b"why", *ended)),
         "outcome with arguments": wire.encode_ended(wire.Ended("S", b"\x08", *ended, b"\x92\x90\x80")),
-        "parcel": wire.encode_parcel("{a:0}:c:1", b"", ["id", 1, b"m"]),
+        "batch": wire.encode_batch("{a:0}:c:1", b"", ["id", 1, b"m"]),
     }
 
 
@@ -104,7 +104,7 @@ def test_every_message_of_the_golden_file_can_be_read():
     assert wire.decode_job("id", "default", packed["message with all that it may have"]) == FULL
     for letter, name in (("S", "succeeded"), ("F", "failed"), ("C", "revoked")):
         assert wire.decode_ended(letter, packed[f"outcome, {name}"]).name == "shop.charge"
-    assert wire.decode_parcel(packed["parcel"])[2] == ["id", 1, b"m"]
+    assert wire.decode_batch(packed["batch"])[2] == ["id", 1, b"m"]
 
 
 if __name__ == "__main__":

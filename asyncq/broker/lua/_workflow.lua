@@ -384,11 +384,11 @@ local function admit_at(i, channel)
 end
 
 -- Accepts the given jobs, and leaves word of those that lie in other shards.
-local function admit_all(first, stride, channel, parcels, left)
+local function admit_all(first, stride, channel, batches, left)
   for id, request_id in pairs(left) do make_room(id, request_id) end
   for i = first, #ARGV, stride do admit_at(i, channel) end
-  if parcels == '' then return end
-  for _, parcel in ipairs(cmsgpack.unpack(parcels)) do
-    redis.call('XADD', space .. 'out', '*', 'to', parcel[1], 'b', parcel[2])
+  if batches == '' then return end
+  for _, batch in ipairs(cmsgpack.unpack(batches)) do
+    redis.call('XADD', space .. 'out', '*', 'to', batch[1], 'b', batch[2])
   end
 end

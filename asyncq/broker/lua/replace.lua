@@ -1,7 +1,7 @@
 -- A job that runs becomes a workflow whose last job takes its id, its request id, its waiters and those who wait for it. Fenced as finish; a
 -- marked job ends instead.
 -- KEYS: stream
--- ARGV: space group consumer entry id push_limit ttl marks outcome channel queue wait parents keeps message parcels (id queue request_id flags wait ttl parents dependents keeps message)*
+-- ARGV: space group consumer entry id push_limit ttl marks outcome channel queue wait parents keeps message batches (id queue request_id flags wait ttl parents dependents keeps message)*
 -- RETURNS: 1 replaced, 2 ended by a mark, 0 refused (also when sent again), -1 another job has one of the ids
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -18,7 +18,7 @@ elseif again or #taken > 0 then
 else
   let_kept_go(id, flags)
   flags = string.sub(flags, 1, 3) .. (is_awaited(flags) and 'd' or '-')
-  admit_all(first, stride, channel, parcels, left)
+  admit_all(first, stride, channel, batches, left)
   -- It has started in time: what takes its place does not expire in its name.
   if string.find(request_id, '~', 1, true) then request_id = string.match(request_id, '^[^~]*') .. '~-' end
   admit(id, queue, request_id, string.sub(flags, 2), wait, ttl, parents, '', keeps, message, channels, '1')

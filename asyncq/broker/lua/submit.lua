@@ -1,8 +1,8 @@
 -- Accepts all jobs of a workflow, parents before children, or none of them. A call that is sent again finds its own request ids: accepted, once.
--- Those that lie in other shards, and those that are too many for one call, are in parcels, for the outbox: accepted with the rest, and brought
+-- Those that lie in other shards, and those that are too many for one call, are in batches, for the outbox: accepted with the rest, and brought
 -- to their shard, which may be this one. `more` has the queue and the number of those that will be ready here at once; no queue: that wait for their time.
--- ARGV: space channel max_length parcels more (id queue request_id flags wait ttl parents dependents keeps message)*
--- RETURNS: the number of jobs that are not in parcels, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
+-- ARGV: space channel max_length batches more (id queue request_id flags wait ttl parents dependents keeps message)*
+-- RETURNS: the number of jobs that are not in batches, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
 -- USES: record workflow
 local count, ready, later = (#ARGV - first + 1) / stride, {}, 0
 local taken, again, left = taken_among(first, stride)
@@ -23,5 +23,5 @@ if later > 0 and redis.call('ZCARD', space .. 'd') + later > tonumber(max_length
 for queue, more in pairs(ready) do
   if waiting_in(space .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
 end
-admit_all(first, stride, channel, parcels, left)
+admit_all(first, stride, channel, batches, left)
 return count

@@ -19,8 +19,15 @@ COUNT = 3
 """Of shards. Ids of one's own lie in any of them, so that most edges of a workflow cross."""
 BY_A_CLIENT = 200
 """How many diamonds a client would send if it lived."""
-DEATHS = ("relay.told=kill", "relay.tell=kill", "", "relay.told=kill@7", "relay.tell=kill@7", "")
-"""Of clients: between what a relay tells and deletes, before it tells, and anywhere."""
+DEATHS = (
+    "forwarder.delivered=kill",
+    "forwarder.deliver=kill",
+    "",
+    "forwarder.delivered=kill@7",
+    "forwarder.deliver=kill@7",
+    "",
+)
+"""Of clients: after a forwarder delivers and before it deletes, before it delivers, and anywhere."""
 
 
 async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
