@@ -229,11 +229,11 @@ class Forwarder:
         order, so it would block all entries behind it.
         """
         while True:
-            asked, *entries = await self._commands.run(
+            asked, *found = await self._commands.run(
                 shard, "outbox", (shard.outbox,), (AT_ONCE, ENOUGH_BYTES)
             )
             entries, damaged = [], []
-            for entry, flat in entries:
+            for entry, flat in found:
                 fields = dict(zip(flat[::2], flat[1::2], strict=True))
                 try:
                     _check(fields, self._commands.shards.count, self._commands.scripts["accept"].repeated)
