@@ -170,7 +170,7 @@ async def test_what_was_read_long_ago_is_not_forwarded_again_though_its_jobs_are
     jobs += [shore.job(named("home", 0))]
     await shore.broker.intake.submit(jobs)
     late = await shore.read(0)
-    assert len(late.letters) == 1
+    assert len(late.entries) == 1
     await shore.tell_all()
     root = (await shore.claim_all())["root"]
     await shore.end(root)
@@ -277,7 +277,7 @@ async def test_an_id_that_is_there_twice_is_refused_wherever_it_lies(shore, shar
     jobs = [one, other, *shore.flow(("a", 0, ""), ("b", 0, ""), ("c", 0, ""))]
     with pytest.raises(ValueError, match=twice):
         await shore.broker.intake.submit(jobs)
-    assert [(await shore.read(each)).letters for each in range(COUNT)] == [[], [], []]
+    assert [(await shore.read(each)).entries for each in range(COUNT)] == [[], [], []]
     assert await shore.claim() is None
 
 
@@ -365,7 +365,7 @@ async def test_long_values_are_read_a_few_at_a_time(shore):
     await shore.tell_all()
     for _ in range(30):
         await shore.run(b"x" * 200_000)
-    assert len((await shore.read(0)).letters) == 6
+    assert len((await shore.read(0)).entries) == 6
     await shore.tell_all()
     far = await shore.claim()
     assert len(await shore.values(far)) == 30
@@ -378,7 +378,7 @@ async def test_many_jobs_of_a_shard_go_in_several_batches(shore, monkeypatch):
     await shore.broker.intake.submit(shore.flow(*members))
     # Of `b`, which is at home, four were accepted at once, and seven come in two;
     # `c` come in three, and `a` is the last, for all wait for it.
-    assert len((await shore.read(0)).letters) == 2 + 3 + 1
+    assert len((await shore.read(0)).entries) == 2 + 3 + 1
     await shore.tell_all()
     await shore.broker.revoke(named("a", 0), mark="c", outcome=b"")
     await shore.tell_all()
@@ -477,7 +477,7 @@ async def test_that_nothing_can_be_forwarded_is_logged_once_until_it_can_again(s
         assert caplog.text.count("could not be forwarded") == expected
         monkeypatch.setattr(shore.forwarder, "deliver", tell)
         await shore.forwarder.delivered(shore.broker.shards[0])
-    assert (await shore.read(0)).letters == []
+    assert (await shore.read(0)).entries == []
 
 
 async def _away(_: object) -> None:
