@@ -1,4 +1,4 @@
-"""Whoever forwarders: reads an outbox, tells its letters one by one, and deletes each when that was answered.
+"""Forwarders: each reads an outbox, delivers its entries one by one, and deletes each when that was answered.
 
 A client, a worker, any process; how long it takes, and what happens meanwhile, is left open.
 """

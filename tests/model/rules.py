@@ -104,7 +104,7 @@ class Rules:
     Closes: the parent runs and ends before its child is there, and nobody will ever tell the child.
     """
     told_before_deleted: bool = True
-    """Whoever forwarders deletes an entry of an outbox when it was told, not before.
+    """A forwarder deletes an entry of an outbox when it was delivered, not before.
 
     Closes: it dies in between, and the entry is in no key any more.
     """
@@ -120,7 +120,7 @@ class Rules:
     Closes: one parent counts twice, and the child runs too early.
     """
     forwarder_in_order: bool = True
-    """Who forwarders goes on to the next entry when the one before was answered, and begins anew after an
+    """A forwarder goes on to the next entry when the one before was answered, and starts again after an
     error.
 
     Closes: the later one is told, the earlier one is no news any more, and its jobs wait for ever.
