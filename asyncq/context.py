@@ -99,17 +99,16 @@ class Link(Protocol):
         """The worker's; without one, that of whoever asks, if there is one."""
         ...
 
-    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
-        """It begins to wait for another job, in that task, and gives back what it takes up. On the worker's
-        loop.
+    async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
+        """Releases the job's slot: it begins to wait for another job, in that task. On the worker's loop.
 
         Raises:
             WouldDeadlock: too many jobs of this worker wait.
         """
         ...
 
-    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:
-        """That wait is over: returns when the job may go on. On the worker's loop."""
+    async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:
+        """Reacquires a slot: that wait is over. Returns when the job may go on. On the worker's loop."""
         ...
 
 

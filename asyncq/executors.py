@@ -113,20 +113,20 @@ class Claim:
         """The worker's; without one, that of whoever asks, if there is one."""
         return running_loop()
 
-    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
-        """The body begins to wait for another job. Outside a worker there is nothing to give back."""
+    async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
+        """The body begins to wait for another job. Outside a worker it holds no slot."""
 
-    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:
+    async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:
         """That wait is over."""
 
-    def give_room(self) -> None:
+    def release_executor_slot(self) -> None:
         """Gives back the thread or process that is counted for it, if one is."""
         threads, self.threads = self.threads, None
         if threads is not None:
             threads.give()
 
-    def hurry(self) -> None:
-        """The body's time is up, it is about to be cancelled."""
+    def skip_reacquire(self) -> None:
+        """The body is about to be cancelled: its waits must not reacquire a slot."""
 
     def overdue(self, error: TimeLimitExceeded) -> None:
         """The body goes on after its time limit: it has let the cancellation go by, or it is in a thread.
@@ -218,7 +218,7 @@ async def in_thread(function: Callable[..., Any], args: Any, kwargs: dict[str, A
         raise
     finally:
         claim.in_thread = False
-        claim.give_room()
+        claim.release_executor_slot()
 
 
 @functools.cache
@@ -236,7 +236,7 @@ def _of_function(trace: types.TracebackType | None) -> types.TracebackType | Non
 
 
 def unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
-    """Calls the function on its thread. A `SystemExit` there would end the thread and leave the job
+    """Calls the function on its thread. A `SystemExit` there would end the thread and release_slot the job
     hanging.
     """
     if not claim.begin():
@@ -365,7 +365,7 @@ class _Limits:
         """The hard limit: cancels, or waits for the end of a thread."""
         claim = self._claim
         self.stopped = claim.is_late = True
-        claim.hurry()
+        claim.skip_reacquire()
         # A thread that is about to begin must not, if the job is told to have ended. The move decides.
         if claim.in_thread and claim.move(ENDED, STARTING) is not STARTING:
             self._overdue()

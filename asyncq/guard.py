@@ -73,10 +73,10 @@ class Wait:
     async def __aenter__(self) -> None:
         link = self._job.link
         if link is not None:
-            await _leave(link)
+            await _release_slot(link)
         try:
             if self._awaited:
-                await self._tell()
+                await self._note_wait()
             if self._broker.commands.is_closed:  # meanwhile: nobody would wake who begins to wait now
                 raise BrokerUnavailable("the app was closed while a result was waited for")
         except BaseException:
@@ -88,9 +88,9 @@ class Wait:
     ) -> None:
         await self._go_on()
 
-    async def _tell(self) -> None:
-        """Says for whom the job waits, and hears of a cycle, in one step: of two jobs that begin to wait for
-        each other, the second is told.
+    async def _note_wait(self) -> None:
+        """Notes for which jobs the job waits, and looks for a cycle, in one step. Of two jobs that begin to
+        wait for each other, the second gets the error.
         """
         job = self._job
         ids = [handle.id for handle in self._awaited]
@@ -114,32 +114,33 @@ class Wait:
                 job.id, job.entry, self._wait_token, [handle.id for handle in self._awaited]
             )
         if self._job.link is not None:
-            await _come_back(self._job.link)
+            await _reacquire_slot(self._job.link)
 
 
-async def _leave(link: Link) -> None:
+async def _release_slot(link: Link) -> None:
     wait = asyncio.current_task()
     if link.loop is asyncio.get_running_loop():
-        await link.leave(wait)
+        await link.release_slot(wait)
         return
     try:
-        await _at_the_workers(link.leave(wait), link)
+        await _at_the_workers(link.release_slot(wait), link)
     except asyncio.CancelledError:
-        await _come_back(link)
+        await _reacquire_slot(link)
         raise
 
 
-async def _come_back(link: Link) -> None:
+async def _reacquire_slot(link: Link) -> None:
     wait = asyncio.current_task()
     if link.loop is asyncio.get_running_loop():
-        await link.come_back(wait)
+        await link.reacquire_slot(wait)
     else:
-        await _at_the_workers(link.come_back(wait), link)
+        await _at_the_workers(link.reacquire_slot(wait), link)
 
 
 async def _at_the_workers(step: Coroutine[Any, Any, None], link: Link) -> None:
-    """Takes a step on the worker's loop, which is not that of the app. Whether the job has its slot must be
-    known: so a cancellation is told there, after the step has begun, and heard here when it is done.
+    """Takes a step on the worker's loop, which is not that of the app. The caller must know whether
+    the job has its slot, so a cancellation is passed on after the step has begun, and raised here when it is
+    done.
     """
     loop, task = link.loop, None
     assert loop is not None, "who asks has a loop"

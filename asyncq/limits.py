@@ -21,12 +21,12 @@ class Limits:
     Attributes:
         task: its name, under which all workers count.
         interval: microseconds between two starts; 0 if the rate is not limited.
-        places: how many bodies may run at once; 0 if that is not limited.
+        concurrency: how many bodies may run at once; 0 if that is not limited.
     """
 
     task: str
     interval: float = 0.0
-    places: int = 0
+    concurrency: int = 0
 
     @staticmethod
     def of(task: str, rate_limit: float | str | None, concurrency: int | None) -> Limits | None:

@@ -371,11 +371,11 @@ class AsyncResult(View[R_co]):
     async def _stepped(self, iterator: Follower | Readable, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
         session = iterator.session
         if session is None or session.is_on_app_loop():
-            return await self._parked(step)
+            return await self._with_slot_released(step)
         # It was begun where another session served it, and its subscription is there.
-        return await session.run_on_app_loop(self._parked(step))
+        return await session.run_on_app_loop(self._with_slot_released(step))
 
-    async def _parked(self, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _with_slot_released(self, step: Callable[[], Coroutine[Any, Any, T]]) -> T:
         job = current_job.get()
         if job is None:
             return await step()

@@ -1,4 +1,4 @@
-"""A number of slots, and who waits for one: what bounds the jobs, and the threads, of a worker."""
+"""Slots: they bound the jobs, the threads and the processes of a worker. Each lives on one loop."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """So many may run at a time. Lives on one loop.
+    """A number of slots, and two queues for them. Lives on one loop.
 
-    Who comes back from a wait for another job goes before who is new: it holds what it has built up so far,
-    and somebody may be waiting for it.
+    A job that resumes after a wait for another job goes before a new job: it holds what it has built up so
+    far, and other jobs may be waiting for it.
 
     Args:
         limit: how many.
-        most_parked: how many more may be parked, which is: have given their slot back for a wait.
-        on_change: called when a slot is free, or one more is parked.
+        most_released: how many jobs may have their slot released for a wait.
+        on_change: called when a slot is free, or one more is released.
 
     Attributes:
-        busy: slots that are taken. Above the limit only by jobs that are being torn down.
-        parked: those who have given theirs back and will want it again.
+        busy: slots that are taken. Above the limit only by jobs that are being cancelled.
+        released: jobs that have released their slot and will reacquire one.
         on_change: as given.
     """
 
     def __init__(
-        self, limit: int, most_parked: int = 0, on_change: Callable[[], object] = lambda: None
+        self, limit: int, most_released: int = 0, on_change: Callable[[], object] = lambda: None
     ) -> None:
         self.limit = limit
         self.busy: int = 0
-        self.parked: int = 0
-        self._most_parked = most_parked
+        self.released: int = 0
+        self._most_released = most_released
         self.on_change: Callable[[], object] = on_change
-        # While anybody stands in a queue, no slot is free.
-        self._back: deque[asyncio.Future[None]] = deque()
+        # While anybody waits in a queue, no slot is free.
+        self._resuming: deque[asyncio.Future[None]] = deque()
         self._new: deque[asyncio.Future[None]] = deque()
 
     @property
@@ -50,57 +50,57 @@ class Slots:
         """Takes a slot, whether or not there is one."""
         self.busy += 1
 
-    async def take(self, *, back: bool = False) -> None:
+    async def take(self, *, first: bool = False) -> None:
         """Takes a slot as soon as there is one. Cancelled, it has taken none.
 
         Args:
-            back: from a wait: goes before those who are new.
+            first: for a job that resumes after a wait: it goes before new jobs.
         """
         if self.busy < self.limit:
             self.busy += 1
             return
-        queue = self._back if back else self._new
-        turn = asyncio.get_running_loop().create_future()
-        queue.append(turn)
+        queue = self._resuming if first else self._new
+        granted = asyncio.get_running_loop().create_future()
+        queue.append(granted)
         try:
-            await turn
+            await granted
         except asyncio.CancelledError:
-            if not turn.cancelled():
+            if not granted.cancelled():
                 self.give()  # it was given one at the same time
-            elif turn in queue:
-                queue.remove(turn)
+            elif granted in queue:
+                queue.remove(granted)
             raise
 
     def give(self) -> None:
-        """Gives a slot back: to whoever is next, if anybody is."""
+        """Gives a slot back: the next in the queues takes it, if there is one."""
         self.busy -= 1
-        if self._back or self._new:
+        if self._resuming or self._new:
             self._call_next()
         self.on_change()
 
     def _call_next(self) -> None:
-        while self.busy < self.limit and (queue := self._back or self._new):
-            turn = queue.popleft()
-            if not turn.done():  # else it was cancelled, and is about to leave
+        while self.busy < self.limit and (queue := self._resuming or self._new):
+            granted = queue.popleft()
+            if not granted.done():  # else it was cancelled, and is about to leave
                 self.busy += 1
-                turn.set_result(None)
+                granted.set_result(None)
 
-    def park(self) -> None:
-        """Gives a slot back for a wait.
+    def release(self) -> None:
+        """Gives a slot back for the time of a wait.
 
         Raises:
-            WouldDeadlock: too many are parked.
+            WouldDeadlock: `max_parked` jobs have released their slot.
         """
-        if self.parked >= self._most_parked:
+        if self.released >= self._most_released:
             raise WouldDeadlock(
-                f"{self.parked:,} jobs of this worker wait for other jobs already, which is max_parked; with "
-                "one more waiting, memory would have no bound. Nest less deeply, let the caller wait, or "
-                "raise max_parked"
+                f"{self.released:,} jobs of this worker wait for other jobs already, which is max_parked; "
+                "with one more waiting, memory would have no bound. Nest less deeply, let the caller wait, "
+                "or raise max_parked"
             )
-        self.parked += 1
+        self.released += 1
         self.give()
 
-    def unpark(self) -> None:
-        """One that was parked has a slot again, or will not need one any more."""
-        self.parked -= 1
+    def end_release(self) -> None:
+        """A job that had released its slot has one again, or needs none any more."""
+        self.released -= 1
         self.on_change()

@@ -270,9 +270,9 @@ class Delivery:
     """A job as a worker was given it: the message, and the stream entry that is the worker's claim to it.
 
     `crashes` counts the workers that died with it, `retries` the times it was tried again after a failure;
-    `values` are the outcomes of the jobs that it waited for, see the module; `turn` is what a limit of its
-    task has said of it, for the next time it is asked; `put_off` is how often and how long it was put off by
-    workers that do not know its task; `last` is the outcome of the try before, of a job that expires.
+    `values` are the outcomes of the jobs that it waited for, see the module; `limiter_state` is what a limit
+    of its task has said of it, for the next time it is asked; `put_off` is how often and how long it was put
+    off by workers that do not know its task; `last` is the outcome of the try before, of a job that expires.
     """
 
     entry: str
@@ -281,7 +281,7 @@ class Delivery:
     retries: int
     job: Job
     values: bytes = b""
-    turn: bytes = b""
+    limiter_state: bytes = b""
     put_off: bytes = b""
     last: bytes = b""
 

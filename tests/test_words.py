@@ -17,7 +17,7 @@ GLOSSARY = ROOT / "docs" / "glossary.md"
 TEXTS = "errand nonce parcel"
 """Words that neither a text nor a name may hold."""
 
-NAMES = "anchor bring carrier hoisted lighten outlet shape starred synced"
+NAMES = "anchor bring carrier hoisted lighten outlet parking shape starred synced turnstile"
 """Words that no name in Python may have as one of its parts, though a sentence may use them."""
 
 EXCEPTIONS: dict[str, set[str]] = {

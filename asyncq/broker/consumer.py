@@ -358,7 +358,7 @@ class Consumer:
         if fields and len(fields) == 4 and fields[0] == b"i" and fields[2] == b"m":
             crashes = retries = 0
             id_, message, values = fields[1], fields[3], b""
-            turn = put_off = last = b""
+            limiter_state = put_off = last = b""
         else:
             named = dict(zip(fields[::2], fields[1::2], strict=True)) if fields else {}
             if b"i" not in named or b"m" not in named or len(named) > wire.MOST_FIELDS:
@@ -366,9 +366,9 @@ class Consumer:
             id_, message = named[b"i"], named[b"m"]
             crashes = wire.count_of(named.get(b"c", b"0"))
             retries = wire.count_of(named.get(b"a", b"0"))
-            values, turn, put_off, last = (named.get(name, b"") for name in (b"v", b"g", b"u", b"l"))
+            values, limiter_state, put_off, last = (named.get(name, b"") for name in (b"v", b"g", b"u", b"l"))
         job = wire.decode_job(id_.decode(), queue, message)
-        return wire.Delivery(entry, stream, crashes, retries, job, values, turn, put_off, last)
+        return wire.Delivery(entry, stream, crashes, retries, job, values, limiter_state, put_off, last)
 
     async def promote(self, keys: Keys) -> float | None:
         """Moves due jobs of a shard into their queues; seconds until the next is due, None if there is

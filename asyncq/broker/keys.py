@@ -108,8 +108,8 @@ class Keys:
     outbox: str = field(init=False)
     inbox: str = field(init=False)
     count: str = field(init=False)
-    places_held: str = field(init=False)
-    places_wanted: str = field(init=False)
+    permits_held: str = field(init=False)
+    permits_waiting: str = field(init=False)
     rates: str = field(init=False)
     levels: str = field(init=False)
     news: str = field(init=False)
@@ -161,8 +161,8 @@ class Keys:
             ("inbox", f"{tag}:in"),  # hash: another shard -> the entry of its outbox that was told here last
             ("count", f"{tag}:n"),  # of shard 0 only: how many shards there are, if more than one; a string
             ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job
-            ("places_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> incarnation
-            ("places_wanted", f"{tag}:limw:"),  # + task: sorted set of ids that wait for a place
+            ("permits_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> incarnation
+            ("permits_waiting", f"{tag}:limw:"),  # + task: sorted set of ids that wait for a permit
             ("rates", f"{tag}:limr:"),  # + task: when its next job may start, a string
         ):
             object.__setattr__(self, name, value)

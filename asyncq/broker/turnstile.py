@@ -1,4 +1,5 @@
-"""The verbs of limited tasks: who may start, who waits, who is next. Keys are named after the task.
+"""The limits of tasks at the server: which job may start, which waits, which is next. Keys are named after
+the task. Runs on the session's loop.
 
 A claim is `<entry> <id>` of a job whose body runs, with the incarnation that runs it. One whose incarnation
 has no beat any more counts for nothing.
@@ -22,30 +23,32 @@ TOLERANCE = 100_000
 time of `t` seconds, at most `rate * (t + 0.1) + 1` jobs start."""
 
 
-SEATED = "p"
-"""What a worker is told on the channel of its marks: `p<claim>`, a job of its own that waits has a place."""
+PERMIT_GRANTED = "p"
+"""First letter of a message on the channel of a worker session: `p<claim>` grants a permit to a job that
+waits in its memory.
+"""
 
 
-class Turn(NamedTuple):
-    """What the limits of its task say to a job.
+class LimiterAnswer(NamedTuple):
+    """The answer of the limiter to a job.
 
     Attributes:
-        starts: whether it may start, and then has its place.
+        starts: whether it may start. Then it has its permit.
         wait: milliseconds that it waits otherwise, at most.
-        ticket: what it is to bring along when it comes again.
-        parked: whether it waits for a place, and may be called.
-        following: the id of a job that is to be called; empty if there is none.
+        state: the limiter state, which the job sends with its next question.
+        waits_for_permit: whether it waits for a permit, and may be called.
+        next_job: the id of the job that the worker must wake; empty if there is none.
     """
 
     starts: bool
     wait: int
-    ticket: bytes
-    parked: bool
-    following: str
+    state: bytes
+    waits_for_permit: bool
+    next_job: str
 
 
-class Turnstile:
-    """What one incarnation says and hears about the limits of tasks.
+class Permits:
+    """Asks the server about the limits of tasks, for one worker session.
 
     Args:
         commands: of the session.
@@ -56,7 +59,7 @@ class Turnstile:
         self._commands = commands
         self._incarnation = incarnation
 
-    async def enter(self, limits: Limits, delivery: wire.Delivery, left: int | None) -> Turn:
+    async def ask(self, limits: Limits, delivery: wire.Delivery, left: int | None) -> LimiterAnswer:
         """Whether a job may start.
 
         Args:
@@ -67,55 +70,61 @@ class Turnstile:
         task = limits.task
         keys = self._commands.shards.of(task)
         steady_time = self._commands.steady_time
-        verdict, wait, ticket, following, steady = await self._commands.run(
+        answer, wait, state, next_job, steady = await self._commands.run(
             keys,
             "limit",
-            (keys.rates + task, keys.places_held + task, keys.places_wanted + task, keys.beats),
+            (keys.rates + task, keys.permits_held + task, keys.permits_waiting + task, keys.beats),
             (
-                *(keys.space, delivery.claim, self._incarnation, delivery.job.id, limits.places),
-                *(limits.interval, TOLERANCE, delivery.turn, "" if left is None else left, keys.marks),
+                *(keys.space, delivery.claim, self._incarnation, delivery.job.id, limits.concurrency),
+                *(
+                    limits.interval,
+                    TOLERANCE,
+                    delivery.limiter_state,
+                    "" if left is None else left,
+                    keys.marks,
+                ),
                 *(DAY_MS, steady_time.expected(keys.shard)),
             ),
             patience=FOREVER,
         )
         steady_time.saw(keys.shard, steady)
-        return Turn(verdict == 1, wait, ticket, verdict == 2, text_of(following))
+        return LimiterAnswer(answer == 1, wait, state, answer == 2, text_of(next_job))
 
-    async def resume(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:
-        """Takes a place again after a wait, and says whom to call; False if there is none yet: then it will
-        be told, see `Consumer.marks_channel`.
+    async def reacquire(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:
+        """Reacquires a permit after a wait. Returns whether there is one, and the id of the job to wake. If
+        there is none yet, the server grants it later by a message, see `Consumer.marks_channel`.
         """
         keys = self._commands.shards.of(limits.task)
-        seated, following = await self._commands.run(
+        granted, next_job = await self._commands.run(
             keys,
             "resume",
-            _places(keys, limits),
-            (delivery.claim, self._incarnation, limits.places, keys.marks, DAY_MS),
+            _permit_keys(keys, limits),
+            (delivery.claim, self._incarnation, limits.concurrency, keys.marks, DAY_MS),
             patience=FOREVER,
         )
-        return bool(seated), text_of(following)
+        return bool(granted), text_of(next_job)
 
-    async def vacate(self, limits: Limits, held: str, aside: str = "") -> str:
-        """Gives a place back, and says whom to call. With an empty claim, only says that; with the id of a
-        job that was just put aside, that one if it was called too early.
+    async def release(self, limits: Limits, held: str, deferred: str = "") -> str:
+        """Releases a permit, and returns the id of the job to wake. With an empty claim it releases nothing.
+        With the id of a job that was just deferred it returns that one, if it was called too early.
         """
         keys = self._commands.shards.of(limits.task)
-        following: bytes = await self._commands.run(
+        next_job: bytes = await self._commands.run(
             keys,
             "vacate",
-            _places(keys, limits),
-            (name_to(held), limits.places, keys.marks, DAY_MS, aside),
+            _permit_keys(keys, limits),
+            (name_to(held), limits.concurrency, keys.marks, DAY_MS, deferred),
             patience=FOREVER,
         )
-        return text_of(following)
+        return text_of(next_job)
 
     async def forget(self, limits: Limits, id: str) -> None:
-        """A job waits for no place any more."""
+        """A job does not wait for a permit any more."""
         keys = self._commands.shards.of(limits.task)
-        await self._commands.send(keys, "ZREM", keys.places_wanted + limits.task, id, patience=FOREVER)
+        await self._commands.send(keys, "ZREM", keys.permits_waiting + limits.task, id, patience=FOREVER)
 
     async def call(self, id: str) -> bool:
-        """Has a job come that waits for a place; False if there is no such job any more."""
+        """Wakes a job that waits for a permit; False if there is no such job any more."""
         keys = self._commands.shards.of(id)
         answer = await self._commands.run(
             keys, "call", (keys.records + id, keys.delayed), (id, keys.wake), patience=FOREVER
@@ -123,9 +132,9 @@ class Turnstile:
         return bool(answer)
 
     async def held(self, limits: Limits) -> set[str]:
-        """The claims to places of a task that are ours, and keeps them for another day."""
+        """Returns the claims whose permits this session holds, and keeps the permits for another day."""
         keys = self._commands.shards.of(limits.task)
-        key = keys.places_held + limits.task
+        key = keys.permits_held + limits.task
         claims = await self._commands.send(keys, "HGETALL", key)
         mine = self._incarnation.encode()
         ours = {name_from(one) for one, by in claims.items() if by == mine}
@@ -134,5 +143,5 @@ class Turnstile:
         return ours
 
 
-def _places(keys: Keys, limits: Limits) -> tuple[str, str, str]:
-    return (keys.places_held + limits.task, keys.places_wanted + limits.task, keys.beats)
+def _permit_keys(keys: Keys, limits: Limits) -> tuple[str, str, str]:
+    return (keys.permits_held + limits.task, keys.permits_waiting + limits.task, keys.beats)

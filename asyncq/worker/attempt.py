@@ -28,7 +28,7 @@ from asyncq.executors import (
 from asyncq.runner import Finish
 from asyncq.serializers import PLAIN_VALUE
 from asyncq.worker.emitter import StreamSink
-from asyncq.worker.parking import Parking
+from asyncq.worker.parking import WaitSlot
 from asyncq.worker.reporter import Reporter
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from asyncq.worker.held import HeldJobs
     from asyncq.worker.job_log import JobLog
     from asyncq.worker.lease import Lease
-    from asyncq.worker.limits import Gate
+    from asyncq.worker.limits import Limiter
     from asyncq.worker.outcome import Outcomes
     from asyncq.worker.rooms import Rooms
 
@@ -55,7 +55,7 @@ worker may have one."""
 class RunningJob(Claim):
     """A job that this session holds, and what is done with it from outside of its body."""
 
-    __slots__ = ("attempts", "delivery", "parking", "reporter", "task")
+    __slots__ = ("attempts", "delivery", "reporter", "task", "wait_slot")
     state: AttemptState
     revoked: bool
 
@@ -66,7 +66,7 @@ class RunningJob(Claim):
         self.attempts: Attempts = attempts
         self.reporter: Reporter | None = None
         self.task: asyncio.Task[None] | None = None  # until it has left its slot
-        self.parking: Parking | None = None  # few jobs wait, so it is made when one does
+        self.wait_slot: WaitSlot | None = None  # few jobs wait, so it is made when one does
 
     # -- what the body asks for, see `context.Link` --
 
@@ -80,23 +80,23 @@ class RunningJob(Claim):
         """The worker's connection, on whose loop the job runs."""
         return self.attempts.session
 
-    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
-        """A wait begins, see `Parking.leave`. Waits of tasks that outlive their job are ignored."""
+    async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
+        """A wait begins, see `WaitSlot.release_slot`. Waits of tasks that outlive their job are ignored."""
         if self.task is None:
             return
-        if self.parking is None:
-            self.parking = Parking(self, self.attempts.held.slots)
-        self.parking.leave(wait)
+        if self.wait_slot is None:
+            self.wait_slot = WaitSlot(self, self.attempts.held.slots)
+        self.wait_slot.release_slot(wait)
 
-    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:
-        """A wait is over, see `Parking.come_back`."""
-        if self.parking is not None:
-            await self.parking.come_back(wait)
+    async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:
+        """A wait is over, see `WaitSlot.reacquire_slot`."""
+        if self.wait_slot is not None:
+            await self.wait_slot.reacquire_slot(wait)
 
-    def hurry(self) -> None:
-        """The body is about to be cancelled, and must not wait for a slot first."""
-        if self.parking is not None:
-            self.parking.hurry()
+    def skip_reacquire(self) -> None:
+        """The body is about to be cancelled, and must not reacquire a slot first."""
+        if self.wait_slot is not None:
+            self.wait_slot.skip_reacquire()
 
     def overdue(self, error: TimeLimitExceeded) -> None:
         """The body goes on after its time limit. If no try is left, whoever waits is told now. Another try
@@ -104,8 +104,8 @@ class RunningJob(Claim):
         """
         if self.state is not RUNNING:
             return  # the worker stops, or the job was revoked: that has been seen to
-        if self.parking is not None:
-            self.parking.stop_waits()
+        if self.wait_slot is not None:
+            self.wait_slot.stop_waits()
         delivery, attempts, started = self.delivery, self.attempts, self.started
         assert started is not None, "the runner writes it before the body begins"
         log.warning(
@@ -178,8 +178,8 @@ class RunningJob(Claim):
         if before is RUNNING and self.in_thread:
             # A thread cannot be stopped, unless it waits for another job: it keeps its slot until it returns,
             # and its result is dropped.
-            if self.parking is not None:
-                self.parking.stop_waits()
+            if self.wait_slot is not None:
+                self.wait_slot.stop_waits()
         elif before is not FETCHED and self.task is not None:
             self.task.cancel()
 
@@ -225,7 +225,7 @@ class Attempts:
         runner: runs bodies.
         held: the jobs, and their slots.
         lease: no body starts while it may be over.
-        gate: the limits of tasks.
+        limiter: the limits of tasks.
         rooms: the threads and processes.
         outcomes: what becomes of the jobs.
         job_log: where starts are logged.
@@ -241,7 +241,7 @@ class Attempts:
         runner: Runner,
         held: HeldJobs,
         lease: Lease,
-        gate: Gate,
+        limiter: Limiter,
         rooms: Rooms,
         outcomes: Outcomes,
         job_log: JobLog,
@@ -254,7 +254,7 @@ class Attempts:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.background: BackgroundTasks = BackgroundTasks(log)
         self._lease = lease
-        self._gate = gate
+        self._limiter = limiter
         self._rooms = rooms
         self._job_log = job_log
         self._noted: set[tuple[str, str]] = set()  # entry and id of jobs whose beginning was noted
@@ -351,7 +351,7 @@ class Attempts:
             return
         job.state = job.end_unfinished()
         job.task = None
-        job.give_room()
+        job.release_executor_slot()
         self.held.slot_given()
 
     async def _has_slot(self, job: RunningJob) -> bool:
@@ -373,7 +373,7 @@ class Attempts:
             if job.state is DROPPED:
                 return
             job.state = STARTING
-            has_something_to_ask = self._gate.limited or delivery.crashes or delivery.values
+            has_something_to_ask = self._limiter.limited or delivery.crashes or delivery.values
             if has_something_to_ask and not await self._may_start(job):
                 return
             if not self._lease.is_fresh():
@@ -396,12 +396,12 @@ class Attempts:
             job.task = None
             if job.reporter is not None:
                 job.reporter.drop()
-            job.give_room()
-            if job.parking is None:
+            job.release_executor_slot()
+            if job.wait_slot is None:
                 self.held.slots.give()
             else:
-                job.parking.end()
-                job.parking = None  # a cycle, too
+                job.wait_slot.end()
+                job.wait_slot = None  # a cycle, too
             self.held.slot_given()
 
     async def _may_start(self, job: RunningJob) -> bool:
@@ -409,7 +409,7 @@ class Attempts:
         that are kept elsewhere, or a worker has died with it.
         """
         delivery = job.delivery
-        limits = self._gate.limited.get(delivery.job.name)
+        limits = self._limiter.limited.get(delivery.job.name)
         if limits is not None and not await self._has_turn(job, limits):
             return False
         if delivery.values:
@@ -433,14 +433,14 @@ class Attempts:
     async def _has_turn(self, job: RunningJob, limits: Limits) -> bool:
         """Asks whether the limits of the job's task let it start. If not, it is put aside until its turn."""
         delivery = job.delivery
-        place = self._gate.place(limits, delivery)
-        job.parking = Parking(job, self.held.slots, place)
-        turn = await place.enter()
-        if turn is None or turn.starts:
+        permit = self._limiter.permit(limits, delivery)
+        job.wait_slot = WaitSlot(job, self.held.slots, permit)
+        answer = await permit.ask()
+        if answer is None or answer.starts:
             return True
-        call = self.outcomes.claims.defer(delivery, turn.wait, turn.ticket)
+        call = self.outcomes.claims.defer(delivery, answer.wait, answer.state)
         self.outcomes.report(
-            delivery, self._gate.put_aside(limits, delivery.job.id, call) if turn.parked else call
+            delivery, self._limiter.defer(limits, delivery.job.id, call) if answer.waits_for_permit else call
         )
         return False
 

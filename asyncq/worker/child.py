@@ -365,21 +365,21 @@ class _Claim(executors.Claim):
         else:
             await asyncio.wrap_future(answer)
 
-    async def leave(self, wait: asyncio.Task[Any] | None) -> None:
+    async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
         """A wait begins: the worker may run another job meanwhile, and in another process, too. A
-        cancellation is heard when what was given back is taken again.
+        cancellation is raised when the slot is reacquired.
         """
         try:
-            await _answered(self._child.ask("leave"))
+            await _answered(self._child.ask("release slot"))
         except asyncio.CancelledError:
-            await self.come_back(wait)
+            await self.reacquire_slot(wait)
             raise
 
-    async def come_back(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  it cannot be cancelled from there
-        """A wait is over: returns when the worker has a slot and a process to count. A cancellation is heard
+    async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  it cannot be cancelled from there
+        """A wait is over: returns when the worker has a slot and a process to count. A cancellation is raised
         then.
         """
-        await _answered(self._child.ask("come back"))
+        await _answered(self._child.ask("reacquire slot"))
 
 
 async def _answered(question: Future[None]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.worker.attempt import Attempts
     from asyncq.worker.held import HeldJobs
-    from asyncq.worker.limits import Gate
+    from asyncq.worker.limits import Limiter
     from asyncq.worker.line_reader import LineReader
     from asyncq.worker.worker import Worker
 
@@ -41,7 +41,7 @@ class Fetcher:
         consumer: reads.
         held: says how much room there is.
         attempts: starts the jobs.
-        gate: looks for permits that no job holds, whenever the fetcher looks for unknown entries.
+        limiter: looks for permits that no job holds, whenever the fetcher looks for unknown entries.
         lines: says how much to read from each stream.
     """
 
@@ -51,14 +51,14 @@ class Fetcher:
         consumer: Consumer,
         held: HeldJobs,
         attempts: Attempts,
-        gate: Gate,
+        limiter: Limiter,
         lines: LineReader,
     ) -> None:
         self._worker = worker
         self._consumer = consumer
         self._held = held
         self._attempts = attempts
-        self._gate = gate
+        self._limiter = limiter
         self._lines = lines
         self._may_have_lost_a_reply = False
         self._gave_up_a_read = False
@@ -143,7 +143,7 @@ class Fetcher:
                     level = logging.DEBUG if self._gave_up_a_read else logging.WARNING
                     log.log(level, "%d jobs whose delivery was lost on the way are taken up", len(found))
                 await self._attempts.start(found)
-        await self._gate.audit()
+        await self._limiter.audit()
         self._may_have_lost_a_reply = self._gave_up_a_read = False
 
     # -- the last-attempt queue --
@@ -156,7 +156,7 @@ class Fetcher:
         while alone := await self._consumer.read(list(self._consumer.served.lanes), 1, block=False):
             await self._attempts.start(alone)
             await self._until_quiet()
-        if self._held.slots.parked:
+        if self._held.slots.released:
             # What they wait for may come into the last-attempt queue, too, and no other reads it.
             await asyncio.sleep(LOOK_FOR_MORE)
             return

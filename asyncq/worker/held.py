@@ -89,7 +89,7 @@ class HeldJobs:
 
     def slot_given(self) -> None:
         """A job has left its slot. It may have been the last."""
-        if not self.slots.busy and not self.slots.parked:
+        if not self.slots.busy and not self.slots.released:
             self.idle.set()
 
     def unfinished(self) -> list[RunningJob]:
@@ -99,7 +99,7 @@ class HeldJobs:
     async def until_room(self) -> None:
         """Waits until another job may be fetched."""
         slots = self.slots
-        while slots.busy >= slots.limit or len(self.jobs) - slots.parked >= FETCHED_PER_SLOT * slots.limit:
+        while slots.busy >= slots.limit or len(self.jobs) - slots.released >= FETCHED_PER_SLOT * slots.limit:
             self.changed.clear()
             await self.changed.wait()
 

@@ -118,7 +118,7 @@ class Pool:
             finally:
                 self._put(process)
         finally:
-            claim.give_room()
+            claim.release_executor_slot()
 
     def _take(self) -> Process | None:
         """The idle process that ran last, for it is the most likely to be in memory."""

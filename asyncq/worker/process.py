@@ -189,10 +189,10 @@ class Process:
             match question:
                 case ["report", state, meta]:
                     await claim.report(state, PLAIN_VALUE.loads(meta))
-                case ["leave"]:
-                    await claim.leave(None)
-                case ["come back"]:
-                    await claim.come_back(None)
+                case ["release slot"]:
+                    await claim.release_slot(None)
+                case ["reacquire slot"]:
+                    await claim.reacquire_slot(None)
         except Exception as error:
             log.log(
                 logging.DEBUG if unexpected(error) is None else logging.ERROR,

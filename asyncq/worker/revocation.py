@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from asyncq import damage, wire
 from asyncq.broker.background import ErrorLog
-from asyncq.broker.turnstile import SEATED
+from asyncq.broker.turnstile import PERMIT_GRANTED
 
 if TYPE_CHECKING:
     from asyncq.worker.held import HeldJobs
-    from asyncq.worker.limits import Gate
+    from asyncq.worker.limits import Limiter
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -25,19 +25,19 @@ class RevocationSignals:
 
     Args:
         held: the jobs.
-        gate: hears of permits, which come on the same channel.
+        limiter: hears of permits, which come on the same channel.
     """
 
-    def __init__(self, held: HeldJobs, gate: Gate) -> None:
+    def __init__(self, held: HeldJobs, limiter: Limiter) -> None:
         self._held = held
-        self._gate = gate
+        self._limiter = limiter
         self._errors = ErrorLog(log, "a revocation signal could not be applied; it comes again")
 
     def on_message(self, data: bytes) -> None:
         """A message on the session's channel: a signal, or a permit for a job that waits for one."""
         text = data.decode("utf-8", "replace")
-        if text[:1] == SEATED:
-            self._gate.tell(text[1:])
+        if text[:1] == PERMIT_GRANTED:
+            self._limiter.grant(text[1:])
         else:
             self.apply([text])
 

@@ -17,7 +17,7 @@ import anyio
 from asyncq.broker.claims import Claims
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.consumer import Consumer
-from asyncq.broker.turnstile import Turnstile
+from asyncq.broker.turnstile import Permits
 from asyncq.runner import Runner
 from asyncq.slots import Slots
 from asyncq.worker.announcer import Announcer
@@ -29,7 +29,7 @@ from asyncq.worker.job_log import JobLog
 from asyncq.worker.last_tries import LastTries
 from asyncq.worker.last_try import Spawner
 from asyncq.worker.lease import Lease
-from asyncq.worker.limits import Gate
+from asyncq.worker.limits import Limiter
 from asyncq.worker.line_reader import LineReader
 from asyncq.worker.outcome import Outcomes
 from asyncq.worker.process import LAST_WORDS
@@ -97,9 +97,9 @@ class WorkerSession:
             self.held.drop,
         )
         outcomes = Outcomes(worker.counts, connection, claims, self.consumer, runner, self.held, self.job_log)
-        turnstile = Turnstile(self.broker.commands, self.consumer.name)
-        gate = Gate(turnstile, app.limits, outcomes.reports.start)
-        signals = RevocationSignals(self.held, gate)
+        permits = Permits(self.broker.commands, self.consumer.name)
+        limiter = Limiter(permits, app.limits, outcomes.reports.start)
+        signals = RevocationSignals(self.held, limiter)
         self.is_lost: asyncio.Event = asyncio.Event()
         self.lease: Lease = Lease(
             self.consumer.beating(),
@@ -110,12 +110,22 @@ class WorkerSession:
             lambda: self.attempts.name_of_current(),  # noqa: PLW0108  it is made below
         )
         self.attempts: Attempts = Attempts(
-            *(connection, self.consumer, runner, self.held, self.lease, gate, rooms, outcomes, self.job_log)
+            *(
+                connection,
+                self.consumer,
+                runner,
+                self.held,
+                self.lease,
+                limiter,
+                rooms,
+                outcomes,
+                self.job_log,
+            )
         )
         lines = LineReader(self.consumer, self.held, self.attempts, rooms)
         for slots in (threads, pool.slots):
             slots.on_change = lines.room_came
-        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, gate, lines)
+        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, limiter, lines)
         self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
         self._has_run = False
         self._watchers: _Watchers = self._make_watchers(signals, lines)
@@ -193,7 +203,7 @@ class WorkerSession:
 
     # -- to the last --
 
-    async def end(self, grace: float, hurry: asyncio.Event) -> None:
+    async def end(self, grace: float, at_once: asyncio.Event) -> None:
         """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease:
         drops everything.
         """
@@ -204,7 +214,7 @@ class WorkerSession:
             # So that the next command need not wait behind a read that waits at the server. It may still be
             # served: `hand_back` finds what it took, or the others do.
             self.consumer.drop_read()
-            await self._give_up_jobs(shutdown, grace, hurry)
+            await self._give_up_jobs(shutdown, grace, at_once)
             self.attempts.background.cancel()
         finally:
             # Whatever went wrong: jobs of a session that beats are nobody else's.
@@ -219,7 +229,7 @@ class WorkerSession:
         # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.
         await self.broker.commands.all_forwarded(LAST_WORDS)
 
-    async def _give_up_jobs(self, shutdown: Shutdown, grace: float, hurry: asyncio.Event) -> None:
+    async def _give_up_jobs(self, shutdown: Shutdown, grace: float, at_once: asyncio.Event) -> None:
         if self.is_lost.is_set():
             log.error(
                 "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it "
@@ -228,7 +238,7 @@ class WorkerSession:
             await shutdown.cancel_all()
         elif self._has_run:  # else it has read nothing, and there may not even be a group to ask
             shutdown.withdraw()
-            await shutdown.drain(grace, hurry)
+            await shutdown.drain(grace, at_once)
             await shutdown.hand_back()
 
     def _unsubscribe(self) -> None:

@@ -43,17 +43,17 @@ class StopRequest:
 
     Attributes:
         made: set once the worker is to stop.
-        in_a_hurry: set once it is not to wait for running jobs.
+        stops_at_once: set when it must not wait for running jobs.
     """
 
     def __init__(self) -> None:
         self.made: asyncio.Event = asyncio.Event()
-        self.in_a_hurry: asyncio.Event = asyncio.Event()
+        self.stops_at_once: asyncio.Event = asyncio.Event()
 
     def make(self) -> None:
-        """Asks the worker to stop. The second time it is in a hurry."""
+        """Asks the worker to stop. The second time it does not wait for running jobs."""
         if self.made.is_set():
-            self.in_a_hurry.set()
+            self.stops_at_once.set()
         self.made.set()
 
 
@@ -99,16 +99,16 @@ class Shutdown:
             self._held.drop(job.delivery)
         self._withdrawn = []
 
-    async def drain(self, grace: float, hurry: asyncio.Event) -> None:
+    async def drain(self, grace: float, at_once: asyncio.Event) -> None:
         """Waits until all jobs have ended, the grace is over, nobody wants to wait any longer, or the session
         was taken for dead.
         """
-        waits = [asyncio.create_task(event.wait()) for event in (self._held.idle, hurry, self._is_lost)]
+        waits = [asyncio.create_task(event.wait()) for event in (self._held.idle, at_once, self._is_lost)]
         await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
         left = len(self._held.unfinished())
-        if left and not hurry.is_set():
+        if left and not at_once.is_set():
             log.warning("%d jobs did not end within the grace of %g s; they are handed back", left, grace)
 
     async def cancel_all(self) -> None:

@@ -176,7 +176,7 @@ class Worker:
                 await asyncio.sleep(1.0)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await session.end(0.0 if _is_cancelled() else self.grace, self._stop.in_a_hurry)
+                    await session.end(0.0 if _is_cancelled() else self.grace, self._stop.stops_at_once)
 
     async def _unless_stopped(self, step: Coroutine[Any, Any, None]) -> bool:
         """Takes a step that may wait for the server for ever. False if the worker was to stop before its end:

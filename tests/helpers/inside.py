@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from asyncq.slots import Slots
     from asyncq.worker.session import WorkerSession
 
-leave_slot = guard._leave
-come_back = guard._come_back
+release_slot = guard._release_slot
+reacquire_slot = guard._reacquire_slot
 
 
 # -- apps --
@@ -89,9 +89,9 @@ def slots_of(worker: Worker) -> Slots:
     return session_of(worker).held.slots
 
 
-def gate_of(worker: Worker) -> Any:
+def limiter_of(worker: Worker) -> Any:
     """What holds jobs of limited tasks up."""
-    return session_of(worker).fetcher._gate
+    return session_of(worker).fetcher._limiter
 
 
 async def ended(worker: Worker) -> None:

@@ -158,7 +158,7 @@ async def test_a_circle_of_three_is_found_by_who_closes_it_and_the_path_is_shown
             waits_for.options(task_id="three").delay("one", "wait"),
         )
         for count, gate in enumerate(gates.values()):
-            await until(lambda count=count: slots_of(worker).parked == count, "those before to wait")
+            await until(lambda count=count: slots_of(worker).released == count, "those before to wait")
             gate.set()
         with pytest.raises(WouldDeadlock, match=path):
             await three.get(timeout=30)
@@ -199,7 +199,7 @@ async def test_where_the_first_to_end_is_enough_a_circle_through_another_is_none
         late = await add.options(task_id="late", countdown=0.5).delay(1, 2)
         chooser = await first_of.options(task_id="chooser").delay(["circle", "late"])
         circle = await waits_for.options(task_id="circle").delay("chooser")
-        await until(lambda: slots_of(worker).parked == 1, "it to wait")
+        await until(lambda: slots_of(worker).released == 1, "it to wait")
         gate.set()
         assert await chooser.get(timeout=30) == ["late"]
         assert await circle.get(timeout=30) == ["late"]

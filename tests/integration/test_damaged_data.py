@@ -305,14 +305,14 @@ async def in_what_a_job_writes(stage: Stage) -> None:
 async def among_limits(stage: Stage) -> None:
     keys, raw = stage.keys, stage.raw
     for data in RUBBISH:
-        await raw.hset(keys.places_held + "limited", data, data)
-        await raw.zadd(keys.places_wanted + "limited", {data: 0})
+        await raw.hset(keys.permits_held + "limited", data, data)
+        await raw.zadd(keys.permits_waiting + "limited", {data: 0})
     for data in (*RUBBISH[:4], b"nan nan 1000", b"inf inf 1000", b"1e300 1e300 1000"):
         await raw.set(keys.steady, data)
         await raw.set(keys.rates + "limited", data)
         assert await stage.task("limited").options(wait=20).call() == "limited"
     # A claim in the name of a worker that lives, which that worker finds and gives back.
-    await raw.hset(keys.places_held + "limited", b"\xff", stage.incarnation)
+    await raw.hset(keys.permits_held + "limited", b"\xff", stage.incarnation)
 
 
 async def among_dead_letters(stage: Stage) -> None:

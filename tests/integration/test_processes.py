@@ -455,7 +455,7 @@ async def test_a_wait_that_is_cancelled_as_it_begins_takes_back_what_it_gave():
         end.setblocking(False)  # nothing here is so long that it would block
     with ours, theirs:
         child = Child(theirs)
-        leaving = asyncio.create_task(_Claim(child).leave(None))
+        leaving = asyncio.create_task(_Claim(child).release_slot(None))
         await asyncio.sleep(0)
         asked = []
 
@@ -474,4 +474,4 @@ async def test_a_wait_that_is_cancelled_as_it_begins_takes_back_what_it_gave():
         receive(answer=True)
         with pytest.raises(asyncio.CancelledError):
             await leaving
-        assert asked == ["leave", "come back"]
+        assert asked == ["release slot", "reacquire slot"]

@@ -18,7 +18,7 @@ from helpers.waiting import until
 from asyncq import QueueFull, wire
 from asyncq.broker.keys import GROUP
 from asyncq.broker.submission import Submission
-from asyncq.broker.turnstile import Turn, Turnstile
+from asyncq.broker.turnstile import LimiterAnswer, Permits
 from asyncq.broker.waits import find_cycle
 from asyncq.limits import Limits
 from asyncq.states import READY_STATES, TRANSITIONS, State
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 QUEUE = "default"
-LIMITS = Limits("task", places=2)
+LIMITS = Limits("task", concurrency=2)
 OUTCOME = wire.encode_ended(wire.Ended(wire.SUCCEEDED, b"\x01", 1, 2, 1, "w", "t", QUEUE, 0))
 
 
@@ -69,7 +69,7 @@ class Stage:
         self.stream = self.keys.stream(QUEUE)
         self.mine = ClaimingConsumer(broker.commands, "mine", [QUEUE])
         self.other = ClaimingConsumer(broker.commands, "other", [QUEUE])
-        self.turnstile = Turnstile(broker.commands, self.mine.name)
+        self.permits = Permits(broker.commands, self.mine.name)
         self.job = self.make_job("job", "request")
         self.claimed: wire.Delivery | None = None
 
@@ -162,11 +162,11 @@ class Stage:
     async def postpone(self, by: ClaimingConsumer | None = None, wait: int = 60_000) -> int:
         return await (by or self.mine).claims.defer(self.held(), wait, b"0 1")
 
-    async def enter(self) -> Turn:
-        return await self.turnstile.enter(LIMITS, self.held(), None)
+    async def enter(self) -> LimiterAnswer:
+        return await self.permits.ask(LIMITS, self.held(), None)
 
     async def vacate(self, aside: str = "") -> str:
-        return await self.turnstile.vacate(LIMITS, self.held().claim, aside)
+        return await self.permits.release(LIMITS, self.held().claim, aside)
 
     async def promote(self) -> float | None:
         return await self.other.promote(self.keys)
@@ -410,9 +410,9 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "postpone": lambda s: s.postpone(),
     "postpone, another's": lambda s: s.postpone(by=s.other),
     "limit": lambda s: s.enter(),
-    "resume": lambda s: s.turnstile.resume(LIMITS, s.held()),
+    "resume": lambda s: s.permits.reacquire(LIMITS, s.held()),
     "vacate": lambda s: s.vacate(),
-    "call": lambda s: s.turnstile.call("job"),
+    "call": lambda s: s.permits.call("job"),
     "promote": lambda s: s.promote(),
     "bury": lambda s: s.bury(),
     "bury, another's": lambda s: s.bury(by=s.other),
@@ -660,26 +660,26 @@ async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_an
     assert await stage.claim()
     again = stage.held()
     assert (again.stream, again.crashes, again.retries) == (stage.stream + "!", 2, 1)
-    assert again.turn == b"0 1"
+    assert again.limiter_state == b"0 1"
     assert again.entry != before.entry
     assert await stage.release() == 1
     assert await stage.claim()
-    assert stage.held().turn == b"0 1"  # handed back, it asks as one that has asked before
+    assert stage.held().limiter_state == b"0 1"  # handed back, it asks as one that has asked before
     assert await stage.finish() == 1
 
 
 async def test_a_job_that_is_put_aside_is_called_only_while_it_is(stage):
-    assert await stage.turnstile.call("job") is False
+    assert await stage.permits.call("job") is False
     await _queued(stage)
-    assert await stage.turnstile.call("job") is True  # it comes by itself
+    assert await stage.permits.call("job") is True  # it comes by itself
     assert await stage.raw.zscore(stage.keys.delayed, "job") is None
     assert await stage.claim()
     assert await stage.postpone() == 1
-    assert await stage.turnstile.call("job") is True
+    assert await stage.permits.call("job") is True
     await stage.promote()
     assert await stage.claim()
     assert await stage.retry() == 1
-    assert await stage.turnstile.call("job") is False  # its backoff is none of the limit's business
+    assert await stage.permits.call("job") is False  # its backoff is none of the limit's business
     assert await stage.state() == State.RETRY
 
 

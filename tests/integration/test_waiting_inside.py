@@ -48,7 +48,7 @@ async def at_work(app: AsyncQ, concurrency: int = 1, **options):
         slots = slots_of(worker)
         yield worker
         await until(lambda: slots.busy == 0, "every slot to be given back")
-        assert slots.parked == 0
+        assert slots.released == 0
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ async def test_a_wait_that_times_out_or_is_cancelled_takes_its_slot_again(app):
     async with at_work(app, concurrency=1) as worker:
         gate.clear()
         result = await impatient.delay()
-        await until(lambda: bodies.now == 1 and slots_of(worker).parked == 1, "the child to have the slot")
+        await until(lambda: bodies.now == 1 and slots_of(worker).released == 1, "the child to have the slot")
         await asyncio.sleep(0.2)
         assert not await result.ready(), "its time is over, and it has no slot"
         gate.set()
@@ -230,7 +230,7 @@ async def test_two_hundred_may_wait_at_once(app):
     async with at_work(app, concurrency=4) as worker:
         target = await last.options(countdown=3600).delay()
         results = await waits.map([(target.id,)] * 200)
-        await until(lambda: slots_of(worker).parked == 200, "all to wait")
+        await until(lambda: slots_of(worker).released == 200, "all to wait")
         assert slots_of(worker).busy == 0
         await target.revoke()
         with pytest.raises(TaskRevoked):
@@ -254,7 +254,7 @@ async def test_one_more_than_max_parked_is_refused(make_app):
         target = await never.options(countdown=3600).delay()
         async with at_work(app, concurrency=4) as worker:
             first = await waits.map([(target.id,)] * 2)
-            await until(lambda: slots_of(worker).parked == 2, "two to wait")
+            await until(lambda: slots_of(worker).released == 2, "two to wait")
             with pytest.raises(WouldDeadlock, match="max_parked"):
                 await waits.options(wait=30).call(target.id)
             await target.revoke()
@@ -289,7 +289,7 @@ async def test_a_job_that_waits_is_revoked_like_any_other(app):
     async with at_work(app) as worker:
         for task, word in ((waits, "cancelled"), (waits_in_a_thread, "thread")):
             result = await task.delay(target.id)
-            await until(lambda: slots_of(worker).parked == 1, "it to wait")
+            await until(lambda: slots_of(worker).released == 1, "it to wait")
             await result.revoke(terminate=True)
             with pytest.raises(TaskRevoked):
                 await result.get(timeout=30)
@@ -349,7 +349,7 @@ async def test_a_worker_that_stops_hands_back_those_that_wait(app):
     target = await later.options(countdown=1.5).delay()
     async with Worker(app, concurrency=1, grace=0.1) as worker:
         results = [await waits.delay(target.id), await waits_in_a_thread.delay(target.id)]
-        await until(lambda: slots_of(worker).parked == 2, "both to wait")
+        await until(lambda: slots_of(worker).released == 2, "both to wait")
         began = Stopwatch()
     assert began.took < 3
     assert worker.handed_back == 2
@@ -374,7 +374,7 @@ async def test_a_job_read_for_a_slot_that_was_taken_meanwhile_goes_back_to_its_q
     target = await child.options(countdown=3600).delay()
     async with at_work(app) as worker:
         long = await parent.delay(target.id)
-        await until(lambda: slots_of(worker).parked == 1, "it to wait")
+        await until(lambda: slots_of(worker).released == 1, "it to wait")
         await asyncio.sleep(0.05)  # the worker's read is at the server by now
         await target.revoke()
         await until(lambda: slots_of(worker).busy == 1, "it to come back")
@@ -408,7 +408,7 @@ async def test_a_process_that_is_killed_while_its_job_waits_gives_everything_bac
         target = await tasks.pid.options(countdown=3600).delay()
         async with at_work(app) as worker:
             waits = await tasks.waits.delay(target.id)
-            await until(lambda: slots_of(worker).parked == 1, "it to wait")
+            await until(lambda: slots_of(worker).released == 1, "it to wait")
             await waits.revoke(terminate=True, signal="SIGKILL")
             with pytest.raises(TaskRevoked):
                 await waits.get(timeout=30)
@@ -461,7 +461,7 @@ async def test_a_plain_function_gives_its_slot_back_when_it_waits_on_another_loo
     async with at_work(app) as worker:
         result = await parent.delay()
         await until(
-            lambda: slots_of(worker).parked == slots_of(worker).busy == 1,
+            lambda: slots_of(worker).released == slots_of(worker).busy == 1,
             "the child to run",
         )
         gate.set()
@@ -473,7 +473,7 @@ async def test_a_wait_that_ends_because_its_app_is_closed_gives_everything_back(
     async def waits(id_: str) -> str:
         client = make_app()
         await client.open()  # which counts on its own, for the block of the worker is another app's
-        closing = asyncio.create_task(_close_when(client, lambda: slots_of(worker).parked))
+        closing = asyncio.create_task(_close_when(client, lambda: slots_of(worker).released))
         with allowed():
             try:
                 await client.AsyncResult(id_).get()

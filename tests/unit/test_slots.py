@@ -10,7 +10,7 @@ import pytest
 from asyncq import WouldDeadlock
 from asyncq.executors import CANCELLING, RUNNING, Claim
 from asyncq.slots import Slots
-from asyncq.worker.parking import Parking
+from asyncq.worker.parking import WaitSlot
 
 pytestmark = pytest.mark.anyio
 
@@ -23,15 +23,15 @@ async def _turns(count: int = 3) -> None:
 async def test_who_comes_back_is_next_and_then_who_came_first():
     slots, order = Slots(1), []
 
-    async def job(name: str, *, back: bool) -> None:
-        await slots.take(back=back)
+    async def job(name: str, *, first: bool) -> None:
+        await slots.take(first=first)
         order.append(name)
         slots.give()
 
     slots.take_now()
     jobs = [
-        asyncio.create_task(job(name, back=back))
-        for name, back in (("new 1", False), ("new 2", False), ("back 1", True), ("back 2", True))
+        asyncio.create_task(job(name, first=first))
+        for name, first in (("new 1", False), ("new 2", False), ("back 1", True), ("back 2", True))
     ]
     await _turns()
     slots.give()
@@ -58,36 +58,36 @@ async def test_a_slot_that_is_given_to_one_who_was_just_cancelled_goes_to_the_ne
 
 
 async def test_one_job_more_than_may_be_parked_is_refused_and_keeps_its_slot():
-    slots = Slots(2, most_parked=1)
+    slots = Slots(2, most_released=1)
     slots.take_now()
     slots.take_now()
-    slots.park()
+    slots.release()
     with pytest.raises(WouldDeadlock, match="max_parked"):
-        slots.park()
-    assert (slots.busy, slots.parked) == (1, 1)
+        slots.release()
+    assert (slots.busy, slots.released) == (1, 1)
 
 
 async def test_with_two_waits_open_the_slot_comes_back_with_the_last():
-    slots = Slots(1, most_parked=10)
+    slots = Slots(1, most_released=10)
     slots.take_now()
-    parking = Parking(Claim(), slots)
-    parking.leave(None)
-    parking.leave(None)
-    await parking.come_back(None)
-    assert (slots.busy, slots.parked) == (0, 1)
-    await parking.come_back(None)
-    assert (slots.busy, slots.parked) == (1, 0)
+    wait_slot = WaitSlot(Claim(), slots)
+    wait_slot.release_slot(None)
+    wait_slot.release_slot(None)
+    await wait_slot.reacquire_slot(None)
+    assert (slots.busy, slots.released) == (0, 1)
+    await wait_slot.reacquire_slot(None)
+    assert (slots.busy, slots.released) == (1, 0)
 
 
 async def test_a_wait_left_open_when_the_job_ends_counts_for_nothing_when_it_ends():
-    slots = Slots(1, most_parked=10)
+    slots = Slots(1, most_released=10)
     slots.take_now()
-    parking = Parking(Claim(), slots)
-    parking.leave(None)
-    parking.end()
-    assert (slots.busy, slots.parked) == (0, 0)
-    await parking.come_back(None)
-    assert (slots.busy, slots.parked) == (0, 0)
+    wait_slot = WaitSlot(Claim(), slots)
+    wait_slot.release_slot(None)
+    wait_slot.end()
+    assert (slots.busy, slots.released) == (0, 0)
+    await wait_slot.reacquire_slot(None)
+    assert (slots.busy, slots.released) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -96,7 +96,7 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
     bodies that have a slot by their own account.
     """
     dice = random.Random(seed)
-    slots, rooms = Slots(3, most_parked=1000), Slots(2)
+    slots, rooms = Slots(3, most_released=1000), Slots(2)
     bodies: set[Claim] = set()
     most = 0
 
@@ -106,15 +106,15 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
         # Those that are torn down take their slots from nobody, and are beyond the limit.
         most = max(most, sum(body.wanted for body in bodies))
 
-    async def body(parking: Parking, claim: Claim) -> None:
+    async def body(wait_slot: WaitSlot, claim: Claim) -> None:
         for _ in range(dice.randrange(4)):
             bodies.remove(claim)
-            parking.leave(None)
+            wait_slot.release_slot(None)
             try:
                 await asyncio.sleep(dice.random() / 500)
             finally:
                 try:
-                    await parking.come_back(None)
+                    await wait_slot.reacquire_slot(None)
                 finally:
                     enter(claim)
             await asyncio.sleep(0)
@@ -122,12 +122,12 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
     async def job(*, in_room: bool) -> None:
         claim = Claim()
         await slots.take()
-        parking = Parking(claim, slots)
+        wait_slot = WaitSlot(claim, slots)
         if in_room:
             await rooms.take()
             claim.threads = rooms
         enter(claim)
-        work = asyncio.create_task(body(parking, claim))
+        work = asyncio.create_task(body(wait_slot, claim))
         await asyncio.wait([work], timeout=dice.choice([None, 0.001]))
         if not work.done():
             claim.state = dice.choice([RUNNING, CANCELLING])
@@ -137,9 +137,9 @@ async def test_whatever_is_cancelled_when_no_slot_is_lost_or_made(seed):
         if claim.threads is not None:
             claim.threads = None
             rooms.give()
-        parking.end()
+        wait_slot.end()
 
     async with asyncio.timeout(10):
         await asyncio.gather(*(job(in_room=dice.random() < 0.3) for _ in range(60)))
-    assert (slots.busy, slots.parked, rooms.busy) == (0, 0, 0)
+    assert (slots.busy, slots.released, rooms.busy) == (0, 0, 0)
     assert 0 < most <= 3

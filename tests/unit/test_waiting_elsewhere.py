@@ -6,11 +6,11 @@ import asyncio
 import threading
 
 import pytest
-from helpers.inside import come_back, leave_slot
+from helpers.inside import reacquire_slot, release_slot
 
 from asyncq.executors import CANCELLING, Claim
 from asyncq.slots import Slots
-from asyncq.worker.parking import Parking
+from asyncq.worker.parking import WaitSlot
 
 pytestmark = pytest.mark.anyio
 
@@ -21,9 +21,9 @@ class Job(Claim):
     def __init__(self) -> None:
         super().__init__()
         self.home = asyncio.new_event_loop()
-        self.slots = Slots(1, most_parked=10)
+        self.slots = Slots(1, most_released=10)
         self.slots.take_now()
-        self.parking = Parking(self, self.slots)
+        self.wait_slot = WaitSlot(self, self.slots)
         self.thread = threading.Thread(target=self.home.run_forever)
         self.thread.start()
 
@@ -31,11 +31,11 @@ class Job(Claim):
     def loop(self) -> asyncio.AbstractEventLoop:
         return self.home
 
-    async def leave(self, wait: asyncio.Task[object] | None) -> None:
-        self.parking.leave(wait)
+    async def release_slot(self, wait: asyncio.Task[object] | None) -> None:
+        self.wait_slot.release_slot(wait)
 
-    async def come_back(self, wait: asyncio.Task[object] | None) -> None:
-        await self.parking.come_back(wait)
+    async def reacquire_slot(self, wait: asyncio.Task[object] | None) -> None:
+        await self.wait_slot.reacquire_slot(wait)
 
     def there(self, call):
         """Makes a call on the worker's loop and waits for it."""
@@ -61,26 +61,26 @@ def job():
 
 async def _queueing(job: Job) -> asyncio.Task[None]:
     """Comes back while a stranger has the slot."""
-    await leave_slot(job)
+    await release_slot(job)
     job.there(job.slots.take_now)
-    back = asyncio.create_task(come_back(job))
-    while job.parking._seating is None:  # noqa: ASYNC110  it is another loop that sets it
+    back = asyncio.create_task(reacquire_slot(job))
+    while job.wait_slot._reacquiring is None:  # noqa: ASYNC110  it is another loop that sets it
         await asyncio.sleep(0.001)
     return back
 
 
 async def test_a_slot_is_given_and_taken_on_the_workers_loop(job):
-    await leave_slot(job)
-    assert (job.slots.busy, job.slots.parked) == (0, 1)
-    await come_back(job)
-    assert (job.slots.busy, job.slots.parked) == (1, 0)
+    await release_slot(job)
+    assert (job.slots.busy, job.slots.released) == (0, 1)
+    await reacquire_slot(job)
+    assert (job.slots.busy, job.slots.released) == (1, 0)
 
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_waiter_that_is_cancelled_on_the_way_back_has_the_slot_before_it_learns_that(job, times):
-    await leave_slot(job)
+    await release_slot(job)
     job.there(job.slots.take_now)  # a stranger has it now
-    back = asyncio.create_task(come_back(job))
+    back = asyncio.create_task(reacquire_slot(job))
     for _ in range(times):
         await asyncio.sleep(0)
         back.cancel()
@@ -89,16 +89,16 @@ async def test_a_waiter_that_is_cancelled_on_the_way_back_has_the_slot_before_it
     job.there(job.slots.give)
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(back, 5)
-    assert (job.slots.busy, job.slots.parked) == (1, 0)
+    assert (job.slots.busy, job.slots.released) == (1, 0)
 
 
 async def test_who_is_cancelled_as_the_wait_begins_has_the_slot_again(job):
-    leaving = asyncio.create_task(leave_slot(job))
+    leaving = asyncio.create_task(release_slot(job))
     await asyncio.sleep(0)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(leaving, 5)
-    assert (job.slots.busy, job.slots.parked) == (1, 0)
+    assert (job.slots.busy, job.slots.released) == (1, 0)
 
 
 async def test_a_job_that_is_torn_down_waits_for_no_slot(job):
@@ -107,7 +107,7 @@ async def test_a_job_that_is_torn_down_waits_for_no_slot(job):
     back.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(back, 5)
-    assert (job.slots.busy, job.slots.parked) == (2, 0)
+    assert (job.slots.busy, job.slots.released) == (2, 0)
 
 
 async def test_a_wait_ends_though_the_worker_is_gone(job):
@@ -116,4 +116,4 @@ async def test_a_wait_ends_though_the_worker_is_gone(job):
         task._log_destroy_pending = False  # that is what this is about
     job.end()
     await asyncio.wait_for(back, 5)
-    await come_back(job)
+    await reacquire_slot(job)

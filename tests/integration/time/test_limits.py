@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.figures import report
-from helpers.inside import gate_of, session_of, set_clock_back
+from helpers.inside import limiter_of, session_of, set_clock_back
 from helpers.notes import lines
 from helpers.rate_cell import Cell
 from helpers.stopwatch import Stopwatch
@@ -20,7 +20,7 @@ from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import Retry, RetryLater, TaskExpired, TaskRevoked, Worker, allow_join_result as allowed, wire
-from asyncq.broker.turnstile import Turnstile
+from asyncq.broker.turnstile import Permits
 from asyncq.limits import Limits
 from asyncq.worker.attempt import RunningJob
 
@@ -64,22 +64,22 @@ def alone(app, bodies):
 
 
 @pytest.fixture
-def places(app, raw):
-    """What the server knows of the places of a task: how many are held, and who waits for one."""
+def permits(app, raw):
+    """What the server knows of the permits of a task: how many are held, and who waits for one."""
 
-    async def places(task: str = "alone") -> tuple[int, list[str]]:
+    async def permits(task: str = "alone") -> tuple[int, list[str]]:
         keys = app.sessions.shards.of(task)
-        waiting = await raw.zrange(keys.places_wanted + task, 0, -1)
-        return await raw.hlen(keys.places_held + task), [member.decode() for member in waiting]
+        waiting = await raw.zrange(keys.permits_waiting + task, 0, -1)
+        return await raw.hlen(keys.permits_held + task), [member.decode() for member in waiting]
 
-    return places
+    return permits
 
 
 # -- so many at once -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-async def test_no_more_bodies_run_at_once_than_the_limit_in_all_workers_together(app, bodies, places, limit):
+async def test_no_more_bodies_run_at_once_than_the_limit_in_all_workers_together(app, bodies, permits, limit):
     @app.task(name="limited", concurrency=limit)
     async def limited() -> None:
         with bodies:
@@ -90,16 +90,16 @@ async def test_no_more_bodies_run_at_once_than_the_limit_in_all_workers_together
         results = await limited.map([()] * 40)
         await results.get(timeout=30)
         took = began.took
-        await until(lambda: is_empty(places, "limited"), "all places to be given back")
+        await until(lambda: is_empty(permits, "limited"), "all permits to be given back")
     report(f"40 jobs of 3 ms, {limit} at once: {took:.2f} s")
     assert bodies.most == limit
 
 
-async def is_empty(places, task: str = "alone") -> bool:
-    return await places(task) == (0, [])
+async def is_empty(permits, task: str = "alone") -> bool:
+    return await permits(task) == (0, [])
 
 
-async def test_who_waits_holds_no_slot_is_pending_and_comes_in_order(app, alone, bodies, places):
+async def test_who_waits_holds_no_slot_is_pending_and_comes_in_order(app, alone, bodies, permits):
     @app.task
     async def other() -> str:
         return "done"
@@ -107,7 +107,7 @@ async def test_who_waits_holds_no_slot_is_pending_and_comes_in_order(app, alone,
     async with Worker(app, concurrency=2):
         results = [await alone.delay(number) for number in range(4)]
         await until_state(results[0], "STARTED")
-        await until_waiting(places, 3)
+        await until_waiting(permits, 3)
         assert await other.call() == "done"
         assert [await result.refresh() for result in results[1:]] == ["PENDING"] * 3
         bodies.gate.set()
@@ -123,15 +123,15 @@ async def soon(coming: Awaitable[Any]) -> Any:
     return value
 
 
-async def until_waiting(places, number: int, task: str = "alone") -> None:
+async def until_waiting(permits, number: int, task: str = "alone") -> None:
     async def there() -> bool:
-        return len((await places(task))[1]) == number
+        return len((await permits(task))[1]) == number
 
-    await until(there, f"{number} jobs to wait for a place")
+    await until(there, f"{number} jobs to wait for a permit")
 
 
 @pytest.mark.parametrize("end", ["revoke", "fail", "stop", "timeout"])
-async def test_a_body_that_ends_in_any_way_gives_its_place_to_the_next(app, bodies, places, end):
+async def test_a_body_that_ends_in_any_way_gives_its_permit_to_the_next(app, bodies, permits, end):
     @app.task(name="alone", concurrency=1, timeout=0.5 if end == "timeout" else None)
     async def alone(number: int) -> int:
         bodies.order.append(number)
@@ -149,7 +149,7 @@ async def test_a_body_that_ends_in_any_way_gives_its_place_to_the_next(app, bodi
         async with Worker(app):
             waits = await alone.delay(1)
             if end != "timeout":  # which may have come first
-                await until_waiting(places, 1)
+                await until_waiting(permits, 1)
             if end == "revoke":
                 await holder.revoke(terminate=True)
             elif end == "fail":
@@ -158,27 +158,27 @@ async def test_a_body_that_ends_in_any_way_gives_its_place_to_the_next(app, bodi
                 first.stop()
             assert await soon(waits.get(timeout=30)) == 1
             await soon(holder.outcome(timeout=30))
-            await until(lambda: is_empty(places), "all places to be given back")
+            await until(lambda: is_empty(permits), "all permits to be given back")
 
 
-async def test_a_revoked_job_is_passed_over(app, alone, bodies, places):
+async def test_a_revoked_job_is_passed_over(app, alone, bodies, permits):
     async with Worker(app):
         results = [await alone.delay(number) for number in range(4)]
-        await until_waiting(places, 3)
+        await until_waiting(permits, 3)
         assert await results[1].revoke()
         assert await results[2].revoke()
         bodies.gate.set()
         assert await soon(results[3].get(timeout=30)) == 3
         with pytest.raises(TaskRevoked):
             await results[1].get(timeout=1)
-        await until(lambda: is_empty(places), "who was revoked to be forgotten")
+        await until(lambda: is_empty(permits), "who was revoked to be forgotten")
     assert bodies.order == [0, 3]
 
 
-async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, places):
+async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, permits):
     async with Worker(app):
         await alone.delay()
-        await until(lambda: bodies.now == 1, "the place to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be taken")
         late = await alone.options(expires=0.3).delay(1)
         dead = await alone.options(deadline=0.3).delay(2)
         for result in (late, dead):
@@ -188,12 +188,14 @@ async def test_who_would_expire_expires_while_it_waits(app, alone, bodies, place
     assert bodies.order == [0]
 
 
-async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_asks(app, alone, bodies, places):
+async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_asks(
+    app, alone, bodies, permits
+):
     async with Worker(app) as worker:
         await alone.delay()
-        await until(lambda: bodies.now == 1, "the place to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be taken")
         waits = await alone.delay(1)
-        await until_waiting(places, 1)
+        await until_waiting(permits, 1)
         await until(lambda: is_put_aside(app, waits), "it to be put aside")
         claims, asked = session_of(worker).attempts.outcomes.claims, 0
         defer = claims.defer
@@ -208,7 +210,7 @@ async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_ask
         events = waits.events(timeout=30)
         states = [(await anext(events)).state]
         for times in range(1, 4):
-            assert await gate_of(worker).turnstile.call(waits.id)
+            assert await limiter_of(worker).permits.call(waits.id)
             await until(lambda times=times: asked == times, "it to come for nothing")
         bodies.gate.set()
         states += [event.state async for event in events]
@@ -216,7 +218,7 @@ async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_ask
     assert (states[0], states[-1]) == ("PENDING", "SUCCESS")
 
 
-async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection(app, places):
+async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection(app, permits):
     @app.task(name="limited", concurrency=5, rate_limit=100_000)
     async def limited() -> None:
         pass
@@ -229,25 +231,27 @@ async def test_a_job_of_a_limited_task_is_no_garbage_that_waits_for_a_collection
     try:
         async with Worker(app):
             await (await limited.map([()] * 20)).get(timeout=30)
-            await until(lambda: is_empty(places, "limited"), "all places to be given back")
+            await until(lambda: is_empty(permits, "limited"), "all permits to be given back")
             await until(lambda: not left(), "the worker to hold no job")
     finally:
         gc.enable()
 
 
-async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_place(
-    app, raw, alone, bodies, places
+async def test_who_has_expired_when_it_is_called_lets_the_next_have_its_permit(
+    app, raw, alone, bodies, permits
 ):
     async with Worker(app, grace=0):
         await alone.delay()
-        await until(lambda: bodies.now == 1, "the place to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be taken")
         late = await alone.options(expires=0.3).delay(1)
-        await until_waiting(places, 1)
+        await until_waiting(permits, 1)
         await alone.delay(2)
-        await until_waiting(places, 2)
+        await until_waiting(permits, 2)
         keys = app.sessions.shards.of("alone")
-        await raw.zrem(keys.places_wanted + "alone", late.id)  # as whoever gives the place back and calls it
-        await raw.delete(keys.places_held + "alone")
+        await raw.zrem(
+            keys.permits_waiting + "alone", late.id
+        )  # as whoever gives the permit back and calls it
+        await raw.delete(keys.permits_held + "alone")
         await soon(until(lambda: bodies.order == [0, 2], "the next to start"))
         with pytest.raises(TaskExpired):
             await soon(late.get(timeout=30))
@@ -271,30 +275,32 @@ async def test_a_worker_that_stops_has_sent_all_first_also_what_follows_from_an_
     assert output == ["more"]
 
 
-async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, places):
+async def test_who_expired_while_it_waited_is_forgotten(app, alone, bodies, permits):
     async with Worker(app, grace=0):
         await alone.delay()
-        await until(lambda: bodies.now == 1, "the place to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be taken")
         late = await alone.options(expires=0.2).delay(1)
-        await until_waiting(places, 1)
-        await until_waiting(places, 0)  # nobody waits for the job, who would end it himself
+        await until_waiting(permits, 1)
+        await until_waiting(permits, 0)  # nobody waits for the job, who would end it himself
         with pytest.raises(TaskExpired):
             await soon(late.get(timeout=30))
 
 
 @pytest.mark.parametrize("answer", ["comes", "is lost"])
-async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, alone, bodies, places, answer):
-    """The holder ends between the answer that there is no place and the step that puts the job aside."""
+async def test_who_is_called_before_it_could_be_put_aside_is_called_again(
+    app, alone, bodies, permits, answer
+):
+    """The holder ends between the answer that there is no permit and the step that puts the job aside."""
     async with Worker(app) as worker:
         first = await alone.delay()
-        await until(lambda: bodies.now == 1, "the place to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be taken")
         claims = session_of(worker).attempts.outcomes.claims
         defer = claims.defer
 
         async def later(delivery: wire.Delivery, wait: int, turn: bytes) -> int:
             bodies.gate.set()
             await first.get(timeout=30)
-            await until(lambda: not gate_of(worker).known, "its place to be given back")
+            await until(lambda: not limiter_of(worker).known, "its permit to be given back")
             if answer == "is lost":
                 await defer(delivery, wait, turn)
             return await defer(delivery, wait, turn)
@@ -303,8 +309,8 @@ async def test_who_is_called_before_it_could_be_put_aside_is_called_again(app, a
         assert await soon(alone.options(wait=30).call(1)) == 1
 
 
-async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_place_and_goes_on_before_who_is_new(
-    app, bodies, places
+async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_permit_and_goes_on_before_who_is_new(
+    app, bodies, permits
 ):
     @app.task(name="nested", concurrency=1)
     async def nested(depth: int) -> int:
@@ -328,17 +334,19 @@ async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_place_and_go
         assert await deep.get(timeout=30) == 3
         await more.get(timeout=30)
         await others.get(timeout=30)
-        await until(lambda: is_empty(places, "nested"), "all places to be given back")
+        await until(lambda: is_empty(permits, "nested"), "all permits to be given back")
     assert bodies.most == 1
     assert bodies.order[:5] == [0, 1, 2, 3, 4]
 
 
-async def test_who_comes_back_from_a_wait_finds_the_place_taken_and_is_next(app, bodies, places, monkeypatch):
-    monkeypatch.setattr("asyncq.worker.limits.LOOK", 60.0)  # it is told
+async def test_who_comes_back_from_a_wait_finds_the_permit_taken_and_is_next(
+    app, bodies, permits, monkeypatch
+):
+    monkeypatch.setattr("asyncq.worker.limits.POLL", 60.0)  # it gets a message
 
     @app.task(name="elsewhere")
     async def elsewhere() -> None:
-        await until(lambda: bodies.now == 1, "the place to be taken")
+        await until(lambda: bodies.now == 1, "the permit to be taken")
 
     @app.task(name="alone", concurrency=1)
     async def alone(number: int) -> None:
@@ -353,19 +361,19 @@ async def test_who_comes_back_from_a_wait_finds_the_place_taken_and_is_next(app,
         results = [await alone.delay(number) for number in range(6)]
 
         async def it_waits() -> bool:
-            waiting = (await places())[1]
+            waiting = (await permits())[1]
             return len(waiting) == 5 and any(member.startswith(">") for member in waiting)
 
-        await until(it_waits, "the first to come back and find no place")
+        await until(it_waits, "the first to come back and find no permit")
         assert bodies.now == 1
         bodies.gate.set()
         await soon(asyncio.gather(*(result.get(timeout=30) for result in results)))
-        await until(lambda: is_empty(places), "all places to be given back")
+        await until(lambda: is_empty(permits), "all permits to be given back")
     assert (bodies.order[1], bodies.most) == (0, 1)
 
 
 @pytest.mark.parametrize("kind", ["thread", "process", "generator", "map in one job"])
-async def test_every_kind_of_task_is_limited(app, places, tmp_path, kind):
+async def test_every_kind_of_task_is_limited(app, permits, tmp_path, kind):
     log = tmp_path / "log"
     tasks = KINDS(app)
     task = tasks[kind]
@@ -375,7 +383,7 @@ async def test_every_kind_of_task_is_limited(app, places, tmp_path, kind):
         else:
             results = [await task.delay(str(log), i) for i in range(3)]
         await asyncio.gather(*(result.outcome(timeout=30) for result in results))
-        await until(lambda: is_empty(places, task.name), "all places to be given back")
+        await until(lambda: is_empty(permits, task.name), "all permits to be given back")
     words = [line.split()[0] for line in lines(log)]
     assert words == ["start", "end"] * (6 if kind == "map in one job" else 3)
 
@@ -408,41 +416,41 @@ def KINDS(app):
     }
 
 
-async def test_the_place_of_a_killed_worker_comes_back(make_app, server_url, namespace, tmp_path, places):
+async def test_the_permit_of_a_killed_worker_comes_back(make_app, server_url, namespace, tmp_path, permits):
     app = make_app()
     jobs = register(app)
     log, gate = tmp_path / "log", tmp_path / "gate"
     async with app:
         with worker_process(server_url, namespace, lease=1) as victim:
             held = await jobs.alone.delay(str(log), "held", str(gate))
-            await until(lambda: len(lines(log)) == 1, "the victim to hold the only place")
+            await until(lambda: len(lines(log)) == 1, "the victim to hold the only permit")
             async with Worker(app):
                 waits = await jobs.alone.delay(str(log), "waits", str(gate))
-                await until_waiting(places, 1)
+                await until_waiting(permits, 1)
                 victim.kill()
-                await until(lambda: len(lines(log)) == 2, "somebody to have the place")
+                await until(lambda: len(lines(log)) == 2, "somebody to have the permit")
                 gate.touch()
                 assert (await held.outcome(timeout=30)).attempts == 2
                 assert "waits" in await waits.get(timeout=30)
-                await until(lambda: is_empty(places), "all places to be given back")
+                await until(lambda: is_empty(permits), "all permits to be given back")
     words = [line.split()[0] for line in lines(log)]
     assert words == ["start", "start", "end", "start", "end"]  # the killed one did not end
 
 
-async def test_a_place_that_no_job_knows_of_is_given_back(app, alone, bodies, places):
-    """A question that was sent twice has arrived after the place was given back."""
+async def test_a_permit_that_no_job_knows_of_is_given_back(app, alone, bodies, permits):
+    """A question that was sent twice has arrived after the permit was given back."""
     async with Worker(app) as worker:
         session = session_of(worker)
         bodies.gate.set()
         delivery = wire.Delivery(
             "1-1", "stream", 0, 0, wire.Job("gone", "alone", "default", b"", "n", "", 0, 1)
         )
-        turn = await Turnstile(session.broker.commands, session.consumer.name).enter(
+        turn = await Permits(session.broker.commands, session.consumer.name).ask(
             Limits("alone", 0.0, 1), delivery, None
         )
         assert turn.starts
         waits = await alone.delay(1)
-        await until_waiting(places, 1)
+        await until_waiting(permits, 1)
         session.fetcher._may_have_lost_a_reply = True
         session.consumer.drop_read()
         assert await soon(waits.get(timeout=30)) == 1
@@ -453,54 +461,57 @@ def job(number: int = 0) -> wire.Delivery:
 
 
 @pytest.fixture
-async def gate(app, raw) -> AsyncIterator[Turnstile]:
+async def gate(app, raw) -> AsyncIterator[Permits]:
     """As a worker sees it that beats."""
     beats = app.sessions.shards.of("t").beats
     await raw.hset(beats, "me", 1)
-    yield Turnstile(app.sessions.current().broker.commands, "me")
+    yield Permits(app.sessions.current().broker.commands, "me")
     await raw.hdel(beats, "me")
 
 
-async def test_a_place_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
-    places, both = Limits("t", 0.0, 2), Limits("t", 60e6, 2)
-    assert (await gate.enter(both, job(0), None)).starts
-    assert (await gate.enter(places, job(1), None)).starts
-    assert [(await gate.enter(places, job(number), None)).parked for number in (2, 3)] == [True, True]
-    assert await gate.vacate(places, job(1).claim) == "j2"
-    turn = await gate.enter(both, job(2), None)
-    assert (turn.starts, turn.parked, turn.following) == (False, False, "j3")
+async def test_a_permit_that_the_rate_lets_a_job_not_use_goes_to_the_next(gate):
+    permits, both = Limits("t", 0.0, 2), Limits("t", 60e6, 2)
+    assert (await gate.ask(both, job(0), None)).starts
+    assert (await gate.ask(permits, job(1), None)).starts
+    assert [(await gate.ask(permits, job(number), None)).waits_for_permit for number in (2, 3)] == [
+        True,
+        True,
+    ]
+    assert await gate.release(permits, job(1).claim) == "j2"
+    turn = await gate.ask(both, job(2), None)
+    assert (turn.starts, turn.waits_for_permit, turn.next_job) == (False, False, "j3")
 
 
-async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given_no_place(app, raw, gate):
+async def test_who_waits_in_the_memory_of_a_dead_worker_or_is_torn_down_is_given_no_permit(app, raw, gate):
     limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
-    dead = Turnstile(app.sessions.current().broker.commands, "dead")
+    dead = Permits(app.sessions.current().broker.commands, "dead")
     await raw.hset(keys.beats, "dead", 1)
-    assert (await gate.enter(limits, job(0), None)).starts
-    assert (await gate.enter(limits, job(1), None)).parked
-    assert await dead.resume(limits, job(2)) == (False, "")
-    assert await gate.resume(limits, job(3)) == (False, "")
-    assert await gate.vacate(limits, job(3).claim) == ""
+    assert (await gate.ask(limits, job(0), None)).starts
+    assert (await gate.ask(limits, job(1), None)).waits_for_permit
+    assert await dead.reacquire(limits, job(2)) == (False, "")
+    assert await gate.reacquire(limits, job(3)) == (False, "")
+    assert await gate.release(limits, job(3).claim) == ""
     await raw.hdel(keys.beats, "dead")
-    assert await gate.vacate(limits, job(0).claim) == "j1"
-    assert not await raw.exists(keys.places_held + "t", keys.places_wanted + "t")
+    assert await gate.release(limits, job(0).claim) == "j1"
+    assert not await raw.exists(keys.permits_held + "t", keys.permits_waiting + "t")
 
 
 async def test_who_comes_back_goes_before_all_that_have_not_started(app, raw, gate):
     limits, keys = Limits("t", 0.0, 1), app.sessions.shards.of("t")
-    assert (await gate.enter(limits, job(0), None)).starts
+    assert (await gate.ask(limits, job(0), None)).starts
     for number in range(1, 5):
-        assert (await gate.enter(limits, job(number), None)).parked
-    assert await gate.resume(limits, job(9)) == (False, "")
-    assert await gate.vacate(limits, job(0).claim) == ""
-    assert await raw.hgetall(keys.places_held + "t") == {job(9).claim.encode(): b"me"}
-    assert await gate.resume(limits, job(9)) == (True, "")
+        assert (await gate.ask(limits, job(number), None)).waits_for_permit
+    assert await gate.reacquire(limits, job(9)) == (False, "")
+    assert await gate.release(limits, job(0).claim) == ""
+    assert await raw.hgetall(keys.permits_held + "t") == {job(9).claim.encode(): b"me"}
+    assert await gate.reacquire(limits, job(9)) == (True, "")
 
 
 async def test_the_more_wait_the_longer_until_they_come_by_themselves(gate):
     limits = Limits("t", 0.0, 1)
-    assert (await gate.enter(limits, job(0), None)).starts
-    assert [(await gate.enter(limits, job(i), None)).wait for i in range(1, 4)] == [5000, 5020, 5040]
-    assert (await gate.enter(limits, job(4), 100)).wait == 100  # until it expires
+    assert (await gate.ask(limits, job(0), None)).starts
+    assert [(await gate.ask(limits, job(i), None)).wait for i in range(1, 4)] == [5000, 5020, 5040]
+    assert (await gate.ask(limits, job(4), 100)).wait == 100  # until it expires
 
 
 # -- so fast ---------------------------------------------------------------------------------------
@@ -531,7 +542,7 @@ async def test_jobs_start_evenly_over_all_workers_and_hold_no_slot_until_then(ap
     assert took < 1.0
 
 
-async def test_a_rate_and_places_hold_together(app, bodies, diary, places):
+async def test_a_rate_and_permits_hold_together(app, bodies, diary, permits):
     @app.task(name="both", rate_limit=100, concurrency=2)
     async def both() -> None:
         diary.note("start")
@@ -542,9 +553,9 @@ async def test_a_rate_and_places_hold_together(app, bodies, diary, places):
         began = Stopwatch()
         await (await both.map([()] * 20)).get(timeout=30)
         took = began.took
-        await until(lambda: is_empty(places, "both"), "all places to be given back")
+        await until(lambda: is_empty(permits, "both"), "all permits to be given back")
     assert bodies.most == 2
-    assert took < 2.0  # a place that is left over is not forgotten: nobody came by himself
+    assert took < 2.0  # a permit that is left over is not forgotten: nobody came by himself
 
 
 async def test_each_attempt_asks_anew(app, diary):
@@ -563,10 +574,10 @@ async def test_each_attempt_asks_anew(app, diary):
 
 async def test_who_would_expire_before_its_moment_takes_none(gate):
     limits = Limits("t", 60e6)
-    assert (await gate.enter(limits, job(), None)).starts
-    expires = await gate.enter(limits, job(), 1000)
-    assert (expires.starts, expires.wait, expires.ticket[:1]) == (False, 1000, b"0")
-    assert 59_000 < (await gate.enter(limits, job(), None)).wait <= 60_000
+    assert (await gate.ask(limits, job(), None)).starts
+    expires = await gate.ask(limits, job(), 1000)
+    assert (expires.starts, expires.wait, expires.state[:1]) == (False, 1000, b"0")
+    assert 59_000 < (await gate.ask(limits, job(), None)).wait <= 60_000
 
 
 async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
@@ -609,8 +620,8 @@ async def test_the_script_does_what_the_rule_says(app, raw, gate, cases):
             now = await _clock(raw)
             us = [round((now + moment) * 1e6) for moment in (opens, free)]
             await raw.set(keys.rates + "t", f"{us[0]} {us[1]} {interval * 1e6:.1f}", px=60_000)
-            delivery.turn = b"1 5" if granted else b""
-            turn = await gate.enter(Limits("t", interval * 1e6), delivery, None)
+            delivery.limiter_state = b"1 5" if granted else b""
+            turn = await gate.ask(Limits("t", interval * 1e6), delivery, None)
             late = await _clock(raw) - now
         rule = Cell(interval, now + opens, now + free)
         moment = rule.ask(now, granted=granted)
@@ -618,7 +629,7 @@ async def test_the_script_does_what_the_rule_says(app, raw, gate, cases):
         assert turn.starts == (moment is None), what
         if moment is not None:
             assert turn.wait / 1000 == pytest.approx(moment - now, abs=0.03), what
-            assert turn.ticket.startswith(b"1 "), what
+            assert turn.state.startswith(b"1 "), what
         kept = [float(word) / 1e6 for word in (await raw.get(keys.rates + "t")).split()[:2]]
         assert kept == pytest.approx([rule.open, rule.free_from], abs=0.03), what
 
@@ -630,10 +641,10 @@ async def _clock(raw) -> float:
 
 async def test_a_changed_rate_does_not_wait_for_moments_that_were_given_out_before(gate):
     slow, fast = Limits("t", 60e6), Limits("t", 1e6)
-    waits = [(await gate.enter(slow, job(), None)).wait for _ in range(3)]
+    waits = [(await gate.ask(slow, job(), None)).wait for _ in range(3)]
     assert waits == pytest.approx([0, 60_000, 120_000], abs=500)
-    assert (await gate.enter(fast, job(), None)).wait <= 60_000
-    assert 60_000 < (await gate.enter(fast, job(), None)).wait <= 61_000
+    assert (await gate.ask(fast, job(), None)).wait <= 60_000
+    assert 60_000 < (await gate.ask(fast, job(), None)).wait <= 61_000
 
 
 async def test_after_the_servers_clock_was_set_back_jobs_start_as_if_it_had_not_been(app, raw):
