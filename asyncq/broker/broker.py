@@ -23,7 +23,7 @@ from asyncq.broker.listener import Listener
 from asyncq.broker.looks import Look, standing
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.records import Record
-from asyncq.broker.server_error import ServerError, Verdict
+from asyncq.broker.server_error import ErrorAction, ServerError
 from asyncq.broker.shards import MOST_SHARDS
 from asyncq.broker.waits import Waits
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable, DecodeError
@@ -96,9 +96,9 @@ class Broker:
                 await self._agree_on_shards()
                 break
             except (BrokerUnavailable, PipeBroken, ServerError) as error:
-                passing = not isinstance(error, ServerError) or error.verdict in {
-                    Verdict.RETRY,
-                    Verdict.RECONNECT,
+                passing = not isinstance(error, ServerError) or error.action in {
+                    ErrorAction.RETRY,
+                    ErrorAction.RECONNECT,
                 }
                 attempt += 1
                 # No try takes longer than this but in a process that was stopped: the next one may succeed.
@@ -358,7 +358,7 @@ class Broker:
         try:
             readers = await send(keys, "XINFO", "CONSUMERS", keys.stream(name), GROUP)
         except ServerError as error:
-            if error.verdict is Verdict.NO_GROUP or "no such key" in str(error):
+            if error.action is ErrorAction.NO_GROUP or "no such key" in str(error):
                 return list(levels), False
             raise
         beats = await send(keys, "HGETALL", keys.beats) if readers else {}

@@ -194,7 +194,7 @@ class Claims:
     def _finish_command(self, stream: str, held: int, batch: Sequence[Outcome]) -> tuple[Any, ...]:
         """The call that ends jobs of one stream; `held` is how many entries the worker has."""
         served = self._served
-        keys, queue = served.keys[stream], served.streams.get(stream) or served.lanes[stream]
+        keys, queue = served.keys[stream], served.streams.get(stream) or served.last_attempt_queues[stream]
         # One look over all pending entries is cheaper than one each as long as there are at most three times
         # as many (measured).
         span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
@@ -292,7 +292,7 @@ class Claims:
 
     async def _put_aside(self, way: Way, script: str, delivery: wire.Delivery, *why: Any) -> int:
         keys, job = self._served.keys[delivery.stream], delivery.job
-        revoked = self._last_words(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
+        revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
         arguments = (
             *(keys.space, GROUP, self._holder, delivery.entry, job.id, *why),
             *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
@@ -310,7 +310,7 @@ class Claims:
         queue = leveled(last.queue, last.priority)
         if await submission.taken(commands, FOREVER):
             return -1
-        revoked = self._last_words(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
+        revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
         arguments = (
             *(keys.space, GROUP, self._holder, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
             *(keys.marks, revoked, commands.channel, queue, "" if last.wait is None else last.wait),
@@ -360,7 +360,7 @@ class Claims:
         target, line = self._served.line_of(stream, executor) if executor else (stream, "")
         arguments = (
             *(keys.space, GROUP, self._holder, wire.PUSH_LIMIT, self._result_ttl(), keys.marks),
-            *(self._last_words(wire.REVOKED, stream, self._holder, 0), line),
+            *(self._outcome_bytes(wire.REVOKED, stream, self._holder, 0), line),
             *(part for job in jobs for part in job),
         )
         failpoints.hit("release.send")
@@ -394,7 +394,7 @@ class Claims:
         crashes = self._commands.settings.max_crashes
         last_try = keys.stream(self._served.queues[stream] + LAST_TRY)
         consumer = name_to(dead)  # anybody may read from the group under any name
-        lost_words = self._last_words(wire.LOST, stream, dead, crashes)
+        lost_outcome = self._outcome_bytes(wire.LOST, stream, dead, crashes)
         failpoints.hit("take.send")
         looked, back, revoked, more, *lost = await self._commands.run(
             keys,
@@ -406,8 +406,8 @@ class Claims:
             ),
             (
                 *(keys.space, GROUP, consumer, name_to(seen or ""), TAKE_AT_ONCE, crashes, self._holder),
-                *(wire.PUSH_LIMIT, self._result_ttl(), lost_words),
-                *(self._last_words(wire.REVOKED, stream, dead, 0), *self._dead_limits()),
+                *(wire.PUSH_LIMIT, self._result_ttl(), lost_outcome),
+                *(self._outcome_bytes(wire.REVOKED, stream, dead, 0), *self._dead_limits()),
             ),
         )
         failpoints.hit("take.answered")
@@ -416,7 +416,7 @@ class Claims:
         jobs = [(text_of(id_), wire.task_name(head)) for id_, head in lost]
         if self.hooks:
             self._tell(
-                [ClaimEnd(Way.LOST, stream, "", id_, 1, None, wire.LOST, lost_words) for id_, _ in jobs]
+                [ClaimEnd(Way.LOST, stream, "", id_, 1, None, wire.LOST, lost_outcome) for id_, _ in jobs]
             )
         return Taken(back, revoked, jobs, bool(more))
 
@@ -427,7 +427,7 @@ class Claims:
     def _result_ttl(self) -> int:
         return result_ttl_ms(self._commands.settings.result_ttl)
 
-    def _last_words(self, letter: str, stream: str, holder: str, attempts: int) -> bytes:
+    def _outcome_bytes(self, letter: str, stream: str, holder: str, attempts: int) -> bytes:
         """The outcome of a job that its worker will not finish."""
         queue = self._served.queues[stream]
         worker = text_of(name_to(holder.rpartition("-")[0]))

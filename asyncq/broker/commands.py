@@ -21,7 +21,7 @@ from asyncq.broker import scripts
 from asyncq.broker.line import Line, pause
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.relay import Forwarder
-from asyncq.broker.server_error import ServerError, Verdict
+from asyncq.broker.server_error import ErrorAction, ServerError
 from asyncq.broker.shards import Shards
 from asyncq.broker.steady import SteadyTime
 from asyncq.config import shown
@@ -225,7 +225,7 @@ class Commands:
                     return await pipe.call(*command)
             except ServerError as error:
                 problem = error
-                if error.verdict is Verdict.DENIED and patience == FOREVER and attempt == 0:
+                if error.action is ErrorAction.DENIED and patience == FOREVER and attempt == 0:
                     log.error("%s refuses: %s; trying on", self.address.safe_url, error)
                 await self._mend(error, denied_is_final=patience != FOREVER)
             except (PipeBroken, BrokerUnavailable) as error:
@@ -244,18 +244,18 @@ class Commands:
 
     async def _mend(self, error: ServerError, *, denied_is_final: bool) -> None:
         """Does what an error asks for before the command is sent again; raises where that would not help."""
-        match error.verdict:
-            case Verdict.RETRY:
+        match error.action:
+            case ErrorAction.RETRY:
                 pass
-            case Verdict.LOAD:
+            case ErrorAction.LOAD:
                 await self._load_scripts_again()
-            case Verdict.RECONNECT:
+            case ErrorAction.RECONNECT:
                 self.reconnect()
-            case Verdict.DENIED if not denied_is_final:
+            case ErrorAction.DENIED if not denied_is_final:
                 # Rights that come back hold for connections that are there; a password does not.
                 if error.code != "NOPERM":
                     self.reconnect()
-            case Verdict.FULL:
+            case ErrorAction.FULL:
                 text = f"the server at {self.address.safe_url} is out of memory ({error})"
                 raise QueueFull(text) from error
             case _:

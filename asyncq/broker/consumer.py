@@ -21,7 +21,7 @@ from asyncq.broker.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.read_limit import ReadLimit
 from asyncq.broker.served import Served
-from asyncq.broker.server_error import ServerError, Verdict
+from asyncq.broker.server_error import ErrorAction, ServerError
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ log: logging.Logger = logging.getLogger(__name__)
 BLOCK_MS = 3000
 """How long an idle read stays at the server. Short, for a read of a process that died is still served; long,
 for an idle worker should send about one command a second."""
-GHOSTS = 1000
+MAX_UNKNOWN = 1000
 _NAMES_AT_ONCE = 1000
 _LAST_LOOK = 2**52
 """No look has a higher number."""
@@ -103,7 +103,7 @@ class Consumer:
         """Makes the group of every stream it reads from, where there is none: at start-up, and after the
         server lost its data. For ever by default, which takes a missing permission for a passing one.
         """
-        for stream in (*self.served.streams, *self.served.lanes):
+        for stream in (*self.served.streams, *self.served.last_attempt_queues):
             await self._make_group(self.served.keys[stream], stream, patience)
 
     async def _make_group(self, keys: Keys, stream: str, patience: float) -> None:
@@ -215,7 +215,7 @@ class Consumer:
     def drop_read(self) -> None:
         """Gives up a read that waits at the server, so that the next command need not wait behind it.
 
-        It may still be served: `ghosts` finds what it took, or the others do.
+        It may still be served: `unknown_entries` finds what it took, or the others do.
         """
         self._reads.drop()
 
@@ -262,10 +262,10 @@ class Consumer:
     async def read_aside(self, stream: str, count: int) -> list[Entry]:
         """Claims up to `count` entries of a stream while another read may be waiting. Not between a question
         for unknown entries and its answer: what it claims would seem unknown. Cancelled, it may still claim
-        some; `ghosts` waits until that is known.
+        some; `unknown_entries` waits until that is known.
 
         Raises:
-            PipeBroken: the connection was lost; entries may have been claimed, see `ghosts`.
+            PipeBroken: the connection was lost; entries may have been claimed, see `unknown_entries`.
             ServerError: the server refuses.
         """
         reply = self._aside = asyncio.get_running_loop().create_future()
@@ -324,7 +324,7 @@ class Consumer:
         limit.note(len(entries), pipe.received - received)
         return entries
 
-    async def ghosts(self, stream: str, held: Iterable[str]) -> list[Entry]:
+    async def unknown_entries(self, stream: str, held: Iterable[str]) -> list[Entry]:
         """Entries that are pending for this incarnation, but not among those that it held when it asked:
         their reply was lost.
 
@@ -336,7 +336,9 @@ class Consumer:
             await asyncio.wait({self._aside})
         pipe = self._reads.current or await self._reads.pipe()
         held = list(held)
-        most = len(held) + GHOSTS  # jobs that wait for others may be many, and the oldest are listed first
+        most = (
+            len(held) + MAX_UNKNOWN
+        )  # jobs that wait for others may be many, and the oldest are listed first
         answer = await pipe.call(*self._commands.build("ghosts", (stream,), (GROUP, self.name, most, *held)))
         return [(stream, entry.decode(), fields) for entry, fields in answer]
 
@@ -462,7 +464,7 @@ class Consumer:
         return Census(
             await self._unread(keys, noted),
             [stream for stream in mine if _watcher(noted[stream]) == me],
-            sum(_number(noted[stream]) for stream in streams if stream in self.served.lanes),
+            sum(_number(noted[stream]) for stream in streams if stream in self.served.last_attempt_queues),
         )
 
     async def _unread(self, keys: Keys, notes: dict[str, bytes]) -> list[bytes]:
@@ -481,13 +483,13 @@ class Consumer:
         return unread
 
     async def last_tries(self, keys: Keys) -> int:
-        """How many entries nobody has in the lanes of a shard that it serves."""
+        """How many entries nobody has in the last_attempt_queues of a shard that it serves."""
         waiting = 0
-        for lane in self.served.streams_in(keys):
-            if lane not in self.served.lanes:
+        for stream in self.served.streams_in(keys):
+            if stream not in self.served.last_attempt_queues:
                 continue
-            if length := await self._commands.send(keys, "XLEN", lane):
-                pending, *_ = await self._commands.send(keys, "XPENDING", lane, GROUP)
+            if length := await self._commands.send(keys, "XLEN", stream):
+                pending, *_ = await self._commands.send(keys, "XPENDING", stream, GROUP)
                 waiting += max(0, length - pending)
         return waiting
 
@@ -548,7 +550,7 @@ class Census(NamedTuple):
     Attributes:
         levels: names of levels of priority that its queues have and that it does not read.
         watched: the streams whose readers it is to look at, for nobody else does.
-        last_tries: how many entries that nobody has the lanes hold that it serves.
+        last_tries: how many entries that nobody has the last_attempt_queues hold that it serves.
     """
 
     levels: list[bytes]
@@ -606,7 +608,7 @@ class Beating:
         try:
             return self._connection.call(*command)
         except ServerError as error:
-            if error.verdict is not Verdict.LOAD:
+            if error.action is not ErrorAction.LOAD:
                 raise
             self._connection.call("SCRIPT", "LOAD", self._consumer.beat_source())
             return self._connection.call(*command)

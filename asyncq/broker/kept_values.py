@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from asyncq import wire
-from asyncq.broker.server_error import ServerError, Verdict
+from asyncq.broker.server_error import ErrorAction, ServerError
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class KeptValues:
         try:
             [outcome] = await self._commands.send(keys, "HMGET", key, "o", patience=patience)
         except ServerError as error:
-            if error.verdict is not Verdict.FATAL:
+            if error.action is not ErrorAction.FATAL:
                 raise
             return None  # no hash of ours
         return outcome  # type: ignore[no-any-return]

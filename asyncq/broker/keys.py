@@ -14,7 +14,9 @@ GROUP = "g"
 before it."""
 
 LAST_TRY = "!"
-"""Suffix of the lane of a queue that holds jobs on their last try, which run alone (they may be poison)."""
+"""Suffix of the last-attempt queue of a queue that holds jobs on their last try, which run alone (they may be
+poison).
+"""
 
 LEVEL = "^"
 """Between the name of a queue and a level of priority: each level but 0 has a stream of its own."""
@@ -62,7 +64,7 @@ def leveled(queue: str, level: int | str) -> str:
 
 
 def queue_of(name: str) -> str:
-    """The queue that a level or a lane belongs to.
+    """The queue that a level or a last-attempt queue belongs to.
 
     >>> queue_of("mail^5"), queue_of("mail!"), queue_of("mail")
     ('mail', 'mail', 'mail')

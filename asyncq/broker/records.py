@@ -136,7 +136,7 @@ class Record:
     Attributes:
         flags: its state, and three flags.
         entry: its entry in the stream, `0` for a job that has none.
-        queue: of a live job, with its level or lane, as the stream is called; else empty.
+        queue: of a live job, with its level or last-attempt queue, as the stream is called; else empty.
         consumer: who ended an ended job, `-` for a client; else empty.
         request_id: tells its call from others, see `RequestId`.
         channels: on which the outcome of a live job will be published.

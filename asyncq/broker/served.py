@@ -41,7 +41,7 @@ class Served:
         streams: to read from, the most urgent first, and what records call them: queues in their given order,
             and of each the highest level of priority first. A level that comes into use makes another
             dictionary, so a loop over this one may await.
-        lanes: the same of last tries.
+        last_attempt_queues: the same of last tries.
         keys: the shard that each stream lies in.
         queues: the queue that each stream belongs to, whatever its level.
         lines: those of the streams that are lines, and the executor that their jobs wait for.
@@ -49,7 +49,7 @@ class Served:
 
     def __init__(self, shards: Shards, queues: Sequence[str]) -> None:
         self.streams: dict[str, str] = {}
-        self.lanes: dict[str, str] = {}
+        self.last_attempt_queues: dict[str, str] = {}
         self.keys: dict[str, Keys] = {}
         self.queues: dict[str, str] = {}
         self.lines: dict[str, str] = {}
@@ -59,7 +59,7 @@ class Served:
             (queue, keys.shard): {""} for queue in queues for keys in shards
         }
         for queue, shard in self._levels:
-            self._add(self.lanes, shards[shard], queue + LAST_TRY)
+            self._add(self.last_attempt_queues, shards[shard], queue + LAST_TRY)
         self._arrange()
 
     def _add(self, streams: dict[str, str], keys: Keys, name: str) -> None:
@@ -82,8 +82,8 @@ class Served:
         self.streams = streams
 
     def streams_in(self, shard: Keys) -> list[str]:
-        """The streams and lanes of a shard."""
-        return [stream for stream in (*self.streams, *self.lanes) if self.keys[stream] is shard]
+        """The streams and last_attempt_queues of a shard."""
+        return [stream for stream in (*self.streams, *self.last_attempt_queues) if self.keys[stream] is shard]
 
     def queues_by_shard(self) -> Iterator[tuple[str, Keys]]:
         """Every queue in every shard."""

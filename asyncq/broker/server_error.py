@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Verdict(Enum):
+class ErrorAction(Enum):
     """What to do about an error that the server answered."""
 
     RETRY = auto()
@@ -34,22 +34,22 @@ class Verdict(Enum):
     """A wrong type, a wrong argument: sending again will not help."""
 
 
-VERDICTS: Mapping[str, Verdict] = {
-    "LOADING": Verdict.RETRY,
-    "BUSY": Verdict.RETRY,
-    "TRYAGAIN": Verdict.RETRY,
-    "CLUSTERDOWN": Verdict.RETRY,
-    "NOREPLICAS": Verdict.RETRY,
-    "MASTERDOWN": Verdict.RETRY,
-    "UNBLOCKED": Verdict.RETRY,
-    "MISCONF": Verdict.RETRY,
-    "READONLY": Verdict.RECONNECT,
-    "NOSCRIPT": Verdict.LOAD,
-    "NOGROUP": Verdict.NO_GROUP,
-    "OOM": Verdict.FULL,
-    "NOAUTH": Verdict.DENIED,
-    "WRONGPASS": Verdict.DENIED,
-    "NOPERM": Verdict.DENIED,
+ERROR_ACTIONS: Mapping[str, ErrorAction] = {
+    "LOADING": ErrorAction.RETRY,
+    "BUSY": ErrorAction.RETRY,
+    "TRYAGAIN": ErrorAction.RETRY,
+    "CLUSTERDOWN": ErrorAction.RETRY,
+    "NOREPLICAS": ErrorAction.RETRY,
+    "MASTERDOWN": ErrorAction.RETRY,
+    "UNBLOCKED": ErrorAction.RETRY,
+    "MISCONF": ErrorAction.RETRY,
+    "READONLY": ErrorAction.RECONNECT,
+    "NOSCRIPT": ErrorAction.LOAD,
+    "NOGROUP": ErrorAction.NO_GROUP,
+    "OOM": ErrorAction.FULL,
+    "NOAUTH": ErrorAction.DENIED,
+    "WRONGPASS": ErrorAction.DENIED,
+    "NOPERM": ErrorAction.DENIED,
 }
 
 
@@ -69,13 +69,13 @@ class ServerError(AsyncQError):
             self.code = "NOPERM"
 
     @property
-    def verdict(self) -> Verdict:
+    def action(self) -> ErrorAction:
         """What to do about it. What the table does not know is fatal: better a clear error than an endless
         retry.
         """
         if self.code == "MAXCLIENTS":
-            return Verdict.RETRY
-        return VERDICTS.get(self.code, Verdict.FATAL)
+            return ErrorAction.RETRY
+        return ERROR_ACTIONS.get(self.code, ErrorAction.FATAL)
 
 
 class Unfit(ServerError):
@@ -87,6 +87,6 @@ class Unfit(ServerError):
     """
 
     @property
-    def verdict(self) -> Verdict:
+    def action(self) -> ErrorAction:
         """Final at the start."""
-        return Verdict.DENIED
+        return ErrorAction.DENIED

@@ -182,7 +182,7 @@ class Service:
             if not self._signals:
                 raise
             return Code.OK
-        return self._last_words()
+        return self._exit_code()
 
     async def _serve(self, app: AsyncQ) -> None:
         task = asyncio.create_task(self._worker.run(), name="asyncq-worker")
@@ -228,7 +228,7 @@ class Service:
         # The second call makes it hand back at once.
         self._worker.stop()
 
-    def _last_words(self) -> int:
+    def _exit_code(self) -> int:
         worker = self._worker
         log.info(
             "stopped: %d %s done, %d of them failed, %d given back",

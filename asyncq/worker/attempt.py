@@ -112,9 +112,9 @@ class RunningJob(Claim):
             "the body of job %r (task %r) goes on after its time limit; it keeps its slot until it has ended",
             *(delivery.job.id, delivery.job.name),
         )
-        verdict = attempts.runner.after_time_limit(delivery, error, started)
-        if isinstance(verdict, Finish):
-            attempts.outcomes.conclude(self, verdict)
+        run_result = attempts.runner.after_time_limit(delivery, error, started)
+        if isinstance(run_result, Finish):
+            attempts.outcomes.conclude(self, run_result)
             self.move(CANCELLING, RUNNING)
             attempts.held.ending.add(self)
 
@@ -322,8 +322,8 @@ class Attempts:
         if is_from_queue and executor in self._rooms.with_line:
             return False
         job.threads = self._rooms.take(executor)
-        # One from a line, or a lane of last tries, came for a thread that somebody has taken since: it waits
-        # here for the next one.
+        # One from a line, or a last-attempt queue of last tries, came for a thread that somebody has taken
+        # since: it waits here for the next one.
         return job.threads is not None or not is_from_queue
 
     async def _line_up(self, crowded: list[wire.Delivery]) -> None:
@@ -380,8 +380,8 @@ class Attempts:
                 await self._lease.until_fresh()
             if self._job_log.is_detailed:
                 self._job_log.started(delivery)
-            verdict = await self.runner.run(delivery, job)
-            self.outcomes.conclude(job, verdict)
+            run_result = await self.runner.run(delivery, job)
+            self.outcomes.conclude(job, run_result)
         except asyncio.CancelledError:
             # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
             # lost its lease.

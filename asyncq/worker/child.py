@@ -250,15 +250,19 @@ class Child:
         runner.child = self
         self._handle_signals()  # a body before this one may have had its own
         run = runner.run(delivery, self._claim)
-        verdict = contextvars.copy_context().run(portal.driven, run)
+        run_result = contextvars.copy_context().run(portal.driven, run)
         self._busy = False
-        match verdict:
+        match run_result:
             case Finish():
-                self._send("finish", verdict.letter, verdict.outcome, verdict.dead)
+                self._send("finish", run_result.letter, run_result.outcome, run_result.dead)
             case Requeue():
-                self._send("requeue", verdict.wait, verdict.retries, verdict.failure, verdict.last)
+                self._send(
+                    "requeue", run_result.wait, run_result.retries, run_result.failure, run_result.last
+                )
             case Replace():
-                self._send("replace", [(dataclasses.asdict(job), message) for job, message in verdict.jobs])
+                self._send(
+                    "replace", [(dataclasses.asdict(job), message) for job, message in run_result.jobs]
+                )
 
     def body(self, task: Runnable, args: list[Any], kwargs: dict[str, Any]) -> Any:
         """Calls the function of a task on this thread, under its soft limit."""

@@ -1,4 +1,6 @@
-"""Sees to it that what one shard has for another gets there, also when whoever should have told it died."""
+"""Polls the outboxes, so that entries reach their shards also when the process that wrote them has died. Runs
+on the worker's loop.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 
-class Courier:
-    """Looks into the outbox of every shard, three times a lease.
+class OutboxPoller:
+    """Polls the outbox of every shard, three times a lease.
 
     Args:
         commands: of the session.

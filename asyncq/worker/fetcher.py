@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from asyncq.broker.background import ErrorLog, unexpected
 from asyncq.broker.consumer import BLOCK_MS, Interrupted
 from asyncq.broker.line import pause
-from asyncq.broker.server_error import ServerError, Verdict
+from asyncq.broker.server_error import ErrorAction, ServerError
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry
@@ -114,10 +114,10 @@ class Fetcher:
         if failures == 3:
             log.warning("no jobs can be read at the moment (%s); trying on", error)
         try:
-            if isinstance(error, ServerError) and error.verdict is Verdict.NO_GROUP:
+            if isinstance(error, ServerError) and error.action is ErrorAction.NO_GROUP:
                 log.warning("the server has lost the queue's group (%s); making it again", error)
                 await self._consumer.make_groups()
-            elif isinstance(error, ServerError) and error.verdict is Verdict.LOAD:
+            elif isinstance(error, ServerError) and error.action is ErrorAction.LOAD:
                 await self._attempts.session.broker.commands.load_scripts()
             else:
                 await asyncio.sleep(pause(failures))
@@ -136,9 +136,9 @@ class Fetcher:
         served = self._consumer.served
         # Before the first question: what a read of a line loses meanwhile is for the next look.
         self._lines.may_have_lost_a_reply = False
-        for stream in (*served.streams, *served.lanes):
+        for stream in (*served.streams, *served.last_attempt_queues):
             async with self._lines.reading:
-                found = await self._consumer.ghosts(stream, self._held.entries_of(stream))
+                found = await self._consumer.unknown_entries(stream, self._held.entries_of(stream))
                 if found:
                     level = logging.DEBUG if self._gave_up_a_read else logging.WARNING
                     log.log(level, "%d jobs whose delivery was lost on the way are taken up", len(found))
@@ -153,7 +153,9 @@ class Fetcher:
         runs with no body beside it.
         """
         await self._until_quiet()
-        while alone := await self._consumer.read(list(self._consumer.served.lanes), 1, block=False):
+        while alone := await self._consumer.read(
+            list(self._consumer.served.last_attempt_queues), 1, block=False
+        ):
             await self._attempts.start(alone)
             await self._until_quiet()
         if self._held.slots.released:

@@ -57,8 +57,8 @@ class LastTries:
         await self._called.wait()
         await self._held.until_room()
         self._called.clear()
-        for lane in self._consumer.served.lanes:
-            if found := await self._lines.read(lane, 1):
+        for queue in self._consumer.served.last_attempt_queues:
+            if found := await self._lines.read(queue, 1):
                 self._called.set()  # there may be more
                 for item in found:
                     self._warn(self._consumer.job_id(item))
@@ -66,8 +66,8 @@ class LastTries:
                 return
 
     async def _until_ended(self) -> None:
-        lanes = self._consumer.served.lanes
-        while any(job.delivery.stream in lanes for job in self._held.jobs.values()):
+        last_attempt_queues = self._consumer.served.last_attempt_queues
+        while any(job.delivery.stream in last_attempt_queues for job in self._held.jobs.values()):
             self._held.changed.clear()
             await self._held.changed.wait()
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog
-from asyncq.broker.server_error import ServerError, Verdict
+from asyncq.broker.server_error import ErrorAction, ServerError
 from asyncq.errors import BrokerUnavailable
 from asyncq.worker.stall_watch import StallWatch
 
@@ -124,7 +124,7 @@ class Lease:
                 marks = self._beating.beat(count)
             except Exception as error:  # noqa: BLE001  without beats, others would take over all that runs here
                 first = self._acknowledged == float("-inf")
-                if first and isinstance(error, ServerError) and error.verdict is Verdict.DENIED:
+                if first and isinstance(error, ServerError) and error.action is ErrorAction.DENIED:
                     self._refused = error
                     self._tell(self._renewed.set)
                     return

@@ -86,47 +86,49 @@ class Outcomes:
         self._job_log = job_log
         self._unknown_tasks = UnknownTasks(consumer, asyncio.get_running_loop().time)
 
-    def conclude(self, running: RunningJob, verdict: Finish | Requeue | Replace) -> None:
-        """A body has ended with a verdict."""
+    def conclude(self, running: RunningJob, run_result: Finish | Requeue | Replace) -> None:
+        """A body has ended with a run_result."""
         delivery = running.delivery
         if running.state is CANCELLING:
             # The body has ended, whatever it made of the signal. Of a process this is the moment to say that
             # the job was revoked; of all others it was said at once.
             if running.interrupt is not None:
                 self.revoke(running)
-        elif isinstance(verdict, Finish):
-            if verdict.letter == wire.FAILED:
-                if isinstance(verdict, Unknown):
-                    self.report(delivery, self._put_off(delivery, verdict))
+        elif isinstance(run_result, Finish):
+            if run_result.letter == wire.FAILED:
+                if isinstance(run_result, Unknown):
+                    self.report(delivery, self._put_off(delivery, run_result))
                     return
-                self._note_failure(delivery, verdict, running.started)
+                self._note_failure(delivery, run_result, running.started)
             elif self._job_log.is_detailed:
-                self._log_end(running, verdict.letter)
+                self._log_end(running, run_result.letter)
             self.counts.done += 1
-            if verdict.dead:
-                self.report(delivery, self.claims.dead_letter(delivery, verdict.outcome, verdict.dead))
+            if run_result.dead:
+                self.report(delivery, self.claims.dead_letter(delivery, run_result.outcome, run_result.dead))
             else:
-                self.claims.finish(delivery, verdict.letter, verdict.outcome)
-        elif isinstance(verdict, Requeue):
+                self.claims.finish(delivery, run_result.letter, run_result.outcome)
+        elif isinstance(run_result, Requeue):
             self.counts.retried += 1
-            self._job_log.retried(delivery, verdict, running.started)
-            again = self.claims.retry(delivery, verdict.wait, verdict.retries, verdict.failure, verdict.last)
+            self._job_log.retried(delivery, run_result, running.started)
+            again = self.claims.retry(
+                delivery, run_result.wait, run_result.retries, run_result.failure, run_result.last
+            )
             self.report(delivery, again)
         else:
-            self.report(delivery, self._replace(delivery, verdict.jobs))
+            self.report(delivery, self._replace(delivery, run_result.jobs))
 
     def _note_failure(self, delivery: wire.Delivery, finish: Finish, started: int | None) -> None:
         self.counts.failed += 1
         self._job_log.failed(delivery, finish, started)
 
-    async def _put_off(self, delivery: wire.Delivery, verdict: Unknown) -> int:
+    async def _put_off(self, delivery: wire.Delivery, run_result: Unknown) -> int:
         """Leaves a job whose task is unknown here to others, or has it fail."""
         put_off = await self._unknown_tasks.put_off(delivery)
         if put_off is not None:
             return await self.claims.put_off(delivery, put_off.wait, put_off.so_far)
-        self._note_failure(delivery, verdict, None)
+        self._note_failure(delivery, run_result, None)
         self.counts.done += 1
-        return await self.claims.dead_letter(delivery, verdict.outcome, verdict.dead)
+        return await self.claims.dead_letter(delivery, run_result.outcome, run_result.dead)
 
     def _log_end(self, running: RunningJob, letter: str) -> None:
         if letter == wire.SUCCEEDED:
@@ -187,7 +189,7 @@ class Outcomes:
         return accepted == 1
 
     def report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
-        """Has the verdict on one job sent until it is answered; the job is held until then."""
+        """Has the run_result on one job sent until it is answered; the job is held until then."""
         self.reports.start(self._until_reported(delivery, call))
 
     async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:

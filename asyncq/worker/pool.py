@@ -95,11 +95,11 @@ class Pool:
             *(delivery.entry, delivery.stream, delivery.crashes, delivery.retries, delivery.values),
             *(job.id, job.queue, wire.encode_job(job), *place, task.soft_timeout, policy),
         )
-        verdict = None
-        while verdict is None:  # one that died while it was idle may only be found dead now
+        run_result = None
+        while run_result is None:  # one that died while it was idle may only be found dead now
             async with self._process(claim, job.deadline) as process:
-                verdict = await process.run(fields, claim, time_limit(task.timeout, job), children)
-        return verdict
+                run_result = await process.run(fields, claim, time_limit(task.timeout, job), children)
+        return run_result
 
     @asynccontextmanager
     async def _process(self, claim: Claim, deadline: int | None) -> AsyncIterator[Process]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-LAST_WORDS = 1.0
+LAST_MESSAGES_TIMEOUT = 1.0
 """Seconds that a body gets to clean up when the worker stops, between SIGTERM and SIGKILL."""
 PATIENCE = 60.0
 """Seconds that a process may take to import the app."""
@@ -116,7 +116,7 @@ class Process:
     async def run(
         self, job: tuple[Any, ...], claim: Claim, limit: TimeLimit | None, children: list[str]
     ) -> Finish | Requeue | Replace | None:
-        """Runs one job to its verdict; None if the process had died before it took the job up.
+        """Runs one job to its run_result; None if the process had died before it took the job up.
 
         Cancelled, it asks the body to end by SIGTERM and kills it a second later.
 
@@ -139,7 +139,7 @@ class Process:
             timer = asyncio.get_running_loop().call_later(max(0.0, limit.seconds), self._stop_in_time)
         try:
             self._writer.write(frames.pack(("run", *job)))
-            verdict = await self._verdict(children, claim)
+            run_result = await self._run_result(children, claim)
         except asyncio.CancelledError:
             await self._end_body(claim)
             raise
@@ -150,8 +150,8 @@ class Process:
         finally:
             if timer is not None:
                 timer.cancel()
-        if verdict is not None:
-            return verdict
+        if run_result is not None:
+            return run_result
         if not self._begun and not self._spent:
             self._spent = True
             # No signal has ended it, for that would have spent the process: the next one gets the job.
@@ -162,7 +162,7 @@ class Process:
             raise limit.exceeded()
         raise WorkerLost(f"the process that ran the job died: {how}")
 
-    async def _verdict(self, children: list[str], claim: Claim) -> Finish | Requeue | Replace | None:
+    async def _run_result(self, children: list[str], claim: Claim) -> Finish | Requeue | Replace | None:
         """What the process says of the job; None if it died instead."""
         while frame := await self._read():
             match frame:
@@ -217,7 +217,7 @@ class Process:
         """Ends the connection when the process has ended, whoever has copies of its other end."""
         await self._child.wait()
         # By then everything is read that the process had sent, and the connection has ended by itself.
-        await asyncio.sleep(LAST_WORDS)
+        await asyncio.sleep(LAST_MESSAGES_TIMEOUT)
         self._writer.transport.abort()
 
     def _interrupt(self, mark: str) -> None:
@@ -252,13 +252,13 @@ class Process:
         """The worker stops and hands the job back: it must not go on here."""
         self._interrupt("t")
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
-                await self._verdict([], claim)
+            async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
+                await self._run_result([], claim)
         await self.discard()
 
     async def _how_it_died(self) -> str:
         with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS):
+            async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
                 await self._child.wait()
         self._kill()  # a body may have closed the connection and live on
         code = await self._child.wait()

@@ -122,7 +122,7 @@ class Reclaimer:
         claims: take what is found.
         shard: in which it watches.
         lease: in seconds.
-        on_last_tries: called with how many jobs wait in lanes of last tries, if any do.
+        on_last_tries: called with how many jobs wait in last_attempt_queues of last tries, if any do.
         on_level: called with the shard and the name of a level of priority that is not read.
         job_log: where a job is logged that too many workers have died with.
     """
@@ -200,7 +200,7 @@ class Reclaimer:
             self._on_level(shard, name)
         last_tries = census.last_tries
         if put_back and not last_tries:
-            last_tries = await consumer.last_tries(shard)  # some of it may be in a lane by now
+            last_tries = await consumer.last_tries(shard)  # some of it may be in a last-attempt queue by now
         if last_tries:
             self._on_last_tries(last_tries)
 

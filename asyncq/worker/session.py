@@ -22,7 +22,7 @@ from asyncq.runner import Runner
 from asyncq.slots import Slots
 from asyncq.worker.announcer import Announcer
 from asyncq.worker.attempt import Attempts
-from asyncq.worker.courier import Courier
+from asyncq.worker.courier import OutboxPoller
 from asyncq.worker.fetcher import Fetcher
 from asyncq.worker.held import HeldJobs
 from asyncq.worker.job_log import JobLog
@@ -32,7 +32,7 @@ from asyncq.worker.lease import Lease
 from asyncq.worker.limits import Limiter
 from asyncq.worker.line_reader import LineReader
 from asyncq.worker.outcome import Outcomes
-from asyncq.worker.process import LAST_WORDS
+from asyncq.worker.process import LAST_MESSAGES_TIMEOUT
 from asyncq.worker.promoter import Promoter
 from asyncq.worker.reclaimer import Reclaimer
 from asyncq.worker.revocation import RevocationSignals
@@ -149,7 +149,7 @@ class WorkerSession:
             subscriptions += ((shard.wake, promoter.call), (shard.news, partial(self._on_level, shard)))
         loops += (
             self._announcer.run,
-            Courier(self.broker.commands, lease).run,
+            OutboxPoller(self.broker.commands, lease).run,
             self.fetcher.run,
             lines.run,
             last_tries.run,
@@ -222,12 +222,12 @@ class WorkerSession:
         self._unsubscribe()
         if not self.is_lost.is_set():
             await shutdown.leave()
-        await asyncio.wait({stopping}, timeout=LAST_WORDS)
+        await asyncio.wait({stopping}, timeout=LAST_MESSAGES_TIMEOUT)
         stopping.cancel()
         self.job_log.close()
         self.consumer.close()
         # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.
-        await self.broker.commands.all_forwarded(LAST_WORDS)
+        await self.broker.commands.all_forwarded(LAST_MESSAGES_TIMEOUT)
 
     async def _give_up_jobs(self, shutdown: Shutdown, grace: float, at_once: asyncio.Event) -> None:
         if self.is_lost.is_set():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from asyncq.broker.background import unexpected
 from asyncq.executors import STARTING
-from asyncq.worker.process import LAST_WORDS
+from asyncq.worker.process import LAST_MESSAGES_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -123,7 +123,9 @@ class Shutdown:
         for job in jobs:
             job.cancel()
         if tasks:
-            await asyncio.wait(tasks.values(), timeout=CLEAN_UP + (LAST_WORDS if in_processes else 0))
+            await asyncio.wait(
+                tasks.values(), timeout=CLEAN_UP + (LAST_MESSAGES_TIMEOUT if in_processes else 0)
+            )
         self._outcomes.counts.left = 0
         self._leave_behind(in_threads, "in threads, which nothing can stop")
         deaf = [job for job, task in tasks.items() if not task.done()]
@@ -170,8 +172,8 @@ class Shutdown:
 
     async def _add_unknown_entries(self, by_stream: dict[str, list[tuple[str, str]]]) -> None:
         served = self._consumer.served
-        for stream in (*served.streams, *served.lanes):
-            for item in await self._consumer.ghosts(stream, self._held.entries_of(stream)):
+        for stream in (*served.streams, *served.last_attempt_queues):
+            for item in await self._consumer.unknown_entries(stream, self._held.entries_of(stream)):
                 with suppress(Exception):  # the next who reads it sets it aside
                     id_ = self._consumer.delivery(item).job.id
                     by_stream.setdefault(stream, []).append((item[1], id_))

@@ -6,7 +6,7 @@
        ├─ promoter    moves delayed jobs into their queues when they are due
        ├─ reclaimer   looks for dead workers and takes their jobs back
        ├─ announcer   says which tasks the worker knows
-       ├─ courier     sees to it that shards hear of each other, if there are several
+       ├─ courier     polls the outboxes of the shards
        ├─ fetcher     reads entries and starts a task for each job
        ├─ attempts    one for each job, which ends in an outcome
        └─ claims      store outcomes in batches

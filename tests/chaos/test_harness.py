@@ -101,7 +101,7 @@ async def test_an_entry_that_no_record_names_and_a_record_without_entry_are_left
 
     assert leftovers.find(server_url, namespace) == []
     client = redis.Redis.from_url(server_url)
-    client.xadd(app.sessions.shards[0].stream("default"), {"i": "ghost", "m": "x"})
+    client.xadd(app.sessions.shards[0].stream("default"), {"i": "unknown", "m": "x"})
     client.set(app.sessions.shards[0].records + "orphan", "L--- 1-1 default n c")
     client.close()
     assert len(leftovers.find(server_url, namespace)) == 2

@@ -52,7 +52,7 @@ class Steps:
 
     async def claim(self, by: ClaimingConsumer | None = None) -> wire.Delivery | None:
         worker = by or self.worker
-        for stream in (*worker.served.streams, *worker.served.lanes):
+        for stream in (*worker.served.streams, *worker.served.last_attempt_queues):
             if entries := await worker.read([stream], 1, block=False):
                 return worker.delivery(entries[0])
         return None

@@ -156,7 +156,7 @@ async def _die_with_a_job(app) -> None:
     assert await asyncio.to_thread(beating.beat, 1) == []
     (stream,) = consumer.served.streams
     assert len(await consumer.read([stream], 1, block=True)) == 1
-    assert len(await consumer.ghosts(stream, [])) == 1
+    assert len(await consumer.unknown_entries(stream, [])) == 1
     beating.close()
     consumer.close()
 

@@ -82,7 +82,7 @@ class Book:
     """The record's third flag: `-`, `i` if the result is ignored, `f` if it was forgotten."""
     mark: str = "-"
     entry: str = "0"
-    lane: str = ""
+    suffix: str = ""
     holder: Hand | None = None
     crashes: int = 0
     begun: str = ""
@@ -575,7 +575,7 @@ class Machine(RuleBasedStateMachine):
             self.books[parent].children[book.id] = f"{place} {last.request_id}"
             self.books[parent].is_awaited = True
         book.parents, book.missing, book.keeps, book.wait = last.parents, last.missing, last.keeps, last.wait
-        book.values, book.lane, book.crashes, book.retries, book.on_error = [], "", 0, 0, False
+        book.values, book.suffix, book.crashes, book.retries, book.on_error = [], "", 0, 0, False
         book.is_replaced = True
         if book.parents:
             book.move(wire.WAITING)
@@ -590,10 +590,10 @@ class Machine(RuleBasedStateMachine):
 
     numbers = st.integers(0, 5)
 
-    def waiting(self, lane: str) -> list[Book]:
-        return [b for b in self.books.values() if b.letter == "L" and b.lane == lane and b.holder is None]
+    def waiting(self, suffix: str) -> list[Book]:
+        return [b for b in self.books.values() if b.letter == "L" and b.suffix == suffix and b.holder is None]
 
-    @precondition(lambda self: any(self.waiting(lane) for lane in self.streams))
+    @precondition(lambda self: any(self.waiting(suffix) for suffix in self.streams))
     @rule(
         number=numbers,
         count=st.integers(1, 3),
@@ -603,12 +603,12 @@ class Machine(RuleBasedStateMachine):
     def claim(self, number: int, count: int, choice: int, lost: bool) -> None:
         """A read; its reply may be lost on the way."""
         hand = self.hand(number)
-        lanes = [lane for lane in self.streams if self.waiting(lane)]
-        lane = lanes[choice % len(lanes)]
-        waiting = self.waiting(lane)
+        suffixes = [suffix for suffix in self.streams if self.waiting(suffix)]
+        suffix = suffixes[choice % len(suffixes)]
+        waiting = self.waiting(suffix)
         expected = sorted(waiting, key=lambda book: _order(book.entry))[:count]
         self.latest = None
-        entries = self.run(hand.consumer.read([self.streams[lane]], count, block=False))
+        entries = self.run(hand.consumer.read([self.streams[suffix]], count, block=False))
         deliveries = [hand.consumer.delivery(entry) for entry in entries]
         assert [delivery.job.id for delivery in deliveries] == [book.id for book in expected]
         for book, delivery in zip(expected, deliveries, strict=True):
@@ -620,13 +620,13 @@ class Machine(RuleBasedStateMachine):
             hand.received += deliveries
 
     @rule(number=numbers)
-    def ghosts(self, number: int) -> None:
+    def unknown_entries(self, number: int) -> None:
         """A worker asks for what it was given and never heard of."""
         hand = self.hand(number)
         known = {delivery.entry for delivery in hand.received}
-        for lane, stream in self.streams.items():
-            missed = [b for b in self.held_by(hand) if b.lane == lane and b.entry not in known]
-            entries = self.run(hand.consumer.ghosts(stream, known))
+        for suffix, stream in self.streams.items():
+            missed = [b for b in self.held_by(hand) if b.suffix == suffix and b.entry not in known]
+            entries = self.run(hand.consumer.unknown_entries(stream, known))
             deliveries = [hand.consumer.delivery(entry) for entry in entries]
             assert sorted(d.job.id for d in deliveries) == sorted(book.id for book in missed)
             hand.received += deliveries
@@ -772,9 +772,9 @@ class Machine(RuleBasedStateMachine):
         seen_truly = None if dead.beats is None else str(dead.beats)
         dead.was_taken |= dead.beats is not None
         dead.beats = None
-        for lane, stream in self.streams.items():
-            counts = self.taken(dead, me, lane)
-            seen_now = None if lane else seen_truly
+        for suffix, stream in self.streams.items():
+            counts = self.taken(dead, me, suffix)
+            seen_now = None if suffix else seen_truly
             self.twice(
                 lambda s=stream, n=seen_now: take(me.consumer, s, dead.name, n),
                 (*counts, False),
@@ -782,10 +782,10 @@ class Machine(RuleBasedStateMachine):
             )
             self.reread_all()
 
-    def taken(self, dead: Hand, me: Hand, lane: str) -> tuple[int, int]:
+    def taken(self, dead: Hand, me: Hand, suffix: str) -> tuple[int, int]:
         """Books the takeover of one stream: how many go back, how many end."""
         back = ended = 0
-        for book in [book for book in self.held_by(dead) if book.lane == lane]:
+        for book in [book for book in self.held_by(dead) if book.suffix == suffix]:
             crashes = book.crashes + (not book.crashes or book.begun == book.entry)
             if book.mark != "-" or crashes >= MAX_CRASHES:
                 letter = wire.REVOKED if book.mark != "-" else wire.LOST
@@ -794,7 +794,7 @@ class Machine(RuleBasedStateMachine):
                 ended += 1
             else:
                 book.crashes = crashes
-                book.lane = LAST_TRY if crashes >= MAX_CRASHES - 1 else book.lane
+                book.suffix = LAST_TRY if crashes >= MAX_CRASHES - 1 else book.suffix
                 book.move(wire.LIVE)
                 back += 1
         dead.marks.clear()
@@ -834,9 +834,9 @@ class Machine(RuleBasedStateMachine):
         picture = dict(self.latest or self.table.picture())
         for book in self.books.values():
             self.check_record(book, *picture.pop(f"r:{book.id}"))
-        for lane in self.streams:
-            live = [book for book in self.books.values() if book.letter == "L" and book.lane == lane]
-            entries, holders = picture.pop(f"q:{QUEUE}{lane}")
+        for suffix in self.streams:
+            live = [book for book in self.books.values() if book.letter == "L" and book.suffix == suffix]
+            entries, holders = picture.pop(f"q:{QUEUE}{suffix}")
             assert {e.decode(): f[b"i"].decode() for e, f in entries} == {
                 book.entry: book.id for book in live
             }
@@ -916,7 +916,7 @@ class Machine(RuleBasedStateMachine):
     def drain(self) -> None:
         """Whatever state things are in, they can still end: the first worker does it."""
         healer = self.hands[0]
-        self.ghosts(0)
+        self.unknown_entries(0)
         for hand in self.hands[1:]:
             seen = None if hand.beats is None else str(hand.beats)
             for stream in self.streams.values():
@@ -950,8 +950,8 @@ class Machine(RuleBasedStateMachine):
             record, expires = picture.pop(f"r:{id_}")
             assert record[:1] in b"SFCEXT"
             assert expires > 0
-        for lane, stream in self.streams.items():
-            assert picture.pop(f"q:{QUEUE}{lane}") == [[], {}]
+        for suffix, stream in self.streams.items():
+            assert picture.pop(f"q:{QUEUE}{suffix}") == [[], {}]
             assert self.table.raw.xinfo_consumers(stream, GROUP) == []
         picture.pop("dlq", None)  # kept on purpose, within its bounds
         for id_, call in self.former_calls:

@@ -198,7 +198,7 @@ async def test_rubbish_among_the_levels_is_passed_over(app, say, raw):
     streams = [
         key async for key in raw.scan_iter(match=app.sessions.shards[0].queues.replace("[", "\\[") + "*")
     ]
-    assert len(streams) == 3, f"queue, lane and one level: {streams}"
+    assert len(streams) == 3, f"queue, last-attempt queue and one level: {streams}"
 
 
 async def test_without_levels_a_worker_reads_as_if_there_were_none(app, say, raw):
@@ -297,7 +297,7 @@ async def test_a_worker_that_never_comes_down_from_a_high_level_is_seen_to_liste
     assert await busy.read(list(busy.served.streams), 1, block=False)
     assert await app.sessions.current().broker.listened_to("default")
     await result.revoke(terminate=True)
-    delivery = ((await busy.ghosts(next(iter(busy.served.streams)), []))[0],)
+    delivery = ((await busy.unknown_entries(next(iter(busy.served.streams)), []))[0],)
     assert await busy.claims.release(delivery[0][0], [(delivery[0][1], result.id)]) == [2]
     assert await busy.leave()
     busy.close()
@@ -318,7 +318,7 @@ async def test_a_dead_letter_knows_its_queue_and_is_replayed_with_its_priority(a
     await again.revoke()
 
 
-async def test_the_job_of_a_dead_worker_comes_back_to_its_level_and_for_its_last_try_to_the_queues_lane(
+async def test_the_job_of_a_dead_worker_goes_to_its_level_and_for_its_last_try_to_the_last_attempt_queue(
     make_app, raw
 ):
     async with make_app() as app:

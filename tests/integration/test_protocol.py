@@ -425,7 +425,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "look, joining": lambda s: s.broker.look(["job"], "channel"),
     "state": lambda s: s.broker.state("job"),
     "message": lambda s: s.broker.message("job"),
-    "ghosts": lambda s: s.mine.ghosts(s.stream, []),
+    "ghosts": lambda s: s.mine.unknown_entries(s.stream, []),
     "census": lambda s: s.mine.census(s.keys),
     "silent": lambda s: s.mine.look(s.keys, 0, 0),
     "rights": lambda s: s.mine.check_rights(),
@@ -532,22 +532,22 @@ async def test_an_id_that_is_taken_is_refused_also_within_one_call(stage):
     assert await stage.raw.xlen(stage.stream) == 1
 
 
-async def test_a_claim_whose_reply_was_lost_is_found_as_a_ghost_and_the_held_ones_are_not(stage):
+async def test_a_claim_whose_reply_was_lost_is_found_as_an_unknown_entry_and_the_held_ones_are_not(stage):
     await _running(stage)
-    found = await stage.mine.ghosts(stage.stream, [])
+    found = await stage.mine.unknown_entries(stage.stream, [])
     assert [stage.mine.delivery(item).job.id for item in found] == ["job"]
-    assert await stage.mine.ghosts(stage.stream, [stage.held().entry]) == []
-    assert await stage.other.ghosts(stage.stream, []) == []
+    assert await stage.mine.unknown_entries(stage.stream, [stage.held().entry]) == []
+    assert await stage.other.unknown_entries(stage.stream, []) == []
 
 
 @pytest.mark.usefixtures("leaves_keys")
-async def test_a_ghost_whose_content_was_deleted_is_set_aside_and_leaves_nothing_pending(stage):
+async def test_an_unknown_entry_whose_content_was_deleted_is_set_aside_and_leaves_nothing_pending(stage):
     await _running(stage)
     await stage.raw.xdel(stage.stream, stage.held().entry)
-    (ghost,) = await stage.mine.ghosts(stage.stream, [])
+    (unknown,) = await stage.mine.unknown_entries(stage.stream, [])
     with pytest.raises(wire.DecodeError):
-        stage.mine.delivery(ghost)
-    await stage.mine.claims.discard(*ghost[:2], "gone", OUTCOME)
+        stage.mine.delivery(unknown)
+    await stage.mine.claims.discard(*unknown[:2], "gone", OUTCOME)
     assert (await stage.raw.xpending(stage.stream, GROUP))["pending"] == 0
 
 
@@ -643,7 +643,7 @@ async def test_an_entry_that_is_pending_for_another_is_no_claim(stage, verb):
     assert await stage.finish() == 1
 
 
-async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_and_to_its_lane(stage):
+async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_and_to_its_stream(stage):
     await _running(stage)
     assert await stage.retry(wait=0) == 1
     await stage.promote()
@@ -711,17 +711,17 @@ async def test_a_beat_returns_the_marks_on_jobs_it_holds(stage):
     assert await stage.beat(stage.other, 2) == []
 
 
-async def test_the_last_try_goes_to_a_lane_of_its_own_and_the_cap_ends_the_job_with_a_dead_letter(stage):
+async def test_the_last_try_goes_to_the_last_attempt_queue_and_the_cap_ends_the_job_with_a_dead_letter(stage):
     await _queued(stage)
-    lanes = []
+    streams = []
     for _ in range(3):
         delivery = await stage.claim()
         assert delivery is not None
-        lanes.append((delivery.stream.removeprefix(stage.keys.queues), delivery.crashes))
+        streams.append((delivery.stream.removeprefix(stage.keys.queues), delivery.crashes))
         await stage.beat(stage.mine, 1)
         assert await stage.begin()
         await stage.take()
-    assert lanes == [("default", 0), ("default", 1), ("default!", 2)]
+    assert streams == [("default", 0), ("default", 1), ("default!", 2)]
     assert await stage.state() == "FAILURE"
     ((_, letter),) = await stage.raw.xrange(stage.keys.dead)
     assert (letter[b"i"], letter[b"c"], letter[b"m"] != b"") == (b"job", b"3", True)

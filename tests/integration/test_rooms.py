@@ -197,23 +197,23 @@ async def test_what_a_read_beside_the_other_claims_is_known_before_unknown_entri
         await reader.make_groups()
         await quick.delay()
         [stream] = reader.served.streams
-        assert await reader.ghosts(stream, []) == [], "its connection is there"
+        assert await reader.unknown_entries(stream, []) == [], "its connection is there"
         # What follows on that connection waits at the server.
         commands.post(reader.served.keys[stream], ("BLPOP", "nothing", "0.3"), None)
         aside = asyncio.create_task(reader.read_aside(stream, 1))
         await asyncio.sleep(0)
         aside.cancel()
-        assert len(await reader.ghosts(stream, [])) == 1, "its worker was told to stop meanwhile"
+        assert len(await reader.unknown_entries(stream, [])) == 1, "its worker was told to stop meanwhile"
         reader.close()
 
 
 async def test_what_a_read_of_a_line_loses_during_a_look_for_unknown_entries_is_looked_for_again(
     make_app, monkeypatch
 ):
-    looks, ghosts = [], Consumer.ghosts
+    looks, unknown_entries = [], Consumer.unknown_entries
 
-    async def ghosts_while_a_read_fails(consumer: Consumer, stream: str, held: Any) -> Any:
-        found = await ghosts(consumer, stream, held)
+    async def unknown_entries_while_a_read_fails(consumer: Consumer, stream: str, held: Any) -> Any:
+        found = await unknown_entries(consumer, stream, held)
         looks.append(stream)
         if len(looks) == 1:
             fetcher._lines.may_have_lost_a_reply = True
@@ -223,10 +223,10 @@ async def test_what_a_read_of_a_line_loses_during_a_look_for_unknown_entries_is_
         quick = _quick(app)
         async with Worker(app) as worker:
             fetcher = worker._session.fetcher
-            monkeypatch.setattr(Consumer, "ghosts", ghosts_while_a_read_fails)
+            monkeypatch.setattr(Consumer, "unknown_entries", unknown_entries_while_a_read_fails)
             fetcher._lines.may_have_lost_a_reply = True
             assert [await quick.call() for _ in "123"] == ["done"] * 3
-            streams = [*fetcher._consumer.served.streams, *fetcher._consumer.served.lanes]
+            streams = [*fetcher._consumer.served.streams, *fetcher._consumer.served.last_attempt_queues]
             assert looks == streams * 2
 
 

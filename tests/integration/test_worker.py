@@ -278,10 +278,10 @@ async def test_a_job_whose_delivery_was_lost_with_the_connection_is_found_at_onc
             ((name, _),) = [
                 (c["name"], c) for c in await until(lambda: raw.xinfo_consumers(stream, "g"), "a reader")
             ]
-            job = wire.Job("ghost", note.name, "default", note.arguments.dumps((), {}), "n", "", 1, 60_000)
+            job = wire.Job("unknown", note.name, "default", note.arguments.dumps((), {}), "n", "", 1, 60_000)
             # The server hands it to the worker, which never hears of it.
             async with raw.pipeline(transaction=True) as both:
-                both.xadd(stream, {"i": "ghost", "m": wire.encode_job(job)}, id=entry)
+                both.xadd(stream, {"i": "unknown", "m": wire.encode_job(job)}, id=entry)
                 both.xreadgroup("g", name, {stream: ">"}, count=1)
                 await both.execute()
             for client in await raw.client_list():
@@ -375,7 +375,7 @@ async def test_a_worker_leaves_nothing_behind(app, note, raw):
     left = {key async for key in raw.scan_iter(match=f"{app.sessions.shards[0].tag}*")}
     ending = {key for key in left if await raw.pttl(key) > 0}  # the record, and who watched the queue
     assert left - ending <= {
-        name.encode() for lane in ("", "!") for name in (app.sessions.shards[0].stream("default") + lane,)
+        name.encode() for suffix in ("", "!") for name in (app.sessions.shards[0].stream("default") + suffix,)
     }
     assert await raw.xinfo_consumers(app.sessions.shards[0].stream("default"), "g") == []
 

@@ -120,9 +120,7 @@ async def test_a_job_that_ends_its_worker_three_times_is_lost_and_takes_nobody_w
             assert (await innocent.get(timeout=30)).startswith("innocent")
     tries = [line.split() for line in lines(log) if line.startswith("poison")]
     assert [line[1] for line in tries] == ["1", "2", "3"]
-    assert [line[2] for line in tries] == ["default"] * 3, (
-        "the lane of the last try is no queue of the user's"
-    )
+    assert [line[2] for line in tries] == ["default"] * 3, "the last-attempt queue is no queue of the user's"
 
 
 async def test_a_stopping_worker_hands_back_what_does_not_end_within_its_grace(

@@ -123,7 +123,7 @@ def _describe(world: World) -> str:
     for waiter, state in enumerate(world.waiters):
         if state != ANSWERED:
             open_ends.append(f"waiter {waiter} is {state}")
-    entries = [entry.id for entry in (*world.stream.entries, *world.lane.entries)]
+    entries = [entry.id for entry in (*world.stream.entries, *world.last_attempts.entries)]
     claims = {line.entry: line.name for line in world.pending}
     left = f"entries {entries}, pending {claims}, delayed {len(world.delayed)}"
     return f"{', '.join(open_ends) or 'all answered'}; {left}"

@@ -46,7 +46,7 @@ def beginning(setup: Setup) -> World:
     return World(
         records=(None,) * setup.jobs,
         stream=Stream(),
-        lane=Stream(),
+        last_attempts=Stream(),
         last_id=0,
         pending=(),
         delayed=(),
@@ -84,7 +84,7 @@ def at_rest(world: World) -> bool:
     """
     return (
         not world.stream.entries
-        and not world.lane.entries
+        and not world.last_attempts.entries
         and not world.pending
         and not world.delayed
         and not world.rests
@@ -244,7 +244,7 @@ def _flushed(world: World) -> World:
     return world._replace(
         records=(None,) * len(world.records),
         stream=Stream(),
-        lane=Stream(),
+        last_attempts=Stream(),
         last_id=0,
         pending=(),
         delayed=(),

@@ -198,7 +198,7 @@ class Rules:
     Closes: it kills its worker before it is noted, and runs for ever.
     """
     last_try_alone: bool = True
-    """The last try of a job goes to a lane of its own and is taken with empty hands.
+    """The last try of a job goes to the last-attempt queue and is taken with empty hands.
 
     Closes: everything that a dead worker had claimed is counted as crashed and comes back side by side. After
     three rounds the neighbours of a job that kills its worker are dead-lettered with it.

@@ -192,15 +192,17 @@ class Scripts:
 
     # --- a worker and its jobs --------------------------------------------------------------------
 
-    def claim(self, world: World, name: int, *, lane: bool = False) -> tuple[World, Entry] | None:
+    def claim(self, world: World, name: int, *, on_last_attempt: bool = False) -> tuple[World, Entry] | None:
         """XREADGROUP: the next entry that nobody was given becomes pending. None if there is none."""
-        stream = world.lane if lane else world.stream
+        stream = world.last_attempts if on_last_attempt else world.stream
         entry = stream.undelivered()
         if entry is None:
             return None
         stream = stream._replace(cursor=entry.id)
         world = world._replace(pending=tuple(sorted((*world.pending, Pending(entry.id, name)))))
-        return (world._replace(lane=stream) if lane else world._replace(stream=stream)), entry
+        return (
+            world._replace(last_attempts=stream) if on_last_attempt else world._replace(stream=stream)
+        ), entry
 
     def beat(self, world: World, name: int, count: int) -> World | None:
         """Write the beat counter. None, and no field made, if the field is missing: taken for dead."""
@@ -209,7 +211,7 @@ class Scripts:
         others = tuple(beat for beat in world.beats if beat.name != name)
         return world._replace(beats=tuple(sorted((*others, Beat(name, count)))))
 
-    def ghosts(self, world: World, name: int) -> tuple[Entry, ...]:
+    def unknown_entries(self, world: World, name: int) -> tuple[Entry, ...]:
         """What is pending for this consumer, with the messages, in one step; deleted entries left out."""
         found = (world.entry(line.entry) for line in world.pending if line.name == name)
         return tuple(entry for entry in found if entry is not None)
@@ -501,7 +503,9 @@ class Scripts:
         last_try = 0 < self.setup.max_crashes - 1 <= entry.crashes and self.setup.rules.last_try_alone
         world = world._replace(last_id=entry.id)
         if last_try:
-            world = world._replace(lane=world.lane._replace(entries=(*world.lane.entries, entry)))
+            world = world._replace(
+                last_attempts=world.last_attempts._replace(entries=(*world.last_attempts.entries, entry))
+            )
         else:
             world = world._replace(stream=world.stream._replace(entries=(*world.stream.entries, entry)))
         if owes:
@@ -524,7 +528,7 @@ class Scripts:
         return world._replace(
             pending=tuple(line for line in world.pending if line.entry != entry),
             stream=_without(world.stream, entry),
-            lane=_without(world.lane, entry),
+            last_attempts=_without(world.last_attempts, entry),
             # The note of an entry that is gone means nothing; it is taken back some time later.
             begun=tuple(note for note in world.begun if note.entry != entry),
         )

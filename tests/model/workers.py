@@ -76,11 +76,11 @@ def _claim(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
         return
     if worker.unknown and scripts.setup.rules.own_look_between_reads:
         return  # the question is on the reader's connection; the next read comes after the answer
-    lanes = [False]
-    if not worker.hands and not scripts.ghosts(world, worker.name):
-        lanes.append(True)  # a last try: with empty hands, and after an own look that found nothing
-    for lane in lanes:
-        claimed = scripts.claim(world, worker.name, lane=lane)
+    choices = [False]
+    if not worker.hands and not scripts.unknown_entries(world, worker.name):
+        choices.append(True)  # a last try: with empty hands, and after an own look that found nothing
+    for on_last_attempt in choices:
+        claimed = scripts.claim(world, worker.name, on_last_attempt=on_last_attempt)
         if claimed:
             after, entry = claimed
             is_strange = not scripts.setup.knows(place, entry.job)
@@ -110,7 +110,7 @@ def _own_look(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
         return
     if rules.own_look_between_reads and any(held.phase == IN_FLIGHT for held in worker.hands):
         return
-    answer = scripts.ghosts(world, worker.name)
+    answer = scripts.unknown_entries(world, worker.name)
     if rules.own_look_snapshot:
         answer = tuple(entry for entry in answer if (entry.id, entry.job) not in mine)
     if answer:

@@ -221,7 +221,7 @@ class World(NamedTuple):
     records: tuple[Record | None, ...]
     stream: Stream
     """`T:q:<queue>`"""
-    lane: Stream
+    last_attempts: Stream
     """`T:q:<queue>!`: last tries. Its ids continue those of the stream, so that an id names one entry."""
     last_id: int
     pending: tuple[Pending, ...]
@@ -279,7 +279,7 @@ class World(NamedTuple):
 
     def entry(self, entry: int) -> Entry | None:
         """An entry by its id, as XRANGE finds it."""
-        for found in (*self.stream.entries, *self.lane.entries):
+        for found in (*self.stream.entries, *self.last_attempts.entries):
             if found.id == entry:
                 return found
         return None

@@ -20,7 +20,7 @@ from asyncq import BrokerUnavailable, QueueFull
 from asyncq.broker import commands as commands_module
 from asyncq.broker.commands import FOREVER, Commands
 from asyncq.broker.connection import parse
-from asyncq.broker.server_error import ServerError, Verdict
+from asyncq.broker.server_error import ErrorAction, ServerError
 from asyncq.config import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TABLE = {
-    Verdict.RETRY: [
+    ErrorAction.RETRY: [
         "LOADING",
         "BUSY",
         "TRYAGAIN",
@@ -38,33 +38,37 @@ TABLE = {
         "UNBLOCKED",
         "MISCONF",
     ],
-    Verdict.RECONNECT: ["READONLY"],
-    Verdict.LOAD: ["NOSCRIPT"],
-    Verdict.NO_GROUP: ["NOGROUP"],
-    Verdict.FULL: ["OOM"],
-    Verdict.DENIED: ["NOAUTH", "WRONGPASS", "NOPERM"],
-    Verdict.FATAL: ["WRONGTYPE", "CROSSSLOT", "ERR", "EXECABORT"],
+    ErrorAction.RECONNECT: ["READONLY"],
+    ErrorAction.LOAD: ["NOSCRIPT"],
+    ErrorAction.NO_GROUP: ["NOGROUP"],
+    ErrorAction.FULL: ["OOM"],
+    ErrorAction.DENIED: ["NOAUTH", "WRONGPASS", "NOPERM"],
+    ErrorAction.FATAL: ["WRONGTYPE", "CROSSSLOT", "ERR", "EXECABORT"],
 }
-CODES = [(code, verdict) for verdict, codes in TABLE.items() for code in codes]
-PASSING = [code for code, verdict in CODES if verdict in {Verdict.RETRY, Verdict.RECONNECT, Verdict.LOAD}]
-FINAL = [code for code, verdict in CODES if verdict in {Verdict.NO_GROUP, Verdict.DENIED, Verdict.FATAL}]
+CODES = [(code, action) for action, codes in TABLE.items() for code in codes]
+PASSING = [
+    code for code, action in CODES if action in {ErrorAction.RETRY, ErrorAction.RECONNECT, ErrorAction.LOAD}
+]
+FINAL = [
+    code for code, action in CODES if action in {ErrorAction.NO_GROUP, ErrorAction.DENIED, ErrorAction.FATAL}
+]
 
 
 # -- the table ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("code", "verdict"), CODES)
-def test_each_code_has_its_verdict_whatever_follows_it(code, verdict):
+@pytest.mark.parametrize(("code", "action"), CODES)
+def test_each_code_has_its_verdict_whatever_follows_it(code, action):
     for text in (code, f"{code} because of this and that", f"-{code} as on the wire"):
-        assert ServerError(text).verdict is verdict
+        assert ServerError(text).action is action
 
 
 def test_every_verdict_is_in_the_table():
-    assert set(TABLE) == set(Verdict)
+    assert set(TABLE) == set(ErrorAction)
 
 
 def test_too_many_clients_is_passing_though_its_code_says_nothing():
-    assert ServerError("ERR max number of clients reached").verdict is Verdict.RETRY
+    assert ServerError("ERR max number of clients reached").action is ErrorAction.RETRY
 
 
 @settings(deadline=None)
@@ -74,17 +78,17 @@ def test_a_reply_that_the_table_does_not_know_is_fatal_and_never_an_endless_retr
     error = ServerError(text)
     assert str(error) == text
     if "max number of clients" not in text:
-        assert error.verdict is known.get(error.code, Verdict.FATAL)
+        assert error.action is known.get(error.code, ErrorAction.FATAL)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(CODES), st.text(alphabet=st.characters(exclude_categories=["L"])))
 def test_a_code_is_a_whole_word(known, tail):
-    code, verdict = known
+    code, action = known
     if tail and not tail.startswith(" "):
-        assert ServerError(code + tail).verdict is Verdict.FATAL
+        assert ServerError(code + tail).action is ErrorAction.FATAL
     else:
-        assert ServerError(code + tail).verdict is verdict
+        assert ServerError(code + tail).action is action
 
 
 # -- what is done about it ---------------------------------------------------------------------------
@@ -194,7 +198,7 @@ def test_a_lasting_error_is_raised_the_first_time_it_is_met(directory, before, c
     asyncio.run(play())
 
 
-@pytest.mark.parametrize("code", TABLE[Verdict.DENIED])
+@pytest.mark.parametrize("code", TABLE[ErrorAction.DENIED])
 def test_a_worker_waits_until_it_is_let_in_again_and_says_so_once(directory, caplog, code):
     async def play() -> None:
         liar = Liar([code] * 3)

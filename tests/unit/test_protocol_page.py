@@ -127,10 +127,10 @@ def test_every_error_that_the_code_knows_stands_in_the_row_of_its_verdict():
             strict=True,
         )
     )
-    for code, verdict in server_error.VERDICTS.items():
+    for code, action in server_error.ERROR_ACTIONS.items():
         [row] = [row for row in rows if f"`{code}`" in row]
-        others = {known for known in server_error.VERDICTS if f"`{known}`" in row}
-        assert {server_error.VERDICTS[other] for other in others} == {verdict}, code
+        others = {known for known in server_error.ERROR_ACTIONS if f"`{known}`" in row}
+        assert {server_error.ERROR_ACTIONS[other] for other in others} == {action}, code
 
 
 def test_every_mutant_of_the_model_guards_a_hazard_and_no_other_is_named():

@@ -3,7 +3,7 @@
 -- in time, and notes what it has found.
 -- KEYS: (stream)*
 -- ARGV: group levels watchers incarnation watch_ttl
--- RETURNS: for each stream its note, `<watcher> <number>`: of a lane how many entries nobody holds, of a queue how many levels of priority it has
+-- RETURNS: for each stream its note, `<watcher> <number>`: of a last-attempt queue how many entries nobody holds, of a queue how many levels of priority it has
 -- FLAGS: allow-oom
 local keys, notes = {}, {}
 for k, stream in ipairs(KEYS) do keys[k] = watchers .. string.match(stream, '[^:]*$') end

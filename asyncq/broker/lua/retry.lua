@@ -23,7 +23,7 @@ else
       fields[#fields + 1] = content[2][i + 1]
     end
   end
-  -- A job on its last try before the crash cap stays in its lane: beside others, their deaths would count as its own.
+  -- A job on its last try before the crash cap stays in its last-attempt queue: beside others, their deaths would count as its own.
   delay(space .. 'r:' .. id, 'R', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
   redis.call('PUBLISH', space .. 'ev:' .. id, #error > tonumber(push_limit) and 'l' or 'r' .. entry .. ' ' .. retries .. ' ' .. error)
 end

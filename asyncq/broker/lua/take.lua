@@ -61,11 +61,11 @@ for _, item in ipairs(held) do
     else
       -- A death takes every job of that worker with it and nobody can tell which one did it: the last try runs where it can hurt
       -- no other.
-      local lane, name = stream, queue
+      local target, name = stream, queue
       if crashes >= tonumber(max_crashes) - 1 and string.sub(queue, -1) ~= '!' then
-        lane, name = last_try, string.match(queue, '^[^%^]*') .. '!'
+        target, name = last_try, string.match(queue, '^[^%^]*') .. '!'
       end
-      local again = redis.call('XADD', lane, '*', unpack(content_of(id, fields, crashes)))
+      local again = redis.call('XADD', target, '*', unpack(content_of(id, fields, crashes)))
       redis.call('SET', space .. 'r:' .. id, flags .. ' ' .. again .. ' ' .. name .. ' ' .. request_id .. channels)
       back = back + 1
     end

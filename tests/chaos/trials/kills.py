@@ -167,18 +167,18 @@ async def poison(scale: float, seed: int, lease: float = 5.0) -> Report:
                 bad[kind] = await stage.tasks.poison.delay(1_000_000 + number, kind)
                 await asyncio.sleep(0.5)
             await load
-            fates = {kind: await _fate(handle) for kind, handle in bad.items()}
+            ends = {kind: await _end_of(handle) for kind, handle in bad.items()}
             await stage.all_answered(180)
         books = oracle.Books.read(stage.folder)
         for kind, handle in bad.items():
             stage.report.below(f"runs of {kind}", len(books.runs[handle.id]), 3)
-            stage.report.equal(f"end of {kind}", fates[kind], "WorkerLost")
+            stage.report.equal(f"end of {kind}", ends[kind], "WorkerLost")
             del books.runs[handle.id]
         stage.report.equal("good jobs that succeeded", books.answer_kinds()["ok"], good)
         return stage.report
 
 
-async def _fate(handle) -> str:
+async def _end_of(handle) -> str:
     try:
         await handle.get(timeout=120)
     except Exception as error:

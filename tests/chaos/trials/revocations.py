@@ -27,7 +27,7 @@ IN_FLIGHT = 100
 
 
 @dataclass
-class Fate:
+class Outcome:
     """What became of one job, as each side was told."""
 
     kind: str
@@ -46,7 +46,7 @@ class Race:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.fates: dict[str, Fate] = {}
+        self.outcomes: dict[str, Outcome] = {}
         self._pace = {"work": 0.02, "step": 0.02, "later": 0.05, "apart": 0.3}
         self._longest = {"work": 0.01, "step": 0.01, "later": 0.01, "apart": 0.1}
         self._gate = asyncio.Semaphore(IN_FLIGHT)
@@ -87,7 +87,7 @@ class Race:
         answer = self._answers[id]
         longest = self._longest[kind] * (LONGER if answer == "ended" else SHORTER)
         self._longest[kind] = min(max(longest, SHORTEST), LONGEST)
-        self.fates[id] = Fate(kind, terminate, answer, str(state), await waiter)
+        self.outcomes[id] = Outcome(kind, terminate, answer, str(state), await waiter)
 
     async def _until_over(self, result: Any, kind: str, began: float) -> str:
         outcome = await result.outcome(timeout=90)
@@ -98,16 +98,16 @@ class Race:
     async def look(self) -> None:
         """Asks the server how each job stands, as one who has only its id."""
         async with self.stage.make_app() as app:
-            for id_, fate in self.fates.items():
-                fate.record = str(await app.AsyncResult(id_).refresh())
+            for id_, outcome in self.outcomes.items():
+                outcome.record = str(await app.AsyncResult(id_).refresh())
 
 
-def judge(report: Report, fates: dict[str, Fate], books: oracle.Books) -> None:
+def judge(report: Report, outcomes: dict[str, Outcome], books: oracle.Books) -> None:
     """Compares what was told with what bodies wrote down."""
-    runs = {id_: books.runs.get(id_, []) for id_ in fates}
+    runs = {id_: books.runs.get(id_, []) for id_ in outcomes}
 
     def count(wrong: Any) -> int:
-        return sum(bool(wrong(fate, runs[id_])) for id_, fate in fates.items())
+        return sum(bool(wrong(outcome, runs[id_])) for id_, outcome in outcomes.items())
 
     final = {"SUCCESS", "REVOKED"}
     report.equal("told differently", count(lambda f, _: len({f.revoked, f.waiter, f.record}) > 1), 0)
@@ -119,22 +119,22 @@ def judge(report: Report, fates: dict[str, Fate], books: oracle.Books) -> None:
     report.equal("both ran and revoked, not terminated", count(_both), 0)
     report.equal("SUCCESS without one whole run", count(_not_whole), 0)
     report.equal("began twice", count(lambda _, r: len(r) > 1), 0)
-    answers = Counter(fate.answer for fate in fates.values())
+    answers = Counter(outcome.answer for outcome in outcomes.values())
     for answer in ("revoked", "signalled", "ended"):
         # How the answers are spread depends on how quick the machine is; each must be there.
-        report.above(f"answered {answer!r}", answers[answer] / len(fates), 0.001)
+        report.above(f"answered {answer!r}", answers[answer] / len(outcomes), 0.001)
     cut = count(lambda f, r: f.revoked == "REVOKED" and r and r[0].ended is None)
-    report.above("stopped in the middle", cut / len(fates), 0.001)
+    report.above("stopped in the middle", cut / len(outcomes), 0.001)
     killed = count(lambda f, r: f.kind == "apart" and f.revoked == "REVOKED" and r)
     report.fact("of them in processes", killed)
 
 
-def _both(fate: Fate, runs: list[oracle.Run]) -> bool:
-    return not fate.terminate and fate.revoked == "REVOKED" and bool(runs)
+def _both(outcome: Outcome, runs: list[oracle.Run]) -> bool:
+    return not outcome.terminate and outcome.revoked == "REVOKED" and bool(runs)
 
 
-def _not_whole(fate: Fate, runs: list[oracle.Run]) -> bool:
-    return fate.revoked == "SUCCESS" and (len(runs) != 1 or runs[0].ended is None)
+def _not_whole(outcome: Outcome, runs: list[oracle.Run]) -> bool:
+    return outcome.revoked == "SUCCESS" and (len(runs) != 1 or runs[0].ended is None)
 
 
 async def race(scale: float, seed: int, lease: float = 5.0) -> Report:
@@ -147,9 +147,9 @@ async def race(scale: float, seed: int, lease: float = 5.0) -> Report:
         racing = Race(stage)
         await asyncio.gather(*(racing.run(number) for number in range(total)))
         await racing.look()
-        stage.report.fact("jobs", len(racing.fates))
+        stage.report.fact("jobs", len(racing.outcomes))
         stage.fleet.note_unasked_exits()
         stage.report.equal("workers that ended by themselves", stage.fleet.unasked_exits, [])
         await stage.nothing_left()  # first the workers end, and with them what is left of threads
-        judge(stage.report, racing.fates, oracle.Books.read(stage.folder))
+        judge(stage.report, racing.outcomes, oracle.Books.read(stage.folder))
         return stage.report

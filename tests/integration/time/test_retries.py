@@ -198,7 +198,7 @@ async def test_jobs_that_failed_together_do_not_come_back_together(app, raw, dia
     assert sum(tenths) == 200
 
 
-async def test_the_lane_of_delayed_jobs_is_empty_when_all_have_ended(app, raw, flaky):
+async def test_the_set_of_delayed_jobs_is_empty_when_all_have_ended(app, raw, flaky):
     async with Worker(app):
         await flaky.call()
     await until(lambda: _is_clean(app, raw), "no key of a delayed job to be left")
