@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 GLOSSARY = ROOT / "docs" / "glossary.md"
 
-TEXTS = "errand lane nonce parcel"
+TEXTS = "errand incarnation lane nonce parcel"
 """Words that neither a text nor a name may hold."""
 
 NAMES = "bring carrier courier hoisted lighten outlet parking shape starred synced turnstile"

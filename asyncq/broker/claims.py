@@ -89,7 +89,7 @@ class ClaimEnd(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What became of the jobs of a dead incarnation.
+    """What became of the jobs of a dead worker session.
 
     `put_back` and `revoked` count jobs that go on and that have ended as revoked; `lost` names the id and the
     task of those that ended as lost; `has_more` says to call again.
@@ -383,7 +383,7 @@ class Claims:
             self._tell([ClaimEnd(Way.UNREADABLE, stream, entry, "", 1, None, wire.FAILED, outcome)])
 
     async def take(self, stream: str, dead: str, seen: str | None) -> Taken:
-        """Takes what a dead incarnation held. Nothing if it beats after all. Raises as `Commands.run`.
+        """Takes what a dead worker session held. Nothing if it beats after all. Raises as `Commands.run`.
 
         Args:
             stream: of the entries.

@@ -1,6 +1,6 @@
-"""The worker's verbs: what one incarnation of a worker does to the queues it serves.
+"""What one worker session does to the queues that it serves. Runs on the worker's loop.
 
-An incarnation has a name of its own that is never used again; it is the stream's consumer, and being listed
+A worker session has a session id that is never used again; it is the stream's consumer, and being listed
 as the holder of an entry is the claim. A name that came back would find its predecessor's entries as its own
 and no crash would ever be counted.
 """
@@ -61,15 +61,15 @@ class Interrupted(PipeBroken):
 
 
 class Consumer:
-    """One incarnation of a worker, as the server sees it.
+    """One worker session, as the server sees it.
 
     Args:
         commands: of the session.
-        worker: the worker's name, the readable part of the incarnation's.
+        worker: the worker's name, the readable part of the session id.
         queues: to read from, the most urgent first.
 
     Attributes:
-        name: the incarnation's.
+        name: the session id.
         served: the streams that it reads from.
         marks_channels: one a shard; what is published there concerns jobs that it holds.
     """
@@ -131,7 +131,7 @@ class Consumer:
 
     async def read_line(self, stream: str, executor: str) -> None:
         """Reads from the line of an executor behind a stream from now on: from before the news of it comes
-        back, or jobs that come later would start before those that this incarnation has put in line.
+        back, or jobs that come later would start before those that this worker session has put in line.
         """
         line, name = self.served.line_of(stream, executor)
         if line not in self.served.streams:
@@ -165,7 +165,7 @@ class Consumer:
         return self._commands.scripts["beat"].source
 
     async def announce(self, tasks: Iterable[str], patience: float = FOREVER) -> None:
-        """Says which tasks this incarnation knows, and which queues it serves."""
+        """Says which tasks this worker session knows, and which queues it serves."""
         for keys in self.shards:
             said = (*(f"q{queue}" for queue in self.served.queues_in(keys)), *(f"t{task}" for task in tasks))
             await self._commands.run(
@@ -186,7 +186,7 @@ class Consumer:
         return bool(answer)
 
     async def begin(self, delivery: wire.Delivery, over: Iterable[str]) -> bool:
-        """Notes that the body of a job is about to begin; False if this incarnation was taken for dead.
+        """Notes that the body of a job is about to begin; False if this worker session was taken for dead.
 
         Args:
             delivery: the job.
@@ -325,7 +325,7 @@ class Consumer:
         return entries
 
     async def unknown_entries(self, stream: str, held: Iterable[str]) -> list[Entry]:
-        """Entries that are pending for this incarnation, but not among those that it held when it asked:
+        """Entries that are pending for this worker session, but not among those that it held when it asked:
         their reply was lost.
 
         To be asked on the connection that reads, between two reads, which is what this does. May come with an
@@ -580,15 +580,15 @@ def _number(note: bytes) -> int:
 
 
 class Beating:
-    """Sends the beats of one incarnation, blocking, for the thread of the lease."""
+    """Sends the beats of one worker session, blocking, for the thread of the lease."""
 
     def __init__(self, consumer: Consumer, connection: BlockingConnection) -> None:
         self._consumer = consumer
         self._connection = connection
 
     def beat(self, count: int) -> list[str] | None:
-        """One beat in every shard: the marks on jobs that the incarnation holds, or None if it was taken for
-        dead in one of them.
+        """One beat in every shard: the marks on jobs that the worker session holds, or None if it was taken
+        for dead in one of them.
 
         Raises:
             BrokerUnavailable, ServerError: it was not acknowledged.

@@ -135,19 +135,19 @@ class Keys:
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
             ("news", f"{tag}:levels"),  # channel: a queue has a level that it had not before
-            ("beats", f"{tag}:w"),  # hash: incarnation -> beat counter
-            # sorted set: incarnation -> number of the latest look of any worker before its last beat; for one
+            ("beats", f"{tag}:w"),  # hash: session id -> beat counter
+            # sorted set: session id -> number of the latest look of any worker before its last beat; for one
             # that was taken for dead the number of the latest look then, negative
             ("beaten", f"{tag}:wb"),
             ("looks", f"{tag}:wl"),  # number of the latest look of any worker at the others; a string
             ("ages", f"{tag}:wa"),  # numbers of looks, and how long ago each was at least; a string
-            # + incarnation: hash, id of a marked job that it holds -> its mark; and a channel of that name
+            # + session id: hash, id of a marked job that it holds -> its mark; and a channel of that name
             ("marks", f"{tag}:x:"),
-            # + incarnation: hash, which tasks it knows and which queues it serves
+            # + session id: hash, which tasks it knows and which queues it serves
             ("abouts", f"{tag}:a:"),
-            # + incarnation: hash, "<entry> <id>" of jobs that crashed and begin again
+            # + session id: hash, "<entry> <id>" of jobs that crashed and begin again
             ("begun", f"{tag}:bg:"),
-            ("watchers", f"{tag}:ww:"),  # + queue: the incarnation that lists the readers of its stream
+            ("watchers", f"{tag}:ww:"),  # + queue: the worker session that lists the readers of its stream
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
             ("steady", f"{tag}:t"),  # what the server's clock was set back by so far, in ms; a string
@@ -163,7 +163,7 @@ class Keys:
             ("inbox", f"{tag}:in"),  # hash: another shard -> the entry of its outbox that was told here last
             ("count", f"{tag}:n"),  # of shard 0 only: how many shards there are, if more than one; a string
             ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job
-            ("permits_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> incarnation
+            ("permits_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> session id
             ("permits_waiting", f"{tag}:limw:"),  # + task: sorted set of ids that wait for a permit
             ("rates", f"{tag}:limr:"),  # + task: when its next job may start, a string
         ):

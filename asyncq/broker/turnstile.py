@@ -1,8 +1,8 @@
 """The limits of tasks at the server: which job may start, which waits, which is next. Keys are named after
 the task. Runs on the session's loop.
 
-A claim is `<entry> <id>` of a job whose body runs, with the incarnation that runs it. One whose incarnation
-has no beat any more counts for nothing.
+A claim is `<entry> <id>` of a job whose body runs, with the worker session that runs it. One whose worker
+session has no beat any more counts for nothing.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Permits:
 
     Args:
         commands: of the session.
-        incarnation: in whose name.
+        session_id: of the worker session, which is its consumer name.
     """
 
-    def __init__(self, commands: Commands, incarnation: str) -> None:
+    def __init__(self, commands: Commands, session_id: str) -> None:
         self._commands = commands
-        self._incarnation = incarnation
+        self._session_id = session_id
 
     async def ask(self, limits: Limits, delivery: wire.Delivery, left: int | None) -> LimiterAnswer:
         """Whether a job may start.
@@ -75,7 +75,7 @@ class Permits:
             "limit",
             (keys.rates + task, keys.permits_held + task, keys.permits_waiting + task, keys.beats),
             (
-                *(keys.space, delivery.claim, self._incarnation, delivery.job.id, limits.concurrency),
+                *(keys.space, delivery.claim, self._session_id, delivery.job.id, limits.concurrency),
                 *(
                     limits.interval,
                     TOLERANCE,
@@ -99,7 +99,7 @@ class Permits:
             keys,
             "resume",
             _permit_keys(keys, limits),
-            (delivery.claim, self._incarnation, limits.concurrency, keys.marks, DAY_MS),
+            (delivery.claim, self._session_id, limits.concurrency, keys.marks, DAY_MS),
             patience=FOREVER,
         )
         return bool(granted), text_of(next_job)
@@ -136,7 +136,7 @@ class Permits:
         keys = self._commands.shards.of(limits.task)
         key = keys.permits_held + limits.task
         claims = await self._commands.send(keys, "HGETALL", key)
-        mine = self._incarnation.encode()
+        mine = self._session_id.encode()
         ours = {name_from(one) for one, by in claims.items() if by == mine}
         if ours:
             await self._commands.send(keys, "PEXPIRE", key, DAY_MS)

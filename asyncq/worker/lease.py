@@ -1,7 +1,7 @@
-"""The lease of one incarnation: beats from a thread of its own, so that a task which blocks the event loop
+"""The lease of one worker session: beats from a thread of its own, so that a task which blocks the event loop
 loses nothing.
 
-The beat says "I live"; others take an incarnation whose counter has stood still through a whole lease for
+The beat says "I live"; others take a worker session whose counter has stood still through a whole lease for
 dead, and its jobs with it. The lease is not the safety property, the fence in `finish` is: a worker that was
 stopped and goes on may still believe that it holds jobs. So a body starts only while the last acknowledged
 beat is younger than two thirds of the lease, by a clock that goes on while the machine is suspended; and the
@@ -39,13 +39,13 @@ def _now() -> float:
 
 
 class Lease:
-    """Keeps one incarnation alive.
+    """Keeps one worker session alive.
 
     Args:
         beating: sends the beats.
         length: of the lease, in seconds; a beat every third of it.
         on_marks: called on the loop with the marks that a beat brought.
-        on_lost: called on the loop, once, when the incarnation was taken for dead.
+        on_lost: called on the loop, once, when the worker session was taken for dead.
         stall_warning: seconds after which a loop that does not turn is reported, with the stack of what holds
             it up.
     """

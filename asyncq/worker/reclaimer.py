@@ -1,6 +1,6 @@
 """Finds workers that died and takes their jobs back.
 
-Each worker looks three times a lease at who has stopped beating. An incarnation is dead when it has not
+Each worker looks three times a lease at who has stopped beating. A worker session is dead when it has not
 beaten for a whole lease *of the observer's own clock*, over looks that came without a gap: a server that was
 away, or an observer that stood still itself, proves nothing, so the observer counts anew. The server numbers
 the looks, and each beat notes the number of the latest look, see `_looks.lua`. So an observer asks only for
@@ -11,7 +11,7 @@ Workers may be replaced so fast that none of them observes for a whole lease. So
 long ago its looks were, by its own clock, and whoever begins to observe goes on from there, if there was no
 gap between. Ages add up safely: each is the least that can have passed.
 
-A consumer with no beat at all is an incarnation that was taken before; a read of it may still have been
+A consumer with no beat at all is a worker session that was taken before; a read of it may still have been
 served late. To list the consumers of a stream takes the server some time for each of them, so only one worker
 does it for each stream, its watcher, see `census.lua`.
 """
@@ -115,10 +115,10 @@ class Looks:
 
 
 class Reclaimer:
-    """Watches the other incarnations that serve the same streams.
+    """Watches the other worker sessions that serve the same streams.
 
     Args:
-        consumer: the incarnation that watches.
+        consumer: the worker session that watches.
         claims: take what is found.
         shard: in which it watches.
         lease: in seconds.

@@ -9,6 +9,6 @@ if TYPE_CHECKING:
 
 
 async def take(consumer: ClaimingConsumer, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
-    """Takes what a dead incarnation held: how many jobs go back, how many end, whether there are more."""
+    """Takes what a dead worker session held: how many jobs go back, how many end, whether there are more."""
     taken = await consumer.claims.take(stream, dead, seen)
     return taken.put_back, taken.revoked + len(taken.lost), taken.has_more

@@ -88,7 +88,7 @@ class Stage:
         register(app, self.gate)
 
     @property
-    def incarnation(self) -> str:
+    def session_id(self) -> str:
         """The name under which the worker reads."""
         return session_of(self.worker).consumer.name
 
@@ -169,7 +169,7 @@ async def in_what_is_published(stage: Stage) -> None:
     keys = stage.keys
     channels = (
         stage.app.sessions.channel(),
-        keys.marks + stage.incarnation,
+        keys.marks + stage.session_id,
         keys.wake,
         keys.news,
         keys.events + followed.id,
@@ -185,7 +185,7 @@ async def in_what_is_published(stage: Stage) -> None:
 async def in_beats_and_marks(stage: Stage) -> None:
     for data in RUBBISH:
         await stage.raw.hset(stage.keys.beats, data, data)
-        await stage.raw.hset(stage.keys.marks + stage.incarnation, data, data)
+        await stage.raw.hset(stage.keys.marks + stage.session_id, data, data)
         await stage.raw.sadd(stage.keys.levels + "default", data)
 
 
@@ -312,7 +312,7 @@ async def among_limits(stage: Stage) -> None:
         await raw.set(keys.rates + "limited", data)
         assert await stage.task("limited").options(wait=20).call() == "limited"
     # A claim in the name of a worker that lives, which that worker finds and gives back.
-    await raw.hset(keys.permits_held + "limited", b"\xff", stage.incarnation)
+    await raw.hset(keys.permits_held + "limited", b"\xff", stage.session_id)
 
 
 async def among_dead_letters(stage: Stage) -> None:

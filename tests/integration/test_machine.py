@@ -53,7 +53,7 @@ MAX_CRASHES = 2
 
 @dataclass
 class Hand:
-    """One incarnation of a worker, which may be taken for dead and not know it."""
+    """One worker session, which may be taken for dead and not know it."""
 
     consumer: ClaimingConsumer
     beats: int | None = 1

@@ -60,7 +60,7 @@ def _consumers(answer: Any) -> list[bytes] | str:
 
 
 class Stage:
-    """One job on a server, two incarnations of workers, and the script calls as things to do."""
+    """One job on a server, two worker sessions, and the script calls as things to do."""
 
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker
@@ -138,7 +138,7 @@ class Stage:
         return (await consumer.claims.release(self.held().stream, [(self.held().entry, "job")]))[0]
 
     async def take(self, seen: str = "1") -> tuple[int, int, bool]:
-        """The other incarnation takes mine for dead."""
+        """The other worker session takes mine for dead."""
         return await take(self.other, self.held().stream, self.mine.name, seen)
 
     async def discard(self) -> None:
@@ -689,7 +689,7 @@ async def test_a_marked_job_is_not_put_aside_but_ends(stage):
     assert await stage.state() == State.REVOKED
 
 
-async def test_take_is_refused_while_the_incarnation_beats_and_a_second_take_finds_nothing(stage):
+async def test_take_is_refused_while_the_session_id_beats_and_a_second_take_finds_nothing(stage):
     await _running(stage)
     await stage.beat(stage.mine, 2)
     assert await stage.take(seen="1") == (0, 0, False)
@@ -699,7 +699,7 @@ async def test_take_is_refused_while_the_incarnation_beats_and_a_second_take_fin
     assert await stage.raw.xlen(stage.stream) == 1
 
 
-async def test_an_incarnation_that_was_taken_for_dead_can_never_beat_again(stage):
+async def test_an_session_id_that_was_taken_for_dead_can_never_beat_again(stage):
     await stage.take()
     assert await stage.beat(stage.mine, 2) is None
     assert not await stage.raw.hexists(stage.keys.beats, stage.mine.name)

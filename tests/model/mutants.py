@@ -344,7 +344,7 @@ MUTANTS = (
         _without("unknown_asks"),
         replace(ONE_JOB, faults=0, unknown=0),
         BROKEN,
-        "job 0 is given up, and incarnation 2 knows its task",
+        "job 0 is given up, and worker session 2 knows its task",
     ),
     Mutant(
         "what a dead worker announced counts",

@@ -1,4 +1,4 @@
-"""What workers do for each other: promote due jobs, and take over from incarnations that are gone.
+"""What workers do for each other: promote due jobs, and take over from worker sessions that are gone.
 
 Which worker does it makes no difference to the keys, so the first one that is awake does it.
 """

@@ -50,7 +50,7 @@ def given_up(world: World, job: int) -> World:
     """No job is given up for an unknown task while a worker that knows it lives, and has said so."""
     for worker in world.workers[1:]:
         if worker.name in world.announced and worker.lease == FRESH and world.beat_of(worker.name):
-            return _broken(world, f"job {job} is given up, and incarnation {worker.name} knows its task")
+            return _broken(world, f"job {job} is given up, and worker session {worker.name} knows its task")
     return world
 
 
@@ -71,11 +71,11 @@ def answered(world: World, waiter: int, job: int) -> World:
 
 
 def call_accepted(world: World, held: Held) -> World:
-    """Only the incarnation that holds the claim of this very job ends, delays or gives it back."""
+    """Only the worker session that holds the claim of this very job ends, delays or gives it back."""
     job = held.entry.job
     if world.owner(held.entry.id) != held.name:
         return _broken(
-            world, f"a call of incarnation {held.name} for job {job} was accepted without its claim"
+            world, f"a call of worker session {held.name} for job {job} was accepted without its claim"
         )
     there = world.entry(held.entry.id)
     if there is not None and there.job != job:
@@ -102,10 +102,10 @@ def value_read(world: World, held: Held) -> World:
 
 
 def taken_over(world: World, name: int, entry: Entry) -> World:
-    """Nothing is taken from an incarnation that beats."""
+    """Nothing is taken from a worker session that beats."""
     owner = world.worker_named(name)
     if owner is not None and owner.lease == FRESH and world.beat_of(name):
-        return _broken(world, f"entry {entry.id} was taken from incarnation {name}, which beats")
+        return _broken(world, f"entry {entry.id} was taken from worker session {name}, which beats")
     return world
 
 

@@ -16,7 +16,7 @@ class Rules:
     # --- the fence: who may end, delay or give back a job -----------------------------------------
 
     fence_pending: bool = True
-    """A call acts only if its entry is pending for the incarnation that sends it.
+    """A call acts only if its entry is pending for the worker session that sends it.
 
     Closes: a worker that was stopped past its lease wakes up and ends a job that was given to somebody else.
     """
@@ -24,7 +24,8 @@ class Rules:
     """A call acts only if the record names exactly this entry.
 
     Closes: after a flush the server gives out the same entry ids again. A worker that still runs job X under
-    entry 7 would acknowledge job Y's entry 7, which was given to the same incarnation, and Y would be lost.
+    entry 7 would acknowledge job Y's entry 7, which was given to the same worker session, and Y would be
+    lost.
     """
     fence_live: bool = True
     """A call acts only on a job that lives. Alone it is no fence: the job may live under another entry."""
@@ -154,7 +155,7 @@ class Rules:
     # --- life and death of a worker ---------------------------------------------------------------
 
     fresh_names: bool = True
-    """Each incarnation of a worker has a random name of its own: each process, and each life after `lost`.
+    """Each worker session has a random name of its own: each process, and each life after `lost`.
 
     Closes: the new process finds the entry that killed the old one as its own unknown entry, runs it again,
     and nobody ever counts the crash.
@@ -212,7 +213,7 @@ class Rules:
     Closes: new code is rolled out, and a job of a new task dies with the old worker that is given it.
     """
     announced_and_beats: bool = True
-    """What an incarnation has announced counts only while it beats.
+    """What a worker session has announced counts only while it beats.
 
     Closes: the only worker that knew a task is dead, and jobs of the task are put off for ever.
     """

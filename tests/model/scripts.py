@@ -272,7 +272,7 @@ class Scripts:
         return self._delay(world, tried)
 
     def known(self, world: World) -> bool:
-        """Whether an incarnation that beats knows the task that the first worker does not."""
+        """Whether a worker session that beats knows the task that the first worker does not."""
         return any(
             world.beat_of(name) or not self.setup.rules.announced_and_beats for name in world.announced
         )
@@ -329,9 +329,9 @@ class Scripts:
     # --- a worker that is gone --------------------------------------------------------------------
 
     def take(self, world: World, name: int, seen: int, by: int) -> World | None:
-        """Add again what a dead incarnation had claimed, with one crash more, or end it.
+        """Add again what a dead worker session had claimed, with one crash more, or end it.
 
-        Refused if the incarnation beats: its field is there and is not the one that the observer saw stand
+        Refused if the worker session beats: its field is there and is not the one that the observer saw stand
         still.
         """
         now = world.beat_of(name)

@@ -145,7 +145,7 @@ def _beat(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
 def _reborn(
     world: World, scripts: Scripts, place: int, hands: tuple[Held, ...] = (), *, stopping: bool = False
 ) -> World:
-    """A new incarnation in this place: a new name, and a first beat before its first read."""
+    """A new worker session in this place: a new name, and a first beat before its first read."""
     old = world.workers[place].name
     if scripts.setup.rules.fresh_names:
         name, count = world.next_name, 1
@@ -291,7 +291,7 @@ def _run(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Mov
 
 
 def _see_mark(world: World, place: int, held: Held) -> Iterator[Move]:
-    """The beat tells an incarnation which of its jobs were revoked."""
+    """The beat tells a worker session which of its jobs were revoked."""
     worker = world.workers[place]
     if worker.lease == FRESH and held.name == worker.name and Mark(held.name, held.entry.job) in world.marks:
         label = f"{held.name}: its beat says that job {held.entry.job} was revoked"

@@ -107,28 +107,28 @@ class Delayed(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A line of the pending list: this entry was given to this incarnation. This is the claim."""
+    """A line of the pending list: this entry was given to this worker session. This is the claim."""
 
     entry: int
     name: int
 
 
 class Beat(NamedTuple):
-    """A field of `T:w`: the beat counter of an incarnation."""
+    """A field of `T:w`: the beat counter of a worker session."""
 
     name: int
     value: int
 
 
 class Mark(NamedTuple):
-    """A member of `T:x:<incarnation>`: this incarnation holds a job that was revoked."""
+    """A member of `T:x:<worker session>`: this worker session holds a job that was revoked."""
 
     name: int
     job: int
 
 
 class Begun(NamedTuple):
-    """A field of `T:a:<incarnation>`: the body of the job in this entry begins, with a crash behind it."""
+    """A field of `T:a:<worker session>`: the body of the job in this entry begins, with a crash behind it."""
 
     name: int
     entry: int
@@ -139,7 +139,7 @@ class Held(NamedTuple):
 
     entry: Entry
     name: int
-    """The incarnation that claimed it; a body outlives its incarnation when the lease was lost."""
+    """The worker session that claimed it; a body outlives its worker session when the lease was lost."""
     phase: str
     again: bool = False
     """The call was executed once, the reply was lost: it will be sent again."""
@@ -149,7 +149,7 @@ class Worker(NamedTuple):
     """A worker process."""
 
     name: int
-    """Its incarnation, and its consumer name."""
+    """Its worker session, and its consumer name."""
     lease: str = FRESH
     hands: tuple[Held, ...] = ()
     unknown: tuple[Entry, ...] = ()
@@ -229,7 +229,9 @@ class World(NamedTuple):
     beats: tuple[Beat, ...]
     marks: tuple[Mark, ...]
     announced: tuple[int, ...]
-    """`T:a:<incarnation>`: the incarnations that know the task of the job which the first worker does not."""
+    """`T:a:<worker session>`: the worker sessions that know the task of the job which the first worker does
+    not.
+    """
     begun: tuple[Begun, ...]
     rests: tuple[Rest, ...]
     needs: tuple[int, ...]
@@ -245,7 +247,7 @@ class World(NamedTuple):
     seen: tuple[Beat, ...]
     """Beats that an observer saw stand still for a whole lease: it may send `take` at any later moment."""
     orphans: tuple[int, ...]
-    """Incarnations that are gone, whose read is still blocked at the server."""
+    """Worker sessions that are gone, whose read is still blocked at the server."""
     owed: tuple[Owed, ...]
     # between shards; empty if there is one
     outboxes: tuple[tuple[Letter, ...], ...]
@@ -264,14 +266,14 @@ class World(NamedTuple):
     # --- reading ----------------------------------------------------------------------------------
 
     def owner(self, entry: int) -> int | None:
-        """The incarnation for which an entry is pending."""
+        """The worker session for which an entry is pending."""
         for line in self.pending:
             if line.entry == entry:
                 return line.name
         return None
 
     def beat_of(self, name: int) -> int:
-        """The beat counter of an incarnation; 0 if the field is missing, which means dead, for ever."""
+        """The beat counter of a worker session; 0 if the field is missing, which means dead, for ever."""
         for beat in self.beats:
             if beat.name == name:
                 return beat.value

@@ -1,4 +1,4 @@
-"""Who is dead: an incarnation that has not beaten for a whole lease of the observers' own clocks."""
+"""Who is dead: a worker session that has not beaten for a whole lease of the observers' own clocks."""
 
 from __future__ import annotations
 

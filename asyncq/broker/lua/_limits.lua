@@ -1,13 +1,13 @@
 -- How the places of a limited task stand, as a plan, read before anything is written. `leaving` is a claim that is given back ('' for none).
--- `free`: places for whoever asks now. `dead`: claims of incarnations that have no beat. `seat`: jobs that come back from a wait of
+-- `free`: places for whoever asks now. `dead`: claims of worker sessions that have no beat. `seat`: jobs that come back from a wait of
 -- their own, which go before those that have not started. `gone`: of those, the ones whose worker is dead. `starters`: the first two ids that
 -- wait to start.
 local function survey(held, waiting, beats, places, leaving)
   local plan = { free = tonumber(places) - redis.call('HLEN', held), dead = {}, seat = {}, gone = {}, starters = {} }
   local lives = {}
-  local function beats_still(incarnation)
-    if lives[incarnation] == nil then lives[incarnation] = redis.call('HGET', beats, incarnation) and true or false end
-    return lives[incarnation]
+  local function beats_still(session_id)
+    if lives[session_id] == nil then lives[session_id] = redis.call('HGET', beats, session_id) and true or false end
+    return lives[session_id]
   end
   if leaving ~= '' and redis.call('HGET', held, leaving) then plan.free = plan.free + 1 end
   if plan.free <= 0 then
@@ -20,14 +20,14 @@ local function survey(held, waiting, beats, places, leaving)
     end
   end
   for _, member in ipairs(redis.call('ZRANGE', waiting, 0, 99)) do
-    local claim, incarnation = string.match(member, '^>(.*) (%S+)$')
+    local claim, session_id = string.match(member, '^>(.*) (%S+)$')
     if not claim then
       plan.starters[#plan.starters + 1] = member
       if #plan.starters == 2 then break end
-    elseif claim == leaving or not beats_still(incarnation) then
+    elseif claim == leaving or not beats_still(session_id) then
       plan.gone[#plan.gone + 1] = member
     elseif plan.free > 0 then
-      plan.seat[#plan.seat + 1] = { member, claim, incarnation }
+      plan.seat[#plan.seat + 1] = { member, claim, session_id }
       plan.free = plan.free - 1
     end
   end

@@ -1,10 +1,10 @@
--- Says which tasks an incarnation knows and which queues it serves, so that others leave it the jobs that they cannot run. Adds to what it
+-- Says which tasks a worker session knows and which queues it serves, so that others leave it the jobs that they cannot run. Adds to what it
 -- said before.
 -- KEYS: beats about
--- ARGV: incarnation ttl (field)*
--- RETURNS: 1 noted, 0 the incarnation was taken for dead
+-- ARGV: session_id ttl (field)*
+-- RETURNS: 1 noted, 0 the worker session was taken for dead
 -- FLAGS: allow-oom
-if not redis.call('HGET', beats, incarnation) then return 0 end
+if not redis.call('HGET', beats, session_id) then return 0 end
 for i = first, #ARGV do redis.call('HSET', about, ARGV[i], '1') end
 redis.call('PEXPIRE', about, ttl)
 return 1

@@ -2,13 +2,13 @@
 -- worker that looks: were all workers to do it, that would be n squared. So each stream has a watcher, which stays that for as long as it asks
 -- in time, and notes what it has found.
 -- KEYS: (stream)*
--- ARGV: group levels watchers incarnation watch_ttl
+-- ARGV: group levels watchers session_id watch_ttl
 -- RETURNS: for each stream its note, `<watcher> <number>`: of a last-attempt queue how many entries nobody holds, of a queue how many levels of priority it has
 -- FLAGS: allow-oom
 local keys, notes = {}, {}
 for k, stream in ipairs(KEYS) do keys[k] = watchers .. string.match(stream, '[^:]*$') end
 for k, note in ipairs(redis.call('MGET', unpack(keys))) do
-  if not note or string.sub(note, 1, #incarnation + 1) == incarnation .. ' ' then
+  if not note or string.sub(note, 1, #session_id + 1) == session_id .. ' ' then
     local stream, name, number = KEYS[k], string.match(KEYS[k], '[^:]*$'), 0
     if string.sub(name, -1) == '!' then
       number = redis.call('XLEN', stream)
@@ -16,7 +16,7 @@ for k, note in ipairs(redis.call('MGET', unpack(keys))) do
     elseif not string.find(name, '^', 1, true) then
       number = #redis.call('SMEMBERS', levels .. name)
     end
-    note = incarnation .. ' ' .. number
+    note = session_id .. ' ' .. number
     redis.call('SET', keys[k], note, 'PX', watch_ttl)
   end
   notes[k] = note

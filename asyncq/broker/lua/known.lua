@@ -1,4 +1,4 @@
--- Whether an incarnation that beats knows a task and serves a queue.
+-- Whether a worker session that beats knows a task and serves a queue.
 -- KEYS: beats
 -- ARGV: abouts queue task
 -- RETURNS: 1 one does, 0 none does

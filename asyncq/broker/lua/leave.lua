@@ -1,4 +1,4 @@
--- An incarnation goes in peace. Refused while it holds anything: deleting a consumer drops what is pending for it, for good.
+-- A worker session goes in peace. Refused while it holds anything: deleting a consumer drops what is pending for it, for good.
 -- KEYS: beats beaten marked about begun (stream)*
 -- ARGV: group consumer
 -- RETURNS: 1 gone, 0 it still holds something

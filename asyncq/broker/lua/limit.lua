@@ -1,6 +1,6 @@
 -- Whether the attempt of a job of a limited task may start: there must be a place, and the rate must allow it. Keys are the task's.
 -- KEYS: rate held waiting beats
--- ARGV: space claim incarnation id places interval tolerance turn left marks ttl expected
+-- ARGV: space claim session_id id places interval tolerance turn left marks ttl expected
 -- RETURNS: {1 it starts | 0 it waits for its moment | 2 it waits for a place, ms to wait, its turn, a job that is to be called or '', steady time (ms)}
 -- FLAGS: allow-oom
 -- USES: limits steady
@@ -60,7 +60,7 @@ if interval > 0 and (starts or in_time) then
   redis.call('SET', rate, string.format('%.2f %.2f %s', open, free_from, interval_text), 'PX', string.format('%.0f', lives))
 end
 if starts and places > 0 then
-  redis.call('HSET', held, claim, incarnation)
+  redis.call('HSET', held, claim, session_id)
   redis.call('PEXPIRE', held, ttl)
   plan.free = plan.free - 1
 end

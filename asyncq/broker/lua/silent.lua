@@ -3,7 +3,7 @@
 -- The observer leaves word how old its looks are: whoever looks for the first time goes on where it was.
 -- KEYS: beats beaten looks ages
 -- ARGV: before last keep own_ages
--- RETURNS: {number of this look, what an observer before said of the ages of its looks, {incarnation that has not beaten since the look `before`, count of its beats}..., {incarnation that was taken since the look `last`}...}
+-- RETURNS: {number of this look, what an observer before said of the ages of its looks, {session_id that has not beaten since the look `before`, count of its beats}..., {session_id that was taken since the look `last`}...}
 -- FLAGS: allow-oom
 -- USES: looks
 local look = next_look(looks, keep)

@@ -1,4 +1,4 @@
--- Takes the jobs of a dead incarnation back into the queue, up to a limit of jobs and of bytes. Its beat must still stand where the observer saw it stand
+-- Takes the jobs of a dead worker session back into the queue, up to a limit of jobs and of bytes. Its beat must still stand where the observer saw it stand
 -- through a whole lease; the first call that finds it so removes the field, and with it any way back.
 -- KEYS: stream beats beaten looks dead marked about begun last_try
 -- ARGV: space group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
