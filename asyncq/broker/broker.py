@@ -189,8 +189,8 @@ class Broker:
             answers += await self.commands.run(keys, "look", (), (keys.records, channel, LOOK_BYTES, *left))
         return answers
 
-    async def state(self, id: str, patience: float | None = None) -> wire.Ended | wire.Standing | None:
-        """Where a job is: its outcome, or how it stands, or None if it is unknown. Patience as `run`."""
+    async def state(self, id: str, timeout: float | None = None) -> wire.Ended | wire.Standing | None:
+        """Where a job is: its outcome, or how it stands, or None if it is unknown. Timeout as `run`."""
         keys = self.shards.of(id)
         answer = await self.commands.run_known(
             keys,
@@ -198,7 +198,7 @@ class Broker:
             (keys.records + id, keys.latest + id),
             (keys.queues, GROUP, keys.messages + id),
             unknown=[],
-            patience=patience,
+            timeout=timeout,
         )
         if not answer:
             return None
@@ -219,19 +219,19 @@ class Broker:
         record: bytes | None = found
         return record
 
-    async def message(self, id: str, patience: float | None = None) -> tuple[wire.Job, bytes] | None:
+    async def message(self, id: str, timeout: float | None = None) -> tuple[wire.Job, bytes] | None:
         """The job in the message of one that has not ended, and the values of those that it waited for; None
-        if there is none that can be read. Patience as `run`.
+        if there is none that can be read. Timeout as `run`.
         """
         keys = self.shards.of(id)
         answer = await self.commands.run(
-            keys, "message", (keys.records + id, keys.messages + id), (keys.queues,), patience=patience
+            keys, "message", (keys.records + id, keys.messages + id), (keys.queues,), timeout=timeout
         )
         if not answer:
             return None
         message, values = answer
         try:
-            return wire.decode_job(id, "", message), await self.kept.filled(keys, values, patience)
+            return wire.decode_job(id, "", message), await self.kept.filled(keys, values, timeout)
         except DecodeError as error:
             log.debug("the message of job %r could not be read: %s", id, error)
             return None

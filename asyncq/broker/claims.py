@@ -165,7 +165,7 @@ class Claims:
         """
         command = self._finish_command(stream, held, batch)
         answer: int | list[int] = await self._commands.send(
-            self._served.keys[stream], *command, patience=FOREVER
+            self._served.keys[stream], *command, timeout=FOREVER
         )
         if not self._commands.shards.is_one:
             self._forward(stream, batch)
@@ -217,7 +217,7 @@ class Claims:
     async def _persist(self, stream: str, command: tuple[Any, ...], batch: list[Outcome]) -> None:
         """The first try failed: tries until there is an answer."""
         try:
-            answer = await self._commands.send(self._served.keys[stream], *command, patience=FOREVER)
+            answer = await self._commands.send(self._served.keys[stream], *command, timeout=FOREVER)
         except Exception as error:  # noqa: BLE001  each call under way must come to its end, see `UNDER_WAY`
             self._give_up(stream, batch, error)
         else:
@@ -333,7 +333,7 @@ class Claims:
         outcome: bytes = b"",
     ) -> int:
         shard, id_ = self._served.keys[delivery.stream], delivery.job.id
-        answer: int = await self._commands.run(shard, script, keys, arguments, patience=FOREVER)
+        answer: int = await self._commands.run(shard, script, keys, arguments, timeout=FOREVER)
         # -1: another job has an id of the workflow. Then the claim stands.
         if self.hooks and answer >= 0:
             stream, entry = delivery.stream, delivery.entry
@@ -378,7 +378,7 @@ class Claims:
             *(keys.space, GROUP, self._holder, entry, reason, outcome, self._result_ttl()),
             *(wire.PUSH_LIMIT, *self._dead_limits()),
         )
-        await self._commands.run(keys, "discard", (stream, keys.dead), arguments, patience=FOREVER)
+        await self._commands.run(keys, "discard", (stream, keys.dead), arguments, timeout=FOREVER)
         if self.hooks:
             self._tell([ClaimEnd(Way.UNREADABLE, stream, entry, "", 1, None, wire.FAILED, outcome)])
 

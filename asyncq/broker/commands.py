@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 FOREVER = float("inf")
-"""The patience of a worker: what it has to say is true however long the server is away. It ends with its
+"""The timeout of a worker: what it has to say is true however long the server is away. It ends with its
 app."""
 
 
@@ -72,7 +72,7 @@ class Commands:
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout, so that a call on a connection that died in silence still has its
         # time to try again.
-        self._line = Line(address, f"asyncq:{self.client}", patience=settings.operation_timeout / 2)
+        self._line = Line(address, f"asyncq:{self.client}", timeout=settings.operation_timeout / 2)
 
     # -- connections --
 
@@ -168,7 +168,7 @@ class Commands:
         keys: Sequence[str | bytes] = (),
         arguments: Iterable[Any] = (),
         *,
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """Runs a script, again and again until it is answered. What it leaves for other shards is forwarded
         in the background.
@@ -178,7 +178,7 @@ class Commands:
             name: of the script.
             keys: its KEYS.
             arguments: its ARGV.
-            patience: seconds to keep trying; None for the client's operation timeout.
+            timeout: seconds to keep trying; None for the client's operation timeout.
 
         Raises:
             BrokerUnavailable: no answer in that time, or before the app was closed.
@@ -186,9 +186,7 @@ class Commands:
             ServerError: an answer that trying again will not change.
         """
         script = self.scripts[name]
-        answer = await self.send(
-            shard, "EVALSHA", script.sha, len(keys), *keys, *arguments, patience=patience
-        )
+        answer = await self.send(shard, "EVALSHA", script.sha, len(keys), *keys, *arguments, timeout=timeout)
         if script.fills_outbox and not self.shards.is_one:
             self.forwarder.call(shard)
         return answer
@@ -201,39 +199,39 @@ class Commands:
         arguments: Sequence[Any] = (),
         *,
         unknown: Any,
-        patience: float | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """Runs a script about one job, as `run` does. If it answers `unknown`, it is run again after every
         outbox was forwarded. A workflow is accepted before all of its jobs are in their shards, and the
         process that was to forward them may have died.
         """
-        answer = await self.run(shard, name, keys, arguments, patience=patience)
-        if answer == unknown and await self.forwarded_all(patience):
-            answer = await self.run(shard, name, keys, arguments, patience=patience)
+        answer = await self.run(shard, name, keys, arguments, timeout=timeout)
+        if answer == unknown and await self.forwarded_all(timeout):
+            answer = await self.run(shard, name, keys, arguments, timeout=timeout)
         return answer
 
-    async def send(self, shard: Keys, *command: Any, patience: float | None = None) -> Any:
+    async def send(self, shard: Keys, *command: Any, timeout: float | None = None) -> Any:
         """Sends a command until it is answered; arguments and errors as `run`."""
-        patience = self.settings.operation_timeout if patience is None else patience
-        deadline = self._loop.time() + patience
+        timeout = self.settings.operation_timeout if timeout is None else timeout
+        deadline = self._loop.time() + timeout
         attempt = 0
         problem: Exception | None = None
         while True:
             try:
-                async with asyncio.timeout_at(None if patience == FOREVER else deadline):
+                async with asyncio.timeout_at(None if timeout == FOREVER else deadline):
                     pipe = self._line.current or await self._line.pipe()
                     return await pipe.call(*command)
             except ServerError as error:
                 problem = error
-                if error.action is ErrorAction.DENIED and patience == FOREVER and attempt == 0:
+                if error.action is ErrorAction.DENIED and timeout == FOREVER and attempt == 0:
                     log.error("%s refuses: %s; trying on", self.address.safe_url, error)
-                await self._mend(error, denied_is_final=patience != FOREVER)
+                await self._mend(error, denied_is_final=timeout != FOREVER)
             except (PipeBroken, BrokerUnavailable) as error:
                 problem = error
             except TimeoutError as error:
                 last = f"; before that: {problem}" if problem else ""
                 raise BrokerUnavailable(
-                    f"{self.address.safe_url} did not answer within {shown(patience)}{last}"
+                    f"{self.address.safe_url} did not answer within {shown(timeout)}{last}"
                 ) from error
             attempt += 1
             rest = pause(attempt)
@@ -276,24 +274,24 @@ class Commands:
         for shard in shards:
             self.forwarder.call(shard)
 
-    async def forwarded(self, *shards: Keys, patience: float | None = None) -> None:
-        """Waits until what these shards have for others was forwarded, or could not be; at most `patience`
+    async def forwarded(self, *shards: Keys, timeout: float | None = None) -> None:
+        """Waits until what these shards have for others was forwarded, or could not be; at most `timeout`
         seconds. What they get meanwhile does not count, for that may never end.
         """
-        await self.forwarder.delivered(*shards, timeout=patience)
+        await self.forwarder.delivered(*shards, timeout=timeout)
 
-    async def forwarded_all(self, patience: float | None = None) -> bool:
+    async def forwarded_all(self, timeout: float | None = None) -> bool:
         """Waits as `forwarded` for all shards. False if there was nothing to wait for: a single shard has
         something for itself only while a large workflow is being accepted.
         """
         first = self.shards[0]
-        if self.shards.is_one and not await self.send(first, "XLEN", first.outbox, patience=patience):
+        if self.shards.is_one and not await self.send(first, "XLEN", first.outbox, timeout=timeout):
             return False
-        await self.forwarded(*self.shards, patience=patience)
+        await self.forwarded(*self.shards, timeout=timeout)
         return True
 
-    async def all_forwarded(self, patience: float) -> None:
+    async def all_forwarded(self, timeout: float) -> None:
         """Waits until this process has nothing to forward any more, nor what follows from that in other
-        shards; at most `patience` seconds.
+        shards; at most `timeout` seconds.
         """
-        await self.forwarder.quiet(patience)
+        await self.forwarder.quiet(timeout)

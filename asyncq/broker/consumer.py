@@ -86,7 +86,7 @@ class Consumer:
         self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
         self._commands = commands
         self._limit = ReadLimit()
-        self._reads = commands.new_line(f"asyncq-read:{self.name}", patience=BLOCK_MS / 1000 + 5)
+        self._reads = commands.new_line(f"asyncq-read:{self.name}", timeout=BLOCK_MS / 1000 + 5)
 
     # -- coming and going --
 
@@ -99,28 +99,28 @@ class Consumer:
         ]
         await rights.require(self._commands, calls)
 
-    async def make_groups(self, patience: float = FOREVER) -> None:
+    async def make_groups(self, timeout: float = FOREVER) -> None:
         """Makes the group of every stream it reads from, where there is none: at start-up, and after the
         server lost its data. For ever by default, which takes a missing permission for a passing one.
         """
         for stream in (*self.served.streams, *self.served.last_attempt_queues):
-            await self._make_group(self.served.keys[stream], stream, patience)
+            await self._make_group(self.served.keys[stream], stream, timeout)
 
-    async def _make_group(self, keys: Keys, stream: str, patience: float) -> None:
+    async def _make_group(self, keys: Keys, stream: str, timeout: float) -> None:
         try:
             # At 0: what was enqueued before the first worker came is work too.
             await self._commands.send(
-                keys, "XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM", patience=patience
+                keys, "XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM", timeout=timeout
             )
         except ServerError as error:
             if error.code != "BUSYGROUP":
                 raise
 
-    async def look_for_levels(self, patience: float = FOREVER) -> None:
+    async def look_for_levels(self, timeout: float = FOREVER) -> None:
         """Looks which levels of priority its queues have, and reads from all of them from now on."""
         for queue, keys in self.served.queues_by_shard():
-            levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, patience=patience)
-            await self._adopt(queue, keys, levels, patience)
+            levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)
+            await self._adopt(queue, keys, levels, timeout)
 
     async def hear_of_level(self, keys: Keys, name: bytes) -> None:
         """A level has come into use in a shard, under that name: reads from it if the queue is one of its
@@ -137,9 +137,9 @@ class Consumer:
         if line not in self.served.streams:
             await self.hear_of_level(self.served.keys[stream], name.encode())
 
-    async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], patience: float) -> None:
+    async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], timeout: float) -> None:
         for level in self.served.new_levels(queue, keys, levels):
-            await self._make_group(keys, keys.stream(leveled(queue, level)), patience)
+            await self._make_group(keys, keys.stream(leveled(queue, level)), timeout)
             if not self.served.add_level(queue, keys, level):
                 continue  # heard of twice
             self._has_more = True
@@ -164,7 +164,7 @@ class Consumer:
         """The beat's script, to be loaded where the server does not know it."""
         return self._commands.scripts["beat"].source
 
-    async def announce(self, tasks: Iterable[str], patience: float = FOREVER) -> None:
+    async def announce(self, tasks: Iterable[str], timeout: float = FOREVER) -> None:
         """Says which tasks this worker session knows, and which queues it serves."""
         for keys in self.shards:
             said = (*(f"q{queue}" for queue in self.served.queues_in(keys)), *(f"t{task}" for task in tasks))
@@ -173,7 +173,7 @@ class Consumer:
                 "announce",
                 (keys.beats, keys.abouts + self.name),
                 (self.name, DAY_MS, *said),
-                patience=patience,
+                timeout=timeout,
             )
 
     async def is_known(self, delivery: wire.Delivery, task: str) -> bool:
@@ -181,7 +181,7 @@ class Consumer:
         keys = self.served.keys[delivery.stream]
         queue = self.served.queues[delivery.stream]
         answer = await self._commands.run(
-            keys, "known", (keys.beats,), (keys.abouts, queue, task), patience=FOREVER
+            keys, "known", (keys.beats,), (keys.abouts, queue, task), timeout=FOREVER
         )
         return bool(answer)
 
@@ -198,7 +198,7 @@ class Consumer:
             "begin",
             (keys.beats, keys.begun + self.name),
             (self.name, delivery.claim, DAY_MS, *over),
-            patience=FOREVER,
+            timeout=FOREVER,
         )
         return bool(answer)
 
@@ -232,7 +232,7 @@ class Consumer:
         *,
         block: bool,
         most: Mapping[str, int] = _NO_OTHER,
-        patience: int = BLOCK_MS,
+        timeout: int = BLOCK_MS,
     ) -> list[Entry]:
         """Claims up to `count` entries from the streams, the first that has some; waits a while if told to
         and all are empty.
@@ -242,7 +242,7 @@ class Consumer:
             count: at most so many entries.
             block: whether to wait.
             most: at most so many of some streams, and not `count`.
-            patience: how long to wait, in ms.
+            timeout: how long to wait, in ms.
 
         Raises:
             PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see
@@ -256,8 +256,8 @@ class Consumer:
             for stream in self._in_turn(streams):
                 if entries := await self._read((stream,), most.get(stream, count), None):
                     return entries
-            return await self._read(streams, 1, patience) if block else []
-        return await self._read(streams, most.get(streams[0], count), patience if block else None)
+            return await self._read(streams, 1, timeout) if block else []
+        return await self._read(streams, most.get(streams[0], count), timeout if block else None)
 
     async def read_aside(self, stream: str, count: int) -> list[Entry]:
         """Claims up to `count` entries of a stream while another read may be waiting. Not between a question

@@ -110,12 +110,12 @@ class Intake:
             shard = 0 if is_one else number_of(job.id)
             boxes.setdefault((shard, queue), []).append((job, message, None))
         batches = [(where, batch) for where, box in boxes.items() for batch in _batches(box)]
-        patience = self._settings.operation_timeout
+        timeout = self._settings.operation_timeout
         sent = []
         for (number, queue), batch in batches:
             keys = self._shards[number]
             command = self._enqueue_command(keys, queue, batch)
-            sent.append(self._until_room(keys, command, patience, queue_of(queue)))
+            sent.append(self._until_room(keys, command, timeout, queue_of(queue)))
         answers = await asyncio.gather(*sent)
         return [
             (item[0], one)
@@ -153,10 +153,10 @@ class Intake:
             ),
         )
         queues = sorted({job.queue for job, _ in jobs})
-        patience = self._settings.operation_timeout
-        answer: Any = await submission.taken(self._commands, patience)
+        timeout = self._settings.operation_timeout
+        answer: Any = await submission.taken(self._commands, timeout)
         if not answer:
-            answer = await self._until_room(home, command, patience, ", ".join(queues))
+            answer = await self._until_room(home, command, timeout, ", ".join(queues))
         if type(answer) is not int:
             taken = ", ".join(repr(id_.decode()) for id_ in answer)
             raise ValueError(
@@ -217,10 +217,8 @@ class Intake:
         """The server has said nothing for as long as a client waits; the jobs may have been accepted all the
         same.
         """
-        patience = self._settings.operation_timeout
-        error = BrokerUnavailable(
-            f"{self._commands.address.safe_url} did not answer within {shown(patience)}"
-        )
+        timeout = self._settings.operation_timeout
+        error = BrokerUnavailable(f"{self._commands.address.safe_url} did not answer within {shown(timeout)}")
         self._given_up_at = None
         for deadline in list(self._unanswered):
             if deadline > self._loop.time():
@@ -253,10 +251,10 @@ class Intake:
                 future.set_result(one)
 
     async def _enqueue_slowly(
-        self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], patience: float
+        self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], timeout: float
     ) -> None:
         try:
-            answer = await self._until_room(keys, command, patience, batch[0][0].queue)
+            answer = await self._until_room(keys, command, timeout, batch[0][0].queue)
         except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is
             for _, _, future in batch:
                 if future is not None and not future.done():
@@ -264,12 +262,12 @@ class Intake:
             return
         self._settle(batch, answer)
 
-    async def _until_room(self, keys: Keys, command: tuple[Any, ...], patience: float, queue: str) -> Any:
+    async def _until_room(self, keys: Keys, command: tuple[Any, ...], timeout: float, queue: str) -> Any:
         """Enqueues; waits for room in a full queue for as long as `full_wait` says."""
         deadline = self._loop.time() + self._settings.full_wait
         attempt = 0
         while True:
-            answer = await self._commands.send(keys, *command, patience=patience)
+            answer = await self._commands.send(keys, *command, timeout=timeout)
             if answer not in FULL:
                 return answer
             attempt += 1

@@ -50,7 +50,7 @@ class JobOutput:
                 *(self.delivery.entry, number, int(time.time() * 1000), state, meta),
                 *(DAY_MS, self.events, wire.PUSH_LIMIT),
             ),
-            patience=FOREVER,
+            timeout=FOREVER,
         )
         return answer
 
@@ -70,7 +70,7 @@ class JobOutput:
     async def append_items(self, known: int, items: Sequence[bytes]) -> list[int]:
         """Appends the items that follow those that the server is known to have."""
         command = self._items(known, known + 1, items)
-        answer: list[int] = await self._commands.send(self._keys, *command, patience=FOREVER)
+        answer: list[int] = await self._commands.send(self._keys, *command, timeout=FOREVER)
         return answer
 
     def _items(self, known: int, number: int, items: Sequence[bytes]) -> tuple[Any, ...]:
@@ -95,6 +95,6 @@ class JobOutput:
             "pace",
             (keys.records + id_, keys.items + id_, keys.places + id_),
             (self.delivery.entry, ttl, wanted, ttl),
-            patience=FOREVER,
+            timeout=FOREVER,
         )
         return tuple(answer) if len(answer) == 3 else None

@@ -30,14 +30,14 @@ class KeptValues:
         self._commands = commands
         self._reads: dict[str, asyncio.Task[bytes | None]] = {}
 
-    async def filled(self, keys: Keys, values: bytes, patience: float | None = None) -> bytes:
+    async def filled(self, keys: Keys, values: bytes, timeout: float | None = None) -> bytes:
         """The values that a job gets, with those that are kept once in their places. One that is not there,
         or values that nobody can read, are left as they are: the job fails then.
 
         Args:
             keys: of the shard of the job.
             values: as its entry has them.
-            patience: as of `Commands.send`, whose errors it raises.
+            timeout: as of `Commands.send`, whose errors it raises.
         """
         try:
             pieces = wire.pieces_of(values)
@@ -48,14 +48,14 @@ class KeptValues:
             if isinstance(piece, bytes):
                 filled.append(piece)
                 continue
-            outcome = await self._read(keys.kept + piece.name, keys, patience)
+            outcome = await self._read(keys.kept + piece.name, keys, timeout)
             filled.append(piece.frame if outcome is None else wire.frame(piece.id, piece.letter, outcome))
         return b"".join(filled)
 
-    async def _read(self, key: str, keys: Keys, patience: float | None) -> bytes | None:
+    async def _read(self, key: str, keys: Keys, timeout: float | None) -> bytes | None:
         read = self._reads.get(key)
         if read is None:
-            read = self._reads[key] = asyncio.create_task(self._fetch(key, keys, patience))
+            read = self._reads[key] = asyncio.create_task(self._fetch(key, keys, timeout))
             read.add_done_callback(partial(self._done, key))
         # Others may wait for the same: one that is cancelled takes it from nobody.
         return await asyncio.shield(read)
@@ -65,9 +65,9 @@ class KeptValues:
         if not read.cancelled():
             read.exception()  # whoever waited has been told; where nobody waits any more, nobody need be
 
-    async def _fetch(self, key: str, keys: Keys, patience: float | None) -> bytes | None:
+    async def _fetch(self, key: str, keys: Keys, timeout: float | None) -> bytes | None:
         try:
-            [outcome] = await self._commands.send(keys, "HMGET", key, "o", patience=patience)
+            [outcome] = await self._commands.send(keys, "HMGET", key, "o", timeout=timeout)
         except ServerError as error:
             if error.action is not ErrorAction.FATAL:
                 raise

@@ -519,20 +519,20 @@ class Listener:
 
     # -- looking --
 
-    async def look_all(self, waiters: Sequence[Waiter], patience: float | None = None) -> None:
+    async def look_all(self, waiters: Sequence[Waiter], timeout: float | None = None) -> None:
         """Looks once at many, 500 in each command, and joins none of them.
 
         Raises:
-            BrokerUnavailable: no answer within `patience` seconds (None: the operation timeout), for any
+            BrokerUnavailable: no answer within `timeout` seconds (None: the operation timeout), for any
                 batch.
         """
         for first in range(0, len(waiters), BATCH):
             batch = waiters[first : first + BATCH]
             try:
-                async with asyncio.timeout(patience):
+                async with asyncio.timeout(timeout):
                     answers = await self._look([waiter.id for waiter in batch], "")
             except TimeoutError as error:
-                raise BrokerUnavailable(f"the server did not answer within {shown(patience)}") from error
+                raise BrokerUnavailable(f"the server did not answer within {shown(timeout)}") from error
             for waiter, answer in zip(batch, answers, strict=True):
                 if waiter.ended is None:  # else a push was faster than the answer
                     self.learn(waiter, answer)
@@ -574,10 +574,10 @@ class Listener:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 4)
-            for queue in self._ask_the_patient():
+            for queue in self._queues_to_check():
                 await self._hint_once(queue)
 
-    def _ask_the_patient(self) -> set[str]:
+    def _queues_to_check(self) -> set[str]:
         """Has all who waited for long looked up; the queues of those who have heard nothing for a while."""
         now = self._loop.time()
         queues = set()

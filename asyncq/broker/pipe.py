@@ -8,7 +8,7 @@ reply reaches nobody: the pipe stays in step (redis-py's pool had to learn this 
 It reads through `hiredis.Reader` on a bare protocol instead of redis-py's stream reader: 2-3.5 us of CPU a
 command instead of 50-65 on the pool, and one turn of the loop less per round trip. A watchdog stands in for
 read time-outs, one timer a connection instead of one
-a command: silence for `patience` seconds with a reply due, or with a PING due, breaks the pipe.
+a command: silence for `timeout` seconds with a reply due, or with a PING due, breaks the pipe.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asyncq.broker.connection import Address, Handshaken
 
-PATIENCE = 8.0
+REPLY_TIMEOUT = 8.0
 """Seconds of silence after which a connection that owes a reply is given up. The watchdog looks four times in
 that span, so a dead connection is found within 10 s."""
 
@@ -48,7 +48,7 @@ class Pipe(asyncio.Protocol):
         on_push: Callable[[list[Any]], None] | None = None,
         on_broken: Callable[[Exception], None] | None = None,
         keepalive: float | None = None,
-        patience: float = PATIENCE,
+        timeout: float = REPLY_TIMEOUT,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         # A reply that is an error becomes a ServerError value, also inside arrays; hiredis raises only on a
@@ -63,7 +63,7 @@ class Pipe(asyncio.Protocol):
         self._on_push = on_push
         self._on_broken = on_broken
         self._keepalive = keepalive
-        self._patience = patience
+        self._timeout = timeout
         self._handshaken: Handshaken | None = None
         self._transport: asyncio.Transport | None = None
         self._heard = self._loop.time()
@@ -228,19 +228,19 @@ class Pipe(asyncio.Protocol):
             self._on_broken(reason)
 
     def _watch(self) -> None:
-        """Runs a few times within `patience`; a stopped and continued process gives the server one more
+        """Runs a few times within `timeout`; a stopped and continued process gives the server one more
         interval to answer.
         """
         if self.broken is not None:
             return
         silence = self._loop.time() - self._heard
-        if self._due and silence > self._patience:
+        if self._due and silence > self._timeout:
             self.abort(PipeBroken(f"no answer for {silence:.1f} s"))
             return
         if self._keepalive is not None and not self._due and silence > self._keepalive * 0.9:
             self.send(("PING",), None)
         self._watchdog = self._loop.call_later(
-            min(self._keepalive or self._patience / 4, self._patience / 4), self._watch
+            min(self._keepalive or self._timeout / 4, self._timeout / 4), self._watch
         )
 
 

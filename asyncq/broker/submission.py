@@ -96,7 +96,7 @@ class Submission:
             item for item in ordered if item[0].id not in first
         ]
 
-    async def taken(self, commands: Commands, patience: float) -> list[bytes]:
+    async def taken(self, commands: Commands, timeout: float) -> list[bytes]:
         """The ids of jobs in batches that others have, or that are there twice. What is taken after this look
         is refused there. Raises as `Commands.run`.
         """
@@ -108,7 +108,7 @@ class Submission:
             for first in range(0, len(ids), IDS_AT_ONCE):
                 some = ids[first : first + IDS_AT_ONCE]
                 records = [shard.records + id_ for id_ in some]
-                found = await commands.send(shard, "MGET", *records, patience=patience)
+                found = await commands.send(shard, "MGET", *records, timeout=timeout)
                 # A tombstone makes room for another call.
                 taken += [
                     id_.encode()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-KEEPALIVE = PATIENCE = 4.0
+KEEPALIVE = REPLY_TIMEOUT = 4.0
 """A PING after this many seconds of silence, and how long its answer may take: a dead subscription is found
 within 10 s."""
 
@@ -54,7 +54,7 @@ class Subscription:
             on_push=self._on_push,
             on_broken=self._on_broken,
             keepalive=KEEPALIVE,
-            patience=PATIENCE,
+            timeout=REPLY_TIMEOUT,
         )
         self._loop = asyncio.get_running_loop()
         self._confirmed = 0
@@ -129,7 +129,7 @@ class Subscription:
         late: Collection[asyncio.Future[None]] = confirmations
         # In parts: a process that was stopped for a while, and goes on, finds one of them over, and not all.
         for _ in range(4):
-            _, late = await asyncio.wait(late, timeout=PATIENCE / 4)
+            _, late = await asyncio.wait(late, timeout=REPLY_TIMEOUT / 4)
             if not late:
                 return
         self._line.drop()

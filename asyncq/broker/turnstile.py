@@ -85,7 +85,7 @@ class Permits:
                 ),
                 *(DAY_MS, steady_time.expected(keys.shard)),
             ),
-            patience=FOREVER,
+            timeout=FOREVER,
         )
         steady_time.saw(keys.shard, steady)
         return LimiterAnswer(answer == 1, wait, state, answer == 2, text_of(next_job))
@@ -100,7 +100,7 @@ class Permits:
             "resume",
             _permit_keys(keys, limits),
             (delivery.claim, self._session_id, limits.concurrency, keys.marks, DAY_MS),
-            patience=FOREVER,
+            timeout=FOREVER,
         )
         return bool(granted), text_of(next_job)
 
@@ -114,20 +114,20 @@ class Permits:
             "vacate",
             _permit_keys(keys, limits),
             (name_to(held), limits.concurrency, keys.marks, DAY_MS, deferred),
-            patience=FOREVER,
+            timeout=FOREVER,
         )
         return text_of(next_job)
 
     async def forget(self, limits: Limits, id: str) -> None:
         """A job does not wait for a permit any more."""
         keys = self._commands.shards.of(limits.task)
-        await self._commands.send(keys, "ZREM", keys.permits_waiting + limits.task, id, patience=FOREVER)
+        await self._commands.send(keys, "ZREM", keys.permits_waiting + limits.task, id, timeout=FOREVER)
 
     async def call(self, id: str) -> bool:
         """Wakes a job that waits for a permit; False if there is no such job any more."""
         keys = self._commands.shards.of(id)
         answer = await self._commands.run(
-            keys, "call", (keys.records + id, keys.delayed), (id, keys.wake), patience=FOREVER
+            keys, "call", (keys.records + id, keys.delayed), (id, keys.wake), timeout=FOREVER
         )
         return bool(answer)
 

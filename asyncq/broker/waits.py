@@ -38,7 +38,7 @@ class Waits:
         self._unblocking = BackgroundTasks(log)
 
     async def block(
-        self, id: str, entry: str, mark: str, targets: Sequence[str], patience: float
+        self, id: str, entry: str, mark: str, targets: Sequence[str], timeout: float
     ) -> list[str]:
         """Notes for whom a running job waits; if one of them waits for it, the ids on the way from there to
         the job instead. Raises as `Commands.run`.
@@ -50,11 +50,11 @@ class Waits:
         keys = shards.of(id)
         arguments = (keys.space, id, entry, mark, DAY_MS, MOST_FOLLOWED, *targets)
         answer = await self._commands.run(
-            keys, "block", (keys.records + id, keys.blocks + id), arguments, patience=patience
+            keys, "block", (keys.records + id, keys.blocks + id), arguments, timeout=timeout
         )
         if answer or shards.is_one:
             return [text_of(one) for one in answer]
-        cycle = await find_cycle(self._commands, id, targets, most=MOST_FOLLOWED, patience=patience)
+        cycle = await find_cycle(self._commands, id, targets, most=MOST_FOLLOWED, timeout=timeout)
         if cycle:
             self.unblock(id, entry, mark, targets)
         return cycle
@@ -81,7 +81,7 @@ class Waits:
 
 
 async def find_cycle(
-    commands: Commands, id: str, targets: Sequence[str], *, most: int, patience: float
+    commands: Commands, id: str, targets: Sequence[str], *, most: int, timeout: float
 ) -> list[str]:
     """The ids on the shortest way from one of the targets to a job, along those for whom each waits; empty if
     there is none. Raises as `Commands.run`.
@@ -91,13 +91,13 @@ async def find_cycle(
         id: the job.
         targets: for whom it waits.
         most: jobs that are looked at.
-        patience: seconds for each look.
+        timeout: seconds for each look.
     """
     came_from: dict[str, str | None] = dict.fromkeys(targets)
     level = list(came_from)
     while level and id not in came_from and len(came_from) < most:
         following: list[str] = []
-        for node, awaited in await _awaited_by(commands, level, patience):
+        for node, awaited in await _awaited_by(commands, level, timeout):
             for target in awaited:
                 if target not in came_from:
                     came_from[target] = node
@@ -111,12 +111,12 @@ async def find_cycle(
     return way
 
 
-async def _awaited_by(commands: Commands, ids: Iterable[str], patience: float) -> list[tuple[str, list[str]]]:
+async def _awaited_by(commands: Commands, ids: Iterable[str], timeout: float) -> list[tuple[str, list[str]]]:
     """For whom each of some jobs waits."""
     shards = commands.shards
     by_shard = shards.apportion(ids)
     asked = [
-        commands.run(shards[shard], "waits", (), (shards[shard].space, *some), patience=patience)
+        commands.run(shards[shard], "waits", (), (shards[shard].space, *some), timeout=timeout)
         for shard, some in by_shard.items()
     ]
     return [

@@ -65,7 +65,7 @@ def call(
     invocation.begin()
     limit = parameters.duration("--timeout", timeout)
     app = targets.load(target, invocation)
-    targets.be_impatient(app)
+    targets.use_short_timeouts(app)
     app.reconfigure(unknown_task_wait=0)  # a worker that runs here has no time to wait for others
     chosen = found(app, task)
     if queue is not None:

@@ -183,7 +183,7 @@ def _prepared(ctx: typer.Context) -> tuple[Invocation, AsyncQ]:
     invocation: Invocation = ctx.obj
     invocation.begin()
     app = targets.load_or_bare(invocation)
-    targets.be_impatient(app)
+    targets.use_short_timeouts(app)
     return invocation, app
 
 

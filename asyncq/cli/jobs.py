@@ -40,7 +40,7 @@ def show(
     invocation: Invocation = ctx.obj
     invocation.begin()
     app = targets.load_or_bare(invocation)
-    targets.be_impatient(app)
+    targets.use_short_timeouts(app)
 
     async def print_job() -> int:
         async with app:

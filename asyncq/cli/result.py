@@ -47,7 +47,7 @@ def get(
     invocation.begin()
     limit = parameters.duration("--timeout", timeout)
     app = targets.load_or_bare(invocation)
-    targets.be_impatient(app)
+    targets.use_short_timeouts(app)
 
     async def wait() -> int:
         async with app:

@@ -49,7 +49,7 @@ def revoke(
     options = {"terminate": terminate, "signal": signal, "reason": reason, "parents": parents}
     invocation.begin()
     app = targets.load_or_bare(invocation)
-    targets.be_impatient(app)
+    targets.use_short_timeouts(app)
 
     async def revoke_all() -> int:
         async with app:

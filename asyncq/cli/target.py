@@ -115,7 +115,7 @@ def reconfigure(app: AsyncQ, given: Mapping[str, Any]) -> None:
         parse(app.settings.url)
 
 
-def be_impatient(app: AsyncQ) -> None:
+def use_short_timeouts(app: AsyncQ) -> None:
     """Shortens how long a command tries to reach the server, unless `operation_timeout` is set."""
     default = type(app.settings)().operation_timeout
     if app.settings.operation_timeout == default:

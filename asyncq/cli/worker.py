@@ -93,10 +93,10 @@ def worker(
     full = targets.full_name(target or targets.configured(invocation) or "", app)
     given = {"threads": threads, "strict": strict or None}
     targets.reconfigure(app, {option: value for option, value in given.items() if value is not None})
-    patience = None if grace is None else parameters.duration("--grace", grace)
+    timeout = None if grace is None else parameters.duration("--grace", grace)
     try:
         names = [config.name(queue) for queue in queues or ()]
-        here = Worker(app, concurrency, names, grace=patience, name=name, target=full)
+        here = Worker(app, concurrency, names, grace=timeout, name=name, target=full)
     except ValueError as error:
         raise CliError(str(error), code=Code.USAGE) from error
     try:

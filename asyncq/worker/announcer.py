@@ -37,10 +37,10 @@ class Announcer:
         self._announced: frozenset[str] = frozenset()
         self._last = 0.0
 
-    async def announce(self, patience: float = FOREVER) -> None:
+    async def announce(self, timeout: float = FOREVER) -> None:
         """Says which tasks there are now."""
         tasks = frozenset(self._tasks)
-        await self._consumer.announce(tasks, patience)
+        await self._consumer.announce(tasks, timeout)
         self._announced, self._last = tasks, asyncio.get_running_loop().time()
 
     async def run(self) -> None:

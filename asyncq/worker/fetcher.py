@@ -106,8 +106,8 @@ class Fetcher:
             self._held.changed.clear()
             await self._held.changed.wait()
             return []
-        patience = LOOK_FOR_LINES if self._lines.leaves_out else BLOCK_MS
-        return await self._consumer.read(list(most), count, block=True, most=most, patience=patience)
+        timeout = LOOK_FOR_LINES if self._lines.leaves_out else BLOCK_MS
+        return await self._consumer.read(list(most), count, block=True, most=most, timeout=timeout)
 
     async def _recover(self, error: Exception, failures: int) -> None:
         """Does what the error asks for, or pauses. What goes wrong here is only one more error."""

@@ -33,7 +33,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 LAST_MESSAGES_TIMEOUT = 1.0
 """Seconds that a body gets to clean up when the worker stops, between SIGTERM and SIGKILL."""
-PATIENCE = 60.0
+START_TIMEOUT = 60.0
 """Seconds that a process may take to import the app."""
 FAREWELL = 3.0
 """Seconds that an idle process gets to end by itself."""
@@ -93,7 +93,7 @@ class Process:
         process = cls(child, reader, writer)
         try:
             process._writer.write(setup)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(START_TIMEOUT):
                 answer = await process._read()
             if answer == ["ready"]:
                 return process
@@ -102,7 +102,8 @@ class Process:
         except TimeoutError:
             await process.discard()
             raise WorkerLost(
-                f"no process could be started for the job: the app was not imported within {shown(PATIENCE)}"
+                "no process could be started for the job: the app was not imported within "
+                f"{shown(START_TIMEOUT)}"
             ) from None
         except BaseException:
             await process.discard()

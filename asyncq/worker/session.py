@@ -168,15 +168,15 @@ class WorkerSession:
         if not started:
             # Once it has worked, somebody may be changing its rights: then it tries on.
             await self.consumer.check_rights()
-        patience = FOREVER if started else self.worker.app.settings.operation_timeout
-        await self.consumer.make_groups(patience)
+        timeout = FOREVER if started else self.worker.app.settings.operation_timeout
+        await self.consumer.make_groups(timeout)
         # Before the first read: others take a consumer without a beat for dead.
         await self.lease.start()
-        await self._announcer.announce(patience)
+        await self._announcer.announce(timeout)
         for channel, on_message in self._watchers.subscriptions:
             await self.broker.listener.subscription.subscribe(channel, on_message)
         self.broker.listener.subscription.renewed.add(self._look_for_levels)
-        await self.consumer.look_for_levels(patience)
+        await self.consumer.look_for_levels(timeout)
 
     async def run(self) -> None:
         """Serves the queues until told to stop or taken for dead."""

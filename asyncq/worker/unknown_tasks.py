@@ -58,7 +58,7 @@ class UnknownTasks:
     def __init__(self, consumer: Consumer, now: Callable[[], float]) -> None:
         self._consumer = consumer
         self._now = now
-        self._patience = round(consumer.settings.unknown_task_wait * 1000)
+        self._timeout = round(consumer.settings.unknown_task_wait * 1000)
         # By queue and task: when the server was asked, and what it said.
         self._answers: dict[tuple[str, str], tuple[float, bool]] = {}
 
@@ -68,18 +68,18 @@ class UnknownTasks:
         The job carries `<times> <ms>`: how often it was put off, and how long since a worker knew its task.
         Pauses are added up, and no clocks are compared.
         """
-        if not self._patience:
+        if not self._timeout:
             return None
         carried = _CARRIED.fullmatch(delivery.put_off)
         count, unknown = (int(carried[1]), int(carried[2])) if carried else (0, 0)
         if await self._is_known(delivery):
             unknown = 0
-        elif unknown >= self._patience:
+        elif unknown >= self._timeout:
             return None
         wait = min(LONGEST_WAIT, FIRST_WAIT << min(count, 10))
         # By chance: jobs that come back together go to one worker together, which may be the wrong one each
         # time.
-        wait = min(random.randint(wait // 2, wait), max(1, self._patience - unknown))
+        wait = min(random.randint(wait // 2, wait), max(1, self._timeout - unknown))
         return PutOff(wait, b"%d %d" % (count + 1, unknown + wait))
 
     async def _is_known(self, delivery: wire.Delivery) -> bool:
@@ -107,5 +107,5 @@ class UnknownTasks:
             "a worker that knows the task takes them, and fail once none has known it for "
             "unknown_task_wait=%s. This is said once per task. If it is no deployment under way, import the "
             "task's module where the app is made, or give each service a queue or a namespace of its own",
-            *(brief(job.name), job.id, job.queue, others, shown(self._patience / 1000)),
+            *(brief(job.name), job.id, job.queue, others, shown(self._timeout / 1000)),
         )

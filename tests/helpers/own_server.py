@@ -91,12 +91,12 @@ class OwnServer:
                 raise RuntimeError((self.directory / "server.log").read_text()[-2000:]) from None
             return False
 
-    def client(self, patience: float = 5.0, **options: Any) -> redis.Redis:
+    def client(self, timeout: float = 5.0, **options: Any) -> redis.Redis:
         """A blocking client of the test's own, which hides nothing by trying again."""
         address = {"port": self.port} if self.port else {"unix_socket_path": str(self._socket)}
         no_retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
         return redis.Redis(
-            single_connection_client=True, retry=no_retry, socket_timeout=patience, **address, **options
+            single_connection_client=True, retry=no_retry, socket_timeout=timeout, **address, **options
         )
 
     def do(self, *command: Any, **options: Any) -> Any:

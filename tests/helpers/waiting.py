@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds until a wait is given up. Nobody waits so long when all is well, and a busy machine may need it."""
 
 
@@ -21,7 +21,7 @@ class NotWithinError(AssertionError):
 
 
 async def until(
-    condition: Callable[[], Any], what: str, timeout: float = PATIENCE, every: float = 0.005
+    condition: Callable[[], Any], what: str, timeout: float = TIMEOUT, every: float = 0.005
 ) -> Any:
     """Polls a condition (which may be async) until it holds, and returns what it gave.
 
@@ -40,7 +40,7 @@ async def until(
         await asyncio.sleep(every)
 
 
-def until_sync(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+def until_sync(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
     """The same for a test without a loop: it blocks its thread."""
     end = time.monotonic() + timeout
     while not (value := condition()):
@@ -50,7 +50,7 @@ def until_sync(condition: Callable[[], Any], what: str, timeout: float = PATIENC
     return value
 
 
-async def until_state(result: Any, state: str, timeout: float = PATIENCE) -> None:
+async def until_state(result: Any, state: str, timeout: float = TIMEOUT) -> None:
     """Refreshes a handle until it shows a state."""
 
     async def there() -> bool:

@@ -446,7 +446,7 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "inform": lambda s: s.inform(),
     "inform, another's": lambda s: s.inform("another"),
     "outbox": lambda s: s.broker.commands.forwarder.read(s.keys),
-    "waits": lambda s: find_cycle(s.broker.commands, "job", ["job"], most=10, patience=5),
+    "waits": lambda s: find_cycle(s.broker.commands, "job", ["job"], most=10, timeout=5),
 }
 
 

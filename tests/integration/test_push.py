@@ -248,7 +248,7 @@ async def test_a_timeout_is_kept_while_the_server_is_away(app, nap, raw):
 
 
 async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, monkeypatch):
-    monkeypatch.setattr("asyncq.broker.subscription.PATIENCE", 0.5)
+    monkeypatch.setattr("asyncq.broker.subscription.REPLY_TIMEOUT", 0.5)
     subscription = app.sessions.current().broker.listener.subscription
     epoch = subscription.epoch
     tasks = []
@@ -265,7 +265,7 @@ async def test_a_subscription_waits_for_its_own_confirmation_and_no_other(app, m
 async def test_a_process_that_was_stopped_while_it_subscribed_gives_the_server_time_to_answer(
     app, raw, monkeypatch
 ):
-    monkeypatch.setattr("asyncq.broker.subscription.PATIENCE", 1.0)
+    monkeypatch.setattr("asyncq.broker.subscription.REPLY_TIMEOUT", 1.0)
     subscription = app.sessions.current().broker.listener.subscription
     epoch = subscription.epoch
     await raw.client_pause(1250)

@@ -203,7 +203,7 @@ def test_a_worker_waits_until_it_is_let_in_again_and_says_so_once(directory, cap
     async def play() -> None:
         liar = Liar([code] * 3)
         async with lying(directory, liar) as commands:
-            assert await forget(commands, patience=FOREVER) == b"answered"
+            assert await forget(commands, timeout=FOREVER) == b"answered"
         # With another password it takes another handshake; rights are asked at each command.
         assert liar.connections == (1 if code == "NOPERM" else 4)
 

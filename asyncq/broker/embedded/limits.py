@@ -3,5 +3,5 @@
 DEADLINE = 10.0
 """Seconds that a server has for starting, and for leaving."""
 
-PATIENCE = 1.0
+ANSWER_TIMEOUT = 1.0
 """Seconds for one question. The answer takes 0.2 ms unless the server hangs."""

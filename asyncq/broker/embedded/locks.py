@@ -55,13 +55,13 @@ def hold_shared(path: Path) -> int:
 @contextlib.contextmanager
 def starting(place: Place) -> Iterator[None]:
     """Hold `start.lock`. Asks again every few milliseconds, because `flock` itself knows no deadline."""
-    patience = 1.5 * limits.DEADLINE  # the holder may itself be waiting for a server
-    deadline = time.monotonic() + patience
+    timeout = 1.5 * limits.DEADLINE  # the holder may itself be waiting for a server
+    deadline = time.monotonic() + timeout
     while (descriptor := try_exclusive(place.start_lock)) is None:
         if time.monotonic() > deadline:
             raise BrokerUnavailable(
                 f"Another process has been starting the embedded server of {place.directory} "
-                f"for {patience:.0f} s. See {place.log}; `asyncq server stop --force` ends it."
+                f"for {timeout:.0f} s. See {place.log}; `asyncq server stop --force` ends it."
             )
         time.sleep(0.002)
     try:

@@ -46,7 +46,7 @@ def stop(directory: Path, *, force: bool = False) -> bool:
         elif not force:
             return False
         complaint = shut_down(
-            place.socket, time.monotonic() + (2 * limits.PATIENCE if force else limits.DEADLINE)
+            place.socket, time.monotonic() + (2 * limits.ANSWER_TIMEOUT if force else limits.DEADLINE)
         )
         if complaint is None:
             return True

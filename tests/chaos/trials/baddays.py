@@ -182,8 +182,8 @@ async def paused(stage: Stage) -> None:
 
 
 async def asleep(stage: Stage) -> None:
-    """Longer than every patience."""
-    sleeping = asyncio.to_thread(stage.server.do, "DEBUG", "SLEEP", "12", patience=30.0)
+    """Longer than every timeout."""
+    sleeping = asyncio.to_thread(stage.server.do, "DEBUG", "SLEEP", "12", timeout=30.0)
     await asyncio.gather(sleeping, asyncio.sleep(12.0))
 
 

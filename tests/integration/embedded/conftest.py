@@ -112,4 +112,4 @@ def ask():
 def impatient(monkeypatch):
     """Half a second instead of ten, for tests that must run into the deadline."""
     monkeypatch.setattr(embedded.limits, "DEADLINE", 0.5)
-    monkeypatch.setattr(embedded.limits, "PATIENCE", 0.2)
+    monkeypatch.setattr(embedded.limits, "ANSWER_TIMEOUT", 0.2)
