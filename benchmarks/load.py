@@ -26,7 +26,7 @@ class OpenLoop(Scenario):
     rate: int
     seconds: float
     warmup: float = 1.0
-    patience: float = 15.0
+    timeout: float = 15.0
 
     async def run(self, system: System, url: str) -> Measured:
         async with worker(system, url), system.open(url) as client:
@@ -66,9 +66,9 @@ class OpenLoop(Scenario):
             if failed or histogram.count == count:
                 over.set()
 
-        # What is unanswered when patience ends is counted below.
+        # What is unanswered when timeout ends is counted below.
         with generate_load(self.rate, count, arrive) as last, suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), (last - time.monotonic_ns()) / 1e9 + self.patience)
+            await asyncio.wait_for(over.wait(), (last - time.monotonic_ns()) / 1e9 + self.timeout)
         behind = (time.monotonic_ns() - last) / 1e9
         unanswered = dict(pending)
         for task in unanswered:

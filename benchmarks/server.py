@@ -43,11 +43,11 @@ def spawn(
     )
 
 
-def stop(process: subprocess.Popen[bytes], patience: float = 10.0) -> None:
-    """Ask a process to end, kill it after `patience` seconds, and reap it."""
+def stop(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
+    """Ask a process to end, kill it after `timeout` seconds, and reap it."""
     process.terminate()
     try:
-        process.wait(patience)
+        process.wait(timeout)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(5)

@@ -145,7 +145,7 @@ async def test_jobs_that_never_come_back_are_counted_with_the_time_they_waited()
         async def value(self, _handle: object) -> None:
             await asyncio.Event().wait()
 
-    scenario = OpenLoop(rate=1000, seconds=0.1, patience=0.3)
+    scenario = OpenLoop(rate=1000, seconds=0.1, timeout=0.3)
     histogram, unanswered, behind = await scenario.phase(Losing(at=-1, seconds=0), 0.1)
     assert unanswered == histogram.count == 100
     assert histogram.ms(0.01) >= 300
