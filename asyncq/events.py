@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asyncq import damage, failures, wire
-from asyncq.broker.feed import Feed
+from asyncq.broker.feed import JobChannel
 from asyncq.broker.listener import POLL
 from asyncq.config import shown
 from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound, ResultTimeout
@@ -33,8 +33,8 @@ KEPT = 1000
 """Events that wait to be taken; of more, the newest are kept."""
 
 Rank = tuple[tuple[int, int], int, int]
-"""How far a job has come: the entry of the attempt, how far that is (waits, runs, has said something,
-failed), and the number of what it said."""
+"""How far a job has come: the entry of the attempt, how far that is (waits, runs, has reported something,
+failed), and the number of its report."""
 _WAITS, _RUNS, _SAYS, _FAILED = range(4)
 
 
@@ -44,9 +44,9 @@ class Event:
 
     Attributes:
         state: the state that it came to: a `State`, or a word of the task's own such as `PROGRESS`.
-        info: with a word of its own, what the task said with it (of `progress`, a dict with `done`, `total`
-            and `message`); at the end the value, or the exception; before a retry the last exception; else
-            None.
+        info: with a word of its own, what the task reported with it (of `progress`, a dict with `done`,
+            `total` and `message`); at the end the value, or the exception; before a retry the last exception;
+            else None.
         at: when, in UTC, as far as it is known.
     """
 
@@ -79,7 +79,7 @@ class Follower:
         self._end = None if limit is None else time.monotonic() + limit
         self._ready: deque[Event] = deque(maxlen=KEPT)
         self._last: tuple[Rank, State | str] | None = None
-        self._feed: Feed | None = None
+        self._job_channel: JobChannel | None = None
         self._pause = FIRST_PAUSE
         self._over = False
         self.session: Session | None = None
@@ -87,8 +87,8 @@ class Follower:
 
     def close(self) -> None:
         """Ends the subscription. From any thread; twice is once."""
-        if self._feed is not None:
-            self._feed.close()
+        if self._job_channel is not None:
+            self._job_channel.close()
 
     async def next(self) -> Event | None:
         """The next event; None after the final one. Raises as `AsyncResult.events`."""
@@ -99,16 +99,18 @@ class Follower:
         while not self._ready:
             if self._over:
                 return None
-            if self._feed is None:
+            if self._job_channel is None:
                 channel = result.app.sessions.shards.of(result.id).events + result.id
                 self.session = result.app.sessions.current()
-                self._feed = await Feed.open(self.session.listener, waiter, channel, self._hear)
+                self._job_channel = await JobChannel.open(
+                    self.session.listener, waiter, channel, self._on_message
+                )
             if waiter.ended is not None:
                 self._finish()
-            elif self._feed.stale:
-                await self._look(self._feed)
-            elif not await self._feed.news(self._poll_timeout()):
-                self._feed.stale = True
+            elif self._job_channel.stale:
+                await self._look(self._job_channel)
+            elif not await self._job_channel.wait_for_message(self._poll_timeout()):
+                self._job_channel.stale = True
                 await self._check_time()
         return self._ready.popleft()
 
@@ -123,17 +125,17 @@ class Follower:
     async def _check_time(self) -> None:
         if self._end is None or time.monotonic() < self._end:
             return
-        if self._feed is not None:
-            await self._look(self._feed)  # the error says how the job stands now
+        if self._job_channel is not None:
+            await self._look(self._job_channel)  # the error says how the job stands now
         if self._result.waiter().ended is None:
             state = self._result.state
             raise ResultTimeout(
                 f"job {self._result.id} did not end within {shown(self._limit)} (it goes on; state: {state})"
             )
 
-    async def _look(self, feed: Feed) -> None:
-        feed.stale = False
-        heard, last = feed.heard, self._last
+    async def _look(self, job_channel: JobChannel) -> None:
+        job_channel.stale = False
+        received, last = job_channel.received, self._last
         waiter = self._result.waiter()
         left = None if self._end is None else max(0.2, self._end - time.monotonic())
         try:
@@ -144,7 +146,7 @@ class Follower:
             return
         if waiter.ended is not None:
             return  # told meanwhile
-        if answer is None or (isinstance(answer, wire.Standing) and answer.flags[2:3] == "i"):
+        if answer is None or (isinstance(answer, wire.JobSnapshot) and answer.flags[2:3] == "i"):
             self._result.app.sessions.current().listener.learn(
                 waiter, None if answer is None else answer.flags
             )
@@ -152,21 +154,23 @@ class Follower:
                 f"nothing to follow under the id {self._result.id!r}: unknown, forgotten, expired "
                 "(result_ttl), or its task ignores results"
             )
-        self._result.app.sessions.current().listener.saw(waiter, answer)
-        if isinstance(answer, wire.Standing):
-            self._saw(answer, last, quiet=feed.heard == heard)
+        self._result.app.sessions.current().listener.take_status(waiter, answer)
+        if isinstance(answer, wire.JobSnapshot):
+            self._take_status(answer, last, quiet=job_channel.received == received)
 
     # -- what comes --
 
-    def _saw(self, standing: wire.Standing, before: tuple[Rank, Any] | None, *, quiet: bool) -> None:
+    def _take_status(
+        self, snapshot: wire.JobSnapshot, before: tuple[Rank, Any] | None, *, quiet: bool
+    ) -> None:
         # As of when the look began: what was pushed meanwhile may be of a later attempt than the answer, and
         # the answer would be taken for the failure of that one.
-        rank, event = _described(standing, before)
+        rank, event = _described(snapshot, before)
         if quiet and self._last is not None and rank <= self._last[0] and event.state != self._last[1]:
             self._last = None  # it is where it was once, in a life before: the server lost what came after
         self._add(rank, event)
 
-    def _hear(self, message: bytes) -> None:
+    def _on_message(self, message: bytes) -> None:
         try:
             rank, event = self._read(message)
         except (DecodeError, ValueError) as error:
@@ -174,8 +178,8 @@ class Follower:
             damage.warn(log, "event", f"an event of job {self._result.id!r} could not be read", error)
             rank = event = None
         if rank is None or event is None:
-            if self._feed is not None:
-                self._feed.stale = True
+            if self._job_channel is not None:
+                self._job_channel.stale = True
             return
         self._add(rank, event)
 
@@ -183,9 +187,9 @@ class Follower:
         kind, rest = message[:1], message[1:]
         if kind == b"p":
             report = wire.decode_report(rest)
-            said = _of_report(report)
-            self._result.waiter().heard(report)
-            return said
+            event = _of_report(report)
+            self._result.waiter().take_report(report)
+            return event
         if kind == b"r":
             entry, retries, failure = rest.split(b" ", 2)
             rank = wire.entry_order(entry.decode()), _FAILED, int(retries)
@@ -225,19 +229,19 @@ def last_event(outcome: Outcome[Any]) -> Event:
     return Event(outcome.state, info, outcome.finished_at)
 
 
-def _described(standing: wire.Standing, last: tuple[Rank, Any] | None) -> tuple[Rank, Event]:
+def _described(snapshot: wire.JobSnapshot, last: tuple[Rank, Any] | None) -> tuple[Rank, Event]:
     """What a look says, as an event, and how far the job has come by it."""
-    if standing.report is not None:
-        return _of_report(standing.report)
-    if standing.worker is not None:
-        rank = wire.entry_order(standing.entry), _RUNS, 0
-        return rank, Event(State.STARTED, None, timestamp(standing.started))
-    if standing.state is State.RETRY:
+    if snapshot.report is not None:
+        return _of_report(snapshot.report)
+    if snapshot.worker is not None:
+        rank = wire.entry_order(snapshot.entry), _RUNS, 0
+        return rank, Event(State.STARTED, None, timestamp(snapshot.started))
+    if snapshot.state is State.RETRY:
         # The record does not name the entry of the attempt that failed: it is the last that was heard of.
-        error = _error(standing.failure) if standing.failure else None
+        error = _error(snapshot.failure) if snapshot.failure else None
         entry = last[0][0] if last is not None else (0, 0)
-        return (entry, _FAILED, standing.retries), Event(State.RETRY, error)
-    return (wire.entry_order(standing.entry or "0-0"), _WAITS, 0), Event(standing.state)
+        return (entry, _FAILED, snapshot.retries), Event(State.RETRY, error)
+    return (wire.entry_order(snapshot.entry or "0-0"), _WAITS, 0), Event(snapshot.state)
 
 
 def _error(failure: bytes) -> Exception | None:

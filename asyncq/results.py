@@ -455,7 +455,7 @@ class AsyncResult(View[R_co]):
         Always asks the server. Raises as `refresh`.
         """
         answer = await self._fetch_status(self.waiter())
-        return answer is not None and not (isinstance(answer, wire.Standing) and answer.flags[2:3] == "f")
+        return answer is not None and not (isinstance(answer, wire.JobSnapshot) and answer.flags[2:3] == "f")
 
     @blocking(exists)
     def exists_sync(self) -> None:
@@ -468,7 +468,7 @@ class AsyncResult(View[R_co]):
 
     async def _fetch_status(
         self, waiter: Waiter, timeout: float | None = None
-    ) -> wire.Ended | wire.Standing | None:
+    ) -> wire.Ended | wire.JobSnapshot | None:
         app = self.app
         broker = app.sessions.current().broker
         if app.settings.result_extended and self.args is None:
@@ -478,7 +478,7 @@ class AsyncResult(View[R_co]):
             waiter.call = call or waiter.call
         else:
             answer = await broker.state(self.id, timeout)
-        app.sessions.current().listener.saw(waiter, answer)
+        app.sessions.current().listener.take_status(waiter, answer)
         return answer
 
     # -- walking --

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from asyncq.application import App
     from asyncq.broker.embedded import EmbeddedServer
-    from asyncq.broker.intake import Met
+    from asyncq.broker.intake import ExistingJob
     from asyncq.broker.listener import Listener, Waiter
 
     Entry = tuple[wire.Job, bytes, Waiter]
@@ -296,7 +296,7 @@ class Session:
         if answer is True:
             broker.listener.accepted(waiter)
             return None
-        return None if self._met(waiter, answer) else job.id
+        return None if self._take_existing(waiter, answer) else job.id
 
     async def call_hooks(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
         """Calls the hooks for jobs that are about to be enqueued. `submit` does so by itself; this is for a
@@ -320,7 +320,7 @@ class Session:
             answer = answers.get(id(job), True)
             if answer is True:
                 listener.accepted(waiter)
-            elif not self._met(waiter, answer):
+            elif not self._take_existing(waiter, answer):
                 refused = refused or job.id
         return refused
 
@@ -339,11 +339,11 @@ class Session:
         for _, _, waiter in entries:
             broker.listener.accepted(waiter)
 
-    def _met(self, waiter: Waiter, answer: Met) -> bool:
+    def _take_existing(self, waiter: Waiter, answer: ExistingJob) -> bool:
         """Whether a call whose id was there before is an equal call with the same key."""
         if (scope := scope_of(self._app)) is not None:
             scope.take_back(waiter.id)
-        self.listener.met(waiter, answer)
+        self.listener.take_existing(waiter, answer)
         return answer is not False
 
 

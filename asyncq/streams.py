@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from asyncq import damage, portal, wire
-from asyncq.broker.feed import Feed
+from asyncq.broker.feed import JobChannel
 from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Reader:
         self._fetched = after
         self._reported = -1
         self._complete = False
-        self._feed: Feed | None = None
+        self._job_channel: JobChannel | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._filling = asyncio.Lock()
@@ -97,12 +97,12 @@ class Reader:
                 return False
             if self._complete:
                 return self._end()
-            if self._feed is None:
+            if self._job_channel is None:
                 await self._open(waiter)
-            elif self._feed.stale or waiter.ended is not None:
-                await self._read(self._feed, waiter)
-            elif not await self._feed.news(self._pause):
-                self._feed.stale = True
+            elif self._job_channel.stale or waiter.ended is not None:
+                await self._read(self._job_channel, waiter)
+            elif not await self._job_channel.wait_for_message(self._pause):
+                self._job_channel.stale = True
         return True
 
     def report(self) -> None:
@@ -114,8 +114,8 @@ class Reader:
     def close(self) -> None:
         """See `Readable`."""
         self._closed = True
-        if self._feed is not None:
-            self._feed.close()
+        if self._job_channel is not None:
+            self._job_channel.close()
 
     # -- on the app's loop --
 
@@ -123,7 +123,7 @@ class Reader:
         app = self._result.app
         self.session = app.sessions.current()
         channel = app.sessions.shards.of(self._result.id).events + self._result.id
-        self._feed = await Feed.open(self.session.listener, waiter, channel, self._hear)
+        self._job_channel = await JobChannel.open(self.session.listener, waiter, channel, self._on_message)
         self._tick()
 
     def _tick(self) -> None:
@@ -140,31 +140,31 @@ class Reader:
             self._reported = self.offset
             session.broker.note_place(self._result.id, self.offset)
 
-    async def _read(self, feed: Feed, waiter: Waiter) -> None:
-        feed.stale = False
+    async def _read(self, job_channel: JobChannel, waiter: Waiter) -> None:
+        job_channel.stale = False
         app, taken = self._result.app, self.offset
         try:
-            standing, complete, items = await app.sessions.current().broker.read_items(
+            snapshot, complete, items = await app.sessions.current().broker.read_items(
                 self._result.id, self._fetched, taken
             )
         except BrokerUnavailable as error:
             # The server may come back, as for `get`.
             log.debug("the stream of job %r could not be read (%s); again", self._result.id, error)
-            feed.stale = not await feed.news(self._pause) or feed.stale
+            job_channel.stale = not await job_channel.wait_for_message(self._pause) or job_channel.stale
             return
         self._reported = max(self._reported, taken)
         self._extend(items)
-        if standing is None or (isinstance(standing, str) and standing[2:3] == "i"):
-            app.sessions.current().listener.learn(waiter, standing)
+        if snapshot is None or (isinstance(snapshot, str) and snapshot[2:3] == "i"):
+            app.sessions.current().listener.learn(waiter, snapshot)
             raise ResultNotFound(
                 f"no stream under the id {self._result.id!r}: unknown, forgotten, expired (result_ttl), or "
                 "its task ignores results"
             )
-        if isinstance(standing, wire.Ended):
-            app.sessions.current().listener.learn(waiter, standing)
+        if isinstance(snapshot, wire.Ended):
+            app.sessions.current().listener.learn(waiter, snapshot)
             self._complete = complete
         elif len(items) > 0:
-            feed.stale = True  # there may be more
+            job_channel.stale = True  # there may be more
 
     def _extend(self, items: list[tuple[int, bytes]]) -> None:
         for number, item in items:
@@ -172,22 +172,22 @@ class Reader:
                 self.buffer.append((number, item))
                 self._fetched = number
 
-    def _hear(self, message: bytes) -> None:
+    def _on_message(self, message: bytes) -> None:
         kind = message[:1]
-        if kind not in {b"i", b"n"} or self._feed is None:
+        if kind not in {b"i", b"n"} or self._job_channel is None:
             return
         try:
             if kind == b"n":
-                self._feed.stale = self._feed.stale or int(message[1:]) > self._fetched
+                self._job_channel.stale = self._job_channel.stale or int(message[1:]) > self._fetched
                 return
             first, items = wire.split_items(message)
         except (DecodeError, ValueError) as error:
             # Anybody who may publish can send rubbish; a look finds the truth.
             damage.warn(log, "item", f"items of job {self._result.id!r} could not be read", error)
-            self._feed.stale = True
+            self._job_channel.stale = True
             return
         if first > self._fetched + 1 or len(self.buffer) > KEPT:
-            self._feed.stale = True
+            self._job_channel.stale = True
         else:
             self._extend(list(enumerate(items, first)))
 

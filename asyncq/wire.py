@@ -338,7 +338,7 @@ class Report:
 
 
 @dataclass(slots=True, frozen=True)
-class Standing:
+class JobSnapshot:
     """Where a job is that has not ended."""
 
     flags: str

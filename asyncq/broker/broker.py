@@ -20,7 +20,7 @@ from asyncq.broker.kept_values import KeptValues
 from asyncq.broker.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
 from asyncq.broker.line import pause
 from asyncq.broker.listener import Listener
-from asyncq.broker.looks import Look, standing
+from asyncq.broker.looks import JobStatus, status_of
 from asyncq.broker.pipe import PipeBroken
 from asyncq.broker.records import Record
 from asyncq.broker.server_error import ErrorAction, ServerError
@@ -161,7 +161,7 @@ class Broker:
 
     # -- verbs on one job --
 
-    async def look(self, ids: list[str], channel: str = "") -> list[Look]:
+    async def look(self, ids: list[str], channel: str = "") -> list[JobStatus]:
         """How jobs stand: the outcome of an ended one, the flags of a live one (and after a space when it
         expires, in ms), None for an unknown one.
 
@@ -171,7 +171,7 @@ class Broker:
         missing = [id_ for id_, answer in found.items() if answer is None]
         if missing and await self.commands.forwarded_all():  # see `Commands.run_known`
             found |= await self._look_in_shards(missing, channel)
-        return [standing(found[id_]) for id_ in ids]
+        return [status_of(found[id_]) for id_ in ids]
 
     async def _look_in_shards(self, ids: Sequence[str], channel: str) -> dict[str, bytes | None]:
         by_shard = self.shards.apportion(ids)
@@ -189,7 +189,7 @@ class Broker:
             answers += await self.commands.run(keys, "look", (), (keys.records, channel, LOOK_BYTES, *left))
         return answers
 
-    async def state(self, id: str, timeout: float | None = None) -> wire.Ended | wire.Standing | None:
+    async def state(self, id: str, timeout: float | None = None) -> wire.Ended | wire.JobSnapshot | None:
         """Where a job is: its outcome, or how it stands, or None if it is unknown. Timeout as `run`."""
         keys = self.shards.of(id)
         answer = await self.commands.run_known(
@@ -286,7 +286,9 @@ class Broker:
 
     # -- streams --
 
-    async def read_items(self, id: str, after: int, taken: int) -> tuple[Look, bool, list[tuple[int, bytes]]]:
+    async def read_items(
+        self, id: str, after: int, taken: int
+    ) -> tuple[JobStatus, bool, list[tuple[int, bytes]]]:
         """What a generator has yielded behind a number, some 500 items or a megabyte at a time: how its job
         stands, as `look` says it; whether it has ended and this is all; and the items with their numbers.
 
@@ -306,7 +308,7 @@ class Broker:
         if found is not None and len(found) == 4:
             # Only the flags: there is, or may be, more to read, also of a job that has ended.
             return found.decode("latin-1"), False, items
-        how = standing(found)
+        how = status_of(found)
         return how, not isinstance(how, str), items
 
     def note_place(self, id: str, taken: int) -> None:
@@ -382,7 +384,7 @@ class Broker:
         return f"{name} {fields.get(f'{name}_version', fields.get('redis_version', '?'))}"
 
 
-def _state(answer: list[Any]) -> wire.Ended | wire.Standing:
+def _state(answer: list[Any]) -> wire.Ended | wire.JobSnapshot:
     """Where a job is, as the script `state` answers it.
 
     Raises:
@@ -392,15 +394,15 @@ def _state(answer: list[Any]) -> wire.Ended | wire.Standing:
         return Record.parse(answer[0]).ended()
     flags, queue = answer[0].decode(), queue_of(answer[1].decode())
     if len(answer) == 2:
-        return wire.Standing(flags, queue)
+        return wire.JobSnapshot(flags, queue)
     if flags[0] == wire.RETRYING:
-        return wire.Standing(flags, queue, retries=answer[2], failure=answer[3])
+        return wire.JobSnapshot(flags, queue, retries=answer[2], failure=answer[3])
     entry = answer[2].decode()
     wire.entry_order(entry)
     if len(answer) == 3:
-        return wire.Standing(flags, queue, entry)
+        return wire.JobSnapshot(flags, queue, entry)
     _, _, _, consumer, started, report = answer
-    return wire.Standing(
+    return wire.JobSnapshot(
         flags,
         queue,
         entry,

@@ -122,7 +122,7 @@ class Consumer:
             levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)
             await self._adopt(queue, keys, levels, timeout)
 
-    async def hear_of_level(self, keys: Keys, name: bytes) -> None:
+    async def add_level(self, keys: Keys, name: bytes) -> None:
         """A level has come into use in a shard, under that name: reads from it if the queue is one of its
         own.
         """
@@ -135,7 +135,7 @@ class Consumer:
         """
         line, name = self.served.line_of(stream, executor)
         if line not in self.served.streams:
-            await self.hear_of_level(self.served.keys[stream], name.encode())
+            await self.add_level(self.served.keys[stream], name.encode())
 
     async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], timeout: float) -> None:
         for level in self.served.new_levels(queue, keys, levels):
@@ -167,12 +167,15 @@ class Consumer:
     async def announce(self, tasks: Iterable[str], timeout: float = FOREVER) -> None:
         """Says which tasks this worker session knows, and which queues it serves."""
         for keys in self.shards:
-            said = (*(f"q{queue}" for queue in self.served.queues_in(keys)), *(f"t{task}" for task in tasks))
+            fields = (
+                *(f"q{queue}" for queue in self.served.queues_in(keys)),
+                *(f"t{task}" for task in tasks),
+            )
             await self._commands.run(
                 keys,
                 "announce",
                 (keys.beats, keys.abouts + self.name),
-                (self.name, DAY_MS, *said),
+                (self.name, DAY_MS, *fields),
                 timeout=timeout,
             )
 
@@ -386,7 +389,7 @@ class Consumer:
                 *(steady_time.expected(keys.shard), wire.PUSH_LIMIT),
             ),
         )
-        steady_time.saw(keys.shard, steady)
+        steady_time.update(keys.shard, steady)
         for id_, is_lost, why in damaged:
             await self._put_off(keys, id_, why.decode("utf-8", "replace"), is_lost=bool(is_lost))
         if moved >= PROMOTE_AT_ONCE:
@@ -420,7 +423,7 @@ class Consumer:
 
     # -- the others --
 
-    async def look(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Look:
+    async def look(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Observation:
         """Looks at the other workers of a shard. Costs the server the same however many there are.
 
         Args:
@@ -441,7 +444,7 @@ class Consumer:
         )
         silent = {name_from(one[0]): one[1] and name_from(one[1]) for one in found if len(one) > 1}
         taken = [name_from(one[0]) for one in found if len(one) == 1]
-        return Look(number, silent, taken, *_ages_in(ages_before))
+        return Observation(number, silent, taken, *_ages_in(ages_before))
 
     async def census(self, keys: Keys) -> Census:
         """Finds what it must know of its streams in a shard, three times a lease: from the notes of those who
@@ -525,7 +528,7 @@ class LookAge(NamedTuple):
     age: float
 
 
-class Look(NamedTuple):
+class Observation(NamedTuple):
     """What a worker sees of the others.
 
     Attributes:

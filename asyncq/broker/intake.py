@@ -15,7 +15,7 @@ from asyncq import failpoints, wire
 from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.keys import leveled, queue_of
 from asyncq.broker.line import pause
-from asyncq.broker.looks import Look, standing
+from asyncq.broker.looks import JobStatus, status_of
 from asyncq.broker.submission import Submission
 from asyncq.config import shown
 from asyncq.errors import BrokerUnavailable, QueueFull
@@ -34,10 +34,10 @@ BATCH_BYTES = 1024 * 1024
 FULL = (-1, -2)
 """What the enqueue script answers when the queue has no room, and when too many jobs wait for their time."""
 
-Met = Literal[False] | Look
+ExistingJob = Literal[False] | JobStatus
 """What an enqueue may find under its id: False for another job, else how the job of an equal call with the
 same key stands."""
-Answer = Literal[True] | Met
+Answer = Literal[True] | ExistingJob
 """To an enqueue: True for accepted."""
 
 _Pending = tuple[wire.Job, bytes, "asyncio.Future[Answer] | None"]
@@ -96,7 +96,9 @@ class Intake:
         box.append((job, message, future))
         return future
 
-    async def enqueue_many(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> list[tuple[wire.Job, Met]]:
+    async def enqueue_many(
+        self, jobs: Sequence[tuple[wire.Job, bytes]]
+    ) -> list[tuple[wire.Job, ExistingJob]]:
         """Enqueues jobs in as few script calls as there are queues in shards and batches of 500; raises as
         `enqueue`.
 
@@ -302,4 +304,4 @@ def _batches(box: list[_Pending]) -> list[list[_Pending]]:
 def _each(answer: Any, count: int) -> list[Answer]:
     if type(answer) is int:
         return [True] * count
-    return [one != 0 if type(one) is int else standing(one) for one in answer]
+    return [one != 0 if type(one) is int else status_of(one) for one in answer]

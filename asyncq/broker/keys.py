@@ -114,7 +114,7 @@ class Keys:
     permits_waiting: str = field(init=False)
     rates: str = field(init=False)
     levels: str = field(init=False)
-    news: str = field(init=False)
+    new_levels: str = field(init=False)
 
     def __post_init__(self) -> None:
         tag = f"{{{self.namespace}:{self.shard}}}"
@@ -134,7 +134,7 @@ class Keys:
             ("calls", f"{tag}:u:"),  # + <id>:<request id>: the id stood for that call before its present one
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
-            ("news", f"{tag}:levels"),  # channel: a queue has a level that it had not before
+            ("new_levels", f"{tag}:levels"),  # channel: a queue has a level that it had not before
             ("beats", f"{tag}:w"),  # hash: session id -> beat counter
             # sorted set: session id -> number of the latest look of any worker before its last beat; for one
             # that was taken for dead the number of the latest look then, negative

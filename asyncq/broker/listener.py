@@ -125,7 +125,7 @@ class Waiter:
             return self
         return max(self.kin, key=_knowledge)
 
-    def heard(self, report: wire.Report) -> None:
+    def take_report(self, report: wire.Report) -> None:
         """Takes in what the running job said of itself."""
         if self.ended is None:
             self.report = report
@@ -305,22 +305,25 @@ class Listener:
                     timer.cancel()
                 self._part(waiter, future)
 
-    def attend(self, waiter: Waiter, told: Callable[[asyncio.Future[None]], object]) -> Callable[[], None]:
+    def attend(
+        self, waiter: Waiter, on_change: Callable[[asyncio.Future[None]], object]
+    ) -> Callable[[], None]:
         """Waits as `wait` does, for who waits for many: no coroutine for each.
 
         Args:
             waiter: of a job that is not known to have ended.
-            told: called once, with a future that is done, when there is news: the waiter tells which. Attend
-                again if the job has not ended. The future's exception says that the app was closed.
+            on_change: called once, with a future that is done, when something has changed: the waiter says
+                what. Attend again if the job has not ended. The future's exception says that the app was
+                closed.
 
         Returns:
-            What to call when that is no longer wanted, and after `told`.
+            What to call when that is no longer wanted, and after `on_change`.
         """
         if not self._in_touch(waiter):
             self._ask(waiter)
         future = self._join(waiter)
         timers = self._timers(waiter, future, None)
-        future.add_done_callback(told)
+        future.add_done_callback(on_change)
 
         def leave() -> None:
             for timer in timers:
@@ -420,9 +423,9 @@ class Listener:
             each.expires = None  # another job may come under the id
         self._wake(waiter, gone=True)
 
-    def saw(self, waiter: Waiter, answer: wire.Ended | wire.Standing | None) -> None:
+    def take_status(self, waiter: Waiter, answer: wire.Ended | wire.JobSnapshot | None) -> None:
         """Takes in what a look at the whole state said."""
-        if not isinstance(answer, wire.Standing):
+        if not isinstance(answer, wire.JobSnapshot):
             self.learn(waiter, answer)
         elif waiter.ended is None:  # else the push was faster than the answer
             waiter.gone = False
@@ -452,7 +455,7 @@ class Listener:
             if waiter.futures:
                 self._ask(waiter)
 
-    def met(self, waiter: Waiter, answer: wire.Ended | str | Literal[False] | None) -> None:
+    def take_existing(self, waiter: Waiter, answer: wire.Ended | str | Literal[False] | None) -> None:
         """The enqueue found another job under this id, and False says no more of it. Else it is that of an
         equal call, and its waiters were joined by our channel: what `announce` said of the epoch holds.
         """
@@ -555,7 +558,7 @@ class Listener:
             try:
                 answers = await self._look([waiter.id for waiter in batch], self.channel)
             except Exception as error:  # noqa: BLE001  all waiters of the process are looked up by this task
-                # Nobody is told: who waits has a timeout of his own, and the answer may still come.
+                # Nobody is notified: who waits has a timeout of his own, and the answer may still come.
                 attempt += 1
                 log.debug("%d waiters could not be looked up (%s); again", len(batch), error)
                 for waiter in batch:

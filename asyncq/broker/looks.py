@@ -10,12 +10,12 @@ from asyncq.errors import DecodeError
 
 log: logging.Logger = logging.getLogger(__name__)
 
-Look = wire.Ended | str | None
+JobStatus = wire.Ended | str | None
 """The outcome of a job that has ended; of one that has not its flags, and after a space when it expires,
 in ms since the epoch, if it does; None for an unknown one."""
 
 
-def standing(answer: bytes | None) -> Look:
+def status_of(answer: bytes | None) -> JobStatus:
     """What a script answered about one job. One whose record cannot be read is unknown: the answers about all
     others came with this one.
     """

@@ -66,7 +66,7 @@ class Pipe(asyncio.Protocol):
         self._timeout = timeout
         self._handshaken: Handshaken | None = None
         self._transport: asyncio.Transport | None = None
-        self._heard = self._loop.time()
+        self._last_reply_at = self._loop.time()
         self.received: int = 0
         self._watchdog: asyncio.TimerHandle | None = None
         self.broken: Exception | None = None
@@ -160,7 +160,7 @@ class Pipe(asyncio.Protocol):
         self._corked = False
         if self._out and self._writable and self._transport is not None and self.broken is None:
             if len(self._due) == len(self._out):
-                self._heard = self._loop.time()  # nothing was due: silence counts from now
+                self._last_reply_at = self._loop.time()  # nothing was due: silence counts from now
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
 
@@ -168,7 +168,7 @@ class Pipe(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the transport."""
-        self._heard = self._loop.time()
+        self._last_reply_at = self._loop.time()
         self.received += len(data)
         reader = self._reader
         try:
@@ -233,7 +233,7 @@ class Pipe(asyncio.Protocol):
         """
         if self.broken is not None:
             return
-        silence = self._loop.time() - self._heard
+        silence = self._loop.time() - self._last_reply_at
         if self._due and silence > self._timeout:
             self.abort(PipeBroken(f"no answer for {silence:.1f} s"))
             return

@@ -68,13 +68,13 @@ def of_client(keys: Keys) -> list[Call]:
 def of_worker(keys: Keys, streams: Iterable[str]) -> list[Call]:
     """What a worker of these streams does; its tasks may be clients, too."""
     return _calls(
-        WORKER, (*_kept(keys), *streams), (keys.replies, keys.wake, keys.news, keys.marks, keys.events)
+        WORKER, (*_kept(keys), *streams), (keys.replies, keys.wake, keys.new_levels, keys.marks, keys.events)
     )
 
 
 def _kept(keys: Keys) -> list[str]:
     """A key of every kind, but for the queues."""
-    others = {"namespace", "shard", "tag", "space", "queues", "replies", "wake", "news", "events"}
+    others = {"namespace", "shard", "tag", "space", "queues", "replies", "wake", "new_levels", "events"}
     return [getattr(keys, field.name) for field in fields(keys) if field.name not in others]
 
 

@@ -59,8 +59,12 @@ class Shards:
         """
         if self.is_one:
             return 0
-        if id[_DIGITS : _DIGITS + 1] == "." and (said := id[_DIGITS + 1 :]).isdecimal() and said.isascii():
-            return int(said) % self.count
+        if (
+            id[_DIGITS : _DIGITS + 1] == "."
+            and (number_text := id[_DIGITS + 1 :]).isdecimal()
+            and number_text.isascii()
+        ):
+            return int(number_text) % self.count
         return zlib.crc32(id.encode("utf-8", "surrogatepass")) % self.count
 
     def of(self, id: str) -> Keys:

@@ -87,7 +87,7 @@ class Permits:
             ),
             timeout=FOREVER,
         )
-        steady_time.saw(keys.shard, steady)
+        steady_time.update(keys.shard, steady)
         return LimiterAnswer(answer == 1, wait, state, answer == 2, text_of(next_job))
 
     async def reacquire(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from asyncq.broker.claims import Claims
-    from asyncq.broker.consumer import Consumer, Look
+    from asyncq.broker.consumer import Consumer, Observation
     from asyncq.broker.keys import Keys
     from asyncq.worker.job_log import JobLog
 
@@ -49,10 +49,10 @@ class Looks:
     Args:
         lease: in seconds.
 
-    >>> from asyncq.broker.consumer import Look
+    >>> from asyncq.broker.consumer import Observation
     >>> looks = Looks(lease=3.0)
     >>> made = ((7, 0.0), (9, 1.0), (12, 2.0), (13, 3.0))
-    >>> [looks.add(Look(number, {}, []), now) for number, now in made]
+    >>> [looks.add(Observation(number, {}, []), now) for number, now in made]
     [False, True, True, True]
     >>> looks.a_lease_ago(now=3.5)
     7
@@ -78,7 +78,7 @@ class Looks:
         """How long ago each was, for others who begin to observe; empty before the first look."""
         return [LookAge(number, now - then) for number, then in self._made]
 
-    def add(self, look: Look, now: float) -> bool:
+    def add(self, look: Observation, now: float) -> bool:
         """Adds a look; False if it does not follow those before without a gap, which then count no more: it
         goes on where other observers were, if they looked not long ago.
 
@@ -96,7 +96,7 @@ class Looks:
         last, then = self._made[-1]
         return number > last and now - then <= self._longest_gap
 
-    def _of_others(self, look: Look, now: float) -> list[tuple[int, float]]:
+    def _of_others(self, look: Observation, now: float) -> list[tuple[int, float]]:
         """The looks that others left behind, if this one follows theirs without a gap. Numbers of looks count
         milliseconds of the server's clock: nobody else can tell how long ago another process looked. If that
         clock was set back meanwhile, ages are greater than it can explain, and they are not trusted.
@@ -204,7 +204,7 @@ class Reclaimer:
         if last_tries:
             self._on_last_tries(last_tries)
 
-    async def _look_at_beats(self) -> Look:
+    async def _look_at_beats(self) -> Observation:
         looks, now = self._looks, time.monotonic()
         return await self._consumer.look(self._shard, looks.a_lease_ago(now), looks.last, looks.ages(now))
 

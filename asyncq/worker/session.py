@@ -146,7 +146,7 @@ class WorkerSession:
                 *(last_tries.call, self._on_level, self.job_log),
             )
             loops += (reclaimer.run, promoter.run)
-            subscriptions += ((shard.wake, promoter.call), (shard.news, partial(self._on_level, shard)))
+            subscriptions += ((shard.wake, promoter.call), (shard.new_levels, partial(self._on_level, shard)))
         loops += (
             self._announcer.run,
             OutboxPoller(self.broker.commands, lease).run,
@@ -195,7 +195,7 @@ class WorkerSession:
 
     def _on_level(self, shard: Keys, name: bytes) -> None:
         """A queue has a level of priority that it had not before."""
-        self.attempts.background.start(self.consumer.hear_of_level(shard, name))
+        self.attempts.background.start(self.consumer.add_level(shard, name))
 
     def _look_for_levels(self) -> None:
         """Such news may have been missed."""

@@ -59,25 +59,25 @@ class StallWatch:
     def _run(self) -> None:
         errors = ErrorLog(log, "a stall of the event loop could not be looked for; trying again")
         while not self._stop.wait(min(_LONGEST_PAUSE, self._limit / 2)):
-            heard = threading.Event()
+            answered = threading.Event()
             asked = time.monotonic()
             try:
-                self._loop.call_soon_threadsafe(heard.set)
+                self._loop.call_soon_threadsafe(answered.set)
             except RuntimeError:
                 return  # the loop was closed under us
             try:
-                self._await(heard, asked)
+                self._await(answered, asked)
             except Exception as error:  # noqa: BLE001  it looks at jobs and stacks that change meanwhile
                 errors.add(error)
 
-    def _await(self, heard: threading.Event, asked: float) -> None:
+    def _await(self, answered: threading.Event, asked: float) -> None:
         """Returns when the loop has turned, or there is nothing to watch any more."""
         due = asked
         while True:
             due += self._limit
-            if heard.wait(max(0.0, due - time.monotonic())):
+            if answered.wait(max(0.0, due - time.monotonic())):
                 return
-            if time.monotonic() - due > _MERCY and heard.wait(_MERCY):
+            if time.monotonic() - due > _MERCY and answered.wait(_MERCY):
                 return
             # A loop that is closed or was left will not turn, and blocks nobody.
             if self._stop.is_set() or not self._loop.is_running():

@@ -171,7 +171,7 @@ async def in_what_is_published(stage: Stage) -> None:
         stage.app.sessions.channel(),
         keys.marks + stage.session_id,
         keys.wake,
-        keys.news,
+        keys.new_levels,
         keys.events + followed.id,
     )
     for channel in channels:

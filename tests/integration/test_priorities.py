@@ -192,8 +192,8 @@ async def test_a_level_whose_news_were_lost_is_found(make_app, raw, lost):
 async def test_rubbish_among_the_levels_is_passed_over(app, say, raw):
     await raw.sadd(app.sessions.shards[0].levels + "default", "x", "77", "0", b"\xff")
     async with Worker(app):
-        await raw.publish(app.sessions.shards[0].news, b"default^\xff")
-        await raw.publish(app.sessions.shards[0].news, b"\xff^5")
+        await raw.publish(app.sessions.shards[0].new_levels, b"default^\xff")
+        await raw.publish(app.sessions.shards[0].new_levels, b"\xff^5")
         assert await say.options(priority=5).call("fine") == "fine"
     streams = [
         key async for key in raw.scan_iter(match=app.sessions.shards[0].queues.replace("[", "\\[") + "*")

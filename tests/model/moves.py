@@ -67,7 +67,7 @@ def beginning(setup: Setup) -> World:
         owed=(),
         outboxes=((), ()) if setup.shards else (),
         written=0,
-        heard=(0, 0) if setup.shards else (),
+        applied=(0, 0) if setup.shards else (),
         forwarders=(Forwarder(),) * setup.forwarders,
         faults_left=setup.faults,
         history=tuple(

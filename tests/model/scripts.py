@@ -112,10 +112,10 @@ class Scripts:
         """`accept` or `inform`: what the outbox of a shard has for the other. Told before: nothing."""
         rules = self.setup.rules
         once = rules.accept_once if letter.jobs else rules.inform_once
-        if once and letter.id <= world.heard[shard]:
+        if once and letter.id <= world.applied[shard]:
             return world
-        heard = (*world.heard[:shard], max(letter.id, world.heard[shard]), *world.heard[shard + 1 :])
-        world = world._replace(heard=heard)
+        applied = (*world.applied[:shard], max(letter.id, world.applied[shard]), *world.applied[shard + 1 :])
+        world = world._replace(applied=applied)
         if not letter.jobs:
             return self._inherit(world, letter.child, letter.outcome)
         for job in letter.jobs:

@@ -254,7 +254,7 @@ class World(NamedTuple):
     """`T:out` of each shard."""
     written: int
     """The id of the newest letter. One count for both: only the order of one outbox's letters matters."""
-    heard: tuple[int, ...]
+    applied: tuple[int, ...]
     """Of each shard's outbox, the last letter that was told: the one field of `T:in` of the other shard."""
     forwarders: tuple[Forwarder, ...]
     # bookkeeping of the model

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from asyncq.broker.consumer import Look, LookAge
+from asyncq.broker.consumer import LookAge, Observation
 from asyncq.worker.reclaimer import Looks
 
 LEASE = 3.0
 
 
-def look(number: int, at: int = 0, **ages: float) -> Look:
+def look(number: int, at: int = 0, **ages: float) -> Observation:
     """A look, and what another observer left behind at look `at`: `l5=1.5` is number 5, 1.5 s ago."""
-    return Look(number, {}, [], [LookAge(int(name[1:]), age) for name, age in ages.items()], at)
+    return Observation(number, {}, [], [LookAge(int(name[1:]), age) for name, age in ages.items()], at)
 
 
 def looks(*made: tuple[int, float]) -> tuple[Looks, list[bool]]:
@@ -102,9 +102,9 @@ def test_observers_that_are_replaced_all_the_time_see_a_death_together():
                 found = now
             number = round(now * 1000) + 1
             ages = observer.ages(now)
-            observer.add(Look(number, {}, [], passed.ages, passed.ages_at), now)
+            observer.add(Observation(number, {}, [], passed.ages, passed.ages_at), now)
             if ages:
-                passed = Look(0, {}, [], ages, number)
+                passed = Observation(0, {}, [], ages, number)
     assert found == 5.0
 
 
@@ -133,7 +133,7 @@ def test_many_observers_call_nobody_dead_who_has_beaten_within_a_lease(steps):
             observer, last = observers[which], max(round(clock * 1000), last + 1)
             before, ages = observer.a_lease_ago(now), observer.ages(now)
             silent = [name for name, (noted, _) in beats.items() if noted < before]
-            if observer.add(Look(last, {}, [], passed.ages, passed.ages_at), now):
+            if observer.add(Observation(last, {}, [], passed.ages, passed.ages_at), now):
                 assert all(now - beats[name][1] >= LEASE for name in silent)
             if ages:
-                passed = Look(0, {}, [], ages, last)
+                passed = Observation(0, {}, [], ages, last)

@@ -55,7 +55,7 @@ def _reply(stream: IO[bytes]) -> bytes:
 
 
 def probe(socket: Path) -> Answer:
-    """Look who is at the socket. Only a refused connection means nobody: a busy server is not replaced."""
+    """Looks who is at the socket. Only a refused connection means nobody: a busy server is not replaced."""
     try:
         pong, text = ask(
             socket, "PING", "INFO server memory persistence keyspace", timeout=limits.ANSWER_TIMEOUT

@@ -50,7 +50,7 @@ class Status:
 
 
 def status(directory: Path) -> Status:
-    """Look at the server of a project, without starting or holding it.
+    """Looks at the server of a project, without starting or holding it.
 
     Example:
         >>> status(Path("/srv/shop")).running  # doctest: +SKIP

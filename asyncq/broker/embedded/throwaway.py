@@ -79,7 +79,7 @@ class _Throwaway(Held):
         self.key = key
         self.is_of_parent = False
         self.watcher: subprocess.Popen[bytes] | None = None
-        self.said = b""
+        self.output = b""
         self.version = ""
         self.directory = Path(tempfile.mkdtemp(prefix="asyncq-"))
         if len(os.fsencode(self.directory / "s")) > SUN_PATH:
@@ -105,20 +105,20 @@ class _Throwaway(Held):
         self.version = answer.version
 
     def _died(self) -> bool:
-        """Whether the server's standard output has ended. What it said there before is kept for the error."""
+        """Whether the server's standard output has ended. What it printed before is kept for the error."""
         assert self.watcher is not None
         assert self.watcher.stdout is not None
         try:
-            said = os.read(self.watcher.stdout.fileno(), 20_000)
+            output = os.read(self.watcher.stdout.fileno(), 20_000)
         except BlockingIOError:
             return False
-        self.said += said
-        return not said
+        self.output += output
+        return not output
 
     def _words(self) -> str:
         log = self.directory / "server.log"
-        said = self.said + (log.read_bytes() if log.exists() else b"")
-        return "".join(f"\n    {line}" for line in said.decode(errors="replace").splitlines()[-8:])
+        output = self.output + (log.read_bytes() if log.exists() else b"")
+        return "".join(f"\n    {line}" for line in output.decode(errors="replace").splitlines()[-8:])
 
     def leave(self, server: EmbeddedServer) -> None:
         if self.key is None:

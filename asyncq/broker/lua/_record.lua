@@ -67,7 +67,7 @@ end
 
 -- How a job stands: false if it is unknown or forgotten, its record if it has ended, else its flags, and after a space when it expires if
 -- it does. With a channel, a live job's waiters are joined by it in the same step, so that no ending can fall between the look and the wait.
-local function standing(key, record, channel)
+local function status_of(key, record, channel)
   local state = record and string.sub(record, 1, 1)
   if state == 'T' then return false end
   if not record or not is_live(record) then return record end

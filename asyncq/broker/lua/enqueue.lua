@@ -68,7 +68,7 @@ for k, key in ipairs(keys) do
     -- Of a call with a key, what stands before the point is the same for equal calls.
     local call = string.match(request_id, '^%x+%.')
     if call and call == string.match(known, '^%x+%.') then
-      answer = new[key] and 1 or met[key] or standing(key, found[k], reply)
+      answer = new[key] and 1 or met[key] or status_of(key, found[k], reply)
       met[key] = answer
     end
   end

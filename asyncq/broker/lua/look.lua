@@ -11,7 +11,7 @@ for at = first, #ARGV, 4 do
   local keys = {}
   for i = at, math.min(at + 3, #ARGV) do keys[#keys + 1] = records .. ARGV[i] end
   for k, record in ipairs(redis.call('MGET', unpack(keys))) do
-    answers[#answers + 1] = standing(keys[k], record, channel)
+    answers[#answers + 1] = status_of(keys[k], record, channel)
     bytes = bytes + (record and #record or 0)
   end
 end
