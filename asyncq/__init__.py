@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from asyncq.app import AsyncQ
-from asyncq.context import Context, allow_join_result, current, denied_join_result
-from asyncq.control import DeadLetter
-from asyncq.eager import EagerResult
+from asyncq.client.deadlock import allow_join_result, denied_join_result
+from asyncq.context import Context, current
+from asyncq.control.dead_letters import DeadLetter
 from asyncq.errors import (
     AsyncQError,
     BrokerNotConfigured,
@@ -29,21 +29,25 @@ from asyncq.errors import (
     WorkerLost,
     WouldDeadlock,
 )
-from asyncq.events import Event
-from asyncq.gathering import as_completed, gather, wait
-from asyncq.graph import DependencyGraph
-from asyncq.groupresult import GroupResult, result_from_tuple
-from asyncq.outcomes import Outcome
-from asyncq.results import AsyncResult
-from asyncq.resultset import ResultSet
-from asyncq.retry import Retry
-from asyncq.scope import Scope
+from asyncq.execution.retry import Retry
+from asyncq.outcome import Outcome
+from asyncq.results.eager import EagerResult
+from asyncq.results.events import Event
+from asyncq.results.gathering import as_completed, gather, wait
+from asyncq.results.graph import DependencyGraph
+from asyncq.results.groupresult import GroupResult, result_from_tuple
+from asyncq.results.handle import AsyncResult
+from asyncq.results.resultset import ResultSet
+from asyncq.results.scope import Scope
+from asyncq.results.streamresult import StreamResult
+from asyncq.results.streams import Stream, SyncStream
 from asyncq.states import EXCEPTION_STATES, PROPAGATE_STATES, READY_STATES, UNREADY_STATES, State, precedence
-from asyncq.streamresult import StreamResult
-from asyncq.streams import Stream, SyncStream
-from asyncq.tasks import Task
+from asyncq.tasks.chain import Chain, chain
+from asyncq.tasks.group import Group, chord, group
+from asyncq.tasks.signature import Signature
+from asyncq.tasks.task import Task
+from asyncq.tasks.workflow import Workflow
 from asyncq.worker import Worker
-from asyncq.workflows import Chain, Group, Signature, Workflow, chain, chord, group
 
 __version__ = "0.1.0"
 

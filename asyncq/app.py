@@ -8,22 +8,24 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from asyncq import config, groupresult, results, resultset
-from asyncq.briefs import brief
-from asyncq.callables import Kind, kind_of
-from asyncq.control import Control
+from asyncq import config
+from asyncq.client.sessions import Sessions
+from asyncq.control.dead_letters import Control
+from asyncq.execution.callables import Kind, kind_of
 from asyncq.limits import Limits
-from asyncq.main_module import task_module
-from asyncq.options import Options
-from asyncq.origins import Origin, local_of
-from asyncq.portal import blocking, on_app_loop, refuse_in_loop
-from asyncq.registry import Registry
-from asyncq.scope import Scope
+from asyncq.results import groupresult, handle, resultset
+from asyncq.results.scope import Scope
 from asyncq.serializers import Policy
 from asyncq.serializers.codecs import check_unions
 from asyncq.serializers.hints import check_hints
-from asyncq.sessions import Sessions
-from asyncq.tasks import (
+from asyncq.short_repr import brief
+from asyncq.sync_bridge import blocking, on_app_loop, refuse_in_loop
+from asyncq.system.main_module import task_module
+from asyncq.tasks import submit
+from asyncq.tasks.options import Options
+from asyncq.tasks.origins import Origin, local_of
+from asyncq.tasks.registry import Registry
+from asyncq.tasks.task import (
     AsyncGeneratorTask,
     CoroutineTask,
     FunctionTask,
@@ -31,17 +33,16 @@ from asyncq.tasks import (
     NamedTask,
     Task,
 )
-from asyncq.workflows import submitting
-from asyncq.workflows.workflow import arguments_of
+from asyncq.tasks.workflow import arguments_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
     from types import TracebackType
 
-    from asyncq.application import App
-    from asyncq.retry import Retry
-    from asyncq.workflows import Workflow
+    from asyncq.client.application import App
+    from asyncq.execution.retry import Retry
+    from asyncq.tasks.workflow import Workflow
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -133,7 +134,7 @@ class AsyncQ:
             task.builder.resolve()
 
     def __repr__(self) -> str:
-        from asyncq.broker.url import mask
+        from asyncq.broker.transport.url import mask
 
         settings = self.settings
         return f"<AsyncQ {mask(settings.url)} namespace={settings.namespace!r} tasks={len(self.tasks)}>"
@@ -281,11 +282,11 @@ class AsyncQ:
         named = (task.builder.resolved.queue for task in self.tasks.values())
         return list(dict.fromkeys([self.settings.default_queue, *named]))
 
-    def AsyncResult(self, id: str) -> results.AsyncResult[Any]:
+    def AsyncResult(self, id: str) -> handle.AsyncResult[Any]:
         """The handle of a job by its id, made anywhere. `UNKNOWN` until it looks."""
-        return results.AsyncResult(id, app=self)
+        return handle.AsyncResult(id, app=self)
 
-    def ResultSet(self, handles: Iterable[results.AsyncResult[R]]) -> resultset.ResultSet[R]:
+    def ResultSet(self, handles: Iterable[handle.AsyncResult[R]]) -> resultset.ResultSet[R]:
         """Several handles as one."""
         return resultset.ResultSet(handles, app=self)
 
@@ -319,7 +320,7 @@ class AsyncQ:
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> results.AsyncResult[Any]:
+    ) -> handle.AsyncResult[Any]:
         """Enqueues a call of a task by its name, which need not be importable here. Options as in
         `Task.options`.
 
@@ -375,7 +376,7 @@ class AsyncQ:
             assert await results.get(timeout=10) == [3, "A", 4]
             ```
         """
-        return resultset.ResultSet(await submitting.submit(self, calls), app=self)
+        return resultset.ResultSet(await submit.submit(self, calls), app=self)
 
     @blocking(submit)
     def submit_sync(self) -> None:

@@ -22,7 +22,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asyncq.briefs import brief
+from asyncq.short_repr import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,31 +1,28 @@
-"""What a piece of code knows about the job it runs in: the current job, and whether it may wait for another.
+"""What a piece of code knows about the job it runs in.
 
 Two context variables, set by the runner around the task's body and nowhere else. They follow into tasks and
 into threads that anyio or asyncio start (`to_thread`), but not into a bare `threading.Thread` or
 `loop.run_in_executor`: there, hand the context over yourself with `contextvars.copy_context().run`.
 
-Whether a wait would never end is told in three steps: `check_join` here (is it allowed, is it for oneself or
-for a job above), `guard.Wait` (does it close a cycle), and the worker's slots, which the wait gives back.
+Whether the code may wait for other jobs is decided in `client.deadlock`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
-from asyncq.briefs import brief
 from asyncq.config import NAME
-from asyncq.errors import WouldDeadlock
-from asyncq.portal import LoopOwner, blocking, on_app_loop
+from asyncq.short_repr import brief
 from asyncq.states import State
+from asyncq.sync_bridge import LoopOwner, blocking, on_app_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from asyncq.wire import Job
 
@@ -351,95 +348,6 @@ def current() -> Context:
     if job is None:
         raise LookupError("asyncq.current() was called outside a task; there is no current job here")
     return job
-
-
-def check_join(
-    what: str | Callable[[], str], handles: Iterable[Handle] = (), *, disable_sync_subtasks: bool = True
-) -> None:
-    """The deadlock guard: every call that waits for another job passes here before it waits.
-
-    Args:
-        what: the call, as the error names it; a function is called only where there is an error.
-        handles: of the jobs to wait for; not looked at outside a task.
-        disable_sync_subtasks: False lets this one call wait whatever the flag says.
-
-    Raises:
-        WouldDeadlock: waiting is denied here; or it is for the job itself or for one above it, whatever the
-            flag says.
-    """
-    job = current_job.get()
-    if job is not None:
-        _check_line(what, job, handles)
-    if not disable_sync_subtasks or joining.get():
-        return
-    where = f"task {job.name} (job {job.id})" if job is not None else "a denied_join_result() block"
-    named = what if isinstance(what, str) else what()
-    raise WouldDeadlock(
-        f"{named} inside {where} waits for another job: with every worker slot waiting like this, nobody "
-        "would be left to run it. Return the handle's id and let the caller wait, or allow it here with "
-        "get(disable_sync_subtasks=False) or `with asyncq.allow_join_result():`"
-    )
-
-
-def _check_line(what: str | Callable[[], str], job: Context, handles: Iterable[Handle]) -> None:
-    """A job above may itself wait for this one, now or later: nothing tells."""
-    above = job.ancestors
-    for handle in handles:
-        id_ = handle.id
-        if id_ != job.id and id_ not in above and id_ != job.root_id:
-            continue
-        if not job.is_of(handle.app):
-            continue  # another app's job of the same name
-        names = {id_: handle.name, job.id: job.name}
-        what = what if isinstance(what, str) else what()
-        if id_ == job.id:
-            raise WouldDeadlock(
-                f"{what} inside task {job.name} (job {job.id}) waits for that job itself, which would never "
-                f"end: {path((id_, id_), names)}"
-            )
-        between = above[: above.index(id_)] if id_ in above else (*above, "...")
-        raise WouldDeadlock(
-            f"{what} inside task {job.name} (job {job.id}) waits for a job that started it; if that one "
-            f"waits for it, too, none of them ends: {path((id_, *reversed(between), job.id, id_), names)}"
-        )
-
-
-def path(ids: Iterable[str], names: Mapping[str, str | None]) -> str:
-    """Who waits for whom, as an error shows it: `fib:1 -> 2 -> fib:1`, with the names that are known."""
-    return " -> ".join(f"{name}:{id_}" if (name := names.get(id_)) else id_ for id_ in ids)
-
-
-@contextmanager
-def allow_join_result() -> Iterator[None]:
-    """Let the code inside the block wait for other jobs, also inside a task.
-
-    Such a task gives its slot back for the wait and takes one again before it goes on, also after a time-out:
-    it goes on when one is free. Blocks may stand inside each other; leaving one restores what was before.
-
-    Waits that would never end are refused all the same, with `WouldDeadlock`: for the task's own job, for a
-    job above it, or for one that waits for it; and when `max_parked` jobs of the worker wait already.
-
-    Example:
-        ```python
-        with asyncq.allow_join_result():
-            total = await (await add.delay(1, 2))
-        ```
-    """
-    token = joining.set(True)
-    try:
-        yield
-    finally:
-        joining.reset(token)
-
-
-@contextmanager
-def denied_join_result() -> Iterator[None]:
-    """Make every wait for a job inside the block raise `WouldDeadlock`, also outside tasks."""
-    token = joining.set(False)
-    try:
-        yield
-    finally:
-        joining.reset(token)
 
 
 def _after_fork_in_child() -> None:

@@ -78,12 +78,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast
 
 import msgpack
+from msgpack import Packer
 
 from asyncq.errors import DecodeError
-from asyncq.packed import packed
 from asyncq.states import State
 
 if TYPE_CHECKING:
@@ -156,6 +156,23 @@ NOT_ENDED: frozenset[str] = frozenset((LIVE, SCHEDULED, RETRYING, WAITING, ASIDE
 
 FINAL: frozenset[str] = frozenset(STATE_OF) - NOT_ENDED
 """The letters of final states."""
+
+
+_BUFFER: Final = 1024
+"""Bytes that a packer begins with; it takes more when it needs more. Its own choice is 256 KiB, and each job
+is packed four times."""
+
+
+def packed(value: Any) -> bytes:
+    """Packs a value as `msgpack.packb` does, in seven eighths of its instructions.
+
+    One packer for all calls would be quicker still. It would keep the memory of the largest value, and a
+    finalizer that runs in the middle of a call and packs something itself would spoil both.
+
+    Raises:
+        TypeError, ValueError, OverflowError: as `packb`.
+    """
+    return Packer(buf_size=_BUFFER).pack(value)  # type: ignore[no-any-return]
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from time import perf_counter_ns
 from scenario import Measured, Scenario
 from system import System, worker
 
-from asyncq.cli.histogram import Histogram
+from asyncq.cli.bench.histogram import Histogram
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from scenario import Measured, Scenario
 from system import Client, System, worker
 
-from asyncq.cli.arrivals import generate_load
-from asyncq.cli.histogram import Histogram
+from asyncq.cli.bench.histogram import Histogram
+from asyncq.cli.bench.load_generator import generate_load
 
 KEPT_UP_WITHIN = 0.5  # seconds after the last arrival in which the last value must be there
 

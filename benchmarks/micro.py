@@ -40,7 +40,7 @@ class Micro(Scenario):
         }
 
     def _waiters(self) -> dict[str, float]:
-        from asyncq.broker.listener import Waiter, Waiters
+        from asyncq.broker.waiters import Waiter, Waiters
 
         mine, theirs = Waiters(), weakref.WeakValueDictionary[str, Waiter]()
 
@@ -61,7 +61,7 @@ class Micro(Scenario):
 
     def _scripts(self, url: str) -> dict[str, float]:
         """Server time of a `finish` that finds nothing to end, with the functions it calls and with all."""
-        from asyncq.broker import scripts
+        from asyncq.broker.transport import scripts
 
         folder = resources.files("asyncq.broker").joinpath("lua")
         shared = "\n".join(
@@ -174,10 +174,10 @@ class WideGroups(Scenario):
 
 @asynccontextmanager
 async def _every_edge() -> AsyncIterator[None]:
-    from asyncq.workflows import plan
+    from asyncq.tasks import planning
 
-    edges, plan.EDGES = plan.EDGES, 10**9
+    edges, planning.EDGES = planning.EDGES, 10**9
     try:
         yield
     finally:
-        plan.EDGES = edges
+        planning.EDGES = edges

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from asyncq.cli.histogram import Histogram
+from asyncq.cli.bench.histogram import Histogram
 
 Runs = list[dict[str, Any]]
 

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from system import System
 
-from asyncq.cli.histogram import Histogram
+from asyncq.cli.bench.histogram import Histogram
 
 
 @dataclass(frozen=True)

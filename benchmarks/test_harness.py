@@ -28,8 +28,8 @@ from load import OpenLoop
 from system import load, wait_until
 from throughput import Drain
 
-from asyncq.cli.arrivals import generate_load
-from asyncq.cli.histogram import Histogram
+from asyncq.cli.bench.histogram import Histogram
+from asyncq.cli.bench.load_generator import generate_load
 
 
 @pytest.fixture
@@ -279,7 +279,7 @@ def test_a_profile_shows_what_client_and_worker_do_for_a_job_and_no_path_of_this
     measured = profiled.run(lambda: scenario.run(here, url), tmp_path)
     assert measured.figures["drain.jobs_per_s"] > 0
     client_part, worker_part = profiled.page("drain", tmp_path).split("## drain: worker")
-    assert "announce (asyncq/broker/listener.py:" in client_part
+    assert "announce (asyncq/broker/waiters.py:" in client_part
     assert "_run (asyncq/worker/attempt.py:" in worker_part
     assert "12,000 jobs" in worker_part
     assert str(Path(__file__).parents[1]) not in client_part + worker_part

@@ -12,7 +12,7 @@ from scenario import Measured, Scenario
 from server import Usage
 from system import Client, System, wait_until, worker
 
-from asyncq.cli.histogram import Histogram
+from asyncq.cli.bench.histogram import Histogram
 
 MAP_SIZE = 1000
 

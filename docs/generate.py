@@ -21,7 +21,7 @@ import typer
 
 from asyncq import config, errors
 from asyncq.cli.main import cli, run
-from asyncq.options import TABLE
+from asyncq.tasks.options import TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

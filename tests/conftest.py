@@ -102,7 +102,7 @@ def anyio_backend() -> str:
 
 SERVER = """
 import sys
-from asyncq.broker import embedded
+from asyncq import embedded
 with embedded.private() as server:
     print(server.url, flush=True)
     sys.stdin.read()

@@ -12,8 +12,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from asyncq import failures
-from asyncq.broker.line import pause
-from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.transport.pipe import PipeBroken
+from asyncq.broker.transport.reconnect import pause
 from asyncq.errors import AsyncQError
 
 if TYPE_CHECKING:

@@ -10,31 +10,31 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asyncq import damage, failures, wire
-from asyncq.broker import rights
+from asyncq import failures, wire
 from asyncq.broker.commands import Commands
-from asyncq.broker.deadletters import DeadLetters
+from asyncq.broker.cross_shard.wait_cycles import Waits
+from asyncq.broker.dead_letter_store import DeadLetterStore
 from asyncq.broker.early_end import early_end
-from asyncq.broker.intake import Intake
+from asyncq.broker.enqueue import Intake
 from asyncq.broker.kept_values import KeptValues
-from asyncq.broker.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
-from asyncq.broker.line import pause
-from asyncq.broker.listener import Listener
-from asyncq.broker.looks import JobStatus, status_of
-from asyncq.broker.pipe import PipeBroken
-from asyncq.broker.records import Record
-from asyncq.broker.server_error import ErrorAction, ServerError
-from asyncq.broker.shards import MOST_SHARDS
-from asyncq.broker.waits import Waits
+from asyncq.broker.preflight import rights
+from asyncq.broker.schema import damaged_data
+from asyncq.broker.schema.keys import DAY_MS, GROUP, LEVEL, queue_of, result_ttl_ms, text_of
+from asyncq.broker.schema.records import JobStatus, Record, status_of
+from asyncq.broker.schema.shards import MOST_SHARDS
+from asyncq.broker.transport.pipe import PipeBroken
+from asyncq.broker.transport.reconnect import pause
+from asyncq.broker.transport.server_error import ErrorAction, ServerError
+from asyncq.broker.waiters import Listener
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable, DecodeError
 from asyncq.serializers import PLAIN_VALUE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from asyncq.broker.connection import Address
-    from asyncq.broker.keys import Keys
-    from asyncq.broker.shards import Shards
+    from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.schema.shards import Shards
+    from asyncq.broker.transport.connection import Address
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ class Broker:
         self.channel = channel
         self.intake: Intake = Intake(self.commands)
         self.kept: KeptValues = KeptValues(self.commands)
-        self.dead: DeadLetters = DeadLetters(self.commands, self.kept)
+        self.dead: DeadLetterStore = DeadLetterStore(self.commands, self.kept)
         self.waits: Waits = Waits(self.commands)
         self.listener: Listener = Listener(self.commands, self.look, self.expire, self._hint)
 
@@ -147,7 +147,7 @@ class Broker:
                     f"{key!r} at {self.address.safe_url} should say how many shards namespace "
                     f"{self.settings.namespace!r} has, and says {known[:50]!r}: delete it, and start anew"
                 )
-            damage.warn(
+            damaged_data.warn(
                 log, "number of shards", f"{key!r} does not say how many shards there are", known[:50]
             )
             known = None
@@ -205,7 +205,7 @@ class Broker:
         try:
             return _state(answer)
         except (DecodeError, ValueError) as error:  # also a UnicodeDecodeError
-            damage.warn(
+            damaged_data.warn(
                 log, "record", f"the record of job {id!r} could not be read, so that it is unknown", error
             )
             return None
@@ -418,6 +418,6 @@ def _report(data: bytes) -> wire.Report | None:
         report = wire.decode_report(data)
         PLAIN_VALUE.loads(report.meta)
     except DecodeError as error:
-        damage.warn(log, "report", "what a running job said of itself could not be read", error)
+        damaged_data.warn(log, "report", "what a running job said of itself could not be read", error)
         return None
     return report

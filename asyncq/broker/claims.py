@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from asyncq import failpoints, wire
 from asyncq.broker.background import BackgroundTasks, unexpected
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.keys import GROUP, LAST_TRY, leveled, name_to, result_ttl_ms, text_of
-from asyncq.broker.submission import Submission
+from asyncq.broker.cross_shard.submission import Submission
+from asyncq.broker.schema.keys import GROUP, LAST_TRY, leveled, name_to, result_ttl_ms, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncq.broker.commands import Commands
-    from asyncq.broker.served import Served
+    from asyncq.broker.served_streams import Served
 
 log: logging.Logger = logging.getLogger(__name__)
 

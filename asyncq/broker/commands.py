@@ -15,23 +15,23 @@ import asyncio
 import logging
 import os
 import socket
+import time
 from typing import TYPE_CHECKING, Any
 
-from asyncq.broker import scripts
-from asyncq.broker.line import Line, pause
-from asyncq.broker.pipe import PipeBroken
-from asyncq.broker.relay import Forwarder
-from asyncq.broker.server_error import ErrorAction, ServerError
-from asyncq.broker.shards import Shards
-from asyncq.broker.steady import SteadyTime
+from asyncq.broker.cross_shard.forwarder import Forwarder
+from asyncq.broker.schema.shards import Shards
+from asyncq.broker.transport import scripts
+from asyncq.broker.transport.pipe import PipeBroken
+from asyncq.broker.transport.reconnect import Line, pause
+from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.config import shown
 from asyncq.errors import AsyncQError, BrokerUnavailable, QueueFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from asyncq.broker.connection import Address, BlockingConnection
-    from asyncq.broker.keys import Keys
+    from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.transport.connection import Address, BlockingConnection
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -39,6 +39,32 @@ log: logging.Logger = logging.getLogger(__name__)
 FOREVER = float("inf")
 """The timeout of a worker: what it has to say is true however long the server is away. It ends with its
 app."""
+
+
+class SteadyTime:
+    """What a session knows of the steady time in each shard.
+
+    The limits of tasks go by a clock at the server that is never set back, see `lua/_steady.lua`. Only a
+    process that was told the time before, and has counted since by a clock that nobody sets, notices that the
+    clock of the machine was set back.
+    """
+
+    def __init__(self) -> None:
+        self._reported: dict[int, tuple[int, float]] = {}
+
+    def expected(self, shard: int) -> int | str:
+        """What the steady time must have come to by now, in ms; empty if none was reported yet. Rather too
+        little than too much: it counts from when the last answer was here.
+        """
+        reported = self._reported.get(shard)
+        if reported is None:
+            return ""
+        steady, at = reported
+        return steady + int((time.monotonic() - at) * 1000)
+
+    def update(self, shard: int, steady: int) -> None:
+        """The server has said the steady time, in ms."""
+        self._reported[shard] = steady, time.monotonic()
 
 
 class Commands:
@@ -109,7 +135,7 @@ class Commands:
 
     def new_blocking_connection(self, name: str, timeout: float) -> BlockingConnection:
         """Makes another connection, for a thread that must not depend on any loop."""
-        from asyncq.broker.connection import BlockingConnection  # imports redis-py
+        from asyncq.broker.transport.connection import BlockingConnection  # imports redis-py
 
         return BlockingConnection(self.address, name, timeout)
 

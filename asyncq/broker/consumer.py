@@ -12,25 +12,26 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asyncq import damage, failpoints, failures, wire
-from asyncq.broker import rights
+from asyncq import failpoints, failures, wire
 from asyncq.broker.commands import FOREVER
 from asyncq.broker.early_end import early_end
 from asyncq.broker.job_output import JobOutput
-from asyncq.broker.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
-from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.preflight import rights
 from asyncq.broker.read_limit import ReadLimit
-from asyncq.broker.served import Served
-from asyncq.broker.server_error import ErrorAction, ServerError
+from asyncq.broker.schema import damaged_data
+from asyncq.broker.schema.keys import DAY_MS, GROUP, leveled, name_from, text_of, token
+from asyncq.broker.served_streams import Served
+from asyncq.broker.transport.pipe import PipeBroken
+from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from asyncq.broker.commands import Commands
-    from asyncq.broker.connection import BlockingConnection
-    from asyncq.broker.keys import Keys
-    from asyncq.broker.shards import Shards
+    from asyncq.broker.schema.keys import Keys
+    from asyncq.broker.schema.shards import Shards
+    from asyncq.broker.transport.connection import BlockingConnection
     from asyncq.config import Settings
 
 log: logging.Logger = logging.getLogger(__name__)
@@ -409,9 +410,11 @@ class Consumer:
         name = text_of(id_)
         if not is_lost:
             what = f"job {name!r} is due and could not be moved into its queue; trying again in a minute"
-            damage.warn(log, "delayed job", what, why)
+            damaged_data.warn(log, "delayed job", what, why)
             return
-        damage.warn(log, "message of a delayed job", f"job {name!r} is due and fails: it cannot be run", why)
+        damaged_data.warn(
+            log, "message of a delayed job", f"job {name!r} is due and fails: it cannot be run", why
+        )
         error = DecodeError(f"job {name!r} was due, and could not be run: {why}")
         outcome = wire.encode_ended(wire.Ended(wire.FAILED, failures.encode(error)))
         call = early_end(keys, id_, wire.FAILED, outcome, self.settings.result_ttl, mark="")
@@ -567,7 +570,9 @@ def _ages_in(text: bytes) -> tuple[Sequence[LookAge], int]:
     pairs = [one.partition(b":")[::2] for one in each]
     numbers = [wire.number_in(part, _LAST_LOOK) for part in (at, *itertools.chain.from_iterable(pairs))]
     if None in numbers:
-        damage.warn(log, "ages of looks", "the ages of other workers' looks are dropped", repr(text[:100]))
+        damaged_data.warn(
+            log, "ages of looks", "the ages of other workers' looks are dropped", repr(text[:100])
+        )
         return (), 0
     first, *rest = [number for number in numbers if number is not None]
     return [LookAge(*one) for one in zip(rest[::2], [age / 1000 for age in rest[1::2]], strict=True)], first

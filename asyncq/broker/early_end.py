@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncq import wire
-from asyncq.broker.keys import DAY_MS, GROUP, result_ttl_ms
+from asyncq.broker.schema.keys import DAY_MS, GROUP, result_ttl_ms
 
 if TYPE_CHECKING:
-    from asyncq.broker.keys import Keys
+    from asyncq.broker.schema.keys import Keys
 
 
 class EarlyEnd(NamedTuple):

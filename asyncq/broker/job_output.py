@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from asyncq import wire
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.keys import DAY_MS
+from asyncq.broker.schema.keys import DAY_MS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from asyncq.broker.commands import Commands
-    from asyncq.broker.keys import Keys
+    from asyncq.broker.schema.keys import Keys
 
 
 class JobOutput:

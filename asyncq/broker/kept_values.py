@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from asyncq import wire
-from asyncq.broker.server_error import ErrorAction, ServerError
+from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.errors import DecodeError
 
 if TYPE_CHECKING:
     from asyncq.broker.commands import Commands
-    from asyncq.broker.keys import Keys
+    from asyncq.broker.schema.keys import Keys
 
 
 class KeptValues:

@@ -14,9 +14,10 @@ import contextvars
 import logging
 from typing import TYPE_CHECKING, Any
 
-from asyncq import damage, failures
-from asyncq.broker.line import pause
-from asyncq.broker.server_error import ServerError
+from asyncq import failures
+from asyncq.broker.schema import damaged_data
+from asyncq.broker.transport.reconnect import pause
+from asyncq.broker.transport.server_error import ServerError
 from asyncq.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ class Subscription:
                         handler(push[2])
             except Exception as error:  # noqa: BLE001  raised, it would close the connection for all channels
                 why = failures.one_line(error)
-                damage.warn(log, "message", f"a message on {channel} could not be read", why)
+                damaged_data.warn(log, "message", f"a message on {channel} could not be read", why)
         elif kind == b"subscribe":
             confirmation = self._unconfirmed.pop(push[1], None)
             if confirmation is not None:

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from asyncq.app import AsyncQ
-    from asyncq.results import AsyncResult
-    from asyncq.tasks import Task
-    from asyncq.workflows import Signature
+    from asyncq.results.handle import AsyncResult
+    from asyncq.tasks.signature import Signature
+    from asyncq.tasks.task import Task
 
 _PICKUP = 1.0
 """Seconds after which a job on an embedded server that nobody has begun is run here after all."""

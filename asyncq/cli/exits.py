@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from asyncq.broker.server_error import ServerError
+from asyncq.broker.transport.server_error import ServerError
 from asyncq.errors import (
     AsyncQError,
     BrokerNotConfigured,

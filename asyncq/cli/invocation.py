@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from asyncq import logs
-from asyncq.broker.url import mask
+from asyncq.broker.transport.url import mask
 from asyncq.cli import console
 from asyncq.cli.exits import Code, cli_error
 from asyncq.cli.loop import all_ended, leave

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from asyncq import wire
-from asyncq.broker.records import Record, RequestId
+from asyncq.broker.schema.records import Record, RequestId
 from asyncq.cli import console, loop, target as targets
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 from asyncq.errors import DecodeError
-from asyncq.outcomes import timestamp
+from asyncq.outcome import timestamp
 
 if TYPE_CHECKING:
     from asyncq.app import AsyncQ

@@ -12,9 +12,9 @@ import typer
 
 from asyncq import __version__, logs
 from asyncq.cli import console, signals
-from asyncq.cli.bench import bench
+from asyncq.cli.bench_command import bench
 from asyncq.cli.call import call
-from asyncq.cli.dead import dlq
+from asyncq.cli.dlq_command import dlq
 from asyncq.cli.exits import Code
 from asyncq.cli.invocation import Invocation, command, global_options_first
 from asyncq.cli.jobs import jobs
@@ -22,7 +22,7 @@ from asyncq.cli.parameters import without_pydantic
 from asyncq.cli.result import result
 from asyncq.cli.revoke import revoke
 from asyncq.cli.server import server
-from asyncq.cli.worker import worker
+from asyncq.cli.worker_command import worker
 
 # rich would cost each command 60 ms, and its boxes do not fit a narrow terminal.
 cli: typer.Typer = typer.Typer(

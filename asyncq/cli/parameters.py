@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from asyncq import config, options
+from asyncq import config
+from asyncq.tasks import options
 
 if TYPE_CHECKING:
     from collections.abc import Callable

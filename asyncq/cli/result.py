@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asyncq.broker.url import mask
+from asyncq.broker.transport.url import mask
 from asyncq.cli import console, loop, parameters, target as targets
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
@@ -17,7 +17,7 @@ from asyncq.errors import ResultTimeout, TaskRevoked
 from asyncq.states import State
 
 if TYPE_CHECKING:
-    from asyncq.results import AsyncResult
+    from asyncq.results.handle import AsyncResult
 
 result: typer.Typer = typer.Typer(help="Reads results.", no_args_is_help=True, rich_markup_mode=None)
 

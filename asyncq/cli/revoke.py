@@ -12,7 +12,7 @@ from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command
 
 if TYPE_CHECKING:
-    from asyncq.results import AsyncResult
+    from asyncq.results.handle import AsyncResult
 
 
 @command

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asyncq.broker import embedded
-from asyncq.broker.url import mask
+from asyncq import embedded
+from asyncq.broker.transport.url import mask
 from asyncq.cli import console, target as targets
 from asyncq.cli.exits import CliError, Code
 from asyncq.cli.invocation import Invocation, command

@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from asyncq.cli.exits import Code
-from asyncq.early_signals import leaving
+from asyncq.system.early_signals import leaving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-    from asyncq.early_signals import Watcher
+    from asyncq.system.early_signals import Watcher
 
 _CODES = {signal.SIGINT: Code.INTERRUPTED, signal.SIGTERM: Code.TERMINATED}
 _is_worker = False

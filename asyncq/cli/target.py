@@ -110,7 +110,7 @@ def reconfigure(app: AsyncQ, given: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise CliError(str(error), code=Code.CONFIGURATION) from error
     if not is_local(app):
-        from asyncq.broker.connection import parse  # imports redis-py
+        from asyncq.broker.transport.connection import parse  # imports redis-py
 
         parse(app.settings.url)
 

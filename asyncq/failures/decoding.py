@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from asyncq.errors import DecodeError
-from asyncq.failures.bounds import MAX_EXCEPTIONS, MAX_NAME
 from asyncq.failures.failure import Failure
 from asyncq.failures.fields import is_dunder
+from asyncq.failures.texts import MAX_EXCEPTIONS, MAX_NAME
 from asyncq.serializers import loads
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 from asyncq.errors import RemoteTraceback
 from asyncq.failures import fields, plain, raw, validation
 from asyncq.failures.attributes import attributes_of
-from asyncq.failures.bounds import (
+from asyncq.failures.remote import is_stand_in, origin_of
+from asyncq.failures.texts import (
     MAX_ARGS,
     MAX_ATTRIBUTES,
     MAX_EXCEPTIONS,
@@ -19,9 +20,12 @@ from asyncq.failures.bounds import (
     MAX_SHORT,
     MAX_TOTAL,
     MAX_TRACEBACK,
+    base_names_of,
+    cut,
+    message_of,
+    traceback_of,
+    wire_name_of,
 )
-from asyncq.failures.remote import is_stand_in, origin_of
-from asyncq.failures.texts import base_names_of, cut, message_of, traceback_of, wire_name_of
 from asyncq.serializers import dumps
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from asyncq.failures import raw
-from asyncq.main_module import modules_of
+from asyncq.system.main_module import modules_of
 
 _CONTROL_FLOW: Final = (StopIteration, StopAsyncIteration)
 

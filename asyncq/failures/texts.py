@@ -1,4 +1,6 @@
-"""What an exception says of itself, as text of bounded length; nothing here ever raises."""
+"""What an exception says of itself, as text of bounded length, and how much of a failure travels. Nothing
+here ever raises.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,31 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import RemoteError
 from asyncq.failures import raw
-from asyncq.failures.bounds import MAX_BASES, MAX_MESSAGE, MAX_NAME
-from asyncq.main_module import import_name, is_script
+from asyncq.system.main_module import import_name, is_script
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+MAX_MESSAGE: Final = 8 * 1024
+MAX_TRACEBACK: Final = 32 * 1024
+MAX_ARGS: Final = 32 * 1024
+MAX_ATTRIBUTES: Final = 32 * 1024
+"""Bytes of the attributes of one exception. Those that do not fit are left out, one by one."""
+MAX_NOTES: Final = 32
+MAX_EXCEPTIONS: Final = 100
+"""Exceptions of one failure, counting causes, contexts and members of groups."""
+MAX_LINKS: Final = 40
+"""How deep causes, contexts and groups may nest."""
+MAX_TOTAL: Final = 256 * 1024
+"""Bytes of text, arguments and attributes of one failure."""
+MAX_SHORT: Final = 7 * 1024
+"""Bytes of a failure in its short form, which each job gets that waited for the one that failed."""
+MAX_NAME: Final = 256
+MAX_BASES: Final = 16
+"""How many base classes of an exception are named."""
+MAX_LEFT_OUT: Final = 32
+"""How many attributes that were left out are named."""
 
 _PACKAGE: Final = str(Path(__file__).parents[1])
 # Of these Python prints more than class and message: a line of code, what the name may have been meant to be.

@@ -27,6 +27,8 @@ from asyncq.serializers.codecs import (
     PLAIN_ARGUMENTS,
     PLAIN_VALUE,
     ArgumentCodec,
+    PackedArgument,
+    PackedValue,
     ValueCodec,
     in_front,
     in_list,
@@ -35,7 +37,6 @@ from asyncq.serializers.extensions import BrokenText
 from asyncq.serializers.packing import dumps
 from asyncq.serializers.policy import Policy
 from asyncq.serializers.unpacking import loads
-from asyncq.serializers.verbatim import PackedArgument, PackedValue
 
 __all__ = [
     "PLAIN_ARGUMENTS",

@@ -16,6 +16,14 @@ from uuid import UUID
 import typing_extensions
 from typing_extensions import is_typeddict
 
+from asyncq.serializers.dataclass_codecs import (
+    DataclassCodec,
+    DerivedDataclassCodec,
+    EnumCodec,
+    NamedTupleCodec,
+    RecordCodec,
+    has_own_layout,
+)
 from asyncq.serializers.extensions import ADDRESSES
 from asyncq.serializers.fingerprints import fingerprint, tag_of
 from asyncq.serializers.generics import fields_of_model
@@ -30,17 +38,9 @@ from asyncq.serializers.models import (
     stands_for,
 )
 from asyncq.serializers.packing import is_to_be_named
-from asyncq.serializers.places import MAX_DEPTH, name_of
 from asyncq.serializers.policy import DEFAULT
-from asyncq.serializers.records import (
-    DataclassCodec,
-    DerivedDataclassCodec,
-    EnumCodec,
-    NamedTupleCodec,
-    RecordCodec,
-    has_own_layout,
-)
-from asyncq.serializers.shapes import (
+from asyncq.serializers.trees import SCALARS
+from asyncq.serializers.type_codecs import (
     SEQUENCES,
     SETS,
     AnyCodec,
@@ -55,7 +55,7 @@ from asyncq.serializers.shapes import (
     TypeCodec,
     UnionCodec,
 )
-from asyncq.serializers.trees import SCALARS
+from asyncq.serializers.value_paths import MAX_DEPTH, name_of
 
 if TYPE_CHECKING:
     from asyncq.serializers.policy import Policy

@@ -24,7 +24,7 @@ from uuid import UUID
 from msgpack import ExtType
 
 from asyncq.errors import DecodeError
-from asyncq.serializers.places import ValuePath, refuse
+from asyncq.serializers.value_paths import ValuePath, refuse
 from asyncq.serializers.zones import foreign_zone, pack_zone, read_zone, zone_and_fold
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, Union
 
 import typing_extensions
 
-from asyncq.serializers.places import MAX_DEPTH
+from asyncq.serializers.value_paths import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asyncq.errors import DecodeError, SerializationError
 from asyncq.serializers.aliases import fields_by_alias, infos_of, renamed
-from asyncq.serializers.attributes import Attributes
+from asyncq.serializers.dataclass_codecs import PLAIN, RecordCodec
 from asyncq.serializers.encoded import encoders_of
+from asyncq.serializers.instance_attributes import Attributes
 from asyncq.serializers.packing import ready
-from asyncq.serializers.places import FIELD, ValuePath, check_depth, refuse, shown
-from asyncq.serializers.records import PLAIN, RecordCodec
-from asyncq.serializers.shapes import ClassValueCodec, TypeCodec, bare, dumped, loaded, put_in_front
 from asyncq.serializers.trees import INSTANCE, Instance
+from asyncq.serializers.type_codecs import ClassValueCodec, TypeCodec, bare, dumped, loaded, put_in_front
+from asyncq.serializers.value_paths import FIELD, ValuePath, check_depth, refuse, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -10,21 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from msgpack import ExtType
 
 from asyncq.errors import SerializationError
-from asyncq.packed import packed
 from asyncq.serializers.extensions import PACKERS
-from asyncq.serializers.places import (
-    FIELD,
-    KEY,
-    MAX_DEPTH,
-    MEMBER,
-    ValuePath,
-    check_depth,
-    name_of,
-    path_text,
-    refuse,
-    shown,
-    top,
-)
 from asyncq.serializers.trees import (
     CONTAINER_TAG_CODE,
     FROZENSET,
@@ -38,6 +24,20 @@ from asyncq.serializers.trees import (
     are_scalars,
     are_strings,
 )
+from asyncq.serializers.value_paths import (
+    FIELD,
+    KEY,
+    MAX_DEPTH,
+    MEMBER,
+    ValuePath,
+    check_depth,
+    name_of,
+    path_text,
+    refuse,
+    shown,
+    top,
+)
+from asyncq.wire import packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable

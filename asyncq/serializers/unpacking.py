@@ -9,7 +9,6 @@ from msgpack import unpackb
 
 from asyncq.errors import DecodeError
 from asyncq.serializers.extensions import read_extension
-from asyncq.serializers.places import MAX_DEPTH
 from asyncq.serializers.trees import (
     CONTAINER_TAG_CODE,
     CONTAINER_TAG_START,
@@ -27,6 +26,7 @@ from asyncq.serializers.trees import (
     check_pairs,
     plain_fields,
 )
+from asyncq.serializers.value_paths import MAX_DEPTH
 
 # What msgpack, struct, datetime, decimal, zoneinfo (it reads files) and hashing make of garbage.
 _GARBAGE: Final = (ValueError, TypeError, LookupError, ArithmeticError, struct.error, OSError, RecursionError)

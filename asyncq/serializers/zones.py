@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from zoneinfo import ZoneInfo
 
 from asyncq.errors import DecodeError
-from asyncq.serializers.places import name_of, refuse
+from asyncq.serializers.value_paths import name_of, refuse
 
 if TYPE_CHECKING:
-    from asyncq.serializers.places import ValuePath
+    from asyncq.serializers.value_paths import ValuePath
 
 _OFFSET: Final = struct.Struct(">q")
 _MICROSECOND: Final = timedelta(microseconds=1)

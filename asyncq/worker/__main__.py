@@ -1,4 +1,6 @@
-"""A child process that runs jobs on their last try, see `last_try`. To start a worker: `asyncq worker`."""
+"""A child process that runs jobs on their last try, see `processes.spawner`. To start a worker: `asyncq
+worker`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +11,10 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from asyncq import config, early_signals, logs
-from asyncq.worker import pool
-from asyncq.worker.app_source import NO_APP, AppSource
+from asyncq import config, logs
+from asyncq.system import early_signals
+from asyncq.worker.processes import pool
+from asyncq.worker.processes.app_source import NO_APP, AppSource
 from asyncq.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -25,7 +28,7 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
 
     Args:
         target: `module:attribute` of the app, which is seen in the list of processes.
-        setup: as `last_try.Spawner` writes it.
+        setup: as `spawner.Spawner` writes it.
         watcher: what ends the process at a signal, until the worker handles them.
     """
     given = json.loads(setup)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, forever
 from asyncq.broker.commands import FOREVER
-from asyncq.broker.keys import DAY_MS
+from asyncq.broker.schema.keys import DAY_MS
 
 if TYPE_CHECKING:
     from collections.abc import Collection

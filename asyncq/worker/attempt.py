@@ -14,7 +14,7 @@ from asyncq import wire
 from asyncq.broker.background import BackgroundTasks
 from asyncq.broker.commands import FOREVER
 from asyncq.errors import PayloadTooLarge
-from asyncq.executors import (
+from asyncq.execution.executors import (
     CANCELLED,
     CANCELLING,
     DROPPED,
@@ -25,25 +25,25 @@ from asyncq.executors import (
     AttemptState,
     Claim,
 )
-from asyncq.runner import Finish
+from asyncq.execution.runner import Finish
 from asyncq.serializers import PLAIN_VALUE
-from asyncq.worker.emitter import StreamSink
-from asyncq.worker.parking import WaitSlot
-from asyncq.worker.reporter import Reporter
+from asyncq.worker.progress import Reporter
+from asyncq.worker.stream_writer import StreamSink
+from asyncq.worker.wait_slots import WaitSlot
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.client.session import Session
     from asyncq.errors import TimeLimitExceeded
+    from asyncq.execution.runner import Runner
     from asyncq.limits import Limits
-    from asyncq.runner import Runner
     from asyncq.serializers import ValueCodec
-    from asyncq.session import Session
-    from asyncq.worker.held import HeldJobs
+    from asyncq.worker.capacity import Rooms
+    from asyncq.worker.heartbeat import Lease
+    from asyncq.worker.held_jobs import HeldJobs
     from asyncq.worker.job_log import JobLog
-    from asyncq.worker.lease import Lease
-    from asyncq.worker.limits import Limiter
-    from asyncq.worker.outcome import Outcomes
-    from asyncq.worker.rooms import Rooms
+    from asyncq.worker.outcome_writer import Outcomes
+    from asyncq.worker.permits import Limiter
 
 log: logging.Logger = logging.getLogger(__name__)
 

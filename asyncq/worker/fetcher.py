@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, unexpected
 from asyncq.broker.consumer import BLOCK_MS, Interrupted
-from asyncq.broker.line import pause
-from asyncq.broker.server_error import ErrorAction, ServerError
+from asyncq.broker.transport.reconnect import pause
+from asyncq.broker.transport.server_error import ErrorAction, ServerError
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer, Entry
     from asyncq.worker.attempt import Attempts
-    from asyncq.worker.held import HeldJobs
-    from asyncq.worker.limits import Limiter
-    from asyncq.worker.line_reader import LineReader
+    from asyncq.worker.executor_streams import LineReader
+    from asyncq.worker.held_jobs import HeldJobs
+    from asyncq.worker.permits import Limiter
     from asyncq.worker.worker import Worker
 
 log: logging.Logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from asyncq.broker.background import ErrorLog, forever
 
 if TYPE_CHECKING:
     from asyncq.broker.consumer import Consumer
-    from asyncq.worker.held import HeldJobs
-    from asyncq.worker.last_try import Spawner
-    from asyncq.worker.line_reader import LineReader
+    from asyncq.worker.executor_streams import LineReader
+    from asyncq.worker.held_jobs import HeldJobs
+    from asyncq.worker.processes.spawner import Spawner
 
 log: logging.Logger = logging.getLogger(__name__)
 

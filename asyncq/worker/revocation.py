@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from asyncq import damage, wire
+from asyncq import wire
 from asyncq.broker.background import ErrorLog
-from asyncq.broker.turnstile import PERMIT_GRANTED
+from asyncq.broker.limiter import PERMIT_GRANTED
+from asyncq.broker.schema import damaged_data
 
 if TYPE_CHECKING:
-    from asyncq.worker.held import HeldJobs
-    from asyncq.worker.limits import Limiter
+    from asyncq.worker.held_jobs import HeldJobs
+    from asyncq.worker.permits import Limiter
 
 log: logging.Logger = logging.getLogger(__name__)
 
@@ -54,7 +55,9 @@ class RevocationSignals:
     def _apply(self, signal: str) -> None:
         id_, _, reason = signal[1:].partition(" ")
         if signal[:1] not in wire.MARKS or not id_:
-            damage.warn(log, "revocation signal", "a revocation signal could not be read", repr(signal[:200]))
+            damaged_data.warn(
+                log, "revocation signal", "a revocation signal could not be read", repr(signal[:200])
+            )
             return
         for job in self._held.with_id(id_):
             if reason:

@@ -13,16 +13,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import unexpected
-from asyncq.executors import STARTING
-from asyncq.worker.process import LAST_MESSAGES_TIMEOUT
+from asyncq.execution.executors import STARTING
+from asyncq.worker.processes.process import LAST_MESSAGES_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from asyncq.broker.consumer import Consumer
     from asyncq.worker.attempt import RunningJob
-    from asyncq.worker.held import HeldJobs
-    from asyncq.worker.outcome import Outcomes
+    from asyncq.worker.held_jobs import HeldJobs
+    from asyncq.worker.outcome_writer import Outcomes
 
 log: logging.Logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from asyncq.broker.broker import READER_AWAY_MS
-from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.config import shown
 from asyncq.errors import BrokerUnavailable
 

@@ -13,8 +13,8 @@ import random
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from asyncq.briefs import brief
 from asyncq.config import shown
+from asyncq.short_repr import brief
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,15 +29,16 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from asyncq import config, forks, logs
+from asyncq import config, logs
 from asyncq.broker.background import unexpected
-from asyncq.broker.server_error import ServerError
+from asyncq.broker.transport.server_error import ServerError
+from asyncq.client.scoped_jobs import unscoped
 from asyncq.errors import BrokerUnavailable
-from asyncq.scoped_jobs import unscoped
-from asyncq.worker.outcome import Counts
-from asyncq.worker.pool import Pool
-from asyncq.worker.session import WorkerSession
+from asyncq.system import forks
+from asyncq.worker.outcome_writer import Counts
+from asyncq.worker.processes.pool import Pool
 from asyncq.worker.shutdown import StopRequest
+from asyncq.worker.worker_session import WorkerSession
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence

@@ -10,7 +10,7 @@ from helpers.hand_worker import hand_worker
 from helpers.waiting import until, until_state
 
 from asyncq import QueueFull, ResultNotFound, State, TaskExpired, TaskRevoked, failures, wire
-from asyncq.broker.keys import result_ttl_ms
+from asyncq.broker.schema.keys import result_ttl_ms
 from asyncq.serializers import PLAIN_VALUE
 
 pytestmark = pytest.mark.anyio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asyncq.broker.server_error import ServerError
+from asyncq.broker.transport.server_error import ServerError
 
 pytestmark = pytest.mark.anyio
 

@@ -39,17 +39,20 @@ if TYPE_CHECKING:
 
 PACKAGE = str(Path(asyncq.__file__).parent)
 MAY_BLOCK = (
-    ("asyncq/portal.py", {"__init__"}),  # the start of the background thread, once an app: some 0.1 ms
-    ("asyncq/runner.py", {"_body"}),  # a task's body: what it does to the loop is its author's
+    ("asyncq/sync_bridge.py", {"__init__"}),  # the start of the background thread, once an app: some 0.1 ms
+    ("asyncq/execution/runner.py", {"_body"}),  # a task's body: what it does to the loop is its author's
     (
         "asyncq/app.py",
         {"__init__", "_register"},
     ),  # read pyproject.toml and find a source, at import as a rule
-    ("asyncq/broker/scripts.py", {"load"}),  # reads the scripts once a process, from beside the code
-    ("asyncq/app.py", {"_warn_once"}),  # logs
-    ("asyncq/broker/embedded/program.py", {"find"}),  # tests look for the server's program on their loop
     (
-        "asyncq/broker/embedded/registry.py",
+        "asyncq/broker/transport/scripts.py",
+        {"load"},
+    ),  # reads the scripts once a process, from beside the code
+    ("asyncq/app.py", {"_warn_once"}),  # logs
+    ("asyncq/embedded/launch.py", {"find"}),  # tests look for the server's program on their loop
+    (
+        "asyncq/embedded/server_handle.py",
         {"forked", "close_all"},
     ),  # a fork or the end of the process waits for it
     ("logging/__init__.py", {"emit", "flush"}),  # the handlers are the application's

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from asyncq.broker.commands import Commands
-    from asyncq.broker.keys import Keys
+    from asyncq.broker.schema.keys import Keys
 
 
 class ClaimingConsumer(Consumer):

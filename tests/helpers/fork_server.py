@@ -34,11 +34,11 @@ NUMBER = struct.Struct("i")
 
 IMPORTS = (
     "anyio._backends._asyncio",  # what anyio imports when it is first asked for something
-    "asyncq.broker.connection",
-    "asyncq.broker.embedded.foreground",
-    "asyncq.broker.scripts",
+    "asyncq.broker.transport.connection",
+    "asyncq.embedded.operations",
+    "asyncq.broker.transport.scripts",
     "asyncq.cli.main",
-    "asyncq.worker.child",
+    "asyncq.worker.processes.child",
     "uvloop",
 )
 
@@ -202,7 +202,7 @@ def _prepare() -> None:
     """Does what nearly every program of asyncq would do again."""
     for name in IMPORTS:
         importlib.import_module(name)
-    sys.modules["asyncq.broker.scripts"].load()
+    sys.modules["asyncq.broker.transport.scripts"].load()
     sys.modules["asyncq.cli.main"].commands()
 
 

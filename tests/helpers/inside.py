@@ -9,7 +9,8 @@ import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from asyncq import damage, guard, sessions
+from asyncq.broker.schema import damaged_data
+from asyncq.client import deadlock, sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 
     from asyncq import AsyncQ, Worker
     from asyncq.broker.commands import Commands
-    from asyncq.broker.line import Line
-    from asyncq.broker.listener import Waiter
-    from asyncq.broker.relay import Forwarder, OutboxTask
-    from asyncq.slots import Slots
-    from asyncq.worker.session import WorkerSession
+    from asyncq.broker.cross_shard.forwarder import Forwarder, OutboxTask
+    from asyncq.broker.transport.reconnect import Line
+    from asyncq.broker.waiters import Waiter
+    from asyncq.execution.slots import Slots
+    from asyncq.worker.worker_session import WorkerSession
 
-release_slot = guard._release_slot
-reacquire_slot = guard._reacquire_slot
+release_slot = deadlock._release_slot
+reacquire_slot = deadlock._reacquire_slot
 
 
 # -- apps --
@@ -105,7 +106,7 @@ async def ended(worker: Worker) -> None:
 
 def say_damage_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Damaged data is logged as if none had been met in this process: another test may have said it."""
-    monkeypatch.setattr(damage, "_kinds", {})
+    monkeypatch.setattr(damaged_data, "_kinds", {})
 
 
 # -- the server's clock --

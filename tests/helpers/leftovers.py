@@ -6,7 +6,7 @@ import contextlib
 
 import redis
 
-from asyncq.broker.keys import GROUP, Keys
+from asyncq.broker.schema.keys import GROUP, Keys
 
 
 def find(url: str, namespace: str) -> list[str]:

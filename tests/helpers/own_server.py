@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import redis
 
-from asyncq.broker.embedded import program
+from asyncq.embedded import launch
 from helpers.waiting import until_sync
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class OwnServer:
         }
         arguments = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
         self.process = subprocess.Popen(
-            [program.find(), *arguments], stdout=subprocess.DEVNULL, start_new_session=True
+            [launch.find(), *arguments], stdout=subprocess.DEVNULL, start_new_session=True
         )
         until_sync(lambda: self._answers(even_loading=until == "listening"), "the server to answer")
         return self

@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import asyncq
-from asyncq import AsyncQ, Retry, SoftTimeLimitExceeded, WorkerLost, WouldDeadlock, sessions
-from asyncq.context import check_join
+from asyncq import AsyncQ, Retry, SoftTimeLimitExceeded, WorkerLost, WouldDeadlock
+from asyncq.client import sessions
+from asyncq.client.deadlock import check_join
 from helpers.notes import note
 
 seen: list[int] = []

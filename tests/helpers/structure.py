@@ -138,6 +138,19 @@ def _defined(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
+def shared_names() -> dict[str, list[str]]:
+    """The names that several files or classes of the package have, and where each of those is."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((ROOT / PACKAGE).rglob("*.py")):
+        place = str(path.relative_to(ROOT))
+        if not path.name.startswith("__"):
+            found.setdefault(path.name, []).append(place)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name, []).append(place)
+    return {name: places for name, places in found.items() if len(places) > 1}
+
+
 def attributes(folder: str) -> dict[str, int]:
     """How many attributes the methods of each class in a folder give to `self`."""
     found: dict[str, int] = {}

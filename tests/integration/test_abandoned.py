@@ -14,8 +14,9 @@ from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
 import asyncq
-from asyncq import ResultTimeout, Scope, TaskRevoked, Worker, session
-from asyncq.portal import wait
+from asyncq import ResultTimeout, Scope, TaskRevoked, Worker
+from asyncq.client import session
+from asyncq.sync_bridge import wait
 
 pytestmark = pytest.mark.anyio
 

@@ -17,9 +17,9 @@ from helpers.waiting import until, until_state
 
 import asyncq
 from asyncq import AsyncQ, BrokerUnavailable, Worker, allow_join_result, chain, chord, group
-from asyncq.broker import servers
 from asyncq.broker.consumer import Consumer, Entry
-from asyncq.broker.shards import Shards
+from asyncq.broker.schema.shards import Shards
+from asyncq.broker.transport import supported_servers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -324,7 +324,9 @@ async def test_no_script_touches_two_shards_which_a_cluster_would_refuse(tmp_pat
         return []
 
     monkeypatch.setattr(Consumer, "read", each_by_itself)
-    monkeypatch.setattr(servers, "problem", lambda _: None)  # an app refuses a cluster's node at once
+    monkeypatch.setattr(
+        supported_servers, "problem", lambda _: None
+    )  # an app refuses a cluster's node at once
     try:
         server.do("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         await until(lambda: b"cluster_state:ok" in server.do("CLUSTER", "INFO"), "the cluster to be up")

@@ -13,7 +13,7 @@ from helpers.inside import session_of
 from helpers.waiting import until
 
 from asyncq import RetryLater, Worker
-from asyncq.executors import (
+from asyncq.execution.executors import (
     CANCELLED,
     CANCELLING,
     DROPPED,

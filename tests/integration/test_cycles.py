@@ -15,7 +15,8 @@ from helpers.worker_jobs import register
 from helpers.worker_process import worker_process
 
 import asyncq
-from asyncq import AsyncQ, ResultTimeout, Worker, WouldDeadlock, allow_join_result as allowed, guard
+from asyncq import AsyncQ, ResultTimeout, Worker, WouldDeadlock, allow_join_result as allowed
+from asyncq.client import deadlock
 
 pytestmark = pytest.mark.anyio
 
@@ -295,8 +296,8 @@ async def test_what_an_attempt_noted_whose_worker_died_counts_for_nothing(
 async def test_a_server_that_does_not_answer_the_guard_keeps_no_job_from_waiting(
     tmp_path, monkeypatch, caplog
 ):
-    monkeypatch.setattr(guard, "CYCLE_CHECK_TIMEOUT", 0.2)
-    monkeypatch.setattr(guard, "_has_warned", False)
+    monkeypatch.setattr(deadlock, "CYCLE_CHECK_TIMEOUT", 0.2)
+    monkeypatch.setattr(deadlock, "_has_warned", False)
     begun, go = asyncio.Event(), asyncio.Event()
     with own_server(tmp_path) as server:
         async with AsyncQ(server.url, operation_timeout=10, lease=5) as app:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import redis.asyncio
 
     from asyncq import AsyncQ
-    from asyncq.broker.keys import Keys
+    from asyncq.broker.schema.keys import Keys
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leaves_keys")]
 

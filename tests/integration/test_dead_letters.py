@@ -12,7 +12,7 @@ from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import NotRegistered, QueueFull, ResultNotFound, Retry, TaskRevoked, Worker, WorkerLost
-from asyncq.broker.keys import GROUP
+from asyncq.broker.schema.keys import GROUP
 
 pytestmark = pytest.mark.anyio
 

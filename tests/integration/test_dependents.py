@@ -11,8 +11,9 @@ from helpers.takeover import take
 from helpers.waiting import until
 
 import asyncq
-from asyncq import PayloadTooLarge, Worker, failures, inherited, wire
+from asyncq import PayloadTooLarge, Worker, failures, wire
 from asyncq.context import Replaced
+from asyncq.execution import parent_results
 from asyncq.serializers import PLAIN_ARGUMENTS, dumps
 from asyncq.states import State
 
@@ -64,12 +65,12 @@ async def test_values_go_in_front_of_the_own_arguments_in_the_order_of_the_paren
     await stage.run("a")
     deliveries = {d.job.id: d for d in (await stage.claim(), await stage.claim())}
     left, right = deliveries["left"], deliveries["right"]
-    assert inherited.arguments(PLAIN_ARGUMENTS, left.job, left.values) == (["a"], {})
+    assert parent_results.arguments(PLAIN_ARGUMENTS, left.job, left.values) == (["a"], {})
     assert (right.job.value_template, right.values) == (None, b"")
     await stage.end(right, "c")
     await stage.end(left, "b")
     bottom = await stage.claim()
-    assert inherited.arguments(PLAIN_ARGUMENTS, bottom.job, bottom.values) == ([["b", "c"], 7], {})
+    assert parent_results.arguments(PLAIN_ARGUMENTS, bottom.job, bottom.values) == ([["b", "c"], 7], {})
 
 
 async def test_a_failure_ends_everything_below_it_at_once_and_names_the_member(stage):
@@ -157,7 +158,7 @@ async def test_an_error_callback_runs_when_its_parent_failed_and_is_gone_when_it
         return
     callback = await stage.claim()
     assert callback.job.id == "callback"
-    [parent, error, _], _ = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
+    [parent, error, _], _ = parent_results.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
     assert (parent, type(error).__name__) == ("parent", "ValueError" if letter == "F" else "WorkerLost")
     await stage.end(callback)
 
@@ -183,7 +184,7 @@ async def test_an_error_callback_of_several_jobs_runs_once_and_gets_the_last(sta
         await stage.end(job)
     free = {}
     while (callback := await stage.claim()) is not None:
-        free[callback.job.id] = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)[0]
+        free[callback.job.id] = parent_results.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)[0]
         await stage.end(callback)
     assert sorted(free) == {"first": ["all"], "second": ["all", "own"], "none": []}[failing]
     assert [(received, str(error)) for received, error, _ in free.values()] == [("second", "no")] * len(free)
@@ -206,7 +207,7 @@ async def test_a_job_in_whose_place_a_workflow_fails_has_failed_itself(stage):
     await stage.end(await stage.claim(), failures.encode(ValueError("no")), wire.FAILED)
     callback = await stage.claim()
     assert (callback.job.id, await stage.claim()) == ("callback", None)
-    [received, error, _], _ = inherited.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
+    [received, error, _], _ = parent_results.arguments(PLAIN_ARGUMENTS, callback.job, callback.values)
     assert (received, str(error)) == ("job", "no")
     assert (await stage.ended("after")).member == ("step", "t")
     assert await stage.standing("late") is None
@@ -221,7 +222,7 @@ async def test_an_ignored_result_is_handed_on_all_the_same(stage):
     )
     await stage.run("value")
     second = await stage.claim()
-    assert inherited.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["value"], {})
+    assert parent_results.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["value"], {})
 
 
 async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(stage):
@@ -236,7 +237,7 @@ async def test_values_survive_a_retry_a_hand_back_and_the_death_of_the_worker(st
     assert await take(stage.heir, delivery.stream, stage.worker.name, "1") == (1, 0, False)
     delivery = await stage.claim(stage.heir)
     assert (delivery.crashes, delivery.retries) == (1, 1)
-    assert inherited.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values) == (["value"], {})
+    assert parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, delivery.values) == (["value"], {})
 
 
 async def test_a_countdown_begins_when_the_parents_have_ended(stage):
@@ -278,7 +279,7 @@ async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependen
     assert [await stage.run(name) for name in "xyz"] == ["a", "b", "first"]
     assert (await stage.ended("first")).payload == dumps("z")
     second = await stage.claim()
-    assert inherited.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["z"], {})
+    assert parent_results.arguments(PLAIN_ARGUMENTS, second.job, second.values) == (["z"], {})
 
 
 async def test_a_job_that_was_to_end_is_not_replaced(stage):
@@ -314,7 +315,7 @@ async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_g
         await stage.run(b"x" * 1_000_000)
     body = await stage.claim()
     with pytest.raises(PayloadTooLarge, match="18 jobs"):
-        inherited.arguments(PLAIN_ARGUMENTS, body.job, body.values)
+        parent_results.arguments(PLAIN_ARGUMENTS, body.job, body.values)
     await stage.end(body)
 
 

@@ -76,7 +76,7 @@ async def test_an_exception_arrives_with_type_arguments_and_remote_traceback(app
     assert isinstance(caught.value.__cause__, RemoteTraceback)
     text = "".join(traceback.format_exception(caught.value))
     assert 'raise OutOfStock("lamp", n)' in text
-    assert "asyncq/runner.py" not in caught.value.__cause__.traceback, (
+    assert "asyncq/execution/runner.py" not in caught.value.__cause__.traceback, (
         "the traceback begins below asyncq's frames"
     )
     assert (result.state, type(result.result)) == ("FAILURE", OutOfStock)

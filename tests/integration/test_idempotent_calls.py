@@ -11,8 +11,8 @@ from helpers.stopwatch import Stopwatch
 from helpers.waiting import until, until_state
 
 from asyncq import QueueFull, ResultNotFound, TaskExpired, TaskRevoked, Worker
-from asyncq.broker import listener
-from asyncq.portal import wait
+from asyncq.broker import waiters
+from asyncq.sync_bridge import wait
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +52,7 @@ def gated(app):
 @pytest.fixture
 def no_poll(monkeypatch):
     """Only a push wakes a waiter, for as long as a test lasts."""
-    monkeypatch.setattr(listener, "POLL", 10_000.0)
+    monkeypatch.setattr(waiters, "POLL", 10_000.0)
 
 
 async def length(app, raw, queue="default") -> int:

@@ -11,8 +11,9 @@ from helpers.steps import QUEUE, Steps
 from helpers.takeover import take
 
 import asyncq
-from asyncq import Worker, inherited, wire
+from asyncq import Worker, wire
 from asyncq.errors import DecodeError
+from asyncq.execution import parent_results
 from asyncq.serializers import PLAIN_ARGUMENTS
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ async def value_of(stage: Steps, delivery: wire.Delivery) -> Any:
     """What a worker would give to the body."""
     shard = stage.broker.shards[0]
     values = await stage.broker.kept.filled(shard, delivery.values)
-    [[value], _] = inherited.arguments(PLAIN_ARGUMENTS, delivery.job, values)
+    [[value], _] = parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, values)
     return value
 
 
@@ -88,7 +89,7 @@ async def test_a_value_for_one_job_and_a_short_one_stand_in_the_entries(stage):
         assert await value_of(stage, delivery) == "short"
         await stage.end(delivery, VALUE)
     assert await stage.keys(*KEPT) == []
-    assert inherited.arguments(PLAIN_ARGUMENTS, *_of(await stage.claim())) == ([VALUE], {})
+    assert parent_results.arguments(PLAIN_ARGUMENTS, *_of(await stage.claim())) == ([VALUE], {})
 
 
 def _of(delivery: wire.Delivery) -> tuple[wire.Job, bytes]:
@@ -193,7 +194,7 @@ async def test_a_job_that_ends_while_it_waits_for_another_needs_no_value_any_mor
     for _ in "12":
         delivery = await stage.claim()
         values = await stage.broker.kept.filled(shard, delivery.values)
-        assert inherited.arguments(PLAIN_ARGUMENTS, delivery.job, values)[0] == [[VALUE, VALUE]]
+        assert parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, values)[0] == [[VALUE, VALUE]]
         await stage.end(delivery)
     assert await stage.keys(*KEPT) == []
 

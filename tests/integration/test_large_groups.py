@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.steps import QUEUE, Steps
 
-from asyncq import inherited, wire
+from asyncq import wire
+from asyncq.execution import parent_results
 from asyncq.serializers import PLAIN_ARGUMENTS
 from asyncq.states import State
 
@@ -65,7 +66,7 @@ async def test_many_that_wait_for_one_job_are_set_free_some_at_a_time(stage):
         batch = [(stage.worker.delivery(entry), wire.SUCCEEDED, outcome) for entry in entries]
         job = batch[-1][0]
         values = await stage.broker.kept.filled(shard, job.values)
-        assert inherited.arguments(PLAIN_ARGUMENTS, job.job, values)[0] == [VALUE]
+        assert parent_results.arguments(PLAIN_ARGUMENTS, job.job, values)[0] == [VALUE]
         assert await stage.worker.claims.finish_now(stream, batch) == len(batch)
         ended += len(batch)
     assert await free(stage) == MANY, "those behind them"

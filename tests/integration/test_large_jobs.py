@@ -10,7 +10,7 @@ from helpers.takeover import take
 from helpers.waiting import until
 
 from asyncq import wire
-from asyncq.broker.keys import token
+from asyncq.broker.schema.keys import token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,7 +9,7 @@ from helpers.figures import report
 from helpers.steps import QUEUE, Steps
 
 from asyncq import QueueFull, Worker, chain, group, wire
-from asyncq.broker import submission
+from asyncq.broker.cross_shard import submission
 from asyncq.states import State
 
 if TYPE_CHECKING:

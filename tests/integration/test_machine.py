@@ -29,8 +29,8 @@ from hypothesis.stateful import (
 )
 
 from asyncq import wire
-from asyncq.broker.keys import GROUP, LAST_TRY
-from asyncq.broker.records import Record
+from asyncq.broker.schema.keys import GROUP, LAST_TRY
+from asyncq.broker.schema.records import Record
 from asyncq.states import TRANSITIONS, State
 
 if TYPE_CHECKING:

@@ -533,7 +533,7 @@ def test_every_awaited_method_has_a_twin_with_its_parameters(name):
 
 @pytest.mark.parametrize("name", ["save", "delete", "restore"])
 def test_a_group_has_twins_too(name):
-    for owner in (GroupResult, asyncq.groupresult.GroupResults):
+    for owner in (GroupResult, asyncq.results.groupresult.GroupResults):
         twin, method = getattr(owner, f"{name}_sync"), getattr(owner, name)
         assert inspect.signature(twin) == inspect.signature(method)
 

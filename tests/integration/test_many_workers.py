@@ -10,7 +10,7 @@ from helpers.claiming import ClaimingConsumer
 from helpers.figures import report
 
 from asyncq.worker.job_log import JobLog
-from asyncq.worker.reclaimer import Reclaimer
+from asyncq.worker.recovery import Reclaimer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("leaves_keys")]
 

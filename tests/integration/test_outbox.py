@@ -13,9 +13,10 @@ from helpers.steps import Steps
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
-from asyncq import BrokerUnavailable, inherited, wire
-from asyncq.broker import submission
-from asyncq.broker.shards import Shards
+from asyncq import BrokerUnavailable, wire
+from asyncq.broker.cross_shard import submission
+from asyncq.broker.schema.shards import Shards
+from asyncq.execution import parent_results
 from asyncq.serializers import PLAIN_ARGUMENTS
 from asyncq.states import State
 
@@ -81,7 +82,7 @@ class Shore(Steps):
         """What a job is given from those that it waited for."""
         shard = self.broker.shards.of(delivery.job.id)
         values = await self.broker.kept.filled(shard, delivery.values)
-        return inherited.arguments(PLAIN_ARGUMENTS, delivery.job, values)[0][0]
+        return parent_results.arguments(PLAIN_ARGUMENTS, delivery.job, values)[0][0]
 
 
 @pytest.fixture

@@ -29,8 +29,8 @@ from asyncq import (
     Worker,
     WorkerLost,
 )
-from asyncq.worker import frames
-from asyncq.worker.child import Child, _Claim
+from asyncq.worker.processes import frames
+from asyncq.worker.processes.child import Child, _Claim
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -404,7 +404,7 @@ async def test_what_does_not_end_within_the_grace_is_stopped_and_handed_back(app
 
 
 async def test_an_idle_process_ends_after_a_while(app, tasks, worker, monkeypatch):
-    monkeypatch.setattr("asyncq.worker.pool.IDLE", 0.05)
+    monkeypatch.setattr("asyncq.worker.processes.pool.IDLE", 0.05)
     pid = await tasks.pid.call()
     await until(lambda: is_gone(pid), "the process to be gone")
 

@@ -16,10 +16,10 @@ from helpers.takeover import take
 from helpers.waiting import until
 
 from asyncq import QueueFull, wire
-from asyncq.broker.keys import GROUP
-from asyncq.broker.submission import Submission
-from asyncq.broker.turnstile import LimiterAnswer, Permits
-from asyncq.broker.waits import find_cycle
+from asyncq.broker.cross_shard.submission import Submission
+from asyncq.broker.cross_shard.wait_cycles import find_cycle
+from asyncq.broker.limiter import LimiterAnswer, Permits
+from asyncq.broker.schema.keys import GROUP
 from asyncq.limits import Limits
 from asyncq.states import READY_STATES, TRANSITIONS, State
 
@@ -485,7 +485,7 @@ async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
 
 
 def test_every_script_is_among_the_calls():
-    from asyncq.broker import scripts
+    from asyncq.broker.transport import scripts
 
     called = {name.partition(",")[0] for name in CALLS}
     assert called - set(scripts.load()) == {"expire"}, "an expiry is a call of revoke"

@@ -14,7 +14,7 @@ from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import ResultTimeout, SyncInAsyncContext, TaskRevoked, Worker
-from asyncq.sessions import Sessions
+from asyncq.client.sessions import Sessions
 
 WITHOUT_A_TWIN = {
     "AsyncQ.lifespan": "with app:",

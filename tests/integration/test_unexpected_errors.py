@@ -16,9 +16,9 @@ from asyncq.broker.claims import UNDER_WAY, Claims
 from asyncq.broker.commands import Commands
 from asyncq.broker.consumer import Beating, Consumer
 from asyncq.broker.job_output import JobOutput
-from asyncq.broker.pipe import PipeBroken
-from asyncq.worker.emitter import ItemSender
+from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.worker.job_log import JobLog
+from asyncq.worker.stream_writer import ItemSender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

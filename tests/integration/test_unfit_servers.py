@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asyncq import AsyncQ, BrokerNotConfigured, BrokerUnavailable
-from asyncq.broker import servers
-from asyncq.broker.embedded import program
+from asyncq.broker.transport import supported_servers
+from asyncq.embedded import launch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ def start(tmp_path: Path):
             port = probe.getsockname()[1]
         file = tmp_path / f"{port}.conf"
         file.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n")
-        server = subprocess.Popen([program.find(), file, *words], stdout=subprocess.DEVNULL)
+        server = subprocess.Popen([launch.find(), file, *words], stdout=subprocess.DEVNULL)
         running.append(server)
         deadline = time.monotonic() + 10
         while True:
@@ -138,8 +138,8 @@ async def test_a_server_that_is_too_old_is_refused(hello, output):
 )
 def test_which_versions_fit(version, fits):
     facts = {b"server": b"redis", b"version": version.encode(), b"mode": b"standalone"}
-    assert (servers.problem(facts) is None) == fits
-    assert (servers.problem({"version": version, "mode": "standalone"}) is None) == fits
+    assert (supported_servers.problem(facts) is None) == fits
+    assert (supported_servers.problem({"version": version, "mode": "standalone"}) is None) == fits
 
 
 async def unreachable(url: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from model import observers, questions, relays, workers
+from model import forwarding, observers, questions, workers
 from model.move import Move, fault
 from model.world import (
     ANSWERED,
@@ -106,7 +106,7 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
     yield from _controls(world, scripts)
     yield from _time(world, scripts)
     yield from observers.moves(world, scripts)
-    yield from relays.moves(world, scripts)
+    yield from forwarding.moves(world, scripts)
     for place in range(len(world.workers)):
         yield from workers.moves(world, scripts, place)
 

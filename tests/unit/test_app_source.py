@@ -6,7 +6,7 @@ import sys
 from types import ModuleType
 
 from asyncq import AsyncQ
-from asyncq.worker.app_source import AppSource
+from asyncq.worker.processes.app_source import AppSource
 
 
 def test_an_app_is_found_where_its_tasks_are_before_any_other_module_that_has_it(monkeypatch):

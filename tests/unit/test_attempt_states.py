@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from asyncq.executors import (
+from asyncq.execution.executors import (
     CANCELLED,
     CANCELLING,
     DROPPED,

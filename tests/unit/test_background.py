@@ -10,7 +10,7 @@ import pytest
 
 from asyncq.broker import background
 from asyncq.broker.background import BackgroundTasks, ErrorLog, forever
-from asyncq.broker.pipe import PipeBroken
+from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.errors import BrokerUnavailable
 
 pytestmark = pytest.mark.anyio

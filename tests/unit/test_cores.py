@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asyncq import AsyncQ, cores
-from asyncq.worker import pool
+from asyncq import AsyncQ
+from asyncq.system import cores
+from asyncq.worker.processes import pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,7 +113,8 @@ def test_a_worker_has_as_many_processes_as_it_may_use_cores(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds a process to cores")
 def test_a_process_that_is_bound_to_one_core_has_one():
-    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from asyncq import cores; "
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    code += "from asyncq.system import cores; "
     done = subprocess.run(
         [sys.executable, "-c", code + "print(cores.usable())"], capture_output=True, check=True
     )

@@ -7,7 +7,7 @@ import logging
 import pytest
 from helpers.inside import say_damage_anew
 
-from asyncq import damage
+from asyncq.broker.schema import damaged_data
 
 log = logging.getLogger("asyncq.test")
 
@@ -20,10 +20,10 @@ def _anew(monkeypatch, caplog):
 
 def test_the_first_of_each_kind_is_a_warning_and_the_rest_of_the_minute_are_counted(monkeypatch, caplog):
     now = 1000.0
-    monkeypatch.setattr(damage.time, "monotonic", lambda: now)
+    monkeypatch.setattr(damaged_data.time, "monotonic", lambda: now)
     for kind in ("mark", "beat", "mark", "mark"):
-        damage.warn(log, kind, f"a {kind} was dropped", "no text")
+        damaged_data.warn(log, kind, f"a {kind} was dropped", "no text")
     assert caplog.messages == ["a mark was dropped (no text)", "a beat was dropped (no text)"]
-    now += damage.REPEAT
-    damage.warn(log, "mark", "a mark was dropped", "no text")
+    now += damaged_data.REPEAT
+    damaged_data.warn(log, "mark", "a mark was dropped", "no text")
     assert caplog.messages[2:] == ["a mark was dropped (no text); 2 more of this kind since the last warning"]

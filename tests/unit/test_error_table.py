@@ -19,8 +19,8 @@ from hypothesis import given, settings, strategies as st
 from asyncq import BrokerUnavailable, QueueFull
 from asyncq.broker import commands as commands_module
 from asyncq.broker.commands import FOREVER, Commands
-from asyncq.broker.connection import parse
-from asyncq.broker.server_error import ErrorAction, ServerError
+from asyncq.broker.transport.connection import parse
+from asyncq.broker.transport.server_error import ErrorAction, ServerError
 from asyncq.config import Settings
 
 if TYPE_CHECKING:

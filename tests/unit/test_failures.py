@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 import asyncq
 from asyncq.errors import DecodeError, RemoteError, RemoteTraceback, ResultTimeout
-from asyncq.failures import Failure, bounds, decode, encode, encode_short, one_line
+from asyncq.failures import Failure, decode, encode, encode_short, one_line, texts
 from asyncq.serializers import dumps, loads
 
 
@@ -174,7 +174,7 @@ def test_arguments_that_cannot_travel_leave_the_message():
     assert isinstance(rebuilt, RemoteError)
     assert isinstance(rebuilt, ValueError)
     assert rebuilt.args == ("('bad', <class 'object'>)",)
-    assert isinstance(journey(ValueError(b"x" * (bounds.MAX_ARGS + 1))), RemoteError)
+    assert isinstance(journey(ValueError(b"x" * (texts.MAX_ARGS + 1))), RemoteError)
 
 
 def test_notes_come_back():
@@ -276,7 +276,7 @@ def test_members_that_are_no_exceptions_become_remote_errors():
 
 def test_a_huge_group_is_cut_and_says_so():
     rebuilt = journey(ExceptionGroup("g", [ValueError(n) for n in range(500)]))
-    assert len(rebuilt.exceptions) == bounds.MAX_EXCEPTIONS - 1
+    assert len(rebuilt.exceptions) == texts.MAX_EXCEPTIONS - 1
     assert rebuilt.__notes__ == ["... 401 more members of this group were left out"]
 
 
@@ -302,7 +302,7 @@ def test_a_huge_chain_is_cut_and_says_so():
     length = 1
     while failure.cause is not None:
         failure, length = failure.cause, length + 1
-    assert length == bounds.MAX_LINKS + 1
+    assert length == texts.MAX_LINKS + 1
     assert failure.notes == ("... what this was raised from was left out",)
 
 
@@ -408,14 +408,14 @@ def test_encode_never_raises_and_stays_small(make):
     assert len(data) < 400_000
     failure = decode(data)
     assert isinstance(failure.rebuild(), Exception)
-    assert len(failure.type_name) <= 2 * bounds.MAX_NAME + 1
+    assert len(failure.type_name) <= 2 * texts.MAX_NAME + 1
 
 
 @pytest.mark.parametrize("make", EVIL.values(), ids=EVIL.keys())
 def test_the_short_form_is_short_and_keeps_the_class(make):
     exc = raised(make())
     data = encode_short(exc)
-    assert len(data) <= bounds.MAX_SHORT
+    assert len(data) <= texts.MAX_SHORT
     short = decode(data)
     assert isinstance(short.rebuild(), Exception)
     assert short.type_name == decode(encode(exc)).type_name
@@ -428,7 +428,7 @@ def test_what_is_short_is_the_same_in_its_short_form():
 
 def test_long_texts_are_cut_in_the_middle_and_say_so():
     failure = decode(encode(ValueError("a" + "ü" * 100_000 + "z")))
-    assert len(failure.message.encode()) <= bounds.MAX_MESSAGE
+    assert len(failure.message.encode()) <= texts.MAX_MESSAGE
     assert failure.message.startswith("aü")
     assert failure.message.endswith("üz")
     assert "bytes left out" in failure.message
@@ -500,7 +500,7 @@ def test_a_tree_that_is_no_failure_is_a_decode_error(tree):
 
 
 @pytest.mark.parametrize(
-    "tree", [GOOD, [], [GOOD, 3], [GOOD] * (bounds.MAX_EXCEPTIONS + 1), "text", None], ids=str
+    "tree", [GOOD, [], [GOOD, 3], [GOOD] * (texts.MAX_EXCEPTIONS + 1), "text", None], ids=str
 )
 def test_what_is_no_list_of_exceptions_is_a_decode_error(tree):
     with pytest.raises(DecodeError):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from asyncq.errors import RemoteError, RetryLater
-from asyncq.failures import Failure, bounds, decode, encode
+from asyncq.failures import Failure, decode, encode, texts
 from asyncq.serializers import dumps, loads
 
 
@@ -253,10 +253,10 @@ def test_a_unicode_error_never_gets_what_c_would_read_past_the_end_of():
 
 
 def test_attributes_have_a_bound_of_their_own_and_the_others_stay():
-    exc = ApiError("x", status="s" * bounds.MAX_ATTRIBUTES)
+    exc = ApiError("x", status="s" * texts.MAX_ATTRIBUTES)
     exc.other = "kept"
     data = encode(exc)
-    assert len(data) < bounds.MAX_ATTRIBUTES
+    assert len(data) < texts.MAX_ATTRIBUTES
     assert (type(decode(data).rebuild()), decode(data).rebuild().other) == (ApiError, "kept")
     group = ExceptionGroup("g", [ApiError("x", "s" * 30_000) for _ in range(90)])
     assert len(encode(group)) < 400_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, strategies as st
 
 from asyncq.broker.consumer import LookAge, Observation
-from asyncq.worker.reclaimer import Looks
+from asyncq.worker.recovery import Looks
 
 LEASE = 3.0
 

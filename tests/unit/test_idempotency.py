@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 from msgpack import packb
 
-from asyncq.idempotency import LENGTH, check_key, job_id, request_id
 from asyncq.serializers import PLAIN_ARGUMENTS
 from asyncq.serializers.trees import SET
+from asyncq.tasks.idempotency import LENGTH, check_key, job_id, request_id
 
 
 def add(x, y=1, *rest, **more):

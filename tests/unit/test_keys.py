@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from asyncq.broker.keys import Keys
+from asyncq.broker.schema.keys import Keys
 
 
 def test_every_key_of_a_shard_has_the_same_hash_tag():

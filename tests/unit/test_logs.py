@@ -135,9 +135,9 @@ def test_an_app_that_sets_up_the_root_logger_gets_all_records_and_nothing_is_sil
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     handler = logs.configure(logging.INFO)
     logging.config.dictConfig(DICT_CONFIG)
-    assert logging.getLogger("asyncq.worker.lease").disabled, "dictConfig does not do what this is about"
+    assert logging.getLogger("asyncq.worker.heartbeat").disabled, "dictConfig does not do what this is about"
     logs.keep(handler, is_chosen=False)
-    logging.getLogger("asyncq.worker.lease").info("hello")
+    logging.getLogger("asyncq.worker.heartbeat").info("hello")
     assert sys.stderr.getvalue() == "hello\n"
 
 

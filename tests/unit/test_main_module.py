@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from asyncq import AsyncQ, Retry, failures
-from asyncq.main_module import MAIN_AGAIN, import_name, modules_of, surroundings, task_module
-from asyncq.retry import delay, from_wire
+from asyncq.execution.retry import delay, from_wire
+from asyncq.system.main_module import MAIN_AGAIN, import_name, modules_of, surroundings, task_module
 
 FILE = "/srv/shop_script.py"
 SOURCE = """

@@ -13,7 +13,7 @@ import typer
 
 from asyncq import AsyncQ, Retry, Task, wire
 from asyncq.cli.main import cli
-from asyncq.options import FIRST, LAST, TABLE, Options
+from asyncq.tasks.options import FIRST, LAST, TABLE, Options
 
 OF_TASK = {name for name, option in TABLE.items() if option.giver != "call"}
 OF_CALL = {name for name, option in TABLE.items() if option.giver != "task"}

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from asyncq import failures, wire
-from asyncq.broker import consumer, keys, records, scripts, server_error
+from asyncq.broker import consumer
+from asyncq.broker.schema import keys, records
+from asyncq.broker.transport import scripts, server_error
 from asyncq.errors import RemoteError
 from asyncq.serializers import loads
 from asyncq.states import TRANSITIONS
@@ -111,7 +113,7 @@ def test_a_failure_has_the_keys_that_the_page_shows():
     [example] = examples("failure")
     assert repr(failures.decode(example).rebuild()) == "LookupError('lamp')"
     for name in ("MAX_EXCEPTIONS", "MAX_LINKS", "MAX_BASES", "MAX_NOTES", "MAX_LEFT_OUT"):
-        assert f" {getattr(failures.bounds, name)}" in section("Failure"), name
+        assert f" {getattr(failures.texts, name)}" in section("Failure"), name
 
 
 def test_every_script_has_its_row_in_the_crash_table():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asyncq import wire
-from asyncq.broker.records import LINKS, SIGNALS, STATES, WISHES, Flags, Record, RequestId
+from asyncq.broker.schema.records import LINKS, SIGNALS, STATES, WISHES, Flags, Record, RequestId
 from asyncq.errors import DecodeError
 
 pytestmark = pytest.mark.hypothesis

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 from asyncq import AsyncQ, SerializationError
-from asyncq.tasks import AsyncGeneratorTask, CoroutineTask, FunctionTask, GeneratorTask
+from asyncq.tasks.task import AsyncGeneratorTask, CoroutineTask, FunctionTask, GeneratorTask
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from asyncq import DecodeError, Retry, RetryLater
-from asyncq.retry import DEFAULT, delay, from_wire
+from asyncq.execution.retry import DEFAULT, delay, from_wire
 
 # Each draw is pure arithmetic, but a machine that is shared stalls now and then.
 unhurried = settings(deadline=None)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from asyncq.broker import rights
-from asyncq.broker.keys import Keys
+from asyncq.broker.preflight import rights
+from asyncq.broker.schema.keys import Keys
 
 TEMPLATES = Path(__file__).parents[2] / "docs" / "acl"
 KEYS = Keys("shop")

@@ -8,8 +8,8 @@ from importlib import resources
 
 import pytest
 
-from asyncq.broker import scripts
-from asyncq.broker.scripts import parse
+from asyncq.broker.transport import scripts
+from asyncq.broker.transport.scripts import parse
 
 SHARED = {"record": "local function parse() end"}
 

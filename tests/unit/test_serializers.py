@@ -33,7 +33,7 @@ from asyncq.serializers import (
     loads,
 )
 from asyncq.serializers.annotations import type_codec_of
-from asyncq.serializers.places import MAX_DEPTH
+from asyncq.serializers.value_paths import MAX_DEPTH
 
 T = TypeVar("T")
 

@@ -40,10 +40,10 @@ from asyncq.serializers import (
     ArgumentCodec,
     Policy,
     ValueCodec,
-    attributes,
+    dataclass_codecs,
     dumps,
+    instance_attributes,
     loads,
-    records,
 )
 from asyncq.serializers.annotations import fields_of, type_codec_of
 from asyncq.serializers.fingerprints import fingerprint, tag_of
@@ -486,7 +486,7 @@ def test_plain_data_that_hides_a_method_is_refused_and_not_left_out(monkeypatch)
     runner = Runner(1)
     runner.other = 5
     with monkeypatch.context() as patched:
-        looks = counted(patched, attributes.inspect, "getattr_static")
+        looks = counted(patched, instance_attributes.inspect, "getattr_static")
         assert vars(arrives(runner, Runner)) == {"n": 1, "other": 5}
     assert [name for _, name, _ in looks].count("other") == 2, "once by the writer, and once by the reader"
     del runner.other
@@ -866,7 +866,7 @@ def test_which_classes_a_field_may_hold_is_found_once_and_not_at_each_validation
 
     codec = ValueCodec(Shelf, TRUSTS_NOBODY)
     tree = codec.dumps(Shelf(mails='[{"to": "a"}, {"to": "b"}]'))
-    found = counted(monkeypatch, records, "_tags_below")
+    found = counted(monkeypatch, dataclass_codecs, "_tags_below")
     for _ in range(3):
         assert codec.loads(tree).mails == [Email(to="a"), Email(to="b")]
     assert len([seen for _, seen in found if seen is found[0][1]]) == len(found), "one walk"
@@ -1452,7 +1452,7 @@ def test_a_generic_class_that_names_itself_with_longer_arguments_ends():
 
 
 class Handle:
-    __module__ = "asyncq.results"
+    __module__ = "asyncq.results.handle"
     id = "x"
 
 

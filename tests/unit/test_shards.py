@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from hypothesis import given, strategies as st
 
-from asyncq.broker.shards import RUN, Shards
+from asyncq.broker.schema.shards import RUN, Shards
 
 IDS = st.text("abcXYZ019_.:-", min_size=1, max_size=40)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from asyncq import wire
-from asyncq.worker.held import HeldJobs
+from asyncq.worker.held_jobs import HeldJobs
 from asyncq.worker.revocation import RevocationSignals
 
 if TYPE_CHECKING:

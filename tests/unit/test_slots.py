@@ -8,9 +8,9 @@ import random
 import pytest
 
 from asyncq import WouldDeadlock
-from asyncq.executors import CANCELLING, RUNNING, Claim
-from asyncq.slots import Slots
-from asyncq.worker.parking import WaitSlot
+from asyncq.execution.executors import CANCELLING, RUNNING, Claim
+from asyncq.execution.slots import Slots
+from asyncq.worker.wait_slots import WaitSlot
 
 pytestmark = pytest.mark.anyio
 

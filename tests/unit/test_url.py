@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, strategies as st
 
 from asyncq import AsyncQ, BrokerNotConfigured
-from asyncq.broker.connection import parse
-from asyncq.broker.url import mask
+from asyncq.broker.transport.connection import parse
+from asyncq.broker.transport.url import mask
 from asyncq.cli.invocation import Invocation
 
 NASTY = "#/?[]@:%&="

@@ -8,9 +8,9 @@ import threading
 import pytest
 from helpers.inside import reacquire_slot, release_slot
 
-from asyncq.executors import CANCELLING, Claim
-from asyncq.slots import Slots
-from asyncq.worker.parking import WaitSlot
+from asyncq.execution.executors import CANCELLING, Claim
+from asyncq.execution.slots import Slots
+from asyncq.worker.wait_slots import WaitSlot
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from asyncq import wire
-from asyncq.broker.records import Record
+from asyncq.broker.schema.records import Record
 from asyncq.errors import DecodeError
 from asyncq.states import State
 

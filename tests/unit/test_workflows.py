@@ -27,8 +27,8 @@ from asyncq import (
     result_from_tuple,
     wire,
 )
-from asyncq.results import line as _line
-from asyncq.workflows import Plan
+from asyncq.results.handle import line as _line
+from asyncq.tasks.planning import Plan
 
 app = AsyncQ("redis://127.0.0.1:1/0", namespace="w")  # nobody listens there, and nobody need
 

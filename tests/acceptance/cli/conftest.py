@@ -14,7 +14,7 @@ import pytest
 from helpers.forked import Forked
 from helpers.waiting import until_sync
 
-from asyncq.broker.embedded import answer
+from asyncq.embedded import resp
 
 TASKS = """
 import asyncio, time
@@ -164,7 +164,7 @@ def project(tmp_path):
     yield project
     project.close()
     for socket in runtime.glob("asyncq/*/s"):
-        answer.shut_down(socket, time.monotonic() + 5)
+        resp.shut_down(socket, time.monotonic() + 5)
     shutil.rmtree(runtime, ignore_errors=True)
 
 

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from asyncq.cli.arrivals import generate_load
-from asyncq.cli.histogram import Histogram
-from asyncq.cli.report import bars
+from asyncq.cli.bench.histogram import Histogram
+from asyncq.cli.bench.load_generator import generate_load
+from asyncq.cli.bench.report import bars
 
 
 def test_latency_counts_every_job_and_cleans_up(project):

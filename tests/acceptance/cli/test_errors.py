@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncq.broker.embedded import program
+from asyncq.embedded import launch
 
 MODULES = {
     "typo.py": "from asyncq import AsyncQ\napp = AsyncQ(concurency=5)\n",
@@ -120,7 +120,7 @@ def serve(tmp_path):
         with socket.create_server(("127.0.0.1", 0)) as listening:
             port = listening.getsockname()[1]
         words = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", tmp_path, *options]
-        running.append(subprocess.Popen([program.find(), *words], stdout=subprocess.DEVNULL))
+        running.append(subprocess.Popen([launch.find(), *words], stdout=subprocess.DEVNULL))
         deadline = time.monotonic() + 5
         while True:
             try:

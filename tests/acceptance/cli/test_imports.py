@@ -19,7 +19,7 @@ def test_the_library_imports_neither_command_line_nor_server():
 def test_redis_is_imported_with_the_first_connection():
     """It takes a third of the time that asyncq takes, and a process for tasks does not connect."""
     loaded = modules(
-        "import asyncq, asyncq.worker.child\nfrom asyncq import AsyncQ\nAsyncQ('redis://localhost')"
+        "import asyncq, asyncq.worker.processes.child\nfrom asyncq import AsyncQ\nAsyncQ('redis://localhost')"
     )
     assert not {name for name in loaded if name.partition(".")[0] == "redis"}
 

@@ -23,8 +23,7 @@ from helpers.forked import Forked
 from helpers.own_server import free_port
 from helpers.quiet import without_job_log, without_late_worker
 
-from asyncq import config
-from asyncq.broker import embedded
+from asyncq import config, embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.quiet import without_job_log, without_late_worker
 
-from asyncq.broker import embedded
+from asyncq import embedded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

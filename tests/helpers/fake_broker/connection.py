@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import hiredis
 import redis.exceptions as foreign
 
-from asyncq.broker.connection import Address
-from asyncq.portal import running_loop
+from asyncq.broker.transport.connection import Address
+from asyncq.sync_bridge import running_loop
 from helpers.fake_broker.server import FakeServer, Session
 
 if TYPE_CHECKING:

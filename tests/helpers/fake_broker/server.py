@@ -13,7 +13,7 @@ import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from asyncq.broker import scripts
+from asyncq.broker.transport import scripts
 from helpers.fake_broker.commands import OK, Data, ErrorReply, Status
 from helpers.fake_broker.scripts import lua, sha_of
 

@@ -11,22 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from asyncq.broker import embedded
+from asyncq import embedded
 
 PREAMBLE = """
 import os, signal, sys, time, types
 from pathlib import Path
-# Bare packages, so that only this one and asyncq.errors are loaded: the face costs each script 0.2 s.
+# A bare package, so that only this one and asyncq.errors are loaded: the face costs each script 0.2 s.
 module = Path(sys.argv[2])
-for name, directory in (("asyncq", module.parents[2]), ("asyncq.broker", module.parents[1])):
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = [str(directory)]
-from asyncq.broker import embedded
+sys.modules["asyncq"] = types.ModuleType("asyncq")
+sys.modules["asyncq"].__path__ = [str(module.parents[1])]
+from asyncq import embedded
 from asyncq.errors import BrokerNotConfigured
 project = Path(sys.argv[1])
 def send_line(*words): print(*words, flush=True)
 def receive_line(): return sys.stdin.readline()
-def command(server, text): return embedded.answer.ask(server.socket, text, timeout=5)[0].decode()
+def command(server, text): return embedded.resp.ask(server.socket, text, timeout=5)[0].decode()
 """
 
 
@@ -75,9 +74,9 @@ def runtime(monkeypatch):
     for name in ("ASYNCQ_URL", "ASYNCQ_ENV", "ASYNCQ_EMBEDDED"):
         monkeypatch.delenv(name, raising=False)
     yield directory
-    embedded.registry.Registry.close_all()
+    embedded.server_handle.HeldServers.close_all()
     for socket in directory.glob("asyncq/*/s"):
-        embedded.answer.shut_down(socket, time.monotonic() + 5)
+        embedded.resp.shut_down(socket, time.monotonic() + 5)
     shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -105,11 +104,11 @@ def script(project):
 @pytest.fixture
 def ask():
     """Send one inline command to a server and return the reply as text."""
-    return lambda server, text: embedded.answer.ask(server.socket, text, timeout=5)[0].decode()
+    return lambda server, text: embedded.resp.ask(server.socket, text, timeout=5)[0].decode()
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """Half a second instead of ten, for tests that must run into the deadline."""
-    monkeypatch.setattr(embedded.limits, "DEADLINE", 0.5)
-    monkeypatch.setattr(embedded.limits, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(embedded.resp, "DEADLINE", 0.5)
+    monkeypatch.setattr(embedded.resp, "ANSWER_TIMEOUT", 0.2)

@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers.stopwatch import Stopwatch
 
-from asyncq.broker import embedded
+from asyncq import embedded
 from asyncq.errors import BrokerNotConfigured
 
 
@@ -94,7 +94,7 @@ mount -t tmpfs -o size=32k tmpfs {project} || exit 77
 dd if=/dev/zero of={project}/ballast bs=1k count={32 - room} 2>/dev/null
 exec {sys.executable} -c '
 import sys; from pathlib import Path
-from asyncq.broker import embedded; from asyncq.errors import BrokerNotConfigured
+from asyncq import embedded; from asyncq.errors import BrokerNotConfigured
 try: embedded.acquire(Path(sys.argv[1]))
 except BrokerNotConfigured as error: print(error)
 ' {project}
@@ -115,7 +115,7 @@ def program(tmp_path, monkeypatch):
         path = tmp_path / "server"
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
-        monkeypatch.setattr(embedded.program, "find", lambda: path)
+        monkeypatch.setattr(embedded.launch, "find", lambda: path)
 
     return install
 
@@ -127,7 +127,7 @@ def test_a_server_that_never_answers_is_ended_at_the_deadline(project, program, 
     assert "did not answer" in message
     assert "still thinking" in message
     assert began.took < 3
-    assert "sleep" not in embedded.stopping.command_line(int((project / "pid").read_text()))
+    assert "sleep" not in embedded.operations.command_line(int((project / "pid").read_text()))
 
 
 def test_a_server_that_ends_at_once_is_reported_at_once(project, program):
@@ -151,7 +151,7 @@ def test_only_the_words_of_this_attempt_are_shown(project, program):
 def test_a_failure_leaves_no_lock_behind(project, program, monkeypatch):
     program("exit 1")
     failure(project)
-    place = embedded.place.own_place(project)
+    place = embedded.directories.own_place(project)
     for lock in (place.start_lock, place.users_lock, place.data / "server.lock"):
         descriptor = embedded.locks.try_exclusive(lock)
         assert descriptor is not None, lock

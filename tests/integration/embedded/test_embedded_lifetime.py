@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from helpers.waiting import until_sync
 
-from asyncq.broker import embedded
+from asyncq import embedded
 from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
 
 HOLD = """
@@ -209,7 +209,7 @@ def test_a_forked_child_has_a_lock_of_its_own(script):
     family = script("""
 import fcntl
 server = embedded.acquire(project)
-held = embedded.registry.Registry.held[project]
+held = embedded.server_handle.HeldServers.held[project]
 if os.fork() == 0:
     fcntl.flock(held.users, fcntl.LOCK_UN)     # would unlock the parent too, were the descriptor still shared
     os._exit(0)
@@ -222,7 +222,7 @@ send_line(embedded.status(project).in_use)
 def test_a_descriptor_inherited_without_our_knowledge_counts_as_a_user(project):
     # A fork in C, or the instant before a forked child has reopened the lock.
     server = embedded.acquire(project)
-    users = embedded.registry.Registry.held[project].users
+    users = embedded.server_handle.HeldServers.held[project].users
     heir = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(users,))
     server.release()
     assert running(project)
@@ -258,7 +258,7 @@ def test_different_environments_that_start_at_once_start_one_server(script, proj
         each.send_line()
         each.end()
     assert not running(project)
-    name = embedded.place.own_place(project).runtime.name
+    name = embedded.directories.own_place(project).runtime.name
     shutil.rmtree(f"/tmp/asyncq-{os.geteuid()}/{name}", ignore_errors=True)
 
 
@@ -280,7 +280,7 @@ def test_a_server_whose_socket_was_deleted_can_be_stopped(script, project, runti
     pid = int(owner.receive_line().split()[0])
     shutil.rmtree(runtime / "asyncq")  # as a logout does
     assert embedded.stop(project)
-    assert not embedded.stopping.command_line(pid)
+    assert not embedded.operations.command_line(pid)
 
 
 def test_a_server_that_hangs_is_reported_and_not_replaced(project, impatient):

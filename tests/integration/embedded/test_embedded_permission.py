@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncq.broker import embedded
+from asyncq import embedded
 from asyncq.errors import BrokerNotConfigured
 
 

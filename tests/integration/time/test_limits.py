@@ -20,7 +20,7 @@ from helpers.worker_process import worker_process
 
 import asyncq
 from asyncq import Retry, RetryLater, TaskExpired, TaskRevoked, Worker, allow_join_result as allowed, wire
-from asyncq.broker.turnstile import Permits
+from asyncq.broker.limiter import Permits
 from asyncq.limits import Limits
 from asyncq.worker.attempt import RunningJob
 
@@ -342,7 +342,7 @@ async def test_a_job_that_waits_for_a_job_of_its_own_task_gives_its_permit_and_g
 async def test_who_comes_back_from_a_wait_finds_the_permit_taken_and_is_next(
     app, bodies, permits, monkeypatch
 ):
-    monkeypatch.setattr("asyncq.worker.limits.POLL", 60.0)  # it gets a message
+    monkeypatch.setattr("asyncq.worker.permits.POLL", 60.0)  # it gets a message
 
     @app.task(name="elsewhere")
     async def elsewhere() -> None:

@@ -22,7 +22,7 @@ from asyncq import (
     chord,
     group,
 )
-from asyncq.results import line
+from asyncq.results.handle import line
 
 pytestmark = pytest.mark.anyio
 
@@ -328,7 +328,7 @@ async def test_revoking_a_workflow_revokes_every_member(app, tasks, which):
     first, second, last = tasks.add.s(1, 1), group(tasks.add.s(1), tasks.add.s(2)), tasks.total.s()
     whole = {"chain": first | tasks.add.s(1), "chord": first | second | last, "group": first | second}[which]
     result = await whole.delay()
-    handles = list(asyncq.results.line(result))
+    handles = list(asyncq.results.handle.line(result))
     assert len(handles) == {"chain": 2, "chord": 4, "group": 3}[which]
     await result.revoke(reason="enough")
     for handle in handles:
@@ -354,7 +354,7 @@ async def test_a_revoked_member_ends_what_depends_on_it_as_revoked(tasks, app):
 async def test_forgetting_a_workflow_forgets_every_member(tasks, worker):
     result = await (tasks.add.s(1, 1) | group(tasks.add.s(1), tasks.add.s(2)) | tasks.total.s()).delay()
     await result.get(timeout=30)
-    handles = list(asyncq.results.line(result))
+    handles = list(asyncq.results.handle.line(result))
     await result.forget()
     assert [await handle.exists() for handle in handles] == [False] * 4
     side = await (tasks.add.s(1, 1) | group(tasks.add.s(1))).delay()

@@ -9,7 +9,7 @@ from helpers.hand_worker import hand_worker
 from helpers.waiting import until
 
 from asyncq import BrokerUnavailable, QueueFull, ResultNotFound
-from asyncq.broker import listener
+from asyncq.broker import waiters
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def test_a_push_that_was_lost_is_made_up_for_when_the_subscription_is_back
 
 
 async def test_a_push_that_was_lost_is_found_by_the_poll(make_app, server, monkeypatch):
-    monkeypatch.setattr(listener, "POLL", 0.1)
+    monkeypatch.setattr(waiters, "POLL", 0.1)
     async with make_app() as app, hand_worker(app) as hand:
         result = await app.task(name="task")(_nothing).delay()
         waiting = asyncio.create_task(result.get(timeout=30))

@@ -10,13 +10,13 @@ import pytest
 from helpers.waiting import until
 
 from asyncq import TaskExpired, Worker, chain, chord, group
-from asyncq.results import line
+from asyncq.results.handle import line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from asyncq import AsyncQ
-    from asyncq.workflows import Workflow
+    from asyncq.tasks.workflow import Workflow
 
 pytestmark = pytest.mark.anyio
 

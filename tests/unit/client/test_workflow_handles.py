@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from asyncq import GroupResult, TaskRevoked, Worker, chain, chord, group
-from asyncq.results import line
+from asyncq.results.handle import line
 
 pytestmark = pytest.mark.anyio
 

@@ -1,0 +1,188 @@
+"""The jobs of a workflow as the scripts that accept them take them: some at once, and batches for the outbox
+with those of other shards, and with those that are too many for one step.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from msgpack import packb
+
+from asyncq import failures, wire
+from asyncq.broker.schema.keys import leveled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.schema.shards import Shards
+
+BATCH = 500
+"""So many jobs in a batch at most: it is accepted in one step, in which nobody else has a turn."""
+BATCH_BYTES = 4 * 1024 * 1024
+"""So many bytes of messages in a batch, and the rest of the last one."""
+IDS_AT_ONCE = 1000
+
+_Item = tuple[wire.Job, bytes]
+
+
+class Submission:
+    """The jobs of a workflow, parents before children, apportioned to the shards in which they lie.
+
+    A job is accepted after those that wait for it, or with them: nobody can end before who waits for it is
+    there. So batches stand in the order of how far their jobs are from the end, and so do the jobs that are
+    accepted at once before those of their shard that are not. Who waits in another shard is told by the
+    outbox, and so after the batches: these jobs need not be there before those that are accepted at once.
+
+    Args:
+        jobs: with their messages.
+        shards: of the namespace.
+        home: the number of the shard that accepts the whole; None for the one in which most of them lie.
+        apart: one of the jobs, which the script takes in another way.
+
+    Attributes:
+        in_batches: the ids of the jobs that come in batches, by shard.
+        repeated: the ids that more than one of the jobs has.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[tuple[wire.Job, bytes]],
+        shards: Shards,
+        home: int | None = None,
+        apart: wire.Job | None = None,
+    ) -> None:
+        self._jobs = jobs
+        self._where = {job.id: shards.number(job.id) for job, _ in jobs}
+        self.home: int = Counter(self._where.values()).most_common(1)[0][0] if home is None else home
+        self.repeated: list[str] = []
+        if len(self._where) < len(jobs):
+            counts = Counter(job.id for job, _ in jobs)
+            self.repeated = [id_ for id_, count in counts.items() if count > 1]
+        self._edges: dict[str, list[str]] = {}
+        for job, _ in jobs:
+            for index, parent in enumerate(job.parents):
+                self._edges.setdefault(parent, []).append(self._edge(job, index, parent))
+        self._at_once, self._later = self._split([item for item in jobs if item[0] is not apart])
+        self.in_batches: dict[int, list[str]] = shards.apportion([job.id for job, _ in self._later])
+
+    def _edge(self, child: wire.Job, index: int, parent: str) -> str:
+        shard = self._where[child.id]
+        far = f" {shard}" if shard != self._where[parent] else ""
+        return f"{child.id} {'e' if child.on_error else index} {child.request_id}{far}"
+
+    def _split(self, jobs: list[_Item]) -> tuple[list[_Item], list[_Item]]:
+        """Those at home, as far as they fit into one step, and all others. The latter by how far they are
+        from the end.
+        """
+        at_home = [item for item in jobs if self._where[item[0].id] == self.home]
+        fits = sum(map(_size, at_home)) <= BATCH
+        if fits and len(at_home) == len(jobs):
+            return jobs, []
+        heights = self._heights()
+        ordered = sorted(jobs, key=lambda item: (heights[item[0].id], self._where[item[0].id]))
+        if fits:
+            return at_home, [item for item in ordered if self._where[item[0].id] != self.home]
+        first: set[str] = set()
+        taken = 0
+        for item in ordered:
+            if self._where[item[0].id] == self.home:
+                taken += _size(item)
+                if first and taken > BATCH:
+                    break
+                first.add(item[0].id)
+        return [item for item in jobs if item[0].id in first], [
+            item for item in ordered if item[0].id not in first
+        ]
+
+    async def taken(self, commands: Commands, timeout: float) -> list[bytes]:
+        """The ids of jobs in batches that others have, or that are there twice. What is taken after this look
+        is refused there. Raises as `Commands.run`.
+        """
+        if not self._later:
+            return []
+        taken = [id_.encode() for id_ in self.repeated]
+        for number, ids in self.in_batches.items():
+            shard = commands.shards[number]
+            for first in range(0, len(ids), IDS_AT_ONCE):
+                some = ids[first : first + IDS_AT_ONCE]
+                records = [shard.records + id_ for id_ in some]
+                found = await commands.send(shard, "MGET", *records, timeout=timeout)
+                # A tombstone makes room for another call.
+                taken += [
+                    id_.encode()
+                    for id_, record in zip(some, found, strict=True)
+                    if record and record[:1] != wire.TOMBSTONE.encode()
+                ]
+        return taken
+
+    def arguments(self) -> Iterator[Any]:
+        """What is accepted at once."""
+        for job, message in self._at_once:
+            yield from self._job_arguments(job, message)
+
+    def more(self) -> bytes:
+        """How many jobs in batches go into which queues at home at once, and how many wait for their time;
+        empty if none do.
+        """
+        counts: Counter[str] = Counter()
+        for job, _ in self._later:
+            if self._where[job.id] == self.home and (job.wait is not None or not job.parents):
+                counts["" if job.wait is not None else leveled(job.queue, job.priority)] += 1
+        return _packed([word for pair in counts.items() for word in pair]) if counts else b""
+
+    def batches(self, channel: str) -> bytes:
+        """Those that are not accepted at once, in the order in which they are to be; empty if there are none.
+
+        Args:
+            channel: of who waits for the results.
+        """
+        if not self._later:
+            return b""
+        batches: list[tuple[int, list[Any]]] = []
+        free = 0
+        for item in self._later:
+            shard = self._where[item[0].id]
+            free -= _size(item)
+            if not batches or batches[-1][0] != shard or free < 0:
+                batches.append((shard, []))
+                free = BATCH - _size(item)
+            batches[-1][1].extend(self._job_arguments(*item))
+        return _packed([[shard, wire.encode_batch(channel, _REFUSAL, jobs)] for shard, jobs in batches])
+
+    def _heights(self) -> dict[str, int]:
+        """How far each job is from the end: the length of the longest way there."""
+        heights: dict[str, int] = {}
+        for job, _ in reversed(self._jobs):
+            height = heights.setdefault(job.id, 0)
+            for parent in job.parents:
+                heights[parent] = max(heights.get(parent, 0), height + 1)
+        return heights
+
+    def _job_arguments(self, job: wire.Job, message: bytes) -> Iterator[Any]:
+        flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
+        queue = leveled(job.queue, job.priority)
+        yield from (job.id, queue, job.request_id, "".join(flags), "" if job.wait is None else job.wait)
+        yield from (job.result_ttl, " ".join(job.parents), "\n".join(self._edges.get(job.id, ())))
+        yield from ("1" if job.value_template is not None else "", message)
+
+
+def _size(item: _Item) -> int:
+    """How much of a batch a job takes: a long message takes the space of several jobs."""
+    return 1 + len(item[1]) * BATCH // BATCH_BYTES
+
+
+def _packed(items: list[Any]) -> bytes:
+    """For the server's own unpacker. It knows no type for bytes, only text, which is the same to it."""
+    return packb(items, use_bin_type=False)  # type: ignore[no-any-return]
+
+
+_REFUSAL = wire.encode_ended(
+    wire.Ended(
+        wire.FAILED,
+        failures.encode(
+            ValueError("another job took this task_id before the workflow was accepted everywhere")
+        ),
+    )
+)

@@ -1,0 +1,126 @@
+"""For whom running jobs wait, as the server notes it, and the cycle that a wait would close.
+
+Within a shard the server finds a cycle itself, in the step that notes the wait (`block.lua`). Through several
+shards `find_cycle` follows the waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from asyncq.broker.background import BackgroundTasks
+from asyncq.broker.schema.keys import DAY_MS, text_of
+from asyncq.errors import AsyncQError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.schema.keys import Keys
+
+log: logging.Logger = logging.getLogger(__name__)
+
+MOST_FOLLOWED = 10_000
+"""How many jobs one look for a cycle of waits may see: some 20 ms of the server's time."""
+
+
+class Waits:
+    """The waits of running jobs for others.
+
+    Args:
+        commands: of the session.
+    """
+
+    def __init__(self, commands: Commands) -> None:
+        self._commands = commands
+        self._unblocking = BackgroundTasks(log)
+
+    async def block(
+        self, id: str, entry: str, mark: str, targets: Sequence[str], timeout: float
+    ) -> list[str]:
+        """Notes for whom a running job waits; if one of them waits for it, the ids on the way from there to
+        the job instead. Raises as `Commands.run`.
+
+        Within a shard that is one step. Through several it is two, and two jobs that begin to wait for each
+        other at the same time may both be told.
+        """
+        shards = self._commands.shards
+        keys = shards.of(id)
+        arguments = (keys.space, id, entry, mark, DAY_MS, MOST_FOLLOWED, *targets)
+        answer = await self._commands.run(
+            keys, "block", (keys.records + id, keys.blocks + id), arguments, timeout=timeout
+        )
+        if answer or shards.is_one:
+            return [text_of(one) for one in answer]
+        cycle = await find_cycle(self._commands, id, targets, most=MOST_FOLLOWED, timeout=timeout)
+        if cycle:
+            self.unblock(id, entry, mark, targets)
+        return cycle
+
+    def unblock(self, id: str, entry: str, mark: str, targets: Sequence[str]) -> None:
+        """The wait is over. Nobody waits for the answer. When the app is being closed, nothing is sent."""
+        if self._commands.is_closed:
+            return
+        edges = [f"{entry} {target} {mark}" for target in targets]
+        keys = self._commands.shards.of(id)
+        self._unblocking.start(self._unblock(keys, ("SREM", keys.blocks + id, *edges)))
+
+    async def _unblock(self, keys: Keys, command: tuple[Any, ...]) -> None:
+        try:
+            await self._commands.send(keys, *command)
+        except AsyncQError as error:
+            log.debug("the end of a wait could not be told (%s); its note goes with its job's attempt", error)
+
+    async def close(self) -> None:
+        """Waits a moment for what is under way."""
+        # Its job may go on after it has closed the app that it waited with, and then waits for nobody.
+        await self._unblocking.wait(0.25)
+        self._unblocking.cancel()
+
+
+async def find_cycle(
+    commands: Commands, id: str, targets: Sequence[str], *, most: int, timeout: float
+) -> list[str]:
+    """The ids on the shortest way from one of the targets to a job, along those for whom each waits; empty if
+    there is none. Raises as `Commands.run`.
+
+    Args:
+        commands: send the questions.
+        id: the job.
+        targets: for whom it waits.
+        most: jobs that are looked at.
+        timeout: seconds for each look.
+    """
+    came_from: dict[str, str | None] = dict.fromkeys(targets)
+    level = list(came_from)
+    while level and id not in came_from and len(came_from) < most:
+        following: list[str] = []
+        for node, awaited in await _awaited_by(commands, level, timeout):
+            for target in awaited:
+                if target not in came_from:
+                    came_from[target] = node
+                    following.append(target)
+        level = following
+    way: list[str] = []
+    step = id if id in came_from else None
+    while step is not None:
+        way.insert(0, step)
+        step = came_from[step]
+    return way
+
+
+async def _awaited_by(commands: Commands, ids: Iterable[str], timeout: float) -> list[tuple[str, list[str]]]:
+    """For whom each of some jobs waits."""
+    shards = commands.shards
+    by_shard = shards.apportion(ids)
+    asked = [
+        commands.run(shards[shard], "waits", (), (shards[shard].space, *some), timeout=timeout)
+        for shard, some in by_shard.items()
+    ]
+    return [
+        (id_, [text_of(one) for one in awaited])
+        for some, answer in zip(by_shard.values(), await asyncio.gather(*asked), strict=True)
+        for id_, awaited in zip(some, answer, strict=True)
+    ]

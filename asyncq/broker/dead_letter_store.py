@@ -1,0 +1,98 @@
+"""The jobs that were given up, as they are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.kept_values import KeptValues
+    from asyncq.broker.schema.keys import Keys
+
+AT_ONCE = 10
+LARGEST = 2**64 - 1
+"""The server refuses an entry id with a larger number in it, wherever it stands."""
+
+_LETTER = re.compile(r"([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9]{1,3}))?")
+
+
+class DeadLetterStore:
+    """The dead letters of all shards. Everything here raises as `Commands.run`.
+
+    Args:
+        commands: of the session.
+        kept: what reads the values that a job shares with others.
+    """
+
+    def __init__(self, commands: Commands, kept: KeptValues) -> None:
+        self._commands = commands
+        self._kept = kept
+
+    async def newest(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
+        """The newest dead letters with their fields, newest first, without those that are past their time."""
+        answers = await asyncio.gather(*(self._newest_in(keys, limit) for keys in self._commands.shards))
+        letters = [
+            (entry.decode(), shard, fields)
+            for shard, answer in enumerate(answers)
+            for entry, fields in answer
+        ]
+        letters.sort(key=lambda letter: [int(part) for part in letter[0].split("-")], reverse=True)
+        return [
+            (entry if self._commands.shards.is_one else f"{entry}.{shard}", _pairs(fields))
+            for entry, shard, fields in letters[:limit]
+        ]
+
+    async def _newest_in(self, keys: Keys, limit: int) -> list[tuple[bytes, list[bytes]]]:
+        """The newest of one shard, few at a time: each may hold a long message."""
+        oldest = int((time.time() - self._commands.settings.dead_ttl) * 1000)
+        found: list[tuple[bytes, list[bytes]]] = []
+        before = "+"
+        while len(found) < limit:
+            count = min(AT_ONCE, limit - len(found))
+            some = await self._commands.send(keys, "XREVRANGE", keys.dead, before, oldest, "COUNT", count)
+            found += some
+            if len(some) < count:
+                break
+            before = f"({some[-1][0].decode()}"
+        return found
+
+    async def one(self, id: str) -> dict[bytes, bytes] | None:
+        """One dead letter's fields, with the values that its job shared with others; or None."""
+        for keys, entry in self._places([id]):
+            if answer := await self._commands.send(keys, "XRANGE", keys.dead, entry, entry):
+                fields = _pairs(answer[0][1])
+                if b"v" in fields:
+                    fields[b"v"] = await self._kept.filled(keys, fields[b"v"])
+                return fields
+        return None
+
+    async def delete(self, ids: list[str]) -> int:
+        """How many of them there were."""
+        by_shard: dict[int, list[str]] = {}
+        for keys, entry in self._places(ids):
+            by_shard.setdefault(keys.shard, []).append(entry)
+        deleted = 0
+        for number, entries in by_shard.items():
+            keys = self._commands.shards[number]
+            deleted += await self._commands.send(keys, "XDEL", keys.dead, *entries)
+        return deleted
+
+    def _places(self, ids: Iterable[str]) -> Iterator[tuple[Keys, str]]:
+        """Where the letters of these ids would be: an entry, and behind a point its shard if there are
+        several.
+        """
+        for id_ in ids:
+            found = _LETTER.fullmatch(id_)
+            if found is None or max(map(int, found[1].split("-"))) > LARGEST:
+                continue
+            if (shard := int(found[2] or 0)) < self._commands.shards.count:
+                yield self._commands.shards[shard], found[1]
+
+
+def _pairs(fields: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(fields[::2], fields[1::2], strict=True))

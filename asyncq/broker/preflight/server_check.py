@@ -1,0 +1,139 @@
+"""What about a server, or about the way to it, may cost jobs or a password: looked at when an app opens.
+
+What is found is a warning, or with the setting `strict` a refusal. `findings` judges; `check` asks and
+speaks.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from asyncq.broker.transport.pipe import PipeBroken
+from asyncq.broker.transport.server_error import ServerError
+from asyncq.errors import BrokerNotConfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from asyncq.broker.commands import Commands
+    from asyncq.broker.transport.connection import Address
+
+log: logging.Logger = logging.getLogger(__name__)
+
+_QUESTION = ("CONFIG", "GET", "maxmemory", "maxmemory-policy", "save", "appendonly")
+_looked_at: set[str] = set()
+"""URLs of the servers that this process has looked at: a warning is given once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that may cost jobs or a password."""
+
+    problem: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.mend}"
+
+
+def findings(address: Address, options: Mapping[str, str]) -> list[Finding]:
+    """What is wrong, the worst first.
+
+    Args:
+        address: where the server is and how one gets in.
+        options: the server's, as CONFIG GET names them. About one that is missing nothing is said: managed
+            servers keep theirs to themselves, and so may an ACL.
+    """
+    judged = (_persistence(options), _eviction(options), _password(address))
+    return [finding for finding in judged if finding is not None]
+
+
+def _persistence(options: Mapping[str, str]) -> Finding | None:
+    if options.get("appendonly") != "no" or options.get("save") != "":
+        return None
+    return Finding(
+        "nothing is kept on disk (appendonly no, no save): when the server ends, all jobs are lost",
+        "CONFIG SET appendonly yes, and the same in its configuration file",
+    )
+
+
+def _eviction(options: Mapping[str, str]) -> Finding | None:
+    policy = options.get("maxmemory-policy", "noeviction")
+    if policy == "noeviction" or options.get("maxmemory", "0") == "0":
+        return None
+    # Queues and jobs have no time to live, so a volatile policy spares them; outcomes and the tombstones
+    # which keep an enqueue that is sent again from making a second job have one.
+    victims = "outcomes" if policy.startswith("volatile-") else "queues and jobs"
+    return Finding(
+        f"maxmemory-policy {policy}: a full server throws {victims} away",
+        "CONFIG SET maxmemory-policy noeviction, and the same in its configuration file",
+    )
+
+
+def _password(address: Address) -> Finding | None:
+    host = address.options.get("host", "localhost")
+    if not address.is_plain_tcp or not address.options.get("password"):
+        return None  # TLS, a unix socket, or nothing to hide
+    if _is_loopback(host):
+        return None
+    return Finding(
+        f"the password goes to {host} in plain text, and so does every job",
+        "use rediss:// (TLS), or a tunnel that ends on this machine",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"  # any other name may mean another machine tomorrow
+
+
+async def check(commands: Commands) -> None:
+    """Looks at the server that a session is connected to.
+
+    Without `strict` it costs no round trip: the question leaves with the next command, and what the answer
+    shows is logged, once per process and server. With `strict` it waits for the answer, each time.
+
+    Raises:
+        BrokerNotConfigured: with `strict`: the first line names the server, each other one a finding.
+        BrokerUnavailable: with `strict`: no answer within the operation timeout.
+    """
+    if commands.settings.strict:
+        await _refuse(commands)
+        return
+    address = commands.address
+    if address.url not in _looked_at:
+        _looked_at.add(address.url)
+        commands.post(commands.shards[0], _QUESTION, partial(_warn, address))
+
+
+async def _refuse(commands: Commands) -> None:
+    try:
+        answer = await commands.send(commands.shards[0], *_QUESTION)
+    except ServerError as error:
+        answer = error
+    found = findings(commands.address, _options(answer))
+    if found:
+        lines = "\n".join(map(str, found))
+        raise BrokerNotConfigured(f"{commands.address.safe_url} is not fit for jobs (strict):\n{lines}")
+
+
+def _warn(address: Address, answer: Any) -> None:
+    if isinstance(answer, PipeBroken):
+        _looked_at.discard(address.url)  # closed or lost before it was answered: the next open asks again
+        return
+    for finding in findings(address, _options(answer)):
+        log.warning("%s: %s", address.safe_url, finding)
+
+
+def _options(answer: Any) -> dict[str, str]:
+    """What CONFIG GET has answered; nothing if it was refused (NOPERM) or does not exist there."""
+    if isinstance(answer, ServerError):
+        log.debug("the server does not show its configuration: %s", answer)
+        return {}
+    return {name.decode(): value.decode() for name, value in answer.items()}

@@ -1,0 +1,382 @@
+"""From a URL to a connected, authenticated transport: redis-py connects, speaks TLS, authenticates and
+selects; asyncq takes over.
+
+redis-py's own defaults are switched off, for they are dangerous for a queue (measured with 8.1): it sends a
+command again when a reply is lost, up to ten times, whatever the command; it cuts reads off after five
+seconds, blocking ones too; and its read time-out costs half of a worker's CPU. Time-outs, retries and
+reconnection are asyncq's own, see `pipe` and `reconnect`.
+
+Imported where the first connection is made, not with asyncq: redis-py would take a third of the time of
+`import asyncq`, and a process that runs a task's body needs no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import hiredis
+import redis.exceptions as foreign
+from redis import connection as blocking
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    SSLConnection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
+from redis.retry import Retry as BlockingRetry
+
+from asyncq.broker.transport import supported_servers
+from asyncq.broker.transport.server_error import ServerError, Unfit
+from asyncq.broker.transport.url import check, mask
+from asyncq.errors import BrokerNotConfigured, BrokerUnavailable
+from asyncq.system import forks
+from asyncq.system.threads import in_daemon_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+log: logging.Logger = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 2.0
+_DRIVER = DriverInfo()
+"""What redis-py says it is in CLIENT SETINFO: made once, for it reads its own version off the disk each
+time."""
+
+
+class _ByAddress(Connection):
+    """Connects to an address of the server and not to its name. The name is resolved before, for an event
+    loop of asyncio's would do it in its default executor, which belongs to the user.
+    """
+
+    at: str | None = None
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = dict(super()._connection_arguments())
+        if self.at is not None:
+            if "ssl" in arguments:
+                arguments["server_hostname"] = arguments["host"]  # for which the certificate is
+            arguments["host"] = self.at
+        return arguments
+
+
+class _ByAddressWithTls(_ByAddress, SSLConnection):
+    """The same with TLS."""
+
+
+_BY_ADDRESS: Mapping[type[AbstractConnection], type[AbstractConnection]] = {
+    Connection: _ByAddress,
+    SSLConnection: _ByAddressWithTls,
+}
+_BLOCKING: Mapping[type[AbstractConnection], type[Any]] = {  # redis-py types only half of them
+    Connection: blocking.Connection,
+    SSLConnection: blocking.SSLConnection,
+    UnixDomainSocketConnection: blocking.UnixDomainSocketConnection,
+}
+"""The class for a thread without a loop, by the one for a loop. Both take the same options."""
+_NO_FILE = (
+    "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there\n"
+    "Write the paths of files in PEM format"
+)
+_REFUSALS = (foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError)
+_ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix"}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server is and how to get in."""
+
+    url: str = field(repr=False)
+    connection_class: type[AbstractConnection]
+    options: Mapping[str, Any] = field(repr=False)
+    revive: Callable[[], None] | None = None
+    """Starts the server again if it is one of ours and has died. Blocks."""
+    blocking_class: type[Any] = blocking.Connection
+    """For a thread without a loop."""
+
+    @property
+    def is_plain_tcp(self) -> bool:
+        """Whether what is sent can be read on the way: neither TLS nor a unix socket."""
+        return self.connection_class is Connection
+
+    @property
+    def safe_url(self) -> str:
+        """The URL with its password masked, for logs and errors."""
+        return mask(self.url)
+
+
+class Handshaken(Protocol):
+    """What is left of redis-py's connection after the handshake: it owns the transport and must be kept
+    alive.
+    """
+
+    _reader: asyncio.StreamReader | None
+    _writer: asyncio.StreamWriter | None
+
+
+def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
+    """The address in a URL: `redis://`, `rediss://` (TLS, certificate verified), `unix://`, and `valkey://`,
+    `valkeys://` as aliases.
+
+    Raises:
+        BrokerNotConfigured: not such a URL. The first line says what is wrong, the second what to write.
+    """
+    plain = _plain_url(url)
+    if plain.partition("://")[0] not in {"redis", "rediss", "unix"}:
+        raise BrokerNotConfigured(
+            f"{mask(url)!r} is not a server URL: write redis://host:6379/0, rediss://, unix:///path/to/socket"
+            ", valkey://, embedded:// or memory://"
+        )
+    try:
+        check(plain)
+        options: dict[str, Any] = dict(parse_url(plain))
+    except ValueError as error:
+        raise BrokerNotConfigured(f"{mask(url)!r}: {error}") from error
+    connection_class = options.pop("connection_class", Connection)
+    return Address(url, connection_class, options, revive, _BLOCKING[connection_class])
+
+
+async def connect(address: Address, name: str) -> Handshaken:
+    """A connection with the handshake done (RESP3, credentials, database), named `name` in the server's
+    CLIENT LIST.
+
+    Raises:
+        BrokerUnavailable: no answer, refused, or not (yet) willing to talk; trying again may help.
+        ServerError: refused for a reason that stays: wrong credentials, no permission; or `Unfit`.
+    """
+    options = {
+        **address.options,
+        "protocol": 3,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+        "socket_timeout": None,
+        "socket_connect_timeout": CONNECT_TIMEOUT,
+        "health_check_interval": 0,
+        "driver_info": _DRIVER,
+    }
+    # Selected here, after a look at who answers: a cluster and a Sentinel refuse it.
+    database = options.pop("db", None) or 0
+    kind = _BY_ADDRESS.get(address.connection_class, address.connection_class)
+    connection: Any = kind(**options)  # redis-py types only half of it
+    try:
+        # The handshake reads without a time-out of its own: a server that accepts and then says nothing must
+        # not hold us.
+        await asyncio.wait_for(_introduce(connection, name, database), CONNECT_TIMEOUT * 2)
+    except Unfit as error:
+        _let_go(connection)
+        raise Unfit(f"{address.safe_url}: {error}") from None
+    except _REFUSALS as error:
+        raise ServerError(_with_code(error)) from error
+    except foreign.BusyLoadingError as error:
+        raise BrokerUnavailable(f"{address.safe_url}: the server is loading its data") from error
+    except (foreign.RedisError, OSError, TimeoutError) as error:
+        if isinstance(error.__cause__, _REFUSALS):  # over a unix socket redis-py wraps them
+            raise ServerError(_with_code(error.__cause__)) from error
+        if isinstance(error, foreign.ResponseError) and "unknown command" in str(error):
+            raise Unfit(
+                f"{address.safe_url}: {supported_servers.TOO_OLD.format('it knows no HELLO')}"
+            ) from error
+        if isinstance(_innermost(error), FileNotFoundError) and "path" not in address.options:
+            raise Unfit(f"{address.safe_url}: {_NO_FILE}") from error
+        problem = f"no server at {address.safe_url} ({_reason(error)})"
+        raise BrokerUnavailable(problem + _tls_advice(address, error)) from error
+    except asyncio.CancelledError:
+        _let_go(connection)
+        raise
+    return cast("Handshaken", connection)
+
+
+def _let_go(connection: Any) -> None:
+    """Closes a connection half-way through its handshake: redis-py does so after errors, but not when it is
+    cancelled.
+    """
+    writer, connection._writer, connection._reader = connection._writer, None, None
+    if writer is not None:
+        writer.transport.abort()
+
+
+async def _introduce(connection: Any, name: str, database: int) -> None:
+    """Connects, sees who answers, and says who we are and which database we want: in one round trip."""
+    await _reach(connection)
+    if (socket := connection._writer.get_extra_info("socket")) is not None:
+        forks.close_in_children(connection, socket.fileno())
+    commands: list[tuple[Any, ...]] = [("HELLO",), ("CLIENT", "SETNAME", name)]
+    if database:
+        commands.append(("SELECT", database))
+    for command in commands:
+        await connection.send_command(*command)
+    answers = [await _answer(connection) for _ in commands]
+    if isinstance(answers[0], dict) and (problem := supported_servers.problem(answers[0])):
+        raise Unfit(problem)
+    if isinstance(answers[1], foreign.NoPermissionError):
+        log.debug("the user may not name its connections in CLIENT LIST; they have no names there")
+    elif isinstance(answers[1], Exception):
+        raise answers[1]
+    if database and isinstance(answers[2], Exception):
+        if "out of range" in str(answers[2]):
+            raise Unfit(supported_servers.NO_DATABASE.format(database))
+        raise answers[2]
+
+
+async def _reach(connection: Any) -> None:
+    """Connects to the first of the server's addresses that lets us."""
+    has_name = isinstance(connection, _ByAddress)
+    if not has_name or _is_address(connection.host):
+        await connection.connect()
+        return
+    found = await in_daemon_thread(_addresses, connection.host, connection.port)
+    for number, address in enumerate(found, 1):
+        connection.at = address
+        try:
+            await connection.connect()
+        except foreign.ConnectionError as error:
+            if number == len(found) or not isinstance(_innermost(error), OSError):
+                raise
+        else:
+            return
+
+
+def _addresses(name: str, port: int) -> list[str]:
+    """The addresses of a host, in the order of the system's preference. Blocks."""
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(place[0]) for *_, place in found))
+
+
+def _is_address(host: str) -> bool:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with suppress(OSError):
+            socket.inet_pton(family, host)
+            return True
+    return False
+
+
+async def _answer(connection: Any) -> Any:
+    try:
+        return await connection.read_response()
+    except foreign.ResponseError as error:
+        return error
+
+
+def _tls_advice(address: Address, error: BaseException) -> str:
+    """What to try if the two ends may not agree about TLS, as a second line; neither end can know."""
+    cause = _innermost(error)
+    if issubclass(address.connection_class, SSLConnection):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "\nName the authority that signed its certificate: ?ssl_ca_certs=/path/to/ca.pem"
+        if isinstance(cause, (TimeoutError, asyncio.CancelledError, ssl.SSLError)):
+            return "\nIf the server is up and speaks no TLS: write redis:// for rediss://"
+    elif issubclass(address.connection_class, Connection) and isinstance(
+        cause, (foreign.InvalidResponse, foreign.ConnectionError, ConnectionResetError, hiredis.ProtocolError)
+    ):
+        return "\nIf the server is up and speaks TLS: write rediss:// for redis://"
+    return ""
+
+
+class BlockingConnection:
+    """One command at a time on a blocking socket, for the thread that keeps a worker's lease: it must not
+    depend on any loop.
+
+    Every error is a `BrokerUnavailable` or a `ServerError`; after one, the next call connects anew.
+    """
+
+    def __init__(self, address: Address, name: str, timeout: float) -> None:
+        self._address = address
+        self._name = name
+        self._options = {
+            "protocol": 3,
+            "retry": BlockingRetry(NoBackoff(), 0),
+            "retry_on_error": [],
+            "socket_timeout": timeout,
+            "socket_connect_timeout": timeout,
+            "health_check_interval": 0,
+            "driver_info": _DRIVER,
+        }
+        self._connection: Any = None  # redis-py types only half of it
+
+    def call(self, *command: Any) -> Any:
+        """Sends a command and waits for its reply, at most as long as the timeout.
+
+        Raises:
+            BrokerUnavailable: no connection, or no reply in time.
+            ServerError: an error reply.
+        """
+        try:
+            if self._connection is None:
+                options = {**self._address.options, **self._options}
+                self._connection = self._address.blocking_class(**options)
+                self._introduce()
+            self._connection.send_command(*command)
+            return self._connection.read_response()
+        except _REFUSALS as error:
+            self.close()
+            raise ServerError(_with_code(error)) from error
+        except (foreign.ConnectionError, foreign.TimeoutError, OSError) as error:
+            self.close()
+            if isinstance(error.__cause__, _REFUSALS):
+                raise ServerError(_with_code(error.__cause__)) from error
+            raise BrokerUnavailable(f"no answer from {self._address.safe_url} ({_reason(error)})") from error
+        except foreign.ResponseError as error:
+            raise ServerError(_full_text(error)) from error
+
+    def _introduce(self) -> None:
+        self._connection.connect()
+        forks.close_in_children(self._connection, self._connection._sock.fileno())
+        self._connection.send_command("CLIENT", "SETNAME", self._name)
+        with suppress(foreign.NoPermissionError):  # said already, see above
+            self._connection.read_response()
+
+    def close(self) -> None:
+        """Closes the socket. Twice is once."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+
+def _full_text(error: foreign.ResponseError) -> str:
+    # redis-py takes the code off the errors that it knows by class.
+    known = {
+        foreign.NoScriptError: "NOSCRIPT",
+        foreign.ReadOnlyError: "READONLY",
+        foreign.OutOfMemoryError: "OOM",
+    }
+    code = known.get(type(error))
+    return f"{code} {error}" if code else str(error)
+
+
+def _plain_url(url: str) -> str:
+    """The URL in the schemes that redis-py knows."""
+    scheme, separator, rest = url.partition("://")
+    return _ALIASES.get(scheme, scheme) + separator + rest
+
+
+def _with_code(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, foreign.NoPermissionError):
+        return f"NOPERM {text}"
+    if text.startswith("HELLO must be called"):
+        return f"NOAUTH {text}"  # what the server calls it when no password is given at all
+    return text if text.split(" ", 1)[0].isupper() else f"WRONGPASS {text}"
+
+
+def _reason(error: BaseException) -> str:
+    # redis-py wraps the socket's error in words of its own; the innermost says it best.
+    error = _innermost(error)
+    text = str(error).strip()
+    if isinstance(error, (TimeoutError, asyncio.CancelledError)):
+        return "no answer in time"
+    return (text[:1].lower() + text[1:]) if text else type(error).__name__
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None or error.__context__ is not None:
+        error = error.__cause__ or error.__context__ or error
+    return error

@@ -1,0 +1,646 @@
+"""Any number of waiters for the outcomes of jobs, over one subscription; no wake-up is lost.
+
+Each client process has one channel of its own and puts its name into the jobs it enqueues. Whoever ends a job
+publishes the outcome on the channels named in its record. A notification is a hint that may be lost; the
+record is the truth. So:
+
+1. *Subscribe, hear the confirmation, then look.* The other way round, a job that ends between the two is
+   missed for ever.
+2. Each confirmation begins a new **epoch**, see `Subscription`. A waiter that is known to be announced in
+   its job's record within the present epoch, with the job still running, needs no look: its notification has
+   yet to come, on this very connection. Any other waiter looks first.
+3. After each reconnection every waiter looks again: what was published meanwhile is gone. Without this, the
+   wait after a `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
+4. Every few seconds those that have waited that long look again. It bounds whatever else may go wrong with
+   pub/sub.
+
+Looks are gathered: all that are asked for in one turn of the loop go in batches of 500.
+
+Dropping a handle only drops an entry from a weak dictionary: no command is sent, nothing is unsubscribed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Literal
+
+from asyncq import wire
+from asyncq.broker.schema import damaged_data
+from asyncq.broker.subscription import Subscription
+from asyncq.broker.transport.pipe import PipeBroken
+from asyncq.broker.transport.reconnect import pause
+from asyncq.broker.transport.server_error import ServerError
+from asyncq.config import shown
+from asyncq.errors import AsyncQError, BrokerUnavailable, DecodeError
+from asyncq.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+
+    from asyncq.broker.commands import Commands
+
+log: logging.Logger = logging.getLogger(__name__)
+
+POLL = 5.0
+"""Seconds after which a waiter that has heard nothing has looked again, at the latest: rounds come every
+quarter of it, give or take a fifth, and take those that have waited for seven tenths."""
+HINT_AFTER = 2.0
+"""Seconds of waiting after which it is worth a look whether anybody serves the queue."""
+BATCH = 500
+
+
+class Waiter:
+    """What this process knows about one job, shared by all of its handles.
+
+    Attributes:
+        id: the job's id.
+        ended: the outcome, once it is known. Never changes again.
+        gone: the server knows no result under this id (any more).
+        flags: of the live job as last seen, see `wire`; empty before the first look.
+        accepted: False while the enqueue of this job is under way: a look would not find it yet.
+        epoch: the epoch in which the job's record is known to name our channel.
+        expires: when the job expires unless it is started, in ms since the epoch.
+        state, queue, worker, started, retries, failure: as last seen; `started` in ms since the epoch,
+            `failure` the encoded error of the last attempt.
+        report: what the running job said of itself last, if the state is from there.
+        call: the job's message and the values of those that it waited for, if somebody has asked for it.
+        home: the listener that keeps it.
+        kin: the waiters of the same job in other sessions that a handle has gone through, and this one; None
+            if there are none. All of them have the same list.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "accepted",
+        "call",
+        "callbacks",
+        "ended",
+        "epoch",
+        "expires",
+        "failure",
+        "flags",
+        "futures",
+        "gone",
+        "home",
+        "id",
+        "kin",
+        "queue",
+        "report",
+        "retries",
+        "since",
+        "started",
+        "state",
+        "worker",
+    )
+
+    def __init__(self, id: str, home: Listener, *, epoch: int = 0, accepted: bool = True) -> None:
+        self.id: str = id
+        self.home: Listener = home
+        self.kin: list[Waiter] | None = None
+        self.state: State | str = State.UNKNOWN
+        self.queue: str | None = None
+        self.worker: str | None = None
+        self.started: int | None = None
+        self.retries: int = 0
+        self.failure: bytes = b""
+        self.report: wire.Report | None = None
+        self.call: tuple[wire.Job, bytes] | None = None
+        self.ended: wire.Ended | None = None
+        self.gone: bool = False
+        self.flags: str = ""
+        self.accepted: bool = accepted
+        self.epoch: int = epoch
+        self.expires: int | None = None
+        self.futures: list[asyncio.Future[None]] | None = None
+        self.callbacks: list[Callable[[], None]] | None = None
+        self.since: float = 0.0
+
+    def latest(self) -> Waiter:
+        """Of the waiters of this job in all sessions, the one that knows most. On any thread."""
+        if self.kin is None or self.ended is not None:
+            return self
+        return max(self.kin, key=_knowledge)
+
+    def take_report(self, report: wire.Report) -> None:
+        """Takes in what the running job said of itself."""
+        if self.ended is None:
+            self.report = report
+            self.state = report.state
+
+
+def _knowledge(waiter: Waiter) -> int:
+    if waiter.ended is not None:
+        return 3
+    if waiter.state is State.UNKNOWN:
+        return 0
+    return 1 if waiter.state in {State.PENDING, State.SCHEDULED} else 2
+
+
+class Waiters:
+    """The waiters of this process by id, for as long as somebody holds them.
+
+    A `WeakValueDictionary` would do; it takes twice as long to put one in and to drop it, and more.
+    """
+
+    def __init__(self) -> None:
+        self._refs: dict[str, _Ref] = {}
+        self._on_drop = self._drop
+
+    def get(self, id: str) -> Waiter | None:
+        """The waiter of a job, or None."""
+        ref = self._refs.get(id)
+        return None if ref is None else ref()
+
+    def put(self, waiter: Waiter) -> None:
+        """Adds one, in the place of any that has its id."""
+        ref = self._refs[waiter.id] = _Ref(waiter, self._on_drop)
+        ref.id = waiter.id
+
+    def _drop(self, ref: _Ref) -> None:
+        # In whatever thread the last holder let go; another waiter may have the id by now.
+        if self._refs.get(ref.id) is ref:
+            del self._refs[ref.id]
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter([waiter for ref in list(self._refs.values()) if (waiter := ref()) is not None])
+
+
+class _Ref(weakref.ref[Waiter]):
+    __slots__ = ("id",)
+    id: str
+
+
+class Listener:
+    """The waiters of this process.
+
+    Args:
+        commands: of the session.
+        look: asks how jobs stand, and joins their waiters by the channel given.
+        expire: asks that a job whose time has passed be ended.
+        hint: tells the user if nobody serves a queue.
+    """
+
+    def __init__(
+        self,
+        commands: Commands,
+        look: Callable[[list[str], str], Awaitable[list[wire.Ended | str | None]]],
+        expire: Callable[[str], Awaitable[object]],
+        hint: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self.channel: str = commands.channel
+        self.subscription: Subscription = Subscription(commands, self._on_outcomes)
+        self.subscription.renewed.add(self._renewed)
+        self._look = look
+        self._expire = expire
+        self._hint = hint
+        self._hinted: dict[str, float] = {}
+        self._loop = asyncio.get_running_loop()
+        self._waiters = Waiters()
+        self._kept: set[Waiter] = set()
+        self._asked: dict[str, Waiter] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.is_closed: bool = False
+
+    def start(self) -> None:
+        """Begins to keep up the subscription, once it is confirmed."""
+        self.subscription.start()
+        self._spawn(self._poll())
+
+    async def close(self) -> None:
+        """Ends the subscription. Who still waits gets `BrokerUnavailable`."""
+        self.is_closed = True
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.subscription.close()
+        for waiter in self._waiters:
+            for future in waiter.futures or ():
+                if not future.done():
+                    future.set_exception(
+                        BrokerUnavailable("the app was closed while a result was waited for")
+                    )
+        self._kept.clear()
+
+    # -- waiting --
+
+    def announce(self, id: str, *, ignored: bool = False, new: bool = False) -> Waiter:
+        """The waiter of a job about to be enqueued with our channel in it.
+
+        It must exist before the enqueue is sent: the outcome may come, on the other connection, before the
+        answer to the enqueue. A result that is ignored is announced to nobody. A `new` id is one that nobody
+        can have.
+        """
+        known = None if new else self._waiters.get(id)
+        if known is not None and known.ended is None and not known.gone:
+            # A key, or an id of the user's own, used twice: whichever call the server takes, its outcome is
+            # this.
+            return known
+        waiter = Waiter(id, self, epoch=0 if ignored else self.subscription.epoch, accepted=False)
+        waiter.state = State.PENDING
+        self._waiters.put(waiter)
+        return waiter
+
+    def waiter(self, id: str) -> Waiter:
+        """The waiter of a job known by id only."""
+        waiter = self._waiters.get(id)
+        if waiter is None:
+            waiter = Waiter(id, self)
+            self._waiters.put(waiter)
+        return waiter
+
+    def follow(self, waiter: Waiter) -> Waiter:
+        """The waiter here of a job that another session has a waiter of. It begins with what that one knows;
+        the handle that went from there to here shows what either is notified of.
+        """
+        if waiter.home.is_closed and self._waiters.get(waiter.id) is None:
+            # Nothing will reach it there any more, so it moves.
+            self._waiters.put(waiter)
+            waiter.home = self
+            waiter.epoch = 0
+            waiter.accepted = True
+            return waiter
+        mine = self.waiter(waiter.id)
+        latest = waiter.latest()
+        if latest.ended is not None and mine.ended is None:
+            self._settle(mine, latest.ended)
+        elif _knowledge(latest) > _knowledge(mine):
+            for name in ("state", "queue", "worker", "started", "retries", "failure", "expires"):
+                setattr(mine, name, getattr(latest, name))
+        _join_kin(waiter, mine)
+        return mine
+
+    async def wait(self, waiter: Waiter, timeout: float | None) -> None:
+        """Waits until the job has ended, or turned out to be unknown, or the time is over: the waiter tells
+        which.
+
+        The timer is local: it fires whatever the server does. Cancelling one awaiter disturbs no other. One
+        coroutine and no more, for ten thousand of them may be waiting.
+        """
+        end = None if timeout is None else self._loop.time() + timeout
+        if waiter.gone:
+            # That was then: a key, or an id of the user's own, may have come to life again.
+            waiter.gone = False
+            waiter.epoch = 0
+        while waiter.ended is None and not waiter.gone:
+            left = None if end is None else end - self._loop.time()
+            if left is not None and left <= 0:
+                return
+            if not self._in_touch(waiter):
+                self._ask(waiter)
+            future = self._join(waiter)
+            timers = self._timers(waiter, future, left)
+            try:
+                await future
+            finally:
+                for timer in timers:
+                    timer.cancel()
+                self._part(waiter, future)
+
+    def attend(
+        self, waiter: Waiter, on_change: Callable[[asyncio.Future[None]], object]
+    ) -> Callable[[], None]:
+        """Waits as `wait` does, for who waits for many: no coroutine for each.
+
+        Args:
+            waiter: of a job that is not known to have ended.
+            on_change: called once, with a future that is done, when something has changed: the waiter says
+                what. Attend again if the job has not ended. The future's exception says that the app was
+                closed.
+
+        Returns:
+            What to call when that is no longer wanted, and after `on_change`.
+        """
+        if not self._in_touch(waiter):
+            self._ask(waiter)
+        future = self._join(waiter)
+        timers = self._timers(waiter, future, None)
+        future.add_done_callback(on_change)
+
+        def leave() -> None:
+            for timer in timers:
+                timer.cancel()
+            self._part(waiter, future)
+
+        return leave
+
+    def _join(self, waiter: Waiter) -> asyncio.Future[None]:
+        future = self._loop.create_future()
+        if waiter.futures is None:
+            waiter.futures = []
+            waiter.since = self._loop.time()
+            # A task that nobody holds may wait here; asyncio itself holds tasks weakly. Task, handle, waiter
+            # and future are a cycle that the collector would take away in the middle of the wait.
+            self._kept.add(waiter)
+        waiter.futures.append(future)
+        return future
+
+    def _part(self, waiter: Waiter, future: asyncio.Future[None]) -> None:
+        assert waiter.futures is not None
+        waiter.futures.remove(future)
+        if not waiter.futures:
+            waiter.futures = None
+            if waiter.callbacks is None:
+                self._kept.discard(waiter)
+
+    def _timers(
+        self, waiter: Waiter, future: asyncio.Future[None], timeout: float | None
+    ) -> tuple[asyncio.TimerHandle, ...]:
+        """The timers of one wait: its own, and that of the job's expiry."""
+        if timeout is None and waiter.expires is None:
+            return ()
+        timers = []
+        if timeout is not None:
+            timers.append(self._loop.call_later(timeout, _settle_future, future))
+        if waiter.expires is not None:
+            timers.append(self._loop.call_later(_until(waiter.expires), self._expire_now, waiter))
+        return tuple(timers)
+
+    def when_ended(self, waiter: Waiter, callback: Callable[[], None]) -> None:
+        """Calls back on this loop when the job has ended, or at once if it has. The waiter is kept alive
+        until then.
+        """
+        if waiter.ended is not None or waiter.gone:
+            self._loop.call_soon(callback)
+            return
+        if waiter.callbacks is None:
+            waiter.callbacks = []
+        waiter.callbacks.append(callback)
+        waiter.since = waiter.since or self._loop.time()
+        self._kept.add(waiter)
+        if waiter.expires is not None:
+            self._loop.call_later(
+                _until(waiter.expires), self._expire_now, waiter, context=contextvars.Context()
+            )
+        if not self._in_touch(waiter):
+            self._ask(waiter)
+
+    def learn(self, waiter: Waiter, answer: wire.Ended | str | None) -> None:
+        """Takes in what a look said."""
+        if isinstance(answer, wire.Ended):
+            self._settle(waiter, answer)
+        elif answer is None:
+            known = waiter.latest().ended
+            if known is None:
+                self.forgotten(waiter)
+            else:  # it has expired at the server, or was forgotten elsewhere: what is known here stays known
+                self._settle(waiter, known)
+        else:
+            flags, _, expires = answer.partition(" ")
+            waiter.gone = False
+            waiter.flags = flags
+            if waiter.state is State.UNKNOWN:
+                waiter.state = wire.STATE_OF[flags[0]]
+            if flags[2:3] == "i":
+                # Ended or not, there will never be a result.
+                self._wake(waiter, gone=True)
+            elif expires and waiter.expires is None:
+                self._learn_expiry(waiter, int(expires))
+
+    def _learn_expiry(self, waiter: Waiter, expires: int) -> None:
+        waiter.expires = expires
+        for future in waiter.futures or ():
+            _settle_future(future)  # each waits on, with a timer for that moment
+        if waiter.callbacks:
+            self._loop.call_later(_until(expires), self._expire_now, waiter, context=contextvars.Context())
+
+    def forgotten(self, waiter: Waiter) -> None:
+        """There is no result under this id (any more)."""
+        for each in waiter.kin or (waiter,):
+            each.ended = None
+            each.flags = ""
+            each.report = None
+            each.state = State.UNKNOWN
+            each.epoch = 0  # no push will come: who waits there next must look
+            each.expires = None  # another job may come under the id
+        self._wake(waiter, gone=True)
+
+    def take_status(self, waiter: Waiter, answer: wire.Ended | wire.JobSnapshot | None) -> None:
+        """Takes in what a look at the whole state said."""
+        if not isinstance(answer, wire.JobSnapshot):
+            self.learn(waiter, answer)
+        elif waiter.ended is None:  # else the push was faster than the answer
+            waiter.gone = False
+            waiter.flags = answer.flags
+            waiter.queue = answer.queue
+            waiter.worker = answer.worker
+            waiter.started = answer.started
+            waiter.retries = answer.retries
+            waiter.failure = answer.failure
+            waiter.report = answer.report
+            waiter.state = answer.state
+
+    def accepted(self, waiter: Waiter) -> None:
+        """The enqueue of this job was confirmed."""
+        waiter.accepted = True
+        waiter.gone = False  # as far as it was, that was the job before, whose result was forgotten
+        if waiter.ended is None and not self._in_touch(waiter) and waiter.futures:
+            self._ask(waiter)
+
+    def gave_up(self, waiter: Waiter) -> None:
+        """The enqueue of this job was refused, cancelled, or not answered: only a look tells what became of
+        it. Who asks under its id must not wait for an answer that nobody waits for any more.
+        """
+        if not waiter.accepted:
+            waiter.accepted = True
+            waiter.epoch = 0
+            if waiter.futures:
+                self._ask(waiter)
+
+    def take_existing(self, waiter: Waiter, answer: wire.Ended | str | Literal[False] | None) -> None:
+        """The enqueue found another job under this id, and False says no more of it. Else it is that of an
+        equal call, and its waiters were joined by our channel: what `announce` said of the epoch holds.
+        """
+        waiter.expires = None  # that was this call's own
+        if answer is False:
+            waiter.accepted = True
+            waiter.epoch = 0
+            return
+        if isinstance(answer, str) and waiter.state in {State.PENDING, State.SCHEDULED}:
+            waiter.state = wire.STATE_OF[answer[0]]
+        self.learn(waiter, answer)
+        self.accepted(waiter)
+
+    def _expire_now(self, waiter: Waiter) -> None:
+        """The job's time has passed and no worker may be there to notice: its waiter sees to it."""
+        if waiter.ended is not None or waiter.gone:
+            return
+        self._spawn(self._expire_and_look(waiter))
+
+    async def _expire_and_look(self, waiter: Waiter) -> None:
+        try:
+            await self._expire(waiter.id)
+        except (AsyncQError, PipeBroken, ServerError) as error:
+            log.debug("job %r could not be expired (%s); a worker will", waiter.id, error)
+        self._ask(waiter)
+
+    def _in_touch(self, waiter: Waiter) -> bool:
+        epoch = self.subscription.epoch
+        return epoch != 0 and waiter.epoch == epoch
+
+    # -- outcomes --
+
+    def _on_outcomes(self, data: bytes) -> None:
+        try:
+            for id_, letter, outcome in wire.split_notification(data):
+                waiter = self._waiters.get(id_)
+                if waiter is None:
+                    continue
+                if outcome is None:
+                    waiter.accepted = True
+                    self._ask(waiter)
+                else:
+                    self._settle(waiter, wire.decode_ended(letter, outcome))
+        except (DecodeError, UnicodeDecodeError) as error:
+            # Anybody who may publish can send rubbish; the waiters' own looks find the truth.
+            damaged_data.warn(
+                log, "notification", f"a notification on {self.channel} could not be read", error
+            )
+
+    def _settle(self, waiter: Waiter, ended: wire.Ended) -> None:
+        if waiter.ended is None:
+            waiter.ended = ended
+            waiter.gone = False
+            waiter.state = ended.state
+        self._wake(waiter)
+
+    def _wake(self, waiter: Waiter, *, gone: bool = False) -> None:
+        waiter.gone = waiter.gone or gone
+        for future in waiter.futures or ():
+            if not future.done():
+                future.set_result(None)
+        callbacks, waiter.callbacks = waiter.callbacks, None
+        self._kept.discard(waiter)
+        for callback in callbacks or ():
+            self._loop.call_soon(callback)
+
+    # -- looking --
+
+    async def look_all(self, waiters: Sequence[Waiter], timeout: float | None = None) -> None:
+        """Looks once at many, 500 in each command, and joins none of them.
+
+        Raises:
+            BrokerUnavailable: no answer within `timeout` seconds (None: the operation timeout), for any
+                batch.
+        """
+        for first in range(0, len(waiters), BATCH):
+            batch = waiters[first : first + BATCH]
+            try:
+                async with asyncio.timeout(timeout):
+                    answers = await self._look([waiter.id for waiter in batch], "")
+            except TimeoutError as error:
+                raise BrokerUnavailable(f"the server did not answer within {shown(timeout)}") from error
+            for waiter, answer in zip(batch, answers, strict=True):
+                if waiter.ended is None:  # else a push was faster than the answer
+                    self.learn(waiter, answer)
+
+    def _ask(self, waiter: Waiter) -> None:
+        """Has the waiter looked up in the next batch."""
+        self._asked[waiter.id] = waiter
+        if self._looking is None or self._looking.done():
+            self._looking = self._spawn(self._answer_all())
+
+    async def _answer_all(self) -> None:
+        attempt = 0
+        while self._asked:
+            batch = [self._asked.pop(id_) for id_ in list(self._asked)[:BATCH]]
+            batch = [waiter for waiter in batch if waiter.accepted and waiter.ended is None]
+            # The epoch from before the look: a confirmation that comes meanwhile asks again.
+            epoch = self.subscription.epoch
+            if not batch:
+                continue
+            try:
+                answers = await self._look([waiter.id for waiter in batch], self.channel)
+            except Exception as error:  # noqa: BLE001  all waiters of the process are looked up by this task
+                # Nobody is notified: who waits has a timeout of his own, and the answer may still come.
+                attempt += 1
+                log.debug("%d waiters could not be looked up (%s); again", len(batch), error)
+                for waiter in batch:
+                    self._asked.setdefault(waiter.id, waiter)
+                await asyncio.sleep(pause(attempt))
+                continue
+            attempt = 0
+            for waiter, answer in zip(batch, answers, strict=True):
+                if isinstance(answer, str):
+                    waiter.epoch = epoch
+                self.learn(waiter, answer)
+
+    def _awaited(self) -> Iterable[Waiter]:
+        return [waiter for waiter in self._waiters if waiter.futures or waiter.callbacks]
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 4)
+            for queue in self._queues_to_check():
+                await self._hint_once(queue)
+
+    def _queues_to_check(self) -> set[str]:
+        """Has all who waited for long looked up; the queues of those who have heard nothing for a while."""
+        now = self._loop.time()
+        queues = set()
+        for waiter in self._awaited():
+            waited = now - waiter.since
+            if waited >= HINT_AFTER and waiter.queue is not None:
+                queues.add(waiter.queue)
+            if waited >= POLL * 0.7:
+                waiter.since = now
+                self._ask(waiter)
+        return queues
+
+    async def _hint_once(self, queue: str) -> None:
+        """The commonest reason for a long wait is that nobody works: find out, once a minute."""
+        now = self._loop.time()
+        if now - self._hinted.get(queue, float("-inf")) < 60:
+            return
+        self._hinted[queue] = now
+        try:
+            await self._hint(queue)
+        except Exception as error:  # noqa: BLE001  a hint is worth no wait that nobody looks after
+            log.debug("whether anybody serves queue %r could not be found out: %s", queue, error)
+
+    def _renewed(self) -> None:
+        """The subscription was lost and is there again: what was published meanwhile is gone."""
+        self._spawn(self._ask_all())
+
+    async def _ask_all(self) -> None:
+        # Spread over half a second: after a restart every process does this at the same time.
+        await asyncio.sleep(random.random() / 2)
+        for waiter in self._waiters:
+            if waiter.ended is None and not waiter.gone and waiter.accepted:
+                self._ask(waiter)
+
+    def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
+        # In a context of its own: it outlives the call that begins it, and is not that caller's.
+        task: asyncio.Task[None] = self._loop.create_task(coroutine, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+
+def _join_kin(one: Waiter, other: Waiter) -> None:
+    """Makes two waiters of one job known to each other, and to those that either knew. Those of sessions that
+    were closed know no more than these by now.
+    """
+    known = [*(one.kin or (one,)), *(other.kin or (other,))]
+    kin = [each for n, each in enumerate(known) if each not in known[:n]]
+    kin = [each for each in kin if each in {one, other} or not each.home.is_closed]
+    for each in kin:
+        each.kin = kin
+
+
+def _until(milliseconds: int) -> float:
+    return max(0.0, milliseconds / 1000 - time.time()) + 0.002
+
+
+def _settle_future(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,121 @@
+"""How long a job takes, at a fixed rate of arrivals."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from asyncq.cli.bench.histogram import Histogram
+from asyncq.cli.bench.load_generator import generate_load
+from asyncq.cli.bench.report import BenchReport, bars, quantiles, summary
+from asyncq.config import shown
+from asyncq.errors import ResultTimeout
+
+if TYPE_CHECKING:
+    from asyncq.cli.bench.environment import BenchEnvironment
+    from asyncq.tasks.task import Task
+
+_LAST_RESULT_TIMEOUT = 15.0
+"""Seconds after the last arrival in which answers still count; then a job is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyPlan:
+    """Arrivals at a fixed rate, in an open loop."""
+
+    rate: int
+    seconds: float
+    warmup: float
+    payload: int
+
+    @property
+    def title(self) -> str:
+        """The plan in one line."""
+        times = f"{shown(self.seconds)} after {shown(self.warmup)} warm-up"
+        return f"open loop, {self.rate}/s for {times}, payload {self.payload} B"
+
+    async def run(self, environment: BenchEnvironment) -> BenchReport:
+        """Runs the warm-up and the measurement."""
+        payload = "x" * self.payload
+        async with environment.worker():
+            await OpenLoop(environment.noop, payload, self.rate, int(self.rate * self.warmup)).run()
+            measured = OpenLoop(environment.noop, payload, self.rate, int(self.rate * self.seconds))
+            await measured.run()
+        return BenchReport(
+            [
+                quantiles("enqueue", measured.enqueued),
+                quantiles("enqueue -> result", measured.answered),
+                f"  {bars(measured.answered)}",
+                f"  {measured.count:,} sent, {measured.answered.count:,} done, {measured.lost:,} lost",
+            ],
+            {
+                "rate": self.rate,
+                "seconds": self.seconds,
+                "payload": self.payload,
+                "lost": measured.lost,
+                "enqueue": summary(measured.enqueued),
+                "result": summary(measured.answered),
+            },
+            measured.lost,
+        )
+
+
+@dataclass(slots=True)
+class OpenLoop:
+    """One run of arrivals, each a task of its own that enqueues a job and waits for it."""
+
+    noop: Task[..., None]
+    payload: str
+    rate: int
+    count: int
+    enqueued: Histogram = field(default_factory=Histogram)
+    answered: Histogram = field(default_factory=Histogram)
+    lost: int = 0
+
+    async def run(self) -> None:
+        """Fills the histograms. A job that is not answered in time is lost, and not in them.
+
+        Raises:
+            Exception: what the first job that failed has raised.
+        """
+        pending: set[asyncio.Task[None]] = set()
+        failed: list[asyncio.Task[None]] = []
+        all_ended = asyncio.Event()
+        if not self.count:
+            return
+
+        def arrive(due: int) -> None:
+            task = asyncio.create_task(self._one(due))
+            pending.add(task)
+            task.add_done_callback(ended)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            pending.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                failed.append(task)
+            if failed or self.answered.count + self.lost == self.count:
+                all_ended.set()
+
+        with generate_load(self.rate, self.count, arrive) as last, suppress(TimeoutError):
+            async with asyncio.timeout((last - time.monotonic_ns()) / 1e9 + 2 * _LAST_RESULT_TIMEOUT):
+                await all_ended.wait()
+        unanswered = list(pending)
+        for task in unanswered:
+            task.cancel()
+        await asyncio.gather(*unanswered, return_exceptions=True)
+        for task in failed:
+            task.result()
+        self.lost = self.count - self.answered.count
+
+    async def _one(self, due: int) -> None:
+        result = await self.noop.delay(self.payload)
+        self.enqueued.record(time.monotonic_ns() - due)
+        try:
+            await result.get(timeout=_LAST_RESULT_TIMEOUT)
+        except ResultTimeout:
+            self.lost += 1
+        else:
+            self.answered.record(time.monotonic_ns() - due)

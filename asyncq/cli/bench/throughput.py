@@ -1,0 +1,101 @@
+"""How many jobs go through: a backlog drained, and many callers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asyncq.cli.bench.histogram import Histogram
+from asyncq.cli.bench.report import BenchReport, quantiles, summary
+from asyncq.cli.exits import CliError
+from asyncq.errors import AsyncQError
+
+if TYPE_CHECKING:
+    from asyncq.cli.bench.environment import BenchEnvironment
+
+IN_FLIGHT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ThroughputPlan:
+    """A backlog drained by one worker, then a closed loop of many callers."""
+
+    jobs: int
+    payload: int
+
+    @property
+    def title(self) -> str:
+        """The plan in one line."""
+        return f"{self.jobs:,} jobs, payload {self.payload} B"
+
+    async def run(self, environment: BenchEnvironment) -> BenchReport:
+        """Drains first: the worker that is started for it finds a backlog. Those that run leave none."""
+        payload = "x" * self.payload
+        report = BenchReport([], {"jobs": self.jobs, "payload": self.payload, "in_flight": IN_FLIGHT})
+        if environment.own_worker:
+            report.add("enqueue in batches", "enqueue_per_s", await self._enqueue(environment, payload))
+        async with environment.worker():
+            if environment.own_worker:
+                report.add("drain of a backlog", "drain_per_s", await self._drain(environment))
+            times = Histogram()
+            report.add(
+                f"{IN_FLIGHT} in flight", "in_flight_per_s", await self._closed(environment, payload, times)
+            )
+        report.lines.append(quantiles("one of these", times))
+        report.tree["in_flight_times"] = summary(times)
+        return report
+
+    async def _enqueue(self, environment: BenchEnvironment, payload: str) -> float:
+        began = time.perf_counter()
+        for size in _chunks(self.jobs, 1000):
+            await environment.noop.map([(payload,)] * size)
+        return self.jobs / (time.perf_counter() - began)
+
+    async def _drain(self, environment: BenchEnvironment) -> float:
+        """Jobs per second, from the first look that finds the worker at work to the empty queue.
+
+        A job leaves the queue in the step that stores its result, so its length says how many have none.
+        Looking costs the server 1 us.
+        """
+        broker = environment.app.sessions.current().broker
+        queue, send = environment.app.settings.default_queue, broker.commands.send
+        end = time.monotonic() + 60.0
+        first, began = 0, 0.0
+        while left := sum(
+            await asyncio.gather(*(send(keys, "XLEN", keys.stream(queue)) for keys in broker.shards))
+        ):
+            if not began and left < self.jobs:
+                first, began = left, time.perf_counter()
+            if time.monotonic() > end:
+                raise CliError(f"{left:,} of {self.jobs:,} jobs were not done within 60 s")
+            await asyncio.sleep(0.002)
+        if not began:
+            raise CliError(
+                "the backlog was gone before it could be watched", "use more --jobs, and no other worker"
+            )
+        return first / (time.perf_counter() - began)
+
+    async def _closed(self, environment: BenchEnvironment, payload: str, times: Histogram) -> float:
+        """Jobs per second of callers that each enqueue the next job when they have the value of the last."""
+
+        async def caller(jobs: int) -> None:
+            for _ in range(jobs):
+                start = time.perf_counter_ns()
+                await environment.noop.call(payload)
+                times.record(time.perf_counter_ns() - start)
+
+        each = self.jobs // IN_FLIGHT
+        began = time.perf_counter()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(IN_FLIGHT):
+                    group.create_task(caller(each))
+        except* AsyncQError as errors:
+            raise errors.exceptions[0] from None
+        return times.count / (time.perf_counter() - began)
+
+
+def _chunks(total: int, most: int) -> list[int]:
+    return [most] * (total // most) + [total % most] * bool(total % most)

@@ -1,0 +1,253 @@
+"""`asyncq dlq`: the dead letters, looked at, sent again, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from asyncq.cli import console, loop, parameters, target as targets
+from asyncq.cli.exits import CliError, Code
+from asyncq.cli.invocation import Invocation, command
+from asyncq.logs import escaped
+
+if TYPE_CHECKING:
+    from asyncq.app import AsyncQ
+    from asyncq.control.dead_letters import DeadLetter
+
+dlq: typer.Typer = typer.Typer(
+    help="Looks after the dead letters: jobs that were given up.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+_EVERY = 2**31
+"""More than `dead_cap` will ever be: the cap of the workers is not known here."""
+_BATCH = 1000
+"""Letters deleted in one command: a stranger's job waits for no more than that."""
+
+Ids = Annotated[
+    list[str] | None, typer.Argument(metavar="ID", help="Letters' ids; - reads them from stdin, one a line.")
+]
+All = Annotated[bool, typer.Option("--all", help="All letters.")]
+Named = Annotated[str | None, typer.Option("--task", metavar="TASK", help="Those of the task of that name.")]
+
+
+@dlq.command(name="ls")
+@command
+def ls(
+    ctx: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 100,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document a line.")] = False,
+) -> int:
+    """Lists the dead letters, newest first.
+
+    Columns: id, time, queue, task, reason, error.
+
+    \b
+    Examples:
+      asyncq dlq ls --limit 20
+      asyncq dlq ls --json | jq '.[0].traceback'
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation, app = _prepared(ctx)
+
+    async def show() -> int:
+        async with app:
+            letters = await app.control.dead.list(limit)
+        if jsonl:
+            for letter in letters:
+                console.document(_tree(letter))
+        elif invocation.json:
+            console.document([_tree(letter) for letter in letters])
+        elif letters:
+            console.data(_table(letters))
+        if not invocation.quiet:
+            _say_how_many(len(letters), limit)
+        return Code.OK
+
+    return loop.run(show())
+
+
+@dlq.command(name="requeue")
+@command
+def requeue(ctx: typer.Context, ids: Ids = None, every: All = False, task: Named = None) -> int:
+    """Sends the jobs of dead letters again.
+
+    As new jobs, oldest first. Prints each letter's id and its new job's; the letter is deleted. Exit code 3
+    if there is no such letter, 1 if one holds nothing that can be sent.
+
+    \b
+    Examples:
+      asyncq dlq requeue 1795010101010-0
+      asyncq dlq requeue --task shop.tasks.charge
+      asyncq dlq ls --jsonl | jq -r .id | asyncq dlq requeue -
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation, app = _prepared(ctx)
+    selection = Selection.of(ids, task, every=every)
+    rows: list[dict[str, str]] = []
+
+    async def requeue_all() -> int:
+        async with app:
+            chosen = selection.ids if selection.ids is not None else await _ids_of(app, selection)
+            codes = [await _requeued(app, id_, rows, as_json=invocation.json) for id_ in chosen]
+        if not chosen and not invocation.quiet:
+            console.say("no dead letters to send again")
+        return max(codes, default=Code.OK)
+
+    try:
+        return loop.run(requeue_all())
+    finally:
+        # If the server has gone on the way, what was sent until then must still be told.
+        if invocation.json:
+            console.document(rows)
+
+
+@dlq.command(name="purge")
+@command
+def purge(
+    ctx: typer.Context,
+    ids: Ids = None,
+    every: All = False,
+    task: Named = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
+) -> int:
+    """Deletes dead letters, for good. It says how many and asks; without a terminal it needs --yes.
+
+    Exit code 3 if there is no such letter.
+
+    \b
+    Examples:
+      asyncq dlq purge --task shop.tasks.charge --dry-run
+      asyncq dlq purge --all --yes
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation, app = _prepared(ctx)
+    selection = Selection.of(ids, task, every=every)
+
+    async def purge_all() -> int:
+        async with app:
+            letters = selection.among(await app.control.dead.list(_EVERY))
+            if dry_run and letters and not invocation.json:
+                console.data(_table(letters))
+            deleted = 0
+            if letters and not dry_run and (yes or await _confirmed(len(letters))):
+                deleted = await _delete(app, [letter.id for letter in letters])
+        if invocation.json:
+            console.document({"found": len(letters), "deleted": deleted})
+        elif not invocation.quiet:
+            console.say(f"{_count(len(letters))} found, {deleted:,} deleted")
+        missing = selection.missing(letters)
+        for id_ in missing:
+            _complain_of_none(id_)
+        return Code.NOT_FOUND if missing else Code.OK
+
+    return loop.run(purge_all())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Selection:
+    """Which letters a command is about: those of some ids, of one task, or all."""
+
+    ids: list[str] | None
+    task: str | None
+
+    @classmethod
+    def of(cls, ids: list[str] | None, task: str | None, *, every: bool) -> Selection:
+        """What the command line names; of ids and options exactly one.
+
+        Raises:
+            typer.BadParameter: none or several. None is not taken for all: `purge --yes $ids` in a script
+                whose variable is empty must not delete everything.
+        """
+        if sum((bool(ids), task is not None, every)) != 1:
+            raise typer.BadParameter("write ids, or --task, or --all", param_hint="ID")
+        return cls(parameters.ids(ids) if ids else None, task)
+
+    def among(self, letters: list[DeadLetter]) -> list[DeadLetter]:
+        """The letters that are selected."""
+        if self.ids is not None:
+            ids = set(self.ids)
+            return [letter for letter in letters if letter.id in ids]
+        return [letter for letter in letters if self.task in (None, letter.task)]
+
+    def missing(self, found: list[DeadLetter]) -> list[str]:
+        """The ids of which no letter was found."""
+        known = {letter.id for letter in found}
+        return [id_ for id_ in self.ids or () if id_ not in known]
+
+
+def _prepared(ctx: typer.Context) -> tuple[Invocation, AsyncQ]:
+    invocation: Invocation = ctx.obj
+    invocation.begin()
+    app = targets.load_or_bare(invocation)
+    targets.use_short_timeouts(app)
+    return invocation, app
+
+
+async def _ids_of(app: AsyncQ, selection: Selection) -> list[str]:
+    """Oldest first, as the jobs came. Taken once: a job that fails again at once is not sent for ever."""
+    letters = await app.control.dead.list(_EVERY)
+    return [letter.id for letter in reversed(selection.among(letters))]
+
+
+async def _requeued(app: AsyncQ, id_: str, rows: list[dict[str, str]], *, as_json: bool) -> Code:
+    """Sends one letter's job again and prints or notes its id."""
+    try:
+        handle = await app.control.dead.replay(id_)
+    except LookupError:
+        _complain_of_none(id_)
+        return Code.NOT_FOUND
+    except ValueError as error:
+        console.complain(str(error), f"delete it: asyncq dlq purge {id_}")
+        return Code.FAILED
+    rows.append({"id": id_, "job_id": handle.id})
+    if not as_json:
+        console.data(f"{id_}  {handle.id}")
+    return Code.OK
+
+
+async def _confirmed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        raise CliError(f"this deletes {_count(count)}, for good", "if that is meant, add --yes", Code.USAGE)
+    # In a thread, so that Ctrl-C ends the command while it waits for the answer.
+    return await asyncio.to_thread(console.agreed, f"Delete {_count(count)} for good?")
+
+
+async def _delete(app: AsyncQ, ids: list[str]) -> int:
+    batches = [ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH)]
+    return sum([await app.control.dead.delete(batch) for batch in batches])
+
+
+def _say_how_many(shown: int, limit: int) -> None:
+    if not shown:
+        console.say("no dead letters")
+    elif shown == limit:
+        console.say(f"the newest {limit:,}; there may be more, see --limit")
+
+
+def _complain_of_none(id_: str) -> None:
+    console.complain(f"no dead letter under the id {id_!r}", "asyncq dlq ls shows those that there are")
+
+
+def _count(letters: int) -> str:
+    return f"{letters:,} dead letter{'s' * (letters != 1)}"
+
+
+def _tree(letter: DeadLetter) -> dict[str, Any]:
+    fields = {field.name: getattr(letter, field.name) for field in dataclasses.fields(letter)}
+    return {**fields, "error": None if letter.error is None else console.named(letter.error)}
+
+
+def _table(letters: list[DeadLetter]) -> str:
+    return console.aligned([_row(letter) for letter in letters], indent="")
+
+
+def _row(letter: DeadLetter) -> tuple[str, ...]:
+    """What a stranger has written gets no line of its own."""
+    at = "?" if letter.at is None else f"{letter.at:%Y-%m-%d %H:%M:%SZ}"
+    error = "" if letter.error is None else console.named(letter.error).partition("\n")[0]
+    cells = (letter.id, at, letter.queue or "?", letter.task or "?", letter.reason, error)
+    return tuple(escaped(cell) for cell in cells)

@@ -1,0 +1,285 @@
+"""`asyncq worker`: runs jobs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import gc
+import logging
+import os
+import platform
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import typer
+
+from asyncq import __version__, config, logs
+from asyncq.broker.transport.url import mask
+from asyncq.cli import console, loop, parameters, target as targets
+from asyncq.cli.exits import CliError, Code
+from asyncq.cli.invocation import Invocation, command
+from asyncq.worker import Worker
+from asyncq.worker.processes import pool
+from asyncq.worker.worker import check_annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncq.app import AsyncQ
+
+log: logging.Logger = logging.getLogger("asyncq.cli.worker")
+
+
+@command
+def worker(
+    ctx: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Argument(metavar="MODULE:APP", help="The app. Default: ASYNCQ_APP or [tool.asyncq] app."),
+    ] = None,
+    queues: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="QUEUE", help="Queues to serve, most urgent first. Default: the app's."),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option("--concurrency", "-c", min=1, metavar="N", help="Jobs at the same time. Default: 100."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Plain functions at the same time. Default: 32.")
+    ] = None,
+    grace: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time that running jobs get at the stop. Default: 25s.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="As results show it. Default: HOST-PID.")
+    ] = None,
+    kind: Annotated[
+        str, typer.Option("--loop", metavar="KIND", help="Event loop: auto, asyncio or uvloop.")
+    ] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a server that may lose jobs, instead of warning.")
+    ] = False,
+    log_level: Annotated[
+        str | None,
+        typer.Option(metavar="LEVEL", help="Of the log: debug, info, warning or error."),
+    ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="Of the log: plain or json."),
+    ] = None,
+    no_configure_logging: Annotated[
+        bool, typer.Option("--no-configure-logging", help="Leave logging as the app sets it up.")
+    ] = False,
+) -> int:
+    """Runs the jobs of an app.
+
+    SIGTERM or Ctrl-C stops it: no new jobs, running ones end within --grace. A second one hands them back at
+    once, a third ends the process. While the app is imported, the first ends it. Exit code 0; 75 if running
+    jobs had to be handed back, or something went on that could not be stopped.
+
+    \b
+    Examples:
+      asyncq worker shop.tasks:app
+      asyncq worker shop.tasks:app critical default -c 20 --grace 1m
+      asyncq --url redis://localhost:6379/0 worker shop.tasks
+    """  # noqa: D301  \b is typer's mark for lines that stay as they are
+    invocation: Invocation = ctx.obj
+    logging_ = _Logging.of(invocation, log_level, log_format, is_left=no_configure_logging)
+    app = targets.load(target, invocation)
+    logging_.keep()
+    full = targets.full_name(target or targets.configured(invocation) or "", app)
+    given = {"threads": threads, "strict": strict or None}
+    targets.reconfigure(app, {option: value for option, value in given.items() if value is not None})
+    timeout = None if grace is None else parameters.duration("--grace", grace)
+    try:
+        names = [config.name(queue) for queue in queues or ()]
+        here = Worker(app, concurrency, names, grace=timeout, name=name, target=full)
+    except ValueError as error:
+        raise CliError(str(error), code=Code.USAGE) from error
+    try:
+        check_annotations(app)
+    except TypeError as error:
+        raise CliError(str(error), code=Code.CONFIGURATION) from error
+    service = Service(here, full, has_banner=logging_.has_banner)
+    return loop.run(service.run(), kind=kind, catch_terminate=False, code_if_left=Code.RETURNED_JOBS)
+
+
+@dataclass(frozen=True, slots=True)
+class _Logging:
+    """How the worker logs: set up before the app is imported, and looked at again after that.
+
+    Attributes:
+        handler: of the command line's own; None if the app sets up logging.
+        is_chosen: whether the user has asked for a format or a level.
+        has_banner: whether the worker prints what it runs. In the log of a program, or of an app that sets it
+            up, each line is a record, and so is this.
+    """
+
+    handler: logging.Handler | None
+    is_chosen: bool
+    has_banner: bool
+
+    @classmethod
+    def of(cls, invocation: Invocation, level: str | None, format: str | None, *, is_left: bool) -> Self:
+        _check("--log-level", level, logs.LEVELS)
+        _check("--log-format", format, logs.FORMATS)
+        if is_left:
+            if level or format:
+                option = "--log-level" if level else "--log-format"
+                raise CliError(
+                    f"{option} and --no-configure-logging contradict each other",
+                    "leave one of them out",
+                    Code.USAGE,
+                )
+            return cls(None, is_chosen=False, has_banner=False)
+        number = invocation.level(logging.INFO) if level is None else getattr(logging, level.upper())
+        has_banner = not invocation.quiet and format != "json"
+        handler = invocation.log(number, format or "plain", banner=has_banner)
+        return cls(handler, is_chosen=bool(level or format), has_banner=has_banner)
+
+    def keep(self) -> None:
+        if self.handler is not None:
+            logs.keep(self.handler, is_chosen=self.is_chosen)
+
+
+def _check(option: str, value: str | None, known: Sequence[str]) -> None:
+    if value is not None and value not in known:
+        near = difflib.get_close_matches(value.lower(), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
+        raise CliError(f"{option} {value!r} is not known", hint, Code.USAGE)
+
+
+class Service:
+    """One worker as a process: banner, signals, last words, exit code."""
+
+    def __init__(self, worker: Worker, target: str, *, has_banner: bool) -> None:
+        self._worker = worker
+        self._target = target
+        self._has_banner = has_banner
+        self._signals = 0
+        self._stopped_at = 0.0
+        self._is_up = False
+        self._main: asyncio.Task[Any] | None = None
+
+    async def run(self) -> int:
+        """Runs the worker to its end and returns the exit code.
+
+        Raises:
+            BrokerUnavailable, BrokerNotConfigured: it could not start.
+        """
+        self._main = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        log.debug("connecting to %s", mask(self._worker.app.settings.url))
+        try:
+            # The banner asks the server who it is, so the app is open here too.
+            async with self._worker.app as app:
+                await self._serve(app)
+        except asyncio.CancelledError:
+            if not self._signals:
+                raise
+            return Code.OK
+        return self._exit_code()
+
+    async def _serve(self, app: AsyncQ) -> None:
+        task = asyncio.create_task(self._worker.run(), name="asyncq-worker")
+        started = asyncio.create_task(self._worker.started.wait())
+        try:
+            await asyncio.wait({task, started}, return_when=asyncio.FIRST_COMPLETED)
+            self._is_up = started.done()
+            if self._is_up:
+                await self._introduce(app)
+            # What is there now stays: collections while jobs run need not walk over it. The process is ours
+            # alone.
+            gc.collect()
+            gc.freeze()
+            await task
+        finally:
+            for each in (task, started):
+                each.cancel()
+            await asyncio.gather(task, started, return_exceptions=True)
+
+    async def _introduce(self, app: AsyncQ) -> None:
+        """Says what runs, for whom, and where: what one looks for first when jobs do not run."""
+        head, rows = await _facts(self._worker, app, self._target)
+        if self._has_banner:
+            ready = f"ready{_age()}. Ctrl-C once to drain, twice to give jobs back."
+            console.say(f"{head}\n{console.aligned(rows)}\n{ready}")
+        else:
+            facts = "; ".join(f"{name} {value}" for name, value in rows)
+            log.info("ready: %s; %s", " ".join(head.split()), facts, extra={"worker": self._worker.name})
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        if not self._is_up:
+            assert self._main is not None
+            self._main.cancel()
+        elif self._signals > 2:
+            log.error("ended at once; what was running runs elsewhere when the lease is over")
+            loop.leave(Code.RETURNED_JOBS)
+        elif self._signals == 1:
+            self._stopped_at = time.monotonic()
+            log.info(
+                "draining: up to %g s for running jobs (once more to give them back)", self._worker.grace
+            )
+        # The second call makes it hand back at once.
+        self._worker.stop()
+
+    def _exit_code(self) -> int:
+        worker = self._worker
+        log.info(
+            "stopped: %d %s done, %d of them failed, %d given back",
+            *(worker.done, "job" if worker.done == 1 else "jobs", worker.failed, worker.handed_back),
+        )
+        # Without force, only entries that the last read may still have claimed are given back, and no job was
+        # disturbed.
+        forced = self._signals > 1 or time.monotonic() - self._stopped_at >= worker.grace
+        return Code.RETURNED_JOBS if worker.counts.left or (worker.handed_back and forced) else Code.OK
+
+
+async def _facts(worker: Worker, app: AsyncQ, target: str) -> tuple[str, list[tuple[str, str]]]:
+    """What the worker is, and rows of what else there is to know of it."""
+    kind = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    broker = app.sessions.current().broker
+    server = (await broker.server_version()).capitalize()
+    if targets.is_local(app):
+        held = app.sessions.current().server
+        place = held.directory if held is not None else "?"
+        server = f"embedded {server} in {place} (this machine only; set ASYNCQ_URL for production)"
+    else:
+        server = f"{server} at {mask(app.settings.url)}"
+    count = len(app.tasks)
+    rows = [
+        ("app", f"{target}, {count} task{'s' * (count != 1)}, namespace {app.settings.namespace}"),
+        ("server", server),
+        ("queues", ", ".join(worker.queues)),
+        (
+            "runs",
+            f"{worker.concurrency} jobs at a time, {_helpers(app)}, grace {config.shown(worker.grace)}",
+        ),
+    ]
+    head = f"asyncq {__version__}  worker {worker.name}  python {platform.python_version()}  {kind}"
+    return head, rows
+
+
+def _helpers(app: AsyncQ) -> str:
+    """How many threads there may be, and processes, where there is a task for them."""
+    threads = f"{app.settings.threads} threads"
+    if any(task.executor == "process" for task in app.tasks.values()):
+        return f"{threads}, {pool.size(app)} processes"
+    return threads
+
+
+def _age() -> str:
+    """How long this process has run, as the kernel says: a clock read here would leave the imports out."""
+    try:
+        stat = Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()
+        now = float(Path("/proc/uptime").read_text("ascii").split()[0])
+    except (OSError, ValueError):
+        return ""
+    began = int(stat[19]) / os.sysconf("SC_CLK_TCK")
+    return f" in {(now - began) * 1000:.0f} ms"

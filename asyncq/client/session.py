@@ -1,0 +1,373 @@
+"""One session: an open connection of an app to the server, and the event loop that it lives on.
+
+Everything here runs on that loop, except where a docstring says otherwise. Which session serves a call is
+decided in `sessions`.
+
+The session's own work runs in an empty context: it must not keep the context variables of whoever happened to
+open it, such as the current job or a web request's user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncq import wire
+from asyncq.broker.broker import Broker
+from asyncq.broker.preflight import server_check
+from asyncq.broker.schema.keys import token
+from asyncq.broker.transport.server_error import ServerError, Unfit
+from asyncq.client.scoped_jobs import current_scope, scope_of
+from asyncq.context import current_job
+from asyncq.errors import AsyncQError, BrokerNotConfigured, BrokerUnavailable
+from asyncq.states import State
+from asyncq.sync_bridge import running_loop
+from asyncq.system.threads import in_daemon_thread
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from asyncq.broker.enqueue import ExistingJob
+    from asyncq.broker.waiters import Listener, Waiter
+    from asyncq.client.application import App
+    from asyncq.embedded import EmbeddedServer
+
+    Entry = tuple[wire.Job, bytes, Waiter]
+    """A job, its message, and the waiter that is notified of its outcome."""
+    EnqueueHook = Callable[[Sequence[tuple[wire.Job, bytes]]], Awaitable[None]]
+    """Called with the jobs that are about to be enqueued, and their messages. What it raises ends the
+    call."""
+
+R = TypeVar("R")
+
+log: logging.Logger = logging.getLogger(__name__)
+
+BACKGROUND_TIMEOUT = 2.0
+"""Seconds that closing waits for what was sent off in the background."""
+
+
+class Session:
+    """An open connection of an app, on the loop that was running when it was made.
+
+    Args:
+        app: whose settings it follows.
+
+    Attributes:
+        loop: on which it lives.
+        channel: on which this session is notified of outcomes.
+        users: how many blocks hold it open.
+        opened: how many calls of `AsyncQ.open` hold it open.
+        server: the embedded server that it holds, if it uses one.
+        is_open: whether calls can go through it.
+        on_enqueue: hooks around `submit`. Without any they cost nothing.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.channel: str = app.sessions.shards[0].replies + token()
+        self.users = self.opened = 0
+        self.server: EmbeddedServer | None = None
+        self.is_open: bool = False
+        self.on_enqueue: list[EnqueueHook] = app.sessions.on_enqueue
+        self._opening: asyncio.Task[None] | None = None
+        self._waiting_for_open = 0
+        self._background: set[asyncio.Task[Any]] = set()
+
+    broker: Broker
+    """Its connections. There once it is open, and refuses calls when it is closed. An attribute and no
+    property, as the next, for each enqueue asks."""
+    listener: Listener
+    """The subscription of this session."""
+
+    # -- open and close --
+
+    async def until_open(self) -> None:
+        """Waits until it is open. The first who needs it opens it, the others wait for that.
+
+        Raises:
+            BrokerUnavailable: the server cannot be reached. A later call tries again.
+            BrokerNotConfigured: there is no server to reach, and none can be started here; or, with `strict`,
+                the server may lose jobs.
+        """
+        while not self.is_open:
+            if self._opening is None or self._opening.done():
+                # In a context of its own: tasks, timers and transports that are made while it opens would
+                # else keep that of the caller for as long as the session lives.
+                opening = self._open()
+                self._opening = self.loop.create_task(opening, context=contextvars.Context())
+                self._waiting_for_open = 0
+            self._waiting_for_open += 1
+            opening_task = self._opening
+            try:
+                await asyncio.shield(opening_task)
+            except BaseException as error:
+                self._waiting_for_open -= 1
+                if isinstance(error, asyncio.CancelledError) and not self._waiting_for_open:
+                    # It would be opened for nobody, and nobody would close it.
+                    opening_task.cancel()
+                    await asyncio.wait([opening_task])
+                    await self.close()
+                raise
+
+    @property
+    def is_open_or_opening(self) -> bool:
+        """Whether it is open, or somebody waits for that."""
+        return self.is_open or (self._opening is not None and not self._opening.done())
+
+    async def _open(self) -> None:
+        url, server = await self._resolve()
+        revive = None
+        if server is not None and self._app.settings.url.startswith("embedded://"):
+            revive = partial(_revive, server.directory)
+        address = self._app.sessions.address_of(url, revive)
+        broker = Broker(address, self._app.settings, self.channel)
+        try:
+            await broker.open()
+            if server is None:  # those of our own are as they are meant to be
+                await server_check.check(broker.commands)
+        except BaseException as error:
+            await broker.close()
+            if server is not None:
+                server.release()
+            if isinstance(error, Unfit):
+                raise BrokerNotConfigured(str(error)) from error
+            if isinstance(error, ServerError):
+                raise BrokerUnavailable(f"{broker.address.safe_url} refuses: {error}") from error
+            raise
+        self.server = server
+        self.broker, self.listener = broker, broker.listener
+        self.is_open = True
+
+    async def _resolve(self) -> tuple[str, EmbeddedServer | None]:
+        """The URL of the server itself; an embedded one is started or joined."""
+        url = self._app.settings.url
+        if not url.startswith(("memory://", "embedded://")):
+            return url, None
+        from asyncq import embedded
+
+        if url.startswith("memory://"):
+            # The app's own, and not the session's: it lives until the process ends.
+            server = await in_daemon_thread(embedded.private, self._app)
+        else:
+            directory = embedded.resolve(url, project_file=self._app.made_in)
+            server = await in_daemon_thread(embedded.acquire, directory)
+            _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
+        return server.url, server
+
+    async def close(self) -> None:
+        """Closes the connections. Who still waits gets `BrokerUnavailable`. Twice is once."""
+        was_open, self.is_open = self.is_open, False
+        server, self.server = self.server, None
+        self._opening = None
+        if was_open:
+            await self.broker.close()
+            # An aborted transport closes its socket in the next turn of the loop. Whoever closes the session
+            # may stop the loop right after that, and then the socket would stay open.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        if server is not None:
+            await in_daemon_thread(server.release)
+
+    def abandon(self) -> None:
+        """Lets go of a session whose loop was closed under it: its sockets go with their transports. On any
+        thread.
+        """
+        server, self.server = self.server, None
+        self.is_open, self._opening = False, None
+        if server is not None:
+            server.release()
+
+    # -- calls from other threads --
+
+    def is_on_app_loop(self) -> bool:
+        """Whether this thread runs the session's loop. On any thread."""
+        return running_loop() is self.loop
+
+    async def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Runs a coroutine on the session's loop, from any loop."""
+        if self.is_on_app_loop():
+            return await coroutine
+        try:
+            future = self.start_on_app_loop(coroutine)
+        except RuntimeError:
+            coroutine.close()
+            raise BrokerUnavailable("the app was closed, and its event loop, too") from None
+        return await asyncio.wrap_future(future)
+
+    def start_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+        """Starts a coroutine on the session's loop, from another thread.
+
+        Raises:
+            RuntimeError: the loop is closed.
+        """
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Calls a function on the session's loop, from any thread: at once if it is this one. Not if the
+        session is closed.
+        """
+        if self.is_on_app_loop():
+            function()
+        elif self.is_open:
+            try:
+                self.loop.call_soon_threadsafe(function)
+            except RuntimeError:
+                log.debug("a session's loop was closed before it was told something")
+
+    # -- background work --
+
+    def send_off(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[AsyncQError | None]:
+        """Runs a coroutine in the background. Closing waits a little for it. The task's result is the error,
+        if there was one.
+        """
+        task = self.loop.create_task(_logged(coroutine))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def end_background(self) -> None:
+        """Waits a moment for what was sent off in the background."""
+        if not self._background:
+            return
+        _, late = await asyncio.wait(self._background, timeout=BACKGROUND_TIMEOUT)
+        for task in late:
+            task.cancel()
+        if late:
+            log.warning(
+                "%d revocations were not answered within %g s and given up", len(late), BACKGROUND_TIMEOUT
+            )
+            await asyncio.wait(late)
+
+    # -- enqueueing --
+
+    def announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
+        """The waiter of a job about to be enqueued. A `new` id is one that no other job can have."""
+        waiter = self.listener.announce(job.id, ignored=job.ignore_result, new=new)
+        # Asked here and not in `scope_of`: most calls are made in no scope, and each would pay for the call.
+        if current_scope.get() is not None and (scope := scope_of(self._app)) is not None:
+            scope.add(waiter)
+        if not job.parents and (caller := current_job.get()) is not None:
+            children = caller.children
+            if len(children) <= wire.MOST_CHILDREN:  # one more than are named says that there were more
+                children.append(job.id)
+        if waiter.accepted:
+            return waiter  # of a job that is there: this call may turn out to be another, and is refused
+        waiter.queue = job.queue
+        if job.expires is not None:
+            waiter.expires = job.expires
+        if job.wait is not None and not job.parents:
+            waiter.state = State.SCHEDULED
+        return waiter
+
+    async def submit(self, entries: Sequence[Entry], *, is_whole: bool = False) -> str | None:
+        """Enqueues jobs that were announced: the one way in.
+
+        Args:
+            entries: each job with its message and its waiter.
+            is_whole: whether they are a workflow: all of them are accepted in one step, or none; parents come
+                before children. Else they are calls of their own, a round trip for each queue among them.
+
+        Returns:
+            The id of a job that was refused because another call has it; None if there is none. An equal call
+            with the same key is not refused. Of a workflow, a taken id is an error.
+
+        Raises:
+            ValueError: an id in a workflow is that of another call. Nothing was enqueued.
+            QueueFull, BrokerUnavailable: as `Task.delay`.
+        """
+        if self.on_enqueue:
+            await self.call_hooks([(job, message) for job, message, _ in entries])
+        if len(entries) != 1 or entries[0][0].parents:
+            return await (self._submit_whole(entries) if is_whole else self._submit_many(entries))
+        # What most calls are, written out.
+        job, message, waiter = entries[0]
+        broker = self.broker
+        try:
+            answer = await broker.intake.enqueue(job, message)
+        except BaseException:
+            broker.listener.gave_up(waiter)
+            raise
+        if answer is True:
+            broker.listener.accepted(waiter)
+            return None
+        return None if self._take_existing(waiter, answer) else job.id
+
+    async def call_hooks(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
+        """Calls the hooks for jobs that are about to be enqueued. `submit` does so by itself; this is for a
+        worker that replaces a job by a workflow, which its claim of the job has to do.
+        """
+        for hook in self.on_enqueue:
+            await hook(jobs)
+
+    async def _submit_many(self, entries: Sequence[Entry]) -> str | None:
+        broker = self.broker
+        listener = broker.listener
+        try:
+            others = await broker.intake.enqueue_many([(job, message) for job, message, _ in entries])
+        except BaseException:
+            for _, _, waiter in entries:
+                listener.gave_up(waiter)
+            raise
+        answers = {id(job): answer for job, answer in others}
+        refused = None
+        for job, _, waiter in entries:
+            answer = answers.get(id(job), True)
+            if answer is True:
+                listener.accepted(waiter)
+            elif not self._take_existing(waiter, answer):
+                refused = refused or job.id
+        return refused
+
+    async def _submit_whole(self, entries: Sequence[Entry]) -> None:
+        broker = self.broker
+        try:
+            await broker.intake.submit([(job, message) for job, message, _ in entries])
+        except BaseException as error:
+            scope = scope_of(self._app)
+            for job, _, waiter in entries:
+                broker.listener.gave_up(waiter)
+                # An id is another job's, which is not for the scope around this call to end.
+                if isinstance(error, ValueError) and scope is not None:
+                    scope.take_back(job.id)
+            raise
+        for _, _, waiter in entries:
+            broker.listener.accepted(waiter)
+
+    def _take_existing(self, waiter: Waiter, answer: ExistingJob) -> bool:
+        """Whether a call whose id was there before is an equal call with the same key."""
+        if (scope := scope_of(self._app)) is not None:
+            scope.take_back(waiter.id)
+        self.listener.take_existing(waiter, answer)
+        return answer is not False
+
+
+def _revive(directory: Any) -> None:
+    """Starts the project's server again after it died; the session's own hold on it stands."""
+    from asyncq import embedded
+
+    embedded.acquire(directory).release()
+
+
+async def _logged(coroutine: Coroutine[Any, Any, object]) -> AsyncQError | None:
+    """It may be that nobody is there any more to be told of an error."""
+    try:
+        await coroutine
+    except AsyncQError as error:
+        log.warning("a job that nobody waits for any more could not be revoked: %s", error)
+        return error
+    return None
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(text: str | None) -> None:
+    if text and text not in _warned:
+        _warned.add(text)
+        log.warning("%s", text)

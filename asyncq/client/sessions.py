@@ -1,0 +1,387 @@
+"""Which session serves a call.
+
+- On a loop with an open block (`async with app`, a framework's lifespan, a `Worker`): that block's session.
+- Inside a job, on whatever thread: the session of its worker, so that its slot and the deadlock guard work.
+- Everywhere else, blocking calls among it: the app's background session, on a loop in a daemon thread that
+  nobody but the app can stop.
+
+So no call ever runs on a loop of another thread that its user may stop. Tried and given up: one loop for all,
+the first that opened the app. A loop that is idle between two `run_until_complete`, or that ends with
+`asyncio.run`, then holds up every other thread's calls for ever.
+
+All methods may be called on any thread. `_lock` guards the three tables; the table of open sessions is read
+without it, by each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import os
+import threading
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncq.broker.schema.shards import Shards
+from asyncq.client.session import Session
+from asyncq.context import current_job
+from asyncq.errors import BrokerUnavailable
+from asyncq.sync_bridge import LoopThread, running_loop
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Callable, Coroutine
+
+    from asyncq.broker.transport.connection import Address
+    from asyncq.client.application import App
+    from asyncq.client.session import EnqueueHook
+
+R = TypeVar("R")
+
+log: logging.Logger = logging.getLogger(__name__)
+
+_AT_EXIT = 3.0
+"""Seconds that the end of the process waits for a background session to close."""
+
+
+def _address_of(url: str, revive: Callable[[], None] | None) -> Address:
+    from asyncq.broker.transport.connection import parse  # imports redis-py
+
+    return parse(url, revive)
+
+
+class Sessions:
+    """The sessions of one app.
+
+    Args:
+        app: whose sessions they are.
+
+    Attributes:
+        shards: the keys of the app's namespace.
+        on_enqueue: called before jobs are enqueued, through any session.
+        address_of: makes the address of a server from its URL and from what starts it again.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = weakref.ref(app)
+        self.shards: Shards = Shards(app.settings.namespace, app.settings.shards)
+        self.on_enqueue: list[EnqueueHook] = []
+        self.address_of: Callable[[str, Callable[[], None] | None], Address] = _address_of
+        self._reset()
+        _everyones.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._by_loop: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._open: dict[asyncio.AbstractEventLoop, Session] = {}
+        self._thread: LoopThread | None = None
+
+    @property
+    def is_any_open(self) -> bool:
+        """Whether any session is open, or about to be."""
+        with self._lock:
+            self._prune()
+            return any(session.is_open_or_opening for session in self._by_loop.values())
+
+    def reconfigure(self) -> None:
+        """Takes in that the app's settings were changed, while no session was open."""
+        app = self._app()
+        assert app is not None, "a method of the app is running"
+        self.shards = Shards(app.settings.namespace, app.settings.shards)
+
+    # -- for calls --
+
+    def channel(self) -> str:
+        """The channel that jobs made here are to name; none where nothing could hear of their outcomes."""
+        session = self.nearest()
+        return "" if session is None else session.channel
+
+    def is_on_app_loop(self) -> bool:
+        """Whether this thread's loop has an open session. Calls then run on this loop."""
+        return running_loop() in self._open
+
+    def current(self) -> Session:
+        """The session of this thread's loop.
+
+        Raises:
+            BrokerUnavailable: it has none (any more).
+        """
+        session = self._open.get(running_loop())  # type: ignore[arg-type]  # None is in no table
+        if session is None:
+            raise BrokerUnavailable("the app was closed")
+        return session
+
+    def nearest(self) -> Session | None:
+        """The session of this thread's loop, else that of the worker whose job this is; None if neither is
+        there.
+        """
+        return self._open.get(running_loop()) or self._of_the_job()  # type: ignore[arg-type]
+
+    def _of_the_job(self) -> Session | None:
+        job = current_job.get()
+        loop = None if job is None or job.link is None else job.link.loop
+        return None if loop is None else self._open.get(loop)
+
+    async def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Runs a coroutine on the loop that serves this call, from any loop, with an open session there."""
+        if self.is_on_app_loop():
+            return await coroutine
+        thread = self._thread
+        if thread is not None and running_loop() is thread.loop:
+            return await self._when_open(coroutine)
+        future = self.start_on_app_loop(self._when_open(coroutine))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # Nobody has cancelled the caller, so its session was closed while it waited.
+                raise BrokerUnavailable("the app was closed") from None
+            raise
+
+    def start_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
+        """Starts a coroutine on the loop that serves this call, from a thread without a loop or from another
+        loop. No session is opened for it: `run_on_app_loop` does that, and not every coroutine needs one.
+        """
+        session = self._of_the_job()
+        if session is not None:
+            try:
+                return session.start_on_app_loop(coroutine)
+            except RuntimeError:
+                log.debug(
+                    "a worker's loop was closed under one of its jobs; the job's call is served elsewhere"
+                )
+        # Under the lock, so that the thread cannot be told to end between the look at it and the call: what
+        # comes after that would never be run.
+        with self._lock:
+            if self._thread is None:
+                self._prune()
+                self._thread = LoopThread()
+            return asyncio.run_coroutine_threadsafe(coroutine, self._thread.loop)
+
+    async def _when_open(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        """Runs a coroutine on this loop, with a session of this loop that is open."""
+        if not self.is_on_app_loop():
+            try:
+                await self._opened()
+            except BaseException:
+                coroutine.close()
+                raise
+        return await coroutine
+
+    def send_off(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Has what a function makes run in the background of the session that serves this call."""
+        if self.is_on_app_loop():
+            self.current().send_off(make())
+        else:
+            self.start_on_app_loop(self._when_open(self._send_off(make)))
+
+    async def _send_off(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        self.current().send_off(make())
+
+    # -- blocks --
+
+    async def enter(self, *, is_call: bool = False) -> None:
+        """A block begins on this loop; or a call of `open`, which stands for one.
+
+        Raises:
+            BrokerUnavailable, BrokerNotConfigured: as `Session.until_open`.
+        """
+        session = await self._opened()
+        if is_call:
+            session.opened += 1
+        else:
+            session.users += 1
+
+    async def leave(self) -> None:
+        """A block ends on this loop. The last one closes the session; nobody else's is touched."""
+        session = self._by_loop.get(asyncio.get_running_loop())
+        if session is not None:
+            session.users -= 1
+            await self._close_unused(session)
+
+    async def undo_open(self) -> bool:
+        """Undoes one call of `open` on this loop; False if there is none."""
+        session = self._by_loop.get(asyncio.get_running_loop())
+        if session is None or not session.opened:
+            return False
+        session.opened -= 1
+        await self._close_unused(session)
+        return True
+
+    async def _close_unused(self, session: Session) -> None:
+        if session.users > 0 or session.opened > 0:
+            return
+        try:
+            # What was sent off needs the session to be found. Somebody may begin to use it meanwhile.
+            await session.end_background()
+        finally:
+            if session.users <= 0 and session.opened <= 0:
+                self._forget(session)
+                await session.close()
+
+    def _forget(self, session: Session) -> None:
+        # Before it is closed: who comes meanwhile gets a new one.
+        with self._lock:
+            if self._by_loop.get(session.loop) is session:
+                del self._by_loop[session.loop]
+                self._open.pop(session.loop, None)
+
+    async def _opened(self) -> Session:
+        """The session of this loop, open."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._prune()
+            session = self._by_loop.get(loop)
+            if session is None:
+                app = self._app()
+                assert app is not None, "a method of the app is running"
+                session = self._by_loop[loop] = Session(app)
+        try:
+            await session.until_open()
+        except BaseException:
+            if not session.is_open_or_opening:
+                self._forget(session)
+            raise
+        with self._lock:
+            if self._by_loop.get(loop) is session:
+                self._open[loop] = session
+        return session
+
+    def _prune(self) -> None:
+        """Lets go of sessions whose loop was closed while a block was open: `asyncio.run` was left by an
+        error that no `async with` saw, or a generator fixture was never resumed. Holds `_lock`.
+        """
+        for loop in [loop for loop in self._by_loop if loop.is_closed()]:
+            session = self._by_loop.pop(loop)
+            self._open.pop(loop, None)
+            session.abandon()
+            log.warning("%r was left open when its event loop closed; use `async with app:`", self._app())
+
+    # -- the background session --
+
+    async def close_background(self) -> None:
+        """Closes the background session and ends its thread, from any loop. Twice is once."""
+        closing = self._start_closing()
+        if closing is not None:
+            thread, future = closing
+            await asyncio.wrap_future(future)
+            thread.end()
+
+    def close_background_sync(self) -> None:
+        """Closes the background session and ends its thread. Blocks. Twice is once."""
+        closing = self._start_closing()
+        if closing is not None:
+            thread, future = closing
+            future.result()
+            thread.stop()
+
+    def _start_closing(self) -> tuple[LoopThread, concurrent.futures.Future[None]] | None:
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is None:
+            return None
+        return thread, asyncio.run_coroutine_threadsafe(self._close_here(), thread.loop)
+
+    async def _close_here(self) -> None:
+        session = self._by_loop.get(asyncio.get_running_loop())
+        if session is not None:
+            await session.end_background()
+            self._forget(session)
+            await session.close()
+
+    def enter_background(self) -> None:
+        """A blocking block begins: blocks until the background session is open. Inside a job there is nothing
+        to do, for its worker's session is open.
+        """
+        if self._of_the_job() is None:
+            self.start_on_app_loop(self.enter()).result()
+
+    def leave_background(self) -> None:
+        """A blocking block ends; the last one closes the background session."""
+        if self._of_the_job() is not None:
+            return
+        thread = self._thread
+        session = None if thread is None else self._by_loop.get(thread.loop)
+        if session is None:
+            return
+        with self._lock:
+            session.users -= 1
+            is_last = session.users <= 0
+        if is_last:
+            self.close_background_sync()
+
+    # -- the ends of processes --
+
+    def forked(self) -> Any:
+        """In a child after `fork`: begins anew, and gives what must be kept alive."""
+        remains = (self._by_loop, self._open, self._thread)
+        self._reset()
+        return remains
+
+    def at_exit(self) -> None:
+        """The process ends: a background session is closed, so that an embedded server ends; a block that is
+        still open is only warned of.
+        """
+        closing = self._start_closing()
+        if closing is not None:
+            try:
+                closing[1].result(timeout=_AT_EXIT)
+            except (TimeoutError, RuntimeError) as error:
+                log.debug("an app could not be closed at exit: %r", error)
+        for session in list(self._by_loop.values()):
+            if session.is_open_or_opening:
+                warnings.warn(
+                    f"{self._app()!r} was left open; use `async with app:`", ResourceWarning, stacklevel=1
+                )
+            session.abandon()
+
+
+_everyones: weakref.WeakSet[Sessions] = weakref.WeakSet()
+_graveyard: list[Any] = []
+
+
+def the_only_app() -> App:
+    """The app of a process that has exactly one.
+
+    Raises:
+        RuntimeError: there is none, or more than one; the message lists the ways out.
+    """
+    apps = [app for sessions in _everyones if (app := sessions._app()) is not None]
+    if len(apps) == 1:
+        return apps[0]
+    found = (
+        "there is no AsyncQ app in this process"
+        if not apps
+        else f"there are {len(apps)} AsyncQ apps in this process"
+    )
+    raise RuntimeError(
+        f"{found}, so a handle made from an id alone does not know which to ask. Use app.AsyncResult(id), "
+        "task.AsyncResult(id) or AsyncResult(id, app=app); or import the module that makes the app before"
+    )
+
+
+def _after_fork_in_child() -> None:
+    """The child has no loop thread, and shares the parent's sockets and epoll descriptor: it must touch none
+    of them.
+
+    The parent's objects are kept alive for ever, for their finalizers would take the sockets out of the epoll
+    set that parent and child share, and the parent would be notified of nothing any more.
+    """
+    import ctypes
+
+    for sessions in list(_everyones):
+        remains = sessions.forked()
+        _graveyard.append(remains)
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(remains))
+
+
+def _at_exit() -> None:
+    for sessions in list(_everyones):
+        sessions.at_exit()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_at_exit)

@@ -1,0 +1,1 @@
+"""Looking after a running system: `app.control`."""

@@ -1,0 +1,195 @@
+"""The two directories of a project's server, what is in them, and why a server did not start in them, in the
+words of its log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asyncq.embedded.resp import probe
+from asyncq.errors import BrokerNotConfigured
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+SUN_PATH = 103  # longest socket path: 108 bytes on Linux, 104 on macOS, with the closing NUL
+
+
+@dataclass(frozen=True)
+class ServerDirectories:
+    """Where the server of one project lives."""
+
+    directory: Path
+    runtime: Path
+
+    @property
+    def data(self) -> Path:
+        """The data directory: what must survive a reboot."""
+        return self.directory / ".asyncq"
+
+    @property
+    def socket(self) -> Path:
+        """Where the server listens."""
+        return self.runtime / "s"
+
+    @property
+    def start_lock(self) -> Path:
+        """Held while somebody starts, attaches or leaves."""
+        return self.runtime / "start.lock"
+
+    @property
+    def users_lock(self) -> Path:
+        """Shared by all who use the server."""
+        return self.runtime / "users.lock"
+
+    @property
+    def log(self) -> Path:
+        """What the server says."""
+        return self.data / "server.log"
+
+    def log_size(self) -> int:
+        """Bytes in the log by now: what a start that begins now has to say comes after them."""
+        try:
+            return self.log.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def meta(self) -> dict[str, Any]:
+        """What the last start wrote down; empty if there was none, or if it was cut short."""
+        try:
+            found = json.loads((self.data / "meta.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            logger.debug("%s cannot be read: %s", self.data / "meta.json", error)
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def write_meta(self, **entries: object) -> None:
+        """Replace `meta.json` in one step, so that nobody reads half of it."""
+        half = self.data / f"meta.json.{os.getpid()}"
+        half.write_text(json.dumps(entries, indent=1) + "\n")
+        half.replace(self.data / "meta.json")
+
+    def create(self) -> None:
+        """Make both directories, private to this user.
+
+        Raises:
+            BrokerNotConfigured: that is not possible; says why, and what helps.
+        """
+        try:
+            self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ignore = self.data / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+            _make_private(self.runtime.parent)
+            _make_private(self.runtime)
+        except OSError as error:
+            advice = advise(
+                str(error),
+                self,
+                "Make the project directory writable, name another with ASYNCQ_URL=embedded:///directory, "
+                "or set ASYNCQ_URL=redis://host:6379/0.",
+            )
+            raise BrokerNotConfigured(
+                f"The embedded server cannot keep its data in {self.data}: "
+                f"{error.strerror} ({error.filename}).\n{advice}"
+            ) from error
+
+
+def own_place(directory: Path) -> ServerDirectories:
+    """The place a new server of this project gets, from this process's environment."""
+    name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    # After `sudo -E` the variable names somebody else's directory; a long one would not leave room for the
+    # socket.
+    if base and _is_private(Path(base)) and len(os.fsencode(f"{base}/asyncq/{name}/s")) <= SUN_PATH:
+        return ServerDirectories(directory, Path(base, "asyncq", name))
+    return ServerDirectories(directory, Path(f"/tmp/asyncq-{os.geteuid()}", name))  # noqa: S108  checked by create
+
+
+def place_of(directory: Path) -> ServerDirectories:
+    """Where this project's server is now, or would be started.
+
+    A process with another environment (cron, sudo, another login) may have started it in another runtime
+    directory.
+    """
+    place = own_place(directory)
+    if probe(place.socket).state == "absent":
+        return elsewhere(place) or place
+    return place
+
+
+def elsewhere(place: ServerDirectories) -> ServerDirectories | None:
+    """The other runtime directory in which the server was started, if it is there still."""
+    socket = Path(str(place.meta().get("socket", "")))
+    if socket.name != "s" or socket == place.socket or not _is_private(socket.parent):
+        return None
+    return None if probe(socket).state == "absent" else ServerDirectories(place.directory, socket.parent)
+
+
+def _is_private(directory: Path) -> bool:
+    """Whether it is a real directory of this user that nobody else may enter."""
+    try:
+        found = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
+
+
+def _make_private(directory: Path) -> None:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    if not _is_private(directory):
+        # In /tmp somebody else may have made it first, to read our jobs or to answer in the server's place.
+        raise BrokerNotConfigured(
+            f"{directory} must belong to you with mode 0700, and does not. "
+            "Remove it (or chmod 700 it, if it is yours), or set XDG_RUNTIME_DIR to a private directory."
+        )
+
+
+_ADVICE = {
+    "Can't handle RDB format version": (
+        "The data was written by a newer server ({wrote}) than this one. Use that version, "
+        "or move {data} away to start empty."
+    ),
+    "the append only file": (
+        "The append-only file cannot be read. Copy {data}/appendonlydir, then repair it with "
+        "`valkey-check-aof --fix`, or move {data} away to start empty."
+    ),
+    "No space left on device": "The disk is full. Free some space, then start again.",
+    "Permission denied": (
+        "Make it writable (chown -R $(id -u) {data}), or name another directory with "
+        "ASYNCQ_URL=embedded:///directory."
+    ),
+}
+"""What the server says when it cannot start, and what helps. The first line that is found decides."""
+
+
+def failure(what: str, place: ServerDirectories, log_from: int) -> BrokerNotConfigured:
+    """The error for a server that did not start: what happened, the end of its log, and what helps."""
+    try:
+        with place.log.open("rb") as log:
+            log.seek(log_from)
+            lines = log.read()[-20_000:].decode(errors="replace").splitlines()
+    except OSError as error:
+        lines = [f"({place.log}: {error.strerror})"]
+    evidence = "\n".join([what, *lines])
+    if shutil.disk_usage(place.directory).free < 64 * 1024:
+        evidence += "\nNo space left on device"  # a full disk takes the log with it
+    words = "".join(f"    {line}\n" for line in lines[-8:])
+    return BrokerNotConfigured(f"{what}\n{words}{advise(evidence, place, f'The whole log: {place.log}')}")
+
+
+def advise(evidence: str, place: ServerDirectories, otherwise: str) -> str:
+    """What helps against what the server, or the system, said."""
+    for sign, advice in _ADVICE.items():
+        if sign in evidence:
+            return advice.format(wrote=place.meta().get("version", "version unknown"), data=place.data)
+    return otherwise

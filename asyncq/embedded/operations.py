@@ -1,0 +1,208 @@
+"""What the command line does with a project's server: it looks at it, stops it, or keeps it up in the
+foreground.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asyncq.embedded import resp
+from asyncq.embedded.directories import ServerDirectories, place_of
+from asyncq.embedded.locks import starting, try_exclusive
+from asyncq.embedded.resp import probe, shut_down
+from asyncq.embedded.shared import acquire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType
+
+    from asyncq.embedded.server_handle import EmbeddedServer
+
+logger: logging.Logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known about the server of a project.
+
+    Attributes:
+        running: whether somebody is at the socket.
+        pid: the server's process id, if it answers.
+        version: as in "Valkey 9.1.2"; of the last start, if none runs; None if there never was one.
+        socket: where its socket is, or would be.
+        directory: the project directory.
+        started: when it was started, in seconds since the epoch; None if it does not run.
+        in_use: whether any process (this one too) holds it; None if that is not known.
+        memory: bytes in use; None if it does not answer.
+        keys: number of keys; None if it does not answer.
+        aof_size: bytes of the append-only file on disk.
+    """
+
+    running: bool
+    pid: int | None
+    version: str | None
+    socket: Path
+    directory: Path
+    started: float | None
+    in_use: bool | None
+    memory: int | None
+    keys: int | None
+    aof_size: int
+
+
+def status(directory: Path) -> Status:
+    """Looks at the server of a project, without starting or holding it.
+
+    Example:
+        >>> status(Path("/srv/shop")).running  # doctest: +SKIP
+        False
+    """
+    place = place_of(directory.resolve())
+    answer = probe(place.socket)
+    info = answer.info
+    running = answer.state != "absent"
+    uptime = info.get("uptime_in_seconds")
+    return Status(
+        running=running,
+        pid=int(info["process_id"]) if "process_id" in info else None,
+        version=answer.version if info else place.meta().get("version"),
+        socket=place.socket,
+        directory=place.directory,
+        started=time.time() - int(uptime) if uptime else None,
+        in_use=_in_use(place) if running else False,
+        memory=int(info["used_memory"]) if "used_memory" in info else None,
+        keys=_count_keys(info) if info else None,
+        aof_size=sum(file.stat().st_size for file in (place.data / "appendonlydir").glob("*")),
+    )
+
+
+def _count_keys(info: Mapping[str, str]) -> int:
+    """Sum of `db0:keys=3,expires=0,...` over the databases."""
+    databases = (text for name, text in info.items() if re.fullmatch(r"db\d+", name))
+    return sum(int(text.split(",")[0].removeprefix("keys=")) for text in databases)
+
+
+def _in_use(place: ServerDirectories) -> bool | None:
+    # Only under start.lock: our own exclusive try would make somebody's last-out believe that it was not the
+    # last.
+    try:
+        with starting(place):
+            alone = try_exclusive(place.users_lock)
+    except OSError as error:
+        logger.debug("no look at the users of %s: %s", place.directory, error)
+        return None
+    if alone is None:
+        return True
+    os.close(alone)
+    return False
+
+
+def stop(directory: Path, *, force: bool = False) -> bool:
+    """Shut the server of a project down; its data stay.
+
+    Also ends a server that was left alone: its users killed, its socket deleted.
+
+    Args:
+        directory: the project directory.
+        force: do it even if processes use it, and kill it if it does not answer. Up to a second of writes is
+            then lost.
+
+    Returns:
+        Whether a server was stopped. False: none runs, or it is in use and `force` was not given.
+
+    Example:
+        >>> stop(Path("/srv/shop"))  # doctest: +SKIP
+        True
+    """
+    place = place_of(directory.resolve())
+    if probe(place.socket).state == "absent":
+        return _kill(place, signal.SIGTERM)  # perhaps one whose socket was deleted
+    # By force also past a process that hangs while it holds start.lock.
+    with contextlib.nullcontext() if force else starting(place):
+        alone = try_exclusive(place.users_lock)
+        if alone is not None:
+            os.close(alone)
+        elif not force:
+            return False
+        complaint = shut_down(
+            place.socket, time.monotonic() + (2 * resp.ANSWER_TIMEOUT if force else resp.DEADLINE)
+        )
+        if complaint is None:
+            return True
+        logger.warning("the embedded server of %s does not stop: %s", place.directory, complaint)
+        return force and _kill(place, signal.SIGKILL)
+
+
+def _kill(place: ServerDirectories, number: signal.Signals) -> bool:
+    """Signal the server by the pid it was started with, if that process is still it; wait for its end."""
+    meta = place.meta()
+    pid = int(meta.get("pid", 0))
+    if meta.get("host") != os.uname().nodename or not pid or str(meta.get("socket")) not in command_line(pid):
+        return False
+    os.kill(pid, number)
+    deadline = time.monotonic() + resp.DEADLINE
+    while str(meta.get("socket")) in command_line(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def command_line(pid: int) -> str:
+    """What the process calls itself; empty if there is none. A server names its socket there."""
+    if Path("/proc/self/cmdline").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+    shown = subprocess.run(  # noqa: S603  fixed arguments
+        ["/bin/ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout
+
+
+def run_foreground(directory: Path, *, ready: Callable[[EmbeddedServer], None]) -> None:
+    """Keep the server of a project up until SIGINT or SIGTERM, starting it again if it dies.
+
+    Handles both signals meanwhile, so it must be called on the main thread.
+
+    Args:
+        directory: the project directory.
+        ready: called with the handle once the server answers, and again after each new start; print the URL
+            there.
+
+    Raises:
+        BrokerNotConfigured: as for `acquire`.
+    """
+    wake, waker = os.pipe()
+
+    def stop_waiting(_number: int, _frame: FrameType | None) -> None:
+        os.write(waker, b"x")  # a threading.Event set in a handler can lock up the wait it interrupts
+
+    before = {number: signal.signal(number, stop_waiting) for number in (signal.SIGINT, signal.SIGTERM)}
+    server = None
+    try:
+        server = acquire(directory)
+        ready(server)
+        while not select.select([wake], [], [], 1.0)[0]:
+            if probe(server.socket).state == "absent":
+                server.release()
+                server = acquire(directory)
+                ready(server)
+    finally:
+        if server is not None:
+            server.release()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(wake)
+        os.close(waker)

@@ -1,0 +1,3 @@
+"""How the body of a task is run, on a loop, in a thread, or here and now; knows neither Redis nor a
+worker.
+"""

@@ -1,0 +1,89 @@
+"""Runs the generator of a task to its end, item by item, on the loop or in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, closing
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncq.serializers import PLAIN_VALUE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Generator
+
+    from asyncq.execution.executors import Claim
+    from asyncq.serializers import ValueCodec
+
+
+class ItemSink(Protocol):
+    """Takes the items of a generator."""
+
+    def add(self, item: Any) -> bool:
+        """Takes an item, on any thread. True if the caller must await `until_capacity` before the next."""
+        ...
+
+    async def until_capacity(self) -> None:
+        """Waits until the sink can take more."""
+        ...
+
+    async def close(self) -> None:
+        """Waits until everything that was added is stored."""
+        ...
+
+    def drop(self) -> None:
+        """Drops what is not stored yet."""
+        ...
+
+
+class CollectedItems(list[bytes]):
+    """The sink of a call that runs in the caller: the items themselves."""
+
+    codec: ValueCodec = PLAIN_VALUE
+
+    def add(self, item: Any) -> bool:
+        """Keeps it as it would travel."""
+        self.append(self.codec.dumps(item, path=f"item {len(self) + 1}"))
+        return False
+
+    async def until_capacity(self) -> None:
+        """Returns at once: a list takes any number of items."""
+
+    async def close(self) -> None:
+        """Returns at once: all items are in the list."""
+
+    def drop(self) -> None:
+        """Does nothing: no item is on its way."""
+
+
+async def on_loop(generator: AsyncGenerator[Any, Any], sink: ItemSink) -> None:
+    """Drives an async generator. Cancelled, it closes it."""
+    async with aclosing(generator):
+        async for item in generator:
+            if sink.add(item):
+                await sink.until_capacity()
+
+
+def run_inline(generator: Generator[Any, Any, Any], sink: ItemSink) -> None:
+    """Drives a plain generator on this thread, into a sink that never makes it wait."""
+    with closing(generator):
+        for item in generator:
+            sink.add(item)
+
+
+def in_thread(
+    function: Callable[..., Generator[Any, Any, Any]], claim: Claim, sink: ItemSink
+) -> Callable[..., None]:
+    """What drives a plain generator, on another thread than the loop's. It ends between two items when the
+    job is not wanted any more, or its time is over.
+    """
+    loop = asyncio.get_running_loop()
+
+    def drive(*args: Any, **kwargs: Any) -> None:
+        with closing(function(*args, **kwargs)) as generator:
+            for item in generator:
+                if claim.is_late or not claim.wanted:
+                    return
+                if sink.add(item):
+                    asyncio.run_coroutine_threadsafe(sink.until_capacity(), loop).result()
+
+    return drive

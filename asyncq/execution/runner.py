@@ -1,0 +1,440 @@
+"""Runs one delivered job: a delivery in, a run result out. Knows no Redis.
+
+The body runs in a context of its own in which `current()` is the job and waiting for other jobs is denied.
+Whatever the body raises is an outcome, `SystemExit` and `KeyboardInterrupt` among it: a task must not be able
+to end its worker. Only a cancellation that the worker itself asked for goes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncq import failures, wire
+from asyncq.context import Context, Replaced, current_job, joining
+from asyncq.errors import (
+    DecodeError,
+    NotRegistered,
+    PayloadTooLarge,
+    RetryLater,
+    SoftTimeLimitExceeded,
+    TimeLimitExceeded,
+    WorkerLost,
+)
+from asyncq.execution import callables, executors, generators, parent_results, retry
+from asyncq.execution.executors import RUNNING
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from asyncq.execution.executors import Claim
+    from asyncq.execution.slots import Slots
+    from asyncq.execution.task_body import TaskBody
+
+
+@dataclass(slots=True)
+class Finish:
+    """The job has ended: the record's letter, the encoded outcome, and why it belongs with the dead letters,
+    if it does. `error` is what it failed with, for the log; None where that was raised in another process.
+    """
+
+    letter: str
+    outcome: bytes
+    dead: str = ""
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Unknown(Finish):
+    """The job has failed, for its task is not known here. It may be known to another worker."""
+
+
+@dataclass(slots=True)
+class Requeue:
+    """The job is to be tried again in `wait` ms, as its retry number `retries`; `failure` is the encoded
+    error, `error` as in `Finish`. `last` is the outcome of a job that expires: it stands if the job does not
+    start again in time.
+    """
+
+    wait: int
+    retries: int
+    failure: bytes
+    last: bytes = b""
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class Replace:
+    """A workflow takes the job's place: its jobs and their messages, the last with the job's id."""
+
+    jobs: list[tuple[wire.Job, bytes]]
+
+
+class Processes(Protocol):
+    """Runs jobs in child processes. Another runner does the same there, up to the run result."""
+
+    async def run(
+        self, task: TaskBody, delivery: wire.Delivery, claim: Claim, children: list[str]
+    ) -> Finish | Requeue | Replace:
+        """The run result of the runner in the process; `children` gets each job that the body starts.
+
+        Raises:
+            TimeLimitExceeded: it was killed for it.
+            WorkerLost: the process died, or none could be started.
+        """
+        ...
+
+
+RETRIES_USED_UP = "retries used up"
+"""Why a job that was tried again and has failed for good is kept with the dead letters."""
+
+RunHook = Callable[[Context, Callable[[], Awaitable[Any]]], Awaitable[Any]]
+"""Runs the body of a job by awaiting its second argument, and returns the job's value. What it raises is what
+the body has raised."""
+
+
+class Runner:
+    """Runs jobs for one worker.
+
+    Args:
+        tasks: by name; looked up, never imported.
+        worker: the worker's name, as outcomes show it.
+        threads: how many plain functions may run at the same time.
+        max_payload: largest encoded result, in bytes.
+        processes: for tasks with `executor="process"`; None runs them here.
+        extended: whether outcomes carry the arguments of their calls.
+
+    Attributes:
+        hooks: around each body, the first of them outermost. Without any they cost one truth test. The body
+            of a task with `executor="process"` has those of the runner in its process.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, TaskBody],
+        worker: str,
+        threads: Slots,
+        max_payload: int,
+        processes: Processes | None = None,
+        *,
+        extended: bool = False,
+    ) -> None:
+        self._tasks = tasks
+        self._worker = worker
+        self._threads = threads
+        self._max_payload = max_payload
+        self._processes = processes
+        self._extended = extended
+        self.hooks: list[RunHook] = []
+
+    def _derived(self, name: str) -> TaskBody | None:
+        """A task that is not registered by itself, see `Registry`."""
+        try:
+            return self._tasks[name]
+        except KeyError:
+            return None
+
+    async def run(  # noqa: C901, PLR0911 - one branch and return for each way a job can go, main path last
+        self, delivery: wire.Delivery, claim: Claim
+    ) -> Finish | Requeue | Replace:
+        """Runs the job and says what is to become of it.
+
+        Args:
+            delivery: the job.
+            claim: says whether the worker still wants it; if not, `CancelledError` is let through.
+        """
+        job = delivery.job
+        started = claim.started = _now()
+        if (job.expires is not None or job.deadline is not None) and _is_late(job, started):
+            return self._too_late(delivery)
+        task = self._tasks.get(job.name) or self._derived(job.name)
+        if task is None:
+            error = NotRegistered(_unknown(job.name, self._tasks))
+            return Unknown(wire.FAILED, self._failed(delivery, error, started), "not registered", error)
+        if task.executor == "process" and self._processes is not None:
+            return await self._in_process(task, delivery, claim, self._processes)
+        try:
+            if job.value_template is None:
+                args, kwargs = task.arguments.loads(job.body)
+            else:
+                args, kwargs = parent_results.arguments(task.arguments, job, delivery.values)
+            policy = task.retry if job.retry is None else retry.from_wire(job.retry)
+        except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
+            # A worker of another release may read them: so a policy for retries counts for this failure, too.
+            return self._without_body(task, delivery, error, started)
+        self._enter(task, delivery, args, kwargs, policy, claim)
+        try:
+            body = self._body(task, job, args, kwargs, claim)
+            value = await (self._within_hooks(body) if self.hooks else body)
+        except asyncio.CancelledError as error:
+            if not claim.wanted:
+                raise
+            return self._finish_failed(delivery, error, started)
+        except BaseException as raised:  # noqa: BLE001 - the task's own, see the module's docstring
+            meant = _control_flow(raised)
+            if isinstance(meant, Replaced):
+                return Replace(meant.jobs)
+            if isinstance(meant, Exception):
+                return self._after_failure(delivery, policy, meant, started)
+            return self._finish_failed(delivery, meant, started)
+        return self._after_success(task, delivery, value, started)
+
+    async def _within_hooks(self, body: Coroutine[Any, Any, Any]) -> Any:
+        """Runs a body inside of all hooks. If a hook never goes on to it, it does not run."""
+        context = current_job.get()
+        assert context is not None, "`_enter` has set it"
+
+        async def run() -> Any:
+            return await body
+
+        proceed: Callable[[], Awaitable[Any]] = run
+        for hook in reversed(self.hooks):
+            proceed = partial(hook, context, proceed)
+        try:
+            return await proceed()
+        finally:
+            body.close()
+
+    def _enter(
+        self,
+        task: TaskBody,
+        delivery: wire.Delivery,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        policy: retry.Retry | retry.RemoteRetry | None,
+        claim: Claim,
+    ) -> None:
+        """Makes this asyncio task the job's: what its body asks about itself, and that it may not wait for
+        others.
+        """
+        job = delivery.job
+        current_job.set(
+            Context(
+                job.id,
+                job.name,
+                tuple(args),
+                kwargs,
+                job.queue,
+                delivery.attempt,
+                job.parent_id,
+                job.root_id or job.id,
+                job.headers or _NO_HEADERS,
+                self._worker,
+                policy.max_retries if policy is not None else 0,
+                job.deadline,
+                list(job.dependents),
+                claim,
+                task.app,
+                job,
+                delivery.entry,
+            )
+        )
+        joining.set(False)
+
+    async def _body(
+        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+    ) -> Any:
+        if task.is_generator:
+            return await self._yielded(task, job, args, kwargs, claim)
+        if task.is_coroutine:
+            claim.state = RUNNING
+            body = task.function(*args, **kwargs)
+        else:
+            # Outside of the time limit, which begins with the body.
+            await executors.until_thread(claim, self._threads, job.deadline)
+            body = executors.in_thread(task.function, args, kwargs, claim)
+        if _has_time_limit(task, job):
+            return await self._in_time(task, job, callables.awaited(body), claim)
+        value = await body
+        return await callables.finished(value) if callables.is_unfinished(value) else value
+
+    async def _yielded(
+        self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
+    ) -> None:
+        """Runs a generator to its end. What it yielded is at the server before anybody hears of the end."""
+        sink = claim.sink(task.items)
+        try:
+            if task.is_coroutine:
+                claim.state = RUNNING
+                body = generators.on_loop(task.function(*args, **kwargs), sink)
+            else:
+                await executors.until_thread(claim, self._threads, job.deadline)
+                drive = generators.in_thread(task.function, claim, sink)
+                body = executors.in_thread(drive, args, kwargs, claim)
+            if _has_time_limit(task, job):
+                await self._in_time(task, job, body, claim)
+            else:
+                await body
+        finally:
+            try:
+                if claim.wanted:
+                    await sink.close()
+            finally:
+                sink.drop()
+
+    async def _in_time(
+        self, task: TaskBody, job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
+    ) -> Any:
+        """Runs a body under the time limits that there are."""
+        return await executors.within(body, claim, executors.time_limit(task.timeout, job), task.soft_timeout)
+
+    async def _in_process(
+        self, task: TaskBody, delivery: wire.Delivery, claim: Claim, processes: Processes
+    ) -> Finish | Requeue | Replace:
+        """Has the job run by a runner in another process, and speaks for it if that dies."""
+        self._enter(task, delivery, [], {}, None, claim)
+        started = claim.started
+        context = current_job.get()
+        assert started is not None
+        assert context is not None
+        try:
+            run_result = await processes.run(task, delivery, claim, context.children)
+            if isinstance(run_result, Finish) and run_result.letter == wire.EXPIRED:
+                return self._too_late(delivery)  # while it waited for a process
+            return run_result
+        except (TimeLimitExceeded, WorkerLost) as error:
+            return self._without_body(task, delivery, error, started)
+
+    def after_time_limit(
+        self, delivery: wire.Delivery, error: TimeLimitExceeded, started: int
+    ) -> Finish | Requeue:
+        """Says what becomes of a job whose body goes on after its time limit."""
+        name = delivery.job.name
+        task = self._tasks.get(name) or self._derived(name)
+        assert task is not None, "its body runs"
+        return self._without_body(task, delivery, error, started)
+
+    def _without_body(
+        self, task: TaskBody, delivery: wire.Delivery, error: Exception, started: int
+    ) -> Finish | Requeue:
+        """Says what becomes of a job whose body says nothing about it."""
+        try:
+            given = delivery.job.retry
+            policy = task.retry if given is None else retry.from_wire(given)
+        except DecodeError as broken:
+            return self._finish_failed(delivery, broken, started)
+        return self._after_failure(delivery, policy, error, started)
+
+    def _after_success(self, task: TaskBody, delivery: wire.Delivery, value: Any, started: int) -> Finish:
+        try:
+            payload = task.returns.dumps(value, path="result")
+            if len(payload) > self._max_payload:
+                raise PayloadTooLarge(
+                    f"the result of {task.name} takes {len(payload):,} bytes, more than "
+                    f"max_payload={self._max_payload:,}"
+                )
+        except Exception as error:  # noqa: BLE001 - encoding calls code of the value's own
+            return self._finish_failed(delivery, error, started)
+        ended = self._ended(delivery, wire.SUCCEEDED, payload, started)
+        return Finish(wire.SUCCEEDED, wire.encode_ended(ended))
+
+    def _after_failure(
+        self,
+        delivery: wire.Delivery,
+        policy: retry.Retry | retry.RemoteRetry | None,
+        error: Exception,
+        started: int,
+    ) -> Finish | Requeue:
+        wait = retry.delay(policy, delivery.retries, error)
+        job = delivery.job
+        own = error
+        if isinstance(error, RetryLater) and isinstance(error.__cause__, Exception):
+            own = error.__cause__
+        if wait is not None and not _is_late(job, _now() + wait * 1000):
+            last = b"" if job.expires is None else self._failed(delivery, own, started)
+            return Requeue(round(wait * 1000), delivery.retries + 1, failures.encode(error), last, error)
+        return self._finish_failed(delivery, own, started, RETRIES_USED_UP if delivery.retries else "")
+
+    def _too_late(self, delivery: wire.Delivery) -> Finish:
+        """The end of a job whose time to start is over. One that has started in time and failed ends with its
+        own failure.
+        """
+        if delivery.last:
+            return Finish(wire.FAILED, delivery.last, RETRIES_USED_UP)
+        return Finish(wire.EXPIRED, self._bad_end(delivery, wire.EXPIRED, b"", None, bytes))
+
+    def revoked(self, delivery: wire.Delivery, started: int | None, reason: str = "") -> bytes:
+        """The outcome of a job that was ended by a revocation, with the reason if one is known."""
+        return self._bad_end(
+            delivery, wire.REVOKED, reason.encode(), started, partial(failures.short, reason)
+        )
+
+    def failed(self, delivery: wire.Delivery, error: BaseException) -> bytes:
+        """The outcome of a job that could not be run at all."""
+        return self._failed(delivery, error, None)
+
+    def _finish_failed(
+        self, delivery: wire.Delivery, error: BaseException, started: int, dead: str = ""
+    ) -> Finish:
+        return Finish(wire.FAILED, self._failed(delivery, error, started), dead, error)
+
+    def _failed(self, delivery: wire.Delivery, error: BaseException, started: int | None) -> bytes:
+        short = partial(failures.encode_short, error)
+        return self._bad_end(delivery, wire.FAILED, failures.encode(error), started, short)
+
+    def _bad_end(
+        self,
+        delivery: wire.Delivery,
+        letter: str,
+        payload: bytes,
+        started: int | None,
+        short_payload: Callable[[], bytes],
+    ) -> bytes:
+        return wire.encode_bad_end(self._ended(delivery, letter, payload, started), short_payload)
+
+    def _ended(self, delivery: wire.Delivery, letter: str, payload: bytes, started: int | None) -> wire.Ended:
+        job = delivery.job
+        context = current_job.get()
+        return wire.Ended(
+            letter,
+            payload,
+            started,
+            _now(),
+            delivery.attempt,
+            self._worker,
+            job.name,
+            job.queue,
+            job.enqueued,
+            context.children if context is not None else (),
+            parent_results.kept_of(job, delivery.values) if self._extended else b"",
+        )
+
+
+def _control_flow(error: BaseException) -> BaseException:
+    """What a body has raised. A task group puts everything into a group: one that holds nothing but a
+    `RetryLater`, the soft limit, or what `replace` raises, means that.
+    """
+    inner = error
+    while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:
+        inner = inner.exceptions[0]
+    return inner if isinstance(inner, (Replaced, RetryLater, SoftTimeLimitExceeded)) else error
+
+
+def _has_time_limit(task: TaskBody, job: wire.Job) -> bool:
+    return task.has_time_limit or job.timeout is not None or job.deadline is not None
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
+
+
+def _is_late(job: wire.Job, now: float) -> bool:
+    return any(moment is not None and now >= moment for moment in (job.expires, job.deadline))
+
+
+def _unknown(name: str, tasks: Mapping[str, Any]) -> str:
+    shown = name.encode("unicode_escape").decode()[:200]
+    known = ", ".join(sorted(tasks)[:10]) or "none"
+    if len(tasks) > 10:
+        known += f" and {len(tasks) - 10} more"
+    return (
+        f"this worker does not know the task {shown!r}; it knows {known}. Import the task's module "
+        "where the app is made."
+    )
+
+
+_NO_HEADERS: dict[str, Any] = {}

@@ -1,0 +1,118 @@
+"""Lineages: a handle with all that it came after and all its members, as rows of ids.
+
+A workflow may be a line of thousands of steps. So nothing here recurses, and rows are flat: what is pickled
+and saved is not nested as deep as the line is long.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from asyncq.short_repr import brief
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HANDLE = ""
+GROUP = "g"
+STREAM = "s"
+
+Row = tuple[str, int | None, list[int] | None, str]
+"""An id, the number of the row of what it came after, the numbers of the rows of its members if it is a
+group, and what kind of handle it is: a group, that of a generator task, or an empty text for any other.
+"""
+
+
+def of_handle(handle: Any) -> list[Row]:
+    """The rows of a handle: each after those that it names, its own the last."""
+    return _rows(handle, _parts_of_handle)
+
+
+def of_tuple(data: Any) -> list[Row]:
+    """The rows of what `as_tuple` gave, also after a way through JSON.
+
+    Raises:
+        ValueError: not such a tuple.
+    """
+    return _rows(data, _parts_of_tuple)
+
+
+def as_tuple(handle: Any) -> Any:
+    """The ids as Celery writes them: `((id, parent's tuple or None), members' tuples or None)`."""
+    written: list[Any] = []
+    for id_, above, inside, _ in of_handle(handle):
+        parent = None if above is None else written[above]
+        written.append(
+            ((id_, parent), None if inside is None else [written[row_number] for row_number in inside])
+        )
+    return written[-1]
+
+
+_classes: dict[str, Callable[..., Any]] = {}
+
+
+def register(kind: str, made: Callable[..., Any]) -> None:
+    """Says what class of handle a kind of row becomes. Each such class registers itself when its module is
+    imported, which `import asyncq` sees to.
+    """
+    _classes[kind] = made
+
+
+def from_rows(rows: Sequence[Row], app: Any = None) -> Any:
+    """The handle or group that the rows describe. Also what unpickles handles: do not move or rename."""
+    made: list[Any] = []
+    for id_, above, inside, kind in rows:
+        parent = None if above is None else made[above]
+        if kind == GROUP:
+            one: Any = _classes[kind](id_, [made[row_number] for row_number in inside or ()], parent, app)
+        else:
+            one = _classes[kind if kind in _classes else HANDLE](id_, app)
+            one.parent = parent
+        made.append(one)
+    return made[-1]
+
+
+Parts = tuple[str, Any, Any, str]
+"""An id, what it came after, its members, its kind."""
+
+
+def _rows(root: Any, parts: Callable[[Any], Parts]) -> list[Row]:
+    rows: list[Row] = []
+    row_numbers: dict[int, int] = {}  # by identity: what many came after is described once
+    begun: set[int] = set()
+    todo = [root]
+    while todo:
+        one = todo[-1]
+        id_, parent, members, kind = parts(one)
+        named = (*(members or ()), *(() if parent is None else (parent,)))
+        missing = [other for other in named if id(other) not in row_numbers]
+        if missing:
+            begun.add(id(one))
+            if any(id(other) in begun for other in missing):
+                raise ValueError(f"{id_!r} comes after itself")
+            todo += missing
+            continue
+        todo.pop()
+        if id(one) not in row_numbers:
+            row_numbers[id(one)] = len(rows)
+            above = None if parent is None else row_numbers[id(parent)]
+            rows.append(
+                (id_, above, None if members is None else [row_numbers[id(one)] for one in members], kind)
+            )
+    return rows
+
+
+def _parts_of_handle(handle: Any) -> Parts:
+    return handle.id, handle.parent, handle.results if handle.kind == GROUP else None, handle.kind
+
+
+def _parts_of_tuple(data: Any) -> Parts:
+    try:
+        (id_, parent), members = data
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{brief(data)} is not what as_tuple() gives: ((id, parent), None), or a list of members for None"
+        ) from None
+    if members is not None and not isinstance(members, (list, tuple)):
+        raise ValueError(f"the members of group {id_!r} are not a list, but {brief(members)}")
+    return id_, parent, members, "" if members is None else GROUP

@@ -1,0 +1,106 @@
+"""Scopes: a block of code whose jobs do not outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from asyncq import sync_bridge
+from asyncq.client.scoped_jobs import ScopedJobs
+from asyncq.results.handle import AsyncResult, line
+from asyncq.results.resultset import ResultSet
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from asyncq.client.application import App
+
+T = TypeVar("T", bound=AsyncResult[Any] | ResultSet[Any])
+
+
+class Scope:
+    """A block that ends its jobs: what `async with app.scope() as scope:` gives, or `with` in blocking code.
+
+    All jobs that this app enqueues inside belong to the block, also those that tasks started inside enqueue,
+    and all members of workflows. At its end, those that have not ended are revoked with `terminate=True`, in
+    one go: what the block has awaited to the end has ended, and what `keep` was told of is let go on. That is
+    so when the block raises or is cancelled, too. A job with `ignore_result=True` belongs to it like any
+    other; the job that a `key` found does not, for somebody else enqueued it.
+
+    Scopes nest: a job belongs to the innermost. Each is entered once.
+
+    Example:
+        ```python
+        async with app.scope() as scope:
+            audit = scope.keep(await write_audit.delay(order))
+            parts = [await price.delay(order, shop) for shop in shops]
+            async for part in asyncq.as_completed(parts, timeout=2):
+                ...
+                break  # the others are revoked, the audit is written
+        ```
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._jobs = ScopedJobs(app)
+
+    def keep(self, result: T) -> T:
+        """Takes a job out of the scope, so that it goes on after the block: its own end, with those of its
+        parents, or of all members. Twice is once.
+
+        Returns:
+            What it was given.
+        """
+        for handle in line(result):
+            self._jobs.keep(handle.id)
+        return result
+
+    def __repr__(self) -> str:
+        return f"<Scope of {len(self._jobs)} jobs, {self._jobs.state}>"
+
+    # -- begin and end --
+
+    async def __aenter__(self) -> Scope:
+        self._begin()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        left = self._end()
+        if left:
+            await self._app.sessions.run_on_app_loop(self._revoke(left, exc))
+
+    def __enter__(self) -> Scope:
+        sync_bridge.refuse_in_loop("with app.scope():", "async with app.scope():")
+        self._begin()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        left = self._end()
+        if left:
+            sessions = self._app.sessions
+            sync_bridge.wait(sessions, sessions.run_on_app_loop(self._revoke(left, exc)))
+
+    def _begin(self) -> None:
+        if self._jobs.state != "new":
+            raise RuntimeError(f"{self!r} was entered before: make a new one with app.scope()")
+        self._jobs.enter()
+
+    def _end(self) -> ResultSet[Any]:
+        """The jobs that have not ended."""
+        return ResultSet([AsyncResult(id_, self._app) for id_ in self._jobs.leave()], app=self._app)
+
+    async def _revoke(self, left: ResultSet[Any], exc: BaseException | None) -> None:
+        """Revokes what is left. An error is the block's own if there is none yet; a cancellation is not held
+        up.
+        """
+        revoking = left.revoke(terminate=True, reason="the scope that it was enqueued in has ended")
+        revocation = self._app.sessions.current().send_off(revoking)
+        if isinstance(exc, (asyncio.CancelledError, GeneratorExit)):
+            return
+        error = await asyncio.shield(revocation)
+        if error is not None and exc is None:
+            raise error

@@ -1,0 +1,165 @@
+"""Chains: steps one after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, overload
+
+from typing_extensions import TypeVar
+
+from asyncq.tasks.options import FIRST, LAST, TABLE
+from asyncq.tasks.workflow import SHOWN, Single, Workflow, members
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import timedelta
+    from typing import Self
+
+    from asyncq.client.application import App
+    from asyncq.results.handle import AsyncResult
+    from asyncq.tasks.planning import Handle, Plan
+    from asyncq.tasks.workflow import NextStep
+
+W = TypeVar("W")
+R_co = TypeVar("R_co", covariant=True)
+H_co = TypeVar("H_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
+
+
+@dataclass(slots=True, repr=False)
+class Chain(Single[R_co, H_co]):
+    """Steps one after the other, each with the value of the one before as its first argument: what `a | b`
+    and `chain(a, b)` give.
+
+    Attributes:
+        steps: signatures, groups, and chains with error callbacks of their own; the last is no group. The
+            step after a group waits for all of it and gets the list of its values, as the body of Celery's
+            chord.
+        error_callbacks: what follows when any of the steps has failed.
+    """
+
+    steps: tuple[Workflow[Any], ...]
+    error_callbacks: tuple[Any, ...] = ()
+
+    def set(self, **options: Any) -> Self:
+        """Gives the steps other options, see `Workflow.set`."""
+        callbacks = options.pop("link_error", None)
+        if callbacks is not None:
+            self.error_callbacks = checked_error_callbacks(callbacks)
+        spread(self.steps, options)
+        return self
+
+    def link(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow when the last step has ended well, see `Workflow.link`."""
+        self.steps[-1].link(callback)
+        return self
+
+    def link_error(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow, once, when any of the steps has failed, see `Workflow.link_error`.
+
+        The failed job that it is told of is the last step, which fails with the exception of the one that
+        did.
+        """
+        self.error_callbacks += checked_error_callbacks(callback)
+        return self
+
+    @property
+    def app(self) -> App | None:
+        """The app of its tasks; None where there are none."""
+        return self.steps[-1].app
+
+    @property
+    def _wait(self) -> float | timedelta | None:
+        return self.steps[-1]._wait
+
+    def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+        first, *others = self.steps
+        steps = (first._with(args, kwargs), *(step.clone() for step in others))
+        return type(self)(steps, self.error_callbacks)
+
+    @property
+    def _takes_more(self) -> bool:
+        return self.steps[0]._takes_more
+
+    def _following(self, first: Workflow[Any]) -> Chain[R_co, H_co]:
+        return Chain((*first._steps(), *self._steps()))
+
+    def _steps(self) -> tuple[Workflow[Any], ...]:
+        if self.error_callbacks:
+            # They are about these steps, and not about those that come before or after.
+            return (self.clone(),)
+        return tuple(step.clone() for step in self.steps)
+
+    def plan(self, plan: Plan, source: Handle | None) -> H_co:
+        """Adds its jobs to a plan, see `Workflow.plan`."""
+        handle: Any = source
+        begin = len(plan.steps)
+        for step in self.steps:
+            handle = step.plan(plan, handle)
+        plan.follow(handle, (), self.error_callbacks, plan.steps[begin:])
+        last: H_co = handle
+        return last
+
+    def __repr__(self) -> str:
+        shown = [repr(step) for step in self.steps[:SHOWN]]
+        if len(self.steps) > SHOWN:
+            shown.append(f"... {len(self.steps) - SHOWN:,} more")
+        return f"({' | '.join(shown)})"
+
+
+def checked_error_callbacks(given: Any) -> tuple[Any, ...]:
+    """Copies of error callbacks, one or a list of them.
+
+    Raises:
+        TypeError: something else than a signature.
+    """
+    callbacks: tuple[Any, ...] = TABLE["link_error"].check("link_error", given)
+    return callbacks
+
+
+def spread(steps: tuple[Workflow[Any], ...], options: dict[str, Any]) -> None:
+    """Gives each of several steps in a line those options that are about it."""
+    for index, step in enumerate(steps):
+        about = {
+            name: value
+            for name, value in options.items()
+            if (name not in FIRST or index == 0) and (name not in LAST or index == len(steps) - 1)
+        }
+        if about:
+            step.set(**about)
+
+
+@overload
+def chain(*steps: *tuple[*tuple[Workflow[Any], ...], NextStep[W]]) -> W: ...
+
+
+@overload
+def chain(*steps: Workflow[Any]) -> Any: ...  # pyright: ignore[reportOverlappingOverload]  # it is for `*many`
+
+
+@overload
+def chain(steps: Iterable[Workflow[Any]], /) -> Any: ...
+
+
+def chain(*steps: Any) -> Any:  # type: ignore[misc]  # mypy asks for the tuple that the first one has
+    """Steps one after the other, given one by one or as one iterable: `chain(a, b, c)` is `a | b | c`.
+
+    Each gets the value of the one before as its first argument, unless it is immutable (`task.si(...)`). The
+    value of the whole is the last one's. A chain that ends in a group is a group.
+
+    Raises:
+        TypeError: a step is not a workflow.
+        ValueError: no steps.
+
+    Example:
+        ```python
+        assert await chain(add.s(2, 2), add.s(4), double.s()).call() == 16
+        ```
+    """
+    given = members(steps, "a chain")
+    if not given:
+        raise ValueError("a chain needs at least one step")
+    line = tuple(part for step in given[:-1] for part in step._steps())
+    last = given[-1]
+    return (
+        last._following(Chain(line)) if line else Chain(last._steps()) if isinstance(last, Single) else last
+    )

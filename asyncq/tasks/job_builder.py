@@ -1,0 +1,258 @@
+"""Makes the jobs of a task: arguments are checked and encoded, options are written into the message.
+
+The one place where a job is made from a call, whatever it is for: `delay`, `map`, a workflow, an eager run.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from asyncq import wire
+from asyncq.client.application import Runnable
+from asyncq.context import LINE, current_job
+from asyncq.errors import PayloadTooLarge, SerializationError
+from asyncq.serializers import ArgumentCodec
+from asyncq.short_repr import brief
+from asyncq.tasks import idempotency
+from asyncq.tasks.options import Options, Resolved, end_by
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncq.client.application import App
+    from asyncq.context import Context
+
+MAX_SIGNATURE_KEYS = 1000
+"""How many combinations of arguments are remembered for one task: `**kwargs` have no end of them."""
+
+
+class Sendable(Runnable, Protocol):
+    """A task, for those who enqueue calls of it."""
+
+    builder: JobBuilder
+    handle: type[Any]
+    """The class of its handles, a `View`."""
+
+    def with_options(self, options: Options, /) -> Sendable:
+        """The task with these options for its calls."""
+        ...
+
+
+class JobBuilder:
+    """Makes the jobs of one task, with one set of options.
+
+    Args:
+        app: the app of the task.
+        name: the task's.
+        function: the task's, whose parameters the arguments must fit.
+        options: those of the task; `with_options` gives those of a call.
+
+    Attributes:
+        arguments: the codec of the arguments.
+        signature: of the function.
+        has_own_id: whether a job has an id that the caller chose, and that another job may have.
+        resolved: what the options and the settings come to.
+    """
+
+    __slots__ = (
+        "_app",
+        "_checked_keys",
+        "_is_bare",
+        "_puts",
+        "arguments",
+        "has_own_id",
+        "name",
+        "options",
+        "resolved",
+        "signature",
+    )
+
+    def __init__(self, app: App, name: str, function: Callable[..., Any], options: Options) -> None:
+        self.name: str = name
+        self.signature: inspect.Signature = inspect.signature(function)
+        self.arguments: ArgumentCodec = ArgumentCodec(function, app.policy)
+        self._app = app
+        self._checked_keys: set[object] = set()
+        self._use(options, is_call=False)
+
+    def _use(self, options: Options, *, is_call: bool) -> None:
+        self.options: Options = options
+        self.has_own_id: bool = options.task_id is not None or options.key is not None
+        self._is_bare = options.is_bare(is_call=is_call)
+        self._puts = options.puts(is_call=is_call)
+        self.resolve()
+
+    def with_options(self, options: Options) -> JobBuilder:
+        """A builder of calls with these options."""
+        other: JobBuilder = object.__new__(JobBuilder)
+        other.name, other.signature, other.arguments = self.name, self.signature, self.arguments
+        other._app, other._checked_keys = self._app, self._checked_keys
+        other._use(options, is_call=True)
+        return other
+
+    def resolve(self) -> None:
+        """Works out what the options and the settings come to: anew when the settings were changed."""
+        self.resolved: Resolved = Resolved.of(self._app.settings, self.options)
+
+    # -- arguments --
+
+    def body(self, args: tuple[Any, ...], kwargs: dict[str, Any], before: int = 0) -> bytes:
+        """The encoded arguments of a call.
+
+        Args:
+            args: positional arguments.
+            kwargs: keyword arguments.
+            before: how many arguments will be put in front of them.
+
+        Raises:
+            TypeError: they do not fit the function.
+            SerializationError, PayloadTooLarge: they cannot travel.
+        """
+        # Whether arguments fit depends on their number and names alone, so each combination is bound once.
+        signature_key = (before + len(args), *kwargs) if kwargs else before + len(args)
+        if signature_key not in self._checked_keys:
+            self.check((None,) * before + args, kwargs)
+            if len(self._checked_keys) < MAX_SIGNATURE_KEYS:
+                self._checked_keys.add(signature_key)
+        body = self.arguments.dumps(args, kwargs, before)
+        if len(body) > self.resolved.max_payload:
+            raise self._too_large("the arguments of a call", len(body))
+        return body
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuses arguments that do not fit.
+
+        Raises:
+            TypeError: they do not.
+        """
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+
+    def check_part(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuses what cannot become a call, whatever is put in front of it. Raises as `check`."""
+        try:
+            self.signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}{self.signature}: {error}") from None
+
+    # -- jobs --
+
+    def call(self, body: bytes, channel: str, random: str = "") -> tuple[wire.Job, bytes]:
+        """The job of a call by itself, and its message; arguments and errors as `job`."""
+        if self._is_bare and current_job.get() is None:
+            # What most calls are, written out: a call pays for what it uses.
+            random = random or os.urandom(16).hex()
+            resolved, shards = self.resolved, self._app.sessions.shards
+            job = wire.Job(
+                random[:24] if shards.is_one else shards.new_id(random[:24]),
+                self.name,
+                resolved.queue,
+                body,
+                random[24:],
+                channel,
+                int(time.time() * 1000),
+                resolved.result_ttl,
+            )
+            return job, wire.encode_plain(job)
+        job = self.job(body, channel, random=random)
+        return job, self.message(job)
+
+    def job(self, body: bytes, channel: str, *, shard: int | None = None, random: str = "") -> wire.Job:
+        """A new job.
+
+        Args:
+            body: the encoded arguments.
+            channel: on which its outcome is pushed.
+            shard: where it lives; by default that of the job that makes the call, or any.
+            random: 32 hexadecimal digits, for the id and the request id; by default new ones.
+        """
+        random = random or os.urandom(16).hex()
+        parent = current_job.get()
+        options, resolved, shards = self.options, self.resolved, self._app.sessions.shards
+        if shard is None and parent is not None:
+            shard = shards.number(parent.id)
+        job = wire.Job(
+            options.task_id or shards.new_id(random[:24], shard),
+            self.name,
+            resolved.queue,
+            body,
+            random[24:],
+            "" if resolved.ignore_result else channel,
+            int(time.time() * 1000),
+            resolved.result_ttl,
+            ignore_result=resolved.ignore_result,
+        )
+        if not self._is_bare:
+            if options.key is not None:
+                job.id = idempotency.job_id(self._app.settings.namespace, self.name, options.key)
+                job.request_id = idempotency.request_id(self.name, self.signature, body, job.request_id)
+            for put, value in self._puts:
+                put(job, value)
+        if parent is not None:
+            _inherit(job, parent, self._app)
+        if job.expires is not None:
+            job.request_id = f"{job.request_id}~{job.expires}"
+        return job
+
+    def message(self, job: wire.Job) -> bytes:
+        """The message of a job.
+
+        Raises:
+            SerializationError, PayloadTooLarge: the headers cannot travel.
+        """
+        try:
+            message = wire.encode_job(job)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SerializationError(
+                f"headers={brief(job.headers)} cannot travel ({error}); use plain texts, numbers, lists, maps"
+            ) from error
+        if len(message) - len(job.body) > self.resolved.max_payload:
+            raise self._too_large("the headers of a call", len(message) - len(job.body))
+        return message
+
+    def _too_large(self, what: str, size: int) -> PayloadTooLarge:
+        return PayloadTooLarge(
+            f"{what} of {self.name} take {size:,} bytes, more than max_payload="
+            f"{self.resolved.max_payload:,}; store the data elsewhere and send its name, or raise it"
+        )
+
+    def taken(self, id_: str) -> ValueError:
+        """The error of a call that was refused because another call's job has its id."""
+        key = self.options.key
+        if key is not None:
+            return ValueError(
+                f"key {brief(key)} of {self.name} stands for a call with other arguments, and nothing was "
+                "enqueued; use another key for another call, or forget that result when it has ended: "
+                f"await app.AsyncResult({id_!r}).forget()"
+            )
+        return ValueError(
+            f"a job with task_id {id_!r} exists already and is another call; use another id, or "
+            f"app.AsyncResult({id_!r}) for that job"
+        )
+
+    def refuse_key(self) -> None:
+        """Refuses a key where a call is a part of something larger.
+
+        Raises:
+            ValueError: the options have one.
+        """
+        key = self.options.key
+        if key is not None:
+            raise ValueError(
+                f"key={brief(key)} of {self.name} is for a call by itself; give it to a task that starts the "
+                "workflow"
+            )
+
+
+def _inherit(job: wire.Job, parent: Context, app: App) -> None:
+    job.parent_id = parent.id
+    job.root_id = parent.root_id or parent.id
+    if parent.parent_id is not None and parent.is_of(app):
+        job.ancestors = list(parent.ancestors[: LINE - 1])
+    if parent.deadline_ms is not None:
+        end_by(job, parent.deadline_ms)

@@ -1,0 +1,507 @@
+"""Options of tasks and of calls. Each is declared once, as a field of `Options`: its name, type and default,
+who may give it, which values it takes, what it makes of a job, and what it means. Whatever checks options,
+merges them, puts them into jobs, or shows them on the command line and in the docs goes by these fields.
+
+Options do not change once they are made, so any thread may use them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
+
+from asyncq import config, wire
+from asyncq.execution.retry import Retry
+from asyncq.short_repr import brief
+from asyncq.tasks import idempotency
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+Timestamp = float | datetime
+"""The time in a checked option: seconds from the call, or an absolute time."""
+
+Put = Callable[[wire.Job, Any], None]
+"""Puts an option's value into a job."""
+
+_FAR = 2**53
+"""The latest moment that every reader can hold, in ms: beyond it "expires" means never."""
+
+_TASK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
+
+
+@runtime_checkable
+class Callback(Protocol):
+    """What may follow a job: a workflow. Known by its methods, for workflows are made of options and stand
+    above this file.
+    """
+
+    def clone(self) -> Any:
+        """A copy, which later changes of this one do not reach."""
+
+    def link(self, callback: Any, /) -> Any:
+        """Makes another workflow follow it."""
+
+    def link_error(self, callback: Any, /) -> Any:
+        """Makes a call follow its failure."""
+
+
+@runtime_checkable
+class ErrorCallback(Callback, Protocol):
+    """What may follow a failed job: a single call."""
+
+    task: Any
+    args: Any
+
+
+# -- checks: each takes an option's name and value, refuses a wrong value, and returns the value to keep
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _as_given(_name: str, value: Any) -> Any:
+    return value
+
+
+def _task_name(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name}={brief(value)}: give a text, which workers know the task by")
+    return value
+
+
+def _queue(_name: str, value: str) -> str:
+    return config.name(value)
+
+
+def _flag(_name: str, value: object) -> bool:
+    return bool(value)
+
+
+def _level(name: str, value: Any) -> int:
+    is_int = isinstance(value, int) and not isinstance(value, bool)
+    if not is_int or value not in range(wire.LOWEST, wire.HIGHEST + 1):
+        raise ValueError(
+            f"{name}={brief(value)}: give an integer from {wire.LOWEST} (last) to {wire.HIGHEST} (first)"
+        )
+    return int(value)  # also of an IntEnum
+
+
+def _task_id(name: str, value: object) -> str:
+    if not isinstance(value, str) or not _TASK_ID.fullmatch(value):
+        raise ValueError(f"{name}={brief(value)} cannot be an id: use 1 to 200 of A-Z a-z 0-9 _ . : -")
+    return value
+
+
+def _key(_name: str, value: Any) -> Any:
+    idempotency.check_key(value)
+    return value
+
+
+def _headers(name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name}={brief(value)}: give a map of texts to plain data")
+    return value
+
+
+def _retry(name: str, value: object) -> Retry:
+    if not isinstance(value, Retry):
+        raise TypeError(f"{name}={brief(value)}: give a policy, as in retry=Retry(max_retries=3)")
+    return value
+
+
+def _timestamp(name: str, value: Any) -> Timestamp:
+    if not isinstance(value, datetime):
+        return config.duration(name, value)
+    if value.tzinfo is None:
+        raise ValueError(
+            f"{name}={brief(value)} has no time zone: use datetime.now(UTC) + ..., or seconds from now"
+        )
+    return value
+
+
+def _callbacks(name: str, value: Any) -> tuple[Callback, ...]:
+    several = value if isinstance(value, (list, tuple)) else (value,)
+    kind = ErrorCallback if name == "link_error" else Callback
+    for one in several:
+        if not isinstance(one, kind):
+            raise TypeError(f"{name}={brief(one)}: give a call such as note.s(), or a list of them")
+    return tuple(one.clone() for one in several)
+
+
+# -- what an option, once it is checked, makes of a job
+# ------------------------------------------------------------------------------------------------------------
+
+
+def _at(timestamp: Timestamp, job: wire.Job) -> int:
+    """Returns milliseconds since the epoch. Seconds count from the time in the job, and not from a second
+    reading of the clock: a millisecond may begin between the two, and `eta=0` would be a delay.
+    """
+    if isinstance(timestamp, datetime):
+        return int(timestamp.timestamp() * 1000)
+    return min(_FAR, job.enqueued + int(timestamp * 1000))
+
+
+def _put_priority(job: wire.Job, priority: int) -> None:
+    job.priority = priority
+
+
+def _put_headers(job: wire.Job, headers: Mapping[str, Any]) -> None:
+    job.headers = headers
+
+
+def _put_expires(job: wire.Job, expires: Timestamp) -> None:
+    # Options come in any order, and a deadline is also a time until which the job may start.
+    at = _at(expires, job)
+    job.expires = at if job.expires is None else min(job.expires, at)
+
+
+def _put_countdown(job: wire.Job, countdown: float) -> None:
+    job.wait = round(countdown * 1000) or None  # nothing to wait for: it goes straight into its queue
+
+
+def _put_eta(job: wire.Job, eta: Timestamp) -> None:
+    job.wait = max(0, _at(eta, job) - job.enqueued) or None
+
+
+def _put_deadline(job: wire.Job, deadline: Timestamp) -> None:
+    end_by(job, _at(deadline, job))
+
+
+def _put_timeout(job: wire.Job, timeout: float) -> None:
+    job.timeout = round(timeout * 1000)
+
+
+def _put_retry(job: wire.Job, retry: Retry) -> None:
+    job.retry = retry.to_wire()
+
+
+def _put_track_started(job: wire.Job, _is_tracked: bool) -> None:
+    job.request_id += wire.UNTRACKED
+
+
+def end_by(job: wire.Job, deadline: int) -> None:
+    """Gives a job a deadline, in ms since the epoch; an earlier one that it has stays.
+
+    A job that is not started by its deadline expires; so does one whose own time to start is over earlier.
+    """
+    job.deadline = deadline if job.deadline is None else min(job.deadline, deadline)
+    job.expires = job.deadline if job.expires is None else min(job.expires, job.deadline)
+
+
+# -- the table
+# ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What is known of an option beside its name and type.
+
+    Attributes:
+        text: what it means, as the docs say it.
+        check: refuses a value that does not fit, with an error that says what would; returns the value kept.
+        default: what a task has that is not given it.
+        giver: who may give it: `@app.task`, `Task.options` (a call), or both.
+        job: the field of `wire.Job` that it is for; empty if it is no matter of the job.
+        put: puts it into a job; None if every job has such a field, or if it takes more than the option.
+        is_known_to_worker: whether a worker goes by the task's own, so that only a call's own is sent.
+        place: which of the calls of a chain it is for; "alone" is for calls outside of workflows.
+        flag: what `asyncq call --help` says of it; empty if there is no such flag.
+    """
+
+    text: str
+    check: Callable[[str, Any], Any]
+    default: Any = None
+    giver: Literal["task", "call", "both"] = "both"
+    job: str = ""
+    put: Put | None = None
+    is_known_to_worker: bool = False
+    place: Literal["each", "first", "last", "alone"] = "each"
+    flag: str = ""
+
+
+def _option(text: str, check: Callable[[str, Any], Any], **more: Any) -> Any:
+    option = Option(text=text, check=check, **more)
+    return dataclasses.field(default=option.default, metadata={"option": option})
+
+
+@dataclass(frozen=True, init=False)
+class Options:
+    """The options of a task, or of a call of it. An instance holds those that were given and differ from the
+    default, and no others, so that what was not given costs a job nothing.
+
+    Args:
+        given: options by name, values as users write them; None means "not given".
+
+    Raises:
+        ValueError: a value that makes no sense; the message says what would.
+        TypeError: the like, where it is of the wrong kind.
+    """
+
+    name: str | None = _option(
+        "what workers know the task by (default: `module.function`).", _task_name, giver="task"
+    )
+    queue: str | None = _option(
+        "the queue that the job goes to (default: the app's `default_queue`).",
+        _queue,
+        job="queue",
+        flag="Queue to send it to. Default: the task's.",
+    )
+    priority: int = _option(
+        "which of the waiting jobs of a queue are taken first: those with the larger number, an integer from "
+        "-9 to 9.",
+        _level,
+        default=0,
+        job="priority",
+        put=_put_priority,
+    )
+    task_id: str | None = _option(
+        "an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that still exist.",
+        _task_id,
+        giver="call",
+        job="id",
+        place="last",
+    )
+    key: str | None = _option(
+        "makes all calls of this task with this key and equal arguments one job, 1 to 512 characters of any "
+        "text: while it is live they get its handle, later its stored outcome, a failure too, until that is "
+        "forgotten or `result_ttl` is over. Other arguments with the same key are a `ValueError`. Other "
+        "options of a later call change nothing. Not together with `task_id`.",
+        _key,
+        giver="call",
+        job="id",
+        place="alone",
+    )
+    headers: Mapping[str, Any] | None = _option(
+        "plain data that travels with the job; `asyncq.current().headers` in the task.",
+        _headers,
+        giver="call",
+        job="headers",
+        put=_put_headers,
+    )
+    ignore_result: bool = _option(
+        "keep no result; `get` raises `ResultNotFound` at once.",
+        _flag,
+        default=False,
+        job="ignore_result",
+        place="last",
+    )
+    result_ttl: float | timedelta | None = _option(
+        "how long the outcome is kept after the end, in seconds or as a timedelta; at least a minute "
+        "(default: the app's `result_ttl`).",
+        config.duration,
+        job="result_ttl",
+    )
+    track_started: bool = _option(
+        "False lets a running job show as `PENDING` until it ends or reports its progress; the outcome has "
+        "its worker and start time all the same. The sender's version of the task counts.",
+        _flag,
+        default=True,
+        giver="task",
+        job="request_id",
+        put=_put_track_started,
+    )
+    expires: float | timedelta | datetime | None = _option(
+        "until when the job may start, in seconds from the call; for a call, also an aware datetime. A job "
+        "not started by then never is, and `get` raises `TaskExpired`.",
+        _timestamp,
+        job="expires",
+        put=_put_expires,
+    )
+    wait: float | timedelta | None = _option(
+        "how long `call` waits, in seconds (default: for ever).", config.duration, giver="call", place="last"
+    )
+    countdown: float | timedelta | None = _option(
+        "seconds until the job may start.",
+        config.duration,
+        giver="call",
+        job="wait",
+        put=_put_countdown,
+        place="first",
+    )
+    eta: float | timedelta | datetime | None = _option(
+        "when the job may start: an aware datetime, or seconds from now. Not together with `countdown`.",
+        _timestamp,
+        giver="call",
+        job="wait",
+        put=_put_eta,
+        place="first",
+    )
+    deadline: float | timedelta | datetime | None = _option(
+        "when the job must have ended, with every job that it starts: an aware datetime, or seconds from "
+        "now. Past it a job is not started, and a running one is cancelled.",
+        _timestamp,
+        giver="call",
+        job="deadline",
+        put=_put_deadline,
+    )
+    timeout: float | timedelta | None = _option(
+        "how long one attempt may take, in seconds from the beginning of its body; a coroutine is cancelled "
+        "then, a process is killed, a thread goes on unheard.",
+        config.duration,
+        job="timeout",
+        put=_put_timeout,
+        is_known_to_worker=True,
+    )
+    soft_timeout: float | timedelta | None = _option(
+        "seconds after which `SoftTimeLimitExceeded` is raised inside an attempt, which may clean up and "
+        "return; not in a thread.",
+        config.duration,  # with the function that it is for, `app.py` checks more
+        giver="task",
+    )
+    retry: Retry | None = _option(
+        "when to try again after a failure, see `Retry` (default: never).",
+        _retry,
+        job="retry",
+        put=_put_retry,
+        is_known_to_worker=True,
+    )
+    link: Callback | Sequence[Callback] | None = _option(
+        "what follows when the job has ended well, one workflow or a list: its value is their first "
+        "argument.",
+        _callbacks,
+        giver="call",
+        place="last",
+    )
+    link_error: Callback | Sequence[Callback] | None = _option(
+        "what follows when the job has failed, one signature or a list: they get the job's id, the exception "
+        "and the traceback (a text) before their own arguments.",
+        _callbacks,
+        giver="call",
+        place="last",
+    )
+    executor: Literal["thread", "process"] | None = _option(
+        "where a plain function runs: `thread` (the default) or `process`.",
+        _as_given,  # `app.py` checks it with the function that it is for
+        giver="task",
+    )
+    rate_limit: float | str | None = _option(
+        "how many jobs of the task may start, evenly spaced, over all workers together: a number a second, "
+        'or "100/s", "100/m", "100/h", "100/d". One that waits for its turn is `PENDING`, and holds no slot '
+        "of a worker.",
+        _as_given,  # `Limits.of` checks it and names the task
+        giver="task",
+    )
+    concurrency: int | None = _option(
+        "how many jobs of the task may run at once, in all workers together.",
+        _as_given,  # `Limits.of` checks it and names the task
+        giver="task",
+    )
+
+    def __init__(self, **given: Any) -> None:
+        vars(self).update(_overlaid({}, given))
+
+    @property
+    def links(self) -> tuple[Any, ...]:
+        """The workflows that follow when the job has ended well."""
+        links: Any = self.link
+        return links or ()
+
+    @property
+    def error_links(self) -> tuple[Any, ...]:
+        """The calls that follow when the job has failed."""
+        links: Any = self.link_error
+        return links or ()
+
+    def with_call(self, given: Mapping[str, Any]) -> Options:
+        """These options, with those that a call is given over them. Raises what the constructor raises."""
+        own = dict(vars(self))
+        if given.get("countdown") is not None or given.get("eta") is not None:
+            # The call says anew when the job may start, in whichever of the two ways.
+            own.pop("countdown", None)
+            own.pop("eta", None)
+        options = object.__new__(Options)
+        vars(options).update(_overlaid(own, given))
+        return options
+
+    def is_bare(self, *, is_call: bool) -> bool:
+        """Whether a job needs none of the fields that only some jobs have. See `puts`."""
+        return (_RARE_OF_CALL if is_call else _RARE_OF_TASK).isdisjoint(vars(self))
+
+    def puts(self, *, is_call: bool) -> list[tuple[Put, Any]]:
+        """What puts these options into a job, each as a function and the value that it takes beside the job.
+
+        The time limit and the retry policy of the task itself are not sent: its workers know them.
+
+        Args:
+            is_call: whether these are a call's options, and not the task's own.
+        """
+        puts = _PUTS_OF_CALL if is_call else _PUTS_OF_TASK
+        return [(puts[name], value) for name, value in vars(self).items() if name in puts]
+
+
+TABLE: Final[Mapping[str, Option]] = {
+    field.name: field.metadata["option"] for field in dataclasses.fields(Options)
+}
+"""Every option by its name, in the order of the docs."""
+
+FIRST: Final = frozenset(name for name, option in TABLE.items() if option.place == "first")
+LAST: Final = frozenset(name for name, option in TABLE.items() if option.place == "last")
+"""Options that are about the first or the last of several calls; all others go to each."""
+
+_EITHER = (
+    ("key", "task_id", "both say what the job's id is: give one of them"),
+    ("countdown", "eta", "say the same thing in two ways: give one of them"),
+)
+
+_PUTS_OF_CALL = {name: option.put for name, option in TABLE.items() if option.put is not None}
+_PUTS_OF_TASK = {name: put for name, put in _PUTS_OF_CALL.items() if not TABLE[name].is_known_to_worker}
+
+_RARE_OF_CALL = frozenset(
+    name for name, option in TABLE.items() if option.job not in {"", "queue", "result_ttl"}
+)
+_RARE_OF_TASK = frozenset(name for name in _RARE_OF_CALL if not TABLE[name].is_known_to_worker)
+
+
+def _overlaid(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, with those of the given options over them that were checked."""
+    for name, value in given.items():
+        if value is None:
+            continue
+        option = TABLE[name]
+        kept = option.check(name, value)
+        if kept == option.default:
+            values.pop(name, None)
+        else:
+            values[name] = kept
+    for one, other, text in _EITHER:
+        if one in values and other in values:
+            raise ValueError(f"{one}= and {other}= {text}")
+    soft, hard = values.get("soft_timeout"), values.get("timeout")
+    if soft is not None and hard is not None and soft > hard:
+        raise ValueError(
+            f"soft_timeout={brief(soft)} is above timeout={brief(hard)}, which ends the attempt first: give "
+            "a larger timeout, or a smaller soft_timeout"
+        )
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What every job of a task has, worked out once from options and settings, so that a call need not.
+
+    Attributes:
+        queue: the queue of its jobs.
+        result_ttl: how long their outcomes are kept, in ms.
+        ignore_result: whether none are kept.
+        max_payload: most bytes of the arguments of a call.
+    """
+
+    queue: str
+    result_ttl: int
+    ignore_result: bool
+    max_payload: int
+
+    @staticmethod
+    def of(settings: config.Settings, options: Options) -> Resolved:
+        """The values of these options, those of the settings in their gaps."""
+        ttl = settings.result_ttl if options.result_ttl is None else config.seconds(options.result_ttl)
+        return Resolved(
+            options.queue or settings.default_queue,
+            max(60_000, round(ttl * 1000)),
+            bool(options.ignore_result),
+            settings.max_payload,
+        )

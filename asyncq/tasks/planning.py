@@ -1,0 +1,347 @@
+"""Plans: the jobs of a workflow, parents before children, each knowing whom it waits for.
+
+A plan is made without a server. The handle of a step's value is what the next step comes after: a job waits
+for all jobs in it, and their value template has the form of the handle, with a list for each group.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from asyncq import wire
+from asyncq.context import current_job
+from asyncq.results import eager
+from asyncq.results.groupresult import GroupResult
+from asyncq.results.handle import AsyncResult
+from asyncq.serializers.value_paths import MAX_DEPTH
+from asyncq.tasks.options import Options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncq.client.application import App
+    from asyncq.client.session import Entry
+    from asyncq.tasks.job_builder import Sendable
+
+    Handle = AsyncResult[Any] | GroupResult[Any, Any]
+
+EDGES = 10_000
+"""Most pairs of a job and one that it waits for between two groups; above, one job stands between them."""
+
+LARGEST = 10_000
+"""Most jobs in one workflow: it is accepted in one step, during which the server does nothing else."""
+
+
+BARRIER_TASK = "asyncq.collected"
+"""The barrier task: its value is its argument. It ends a workflow that replaces one job."""
+
+
+class Follower(Protocol):
+    """What may follow a step: a workflow."""
+
+    def plan(self, plan: Plan, source: Handle | None) -> Any:
+        """Adds its jobs to a plan. They wait for the source."""
+        ...
+
+
+class ErrorFollower(Protocol):
+    """What may follow the failure of a step: a signature."""
+
+    def plan(self, plan: Plan, source: Handle | None, *, failing: Sequence[str]) -> Any:
+        """Adds its job to a plan. It waits for the failure of one of those jobs."""
+        ...
+
+
+class Call(Protocol):
+    """A call that a plan makes a job of: a signature."""
+
+    @property
+    def task(self) -> Sendable:
+        """The task, with the options of the call."""
+        ...
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    immutable: bool
+
+
+@dataclass(slots=True)
+class _Collecting:
+    """The call that takes what it waits for, and nothing else."""
+
+    task: Sendable
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    immutable: bool = False
+
+
+@dataclass(slots=True)
+class Planned:
+    """A job of a plan."""
+
+    task: Sendable
+    job: wire.Job
+    handle: AsyncResult[Any]
+    no_children: set[str] = field(default_factory=set)
+    """Ids of the jobs that wait for this one and are not shown as its children."""
+    more_children: tuple[str, ...] = ()
+    """Ids of those that do not wait for it and are shown as its children."""
+
+    def message(self) -> bytes:
+        """The message, once all jobs that wait for this one are known."""
+        if not self.no_children and not self.more_children:
+            return self.task.builder.message(self.job)
+        waiting = (id_ for id_ in self.job.dependents if id_ not in self.no_children)
+        children = tuple(dict.fromkeys((*waiting, *self.more_children)))
+        return self.task.builder.message(dataclasses.replace(self.job, dependents=children))
+
+
+class Plan:
+    """The jobs that a workflow becomes.
+
+    Args:
+        app: the app of all its tasks; None for a workflow without any.
+
+    Attributes:
+        jobs: in an order in which they can be accepted, and run.
+        steps: the ids of those jobs that are no callback's.
+    """
+
+    def __init__(self, app: App | None) -> None:
+        self.app = app
+        self.jobs: list[Planned] = []
+        self.steps: list[str] = []
+        self._by_id: dict[str, Planned] = {}
+        self._channel = "" if app is None else app.sessions.channel()
+        self._shard = None if app is None or current_job.get() is not None else app.sessions.shards.next()
+
+    def add(
+        self, call: Call, source: Handle | None, *, failing: Sequence[str] | None = None
+    ) -> AsyncResult[Any]:
+        """Adds the job of one call, which waits for all jobs of the source.
+
+        Args:
+            call: what it does.
+            source: the handle of what it comes after; its value becomes the first argument.
+            failing: the ids of the jobs for the failure of one of which it waits instead; it is told of the
+                last of them.
+
+        Raises:
+            TypeError: the arguments do not fit the function.
+            SerializationError, PayloadTooLarge: an argument cannot travel.
+            ValueError: too many jobs, an id that another has, a task of another app.
+        """
+        task, args = call.task, call.args
+        self._check(task)
+        parents: list[str] = []
+        template: Any = None
+        on_error = failing is not None
+        if failing is not None:
+            parents += failing
+            template = None if call.immutable else "e"
+        elif source is not None:
+            template = _template(source, parents)
+            if call.immutable:
+                template = None
+            elif isinstance(template, list) and not _has_values(template):
+                args, template = (template, *args), None  # nothing but empty groups: its value is known
+        if parents:
+            task.builder.refuse_key()
+        before = 0 if template is None else 3 if on_error else 1
+        builder = task.builder
+        body = builder.body(args, call.kwargs, before)
+        job = builder.job(body, self._channel, shard=self._shard)
+        if job.id in self._by_id:
+            raise ValueError(f"two jobs of this workflow have the task_id {job.id!r}; give each another")
+        job.parents, job.value_template, job.on_error = tuple(parents), template, on_error
+        for parent in parents:
+            above = self._by_id[parent]
+            above.job.dependents = (*above.job.dependents, job.id)
+            if on_error:  # after a success there is nothing in it to see
+                above.no_children.add(job.id)
+        handle: AsyncResult[Any] = task.handle.of_job(task, task.app, job, None, call.args, call.kwargs)
+        handle.parent = source
+        planned = Planned(task, job, handle)
+        self.jobs.append(planned)
+        self.steps.append(job.id)
+        self._by_id[job.id] = planned
+        return handle
+
+    def follow(
+        self,
+        source: Handle,
+        links: Sequence[Follower],
+        error_links: Sequence[ErrorFollower],
+        failing: Sequence[str],
+    ) -> None:
+        """Adds the callbacks of a step, or of several.
+
+        Args:
+            source: the handle of their value.
+            links: what follows when all of it has ended well.
+            error_links: what follows when one of the jobs fails.
+            failing: the ids of those jobs; the error callbacks are told of the last.
+        """
+        if not links and not error_links:
+            return
+        # A callback is no part of what it follows: its own failure calls none of the others.
+        steps, self.steps = self.steps, []
+        for link in links:
+            link.plan(self, source)
+        for error_link in error_links:
+            error_link.plan(self, source, failing=failing)
+        self.steps = steps
+
+    def gathered(self, source: Handle | None, count: int) -> Handle | None:
+        """What so many jobs are to wait for instead of a source. That is the source itself, unless it is so
+        many jobs that telling each of each would hold up the server (300 after 300: seconds).
+        """
+        if source is None:
+            return None
+        parents: list[str] = []
+        _template(source, parents)
+        if len(parents) < 2 or len(parents) * count <= EDGES:
+            return source
+        last = self._by_id[parents[-1]].job
+        return self.collect(source, Options(queue=last.queue, priority=last.priority))
+
+    def collect(self, source: Handle, options: Options) -> AsyncResult[Any]:
+        """Adds a job that waits for all jobs of the source, and whose value is the source's."""
+        assert self.app is not None, "there are jobs, so there is their app"
+        task = cast("Sendable", self.app.find_task(BARRIER_TASK))  # every app has it
+        return self.add(_Collecting(task.with_options(options)), source)
+
+    async def submit(self, messages: list[tuple[wire.Job, bytes]]) -> None:
+        """Enqueues the jobs in one step. Their handles are notified of the outcomes from now on.
+
+        Args:
+            messages: what `messages` gave.
+
+        Raises:
+            ValueError: an id is that of another call. Nothing was enqueued.
+            QueueFull, BrokerUnavailable: as `Task.delay`.
+        """
+        if not messages:
+            return
+        assert self.app is not None, "there are jobs, so there is their app"
+        session = self.app.sessions.current()
+        entries: list[Entry] = []
+        for planned, (job, message) in zip(self.jobs, messages, strict=True):
+            waiter = session.announce(job)
+            planned.handle.attach(waiter)
+            entries.append((job, message, waiter))
+        refused = await session.submit(entries, is_whole=True)
+        if refused is not None:
+            raise self.jobs[0].task.builder.taken(refused)
+
+    def messages(self) -> list[tuple[wire.Job, bytes]]:
+        """Jobs and messages, as the broker takes them; raises as `add`."""
+        if len(self.jobs) > 1:
+            for planned in self.jobs:
+                planned.task.builder.refuse_key()
+        return [(planned.job, planned.message()) for planned in self.jobs]
+
+    def in_place_of(self, old: wire.Job, children: Sequence[str] = ()) -> list[tuple[wire.Job, bytes]]:
+        """The jobs and messages with which a running job is replaced; its id and all who know it go to the
+        last. Raises as `add`.
+
+        Args:
+            old: the running job.
+            children: the ids of the jobs that it has started.
+        """
+        for planned in self.jobs:
+            planned.task.builder.refuse_key()
+            planned.job.parent_id, planned.job.root_id = old.parent_id, old.root_id or old.id
+            planned.job.ancestors = old.ancestors
+        last = self.jobs[-1].job
+        for parent in last.parents:
+            above = self._by_id[parent]
+            above.job.dependents = tuple(old.id if id_ == last.id else id_ for id_ in above.job.dependents)
+            above.no_children.add(old.id)  # the workflow came from this job, so a walk would go in circles
+        last.id, last.request_id, last.channel, last.root_id = (
+            old.id,
+            old.request_id,
+            old.channel,
+            old.root_id,
+        )
+        last.result_ttl, last.ignore_result, last.enqueued = old.result_ttl, old.ignore_result, old.enqueued
+        last.dependents = tuple(old.dependents)
+        first = (planned.job.id for planned in self.jobs[:-1] if not planned.job.parents)
+        self.jobs[-1].more_children = (*children, *first)  # from these a walk comes to all others
+        return self.messages()
+
+    def run(self, handle: Handle) -> Any:
+        """Runs all jobs here and now, and gives the handle of their value with their results in it."""
+        if self.app is None:
+            return handle
+        outcomes, yielded = eager.run_all(self.messages(), self.app)
+        results: dict[int, Any] = {}
+        for planned in self.jobs:
+            ended = wire.decode_ended(*outcomes[planned.job.id])
+            items = yielded.get(planned.job.id, ())
+            planned_handle = planned.handle
+            result: eager.EagerResult[Any] = eager.EagerResult.of_call(
+                planned.task, planned.job, ended, items, planned_handle.args, planned_handle.kwargs
+            )
+            result.parent = _as_run(planned_handle.parent, results, self.app)
+            results[id(planned.handle)] = result
+        return _as_run(handle, results, self.app)
+
+    def _check(self, task: Sendable) -> None:
+        if len(self.jobs) >= LARGEST:
+            raise ValueError(
+                f"a workflow may have {LARGEST:,} jobs; make it smaller, as with task.chunks(...), or "
+                "let a job of it start the rest"
+            )
+        if task.app is not self.app:
+            raise ValueError(f"task {task.name} belongs to {task.app!r}, the workflow to {self.app!r}")
+
+
+def _template(source: Handle, parents: list[str]) -> Any:
+    """The value template of a handle: each job is its index in `parents`, to which it is added."""
+    if isinstance(source, AsyncResult):
+        parents.append(source.id)
+        return len(parents) - 1
+    known = len(parents)
+    template = [_template(one, parents) for one in source.results]
+    before = source.parent
+    while len(parents) == known and before is not None:
+        # An empty group has no values, but its time is after what it follows.
+        if isinstance(before, AsyncResult):
+            parents.append(before.id)
+        else:
+            for one in before.results:
+                _template(one, parents)
+            before = before.parent
+    return template
+
+
+def check_depth(group: GroupResult[Any, Any]) -> None:
+    """Refuses a group whose value would nest deeper than any job can be given.
+
+    Raises:
+        ValueError: it does.
+    """
+    if _depth(group) > MAX_DEPTH:
+        raise ValueError(
+            f"groups may stand inside each other {MAX_DEPTH} deep, as the lists that are their value; put "
+            "fewer inside each other, or give the inner ones a step that comes after them"
+        )
+
+
+def _depth(handle: Any) -> int:
+    return 1 + max(map(_depth, handle.results), default=0) if isinstance(handle, GroupResult) else 0
+
+
+def _as_run(handle: Handle | None, results: dict[int, Any], app: App) -> Any:
+    """The handle with eager results in the place of those of jobs; groups in it are made once."""
+    if isinstance(handle, GroupResult) and id(handle) not in results:
+        members = [_as_run(one, results, app) for one in handle.results]
+        results[id(handle)] = GroupResult(handle.id, members, _as_run(handle.parent, results, app), app)
+    return results.get(id(handle))
+
+
+def _has_values(template: Any) -> bool:
+    return not isinstance(template, list) or any(map(_has_values, template))

@@ -1,0 +1,98 @@
+"""Enqueues workflows and single calls, many at a time, in few round trips."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+from typing import TYPE_CHECKING, Any
+
+from asyncq.short_repr import brief
+from asyncq.tasks.planning import Plan
+from asyncq.tasks.signature import Signature
+from asyncq.tasks.workflow import Workflow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from asyncq import wire
+    from asyncq.client.application import App
+    from asyncq.client.session import Entry, Session
+    from asyncq.tasks.job_builder import Sendable
+
+    Call = tuple[Sendable, tuple[Any, ...], dict[str, Any], bytes]
+    """A task, the arguments of a call, and the same encoded: they are known to be good."""
+
+
+async def submit(app: App, calls: Iterable[Workflow[Any]]) -> list[Any]:
+    """Enqueues calls and returns their handles. Arguments and errors as `AsyncQ.submit`."""
+    given = _checked(calls)
+    single: list[Call] = []
+    plans: list[tuple[Plan, list[tuple[wire.Job, bytes]]]] = []
+    handles: list[Any] = [None] * len(given)
+    for index, call in enumerate(given):
+        if isinstance(call, Signature) and not call.task.is_linked and call.task.app is app:
+            body = call.task.builder.body(call.args, call.kwargs)
+            single.append((call.task, call.args, call.kwargs, body))
+        else:
+            plan = Plan(app)
+            handles[index] = call.plan(plan, None)
+            plans.append((plan, plan.messages()))
+    sent = asyncio.ensure_future(send_many(app.sessions.current(), single))
+    await asyncio.gather(sent, *(plan.submit(messages) for plan, messages in plans))
+    rest = iter(sent.result())
+    return [next(rest) if handle is None else handle for handle in handles]
+
+
+def _checked(calls: Iterable[Workflow[Any]]) -> list[Workflow[Any]]:
+    given: list[Any] = [] if isinstance(calls, Workflow) else list(calls)
+    strange = (
+        [calls] if isinstance(calls, Workflow) else [one for one in given if not isinstance(one, Workflow)]
+    )
+    if strange:
+        for other in strange:
+            if inspect.iscoroutine(other):
+                other.close()  # it will not be awaited, and the error says so
+        what = "a list of calls" if strange[0] is calls else "a call"
+        raise TypeError(f"{brief(strange[0])} is not {what} to be made: submit([task.s(...), ...])")
+    return given
+
+
+BATCH = 250
+"""Calls in one batch: 1 ms of work for the client, and 1 ms for the server."""
+
+
+async def send_many(session: Session, calls: Sequence[Call]) -> list[Any]:
+    """Enqueues calls in batches: while the server works on one, the next is made, and between two the loop
+    turns.
+
+    Returns:
+        Their handles, in order.
+
+    Raises:
+        ValueError: an id is that of another call; the others may have been enqueued.
+        QueueFull, BrokerUnavailable: as `Task.delay`; some of the calls may have been enqueued.
+    """
+    handles: list[Any] = []
+    sent: list[asyncio.Task[None]] = []
+    for start in range(0, len(calls), BATCH):
+        part = calls[start : start + BATCH]
+        random = os.urandom(16 * len(part)).hex()
+        entries: list[Entry] = []
+        for number, (task, args, kwargs, body) in enumerate(part):
+            builder = task.builder
+            job, message = builder.call(body, session.channel, random[32 * number : 32 * number + 32])
+            waiter = session.announce(job, new=not builder.has_own_id)
+            entries.append((job, message, waiter))
+            handles.append(task.handle.of_job(task, task.app, job, waiter, args, kwargs))
+        sent.append(asyncio.create_task(_send_batch(session, part, entries)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*sent)
+    return handles
+
+
+async def _send_batch(session: Session, calls: Sequence[Call], entries: list[Entry]) -> None:
+    refused = await session.submit(entries)
+    if refused is not None:
+        pairs = zip(calls, entries, strict=True)
+        raise next(task.builder.taken(refused) for (task, *_), entry in pairs if entry[0].id == refused)

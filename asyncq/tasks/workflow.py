@@ -1,0 +1,364 @@
+"""What signatures, chains and groups have in common: they are joined, varied, sent and run here."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Protocol, cast
+
+from typing_extensions import TypeVar
+
+from asyncq import config
+from asyncq.client.deadlock import check_join
+from asyncq.results.eager import EagerResult
+from asyncq.short_repr import brief, joined
+from asyncq.sync_bridge import INLINE, blocking, on_app_loop, refuse_in_loop
+from asyncq.tasks.options import Options
+from asyncq.tasks.planning import Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+    from typing import Self
+
+    from asyncq import wire
+    from asyncq.client.application import App
+    from asyncq.results.handle import AsyncResult
+    from asyncq.sync_bridge import LoopOwner
+    from asyncq.tasks.planning import Handle
+
+SHOWN = 6
+"""How many parts of a workflow its repr shows."""
+
+W = TypeVar("W")
+W_co = TypeVar("W_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+Handle_co = TypeVar("Handle_co", default=Any, covariant=True)
+Applied_co = TypeVar("Applied_co", default=Any, covariant=True)
+Single_co = TypeVar("Single_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", covariant=True)
+
+
+class NextStep(Protocol[W_co]):
+    """A step that may come after another, typed by what the two are together: a chain, or a group that waits
+    for what stands before it.
+    """
+
+    def _following(self, first: Workflow[Any]) -> W_co: ...
+
+
+class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
+    """One or more calls, not made yet, whose value in the end is an `R`: a `Signature`, `Chain` or `Group`.
+
+    The other parameters are the handle that `delay` gives, and the one that `apply` gives.
+
+    `first | second` makes the second wait for the first, whose value it gets as its first argument. What is
+    joined is copied, so that later changes of a part do not reach the whole.
+    """
+
+    __slots__ = ()
+
+    # -- joining --
+
+    def __or__(self, other: NextStep[W]) -> W:
+        given: Any = other
+        return cast("W", given._following(self) if isinstance(given, Workflow) else NotImplemented)
+
+    @abstractmethod
+    def _following(self, first: Workflow[Any]) -> Workflow[R_co]:
+        """This, begun when another has ended."""
+
+    @abstractmethod
+    def _steps(self) -> tuple[Workflow[Any], ...]:
+        """What is made of it one after the other, none of it a line itself; copies."""
+
+    # -- varying --
+
+    def clone(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Self:
+        """A copy, with more arguments in front of its first ones, and other options.
+
+        Args:
+            args: positional arguments, which go before those it has.
+            kwargs: keyword arguments, which go over those it has.
+            options: as `set`.
+
+        Raises:
+            TypeError: they do not fit, or there is nobody to take them.
+        """
+        other = self._with(*arguments_of("clone(", args, kwargs))
+        return other.set(**options) if options else other
+
+    def options(self, **options: Any) -> Self:
+        """A copy with other options; this one stays as it is. As `set`.
+
+        Example:
+            ```python
+            urgent = add.s(1, 2).options(queue="urgent")
+            ```
+        """
+        return self.clone().set(**options)
+
+    @abstractmethod
+    def set(self, **options: Any) -> Self:
+        """Gives it other options, see `Task.options`, and returns it.
+
+        For more than one call: `countdown` and `eta` say when the first ones may start; `task_id`, `wait`,
+        `ignore_result`, `link` and `link_error` are about the last ones; all others go to every call.
+
+        Raises:
+            ValueError: an option that makes no sense; the message says what would.
+            TypeError: an unknown option.
+        """
+
+    @abstractmethod
+    def link(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow when it has ended well: its value is the callback's first argument, and
+        nobody waits for the callback. Returns this workflow itself.
+
+        Example:
+            ```python
+            await add.s(1, 2).link(note.s()).delay()
+            ```
+        """
+
+    @abstractmethod
+    def link_error(self, callback: Workflow[Any]) -> Self:
+        """Makes a callback follow when it has failed, and returns this workflow itself.
+
+        The callback gets three arguments before its own: the id of the failed job (`str`), the exception, and
+        the traceback (`str`); an immutable one gets none. Of a group, it is called for each member that
+        fails.
+
+        Raises:
+            TypeError: the callback is not a signature.
+        """
+
+    @abstractmethod
+    def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
+        """A copy with more arguments in front."""
+
+    @property
+    @abstractmethod
+    def _takes_more(self) -> bool:
+        """Whether there is a call in it that takes more arguments in front."""
+
+    # -- sending --
+
+    @property
+    @abstractmethod
+    def app(self) -> App | None:
+        """The app of its tasks; None where there are none."""
+
+    @property
+    def loop_owner(self) -> LoopOwner:
+        """Where the calls of this object run."""
+        return self.app.sessions if self.app is not None else INLINE
+
+    @property
+    @abstractmethod
+    def _wait(self) -> float | timedelta | None:
+        """How long `call` waits."""
+
+    @abstractmethod
+    def plan(self, plan: Plan, source: Handle | None) -> Any:
+        """Adds its jobs to a plan and returns the handle of its value. They wait for the source."""
+
+    @on_app_loop
+    async def delay(self, /, *args: Any, **kwargs: Any) -> Handle_co:
+        """Enqueues all of its calls in one step, and returns the handle of the last; of a group, the handles
+        of its members as one `GroupResult`.
+
+        The handle's `parent` is that of the step before. A member that fails fails all that wait for it, at
+        once, with the member's exception.
+
+        Args:
+            args: positional arguments, which go before those that the first call has; if it begins with a
+                group, before those of each member.
+            kwargs: keyword arguments, which go over those that they have.
+
+        Raises:
+            TypeError: arguments do not fit; the message names the task. Nothing was written.
+            SerializationError, PayloadTooLarge: an argument cannot travel. Nothing was written.
+            ValueError: more than 10,000 jobs, a `task_id` that is taken, or tasks of different apps. Nothing
+                was written.
+            QueueFull, BrokerUnavailable: as `Task.delay`.
+
+        Example:
+            ```python
+            result = await (add.s(4) | double.s()).delay(1)
+            assert await result.get(timeout=10) == 10
+            ```
+        """
+        handle: Handle_co = await self._send(args, kwargs)
+        return handle
+
+    @blocking(delay)
+    def delay_sync(self) -> None:
+        """Blocking twin of `delay`."""
+
+    @on_app_loop
+    async def apply_async(
+        self, /, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Handle_co:
+        """Celery's spelling of `options(**options).delay(*args, **kwargs)`. Raises what `delay` raises."""
+        positional, named = arguments_of("apply_async(", args, kwargs)
+        handle: Handle_co = await self._send(positional, named, options)
+        return handle
+
+    @blocking(apply_async)
+    def apply_async_sync(self) -> None:
+        """Blocking twin of `apply_async`."""
+
+    def apply(
+        self,
+        /,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool = False,
+        **options: Any,
+    ) -> Applied_co:
+        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`.
+        Gives a `GroupResult` of what ran if it ends in a group.
+
+        Args:
+            args: as `delay`.
+            kwargs: as `delay`.
+            throw: raise what the last call raises, or the first in order of a group's members that failed,
+                instead of keeping it in the result.
+            options: as `set`; when to start and where change nothing.
+
+        Raises:
+            TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`.
+            SyncInAsyncContext: there is a coroutine function in it, and this thread's event loop runs.
+        """
+        positional, named = arguments_of("apply(", args, kwargs)
+        result: Applied_co = self._run(positional, named, options, throw=throw)
+        return result
+
+    @on_app_loop
+    async def call(self, /, *args: Any, **kwargs: Any) -> R_co:
+        """Enqueues it, waits for it and returns its value. Bound the wait with `options(wait=2.0)`.
+
+        Raises:
+            WouldDeadlock: inside a task; nothing was enqueued.
+            ResultTimeout: `wait` is over; the jobs go on.
+            Exception: what `delay` raises, and what a member raised.
+        """
+        check_join(lambda: f"{self!r}.call()")
+        handle = await self._send(args, kwargs)
+        wait = self._wait
+        value: R_co = await handle.get(None if wait is None else config.seconds(wait))
+        return value
+
+    @blocking(call)
+    def call_sync(self) -> None:
+        """Blocking twin of `call`."""
+
+    async def _send(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any] | None = None
+    ) -> Any:
+        whole = self.clone(args, kwargs, **(options or {})) if args or kwargs or options else self
+        plan = Plan(self.app)
+        handle = whole.plan(plan, None)
+        await plan.submit(plan.messages())
+        return handle
+
+    def _run(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any] | None, options: dict[str, Any], *, throw: bool
+    ) -> Any:
+        plan = Plan(self.app)
+        handle = self.clone(args, kwargs, **options).plan(plan, None)
+        if any(job.task.is_coroutine for job in plan.jobs):
+            refuse_in_loop(lambda: f"{self!r}.apply()", "await ....call()")
+        result = plan.run(handle)
+        if throw:
+            result.get_sync(disable_sync_subtasks=False)
+        return result
+
+    def in_place_of(
+        self, app: App, job: wire.Job, children: Sequence[str] = ()
+    ) -> list[tuple[wire.Job, bytes]]:
+        """The jobs, with their messages, that take the place of a running one, which has started these
+        children.
+        """
+        plan = Plan(app)
+        handle = self.plan(plan, None)
+        if not plan.jobs or plan.jobs[-1].handle is not handle:
+            # What takes the job's id is one job, with nobody in this workflow waiting for it.
+            plan.collect(handle, Options(queue=job.queue))
+        return plan.in_place_of(job, children)
+
+
+class Single(Workflow[R_co, Single_co, EagerResult[R_co]]):
+    """A workflow that ends in one job: a `Signature` or a `Chain`."""
+
+    __slots__ = ()
+
+
+def member(given: Any, where: str) -> Workflow[Any]:
+    """A copy of what is to be a member.
+
+    Raises:
+        TypeError: it is no workflow.
+    """
+    if not isinstance(given, Workflow):
+        raise TypeError(f"{where} is made of calls such as add.s(1, 2), not of {brief(given)}")
+    return given.clone()
+
+
+def members(given: tuple[Any, ...], where: str) -> tuple[Workflow[Any], ...]:
+    """Copies of members that were given one by one or as one iterable; raises as `member`."""
+    several: Iterable[Any] = given
+    if len(given) == 1 and not isinstance(given[0], Workflow):
+        try:
+            several = iter(given[0])
+        except TypeError:
+            several = given
+    return tuple(member(one, where) for one in several)
+
+
+def shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The arguments of a call as one would write them, long ones cut and secrets masked."""
+    parts = (brief(value) for value in args)
+    named = (f"{name}={brief(value)}" for name, value in kwargs.items())
+    return joined(itertools.chain(parts, named))
+
+
+def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call that were given as a sequence and a mapping; None is none, as Celery has it.
+
+    Args:
+        head: what stands before them where they are written, for the error: `add.apply_async(`.
+        args: the positional ones.
+        kwargs: the named ones.
+
+    Raises:
+        TypeError: they were given one after the other, as in `apply_async(1, 2)`; it says how to write it. A
+            text would be taken apart, a mapping would lose its values.
+    """
+    if kwargs is None or isinstance(kwargs, Mapping):
+        if args is None or are_several(args):
+            return tuple(args or ()), dict(kwargs or {})
+        rest = f", {brief(kwargs)}" if kwargs else ""
+        whole = as_tuple((args,))
+    else:
+        rest, whole = "", as_tuple((args, kwargs))
+    raise TypeError(
+        "the arguments of a call go in a tuple, and named ones in a dict after it: "
+        f"write {head}{whole}{rest})"
+    )
+
+
+def are_several(args: Any) -> bool:
+    """Whether this can be the arguments of a call, and is not one argument."""
+    if type(args) is tuple:  # each call of a `map` asks, and `abc` takes its time
+        return True
+    return isinstance(args, Iterable) and not isinstance(args, (str, bytes, Mapping))
+
+
+def as_tuple(args: tuple[Any, ...]) -> str:
+    """Arguments as a tuple, as one would write it: `(1,)`."""
+    return f"({shown(args, {})}{',' * (len(args) == 1)})"

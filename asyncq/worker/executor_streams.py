@@ -1,0 +1,112 @@
+"""Says how much a session may read from each stream, and reads lines: streams of jobs that wait for a thread
+or a process. Lives on the worker's loop.
+
+While there is no thread or process, the fetcher's read leaves its lines out. That read may be waiting at the
+server when one becomes free, so lines are read here, too, on the connection for commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from asyncq.broker.background import ErrorLog, forever
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.worker.attempt import Attempts
+    from asyncq.worker.capacity import Rooms
+    from asyncq.worker.held_jobs import HeldJobs
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+class LineReader:
+    """Reads lines for one session.
+
+    Args:
+        consumer: reads.
+        held: says how many slots are free.
+        attempts: starts the jobs.
+        rooms: says for how many jobs there are threads and processes.
+
+    Attributes:
+        rooms: as given.
+        reading: held from a read of a line until its jobs have started. Whoever asks for unknown entries
+            takes it until it has the answer: what is read meanwhile would seem lost.
+        may_have_lost_a_reply: whether a read failed, which may have claimed entries.
+    """
+
+    def __init__(self, consumer: Consumer, held: HeldJobs, attempts: Attempts, rooms: Rooms) -> None:
+        self.rooms = rooms
+        self.reading: asyncio.Lock = asyncio.Lock()
+        self.may_have_lost_a_reply: bool = False
+        self._consumer = consumer
+        self._held = held
+        self._attempts = attempts
+        self._room_came = asyncio.Event()
+        self._left_out: set[str] = set()
+
+    def choose(self, count: int) -> dict[str, int]:
+        """Returns from which streams to read now, and how many of `count` jobs at most from each. From others
+        this object reads as soon as there is room.
+        """
+        most = self._most(count, self._consumer.served.streams)
+        self._leave_out({stream for stream, number in most.items() if number <= 0})
+        return {stream: number for stream, number in most.items() if number > 0}
+
+    def _leave_out(self, streams: set[str]) -> None:
+        lines = self._consumer.served.lines
+        self._left_out = streams
+        self.rooms.with_line = {lines[stream] for stream in streams if stream in lines}
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether `choose` has left streams out."""
+        return bool(self._left_out)
+
+    def _most(self, count: int, streams: Iterable[str]) -> dict[str, int]:
+        lines, of_queue = self._consumer.served.lines, self.rooms.most_of_queue(count)
+        return {
+            stream: min(count, self.rooms.free(lines[stream])) if stream in lines else of_queue
+            for stream in streams
+        }
+
+    def room_came(self) -> None:
+        """A thread or a process may be free."""
+        self._held.changed.set()
+        if self._left_out:
+            self._room_came.set()
+
+    async def run(self) -> None:
+        """Reads lines when there is room for their jobs, until it is cancelled."""
+        await forever(self._turn, ErrorLog(log, "no jobs could be read from a line; trying again"))
+
+    async def _turn(self) -> None:
+        await self._room_came.wait()
+        self._room_came.clear()
+        served, slots = self._consumer.served, self._held.slots
+        lines = [stream for stream in served.streams if stream in self._left_out and stream in served.lines]
+        for stream, count in self._most(slots.limit - slots.busy, lines).items():
+            if count <= 0:
+                continue
+            if await self.read(stream, count):
+                self._room_came.set()  # there may be more, and room
+                return
+            self._leave_out(self._left_out - {stream})  # the fetcher reads it again soon enough
+
+    async def read(self, stream: str, count: int) -> list[Entry]:
+        """Reads up to so many jobs from a stream, while the fetcher's read may be waiting, and starts them;
+        returns their entries.
+        """
+        async with self.reading:
+            try:
+                entries = await self._consumer.read_aside(stream, count)
+                await self._attempts.start(entries)
+            except BaseException:
+                self.may_have_lost_a_reply = True
+                raise
+        return entries

@@ -1,0 +1,154 @@
+"""The lease of one worker session: beats from a thread of its own, so that a task which blocks the event loop
+loses nothing.
+
+The beat says "I live"; others take a worker session whose counter has stood still through a whole lease for
+dead, and its jobs with it. The lease is not the safety property, the fence in `finish` is: a worker that was
+stopped and goes on may still believe that it holds jobs. So a body starts only while the last acknowledged
+beat is younger than two thirds of the lease, by a clock that goes on while the machine is suspended; and the
+time that counts is from before the beat was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asyncq.broker.background import ErrorLog
+from asyncq.broker.transport.server_error import ErrorAction, ServerError
+from asyncq.errors import BrokerUnavailable
+from asyncq.worker.stall_watch import StallWatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from asyncq.broker.consumer import Beating
+
+log: logging.Logger = logging.getLogger(__name__)
+
+_LAST_BEAT = 0.3
+"""Seconds that the thread gets to end."""
+_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def _now() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+class Lease:
+    """Keeps one worker session alive.
+
+    Args:
+        beating: sends the beats.
+        length: of the lease, in seconds; a beat every third of it.
+        on_marks: called on the loop with the marks that a beat brought.
+        on_lost: called on the loop, once, when the worker session was taken for dead.
+        stall_warning: seconds after which a loop that does not turn is reported, with the stack of what holds
+            it up.
+    """
+
+    def __init__(
+        self,
+        beating: Beating,
+        length: float,
+        on_marks: Callable[[list[str]], None],
+        on_lost: Callable[[], None],
+        stall_warning: float,
+        what_runs: Callable[[], str],
+    ) -> None:
+        self._beating = beating
+        self._length = length
+        self._on_marks = on_marks
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._stop = threading.Event()
+        self._acknowledged = float("-inf")
+        self._renewed = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._refused: ServerError | None = None
+        self._stall_watch = StallWatch(stall_warning, what_runs)
+        self._thread: threading.Thread | None = None
+
+    def is_fresh(self) -> bool:
+        """Whether a body may start now."""
+        return _now() - self._acknowledged < self._length * 2 / 3
+
+    async def until_fresh(self) -> None:
+        """Waits until a body may start."""
+        while not self.is_fresh() and self._refused is None:
+            self._renewed.clear()
+            await self._renewed.wait()
+
+    async def start(self) -> None:
+        """Sends the first beat, which must be acknowledged before the first read, and then one every third of
+        the lease.
+
+        Raises:
+            ServerError: the user may not send beats.
+        """
+        self._thread = threading.Thread(target=self._run, name="asyncq-lease", daemon=True)
+        self._thread.start()
+        self._stall_watch.start()
+        await self.until_fresh()
+        if self._refused is not None:
+            raise self._refused
+
+    async def stop(self) -> None:
+        """Ends the beats. Twice is once. A beat that is under way gets a moment: should the server take it
+        later, it is refused, for the session has left by then.
+        """
+        self._stop.set()
+        self._stall_watch.stop()
+        if self._thread is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_BEAT):
+                    await self._ended.wait()
+
+    def _run(self) -> None:
+        try:
+            self._beat()
+        finally:
+            self._beating.close()
+            self._tell(self._ended.set)
+
+    def _beat(self) -> None:
+        errors = ErrorLog(log, "a beat could not be sent; trying again")
+        count = 1
+        failures = 0
+        while not self._stop.is_set():
+            sent = _now()
+            try:
+                marks = self._beating.beat(count)
+            except Exception as error:  # noqa: BLE001  without beats, others would take over all that runs here
+                first = self._acknowledged == float("-inf")
+                if first and isinstance(error, ServerError) and error.action is ErrorAction.DENIED:
+                    self._refused = error
+                    self._tell(self._renewed.set)
+                    return
+                failures += 1
+                if not isinstance(error, (BrokerUnavailable, ServerError)):
+                    errors.add(error)
+                elif failures == 3:
+                    log.warning("the lease cannot be renewed at the moment (%s); trying on", error)
+                self._stop.wait(min(1.0, self._length / 15))
+                continue
+            if marks is None:
+                self._tell(self._on_lost)
+                return
+            count += 1
+            failures = 0
+            self._acknowledged = sent
+            self._tell(self._renewed.set)
+            if marks:
+                self._tell(self._on_marks, marks)
+            self._stop.wait(self._length / 3)
+
+    def _tell(self, call: Callable[..., None], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *args)
+        except RuntimeError:
+            # The loop was closed under us, so there is nobody left to tell.
+            self._stop.set()

@@ -1,0 +1,222 @@
+"""What becomes of a job whose body has ended: it is finished, retried, replaced, set aside, or revoked.
+
+A job is held until the server has answered this. Most outcomes travel in the batches of `Claims`. What needs
+a script of its own has a background task, which the worker waits for before it stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.broker.background import BackgroundTasks, unexpected
+from asyncq.execution.executors import CANCELLING
+from asyncq.execution.runner import Finish, Requeue, Unknown
+from asyncq.worker.unknown_tasks import UnknownTasks
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from asyncq.broker.claims import Claims
+    from asyncq.broker.consumer import Consumer, Entry
+    from asyncq.client.session import Session
+    from asyncq.execution.runner import Replace, Runner
+    from asyncq.worker.attempt import RunningJob
+    from asyncq.worker.held_jobs import HeldJobs
+    from asyncq.worker.job_log import JobLog
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many jobs of a worker ended in which way, over all of its sessions.
+
+    Attributes:
+        done: ended here, with success, failure or by a revocation.
+        failed: those of them that failed.
+        retried: failed, and are tried again.
+        malformed: entries without a message that can be read.
+        handed_back: went back into their queue, because the worker stops or has no slot for them.
+        left: how many bodies went on, and how many jobs could be neither ended nor handed back, at the end of
+            the worker.
+    """
+
+    done: int = 0
+    failed: int = 0
+    retried: int = 0
+    malformed: int = 0
+    handed_back: int = 0
+    left: int = 0
+
+
+class Outcomes:
+    """Stores what became of the jobs of one session.
+
+    Args:
+        counts: of the worker.
+        connection: has the hooks for jobs that are enqueued.
+        claims: what the session holds.
+        consumer: that read the entries.
+        runner: encodes outcomes.
+        held: the jobs.
+        job_log: where ends are logged.
+    """
+
+    def __init__(
+        self,
+        counts: Counts,
+        connection: Session,
+        claims: Claims,
+        consumer: Consumer,
+        runner: Runner,
+        held: HeldJobs,
+        job_log: JobLog,
+    ) -> None:
+        self.counts = counts
+        self.claims = claims
+        self._connection = connection
+        self.reports: BackgroundTasks = BackgroundTasks(log)
+        self._consumer = consumer
+        self._runner = runner
+        self._held = held
+        self._job_log = job_log
+        self._unknown_tasks = UnknownTasks(consumer, asyncio.get_running_loop().time)
+
+    def conclude(self, running: RunningJob, run_result: Finish | Requeue | Replace) -> None:
+        """A body has ended with a run_result."""
+        delivery = running.delivery
+        if running.state is CANCELLING:
+            # The body has ended, whatever it made of the signal. Of a process this is the moment to say that
+            # the job was revoked; of all others it was said at once.
+            if running.interrupt is not None:
+                self.revoke(running)
+        elif isinstance(run_result, Finish):
+            if run_result.letter == wire.FAILED:
+                if isinstance(run_result, Unknown):
+                    self.report(delivery, self._put_off(delivery, run_result))
+                    return
+                self._note_failure(delivery, run_result, running.started)
+            elif self._job_log.is_detailed:
+                self._log_end(running, run_result.letter)
+            self.counts.done += 1
+            if run_result.dead:
+                self.report(delivery, self.claims.dead_letter(delivery, run_result.outcome, run_result.dead))
+            else:
+                self.claims.finish(delivery, run_result.letter, run_result.outcome)
+        elif isinstance(run_result, Requeue):
+            self.counts.retried += 1
+            self._job_log.retried(delivery, run_result, running.started)
+            again = self.claims.retry(
+                delivery, run_result.wait, run_result.retries, run_result.failure, run_result.last
+            )
+            self.report(delivery, again)
+        else:
+            self.report(delivery, self._replace(delivery, run_result.jobs))
+
+    def _note_failure(self, delivery: wire.Delivery, finish: Finish, started: int | None) -> None:
+        self.counts.failed += 1
+        self._job_log.failed(delivery, finish, started)
+
+    async def _put_off(self, delivery: wire.Delivery, run_result: Unknown) -> int:
+        """Leaves a job whose task is unknown here to others, or has it fail."""
+        put_off = await self._unknown_tasks.put_off(delivery)
+        if put_off is not None:
+            return await self.claims.put_off(delivery, put_off.wait, put_off.so_far)
+        self._note_failure(delivery, run_result, None)
+        self.counts.done += 1
+        return await self.claims.dead_letter(delivery, run_result.outcome, run_result.dead)
+
+    def _log_end(self, running: RunningJob, letter: str) -> None:
+        if letter == wire.SUCCEEDED:
+            self._job_log.succeeded(running.delivery, running.started)
+        else:
+            self._job_log.dropped(running.delivery, "expired before it began")
+
+    def fail(self, delivery: wire.Delivery, error: Exception) -> None:
+        """A job could not be run: a fault of ours, or a message that no client of ours would write. The job
+        must not hang.
+        """
+        self._job_log.could_not_run(delivery, error)
+        self.claims.finish(delivery, wire.FAILED, self._runner.failed(delivery, error))
+
+    def revoke(self, running: RunningJob, reason: str = "") -> None:
+        """A job ends as revoked."""
+        self.counts.done += 1
+        delivery = running.delivery
+        self._job_log.dropped(delivery, "was revoked")
+        reason = reason or self._held.reasons.get((delivery.entry, delivery.job.id), "")
+        outcome = self._runner.revoked(delivery, running.started, reason)
+        self.claims.finish(delivery, wire.REVOKED, outcome)
+
+    async def set_aside(self, item: Entry, error: Exception) -> None:
+        """An entry has no message that can be read: it is kept apart, and a job behind it fails."""
+        stream, entry, _ = item
+        self.counts.malformed += 1
+        queue = self._consumer.served.queues[stream]
+        self._job_log.unreadable(queue, entry, self._consumer.job_id(item), error)
+        stand_in = wire.Delivery(entry, stream, 0, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
+        await self.claims.discard(stream, entry, str(error)[:500], self._runner.failed(stand_in, error))
+
+    async def hand_back(self, delivery: wire.Delivery) -> bool:
+        """Makes a new entry of a job, for another worker; False if that was not possible now."""
+        try:
+            [answer] = await self.claims.release(delivery.stream, [(delivery.entry, delivery.job.id)])
+        except Exception as error:  # noqa: BLE001  whatever it is, the job is still ours
+            log.debug("job %r could not be handed back (%r); it waits on", delivery.job.id, error)
+            return False
+        self.counts.handed_back += answer == 1
+        self._held.drop(delivery)
+        return True
+
+    async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:
+        if self._connection.on_enqueue:
+            await self._connection.call_hooks(jobs)
+        answer = await self.claims.replace(delivery, jobs)
+        if answer >= 0:
+            return answer
+        ids = ", ".join(repr(job.id) for job, _ in jobs[:-1])
+        error = ValueError(
+            f"this job was to be replaced by a workflow, but other jobs have one of its ids ({ids}). Use "
+            "other ids for task_id"
+        )
+        self._job_log.could_not_run(delivery, error)
+        outcome = self._runner.failed(delivery, error)
+        accepted = await self.claims.finish_now(delivery.stream, [(delivery, wire.FAILED, outcome)])
+        return accepted == 1
+
+    def report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
+        """Has the run_result on one job sent until it is answered; the job is held until then."""
+        self.reports.start(self._until_reported(delivery, call))
+
+    async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
+        try:
+            if not await call:
+                log.warning(
+                    "what became of job %r was refused: it was taken over meanwhile, or this was stored "
+                    "before and the answer was lost",
+                    delivery.job.id,
+                )
+        except Exception as error:
+            # Whatever it is, the entry stays pending, and is found again as one that nobody knows.
+            log.error(
+                "what became of job %r could not be stored (%s); it runs again",
+                *(delivery.job.id, error),
+                exc_info=unexpected(error),
+            )
+        self._held.drop(delivery)
+
+    async def until_stored(self) -> None:
+        """Waits until all that has ended by now is stored. Cancelled, it cancels nothing."""
+        await self.claims.drain()
+        await self.reports.wait()
+
+    async def finish(self) -> None:
+        """Waits until everything is stored, also what follows from an answer. Cancelled, it cancels what is
+        left of the latter.
+        """
+        await self.claims.drain()
+        await self.reports.finish()

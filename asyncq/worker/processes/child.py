@@ -1,0 +1,471 @@
+"""A process that runs jobs for a worker, one at a time: the other end of `process.Process`.
+
+    python -m asyncq.worker.processes.child 7 312  # started by process 312, which is at the other end of
+    descriptor 7
+
+Bodies run on the main thread, for that is where Python's signal handlers run: what a signal raises comes up
+in the body. The connection is read by a thread, so that the process hears at once that its worker has died,
+and dies, too. Signals are sent by that thread, on the worker's word. One that comes from elsewhere is none of
+the job's business: a service manager that stops a worker tells all of its processes, and the jobs have the
+worker's grace. Another thread watches the worker itself: a child that the worker forked in C has a copy of
+the connection's other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import importlib
+import itertools
+import operator
+import os
+import queue
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import types
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyncq import AsyncQ, config, failures, logs, sync_bridge, wire
+from asyncq.config import shown
+from asyncq.context import current_job
+from asyncq.errors import SoftTimeLimitExceeded
+from asyncq.execution import callables, executors
+from asyncq.execution.runner import Finish, Replace, Requeue, Runner
+from asyncq.execution.slots import Slots
+from asyncq.serializers import PLAIN_VALUE
+from asyncq.system import forks
+from asyncq.system.main_module import MAIN_AGAIN
+from asyncq.tasks.task import Task
+from asyncq.worker.processes import frames, pool
+from asyncq.worker.processes.app_source import AppSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from asyncq.client.application import App
+    from asyncq.execution.task_body import TaskBody
+    from asyncq.sync_bridge import LoopOwner
+
+FAREWELL = 2.0
+"""Seconds that the process may take to end by itself once its worker has no more jobs for it."""
+AGAIN = 0.05
+"""Seconds until a signal is sent again whose handler has not run."""
+LOOK = 0.5
+"""Seconds between two looks whether the worker lives, where the system cannot tell of its end."""
+
+
+class _Alarm:
+    """The soft limit of a body: raises `SoftTimeLimitExceeded` in it once the time is over.
+
+    Attributes:
+        limit: in seconds; None if there is none.
+    """
+
+    def __init__(self) -> None:
+        self.limit: float | None = None
+        self._is_set = False
+
+    @contextmanager
+    def set(self) -> Iterator[None]:
+        """Limits what runs inside the block, on the main thread."""
+        if self.limit is None:
+            yield
+            return
+        self._is_set = True
+        signal.signal(signal.SIGALRM, self.ring)
+        # Again and again until the handler has run, as in `Child._interrupt`.
+        signal.setitimer(signal.ITIMER_REAL, max(self.limit, 1e-6), AGAIN)
+        try:
+            yield
+        finally:
+            self._is_set = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def ring(self, _number: int, _frame: types.FrameType | None) -> None:
+        """Handles the signal. One that comes late, when the block has been left, does nothing."""
+        if self._is_set and self.limit is not None:
+            self._is_set = False
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            limit = shown(self.limit)
+            raise SoftTimeLimitExceeded(f"the task ran longer than its soft_timeout of {limit}")
+
+
+class Child:
+    """The process: setup, jobs, end.
+
+    Args:
+        connection: to the worker.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._jobs: queue.SimpleQueue[list[Any] | None] = queue.SimpleQueue()
+        self._main = threading.get_ident()
+        self._busy = False
+        self._asked: int | None = None
+        self._alarm = _Alarm()
+        self._claim = _Claim(self)
+        self._numbers = itertools.count()
+        self._answers: dict[int, Future[None]] = {}
+        self._setup: dict[str, Any] = {}
+        self._tasks = _Tasks(self._setup)
+
+    def run(self, worker: int) -> None:
+        """Runs jobs until the worker, which has this process id, closes the connection or has ended."""
+        forks.reset_in_children(self._on_signal)
+        forks.reset_in_children(self._alarm.ring)
+        forks.guard_signals()
+        threading.Thread(target=self._watch, args=[worker], name="asyncq-watch", daemon=True).start()
+        frame = self._receive()
+        if frame is None:
+            return
+        self._setup.update(frame[0])
+        self._handle_signals()
+        pool.importing = True
+        config.warn_of_no_variable()
+        try:
+            self._tasks.prepare()
+        except BaseException:  # noqa: BLE001  a module may raise anything, `sys.exit` among it
+            self._send("broken", traceback.format_exc(limit=-3)[-4000:])
+            return
+        pool.importing = False
+        threading.Thread(target=self._listen, name="asyncq-worker", daemon=True).start()
+        self._send("ready")
+        while (job := self._jobs.get()) is not None:
+            self._run(*job)
+
+    # -- the connection --
+
+    def _listen(self) -> None:
+        while (frame := self._receive()) is not None:
+            match frame:
+                case ["run", *job]:
+                    self._busy = True
+                    self._claim = _Claim(self)
+                    self._jobs.put(job)
+                case ["answer", number, failure]:
+                    self._answer(number, failure)
+                case ["revoked"]:
+                    self._claim.revoked = True
+                case ["stop", number]:
+                    self._claim.revoked = True
+                    self._claim.move(executors.CANCELLING, executors.STARTING, executors.RUNNING)
+                    self._asked = number
+                    threading.Thread(target=self._interrupt, args=[number], daemon=True).start()
+        self._end()
+
+    def _watch(self, worker: int) -> None:
+        _until_ended(worker)
+        self._end()
+
+    def _end(self) -> None:
+        if self._busy:
+            # The worker is dead, and the job is somebody else's. So are the processes that its body started.
+            if os.getpgrp() == os.getpid():
+                os.killpg(0, signal.SIGKILL)
+            os._exit(1)
+        self._jobs.put(None)
+        time.sleep(FAREWELL)  # for `atexit`, and threads that are waited for
+        os._exit(0)
+
+    def _interrupt(self, number: int) -> None:
+        """Sends the body a signal until its handler has run: one that comes just before a call that blocks
+        waits for the end of the call, and the next one wakes the call. A handler of the body's own is called
+        once. On a thread of its own, for the worker may have more to say meanwhile.
+        """
+        while True:
+            signal.pthread_kill(self._main, number)
+            time.sleep(AGAIN)
+            if self._asked != number or signal.getsignal(number) != self._on_signal:
+                return
+
+    def ask(self, verb: str, *arguments: Any) -> Future[None]:
+        """Asks something of the worker for the job."""
+        number = next(self._numbers)
+        answer = self._answers[number] = Future()
+        answer.set_running_or_notify_cancel()  # who no longer waits for it must not be in its way
+        self._send("ask", number, verb, *arguments)
+        return answer
+
+    def _answer(self, number: int, failure: bytes | None) -> None:
+        answer = self._answers.pop(number)
+        if failure is None:
+            answer.set_result(None)
+        else:
+            answer.set_exception(failures.decode(failure).rebuild())
+
+    def _receive(self) -> list[Any] | None:
+        head = self._read(frames.LENGTH)
+        body = None if head is None else self._read(int.from_bytes(head))
+        return None if body is None else frames.unpack(body)
+
+    def _read(self, length: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < length:
+            try:
+                part = self._connection.recv(length - len(data))
+            except ConnectionResetError:
+                return None
+            if not part:
+                return None
+            data += part
+        return bytes(data)
+
+    def _send(self, *frame: Any) -> None:
+        with self._sending:
+            self._connection.sendall(frames.pack(frame))
+
+    # -- one job --
+
+    def _run(
+        self,
+        entry: str,
+        stream: str,
+        crashes: int,
+        retries: int,
+        values: bytes,
+        id: str,
+        queue: str,
+        message: bytes,
+        module: str,
+        name: str,
+        soft_timeout: float | None,
+        policy: list[Any] | None,
+    ) -> None:
+        self._send("begun")
+        self._alarm.limit = soft_timeout
+        job = wire.decode_job(id, queue, message)
+        delivery = wire.Delivery(entry, stream, crashes, retries, job, values)
+        task = self._tasks.find(job, module, name, policy)
+        tasks = {} if task is None else {job.name: task}
+        settings = self._setup["settings"]
+        limit, extended = settings["max_payload"], settings["result_extended"]
+        runner = _Runner(tasks, self._setup["worker"], Slots(1), limit, extended=extended)
+        runner.child = self
+        self._handle_signals()  # a body before this one may have had its own
+        run = runner.run(delivery, self._claim)
+        run_result = contextvars.copy_context().run(sync_bridge.driven, run)
+        self._busy = False
+        match run_result:
+            case Finish():
+                self._send("finish", run_result.letter, run_result.outcome, run_result.dead)
+            case Requeue():
+                self._send(
+                    "requeue", run_result.wait, run_result.retries, run_result.failure, run_result.last
+                )
+            case Replace():
+                self._send(
+                    "replace", [(dataclasses.asdict(job), message) for job, message in run_result.jobs]
+                )
+
+    def body(self, task: TaskBody, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        """Calls the function of a task on this thread, under its soft limit."""
+        job = current_job.get()
+        assert job is not None
+        job.children = _Reported(self._send, job.children)
+        with self._alarm.set():
+            return executors.unstoppable(callables.run_here(task.function), args, kwargs, self._claim)
+
+    def _handle_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
+        if self._asked is None:
+            return
+        self._asked = None
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+
+class _Tasks:
+    """Finds the tasks that a worker's jobs are of.
+
+    Args:
+        setup: what the worker says of the app, see `Pool`.
+    """
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self._setup = setup
+        self._configured: set[int] = set()
+        self._app: AsyncQ | None = None
+
+    def prepare(self) -> None:
+        """Imports the app, or the script that makes it; may raise anything."""
+        setup = self._setup
+        sys.path[:] = setup["path"]
+        sys.argv[:] = setup["argv"]
+        handler = logs.configure_child(*setup["logging"])
+        if setup["script"] is not None:
+            _run_again(setup["script"])
+        if setup["target"] is not None:
+            self._app = AppSource(setup["target"]).load()
+            self._configure(self._app)
+        logs.keep(handler, is_chosen=False)
+
+    def _configure(self, app: App) -> None:
+        if id(app) not in self._configured:
+            self._configured.add(id(app))
+            app.reconfigure(**self._setup["settings"])
+
+    def find(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any] | None:
+        """The task of a job; None if there is none.
+
+        Args:
+            job: gets the policy of its task, where only the worker knows it.
+            module: in which the task's function stands; empty if the app knows its tasks.
+            name: of the function there.
+            policy: the task's, for retries.
+        """
+        with suppress(KeyError):
+            if self._app is not None:
+                return self._app.tasks[job.name]
+        if not module:
+            return None
+        task = self._found(job, module, name, policy)
+        return task.batch_task() if job.name.endswith("*") else task
+
+    def _found(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any]:
+        """The task whose function stands under that name in that module."""
+        found = operator.attrgetter(name)(importlib.import_module(module))
+        if isinstance(found, Task):
+            self._configure(found.app)
+            return found
+        # The app is made by a function, so that it is not there by itself: one of its kind will do.
+        if self._app is None:
+            self._app = AsyncQ(**self._setup["settings"])
+        if job.retry is None:
+            job.retry = policy
+        made: Task[..., Any] = self._app.task(name=job.name.removesuffix("*"), executor="process")(found)
+        return made
+
+
+class _Claim(executors.Claim):
+    """What the job can ask of the worker from here."""
+
+    __slots__ = ("_child",)
+
+    def __init__(self, child: Child) -> None:
+        super().__init__()
+        self._child = child
+
+    @property
+    def loop_owner(self) -> LoopOwner:
+        """Nobody: what is asked of the worker is asked over the connection, from the thread that asks."""
+        return sync_bridge.INLINE
+
+    async def report(self, state: str, meta: Any) -> None:
+        """The job says of itself what it is at. On the caller's loop, or on a thread without one."""
+        answer = self._child.ask("report", state, PLAIN_VALUE.dumps(meta, path="meta"))
+        if sync_bridge.running_loop() is None:
+            answer.result()
+        else:
+            await asyncio.wrap_future(answer)
+
+    async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
+        """A wait begins: the worker may run another job meanwhile, and in another process, too. A
+        cancellation is raised when the slot is reacquired.
+        """
+        try:
+            await _answered(self._child.ask("release slot"))
+        except asyncio.CancelledError:
+            await self.reacquire_slot(wait)
+            raise
+
+    async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  it cannot be cancelled from there
+        """A wait is over: returns when the worker has a slot and a process to count. A cancellation is raised
+        then.
+        """
+        await _answered(self._child.ask("reacquire slot"))
+
+
+async def _answered(question: Future[None]) -> None:
+    """Returns when the worker has answered, and hears a cancellation only then: who counts must know."""
+    answer = asyncio.wrap_future(question)
+    cancelled: asyncio.CancelledError | None = None
+    while not answer.done():
+        try:
+            await asyncio.wait({answer})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    answer.result()
+    if cancelled is not None:
+        raise cancelled
+
+
+class _Runner(Runner):
+    """Runs bodies on the main thread."""
+
+    child: Child
+
+    async def _body(
+        self,
+        task: TaskBody,
+        job: wire.Job,  # noqa: ARG002  time limits are the worker's, but for the soft one
+        args: list[Any],
+        kwargs: dict[str, Any],
+        claim: executors.Claim,  # noqa: ARG002  the worker's end keeps it
+    ) -> Any:
+        return self.child.body(task, args, kwargs)
+
+
+class _Reported(list[str]):
+    """Ids of jobs, each of which the worker is told, too: should this process die, the outcome names them."""
+
+    def __init__(self, send: Callable[..., None], known: Iterable[str]) -> None:
+        super().__init__(known)
+        self._send = send
+
+    def append(self, id: str) -> None:
+        """Adds the id of a job that is about to be enqueued."""
+        super().append(id)
+        self._send("child", id)
+
+
+def _run_again(script: str) -> None:
+    """Runs the file of a script under another name, so that its tasks are there and what it does under
+    `if __name__ == "__main__"` is not done.
+    """
+    module = types.ModuleType(MAIN_AGAIN)
+    module.__file__ = script
+    sys.modules["__main__"] = sys.modules[MAIN_AGAIN] = module
+    exec(compile(Path(script).read_bytes(), script, "exec"), module.__dict__)  # noqa: S102  it is what ran before
+
+
+def _until_ended(pid: int) -> None:
+    """Returns when the parent of this process, which has that id, has ended."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # a kernel older than 5.3, or it has ended already
+            watched = os.pidfd_open(pid)
+            end = select.poll()
+            end.register(watched, select.POLLIN)
+            if os.getppid() == pid:
+                end.poll()
+            os.close(watched)
+            return
+    while os.getppid() == pid:
+        time.sleep(LOOK)
+
+
+def main(descriptor: int, worker: int) -> None:
+    """The process, with its connection under that descriptor, to the worker with that process id."""
+    os.set_inheritable(descriptor, False)
+    connection = socket.socket(fileno=descriptor)
+    # A copy of this process that a body makes must not keep the connection open when this one is dead.
+    forks.close_in_children(connection, descriptor)
+    Child(connection).run(worker)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,229 @@
+"""The processes of one worker: one for each job of a task with `executor="process"` that runs now, and those
+that ran one a while ago.
+
+A process imports the app once and then runs one job after the other. One that had nothing to do for a minute
+ends; all end with the worker, however that ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import operator
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from asyncq import wire
+from asyncq.broker.background import BackgroundTasks
+from asyncq.errors import TimeLimitExceeded
+from asyncq.execution.executors import time_limit
+from asyncq.execution.slots import Slots
+from asyncq.system import cores
+from asyncq.system.main_module import run_as
+from asyncq.worker.processes import frames
+from asyncq.worker.processes.app_source import child_setup
+from asyncq.worker.processes.process import Process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from asyncq.app import AsyncQ
+    from asyncq.execution.executors import Claim
+    from asyncq.execution.runner import Finish, Replace, Requeue
+    from asyncq.execution.task_body import TaskBody
+
+log: logging.Logger = logging.getLogger(__name__)
+
+IDLE = 60.0
+"""Seconds after which a process without a job ends."""
+
+importing: bool = False
+"""Whether this is such a process itself, and has not imported the app yet."""
+
+
+class Pool:
+    """Runs jobs in processes, which are started when there is a job for them.
+
+    Args:
+        app: whose tasks to run; open by the time of the first job.
+        worker: the worker's name, as the jobs see it.
+        target: `module:attribute` of the app. Without it, a process finds each task by the module and the
+            name of its function.
+
+    Attributes:
+        slots: how many jobs may have a process.
+    """
+
+    def __init__(self, app: AsyncQ, worker: str, target: str | None) -> None:
+        self._app = app
+        self._worker = worker
+        self._target = target
+        self.slots: Slots = Slots(size(app))
+        self._loop = asyncio.get_running_loop()
+        self._idle: dict[Process, asyncio.TimerHandle] = {}
+        self._tasks = BackgroundTasks(log)
+        self._starting: set[asyncio.Task[Process]] = set()
+
+    def check(self) -> None:
+        """Refuses tasks that a process would not find, and processes without end.
+
+        Raises:
+            ValueError: it says of which task, and what to do.
+            RuntimeError: this is a process of a worker, and importing the app starts another worker, whose
+                processes would do the same.
+        """
+        if importing:
+            raise RuntimeError(
+                "a process that runs jobs imports the app, and that must not start a worker: put what the "
+                'program does, such as asyncio.run(main()), under `if __name__ == "__main__":`'
+            )
+        for task in self._app.tasks.values():
+            if task.executor == "process" and self._target is None:
+                place_of(task)
+
+    async def run(
+        self, task: TaskBody, delivery: wire.Delivery, claim: Claim, children: list[str]
+    ) -> Finish | Requeue | Replace:
+        """Runs one job in a process; waits for one while all are busy. See `runner.Processes`."""
+        job = delivery.job
+        base = self._app.tasks.get(task.name.removesuffix("*"), task)  # `name*` makes several calls of it
+        place = ("", "") if self._target is not None else place_of(base)
+        policy = None if task.retry is None else task.retry.to_wire()
+        fields = (
+            *(delivery.entry, delivery.stream, delivery.crashes, delivery.retries, delivery.values),
+            *(job.id, job.queue, wire.encode_job(job), *place, task.soft_timeout, policy),
+        )
+        run_result = None
+        while run_result is None:  # one that died while it was idle may only be found dead now
+            async with self._process(claim, job.deadline) as process:
+                run_result = await process.run(fields, claim, time_limit(task.timeout, job), children)
+        return run_result
+
+    @asynccontextmanager
+    async def _process(self, claim: Claim, deadline: int | None) -> AsyncIterator[Process]:
+        """A process for one job."""
+        if claim.threads is None:  # else its worker has fetched the job for a process that was free
+            try:
+                async with asyncio.timeout(_left(deadline)):
+                    await self.slots.take()
+            except TimeoutError:
+                raise TimeLimitExceeded("no process was free for the job before its deadline") from None
+            claim.threads = self.slots  # given back for as long as the body waits for another job
+        try:
+            process = self._take() or await self._start()
+            try:
+                yield process
+            finally:
+                self._put(process)
+        finally:
+            claim.release_executor_slot()
+
+    def _take(self) -> Process | None:
+        """The idle process that ran last, for it is the most likely to be in memory."""
+        while self._idle:
+            process, timer = self._idle.popitem()
+            timer.cancel()
+            if process.usable:
+                return process
+            self._tasks.start(process.discard())
+        return None
+
+    async def _start(self) -> Process:
+        # A start is not cancelled with its job: the process serves another one, then.
+        starting = self._tasks.start(Process.start(self._setup()))
+        self._starting.add(starting)
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(self._started_in_vain)
+            raise
+        finally:
+            starting.add_done_callback(self._starting.discard)
+
+    def _started_in_vain(self, starting: asyncio.Task[Process]) -> None:
+        if not starting.cancelled() and starting.exception() is None:
+            self._put(starting.result())
+
+    def _put(self, process: Process) -> None:
+        if process.usable:
+            self._idle[process] = self._loop.call_later(IDLE, self._retire, process)
+        else:
+            self._tasks.start(process.discard())
+
+    def _retire(self, process: Process) -> None:
+        del self._idle[process]
+        self._tasks.start(process.close())
+
+    async def close(self) -> None:
+        """Ends all processes. No job may run any more."""
+        for starting in self._starting:
+            starting.cancel()
+        while self._idle or self._tasks:
+            for process in list(self._idle):
+                self._idle[process].cancel()
+                self._retire(process)
+            await self._tasks.finish()
+            await asyncio.sleep(0)  # lets the callbacks of what is done have their turn
+
+    def _setup(self) -> bytes:
+        """What a process must know to find the tasks, see `child.Child`."""
+        url = self._app.sessions.current().broker.address.url
+        setup = {
+            **child_setup(self._app, self._target, url),
+            "script": _script() if self._target is None else None,
+            "worker": self._worker,
+        }
+        return frames.pack((setup,))
+
+
+def size(app: AsyncQ) -> int:
+    """How many jobs run in processes at the same time."""
+    return app.settings.processes or cores.usable()
+
+
+def place_of(task: TaskBody) -> tuple[str, str]:
+    """The module and the name there under which another process finds the function of a task.
+
+    Raises:
+        ValueError: there is none.
+    """
+    function: Callable[..., Any] = task.function
+    module, name = function.__module__, getattr(function, "__qualname__", "")
+    if module == "__main__":
+        module = run_as() or module
+    why = ""
+    if module == "__main__" and _script() is None:
+        why = "it was typed in and stands in no file"
+    elif not name:
+        why = "it is an object and no function"
+    elif "<" in name:
+        why = "it is made inside another function"
+    else:
+        try:
+            found = operator.attrgetter(name)(sys.modules[function.__module__])
+        except (AttributeError, KeyError):
+            found = None
+        if getattr(found, "function", found) is not function:
+            why = f"it is not found as {module}.{name}"
+    if why:
+        raise ValueError(
+            f'{task.name} has executor="process", and no other process could find its function: {why}. '
+            "Put it at the top of a module"
+        )
+    return module, name
+
+
+def _script() -> str | None:
+    """The file that this process runs as `__main__`, if it is one without a name to import it by."""
+    if run_as() is not None:
+        return None
+    file: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
+    return str(Path(file).absolute()) if file is not None and Path(file).is_file() else None
+
+
+def _left(deadline: int | None) -> float | None:
+    """Seconds until then."""
+    return None if deadline is None else deadline / 1000 - time.time()

@@ -1,0 +1,290 @@
+"""The worker's end of one process that runs jobs, one at a time. Its other end is `child`.
+
+The end of the connection is the end of the process, whatever it died of: the kernel closes a dead process's
+sockets. Should somebody else have a copy of its end, as a child that it forked in C, then its exit ends the
+connection a moment later. A process that was sent a signal is never used again, so that a signal which comes
+late meets no other job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from asyncq import failures, wire
+from asyncq.broker.background import unexpected
+from asyncq.config import shown
+from asyncq.errors import WorkerLost
+from asyncq.execution.executors import RUNNING, STARTING
+from asyncq.execution.runner import Finish, Replace, Requeue
+from asyncq.serializers import PLAIN_VALUE
+from asyncq.system import forks
+from asyncq.worker.processes import frames
+
+if TYPE_CHECKING:
+    from asyncq.execution.executors import Claim, TimeLimit
+
+log: logging.Logger = logging.getLogger(__name__)
+
+LAST_MESSAGES_TIMEOUT = 1.0
+"""Seconds that a body gets to clean up when the worker stops, between SIGTERM and SIGKILL."""
+START_TIMEOUT = 60.0
+"""Seconds that a process may take to import the app."""
+FAREWELL = 3.0
+"""Seconds that an idle process gets to end by itself."""
+
+_SIGNAL_OF = {mark: signal.Signals[name] for name, mark in wire.MARK_OF.items()}
+
+
+class Process:
+    """One process; made by `start`."""
+
+    def __init__(
+        self, child: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._child = child
+        self._reader = reader
+        self._writer = writer
+        self._strength = -1  # of the strongest mark that the job was told
+        self._spent = False
+        self._out_of_time = False
+        self._begun = False
+        self._answering: set[asyncio.Task[None]] = set()
+        self._watch = asyncio.create_task(self._until_ended())
+
+    @classmethod
+    async def start(cls, setup: bytes) -> Process:
+        """Starts a process and waits until it has imported the app.
+
+        Raises:
+            WorkerLost: it could not; the message says why.
+        """
+        ours, theirs = socket.socketpair()
+        # A child of the worker must not keep this end open when the worker is dead. The process itself needs
+        # the other one, and uvloop calls the hooks of forks in it, too.
+        forks.close_in_children(ours, ours.fileno())
+        try:
+            # In a session of its own: Ctrl-C is for the worker, which lets the jobs end. Never by fork: the
+            # worker has threads and an event loop, of which a copy would be of no use and some harm.
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "asyncq.worker.processes.child",
+                str(theirs.fileno()),
+                str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise WorkerLost(f"no process could be started for the job: {error}") from error
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        reader, writer = await asyncio.open_unix_connection(sock=ours)
+        process = cls(child, reader, writer)
+        try:
+            process._writer.write(setup)
+            async with asyncio.timeout(START_TIMEOUT):
+                answer = await process._read()
+            if answer == ["ready"]:
+                return process
+            problem = answer[1] if answer else f"it died at its start: {await process._how_it_died()}"
+            raise WorkerLost(f"no process could be started for the job: {problem}")
+        except TimeoutError:
+            await process.discard()
+            raise WorkerLost(
+                "no process could be started for the job: the app was not imported within "
+                f"{shown(START_TIMEOUT)}"
+            ) from None
+        except BaseException:
+            await process.discard()
+            raise
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given another job."""
+        return not self._spent and not self._reader.at_eof()
+
+    async def run(
+        self, job: tuple[Any, ...], claim: Claim, limit: TimeLimit | None, children: list[str]
+    ) -> Finish | Requeue | Replace | None:
+        """Runs one job to its run_result; None if the process had died before it took the job up.
+
+        Cancelled, it asks the body to end by SIGTERM and kills it a second later.
+
+        Args:
+            job: the fields of the frame, see `child.Child`.
+            claim: of the worker to the job; learns that the body has begun, and how to end it.
+            limit: after which the process is killed.
+            children: hears of each job that the body starts.
+
+        Raises:
+            TimeLimitExceeded: the process was killed for the limit.
+            WorkerLost: the process died.
+        """
+        self._strength = -1
+        self._begun = False
+        claim.state = RUNNING
+        claim.interrupt = self._interrupt
+        timer = None
+        if limit is not None:
+            timer = asyncio.get_running_loop().call_later(max(0.0, limit.seconds), self._stop_in_time)
+        try:
+            self._writer.write(frames.pack(("run", *job)))
+            run_result = await self._run_result(children, claim)
+        except asyncio.CancelledError:
+            await self._end_body(claim)
+            raise
+        except Exception:
+            # A frame that cannot be read, say: what else is on the connection belongs to this job.
+            self._spent = True
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        if run_result is not None:
+            return run_result
+        if not self._begun and not self._spent:
+            self._spent = True
+            # No signal has ended it, for that would have spent the process: the next one gets the job.
+            claim.state, claim.interrupt = STARTING, None
+            return None
+        how = await self._how_it_died()
+        if self._out_of_time and limit is not None:
+            raise limit.exceeded()
+        raise WorkerLost(f"the process that ran the job died: {how}")
+
+    async def _run_result(self, children: list[str], claim: Claim) -> Finish | Requeue | Replace | None:
+        """What the process says of the job; None if it died instead."""
+        while frame := await self._read():
+            match frame:
+                case ["begun"]:
+                    self._begun = True
+                case ["child", id_]:
+                    children.append(id_)
+                case ["ask", number, *question]:
+                    answering = asyncio.create_task(self._answer_question(claim, number, question))
+                    self._answering.add(answering)
+                    answering.add_done_callback(self._answering.discard)
+                case ["finish", *fields]:
+                    return Finish(*fields)
+                case ["requeue", *fields]:
+                    return Requeue(*fields)
+                case ["replace", jobs]:
+                    return Replace([(wire.Job(**fields), message) for fields, message in jobs])
+        return None
+
+    async def _answer_question(self, claim: Claim, number: int, question: list[Any]) -> None:
+        """Does what the job asks of its worker, and tells it when that is done."""
+        failure = None
+        try:
+            match question:
+                case ["report", state, meta]:
+                    await claim.report(state, PLAIN_VALUE.loads(meta))
+                case ["release slot"]:
+                    await claim.release_slot(None)
+                case ["reacquire slot"]:
+                    await claim.reacquire_slot(None)
+        except Exception as error:
+            log.log(
+                logging.DEBUG if unexpected(error) is None else logging.ERROR,
+                "a process asked for %r, and that failed",
+                question[0],
+                exc_info=unexpected(error),
+            )
+            failure = failures.encode(error)
+        self._writer.write(frames.pack(("answer", number, failure)))
+
+    async def _read(self) -> list[Any]:
+        """The next frame; an empty one when there are no more."""
+        try:
+            length = int.from_bytes(await self._reader.readexactly(frames.LENGTH))
+            return frames.unpack(await self._reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return []
+
+    # -- ending --
+
+    async def _until_ended(self) -> None:
+        """Ends the connection when the process has ended, whoever has copies of its other end."""
+        await self._child.wait()
+        # By then everything is read that the process had sent, and the connection has ended by itself.
+        await asyncio.sleep(LAST_MESSAGES_TIMEOUT)
+        self._writer.transport.abort()
+
+    def _interrupt(self, mark: str) -> None:
+        """Ends the body by the signal that a mark stands for, if it does. Only a stronger one is sent after
+        it: marks are told again with every beat.
+        """
+        strength = wire.MARKS.index(mark)
+        if strength <= self._strength:
+            return
+        self._strength = strength
+        if mark == wire.NOT_AGAIN:
+            self._writer.write(frames.pack(("revoked",)))
+            return
+        self._spent = True
+        if _SIGNAL_OF[mark] is signal.SIGKILL:
+            self._kill()
+        else:
+            self._writer.write(frames.pack(("stop", _SIGNAL_OF[mark])))
+
+    def _stop_in_time(self) -> None:
+        self._out_of_time = True
+        self._kill()
+
+    def _kill(self) -> None:
+        """Ends the process, and those that it started."""
+        self._spent = True
+        if self._child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+
+    async def _end_body(self, claim: Claim) -> None:
+        """The worker stops and hands the job back: it must not go on here."""
+        self._interrupt("t")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
+                await self._run_result([], claim)
+        await self.discard()
+
+    async def _how_it_died(self) -> str:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
+                await self._child.wait()
+        self._kill()  # a body may have closed the connection and live on
+        code = await self._child.wait()
+        if code >= 0:
+            return f"exit code {code}"
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+
+    async def discard(self) -> None:
+        """Ends it at once. Twice is once."""
+        self._kill()
+        for answering in self._answering:
+            answering.cancel()
+        await self._child.wait()
+        self._watch.cancel()
+        self._writer.close()
+
+    async def close(self) -> None:
+        """Lets an idle process end by itself, and waits for it."""
+        self._spent = True
+        self._writer.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._child.wait()
+        await self.discard()

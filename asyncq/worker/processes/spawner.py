@@ -1,0 +1,119 @@
+"""Jobs on their last try run in processes of their own.
+
+A death takes every job of its worker with it, and nobody can tell which one did it. So a job that was there
+each time, and would be given up the next, runs where it can hurt no other: alone, in a child process that
+ends when there are no more of its kind. Several such children may run side by side. If a job takes its child
+down, too, it is a poison job, and goes to the dead letters; if it was innocent, it succeeds.
+
+    python -m asyncq.worker MODULE:ATTRIBUTE    # its set-up as JSON on standard input, see __main__
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from asyncq.broker.background import BackgroundTasks
+from asyncq.worker.processes.app_source import NO_APP, AppSource, child_setup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from asyncq.app import AsyncQ
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+class Spawner:
+    """Starts children when they are called for.
+
+    Args:
+        app: what they are to import.
+        target: `module:attribute` of it. Without it, the spawner looks for it when it is needed.
+        queues: whose last tries they run: the worker's, which need not be those that the app names.
+        url: of the server itself: what the app calls `memory://` would be another one in the child.
+    """
+
+    def __init__(self, app: AsyncQ, target: str | None, queues: Sequence[str], url: str) -> None:
+        self._app = app
+        self._target = target
+        self._queues = queues
+        self._url = url
+        self._source = None if target is None else AppSource(target)
+        self._is_sought = target is not None
+        self._tasks = BackgroundTasks(log)
+        self._running: set[asyncio.Task[None]] = set()
+        self._children: set[asyncio.subprocess.Process] = set()
+        self._stops = False
+
+    def start(self, waiting: int) -> bool:
+        """Starts a child for each job that waits, as far as the setting allows. Should that fail, the next
+        call tries again. False if no other process can import the app.
+        """
+        if not self._is_sought:
+            self._is_sought = True
+            self._source = AppSource.find(self._app)
+        if self._source is None:
+            return False
+        for _ in range(min(waiting, self._app.settings.last_tries - len(self._running))):
+            task = self._tasks.start(self._run(self._source))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return True
+
+    async def _run(self, source: AppSource) -> None:
+        # On standard input, not as arguments: the URL may hold a password. In a session of its own: Ctrl-C is
+        # for the parent, which passes it on.
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "asyncq.worker",
+            source.target,
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._children.add(child)
+        if self._stops:
+            child.terminate()
+        try:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                await child.communicate(self._setup(source))
+            self._note_end(source, await child.wait())
+        finally:
+            self._children.discard(child)
+
+    def _setup(self, source: AppSource) -> bytes:
+        """What a child must know, as JSON, see `__main__`."""
+        setup = {
+            **child_setup(self._app, self._target, self._url),
+            "modules": source.modules,
+            "tasks": source.tasks,
+            "queues": self._queues,
+        }
+        return json.dumps(setup).encode()
+
+    def _note_end(self, source: AppSource, code: int) -> None:
+        if code == NO_APP:
+            self._source = None
+            log.warning(
+                "a process for jobs on their last try could not import %s; such jobs run here from now on",
+                source.target,
+            )
+        elif code:
+            log.error(
+                "a job on its last try took its process down (%s)",
+                f"signal {-code}" if code < 0 else f"exit {code}",
+            )
+
+    async def stop(self) -> None:
+        """Asks the children to hand back what they have, and waits for them."""
+        self._stops = True
+        for child in self._children:
+            with suppress(ProcessLookupError):
+                child.terminate()
+        if self._running:
+            await asyncio.wait(self._running, timeout=5)

@@ -1,0 +1,247 @@
+"""One registration of a worker at the server, from its first beat to its last, and the parts that it is made
+of. Lives on the worker's loop.
+
+A session has an id of its own, which is the name of its consumer and never comes back. A worker that was
+taken for dead begins another session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+
+from asyncq.broker.claims import Claims
+from asyncq.broker.commands import FOREVER
+from asyncq.broker.consumer import Consumer
+from asyncq.broker.limiter import Permits
+from asyncq.execution.runner import Runner
+from asyncq.execution.slots import Slots
+from asyncq.worker.announcer import Announcer
+from asyncq.worker.attempt import Attempts
+from asyncq.worker.capacity import Rooms
+from asyncq.worker.delayed_jobs import Promoter
+from asyncq.worker.executor_streams import LineReader
+from asyncq.worker.fetcher import Fetcher
+from asyncq.worker.heartbeat import Lease
+from asyncq.worker.held_jobs import HeldJobs
+from asyncq.worker.job_log import JobLog
+from asyncq.worker.last_tries import LastTries
+from asyncq.worker.outbox_poller import OutboxPoller
+from asyncq.worker.outcome_writer import Outcomes
+from asyncq.worker.permits import Limiter
+from asyncq.worker.processes.process import LAST_MESSAGES_TIMEOUT
+from asyncq.worker.processes.spawner import Spawner
+from asyncq.worker.recovery import Reclaimer
+from asyncq.worker.revocation import RevocationSignals
+from asyncq.worker.shutdown import Shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from asyncq.broker.broker import Broker
+    from asyncq.broker.schema.keys import Keys
+    from asyncq.worker.processes.pool import Pool
+    from asyncq.worker.worker import Worker
+
+    Loop = Callable[[], Coroutine[Any, Any, None]]
+
+log: logging.Logger = logging.getLogger(__name__)
+
+
+class _Watchers(NamedTuple):
+    """The loops of a session, the channels that it listens to, and who sees to jobs on their last try."""
+
+    loops: list[Loop]
+    subscriptions: list[tuple[str, Callable[[bytes], None]]]
+    last_tries: LastTries
+
+
+class WorkerSession:
+    """One session of a worker.
+
+    Args:
+        worker: whose.
+        pool: its processes, which outlive a session.
+        stop: set once it is to end.
+    """
+
+    def __init__(self, worker: Worker, pool: Pool, stop: asyncio.Event) -> None:
+        app = worker.app
+        settings = app.settings
+        connection = app.sessions.current()
+        self.worker = worker
+        self.broker: Broker = connection.broker
+        self.consumer: Consumer = Consumer(self.broker.commands, worker.name, worker.queues)
+        self.held: HeldJobs = HeldJobs(worker.concurrency, settings.max_parked, stop)
+        threads = Slots(settings.threads)
+        rooms = Rooms(app.tasks, app.off_loop, {"thread": threads, "process": pool.slots})
+        runner = Runner(
+            app.tasks,
+            worker.name,
+            threads,
+            settings.max_payload,
+            pool,
+            extended=settings.result_extended,
+        )
+        self.job_log: JobLog = JobLog(worker.name)
+        claims = Claims(
+            self.broker.commands,
+            self.consumer.served,
+            self.consumer.name,
+            self.held.jobs.__len__,
+            self.held.drop,
+        )
+        outcomes = Outcomes(worker.counts, connection, claims, self.consumer, runner, self.held, self.job_log)
+        permits = Permits(self.broker.commands, self.consumer.name)
+        limiter = Limiter(permits, app.limits, outcomes.reports.start)
+        signals = RevocationSignals(self.held, limiter)
+        self.is_lost: asyncio.Event = asyncio.Event()
+        self.lease: Lease = Lease(
+            self.consumer.beating(),
+            settings.lease,
+            signals.apply,
+            self.is_lost.set,
+            settings.stall_warning,
+            lambda: self.attempts.name_of_current(),  # noqa: PLW0108  it is made below
+        )
+        self.attempts: Attempts = Attempts(
+            *(
+                connection,
+                self.consumer,
+                runner,
+                self.held,
+                self.lease,
+                limiter,
+                rooms,
+                outcomes,
+                self.job_log,
+            )
+        )
+        lines = LineReader(self.consumer, self.held, self.attempts, rooms)
+        for slots in (threads, pool.slots):
+            slots.on_change = lines.room_came
+        self.fetcher: Fetcher = Fetcher(worker, self.consumer, self.held, self.attempts, limiter, lines)
+        self._announcer = Announcer(self.consumer, app.tasks, settings.lease)
+        self._has_run = False
+        self._watchers: _Watchers = self._make_watchers(signals, lines)
+
+    def _make_watchers(self, signals: RevocationSignals, lines: LineReader) -> _Watchers:
+        worker, lease = self.worker, self.worker.app.settings.lease
+        url, is_child = self.broker.address.url, worker.only_last_tries
+        spawner = None if is_child else Spawner(worker.app, worker.target, worker.queues, url)
+        last_tries = LastTries(spawner, self.consumer, self.held, lines)
+        loops: list[Loop] = []
+        subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
+            (channel, signals.on_message) for channel in self.consumer.marks_channels
+        ]
+        for shard in self.broker.shards:
+            promoter = Promoter(self.consumer, shard)
+            reclaimer = Reclaimer(
+                *(self.consumer, self.attempts.outcomes.claims, shard, lease),
+                *(last_tries.call, self._on_level, self.job_log),
+            )
+            loops += (reclaimer.run, promoter.run)
+            subscriptions += ((shard.wake, promoter.call), (shard.new_levels, partial(self._on_level, shard)))
+        loops += (
+            self._announcer.run,
+            OutboxPoller(self.broker.commands, lease).run,
+            self.fetcher.run,
+            lines.run,
+            last_tries.run,
+        )
+        return _Watchers(loops, subscriptions, last_tries)
+
+    # -- from the first beat --
+
+    async def begin(self) -> None:
+        """Asks for its rights, makes the groups, sends the first beat, and listens for revocations.
+
+        Raises:
+            AsyncQError: not now; this session will not begin.
+        """
+        started = self.worker.started.is_set()
+        if not started:
+            # Once it has worked, somebody may be changing its rights: then it tries on.
+            await self.consumer.check_rights()
+        timeout = FOREVER if started else self.worker.app.settings.operation_timeout
+        await self.consumer.make_groups(timeout)
+        # Before the first read: others take a consumer without a beat for dead.
+        await self.lease.start()
+        await self._announcer.announce(timeout)
+        for channel, on_message in self._watchers.subscriptions:
+            await self.broker.listener.subscription.subscribe(channel, on_message)
+        self.broker.listener.subscription.renewed.add(self._look_for_levels)
+        await self.consumer.look_for_levels(timeout)
+
+    async def run(self) -> None:
+        """Serves the queues until told to stop or taken for dead."""
+        self._has_run = True
+        async with anyio.create_task_group() as group:
+            for loop in self._watchers.loops:
+                group.start_soon(loop)
+            self.worker.started.set()
+            ends = [asyncio.create_task(event.wait()) for event in (self.held.stop, self.is_lost)]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for end in ends:
+                    end.cancel()
+            group.cancel_scope.cancel()
+
+    def _on_level(self, shard: Keys, name: bytes) -> None:
+        """A queue has a level of priority that it had not before."""
+        self.attempts.background.start(self.consumer.add_level(shard, name))
+
+    def _look_for_levels(self) -> None:
+        """Such news may have been missed."""
+        self.attempts.background.start(self.consumer.look_for_levels())
+
+    # -- to the last --
+
+    async def end(self, grace: float, at_once: asyncio.Event) -> None:
+        """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease:
+        drops everything.
+        """
+        shutdown = Shutdown(self.consumer, self.held, self.attempts.outcomes, self.is_lost)
+        # Beside the drain, for what it waits for has a grace of its own.
+        stopping = asyncio.create_task(self._watchers.last_tries.stop())
+        try:
+            # So that the next command need not wait behind a read that waits at the server. It may still be
+            # served: `hand_back` finds what it took, or the others do.
+            self.consumer.drop_read()
+            await self._give_up_jobs(shutdown, grace, at_once)
+            self.attempts.background.cancel()
+        finally:
+            # Whatever went wrong: jobs of a session that beats are nobody else's.
+            await self.lease.stop()
+        self._unsubscribe()
+        if not self.is_lost.is_set():
+            await shutdown.leave()
+        await asyncio.wait({stopping}, timeout=LAST_MESSAGES_TIMEOUT)
+        stopping.cancel()
+        self.job_log.close()
+        self.consumer.close()
+        # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.
+        await self.broker.commands.all_forwarded(LAST_MESSAGES_TIMEOUT)
+
+    async def _give_up_jobs(self, shutdown: Shutdown, grace: float, at_once: asyncio.Event) -> None:
+        if self.is_lost.is_set():
+            log.error(
+                "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it "
+                "begins anew"
+            )
+            await shutdown.cancel_all()
+        elif self._has_run:  # else it has read nothing, and there may not even be a group to ask
+            shutdown.withdraw()
+            await shutdown.drain(grace, at_once)
+            await shutdown.hand_back()
+
+    def _unsubscribe(self) -> None:
+        for channel, on_message in self._watchers.subscriptions:
+            self.broker.listener.subscription.unsubscribe(channel, on_message)
+        self.broker.listener.subscription.renewed.discard(self._look_for_levels)

@@ -1,0 +1,46 @@
+"""What the hop between threads costs a call outside of any block: `python benchmarks/app_loop.py`.
+
+The same look at a result that has ended, through the session of a block and through the background session in
+turns. Medians of the rounds, in microseconds a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+
+from asyncq import AsyncQ, Worker
+
+ROUNDS, CALLS = 9, 500
+
+
+async def round_of(handle) -> float:
+    begun = time.perf_counter()
+    for _ in range(CALLS):
+        await handle.exists()
+    return (time.perf_counter() - begun) / CALLS * 1e6
+
+
+async def main() -> None:
+    app = AsyncQ("memory://")
+
+    @app.task
+    async def noop() -> None:
+        pass
+
+    async with app, Worker(app):
+        handle = await noop.delay()
+        await handle.get()
+    direct, from_other_threads = [], []
+    for _ in range(ROUNDS):
+        async with app:
+            direct.append(await round_of(handle))
+        from_other_threads.append(await round_of(handle))
+    await app.close()
+    here, there = statistics.median(direct), statistics.median(from_other_threads)
+    print(f"in a block {here:.0f} us, outside {there:.0f} us: the hop costs {there - here:.0f} us")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,301 @@
+"""A worker takes no more jobs than it has slots, threads and processes for; what it has no room for waits in
+line and not in its memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from helpers import process_bodies
+from helpers.claiming import ClaimingConsumer
+from helpers.waiting import until
+
+from asyncq import QueueFull, Retry, TaskRevoked, TimeLimitExceeded, Worker
+from asyncq.broker.consumer import Consumer
+from asyncq.execution.executors import Claim, until_thread
+from asyncq.execution.slots import Slots
+from asyncq.worker.worker_session import WorkerSession
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from asyncq import AsyncQ
+
+pytestmark = pytest.mark.anyio
+
+
+class Gate:
+    """Bodies in threads that wait until they are let go, and a note of the order in which they began."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.begun: list[tuple[str, int]] = []
+
+    def register(self, app: AsyncQ, worker: str, **options: Any) -> Any:
+        @app.task(name="block", **options)
+        def block(number: int) -> int:
+            self.begun.append((worker, number))
+            self.opened.wait(20)
+            return number
+
+        return block
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+async def _equals(number: Awaitable[int], expected: int) -> bool:
+    return await number == expected
+
+
+def _quick(app: AsyncQ) -> Any:
+    @app.task(name="quick")
+    async def quick() -> str:
+        return "done"
+
+    return quick
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+async def test_jobs_without_a_thread_wait_in_line_for_any_worker_and_hold_up_no_coroutine(
+    make_app, gate, raw, namespace, shards
+):
+    one, two = make_app(threads=2, shards=shards), make_app(threads=2, shards=shards)
+    block, quick = gate.register(one, "one"), _quick(one)
+    gate.register(two, "two"), _quick(two)
+    lines = [f"{{{namespace}:{shard}}}:q:default^t" for shard in range(shards)]
+
+    async def in_line(*, taken: bool = False) -> int:
+        """How many jobs stand in lines; of those, how many a worker has."""
+        if taken:
+            pending = [
+                await raw.xpending_range(line, "g", "-", "+", 10) for line in lines if await raw.exists(line)
+            ]
+            return sum(map(len, pending))
+        return sum([await raw.xlen(line) for line in lines])
+
+    async with Worker(one):
+        jobs = await block.map([(number,) for number in range(7)])
+        assert await quick.call() == "done", "it is not behind jobs that wait for a thread"
+        # One shard is read after the other.
+        await until(lambda: _equals(in_line(), 5), "all that find no thread to be in line")
+        async with Worker(two):
+            await until(lambda: len(gate.begun) == 4, "the idle worker to take what it has room for")
+            assert await quick.call() == "done"
+            assert await in_line() == 5, "two of them are pending for the other worker"
+            assert await in_line(taken=True) == 2
+            gate.opened.set()
+            assert await jobs.get(timeout=20) == list(range(7))
+    assert sorted(number for _, number in gate.begun[:4]) == [0, 1, 2, 3]
+    assert sorted(number for _, number in gate.begun) == list(range(7)), "each began once"
+    assert {worker for worker, _ in gate.begun[:4]} == {"one", "two"}
+
+
+async def test_those_in_line_start_in_order_and_those_of_a_higher_priority_first(
+    make_app, gate, raw, namespace
+):
+    async with make_app(threads=1) as app:
+        block = gate.register(app, "one")
+        _quick(app)  # else the queue itself would be the line
+        urgent = block.options(priority=5)
+        line, line_above = (f"{{{namespace}:0}}:q:default^{level}t" for level in ("", 5))
+        async with Worker(app):
+            first = await block.delay(0)
+            await until(lambda: gate.begun, "the thread to be taken")
+            rest = [await block.delay(number) for number in (1, 2, 3)]
+            await until(lambda: _equals(raw.xlen(line), 3), "them to be in line")
+            sooner = [await urgent.delay(number) for number in (10, 11)]
+            await until(lambda: _equals(raw.xlen(line_above), 2), "them to be in line")
+            gate.opened.set()
+            for each in (first, *rest, *sooner):
+                await each.get(timeout=20)
+    assert [number for _, number in gate.begun] == [0, 10, 11, 1, 2, 3]
+
+
+async def test_a_job_that_comes_when_a_thread_has_just_become_free_starts_after_those_in_line(
+    make_app, gate, raw, namespace, monkeypatch
+):
+    may_read, reads = asyncio.Event(), []
+    read_aside = Consumer.read_aside
+
+    async def late(*given: Any) -> Any:
+        reads.append(given)
+        await may_read.wait()
+        return await read_aside(*given)
+
+    monkeypatch.setattr(Consumer, "read_aside", late)
+    async with make_app(threads=1) as app:
+        block, quick = gate.register(app, "one"), _quick(app)
+        urgent = block.options(priority=5)
+        async with Worker(app):
+            jobs = [await block.delay(0)]
+            await until(lambda: gate.begun, "the thread to be taken")
+            jobs += [await urgent.delay(number) for number in (1, 2)]
+            await until(lambda: _is_empty(raw, f"{{{namespace}:0}}:q:default^5"), "them to be put in line")
+            assert await quick.call() == "done"
+            gate.opened.set()
+            await until(lambda: reads, "the worker to read the line")
+            jobs.append(await block.delay(3))
+            assert await quick.call() == "done"
+            may_read.set()
+            for job in jobs:
+                await job.get(timeout=20)
+    assert [number for _, number in gate.begun] == [0, 1, 2, 3]
+
+
+async def test_without_coroutines_nothing_goes_into_a_line(make_app, gate, raw, namespace):
+    async with make_app(threads=2) as app:
+        block = gate.register(app, "one")
+        async with Worker(app):
+            jobs = await block.map([(number,) for number in range(6)])
+            await until(lambda: len(gate.begun) == 2, "the threads to be taken")
+            assert len(await raw.xpending_range(f"{{{namespace}:0}}:q:default", "g", "-", "+", 10)) == 2
+            gate.opened.set()
+            assert await jobs.get(timeout=20) == list(range(6))
+        assert not await raw.exists(f"{{{namespace}:0}}:lv:default")
+
+
+async def test_jobs_in_line_count_as_jobs_of_their_queue_where_it_is_full(make_app, gate, raw, namespace):
+    async with make_app(threads=1, max_length=4) as app:
+        block, quick = gate.register(app, "one"), _quick(app)
+        urgent = block.options(priority=3)
+        async with Worker(app):
+            first = await block.map([(number,) for number in range(3)])
+            assert await quick.call() == "done"
+            assert await raw.xlen(f"{{{namespace}:0}}:q:default^t") == 2
+            await block.delay(3)
+            with pytest.raises(QueueFull, match="max_length=4"):
+                await block.delay(4)
+            with pytest.raises(QueueFull, match="max_length=4"):
+                await (block.s(5) | quick.si()).delay()
+            jobs = await urgent.map([(number,) for number in range(10, 14)])
+            await until(lambda: _is_empty(raw, f"{{{namespace}:0}}:q:default^3"), "them to be put in line")
+            with pytest.raises(QueueFull, match="max_length=4"):
+                await urgent.delay(14)
+            gate.opened.set()
+            assert await first.get(timeout=20) == [0, 1, 2]
+            assert await jobs.get(timeout=20) == [10, 11, 12, 13]
+
+
+async def _is_empty(raw: Any, stream: str) -> bool:
+    return not await raw.xlen(stream)
+
+
+async def test_what_a_read_beside_the_other_claims_is_known_before_unknown_entries_are_listed(make_app):
+    async with make_app() as app:
+        quick = _quick(app)
+        commands = app.sessions.current().broker.commands
+        reader = ClaimingConsumer(commands, "reader", ["default"])
+        await reader.make_groups()
+        await quick.delay()
+        [stream] = reader.served.streams
+        assert await reader.unknown_entries(stream, []) == [], "its connection is there"
+        # What follows on that connection waits at the server.
+        commands.post(reader.served.keys[stream], ("BLPOP", "nothing", "0.3"), None)
+        aside = asyncio.create_task(reader.read_aside(stream, 1))
+        await asyncio.sleep(0)
+        aside.cancel()
+        assert len(await reader.unknown_entries(stream, [])) == 1, "its worker was told to stop meanwhile"
+        reader.close()
+
+
+async def test_what_a_read_of_a_line_loses_during_a_look_for_unknown_entries_is_looked_for_again(
+    make_app, monkeypatch
+):
+    looks, unknown_entries = [], Consumer.unknown_entries
+
+    async def unknown_entries_while_a_read_fails(consumer: Consumer, stream: str, held: Any) -> Any:
+        found = await unknown_entries(consumer, stream, held)
+        looks.append(stream)
+        if len(looks) == 1:
+            fetcher._lines.may_have_lost_a_reply = True
+        return found
+
+    async with make_app() as app:
+        quick = _quick(app)
+        async with Worker(app) as worker:
+            fetcher = worker._session.fetcher
+            monkeypatch.setattr(Consumer, "unknown_entries", unknown_entries_while_a_read_fails)
+            fetcher._lines.may_have_lost_a_reply = True
+            assert [await quick.call() for _ in "123"] == ["done"] * 3
+            streams = [*fetcher._consumer.served.streams, *fetcher._consumer.served.last_attempt_queues]
+            assert looks == streams * 2
+
+
+async def test_a_job_in_line_is_revoked_like_any_that_waits(make_app, gate):
+    async with make_app(threads=1) as app:
+        block, quick = gate.register(app, "one"), _quick(app)
+        async with Worker(app):
+            first, second = await block.delay(0), await block.delay(1)
+            assert await quick.call() == "done"
+            assert await second.revoke() == "REVOKED"
+            with pytest.raises(TaskRevoked):
+                await second.get(timeout=10)
+            gate.opened.set()
+            assert await first.get(timeout=10) == 0
+    assert gate.begun == [("one", 0)]
+
+
+async def test_a_try_that_comes_from_a_line_returns_to_it(make_app, gate, raw, namespace, monkeypatch):
+    # The worker that makes a line reads from it, whenever the news of it comes.
+    monkeypatch.setattr(WorkerSession, "_on_level", lambda *_: None)
+    async with make_app(threads=1) as app:
+        quick, tries = _quick(app), []
+        block = gate.register(app, "one")
+
+        @app.task(retry=Retry(max_retries=1, on=(ValueError,), backoff=0))
+        def fails_once() -> str:
+            tries.append(1)
+            if len(tries) == 1:
+                raise ValueError("not yet")
+            return "done"
+
+        async with Worker(app):
+            await block.delay(0)
+            await until(lambda: gate.begun, "the thread to be taken")
+            result = await fails_once.delay()
+            assert await quick.call() == "done"
+            assert await raw.xlen(f"{{{namespace}:0}}:q:default^t") == 1
+            gate.opened.set()
+            assert await result.get(timeout=20) == "done"
+
+
+async def test_processes_are_counted_apart_and_a_stopping_worker_begins_no_job(
+    make_app, tmp_path, raw, namespace
+):
+    log, gate = tmp_path / "log", tmp_path / "gate"
+    async with make_app(processes=1) as app:
+        hold = app.task(name="hold", executor="process")(process_bodies.hold)
+        quick = _quick(app)
+        line = f"{{{namespace}:0}}:q:default^p"
+        async with Worker(app, grace=20) as worker:
+            jobs = await hold.map([(str(log), str(gate))] * 2)
+            assert await quick.call() == "done"
+            assert await raw.xlen(line) == 1
+            # The process for the first is still being started.
+            worker.stop()
+        assert worker.handed_back == 1
+        assert not log.exists(), "nothing has begun"
+        gate.touch()
+        async with Worker(app):
+            await jobs.get(timeout=30)
+
+
+async def test_a_deadline_passes_while_a_job_waits_for_a_thread():
+    threads = Slots(1)
+    await threads.take()
+    with pytest.raises(TimeLimitExceeded, match="no thread was free"):
+        await until_thread(Claim(), threads, int(time.time() * 1000) + 30)
+    waits = asyncio.create_task(until_thread(claim := Claim(), threads, int(time.time() * 1000) + 10_000))
+    await asyncio.sleep(0)
+    threads.give()
+    await waits
+    assert claim.threads is threads
