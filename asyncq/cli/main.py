@@ -6,7 +6,7 @@ import functools
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version as version_of
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from asyncq.cli.result import result
 from asyncq.cli.revoke import revoke
 from asyncq.cli.server import server
 from asyncq.cli.worker_command import worker
+
+if TYPE_CHECKING:
+    from typer.core import TyperGroup
 
 # rich would cost each command 60 ms, and its boxes do not fit a narrow terminal.
 cli: typer.Typer = typer.Typer(
@@ -110,7 +113,7 @@ cli.command()(version)
 
 
 @functools.cache
-def commands() -> typer.core.TyperGroup:
+def commands() -> TyperGroup:
     """All commands as they are run, made once a process: that takes a while."""
     tree = typer.main.get_group(cli)
     without_pydantic(tree)

@@ -2,15 +2,16 @@
 
     Worker.run
     └─ one session after the other (a new one whenever the lease was lost)
-       ├─ lease       a thread that beats
-       ├─ promoter    moves delayed jobs into their queues when they are due
-       ├─ reclaimer   looks for dead workers and takes their jobs back
-       ├─ announcer   says which tasks the worker knows
-       ├─ courier     polls the outboxes of the shards
-       ├─ fetcher     reads entries and starts a task for each job
-       ├─ attempts    one for each job, which ends in an outcome
-       └─ claims      store outcomes in batches
-    └─ pool            runs jobs in processes; outlives a session, for they are warm
+       ├─ heartbeat       a thread that sends the beats
+       ├─ delayed_jobs    moves jobs into their queues when they are due
+       ├─ recovery        finds dead workers and takes their jobs back
+       ├─ announcer       says which tasks the worker knows
+       ├─ outbox_poller   polls the outboxes of the shards
+       ├─ fetcher         reads entries and starts a task for each job
+       ├─ last_tries      sees to it that jobs on their last try run
+       ├─ attempts        one for each job, which ends in an outcome
+       └─ claims          store outcomes in batches
+    └─ processes.pool     runs jobs in processes; outlives a session, for they are warm
 
 Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group takes several
 times as long, asyncio's own cancels the others when one fails. Its coroutine lets no exception out, see
