@@ -1,0 +1,31 @@
+"""The picture in docs/design.md names every package and module that there is, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+PICTURE = PAGE[PAGE.index("```text\nasyncq/") : PAGE.index("```", PAGE.index("```text\nasyncq/") + 3)]
+WORDS = set(re.findall(r"[a-z_]+", PICTURE))
+
+
+def test_it_names_every_package_and_every_module():
+    package = ROOT / "asyncq"
+    # What lies in these is shown by one line for the whole.
+    whole = {"embedded", "failures", "serializers", "system", "lua", "bench"}
+    missing = []
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package).parts
+        if whole & set(inside[:-1]) or path.stem in {"__init__", "__main__"}:
+            continue
+        missing += [part for part in (*inside[:-1], path.stem) if part not in WORDS]
+    assert missing == []
+
+
+def test_the_folders_and_files_that_it_names_are_there():
+    named = re.findall(r"([a-z_]+(?:/|\.py))", PICTURE)
+    there = {path.name for path in (ROOT / "asyncq").rglob("*")} | {"asyncq"}
+    assert len(named) > 25
+    assert [name for name in named if name.rstrip("/") not in there] == []
