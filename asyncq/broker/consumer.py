@@ -489,7 +489,7 @@ class Consumer:
         return unread
 
     async def last_tries(self, keys: Keys) -> int:
-        """How many entries nobody has in the last_attempt_queues of a shard that it serves."""
+        """Returns how many entries of the last-attempt queues of a shard that it serves no worker has."""
         waiting = 0
         for stream in self.served.streams_in(keys):
             if stream not in self.served.last_attempt_queues:
@@ -556,7 +556,7 @@ class Census(NamedTuple):
     Attributes:
         levels: names of levels of priority that its queues have and that it does not read.
         watched: the streams whose readers it is to look at, for nobody else does.
-        last_tries: how many entries that nobody has the last_attempt_queues hold that it serves.
+        last_tries: how many entries of the last-attempt queues that it serves no worker has.
     """
 
     levels: list[bytes]

@@ -82,7 +82,7 @@ class Served:
         self.streams = streams
 
     def streams_in(self, shard: Keys) -> list[str]:
-        """The streams and last_attempt_queues of a shard."""
+        """The streams and last-attempt queues of a shard."""
         return [stream for stream in (*self.streams, *self.last_attempt_queues) if self.keys[stream] is shard]
 
     def queues_by_shard(self) -> Iterator[tuple[str, Keys]]:

@@ -24,7 +24,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None:
-    """The child: runs what waits in the last_attempt_queues of last tries, and ends.
+    """The child: runs what waits in the last-attempt queues, and ends.
 
     Args:
         target: `module:attribute` of the app, which is seen in the list of processes.

@@ -189,7 +189,7 @@ class Outcomes:
         return accepted == 1
 
     def report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
-        """Has the run_result on one job sent until it is answered; the job is held until then."""
+        """Sends the run result of one job until it is answered; the job is held until then."""
         self.reports.start(self._until_reported(delivery, call))
 
     async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:

@@ -122,7 +122,7 @@ class Reclaimer:
         claims: take what is found.
         shard: in which it watches.
         lease: in seconds.
-        on_last_tries: called with how many jobs wait in last_attempt_queues of last tries, if any do.
+        on_last_tries: called with how many jobs wait in last-attempt queues, if any do.
         on_level: called with the shard and the name of a level of priority that is not read.
         job_log: where a job is logged that too many workers have died with.
     """

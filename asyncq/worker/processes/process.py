@@ -118,7 +118,7 @@ class Process:
     async def run(
         self, job: tuple[Any, ...], claim: Claim, limit: TimeLimit | None, children: list[str]
     ) -> Finish | Requeue | Replace | None:
-        """Runs one job to its run_result; None if the process had died before it took the job up.
+        """Runs one job and returns its run result; None if the process had died before it took the job up.
 
         Cancelled, it asks the body to end by SIGTERM and kills it a second later.
 
