@@ -1,30 +1,31 @@
--- What the end of a job does to the jobs that wait for it. For scripts with an argument `space`, the beginning of every key.
+-- What the end of a job does to the jobs that wait for it. For scripts that have an argument `space`: the prefix of every key.
 
--- Most bytes of values that one job is given. Above it the worker fails the job: a thousand values of a megabyte would be a string that
--- no server takes.
+-- The most bytes of values that one job is given. If its values are longer, the worker fails the job: a thousand values of a megabyte would
+-- be a string that no server takes.
 local MOST_VALUES = 16 * 1024 * 1024
 
--- Most bytes of the outcome of a job that did not succeed, as each gets it that waited for it.
+-- The most bytes of a failure (or any other end that is no success) that a waiting job is given.
 local MOST_WORDS = 8192
 
--- A value above so many bytes, for which several jobs wait, is kept once for all of them. What is shorter stands in the entry of each.
+-- A longer value for which several jobs wait is stored once for all of them. A shorter value is copied into the entry of each job.
 local MOST_COPIED = 1024
 
--- So many jobs are told of ends in one call: ten thousand would hold the server for a second. The others are put aside, see tell_later.
+-- One call delivers the ends of jobs to at most so many waiting jobs: ten thousand would hold up the server for a second. tell_later stores
+-- the others.
 local MOST_TOLD = 250
 local told = 0
 
--- Whether others wait for the end of a job, by its flags.
+-- Returns whether other jobs wait for the end of a job with these flags.
 local function is_awaited(flags)
   return string.find(flags, '[db]', 4) ~= nil
 end
 
--- Whether a job needs values that are kept once for several, by its flags.
+-- Returns whether a job with these flags needs values that are stored once for several jobs.
 local function needs_kept(flags)
   return string.find(flags, '[hb]', 4) ~= nil
 end
 
--- Keeps the value of an ended job, once, for one more job that waited for it. The flags of that one from now on.
+-- Stores the value of an ended job once, and counts one more job that needs it. Returns the new flags of that job.
 local function keep_for(child, flags, job)
   flags = string.sub(flags, 1, 3) .. (is_awaited(flags) and 'b' or 'h')
   redis.call('SADD', space .. 'hn:' .. child, job.name)
@@ -33,25 +34,25 @@ local function keep_for(child, flags, job)
   return flags
 end
 
--- The values that a job with a dead letter needs stay as long as the letter may: it may be sent again.
+-- A job with a dead letter may be sent again, so the values that it needs stay as long as the letter may stay.
 local function keep_for_letter(id, flags, ttl)
   if not needs_kept(flags) then return end
   for _, name in ipairs(redis.call('SMEMBERS', space .. 'hn:' .. id)) do redis.pcall('HSET', space .. 'h:' .. name, 'd', ttl) end
 end
 
--- One less needs a value that is kept: the last deletes it. A count that is damaged stops nobody: such a value stays for a week.
+-- One job less needs a stored value. The last one deletes it. If the count is damaged, the value stays for a week.
 local function count_down(key)
   local left = redis.pcall('HINCRBY', key, 'n', -1)
   if type(left) ~= 'number' then
-    redis.call('PEXPIRE', key, 604800000) -- nobody can tell who needs it
+    redis.call('PEXPIRE', key, 604800000) -- nobody can know which jobs need it
   elseif left <= 0 then
     local ttl = string.match(redis.call('HMGET', key, 'd')[1] or '', '^%d+$')
     if ttl and #ttl < 16 then redis.call('PEXPIRE', key, ttl) else redis.call('DEL', key) end
   end
 end
 
--- A job has ended, or a workflow takes its place: it needs no values any more. What a job needs is deleted in the step in which it is counted,
--- so none is counted twice.
+-- A job has ended, or a workflow takes its place, so it needs no values any more. Its list of values is deleted in the same step in which the
+-- values are counted down, so no value is counted down twice.
 local function let_kept_go(id, flags)
   if not needs_kept(flags) then return end
   local names = redis.pcall('SMEMBERS', space .. 'hn:' .. id)
@@ -59,7 +60,7 @@ local function let_kept_go(id, flags)
   for _, name in ipairs(names['err'] and {} or names) do count_down(space .. 'h:' .. name) end
 end
 
--- A job that waited for others may start now: its message goes into its queue with what they returned, or waits for its own time.
+-- A job that waited for other jobs may start: its message and their values become an entry of its queue, or wait for the time of the job.
 local function set_free(id, flags, queue, request_id, channels)
   local fields, message = {}, space .. 'm:' .. id
   local content = redis.call('HGETALL', message)
@@ -80,26 +81,27 @@ local function set_free(id, flags, queue, request_id, channels)
   redis.call('SET', space .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. request_id .. channels)
 end
 
--- A job that has ended, for those that wait for it. `is_inherited`: it never began. `name`: of its value, where that is kept once for several.
+-- An ended job, as the functions below take it. `is_inherited`: its body never began. `name`: of its value, if that is stored once for several
+-- jobs.
 local function ended_job(id, request_id, how, words, is_inherited)
   request_id = string.match(request_id, '^[^~]*')
   return { id = id, request_id = request_id, name = id .. ':' .. request_id, how = how, words = words, is_inherited = is_inherited }
 end
 
--- Tells a job that waits how one of its parents ended: it may be free now, or ends, too. What those that wait for it have to be told then.
--- `job` is the parent; how it ended, and with what, may be another thing to this one, see hand_down.
+-- Delivers the end of one parent to a job that waits: that job may start now, or ends too. Returns the job as an ended job if others wait for
+-- its end, else nil. `job` is the parent. `how` and `words` are what this child is given, which may differ from the parent's own end, see hand_down.
 local function inherit(child, place, call, job, how, words, push_limit)
   local key, message = space .. 'r:' .. child, space .. 'm:' .. child
   local record = redis.call('MGET', key)[1]
   if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
   local flags, _, queue, request_id, channels = parse(record)
-  -- The child may have been revoked long ago, and its id be that of another job that waits by now.
+  -- The child may have been revoked long ago, and another job that waits may have its id by now.
   if not same_call(request_id, call) then return nil end
   local about = redis.call('HMGET', message, 'k', 't', 'p', 'r')
-  if not about[2] then return nil end -- somebody deleted its message: it can be revoked, and its parent must end all the same
+  if not about[2] then return nil end -- somebody deleted the message of the child; a client can revoke the child, and the parent must end all the same
   local is_callback, well = place == 'e', how == 'S'
   if is_callback and not well then
-    -- The first failure counts. It is told of the last of those that it waits for: the one that stands for all of them.
+    -- Only the first failure counts. It is delivered in the name of the last parent, which stands for the whole chain or group.
     if about[1] then
       local told = string.match(about[3], '%S+$')
       if told ~= job.id and string.sub(words, 1, 1) ~= '^' then words = '^' .. job.id .. ' ' .. words end
@@ -126,7 +128,7 @@ local function inherit(child, place, call, job, how, words, push_limit)
   end
   local fate, last = how, words
   if well then
-    fate, last, flags = 'C', '', '--i' .. string.sub(flags, 4) -- nothing failed: nobody will ever ask for it
+    fate, last, flags = 'C', '', '--i' .. string.sub(flags, 4) -- nothing failed, so nobody will ever ask for its result
   elseif string.sub(words, 1, 1) ~= '^' then
     last = '^' .. job.id .. ' ' .. words
   end
@@ -134,12 +136,11 @@ local function inherit(child, place, call, job, how, words, push_limit)
   let_kept_go(child, flags)
   store(key, flags, '0', '-', request_id, fate, last, about[2])
   tell(channels, child, fate, last, push_limit)
-  -- One in whose place the workflow stands has begun, so that its failure is its own.
+  -- A job that a workflow replaced has begun, so this is a failure of its own, and not an inherited one.
   return is_awaited(flags) and ended_job(child, request_id, fate, last, not about[4]) or nil
 end
 
--- Ends a job that waits, and whose message is damaged, as failed. Without an outcome: who reads it says what is wrong. What those that wait
--- for it have to be told then.
+-- Ends a waiting job whose message is damaged as failed, and without an outcome: the reader says what is wrong. Returns as `inherit`.
 local function give_up(child, call, push_limit)
   local key = space .. 'r:' .. child
   local record = redis.call('MGET', key)[1]
@@ -148,13 +149,13 @@ local function give_up(child, call, push_limit)
   if not same_call(request_id, call) then return nil end
   redis.call('DEL', space .. 'm:' .. child)
   let_kept_go(child, flags)
-  store(key, flags, '0', '-', request_id, 'F', '', 3600000) -- how long its result is kept stood in the message
+  store(key, flags, '0', '-', request_id, 'F', '', 3600000) -- the time of its result stood in the damaged message
   tell(channels, child, 'F', '', push_limit)
   return is_awaited(flags) and ended_job(child, request_id, 'F', '') or nil
 end
 
--- Puts those aside that wait for an ended job and are too many for one call: their edges, the outcome for them, and a member among the
--- delayed jobs, due at once, so that whoever moves these goes on, see go_on. A space in front of it: no id of a job begins with one.
+-- Stores the waiting jobs that are too many for one call: their edges, the outcome for them, and a member of the delayed jobs that is due at
+-- once, so the next `promote` continues with go_on. The member begins with a space, which no job id does.
 local function tell_later(job, edges)
   for at = 1, #edges, MOST_TOLD do
     local some = table.concat(edges, '\n', at, math.min(at + MOST_TOLD - 1, #edges))
@@ -167,10 +168,10 @@ local function tell_later(job, edges)
   redis.call('PUBLISH', space .. 'wake', '0')
 end
 
--- Tells those that wait for an ended job and lie here; for those in other shards it leaves word in the outbox, in this same step, one entry
--- for all of a shard that are told the same. Appends the ends that follow to `ended`.
--- Who waits stands in an edge: the ended job's place among its parents, or `e` if it waits for their failure; its request id; and its shard if that
--- is another. `waiting` has the id of each that waits, and behind it the edge.
+-- Delivers the end of a job to the waiting jobs of this shard. For waiting jobs of other shards it adds entries to the outbox in the same
+-- step: one entry for all jobs of a shard that are given the same. Appends to `ended` the jobs that end by this.
+-- `waiting` is a flat list of the id of each waiting job and its edge: the index of the ended job among its parents (or `e` if it waits for
+-- their failure), its request id, and its shard if that is another one.
 local function hand_down(job, waiting, push_limit, ended)
   local near, far, later, takers, room = {}, {}, {}, 0, MOST_TOLD - told
   for i = 1, #waiting, 2 do
@@ -179,18 +180,18 @@ local function hand_down(job, waiting, push_limit, ended)
     if #near < room or not string.find(edge, '^%S+ %S+$') then place, call, shard = string.match(edge, '^(%S+) (%S+) ?(%S*)$') end
     if place then
       local how, words = job.how, job.words
-      -- A failure calls the callbacks of the job that failed. To all others nothing has happened: nor to any, where a job was revoked or expired.
+      -- A failure calls the callbacks of the job that failed, and no others. A revoked or expired job calls none.
       if place == 'e' and (job.is_inherited or (how ~= 'F' and how ~= 'X')) then how, words = 'S', '' end
       if shard == '' then
         near[#near + 1] = { child, place, call, how, words }
         if place ~= 'e' then takers = takers + 1 end
       else
-        local group = shard .. how .. (words == '' and '-' or '') -- a callback that is not called gets none of the value
+        local group = shard .. how .. (words == '' and '-' or '') -- a callback that is not called gets no value
         far[group] = far[group] or { shard, how, words, {} }
         table.insert(far[group][4], child .. ' ' .. place .. ' ' .. call)
       end
     elseif #near >= room then
-      later[#later + 1] = child .. ' ' .. edge -- also one that is no edge of ours: it is passed over then
+      later[#later + 1] = child .. ' ' .. edge -- also an edge that is damaged: go_on skips it
     end
   end
   for _, group in pairs(far) do
@@ -200,17 +201,17 @@ local function hand_down(job, waiting, push_limit, ended)
   told = told + #near
   if #later > 0 then tell_later(job, later) end
   for _, one in ipairs(near) do
-    -- The message of one that waits may be damaged. That must not keep the ended job, and the others that wait for it, from their end.
+    -- The message of a waiting job may be damaged. The ended job, and all other waiting jobs, must come to their end all the same.
     local is_whole, further = pcall(inherit, one[1], one[2], one[3], job, one[4], one[5], push_limit)
     if not is_whole then further = give_up(one[1], one[3], push_limit) end
     ended[#ended + 1] = further
   end
 end
 
--- Who waits for a job, one a line: its id, and the edge to it.
+-- Matches one waiting job a line: its id, and the edge.
 local EACH_EDGE = '(%S+) ([^\n]+)'
 
--- The same as hand_down takes it.
+-- Returns such lines as the flat list that hand_down takes.
 local function edges_in(text)
   local waiting = {}
   for child, edge in string.gmatch(text, EACH_EDGE) do
@@ -220,22 +221,22 @@ local function edges_in(text)
   return waiting
 end
 
--- Tells the jobs that wait for ended ones. One that waited for its value may be free now; one that cannot have it any more ends in the
--- same way and with the same outcome, marked with the member that it came from, and so do those that wait for that one.
+-- Delivers the ends of jobs to all jobs that wait for them. A job that waited for a value may start. A job that cannot get the value any more
+-- ends in the same way, with the same outcome and the id of the job that caused it; and then so do the jobs that wait for that job.
 local function settle(ended, push_limit)
   local at = 1
   while ended[at] do
     local job = ended[at]
     at = at + 1
     local waiting = redis.pcall('HGETALL', space .. 'dep:' .. job.id)
-    if waiting['err'] then waiting = {} end -- no hash of ours
+    if waiting['err'] then waiting = {} end -- somebody wrote another type under this key
     redis.call('DEL', space .. 'dep:' .. job.id)
     hand_down(job, waiting, push_limit, ended)
   end
 end
 
--- Goes on with those that were put aside, unless this call has told so many that it may not tell these, too. Without the outcome, which
--- somebody has deleted, they fail.
+-- Continues with the waiting jobs that tell_later stored, unless this call has delivered too many ends already. If somebody has deleted the
+-- outcome, the waiting jobs fail.
 local function go_on(name, push_limit)
   local key, kept = space .. 'rest:' .. name, space .. 'h:' .. name
   local some = redis.call('XRANGE', key, '-', '+', 'COUNT', 2)
@@ -252,13 +253,13 @@ local function go_on(name, push_limit)
   if not some[2] then
     redis.call('DEL', key)
     redis.call('ZREM', space .. 'd', ' ' .. name)
-    count_down(kept) -- now, for those that were just told may be the only ones that need the value
+    count_down(kept) -- only now: the jobs of this call may be the only ones that need the value
   end
   settle(ended, push_limit)
 end
 
--- What of an outcome is handed on. Of a long one of a job that did not succeed only the short form that stands in front of it: each of
--- those that cannot have a value any more keeps it.
+-- Returns the part of an outcome that waiting jobs are given: of a long outcome that is no success only the short form in front of it, for
+-- each job that ends by it stores a copy.
 local function handed_on(how, outcome)
   if how == 'S' or #outcome <= MOST_WORDS then return outcome end
   local length, from = string.match(outcome, '^~(%d%d?%d?%d?) ()')
@@ -269,8 +270,8 @@ local function settle_dependents(id, request_id, letter, outcome, push_limit)
   settle({ ended_job(id, request_id, letter, handed_on(letter, outcome)) }, push_limit)
 end
 
--- The fence: flags, queue, request id and channels of a live job whose record names this entry, if the entry is pending for this consumer; else
--- nil, and what is left over of the job under that entry is cleared away.
+-- The fence. Returns flags, queue, request id and channels of a live job if its record names this entry and the entry is pending for this
+-- consumer. Else it removes what is left of the job under that entry, and returns nil.
 local function claimed(key, stream, group, consumer, entry, id)
   local record = redis.call('MGET', key)[1]
   local held = redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1]
@@ -281,7 +282,7 @@ local function claimed(key, stream, group, consumer, entry, id)
   return nil
 end
 
--- What a job said of itself and yielded ends with its result, or with the tombstone of one that was to be forgotten.
+-- What a job reported and yielded expires with its result, or with the tombstone of a job that was to be forgotten.
 local function let_items_go(id, flags, ttl)
   if string.sub(flags, 3, 3) == 'f' then
     for _, kind in ipairs({ 'e:', 's:', 'sp:' }) do redis.call('PEXPIRE', space .. kind .. id, 60000) end
@@ -290,7 +291,7 @@ local function let_items_go(id, flags, ttl)
   end
 end
 
--- Ends a job about which there is something special. Its waiters and those that wait for it are not told yet.
+-- Ends a job that has flags. The caller notifies its waiters, and delivers its end to waiting jobs.
 local function end_flagged(id, flags, entry, consumer, request_id, letter, outcome, ttl, marked)
   store(space .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
   let_items_go(id, flags)
@@ -298,33 +299,33 @@ local function end_flagged(id, flags, entry, consumer, request_id, letter, outco
   if string.sub(flags, 2, 2) ~= '-' then unmark(marked, id) end
 end
 
--- Ends a job: its outcome, its waiters, and the jobs that wait for it, in one step.
+-- Ends a job in one step: stores its outcome, notifies its waiters, and delivers its end to the jobs that wait for it.
 local function conclude(id, flags, entry, consumer, request_id, channels, letter, outcome, ttl, push_limit)
   store(space .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
-  let_items_go(id, flags, ttl) -- also when its worker died
+  let_items_go(id, flags, ttl) -- also if its worker died
   let_kept_go(id, flags)
   tell(channels, id, letter, outcome, tonumber(push_limit))
   if is_awaited(flags) then settle_dependents(id, request_id, letter, outcome, tonumber(push_limit)) end
 end
 
--- Where it is kept that an id stood for a call before.
+-- Returns the key which says that an id belonged to a call before.
 local function place_of_call(id, request_id)
   return space .. 'u:' .. id .. ':' .. string.match(request_id, '^[^~]*')
 end
 
--- Whether an id stood for this call before, in the last minute: then it is sent again, late.
+-- Returns whether an id belonged to this call within the last minute: then the call is sent again, late.
 local function was_there(id, request_id)
   return redis.call('MGET', place_of_call(id, request_id))[1] ~= false
 end
 
--- The tombstone of a call goes, for another comes under its id. Its request id is kept as long as the tombstone would have stood, and what its job
--- said and yielded is not the other's.
+-- Removes the tombstone of an earlier call, for another call takes the id. The request id of the earlier call is kept for as long as the
+-- tombstone would have stood; what its job reported and yielded is deleted.
 local function make_room(id, request_id)
   redis.call('SET', place_of_call(id, request_id), '', 'PX', 60000)
   redis.call('DEL', space .. 'e:' .. id, space .. 's:' .. id, space .. 'sp:' .. id)
 end
 
--- Whether a call may have an id: `free`, `taken`, or `again` if it has had it already. Of a tombstone that makes room also its request id.
+-- Returns whether a call may have an id: `free`, `taken`, or `again` if it has the id already. If a tombstone makes room, also its request id.
 local function claim_to(id, request_id)
   local record = redis.call('MGET', space .. 'r:' .. id)[1]
   if not record then return 'free' end
@@ -334,8 +335,8 @@ local function claim_to(id, request_id)
   return 'free', known
 end
 
--- The ids among the given jobs that cannot be accepted, for another job has them, or one before in the same call; whether one of the
--- jobs is there already under its own request id, which means that this call was sent before; and the request ids of tombstones that make room, by id.
+-- Looks at the ids of the given jobs. Returns the ids that other jobs have, or that are there twice; whether one of the jobs is there already
+-- under its own request id, so this call was sent before; and by id the request ids of tombstones that make room.
 local function taken_among(first, stride, own)
   local taken, seen, left = {}, {}, {}
   if own then seen[own] = true end
@@ -349,8 +350,8 @@ local function taken_among(first, stride, own)
   return taken, false, left
 end
 
--- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents. Who waits for it stands in its dependents; those
--- of the last job of a replacement are there already, and `replaces` says that it is that one.
+-- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents. `dependents` are the jobs that wait for it. If it is
+-- the last job of a replacement, `replaces` is set, and its dependents are stored already.
 local function admit(id, queue, request_id, flags, wait, ttl, parents, dependents, keeps, message, channels, replaces)
   local key = space .. 'r:' .. id
   for child, edge in string.gmatch(dependents, EACH_EDGE) do redis.call('HSET', space .. 'dep:' .. id, child, edge) end
@@ -376,14 +377,14 @@ local function admit(id, queue, request_id, flags, wait, ttl, parents, dependent
   redis.call('SET', key, 'W' .. flags .. ' 0 ' .. queue .. ' ' .. request_id .. channels)
 end
 
--- Accepts the job whose arguments begin at a place. Nobody is told of a result that is ignored.
+-- Accepts the job whose arguments begin at index `i`. Nobody is notified of a result that is ignored.
 local function admit_at(i, channel)
   local flags = ARGV[i + 3]
   local channels = string.sub(flags, 2, 2) == 'i' and ' ' or ' ' .. channel
   admit(ARGV[i], ARGV[i + 1], ARGV[i + 2], flags, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9], channels, '')
 end
 
--- Accepts the given jobs, and leaves word of those that lie in other shards.
+-- Accepts the given jobs, and adds the batches to the outbox.
 local function admit_all(first, stride, channel, batches, left)
   for id, request_id in pairs(left) do make_room(id, request_id) end
   for i = first, #ARGV, stride do admit_at(i, channel) end
