@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asyncq import wire
 from asyncq.broker.schema import damaged_data
+from asyncq.broker.schema.records import Flags
 from asyncq.broker.subscription import Subscription
 from asyncq.broker.transport.pipe import PipeBroken
 from asyncq.broker.transport.reconnect import pause
@@ -112,7 +113,7 @@ class Waiter:
         self.call: tuple[wire.Job, bytes] | None = None
         self.ended: wire.Ended | None = None
         self.gone: bool = False
-        self.flags: str = ""
+        self.flags: Flags = Flags()
         self.accepted: bool = accepted
         self.epoch: int = epoch
         self.expires: int | None = None
@@ -395,12 +396,13 @@ class Listener:
             else:  # it has expired at the server, or was forgotten elsewhere: what is known here stays known
                 self._settle(waiter, known)
         else:
-            flags, _, expires = answer.partition(" ")
+            text, _, expires = answer.partition(" ")
+            flags = Flags(text)
             waiter.gone = False
             waiter.flags = flags
             if waiter.state is State.UNKNOWN:
                 waiter.state = wire.STATE_OF[flags[0]]
-            if flags[2:3] == "i":
+            if flags.is_ignored:
                 # Ended or not, there will never be a result.
                 self._wake(waiter, gone=True)
             elif expires and waiter.expires is None:
@@ -417,7 +419,7 @@ class Listener:
         """There is no result under this id (any more)."""
         for each in waiter.kin or (waiter,):
             each.ended = None
-            each.flags = ""
+            each.flags = Flags()
             each.report = None
             each.state = State.UNKNOWN
             each.epoch = 0  # no push will come: who waits there next must look
@@ -430,7 +432,7 @@ class Listener:
             self.learn(waiter, answer)
         elif waiter.ended is None:  # else the push was faster than the answer
             waiter.gone = False
-            waiter.flags = answer.flags
+            waiter.flags = Flags(answer.flags)
             waiter.queue = answer.queue
             waiter.worker = answer.worker
             waiter.started = answer.started

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from asyncq import failures, wire
 from asyncq.broker.job_channel import JobChannel
 from asyncq.broker.schema import damaged_data
+from asyncq.broker.schema.records import Flags
 from asyncq.broker.waiters import POLL
 from asyncq.config import shown
 from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound, ResultTimeout
@@ -147,7 +148,7 @@ class EventFollower:
             return
         if waiter.ended is not None:
             return  # told meanwhile
-        if answer is None or (isinstance(answer, wire.JobSnapshot) and answer.flags[2:3] == "i"):
+        if answer is None or (isinstance(answer, wire.JobSnapshot) and Flags(answer.flags).is_ignored):
             self._result.app.sessions.current().listener.learn(
                 waiter, None if answer is None else answer.flags
             )

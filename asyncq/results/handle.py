@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from asyncq import config, failures, sync_bridge, wire
+from asyncq.broker.schema.records import Flags
 from asyncq.client.deadlock import Wait, check_join
 from asyncq.context import current_job
 from asyncq.errors import AsyncQError, IncompleteStream, ResultNotFound, ResultTimeout
@@ -392,7 +393,7 @@ class AsyncResult(View[R_co]):
                 on_event(event)
 
     def _no_outcome(self, waiter: Waiter, timeout: float | None) -> ResultNotFound | ResultTimeout:
-        if waiter.gone or waiter.flags[2:3] == "i":
+        if waiter.gone or waiter.flags.is_ignored:
             return ResultNotFound(
                 f"no result under the id {self.id!r}: unknown, forgotten, expired (result_ttl), or its task "
                 "ignores results"
@@ -458,7 +459,9 @@ class AsyncResult(View[R_co]):
         Always asks the server. Raises as `refresh`.
         """
         answer = await self._fetch_status(self.waiter())
-        return answer is not None and not (isinstance(answer, wire.JobSnapshot) and answer.flags[2:3] == "f")
+        return answer is not None and not (
+            isinstance(answer, wire.JobSnapshot) and Flags(answer.flags).is_forgotten
+        )
 
     @blocking(exists)
     def exists_sync(self) -> None:

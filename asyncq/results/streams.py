@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from asyncq import sync_bridge, wire
 from asyncq.broker.job_channel import JobChannel
 from asyncq.broker.schema import damaged_data
+from asyncq.broker.schema.records import Flags
 from asyncq.errors import BrokerUnavailable, DecodeError, ResultNotFound
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class Reader:
             return
         self._reported = max(self._reported, taken)
         self._extend(items)
-        if snapshot is None or (isinstance(snapshot, str) and snapshot[2:3] == "i"):
+        if snapshot is None or (isinstance(snapshot, str) and Flags(snapshot).is_ignored):
             app.sessions.current().listener.learn(waiter, snapshot)
             raise ResultNotFound(
                 f"no stream under the id {self._result.id!r}: unknown, forgotten, expired (result_ttl), or "
