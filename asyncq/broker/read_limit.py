@@ -4,7 +4,9 @@ from __future__ import annotations
 
 ENOUGH_BYTES = 32 * 1024 * 1024
 """The server needs some 0.4 ms for each megabyte of a reply, in which nobody else has a turn."""
-FIRST, MOST = 32, 512
+FIRST, MOST = 128, 512
+"""The first is above the default concurrency. With 32, a worker with room for a hundred jobs read them in three
+parts, ended them in three parts, and stayed out of step: 6 % more instructions and 4 % more commands a job."""
 
 
 class ReadLimit:
@@ -13,11 +15,11 @@ class ReadLimit:
 
     >>> limit = ReadLimit()
     >>> limit.entries
-    32
-    >>> limit.note(entries=32, size=32_000)
+    128
+    >>> limit.note(entries=128, size=128_000)
     >>> limit.entries
-    64
-    >>> limit.note(entries=64, size=64 * 1024 * 1024)
+    256
+    >>> limit.note(entries=256, size=256 * 1024 * 1024)
     >>> limit.entries
     32
     """
