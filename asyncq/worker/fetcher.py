@@ -103,8 +103,7 @@ class Fetcher:
         """Reads no more jobs than there are threads and processes for, as far as that can be known."""
         most = self._lines.choose(count)
         if not most:
-            self._held.changed.clear()
-            await self._held.changed.wait()
+            await self._held.next_change()
             return []
         timeout = LOOK_FOR_LINES if self._lines.leaves_out else BLOCK_MS
         return await self._consumer.read(list(most), count, block=True, most=most, timeout=timeout)

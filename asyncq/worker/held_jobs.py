@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from asyncq.execution.slots import Slots
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from asyncq import wire
     from asyncq.worker.attempt import RunningJob
 
@@ -100,11 +102,19 @@ class HeldJobs:
         """Waits until another job may be fetched."""
         slots = self.slots
         while slots.busy >= slots.limit or len(self.jobs) - slots.released >= FETCHED_PER_SLOT * slots.limit:
-            self.changed.clear()
-            await self.changed.wait()
+            await self.next_change()
 
     async def until_no_body_runs(self) -> None:
         """Waits until no slot is taken. Jobs that wait for other jobs have none."""
         while self.slots.busy:
-            self.changed.clear()
-            await self.changed.wait()
+            await self.next_change()
+
+    async def until_none_of(self, streams: Container[str]) -> None:
+        """Waits until no job of these streams is held."""
+        while any(job.delivery.stream in streams for job in self.jobs.values()):
+            await self.next_change()
+
+    async def next_change(self) -> None:
+        """Waits until a slot is free, a job is held no longer, or there is room for more jobs."""
+        self.changed.clear()
+        await self.changed.wait()

@@ -62,14 +62,8 @@ class LastTries:
                 self._called.set()  # there may be more
                 for item in found:
                     self._warn(self._consumer.job_id(item))
-                await self._until_ended()
+                await self._held.until_none_of(self._consumer.served.last_attempt_queues)
                 return
-
-    async def _until_ended(self) -> None:
-        last_attempt_queues = self._consumer.served.last_attempt_queues
-        while any(job.delivery.stream in last_attempt_queues for job in self._held.jobs.values()):
-            self._held.changed.clear()
-            await self._held.changed.wait()
 
     @staticmethod
     def _warn(job_id: str | None) -> None:
