@@ -13,7 +13,7 @@ from asyncq import failures, wire
 from asyncq.broker.schema.keys import leveled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from asyncq.broker.commands import Commands
     from asyncq.broker.schema.shards import Shards
@@ -82,19 +82,11 @@ class Submission:
             return jobs, []
         heights = self._heights()
         ordered = sorted(jobs, key=lambda item: (heights[item[0].id], self._where[item[0].id]))
-        if fits:
-            return at_home, [item for item in ordered if self._where[item[0].id] != self.home]
-        first: set[str] = set()
-        taken = 0
-        for item in ordered:
-            if self._where[item[0].id] == self.home:
-                taken += _size(item)
-                if first and taken > BATCH:
-                    break
-                first.add(item[0].id)
-        return [item for item in jobs if item[0].id in first], [
-            item for item in ordered if item[0].id not in first
-        ]
+        first = {item[0].id for item in at_home}
+        if not fits:
+            first = _first_batch(item for item in ordered if item[0].id in first)
+        at_once = [item for item in at_home if item[0].id in first]
+        return at_once, [item for item in ordered if item[0].id not in first]
 
     async def taken(self, commands: Commands, timeout: float) -> list[bytes]:
         """The ids of jobs in batches that others have, or that are there twice. What is taken after this look
@@ -171,6 +163,18 @@ class Submission:
 def _size(item: _Item) -> int:
     """How much of a batch a job takes: a long message takes the space of several jobs."""
     return 1 + len(item[1]) * BATCH // BATCH_BYTES
+
+
+def _first_batch(items: Iterable[_Item]) -> set[str]:
+    """The ids of the first jobs that fit into a batch; of one at least."""
+    first: set[str] = set()
+    taken = 0
+    for item in items:
+        taken += _size(item)
+        if first and taken > BATCH:
+            break
+        first.add(item[0].id)
+    return first
 
 
 def _packed(items: list[Any]) -> bytes:
