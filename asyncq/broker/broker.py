@@ -169,7 +169,7 @@ class Broker:
         """
         found = await self._look_in_shards(ids, channel)
         missing = [id_ for id_, answer in found.items() if answer is None]
-        if missing and await self.commands.forwarded_all():  # see `Commands.run_known`
+        if missing and await self.commands.forwarded_if_any():  # see `Commands.run_known`
             found |= await self._look_in_shards(missing, channel)
         return [status_of(found[id_]) for id_ in ids]
 
@@ -214,7 +214,7 @@ class Broker:
         """What stands in Redis about a job, for people who look for a fault; None if there is nothing."""
         keys = self.shards.of(id)
         (found,) = await self.commands.send(keys, "MGET", keys.records + id)
-        if found is None and await self.commands.forwarded_all():
+        if found is None and await self.commands.forwarded_if_any():
             (found,) = await self.commands.send(keys, "MGET", keys.records + id)
         record: bytes | None = found
         return record

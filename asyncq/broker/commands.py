@@ -232,7 +232,7 @@ class Commands:
         process that was to forward them may have died.
         """
         answer = await self.run(shard, name, keys, arguments, timeout=timeout)
-        if answer == unknown and await self.forwarded_all(timeout):
+        if answer == unknown and await self.forwarded_if_any(timeout):
             answer = await self.run(shard, name, keys, arguments, timeout=timeout)
         return answer
 
@@ -306,7 +306,7 @@ class Commands:
         """
         await self.forwarder.delivered(*shards, timeout=timeout)
 
-    async def forwarded_all(self, timeout: float | None = None) -> bool:
+    async def forwarded_if_any(self, timeout: float | None = None) -> bool:
         """Waits as `forwarded` for all shards. False if there was nothing to wait for: a single shard has
         something for itself only while a large workflow is being accepted.
         """
