@@ -75,6 +75,16 @@ def dies_before_it_deletes(forwarder: Forwarder) -> Iterator[None]:
     forwarder._forget = delete
 
 
+def forwards_nothing(monkeypatch: pytest.MonkeyPatch, forwarder: Forwarder) -> None:
+    """What is in the outboxes stays there unless the test delivers it."""
+
+    async def nothing(*_: Any, **__: Any) -> None:
+        pass
+
+    monkeypatch.setattr(forwarder, "call", lambda _: None)
+    monkeypatch.setattr(forwarder, "delivered", nothing)
+
+
 # -- workers --
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.figures import report
+from helpers.inside import forwards_nothing
 from helpers.steps import QUEUE, Steps
 
 from asyncq import QueueFull, Worker, chain, group, wire
@@ -52,14 +53,9 @@ class Large(Steps):
 async def stage(make_app, raw, monkeypatch) -> AsyncIterator[Large]:
     monkeypatch.setattr(submission, "BATCH", PART)
     async with make_app(shards=1, max_length=20) as app:
-        forwarder = app.sessions.current().broker.commands.forwarder
-
-        async def nobody(*_: Any, **__: Any) -> None:
-            pass
-
-        monkeypatch.setattr(forwarder, "call", lambda _: None)
-        monkeypatch.setattr(forwarder, "delivered", nobody)
-        async with Large(app.sessions.current().broker, raw) as stage:
+        broker = app.sessions.current().broker
+        forwards_nothing(monkeypatch, broker.commands.forwarder)
+        async with Large(broker, raw) as stage:
             yield stage
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.ends import ENDS
-from helpers.inside import dies_before_it_deletes
+from helpers.inside import dies_before_it_deletes, forwards_nothing
 from helpers.steps import Steps
 from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
@@ -89,12 +89,7 @@ class Shore(Steps):
 async def shore(make_app: Any, raw: Any, monkeypatch: Any) -> AsyncIterator[Shore]:
     async with make_app(shards=COUNT) as app:
         broker = app.sessions.current().broker
-
-        async def nobody(*_: Any, **__: Any) -> None:
-            pass
-
-        monkeypatch.setattr(broker.commands.forwarder, "call", lambda _: None)
-        monkeypatch.setattr(broker.commands.forwarder, "delivered", nobody)
+        forwards_nothing(monkeypatch, broker.commands.forwarder)
         async with Shore(broker, raw) as shore:
             yield shore
 
