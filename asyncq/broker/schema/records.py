@@ -12,6 +12,8 @@ from asyncq import wire
 from asyncq.broker.schema import damaged_data
 from asyncq.errors import DecodeError
 
+log: logging.Logger = logging.getLogger(__name__)
+
 STATES: dict[str, str] = {
     "L": "live; whether it runs is read off the pending list, and written nowhere",
     "D": "waits for its time",
@@ -195,8 +197,6 @@ class Record:
         return b" ".join([*(part.encode() for part in head), *tail])
 
 
-log: logging.Logger = logging.getLogger(__name__)
-
 JobStatus = wire.Ended | str | None
 """The outcome of a job that has ended; of one that has not its flags, and after a space when it expires,
 in ms since the epoch, if it does; None for an unknown one."""
@@ -209,7 +209,7 @@ def status_of(answer: bytes | None) -> JobStatus:
     if answer is None:
         return None
     try:
-        if answer[:1].decode() in wire.NOT_ENDED and (len(answer) == 4 or answer[4:5] == b" "):
+        if Flags(answer[:4].decode()).is_live and (len(answer) == 4 or answer[4:5] == b" "):
             return _flags(answer)
         return Record.parse(answer).ended()
     except (DecodeError, UnicodeDecodeError) as error:
