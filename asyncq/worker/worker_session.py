@@ -110,17 +110,15 @@ class WorkerSession:
             lambda: self.attempts.name_of_current(),  # noqa: PLW0108  it is made below
         )
         self.attempts: Attempts = Attempts(
-            *(
-                connection,
-                self.consumer,
-                runner,
-                self.held,
-                self.lease,
-                limiter,
-                rooms,
-                outcomes,
-                self.job_log,
-            )
+            connection,
+            self.consumer,
+            runner,
+            self.held,
+            self.lease,
+            limiter,
+            rooms,
+            outcomes,
+            self.job_log,
         )
         lines = LineReader(self.consumer, self.held, self.attempts, rooms)
         for slots in (threads, pool.slots):

@@ -45,10 +45,8 @@ MAY_BLOCK = (
         "asyncq/app.py",
         {"__init__", "_register"},
     ),  # read pyproject.toml and find a source, at import as a rule
-    (
-        "asyncq/broker/transport/scripts.py",
-        {"load"},
-    ),  # reads the scripts once a process, from beside the code
+    # It reads the scripts once a process, from beside the code.
+    ("asyncq/broker/transport/scripts.py", {"load"}),
     ("asyncq/app.py", {"_warn_once"}),  # logs
     ("asyncq/embedded/launch.py", {"find"}),  # tests look for the server's program on their loop
     (

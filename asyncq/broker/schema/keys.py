@@ -123,10 +123,8 @@ class Keys:
             ("space", f"{tag}:"),  # what every key begins with, for scripts that derive names
             ("dependents", f"{tag}:dep:"),  # + id: hash, who waits for it -> its place for the value
             ("records", f"{tag}:r:"),  # + id: the record, a string
-            (
-                "kept",
-                f"{tag}:h:",
-            ),  # + <id>:<request id>: hash, a value that several jobs need, and how many still do
+            # + <id>:<request id>: hash, a value that several jobs need, and how many still do
+            ("kept", f"{tag}:h:"),
             ("needs", f"{tag}:hn:"),  # + id: set, the names of the values of that kind that a job needs
             # + <id>:<request id>: stream, who waited for an ended job and is still to be told: they were too
             # many
