@@ -1,8 +1,8 @@
 """aiohttp: a handler that awaits a job, one that only launches it, and one that looks it up by its id.
 
-Run it with `python examples/aiohttp_app.py`: it starts the site and a worker, asks as a client would, and
-ends. To keep it up, run `python -m aiohttp.web -P 8080 aiohttp_app:make_site` and `python worker.py` in this
-folder. Needs `pip install aiohttp`.
+Run it with `python examples/aiohttp_app.py`: it starts the site and a worker, sends requests as a client
+would, and ends. To keep the site running, run `python -m aiohttp.web -P 8080 aiohttp_app:make_site` and
+`python worker.py` in this folder. Needs `pip install aiohttp`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ routes = web.RouteTableDef()
 async def wait_for_sum(request: web.Request) -> web.Response:
     try:
         value = await add.options(wait=10).call(int(request.query["x"]), int(request.query["y"]))
-    except ResultTimeout:  # no worker runs, or none is done in time; the job goes on
+    except ResultTimeout:  # no worker runs, or none finished in time; the job goes on
         raise web.HTTPGatewayTimeout(text="the job takes longer than ten seconds") from None
     return web.json_response(value)
 
@@ -67,7 +67,7 @@ async def ask(url: str) -> None:
 async def main() -> None:
     runner = web.AppRunner(make_site())
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()  # port 0: whichever is free
+    await web.TCPSite(runner, "127.0.0.1", 0).start()  # port 0: any free port
     host, port = runner.addresses[0][:2]
     async with Worker(app):
         await ask(f"http://{host}:{port}")

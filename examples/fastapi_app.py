@@ -1,8 +1,8 @@
 """FastAPI: an endpoint that awaits a job, one that only launches it, and one that looks it up by its id.
 
-Run it with `python examples/fastapi_app.py`: it starts the site and a worker, asks as a client would, and
-ends. To keep it up, run `uvicorn fastapi_app:site` and `python worker.py` in this folder. Needs
-`pip install fastapi uvicorn httpx`.
+Run it with `python examples/fastapi_app.py`: it starts the site and a worker, sends requests as a client
+would, and ends. To keep the site running, run `uvicorn fastapi_app:site` and `python worker.py` in this
+folder. Needs `pip install fastapi uvicorn httpx`.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ site = FastAPI(lifespan=app.lifespan)
 
 @site.exception_handler(ResultTimeout)
 async def answer_504(_request: Request, _error: ResultTimeout) -> JSONResponse:
-    # No worker runs, or none is done in time. The job goes on.
+    # No worker runs, or none finished in time. The job goes on.
     return JSONResponse({"detail": "the job takes longer than ten seconds"}, 504)
 
 
@@ -32,7 +32,7 @@ async def wait_for_sum(x: int, y: int) -> int:
 
 @site.get("/blocking/sum")
 def wait_for_sum_in_a_thread(x: int, y: int) -> int:
-    # A `def` endpoint runs in a thread; what it asks of asyncq is done on the site's own loop.
+    # A `def` endpoint runs in a thread; its asyncq calls run on the site's own loop.
     return add.options(wait=10).call_sync(x, y)
 
 
@@ -66,7 +66,7 @@ async def ask(url: str) -> None:
 
 
 async def main() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # port 0: whichever is free
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # port 0: any free port
         server = uvicorn.Server(uvicorn.Config(site, log_level="warning"))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         async with app, Worker(app):

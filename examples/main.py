@@ -10,7 +10,7 @@ from asyncq import AsyncQ, Worker
 
 logging.getLogger("asyncq.worker").setLevel(logging.CRITICAL)  # the job that fails below is meant to fail
 
-app = AsyncQ(namespace="first-look")  # no URL: the Valkey of this project, started by whoever needs it first
+app = AsyncQ(namespace="first-look")  # no URL: this project's Valkey; the first process starts it
 
 
 @app.task

@@ -1,6 +1,6 @@
 """A plain script: no event loop, no `with`.
 
-The first call opens the app in a background thread, the end of the script closes it. Run it with
+The first call opens the app in a background thread, and the end of the script closes the app. Run it with
 `python examples/script.py`.
 """
 

@@ -1,4 +1,4 @@
-"""The tasks of the other examples, in a module of their own: clients and workers know them by one name."""
+"""The tasks of the other examples, in their own module: clients and workers know them by the same names."""
 
 import asyncio
 

@@ -1,6 +1,6 @@
-"""A walk along the life of a job: launch it, look at it, wait for it, see it fail, revoke it, forget it.
+"""The life of a job, step by step: launch it, check it, wait for it, see it fail, revoke it, forget it.
 
-Run it with `python examples/tree.py`. `tree_sync.py` is the same walk in blocking code.
+Run it with `python examples/tree.py`. `tree_sync.py` does the same in blocking code.
 """
 
 import asyncio
@@ -13,13 +13,14 @@ from asyncq import ResultNotFound, ResultTimeout, TaskRevoked, Worker
 async def look_and_wait() -> None:
     result = await slow_add.delay(4, 4, seconds=0.5)
     print("ready at once:", await result.ready())
-    while not await result.ready():  # noqa: ASYNC110  polling is what is shown here
+    while not await result.ready():  # noqa: ASYNC110  the example shows polling
         await asyncio.sleep(0.05)
     print("ready later:", await result.ready(), result.state, result.result)
 
-    # The outcome is pushed here, so a loop over the property ends, too, and asks the server nothing.
+    # The server pushes the outcome to this process, so a loop over the property ends, too, though it sends no
+    # requests.
     result = await slow_add.delay(2, 3, seconds=0.1)
-    while result.state != "SUCCESS":  # noqa: ASYNC110  polling is what is shown here
+    while result.state != "SUCCESS":  # noqa: ASYNC110  the example shows polling
         await asyncio.sleep(0.02)
     print("polled the property:", result.result)
 

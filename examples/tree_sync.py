@@ -1,4 +1,4 @@
-"""The walk of tree.py in blocking code: every awaited method has a twin with the suffix `_sync`.
+"""The steps of tree.py in blocking code: every awaited method has a blocking variant with the suffix `_sync`.
 
 Run it with `python examples/tree_sync.py`.
 """
@@ -18,7 +18,8 @@ def look_and_wait() -> None:
         time.sleep(0.05)
     print("ready later:", result.ready_sync(), result.state, result.result)
 
-    # The outcome is pushed here, so a loop over the property ends, too, and asks the server nothing.
+    # The server pushes the outcome to this process, so a loop over the property ends, too, though it sends no
+    # requests.
     result = slow_add.delay_sync(2, 3, seconds=0.1)
     while result.state != "SUCCESS":
         time.sleep(0.02)

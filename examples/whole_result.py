@@ -1,4 +1,4 @@
-"""More than one value: a workflow, what a task says while it runs, a stream, one job for many calls.
+"""More than one value: a workflow, what a task reports while it runs, a stream, one job for many calls.
 
 Run it with `python examples/whole_result.py`.
 """
