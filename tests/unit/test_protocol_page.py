@@ -174,9 +174,9 @@ def test_examples_of_records_and_outcomes_can_be_read():
 
 
 def test_the_letters_of_records_are_those_of_the_code_in_its_words():
-    section = PAGE[PAGE.index("### Record\n") : PAGE.index("The queue is what the stream is called")]
+    record = section("Record")
     row = r"^\|(?: \w+)? \| `(\w)` \| (.+?) \|$|^\| `(\w)` \| (.+?) \| .+ \|$"
-    rows = re.findall(row, section, re.MULTILINE)
+    rows = re.findall(row, record, re.MULTILINE)
     shown = [(one or other, text or another) for one, text, other, another in rows]
     tables = (records.STATES, records.SIGNALS, records.WISHES, records.LINKS)
     assert shown == [pair for table in tables for pair in table.items() if pair[1]]
