@@ -9,12 +9,14 @@ import json
 import logging
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asyncq import config, logs
 from asyncq.system import early_signals
 from asyncq.worker.processes import pool
 from asyncq.worker.processes.app_source import NO_APP, AppSource
+from asyncq.worker.processes.liveness import LifeSigns
 from asyncq.worker.worker import Worker
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
         watcher: what ends the process at a signal, until the worker handles them.
     """
     given = json.loads(setup)
+    # Before the app is imported: a module that never comes back must not count as a child that starts.
+    signs = LifeSigns(given["pipe"], on_parent_end=lambda: os._exit(0))
     handler = logs.configure_child(*given["logging"])
     app = _load(target, given)
     logs.keep(handler, is_chosen=False)
@@ -40,7 +44,13 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
     async def run() -> None:
         worker = Worker(app, 1, given["queues"], target=given["target"], only_last_tries=True)
         worker.stop_on_signals()
-        await worker.run()
+        # Nobody is left to kill this process, so it hands back what it cannot end within its grace. If its
+        # worker had asked it to stop before, it hands back at once.
+        signs.on_parent_end = partial(asyncio.get_running_loop().call_soon_threadsafe, worker.stop)
+        try:
+            await worker.run()
+        finally:
+            signs.on_parent_end = _nothing
 
     if watcher is not None:
         watcher.close()
@@ -48,6 +58,10 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
         asyncio.run(run())
     finally:
         logs.end_streams()  # its exit code says whether a job has taken it down
+
+
+def _nothing() -> None:
+    """The process ends by itself."""
 
 
 def _load(target: str, given: dict[str, Any]) -> AsyncQ:

@@ -29,7 +29,7 @@ class WorkerProcess:
         folder: Path,
         settings: dict[str, Any],
         failpoints: str = "",
-        module: tuple[str, ...] = ("chaos.jobs",),
+        module: tuple[str, ...] = ("chaos.worker",),
     ) -> None:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("ASYNCQ_")},
@@ -104,7 +104,7 @@ class Fleet:
         *,
         failpoints: str = "",
         url: str | None = None,
-        module: tuple[str, ...] = ("chaos.jobs",),
+        module: tuple[str, ...] = ("chaos.worker",),
         **settings: Any,
     ) -> WorkerProcess:
         """One more worker, when it reads."""

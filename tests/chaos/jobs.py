@@ -1,6 +1,4 @@
-"""The trials' tasks, and a worker process for them: `python -m chaos.jobs`, or `python -m chaos.jobs old` for
-one of the release before.
-"""
+"""The trials' tasks, for workers and clients. `chaos.worker` is the worker process."""
 
 from __future__ import annotations
 
@@ -9,22 +7,21 @@ import contextlib
 import ctypes
 import faulthandler
 import itertools
-import logging
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import asyncq
-from asyncq import AsyncQ, Worker
+from asyncq import AsyncQ
 from chaos import oracle
 
 FOLDER = "CHAOS_FOLDER"
 HOUR = 3600.0
 OLD = "old"
+"""The argument of a worker of the release before."""
 
 _runs = itertools.count()
 _journals: dict[str, oracle.Journal] = {}
@@ -122,22 +119,3 @@ def register(app: AsyncQ, *, is_old: bool = False) -> SimpleNamespace:
         return await asyncq.current().replace(first | tasks["member"].s(number, seconds))
 
     return SimpleNamespace(**tasks, becomes=becomes)
-
-
-async def main(*, is_old: bool) -> None:
-    logging.basicConfig(
-        level=os.environ.get("CHAOS_LOG", "INFO"), format="%(asctime)s %(levelname)s %(message)s"
-    )
-    app = AsyncQ()
-    register(app, is_old=is_old)
-    worker = Worker(app)
-    worker.stop_on_signals()
-    running = asyncio.create_task(worker.run())
-    started = asyncio.create_task(worker.started.wait())
-    await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
-    print("ready", flush=True)  # noqa: T201  what whoever started this process waits for
-    await running
-
-
-if __name__ == "__main__":
-    asyncio.run(main(is_old=sys.argv[1:] == [OLD]))

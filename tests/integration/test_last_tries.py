@@ -17,6 +17,7 @@ from helpers.stopwatch import Stopwatch
 from helpers.waiting import until
 
 from asyncq import Worker, WorkerLost
+from asyncq.worker.processes import liveness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,7 +194,7 @@ async def test_the_next_last_try_begins_when_the_one_before_has_ended_though_no_
 
 
 LASTING = """
-import asyncio, os, pathlib
+import asyncio, os, pathlib, signal
 import asyncq
 
 app = asyncq.AsyncQ()
@@ -204,6 +205,17 @@ async def meet(folder: str, count: int) -> int:
     pathlib.Path(folder, str(os.getpid())).touch()
     while len(os.listdir(folder)) < count:
         await asyncio.sleep(0.01)
+    return os.getpid()
+
+@app.task
+async def freeze(file: str) -> None:
+    pathlib.Path(file).write_text(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+@app.task
+async def sleep(file: str) -> int:
+    pathlib.Path(file).write_text(str(os.getpid()))
+    await asyncio.sleep(0.5)
     return os.getpid()
 """
 
@@ -247,3 +259,42 @@ async def test_last_tries_run_in_the_worker_if_another_process_lacks_a_task(last
         async with Worker(app):
             assert [await job.get(timeout=60) for job in jobs] == [os.getpid()] * 2
     assert "could not import lasting_tasks:app" in caplog.text
+
+
+async def test_a_process_that_stands_still_on_a_last_try_is_killed(lasting, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(liveness, "SHORTEST_SILENCE", 1.0)
+    file = tmp_path / "pid"
+    async with lasting.app as app:
+        frozen = await lasting.freeze.delay(str(file))
+        await _die_with(app, "default", 1)
+        async with Worker(app):
+            end = await frozen.outcome(timeout=60)
+            assert (type(end.error), end.attempts) == (WorkerLost, 2)
+            pid = int(file.read_text())
+            await until(lambda: not _exists(pid), "the process to be gone")
+    assert "stood still for 2 s; it is killed" in caplog.text
+    assert "took its process down (signal 9)" in caplog.text
+
+
+async def test_a_process_on_a_last_try_ends_when_its_worker_was_killed(lasting, tmp_path):
+    file = tmp_path / "pid"
+    async with lasting.app as app:
+        job = await lasting.sleep.delay(str(file))
+        await _die_with(app, "default", 1)
+        code = "import asyncio, lasting_tasks, asyncq; asyncio.run(asyncq.Worker(lasting_tasks.app).run())"
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        worker = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env=environment)
+        await until(lambda: file.exists() and file.read_text(), "the last try to begin", 30)
+        worker.kill()
+        await worker.wait()
+        pid = int(file.read_text())
+        assert await job.get(timeout=30) == pid, "it may end what it has begun"
+        await until(lambda: not _exists(pid), "the process to end", 30)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

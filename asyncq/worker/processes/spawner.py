@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from asyncq.broker.background import BackgroundTasks
 from asyncq.worker.processes.app_source import NO_APP, AppSource, child_setup
+from asyncq.worker.processes.liveness import LifeWatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,33 +67,49 @@ class Spawner:
         return True
 
     async def _run(self, source: AppSource) -> None:
-        # On standard input, not as arguments: the URL may hold a password. In a session of its own: Ctrl-C is
-        # for the parent, which passes it on.
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "asyncq.worker",
-            source.target,
+        async with LifeWatch(self._app.settings.lease) as watch:
+            setup = self._setup(source, watch.child_end)
+            child = await self._spawn(source, watch.child_end)
+            watch.started()
+            self._children.add(child)
+            killing = asyncio.create_task(self._kill_if_silent(child, watch))
+            if self._stops:
+                child.terminate()
+            try:
+                # On standard input, not as arguments: the URL may hold a password.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    await child.communicate(setup)
+                self._note_end(source, await child.wait())
+            finally:
+                self._children.discard(child)
+                killing.cancel()
+
+    async def _spawn(self, source: AppSource, pipe: int) -> asyncio.subprocess.Process:
+        # In a session of its own: Ctrl-C is for the parent, which passes it on.
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "asyncq.worker", source.target),
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,
+            pass_fds=(pipe,),
         )
-        self._children.add(child)
-        if self._stops:
-            child.terminate()
-        try:
-            with suppress(BrokenPipeError, ConnectionResetError):
-                await child.communicate(self._setup(source))
-            self._note_end(source, await child.wait())
-        finally:
-            self._children.discard(child)
 
-    def _setup(self, source: AppSource) -> bytes:
+    @staticmethod
+    async def _kill_if_silent(child: asyncio.subprocess.Process, watch: LifeWatch) -> None:
+        if await watch.until_silent():
+            log.error(
+                "a process for jobs on their last try stood still for %.0f s; it is killed", 2 * watch.silence
+            )
+            with suppress(ProcessLookupError):
+                child.kill()
+
+    def _setup(self, source: AppSource, pipe: int) -> bytes:
         """What a child must know, as JSON, see `__main__`."""
         setup = {
             **child_setup(self._app, self._target, self._url),
             "modules": source.modules,
             "tasks": source.tasks,
             "queues": self._queues,
+            "pipe": pipe,
         }
         return json.dumps(setup).encode()
 

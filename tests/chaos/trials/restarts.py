@@ -51,7 +51,7 @@ async def rolling_deployment(scale: float, seed: int, lease: float = 5.0) -> Rep
         count = stage.count(WORKERS, least=2)
         total = round(rate * seconds)
         stage.task_of = lambda number: stage.tasks.work if number % 5 else stage.tasks.released
-        old = await asyncio.gather(*(stage.fleet.add(module=("chaos.jobs", OLD)) for _ in range(count)))
+        old = await asyncio.gather(*(stage.fleet.add(module=("chaos.worker", OLD)) for _ in range(count)))
         begun = time.monotonic()
         load = asyncio.create_task(stage.drive(total, rate=rate, seconds=0.1))
         codes = []

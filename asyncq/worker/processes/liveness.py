@@ -1,0 +1,106 @@
+"""How a worker knows that a child for jobs on their last try still runs, and how the child knows that its
+worker does. They share a pipe. The child's end has a thread of its own; the worker's end is on its loop.
+
+A thread of the child writes a byte each second. If the child was stopped (SIGSTOP), or if code in C never
+releases the GIL, nothing is written. Then no beat is sent either: the other workers take the child's job for
+lost, and the child would take up one of the worker's few places for children for ever. So its worker kills
+it. A server that hangs delays the beats, but not the bytes.
+
+When the worker has died, nobody reads the pipe, and the next write of the child fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+INTERVAL = 1.0
+"""Seconds between two bytes."""
+SHORTEST_SILENCE = 5.0
+"""Seconds. A machine that is far too busy lets a child wait for a second or two, whatever the lease is."""
+
+
+class LifeSigns:
+    """The child's end of the pipe.
+
+    Args:
+        pipe: the descriptor to write to.
+        on_parent_end: called once, on the thread of this object, when the worker has died. It may be replaced
+            at any time.
+    """
+
+    def __init__(self, pipe: int, on_parent_end: Callable[[], object]) -> None:
+        self.on_parent_end: Callable[[], object] = on_parent_end
+        self._pipe = pipe
+        os.set_inheritable(pipe, False)  # programs that a job starts must not hold the pipe open
+        threading.Thread(target=self._write, name="asyncq-life-signs", daemon=True).start()
+
+    def _write(self) -> None:
+        try:
+            while True:
+                os.write(self._pipe, b".")
+                time.sleep(INTERVAL)
+        except OSError:
+            self.on_parent_end()
+
+
+class LifeWatch:
+    """The worker's end of the pipe, as a context manager. Lives on the worker's loop.
+
+    Args:
+        lease: of the child, in seconds.
+
+    Attributes:
+        child_end: the descriptor for the child. Whoever has started the child calls `started`.
+    """
+
+    def __init__(self, lease: float) -> None:
+        self.silence: float = max(lease, SHORTEST_SILENCE)
+        self._read_end, self.child_end = os.pipe()
+        self._reader = asyncio.StreamReader()
+        self._transport: asyncio.BaseTransport | None = None
+
+    async def __aenter__(self) -> LifeWatch:
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self._reader), os.fdopen(self._read_end, "rb", 0)
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.started()
+        if self._transport is not None:
+            self._transport.close()
+
+    def started(self) -> None:
+        """Closes the child's descriptor in this process, so that the pipe ends with the child. A second call
+        does nothing.
+        """
+        if self.child_end >= 0:
+            os.close(self.child_end)
+            self.child_end = -1
+
+    async def until_silent(self) -> bool:
+        """Waits until the child stands still; returns False if the child has ended.
+
+        A child that has not written yet is starting, however long that takes. Two silences in a row are
+        needed: after a standstill of the whole machine, the first timer is over before the child can write.
+        """
+        if not await self._reader.read(1):
+            return False
+        silences = 0
+        while silences < 2:
+            try:
+                async with asyncio.timeout(self.silence):
+                    if not await self._reader.read(4096):
+                        return False
+                silences = 0
+            except TimeoutError:
+                silences += 1
+        return True

@@ -1,0 +1,33 @@
+"""A worker process for the trials: `python -m chaos.worker`, or `python -m chaos.worker old` for one of the
+release before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+
+from asyncq import Worker
+from asyncq.failpoints import VARIABLE as FAILPOINTS
+from chaos.app import app
+
+
+async def main() -> None:
+    logging.basicConfig(
+        level=os.environ.get("CHAOS_LOG", "INFO"), format="%(asctime)s %(levelname)s %(message)s"
+    )
+    # They are for this process, not for its children: a last try must not meet a death that the trial means
+    # for the worker.
+    os.environ.pop(FAILPOINTS, None)
+    worker = Worker(app, target="chaos.app:app")
+    worker.stop_on_signals()
+    running = asyncio.create_task(worker.run())
+    started = asyncio.create_task(worker.started.wait())
+    await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
+    print("ready", flush=True)  # noqa: T201  what whoever started this process waits for
+    await running
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
