@@ -1,4 +1,9 @@
-"""The jobs that a worker session holds, and the slots that they run in. Lives on the worker's loop."""
+"""The jobs that a worker session holds, from their delivery to the answer of the server, and their slots.
+
+`Attempts` adds jobs, the answers to `Claims` remove them, and fetcher and shutdown wait here for changes.
+Everything runs on the worker's loop, so no method needs a lock. A job may have ended here and still be held:
+the server has not answered yet, and without an answer its entry is still this session's.
+"""
 
 from __future__ import annotations
 
@@ -14,26 +19,28 @@ if TYPE_CHECKING:
     from asyncq.worker.attempt import RunningJob
 
 FETCHED_PER_SLOT = 4
-"""At most so many jobs are held for each slot: outcomes that the server does not take must not pile up."""
+"""At most so many jobs are held for each slot. Outcomes that the server does not accept must not pile up."""
 
 
 class HeldJobs:
-    """Jobs from their delivery until the server has answered their end.
+    """The jobs of a session, from their delivery until the server has answered what became of them.
 
     Args:
-        concurrency: how many bodies run at the same time.
-        max_parked: how many jobs more may wait for other jobs.
+        concurrency: how many bodies may run at the same time.
+        max_parked: how many jobs beyond these may wait for other jobs.
         stop: set once the worker is to stop.
 
     Attributes:
-        stop: as given: what comes then is held until it is handed back, and does not begin.
-        jobs: by entry and id, for the server can give out an entry id again after it lost its data.
-        ending: jobs of which it is said already how they ended, but whose bodies go on and have their slots.
-        newest: by id, the job that came last.
-        older: by id, those that came before it: after a flush the id may have come in a second entry.
-        reasons: why jobs were revoked, where somebody said so.
-        slots: for the bodies.
-        changed: set when a slot is free or a job is held no longer.
+        stop: as given. Jobs that are delivered after it was set do not start and are handed back.
+        jobs: the jobs by entry and id. The entry alone is not enough: a server that lost its data may give
+            out the same entry id again.
+        ending: jobs whose outcome is sent already, while their bodies go on and keep their slots.
+        newest: by id, the job that was delivered last.
+        older: by id, the jobs that were delivered before `newest`. After a flush of the server, the same id
+            may be delivered in a second entry.
+        reasons: why jobs were revoked, if a reason was given; by entry and id.
+        slots: the slots for bodies.
+        changed: set when a slot is free or a job is no longer held.
         idle: set while no job has a slot or waits for other jobs.
     """
 
@@ -53,21 +60,21 @@ class HeldJobs:
         return len(self.jobs)
 
     def entries_of(self, stream: str) -> list[str]:
-        """The entries that are held of a stream."""
+        """Returns the entries of a stream that are held."""
         deliveries = [job.delivery for job in self.jobs.values()]
         return [delivery.entry for delivery in deliveries if delivery.stream == stream]
 
     def make_older(self, id: str) -> None:
-        """Another job with the id of one that is held comes."""
+        """Makes room in `newest` for another job with the id of a job that is held."""
         self.older.setdefault(id, []).insert(0, self.newest[id])
 
     def with_id(self, id: str) -> list[RunningJob]:
-        """All jobs that have this id."""
+        """Returns all jobs that have this id, the newest first."""
         newest = self.newest.get(id)
         return [] if newest is None else [newest, *self.older.get(id, ())]
 
     def drop(self, delivery: wire.Delivery) -> None:
-        """The server has answered what became of a job."""
+        """Removes a job, because the server has answered what became of it."""
         id_ = delivery.job.id
         key = (delivery.entry, id_)
         job = self.jobs.pop(key, None)
@@ -80,7 +87,7 @@ class HeldJobs:
         self.changed.set()
 
     def _drop_one(self, id_: str, job: RunningJob) -> None:
-        """Forgets a job, where several may have its id."""
+        """Removes a job from `newest` and `older`, where several jobs may have its id."""
         rest = [other for other in self.with_id(id_) if other is not job]
         self.older.pop(id_, None)
         self.newest.pop(id_, None)
@@ -90,12 +97,12 @@ class HeldJobs:
                 self.older[id_] = rest[1:]
 
     def slot_given(self) -> None:
-        """A job has left its slot. It may have been the last."""
+        """Sets `idle` if the job that has just left its slot was the last one."""
         if not self.slots.busy and not self.slots.released:
             self.idle.set()
 
     def unfinished(self) -> list[RunningJob]:
-        """The jobs whose tasks have not ended, and that are still ours."""
+        """Returns the jobs that are held and whose asyncio tasks have not ended."""
         return [job for job in self.jobs.values() if job.task is not None and not job.task.done()]
 
     async def until_room(self) -> None:

@@ -1,5 +1,9 @@
-"""The limiter of a worker: asks before the start of a job whether the limits of its task allow it. Runs on
-the worker's loop.
+"""The limits of tasks (`concurrency=`, `rate_limit=`) in one worker session: which job may start now.
+
+A job asks here after its worker has claimed it and before its body starts. A job that may not start is
+deferred: it goes back to the server and holds no slot. Everything runs on the worker's loop; the server
+decides, in scripts that `broker.limiter` calls. A job holds its permit from its start to its end, except
+while it waits for another job. A permit that was lost on the way is found by `Limiter.audit`.
 """
 
 from __future__ import annotations
@@ -22,19 +26,21 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 POLL = 1.0
-"""Seconds after which a job that waits for a permit in its worker's memory asks again: the message that
-grants it may have been lost.
+"""Seconds between two requests of a resumed job for a permit. The server grants a permit by a message, and
+that message may be lost.
 """
 
 
 class Permit:
-    """The permit of one job under the `concurrency=` of its task, from its start to its end. The job has none
-    while it waits for another job.
+    """The permit of one job under the `concurrency=` of its task, from the start of the job to its end.
+
+    The job has no permit while it waits for another job. If the task has only a `rate_limit=`, `ask` asks
+    about the rate, and there is no permit.
 
     Args:
-        limiter: of the worker.
-        limits: of the task.
-        delivery: the job.
+        limiter: the limiter of the worker session.
+        limits: the limits of the task.
+        delivery: the delivery of the job.
     """
 
     __slots__ = ("_delivery", "_leaving", "_limiter", "_limits", "_was_granted", "claim")
@@ -48,8 +54,10 @@ class Permit:
         self.claim: str = delivery.claim
 
     async def ask(self) -> LimiterAnswer | None:
-        """Asks whether the job may start. A job that must wait holds no permit. None if the job has expired,
-        so that it does not start anyway.
+        """Asks the server whether the job may start.
+
+        Returns the answer. A job that has to wait holds no permit. Returns None if the job has expired or its
+        deadline is over; the caller lets it go on, and the runner ends it without running the body.
         """
         job = self._delivery.job
         ends = [moment for moment in (job.expires, job.deadline) if moment is not None]
@@ -57,6 +65,7 @@ class Permit:
         if left is not None and left <= 0:
             if self._limits.concurrency and self._delivery.limiter_state:
                 self._limiter.forget_waiting(self._limits, job.id)
+                # It does not start, so its place among those that wait must not hold up the next job.
             return None
         if self._limits.concurrency:
             self._limiter.known[self.claim] = self
@@ -67,10 +76,14 @@ class Permit:
         return answer
 
     async def acquire(self) -> None:
-        """Reacquires a permit after a wait, as soon as one is free. Cancelled, the job holds none."""
+        """Reacquires a permit after a wait, as soon as one is free.
+
+        If the call is cancelled, the job holds none. If the server refuses the request, the job goes on
+        without a permit, and that is logged: a job that has begun must come to its end.
+        """
         if not self._limits.concurrency:
             return
-        if self._leaving is not None:  # the release must not reach the server after the request
+        if self._leaving is not None:  # the release must reach the server before this request
             await asyncio.wait({self._leaving})
         self._limiter.known[self.claim] = self
         self._was_granted.clear()
@@ -91,17 +104,17 @@ class Permit:
             raise
 
     def release(self) -> None:
-        """Releases the permit in the background, if the job holds one or asks for one."""
+        """Releases the permit in the background, if the job holds one or has asked for one."""
         if self.claim in self._limiter.known:
             self._leaving = self._limiter.release(self._limits, self.claim)
 
     def grant(self) -> None:
-        """The server has granted the permit."""
+        """Wakes `acquire`: the server has granted the permit."""
         self._was_granted.set()
 
 
 class Limiter:
-    """Decides in one worker which jobs of tasks with limits may start.
+    """Decides in one worker session which jobs of tasks with limits may start.
 
     Args:
         permits: asks the server.
@@ -110,7 +123,7 @@ class Limiter:
 
     Attributes:
         limited: the limits, by the names of the jobs that they are for.
-        known: the permits that are held, asked for, or being released.
+        known: by claim, the permits that are held, asked for, or being released.
     """
 
     def __init__(
@@ -129,36 +142,43 @@ class Limiter:
         return Permit(self, limits, delivery)
 
     def call(self, limits: Limits, id_: str) -> None:
-        """Wakes the job for which a permit is free, if the server has named one."""
+        """Wakes, in the background, the job for which a permit is free, if the server has named one."""
         if id_:
             self._spawn(self._wake(limits, id_))
 
     def release(self, limits: Limits, held: str) -> asyncio.Task[None]:
-        """Releases a permit, and wakes the job that is next."""
+        """Returns the background task that releases a permit and wakes the job that is next."""
         return self._spawn(self._release(limits, held))
 
     def forget_waiting(self, limits: Limits, id_: str) -> None:
-        """A job that waited for a permit does not start. The server may have called it for a free one."""
+        """Tells the server, in the background, that a job that waited for a permit does not start.
+
+        The server may have called this job for a free permit. So the next job is called instead.
+        """
         self._spawn(self._forget_waiting(limits, id_))
 
     async def defer(self, limits: Limits, id_: str, postponed: Coroutine[None, None, int]) -> int:
-        """Defers a job that waits for a permit. The server may have called it between its answer and now,
-        when the job was not deferred yet.
+        """Awaits the call that defers a job which waits for a permit, and returns its answer.
+
+        A permit may become free between the limiter's answer and the deferral. The server then calls the job
+        although it is not deferred yet, and the call has no effect. So the server is asked once more.
         """
         answer = await postponed
-        if answer != 2:  # 1, or 0: it was deferred before, and that answer was lost
+        if answer != 2:  # 1: deferred. 0: an earlier call deferred it, and its answer was lost. 2: revoked
             self._spawn(self._release(limits, "", id_))
         return answer
 
     def grant(self, held: str) -> None:
-        """The server has granted a permit to a job that waits in this worker's memory."""
+        """Wakes a resumed job of this worker to which the server has granted a permit."""
         permit = self.known.get(held)
         if permit is not None:
             permit.grant()
 
     async def audit(self) -> None:
-        """Releases permits that no job of this worker holds: a request that was sent twice may have reached
-        the server after the release.
+        """Releases permits that the server has for this session and that none of its jobs holds.
+
+        Such a permit comes from a request that was sent twice: the second one may reach the server after the
+        release. Permits that became known while the server answered are not released.
         """
         for limits in set(self.limited.values()):
             if not limits.concurrency:
@@ -175,7 +195,7 @@ class Limiter:
             log.debug("a permit of task %r could not be released (%s)", limits.task, error)
             return
         finally:
-            # Also when it failed: then `audit` finds a permit that nobody here knows of.
+            # Also after an error: then `audit` finds a permit that no job here knows.
             self.known.pop(held, None)
         if next_job:
             await self._wake(limits, next_job)
@@ -188,7 +208,10 @@ class Limiter:
         await self._release(limits, "")
 
     async def _wake(self, limits: Limits, id_: str) -> None:
-        """Wakes a job. A revoked job may have left its id with the server: then the next one is called."""
+        """Wakes a deferred job, so that it asks again now.
+
+        A revoked job may have left its id among those that wait. Then the next one is woken.
+        """
         try:
             while id_ and not await self.permits.call(id_):
                 id_ = await self.permits.release(limits, "")

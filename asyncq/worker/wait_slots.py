@@ -1,4 +1,10 @@
-"""Releases the slot of a job while it waits for other jobs, and reacquires one before it goes on."""
+"""Releases the slot of a job while the job waits for other jobs, and reacquires a slot before its code goes
+on.
+
+`RunningJob` calls this when a body awaits another job. Everything here runs on the worker's loop; only
+`stop_waits` reaches into the loops of threads. A job that waits holds no slot, no permit and no thread.
+Whatever state the waits are in, `end` gives back what the job holds, and does so once.
+"""
 
 from __future__ import annotations
 
@@ -13,26 +19,28 @@ if TYPE_CHECKING:
 
 
 class WaitSlot:
-    """The waits of one job. Lives on the worker's loop; made when the job waits for the first time.
+    """The waits of one job. It is made when the job waits for the first time, or when its task has a limit.
 
-    While any of its waits is open the job has no slot, for the jobs that it waits for may need it. With two
-    waits at once, the code after the first one runs beside the job that has the slot now. The end of the last
-    wait reacquires a slot.
+    While at least one of the waits is open, the job has no slot: the jobs that it waits for may need the
+    slot.
+    If a body waits twice at the same time, the code after the first wait runs while another job may have the
+    slot. The end of the last wait reacquires a slot.
 
-    Lock order: the permit before the slot, and the slot before the thread. A permit holder may be waiting for
-    our slot.
+    Lock order: the permit before the slot, and the slot before the thread. In another order two jobs could
+    wait for each other, for a permit holder may be waiting for our slot. A new job cannot take part in such a
+    circle: it is deferred instead of waiting for a permit, and it waits for a slot for `SLOT_WAIT` at most.
 
     Args:
-        claim: the worker's and the runner's, to the job.
-        slots: where its slot is from.
-        permit: its permit, if its task has `concurrency=`.
+        claim: the control object of the job, which worker and runner share.
+        slots: the worker's slots, from which the job took its own.
+        permit: the job's permit, if its task has `concurrency=`.
     """
 
     def __init__(self, claim: Claim, slots: Slots, permit: Permit | None = None) -> None:
         self._claim = claim
         self._slots = slots
         self._permit = permit
-        self._threads: Slots | None = None  # where its thread is from, if it runs in one
+        self._threads: Slots | None = None  # the executor whose thread was released, if the body runs in one
         self._open = 0
         self._is_released = False
         self._has_ended = False
@@ -41,7 +49,14 @@ class WaitSlot:
         self._waits: set[asyncio.Task[Any]] = set()
 
     def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """A wait begins. Raises `WouldDeadlock` if too many jobs of the worker wait."""
+        """Notes that a wait begins, and releases slot, permit and thread if it is the first open wait.
+
+        Args:
+            wait: the asyncio task that waits. It is kept only for a body in a thread, see `stop_waits`.
+
+        Raises:
+            WouldDeadlock: too many jobs of the worker wait already. Nothing was released.
+        """
         if not self._is_released:
             self._slots.release()
             self._is_released = True
@@ -55,8 +70,11 @@ class WaitSlot:
             self._waits.add(wait)
 
     async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """A wait is over. Returns when its code may go on, and raises a cancellation only then. A job that is
-        being cancelled does not reacquire: it takes a slot beyond the limit, from nobody.
+        """Notes that a wait is over, and reacquires what was released if no other wait is open.
+
+        Returns when the code after the wait may go on. A cancellation that comes meanwhile is raised only
+        then, so that the body cleans up in a slot of its own. A job that is being cancelled does not queue
+        for a slot: it takes one beyond the limit at once, and no other job loses one.
         """
         if wait is not None:
             self._waits.discard(wait)
@@ -80,6 +98,8 @@ class WaitSlot:
 
     async def _until_done(self, reacquiring: asyncio.Task[None]) -> None:
         cancelled: asyncio.CancelledError | None = None
+        # Several waits of one job may stand here: they share the one task that reacquires. So a cancellation
+        # of one wait must not cancel that task.
         while not reacquiring.done():
             try:
                 await asyncio.wait({reacquiring})
@@ -92,7 +112,11 @@ class WaitSlot:
             raise cancelled
 
     async def _reacquire(self) -> None:
-        """Reacquires permit, slot and thread, in the order in which new jobs take them."""
+        """Reacquires the permit, then the slot, then the thread.
+
+        Gives all of them back if they came too late: the job has ended, or waits again in another of its
+        asyncio tasks.
+        """
         threads, permit = self._threads, self._permit
         try:
             if permit is not None:
@@ -105,7 +129,7 @@ class WaitSlot:
                 raise
         finally:
             self._reacquiring = None
-        if self._has_ended or self._open:  # it waits again, in another of its tasks
+        if self._has_ended or self._open:
             if permit is not None:
                 permit.release()
             self._slots.give()
@@ -140,17 +164,20 @@ class WaitSlot:
             self._end_release(None)
 
     def skip_reacquire(self) -> None:
-        """The job is being cancelled: from now on its waits end without reacquiring a slot."""
+        """Makes later waits end without reacquiring a slot, because the job is being cancelled."""
         self._skips_reacquire = True
 
     def stop_waits(self) -> None:
-        """Ends the waits of a body in a thread, which nothing else can stop."""
+        """Cancels the waits of a body in a thread. Nothing else can stop such a body.
+
+        Each wait runs on the loop of its own thread, or on the worker's.
+        """
         for wait in self._waits:
-            with suppress(RuntimeError):  # its loop was closed, and the wait with it
+            with suppress(RuntimeError):  # that loop was closed, and its wait ended with it
                 wait.get_loop().call_soon_threadsafe(wait.cancel)
 
     def end(self) -> None:
-        """The job has ended. Waits of tasks that outlive it are ignored."""
+        """Gives back what the ended job still holds. Waits of asyncio tasks that outlive it are ignored."""
         self._has_ended = True
         if self._reacquiring is not None:
             self._reacquiring.cancel()

@@ -1,8 +1,10 @@
-"""One registration of a worker at the server, from its first beat to its last, and the parts that it is made
-of. Lives on the worker's loop.
+"""One registration of a worker at the server, from its first beat to its last, and the wiring of its parts.
 
-A session has an id of its own, which is the name of its consumer and never comes back. A worker that was
-taken for dead begins another session.
+`Worker` runs one session after the other on its loop. The constructor here makes all parts: fetcher,
+attempts, outcomes, limiter, lease, recovery, delayed jobs. `begin` registers, `run` serves the queues, `end`
+gives up the jobs. Each session has an id of its own, which is also the name of its consumer and is never used
+again. A worker whose session was taken for dead begins another session. A new loop of the worker goes into
+`_make_watchers`.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class _Watchers(NamedTuple):
-    """The loops of a session, the channels that it listens to, and who sees to jobs on their last try."""
+    """The loops of a session, the channels that it subscribes to, and the part that runs last attempts."""
 
     loops: list[Loop]
     subscriptions: list[tuple[str, Callable[[bytes], None]]]
@@ -65,9 +67,9 @@ class WorkerSession:
     """One session of a worker.
 
     Args:
-        worker: whose.
-        pool: its processes, which outlive a session.
-        stop: set once it is to end.
+        worker: the worker that runs the session.
+        pool: the worker's child processes, which outlive a session.
+        stop: set once the session is to end.
     """
 
     def __init__(self, worker: Worker, pool: Pool, stop: asyncio.Event) -> None:
@@ -107,7 +109,7 @@ class WorkerSession:
             signals.apply,
             self.is_lost.set,
             settings.stall_warning,
-            lambda: self.attempts.name_of_current(),  # noqa: PLW0108  it is made below
+            lambda: self.attempts.name_of_current(),  # noqa: PLW0108  `attempts` is made below
         )
         self.attempts: Attempts = Attempts(
             connection,
@@ -157,18 +159,18 @@ class WorkerSession:
     # -- from the first beat --
 
     async def begin(self) -> None:
-        """Asks for its rights, makes the groups, sends the first beat, and listens for revocations.
+        """Checks the rights, makes the groups, sends the first beat, and subscribes to its channels.
 
         Raises:
-            AsyncQError: not now; this session will not begin.
+            AsyncQError: the session cannot begin now, for example because the server is away or refuses.
         """
         started = self.worker.started.is_set()
         if not started:
-            # Once it has worked, somebody may be changing its rights: then it tries on.
+            # A worker that has worked before tries on without this check: an operator may be changing rights.
             await self.consumer.check_rights()
         timeout = FOREVER if started else self.worker.app.settings.operation_timeout
         await self.consumer.make_groups(timeout)
-        # Before the first read: others take a consumer without a beat for dead.
+        # Before the first read: other workers take a consumer without a beat for dead.
         await self.lease.start()
         await self._announcer.announce(timeout)
         for channel, on_message in self._watchers.subscriptions:
@@ -177,7 +179,7 @@ class WorkerSession:
         await self.consumer.look_for_levels(timeout)
 
     async def run(self) -> None:
-        """Serves the queues until told to stop or taken for dead."""
+        """Serves the queues until the worker is to stop or the session is taken for dead."""
         self._has_run = True
         async with anyio.create_task_group() as group:
             for loop in self._watchers.loops:
@@ -192,30 +194,35 @@ class WorkerSession:
             group.cancel_scope.cancel()
 
     def _on_level(self, shard: Keys, name: bytes) -> None:
-        """A queue has a level of priority that it had not before."""
+        """Adds a level of priority that a queue has had only since now, so that it is read, too."""
         self.attempts.background.start(self.consumer.add_level(shard, name))
 
     def _look_for_levels(self) -> None:
-        """Such news may have been missed."""
+        """Asks the server for all levels: the connection was renewed, so messages about them may be lost."""
         self.attempts.background.start(self.consumer.look_for_levels())
 
     # -- to the last --
 
     async def end(self, grace: float, at_once: asyncio.Event) -> None:
-        """Lets running jobs end within the grace, hands back what is left, and leaves. After a lost lease:
-        drops everything.
+        """Ends the session: waits for running jobs, hands back what is left, and leaves the server.
+
+        After a lost lease it drops all jobs instead, for they run elsewhere.
+
+        Args:
+            grace: seconds that running jobs may take.
+            at_once: set when the session must not wait for running jobs.
         """
         shutdown = Shutdown(self.consumer, self.held, self.attempts.outcomes, self.is_lost)
-        # Beside the drain, for what it waits for has a grace of its own.
+        # Beside the drain: the processes for last attempts have a grace of their own.
         stopping = asyncio.create_task(self._watchers.last_tries.stop())
         try:
-            # So that the next command need not wait behind a read that waits at the server. It may still be
-            # served: `hand_back` finds what it took, or the others do.
+            # Otherwise the next command would wait behind a read that blocks at the server. The server may
+            # still serve that read: `hand_back` finds what it took, or else other workers recover it.
             self.consumer.drop_read()
             await self._give_up_jobs(shutdown, grace, at_once)
             self.attempts.background.cancel()
         finally:
-            # Whatever went wrong: jobs of a session that beats are nobody else's.
+            # Whatever went wrong: while a session sends beats, no other worker recovers its jobs.
             await self.lease.stop()
         self._unsubscribe()
         if not self.is_lost.is_set():
@@ -224,7 +231,7 @@ class WorkerSession:
         stopping.cancel()
         self.job_log.close()
         self.consumer.close()
-        # It may be the last worker: nobody else would tell what its jobs' ends mean in other shards.
+        # This may be the last worker, and then no other one would forward what its jobs left in the outboxes.
         await self.broker.commands.all_forwarded(LAST_MESSAGES_TIMEOUT)
 
     async def _give_up_jobs(self, shutdown: Shutdown, grace: float, at_once: asyncio.Event) -> None:
@@ -234,7 +241,7 @@ class WorkerSession:
                 "begins anew"
             )
             await shutdown.cancel_all()
-        elif self._has_run:  # else it has read nothing, and there may not even be a group to ask
+        elif self._has_run:  # otherwise it has read nothing, and the groups may not exist
             shutdown.withdraw()
             await shutdown.drain(grace, at_once)
             await shutdown.hand_back()
