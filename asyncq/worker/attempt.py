@@ -1,6 +1,11 @@
-"""One run of one job, from its slot to its outcome. Lives on the worker's loop.
+"""One run of one job in a worker, from its delivery to its outcome: where a job starts, and where it is
+ended.
 
-Every job is one asyncio task, whose coroutine lets no exception out.
+The fetcher calls `Attempts.start` with the entries that it has read. Each job becomes one asyncio task on the
+worker's loop, whose coroutine lets no exception out. `RunningJob` is what the rest of the worker sees of the
+attempt: signals, time limits and the shutdown act on it, on the worker's loop. Its `state` decides each race;
+only `Claim.begin` changes it on another thread. Every attempt gives back its slot, thread and permit once,
+however it ends.
 """
 
 from __future__ import annotations
@@ -48,12 +53,12 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 SLOT_WAIT = 1.0
-"""Seconds that a fetched job waits for a slot that a resumed job has taken. Then it is handed back: another
-worker may have one."""
+"""Seconds that a fetched job waits for a slot that a resumed job has taken. Then the job is handed back:
+another worker may have a free slot."""
 
 
 class RunningJob(Claim):
-    """A job that this session holds, and what is done with it from outside of its body."""
+    """A job that this session holds, with all that can be done to it from outside of its body."""
 
     __slots__ = ("attempts", "delivery", "reporter", "task", "wait_slot")
     state: AttemptState
@@ -65,23 +70,26 @@ class RunningJob(Claim):
         self.delivery: wire.Delivery = delivery
         self.attempts: Attempts = attempts
         self.reporter: Reporter | None = None
-        self.task: asyncio.Task[None] | None = None  # until it has left its slot
-        self.wait_slot: WaitSlot | None = None  # few jobs wait, so it is made when one does
+        self.task: asyncio.Task[None] | None = None  # None again when it has left its slot
+        self.wait_slot: WaitSlot | None = None  # few jobs wait for others, so it is made by the first wait
 
-    # -- what the body asks for, see `context.Link` --
+    # -- what the body may ask for, see `context.Link` --
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """The worker's."""
+        """The worker's loop."""
         return self.attempts.loop
 
     @property
     def loop_owner(self) -> Session:
-        """The worker's connection, on whose loop the job runs."""
+        """The worker's session, on whose loop the job runs."""
         return self.attempts.session
 
     async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """A wait begins, see `WaitSlot.release_slot`. Waits of tasks that outlive their job are ignored."""
+        """Releases the job's slot, because a wait begins, see `WaitSlot.release_slot`.
+
+        Waits of asyncio tasks that outlive their job are ignored.
+        """
         if self.task is None:
             return
         if self.wait_slot is None:
@@ -89,21 +97,23 @@ class RunningJob(Claim):
         self.wait_slot.release_slot(wait)
 
     async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """A wait is over, see `WaitSlot.reacquire_slot`."""
+        """Reacquires a slot, because a wait is over, see `WaitSlot.reacquire_slot`."""
         if self.wait_slot is not None:
             await self.wait_slot.reacquire_slot(wait)
 
     def skip_reacquire(self) -> None:
-        """The body is about to be cancelled, and must not reacquire a slot first."""
+        """Makes waits end without a slot, because the body is about to be cancelled."""
         if self.wait_slot is not None:
             self.wait_slot.skip_reacquire()
 
     def overdue(self, error: TimeLimitExceeded) -> None:
-        """The body goes on after its time limit. If no try is left, whoever waits is told now. Another try
-        has to wait for the end of this one: two bodies of one job must not overlap.
+        """Handles a body that goes on after its time limit. The body keeps its slot until it has ended.
+
+        If no attempt is left, the job ends now, and whoever waits for it is notified. Otherwise the next
+        attempt has to wait until this body has ended: two bodies of one job must not overlap.
         """
         if self.state is not RUNNING:
-            return  # the worker stops, or the job was revoked: that has been seen to
+            return  # the worker stops, or the job was revoked, and that decides about the job
         if self.wait_slot is not None:
             self.wait_slot.stop_waits()
         delivery, attempts, started = self.delivery, self.attempts, self.started
@@ -119,11 +129,15 @@ class RunningJob(Claim):
             attempts.held.ending.add(self)
 
     def sink(self, codec: ValueCodec) -> StreamSink:
-        """Where the items of a generator go."""
+        """Returns the sink for the items of a generator."""
         return StreamSink(self, codec)
 
     async def report(self, state: str, meta: Any) -> None:
-        """The job reports what it is at."""
+        """Stores a report of the job about its progress.
+
+        Raises:
+            PayloadTooLarge: `meta` takes more than `max_payload`.
+        """
         data = PLAIN_VALUE.dumps(meta, path="meta")
         attempts = self.attempts
         limit = attempts.consumer.settings.max_payload
@@ -132,20 +146,20 @@ class RunningJob(Claim):
         if self.reporter is None:
             self.reporter = Reporter(attempts.consumer.output(self.delivery), attempts.background.start)
         if not await self.reporter.report(state, data):
-            self.revoked = True  # it runs elsewhere, or has ended: nothing of it counts any more
+            self.revoked = True  # it runs elsewhere, or has ended: nothing that this attempt does counts
             if self.interrupt is not None:
-                self.interrupt(wire.NOT_AGAIN)  # the process hears of it before it hears that this is done
+                self.interrupt(wire.NOT_AGAIN)  # the process must know before its `update_state` returns
 
-    # -- what is done with it --
+    # -- what the worker does to it --
 
     def signal(self, signal: str) -> None:
         """Applies a revocation signal, see `RevocationSignals`."""
         self.revoked = True
         if self.task is None:
-            return  # it has ended before, and that is what counts
+            return  # the body has ended before the signal came, so its own outcome counts
         if self.interrupt is not None:
-            # The process gets the signal, and that the job was revoked is said when the body has ended: until
-            # then somebody may ask for a stronger signal.
+            # The process gets the signal. The outcome `revoked` is stored when the body has ended, and not
+            # now: until then somebody may ask for a stronger signal.
             if signal != wire.NOT_AGAIN:
                 self.move(CANCELLING, STARTING, RUNNING)
             self.interrupt(signal)
@@ -155,14 +169,15 @@ class RunningJob(Claim):
             self._terminate(STARTING, RUNNING)
 
     def abandon(self, reason: str) -> None:
-        """Ends the job as if it had been revoked, for nobody cares for it any more; not one that has
-        ended.
-        """
+        """Revokes a job for which nobody cares any more. It does nothing to a job that has ended."""
         self._terminate(STARTING, RUNNING, reason=reason)
 
     def _terminate(self, *origins: AttemptState, reason: str = "") -> None:
-        """Ends the attempt and says that the job was revoked, if it is in one of these states or before
-        them. The move decides, and not a look before it: a thread may begin the body in between.
+        """Ends the attempt and stores the outcome `revoked`, if the attempt is in one of these states or is
+        `FETCHED`.
+
+        The answer of `move` decides. To read the state first would be a race: a thread may begin the body in
+        between.
         """
         before = self.state
         if before is FETCHED:
@@ -176,16 +191,17 @@ class RunningJob(Claim):
         if self.task is not None:
             attempts.held.ending.add(self)
         if before is RUNNING and self.in_thread:
-            # A thread cannot be stopped, unless it waits for another job: it keeps its slot until it returns,
-            # and its result is dropped.
+            # A thread cannot be stopped, unless it waits for another job. It keeps its slot until the
+            # function returns, and its result is dropped.
             if self.wait_slot is not None:
                 self.wait_slot.stop_waits()
         elif before is not FETCHED and self.task is not None:
             self.task.cancel()
 
     def withdraw(self) -> bool:
-        """Ends the attempt if its body has not begun, without a word about the job, which runs elsewhere;
-        says whether it did.
+        """Ends the attempt if its body has not begun, and returns whether it did.
+
+        Nothing is stored about the job: the caller hands it back, and it runs elsewhere.
         """
         if self.state is FETCHED:
             self.state = DROPPED
@@ -196,8 +212,10 @@ class RunningJob(Claim):
         return True
 
     def cancel(self) -> None:
-        """Ends the attempt without a word about the job, which runs again elsewhere. A body that has let a
-        cancellation go by is cancelled again.
+        """Ends the attempt, even if its body runs. Nothing is stored about the job, which runs again
+        elsewhere.
+
+        A second call cancels again a body that has ignored the first cancellation.
         """
         if self.state is FETCHED:
             self.state = DROPPED
@@ -207,9 +225,9 @@ class RunningJob(Claim):
                 self.task.cancel()
 
     def end_unfinished(self) -> AttemptState:
-        """Gives the last state of an attempt that has left its slot and whose body did not run to its end.
+        """Returns the last state of an attempt that leaves its slot and whose body did not run to its end.
 
-        A body may be about to begin in a thread, when the attempt's time is over: then it must not.
+        If a body is about to begin in a thread at this moment, the move to `ENDED` keeps it from beginning.
         """
         self.attempts.held.ending.discard(self)
         before = self.move(ENDED, STARTING, RUNNING)
@@ -217,21 +235,21 @@ class RunningJob(Claim):
 
 
 class Attempts:
-    """Runs the jobs of one session.
+    """Starts the jobs of one session, and runs each in an asyncio task.
 
     Args:
-        session: the worker's connection, which its jobs use.
-        consumer: that holds the entries.
-        runner: runs bodies.
-        held: the jobs, and their slots.
-        lease: no body starts while it may be over.
+        session: the worker's session, which its jobs use for calls of their own.
+        consumer: holds the entries.
+        runner: runs the bodies.
+        held: the jobs of the session, and their slots.
+        lease: no body starts while the lease may be over.
         limiter: the limits of tasks.
         rooms: the threads and processes.
-        outcomes: what becomes of the jobs.
-        job_log: where starts are logged.
+        outcomes: stores what becomes of the jobs.
+        job_log: logs the starts.
 
     Attributes:
-        background: what goes on beside jobs, until it is done or the session ends.
+        background: tasks beside the jobs. They run until they are done or the session ends.
     """
 
     def __init__(
@@ -257,10 +275,13 @@ class Attempts:
         self._limiter = limiter
         self._rooms = rooms
         self._job_log = job_log
-        self._noted: set[tuple[str, str]] = set()  # entry and id of jobs whose beginning was noted
+        self._noted: set[tuple[str, str]] = set()  # entry and id of the jobs whose start `_begin` has noted
 
     async def start(self, entries: list[Entry]) -> None:
-        """Starts the jobs of entries that have just been read."""
+        """Starts the jobs of entries that have just been read.
+
+        A job gets a slot at once if one is free. An entry whose job is held already is skipped.
+        """
         if not self._lease.is_fresh():
             await self._lease.until_fresh()
         self._job_log.refresh()
@@ -273,7 +294,7 @@ class Attempts:
         for item in entries:
             try:
                 delivery = self.consumer.delivery(item)
-            except Exception as error:  # noqa: BLE001  bytes of anybody's making; raised, it would be read for ever
+            except Exception as error:  # noqa: BLE001  anybody may have written these bytes; raised, it would be read for ever
                 await self.outcomes.set_aside(item, error)
                 continue
             key = (delivery.entry, delivery.job.id)
@@ -288,29 +309,31 @@ class Attempts:
                 held.make_older(key[1])
             newest[key[1]] = job
             held.idle.clear()
-            if slots.busy < slots.limit:  # written out: every job passes here
+            if slots.busy < slots.limit:  # not a call of `Slots`, for speed: every job passes here
                 slots.busy += 1
                 job.task = self.loop.create_task(self._run(job))
             else:
-                # The entries were read for slots that were free then, and one of those was taken meanwhile.
+                # The entries were read for slots that were free then. A resumed job has taken one meanwhile.
                 job.task = self.loop.create_task(self._run_late(job))
 
         if crowded:
             await self._line_up(crowded)
 
     def _hold(self, entries: list[Entry]) -> None:
-        """Keeps jobs that came between the order to stop and the end of reading, which are a few turns of the
-        loop apart. They have no task, so the shutdown hands them back at once.
+        """Holds jobs that were read after the worker was told to stop.
+
+        The read ends a few turns of the loop after the stop. These jobs get no task, so the shutdown hands
+        them back at once.
         """
         for item in entries:
-            with suppress(Exception):  # the next worker that reads it sets it aside
+            with suppress(Exception):  # unreadable: the next worker that reads the entry sets it aside
                 delivery = self.consumer.delivery(item)
                 key = (delivery.entry, delivery.job.id)
                 self.held.jobs.setdefault(key, RunningJob(delivery, self))
 
     def _has_room(self, job: RunningJob) -> bool:
-        """Takes a thread or a process for a job that needs one; False if the job is to wait in line for
-        it.
+        """Takes a thread or a process for a job that needs one. Returns False if the job has to go into the
+        queue of its executor.
         """
         delivery = job.delivery
         executor = self._rooms.off_loop.get(delivery.job.name)
@@ -318,33 +341,35 @@ class Attempts:
             return True
         served, stream = self.consumer.served, delivery.stream
         is_from_queue = stream in served.streams and stream not in served.lines
-        # The thread may have become free while this job was on its way: it is for those in line.
+        # If a thread has become free while this job was on its way, it is for the jobs in the executor queue.
         if is_from_queue and executor in self._rooms.with_line:
             return False
         job.threads = self._rooms.take(executor)
-        # One from a line, or a last-attempt queue of last tries, came for a thread that somebody has taken
-        # since: it waits here for the next one.
+        # A job from an executor queue, or from a last-attempt queue, was read for a thread that another job
+        # has taken since. It waits here for the next thread.
         return job.threads is not None or not is_from_queue
 
     async def _line_up(self, crowded: list[wire.Delivery]) -> None:
-        """Puts jobs in line for which there is no thread or process here: behind those that wait there, and
-        out of the way of the jobs behind them in their queue. Whichever worker has room first takes them.
+        """Moves jobs for which no thread or process is free into the queues of their executors.
+
+        There they are behind the jobs that wait already, and do not block the jobs behind them in their own
+        queue. Whichever worker has a free thread or process first takes them.
         """
         lines: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for delivery in crowded:
             executor = self._rooms.off_loop[delivery.job.name]
             lines.setdefault((delivery.stream, executor), []).append((delivery.entry, delivery.job.id))
         for (stream, executor), jobs in lines.items():
-            # If that fails, they are unknown entries of ours, and come here again.
+            # If this fails, they are unknown pending entries of this session, and are started again as such.
             await self.outcomes.claims.release(stream, jobs, executor)
             await self.consumer.read_line(stream, executor)
 
     async def _run_late(self, job: RunningJob) -> None:
-        """The task of a job that finds no slot."""
+        """Runs a job that has found no slot: waits for one, or hands the job back."""
         has_slot = False
         if job.state is FETCHED:
             job.state = STARTING
-            with suppress(asyncio.CancelledError):  # asked for, see `_run`
+            with suppress(asyncio.CancelledError):  # a signal or the shutdown has cancelled it, see `_run`
                 has_slot = await self._has_slot(job)
         if has_slot:
             await self._run(job)
@@ -355,7 +380,7 @@ class Attempts:
         self.held.slot_given()
 
     async def _has_slot(self, job: RunningJob) -> bool:
-        """Waits for a slot; False if the job went to another worker instead."""
+        """Waits for a slot. Returns False if the job was handed back to its queue instead."""
         while True:
             try:
                 async with asyncio.timeout(SLOT_WAIT):
@@ -367,7 +392,7 @@ class Attempts:
                 return True
 
     async def _run(self, job: RunningJob) -> None:
-        """The task of one job. Nothing that the body does gets out of here."""
+        """Runs one job that has a slot, in the asyncio task of the job. No exception of the body gets out."""
         delivery = job.delivery
         try:
             if job.state is DROPPED:
@@ -383,16 +408,16 @@ class Attempts:
             run_result = await self.runner.run(delivery, job)
             self.outcomes.conclude(job, run_result)
         except asyncio.CancelledError:
-            # Asked for: by a revocation, which has seen to the outcome, or because the worker stops or has
-            # lost its lease.
+            # Wanted: by a revocation, which has stored the outcome already, or because the worker stops or
+            # has lost its lease.
             if job.state is not CANCELLING:
                 log.debug("job %r was cancelled from outside", delivery.job.id)
-        except Exception as error:  # noqa: BLE001  the task of a job has nobody who would look at its exception
+        except Exception as error:  # noqa: BLE001  nobody would look at the exception of this asyncio task
             self.outcomes.fail(delivery, error)
         finally:
             job.state = ENDED if job.state is RUNNING else job.end_unfinished()
-            # The task's context knows the job: without this each job would be a cycle, garbage that only a
-            # collection finds.
+            # The context of the asyncio task refers to the job. Without this line each job would be a cycle,
+            # which only the garbage collector frees.
             job.task = None
             if job.reporter is not None:
                 job.reporter.drop()
@@ -401,12 +426,14 @@ class Attempts:
                 self.held.slots.give()
             else:
                 job.wait_slot.end()
-                job.wait_slot = None  # a cycle, too
+                job.wait_slot = None  # this would be a cycle, too
             self.held.slot_given()
 
     async def _may_start(self, job: RunningJob) -> bool:
-        """Whether a job may start for which there is something to ask: its task is limited, it needs values
-        that are kept elsewhere, or a worker has died with it.
+        """Asks the server whether a job may start. Returns False if not; then its slot is released.
+
+        Only some jobs need this: their task has a limit, they need values that are stored elsewhere, or a
+        worker has died with them before.
         """
         delivery = job.delivery
         limits = self._limiter.limited.get(delivery.job.name)
@@ -418,9 +445,10 @@ class Attempts:
         return not delivery.crashes or await self._begin(delivery)
 
     async def _begin(self, delivery: wire.Delivery) -> bool:
-        """Notes that the body of a job begins with which a worker has died before. If this worker dies, too,
-        that counts for the job, and not for others that have crashed before and only wait here. False if the
-        job is another worker's by now.
+        """Notes at the server that the body of a job begins with which a worker has died before.
+
+        If this worker dies, too, the death counts for this job, and not for other such jobs that only wait
+        here. Returns False if the job is another worker's by now.
         """
         over = {key for key in self._noted if key not in self.held.jobs}
         self._noted -= over
@@ -431,7 +459,7 @@ class Attempts:
         return False
 
     async def _has_turn(self, job: RunningJob, limits: Limits) -> bool:
-        """Asks whether the limits of the job's task let it start. If not, it is put aside until its turn."""
+        """Returns whether the limits of the job's task let it start. If they do not, the job is deferred."""
         delivery = job.delivery
         permit = self._limiter.permit(limits, delivery)
         job.wait_slot = WaitSlot(job, self.held.slots, permit)
@@ -445,7 +473,9 @@ class Attempts:
         return False
 
     def name_of_current(self) -> str:
-        """Says which job the loop is at, for who looks from another thread."""
+        """Returns the name of the job that the loop runs now. The stall watch calls it from its own
+        thread.
+        """
         current = asyncio.current_task(self.loop)
         for job in list(self.held.jobs.values()):
             if job.task is current:

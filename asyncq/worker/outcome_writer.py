@@ -1,7 +1,9 @@
-"""What becomes of a job whose body has ended: it is finished, retried, replaced, set aside, or revoked.
+"""Decides what becomes of a job whose body has ended: it is finished, retried, replaced, deferred, or
+revoked.
 
-A job is held until the server has answered this. Most outcomes travel in the batches of `Claims`. What needs
-a script of its own has a background task, which the worker waits for before it stops.
+`Attempts` and `RunningJob` call this on the worker's loop, and it calls `broker.claims`, the one way out of a
+claim. A job stays held until the server has answered. Most outcomes travel in the batches of `Claims`. What
+needs a script of its own gets a background task, and the worker waits for these tasks before it stops.
 """
 
 from __future__ import annotations
@@ -36,13 +38,12 @@ class Counts:
     """How many jobs of a worker ended in which way, over all of its sessions.
 
     Attributes:
-        done: ended here, with success, failure or by a revocation.
-        failed: those of them that failed.
-        retried: failed, and are tried again.
-        malformed: entries without a message that can be read.
-        handed_back: went back into their queue, because the worker stops or has no slot for them.
-        left: how many bodies went on, and how many jobs could be neither ended nor handed back, at the end of
-            the worker.
+        done: jobs that ended here, with success, with a failure or by a revocation.
+        failed: those among them that failed.
+        retried: jobs that failed and are tried again.
+        malformed: entries without a readable message.
+        handed_back: jobs that went back into their queues, because the worker stops or has no slot for them.
+        left: bodies that still ran when the worker ended, and jobs that it could neither end nor hand back.
     """
 
     done: int = 0
@@ -57,13 +58,13 @@ class Outcomes:
     """Stores what became of the jobs of one session.
 
     Args:
-        counts: of the worker.
-        connection: has the hooks for jobs that are enqueued.
-        claims: what the session holds.
-        consumer: that read the entries.
+        counts: the counts of the worker.
+        connection: the worker's session. It has the hooks for jobs that are enqueued.
+        claims: the claims of the session.
+        consumer: the consumer that read the entries.
         runner: encodes outcomes.
-        held: the jobs.
-        job_log: where ends are logged.
+        held: the jobs that the session holds.
+        job_log: logs the ends.
     """
 
     def __init__(
@@ -87,11 +88,11 @@ class Outcomes:
         self._unknown_tasks = UnknownTasks(consumer, asyncio.get_running_loop().time)
 
     def conclude(self, running: RunningJob, run_result: Finish | Requeue | Replace) -> None:
-        """A body has ended with a run_result."""
+        """Stores the run result of a body that has ended."""
         delivery = running.delivery
         if running.state is CANCELLING:
-            # The body has ended, whatever it made of the signal. Of a process this is the moment to say that
-            # the job was revoked; of all others it was said at once.
+            # The body has ended, whatever it made of the signal. A job in a process is stored as revoked only
+            # now; for all others that was done when the signal came.
             if running.interrupt is not None:
                 self.revoke(running)
         elif isinstance(run_result, Finish):
@@ -122,7 +123,7 @@ class Outcomes:
         self._job_log.failed(delivery, finish, started)
 
     async def _put_off(self, delivery: wire.Delivery, run_result: Unknown) -> int:
-        """Leaves a job whose task is unknown here to others, or has it fail."""
+        """Defers a job whose task is unknown here, so that another worker may take it, or lets it fail."""
         put_off = await self._unknown_tasks.put_off(delivery)
         if put_off is not None:
             return await self.claims.put_off(delivery, put_off.wait, put_off.so_far)
@@ -137,14 +138,14 @@ class Outcomes:
             self._job_log.dropped(running.delivery, "expired before it began")
 
     def fail(self, delivery: wire.Delivery, error: Exception) -> None:
-        """A job could not be run: a fault of ours, or a message that no client of ours would write. The job
-        must not hang.
+        """Fails a job that could not be run, because of a fault of ours or of a message that no client of
+        ours writes. Without an outcome, whoever waits for the job would hang.
         """
         self._job_log.could_not_run(delivery, error)
         self.claims.finish(delivery, wire.FAILED, self._runner.failed(delivery, error))
 
     def revoke(self, running: RunningJob, reason: str = "") -> None:
-        """A job ends as revoked."""
+        """Ends a job as revoked. The reason is the given one, or else that of the signal."""
         self.counts.done += 1
         delivery = running.delivery
         self._job_log.dropped(delivery, "was revoked")
@@ -153,7 +154,7 @@ class Outcomes:
         self.claims.finish(delivery, wire.REVOKED, outcome)
 
     async def set_aside(self, item: Entry, error: Exception) -> None:
-        """An entry has no message that can be read: it is kept apart, and a job behind it fails."""
+        """Sets an entry without a readable message aside, and fails the job that the entry may belong to."""
         stream, entry, _ = item
         self.counts.malformed += 1
         queue = self._consumer.served.queues[stream]
@@ -162,10 +163,10 @@ class Outcomes:
         await self.claims.discard(stream, entry, str(error)[:500], self._runner.failed(stand_in, error))
 
     async def hand_back(self, delivery: wire.Delivery) -> bool:
-        """Makes a new entry of a job, for another worker; False if that was not possible now."""
+        """Makes a new entry of a job for another worker. Returns False if that is not possible now."""
         try:
             [answer] = await self.claims.release(delivery.stream, [(delivery.entry, delivery.job.id)])
-        except Exception as error:  # noqa: BLE001  whatever it is, the job is still ours
+        except Exception as error:  # noqa: BLE001  whatever it is, this session still holds the job
             log.debug("job %r could not be handed back (%r); it waits on", delivery.job.id, error)
             return False
         self.counts.handed_back += answer == 1
@@ -189,7 +190,9 @@ class Outcomes:
         return accepted == 1
 
     def report(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
-        """Sends the run result of one job until it is answered; the job is held until then."""
+        """Awaits the call that stores the run result of one job, in the background. The job is held until the
+        server has answered.
+        """
         self.reports.start(self._until_reported(delivery, call))
 
     async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
@@ -201,7 +204,7 @@ class Outcomes:
                     delivery.job.id,
                 )
         except Exception as error:
-            # Whatever it is, the entry stays pending, and is found again as one that nobody knows.
+            # Whatever it is, the entry stays pending, and the fetcher finds it as an unknown pending entry.
             log.error(
                 "what became of job %r could not be stored (%s); it runs again",
                 *(delivery.job.id, error),
@@ -210,13 +213,14 @@ class Outcomes:
         self._held.drop(delivery)
 
     async def until_stored(self) -> None:
-        """Waits until all that has ended by now is stored. Cancelled, it cancels nothing."""
+        """Waits until everything that has ended by now is stored. Its own cancellation cancels no call."""
         await self.claims.drain()
         await self.reports.wait()
 
     async def finish(self) -> None:
-        """Waits until everything is stored, also what follows from an answer. Cancelled, it cancels what is
-        left of the latter.
+        """Waits until everything is stored, and also what follows from the answers.
+
+        Its own cancellation cancels the calls that are not part of a batch.
         """
         await self.claims.drain()
         await self.reports.finish()

@@ -1,7 +1,9 @@
-"""Revocation signals: what others ask to be done with jobs that run here.
+"""Applies revocation signals: the requests of clients to end a job that runs in this worker, or not to run it
+again.
 
-A signal comes twice: by push, and as a mark in the answer to every beat until the job has ended. So one that
-is lost on the way comes again, and each may come any number of times.
+Each signal comes in two ways: as a message on the session's channel, and with the answer to every heartbeat
+until the job has ended. So a lost message is repeated, and a signal may come any number of times. All of it
+runs on the worker's loop; the thread of the heartbeat passes its signals there.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ class RevocationSignals:
     """Passes each signal on to the job that it is for.
 
     Args:
-        held: the jobs.
-        limiter: hears of permits, which come on the same channel.
+        held: the jobs of the session.
+        limiter: gets the permits, which come on the same channel.
     """
 
     def __init__(self, held: HeldJobs, limiter: Limiter) -> None:
@@ -35,7 +37,7 @@ class RevocationSignals:
         self._errors = ErrorLog(log, "a revocation signal could not be applied; it comes again")
 
     def on_message(self, data: bytes) -> None:
-        """A message on the session's channel: a signal, or a permit for a job that waits for one."""
+        """Handles a message on the session's channel: a signal, or a permit for a job that waits for one."""
         text = data.decode("utf-8", "replace")
         if text[:1] == PERMIT_GRANTED:
             self._limiter.grant(text[1:])
@@ -43,8 +45,8 @@ class RevocationSignals:
             self.apply([text])
 
     def apply(self, signals: list[str]) -> None:
-        """Applies signals: `c<id>` says that the job is not to start (again), the others that it is to end
-        now. The reason may stand behind the id.
+        """Applies signals. `c<id>` means that the job is not to start (again), each other letter that it is
+        to end now. A reason may follow the id.
         """
         for signal in signals:
             try:

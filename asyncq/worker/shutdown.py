@@ -1,8 +1,9 @@
-"""How a worker session gives up its jobs: it drains, cancels, hands back, and leaves.
+"""How a worker session gives up its jobs: it withdraws, drains, cancels, hands back, and leaves the server.
 
-Nothing here may keep the session from its end: a session that goes on to send beats and does not read any
-more keeps its jobs from everybody else. So whatever cannot be done is logged, and the other workers take
-over what is left when the lease is over.
+`WorkerSession.end` calls these steps in this order, on the worker's loop. No job is lost: what has not ended
+goes back into its queue as a new entry. Nothing here may keep the session from its end, for a session that
+sends beats and reads no more keeps its jobs from all other workers. So an error is logged, and other workers
+recover what is left when the lease is over.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ log: logging.Logger = logging.getLogger(__name__)
 CLEAN_UP = 1.0
 """Seconds that a cancelled body gets to clean up."""
 TELL = 0.7
-"""Seconds, at least, for what the server must hear at the end: outcomes, and jobs that are handed back."""
+"""Seconds, at least, for the last messages to the server: outcomes, and jobs that are handed back."""
 AFTER_GRACE = 1.8
-"""Seconds that all of this may take together, unless cancelled bodies leave less than `TELL` of it. A service
-manager kills a worker that takes much longer than its grace."""
+"""Seconds for all steps after the grace together; more only if cancelled bodies leave less than `TELL` of
+them. A service manager kills a worker that takes much longer than its grace."""
 SAY_GOODBYE = 0.2
-"""Seconds, at least, for the last message of all."""
+"""Seconds, at least, for the very last message, `Shutdown.leave`."""
 MOST_NAMED = 10
 
 
 class StopRequest:
-    """What a worker was asked for by `stop`.
+    """What the calls of `Worker.stop` have asked for.
 
     Attributes:
         made: set once the worker is to stop.
-        stops_at_once: set when it must not wait for running jobs.
+        stops_at_once: set once it must not wait for running jobs.
     """
 
     def __init__(self) -> None:
@@ -51,19 +52,19 @@ class StopRequest:
         self.stops_at_once: asyncio.Event = asyncio.Event()
 
     def make(self) -> None:
-        """Asks the worker to stop. The second time it does not wait for running jobs."""
+        """Asks the worker to stop. The second call asks it not to wait for running jobs."""
         if self.made.is_set():
             self.stops_at_once.set()
         self.made.set()
 
 
 class Shutdown:
-    """The steps of one session's end.
+    """The steps that end one session.
 
     Args:
-        consumer: of the session.
-        held: its jobs.
-        outcomes: what became of them.
+        consumer: the session's consumer.
+        held: the jobs that the session holds.
+        outcomes: stores what became of them.
         is_lost: set when the session was taken for dead.
     """
 
@@ -79,8 +80,10 @@ class Shutdown:
         self._withdrawing: asyncio.Task[None] | None = None
 
     def withdraw(self) -> None:
-        """Begins to hand back what was fetched and has not begun, so that it need not wait here for its turn:
-        no body begins in a worker that stops. `hand_back` waits for the end of that.
+        """Begins to hand back the jobs that were fetched and whose bodies have not begun.
+
+        No body begins in a worker that stops, so these jobs need not wait here. `hand_back` waits until this
+        is done.
         """
         self._withdrawn = [job for job in self._held.jobs.values() if job.withdraw()]
         if self._withdrawn:
@@ -100,8 +103,8 @@ class Shutdown:
         self._withdrawn = []
 
     async def drain(self, grace: float, at_once: asyncio.Event) -> None:
-        """Waits until all jobs have ended, the grace is over, nobody wants to wait any longer, or the session
-        was taken for dead.
+        """Waits until all jobs have ended, the grace is over, `at_once` is set, or the session was taken for
+        dead.
         """
         waits = [asyncio.create_task(event.wait()) for event in (self._held.idle, at_once, self._is_lost)]
         await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
@@ -112,9 +115,10 @@ class Shutdown:
             log.warning("%d jobs did not end within the grace of %g s; they are handed back", left, grace)
 
     async def cancel_all(self) -> None:
-        """Cancels all jobs, and gives them a moment to clean up. A body that does not let itself be cancelled
-        is left behind, and named. Its outcome will be refused: its entry is handed back by then, or taken
-        over.
+        """Cancels all jobs, and gives their bodies `CLEAN_UP` seconds to end.
+
+        A body that ignores its cancellation is left behind, and the log names it. Its outcome will be
+        refused: by then its entry was handed back or recovered.
         """
         jobs = dict.fromkeys([*self._held.unfinished(), *self._held.ending])
         in_threads = [job for job in jobs if job.in_thread and job.state is not STARTING]
@@ -139,10 +143,12 @@ class Shutdown:
             log.warning("bodies of jobs go on, %s: %s%s", why, ", ".join(some), more)
 
     async def hand_back(self) -> None:
-        """Makes a new entry, for another worker, of everything that has not ended, and of what a late read
-        may still have claimed.
+        """Makes a new entry for another worker of each job that has not ended.
+
+        That includes jobs that a late read may have claimed, although its reply never came.
         """
-        # Before they are cancelled: a job that ends well after all is refused here by its record.
+        # Collected before they are cancelled. If one of them ends well after all, its record refuses the
+        # new entry.
         unfinished = self._held.unfinished()
         now = asyncio.get_running_loop().time
         self._end = now() + AFTER_GRACE
@@ -174,12 +180,12 @@ class Shutdown:
         served = self._consumer.served
         for stream in (*served.streams, *served.last_attempt_queues):
             for item in await self._consumer.unknown_entries(stream, self._held.entries_of(stream)):
-                with suppress(Exception):  # the next who reads it sets it aside
+                with suppress(Exception):  # unreadable: the next worker that reads the entry sets it aside
                     id_ = self._consumer.delivery(item).job.id
                     by_stream.setdefault(stream, []).append((item[1], id_))
 
     async def leave(self) -> None:
-        """Tells the server that the session is over, so that nobody waits for its lease."""
+        """Tells the server that the session is over, so that other workers do not wait for its lease."""
         try:
             async with asyncio.timeout_at(max(self._end, asyncio.get_running_loop().time() + SAY_GOODBYE)):
                 has_left = await self._consumer.leave()
@@ -188,12 +194,12 @@ class Shutdown:
                     "worker %r still holds entries; the others take them when the lease is over",
                     self._consumer.name,
                 )
-        except Exception as error:  # noqa: BLE001  others find out, and take over what it held
+        except Exception as error:  # noqa: BLE001  other workers notice the end, and recover what it held
             log.debug("worker %r could not say goodbye: %s", self._consumer.name, error)
 
 
 def _by_stream(jobs: Iterable[RunningJob]) -> dict[str, list[tuple[str, str]]]:
-    """The entries and ids of jobs, by their streams."""
+    """Returns the entries and ids of jobs, by their streams."""
     by_stream: dict[str, list[tuple[str, str]]] = {}
     for job in jobs:
         delivery = job.delivery
