@@ -1,4 +1,8 @@
-"""Says at the server which tasks a worker knows, so that other workers leave their jobs to it."""
+"""Announces at the server which tasks a worker knows, so that other workers leave those tasks' jobs to it.
+
+A background task of a worker session, on the worker's loop. `unknown_tasks` of other workers reads what is
+announced.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +22,16 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 AGAIN = DAY_MS / 2000
-"""Seconds after which the same is said again: it is kept for a day."""
+"""Seconds between two announcements of the same tasks. The server keeps an announcement for a day."""
 
 
 class Announcer:
     """Announces the tasks of one session.
 
     Args:
-        consumer: in whose name.
-        tasks: by their names; some may be registered while the worker runs.
-        lease: in seconds.
+        consumer: announces them under its name.
+        tasks: the names of the tasks; more may be registered while the worker runs.
+        lease: the lease in seconds.
     """
 
     def __init__(self, consumer: Consumer, tasks: Collection[str], lease: float) -> None:
@@ -38,13 +42,13 @@ class Announcer:
         self._last = 0.0
 
     async def announce(self, timeout: float = FOREVER) -> None:
-        """Says which tasks there are now."""
+        """Announces the tasks that are registered now."""
         tasks = frozenset(self._tasks)
         await self._consumer.announce(tasks, timeout)
         self._announced, self._last = tasks, asyncio.get_running_loop().time()
 
     async def run(self) -> None:
-        """Looks three times a lease whether there are new ones, for ever."""
+        """Announces new tasks, three times a lease, until it is cancelled."""
         await forever(self._turn, ErrorLog(log, "the tasks could not be announced; trying again"))
 
     async def _turn(self) -> None:

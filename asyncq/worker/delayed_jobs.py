@@ -1,5 +1,7 @@
-"""Moves delayed jobs into their queues when they are due: sleeps until the next due time, and is called when
-that changes.
+"""Moves delayed jobs into their queues when they are due: retries, deferred jobs, and jobs with a delay.
+
+A background task of a worker session, on the worker's loop, one for each shard. It sleeps until the next due
+time, and a message on the channel `wake` ends that sleep early.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 LONGEST_SLEEP = 10.0
-"""Seconds; bounds a call that was lost with a connection."""
+"""The longest sleep in seconds. The message that ends a sleep early may be lost with a connection."""
 
 
 class Promoter:
-    """Every worker runs one a shard; whichever comes first moves a job, the others find nothing to do."""
+    """Moves the due jobs of one shard. Every worker has one; the first one moves a job, the others find
+    none.
+    """
 
     def __init__(self, consumer: Consumer, shard: Keys) -> None:
         self.shard = shard
@@ -29,16 +33,17 @@ class Promoter:
         self._called = asyncio.Event()
 
     def call(self, _due: bytes = b"") -> None:
-        """The earliest due time has changed."""
+        """Ends the sleep, because the earliest due time has changed."""
         self._called.set()
 
     async def run(self) -> None:
-        """For ever."""
+        """Moves due jobs until it is cancelled."""
         await forever(self._move, ErrorLog(log, "due jobs could not be moved; trying again"))
 
     async def _move(self) -> None:
-        """Moves what is due, and sleeps until more is."""
-        # Before the question: a call that comes while it is on its way may mean a job that it has missed.
+        """Moves the jobs that are due now, and sleeps until the next one is."""
+        # Cleared before the request: a call that comes while the request is under way may be about a job that
+        # the answer does not know.
         self._called.clear()
         wait = await self._consumer.promote(self.shard)
         if wait is None or wait > 0:

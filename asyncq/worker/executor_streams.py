@@ -1,8 +1,9 @@
-"""Says how much a session may read from each stream, and reads lines: streams of jobs that wait for a thread
-or a process. Lives on the worker's loop.
+"""Says how much a session may read from each stream, and reads executor queues: the streams of jobs that wait
+for a thread or a process. The code calls such a stream a line.
 
-While there is no thread or process, the fetcher's read leaves its lines out. That read may be waiting at the
-server when one becomes free, so lines are read here, too, on the connection for commands.
+A background task of a worker session, on the worker's loop. While no thread or process is free, the fetcher's
+read leaves their executor queues out. That read may still be waiting at the server when a thread becomes
+free. So the executor queue is read here, on the connection for commands.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class LineReader:
-    """Reads lines for one session.
+    """Reads executor queues for one session.
 
     Args:
         consumer: reads.
@@ -35,9 +36,10 @@ class LineReader:
 
     Attributes:
         rooms: as given.
-        reading: held from a read of a line until its jobs have started. Whoever asks for unknown entries
-            takes it until it has the answer: what is read meanwhile would seem lost.
-        may_have_lost_a_reply: whether a read failed, which may have claimed entries.
+        reading: a lock that is held from the read of an executor queue until its jobs have started. The
+            fetcher holds it while it asks for unknown pending entries. Otherwise the entries of a read that
+            is under way would seem to be lost.
+        may_have_lost_a_reply: whether a read failed here that may have claimed entries.
     """
 
     def __init__(self, consumer: Consumer, held: HeldJobs, attempts: Attempts, rooms: Rooms) -> None:
@@ -51,8 +53,9 @@ class LineReader:
         self._left_out: set[str] = set()
 
     def choose(self, count: int) -> dict[str, int]:
-        """Returns from which streams to read now, and how many of `count` jobs at most from each. From others
-        this object reads as soon as there is room.
+        """Returns from which streams the fetcher reads now, and at most how many of `count` jobs from each.
+
+        This object reads from the other streams as soon as there is room for their jobs.
         """
         most = self._most(count, self._consumer.served.streams)
         self._leave_out({stream for stream, number in most.items() if number <= 0})
@@ -76,13 +79,13 @@ class LineReader:
         }
 
     def room_came(self) -> None:
-        """A thread or a process may be free."""
+        """Wakes the readers, because a thread or a process may be free."""
         self._held.changed.set()
         if self._left_out:
             self._room_came.set()
 
     async def run(self) -> None:
-        """Reads lines when there is room for their jobs, until it is cancelled."""
+        """Reads executor queues when there is room for their jobs, until it is cancelled."""
         await forever(self._turn, ErrorLog(log, "no jobs could be read from a line; trying again"))
 
     async def _turn(self) -> None:
@@ -94,13 +97,14 @@ class LineReader:
             if count <= 0:
                 continue
             if await self.read(stream, count):
-                self._room_came.set()  # there may be more, and room
+                self._room_came.set()  # there may be more jobs, and more room
                 return
-            self._leave_out(self._left_out - {stream})  # the fetcher reads it again soon enough
+            self._leave_out(self._left_out - {stream})  # it is empty: the fetcher's next read has it again
 
     async def read(self, stream: str, count: int) -> list[Entry]:
-        """Reads up to so many jobs from a stream, while the fetcher's read may be waiting, and starts them;
-        returns their entries.
+        """Reads up to `count` jobs from a stream and starts them. Returns their entries.
+
+        It works while the fetcher's read waits at the server.
         """
         async with self.reading:
             try:

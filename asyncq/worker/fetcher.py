@@ -1,7 +1,9 @@
-"""Reads entries whenever there is room for their jobs. One background task of a worker session.
+"""Reads entries from the queues whenever a slot is free, and starts their jobs. Reading an entry claims it.
 
-It never reads more than there are free slots: what it has read starts within the same turn of the loop, so a
-job that no slot is free for stays in its queue, where another worker finds it.
+One background task of a worker session, on the worker's loop. It never reads more entries than there are free
+slots. What it has read starts within the same turn of the loop. So a job without a free slot stays in its
+queue, where another worker finds it. After any error it also asks for unknown pending entries, because the
+reply of a read may have been lost.
 """
 
 from __future__ import annotations
@@ -27,21 +29,21 @@ log: logging.Logger = logging.getLogger(__name__)
 
 MOST_AT_ONCE = 500
 LOOK_FOR_LINES = 500
-"""Milliseconds that a read waits at the server which leaves out lines, for their executors have no room. If
-room comes before anything stands in them, nobody would tell."""
+"""Milliseconds that a read waits at the server if it leaves out executor queues, because their executors are
+busy. A thread may become free while those queues are empty; then nothing else ends this read."""
 LOOK_FOR_MORE = 1.0
-"""Seconds between two looks of a process for last attempts, while jobs that it runs wait for others."""
+"""Seconds between two reads of a process for last attempts, while jobs that it runs wait for others."""
 
 
 class Fetcher:
     """Reads for one session.
 
     Args:
-        worker: serves only last attempts, or all.
+        worker: says whether only last attempts are run.
         consumer: reads.
-        held: says how much room there is.
+        held: says how many slots are free.
         attempts: starts the jobs.
-        limiter: looks for permits that no job holds, whenever the fetcher looks for unknown entries.
+        limiter: releases permits that no job holds, whenever the fetcher asks for unknown pending entries.
         lines: says how much to read from each stream.
     """
 
@@ -81,8 +83,8 @@ class Fetcher:
                 failures = 0
             except Interrupted:
                 self._may_have_lost_a_reply = self._gave_up_a_read = True
-            except Exception as error:  # noqa: BLE001  a worker that does not read is of no use, whatever it was
-                # Whatever went wrong, a reply with entries in it may have been lost.
+            except Exception as error:  # noqa: BLE001  whatever it was, a worker that does not read is useless
+                # Whatever went wrong, a reply with entries may have been lost.
                 self._may_have_lost_a_reply = True
                 failures += 1
                 if unexpected(error) is not None:
@@ -100,7 +102,7 @@ class Fetcher:
         return await self._consumer.read(list(self._consumer.served.streams), room, block=True)
 
     async def _read_for_room(self, count: int) -> list[Entry]:
-        """Reads no more jobs than there are threads and processes for, as far as that can be known."""
+        """Reads no more jobs than there are free threads and processes, as far as that can be known."""
         most = self._lines.choose(count)
         if not most:
             await self._held.next_change()
@@ -109,7 +111,7 @@ class Fetcher:
         return await self._consumer.read(list(most), count, block=True, most=most, timeout=timeout)
 
     async def _recover(self, error: Exception, failures: int) -> None:
-        """Does what the error asks for, or pauses. What goes wrong here is only one more error."""
+        """Does what the error asks for, or pauses. An error in here is only logged."""
         if failures == 3:
             log.warning("no jobs can be read at the moment (%s); trying on", error)
         try:
@@ -127,13 +129,14 @@ class Fetcher:
     # -- unknown pending entries --
 
     async def _start_unknown_entries(self) -> None:
-        """Starts jobs whose delivery was lost: the server has given them to this session, and the reply has
-        not arrived.
+        """Starts jobs whose delivery was lost: this session is the consumer of their entries, and the reply
+        of the read has not arrived.
 
-        Asked on the connection that reads, so no read is on its way meanwhile whose entries would seem lost.
+        It asks on the connection that reads. So no read is under way whose entries would seem to be lost.
         """
         served = self._consumer.served
-        # Before the first question: what a read of a line loses meanwhile is for the next look.
+        # Before the first request: if a read of an executor queue loses a reply meanwhile, the next call sees
+        # it.
         self._lines.may_have_lost_a_reply = False
         for stream in (*served.streams, *served.last_attempt_queues):
             async with self._lines.reading:
@@ -148,8 +151,9 @@ class Fetcher:
     # -- the last-attempt queue --
 
     async def _run_last_attempts(self) -> None:
-        """Runs jobs on their last attempt, one at a time. Each may be what took other workers down, so it
-        runs with no body beside it.
+        """Runs jobs on their last attempt, one at a time.
+
+        Each of them may be what took other workers down, so no body runs beside it.
         """
         await self._until_quiet()
         while alone := await self._consumer.read(
@@ -158,15 +162,16 @@ class Fetcher:
             await self._attempts.start(alone)
             await self._until_quiet()
         if self._held.slots.released:
-            # What they wait for may come into the last-attempt queue, too, and no other reads it.
+            # The jobs that they wait for may come into the last-attempt queue, too, and nobody else reads it.
             await asyncio.sleep(LOOK_FOR_MORE)
             return
         self._worker.stop()
         await asyncio.Event().wait()  # until the session ends
 
     async def _until_quiet(self) -> None:
-        """Waits until no body runs and all outcomes are stored. Jobs that wait for others do nothing, and may
-        wait for what is to come.
+        """Waits until no body runs and all outcomes are stored.
+
+        Jobs that wait for other jobs do not count: they do nothing, and may wait for jobs that come later.
         """
         await self._held.until_no_body_runs()
         await self._attempts.outcomes.until_stored()

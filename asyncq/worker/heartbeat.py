@@ -1,11 +1,14 @@
-"""The lease of one worker session: beats from a thread of its own, so that a task which blocks the event loop
-loses nothing.
+"""Keeps the lease of one worker session: a thread of its own sends the beats, so a task that blocks the event
+loop does not lose the lease.
 
-The beat says "I live"; others take a worker session whose counter has stood still through a whole lease for
-dead, and its jobs with it. The lease is not the safety property, the fence in `finish` is: a worker that was
-stopped and goes on may still believe that it holds jobs. So a body starts only while the last acknowledged
-beat is younger than two thirds of the lease, by a clock that goes on while the machine is suspended; and the
-time that counts is from before the beat was sent.
+A beat raises a counter at the server. If the counter stands still for a whole lease, other workers take the
+session for dead and recover its jobs. The lease is not what makes this safe. The fence in `finish` is: a
+worker that was stopped and goes on may still believe that it holds jobs. So a body starts only while the last
+acknowledged beat is younger than two thirds of the lease, counted from before that beat was sent, by a clock
+that goes on while the machine is suspended.
+
+Only the thread writes `_acknowledged` and `_refused`, and the loop reads them. Everything else reaches the
+loop by `call_soon_threadsafe`.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 _LAST_BEAT = 0.3
-"""Seconds that the thread gets to end."""
+"""Seconds that the thread gets to end its last beat."""
 _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
@@ -39,15 +42,16 @@ def _now() -> float:
 
 
 class Lease:
-    """Keeps one worker session alive.
+    """The lease of one worker session.
 
     Args:
         beating: sends the beats.
-        length: of the lease, in seconds; a beat every third of it.
-        on_marks: called on the loop with the marks that a beat brought.
-        on_lost: called on the loop, once, when the worker session was taken for dead.
-        stall_warning: seconds after which a loop that does not turn is reported, with the stack of what holds
-            it up.
+        length: the lease in seconds. There is one beat every third of it.
+        on_marks: called on the loop with the revocation signals that the answer to a beat has brought.
+        on_lost: called on the loop, once, when the session was taken for dead.
+        stall_warning: seconds after which a loop that does not turn is reported, with the stack of what
+            blocks it. 0 means never.
+        what_runs: says which job the loop runs; called on the thread of the stall watch.
     """
 
     def __init__(
@@ -77,14 +81,14 @@ class Lease:
         return _now() - self._acknowledged < self._length * 2 / 3
 
     async def until_fresh(self) -> None:
-        """Waits until a body may start."""
+        """Waits until a body may start, or the first beat was refused."""
         while not self.is_fresh() and self._refused is None:
             self._renewed.clear()
             await self._renewed.wait()
 
     async def start(self) -> None:
-        """Sends the first beat, which must be acknowledged before the first read, and then one every third of
-        the lease.
+        """Starts the thread, and waits until the first beat is acknowledged; that must be before the first
+        read. Later beats follow every third of the lease.
 
         Raises:
             ServerError: the user may not send beats.
@@ -97,8 +101,10 @@ class Lease:
             raise self._refused
 
     async def stop(self) -> None:
-        """Ends the beats. Twice is once. A beat that is under way gets a moment: should the server take it
-        later, it is refused, for the session has left by then.
+        """Ends the beats. A second call has no effect.
+
+        A beat that is under way gets `_LAST_BEAT` seconds. If the server takes it after that, the beat is
+        refused, because the session has left by then.
         """
         self._stop.set()
         self._stall_watch.stop()
@@ -150,5 +156,5 @@ class Lease:
         try:
             self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:
-            # The loop was closed under us, so there is nobody left to tell.
+            # The loop was closed while this thread ran, so nobody is left to notify.
             self._stop.set()

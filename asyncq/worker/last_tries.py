@@ -1,5 +1,7 @@
-"""Sees to it that jobs on their last try run: in child processes, or in the worker itself where no other
-process can have its app. Lives on the worker's loop.
+"""Makes the jobs on their last try run: in child processes, or in this worker if no other process can have
+the app.
+
+A background task of a worker session, on the worker's loop. Recovery calls it when such jobs wait.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class LastTries:
-    """Starts child processes for jobs on their last try. Without those, it reads and starts the jobs here,
-    beside the other jobs of its session: one at a time, for two might end for what one of them did.
+    """Starts child processes for jobs on their last try.
+
+    Where there can be no such process, it reads and starts the jobs here, beside the other jobs of the
+    session. It runs one at a time: of two, both might end for what one of them did.
 
     Args:
         spawner: starts the processes; None in such a process.
-        consumer: says where the jobs wait.
+        consumer: says in which streams the jobs wait.
         held: the jobs of the session.
-        lines: reads while the fetcher's read may be waiting.
+        lines: reads streams while the fetcher's read may be waiting.
     """
 
     def __init__(
@@ -40,17 +44,17 @@ class LastTries:
         self._called = asyncio.Event()
 
     def call(self, waiting: int) -> None:
-        """So many jobs wait for their last try."""
+        """Starts processes, or wakes `run`, because so many jobs wait for their last try."""
         if self._spawner is not None and not self._spawner.start(waiting):
             self._called.set()
 
     async def stop(self) -> None:
-        """Has the child processes end, and waits for them."""
+        """Stops the child processes, and waits for their end."""
         if self._spawner is not None:
             await self._spawner.stop()
 
     async def run(self) -> None:
-        """Runs here what it is called for and no child can run, until it is cancelled."""
+        """Runs jobs here that no child process can run, until it is cancelled."""
         await forever(self._turn, ErrorLog(log, "no jobs on their last try could be read; trying again"))
 
     async def _turn(self) -> None:

@@ -1,5 +1,7 @@
-"""Polls the outboxes, so that entries reach their shards also when the process that wrote them has died. Runs
-on the worker's loop.
+"""Polls the outboxes of all shards, so that their entries are delivered even if their writer died.
+
+A background task of a worker session, on the worker's loop. Normally the writer's own forwarder delivers the
+entries at once.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ class OutboxPoller:
     """Polls the outbox of every shard, three times a lease.
 
     Args:
-        commands: of the session.
-        lease: in seconds.
+        commands: the commands of the session.
+        lease: the lease in seconds.
     """
 
     def __init__(self, commands: Commands, lease: float) -> None:
@@ -29,7 +31,7 @@ class OutboxPoller:
         self._lease = lease
 
     async def run(self) -> None:
-        """For ever."""
+        """Polls until it is cancelled."""
         await forever(self._look, ErrorLog(log, "the outboxes could not be looked at; trying again"))
 
     async def _look(self) -> None:

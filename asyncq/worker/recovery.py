@@ -1,19 +1,21 @@
-"""Finds workers that died and takes their jobs back.
+"""Finds worker sessions that died, and takes their jobs back into the queues. Runs on the worker's loop.
 
-Each worker looks three times a lease at who has stopped beating. A worker session is dead when it has not
-beaten for a whole lease *of the observer's own clock*, over looks that came without a gap: a server that was
-away, or an observer that stood still itself, proves nothing, so the observer counts anew. The server numbers
-the looks, and each beat notes the number of the latest look, see `_looks.lua`. So an observer asks only for
-those that have not beaten since its own look of a lease ago, and that takes the same time however many
-workers live.
+Each worker observes the others three times a lease; one such observation is called a look. A session is dead
+when its counter of beats has stood still for a whole lease *of the observer's own clock*, over looks that
+came without a gap. A gap proves nothing: the server may have been away, or the observer itself may have stood
+still. After a gap the observer counts anew.
 
-Workers may be replaced so fast that none of them observes for a whole lease. So each says at the server how
-long ago its looks were, by its own clock, and whoever begins to observe goes on from there, if there was no
-gap between. Ages add up safely: each is the least that can have passed.
+The server numbers the looks, and each beat stores the number of the latest look, see `_looks.lua`. So an
+observer asks only for those that have not beaten since its own look of a lease ago. That takes the same time
+however many workers live.
 
-A consumer with no beat at all is a worker session that was taken before; a read of it may still have been
-served late. To list the consumers of a stream takes the server some time for each of them, so only one worker
-does it for each stream, its watcher, see `census.lua`.
+Workers may be replaced so fast that none of them observes for a whole lease. So each observer stores at the
+server how long ago its looks were, by its own clock. A new observer continues from there, if there was no gap
+in between. To add such ages is safe: each is the least time that can have passed.
+
+A consumer that has no beat at all belongs to a session that was recovered before; the server may have served
+one of its reads after that. The server needs some time for each consumer of a stream to list them. So only
+one worker lists them for each stream, its watcher, see `census.lua`.
 """
 
 from __future__ import annotations
@@ -38,16 +40,16 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 _NO_LESS = 0.005
-"""Seconds by which a pause is longer than a third of a lease: so three of them are a lease, though a timer of
-the loop may end some milliseconds too early. Else the fourth look would find nobody dead."""
+"""Seconds by which a pause is longer than a third of a lease. Three pauses must be a whole lease, and a timer
+of the loop may end some milliseconds too early. Without this, the fourth look would find nobody dead."""
 
 
 class Looks:
     """The looks at one shard that came without a gap: their numbers, and when each was answered (seconds,
-    monotonic). The first may be those of other observers.
+    monotonic). The first of them may have been made by other observers.
 
     Args:
-        lease: in seconds.
+        lease: the lease in seconds.
 
     >>> from asyncq.broker.consumer import Observation
     >>> looks = Looks(lease=3.0)
@@ -67,27 +69,30 @@ class Looks:
 
     @property
     def last(self) -> int:
-        """The number of the last look; 0 if there is none."""
+        """The number of the last look, or 0 before the first one."""
         return self._made[-1][0] if self._made else 0
 
     def a_lease_ago(self, now: float) -> int:
-        """The number of the latest look that was answered a lease ago; 0 if there is none."""
+        """Returns the number of the latest look that was answered at least a lease ago; 0 if there is
+        none.
+        """
         return max((number for number, then in self._made if now - then >= self._lease), default=0)
 
     def ages(self, now: float) -> list[LookAge]:
-        """How long ago each was, for others who begin to observe; empty before the first look."""
+        """Returns how long ago each look was, for new observers. It is empty before the first look."""
         return [LookAge(number, now - then) for number, then in self._made]
 
     def add(self, look: Observation, now: float) -> bool:
-        """Adds a look; False if it does not follow those before without a gap, which then count no more: it
-        goes on where other observers were, if they looked not long ago.
+        """Adds a look. Returns False if there is a gap between it and the looks before.
 
-        A number that is not higher comes from a server that has lost what it knew.
+        After a gap the looks before no longer count. The look then continues those of other observers, if
+        they looked not long ago. A number that is not higher than the last one counts as a gap, too: the
+        server has lost its data.
         """
         follows = bool(self._made) and self._follows(look.number, now)
         if not follows:
             self._made = self._of_others(look, now)
-        # Of those that are a lease old the latest is asked for, and the others are never needed again.
+        # Of the looks that are a lease old only the latest is used, so the older ones go.
         oldest = self.a_lease_ago(now)
         self._made = [*(made for made in self._made if made[0] >= oldest), (look.number, now)]
         return follows
@@ -97,9 +102,11 @@ class Looks:
         return number > last and now - then <= self._longest_gap
 
     def _of_others(self, look: Observation, now: float) -> list[tuple[int, float]]:
-        """The looks that others left behind, if this one follows theirs without a gap. Numbers of looks count
-        milliseconds of the server's clock: nobody else can tell how long ago another process looked. If that
-        clock was set back meanwhile, ages are greater than it can explain, and they are not trusted.
+        """Returns the looks that other observers have stored, if this look follows theirs without a gap.
+
+        The numbers of looks are milliseconds of the server's clock, the only clock that tells how long ago
+        another process looked. If that clock was set back, an age is greater than the difference of the
+        numbers; then none of the ages is trusted.
         """
         gap = (look.number - look.ages_at) / 1000
         numbers = [one.number for one in look.ages]
@@ -110,21 +117,21 @@ class Looks:
         return [(one.number, now - one.age) for one in look.ages if one.number < look.ages_at]
 
     def forget(self) -> None:
-        """Begins anew: there was a gap."""
+        """Forgets all looks, because there was a gap."""
         self._made.clear()
 
 
 class Reclaimer:
-    """Watches the other worker sessions that serve the same streams.
+    """Watches the other worker sessions that serve the same streams in one shard.
 
     Args:
-        consumer: the worker session that watches.
-        claims: take what is found.
-        shard: in which it watches.
-        lease: in seconds.
-        on_last_tries: called with how many jobs wait in last-attempt queues, if any do.
-        on_level: called with the shard and the name of a level of priority that is not read.
-        job_log: where a job is logged that too many workers have died with.
+        consumer: the consumer of the observing session.
+        claims: take the claims of dead sessions.
+        shard: the keys of the shard.
+        lease: the lease in seconds.
+        on_last_tries: called with the number of jobs that wait in last-attempt queues, if any do.
+        on_level: called with the shard and the name of a level of priority that this session does not read.
+        job_log: logs a job with which too many workers have died.
     """
 
     def __init__(
@@ -146,14 +153,14 @@ class Reclaimer:
         self._lease = lease
         self._looks = Looks(lease)
         self._watched: list[str] = []
-        """The streams that this one watches, as the last look said."""
+        """The streams of which this session is the watcher, as the last look said."""
         self._absent: dict[str, dict[str, float]] = {}
-        """Of who reads from the streams that this one watches and has no beat: since when (monotonic)."""
+        """By watched stream, the consumers without a beat, and since when each has none (monotonic)."""
         self._listed: dict[str, float] = {}
-        """When the readers of the streams that this one watches were listed (monotonic)."""
+        """By watched stream, when its consumers were last listed (monotonic)."""
 
     async def run(self) -> None:
-        """Looks three times a lease, for ever."""
+        """Looks three times a lease, until it is cancelled."""
         await forever(
             self._turn, ErrorLog(log, "the other workers could not be looked at; starting to count again")
         )
@@ -162,7 +169,7 @@ class Reclaimer:
         try:
             await self._look()
         except Exception:
-            # The next look goes on from what the server has, if the server answered anybody not long ago.
+            # The next look continues the looks that the server has stored, unless these are too old.
             self._forget()
             raise
         await asyncio.sleep(self._lease / 3 + _NO_LESS)
@@ -182,14 +189,14 @@ class Reclaimer:
         )
         now = time.monotonic()
         if not self._looks.add(look, now):
-            # Over a gap nobody is known to have stood still.
+            # After a gap it is not known of anybody that they stood still for a lease.
             self._absent.clear()
             look = look._replace(silent={})
         put_back = 0
         for dead, seen in look.silent.items():
             put_back += await self._take_from(consumer.served.streams_in(shard), dead, seen)
         for dead in look.taken:
-            # By one that need not serve all of its streams.
+            # Another worker has taken that session for dead, and may serve fewer streams than this one.
             put_back += await self._take_from(self._watched, dead, None)
         for stream, names in zip(due, absent, strict=True):
             self._listed[stream] = now
@@ -200,7 +207,7 @@ class Reclaimer:
             self._on_level(shard, name)
         last_tries = census.last_tries
         if put_back and not last_tries:
-            last_tries = await consumer.last_tries(shard)  # some of it may be in a last-attempt queue by now
+            last_tries = await consumer.last_tries(shard)  # a job put back may be in a last-attempt queue now
         if last_tries:
             self._on_last_tries(last_tries)
 
@@ -215,8 +222,10 @@ class Reclaimer:
                 del kept[stream]
 
     def _to_be_listed(self, now: float) -> list[str]:
-        """The streams whose readers are to be listed: once a lease, for it takes the server long; and at each
-        look where one of them has no beat, for its time runs.
+        """Returns the watched streams whose consumers are to be listed now.
+
+        Each stream is listed only once a lease, because that takes the server long. A stream with a consumer
+        that has no beat is listed at each look, because the lease of that consumer is running out.
         """
         return [
             stream
@@ -225,8 +234,8 @@ class Reclaimer:
         ]
 
     def _absent_for_a_lease(self, stream: str, names: dict[str, bool], now: float) -> list[str]:
-        """Of those who read from a stream without a beat: who was taken for dead already, on another stream,
-        or has had none for a lease.
+        """Returns which of the consumers without a beat are dead: those that were taken for dead on another
+        stream, and those that have had no beat for a lease.
         """
         before = self._absent.get(stream, {})
         since = {name: before.get(name, now) for name in names if name != self._consumer.name}
@@ -251,7 +260,7 @@ class Reclaimer:
             for job_id, task in taken.lost:
                 queue = self._consumer.served.queues[stream]
                 self._job_log.lost(job_id, task, queue, dead, self._consumer.settings.max_crashes)
-            seen = None  # the field is gone with the first call
+            seen = None  # the first call has removed the counter of beats
         if total:
             log.warning("worker %r is dead; %d of its jobs were put back into the queue", dead, total)
         return total

@@ -1,7 +1,7 @@
-"""Watches the event loop of a worker from a thread of its own: a task that blocks the loop loses no lease,
-but every other job of the worker waits for it.
+"""Watches the event loop of a worker from a thread of its own, and warns when the loop does not turn.
 
-Not by the thread of the lease: a beat blocks as long as the server takes, and stalls would be missed
+A task that blocks the loop does not lose the lease, but every other job of the worker waits for it. The
+thread of the lease cannot watch: each of its beats blocks until the server answers, and it would miss stalls
 meanwhile.
 """
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("asyncq")
 
 _LONGEST_PAUSE = 1.0
-"""Seconds between two looks: a stall that begins right after one is measured from the next."""
+"""Seconds between two checks. A stall that begins right after a check is measured from the next one."""
 _MERCY = 0.1
-"""Seconds that the loop gets to answer when this thread itself stood still: the whole process was stopped, or
-C code kept the GIL."""
+"""Seconds that the loop gets to answer when this thread stood still, too: the whole process was stopped, or C
+code kept the GIL."""
 
 
 class StallWatch:
-    """Warns of a loop that does not turn, with the stack of what holds it up.
+    """Warns of a loop that does not turn, with the stack of what blocks it.
 
-    A stall is reported when it has lasted `limit` and at most a second more, and again every `limit`; one
-    that is shorter than `limit` never is. Made on the thread of the loop.
+    A stall is reported when it has lasted `limit` seconds, at most one second later, and again every `limit`
+    seconds. A shorter stall is never reported. The object is made on the thread of the loop.
 
     Args:
-        limit: seconds; 0 means never.
-        what_runs: says which jobs run, for the warning.
+        limit: seconds; 0 means that no stall is reported.
+        what_runs: says which job the loop runs, for the warning. It is called on the thread of the watch.
     """
 
     def __init__(self, limit: float, what_runs: Callable[[], str]) -> None:
@@ -53,7 +53,7 @@ class StallWatch:
             threading.Thread(target=self._run, name="asyncq-stall-watch", daemon=True).start()
 
     def stop(self) -> None:
-        """Lets the thread end. Twice is once."""
+        """Makes the thread end. A second call has no effect."""
         self._stop.set()
 
     def _run(self) -> None:
@@ -64,14 +64,14 @@ class StallWatch:
             try:
                 self._loop.call_soon_threadsafe(answered.set)
             except RuntimeError:
-                return  # the loop was closed under us
+                return  # the loop was closed while this thread ran
             try:
                 self._await(answered, asked)
-            except Exception as error:  # noqa: BLE001  it looks at jobs and stacks that change meanwhile
+            except Exception as error:  # noqa: BLE001  it reads jobs and stacks that change at the same time
                 errors.add(error)
 
     def _await(self, answered: threading.Event, asked: float) -> None:
-        """Returns when the loop has turned, or there is nothing to watch any more."""
+        """Returns when the loop has turned, or when there is no loop to watch any more."""
         due = asked
         while True:
             due += self._limit
@@ -79,14 +79,14 @@ class StallWatch:
                 return
             if time.monotonic() - due > _MERCY and answered.wait(_MERCY):
                 return
-            # A loop that is closed or was left will not turn, and blocks nobody.
+            # A loop that was closed or left will not turn, and blocks nobody.
             if self._stop.is_set() or not self._loop.is_running():
                 return
             self._warn(time.monotonic() - asked)
             due = max(due, time.monotonic() - self._limit)
 
     def _warn(self, blocked: float) -> None:
-        # Documented, for debuggers; there is no other way to see what a thread is at.
+        # Documented, for debuggers. There is no other way to see what another thread does.
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame)[-8:]) if frame is not None else "(no stack)"
         log.warning(

@@ -1,9 +1,10 @@
-"""Jobs of tasks that this worker does not know: while new code is rolled out, or where two services share a
-queue, another worker may know them. Lives on the worker's loop.
+"""Jobs of tasks that this worker does not know: says how long they are deferred, and when they fail.
 
-Such a job is put off, with longer and longer pauses, until a worker that knows its task takes it. It fails
-once no worker that serves its queue has known its task for `unknown_task_wait`. The job carries how long that
-is, so that any number of workers may put it off.
+Another worker may know the task: while new code is rolled out, or where two services share a queue. Such a
+job
+is deferred, with longer and longer pauses, until a worker that knows its task takes it. It fails once no
+worker that serves its queue has known the task for `unknown_task_wait`. The job itself carries how long that
+is, so any number of workers may defer it. Runs on the worker's loop.
 """
 
 from __future__ import annotations
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 FIRST_WAIT, LONGEST_WAIT = 100, 2000
-"""Milliseconds that a job is put off the first time, and at most; each time twice as long as before, or down
-to half of that."""
+"""Milliseconds that a job is deferred the first time at most, and at most ever. This bound doubles each time;
+the pause is chosen by chance between half of the bound and the bound."""
 ASK_AGAIN = 1.0
-"""Seconds after which the server is asked again whether a worker knows a task."""
+"""Seconds after which the server is asked again whether any worker knows a task."""
 MOST_NAMES = 10_000
-"""So many names of tasks are remembered; then all are forgotten. Anybody can send jobs with new names."""
+"""So many task names are remembered; then all are forgotten. Anybody can send jobs with new names."""
 
 _CARRIED = re.compile(rb"(\d{1,9}) (\d{1,12})")
 
 
 class PutOff(NamedTuple):
-    """How a job is put off.
+    """How a job is deferred.
 
     Attributes:
-        wait: in ms.
-        so_far: what it carries, see `UnknownTasks.put_off`.
+        wait: how long, in ms.
+        so_far: what the job carries until the next time, see `UnknownTasks.put_off`.
     """
 
     wait: int
@@ -48,25 +49,25 @@ class PutOff(NamedTuple):
 
 
 class UnknownTasks:
-    """Says how long jobs of unknown tasks are put off.
+    """Says how long jobs of unknown tasks are deferred.
 
     Args:
-        consumer: asks the server who knows a task.
-        now: the loop's clock.
+        consumer: asks the server which workers know a task.
+        now: the clock of the loop, in seconds.
     """
 
     def __init__(self, consumer: Consumer, now: Callable[[], float]) -> None:
         self._consumer = consumer
         self._now = now
         self._timeout = round(consumer.settings.unknown_task_wait * 1000)
-        # By queue and task: when the server was asked, and what it said.
+        # By queue and task: when the server was asked, and whether a worker knew the task.
         self._answers: dict[tuple[str, str], tuple[float, bool]] = {}
 
     async def put_off(self, delivery: wire.Delivery) -> PutOff | None:
-        """Says how a job is put off; None if no worker has known its task for so long that it fails.
+        """Returns how a job is deferred, or None if no worker has known its task for so long that it fails.
 
-        The job carries `<times> <ms>`: how often it was put off, and how long since a worker knew its task.
-        Pauses are added up, and no clocks are compared.
+        The job carries `<times> <ms>`: how often it was deferred, and for how long no worker has known its
+        task. The pauses are added up, so no clocks are compared.
         """
         if not self._timeout:
             return None
@@ -77,8 +78,8 @@ class UnknownTasks:
         elif unknown >= self._timeout:
             return None
         wait = min(LONGEST_WAIT, FIRST_WAIT << min(count, 10))
-        # By chance: jobs that come back together go to one worker together, which may be the wrong one each
-        # time.
+        # By chance: otherwise jobs that come back together go to one worker together, each time perhaps to
+        # the wrong one.
         wait = min(random.randint(wait // 2, wait), max(1, self._timeout - unknown))
         return PutOff(wait, b"%d %d" % (count + 1, unknown + wait))
 
@@ -91,7 +92,7 @@ class UnknownTasks:
         is_new = key not in self._answers
         if is_new and len(self._answers) >= MOST_NAMES:
             self._answers.clear()
-        # Noted before the answer is here: of a thousand jobs that come at once, one asks.
+        # Stored before the answer is here: of a thousand such jobs that come at once, only one asks.
         self._answers[key] = (self._now(), True)
         answer = await self._consumer.is_known(delivery, job.name.removesuffix("*"))
         self._answers[key] = (self._now(), answer)
