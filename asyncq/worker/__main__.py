@@ -1,5 +1,7 @@
-"""A child process that runs jobs on their last try, see `processes.spawner`. To start a worker: `asyncq
-worker`.
+"""The program of a child process that runs jobs on their last try, see `processes.spawner`.
+
+A worker starts it; to start a worker, use `asyncq worker`. The process runs one job at a time on the loop of
+its own `Worker`, and ends when no job is left. Its exit code tells the worker whether a job took it down.
 """
 
 from __future__ import annotations
@@ -26,12 +28,12 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None:
-    """The child: runs what waits in the last-attempt queues, and ends.
+    """Runs what waits in the last-attempt queues, and ends.
 
     Args:
-        target: `module:attribute` of the app, which is seen in the list of processes.
-        setup: as `spawner.Spawner` writes it.
-        watcher: what ends the process at a signal, until the worker handles them.
+        target: `module:attribute` of the app. It is an argument so that the list of processes shows it.
+        setup: JSON, as `spawner.Spawner` writes it.
+        watcher: ends the process at a signal, until the worker handles signals.
     """
     given = json.loads(setup)
     # Before the app is imported: a module that never comes back must not count as a child that starts.
@@ -57,7 +59,7 @@ def main(target: str, setup: str, watcher: early_signals.Watcher | None) -> None
     try:
         asyncio.run(run())
     finally:
-        logs.end_streams()  # its exit code says whether a job has taken it down
+        logs.end_streams()  # a lost standard stream must not change the exit code: it tells of jobs
 
 
 def _nothing() -> None:
@@ -65,22 +67,22 @@ def _nothing() -> None:
 
 
 def _load(target: str, given: dict[str, Any]) -> AsyncQ:
-    """Imports the app, or ends the process."""
+    """Imports the app, or ends the process with the exit code `NO_APP`."""
     sys.path[:], sys.argv[:] = given["path"], given["argv"]
     config.warn_of_no_variable()
-    pool.importing = True  # a program that starts a worker when it is imported would start another here
+    pool.importing = True  # a program that starts a worker on import would start another one here
     try:
         return AppSource(target, given["modules"], given["tasks"]).load()
     except BaseException:
         log.warning("the app cannot be imported for last tries", exc_info=True)
         logs.end_streams()
-        os._exit(NO_APP)  # threads that a module has started must not hold it up
+        os._exit(NO_APP)  # at once: threads that a module has started must not delay the end
     finally:
         pool.importing = False
 
 
 def _start() -> None:
-    # Nothing runs while the app is imported: a worker that stops may end it at once, and that is no failure.
+    # No job runs during the import: a worker that stops may end the process then, and that is no failure.
     with early_signals.leaving(lambda *_: os._exit(0)) as watcher:
         main(sys.argv[1], sys.stdin.read(), watcher)
 

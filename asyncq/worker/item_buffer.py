@@ -1,4 +1,7 @@
-"""Items of a generator between its `yield` and the server's answer."""
+"""The items of a generator, from its `yield` until the server has stored them.
+
+The thread of the generator and the worker's loop share one `ItemBuffer` without a lock, see the class.
+"""
 
 from __future__ import annotations
 
@@ -11,28 +14,29 @@ BATCH_BYTES = 1024 * 1024
 
 
 class ItemBuffer:
-    """The items of one attempt that the server is not known to have. They are numbered from 1.
+    """The items of one attempt that the server is not known to have. Items are numbered from 1.
 
-    `append` and `is_full` run on the generator's thread, all else on the worker's loop. Each field is written
-    by one of them only, so that they need no lock: a reader may see an old number, and waits once more.
+    `append` and `is_full` run on the generator's thread, everything else on the worker's loop. Only one of
+    the two writes each field, so no lock is needed. A reader may see an old number; then it only waits once
+    more.
 
     Args:
-        id: of the job, for the error.
+        id: the id of the job, for the error.
 
     Attributes:
-        number: of the last item that was yielded.
-        known: of the last that the server is known to have.
-        sent: of the last that is on its way.
-        is_closed: nothing more is sent.
-        error: what the generator is to hear.
+        number: the number of the last item that was yielded.
+        known: the number of the last item that the server is known to have.
+        sent: the number of the last item that is on its way.
+        is_closed: whether nothing more is sent.
+        error: the error that the generator gets next.
         changed: set when the server has answered.
     """
 
     def __init__(self, id: str) -> None:
         self._id = id
         self._items: list[bytes] = []
-        self._added = 0  # bytes, by the generator's thread
-        self._gone = 0  # bytes, by the loop
+        self._added = 0  # bytes; only the generator's thread writes it
+        self._gone = 0  # bytes; only the loop writes it
         self.number: int = 0
         self.known: int = 0
         self.sent: int = 0
@@ -47,11 +51,11 @@ class ItemBuffer:
         self.number += 1
 
     def is_full(self) -> bool:
-        """Whether so much is waiting that the generator is to wait, too."""
+        """Whether so many items wait that the generator has to wait, too."""
         return len(self._items) >= BATCH or self._added - self._gone >= BATCH_BYTES
 
     def batch(self, sent: int) -> list[bytes]:
-        """The items after a number, as many as go in one call."""
+        """Returns the items after the number `sent`, as many as fit into one call."""
         first = sent - self.known
         batch: list[bytes] = []
         size = 0
@@ -63,7 +67,7 @@ class ItemBuffer:
         return batch
 
     def stored(self, last: int) -> None:
-        """The server has all items up to that number."""
+        """Removes the items up to the number `last`, because the server has stored them."""
         done = last - self.known
         if done > 0:
             self._gone += sum(map(len, self._items[:done]))
@@ -71,7 +75,7 @@ class ItemBuffer:
             self.known = last
 
     async def answer(self) -> None:
-        """Waits for an answer of the server, and raises what the generator is to hear."""
+        """Waits for an answer of the server, and raises the error of the generator if there is one."""
         if self.error is None:
             self.changed.clear()
             await self.changed.wait()
@@ -79,7 +83,7 @@ class ItemBuffer:
             raise self.error
 
     def close(self) -> None:
-        """Nothing more is sent. Whoever yields another item hears of it."""
+        """Stops sending. A generator that yields another item gets an error."""
         self.is_closed = True
         self.error = self.error or BrokerUnavailable(
             f"job {self._id} has ended here; what it yields goes nowhere"

@@ -1,9 +1,9 @@
-"""What a worker logs of its jobs. Runs on the worker's loop.
+"""Logs the starts and ends of a worker's jobs. Runs on the worker's loop.
 
-A failure that is final is an ERROR with its traceback, a retry is a WARNING, a start and a success are DEBUG.
-Each record carries `job_id`, `task`, `queue`, `worker` and `attempt`, and `duration` in seconds at the end of
-an attempt. Where one of the first five is not known, it is "" or 0, so that a format may name it. A job that
-succeeds pays for one look at an attribute.
+A final failure is an ERROR record with its traceback, a retry is a WARNING, a start and a success are DEBUG.
+Each record has `job_id`, `task`, `queue`, `worker` and `attempt`, and at the end of an attempt `duration` in
+seconds. If one of the first five is not known, it is "" or 0, so that a format may name it. A job that
+succeeds pays for one test of an attribute.
 """
 
 from __future__ import annotations
@@ -25,47 +25,47 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 LINES_PER_SECOND = 100
-"""How many failures, and how many retries, are logged one by one within a second. The rest are counted."""
+"""How many failures, and how many retries, are logged one by one within a second. The others are counted."""
 
 
 class JobLog:
     """Logs the starts and ends of one worker's jobs.
 
     Args:
-        worker: its name.
+        worker: the name of the worker.
     """
 
     def __init__(self, worker: str) -> None:
         self._worker = worker
         self.is_detailed: bool = False
-        """Whether starts and successes are logged; asked for each job, and so kept here."""
+        """Whether starts and successes are logged. It is kept here, because every job asks for it."""
         self._failures = _Budget("failures", logging.ERROR, worker)
         self._retries = _Budget("retries", logging.WARNING, worker)
 
     def refresh(self) -> None:
-        """Looks up the level again: a program may change it while the worker runs."""
+        """Reads the level of the logger again: a program may change it while the worker runs."""
         self.is_detailed = log.isEnabledFor(logging.DEBUG)
 
     def close(self) -> None:
-        """Logs how many lines were left out, if any were."""
+        """Logs how many records were left out, if any were."""
         self._failures.close()
         self._retries.close()
 
     def started(self, delivery: Delivery) -> None:
-        """A job is about to run."""
+        """Logs that a job starts."""
         log.debug("%s started", _named(delivery), extra=self._extra(delivery))
 
     def succeeded(self, delivery: Delivery, started: int | None) -> None:
-        """A job has run to its end."""
+        """Logs that a job has succeeded."""
         extra = self._extra(delivery, started)
         log.debug("%s succeeded after %s", _named(delivery), _time(extra), extra=extra)
 
     def dropped(self, delivery: Delivery, why: str) -> None:
-        """A job has ended without success and without a failure: it was revoked, or it expired."""
+        """Logs the end of a job that neither succeeded nor failed: it was revoked, or it expired."""
         log.debug("%s %s", _named(delivery), why, extra=self._extra(delivery))
 
     def failed(self, delivery: Delivery, finish: Finish, started: int | None) -> None:
-        """A job has failed for good."""
+        """Logs that a job has failed for good."""
         if not self._failures.has_room():
             return
         extra = self._extra(delivery, started)
@@ -76,7 +76,7 @@ class JobLog:
         self._log(logging.ERROR, "%s failed after %s%s: %s", delivery, extra, why, error, trace)
 
     def retried(self, delivery: Delivery, requeue: Requeue, started: int | None) -> None:
-        """A job has failed and is to be run again."""
+        """Logs that a job has failed and is tried again."""
         if not self._retries.has_room():
             return
         extra = self._extra(delivery, started)
@@ -85,8 +85,8 @@ class JobLog:
         self._log(logging.WARNING, "%s failed after %s%s: %s", delivery, extra, when, error)
 
     def could_not_run(self, delivery: Delivery, error: Exception) -> None:
-        """A job has failed for a reason that is not its own. If it is a fault of asyncq, the traceback says
-        where.
+        """Logs that a job has failed without a fault of its own. If it is a fault of asyncq, the traceback
+        shows where.
         """
         if self._failures.has_room():
             log.error(
@@ -97,7 +97,7 @@ class JobLog:
             )
 
     def unreadable(self, queue: str, entry: str, job_id: str | None, error: Exception) -> None:
-        """An entry holds no message of asyncq, and is set aside."""
+        """Logs that an entry holds no message of asyncq and is set aside."""
         if self._failures.has_room():
             extra = {"job_id": job_id or "", "task": "", "queue": queue, "worker": self._worker, "attempt": 0}
             named = "" if job_id is None else f" of job {job_id!r}"
@@ -108,7 +108,7 @@ class JobLog:
             )
 
     def lost(self, job_id: str, task: str, queue: str, dead: str, attempts: int) -> None:
-        """A job has ended as `WorkerLost`: too many workers died with it."""
+        """Logs that a job has ended as `WorkerLost`, because too many workers died with it."""
         if self._failures.has_room():
             log.error(
                 "job %r of task %r in queue %r failed: %d workers died while they ran it, the last was %r; "
@@ -127,21 +127,22 @@ class JobLog:
         error: BaseException,
         trace: str = "",
     ) -> None:
-        # A program may have called dictConfig after the worker began, see `enable_loggers`.
+        # A program may have called `dictConfig` after the worker began, see `enable_loggers`.
         if log.disabled:
             logs.enable_loggers()
         if not log.isEnabledFor(level):
             return
         own_trace = failures.of_task(error.__traceback__)
         was_raised = own_trace is not None or ("Traceback" in trace if trace else error.__cause__ is not None)
-        # An exception that was never raised, or a retry, is told by its own line.
+        # An exception that was never raised, or one that is retried, needs no traceback: its line says
+        # enough.
         has_trace = level >= logging.ERROR and was_raised
         exc_info = (type(error), error, own_trace) if has_trace else None
         args = (_named(delivery), _time(extra), more, failures.one_line(error))
         file, line, function, _ = log.findCaller()
         record = log.makeRecord(log.name, level, file, line, text, args, exc_info, function, extra)
         if has_trace and trace:
-            # Formatters show this in the place of `exc_info`, whose cause holds the same text once more.
+            # Formatters show this text instead of `exc_info`, whose cause has the same text once more.
             record.exc_text = logs.cut(trace.rstrip())
         log.handle(record)
 
@@ -160,15 +161,15 @@ class JobLog:
 
 
 class _Budget:
-    """Allows so many lines a second; says once a second how many it did not allow.
+    """Allows so many records a second, and logs once a second how many it did not allow.
 
-    A service whose database is gone may fail ten thousand times a second: that many tracebacks would fill the
-    disk, and hold up the loop that has to run the jobs.
+    A service whose database is gone may fail ten thousand times a second. That many tracebacks would fill the
+    disk, and block the loop that has to run the jobs.
 
     Args:
-        what: is counted.
-        level: of the line that says how many.
-        worker: its name.
+        what: the plural of what is counted, for the record.
+        level: the level of the record with the count.
+        worker: the name of the worker.
     """
 
     def __init__(self, what: str, level: int, worker: str) -> None:
@@ -182,7 +183,7 @@ class _Budget:
         self._timer: asyncio.TimerHandle | None = None
 
     def has_room(self) -> bool:
-        """Takes one line of this second, or counts it as left out."""
+        """Returns whether a record may be logged in this second, or else counts it as left out."""
         now = self._loop.time()
         if now - self._begins >= 1.0:
             self.close()
@@ -197,12 +198,12 @@ class _Budget:
         return False
 
     def close(self) -> None:
-        """Logs the count, if there is one."""
+        """Logs the count, if it is not 0."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._left_out:
-            # The timer, or the next job, would log in the context of a job that the line is not about.
+            # In an empty context: the timer, or the next job, would log in the context of an unrelated job.
             contextvars.Context().run(self._log_count)
             self._left_out = 0
 
@@ -230,7 +231,7 @@ def _time(extra: dict[str, Any]) -> str:
 
 
 def _error_in(outcome: bytes) -> tuple[BaseException, str]:
-    """The failure in an outcome that came from another process, and its traceback from there."""
+    """Returns the failure in an outcome that came from another process, and its traceback from there."""
     try:
         failure = failures.decode(wire.decode_ended(wire.FAILED, outcome).payload)
     except DecodeError as error:

@@ -1,4 +1,7 @@
-"""What a running job says of itself, on its way to the server."""
+"""Sends the progress reports of a running job to the server. Runs on the worker's loop.
+
+`RunningJob.report` makes one `Reporter` for an attempt when the job reports for the first time.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,13 @@ if TYPE_CHECKING:
 
 
 class Reporter:
-    """Sends the reports of one attempt, one call at a time: of what is reported meanwhile, the newest is
-    next.
+    """Sends the reports of one attempt, one call at a time.
+
+    Of the reports that come during a call, only the newest is sent next.
 
     Args:
-        output: the attempt's.
-        spawn: starts a task that ends with the worker's life.
+        output: the output of the attempt.
+        spawn: starts a background task that ends with the session.
     """
 
     def __init__(
@@ -33,13 +37,14 @@ class Reporter:
         self._call: asyncio.Task[None] | None = None
 
     async def report(self, state: str, meta: bytes) -> bool:
-        """Returns when this report or a newer one is stored; False if it was refused: the job is not ours any
-        more.
+        """Returns True when this report or a newer one is stored, and False if the server refused it, because
+        the job is no longer ours.
 
-        Cancelling one caller leaves the report on its way. Tries for as long as the worker lives.
+        If one caller is cancelled, the report stays on its way. It is sent again for as long as the worker
+        runs.
 
         Raises:
-            ServerError: an answer that trying again will not change.
+            ServerError: an answer that would be the same on another try.
         """
         number = self._newest[0] + 1
         self._newest = (number, state, meta)
@@ -50,7 +55,7 @@ class Reporter:
         return self._accepted
 
     def drop(self) -> None:
-        """The body has ended: what it said last is kept no longer than a result."""
+        """Lets the last report expire with the result, because the body has ended."""
         self._spawn(self._output.let_report_go())
 
     async def _send(self) -> None:

@@ -1,4 +1,8 @@
-"""How far the readers of a generator's stream have come: it waits for them, and ends when there are none."""
+"""Follows how far the readers of a generator's stream are: slow readers make the generator wait, and a stream
+without readers ends its job.
+
+Runs on the worker's loop; a generator in a thread calls only `StreamReaders.is_behind`.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +22,19 @@ if TYPE_CHECKING:
     from asyncq.worker.item_buffer import ItemBuffer
 
 SLOW_LOOK = 1.0
-"""Seconds between two looks at the readers while a generator waits for them: should the push be lost, and to
-notice that they have left."""
+"""Seconds between two requests for the reader position while a generator waits for its readers. The message
+may be lost, and the readers may have gone away."""
 TOUCH = 3600.0
-"""Seconds between two signs of life of a stream whose generator yields nothing: it expires after a day."""
+"""Seconds between two renewals of a stream whose generator yields nothing. The stream expires after a day."""
 
 
 class StreamReaders:
-    """The readers of the stream of one attempt. On the worker's loop, except for `is_behind`.
+    """The readers of the stream of one attempt. Runs on the worker's loop, except for `is_behind`.
 
     Args:
         running: the job.
-        output: of its attempt.
-        buffer: of its items, which knows whether the server still takes them.
+        output: the output of its attempt.
+        buffer: its items; says whether more are sent.
     """
 
     def __init__(self, running: RunningJob, output: JobOutput, buffer: ItemBuffer) -> None:
@@ -38,16 +42,19 @@ class StreamReaders:
         self._output = output
         self._buffer = buffer
         self._settings = running.attempts.consumer.settings
-        self._position = (-1, 0.0)  # the furthest reader's number, and until when that counts
+        self._position = (-1, 0.0)  # the number of the furthest reader, and until when that number counts
         self._begun = time.monotonic()
         self._timer = self._wake_up_later()
 
     def note(self, number: int, age: int) -> None:
-        """The furthest reader took an item with that number, `age` ms ago."""
+        """Stores that the furthest reader has taken the item with that number, `age` ms ago."""
         self._position = (number, time.monotonic() + (READER_AWAY_MS - age) / 1000)
 
     def is_behind(self) -> bool:
-        """Whether there are readers, and all of them are more than a window behind. On any thread."""
+        """Whether there are readers, and all of them are more than a window behind.
+
+        It may be called on any thread.
+        """
         number, until = self._position
         return (
             self._buffer.number - number > self._settings.stream_window
@@ -56,7 +63,7 @@ class StreamReaders:
         )
 
     async def catch_up(self) -> None:
-        """Waits until the furthest reader has caught up by half a window, or none is left."""
+        """Waits until the furthest reader has caught up by half a window, or until no reader is left."""
         channel = self._output.events
         wanted = self._buffer.number - self._settings.stream_window // 2
         subscription = self._running.attempts.session.broker.listener.subscription
@@ -67,7 +74,7 @@ class StreamReaders:
                 notified.set()
 
         try:
-            with suppress(BrokerUnavailable, PipeBroken):  # with the next connection it will be
+            with suppress(BrokerUnavailable, PipeBroken):  # the next connection will subscribe
                 await subscription.subscribe(channel, on_message)
             while not self._buffer.is_closed and await self._must_wait(wanted):
                 with suppress(TimeoutError):
@@ -87,7 +94,7 @@ class StreamReaders:
         return number < wanted and age < READER_AWAY_MS
 
     def refuse(self) -> None:
-        """Another worker has the job, or it has ended: nothing of this attempt counts any more."""
+        """Ends the stream of this attempt, because the job has ended or another worker has it."""
         self._running.revoked = True
         self.stop()
         self._buffer.close()
@@ -104,11 +111,11 @@ class StreamReaders:
             self._running.attempts.background.start(self._touch())
 
     async def _touch(self) -> None:
-        """Keeps the stream for another day, and ends the job if nobody has read it for too long."""
+        """Keeps the stream for another day, and ends the job if nobody has read the stream for too long."""
         try:
             position = await self._output.reader_position()
         finally:
-            if not self._buffer.is_closed:  # one look that failed is not the last
+            if not self._buffer.is_closed:  # also after an error: the next call may succeed
                 self._timer = self._wake_up_later()
         if position is None:
             self.refuse()
@@ -122,5 +129,5 @@ class StreamReaders:
             self._running.abandon(f"nobody has read its stream for {shown(idle)}")
 
     def stop(self) -> None:
-        """Looks no more. Twice is once."""
+        """Stops the timer. A second call has no effect."""
         self._timer.cancel()

@@ -1,4 +1,9 @@
-"""Sends the items of a generator to the server, and makes the generator wait for slow readers."""
+"""Sends the items that a generator yields to the server, and makes the generator wait for slow readers.
+
+`RunningJob.sink` makes one `StreamSink` for each attempt. A generator that is a plain function adds its items
+on its own thread; sending and waiting happen on the worker's loop. Items are numbered, so the server stores
+each once and in order, however often a call is repeated.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
 
 UNDER_WAY = 2
 A_TURN = 100
-"""After so many items a generator that never waits lets the loop turn, whether the server keeps up or not."""
+"""After so many items, a generator that never waits lets the loop turn, even if the server keeps up."""
 
 
 class StreamSink:
@@ -25,7 +30,7 @@ class StreamSink:
 
     Args:
         running: the job.
-        codec: of the items.
+        codec: encodes the items.
     """
 
     def __init__(self, running: RunningJob, codec: ValueCodec) -> None:
@@ -39,12 +44,15 @@ class StreamSink:
         self._dropped = False
 
     def add(self, item: Any) -> bool:
-        """Takes an item, on any thread. True if the caller must await `until_capacity` before the next.
+        """Takes an item. Returns True if the caller must await `until_capacity` before the next one.
+
+        It may be called on any thread.
 
         Raises:
-            SerializationError: the item cannot travel.
-            PayloadTooLarge: it takes more than `max_payload`, or is one more than `stream_limit` items.
-            Exception: the items before it cannot be stored.
+            SerializationError: the item cannot be encoded.
+            PayloadTooLarge: the item takes more than `max_payload`, or there are more than `stream_limit`
+            items.
+            Exception: earlier items cannot be stored.
         """
         buffer, settings = self._buffer, self._settings
         number = buffer.number + 1
@@ -69,7 +77,7 @@ class StreamSink:
         return number % A_TURN == 0 or buffer.is_full() or self._readers.is_behind()
 
     async def until_capacity(self) -> None:
-        """Waits until the server and the readers have caught up.
+        """Waits until the server and the readers have caught up. Runs on the worker's loop.
 
         Raises:
             Exception: the server has no memory left, or the job runs elsewhere.
@@ -81,20 +89,22 @@ class StreamSink:
             await self._readers.catch_up()
 
     async def close(self) -> None:
-        """Waits until the server has everything; then the stream lives as long as the result. Raises as
-        `until_capacity`.
+        """Waits until the server has all items. Then the stream lives as long as the result.
+
+        Raises:
+            Exception: as `until_capacity`.
         """
         while self._buffer.known < self._buffer.number:
             await self._buffer.answer()
         self.drop()
 
     def drop(self) -> None:
-        """Sends nothing more; the stream lives as long as the result. Twice is once."""
+        """Stops sending. The stream then lives as long as the result. A second call has no effect."""
         self._readers.stop()
         if self._dropped:
             return
         self._dropped = True
-        self._buffer.close()  # a thread that goes on after its time is stopped by its next item
+        self._buffer.close()  # a thread that runs on after its time is stopped when it adds its next item
         self._running.attempts.background.start(self._leave())
 
     async def _leave(self) -> None:
@@ -106,20 +116,20 @@ class StreamSink:
 
 
 class ItemSender:
-    """Sends items: all that are yielded in one turn of the loop in one call, and at most two calls under way,
-    so that the next one gathers while they are. On the worker's loop.
+    """Sends the items of one attempt. Runs on the worker's loop.
 
-    When a call fails, what is not known to be there goes again, one call after the other: the server takes no
-    item twice, and none before a gap.
+    All items that are yielded in one turn of the loop leave in one call. At most two calls are under way, and
+    the next items gather meanwhile. When a call fails, all items that the server is not known to have are
+    sent again, one call after the other. The server takes no item twice, and none after a gap.
 
     Args:
         running: the job.
-        output: of its attempt.
-        buffer: of its items.
-        readers: the answers say how far they are.
+        output: the output of its attempt.
+        buffer: its items.
+        readers: learn from the answers how far the readers are.
 
     Attributes:
-        is_scheduled: `send` is about to run.
+        is_scheduled: whether `send` is about to run.
     """
 
     def __init__(
@@ -134,8 +144,9 @@ class ItemSender:
         self.is_scheduled: bool = False
 
     def send(self) -> None:
-        """Sends what has been gathered."""
-        # First: an item that comes on another thread after the look at what there is schedules this again.
+        """Sends the items that have gathered, in as many calls as may be under way."""
+        # This comes first. An item that another thread adds after the loop below has looked schedules a new
+        # call.
         self.is_scheduled = False
         buffer = self._buffer
         while (
@@ -171,19 +182,20 @@ class ItemSender:
             self._running.attempts.background.start(self._send_again())
 
     async def _send_again(self) -> None:
-        """One call after the other, each until it is answered, from the first item on that is not known to be
-        there.
+        """Sends the items that the server is not known to have, one call after the other.
+
+        Each call is repeated until it is answered.
         """
         buffer = self._buffer
         try:
-            while self._under_way:  # their answers, or the news that none will come, are on the way
+            while self._under_way:  # their answers or their errors still come
                 await buffer.answer()
             while buffer.known < buffer.number and not buffer.is_closed:
                 batch = buffer.batch(buffer.known)
                 last = buffer.known + len(batch)
                 self._take(last, await self._output.append_items(buffer.known, batch))
             buffer.sent = buffer.known
-        except Exception as error:  # noqa: BLE001  whatever it is, the generator must hear of it: it waits here
+        except Exception as error:  # noqa: BLE001  whatever it is, the generator waits for it and must get it
             buffer.error = error
         finally:
             self._is_mending = False

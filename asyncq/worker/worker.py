@@ -1,4 +1,5 @@
-"""A worker: opens its loops in nested scopes; leaving them is the shutdown.
+"""A worker: runs one session after the other, each with its loops in a task group. Leaving them is the
+shutdown.
 
     Worker.run
     └─ one session after the other (a new one whenever the lease was lost)
@@ -7,15 +8,16 @@
        ├─ recovery        finds dead workers and takes their jobs back
        ├─ announcer       says which tasks the worker knows
        ├─ outbox_poller   polls the outboxes of the shards
-       ├─ fetcher         reads entries and starts a task for each job
-       ├─ last_tries      sees to it that jobs on their last try run
-       ├─ attempts        one for each job, which ends in an outcome
-       └─ claims          store outcomes in batches
-    └─ processes.pool     runs jobs in processes; outlives a session, for they are warm
+       ├─ fetcher         reads entries and starts an asyncio task for each job
+       ├─ last_tries      makes jobs on their last try run
+       ├─ attempts        one for each job; each ends in an outcome
+       └─ claims          stores outcomes in batches
+    └─ processes.pool     runs jobs in processes; it outlives a session, so the processes stay warm
 
-Every job is one asyncio task, started and kept by hand and not in a task group: an anyio group takes several
-times as long, asyncio's own cancels the others when one fails. Its coroutine lets no exception out, see
-`runner`.
+All of it runs on the loop that called `Worker.run`, except for the heartbeat and the bodies in threads. Every
+job is one asyncio task, started and kept by hand and not in a task group: an anyio group takes several times
+as long, and asyncio's own group cancels the other jobs when one fails. The coroutine of a job lets no
+exception out, see `attempt`.
 """
 
 from __future__ import annotations
@@ -52,21 +54,23 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class Worker:
-    """Runs the jobs of an app's queues, in this process.
+    """Runs the jobs of an app's queues in this process.
 
     Args:
-        app: whose tasks to run.
-        concurrency: how many jobs at the same time (default: the app's setting, 100).
+        app: the app whose tasks to run.
+        concurrency: how many jobs run at the same time (default: the app's setting, 100).
         queues: which queues to serve, the most urgent first (default: the default queue and those named at
             registration).
-        grace: seconds (or a timedelta) that running jobs get when the worker stops; what has not ended then
-            is handed back (default: the app's setting, 25).
-        name: of the worker, as results show it (default: `<host>-<pid>`).
-        target: `module:attribute` of the app, for child processes that run jobs on their last try, and for
-            processes of tasks with `executor="process"`. Without it, the worker looks for a module that has
-            the app, for the former; if there is none, or one of its tasks stands in no module, such jobs run
-            here, one at a time beside the others, after a warning. The latter find each task by its module.
-        only_last_tries: be that child: run those jobs, one at a time, and end when there are none.
+        grace: seconds (or a timedelta) that running jobs get when the worker stops. Jobs that have not ended
+            then are handed back (default: the app's setting, 25).
+        name: the name of the worker, as results show it (default: `<host>-<pid>`).
+        target: `module:attribute` of the app. Child processes import it: those that run jobs on their last
+            try, and those of tasks with `executor="process"`. Without it, the worker looks for a module that
+            has the app, for jobs on their last try. If there is none, or one of the tasks stands in no
+            module, such jobs run here after a warning, one at a time beside the others. A process of
+            `executor="process"` finds each task by its module.
+        only_last_tries: makes this worker such a child process: it runs jobs on their last try, one at a
+            time, and ends when there are none.
 
     Example:
         ```python
@@ -98,7 +102,7 @@ class Worker:
             raise TypeError(f"queues={queues!r} is one string; write queues=[{queues!r}]")
         self.queues: list[str] = [config.name(queue) for queue in queues] if queues else app.queues()
         self.grace: float = app.settings.grace if grace is None else config.duration("grace", grace)
-        # It stands in the consumer's name and in outcomes, where a space would begin the next field.
+        # It is part of the consumer's name and of outcomes, where a space begins the next field.
         self.name: str = _default_name() if name is None else _checked_name(name)
         self.target = target
         self.only_last_tries = only_last_tries
@@ -110,43 +114,43 @@ class Worker:
 
     @property
     def done(self) -> int:
-        """How many jobs have ended here: with success, failure or by a revocation."""
+        """How many jobs have ended here, with success, with a failure or by a revocation."""
         return self.counts.done
 
     @property
     def failed(self) -> int:
-        """How many of them failed."""
+        """How many jobs have failed here."""
         return self.counts.failed
 
     @property
     def retried(self) -> int:
-        """How many attempts failed after which the job is tried again."""
+        """How many attempts have failed here whose jobs are tried again."""
         return self.counts.retried
 
     @property
     def malformed(self) -> int:
-        """How many entries had no message that can be read."""
+        """How many entries had no readable message."""
         return self.counts.malformed
 
     @property
     def handed_back(self) -> int:
-        """How many jobs went back into their queue for another worker."""
+        """How many jobs went back into their queues for other workers."""
         return self.counts.handed_back
 
     async def run(self) -> None:
-        """Runs until `stop` is called, then lets running jobs end within the grace and hands back what is
-        left.
+        """Runs until `stop` is called. Then running jobs may end within the grace, and what is left is handed
+        back.
 
-        Cancelled, it hands everything back at once.
+        If the call is cancelled, everything is handed back at once.
 
         Raises:
             TypeError: at the start: an annotation of a task uses a name that is defined nowhere, or a union
-                whose arms nobody can tell apart.
-            ValueError: at the start: a task with `executor="process"` whose function no other process would
-                find.
-            RuntimeError: at the start: it is started by the import of the app in a process that is to run
-                jobs.
-            BrokerUnavailable: at the start only; later it waits for the server to come back.
+                whose arms cannot be told apart.
+            ValueError: at the start: a task has `executor="process"`, and another process would not find its
+                function.
+            RuntimeError: at the start: the import of the app has started this worker, in a process that is to
+                run jobs.
+            BrokerUnavailable: at the start only. Later the worker waits until the server is back.
         """
         logs.enable_loggers()
         forks.guard_signals()
@@ -162,7 +166,7 @@ class Worker:
                         await pool.close()
 
     async def _serve(self, pool: Pool) -> None:
-        """Has one session after the other, until told to stop."""
+        """Runs one session after the other until the worker is to stop."""
         while not self._stop.made.is_set():
             session = self._session = WorkerSession(self, pool, self._stop.made)
             try:
@@ -181,8 +185,8 @@ class Worker:
                     await session.end(0.0 if _is_cancelled() else self.grace, self._stop.stops_at_once)
 
     async def _unless_stopped(self, step: Coroutine[Any, Any, None]) -> bool:
-        """Takes a step that may wait for the server for ever. False if the worker was to stop before its end:
-        then it is cancelled.
+        """Runs a step that may wait for the server for ever. Returns False if the worker was stopped first,
+        and cancels the step then.
         """
         task = asyncio.create_task(step)
         stopped = asyncio.create_task(self._stop.made.wait())
@@ -199,8 +203,9 @@ class Worker:
         return True
 
     def stop(self) -> None:
-        """Begins to stop: reads no more jobs and lets the running ones end within the grace. A second call:
-        hands them back at once.
+        """Asks the worker to stop: it reads no more jobs, and running jobs may end within the grace.
+
+        Returns at once. A second call hands running jobs back at once.
         """
         self._stop.make()
 
@@ -221,20 +226,20 @@ class Worker:
         await self._task
 
     def stop_on_signals(self) -> None:
-        """SIGINT and SIGTERM stop the worker: the first drains, the second hands back at once."""
+        """Makes SIGINT and SIGTERM stop the worker: the first drains, the second hands back at once."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.stop)
 
 
 def check_annotations(app: AsyncQ) -> None:
-    """Refuses an app with a task whose jobs would fail, for its annotations cannot be resolved.
+    """Checks that the annotations of all tasks can be resolved: otherwise jobs of the task would fail.
 
-    What is resolved stays: a second look costs nothing, and so does the first job.
+    What was resolved is kept, so neither a second check nor the first job pays for it.
 
     Raises:
-        TypeError: there is one; the message says which name is missing, or which arms of a union cannot be
-            told apart.
+        TypeError: the annotations of a task cannot be resolved. The message says which name is missing, or
+            which arms of a union cannot be told apart.
     """
     for task in app.tasks.values():
         task.resolve()
