@@ -1,8 +1,7 @@
 """Jobs of tasks that this worker does not know: says how long they are deferred, and when they fail.
 
 Another worker may know the task: while new code is rolled out, or where two services share a queue. Such a
-job
-is deferred, with longer and longer pauses, until a worker that knows its task takes it. It fails once no
+job is deferred, with longer and longer pauses, until a worker that knows its task takes it. It fails once no
 worker that serves its queue has known the task for `unknown_task_wait`. The job itself carries how long that
 is, so any number of workers may defer it. Runs on the worker's loop.
 """

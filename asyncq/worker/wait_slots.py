@@ -22,9 +22,8 @@ class WaitSlot:
     """The waits of one job. It is made when the job waits for the first time, or when its task has a limit.
 
     While at least one of the waits is open, the job has no slot: the jobs that it waits for may need the
-    slot.
-    If a body waits twice at the same time, the code after the first wait runs while another job may have the
-    slot. The end of the last wait reacquires a slot.
+    slot. If a body waits twice at the same time, the code after the first wait runs while another job may
+    have the slot. The end of the last wait reacquires a slot.
 
     Lock order: the permit before the slot, and the slot before the thread. In another order two jobs could
     wait for each other, for a permit holder may be waiting for our slot. A new job cannot take part in such a

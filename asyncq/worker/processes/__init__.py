@@ -1,1 +1,5 @@
-"""The child processes that run jobs for a worker: both ends, and what they say to each other."""
+"""The child processes that run jobs for a worker: the worker's end, the child's end, and the frames between
+them.
+
+The worker's end runs on the worker's loop. A child shares no memory with it.
+"""

@@ -1,4 +1,7 @@
-"""What another process imports to have an app with all of its tasks, and what it is given besides."""
+"""What a child process imports to have an app with all of its tasks, and what else the worker gives to it.
+
+`AppSource.find` and `child_setup` run in the worker, `AppSource.load` in the child.
+"""
 
 from __future__ import annotations
 
@@ -19,17 +22,19 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
 
 NO_APP = 113
-"""The exit code of a process that could not import the app. Hardly any body ends its process with it."""
+"""The exit code of a process that could not import the app. Hardly any body ends its process with this
+code.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class AppSource:
-    """Where an app is.
+    """Where an app can be imported.
 
     Attributes:
-        target: `module:attribute`.
-        modules: where its tasks are.
-        tasks: the names that must be there in the end; none: whatever is there is right.
+        target: `module:attribute` of the app.
+        modules: the modules that hold its tasks.
+        tasks: the names that the app must have after the import; if empty, any app is accepted.
     """
 
     target: str
@@ -38,9 +43,11 @@ class AppSource:
 
     @classmethod
     def find(cls, app: AsyncQ) -> AppSource | None:
-        """Looks through the modules of this process. None if the app is an attribute of none, or if some of
-        it stands in the script: to import that would run the program again. Whether the modules can be
-        imported elsewhere, only another process can tell.
+        """Searches the modules of this process for the app.
+
+        Returns None if no module has the app as an attribute, or if a task stands in the script: to import
+        the script would run the program again. Only another process can tell whether it can import the
+        modules.
         """
         functions = [task.function for task in app.tasks.values()]
         modules = {module for one in functions if (module := getattr(one, "__module__", None)) is not None}
@@ -50,10 +57,10 @@ class AppSource:
         return cls(target, tuple(sorted(modules)), tuple(app.tasks))
 
     def load(self) -> AsyncQ:
-        """Imports the app and its tasks; may raise whatever a module raises.
+        """Imports the app and its tasks. It raises whatever a module raises.
 
         Raises:
-            LookupError: a task is not there.
+            LookupError: the app lacks a task after the import.
         """
         module, _, attribute = self.target.partition(":")
         app: AsyncQ = operator.attrgetter(attribute)(importlib.import_module(module))
@@ -66,16 +73,16 @@ class AppSource:
 
 
 def _target_of(app: AsyncQ, first: Iterable[str]) -> str | None:
-    """A module that has the app, and the name of the app there.
+    """Returns `module:attribute` of the app, or None if no module has it.
 
     Args:
-        app: to be found.
-        first: modules that are imported anyway. Of the others, some may have been loaded from a file under a
-            name that nobody can import.
+        app: the app.
+        first: modules that are imported anyway, searched first. Some of the others may have been loaded from
+            a file, under a name that nobody can import.
     """
     for name in (*first, *sys.modules):
         module = sys.modules.get(name)
-        # By its dictionary: a module that imports itself when it is first used must not do that now.
+        # `__dict__` and not `getattr`: a module that imports itself on first use must not do so now.
         attributes = module.__dict__ if isinstance(module, ModuleType) and not is_script(name) else {}
         for attribute, value in list(attributes.items()):
             if value is app:
@@ -84,12 +91,13 @@ def _target_of(app: AsyncQ, first: Iterable[str]) -> str | None:
 
 
 def child_setup(app: AsyncQ, target: str | None, url: str) -> dict[str, Any]:
-    """Makes the set-up. It goes over a pipe and not into arguments, for the URL may hold a password.
+    """Makes the setup of a child. It goes through a pipe and not into arguments: the URL may hold a password.
 
     Args:
-        app: whose jobs they are.
-        target: `module:attribute` of it; None if the worker was given none.
-        url: of the server itself: what the app calls `memory://` would be another one there.
+        app: the app whose jobs the child runs.
+        target: `module:attribute` of the app; None if the worker was given none.
+        url: the URL of the server. The app's own URL will not do: `memory://` would be another server in the
+            child.
     """
     settings = {**dataclasses.asdict(app.settings), "url": url, "strict": False}
     return {**surroundings(), "target": target, "settings": settings, "logging": logs.for_children()}

@@ -1,14 +1,16 @@
-"""A process that runs jobs for a worker, one at a time: the other end of `process.Process`.
+"""A process that runs jobs for a worker, one at a time. The worker's end of it is `process.Process`.
 
     python -m asyncq.worker.processes.child 7 312  # started by process 312, which is at the other end of
     descriptor 7
 
-Bodies run on the main thread, for that is where Python's signal handlers run: what a signal raises comes up
-in the body. The connection is read by a thread, so that the process hears at once that its worker has died,
-and dies, too. Signals are sent by that thread, on the worker's word. One that comes from elsewhere is none of
-the job's business: a service manager that stops a worker tells all of its processes, and the jobs have the
-worker's grace. Another thread watches the worker itself: a child that the worker forked in C has a copy of
-the connection's other end.
+Bodies run on the main thread, because Python runs signal handlers there: what a handler raises comes up in
+the body. A second thread reads the connection, so that the process learns at once that its worker has died,
+and dies, too. A third thread watches the worker itself: a child that the worker forked in C has a copy of the
+connection's other end and keeps it open.
+
+A job ends by SIGINT or SIGTERM only when a `stop` frame of the worker asks for that; then a thread of this
+process sends the signal. The same signal from elsewhere is ignored: a service manager that stops a worker
+signals all of its processes, and the jobs have the worker's grace.
 """
 
 from __future__ import annotations
@@ -56,18 +58,18 @@ if TYPE_CHECKING:
     from asyncq.sync_bridge import LoopOwner
 
 FAREWELL = 2.0
-"""Seconds that the process may take to end by itself once its worker has no more jobs for it."""
+"""Seconds that the process may take to end by itself when its worker has no more jobs for it."""
 AGAIN = 0.05
-"""Seconds until a signal is sent again whose handler has not run."""
+"""Seconds until a signal is sent again whose handler has not run yet."""
 LOOK = 0.5
-"""Seconds between two looks whether the worker lives, where the system cannot tell of its end."""
+"""Seconds between two checks whether the worker lives, where the system cannot report its end."""
 
 
 class _Alarm:
-    """The soft limit of a body: raises `SoftTimeLimitExceeded` in it once the time is over.
+    """The soft time limit of a body. It raises `SoftTimeLimitExceeded` in the body when the time is over.
 
     Attributes:
-        limit: in seconds; None if there is none.
+        limit: the limit in seconds; None if there is none.
     """
 
     def __init__(self) -> None:
@@ -76,13 +78,13 @@ class _Alarm:
 
     @contextmanager
     def set(self) -> Iterator[None]:
-        """Limits what runs inside the block, on the main thread."""
+        """Limits the block. It must run on the main thread."""
         if self.limit is None:
             yield
             return
         self._is_set = True
         signal.signal(signal.SIGALRM, self.ring)
-        # Again and again until the handler has run, as in `Child._interrupt`.
+        # The timer repeats until the handler has run. The reason is that of `Child._interrupt`.
         signal.setitimer(signal.ITIMER_REAL, max(self.limit, 1e-6), AGAIN)
         try:
             yield
@@ -91,7 +93,7 @@ class _Alarm:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def ring(self, _number: int, _frame: types.FrameType | None) -> None:
-        """Handles the signal. One that comes late, when the block has been left, does nothing."""
+        """Handles the signal. A signal that comes after the block was left has no effect."""
         if self._is_set and self.limit is not None:
             self._is_set = False
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -100,10 +102,10 @@ class _Alarm:
 
 
 class Child:
-    """The process: setup, jobs, end.
+    """The process, from its setup to its end.
 
     Args:
-        connection: to the worker.
+        connection: the connection to the worker.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -121,7 +123,11 @@ class Child:
         self._tasks = _Tasks(self._setup)
 
     def run(self, worker: int) -> None:
-        """Runs jobs until the worker, which has this process id, closes the connection or has ended."""
+        """Runs jobs until the worker closes the connection or has ended.
+
+        Args:
+            worker: the worker's process id.
+        """
         forks.reset_in_children(self._on_signal)
         forks.reset_in_children(self._alarm.ring)
         forks.guard_signals()
@@ -135,7 +141,7 @@ class Child:
         config.warn_of_no_variable()
         try:
             self._tasks.prepare()
-        except BaseException:  # noqa: BLE001  a module may raise anything, `sys.exit` among it
+        except BaseException:  # noqa: BLE001  a module may raise anything, even `SystemExit`
             self._send("broken", traceback.format_exc(limit=-3)[-4000:])
             return
         pool.importing = False
@@ -170,18 +176,21 @@ class Child:
 
     def _end(self) -> None:
         if self._busy:
-            # The worker is dead, and the job is somebody else's. So are the processes that its body started.
+            # The worker is dead, so another worker gets the job. The processes that the body started end,
+            # too.
             if os.getpgrp() == os.getpid():
                 os.killpg(0, signal.SIGKILL)
             os._exit(1)
         self._jobs.put(None)
-        time.sleep(FAREWELL)  # for `atexit`, and threads that are waited for
+        time.sleep(FAREWELL)  # time for `atexit` handlers and for threads that are joined
         os._exit(0)
 
     def _interrupt(self, number: int) -> None:
-        """Sends the body a signal until its handler has run: one that comes just before a call that blocks
-        waits for the end of the call, and the next one wakes the call. A handler of the body's own is called
-        once. On a thread of its own, for the worker may have more to say meanwhile.
+        """Sends the body a signal until its handler has run.
+
+        A signal that comes just before a call that blocks is handled only after the call. The next signal
+        wakes the call. If the body has set a handler of its own, that one is called once. This runs on a
+        thread of its own, because the worker may send more frames meanwhile.
         """
         while True:
             signal.pthread_kill(self._main, number)
@@ -190,10 +199,10 @@ class Child:
                 return
 
     def ask(self, verb: str, *arguments: Any) -> Future[None]:
-        """Asks something of the worker for the job."""
+        """Asks the worker for something on behalf of the job. Returns the future answer."""
         number = next(self._numbers)
         answer = self._answers[number] = Future()
-        answer.set_running_or_notify_cancel()  # who no longer waits for it must not be in its way
+        answer.set_running_or_notify_cancel()  # a caller that was cancelled must not make `set_result` fail
         self._send("ask", number, verb, *arguments)
         return answer
 
@@ -252,7 +261,7 @@ class Child:
         limit, extended = settings["max_payload"], settings["result_extended"]
         runner = _Runner(tasks, self._setup["worker"], Slots(1), limit, extended=extended)
         runner.child = self
-        self._handle_signals()  # a body before this one may have had its own
+        self._handle_signals()  # an earlier body may have set handlers of its own
         run = runner.run(delivery, self._claim)
         run_result = contextvars.copy_context().run(sync_bridge.driven, run)
         self._busy = False
@@ -269,7 +278,7 @@ class Child:
                 )
 
     def body(self, task: TaskBody, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Calls the function of a task on this thread, under its soft limit."""
+        """Calls the function of a task on this thread, under its soft time limit."""
         job = current_job.get()
         assert job is not None
         job.children = _Reported(self._send, job.children)
@@ -290,10 +299,10 @@ class Child:
 
 
 class _Tasks:
-    """Finds the tasks that a worker's jobs are of.
+    """Finds the tasks of a worker's jobs.
 
     Args:
-        setup: what the worker says of the app, see `Pool`.
+        setup: the setup that the worker has sent, see `Pool`.
     """
 
     def __init__(self, setup: dict[str, Any]) -> None:
@@ -302,7 +311,7 @@ class _Tasks:
         self._app: AsyncQ | None = None
 
     def prepare(self) -> None:
-        """Imports the app, or the script that makes it; may raise anything."""
+        """Imports the app, or the script that makes it. It raises whatever they raise."""
         setup = self._setup
         sys.path[:] = setup["path"]
         sys.argv[:] = setup["argv"]
@@ -320,13 +329,13 @@ class _Tasks:
             app.reconfigure(**self._setup["settings"])
 
     def find(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any] | None:
-        """The task of a job; None if there is none.
+        """Returns the task of a job, or None if there is none.
 
         Args:
-            job: gets the policy of its task, where only the worker knows it.
-            module: in which the task's function stands; empty if the app knows its tasks.
-            name: of the function there.
-            policy: the task's, for retries.
+            job: the job. It gets the retry policy of its task, where only the worker knows that policy.
+            module: the module of the task's function; empty if the app itself knows its tasks.
+            name: the name of the function in the module.
+            policy: the task's policy for retries.
         """
         with suppress(KeyError):
             if self._app is not None:
@@ -337,12 +346,13 @@ class _Tasks:
         return task.batch_task() if job.name.endswith("*") else task
 
     def _found(self, job: wire.Job, module: str, name: str, policy: list[Any] | None) -> Task[..., Any]:
-        """The task whose function stands under that name in that module."""
+        """Returns the task whose function has that name in that module."""
         found = operator.attrgetter(name)(importlib.import_module(module))
         if isinstance(found, Task):
             self._configure(found.app)
             return found
-        # The app is made by a function, so that it is not there by itself: one of its kind will do.
+        # A function makes the app, so importing the module gives no app. Any app with the same settings
+        # serves.
         if self._app is None:
             self._app = AsyncQ(**self._setup["settings"])
         if job.retry is None:
@@ -352,7 +362,7 @@ class _Tasks:
 
 
 class _Claim(executors.Claim):
-    """What the job can ask of the worker from here."""
+    """What the job in this process can ask of its worker."""
 
     __slots__ = ("_child",)
 
@@ -362,11 +372,11 @@ class _Claim(executors.Claim):
 
     @property
     def loop_owner(self) -> LoopOwner:
-        """Nobody: what is asked of the worker is asked over the connection, from the thread that asks."""
+        """The caller's own thread: it talks to the worker over the connection, and needs no loop."""
         return sync_bridge.INLINE
 
     async def report(self, state: str, meta: Any) -> None:
-        """The job says of itself what it is at. On the caller's loop, or on a thread without one."""
+        """Stores a report of the job about its progress. It works on a loop, and on a thread without one."""
         answer = self._child.ask("report", state, PLAIN_VALUE.dumps(meta, path="meta"))
         if sync_bridge.running_loop() is None:
             answer.result()
@@ -374,8 +384,10 @@ class _Claim(executors.Claim):
             await asyncio.wrap_future(answer)
 
     async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """A wait begins: the worker may run another job meanwhile, and in another process, too. A
-        cancellation is raised when the slot is reacquired.
+        """Tells the worker that a wait begins. The worker may run another job meanwhile, also in another
+        process.
+
+        A cancellation is raised only after the slot was reacquired.
         """
         try:
             await _answered(self._child.ask("release slot"))
@@ -383,15 +395,18 @@ class _Claim(executors.Claim):
             await self.reacquire_slot(wait)
             raise
 
-    async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  it cannot be cancelled from there
-        """A wait is over: returns when the worker has a slot and a process to count. A cancellation is raised
-        then.
+    async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:  # noqa: ARG002  the worker cannot cancel it
+        """Tells the worker that a wait is over. Returns when the worker has a slot and a process for the job.
+
+        A cancellation is raised only then.
         """
         await _answered(self._child.ask("reacquire slot"))
 
 
 async def _answered(question: Future[None]) -> None:
-    """Returns when the worker has answered, and hears a cancellation only then: who counts must know."""
+    """Returns when the worker has answered. It raises a cancellation only then, or the counts would be
+    wrong.
+    """
     answer = asyncio.wrap_future(question)
     cancelled: asyncio.CancelledError | None = None
     while not answer.done():
@@ -405,23 +420,23 @@ async def _answered(question: Future[None]) -> None:
 
 
 class _Runner(Runner):
-    """Runs bodies on the main thread."""
+    """Runs bodies on the main thread of the process."""
 
     child: Child
 
     async def _body(
         self,
         task: TaskBody,
-        job: wire.Job,  # noqa: ARG002  time limits are the worker's, but for the soft one
+        job: wire.Job,  # noqa: ARG002  the worker keeps all time limits but the soft one
         args: list[Any],
         kwargs: dict[str, Any],
-        claim: executors.Claim,  # noqa: ARG002  the worker's end keeps it
+        claim: executors.Claim,  # noqa: ARG002  `Child` has the claim
     ) -> Any:
         return self.child.body(task, args, kwargs)
 
 
 class _Reported(list[str]):
-    """Ids of jobs, each of which the worker is told, too: should this process die, the outcome names them."""
+    """Ids of jobs. Each new one is sent to the worker: if this process dies, the outcome still names them."""
 
     def __init__(self, send: Callable[..., None], known: Iterable[str]) -> None:
         super().__init__(known)
@@ -434,8 +449,9 @@ class _Reported(list[str]):
 
 
 def _run_again(script: str) -> None:
-    """Runs the file of a script under another name, so that its tasks are there and what it does under
-    `if __name__ == "__main__"` is not done.
+    """Runs the file of a script under another module name.
+
+    So its tasks exist, and what stands under `if __name__ == "__main__"` is not run.
     """
     module = types.ModuleType(MAIN_AGAIN)
     module.__file__ = script
@@ -444,7 +460,7 @@ def _run_again(script: str) -> None:
 
 
 def _until_ended(pid: int) -> None:
-    """Returns when the parent of this process, which has that id, has ended."""
+    """Returns when the parent process `pid` has ended."""
     if sys.platform == "linux":
         with suppress(OSError):  # a kernel older than 5.3, or it has ended already
             watched = os.pidfd_open(pid)
@@ -459,10 +475,15 @@ def _until_ended(pid: int) -> None:
 
 
 def main(descriptor: int, worker: int) -> None:
-    """The process, with its connection under that descriptor, to the worker with that process id."""
+    """Runs the process.
+
+    Args:
+        descriptor: the descriptor of the connection to the worker.
+        worker: the worker's process id.
+    """
     os.set_inheritable(descriptor, False)
     connection = socket.socket(fileno=descriptor)
-    # A copy of this process that a body makes must not keep the connection open when this one is dead.
+    # A copy of this process that a body makes must not keep the connection open when this process is dead.
     forks.close_in_children(connection, descriptor)
     Child(connection).run(worker)
 

@@ -1,20 +1,20 @@
-"""What a worker and one of its processes say to each other: msgpack arrays, each with its length before it.
+"""The frames between a worker and one of its processes: msgpack arrays, each after its length.
 
-    worker -> process   [{...}]                 how to find the app, first and once, see `Pool`
+    worker -> process   [{...}]                 how to find the app; once, at the start; see `Pool`
                         ["run", ...]            a job, see `Process.run`
                         ["revoked"]             the job will not be run again
                         ["stop", signal]        end the job by this signal
                         ["answer", n, failure | nil]
     process -> worker   ["ready"]               the app is imported
-                        ["broken", text]        it is not, and why
-                        ["begun"]               the job is taken up
-                        ["child", id]           the body starts a job
+                        ["broken", text]        the app could not be imported, and why
+                        ["begun"]               the process has taken up the job
+                        ["child", id]           the body starts another job
                         ["ask", n, verb, ...]   what a job may ask of its worker, see `context.Link`
                         ["finish", ...]         the fields of the runner's `Finish`, or of its `Requeue`:
                         ["requeue", ...]
                         ["replace", [[fields of a job, message], ...]]
 
-Values, arguments and failures are in there as the bytes that travel through Redis; nothing is pickled.
+Values, arguments and failures stand in frames as the bytes that travel through Redis. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 LENGTH: Final = 4
-"""Bytes before each frame that hold its length."""
+"""The number of bytes before each frame that hold its length."""
 
 _unpack = cast("Callable[[bytes], list[Any]]", msgpack.unpackb)
 
 
 def pack(frame: Sequence[Any]) -> bytes:
-    """A frame as it is sent.
+    """Returns a frame as bytes, with its length before it.
 
     >>> unpack(pack(["stop", 15])[LENGTH:])
     ['stop', 15]
@@ -45,5 +45,5 @@ def pack(frame: Sequence[Any]) -> bytes:
 
 
 def unpack(body: bytes) -> list[Any]:
-    """A frame from the bytes after its length."""
+    """Returns the frame in the bytes after its length."""
     return _unpack(body)

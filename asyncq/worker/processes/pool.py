@@ -1,8 +1,9 @@
-"""The processes of one worker: one for each job of a task with `executor="process"` that runs now, and those
-that ran one a while ago.
+"""The processes of one worker, which run the jobs of tasks with `executor="process"`. Runs on the worker's
+loop.
 
-A process imports the app once and then runs one job after the other. One that had nothing to do for a minute
-ends; all end with the worker, however that ends.
+Each running job has a process of its own. A process imports the app once and then runs one job after the
+other. A process that had nothing to do for a minute ends. All processes end with the worker, even if the
+worker is killed.
 """
 
 from __future__ import annotations
@@ -38,23 +39,23 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 IDLE = 60.0
-"""Seconds after which a process without a job ends."""
+"""Seconds after which a process without a job is ended."""
 
 importing: bool = False
-"""Whether this is such a process itself, and has not imported the app yet."""
+"""Whether this program is such a process itself and has not imported the app yet."""
 
 
 class Pool:
-    """Runs jobs in processes, which are started when there is a job for them.
+    """Runs jobs in processes. A process is started when a job needs one and none is idle.
 
     Args:
-        app: whose tasks to run; open by the time of the first job.
+        app: the app whose tasks to run. It must be open before the first job.
         worker: the worker's name, as the jobs see it.
         target: `module:attribute` of the app. Without it, a process finds each task by the module and the
             name of its function.
 
     Attributes:
-        slots: how many jobs may have a process.
+        slots: bound how many jobs may have a process.
     """
 
     def __init__(self, app: AsyncQ, worker: str, target: str | None) -> None:
@@ -68,12 +69,12 @@ class Pool:
         self._starting: set[asyncio.Task[Process]] = set()
 
     def check(self) -> None:
-        """Refuses tasks that a process would not find, and processes without end.
+        """Refuses tasks that a process would not find, and a worker that starts inside such a process.
 
         Raises:
-            ValueError: it says of which task, and what to do.
-            RuntimeError: this is a process of a worker, and importing the app starts another worker, whose
-                processes would do the same.
+            ValueError: a process would not find a task. The message says which, and what to do.
+            RuntimeError: this is a process of a worker, and the import of the app starts another worker,
+                whose processes would do the same.
         """
         if importing:
             raise RuntimeError(
@@ -87,9 +88,9 @@ class Pool:
     async def run(
         self, task: TaskBody, delivery: wire.Delivery, claim: Claim, children: list[str]
     ) -> Finish | Requeue | Replace:
-        """Runs one job in a process; waits for one while all are busy. See `runner.Processes`."""
+        """Runs one job in a process. It waits for a process while all are busy. See `runner.Processes`."""
         job = delivery.job
-        base = self._app.tasks.get(task.name.removesuffix("*"), task)  # `name*` makes several calls of it
+        base = self._app.tasks.get(task.name.removesuffix("*"), task)  # the batch task `name*` calls this one
         place = ("", "") if self._target is not None else place_of(base)
         policy = None if task.retry is None else task.retry.to_wire()
         fields = (
@@ -97,21 +98,21 @@ class Pool:
             *(job.id, job.queue, wire.encode_job(job), *place, task.soft_timeout, policy),
         )
         run_result = None
-        while run_result is None:  # one that died while it was idle may only be found dead now
+        while run_result is None:  # an idle process may have died, and that may show only now
             async with self._process(claim, job.deadline) as process:
                 run_result = await process.run(fields, claim, time_limit(task.timeout, job), children)
         return run_result
 
     @asynccontextmanager
     async def _process(self, claim: Claim, deadline: int | None) -> AsyncIterator[Process]:
-        """A process for one job."""
-        if claim.threads is None:  # else its worker has fetched the job for a process that was free
+        """Yields a process for one job."""
+        if claim.threads is None:  # otherwise the worker has fetched the job for a process that was free
             try:
                 async with asyncio.timeout(_left(deadline)):
                     await self.slots.take()
             except TimeoutError:
                 raise TimeLimitExceeded("no process was free for the job before its deadline") from None
-            claim.threads = self.slots  # given back for as long as the body waits for another job
+            claim.threads = self.slots  # released while the body waits for another job
         try:
             process = self._take() or await self._start()
             try:
@@ -122,7 +123,7 @@ class Pool:
             claim.release_executor_slot()
 
     def _take(self) -> Process | None:
-        """The idle process that ran last, for it is the most likely to be in memory."""
+        """Returns the idle process that ran last, because it is the most likely one to be in memory."""
         while self._idle:
             process, timer = self._idle.popitem()
             timer.cancel()
@@ -132,7 +133,7 @@ class Pool:
         return None
 
     async def _start(self) -> Process:
-        # A start is not cancelled with its job: the process serves another one, then.
+        # A cancellation of the job does not cancel the start: the process serves another job then.
         starting = self._tasks.start(Process.start(self._setup()))
         self._starting.add(starting)
         try:
@@ -158,7 +159,7 @@ class Pool:
         self._tasks.start(process.close())
 
     async def close(self) -> None:
-        """Ends all processes. No job may run any more."""
+        """Ends all processes. No job may be running."""
         for starting in self._starting:
             starting.cancel()
         while self._idle or self._tasks:
@@ -166,10 +167,10 @@ class Pool:
                 self._idle[process].cancel()
                 self._retire(process)
             await self._tasks.finish()
-            await asyncio.sleep(0)  # lets the callbacks of what is done have their turn
+            await asyncio.sleep(0)  # lets the callbacks of finished tasks run, which may add idle processes
 
     def _setup(self) -> bytes:
-        """What a process must know to find the tasks, see `child.Child`."""
+        """Returns the frame that tells a process how to find the tasks, see `child.Child`."""
         url = self._app.sessions.current().broker.address.url
         setup = {
             **child_setup(self._app, self._target, url),
@@ -180,15 +181,15 @@ class Pool:
 
 
 def size(app: AsyncQ) -> int:
-    """How many jobs run in processes at the same time."""
+    """Returns how many jobs may run in processes at the same time."""
     return app.settings.processes or cores.usable()
 
 
 def place_of(task: TaskBody) -> tuple[str, str]:
-    """The module and the name there under which another process finds the function of a task.
+    """Returns the module and the qualified name under which another process finds the function of a task.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no other process can find it.
     """
     function: Callable[..., Any] = task.function
     module, name = function.__module__, getattr(function, "__qualname__", "")
@@ -217,7 +218,7 @@ def place_of(task: TaskBody) -> tuple[str, str]:
 
 
 def _script() -> str | None:
-    """The file that this process runs as `__main__`, if it is one without a name to import it by."""
+    """Returns the file that runs as `__main__`, if there is no name under which it can be imported."""
     if run_as() is not None:
         return None
     file: str | None = getattr(sys.modules.get("__main__"), "__file__", None)
@@ -225,5 +226,5 @@ def _script() -> str | None:
 
 
 def _left(deadline: int | None) -> float | None:
-    """Seconds until then."""
+    """Returns the seconds until a deadline."""
     return None if deadline is None else deadline / 1000 - time.time()

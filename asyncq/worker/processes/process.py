@@ -1,9 +1,10 @@
-"""The worker's end of one process that runs jobs, one at a time. Its other end is `child`.
+"""The worker's end of one process that runs jobs, one at a time. The other end is `child`. Runs on the
+worker's loop.
 
-The end of the connection is the end of the process, whatever it died of: the kernel closes a dead process's
-sockets. Should somebody else have a copy of its end, as a child that it forked in C, then its exit ends the
-connection a moment later. A process that was sent a signal is never used again, so that a signal which comes
-late meets no other job.
+The end of the connection means the end of the process, whatever the process died of: the kernel closes the
+sockets of a dead process. If somebody else has a copy of its end, such as a child that it forked in C, then
+its exit ends the connection a moment later. A process that was sent a signal is never used again, so a late
+signal meets no other job.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ LAST_MESSAGES_TIMEOUT = 1.0
 START_TIMEOUT = 60.0
 """Seconds that a process may take to import the app."""
 FAREWELL = 3.0
-"""Seconds that an idle process gets to end by itself."""
+"""Seconds that an idle process gets to end by itself when it is closed."""
 
 _SIGNAL_OF = {mark: signal.Signals[name] for name, mark in wire.MARK_OF.items()}
 
 
 class Process:
-    """One process; made by `start`."""
+    """One process of a worker. `start` makes it."""
 
     def __init__(
         self, child: asyncio.subprocess.Process, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -51,7 +52,7 @@ class Process:
         self._child = child
         self._reader = reader
         self._writer = writer
-        self._strength = -1  # of the strongest mark that the job was told
+        self._strength = -1  # of the strongest revocation signal that the job has got
         self._spent = False
         self._out_of_time = False
         self._begun = False
@@ -60,18 +61,18 @@ class Process:
 
     @classmethod
     async def start(cls, setup: bytes) -> Process:
-        """Starts a process and waits until it has imported the app.
+        """Starts a process, and waits until it has imported the app.
 
         Raises:
-            WorkerLost: it could not; the message says why.
+            WorkerLost: the process could not do so; the message says why.
         """
         ours, theirs = socket.socketpair()
-        # A child of the worker must not keep this end open when the worker is dead. The process itself needs
-        # the other one, and uvloop calls the hooks of forks in it, too.
+        # A child of the worker must not keep this end open when the worker is dead. Only this end is closed
+        # in children: the process needs the other one, and uvloop calls the hooks of forks in it, too.
         forks.close_in_children(ours, ours.fileno())
         try:
             # In a session of its own: Ctrl-C is for the worker, which lets the jobs end. Never by fork: the
-            # worker has threads and an event loop, of which a copy would be of no use and some harm.
+            # worker has threads and an event loop, and a copy of those would be useless and harmful.
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -112,24 +113,24 @@ class Process:
 
     @property
     def usable(self) -> bool:
-        """Whether it can be given another job."""
+        """Whether another job can be given to the process."""
         return not self._spent and not self._reader.at_eof()
 
     async def run(
         self, job: tuple[Any, ...], claim: Claim, limit: TimeLimit | None, children: list[str]
     ) -> Finish | Requeue | Replace | None:
-        """Runs one job and returns its run result; None if the process had died before it took the job up.
+        """Runs one job and returns its run result, or None if the process had died before it took up the job.
 
-        Cancelled, it asks the body to end by SIGTERM and kills it a second later.
+        If the call is cancelled, it asks the body to end by SIGTERM, and kills the process a second later.
 
         Args:
             job: the fields of the frame, see `child.Child`.
-            claim: of the worker to the job; learns that the body has begun, and how to end it.
-            limit: after which the process is killed.
-            children: hears of each job that the body starts.
+            claim: the control object of the job. It learns that the body has begun, and how to end it.
+            limit: the time limit; the process is killed when it is over.
+            children: gets the id of each job that the body starts.
 
         Raises:
-            TimeLimitExceeded: the process was killed for the limit.
+            TimeLimitExceeded: the process was killed because of the limit.
             WorkerLost: the process died.
         """
         self._strength = -1
@@ -146,7 +147,8 @@ class Process:
             await self._end_body(claim)
             raise
         except Exception:
-            # A frame that cannot be read, say: what else is on the connection belongs to this job.
+            # For example, a frame that cannot be read. What else is on the connection belongs to this job, so
+            # no other job may use it.
             self._spent = True
             raise
         finally:
@@ -156,7 +158,7 @@ class Process:
             return run_result
         if not self._begun and not self._spent:
             self._spent = True
-            # No signal has ended it, for that would have spent the process: the next one gets the job.
+            # No signal has ended the process, or `_spent` would be set. So the job goes to the next process.
             claim.state, claim.interrupt = STARTING, None
             return None
         how = await self._how_it_died()
@@ -165,7 +167,7 @@ class Process:
         raise WorkerLost(f"the process that ran the job died: {how}")
 
     async def _run_result(self, children: list[str], claim: Claim) -> Finish | Requeue | Replace | None:
-        """What the process says of the job; None if it died instead."""
+        """Reads frames until the run result comes. Returns None if the process died instead."""
         while frame := await self._read():
             match frame:
                 case ["begun"]:
@@ -185,7 +187,7 @@ class Process:
         return None
 
     async def _answer_question(self, claim: Claim, number: int, question: list[Any]) -> None:
-        """Does what the job asks of its worker, and tells it when that is done."""
+        """Does what the job asks of its worker, and sends the answer when that is done."""
         failure = None
         try:
             match question:
@@ -206,7 +208,7 @@ class Process:
         self._writer.write(frames.pack(("answer", number, failure)))
 
     async def _read(self) -> list[Any]:
-        """The next frame; an empty one when there are no more."""
+        """Returns the next frame, or an empty one when the connection has ended."""
         try:
             length = int.from_bytes(await self._reader.readexactly(frames.LENGTH))
             return frames.unpack(await self._reader.readexactly(length))
@@ -216,15 +218,17 @@ class Process:
     # -- ending --
 
     async def _until_ended(self) -> None:
-        """Ends the connection when the process has ended, whoever has copies of its other end."""
+        """Ends the connection when the process has ended, even if others have copies of its other end."""
         await self._child.wait()
-        # By then everything is read that the process had sent, and the connection has ended by itself.
+        # By then everything that the process had sent is read, and normally the connection has ended by
+        # itself.
         await asyncio.sleep(LAST_MESSAGES_TIMEOUT)
         self._writer.transport.abort()
 
     def _interrupt(self, mark: str) -> None:
-        """Ends the body by the signal that a mark stands for, if it does. Only a stronger one is sent after
-        it: marks are told again with every beat.
+        """Applies a revocation signal to the job: most of them send a Unix signal to the process.
+
+        Signals come again with every beat. So only a stronger one than before has an effect.
         """
         strength = wire.MARKS.index(mark)
         if strength <= self._strength:
@@ -244,14 +248,14 @@ class Process:
         self._kill()
 
     def _kill(self) -> None:
-        """Ends the process, and those that it started."""
+        """Kills the process, and the processes that it started."""
         self._spent = True
         if self._child.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._child.pid, signal.SIGKILL)
 
     async def _end_body(self, claim: Claim) -> None:
-        """The worker stops and hands the job back: it must not go on here."""
+        """Ends the body of a job that the worker hands back, because the worker stops."""
         self._interrupt("t")
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
@@ -262,7 +266,7 @@ class Process:
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
                 await self._child.wait()
-        self._kill()  # a body may have closed the connection and live on
+        self._kill()  # a body may have closed the connection while its process lives on
         code = await self._child.wait()
         if code >= 0:
             return f"exit code {code}"
@@ -272,7 +276,7 @@ class Process:
             return f"signal {-code}"
 
     async def discard(self) -> None:
-        """Ends it at once. Twice is once."""
+        """Ends the process at once. A second call has no effect."""
         self._kill()
         for answering in self._answering:
             answering.cancel()
@@ -281,7 +285,7 @@ class Process:
         self._writer.close()
 
     async def close(self) -> None:
-        """Lets an idle process end by itself, and waits for it."""
+        """Lets an idle process end by itself, and waits for its end."""
         self._spent = True
         self._writer.close()
         with suppress(TimeoutError):

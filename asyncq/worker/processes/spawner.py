@@ -1,11 +1,11 @@
-"""Jobs on their last try run in processes of their own.
+"""Starts the processes in which jobs on their last try run. Runs on the worker's loop.
 
-A death takes every job of its worker with it, and nobody can tell which one did it. So a job that was there
-each time, and would be given up the next, runs where it can hurt no other: alone, in a child process that
-ends when there are no more of its kind. Several such children may run side by side. If a job takes its child
-down, too, it is a poison job, and goes to the dead letters; if it was innocent, it succeeds.
+The death of a worker takes all of its jobs with it, and nobody can tell which job was the cause. So a job
+that was there each time, and that would be given up the next time, runs where it can harm no other job:
+alone, in a child process. The child ends when no such job is left. Several children may run side by side. If
+a job takes its child down, too, it is a poison job and becomes a dead letter. An innocent job succeeds.
 
-    python -m asyncq.worker MODULE:ATTRIBUTE    # its set-up as JSON on standard input, see __main__
+    python -m asyncq.worker MODULE:ATTRIBUTE    # its setup comes as JSON on standard input, see __main__
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class Spawner:
-    """Starts children when they are called for.
+    """Starts child processes for jobs on their last try.
 
     Args:
-        app: what they are to import.
-        target: `module:attribute` of it. Without it, the spawner looks for it when it is needed.
-        queues: whose last tries they run: the worker's, which need not be those that the app names.
-        url: of the server itself: what the app calls `memory://` would be another one in the child.
+        app: the app that the children import.
+        target: `module:attribute` of the app. Without it, the spawner searches for it when it is needed.
+        queues: the queues whose last tries the children run. They are the worker's and not always the app's.
+        url: the URL of the server. The app's own URL will not do: `memory://` would be another server in the
+            child.
     """
 
     def __init__(self, app: AsyncQ, target: str | None, queues: Sequence[str], url: str) -> None:
@@ -52,8 +53,9 @@ class Spawner:
         self._stops = False
 
     def start(self, waiting: int) -> bool:
-        """Starts a child for each job that waits, as far as the setting allows. Should that fail, the next
-        call tries again. False if no other process can import the app.
+        """Starts a child for each job that waits, up to the setting `last_tries`.
+
+        If a start fails, the next call tries again. Returns False if no other process can import the app.
         """
         if not self._is_sought:
             self._is_sought = True
@@ -76,7 +78,7 @@ class Spawner:
             if self._stops:
                 child.terminate()
             try:
-                # On standard input, not as arguments: the URL may hold a password.
+                # The setup goes to standard input and not into arguments: the URL may hold a password.
                 with suppress(BrokenPipeError, ConnectionResetError):
                     await child.communicate(setup)
                 self._note_end(source, await child.wait())
@@ -85,7 +87,7 @@ class Spawner:
                 killing.cancel()
 
     async def _spawn(self, source: AppSource, pipe: int) -> asyncio.subprocess.Process:
-        # In a session of its own: Ctrl-C is for the parent, which passes it on.
+        # The child has a session of its own: Ctrl-C is for the parent, which stops the child.
         return await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "asyncq.worker", source.target),
             stdin=asyncio.subprocess.PIPE,
@@ -103,7 +105,7 @@ class Spawner:
                 child.kill()
 
     def _setup(self, source: AppSource, pipe: int) -> bytes:
-        """What a child must know, as JSON, see `__main__`."""
+        """Returns what a child must know, as JSON, see `__main__`."""
         setup = {
             **child_setup(self._app, self._target, self._url),
             "modules": source.modules,
@@ -127,7 +129,7 @@ class Spawner:
             )
 
     async def stop(self) -> None:
-        """Asks the children to hand back what they have, and waits for them."""
+        """Asks the children to hand back their jobs, and waits for their end, at most 5 seconds."""
         self._stops = True
         for child in self._children:
             with suppress(ProcessLookupError):
