@@ -1,3 +1,4 @@
-"""How the body of a task is run, on a loop, in a thread, or here and now; knows neither Redis nor a
-worker.
+"""Runs the body of a task: on a loop, in a thread, or in the caller's own thread.
+
+Nothing here knows Redis or a worker: the worker and `results.eager` both call `runner.Runner`.
 """

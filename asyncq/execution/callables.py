@@ -1,4 +1,7 @@
-"""Callables: what kind of task a callable makes, and coroutines that a plain function hands on."""
+"""Says what kind of task a callable makes, and awaits the coroutines that a plain function returns.
+
+Registration calls `kind_of`; the runner calls the rest, on whatever thread runs the body.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,11 @@ _PLAIN: Final = frozenset({type(None), bool, int, float, str, bytes, list, tuple
 
 
 class Kind(NamedTuple):
-    """What a call of a function gives.
+    """What a call of a function returns.
 
     Attributes:
-        is_async: a coroutine or an async generator, which runs on an event loop.
-        is_generator: a generator, async or not.
+        is_async: whether it is a coroutine or an async generator, which runs on an event loop.
+        is_generator: whether it is a generator, async or not.
     """
 
     is_async: bool
@@ -39,7 +42,7 @@ class Kind(NamedTuple):
 
 
 def kind_of(function: Callable[..., Any]) -> Kind:
-    """Says what a call of the function gives, as far as that is known before it is called.
+    """Returns what a call of the function gives, as far as that is known before the call.
 
     It looks through `functools.partial`, and at `__call__` of an object. A plain wrapper of an async
     generator function (with `functools.wraps`) counts as one. A plain wrapper of a coroutine function does
@@ -62,7 +65,7 @@ def kind_of(function: Callable[..., Any]) -> Kind:
 
 
 def _layers(function: Any) -> Iterator[Any]:
-    """The callable, and what it calls without doing anything itself."""
+    """Yields the callable, and each callable that it calls without doing anything else."""
     while True:
         yield function
         if isinstance(function, functools.partial):
@@ -74,10 +77,10 @@ def _layers(function: Any) -> Iterator[Any]:
 
 
 async def finished(value: Any) -> Any:
-    """Awaits a coroutine, and what it returns if that is a coroutine again; any other value is the result.
+    """Awaits a coroutine, and again if the coroutine returns a coroutine. Returns any other value as it is.
 
     Raises:
-        TypeError: the value is a generator, for which the task would have to be a generator task.
+        TypeError: the value is a generator, and the task is not a generator task.
     """
     while issubclass(type(value), abc.Coroutine):
         value = await value
@@ -91,19 +94,20 @@ async def finished(value: Any) -> Any:
 
 
 async def awaited(body: Awaitable[Any]) -> Any:
-    """Awaits a body to its end, see `finished`."""
+    """Awaits a body, and what it returns, see `finished`."""
     return await finished(await body)
 
 
 def is_unfinished(value: Any) -> bool:
     """Says whether `finished` has anything to do with a value."""
     kind = type(value)
-    return kind not in _PLAIN and issubclass(kind, _UNFINISHED)  # each job asks, and `abc` takes its time
+    return kind not in _PLAIN and issubclass(kind, _UNFINISHED)  # `_PLAIN` first, for speed: `abc` is slow
 
 
 def run_here(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Makes a function that calls this one on this thread, and runs a coroutine that it returns on an event
-    loop of its own.
+    """Returns a function that calls this one on the current thread.
+
+    If the function returns a coroutine, the coroutine runs on an event loop of its own.
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:

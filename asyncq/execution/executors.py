@@ -1,9 +1,11 @@
-"""Where a task's body runs: on the worker's loop, or in a thread. And what stops it in time.
+"""Runs the body of a task on the worker's loop or in a thread, and ends it at its time limit.
 
-A coroutine is stopped by cancelling it, and may let that go by. A thread cannot be stopped. Whoever waits for
-a job is told in time all the same, see `Claim.overdue`; but the attempt has not ended before its body has,
-and until then no other attempt begins. A process can be stopped: see `worker/processes/pool.py`, which is
-above this floor.
+It also holds what the worker and the runner share about one attempt: `Claim`, with its `AttemptState`. All of
+it runs on the loop, except for `Claim.begin` and `unstoppable`, which run on the body's thread.
+
+A coroutine is stopped by a cancellation, and may ignore it. A thread cannot be stopped. In both cases whoever
+waits for the job is notified in time, see `Claim.overdue`. But the attempt ends only with its body, and no
+other attempt begins before that. A process can be stopped: see `worker/processes/pool.py`, in a layer above.
 """
 
 from __future__ import annotations
@@ -38,31 +40,33 @@ if TYPE_CHECKING:
 
 
 class AttemptState(enum.Enum):
-    """How far one attempt of a job is. What may follow a state stands in `NEXT_STATES`.
+    """How far one attempt of a job is. `NEXT_STATES` says which state may follow which.
 
-    In the first three its outcome is wanted. `CANCELLING` says that the attempt is to end now and that nobody
-    wants its outcome, which is stored already or is another worker's to find.
+    In the first three states the outcome of the attempt is wanted. `CANCELLING` means that the attempt is to
+    end now and that its own outcome is not wanted: the job's outcome is stored already, or the job runs
+    elsewhere.
     """
 
     FETCHED = "fetched"
-    """Its asyncio task is made and has not had its first step."""
+    """Its asyncio task was created and has not taken its first step."""
     STARTING = "starting"
-    """Waits for what it needs: a slot, the lease, a permit, a thread or a process."""
+    """It waits for what it needs: a slot, the lease, a permit, a thread or a process."""
     RUNNING = "running"
     """The body runs, or a process was given the job."""
     ENDED = "ended"
-    """Its task has left the slot, and said what becomes of the job."""
+    """Its asyncio task has left the slot, and has said what becomes of the job."""
     DROPPED = "dropped"
-    """Cancelled while it was `FETCHED`. Its task sees that for itself: an asyncio task that is cancelled
-    before its first step never comes to its `finally`, and the slot would be taken for ever."""
+    """It was cancelled while it was `FETCHED`. Its asyncio task finds this state and ends by itself. To
+    cancel that task would lose the slot for ever: a task that is cancelled before its first step never runs
+    its `finally`."""
     CANCELLING = "cancelling"
-    """Cancelled while it was `STARTING` or `RUNNING`. A thread goes on, for nothing can stop it."""
+    """It was cancelled while it was `STARTING` or `RUNNING`. A thread goes on: nothing can stop it."""
     CANCELLED = "cancelled"
-    """Its task has left the slot after that."""
+    """Its asyncio task has left the slot after `CANCELLING` or `DROPPED`."""
 
 
 CLEAN_UP = 0.5
-"""Seconds that a body gets to end after it was cancelled at its time limit, before whoever waits is told."""
+"""Seconds that a body gets to end after the cancellation at its time limit. Then the waiters are notified."""
 
 FETCHED, STARTING, RUNNING = AttemptState.FETCHED, AttemptState.STARTING, AttemptState.RUNNING
 ENDED, DROPPED = AttemptState.ENDED, AttemptState.DROPPED
@@ -70,9 +74,9 @@ CANCELLING, CANCELLED = AttemptState.CANCELLING, AttemptState.CANCELLED
 
 NEXT_STATES: dict[AttemptState, tuple[AttemptState, ...]] = {
     FETCHED: (STARTING, DROPPED),
-    # It ends without having run when it has expired, is put aside, or cannot be run.
+    # It ends without having run if it has expired, is deferred, or cannot be run.
     STARTING: (RUNNING, ENDED, CANCELLING),
-    # Back to the start: the process that was given the job turns out to have been dead.
+    # Back to the start: the process that was given the job turned out to be dead.
     RUNNING: (STARTING, ENDED, CANCELLING),
     ENDED: (),
     DROPPED: (CANCELLED,),
@@ -84,14 +88,13 @@ _UNWANTED = (CANCELLING, CANCELLED, DROPPED)
 
 _first_step_of_body = threading.Lock()
 """Held while an attempt leaves `STARTING`, if its body may begin in a thread: that thread writes `RUNNING`
-while the loop writes `CANCELLING` or `ENDED`. There is one lock for all attempts, for it is held for no
-longer than it takes to write."""
+while the loop writes `CANCELLING` or `ENDED`. All attempts share one lock: it is held only for the write."""
 
 
 class Claim:
-    """What the worker and the runner tell each other about one job: how far it is, and how to end it.
+    """What the worker and the runner share about one job: how far it is, and how to end it.
 
-    On the loop, except for `begin`, which a body in a thread calls on its own thread.
+    It is used on the loop, except for `begin`, which a body in a thread calls on its own thread.
     """
 
     __slots__ = ("in_thread", "interrupt", "is_late", "revoked", "started", "state", "threads")
@@ -101,47 +104,48 @@ class Claim:
         self.revoked: bool = False
         self.started: int | None = None
         self.interrupt: Callable[[str], None] | None = None
-        """Tells the process in which it runs of the mark of a revocation; None if it runs here."""
-        self.threads: Slots | None = None  # where the body's thread or process is counted, while it is
+        """Sends a revocation signal to the process of the job; None if the job runs in this process."""
+        self.threads: Slots | None = None  # the slots of threads or processes of which the job has one now
         self.in_thread: bool = False
-        """Whether its body is in a thread now, or about to be."""
+        """Whether its body is in a thread now, or is about to be."""
         self.is_late: bool = False
         """Whether its time limit is over."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The worker's; without one, that of whoever asks, if there is one."""
+        """The worker's loop. Without a worker, the caller's running loop, or None."""
         return running_loop()
 
     async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """The body begins to wait for another job. Outside a worker it holds no slot."""
+        """Notes that the body begins to wait for another job. Only in a worker is there a slot to release."""
 
     async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """That wait is over."""
+        """Notes that the wait is over."""
 
     def release_executor_slot(self) -> None:
-        """Gives back the thread or process that is counted for it, if one is."""
+        """Gives back the slot of a thread or process, if the job has one."""
         threads, self.threads = self.threads, None
         if threads is not None:
             threads.give()
 
     def skip_reacquire(self) -> None:
-        """The body is about to be cancelled: its waits must not reacquire a slot."""
+        """Notes that the body is about to be cancelled, so its waits must not reacquire a slot."""
 
     def overdue(self, error: TimeLimitExceeded) -> None:
-        """The body goes on after its time limit: it has let the cancellation go by, or it is in a thread.
-        Nobody waits for a job that runs here and now but its own caller.
+        """Handles a body that goes on after its time limit. It ignores the cancellation, or is in a thread.
+
+        Without a worker there is nothing to do: only the caller waits for such a job.
         """
 
     @property
     def wanted(self) -> bool:
-        """False once it is to end now: it was terminated, or its worker stops or has lost it."""
+        """False once the attempt is to end now: it was terminated, or its worker stops or has lost it."""
         return self.state not in _UNWANTED
 
     def begin(self) -> bool:
-        """A body in a thread is about to begin; False if it must not."""
-        # A revocation may come at this moment, on the loop. Whichever of the two is first decides: the body
-        # begins and the revocation meets a running job, or the body does not begin.
+        """Moves to `RUNNING` on the thread of the body. Returns False if the body must not begin."""
+        # A revocation may come on the loop at this moment. Whichever is first decides: either the body begins
+        # and the revocation finds a running job, or the body does not begin.
         with _first_step_of_body:
             if self.state is not STARTING:
                 return False
@@ -149,8 +153,9 @@ class Claim:
             return True
 
     def move(self, state: AttemptState, *origins: AttemptState) -> AttemptState:
-        """Moves to a state if it is in one of the origins now, and gives the state before. What `begin` is on
-        the body's thread, this is on the loop.
+        """Moves to a state if the attempt is in one of the origins now, and returns the state before.
+
+        It is called on the loop, as `begin` is on the thread of the body.
         """
         with _first_step_of_body:
             before = self.state
@@ -159,17 +164,17 @@ class Claim:
             return before
 
     def sink(self, codec: ValueCodec) -> ItemSink:
-        """Where the items of a generator go; who makes claims says where."""
+        """Returns the sink for the items of a generator. A subclass says which."""
         raise NotImplementedError
 
     @property
     def loop_owner(self) -> LoopOwner:
-        """The app that runs it; who makes claims says which."""
+        """The app that runs the job. A subclass says which."""
         raise NotImplementedError
 
     async def report(self, state: str, meta: Any) -> None:  # noqa: ARG002  nobody follows a job that runs here
-        """The job says of itself what it is at; see `Context.update_state`."""
-        PLAIN_VALUE.dumps(meta, path="meta")  # what could not travel from a worker is refused here, too
+        """Checks a report of the job about its progress; see `Context.update_state`."""
+        PLAIN_VALUE.dumps(meta, path="meta")  # refuse here, too, what a worker could not send
 
 
 class Stopped(AsyncQError):
@@ -177,20 +182,20 @@ class Stopped(AsyncQError):
 
 
 async def until_thread(claim: Claim, threads: Slots, deadline: int | None) -> None:
-    """Waits until there is a thread for a body, and takes it. `in_thread` gives it back.
+    """Waits until a thread is free for a body, and takes it. `in_thread` gives it back.
 
-    This is not a part of `in_thread`, because the time limit of a body counts from its beginning.
+    This is not part of `in_thread`, because the time limit of a body counts from the beginning of the body.
 
     Args:
-        claim: of the job.
-        threads: from which it takes.
-        deadline: of the job, in ms since the epoch.
+        claim: the control object of the job.
+        threads: the slots of the threads.
+        deadline: the deadline of the job, in ms since the epoch.
 
     Raises:
-        TimeLimitExceeded: the deadline passed first.
+        TimeLimitExceeded: the deadline passed before a thread was free.
     """
     if claim.threads is not None:
-        return  # its worker has fetched the job for a thread that was free
+        return  # the worker has fetched the job for a thread that was free
     if deadline is None:
         await threads.take()
     else:
@@ -203,17 +208,18 @@ async def until_thread(claim: Claim, threads: Slots, deadline: int | None) -> No
 
 
 async def in_thread(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
-    """Runs a plain function in a thread, which the job has taken, in the context of the job. Cancelled, it
-    leaves the thread to itself.
+    """Runs a plain function in a thread that the job has taken, in the context of the job.
+
+    If the call is cancelled, it leaves the thread running: nothing can stop it.
     """
     call = partial(unstoppable, function, args, kwargs, claim)
     claim.in_thread = True
     try:
         return await anyio.to_thread.run_sync(call, limiter=_unlimited(), abandon_on_cancel=True)
     except asyncio.CancelledError as error:
-        raise error.with_traceback(None) from None  # where anyio waits for a thread is no news to anybody
+        raise error.with_traceback(None) from None  # the frames of anyio mean nothing to the user
     except Exception as error:
-        # Not by assignment, which a frozen dataclass refuses.
+        # Not by assignment: a frozen dataclass refuses that.
         BaseException.with_traceback(error, _of_function(error.__traceback__))
         raise
     finally:
@@ -223,12 +229,14 @@ async def in_thread(function: Callable[..., Any], args: Any, kwargs: dict[str, A
 
 @functools.cache
 def _unlimited() -> anyio.CapacityLimiter:
-    """The count is ours and not anyio's, for a body that waits for another job gives its place back."""
+    """Returns a limiter without a limit. `Slots` count instead: a body that waits for a job releases its
+    thread, which anyio's limiter cannot do.
+    """
     return anyio.CapacityLimiter(math.inf)
 
 
 def _of_function(trace: types.TracebackType | None) -> types.TracebackType | None:
-    """The part of a traceback that is the task's own: how its thread was come by is no news to its author."""
+    """Returns the part of a traceback that is the task's own, without the frames that started its thread."""
     below = trace
     while below is not None and below.tb_frame.f_code is not unstoppable.__code__:
         below = below.tb_next
@@ -236,17 +244,17 @@ def _of_function(trace: types.TracebackType | None) -> types.TracebackType | Non
 
 
 def unstoppable(function: Callable[..., Any], args: Any, kwargs: dict[str, Any], claim: Claim) -> Any:
-    """Calls the function on its thread. A `SystemExit` there would end the thread and release_slot the job
-    hanging.
+    """Calls the function on its thread. It turns what would end the thread, such as `SystemExit`, into an
+    error: otherwise the job would hang.
     """
     if not claim.begin():
-        return None  # revoked while it waited for a thread; the outcome stands already
+        return None  # it was revoked while it waited for a thread, and the outcome is stored
     try:
         return function(*args, **kwargs)
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         raise Stopped(f"the task raised {type(error).__name__}({error})") from error
     except StopIteration as error:
-        # A StopIteration cannot be set on a future; asyncio would raise a TypeError instead.
+        # A future refuses a StopIteration; asyncio would raise a TypeError instead.
         raise RuntimeError(f"the task raised StopIteration({error})") from error
 
 
@@ -255,22 +263,22 @@ class TimeLimit:
     """How long an attempt may still take.
 
     Attributes:
-        seconds: from now on.
-        timeout: of the task or the call; None where it is the deadline that is nearer.
+        seconds: the time from now on.
+        timeout: the timeout of the task or the call; None if the deadline is nearer.
     """
 
     seconds: float
     timeout: float | None
 
     def exceeded(self) -> TimeLimitExceeded:
-        """What is raised when the time is over."""
+        """Returns the error for the end of this time."""
         if self.timeout is None:
             return TimeLimitExceeded("the task did not end before its deadline")
         return TimeLimitExceeded(f"the task ran longer than its timeout of {shown(self.timeout)}")
 
 
 def time_limit(timeout: float | None, job: wire.Job) -> TimeLimit | None:
-    """The limit of a job whose task has that timeout; None if there is none."""
+    """Returns the limit of a job whose task has that timeout, or None if there is none."""
     if job.timeout is not None:
         timeout = job.timeout / 1000
     left = None if job.deadline is None else job.deadline / 1000 - time.time()
@@ -282,18 +290,17 @@ def time_limit(timeout: float | None, job: wire.Job) -> TimeLimit | None:
 async def within(
     body: Coroutine[Any, Any, Any], claim: Claim, limit: TimeLimit | None, soft_timeout: float | None
 ) -> Any:
-    """Runs a body under time limits, in the task of its job.
+    """Runs a body under time limits, in the asyncio task of its job.
 
     Args:
-        body: what to run.
-        claim: a cancellation that the worker asked for is told from one that the limit caused.
-        limit: after which it is cancelled.
-        soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside it, at the place where it
-            waits.
+        body: the body.
+        claim: tells a cancellation that the worker asked for from one that the limit has caused.
+        limit: the time after which the body is cancelled.
+        soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside the body, where it waits.
 
     Raises:
-        TimeLimitExceeded: it ran longer than the limit, whatever it made of the cancellation. Raised when it
-            has ended; `claim.overdue` is called before, if that takes its time.
+        TimeLimitExceeded: the body ran longer than the limit, whatever it made of the cancellation. It is
+            raised when the body has ended. If that takes long, `claim.overdue` is called before.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
@@ -322,26 +329,28 @@ async def within(
         task.uncancel()
         assert limit is not None
         if isinstance(error, asyncio.CancelledError):
-            # The cancellation is our own doing and no news; where it reached the body is.
+            # The cancellation was ours and says nothing. Where it reached the body is worth showing.
             raise limit.exceeded().with_traceback(error.__traceback__) from None
         raise limit.exceeded() from error
     return value
 
 
 class _SoftCancellation(SoftTimeLimitExceeded, asyncio.CancelledError):
-    """What a body gets where it waits, at its soft limit: the error that it may catch, and for everything
-    between the body and its wait the cancellation that it is. A task group ends its children by it,
-    `wait_for` its task, and a lock gives its turn to the next; an error of any other class leaves all of them
-    as they are. It is raised inside the body only.
+    """What is raised inside a body at its soft time limit, at the place where the body waits.
+
+    For the body it is a `SoftTimeLimitExceeded` that the body may catch. For everything between the body and
+    its wait it is a cancellation. So a task group ends its children, `wait_for` ends its task, and a lock
+    goes to the next that waits; an error of any other class would leave all of them as they are. It never
+    leaves the body.
     """
 
     __module__ = SoftTimeLimitExceeded.__module__
     __qualname__ = SoftTimeLimitExceeded.__qualname__
 
     def plain(self) -> SoftTimeLimitExceeded:
-        """Makes what whoever waits for the job gets: nothing of ours that travels is a cancellation."""
+        """Returns the error that leaves the body. It is not a cancellation, so that it can be an outcome."""
         error = SoftTimeLimitExceeded(*self.args).with_traceback(self.__traceback__)
-        error.__dict__.update(self.__dict__)  # its notes
+        error.__dict__.update(self.__dict__)  # the notes of the exception
         error.__cause__, error.__context__ = self.__cause__, self.__context__
         error.__suppress_context__ = self.__suppress_context__
         return error
@@ -362,11 +371,11 @@ class _Limits:
         self.stopped = False
 
     def stop(self) -> None:
-        """The hard limit: cancels, or waits for the end of a thread."""
+        """Applies the hard limit: cancels the body, or reports that its thread goes on."""
         claim = self._claim
         self.stopped = claim.is_late = True
         claim.skip_reacquire()
-        # A thread that is about to begin must not, if the job is told to have ended. The move decides.
+        # A thread that is about to begin must not begin once the job is reported as ended. `move` decides.
         if claim.in_thread and claim.move(ENDED, STARTING) is not STARTING:
             self._overdue()
             return
@@ -378,14 +387,15 @@ class _Limits:
         self._claim.overdue(self._limit.exceeded())
 
     def soften(self, limit: float) -> None:
-        """The soft limit: cancels, too, but what reaches the body is `SoftTimeLimitExceeded`."""
+        """Applies the soft limit: cancels the task, and lets the body get `SoftTimeLimitExceeded` instead."""
         self._injected = _SoftCancellation(f"the task ran longer than its soft_timeout of {shown(limit)}")
         self._task.cancel()
 
     @types.coroutine
     def driven(self, body: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """Runs the body step by step, as `await` would, so that an exception of our own can be thrown into
-        it.
+        """Runs the body step by step, as `await` would.
+
+        So an exception of our own can be thrown into it.
         """
         step: Callable[[], Any] = partial(body.send, None)
         while True:
@@ -403,6 +413,6 @@ class _Limits:
                 if injected is not None:
                     self._task.uncancel()
                 step = partial(body.throw, injected or error)
-            except BaseException as error:  # noqa: BLE001 - it is the body's to handle
+            except BaseException as error:  # noqa: BLE001 - the body handles it
                 step = partial(body.throw, error)
-        raise plain  # out here, where the cancellation is not its context
+        raise plain  # outside of `except`, so that the cancellation is not its `__context__`

@@ -1,4 +1,8 @@
-"""Runs the generator of a task to its end, item by item, on the loop or in a thread."""
+"""Runs the generator of a task to its end, item by item: on the loop, in a thread, or in the caller's thread.
+
+Each item goes to an `ItemSink`, which may make the generator wait. However a run ends, it closes the
+generator.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ class ItemSink(Protocol):
     """Takes the items of a generator."""
 
     def add(self, item: Any) -> bool:
-        """Takes an item, on any thread. True if the caller must await `until_capacity` before the next."""
+        """Takes an item, on any thread. Returns True if the caller must await `until_capacity` next."""
         ...
 
     async def until_capacity(self) -> None:
@@ -36,12 +40,12 @@ class ItemSink(Protocol):
 
 
 class CollectedItems(list[bytes]):
-    """The sink of a call that runs in the caller: the items themselves."""
+    """The sink of a call that runs in the caller: a list of the encoded items."""
 
     codec: ValueCodec = PLAIN_VALUE
 
     def add(self, item: Any) -> bool:
-        """Keeps it as it would travel."""
+        """Adds an item, encoded as for a stream."""
         self.append(self.codec.dumps(item, path=f"item {len(self) + 1}"))
         return False
 
@@ -56,7 +60,7 @@ class CollectedItems(list[bytes]):
 
 
 async def on_loop(generator: AsyncGenerator[Any, Any], sink: ItemSink) -> None:
-    """Drives an async generator. Cancelled, it closes it."""
+    """Runs an async generator on the loop. If the call is cancelled, it closes the generator."""
     async with aclosing(generator):
         async for item in generator:
             if sink.add(item):
@@ -64,7 +68,7 @@ async def on_loop(generator: AsyncGenerator[Any, Any], sink: ItemSink) -> None:
 
 
 def run_inline(generator: Generator[Any, Any, Any], sink: ItemSink) -> None:
-    """Drives a plain generator on this thread, into a sink that never makes it wait."""
+    """Runs a plain generator on this thread, with a sink that never makes it wait."""
     with closing(generator):
         for item in generator:
             sink.add(item)
@@ -73,8 +77,9 @@ def run_inline(generator: Generator[Any, Any, Any], sink: ItemSink) -> None:
 def in_thread(
     function: Callable[..., Generator[Any, Any, Any]], claim: Claim, sink: ItemSink
 ) -> Callable[..., None]:
-    """What drives a plain generator, on another thread than the loop's. It ends between two items when the
-    job is not wanted any more, or its time is over.
+    """Returns a function that runs a plain generator on another thread than the loop's.
+
+    The run ends between two items when the job is no longer wanted or its time is over.
     """
     loop = asyncio.get_running_loop()
 

@@ -1,4 +1,7 @@
-"""What a job of a workflow gets from those that it waited for: their values, before its own arguments."""
+"""Makes the arguments of a job in a workflow: first the values of the jobs that it waited for, then its own.
+
+Pure functions over bytes. The runner calls them on its own thread, before the body.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ if TYPE_CHECKING:
 
 _NIL = b"\xc0"
 TOO_LARGE = b"!"
-"""What the server sends instead of values that are too large for it."""
+"""What the server sends instead of values that are too large to hand on."""
 
 
 def body_of(job: wire.Job, values: bytes) -> bytes:
-    """The arguments of a call with those that its parents' values are, as one body.
+    """Returns the arguments of a call, with the values of its parents in front, as one body.
 
     Raises:
-        DecodeError: the values are not what the job's value template asks for.
-        PayloadTooLarge: they were too much to be handed on.
+        DecodeError: the values do not fit the job's value template.
+        PayloadTooLarge: the values were too large to be handed on.
     """
     if job.value_template is None:
         return job.body
@@ -45,8 +48,10 @@ def _ended(parent: str, letter: str, outcome: bytes | None) -> wire.Ended:
 
 
 def kept_of(job: wire.Job, values: bytes) -> bytes:
-    """The arguments of a call as they are kept with its outcome. Those of an error callback begin with three
-    times None, for an exception is not a value; those that cannot be put together are empty.
+    """Returns the arguments of a call as they are stored with its outcome.
+
+    Those of an error callback begin with three times None, because an exception is not a value. If the
+    arguments cannot be put together, the result is empty.
     """
     if job.value_template is None:
         return job.body
@@ -67,15 +72,15 @@ def _packed(template: Any, payloads: list[bytes]) -> bytes:
 
 
 def arguments(codec: ArgumentCodec, job: wire.Job, values: bytes) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a call, ready for the function.
+    """Returns the arguments of a call, ready for the function.
 
     Raises:
         DecodeError, PayloadTooLarge: as `body_of`.
     """
     if job.value_template != "e":
         return codec.loads(body_of(job, values))
-    # What an error callback gets first: who failed, how, and where. An exception is not a value that travels,
-    # so its place is held for it.
+    # An error callback gets first who failed, with which exception, and the traceback. An exception does not
+    # travel as a value, so three nils hold the places.
     args, kwargs = codec.loads(in_front(job.body, [_NIL] * 3))
     for parent, letter, outcome in wire.split_notification(values):
         failed: Outcome[Any] = Outcome(parent, wire.decode_ended(letter, outcome or b""), PLAIN_VALUE)

@@ -1,5 +1,7 @@
-"""When a failed job is tried again: a policy, and a pure function that decides. The waiting is done in Redis,
-not in a worker's slot.
+"""Decides when a failed job is tried again: a policy, and the pure function `delay`.
+
+The runner calls `delay` after a failure. Nobody waits here: the job waits in Redis, as a delayed job, and
+holds no slot.
 """
 
 from __future__ import annotations
@@ -24,11 +26,11 @@ class Retry:
 
     Attributes:
         max_retries: how often a job is run again after its first failure. Crashes of a worker do not count.
-        on: the exceptions that are worth another try; others fail at once.
-        backoff: seconds (or a timedelta) before the first retry; each further one waits twice as long.
-        max_backoff: longest wait, in seconds.
-        jitter: wait a random time between nothing and that long, so that jobs which failed together do not
-            come back together ("full jitter",
+        on: the exceptions after which another try is worth while; others fail at once.
+        backoff: seconds (or a timedelta) before the first retry; each further retry waits twice as long.
+        max_backoff: the longest wait, in seconds (or a timedelta).
+        jitter: whether the wait is a random time between 0 and that long, so that jobs which failed together
+            do not come back together ("full jitter",
             https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
     """
 
@@ -51,9 +53,7 @@ class Retry:
         object.__setattr__(self, "on", kinds)
 
     def to_wire(self) -> list[Any]:
-        """For the message of a call that brings a policy of its own. Classes travel as names and are matched
-        by name.
-        """
+        """Returns the policy for the message of a call. Classes travel as names and are matched by name."""
         names = [_name_of(kind) for kind in self.on]
         return [
             self.max_retries,
@@ -66,7 +66,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class RemoteRetry:
-    """A policy that came with a message."""
+    """A policy that has come with a message."""
 
     max_retries: int
     backoff: float
@@ -76,10 +76,10 @@ class RemoteRetry:
 
 
 def from_wire(data: Any) -> RemoteRetry:
-    """The policy in a message.
+    """Returns the policy in a message.
 
     Raises:
-        DecodeError: it is none.
+        DecodeError: the data is not a policy.
     """
     try:
         max_retries, backoff, max_backoff, jitter, names = data
@@ -95,7 +95,7 @@ def from_wire(data: Any) -> RemoteRetry:
 
 
 DEFAULT = Retry()
-"""What `raise RetryLater()` goes by in a task without a policy."""
+"""The policy for `raise RetryLater()` in a task without a policy of its own."""
 
 
 def delay(
@@ -104,12 +104,12 @@ def delay(
     error: Exception,
     uniform: Callable[[float, float], float] = random.uniform,
 ) -> float | None:
-    """Seconds until the next try of a job that failed, or None if this failure is its end.
+    """Returns the seconds until the next try of a job that failed, or None if the job ends with this failure.
 
     Args:
-        policy: of the call or the task; None if there is none.
+        policy: the policy of the call or the task; None if there is none.
         retries: how often the job was tried again already.
-        error: what the body raised.
+        error: the exception that the body raised.
         uniform: the source of jitter.
 
     >>> delay(Retry(backoff=1, jitter=False), 3 - 1, OSError())
@@ -141,5 +141,5 @@ def _covers(policy: Retry | RemoteRetry, error: Exception) -> bool:
 
 
 def _name_of(kind: type[Any]) -> str:
-    # A class of a script has the same name in a worker that imports the script's file.
+    # A class of a script has one name in the script and in a worker that imports the script's file.
     return f"{import_name(kind.__module__)}.{kind.__qualname__}"

@@ -1,4 +1,7 @@
-"""Slots: they bound the jobs, the threads and the processes of a worker. Each lives on one loop."""
+"""Counts the slots of a worker: they bound its running jobs, its threads and its processes.
+
+Each `Slots` belongs to one loop and has no lock. Whoever takes a slot gives it back once, on that loop.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class Slots:
-    """A number of slots, and two queues for them. Lives on one loop.
+    """A number of slots, and two queues of jobs that wait for one. Lives on one loop.
 
-    A job that resumes after a wait for another job goes before a new job: it holds what it has built up so
+    A job that resumes after a wait for another job goes before a new job. It holds what it has built up so
     far, and other jobs may be waiting for it.
 
     Args:
-        limit: how many.
-        most_released: how many jobs may have their slot released for a wait.
-        on_change: called when a slot is free, or one more is released.
+        limit: how many slots there are.
+        most_released: how many jobs may have released their slot for a wait.
+        on_change: called when a slot becomes free, or when a job has reacquired its slot.
 
     Attributes:
-        busy: slots that are taken. Above the limit only by jobs that are being cancelled.
-        released: jobs that have released their slot and will reacquire one.
+        busy: how many slots are taken. It exceeds the limit only while jobs are being cancelled.
+        released: how many jobs have released their slot and will reacquire one.
         on_change: as given.
     """
 
@@ -37,24 +40,24 @@ class Slots:
         self.released: int = 0
         self._most_released = most_released
         self.on_change: Callable[[], object] = on_change
-        # While anybody waits in a queue, no slot is free.
+        # While a job waits in a queue, no slot is free.
         self._resuming: deque[asyncio.Future[None]] = deque()
         self._new: deque[asyncio.Future[None]] = deque()
 
     @property
     def is_free(self) -> bool:
-        """Whether `take` would not wait."""
+        """Whether `take` would return at once."""
         return self.busy < self.limit
 
     def take_now(self) -> None:
-        """Takes a slot, whether or not there is one."""
+        """Takes a slot, even if none is free."""
         self.busy += 1
 
     async def take(self, *, first: bool = False) -> None:
-        """Takes a slot as soon as there is one. Cancelled, it has taken none.
+        """Takes a slot as soon as one is free. If the call is cancelled, it has taken none.
 
         Args:
-            first: for a job that resumes after a wait: it goes before new jobs.
+            first: whether the job resumes after a wait, and so goes before new jobs.
         """
         if self.busy < self.limit:
             self.busy += 1
@@ -66,13 +69,13 @@ class Slots:
             await granted
         except asyncio.CancelledError:
             if not granted.cancelled():
-                self.give()  # it was given one at the same time
+                self.give()  # the slot was granted at the same moment as the cancellation
             elif granted in queue:
                 queue.remove(granted)
             raise
 
     def give(self) -> None:
-        """Gives a slot back: the next in the queues takes it, if there is one."""
+        """Gives a slot back. If a job waits in the queues, it gets the slot."""
         self.busy -= 1
         if self._resuming or self._new:
             self._call_next()
@@ -81,7 +84,7 @@ class Slots:
     def _call_next(self) -> None:
         while self.busy < self.limit and (queue := self._resuming or self._new):
             granted = queue.popleft()
-            if not granted.done():  # else it was cancelled, and is about to leave
+            if not granted.done():  # otherwise it was cancelled, and its `take` is about to end
                 self.busy += 1
                 granted.set_result(None)
 
@@ -89,7 +92,7 @@ class Slots:
         """Gives a slot back for the time of a wait.
 
         Raises:
-            WouldDeadlock: `max_parked` jobs have released their slot.
+            WouldDeadlock: `max_parked` jobs have released their slots already. Nothing has changed.
         """
         if self.released >= self._most_released:
             raise WouldDeadlock(
@@ -101,6 +104,6 @@ class Slots:
         self.give()
 
     def end_release(self) -> None:
-        """A job that had released its slot has one again, or needs none any more."""
+        """Notes that a job which had released its slot has one again, or needs none any more."""
         self.released -= 1
         self.on_change()

@@ -1,4 +1,4 @@
-"""What whoever runs a task needs of it. Every task is one; nothing here knows of an app."""
+"""What the runner needs of a task: a protocol that every `Task` fulfils. Nothing here knows an app."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class TaskBody(Protocol):
-    """A task's function, how it is run, and how its arguments and values travel."""
+    """A task's function, how it runs, and how its arguments and values are encoded."""
 
     @property
     def app(self) -> Owner:
-        """The app that it is registered with."""
+        """The app that the task is registered with."""
         ...
 
     name: str

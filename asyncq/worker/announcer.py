@@ -1,7 +1,6 @@
 """Announces at the server which tasks a worker knows, so that other workers leave those tasks' jobs to it.
 
-A background task of a worker session, on the worker's loop. `unknown_tasks` of other workers reads what is
-announced.
+A background task of a worker session, on the worker's loop. `unknown_tasks` in other workers reads it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""One run of one job in a worker, from its delivery to its outcome: where a job starts, and where it is
-ended.
+"""One run of one job in a worker, from its delivery to its outcome: here a job starts, and here it is ended.
 
 The fetcher calls `Attempts.start` with the entries that it has read. Each job becomes one asyncio task on the
 worker's loop, whose coroutine lets no exception out. `RunningJob` is what the rest of the worker sees of the
@@ -173,11 +172,10 @@ class RunningJob(Claim):
         self._terminate(STARTING, RUNNING, reason=reason)
 
     def _terminate(self, *origins: AttemptState, reason: str = "") -> None:
-        """Ends the attempt and stores the outcome `revoked`, if the attempt is in one of these states or is
-        `FETCHED`.
+        """Ends the attempt and stores the outcome `revoked`, if it is in one of these states or `FETCHED`.
 
-        The answer of `move` decides. To read the state first would be a race: a thread may begin the body in
-        between.
+        The answer of `move` decides. To read the state first would be a race with a thread that begins the
+        body.
         """
         before = self.state
         if before is FETCHED:
@@ -212,8 +210,7 @@ class RunningJob(Claim):
         return True
 
     def cancel(self) -> None:
-        """Ends the attempt, even if its body runs. Nothing is stored about the job, which runs again
-        elsewhere.
+        """Ends the attempt, even if its body runs. Nothing is stored: the job runs again elsewhere.
 
         A second call cancels again a body that has ignored the first cancellation.
         """
@@ -473,9 +470,7 @@ class Attempts:
         return False
 
     def name_of_current(self) -> str:
-        """Returns the name of the job that the loop runs now. The stall watch calls it from its own
-        thread.
-        """
+        """Returns the name of the job that the loop runs now. The stall watch calls it on its own thread."""
         current = asyncio.current_task(self.loop)
         for job in list(self.held.jobs.values()):
             if job.task is current:

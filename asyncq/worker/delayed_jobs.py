@@ -23,9 +23,7 @@ LONGEST_SLEEP = 10.0
 
 
 class Promoter:
-    """Moves the due jobs of one shard. Every worker has one; the first one moves a job, the others find
-    none.
-    """
+    """Moves the due jobs of one shard. Every worker has one; the first moves a job, the others find none."""
 
     def __init__(self, consumer: Consumer, shard: Keys) -> None:
         self.shard = shard

@@ -17,8 +17,7 @@ class ItemBuffer:
     """The items of one attempt that the server is not known to have. Items are numbered from 1.
 
     `append` and `is_full` run on the generator's thread, everything else on the worker's loop. Only one of
-    the two writes each field, so no lock is needed. A reader may see an old number; then it only waits once
-    more.
+    the two writes each field, so no lock is needed. A reader may see an old number; then it waits once more.
 
     Args:
         id: the id of the job, for the error.

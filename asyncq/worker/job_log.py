@@ -85,9 +85,7 @@ class JobLog:
         self._log(logging.WARNING, "%s failed after %s%s: %s", delivery, extra, when, error)
 
     def could_not_run(self, delivery: Delivery, error: Exception) -> None:
-        """Logs that a job has failed without a fault of its own. If it is a fault of asyncq, the traceback
-        shows where.
-        """
+        """Logs that a job has failed without a fault of its own, with the traceback of the error."""
         if self._failures.has_room():
             log.error(
                 "%s could not be run: %s",

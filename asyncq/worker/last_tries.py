@@ -1,5 +1,4 @@
-"""Makes the jobs on their last try run: in child processes, or in this worker if no other process can have
-the app.
+"""Makes the jobs on their last try run: in child processes, or here if no other process can import the app.
 
 A background task of a worker session, on the worker's loop. Recovery calls it when such jobs wait.
 """

@@ -1,5 +1,4 @@
-"""Decides what becomes of a job whose body has ended: it is finished, retried, replaced, deferred, or
-revoked.
+"""Decides what becomes of a job whose body has ended: finished, retried, replaced, deferred, or revoked.
 
 `Attempts` and `RunningJob` call this on the worker's loop, and it calls `broker.claims`, the one way out of a
 claim. A job stays held until the server has answered. Most outcomes travel in the batches of `Claims`. What

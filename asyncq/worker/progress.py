@@ -40,8 +40,7 @@ class Reporter:
         """Returns True when this report or a newer one is stored, and False if the server refused it, because
         the job is no longer ours.
 
-        If one caller is cancelled, the report stays on its way. It is sent again for as long as the worker
-        runs.
+        If one caller is cancelled, the report stays on its way. It is sent again while the worker runs.
 
         Raises:
             ServerError: an answer that would be the same on another try.

@@ -73,9 +73,7 @@ class Looks:
         return self._made[-1][0] if self._made else 0
 
     def a_lease_ago(self, now: float) -> int:
-        """Returns the number of the latest look that was answered at least a lease ago; 0 if there is
-        none.
-        """
+        """Returns the number of the latest look that was answered a lease ago or earlier; 0 without one."""
         return max((number for number, then in self._made if now - then >= self._lease), default=0)
 
     def ages(self, now: float) -> list[LookAge]:

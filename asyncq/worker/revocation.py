@@ -1,5 +1,4 @@
-"""Applies revocation signals: the requests of clients to end a job that runs in this worker, or not to run it
-again.
+"""Applies revocation signals: requests to end a job that runs in this worker, or not to run it again.
 
 Each signal comes in two ways: as a message on the session's channel, and with the answer to every heartbeat
 until the job has ended. So a lost message is repeated, and a signal may come any number of times. All of it

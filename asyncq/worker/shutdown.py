@@ -82,8 +82,7 @@ class Shutdown:
     def withdraw(self) -> None:
         """Begins to hand back the jobs that were fetched and whose bodies have not begun.
 
-        No body begins in a worker that stops, so these jobs need not wait here. `hand_back` waits until this
-        is done.
+        No body begins in a worker that stops, so these jobs need not wait. `hand_back` waits for this.
         """
         self._withdrawn = [job for job in self._held.jobs.values() if job.withdraw()]
         if self._withdrawn:
@@ -103,9 +102,7 @@ class Shutdown:
         self._withdrawn = []
 
     async def drain(self, grace: float, at_once: asyncio.Event) -> None:
-        """Waits until all jobs have ended, the grace is over, `at_once` is set, or the session was taken for
-        dead.
-        """
+        """Waits until all jobs have ended, the grace is over, `at_once` is set, or the session is lost."""
         waits = [asyncio.create_task(event.wait()) for event in (self._held.idle, at_once, self._is_lost)]
         await asyncio.wait(waits, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:

@@ -1,5 +1,4 @@
-"""Releases the slot of a job while the job waits for other jobs, and reacquires a slot before its code goes
-on.
+"""Releases the slot of a job while the job waits for other jobs, and reacquires a slot before it goes on.
 
 `RunningJob` calls this when a body awaits another job. Everything here runs on the worker's loop; only
 `stop_waits` reaches into the loops of threads. A job that waits holds no slot, no permit and no thread.
@@ -27,7 +26,7 @@ class WaitSlot:
 
     Lock order: the permit before the slot, and the slot before the thread. In another order two jobs could
     wait for each other, for a permit holder may be waiting for our slot. A new job cannot take part in such a
-    circle: it is deferred instead of waiting for a permit, and it waits for a slot for `SLOT_WAIT` at most.
+    cycle: it is deferred instead of waiting for a permit, and it waits for a slot for `SLOT_WAIT` at most.
 
     Args:
         claim: the control object of the job, which worker and runner share.

@@ -1,5 +1,4 @@
-"""A worker: runs one session after the other, each with its loops in a task group. Leaving them is the
-shutdown.
+"""A worker: runs one session after the other, each with its loops in a task group. To leave it is to stop.
 
     Worker.run
     └─ one session after the other (a new one whenever the lease was lost)
@@ -138,8 +137,7 @@ class Worker:
         return self.counts.handed_back
 
     async def run(self) -> None:
-        """Runs until `stop` is called. Then running jobs may end within the grace, and what is left is handed
-        back.
+        """Runs until `stop` is called. Then running jobs may end within the grace; others are handed back.
 
         If the call is cancelled, everything is handed back at once.
 

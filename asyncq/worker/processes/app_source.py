@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from asyncq.app import AsyncQ
 
 NO_APP = 113
-"""The exit code of a process that could not import the app. Hardly any body ends its process with this
-code.
-"""
+"""The exit code of a process that could not import the app. Hardly any body ends its process with it."""
 
 
 @dataclass(frozen=True, slots=True)

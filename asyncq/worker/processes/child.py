@@ -384,8 +384,7 @@ class _Claim(executors.Claim):
             await asyncio.wrap_future(answer)
 
     async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """Tells the worker that a wait begins. The worker may run another job meanwhile, also in another
-        process.
+        """Tells the worker that a wait begins. The worker may run another job in another process meanwhile.
 
         A cancellation is raised only after the slot was reacquired.
         """
@@ -404,9 +403,7 @@ class _Claim(executors.Claim):
 
 
 async def _answered(question: Future[None]) -> None:
-    """Returns when the worker has answered. It raises a cancellation only then, or the counts would be
-    wrong.
-    """
+    """Returns when the worker has answered. It raises a cancellation only then, to keep the counts right."""
     answer = asyncio.wrap_future(question)
     cancelled: asyncio.CancelledError | None = None
     while not answer.done():

@@ -1,5 +1,4 @@
-"""The processes of one worker, which run the jobs of tasks with `executor="process"`. Runs on the worker's
-loop.
+"""The processes of one worker for tasks with `executor="process"`. The pool runs on the worker's loop.
 
 Each running job has a process of its own. A process imports the app once and then runs one job after the
 other. A process that had nothing to do for a minute ends. All processes end with the worker, even if the
