@@ -1,8 +1,11 @@
-"""Runs one delivered job: a delivery in, a run result out. Knows no Redis.
+"""Runs one delivered job: a delivery in, a run result out. Every body runs here.
 
-The body runs in a context of its own in which `current()` is the job and waiting for other jobs is denied.
-Whatever the body raises is an outcome, `SystemExit` and `KeyboardInterrupt` among it: a task must not be able
-to end its worker. Only a cancellation that the worker itself asked for goes through.
+The worker calls `Runner.run` in the asyncio task of the job, on its loop. A child process calls it on its
+main thread, and `results.eager` where the call is made. Nothing here knows Redis. The body runs in a context
+of its own, in which `current()` is the job and waits for other jobs are denied. Whatever the body raises
+becomes an outcome, also `SystemExit` and `KeyboardInterrupt`: a task must not be able to end its worker. Only
+a cancellation that the worker itself asked for goes through. What is to surround every body, such as a
+middleware, goes into `Runner.hooks`.
 """
 
 from __future__ import annotations
@@ -38,8 +41,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Finish:
-    """The job has ended: the record's letter, the encoded outcome, and why it belongs with the dead letters,
-    if it does. `error` is what it failed with, for the log; None where that was raised in another process.
+    """The job has ended.
+
+    Attributes:
+        letter: the letter of the record.
+        outcome: the encoded outcome.
+        dead: why the job is kept as a dead letter; empty if it is not.
+        error: the exception, for the log; None if it was raised in another process.
     """
 
     letter: str
@@ -50,14 +58,19 @@ class Finish:
 
 @dataclass(slots=True)
 class Unknown(Finish):
-    """The job has failed, for its task is not known here. It may be known to another worker."""
+    """The job has failed, because its task is not known here. Another worker may know it."""
 
 
 @dataclass(slots=True)
 class Requeue:
-    """The job is to be tried again in `wait` ms, as its retry number `retries`; `failure` is the encoded
-    error, `error` as in `Finish`. `last` is the outcome of a job that expires: it stands if the job does not
-    start again in time.
+    """The job is to be tried again.
+
+    Attributes:
+        wait: milliseconds until then.
+        retries: the number of that retry.
+        failure: the encoded error.
+        last: the outcome of a job that expires. It counts if the job does not start again in time.
+        error: as in `Finish`.
     """
 
     wait: int
@@ -69,48 +82,54 @@ class Requeue:
 
 @dataclass(slots=True)
 class Replace:
-    """A workflow takes the job's place: its jobs and their messages, the last with the job's id."""
+    """A workflow takes the job's place.
+
+    Attributes:
+        jobs: its jobs and their messages. The last one has the job's id.
+    """
 
     jobs: list[tuple[wire.Job, bytes]]
 
 
 class Processes(Protocol):
-    """Runs jobs in child processes. Another runner does the same there, up to the run result."""
+    """Runs jobs in child processes, where another runner makes the run result."""
 
     async def run(
         self, task: TaskBody, delivery: wire.Delivery, claim: Claim, children: list[str]
     ) -> Finish | Requeue | Replace:
-        """The run result of the runner in the process; `children` gets each job that the body starts.
+        """Returns the run result of the runner in the process.
+
+        `children` gets the id of each job that the body starts.
 
         Raises:
-            TimeLimitExceeded: it was killed for it.
+            TimeLimitExceeded: the process was killed because of the time limit.
             WorkerLost: the process died, or none could be started.
         """
         ...
 
 
 RETRIES_USED_UP = "retries used up"
-"""Why a job that was tried again and has failed for good is kept with the dead letters."""
+"""Why a job that failed after retries is kept as a dead letter."""
 
 RunHook = Callable[[Context, Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Runs the body of a job by awaiting its second argument, and returns the job's value. What it raises is what
-the body has raised."""
+"""Runs the body of a job by awaiting its second argument, and returns the job's value. An exception of the
+hook counts as one of the body."""
 
 
 class Runner:
     """Runs jobs for one worker.
 
     Args:
-        tasks: by name; looked up, never imported.
+        tasks: the tasks by name. A task is looked up and never imported.
         worker: the worker's name, as outcomes show it.
         threads: how many plain functions may run at the same time.
-        max_payload: largest encoded result, in bytes.
-        processes: for tasks with `executor="process"`; None runs them here.
+        max_payload: the size of the largest encoded result, in bytes.
+        processes: runs tasks with `executor="process"`; None runs them here.
         extended: whether outcomes carry the arguments of their calls.
 
     Attributes:
-        hooks: around each body, the first of them outermost. Without any they cost one truth test. The body
-            of a task with `executor="process"` has those of the runner in its process.
+        hooks: called around each body, the first of them outermost. An empty list costs one truth test. The
+            body of a task with `executor="process"` has the hooks of the runner in its process.
     """
 
     def __init__(
@@ -132,7 +151,7 @@ class Runner:
         self.hooks: list[RunHook] = []
 
     def _derived(self, name: str) -> TaskBody | None:
-        """A task that is not registered by itself, see `Registry`."""
+        """Returns a task that is not registered by itself, see `Registry`, or None."""
         try:
             return self._tasks[name]
         except KeyError:
@@ -141,11 +160,11 @@ class Runner:
     async def run(  # noqa: C901, PLR0911 - one branch and return for each way a job can go, main path last
         self, delivery: wire.Delivery, claim: Claim
     ) -> Finish | Requeue | Replace:
-        """Runs the job and says what is to become of it.
+        """Runs the job, and returns what is to become of it.
 
         Args:
-            delivery: the job.
-            claim: says whether the worker still wants it; if not, `CancelledError` is let through.
+            delivery: the delivery of the job.
+            claim: says whether the worker still wants the outcome. If not, `CancelledError` goes through.
         """
         job = delivery.job
         started = claim.started = _now()
@@ -163,8 +182,9 @@ class Runner:
             else:
                 args, kwargs = parent_results.arguments(task.arguments, job, delivery.values)
             policy = task.retry if job.retry is None else retry.from_wire(job.retry)
-        except Exception as error:  # noqa: BLE001 - bytes of somebody else's making, classes of the user's
-            # A worker of another release may read them: so a policy for retries counts for this failure, too.
+        except Exception as error:  # noqa: BLE001 - anybody may have written the bytes; classes are the user's
+            # A worker of another release may be able to read them, so the retry policy covers this failure,
+            # too.
             return self._without_body(task, delivery, error, started)
         self._enter(task, delivery, args, kwargs, policy, claim)
         try:
@@ -184,7 +204,7 @@ class Runner:
         return self._after_success(task, delivery, value, started)
 
     async def _within_hooks(self, body: Coroutine[Any, Any, Any]) -> Any:
-        """Runs a body inside of all hooks. If a hook never goes on to it, it does not run."""
+        """Runs a body inside of all hooks. If a hook does not call the next one, the body does not run."""
         context = current_job.get()
         assert context is not None, "`_enter` has set it"
 
@@ -208,9 +228,7 @@ class Runner:
         policy: retry.Retry | retry.RemoteRetry | None,
         claim: Claim,
     ) -> None:
-        """Makes this asyncio task the job's: what its body asks about itself, and that it may not wait for
-        others.
-        """
+        """Makes the current asyncio task the job's: sets `current()`, and denies waits for other jobs."""
         job = delivery.job
         current_job.set(
             Context(
@@ -244,7 +262,7 @@ class Runner:
             claim.state = RUNNING
             body = task.function(*args, **kwargs)
         else:
-            # Outside of the time limit, which begins with the body.
+            # Before the time limit begins: the limit counts from the beginning of the body.
             await executors.until_thread(claim, self._threads, job.deadline)
             body = executors.in_thread(task.function, args, kwargs, claim)
         if _has_time_limit(task, job):
@@ -255,7 +273,7 @@ class Runner:
     async def _yielded(
         self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
     ) -> None:
-        """Runs a generator to its end. What it yielded is at the server before anybody hears of the end."""
+        """Runs a generator to its end. The server has all of its items before the job's end is reported."""
         sink = claim.sink(task.items)
         try:
             if task.is_coroutine:
@@ -279,13 +297,13 @@ class Runner:
     async def _in_time(
         self, task: TaskBody, job: wire.Job, body: Coroutine[Any, Any, Any], claim: Claim
     ) -> Any:
-        """Runs a body under the time limits that there are."""
+        """Runs a body under the time limits of its task and its call."""
         return await executors.within(body, claim, executors.time_limit(task.timeout, job), task.soft_timeout)
 
     async def _in_process(
         self, task: TaskBody, delivery: wire.Delivery, claim: Claim, processes: Processes
     ) -> Finish | Requeue | Replace:
-        """Has the job run by a runner in another process, and speaks for it if that dies."""
+        """Lets a runner in another process run the job. If that process dies, the run result is made here."""
         self._enter(task, delivery, [], {}, None, claim)
         started = claim.started
         context = current_job.get()
@@ -294,7 +312,7 @@ class Runner:
         try:
             run_result = await processes.run(task, delivery, claim, context.children)
             if isinstance(run_result, Finish) and run_result.letter == wire.EXPIRED:
-                return self._too_late(delivery)  # while it waited for a process
+                return self._too_late(delivery)  # it expired while it waited for a process
             return run_result
         except (TimeLimitExceeded, WorkerLost) as error:
             return self._without_body(task, delivery, error, started)
@@ -302,7 +320,7 @@ class Runner:
     def after_time_limit(
         self, delivery: wire.Delivery, error: TimeLimitExceeded, started: int
     ) -> Finish | Requeue:
-        """Says what becomes of a job whose body goes on after its time limit."""
+        """Returns what becomes of a job whose body goes on after its time limit."""
         name = delivery.job.name
         task = self._tasks.get(name) or self._derived(name)
         assert task is not None, "its body runs"
@@ -311,7 +329,7 @@ class Runner:
     def _without_body(
         self, task: TaskBody, delivery: wire.Delivery, error: Exception, started: int
     ) -> Finish | Requeue:
-        """Says what becomes of a job whose body says nothing about it."""
+        """Returns what becomes of a job whose body does not decide it."""
         try:
             given = delivery.job.retry
             policy = task.retry if given is None else retry.from_wire(given)
@@ -350,21 +368,19 @@ class Runner:
         return self._finish_failed(delivery, own, started, RETRIES_USED_UP if delivery.retries else "")
 
     def _too_late(self, delivery: wire.Delivery) -> Finish:
-        """The end of a job whose time to start is over. One that has started in time and failed ends with its
-        own failure.
-        """
+        """Ends a job whose time to start is over. If it started in time and failed, the failure counts."""
         if delivery.last:
             return Finish(wire.FAILED, delivery.last, RETRIES_USED_UP)
         return Finish(wire.EXPIRED, self._bad_end(delivery, wire.EXPIRED, b"", None, bytes))
 
     def revoked(self, delivery: wire.Delivery, started: int | None, reason: str = "") -> bytes:
-        """The outcome of a job that was ended by a revocation, with the reason if one is known."""
+        """Returns the outcome of a job that a revocation has ended, with the reason if one is known."""
         return self._bad_end(
             delivery, wire.REVOKED, reason.encode(), started, partial(failures.short, reason)
         )
 
     def failed(self, delivery: wire.Delivery, error: BaseException) -> bytes:
-        """The outcome of a job that could not be run at all."""
+        """Returns the outcome of a job that could not be run at all."""
         return self._failed(delivery, error, None)
 
     def _finish_failed(
@@ -405,8 +421,10 @@ class Runner:
 
 
 def _control_flow(error: BaseException) -> BaseException:
-    """What a body has raised. A task group puts everything into a group: one that holds nothing but a
-    `RetryLater`, the soft limit, or what `replace` raises, means that.
+    """Returns what a body meant by what it raised.
+
+    A task group puts every exception into a group. A group that holds only a `RetryLater`, the soft limit, or
+    what `replace` raises means that exception.
     """
     inner = error
     while isinstance(inner, BaseExceptionGroup) and len(inner.exceptions) == 1:

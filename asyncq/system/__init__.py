@@ -1,1 +1,1 @@
-"""The process and the machine that asyncq runs in: forks, signals, threads, cores, and the main module."""
+"""The process and the machine in which asyncq runs: forks, signals, threads, cores, and the main module."""

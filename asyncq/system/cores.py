@@ -1,4 +1,8 @@
-"""How many processor cores this process may use."""
+"""Counts the processor cores that this process may use.
+
+A worker asks for them when it sizes its pool of processes. The files of control groups are read at import, so
+no call reads a file on an event loop.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,11 @@ from pathlib import Path, PurePosixPath
 
 
 def usable(root: Path | None = None) -> int:
-    """The number of cores that this process may keep busy, at least 1.
+    """Returns the number of cores that this process may keep busy, at least 1.
 
-    The least of three: the cores that the machine has, or `PYTHON_CPU_COUNT` says; those that the process may
-    run on (taskset, cpusets); and the quota of the container, rounded up (`docker run --cpus 1.5` is 2).
+    It is the smallest of three numbers: the cores that the machine has, or that `PYTHON_CPU_COUNT` names; the
+    cores on which the process may run (taskset, cpusets); and the quota of the container, rounded up
+    (`docker run --cpus 1.5` gives 2).
 
     Args:
         root: where /proc and /sys are, for tests. Default: the quota of this process as it was when this
@@ -30,7 +35,7 @@ def _of_python() -> int:
 
 
 def _quota(root: Path) -> int | None:
-    """The smallest quota of the process's control group and of those above it; None if there is none."""
+    """Returns the smallest quota of the process's control group and of the groups above; None without one."""
     quotas = [
         quota
         for folder in _groups(root)
@@ -41,8 +46,9 @@ def _quota(root: Path) -> int | None:
 
 
 def _groups(root: Path) -> list[Path]:
-    """The folders of the process's control groups and of those above. In a container the path may be the
-    host's, and what is seen there is the group itself.
+    """Returns the folders of the process's control groups and of the groups above.
+
+    In a container the path may be the host's. Then the container sees its own group at the mount itself.
     """
     mount = root / "sys/fs/cgroup"
     folders: list[Path] = []
@@ -76,4 +82,4 @@ def _quota_v1(folder: Path) -> float | None:
 
 
 _QUOTA = _quota(Path("/"))
-"""Read now, for a worker asks on its event loop, where no file is to be read."""
+"""Read at import, because a worker asks on its event loop, and no file is to be read there."""

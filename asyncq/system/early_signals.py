@@ -1,4 +1,8 @@
-"""SIGTERM and Ctrl-C while no event loop handles them: while a program's modules are imported, above all."""
+"""Handles SIGTERM and Ctrl-C while no event loop does so: above all while a program's modules are imported.
+
+The command line and the processes for last tries use `leaving` on the main thread. A second thread runs the
+handler when the main thread is blocked.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +24,15 @@ NUMBERS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 class Watcher:
-    """Runs the handler of a signal that the main thread is too late for.
+    """Runs the handler of a signal for which the main thread would be too late.
 
     Python runs a handler between two steps of the main thread. A signal that comes after the last such step
-    and before a call that blocks waits until the call returns: with `time.sleep(30)` that is half a minute,
-    and it happened. Python's C code writes each signal into a pipe at once, so this thread reads the pipe and
-    runs the handler itself. It needs the GIL, so code in C that holds the GIL still delays it.
+    and before a call that blocks waits until the call returns. With `time.sleep(30)` that is half a minute,
+    and it has happened. Python's C code writes each signal into a pipe at once. So a thread reads the pipe
+    and runs the handler itself. The thread needs the GIL, so C code that holds the GIL still delays it.
 
     Args:
-        handler: what the signals are handled with; it must end the process, for it may run on both threads.
+        handler: handles the signals. It must end the process, because it may run on both threads.
     """
 
     def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
@@ -36,21 +40,21 @@ class Watcher:
         self._source, self._sink = os.pipe()
         os.set_blocking(self._sink, False)
         self._before = signal.set_wakeup_fd(self._sink, warn_on_full_buffer=False)
-        # A process that a module forks while it is imported has the same pipe, and its signals are not ours.
+        # A process that a module forks during its import has the same pipe, and its signals are not for us.
         forks.close_in_children(self, self._source, self._sink)
         forks.reset_in_children(handler)
         forks.guard_signals()
         threading.Thread(target=self._watch, name="asyncq-signals", daemon=True).start()
 
     def close(self) -> None:
-        """Gives the signals back, on the main thread. A second call does nothing."""
+        """Restores the handling of signals. Runs on the main thread. A second call has no effect."""
         if self._sink < 0:
             return
         found = signal.set_wakeup_fd(self._before, warn_on_full_buffer=False)
-        if found != self._sink:  # a loop has taken the signals over
+        if found != self._sink:  # a loop has taken over the signals, and keeps them
             signal.set_wakeup_fd(found)
         sink, self._sink = self._sink, -1
-        os.close(sink)  # ends the thread, which closes the other end
+        os.close(sink)  # this ends the thread, which closes the other end
 
     def _watch(self) -> None:
         while numbers := os.read(self._source, 16):
@@ -64,14 +68,15 @@ class Watcher:
 def leaving(handler: Callable[[int, FrameType | None], None]) -> Iterator[Watcher | None]:
     """Handles SIGTERM and Ctrl-C with `handler` inside the block, at once, whatever the main thread does.
 
-    One that is ignored (nohup, a background job of a script) stays so, and one that has a handler keeps it.
+    A signal that is ignored (nohup, a background job of a script) stays ignored. A signal that has a handler
+    keeps it.
 
     Args:
-        handler: ends the process by `os._exit`. An exception would not do: a module may catch it while it is
-            imported.
+        handler: ends the process by `os._exit`. An exception would not do: a module may catch it during its
+            import.
 
     Returns:
-        The watcher, to be closed as soon as something else handles the signals; None on another thread than
+        The watcher, to be closed as soon as something else handles the signals. None on any other thread than
         the main one, where nothing is handled.
     """
     if threading.current_thread() is not threading.main_thread():

@@ -1,15 +1,16 @@
-"""What a child that somebody forks from this process must not share with it: signals, sockets and pipes.
+"""Takes from a child that is forked from this process what it must not share: signals, sockets and pipes.
 
-A fork copies the signal handlers and the descriptors of its parent, and a job's body may fork at any moment,
-as `multiprocessing` does. Without this module such a child
+The hooks at the end run in the thread that forks. A fork copies the signal handlers and the descriptors of
+its parent, and the body of a job may fork at any moment, as `multiprocessing` does. Without this module,
+a child
 
 - writes each signal that it gets into the pipe by which the parent's event loop learns of its own signals: a
   SIGTERM for the child (`Process.terminate()`) stops the worker;
-- goes on after that SIGTERM, for the handler of an event loop does nothing by itself;
-- holds our connections open after this process has closed them, or has died.
+- goes on after that SIGTERM, because the handler of an event loop does nothing by itself;
+- holds our connections open after this process has closed them or has died.
 
-Only what forks through Python (`os.fork`) calls the hooks here. A fork in C has copies of everything, so
-nothing may rely on the end of a connection alone to learn of the end of a process.
+Only a fork through Python (`os.fork`) calls the hooks. A fork in C has copies of everything. So nothing may
+rely on the end of a connection alone to learn of the end of a process.
 """
 
 from __future__ import annotations
@@ -33,38 +34,38 @@ _is_guarded = False
 _ours: Final[list[Any]] = []
 _descriptors: Final[weakref.WeakKeyDictionary[Any, list[tuple[int, int, int]]]] = weakref.WeakKeyDictionary()
 _masks: Final[dict[int, Any]] = {}
-"""The signals that each thread which forks had blocked before, by the thread."""
+"""By thread, the signals that a thread which forks had blocked before."""
 
 
 def guard_signals() -> None:
-    """From now on children get the default handlers in place of those of event loops, and no signal of a
-    child reaches this process.
+    """Makes children get the default handlers instead of those of event loops, from now on.
 
-    Only processes that run jobs call this: in others, children are none of our business.
+    Then no signal for a child reaches this process. Only processes that run jobs call this: in other
+    processes, children are none of our business.
     """
-    global _is_guarded  # noqa: PLW0603  of the process
+    global _is_guarded  # noqa: PLW0603  a setting of the process
     _is_guarded = True
 
 
 def reset_in_children(handler: Callable[..., Any]) -> None:
-    """Children get the default in place of this signal handler, too, which is for this process alone."""
+    """Makes children get the default instead of this signal handler, which is for this process alone."""
     if handler not in _ours:
         _ours.append(handler)
 
 
 def close_in_children(holder: object, *descriptors: int) -> None:
-    """Children close these sockets or pipes, for as long as their holder lives.
+    """Makes children close these sockets or pipes, for as long as their holder lives.
 
     Args:
-        holder: what closes them here.
-        descriptors: their numbers. One that stands for another file by the time of a fork is left alone.
+        holder: the object that closes them in this process.
+        descriptors: their numbers. A number that stands for another file at the time of a fork is left alone.
     """
     statuses = [(number, os.fstat(number)) for number in descriptors]
     _descriptors[holder] = [(number, status.st_dev, status.st_ino) for number, status in statuses]
 
 
 def _before() -> None:
-    # A signal may come before the child runs its first line, when it still has the parent's handlers.
+    # A signal may come before the first line of the child runs, while the child has the parent's handlers.
     if _is_guarded:
         _masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
 
@@ -77,7 +78,7 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     mask = _masks.pop(threading.get_ident(), None)
-    _masks.clear()  # of threads that are not here
+    _masks.clear()  # the other threads do not exist in the child
     if _is_guarded:
         signal.set_wakeup_fd(-1)
         _reset_handlers()
@@ -91,13 +92,13 @@ def _reset_handlers() -> None:
         if _is_of_parent(signal.getsignal(number)):
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
             signal.signal(number, default)
-    # uvloop has a handler in C, of which Python knows nothing: it writes into a pipe of the parent's.
+    # uvloop has a handler in C that Python does not see: it writes into a pipe of the parent.
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _is_of_parent(handler: Any) -> bool:
-    """Whether it is a handler of ours, or one of an event loop that does not run in the child."""
+    """Whether it is a handler of ours, or of an event loop that does not run in the child."""
     if handler in _ours:
         return True
     function = handler.func if isinstance(handler, functools.partial) else handler
@@ -107,8 +108,9 @@ def _is_of_parent(handler: Any) -> bool:
 
 
 def _let_go_of_descriptors() -> None:
-    """Puts the null device in their places. A number that were free would be given to the next file, which
-    the finalizer of the copied object would close. And nothing is shut down, for the parent goes on.
+    """Replaces the descriptors by the null device, and shuts nothing down, because the parent goes on.
+
+    A free number would be given to the next file, and the finalizer of the copied object would close it.
     """
     if not _descriptors:
         return
@@ -117,7 +119,7 @@ def _let_go_of_descriptors() -> None:
         try:
             status = os.fstat(descriptor)
         except OSError:
-            continue  # closed, and its holder has not been collected yet
+            continue  # it was closed, and its holder was not collected yet
         if (status.st_dev, status.st_ino) == (device, inode):
             os.dup2(null, descriptor, inheritable=False)
     os.close(null)

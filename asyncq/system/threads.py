@@ -1,7 +1,7 @@
-"""Blocking calls of asyncq's own, each in a daemon thread of its own.
+"""Runs blocking calls of asyncq itself, each in a daemon thread of its own.
 
-Not in asyncio's default executor: that is the user's, and when his calls block all of its threads, ours would
-wait behind them. A worker could neither connect again nor end, then.
+They do not use asyncio's default executor, which is the user's. When the user's calls block all of its
+threads, our calls would wait behind them. Then a worker could neither connect again nor end.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ R = TypeVar("R")
 
 
 async def in_daemon_thread(function: Callable[..., R], *args: Any) -> R:
-    """Calls a function in a thread that no end of a loop or of the process waits for. Cancelled, it leaves
-    the call to itself.
+    """Calls a function in a daemon thread, and returns what it returns or raises what it raises.
+
+    Neither the end of the loop nor the end of the process waits for that thread. If the call is cancelled,
+    the thread goes on and its answer is dropped.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[R] = loop.create_future()
@@ -27,7 +29,7 @@ async def in_daemon_thread(function: Callable[..., R], *args: Any) -> R:
     def run() -> None:
         try:
             value = function(*args)
-        except BaseException as error:  # noqa: BLE001  it is the caller's to handle
+        except BaseException as error:  # noqa: BLE001  the caller handles it
             _tell(loop, answer.set_exception, answer, error)
         else:
             _tell(loop, answer.set_result, answer, value)
@@ -39,5 +41,5 @@ async def in_daemon_thread(function: Callable[..., R], *args: Any) -> R:
 def _tell(
     loop: asyncio.AbstractEventLoop, settle: Callable[[Any], None], answer: asyncio.Future[Any], value: Any
 ) -> None:
-    with suppress(RuntimeError):  # the loop was closed meanwhile, and nobody waits any more
+    with suppress(RuntimeError):  # the loop was closed meanwhile, so nobody waits any more
         loop.call_soon_threadsafe(lambda: None if answer.done() else settle(value))
