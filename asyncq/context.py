@@ -1,10 +1,11 @@
-"""What a piece of code knows about the job it runs in.
+"""The job that a piece of code runs in: `asyncq.current()`, and what a job may ask of whoever runs it.
 
-Two context variables, set by the runner around the task's body and nowhere else. They follow into tasks and
-into threads that anyio or asyncio start (`to_thread`), but not into a bare `threading.Thread` or
-`loop.run_in_executor`: there, hand the context over yourself with `contextvars.copy_context().run`.
+Two context variables hold this. The runner sets them around the body of a task, and nobody else does. They
+follow into asyncio tasks, and into threads that anyio or asyncio start (`to_thread`). They do not follow into
+a bare `threading.Thread` or `loop.run_in_executor`: there, hand the context over with
+`contextvars.copy_context().run`.
 
-Whether the code may wait for other jobs is decided in `client.deadlock`.
+`client.deadlock` decides whether the code may wait for other jobs.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ if TYPE_CHECKING:
 
 
 LINE = 64
-"""How many of the jobs above it a job knows: the nearest. Deeper nesting is followed by the server alone."""
+"""How many of the jobs above it a job knows: the nearest ones. Only the server follows deeper nesting."""
 
 
 class Handle(Protocol):
-    """What a job waits for."""
+    """A job for which another job waits."""
 
     @property
     def id(self) -> str:
-        """The job's."""
+        """The job's id."""
         ...
 
     @property
     def app(self) -> Any:
-        """Whose job it is."""
+        """The app of the job."""
         ...
 
     @property
     def name(self) -> str | None:
-        """The task's, if known."""
+        """The name of the task, if it is known."""
         ...
 
 
@@ -54,50 +55,54 @@ class Owner(Protocol):
     """The app that a job belongs to."""
 
     def is_same(self, other: Any, /) -> bool:
-        """Whether both look at the same jobs."""
+        """Whether both apps see the same jobs."""
         ...
 
 
 class Replacement(Protocol):
-    """What can take the place of a job: a signature, chain or group."""
+    """A workflow that can take the place of a job: a signature, chain or group."""
 
     def in_place_of(self, app: Any, job: Job, children: Sequence[str], /) -> list[tuple[Job, bytes]]:
-        """The jobs, with their messages, that take the place of a running one, which has started these
-        children.
+        """Returns the jobs, with their messages, that take the place of a running job.
+
+        `children` are the ids of the jobs that the running job has started.
         """
         ...
 
 
 class Link(Protocol):
-    """What a running job can ask of whoever runs it."""
+    """What a running job can ask of whoever runs it: a worker, a process, or the caller."""
 
     revoked: bool
-    """True once its outcome will not count, or it will not be run again: it may come to its end."""
+    """True once the outcome of this attempt will not count, or the job will not be run again. The body may
+    run to its end."""
 
     is_late: bool
-    """True once its time limit is over: what it returns will not count."""
+    """True once the time limit is over: what the body returns will not count."""
 
     @property
     def wanted(self) -> bool:
-        """False once it is to end now: terminated, or its lease is lost."""
+        """False once the body is to end now: the job was terminated, or its worker stops or has lost it."""
         ...
 
     @property
     def loop_owner(self) -> LoopOwner:
-        """The app that runs it."""
+        """The session or app that runs the job."""
         ...
 
     async def report(self, state: str, meta: Any) -> None:
-        """Stores what it says of itself."""
+        """Stores a report of the job about its progress."""
         ...
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The worker's; without one, that of whoever asks, if there is one."""
+        """The worker's loop. Without a worker, the caller's running loop, or None."""
         ...
 
     async def release_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """Releases the job's slot: it begins to wait for another job, in that task. On the worker's loop.
+        """Releases the job's slot, because it begins to wait for another job in the asyncio task `wait`.
+
+        Runs on the worker's loop.
 
         Raises:
             WouldDeadlock: too many jobs of this worker wait.
@@ -105,32 +110,34 @@ class Link(Protocol):
         ...
 
     async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """Reacquires a slot: that wait is over. Returns when the job may go on. On the worker's loop."""
+        """Reacquires a slot, because that wait is over. Returns when the job may go on. On the worker's
+        loop.
+        """
         ...
 
 
 @dataclass(slots=True, repr=False)
 class Context:
-    """The job that the running code belongs to, as `asyncq.current()` gives it.
+    """The job that the running code belongs to. `asyncq.current()` returns it.
 
     Attributes:
-        id: the job's id. Stable over retries and redeliveries, so it serves as an idempotency key for side
-            effects.
+        id: the job's id. It is the same over retries and redeliveries, so it serves as an idempotency key for
+            side effects.
         name: the task's registered name.
         args: positional arguments of this call.
         kwargs: keyword arguments of this call.
-        queue: the queue it was taken from.
-        attempt: 1 for the first run, one more each time it is run again, after a failure or because a worker
-            died with it.
-        parent_id: the job that started this one, if one did.
-        root_id: the job at the top of that line; its own id if nobody started it.
-        headers: what the caller put into `headers=`.
-        worker: the name of the worker that runs it.
-        max_retries: how often it is tried again after a failure.
-        deadline_ms: when it must have ended, in ms since the epoch; the jobs it starts inherit it. `deadline`
-            is the same as a `datetime`.
-        children: ids of the jobs started inside it so far, the first 10,001 at most.
-        entry: the worker's claim to it: tells this attempt from others.
+        queue: the queue from which the job was taken.
+        attempt: 1 for the first run, and one more each time the job is run again, after a failure or because
+            a worker died with it.
+        parent_id: the id of the job that started this one, if one did.
+        root_id: the id of the topmost job that led to this one; its own id if no job started it.
+        headers: what the caller gave as `headers=`.
+        worker: the name of the worker that runs the job.
+        max_retries: how often the job is tried again after a failure.
+        deadline_ms: when the job must have ended, in ms since the epoch. The jobs that it starts inherit it.
+            `deadline` is the same as a `datetime`.
+        children: ids of the jobs that were started inside this one so far, the first 10,001 at most.
+        entry: the id of the job's entry, which is the worker's claim. It differs between attempts.
     """
 
     id: str
@@ -153,35 +160,37 @@ class Context:
 
     @property
     def ancestors(self) -> tuple[str, ...]:
-        """Ids of the jobs above it, the parent first, at most 64."""
+        """Ids of the jobs above this one, the parent first, at most 64."""
         above = None if self._job is None else self._job.ancestors
         return () if self.parent_id is None else (self.parent_id, *(above or ()))
 
     def is_of(self, app: Owner) -> bool:
-        """Whether it is a job of that app, or of another on the same namespace of the same server."""
+        """Whether this is a job of that app, or of another app on the same namespace of the same server."""
         return self._app is None or self._app.is_same(app)
 
     def __repr__(self) -> str:
         shown = f"args={brief(self.args)}, kwargs={brief(self.kwargs)}, attempt={self.attempt}"
         return f"<Context {self.id} of {self.name}: {shown}>"
 
-    # -- what it says of itself --
+    # -- what the job reports --
 
     @on_app_loop
     async def update_state(self, state: str, meta: Any = None) -> None:
-        """Says what the task is at, in a word of its own: `result.state` and `result.info` show it, and
-        `result.events()` gives it.
+        """Reports what the task does now, in a word of its own. `result.state` and `result.info` show it, and
+        `result.events()` yields it.
 
-        Returns when the server has it, or a newer one: of many in a row only the newest is sent. For as long
-        as the server is away, it waits. Has no effect once the job runs elsewhere, or has ended.
+        Returns when the server has stored this report or a newer one: of many in a row only the newest is
+        sent. While the server is away, the call waits. It has no effect once the job has ended or runs
+        elsewhere.
 
         Args:
-            state: 1 to 100 of `A-Z a-z 0-9 _ . -`, such as `PROGRESS`. Of asyncq's own words, only `STARTED`.
+            state: 1 to 100 of `A-Z a-z 0-9 _ . -`, such as `PROGRESS`. Of asyncq's own states, only
+                `STARTED`.
             meta: any value that could be a result.
 
         Raises:
-            ValueError: not such a word.
-            SerializationError: the meta cannot travel; the message says where.
+            ValueError: the state is not such a word.
+            SerializationError: the meta cannot be encoded; the message says where.
             PayloadTooLarge: the meta takes more than `max_payload`.
 
         Example:
@@ -202,10 +211,10 @@ class Context:
 
     @on_app_loop
     async def progress(self, done: float, total: float, message: str = "") -> None:
-        """Says how far the task is: state `PROGRESS`, with `{"done": done, "total": total, "message":
+        """Reports how far the task is: state `PROGRESS`, with `{"done": done, "total": total, "message":
         message}`.
 
-        Returns, waits and raises as `update_state`.
+        It returns, waits and raises as `update_state` does.
 
         Example:
             ```python
@@ -220,21 +229,21 @@ class Context:
     def progress_sync(self) -> None:
         """Blocking twin of `progress`, for a task that is a plain function."""
 
-    # -- another in its place --
+    # -- a workflow in the job's place --
 
     async def replace(self, workflow: Replacement) -> NoReturn:
-        """Ends the task, and puts a workflow in the place of its job: whoever waits for the job gets the
-        workflow's value, and the steps after the job wait for it.
+        """Ends the task, and puts a workflow in the place of its job.
 
-        Does not return: it leaves the task's body by an exception that is not an `Exception`; let it through.
-        The workflow's last job has the id of this one; of a group, the value is the list. Deadline, parent
-        and root are handed on. Should the job be revoked meanwhile, nothing takes its place.
+        Whoever waits for the job gets the workflow's value, and the steps after the job wait for it. The call
+        does not return: it leaves the task's body by an exception that is not an `Exception`; let it through.
+        The last job of the workflow has the id of this one. The value of a group is the list. Deadline,
+        parent and root are handed on. If the job is revoked meanwhile, nothing takes its place.
 
         Args:
             workflow: a signature, chain or group.
 
         Raises:
-            TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`; the task goes on.
+            TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`. The task goes on then.
 
         Example:
             ```python
@@ -248,7 +257,7 @@ class Context:
         self.replace_sync(workflow)
 
     def replace_sync(self, workflow: Replacement) -> NoReturn:
-        """The same for a plain function, see `replace`."""
+        """Does the same in a plain function, see `replace`."""
         if self._app is None or self._job is None:
             raise RuntimeError("this job's worker cannot be reached from here")
         if not hasattr(workflow, "in_place_of"):
@@ -257,23 +266,22 @@ class Context:
             )
         raise Replaced(workflow.in_place_of(self._app, self._job, self.children))
 
-    # -- whether it is still wanted --
+    # -- whether the job is still wanted --
 
     @property
     def cancelled(self) -> bool:
-        """Whether the task may as well stop: its job was revoked, its time limit is over, or its worker has
-        lost it.
+        """Whether the task may stop: its job was revoked, its time limit is over, or its worker has lost it.
 
-        A coroutine that is to end now is cancelled anyway. A thread cannot be: it looks here between two
-        steps and returns; what it returns is dropped. A revocation without `terminate=True` shows here, too,
-        but what the task returns counts then. A job that runs elsewhere by now, because its worker was taken
-        for dead, shows after the next `progress` or `update_state`.
+        A coroutine that is to end now is cancelled anyway. A thread cannot be cancelled: its function reads
+        this between two steps and returns, and what it returns is dropped. A revocation without
+        `terminate=True` shows here, too, but then the returned value counts. If the job runs elsewhere by
+        now, because its worker was taken for dead, that shows after the next `progress` or `update_state`.
         """
         link = self.link
         return link is not None and (link.revoked or link.is_late or not link.wanted)
 
     async def heartbeat(self) -> None:
-        """Lets other jobs have a turn, and ends this one if it is to end now: for long loops that never wait.
+        """Lets other jobs run, and ends this one if it is to end now. For long loops that never wait.
 
         Raises:
             asyncio.CancelledError: the job was terminated, its time limit is over, or its worker has lost it.
@@ -290,7 +298,7 @@ class Context:
         self.heartbeat_sync()
 
     def heartbeat_sync(self) -> None:
-        """The same for a plain function in a thread, where there is nobody to give a turn to.
+        """Does the same for a plain function in a thread, where no other job waits for a turn.
 
         Raises:
             asyncio.CancelledError: the job was terminated, its time limit is over, or its worker has lost it.
@@ -301,23 +309,25 @@ class Context:
 
     @property
     def loop_owner(self) -> LoopOwner:
-        """Where the calls of this object run."""
+        """Runs the calls of this object."""
         if self.link is None:
             raise RuntimeError("this job's worker cannot be reached from here, nor from a forked child")
         return self.link.loop_owner
 
     @property
     def deadline(self) -> datetime | None:
-        """When it, and every job it starts, must have ended."""
+        """When this job, and every job that it starts, must have ended; in UTC."""
         return None if self.deadline_ms is None else datetime.fromtimestamp(self.deadline_ms / 1000, UTC)
 
 
 class Replaced(BaseException):
-    """Leaves a task's body, because a workflow takes the job's place. Not an `Exception`, for a body that
-    catches those means its own.
+    """Leaves a task's body because a workflow takes the job's place.
+
+    It is not an `Exception`: a body that catches `Exception` means its own errors.
 
     Attributes:
-        jobs: of the workflow, with their messages, parents before children; the last takes the job's id.
+        jobs: the jobs of the workflow with their messages, parents before children. The last one gets the
+            job's id.
     """
 
     def __init__(self, jobs: list[tuple[Job, bytes]]) -> None:
@@ -332,7 +342,7 @@ joining: ContextVar[bool] = ContextVar("asyncq_joining", default=True)
 
 
 def current() -> Context:
-    """The job that this code runs in.
+    """Returns the job that this code runs in.
 
     Raises:
         LookupError: called outside a task.
@@ -351,9 +361,9 @@ def current() -> Context:
 
 
 def _after_fork_in_child() -> None:
-    """A child can ask nothing of the worker: nobody would answer, and the child would wait for ever."""
+    """Cuts a forked child off from the worker: nobody would answer it, and it would wait for ever."""
     job = current_job.get()
-    if job is not None and job.entry:  # else it runs here and has no worker
+    if job is not None and job.entry:  # otherwise the job has no worker
         job.link = None
         job.children = list(job.children)
 

@@ -2,9 +2,10 @@
 
     ASYNCQ_FAILPOINTS="finish.answered=kill@3 beat.send=pause:8"
 
-Each place is called `<step>.<moment>`, after the steps of the protocol's crash table: `send` just before a
-command is written, `answered` when its answer has come and nothing was done with it. Without the variable, a
-place costs a look into an empty dictionary, once for each batch and never for each job.
+A place is called `<step>.<moment>`, after the steps of the protocol's crash table. `send` is just before a
+command is written. `answered` is when its answer has come and nothing was done with it yet. Without the
+variable, a place costs one look into an empty dictionary, once for each batch and never for each job. Any
+thread may hit a place.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class Failpoint:
     """What happens at one place.
 
     Attributes:
-        action: `kill` (SIGKILL), `stop` (SIGSTOP) or `pause`, which blocks the thread that comes by.
+        action: `kill` (SIGKILL), `stop` (SIGSTOP) or `pause`, which blocks the thread that hits the place.
         seconds: how long a pause lasts.
-        turn: the how-manieth time it happens, from 1. It happens once.
+        turn: at which hit it happens, counted from 1. It happens once.
     """
 
     action: str
@@ -37,7 +38,7 @@ class Failpoint:
     turn: int = 1
 
     def pull(self) -> None:
-        """Counts one coming by, and acts if it is the one."""
+        """Counts one hit, and acts if it is the one."""
         self.turn -= 1
         if self.turn:
             return
@@ -48,10 +49,10 @@ class Failpoint:
 
 
 def parse(text: str) -> dict[str, Failpoint]:
-    """The failpoints in the variable's text, by name.
+    """Returns the failpoints in the variable's text, by name.
 
     Raises:
-        ValueError: an order that cannot be read. A test whose fault never comes would pass for nothing.
+        ValueError: a part of the text is no failpoint. Otherwise a test whose fault never comes would pass.
 
     >>> parse("finish.answered=kill@3")["finish.answered"]
     Failpoint(action='kill', seconds=0.0, turn=3)
@@ -72,7 +73,7 @@ _armed = parse(os.environ.get(VARIABLE, ""))
 
 
 def hit(name: str) -> None:
-    """Says that the process comes by this place now."""
+    """Marks a place: acts if a failpoint is set for it."""
     point = _armed.get(name)
     if point is not None:
         point.pull()

@@ -1,4 +1,7 @@
-"""The limits of a task, over all workers together: how fast its jobs start, and how many run at once."""
+"""The limits of a task over all workers together: how often its jobs start, and how many run at once.
+
+Values only. The server counts, see `broker.limiter`; the worker asks, see `worker.permits`.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,9 @@ from dataclasses import dataclass
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*([smhd]))?\s*")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _FASTEST = 1_000_000.0
-"""Starts a second: the server's clock counts microseconds."""
+"""In starts a second: the server's clock counts microseconds."""
 _SLOWEST = 1 / (1000 * 86_400)
-"""Starts a second: one in a thousand days. Beyond it a moment would not fit where it is kept."""
+"""In starts a second: one start in a thousand days. A later start time would not fit into its field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class Limits:
     """The limits of one task.
 
     Attributes:
-        task: its name, under which all workers count.
+        task: the name of the task, under which all workers count.
         interval: microseconds between two starts; 0 if the rate is not limited.
         concurrency: how many bodies may run at once; 0 if that is not limited.
     """
@@ -30,10 +33,10 @@ class Limits:
 
     @staticmethod
     def of(task: str, rate_limit: float | str | None, concurrency: int | None) -> Limits | None:
-        """The limits that a task was registered with; None if it has none.
+        """Returns the limits with which a task was registered, or None if it has none.
 
         Raises:
-            ValueError: they make no sense.
+            ValueError: an option is not a rate or not a count.
         """
         if rate_limit is None and concurrency is None:
             return None
@@ -48,10 +51,10 @@ class Limits:
 
 
 def per_second(rate: float | str) -> float:
-    """Starts a second.
+    """Returns a rate as starts a second.
 
     Raises:
-        ValueError: no rate; the message names the forms.
+        ValueError: it is not a rate; the message names the forms.
 
     >>> per_second(5), per_second("90/m"), per_second("1/d") * 86_400
     (5.0, 1.5, 1.0)

@@ -1,4 +1,7 @@
-"""How a job ended, as a value: look at it, or unwrap it into the task's value or exception."""
+"""How a job ended, as a value: `Outcome` shows it, and `unwrap` returns the task's value or raises its error.
+
+Pure data: nothing here talks to the server or belongs to a loop.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Outcome(Generic[R_co]):
-    """The final word on one job. Immutable; reading it never talks to the server.
+    """How one job ended. It is immutable, and reading it never talks to the server.
 
-    Decoding is done when asked for: each access of `value`, and each `unwrap`, gives a fresh object that is
-    the caller's own.
+    Values are decoded when they are asked for. Each access of `value`, and each `unwrap`, returns a fresh
+    object that belongs to the caller.
 
     Example:
         ```python
@@ -44,11 +47,11 @@ class Outcome(Generic[R_co]):
         return f"<Outcome {self.id} {self.state} {shown}>"
 
     def unwrap(self) -> R_co:
-        """The value, or raises what the task raised, with the remote traceback as its cause.
+        """Returns the value, or raises what the task raised, with the remote traceback as its cause.
 
         Raises:
-            TaskRevoked, TaskExpired, WorkerLost: the job ended without its body coming to an end.
-            Exception: the task's own.
+            TaskRevoked, TaskExpired, WorkerLost: the job ended before its body came to an end.
+            Exception: what the task raised.
             DecodeError: the value cannot be read here.
         """
         if self._ended.letter == wire.SUCCEEDED:
@@ -59,12 +62,14 @@ class Outcome(Generic[R_co]):
         try:
             raise error
         finally:
-            # The raised exception's traceback holds this frame; the frame must not hold the exception.
+            # The traceback of the raised exception refers to this frame. If the frame referred to the
+            # exception, the two would be a cycle.
             del error
 
     def unfollowed(self) -> Outcome[R_co]:
-        """The same where that other job's error is of no interest, for a job with a `member`: a revocation
-        that says which job it waited for.
+        """Returns this outcome without the error of the other job, for a job with a `member`.
+
+        It is a revocation that says for which job this one waited.
         """
         assert self._ended.member is not None
         id_, name = self._ended.member
@@ -82,14 +87,14 @@ class Outcome(Generic[R_co]):
 
     @property
     def value(self) -> R_co | None:
-        """What the task returned; None if it did not."""
+        """What the task returned; None if the job did not succeed."""
         if self._ended.letter != wire.SUCCEEDED:
             return None
         return cast("R_co", self._codec.loads(self._ended.payload))
 
     @property
     def error(self) -> Exception | None:
-        """What `unwrap` would raise; None after success."""
+        """The exception that `unwrap` would raise; None after success."""
         error = _ERRORS[self._ended.letter](self)
         if error is not None and self._ended.member is not None:
             id_, name = self._ended.member
@@ -100,7 +105,7 @@ class Outcome(Generic[R_co]):
 
     @property
     def member(self) -> str | None:
-        """The id of the job that this one waited for and whose end this is; None for a job that ended by
+        """The id of the job for which this one waited and whose end this is. None if the job ended by
         itself.
         """
         return None if self._ended.member is None else self._ended.member[0]
@@ -124,27 +129,27 @@ class Outcome(Generic[R_co]):
 
     @property
     def worker(self) -> str | None:
-        """Which worker ended it."""
+        """The name of the worker that ended the job."""
         return self._ended.worker or None
 
     @property
     def queue(self) -> str | None:
-        """The queue it was taken from."""
+        """The queue from which the job was taken."""
         return self._ended.queue or None
 
     @property
     def enqueued_at(self) -> datetime | None:
-        """When it was enqueued, by the client's clock."""
+        """When the job was enqueued, by the client's clock."""
         return timestamp(self._ended.enqueued)
 
     @property
     def started_at(self) -> datetime | None:
-        """When its last attempt began, by the worker's clock."""
+        """When the last attempt of the job began, by the worker's clock."""
         return timestamp(self._ended.started)
 
     @property
     def finished_at(self) -> datetime | None:
-        """When it ended, by the worker's clock."""
+        """When the job ended, by the worker's clock."""
         return timestamp(self._ended.finished)
 
     @property
@@ -157,17 +162,17 @@ class Outcome(Generic[R_co]):
 
     @property
     def children(self) -> list[str]:
-        """Ids of the jobs that it started, the first 10,000 at most."""
+        """Ids of the jobs that the job started, the first 10,000 at most."""
         return list(self._ended.children)
 
     @property
     def children_truncated(self) -> bool:
-        """Whether it started more jobs than `children` names."""
+        """Whether the job started more jobs than `children` names."""
         return self._ended.children_truncated
 
 
 def timestamp(milliseconds: int | None) -> datetime | None:
-    """An aware time in UTC from milliseconds since the epoch; None for one that Python has no date for."""
+    """Returns an aware time in UTC for milliseconds since the epoch; None if Python has no date for them."""
     if milliseconds is None or not 0 <= milliseconds <= wire.LATEST:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC)

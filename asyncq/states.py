@@ -1,8 +1,8 @@
-r"""The states of a job: what they are, which may follow which, and how they are written in Redis.
+r"""The states of a job: what they are, and which may follow which.
 
-Everything that decides about states lives here. A job is in exactly one state; the table `TRANSITIONS` says
-where it may go from there. `SUCCESS`, `FAILURE` and `REVOKED` are final: nothing leads out of them, and the
-first of them to be written is the one that stays.
+Everything that decides about states lives here; `wire.STATE_OF` has the letters by which Redis stores them. A
+job is in exactly one state, and the table `TRANSITIONS` says which states may follow. `SUCCESS`, `FAILURE`
+and `REVOKED` are final: nothing follows them, and the first of them to be written stays.
 
 ```
             delay                    due
@@ -17,7 +17,7 @@ first of them to be written is the one that stays.
                                 SUCCESS  FAILURE  REVOKED    (REVOKED from any state that has not ended)
 ```
 
-`UNKNOWN` is not a state of a job but of a handle: one made from an id, before it has looked.
+`UNKNOWN` is not a state of a job but of a handle that was made from an id and has not asked the server yet.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 
 class State(StrEnum):
-    """Where a job is. Compares equal to its name: `result.state == "SUCCESS"`."""
+    """Where a job is. It equals its name: `result.state == "SUCCESS"`."""
 
     UNKNOWN = "UNKNOWN"
-    """The handle has not looked yet, or there is no such job (any more)."""
+    """The handle has not asked the server yet, or there is no such job (any more)."""
     PENDING = "PENDING"
-    """Accepted and waiting: for a worker, for its turn (its task has a limit), or for jobs it depends on."""
+    """Accepted. The job waits for a worker, for a limit of its task, or for jobs on which it depends."""
     SCHEDULED = "SCHEDULED"
-    """Accepted, to be started at a later time."""
+    """Accepted, to start at a later time."""
     STARTED = "STARTED"
-    """A worker has it."""
+    """A worker has the job."""
     RETRY = "RETRY"
-    """Failed, and waiting for its next attempt."""
+    """Failed. The job waits for its next attempt."""
     SUCCESS = "SUCCESS"
     """Ended with a value."""
     FAILURE = "FAILURE"
@@ -62,13 +62,14 @@ TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.FAILURE: frozenset(),
     State.REVOKED: frozenset(),
 }
-"""Which states may follow which. `UNKNOWN` stands for "no record". A job that waited for others has its
-countdown after that; one that was replaced waits anew; one that expires between two tries has failed."""
+"""Which states may follow which. `UNKNOWN` stands for "no record". A job that waited for other jobs begins
+its countdown after that. A job that was replaced waits again. A job that expires between two tries has
+failed."""
 
 READY_STATES: frozenset[State] = frozenset(
     state for state, following in TRANSITIONS.items() if not following and state is not State.UNKNOWN
 )
-"""The final states: an outcome stands."""
+"""The final states: the job has an outcome."""
 
 UNREADY_STATES: frozenset[State] = frozenset(TRANSITIONS) - READY_STATES - {State.UNKNOWN}
 """The states of a job that has not ended."""
@@ -92,9 +93,9 @@ _PRECEDENCE: tuple[str, ...] = (
 
 
 def precedence(state: str) -> int:
-    """Rank of a state, as in Celery: the lower the number, the further the job has come.
+    """Returns the rank of a state, as in Celery: the lower the number, the further the job has come.
 
-    A state of the user's own (`PROGRESS`) ranks with `STARTED`, for only a running task can set one.
+    A state of the user's own (`PROGRESS`) ranks with `STARTED`, because only a running task can set one.
 
     >>> precedence("SUCCESS") < precedence("PENDING")
     True
