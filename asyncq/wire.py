@@ -1,72 +1,75 @@
-r"""Every byte that crosses Redis, and nothing else.
+r"""Every byte that crosses Redis, and nothing else: encodes and decodes jobs, records, outcomes and events.
+
+Pure functions; none belongs to a loop. `docs/protocol.md` says the same in prose, and a test compares the
+two. Bytes that are not asyncq's raise `DecodeError`. A new option of a job goes into `Job` and `EXTRAS`, a
+new letter into `STATE_OF`.
 
 A **message** is what the stream entry carries: a msgpack array whose first item is `SCHEMA`. What every job
-has stands at a fixed place; what few have stands in a map at the end, whose unknown keys a reader ignores, so
-that options can be added without a new schema.
+has stands at a fixed place. What only some jobs have stands in a map at the end. A reader ignores unknown
+keys of that map, so options can be added without a new schema.
 
     [SCHEMA, task name, body, request id, reply channel, enqueued at (ms), result TTL (ms), more | nil]
 
-`more` has an entry for each field of `EXTRAS` that says something.
+`more` has an entry for each field of `EXTRAS` whose value is not the default.
 
-A job of a workflow that waits for others gets what they returned with its entry: each parent's outcome,
-framed as in a notification, in the order of its parents. An outcome that is kept once for several jobs is
-replaced by `<id> <letter> @<request id>\\n`. The **value template** says what the job makes of them: the
-index of a parent (`0`) is the value of that parent, a list of templates (`[0, 1, [2]]`) is a list of values,
-and `"e"` is the failure of the one parent. The result goes in front of the job's own arguments.
+A job of a workflow that waits for others gets their results with its entry: each parent's outcome, framed as
+in a notification, in the order of its parents. An outcome that is kept once for several jobs is replaced by
+`<id> <letter> @<request id>\\n`. The **value template** says what the job makes of these values: the index of
+a parent (`0`) is the value of that parent, a list of templates (`[0, 1, [2]]`) is a list of values, and `"e"`
+is the failure of the one parent. The result is put before the job's own arguments.
 
-The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes: it is decoded only by
-who knows the task, and a body that cannot be decoded is that job's failure, not a broken message.
+The body is the encoded argument list (`serializers.ArgumentCodec`), bytes within bytes. Only a process that
+knows the task decodes it. A body that cannot be decoded is the failure of that job, and not a broken message.
 
-A **record** is the one truth about a job: a string under `{ns:0}:r:<id>`, text up to the body, so that a
-script can read it by pattern and a person by eye.
+A **record** is the one truth about a job: a string under `{ns:0}:r:<id>`. It is text up to the body, so that
+a script can read it by pattern and a person by eye.
 
     live:   L--- <entry id> <queue> <request id> <reply channel> ...
             (of a job with a priority, the queue is <queue>^<priority>; on its last try, <queue>!)
     ended:  S--- <entry id> <consumer that wrote it> <request id> <outcome>
     later:  D--- 0 <queue> <request id> ...    (R--- after a failure): the message waits under its own key
-    waits:  W--- 0 <queue> <request id> ...    until its parents have ended: the same
-    aside:  P--- 0 <queue> <request id> ...    until a limit of its task lets it start: the same
-            ^ state; then three flags: mark, forget/ignore, dependents
+    waits:  W--- 0 <queue> <request id> ...    until its parents have ended: the message waits there, too
+    aside:  P--- 0 <queue> <request id> ...    until a limit of its task lets it start: the same (deferred)
+            ^ state; then three flags: revocation signal, forget/ignore, dependents
 
-An **outcome** is what the worker writes when a job ends, again a msgpack array; for the letters `C`, `E` and
-`X` it may be empty, when a script ended the job by itself.
+An **outcome** is what the worker writes when a job ends, again a msgpack array. For the letters `C`, `E` and
+`X` it may be empty, if a script ended the job by itself.
 
     [SCHEMA, payload, started at (ms), finished at (ms), attempts, worker, task name, queue, enqueued at (ms),
      ids of the jobs that it started, body of the call if the worker keeps it]
 
-Of more than `MOST_CHILDREN` jobs that it started, the first are named, and nil stands behind them.
+If the job started more than `MOST_CHILDREN` jobs, the first of them are named, and nil stands behind them.
 
-A job that never ran because one that it waited for came to a bad end has that one's outcome, after `^<id of
-that one> `.
+If a job never ran because a job for which it waited came to a bad end, its outcome is that of the other job,
+after `^<id of the other job> `.
 
-In front of a long outcome of a job that did not succeed stands its **short form**, which is an outcome, too:
-`~<length of the short form> <short form><outcome>`. It is what the server hands on to those that waited for
-the job.
+Before a long outcome of a job that did not succeed stands its **short form**, which is an outcome, too:
+`~<length of the short form> <short form><outcome>`. The server hands on only the short form.
 
-A **request id** tells an enqueue that is sent again from another call that has the same id. If the job
-expires, it says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows. A call with a
-key has `<hash of the call>.<random>`: equal calls are equal up to the point. A `_` behind the random part
-says that nobody is to see the job run (`track_started=False`).
+A **request id** tells an enqueue that is sent again from another call with the same id. If the job expires,
+the request id says when: `<random>~<ms since the epoch>`, so that whoever waits for the job knows. A call
+with a key has `<hash of the call>.<random>`: equal calls have equal hashes. A `_` after the random part means
+that nobody is to see that the job runs (`track_started=False`).
 
-A **report** is what a running job says of itself, under `{ns:0}:e:<id>`. It counts for as long as the record
-names its entry.
+A **report** is what a running job says about its progress, under `{ns:0}:e:<id>`. It counts as long as the
+record names its entry.
 
     <entry id> <number> <at (ms)> <state> <encoded value>
 
 An **event** is published on a job's own channel, `{ns:0}:ev:<id>`, for whoever follows that job. Its first
 byte says what it is:
 
-    p<report>                               the job has said something
+    p<report>                               the job has reported its progress
     r<entry id> <retries> <encoded error>   the attempt under that entry failed, and there will be another
-    q<entry id>                             it waits for a worker again, under that entry
-    l                                       something that is too large for a message: look
-    i<number> <length> <length>...\\n<items>  a generator yielded these, the first of them under that number
-    n<number>                               it yielded up to that number, too much for a message
-    w<number>                               a reader has come to the number that the generator waits for
+    q<entry id>                             the job waits for a worker again, under that entry
+    l                                       something is too large for a message: read it from the server
+    i<number> <length> <length>...\\n<items>  a generator yielded these items, the first has that number
+    n<number>                               it yielded items up to that number, too large for a message
+    w<number>                               a reader has come to the number for which the generator waits
 
 A **batch** is an entry in the outbox of a shard: the jobs of a workflow that lie in another shard, as the
-script `accept` takes them, with the reply channel of the client, and the outcome of jobs that wait for a job
-that was not accepted.
+script `accept` takes them, with the reply channel of the client, and the outcome for jobs whose parent was
+not accepted.
 
     [SCHEMA, reply channel, outcome, [argument, ...]]
 
@@ -92,29 +95,29 @@ if TYPE_CHECKING:
 SCHEMA = 2
 
 PUSH_LIMIT = 8 * 1024
-"""Largest outcome that travels inside a notification, in bytes. Above 16 KiB Valkey 9.1 does not count a
-message against a stalled subscriber's buffer limit, so that its memory would grow without bound (measured:
-1.1 GB); below, the server drops such a client."""
+"""The largest outcome that travels inside a notification, in bytes. Above 16 KiB Valkey 9.1 does not count a
+message against a stalled subscriber's buffer limit, so its memory would grow without bound (measured: 1.1
+GB). Below that, the server drops such a client."""
 
 MOST_HANDED_ON = 8 * 1024
-"""Largest outcome of a job that did not succeed that is handed on as it is to those that waited for it; of a
-larger one they get the short form. There may be 10,000 of them, and each keeps it."""
+"""The largest outcome of a job that did not succeed that is handed on in full to the jobs that waited for it,
+in bytes. Of a larger one they get the short form: there may be 10,000 such jobs, and each stores it."""
 
 MOST_CHILDREN = 10_000
-"""So many of the jobs that a job started are named in its outcome; of more, that there were more."""
+"""So many of the jobs that a job started are named in its outcome. If there were more, it says only that."""
 
 LONGEST_TTL = 100 * 366 * 86_400_000
-"""The longest that a result is kept, in ms: a century. The server refuses a time that does not fit into 64
-bits, and with it the whole call that ends jobs."""
+"""The longest time that a result is kept, in ms: a century. The server refuses a time that does not fit into
+64 bits, and with it the whole call that ends jobs."""
 
 MOST_FIELDS = 16
-"""Most fields of an entry with a job in it. Ours have eight; a script can hand on no more than some 4,000."""
+"""The most fields of an entry with a job. Ours have eight; a script can hand on no more than some 4,000."""
 
 MOST_COUNTED = 1_000_000
-"""The most crashes, or retries, that an entry may say."""
+"""The highest count of crashes, or of retries, that an entry may have."""
 
 LATEST = 253_402_300_799_999
-"""The last moment that Python has a date for: the end of the year 9999, in ms since the epoch."""
+"""The latest time for which Python has a date: the end of the year 9999, in ms since the epoch."""
 
 LIVE, SCHEDULED, RETRYING, WAITING, TOMBSTONE = "L", "D", "R", "W", "T"
 ASIDE = "P"
@@ -132,25 +135,25 @@ STATE_OF: dict[str, State] = {
     REVOKED: State.REVOKED,
     EXPIRED: State.REVOKED,
 }
-"""The letter a record begins with, and the state that it means."""
+"""The letter with which a record begins, and the state that it means."""
 
 LOWEST, HIGHEST = -9, 9
-"""Levels of priority: a larger one is sooner, and 0 is what is not said."""
+"""The levels of priority. Higher runs first; 0 is the default and is not encoded."""
 
 UNTRACKED = "_"
-"""Sign in a request id: that the job runs is not shown."""
+"""The sign in a request id of a job whose `STARTED` is not shown."""
 
 NOT_AGAIN = "c"
-"""The mark of a running job that is not to be started again."""
+"""The revocation signal to a job that is not to start (again)."""
 
 Signal = Literal["SIGTERM", "SIGINT", "SIGKILL"]
-"""What a process can be sent by a revocation."""
+"""The signals that a revocation can send to a process."""
 
 MARK_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
-"""The mark of a running job that is to end now, by the signal that a process gets; the weakest first."""
+"""The revocation signal to a job that is to end now, by the signal that a process gets; the weakest first."""
 
 MARKS = NOT_AGAIN + "".join(MARK_OF.values())
-"""All marks of a running job, the weakest first."""
+"""All revocation signals, the weakest first."""
 
 NOT_ENDED: frozenset[str] = frozenset((LIVE, SCHEDULED, RETRYING, WAITING, ASIDE))
 
@@ -159,15 +162,15 @@ FINAL: frozenset[str] = frozenset(STATE_OF) - NOT_ENDED
 
 
 _BUFFER: Final = 1024
-"""Bytes that a packer begins with; it takes more when it needs more. Its own choice is 256 KiB, and each job
-is packed four times."""
+"""The bytes with which a packer begins; it takes more when it needs more. Its own default is 256 KiB, and
+each job is packed four times."""
 
 
 def packed(value: Any) -> bytes:
     """Packs a value as `msgpack.packb` does, in seven eighths of its instructions.
 
-    One packer for all calls would be quicker still. It would keep the memory of the largest value, and a
-    finalizer that runs in the middle of a call and packs something itself would spoil both.
+    One packer for all calls would be faster still. But it would keep the memory of the largest value. And a
+    finalizer that runs in the middle of a call and packs something itself would spoil both values.
 
     Raises:
         TypeError, ValueError, OverflowError: as `packb`.
@@ -177,7 +180,7 @@ def packed(value: Any) -> bytes:
 
 @dataclass(slots=True)
 class Job:
-    """What a client asks for. `body` is the encoded argument list; times are in milliseconds since the
+    """What a client asks for. `body` is the encoded argument list. Times are in milliseconds since the
     epoch.
     """
 
@@ -200,28 +203,27 @@ class Job:
     ancestors: list[str] | None = None
     """The jobs above the parent, the nearest first."""
     wait: int | None = None
-    """Milliseconds until it may start; not part of the message, the server turns it into a time of its
-    own."""
+    """Milliseconds until it may start. Not part of the message: the server makes a time of its own of it."""
     parents: tuple[str, ...] = ()
-    """Ids of the jobs that it waits for, in the order in which its value template numbers them; not part of
-    the message.
+    """Ids of the jobs for which it waits, in the order in which its value template numbers them. They are not
+    part of the message.
     """
     on_error: bool = False
-    """Whether it waits for its parent to fail; not part of the message."""
+    """Whether it waits for its parent to fail. It is not part of the message."""
     value_template: Any = None
     dependents: tuple[str, ...] | list[str] = ()
     priority: int = 0
 
 
 class Extra(NamedTuple):
-    """A field that only some jobs have: where it stands in the map at the end of the message.
+    """A field that only some jobs have, and its place in the map at the end of the message.
 
     Attributes:
-        key: its key there.
+        key: its key in the map.
         field: the field of `Job`.
-        text: what it is, as `docs/protocol.md` says it.
+        text: its description, as `docs/protocol.md` has it.
         kinds: the types that a value may have.
-        fits: whether a value of such a type is one; None if all are.
+        fits: says whether a value of such a type is valid; None if all are.
     """
 
     key: str
@@ -277,19 +279,24 @@ EXTRAS = (
     ),
     Extra("g", "priority", "priority, from -9 to 9", (int,), _is_level),
 )
-"""What the map at the end of a message may have, in the order in which it is written."""
+"""What the map at the end of a message may hold, in the order in which it is written."""
 
 _EXTRA_OF = {extra.key: (extra.field, frozenset(extra.kinds), extra.fits) for extra in EXTRAS}
 
 
 @dataclass(slots=True)
 class Delivery:
-    """A job as a worker was given it: the message, and the stream entry that is the worker's claim to it.
+    """A job as a worker has got it: the message, and the stream entry that is the worker's claim.
 
-    `crashes` counts the workers that died with it, `retries` the times it was tried again after a failure;
-    `values` are the outcomes of the jobs that it waited for, see the module; `limiter_state` is what a limit
-    of its task has said of it, for the next time it is asked; `put_off` is how often and how long it was put
-    off by workers that do not know its task; `last` is the outcome of the try before, of a job that expires.
+    Attributes:
+        entry, stream: the entry and its stream.
+        crashes: how many workers have died with the job.
+        retries: how often the job was tried again after a failure.
+        job: the message.
+        values: the outcomes of the jobs for which it waited, see the module.
+        limiter_state: what the limiter has told this job so far, for the next time it asks.
+        put_off: how often and for how long workers that do not know its task have deferred it.
+        last: the outcome of the try before, if the job expires.
     """
 
     entry: str
@@ -304,21 +311,26 @@ class Delivery:
 
     @property
     def attempt(self) -> int:
-        """1 for the first run."""
+        """The number of this attempt, 1 for the first."""
         return 1 + self.crashes + self.retries
 
     @property
     def claim(self) -> str:
-        """What names this delivery among all of a shard: two streams may give out one entry id."""
+        """The name of this delivery among all of a shard. Two streams may give out the same entry id."""
         return f"{self.entry} {self.job.id}"
 
 
 class Ended(NamedTuple):
-    """How a job ended, as stored: `letter` is the record's, `payload` the encoded value or failure. Times are
-    in ms since the epoch. With a `member` (its id and its task's name), it never ran: this is how that job
-    ended, which it waited for. `children_truncated`: it started more jobs than `children` names.
+    """How a job ended, as stored. Times are in ms since the epoch.
 
-    A tuple: there is one a job on either side, and a frozen dataclass takes several times as long to make.
+    A tuple: each end of a job makes one on either side, and a frozen dataclass takes several times as long.
+
+    Attributes:
+        letter: the letter of the record.
+        payload: the encoded value or failure.
+        member: the id of another job and the name of its task. This job waited for that one and never ran,
+            and this is how the other one ended.
+        children_truncated: whether the job started more jobs than `children` names.
     """
 
     letter: str
@@ -337,14 +349,18 @@ class Ended(NamedTuple):
 
     @property
     def state(self) -> State:
-        """The final state that the letter stands for."""
+        """The final state for which the letter stands."""
         return STATE_OF[self.letter]
 
 
 @dataclass(slots=True, frozen=True)
 class Report:
-    """What a running job said of itself: `state` is its own word, `meta` an encoded value, `at` in ms since
-    the epoch. Reports of one attempt are numbered.
+    """What a running job has reported about its progress. Reports of one attempt are numbered.
+
+    Attributes:
+        at: when, in ms since the epoch.
+        state: a word of the job's own.
+        meta: an encoded value.
     """
 
     entry: str
@@ -356,7 +372,7 @@ class Report:
 
 @dataclass(slots=True, frozen=True)
 class JobSnapshot:
-    """Where a job is that has not ended."""
+    """Where a job is that has not ended, as the server has answered."""
 
     flags: str
     queue: str
@@ -369,9 +385,7 @@ class JobSnapshot:
 
     @property
     def state(self) -> State | str:
-        """Whether it runs is not in the flags: a worker that has it is what makes it run. Then it may have
-        said more.
-        """
+        """`STARTED` is not stored: it follows from a worker holding the entry. A report may say more."""
         if self.report is not None:
             return self.report.state
         if self.worker is not None:
@@ -383,10 +397,10 @@ _unpack = cast("Callable[[bytes], Any]", msgpack.unpackb)
 
 
 def encode_job(job: Job) -> bytes:
-    """The message of a job.
+    """Encodes a job as a message.
 
     Raises:
-        TypeError, ValueError, OverflowError: the headers hold something that msgpack cannot carry.
+        TypeError, ValueError, OverflowError: msgpack cannot encode something in the headers.
     """
     return packed(
         (SCHEMA, job.name, job.body, job.request_id, job.channel, job.enqueued, job.result_ttl, _extras(job))
@@ -394,14 +408,14 @@ def encode_job(job: Job) -> bytes:
 
 
 def encode_plain(job: Job) -> bytes:
-    """The message of a job that has nothing but what every job has."""
+    """Encodes a job that has only the fields that every job has. It is the fast path of `encode_job`."""
     return packed(
         (SCHEMA, job.name, job.body, job.request_id, job.channel, job.enqueued, job.result_ttl, None)
     )
 
 
 def _extras(job: Job) -> dict[str, Any] | None:  # noqa: C901  see below
-    """The map at the end of a message. Written out, for a loop over `EXTRAS` takes half as long again."""
+    """Makes the map at the end of a message. It is no loop over `EXTRAS`, which takes half as long again."""
     more: dict[str, Any] = {}
     if job.expires is not None:
         more["x"] = job.expires
@@ -438,10 +452,10 @@ def _other_schema(what: str, schema: Any) -> DecodeError:
 
 
 def decode_job(id: str, queue: str, message: bytes) -> Job:
-    """The job in a message.
+    """Decodes the job in a message.
 
     Raises:
-        DecodeError: not a message of this schema.
+        DecodeError: it is no message of this schema.
     """
     try:
         schema, name, body, request_id, channel, enqueued, ttl, more = _unpack(message)
@@ -467,7 +481,7 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
 
 
 def task_name(head: bytes) -> str:
-    """The name of the task in a message, of which the first bytes are enough; `?` if it is not there.
+    """Returns the name of the task in a message, of which the first bytes are enough; `?` if it is not there.
 
     >>> task_name(encode_plain(Job("id", "add", "default", b"x" * 100, "", "", 0, 1))[:20])
     'add'
@@ -488,7 +502,7 @@ def _add_more(job: Job, more: dict[str, Any]) -> None:
         raise DecodeError(f"job {job.id!r}: the options are not a map")
     for key, value in more.items():
         extra = _EXTRA_OF.get(key)
-        if extra is None:  # it is of a newer version
+        if extra is None:  # an option of a newer version
             continue
         field, kinds, fits = extra
         if type(value) not in kinds or (fits is not None and not fits(value)):
@@ -497,7 +511,7 @@ def _add_more(job: Job, more: dict[str, Any]) -> None:
 
 
 def encode_ended(ended: Ended) -> bytes:
-    """The outcome as stored, without its letter."""
+    """Encodes an outcome as it is stored, without its letter."""
     outcome: tuple[Any, ...] = (
         SCHEMA,
         ended.payload,
@@ -514,10 +528,10 @@ def encode_ended(ended: Ended) -> bytes:
 
 
 def encode_bad_end(ended: Ended, short_payload: Callable[[], bytes]) -> bytes:
-    """The outcome as stored of a job that did not succeed; a long one with its short form in front.
+    """Encodes the outcome of a job that did not succeed. A long one begins with its short form.
 
     Args:
-        ended: how it ended.
+        ended: how the job ended.
         short_payload: makes the payload of the short form.
     """
     outcome = encode_ended(ended)
@@ -536,11 +550,10 @@ def _without_short_form(outcome: bytes) -> bytes:
 
 
 def decode_ended(letter: str, outcome: bytes) -> Ended:
-    """The outcome that follows a letter; an empty one was written by a script, which knows no more than the
-    letter.
+    """Decodes the outcome after a letter. A script writes an empty one if it knows only the letter.
 
     Raises:
-        DecodeError: not an outcome of this schema.
+        DecodeError: it is no outcome of this schema.
     """
     if letter not in FINAL:
         raise DecodeError(f"{letter!r} is not the letter of a final state")
@@ -578,11 +591,11 @@ _OUTCOME_FIELDS = frozenset(
     for enqueued in (int, NoneType)
     for body in ((), (bytes,))
 )
-"""The types that the fields of an outcome may have."""
+"""The combinations of types that the fields of an outcome may have."""
 
 
 def encode_batch(channel: str, refusal: bytes, job_arguments: Sequence[str | int | bytes]) -> bytes:
-    """The jobs of a workflow that lie in another shard."""
+    """Encodes the jobs of a workflow that lie in another shard."""
     return packed((SCHEMA, channel, refusal, job_arguments))
 
 
@@ -590,7 +603,7 @@ def decode_batch(batch: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
     """Decodes a batch into its reply channel, the outcome of refused jobs, and the arguments of all jobs.
 
     Raises:
-        DecodeError: not a batch of this schema.
+        DecodeError: it is no batch of this schema.
     """
     try:
         schema, channel, refusal, job_arguments = _unpack(batch)
@@ -606,10 +619,10 @@ def decode_batch(batch: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
 
 
 def decode_report(data: bytes) -> Report:
-    """The report in a string, or in an event behind its first byte.
+    """Decodes the report in a string, or in an event after its first byte.
 
     Raises:
-        DecodeError: not a report.
+        DecodeError: it is no report.
     """
     try:
         entry, number, at, state, meta = data.split(b" ", 4)
@@ -623,7 +636,7 @@ def decode_report(data: bytes) -> Report:
 
 
 def split_items(data: bytes) -> tuple[int, list[bytes]]:
-    """The number of the first item in an event, and all of them.
+    """Returns the number of the first item in an event, and all of its items.
 
     Raises:
         DecodeError: the framing is broken.
@@ -645,10 +658,10 @@ def split_items(data: bytes) -> tuple[int, list[bytes]]:
 
 
 def count_of(data: bytes) -> int:
-    """A count in an entry: of crashes, or of retries.
+    """Returns a count in an entry: of crashes, or of retries.
 
     Raises:
-        DecodeError: no number, or one that no job comes to.
+        DecodeError: it is no number, or one that no job reaches.
     """
     count = number_in(data, MOST_COUNTED)
     if count is None:
@@ -657,30 +670,31 @@ def count_of(data: bytes) -> int:
 
 
 def number_in(data: bytes, most: int) -> int | None:
-    """The number that a text of the server is, from 0 up to a bound; None if it is none. To read one of a
-    million digits takes Python seconds.
+    """Returns the number in a text of the server, from 0 up to a bound; None if it is no such number.
+
+    The length is tested first: to convert a million digits takes Python seconds.
     """
     fits = data.isdigit() and len(data) <= len(str(most)) and int(data) <= most
     return int(data) if fits else None
 
 
 def entry_order(entry: str) -> tuple[int, int]:
-    """Entry ids in the order in which the server gave them out. A job's later attempt has a larger one.
+    """Returns a key that sorts entry ids as the server gave them out. A job's later attempt has a larger one.
 
     Raises:
-        ValueError: not an entry id.
+        ValueError: it is no entry id.
     """
     milliseconds, _, number = entry.partition("-")
     return int(milliseconds), int(number)
 
 
 def frame(id: str, letter: str, outcome: bytes) -> bytes:
-    """An outcome as it stands in a notification."""
+    """Encodes an outcome as it stands in a notification."""
     return b"%s %s %d\n%s" % (id.encode(), letter.encode(), len(outcome), outcome)
 
 
 def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
-    """(id, letter, outcome) of each job in a notification; None where the outcome must be fetched.
+    """Yields (id, letter, outcome) of each job in a notification; None where the outcome must be fetched.
 
     Raises:
         DecodeError: the framing is broken.
@@ -695,7 +709,7 @@ def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
         if head[2] == b"-":
             yield head[0].decode(), head[1].decode(), None
             continue
-        # A negative one would lead back, and round and round.
+        # A negative length would lead back, in an endless loop.
         length = int(head[2]) if head[2].isdigit() else -1
         if not 0 <= length <= end - start:
             if head[2][:1] == b"@":
@@ -707,7 +721,7 @@ def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
 
 
 class Kept(NamedTuple):
-    """The place of an outcome that is kept once for several jobs, among the values of one of them.
+    """An outcome that is kept once for several jobs, where it stands among the values of one of them.
 
     Attributes:
         name: the end of its key, `<id>:<request id>`.
@@ -722,8 +736,7 @@ class Kept(NamedTuple):
 
 
 def pieces_of(values: bytes) -> list[bytes | Kept]:
-    r"""The values of the jobs that one waited for, cut where an outcome is not among them but kept once for
-    several jobs.
+    r"""Cuts the values of a job's parents where an outcome is not among them but kept once for several jobs.
 
     >>> pieces_of(b"a S 1\n7b S @997f\n")
     [b'a S 1\n7', Kept(name='b:997f', id='b', letter='S', frame=b'b S @997f\n')]
