@@ -1,4 +1,7 @@
-"""Every error that asyncq raises. The docstring of each is written to the person who meets it."""
+"""Every error that asyncq raises. The docstring of each is written for the person who gets the error.
+
+Workers, clients and tasks raise them, on any thread. `docs/reference/errors.md` is made of these docstrings.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class AsyncQError(Exception):
-    """Base of every error that asyncq itself raises. What your task raised is not one of them: it arrives as
-    it is.
+    """Base of every error that asyncq itself raises. An exception that your task raised is not one of them:
+    it arrives as it is.
     """
 
 
 class ResultTimeout(AsyncQError, TimeoutError):
     """The job did not end within the timeout of this wait.
 
-    The job itself is untouched and goes on. Wait again, or `await result.revoke()` to end it. A
-    `TimeoutError` that the *task* raised is not a `ResultTimeout`, so the two can be told apart.
+    The job itself goes on. Wait again, or `await result.revoke()` to end it. A `TimeoutError` that the *task*
+    raised is not a `ResultTimeout`, so the two can be told apart.
     """
 
 
@@ -29,37 +32,37 @@ class TaskRevoked(AsyncQError):
 
 
 class TaskExpired(TaskRevoked):
-    """The job was not started before its `expires` or its `deadline`, so it never will be."""
+    """The job was not started before its `expires` or its `deadline`, so it never starts."""
 
 
 class WorkerLost(AsyncQError):
-    """The job took its worker down each time it was tried, so it is not tried again; or it ran in a process
-    of its own (`executor="process"`), and that died.
+    """The job took its worker down each time it was tried, so it is not tried again. Or it ran in a process
+    of its own (`executor="process"`), and that process died.
 
     Look at the worker's log for a crash (out of memory, a segmentation fault in an extension, `os._exit`).
     """
 
 
 class ResultNotFound(AsyncQError, LookupError):
-    """There is no result under this id: it never existed, was forgotten, has expired, or its task ignores
-    results.
+    """There is no result under this id: the job never existed, its result was forgotten or has expired, or
+    its task ignores results.
 
-    A result lives for `result_ttl` (an hour by default) after the job ended. Raise `result_ttl` on the app,
-    the task or the call to keep it longer.
+    A result is kept for `result_ttl` (an hour by default) after the end of the job. To keep it longer, raise
+    `result_ttl` on the app, the task or the call.
     """
 
 
 class RemoteOrigin(NamedTuple):
-    """What a `RemoteError` knows of the exception that it stands for.
+    """What a `RemoteError` knows of the exception for which it stands.
 
     Attributes:
         type_name: the full name of its class.
         traceback: the formatted traceback of where it was raised.
-        message: what its `str()` gave; None: what `str()` makes of the arguments.
-        attributes: its attributes, as far as they are plain data.
+        message: what its `str()` returned; None if that is the `str()` of the arguments.
+        attributes: those of its attributes that are plain data.
         names: module and name of its class, then of the classes above.
         has_args: whether its arguments could be sent.
-        left_out: the names of attributes that are no plain data.
+        left_out: the names of the attributes that are not plain data.
     """
 
     type_name: str
@@ -73,18 +76,18 @@ class RemoteOrigin(NamedTuple):
 
 class RemoteError(AsyncQError):
     """The task raised an exception that cannot be made again in this process: its class is not imported here,
-    or what it makes would not be equal.
+    or the new exception would not be equal.
 
-    It keeps what is known of the exception, and it is also caught as the nearest class of it that is imported
-    here: `except LookupError` catches one that stands for a `shop.errors.OutOfStock(LookupError)`, and
-    `except OutOfStock` does where that class is imported.
+    The error keeps what is known of the exception. It is also caught as the nearest of the exception's
+    classes that is imported here: `except LookupError` catches a `RemoteError` for a
+    `shop.errors.OutOfStock(LookupError)`, and `except OutOfStock` catches it where that class is imported.
 
     Attributes:
         type_name: the full name of the class, as in `shop.errors.OutOfStock`.
-        args: the arguments the exception was made with (its message, as a string, if they could not be sent).
+        args: the arguments of the exception (its message, as a string, if they could not be sent).
         traceback: the formatted traceback of where it was raised.
-        attributes: its attributes by their names, as far as they are plain data. Each is an attribute of this
-            error, too, unless it has one of that name.
+        attributes: those of its attributes that are plain data, by their names. Each is an attribute of this
+            error, too, unless the error has one of that name.
     """
 
     def __init__(self, type_name: str, args: tuple[Any, ...] = (), traceback: str = "") -> None:
@@ -92,12 +95,12 @@ class RemoteError(AsyncQError):
         self.__dict__["_origin"] = RemoteOrigin(type_name, traceback)
 
     def __init_subclass__(cls, **options: Any) -> None:
-        # `failures.remote` derives classes from this one and one of a user's. The user's is not to be told of
-        # these: it may keep a register of its subclasses, or demand keywords.
+        # `failures.remote` derives classes from this class and a class of the user's. The user's
+        # `__init_subclass__` must not run for them: it may keep a register of subclasses, or demand keywords.
         if "_stands_for" not in cls.__dict__:
             super().__init_subclass__(**options)
 
-    # Properties, so that neither an attribute of the exception nor its class can take their place.
+    # Properties, so that neither an attribute of the exception nor its class can replace them.
 
     @property
     def _origin(self) -> RemoteOrigin:
@@ -106,7 +109,7 @@ class RemoteError(AsyncQError):
 
     @property
     def type_name(self) -> str:
-        """The full name of the class that was raised."""
+        """The full name of the class of the exception."""
         return self._origin.type_name
 
     @property
@@ -116,7 +119,7 @@ class RemoteError(AsyncQError):
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """The attributes of the exception that was raised, as far as they are plain data."""
+        """Those attributes of the exception that are plain data, by their names."""
         return MappingProxyType(self._origin.attributes)
 
     def __str__(self) -> str:
@@ -128,13 +131,13 @@ class RemoteError(AsyncQError):
         return RemoteError, ("", self.args), {**self._origin.attributes, "_origin": self._origin}
 
     def __setstate__(self, state: dict[str, Any] | None) -> None:
-        # Past the properties: an attribute of the exception may have the name of one of them.
+        # Not by `setattr`: an attribute of the exception may have the name of a property.
         self.__dict__.update(state or {})
 
 
 class RemoteTraceback(AsyncQError):
-    """Where a task failed, on the worker. Hangs below the raised exception as its `__cause__`, so that an
-    uncaught one shows it.
+    """Where a task failed, on the worker. It is the `__cause__` of the raised exception, so that the
+    traceback of an uncaught exception shows it.
     """
 
     def __init__(self, traceback: str) -> None:
@@ -146,48 +149,49 @@ class RemoteTraceback(AsyncQError):
 
 
 class WouldDeadlock(AsyncQError, RuntimeError):
-    """A task waited for another job, without leave. If every worker slot did that, nobody would be left to
-    run the jobs waited for.
+    """A task waited for another job, and nothing allowed it to. If the jobs in all slots did that, no worker
+    could run the jobs that they wait for.
 
-    Ways out: return the ids and let the caller wait; or allow the wait, with
-    `get(disable_sync_subtasks=False)` or `with asyncq.allow_join_result():`. The task gives its slot back for
-    that long.
+    What to do: return the ids and let the caller wait; or allow the wait, with
+    `get(disable_sync_subtasks=False)` or `with asyncq.allow_join_result():`. Then the task releases its slot
+    while it waits.
 
-    Raised whatever is allowed where a wait would never end, with the path: for the task's own job, for one
-    that started it, or for one that waits for it; and where `max_parked` jobs of the worker wait already.
+    Even an allowed wait raises this error if the wait would never end: for the task's own job, for a job that
+    started it, or for a job that waits for it. The message shows the path. It also raises this error if
+    `max_parked` jobs of the worker wait already.
     """
 
 
 class SyncInAsyncContext(AsyncQError, RuntimeError):
-    """A blocking `..._sync` call was made on a thread whose event loop is running. It would stop that loop.
+    """A blocking `..._sync` call was made on a thread whose event loop is running, which it would stop.
 
     Await the method without the suffix instead.
     """
 
 
 class TimeLimitExceeded(AsyncQError):
-    """The task ran longer than its `timeout`, or past its `deadline`, and was stopped. A thread cannot be: it
-    goes on, and what it returns is dropped.
+    """The task ran longer than its `timeout`, or past its `deadline`, and was stopped. A thread cannot be
+    stopped: it goes on, and what it returns is dropped.
     """
 
 
 class SoftTimeLimitExceeded(AsyncQError):
     """The task ran longer than its `soft_timeout`. Raised inside the task, which may clean up and return.
 
-    A task group may put it into a group, as it does with everything: `except*` catches it either way.
+    A task group may put it into an exception group, as every exception: `except*` catches it either way.
     """
 
 
 class RetryLater(AsyncQError):
-    """Raise it in a task to be run again later: `raise RetryLater(countdown=5) from error`.
+    """Raise it in a task to run the job again later: `raise RetryLater(countdown=5) from error`.
 
-    The slot is free meanwhile. When the retries are used up the job fails: with the exception that this one
-    was raised `from`, or with this one.
+    The slot is free meanwhile. When no retry is left, the job fails with the exception that follows `from`,
+    or with this error if there is none.
 
     Args:
-        message: why, for the log and for whoever looks at the state.
-        countdown: seconds until the next try; None goes by the task's retry policy.
-        max_retries: None goes by the task's retry policy (3 if it has none).
+        message: why, for the log and for whoever reads the state.
+        countdown: seconds until the next try; None uses the task's retry policy.
+        max_retries: how many retries there may be; None uses the task's retry policy (3 if it has none).
     """
 
     def __init__(
@@ -203,8 +207,8 @@ class RetryLater(AsyncQError):
 
 
 class QueueFull(AsyncQError):
-    """The queue, or the server's memory, is full. Nothing was enqueued; try again later, or start more
-    workers. `full_wait` lets an enqueue wait for room; `max_length` says how long a queue may be.
+    """The queue, or the server's memory, is full. Nothing was enqueued. Try again later, or start more
+    workers. With `full_wait` an enqueue waits for room. `max_length` bounds the length of a queue.
     """
 
 
@@ -216,11 +220,11 @@ class NotRegistered(AsyncQError):
 
 
 class SerializationError(AsyncQError, TypeError):
-    """A value cannot travel. The message names where in the value: `kwargs['items'][3].at`.
+    """A value cannot be sent. The message says which part of it: `kwargs['items'][3].at`.
 
     Send None, bool, int, float, str, bytes, list, tuple, dict, set, frozenset, datetime, date, time,
-    timedelta, UUID, Decimal, a path or an IP address; or an enum, dataclass, NamedTuple or pydantic model
-    that the task's annotations name at that place, or the app lists in `types=`.
+    timedelta, UUID, Decimal, a path or an IP address. Or send an enum, dataclass, NamedTuple or pydantic
+    model that the task's annotations name at that place, or that the app lists in `types=`.
     """
 
 
@@ -232,24 +236,24 @@ class PayloadTooLarge(SerializationError):
 
 
 class DecodeError(AsyncQError, ValueError):
-    """Bytes read from Redis are not a message of asyncq, or one from a newer version."""
+    """Bytes from Redis are not a message of asyncq, or are one of a newer version."""
 
 
 class IncompleteStream(AsyncQError):
-    """The tree of results is not complete yet: a job below has not ended, so its children are not known."""
+    """The tree of results is not complete yet: a job in it has not ended, so its children are not known."""
 
 
 class BrokerUnavailable(AsyncQError, ConnectionError):
     """The server cannot be reached, or did not answer in time.
 
     Check that it runs and that `ASYNCQ_URL` names it. If the call was an enqueue, the job may or may not have
-    been accepted; sending the same `task_id` again tells, and never makes a second job.
+    been accepted. Send the same `task_id` again to find out: that never makes a second job.
     """
 
 
 class BrokerNotConfigured(AsyncQError):
-    """No server is configured, and no embedded one can be started here; or `shards` is not what the others
-    who use the namespace have.
+    """No server is configured, and no embedded one can be started here. Or `shards` differs from the value of
+    the other processes that use the namespace.
 
     Set `ASYNCQ_URL=redis://host:6379/0`, or pass the URL to `AsyncQ(...)`, or `pip install
     "asyncq[embedded]"`.

@@ -1,10 +1,10 @@
-"""How log records look, and the set-up of logging in processes that belong to asyncq.
+"""Formats log records, and sets up logging in processes that belong to asyncq.
 
-Modules log through `logging.getLogger(__name__)`. The library never sets up logging in somebody else's
-program: a `Worker` there logs to whatever handlers that program has. `configure` is for the command line, and
-for the child processes of a worker.
+Modules log through `logging.getLogger(__name__)`. The library never sets up logging in another program: a
+`Worker` there logs to the handlers of that program. Only the command line and the child processes of a worker
+call `configure`.
 
-Records are formatted on the thread that logs them, so the job that this thread runs is read there.
+A record is formatted on the thread that logs it. So the formatter reads the current job there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ FORMATS = ("plain", "json")
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 MAX_TRACEBACK = 64 * 1024
-"""Characters of a traceback that are logged."""
+"""The most characters of a traceback that are logged."""
 
 _ROOT_NAME = "asyncq"
 _COLORS = {logging.WARNING: "33", logging.ERROR: "31", logging.CRITICAL: "31"}
@@ -35,7 +35,7 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 def escaped(text: str, *, keep: str = "") -> str:
-    r"""The text with control characters written out, so that what a task says cannot steer the terminal.
+    r"""Returns the text with control characters escaped, so that no text of a task can steer the terminal.
 
     >>> escaped("a\x1b[2Jb\n")
     'a\\x1b[2Jb\\n'
@@ -51,10 +51,10 @@ class PlainFormatter(logging.Formatter):
 
     The time is local. The id of the job that logs stands before the text, unless the text names it. Records
     of other libraries also show the name of their logger. Further lines are indented and control characters
-    are escaped, so that no text can pose as another record.
+    are escaped, so that no text can look like another record.
 
     Args:
-        color: puts a text into a colour (an SGR number); None for no colours.
+        color: puts a text into a colour, given as an SGR number; None for no colours.
     """
 
     def __init__(self, color: Callable[[str, str], str] | None = None) -> None:
@@ -84,8 +84,8 @@ class JsonFormatter(logging.Formatter):
     """Formats a record as one JSON object on one line.
 
     Its keys are `time` (ISO 8601, UTC), `level`, `logger` and `message`; `job_id`, `task`, `queue`, `worker`
-    and `attempt` where a job is concerned; `duration` in seconds for the end of an attempt; `exception` with
-    the traceback; and whatever else was given as `extra=`.
+    and `attempt` if the record is about a job; `duration` in seconds at the end of an attempt; `exception`
+    with the traceback; and all that was given as `extra=`.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -102,14 +102,14 @@ class JsonFormatter(logging.Formatter):
         if record.stack_info:
             fields["stack"] = record.stack_info
         for name, value in vars(record).items():
-            # What the caller names cannot take the place of what the record says.
+            # A field of the caller's cannot replace a field of the record.
             if name not in _STANDARD_FIELDS and value is not None and (name not in _JOB_FIELDS or value):
                 fields.setdefault(name, value)
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
 def cut(text: str) -> str:
-    """Cuts the middle out of a text that is long: an exception's message may hold a whole document."""
+    """Cuts the middle out of a long text. The message of an exception may hold a whole document."""
     if len(text) <= MAX_TRACEBACK:
         return text
     half = MAX_TRACEBACK // 2
@@ -121,9 +121,9 @@ def _is_ours(name: str) -> bool:
 
 
 def _job_fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The job that a record is about: named by `extra=`, else the one that runs here.
+    """Returns the fields of the job that a record is about: that of `extra=`, or else the job that runs here.
 
-    What is empty is not known, and left out.
+    An empty field means that the value is not known, and is left out.
     """
     given = vars(record)
     if "job_id" in given:
@@ -140,11 +140,11 @@ def _job_fields(record: logging.LogRecord) -> dict[str, Any]:
     }
 
 
-# -- set-up --
+# -- setup --
 
 
 class _Handler(logging.StreamHandler[Any]):
-    """Writes to stderr. A class of its own, so that it is told from the handlers of the program."""
+    """Writes to stderr. It is a class of its own, so that it is not taken for a handler of the program."""
 
     def __init__(self, formatter: logging.Formatter, stream: IO[str]) -> None:
         super().__init__(stream)
@@ -155,32 +155,33 @@ _setup: tuple[int, str] | None = None
 
 
 def for_children() -> tuple[int, str | None]:
-    """The level and the format in which child processes of a worker log: those of this process. The format is
-    None where a program of its own has set up logging, or has not.
+    """Returns the level and the format with which the child processes of a worker log: those of this process.
+
+    The format is None if asyncq has not set up logging in this process.
     """
     return (logging.getLogger().getEffectiveLevel(), None) if _setup is None else _setup
 
 
 def is_json() -> bool:
-    """Whether this process logs as JSON: then what else it has to say is a record, too."""
+    """Whether this process logs as JSON. Then it writes its other output as records, too."""
     return _setup is not None and _setup[1] == "json"
 
 
 def configure(
     level: int, format: str = "plain", *, color: Callable[[str, str], str] | None = None
 ) -> logging.Handler:
-    """Sends all records of this process to stderr, from this level on, and returns the handler.
+    """Sends all records of this process from this level on to stderr, and returns the handler.
 
     A second call replaces the handler of the first. Other handlers of the root logger stay.
 
     Args:
-        level: of `logging`, for the root logger and for asyncq.
+        level: a level of `logging`, for the root logger and for asyncq.
         format: `plain` or `json`.
         color: see `PlainFormatter`.
     """
     global _setup  # noqa: PLW0603  logging is global, too
     _setup = level, format
-    # A process may be started with stderr closed: then Python has none, and nobody reads what it logs.
+    # A process may be started with stderr closed. Then Python has no stderr, and nobody reads what it logs.
     stream = sys.stderr if sys.stderr is not None else io.StringIO()
     handler = _Handler(JsonFormatter() if format == "json" else PlainFormatter(color), stream)
     root = logging.getLogger()
@@ -194,15 +195,16 @@ def configure(
 
 
 def configure_child(level: int, format: str | None) -> logging.Handler:
-    """Sets up a child process of a worker as `for_children` says there; returns the handler, for `keep`.
+    """Sets up logging in a child process of a worker, and returns the handler, for `keep`.
 
-    What a job prints there also appears at once: the process may be killed before the job ends.
+    The arguments are what `for_children` returned in the worker. What a job prints also appears at once,
+    because the process may be killed before the job ends.
     """
     flush_each_line()
     handler = configure(level, format or "plain")
     if format is None:
-        # The worker's program set up logging by itself. If the app's module does that, it does so here, too,
-        # unless it finds a handler: `logging.basicConfig` does nothing then.
+        # The worker's program has set up logging by itself. If the app's module does that, it does so here,
+        # too; but `logging.basicConfig` does nothing if it finds a handler.
         logging.getLogger().removeHandler(handler)
     return handler
 
@@ -210,43 +212,43 @@ def configure_child(level: int, format: str | None) -> logging.Handler:
 def flush_each_line() -> None:
     """Makes stdout and stderr pass on each line at once, also into a pipe or a file.
 
-    Python holds back what it writes into a pipe until 8 KiB are there, unless `PYTHONUNBUFFERED` is set. A
+    Python holds back what it writes into a pipe until there are 8 KiB, unless `PYTHONUNBUFFERED` is set. A
     reader that waits for one line would wait for ever, and a process that is killed loses what it holds back.
-    For processes that belong to asyncq: `print` in a task writes here, too.
+    Only for processes that belong to asyncq: `print` in a task writes here, too.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a test's StringIO holds nothing back; None is closed
+        if isinstance(stream, io.TextIOWrapper):  # not a test's StringIO, nor None for a closed stream
             stream.reconfigure(line_buffering=True)
 
 
 def end_streams() -> None:
     """Writes what stdout and stderr still hold back, at the end of a process.
 
-    What cannot be written is thrown away: Python would try again, and end the process with exit code 120,
-    whatever it had done before.
+    What cannot be written is dropped. Otherwise Python would try again and end the process with exit code
+    120, whatever its exit code was before.
     """
     for stream in (sys.stdout, sys.stderr):
         if stream is None:
             continue
         try:
             stream.flush()
-        except ValueError:  # it is closed, which Python looks for, too
+        except ValueError:  # it is closed; Python checks that, too
             continue
         except OSError:
-            with open(os.devnull, "w") as nowhere:  # noqa: PTH123  only its descriptor is of use
+            with open(os.devnull, "w") as nowhere:  # noqa: PTH123  only its descriptor is needed
                 os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def keep(handler: logging.Handler, *, is_chosen: bool) -> None:
-    """Makes what `configure` has set up hold, after the import of an app that may have set up logging itself.
+    """Restores what `configure` has set up, after the import of an app that may have set up logging itself.
 
-    Handlers that the app has put in the place of ours stay, and get all records; where it left the root
-    logger without one, ours comes back.
+    Handlers that the app has put in the place of ours stay, and get all records. If the root logger has no
+    handler, ours comes back.
 
     Args:
         handler: what `configure` returned.
-        is_chosen: whether the user has asked for this format. Then ours comes back in any case, in the place
-            of those that write to the terminal: there each record would appear twice.
+        is_chosen: whether the user has asked for this format. Then our handler comes back in any case. It
+            replaces handlers that write to the terminal, where each record would appear twice.
     """
     root = logging.getLogger()
     if is_chosen:
@@ -261,11 +263,11 @@ def keep(handler: logging.Handler, *, is_chosen: bool) -> None:
 
 
 def enable_loggers() -> None:
-    """Lets asyncq's loggers log again.
+    """Enables asyncq's loggers again.
 
-    `logging.config.dictConfig` silences all loggers that exist and that it does not name, unless it is told
-    `disable_existing_loggers=False`. A worker whose failures nobody sees is not what its user wanted. To see
-    less, set a level: `logging.getLogger("asyncq").setLevel("ERROR")`.
+    `logging.config.dictConfig` disables all loggers that exist and that it does not name, unless it gets
+    `disable_existing_loggers=False`. No user wants a worker whose failures nobody sees. To see less, set a
+    level: `logging.getLogger("asyncq").setLevel("ERROR")`.
     """
     for name, logger in logging.root.manager.loggerDict.items():
         if _is_ours(name) and isinstance(logger, logging.Logger):

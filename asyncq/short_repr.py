@@ -1,7 +1,8 @@
-"""Briefs: a value as a message shows it, cut to what a reader takes in.
+"""Writes values for messages, short: a reader of an error or a log sees as much as is of use.
 
-`repr` of a large argument costs as much as the argument is large, and that of a foreign class runs foreign
-code, which may raise or fill the log. What is written here costs no more than what it shows.
+`repr` of a large argument takes as long as the argument is large. `repr` of a foreign class runs foreign
+code, which may raise or fill the log. `brief` takes no longer than what it shows, and never raises. It runs
+on any thread.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_TEXT: Final = 60
-"""Characters of one text."""
+"""The most characters of one text."""
 MAX_ITEMS: Final = 6
-"""Items of one container."""
+"""The most items of one container."""
 MAX_DEPTH: Final = 3
-"""Containers inside each other."""
+"""The greatest depth of containers inside each other."""
 _MASK: Final = "***"
-_MAX_BITS: Final = 200  # of a whole number: to write a large one takes time that grows with its square
+_MAX_BITS: Final = 200  # of a whole number: the time to write it grows with its square
 
 _BRACKETS: Final[dict[type, tuple[str, str]]] = {
     list: ("[", "]"),
@@ -32,7 +33,7 @@ _BRACKETS: Final[dict[type, tuple[str, str]]] = {
     frozenset: ("frozenset({", "})"),
     deque: ("deque([", "])"),
 }
-# Their own repr is as short as what they are.
+# Their own repr is short.
 _SHORT: Final = frozenset({type(None), bool, float, complex, type(Ellipsis), type(NotImplemented), range})
 _SHORT_MODULES: Final = frozenset({"datetime", "uuid", "zoneinfo"})
 _CODE: Final = (
@@ -42,9 +43,10 @@ _CODE: Final = (
 
 
 def brief(value: object) -> str:
-    """Writes a value as Python would, cuts what is long and masks what is secret. Never raises.
+    """Writes a value as Python would, cuts what is long and masks what is secret. It never raises.
 
-    Secret are pydantic's secrets, and fields of models and dataclasses with `repr=False` or `exclude=True`.
+    Secret are pydantic's secrets, and the fields of models and dataclasses with `repr=False` or
+    `exclude=True`.
 
     Example:
         >>> brief(["a" * 100, *range(100)])
@@ -52,7 +54,7 @@ def brief(value: object) -> str:
     """
     try:
         return _brief(value, MAX_DEPTH)
-    except Exception:  # noqa: BLE001  foreign classes may do anything, and this is for messages
+    except Exception:  # noqa: BLE001  foreign classes may do anything, and a message must not fail for that
         return f"<{type(value).__name__}>"
 
 
@@ -109,7 +111,7 @@ def joined(items: Iterable[str]) -> str:
 def _foreign(value: Any, kind: type, depth: int) -> str:
     if isinstance(value, _CODE) or kind.__module__ in _SHORT_MODULES:
         return repr(value)
-    if kind.__module__.partition(".")[0] == "asyncq":  # they keep to these bounds themselves
+    if kind.__module__.partition(".")[0] == "asyncq":  # our own classes keep within these bounds
         return repr(value)
     if isinstance(value, enum.Enum):
         return f"{kind.__qualname__}.{value.name}"
@@ -126,7 +128,7 @@ def _foreign(value: Any, kind: type, depth: int) -> str:
 
 def _field(value: Any, name: str, is_hidden: bool, depth: int) -> str:
     try:
-        # Not by getattr, which runs code of the class where it can.
+        # Not by `getattr`, which may run code of the class.
         item = value.__dict__[name]
     except (AttributeError, KeyError):
         item = getattr(value, name, ...)  # slots, and the fields of a named tuple
@@ -134,8 +136,8 @@ def _field(value: Any, name: str, is_hidden: bool, depth: int) -> str:
 
 
 def _fields_of(kind: Any) -> list[tuple[str, bool]] | None:
-    """The fields of a dataclass, a model or a named tuple, each with whether it is not to be shown."""
-    # pydantic may not be there: its models and dataclasses are known by this attribute.
+    """Returns the fields of a dataclass, a model or a named tuple, and whether each must be hidden."""
+    # pydantic may not be installed: its models and dataclasses are known by this attribute.
     infos = getattr(kind, "__pydantic_fields__", {})
     hidden = {name for name, info in infos.items() if info.exclude or not info.repr}
     if dataclasses.is_dataclass(kind):

@@ -1,9 +1,9 @@
-"""Calls from other threads and loops: `@on_app_loop` for awaited methods, `@blocking(get)` for blocking
-twins.
+"""Runs calls from other threads and loops on the app's loop: `@on_app_loop` for awaited methods,
+`@blocking(get)` for their blocking twins.
 
-A twin runs the coroutine on the app's background loop, from any thread; in a thread of a job, it runs the
-coroutine on the loop of that job's worker. See `sessions`. The background thread is a daemon, and not an
-anyio portal: Python joins the worker of a portal before it runs `atexit` handlers, so a script that never
+A twin runs the coroutine on the app's background loop, from any thread. In a thread of a job, it runs the
+coroutine on the loop of that job's worker. See `client.sessions`. The background thread is a daemon, and not
+an anyio portal: Python joins the thread of a portal before it runs `atexit` handlers, so a script that never
 closes its app would hang at its end.
 """
 
@@ -28,15 +28,15 @@ T = TypeVar("T")
 
 
 running_loop: Callable[[], asyncio.AbstractEventLoop | None] = asyncio._get_running_loop
-"""The event loop that runs on this thread, or None. asyncio documents it under this name, and it is the only
-way to ask that raises nothing: each call asks, so an exception would be dear."""
+"""Returns the event loop that runs on this thread, or None. asyncio documents it under this name. It is the
+only way to ask without an exception, which would be expensive: each call asks."""
 
 
 class LoopOwner(Protocol):
-    """What can run a coroutine on the app's loop: all sessions of the app, or one of them."""
+    """An object that can run a coroutine on the app's loop: all sessions of the app, or one of them."""
 
     def start_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
-        """Starts the coroutine on the app's loop, from another thread."""
+        """Starts the coroutine on the app's loop. It is called on another thread."""
         ...
 
     def is_on_app_loop(self) -> bool:
@@ -44,7 +44,7 @@ class LoopOwner(Protocol):
         ...
 
     def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> Coroutine[Any, Any, R]:
-        """Runs the coroutine on the app's loop, from any loop; opens the app on this one if it is closed."""
+        """Runs the coroutine on the app's loop, from any loop. Opens the app on this loop if it is closed."""
         ...
 
 
@@ -53,7 +53,7 @@ class HasLoopOwner(Protocol):
 
     @property
     def loop_owner(self) -> LoopOwner:
-        """Runs its calls."""
+        """Runs the calls of the object."""
         ...
 
 
@@ -63,8 +63,9 @@ S = TypeVar("S", bound=HasLoopOwner)
 def on_app_loop(
     method: Callable[Concatenate[S, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Lets an async method be awaited on any loop: on the app's own loop the method runs as it is, elsewhere
-    the app's loop runs it.
+    """Makes an async method awaitable on any loop.
+
+    On the app's own loop the method runs as it is. On another loop, the app's loop runs it.
     """
 
     @functools.wraps(method)
@@ -76,8 +77,8 @@ def on_app_loop(
         async def elsewhere() -> R:
             return await loop_owner.run_on_app_loop(method(self, *args, **kwargs))
 
-        # The method's own coroutine is made when this one is awaited: if both were there, Python would warn
-        # of both where the `await` is forgotten. The warning names what was called.
+        # The method's own coroutine is made only when this one is awaited. Otherwise, after a forgotten
+        # `await`, Python would warn of both. The warning shows the name of the called method.
         coroutine: Any = elsewhere()
         coroutine.__qualname__ = method.__qualname__
         return cast("Coroutine[Any, Any, R]", coroutine)
@@ -94,12 +95,12 @@ def blocking(
         def get_sync(self) -> None:
             "Blocking twin of `get`."
 
-    The function below it gives the twin its name and the first line of its docstring, no more. (As an
-    assignment the twin's type would be one that each type checker has to infer for itself, which
-    `pyright --verifytypes` does not let pass.)
+    The decorated function gives the twin its name and the first line of its docstring, and nothing else. (An
+    assignment would not do: each type checker would have to infer the twin's type for itself, and
+    `pyright --verifytypes` refuses that.)
 
-    Called on a thread whose event loop runs, the twin raises `SyncInAsyncContext` at once. Works from many
-    threads at once. Ctrl-C while it waits cancels the coroutine.
+    On a thread whose event loop runs, the twin raises `SyncInAsyncContext` at once. It may be called on many
+    threads at once. Ctrl-C during the wait cancels the coroutine.
     """
 
     def named(stub: Callable[..., None]) -> Callable[Concatenate[S, P], R]:
@@ -119,13 +120,17 @@ def blocking(
 def overloaded(implementation: Any) -> Any:
     """Returns the decorated implementation of an overloaded method as it is.
 
-    Its type is `Any`, for mypy cannot compare what `on_app_loop` and `blocking` give with the overloads.
+    Its type is `Any`, because mypy cannot compare the type that a decorator makes with the overloads.
     """
     return implementation
 
 
 def wait(loop_owner: LoopOwner, coroutine: Coroutine[Any, Any, R]) -> R:
-    """Runs a coroutine on the app's loop and waits for its end."""
+    """Runs a coroutine on the app's loop, and waits for its end on this thread.
+
+    Raises:
+        BrokerUnavailable: the app was closed meanwhile.
+    """
     try:
         future = loop_owner.start_on_app_loop(coroutine)
     except BaseException:
@@ -134,7 +139,7 @@ def wait(loop_owner: LoopOwner, coroutine: Coroutine[Any, Any, R]) -> R:
     try:
         return future.result()
     except concurrent.futures.CancelledError:
-        # Nobody here has cancelled it, so the app was closed while it waited.
+        # Nobody here has cancelled it. So the app was closed while this thread waited.
         raise BrokerUnavailable("the app was closed") from None
     except BaseException:
         future.cancel()
@@ -142,11 +147,12 @@ def wait(loop_owner: LoopOwner, coroutine: Coroutine[Any, Any, R]) -> R:
 
 
 def refuse_in_loop(call: str | Callable[[], str], instead: str | Callable[[], str]) -> None:
-    """Raises where a blocking call would stop a running event loop. Texts that are not at hand are given as
-    functions, which are called only then.
+    """Raises if a blocking call would stop a running event loop.
+
+    Texts that are expensive are given as functions, which are called only for the error.
 
     Raises:
-        SyncInAsyncContext: this thread's event loop is running; the message names what to write instead.
+        SyncInAsyncContext: an event loop runs on this thread. The message names what to write instead.
     """
     try:
         asyncio.get_running_loop()
@@ -157,7 +163,7 @@ def refuse_in_loop(call: str | Callable[[], str], instead: str | Callable[[], st
 
 
 class _Inline:
-    """The loop owner of objects without an app: their coroutines never wait, so any thread can run them."""
+    """The loop owner of objects without an app. Their coroutines never wait, so any thread can run them."""
 
     def is_on_app_loop(self) -> bool:
         return True
@@ -169,7 +175,7 @@ class _Inline:
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
             future.set_result(driven(coroutine))
-        except BaseException as error:  # noqa: BLE001  handed to who asks the future
+        except BaseException as error:  # noqa: BLE001  whoever reads the future gets it
             future.set_exception(error)
         return future
 
@@ -180,20 +186,20 @@ _kept: set[asyncio.Future[Any]] = set()
 
 
 def keep(future: asyncio.Future[Any]) -> None:
-    """Keeps a task that nobody holds from being collected before it is done."""
+    """Keeps an asyncio task that nobody refers to from being collected before it is done."""
     _kept.add(future)
     future.add_done_callback(_kept.discard)
 
 
 def call_back(callback: Callable[[T], object], subject: T) -> None:
-    """Calls a callback of the user's, on the loop that runs; a coroutine that it returns is run there."""
+    """Calls a callback of the user's, on the running loop. A coroutine that it returns runs there, too."""
     returned = callback(subject)
     if inspect.isawaitable(returned):
         keep(asyncio.ensure_future(returned))
 
 
 def soon(callback: Callable[[T], object], subject: T) -> None:
-    """Calls back in the next turn of this thread's loop, see `call_back`.
+    """Calls a callback in the next turn of this thread's loop, see `call_back`.
 
     Raises:
         RuntimeError: there is no running event loop.
@@ -202,7 +208,7 @@ def soon(callback: Callable[[T], object], subject: T) -> None:
 
 
 def driven(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Runs a coroutine that never waits, with no event loop."""
+    """Runs a coroutine that never waits, without an event loop."""
     try:
         coroutine.send(None)
     except StopIteration as done:
@@ -212,7 +218,7 @@ def driven(coroutine: Coroutine[Any, Any, T]) -> T:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """The loop is ours alone, so it may be the faster kind without asking anybody."""
+    """Makes a loop that is only ours: so it may be uvloop's, whatever the program uses."""
     try:
         import uvloop
     except ImportError:
@@ -222,10 +228,10 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 class LoopThread:
-    """An event loop in a daemon thread. Told to end, it cancels what still runs on it and closes the loop."""
+    """An event loop in a daemon thread. At its end it cancels what still runs on it, and closes the loop."""
 
     def __init__(self) -> None:
-        # In a context of its own: a loop of uvloop keeps that in which it is made for as long as it lives.
+        # In an empty context: a loop of uvloop keeps the context in which it is made for as long as it lives.
         self.loop: asyncio.AbstractEventLoop = contextvars.Context().run(_new_loop)
         self._thread = threading.Thread(target=self._run, name="asyncq-loop", daemon=True)
         self._thread.start()
@@ -233,7 +239,7 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
-        # What was handed over before the end may have begun only now.
+        # A coroutine that was handed over before the end may have begun only now.
         while tasks := asyncio.all_tasks(self.loop):
             for task in tasks:
                 task.cancel()
@@ -242,10 +248,10 @@ class LoopThread:
         self.loop.close()
 
     def end(self) -> None:
-        """Tells the loop and the thread to end. From any thread."""
+        """Makes the loop and the thread end. It may be called on any thread, and does not wait."""
         self.loop.call_soon_threadsafe(self.loop.stop)
 
     def stop(self) -> None:
-        """Ends the loop and the thread, and waits for them. Not to be called from the thread itself."""
+        """Ends the loop and the thread, and waits for them, 5 seconds at most. Not for the thread itself."""
         self.end()
         self._thread.join(timeout=5)
