@@ -110,8 +110,9 @@ class Link(Protocol):
         ...
 
     async def reacquire_slot(self, wait: asyncio.Task[Any] | None) -> None:
-        """Reacquires a slot, because that wait is over. Returns when the job may go on. On the worker's
-        loop.
+        """Reacquires a slot, because that wait is over. Returns when the job may go on.
+
+        Runs on the worker's loop.
         """
         ...
 

@@ -43,8 +43,7 @@ class AttemptState(enum.Enum):
     """How far one attempt of a job is. `NEXT_STATES` says which state may follow which.
 
     In the first three states the outcome of the attempt is wanted. `CANCELLING` means that the attempt is to
-    end now and that its own outcome is not wanted: the job's outcome is stored already, or the job runs
-    elsewhere.
+    end now, and that its own outcome is not wanted: the outcome is stored already, or the job runs elsewhere.
     """
 
     FETCHED = "fetched"

@@ -1,7 +1,6 @@
 """Runs the generator of a task to its end, item by item: on the loop, in a thread, or in the caller's thread.
 
-Each item goes to an `ItemSink`, which may make the generator wait. However a run ends, it closes the
-generator.
+Each item goes to an `ItemSink`, which may make the generator wait. Every run closes the generator.
 """
 
 from __future__ import annotations

@@ -68,12 +68,10 @@ class Watcher:
 def leaving(handler: Callable[[int, FrameType | None], None]) -> Iterator[Watcher | None]:
     """Handles SIGTERM and Ctrl-C with `handler` inside the block, at once, whatever the main thread does.
 
-    A signal that is ignored (nohup, a background job of a script) stays ignored. A signal that has a handler
-    keeps it.
+    A signal that is ignored (nohup, a background job of a script) stays ignored. One with a handler keeps it.
 
     Args:
-        handler: ends the process by `os._exit`. An exception would not do: a module may catch it during its
-            import.
+        handler: ends the process by `os._exit`. An exception would not do: a module may catch it.
 
     Returns:
         The watcher, to be closed as soon as something else handles the signals. None on any other thread than

@@ -1,4 +1,11 @@
-"""The worker: takes jobs from the queues and runs them."""
+"""The worker: reads jobs from the queues, runs them, and stores their outcomes.
+
+`worker` is the public class, `worker_session` makes the parts of one registration. A job passes `fetcher`
+(read), `attempt` (run), `permits` (may it start), `wait_slots` (it waits for another job), `outcome_writer`
+(end). Beside the jobs run `heartbeat`, `recovery`, `delayed_jobs`, `announcer` and `outbox_poller`;
+`shutdown` ends a session. All of it runs on one loop, the worker's, except the threads of `heartbeat` and
+`stall_watch`, bodies in threads, and `processes`.
+"""
 
 from asyncq.worker.worker import Worker
 

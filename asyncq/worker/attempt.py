@@ -174,8 +174,7 @@ class RunningJob(Claim):
     def _terminate(self, *origins: AttemptState, reason: str = "") -> None:
         """Ends the attempt and stores the outcome `revoked`, if it is in one of these states or `FETCHED`.
 
-        The answer of `move` decides. To read the state first would be a race with a thread that begins the
-        body.
+        The answer of `move` decides. To read the state first would race with a body that begins in a thread.
         """
         before = self.state
         if before is FETCHED:
@@ -310,7 +309,7 @@ class Attempts:
                 slots.busy += 1
                 job.task = self.loop.create_task(self._run(job))
             else:
-                # The entries were read for slots that were free then. A resumed job has taken one meanwhile.
+                # The entries were read for slots that were free then. Another job has taken one meanwhile.
                 job.task = self.loop.create_task(self._run_late(job))
 
         if crowded:
@@ -442,7 +441,7 @@ class Attempts:
         return not delivery.crashes or await self._begin(delivery)
 
     async def _begin(self, delivery: wire.Delivery) -> bool:
-        """Notes at the server that the body of a job begins with which a worker has died before.
+        """Notes at the server that a body begins. Only for jobs with which a worker has died before.
 
         If this worker dies, too, the death counts for this job, and not for other such jobs that only wait
         here. Returns False if the job is another worker's by now.

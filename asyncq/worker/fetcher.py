@@ -81,7 +81,7 @@ class Fetcher:
                 await self._held.until_room()
                 await self._attempts.start(await self._read())
                 failures = 0
-            except Interrupted:
+            except Interrupted:  # the read was given up, because there are more streams to read from
                 self._may_have_lost_a_reply = self._gave_up_a_read = True
             except Exception as error:  # noqa: BLE001  whatever it was, a worker that does not read is useless
                 # Whatever went wrong, a reply with entries may have been lost.

@@ -3,7 +3,7 @@
 A job asks here after its worker has claimed it and before its body starts. A job that may not start is
 deferred: it goes back to the server and holds no slot. Everything runs on the worker's loop; the server
 decides, in scripts that `broker.limiter` calls. A job holds its permit from its start to its end, except
-while it waits for another job. A permit that was lost on the way is found by `Limiter.audit`.
+while it waits for another job. `Limiter.audit` releases permits of this session that no job holds.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Permit:
         if left is not None and left <= 0:
             if self._limits.concurrency and self._delivery.limiter_state:
                 self._limiter.forget_waiting(self._limits, job.id)
-                # It does not start, so its place among those that wait must not hold up the next job.
+                # It waited for a permit. The server must not keep one for a job that does not start.
             return None
         if self._limits.concurrency:
             self._limiter.known[self.claim] = self

@@ -1,9 +1,9 @@
 """How a worker session gives up its jobs: it withdraws, drains, cancels, hands back, and leaves the server.
 
-`WorkerSession.end` calls these steps in this order, on the worker's loop. No job is lost: what has not ended
-goes back into its queue as a new entry. Nothing here may keep the session from its end, for a session that
-sends beats and reads no more keeps its jobs from all other workers. So an error is logged, and other workers
-recover what is left when the lease is over.
+`WorkerSession.end` calls these steps in this order, on the worker's loop; after a lost lease it only cancels.
+No job is lost: what has not ended goes back into its queue as a new entry. Nothing here may keep the session
+from its end, for a session that sends beats and reads no more keeps its jobs from all other workers. So an
+error is logged, and other workers recover what is left when the lease is over.
 """
 
 from __future__ import annotations

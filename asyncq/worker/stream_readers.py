@@ -74,6 +74,7 @@ class StreamReaders:
                 notified.set()
 
         try:
+            # Subscribed before the first request, so that no message after its answer is missed.
             with suppress(BrokerUnavailable, PipeBroken):  # the next connection will subscribe
                 await subscription.subscribe(channel, on_message)
             while not self._buffer.is_closed and await self._must_wait(wanted):

@@ -162,14 +162,14 @@ class ItemSender:
     def _answered(self, last: int, answer: Any) -> None:
         self._under_way -= 1
         self._buffer.changed.set()
-        if isinstance(answer, Exception) or answer[0] == -2:
+        if isinstance(answer, Exception) or answer[0] == -2:  # -2: the server lacks an item before these
             self._mend()
             return
         self._take(last, answer)
         self.send()
 
     def _take(self, last: int, answer: list[int]) -> None:
-        if answer[0] == -1:
+        if answer[0] == -1:  # refused: the job has ended, or another worker has it
             self._readers.refuse()
             return
         self._buffer.stored(last)

@@ -137,7 +137,7 @@ class Worker:
         return self.counts.handed_back
 
     async def run(self) -> None:
-        """Runs until `stop` is called. Then running jobs may end within the grace; others are handed back.
+        """Runs until `stop` is called. Then running jobs get the grace; what has not ended is handed back.
 
         If the call is cancelled, everything is handed back at once.
 
@@ -160,6 +160,7 @@ class Worker:
                 try:
                     await self._serve(pool)
                 finally:
+                    # Shielded: a worker that is cancelled must still end its processes.
                     with anyio.CancelScope(shield=True):
                         await pool.close()
 
@@ -179,6 +180,7 @@ class Worker:
                 log.warning("a new session could not begin (%s); again", error, exc_info=unexpected(error))
                 await asyncio.sleep(1.0)
             finally:
+                # Shielded: a worker that is cancelled must still hand back its jobs and leave the server.
                 with anyio.CancelScope(shield=True):
                     await session.end(0.0 if _is_cancelled() else self.grace, self._stop.stops_at_once)
 
@@ -219,6 +221,7 @@ class Worker:
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        # Not `stop`: if the worker is stopping already, a second call would not wait for running jobs.
         self._stop.made.set()
         assert self._task is not None
         await self._task
