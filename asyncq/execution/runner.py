@@ -256,6 +256,7 @@ class Runner:
     async def _body(
         self, task: TaskBody, job: wire.Job, args: list[Any], kwargs: dict[str, Any], claim: Claim
     ) -> Any:
+        """Runs the body, on the loop or in a thread, under its time limits."""
         if task.is_generator:
             return await self._yielded(task, job, args, kwargs, claim)
         if task.is_coroutine:
@@ -338,6 +339,7 @@ class Runner:
         return self._after_failure(delivery, policy, error, started)
 
     def _after_success(self, task: TaskBody, delivery: wire.Delivery, value: Any, started: int) -> Finish:
+        """Encodes the value of a job. A value that cannot be encoded fails the job."""
         try:
             payload = task.returns.dumps(value, path="result")
             if len(payload) > self._max_payload:
@@ -357,6 +359,7 @@ class Runner:
         error: Exception,
         started: int,
     ) -> Finish | Requeue:
+        """Decides whether a failed job is tried again. The cause of a `RetryLater` counts as the failure."""
         wait = retry.delay(policy, delivery.retries, error)
         job = delivery.job
         own = error

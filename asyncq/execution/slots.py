@@ -82,6 +82,7 @@ class Slots:
         self.on_change()
 
     def _call_next(self) -> None:
+        """Grants free slots to those that wait: resuming jobs first, then new ones."""
         while self.busy < self.limit and (queue := self._resuming or self._new):
             granted = queue.popleft()
             if not granted.done():  # otherwise it was cancelled, and its `take` is about to end

@@ -77,6 +77,7 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
+    """Restores default handlers and releases descriptors, in the thread of the child that forked."""
     mask = _masks.pop(threading.get_ident(), None)
     _masks.clear()  # the other threads do not exist in the child
     if _is_guarded:
@@ -88,6 +89,7 @@ def _after_in_child() -> None:
 
 
 def _reset_handlers() -> None:
+    """Replaces the handlers of the parent's event loops, and ours, by the default ones."""
     for number in signal.valid_signals():
         if _is_of_parent(signal.getsignal(number)):
             default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL

@@ -51,6 +51,7 @@ class Announcer:
         await forever(self._turn, ErrorLog(log, "the tasks could not be announced; trying again"))
 
     async def _turn(self) -> None:
+        """Announces new tasks, and all of them after half a day."""
         is_old = asyncio.get_running_loop().time() - self._last > AGAIN
         if is_old or not self._announced.issuperset(self._tasks):
             await self.announce()

@@ -62,6 +62,7 @@ class LineReader:
         return {stream: number for stream, number in most.items() if number > 0}
 
     def _leave_out(self, streams: set[str]) -> None:
+        """Stores which streams the fetcher leaves out, and which executors have jobs in their queues."""
         lines = self._consumer.served.lines
         self._left_out = streams
         self.rooms.with_line = {lines[stream] for stream in streams if stream in lines}
@@ -72,6 +73,7 @@ class LineReader:
         return bool(self._left_out)
 
     def _most(self, count: int, streams: Iterable[str]) -> dict[str, int]:
+        """Returns how many of `count` jobs may be read from each stream."""
         lines, of_queue = self._consumer.served.lines, self.rooms.most_of_queue(count)
         return {
             stream: min(count, self.rooms.free(lines[stream])) if stream in lines else of_queue
@@ -89,6 +91,7 @@ class LineReader:
         await forever(self._turn, ErrorLog(log, "no jobs could be read from a line; trying again"))
 
     async def _turn(self) -> None:
+        """Waits for room, and reads from the executor queues that the fetcher leaves out."""
         await self._room_came.wait()
         self._room_came.clear()
         served, slots = self._consumer.served, self._held.slots

@@ -2,8 +2,8 @@
 
 One background task of a worker session, on the worker's loop. It never reads more entries than there are free
 slots. What it has read starts within the same turn of the loop. So a job without a free slot stays in its
-queue, where another worker finds it. After any error it also asks for unknown pending entries, because the
-reply of a read may have been lost.
+queue, where another worker finds it. After any error, and every two leases, it asks for unknown pending
+entries, because the reply of a read may have been lost.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ class Fetcher:
                 await self._recover(error, failures)
 
     async def _read(self) -> list[Entry]:
+        """Reads once, at most as many entries as there are free slots."""
         if self._worker.only_last_tries:
             await self._run_last_attempts()
             return []

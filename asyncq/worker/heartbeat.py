@@ -38,6 +38,7 @@ _CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def _now() -> float:
+    """Returns a monotonic time in seconds. On Linux it goes on while the machine is suspended."""
     return time.clock_gettime(_CLOCK)
 
 
@@ -114,6 +115,7 @@ class Lease:
                     await self._ended.wait()
 
     def _run(self) -> None:
+        """Runs on the lease's thread, from the first beat to the end of the connection."""
         try:
             self._beat()
         finally:
@@ -121,6 +123,11 @@ class Lease:
             self._tell(self._ended.set)
 
     def _beat(self) -> None:
+        """Sends beats until `stop`, on the lease's thread.
+
+        It ends early if the first beat is refused, or if the session was taken for dead. After any other
+        error it tries again, at most a second later.
+        """
         errors = ErrorLog(log, "a beat could not be sent; trying again")
         count = 1
         failures = 0
@@ -153,6 +160,7 @@ class Lease:
             self._stop.wait(self._length / 3)
 
     def _tell(self, call: Callable[..., None], *args: object) -> None:
+        """Makes a call on the worker's loop. It is used on the lease's thread."""
         try:
             self._loop.call_soon_threadsafe(call, *args)
         except RuntimeError:

@@ -57,6 +57,7 @@ class LastTries:
         await forever(self._turn, ErrorLog(log, "no jobs on their last try could be read; trying again"))
 
     async def _turn(self) -> None:
+        """Waits until it is called, and runs one job on its last try here."""
         await self._called.wait()
         await self._held.until_room()
         self._called.clear()

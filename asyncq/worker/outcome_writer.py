@@ -173,6 +173,7 @@ class Outcomes:
         return True
 
     async def _replace(self, delivery: wire.Delivery, jobs: list[tuple[wire.Job, bytes]]) -> int:
+        """Replaces a job by a workflow. If other jobs have one of the workflow's ids, the job fails."""
         if self._connection.on_enqueue:
             await self._connection.call_hooks(jobs)
         answer = await self.claims.replace(delivery, jobs)
@@ -195,6 +196,7 @@ class Outcomes:
         self.reports.start(self._until_reported(delivery, call))
 
     async def _until_reported(self, delivery: wire.Delivery, call: Coroutine[Any, Any, int]) -> None:
+        """Awaits a call, logs a refusal or an error, and lets go of the job."""
         try:
             if not await call:
                 log.warning(

@@ -189,6 +189,7 @@ class Limiter:
                 self.release(limits, held)
 
     async def _release(self, limits: Limits, held: str, deferred: str = "") -> None:
+        """Releases a permit, and wakes the job that the server names. Only logs an error, see `audit`."""
         try:
             next_job = await self.permits.release(limits, held, deferred)
         except AsyncQError as error:
@@ -201,6 +202,7 @@ class Limiter:
             await self._wake(limits, next_job)
 
     async def _forget_waiting(self, limits: Limits, id_: str) -> None:
+        """Removes a job from those that wait for a permit, and wakes the next one."""
         try:
             await self.permits.forget(limits, id_)
         except AsyncQError as error:

@@ -173,11 +173,13 @@ class Reclaimer:
         await asyncio.sleep(self._lease / 3 + _NO_LESS)
 
     def _forget(self) -> None:
+        """Forgets all that was observed, after a gap or an error."""
         self._looks.forget()
         self._absent.clear()
         self._listed.clear()
 
     async def _look(self) -> None:
+        """Makes one look: asks who is silent, takes the jobs of the dead, and reads the census."""
         consumer, shard = self._consumer, self._shard
         due = self._to_be_listed(time.monotonic())
         absent, look, census = await asyncio.gather(
@@ -210,10 +212,12 @@ class Reclaimer:
             self._on_last_tries(last_tries)
 
     async def _look_at_beats(self) -> Observation:
+        """Asks the server which sessions have not beaten since this observer's look of a lease ago."""
         looks, now = self._looks, time.monotonic()
         return await self._consumer.look(self._shard, looks.a_lease_ago(now), looks.last, looks.ages(now))
 
     def _watch(self, streams: list[str]) -> None:
+        """Stores which streams this session watches, and forgets what it observed of others."""
         self._watched = streams
         for kept in (self._absent, self._listed):
             for stream in kept.keys() - set(streams):
@@ -241,6 +245,7 @@ class Reclaimer:
         return [name for name, then in since.items() if names[name] or now - then >= self._lease]
 
     async def _take_from(self, streams: Iterable[str], dead: str, seen: str | None) -> int:
+        """Takes the claims of a dead session in several streams. Returns how many jobs were put back."""
         total = 0
         if dead != self._consumer.name:
             for stream in streams:
@@ -248,6 +253,7 @@ class Reclaimer:
         return total
 
     async def _take(self, stream: str, dead: str, seen: str | None) -> int:
+        """Takes the claims of a dead session in one stream. Returns how many jobs were put back."""
         more, total = True, 0
         while more:
             taken = await self._claims.take(stream, dead, seen)

@@ -54,6 +54,7 @@ class RevocationSignals:
                 self._errors.add(error)
 
     def _apply(self, signal: str) -> None:
+        """Applies one signal to all held jobs with its id, with its reason if it has one."""
         id_, _, reason = signal[1:].partition(" ")
         if signal[:1] not in wire.MARKS or not id_:
             damaged_data.warn(

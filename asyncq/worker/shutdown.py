@@ -89,6 +89,7 @@ class Shutdown:
             self._withdrawing = asyncio.create_task(self._hand_back_withdrawn())
 
     async def _hand_back_withdrawn(self) -> None:
+        """Hands back the withdrawn jobs, when their asyncio tasks have ended or `CLEAN_UP` is over."""
         tasks = [job.task for job in self._withdrawn if job.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=CLEAN_UP)
@@ -169,11 +170,13 @@ class Shutdown:
             )
 
     async def _release(self, by_stream: dict[str, list[tuple[str, str]]]) -> None:
+        """Makes new entries of jobs, and counts those that the server accepted."""
         for stream, jobs in by_stream.items():
             answers = await self._outcomes.claims.release(stream, jobs)
             self._outcomes.counts.handed_back += sum(answer == 1 for answer in answers)
 
     async def _add_unknown_entries(self, by_stream: dict[str, list[tuple[str, str]]]) -> None:
+        """Adds the unknown pending entries of the session: what a late read has claimed."""
         served = self._consumer.served
         for stream in (*served.streams, *served.last_attempt_queues):
             for item in await self._consumer.unknown_entries(stream, self._held.entries_of(stream)):

@@ -57,6 +57,7 @@ class StallWatch:
         self._stop.set()
 
     def _run(self) -> None:
+        """Checks the loop again and again, on the watch's own thread."""
         errors = ErrorLog(log, "a stall of the event loop could not be looked for; trying again")
         while not self._stop.wait(min(_LONGEST_PAUSE, self._limit / 2)):
             answered = threading.Event()

@@ -86,6 +86,7 @@ class StreamReaders:
             subscription.unsubscribe(channel, on_message)
 
     async def _must_wait(self, wanted: int) -> bool:
+        """Asks the server for the reader position. Returns whether the generator has to wait."""
         position = await self._output.reader_position(wanted=wanted)
         if position is None:
             self.refuse()

@@ -50,8 +50,7 @@ class StreamSink:
 
         Raises:
             SerializationError: the item cannot be encoded.
-            PayloadTooLarge: the item takes more than `max_payload`, or there are more than `stream_limit`
-            items.
+            PayloadTooLarge: the item takes more than `max_payload`, or is one more than `stream_limit` items.
             Exception: earlier items cannot be stored.
         """
         buffer, settings = self._buffer, self._settings
@@ -169,6 +168,7 @@ class ItemSender:
         self.send()
 
     def _take(self, last: int, answer: list[int]) -> None:
+        """Stores what a reply says about the items and their readers."""
         if answer[0] == -1:  # refused: the job has ended, or another worker has it
             self._readers.refuse()
             return
@@ -177,6 +177,7 @@ class ItemSender:
         self._buffer.changed.set()
 
     def _mend(self) -> None:
+        """Starts sending again, after a failed call or a gap."""
         if not self._is_mending and not self._buffer.is_closed:
             self._is_mending = True
             self._running.attempts.background.start(self._send_again())

@@ -83,6 +83,7 @@ class UnknownTasks:
         return PutOff(wait, b"%d %d" % (count + 1, unknown + wait))
 
     async def _is_known(self, delivery: wire.Delivery) -> bool:
+        """Whether any worker of the queue knows the task. Asks the server at most once a second per task."""
         job = delivery.job
         key = (job.queue, job.name)
         asked, answer = self._answers.get(key, (float("-inf"), False))

@@ -95,6 +95,7 @@ class WaitSlot:
         await self._until_done(self._reacquiring)
 
     async def _until_done(self, reacquiring: asyncio.Task[None]) -> None:
+        """Waits for `_reacquire`. Raises a cancellation after that, or at once if the job is cancelled."""
         cancelled: asyncio.CancelledError | None = None
         # Several waits of one job may stand here: they share the one task that reacquires. So a cancellation
         # of one wait must not cancel that task.
@@ -137,6 +138,7 @@ class WaitSlot:
         self._end_release(threads)
 
     async def _take_slots(self, threads: Slots | None) -> None:
+        """Takes a slot and a thread before all new jobs. If it is cancelled, it holds neither."""
         await self._slots.take(first=True)
         try:
             if threads is not None:
@@ -146,15 +148,18 @@ class WaitSlot:
             raise
 
     def _end_release(self, threads: Slots | None) -> None:
+        """Notes that the job has a slot again, and a thread of `threads` if its body runs in one."""
         self._is_released = False
         self._claim.threads = threads
         self._slots.end_release()
 
     @property
     def _is_torn_down(self) -> bool:
+        """Whether the job is being cancelled, so that its waits end without queueing for a slot."""
         return self._skips_reacquire or not self._claim.wanted
 
     def _take_slot_at_once(self) -> None:
+        """Takes a slot beyond the limit for a job that is being cancelled, and stops queueing for one."""
         if self._reacquiring is not None:
             self._reacquiring.cancel()
         if self._is_released and not self._has_ended:

@@ -131,6 +131,7 @@ class WorkerSession:
         self._watchers: _Watchers = self._make_watchers(signals, lines)
 
     def _make_watchers(self, signals: RevocationSignals, lines: LineReader) -> _Watchers:
+        """Makes the loops of the session, and the handlers of its channels."""
         worker, lease = self.worker, self.worker.app.settings.lease
         url, is_child = self.broker.address.url, worker.only_last_tries
         spawner = None if is_child else Spawner(worker.app, worker.target, worker.queues, url)
@@ -235,6 +236,7 @@ class WorkerSession:
         await self.broker.commands.all_forwarded(LAST_MESSAGES_TIMEOUT)
 
     async def _give_up_jobs(self, shutdown: Shutdown, grace: float, at_once: asyncio.Event) -> None:
+        """Drains and hands back the jobs, or cancels them after a lost lease."""
         if self.is_lost.is_set():
             log.error(
                 "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it "

@@ -153,6 +153,7 @@ class Child:
     # -- the connection --
 
     def _listen(self) -> None:
+        """Handles the worker's frames, on the reading thread, until the connection ends."""
         while (frame := self._receive()) is not None:
             match frame:
                 case ["run", *job]:
@@ -171,10 +172,12 @@ class Child:
         self._end()
 
     def _watch(self, worker: int) -> None:
+        """Ends this process when the worker has ended, on a thread of its own."""
         _until_ended(worker)
         self._end()
 
     def _end(self) -> None:
+        """Ends this process: at once if a job runs, or else after `FAREWELL` seconds at most."""
         if self._busy:
             # The worker is dead, so another worker gets the job. The processes that the body started end,
             # too.
@@ -214,6 +217,7 @@ class Child:
             answer.set_exception(failures.decode(failure).rebuild())
 
     def _receive(self) -> list[Any] | None:
+        """Returns the worker's next frame, or None at the end of the connection."""
         head = self._read(frames.LENGTH)
         body = None if head is None else self._read(int.from_bytes(head))
         return None if body is None else frames.unpack(body)
@@ -251,6 +255,7 @@ class Child:
         soft_timeout: float | None,
         policy: list[Any] | None,
     ) -> None:
+        """Runs one job on the main thread, and sends its run result."""
         self._send("begun")
         self._alarm.limit = soft_timeout
         job = wire.decode_job(id, queue, message)
@@ -290,6 +295,7 @@ class Child:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _frame: types.FrameType | None) -> None:
+        """Ends the body if the worker has asked for this signal, or else ignores it."""
         if self._asked is None:
             return
         self._asked = None

@@ -144,16 +144,19 @@ class Pool:
             starting.add_done_callback(self._starting.discard)
 
     def _started_in_vain(self, starting: asyncio.Task[Process]) -> None:
+        """Keeps a process whose job was cancelled during its start."""
         if not starting.cancelled() and starting.exception() is None:
             self._put(starting.result())
 
     def _put(self, process: Process) -> None:
+        """Keeps a process for the next job, or discards it if it cannot run another one."""
         if process.usable:
             self._idle[process] = self._loop.call_later(IDLE, self._retire, process)
         else:
             self._tasks.start(process.discard())
 
     def _retire(self, process: Process) -> None:
+        """Ends a process that had nothing to do."""
         del self._idle[process]
         self._tasks.start(process.close())
 

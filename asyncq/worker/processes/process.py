@@ -244,6 +244,7 @@ class Process:
             self._writer.write(frames.pack(("stop", _SIGNAL_OF[mark])))
 
     def _stop_in_time(self) -> None:
+        """Kills the process at the time limit of its job."""
         self._out_of_time = True
         self._kill()
 
@@ -263,6 +264,7 @@ class Process:
         await self.discard()
 
     async def _how_it_died(self) -> str:
+        """Waits for the end of the process, and says how it died."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_MESSAGES_TIMEOUT):
                 await self._child.wait()

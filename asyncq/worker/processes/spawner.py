@@ -116,6 +116,7 @@ class Spawner:
         return json.dumps(setup).encode()
 
     def _note_end(self, source: AppSource, code: int) -> None:
+        """Logs how a child ended. One that could not import the app is the last one that is started."""
         if code == NO_APP:
             self._source = None
             log.warning(
