@@ -26,7 +26,7 @@ class WaitSlot:
 
     Lock order: the permit before the slot, and the slot before the thread. In another order two jobs could
     wait for each other, for a permit holder may be waiting for our slot. A new job cannot take part in such a
-    cycle: it is deferred instead of waiting for a permit, and it waits for a slot for `SLOT_WAIT` at most.
+    cycle: it is deferred instead of waiting for a permit, and handed back if it gets no slot in `SLOT_WAIT`.
 
     Args:
         claim: the control object of the job, which worker and runner share.
