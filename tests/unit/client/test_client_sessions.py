@@ -105,7 +105,7 @@ def test_blocks_in_several_threads_have_sessions_of_their_own(closed, server):
 
 @pytest.mark.anyio
 async def test_a_session_that_cannot_be_opened_is_tried_anew(make_app, server):
-    app = make_app(operation_timeout=0.2)
+    app = make_app(operation_timeout=1)
     server.stop()
     with pytest.raises(BrokerUnavailable, match="redis://fake:6379/0"):
         await app.open()
