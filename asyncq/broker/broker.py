@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-LOOK_BYTES = 4 * 1024 * 1024
+STATUS_BYTES = 4 * 1024 * 1024
 """So many bytes of outcomes are asked for at a time, and up to three outcomes more: 500 of a megabyte would
 stop the server for seconds, and be late for whoever waits for the answer."""
 READ_AT_ONCE = 500
@@ -75,7 +75,7 @@ class Broker:
         self.kept: KeptValues = KeptValues(self.commands)
         self.dead: DeadLetterStore = DeadLetterStore(self.commands, self.kept)
         self.waits: Waits = Waits(self.commands)
-        self.listener: Listener = Listener(self.commands, self.look, self.expire, self._hint)
+        self.listener: Listener = Listener(self.commands, self.fetch_status, self.expire, self._hint)
 
     async def open(self) -> None:
         """Connects and subscribes.
@@ -161,32 +161,34 @@ class Broker:
 
     # -- verbs on one job --
 
-    async def look(self, ids: list[str], channel: str = "") -> list[JobStatus]:
+    async def fetch_status(self, ids: list[str], channel: str = "") -> list[JobStatus]:
         """How jobs stand: the outcome of an ended one, the flags of a live one (and after a space when it
         expires, in ms), None for an unknown one.
 
         With a channel, a live job's waiters are joined by it in the same atomic step.
         """
-        found = await self._look_in_shards(ids, channel)
+        found = await self._fetch_in_shards(ids, channel)
         missing = [id_ for id_, answer in found.items() if answer is None]
         if missing and await self.commands.forwarded_if_any():  # see `Commands.run_known`
-            found |= await self._look_in_shards(missing, channel)
+            found |= await self._fetch_in_shards(missing, channel)
         return [status_of(found[id_]) for id_ in ids]
 
-    async def _look_in_shards(self, ids: Sequence[str], channel: str) -> dict[str, bytes | None]:
+    async def _fetch_in_shards(self, ids: Sequence[str], channel: str) -> dict[str, bytes | None]:
         by_shard = self.shards.apportion(ids)
-        looks = [self._look_in(self.shards[number], some, channel) for number, some in by_shard.items()]
+        fetches = [self._fetch_in(self.shards[number], some, channel) for number, some in by_shard.items()]
         found: dict[str, bytes | None] = {}
-        for some, answers in zip(by_shard.values(), await asyncio.gather(*looks), strict=True):
+        for some, answers in zip(by_shard.values(), await asyncio.gather(*fetches), strict=True):
             found.update(zip(some, answers, strict=True))
         return found
 
-    async def _look_in(self, keys: Keys, ids: Sequence[str], channel: str) -> list[bytes | None]:
+    async def _fetch_in(self, keys: Keys, ids: Sequence[str], channel: str) -> list[bytes | None]:
         """What the script answers about each, in as many calls as there are bytes."""
         answers: list[bytes | None] = []
         while len(answers) < len(ids):
             left = ids[len(answers) :]
-            answers += await self.commands.run(keys, "look", (), (keys.records, channel, LOOK_BYTES, *left))
+            answers += await self.commands.run(
+                keys, "fetch_status", (), (keys.records, channel, STATUS_BYTES, *left)
+            )
         return answers
 
     async def state(self, id: str, timeout: float | None = None) -> wire.Ended | wire.JobSnapshot | None:
@@ -290,7 +292,8 @@ class Broker:
         self, id: str, after: int, taken: int
     ) -> tuple[JobStatus, bool, list[tuple[int, bytes]]]:
         """What a generator has yielded behind a number, some 500 items or a megabyte at a time: how its job
-        stands, as `look` says it; whether it has ended and this is all; and the items with their numbers.
+        stands, as `fetch_status` returns it; whether it has ended and this is all; and the items with their
+        numbers.
 
         Args:
             id: the job.

@@ -263,7 +263,7 @@ class Claims:
             *(wire.PUSH_LIMIT, keys.marks, reason, *self._dead_limits()),
         )
         return await self._end(
-            Way.DEAD, delivery, "bury", (delivery.stream, keys.dead), arguments, wire.FAILED, outcome
+            Way.DEAD, delivery, "dead_letter", (delivery.stream, keys.dead), arguments, wire.FAILED, outcome
         )
 
     async def retry(
@@ -278,7 +278,7 @@ class Claims:
         """Puts a job aside whose turn has not come, for at most `wait` ms: 1 done, 2 ended by a mark instead,
         0 refused.
         """
-        return await self._put_aside(Way.DEFERRED, "postpone", delivery, wait, "g", turn)
+        return await self._put_aside(Way.DEFERRED, "defer", delivery, wait, "g", turn)
 
     async def put_off(self, delivery: wire.Delivery, wait: int, so_far: bytes) -> int:
         """Puts a job aside for `wait` ms whose task is not known here; answers as `defer`.
@@ -288,7 +288,7 @@ class Claims:
             wait: in ms.
             so_far: how often and how long it was put off, for the worker that gets it next.
         """
-        return await self._put_aside(Way.DEFERRED, "postpone", delivery, wait, "u", so_far)
+        return await self._put_aside(Way.DEFERRED, "defer", delivery, wait, "u", so_far)
 
     async def _put_aside(self, way: Way, script: str, delivery: wire.Delivery, *why: Any) -> int:
         keys, job = self._served.keys[delivery.stream], delivery.job
@@ -371,14 +371,14 @@ class Claims:
             self._tell([ClaimEnd(Way.RELEASED, stream, entry, id_, one) for (entry, id_), one in each])
         return answers
 
-    async def discard(self, stream: str, entry: str, reason: str, outcome: bytes) -> None:
+    async def quarantine(self, stream: str, entry: str, reason: str, outcome: bytes) -> None:
         """Sets an entry aside that is no message; a job that stands behind it fails with the outcome."""
         keys = self._served.keys[stream]
         arguments = (
             *(keys.space, GROUP, self._holder, entry, reason, outcome, self._result_ttl()),
             *(wire.PUSH_LIMIT, *self._dead_limits()),
         )
-        await self._commands.run(keys, "discard", (stream, keys.dead), arguments, timeout=FOREVER)
+        await self._commands.run(keys, "quarantine", (stream, keys.dead), arguments, timeout=FOREVER)
         if self.hooks:
             self._tell([ClaimEnd(Way.UNREADABLE, stream, entry, "", 1, None, wire.FAILED, outcome)])
 

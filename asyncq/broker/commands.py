@@ -44,7 +44,7 @@ app."""
 class SteadyTime:
     """What a session knows of the steady time in each shard.
 
-    The limits of tasks go by a clock at the server that is never set back, see `lua/_steady.lua`. Only a
+    The limits of tasks go by a clock at the server that is never set back, see `lua/_monotonic.lua`. Only a
     process that was told the time before, and has counted since by a clock that nobody sets, notices that the
     clock of the machine was set back.
     """

@@ -180,12 +180,12 @@ class Consumer:
                 timeout=timeout,
             )
 
-    async def is_known(self, delivery: wire.Delivery, task: str) -> bool:
+    async def is_task_known(self, delivery: wire.Delivery, task: str) -> bool:
         """Whether a worker that lives knows a task, and serves the queue of a job."""
         keys = self.served.keys[delivery.stream]
         queue = self.served.queues[delivery.stream]
         answer = await self._commands.run(
-            keys, "known", (keys.beats,), (keys.abouts, queue, task), timeout=FOREVER
+            keys, "is_task_known", (keys.beats,), (keys.abouts, queue, task), timeout=FOREVER
         )
         return bool(answer)
 
@@ -206,13 +206,13 @@ class Consumer:
         )
         return bool(answer)
 
-    async def leave(self) -> bool:
+    async def unregister(self) -> bool:
         """Goes in peace; False if it still holds something and may not."""
         left = True
         for keys, marks in zip(self.shards, self.marks_channels, strict=True):
             streams = self.served.streams_in(keys)
             own = (keys.beats, keys.beaten, marks, keys.abouts + self.name, keys.begun + self.name)
-            answer = await self._commands.run(keys, "leave", (*own, *streams), (GROUP, self.name))
+            answer = await self._commands.run(keys, "unregister", (*own, *streams), (GROUP, self.name))
             left &= bool(answer)
         return left
 
@@ -250,7 +250,7 @@ class Consumer:
 
         Raises:
             PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see
-                `ghosts`.
+                `unknown_entries`.
             ServerError: the server refuses.
         """
         self._has_more = False
@@ -343,7 +343,8 @@ class Consumer:
         most = (
             len(held) + MAX_UNKNOWN
         )  # jobs that wait for others may be many, and the oldest are listed first
-        answer = await pipe.call(*self._commands.build("ghosts", (stream,), (GROUP, self.name, most, *held)))
+        arguments = (GROUP, self.name, most, *held)
+        answer = await pipe.call(*self._commands.build("unknown_entries", (stream,), arguments))
         return [(stream, entry.decode(), fields) for entry, fields in answer]
 
     def job_id(self, item: Entry) -> str | None:
@@ -426,7 +427,7 @@ class Consumer:
 
     # -- the others --
 
-    async def look(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Observation:
+    async def observe(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Observation:
         """Looks at the other workers of a shard. Costs the server the same however many there are.
 
         Args:
@@ -438,7 +439,7 @@ class Consumer:
         """
         number, ages_before, *found = await self._commands.run(
             keys,
-            "silent",
+            "observe_workers",
             (keys.beats, keys.beaten, keys.looks, keys.ages),
             (
                 *(before, last, round(self.settings.lease * 1000 * _KNOWN_AS_DEAD)),
@@ -449,7 +450,7 @@ class Consumer:
         taken = [name_from(one[0]) for one in found if len(one) == 1]
         return Observation(number, silent, taken, *_ages_in(ages_before))
 
-    async def census(self, keys: Keys) -> Census:
+    async def watch_streams(self, keys: Keys) -> StreamWatch:
         """Finds what it must know of its streams in a shard, three times a lease: from the notes of those who
         watch them, and where there is no watcher, or it is the one, by looking.
         """
@@ -463,11 +464,11 @@ class Consumer:
         if mine:
             watch_ttl = round(self.settings.lease * 1000 * 2 / 3)
             found = await self._commands.run(
-                keys, "census", mine, (GROUP, keys.levels, keys.watchers, self.name, watch_ttl)
+                keys, "watch_streams", mine, (GROUP, keys.levels, keys.watchers, self.name, watch_ttl)
             )
             notes.update(zip(mine, found, strict=True))
         noted = {stream: note for stream, note in notes.items() if note is not None}
-        return Census(
+        return StreamWatch(
             await self._unread(keys, noted),
             [stream for stream in mine if _watcher(noted[stream]) == me],
             sum(_number(noted[stream]) for stream in streams if stream in self.served.last_attempt_queues),
@@ -550,7 +551,7 @@ class Observation(NamedTuple):
     ages_at: int = 0
 
 
-class Census(NamedTuple):
+class StreamWatch(NamedTuple):
     """What a worker must know of its streams.
 
     Attributes:

@@ -76,7 +76,7 @@ class JobOutput:
     def _items(self, known: int, number: int, items: Sequence[bytes]) -> tuple[Any, ...]:
         keys, id_ = self._keys, self.delivery.job.id
         return self._commands.build(
-            "emit",
+            "append_items",
             (keys.records + id_, keys.items + id_, keys.places + id_),
             (self.delivery.entry, self.events, wire.PUSH_LIMIT, DAY_MS, known, number, *items),
         )
@@ -92,7 +92,7 @@ class JobOutput:
         keys, id_ = self._keys, self.delivery.job.id
         answer = await self._commands.run(
             keys,
-            "pace",
+            "reader_position",
             (keys.records + id_, keys.items + id_, keys.places + id_),
             (self.delivery.entry, ttl, wanted, ttl),
             timeout=FOREVER,

@@ -97,7 +97,7 @@ class Permits:
         keys = self._commands.shards.of(limits.task)
         granted, next_job = await self._commands.run(
             keys,
-            "resume",
+            "reacquire_permit",
             _permit_keys(keys, limits),
             (delivery.claim, self._session_id, limits.concurrency, keys.marks, DAY_MS),
             timeout=FOREVER,
@@ -111,7 +111,7 @@ class Permits:
         keys = self._commands.shards.of(limits.task)
         next_job: bytes = await self._commands.run(
             keys,
-            "vacate",
+            "release_permit",
             _permit_keys(keys, limits),
             (name_to(held), limits.concurrency, keys.marks, DAY_MS, deferred),
             timeout=FOREVER,
@@ -123,11 +123,11 @@ class Permits:
         keys = self._commands.shards.of(limits.task)
         await self._commands.send(keys, "ZREM", keys.permits_waiting + limits.task, id, timeout=FOREVER)
 
-    async def call(self, id: str) -> bool:
+    async def wake(self, id: str) -> bool:
         """Wakes a job that waits for a permit; False if there is no such job any more."""
         keys = self._commands.shards.of(id)
         answer = await self._commands.run(
-            keys, "call", (keys.records + id, keys.delayed), (id, keys.wake), timeout=FOREVER
+            keys, "wake_job", (keys.records + id, keys.delayed), (id, keys.wake), timeout=FOREVER
         )
         return bool(answer)
 

@@ -184,7 +184,7 @@ class Listener:
 
     Args:
         commands: of the session.
-        look: asks how jobs stand, and joins their waiters by the channel given.
+        fetch_status: asks how jobs stand, and joins their waiters by the channel given.
         expire: asks that a job whose time has passed be ended.
         hint: tells the user if nobody serves a queue.
     """
@@ -192,14 +192,14 @@ class Listener:
     def __init__(
         self,
         commands: Commands,
-        look: Callable[[list[str], str], Awaitable[list[wire.Ended | str | None]]],
+        fetch_status: Callable[[list[str], str], Awaitable[list[wire.Ended | str | None]]],
         expire: Callable[[str], Awaitable[object]],
         hint: Callable[[str], Awaitable[None]],
     ) -> None:
         self.channel: str = commands.channel
         self.subscription: Subscription = Subscription(commands, self._on_outcomes)
         self.subscription.renewed.add(self._renewed)
-        self._look = look
+        self._fetch_status = fetch_status
         self._expire = expire
         self._hint = hint
         self._hinted: dict[str, float] = {}
@@ -476,9 +476,9 @@ class Listener:
         """The job's time has passed and no worker may be there to notice: its waiter sees to it."""
         if waiter.ended is not None or waiter.gone:
             return
-        self._spawn(self._expire_and_look(waiter))
+        self._spawn(self._expire_and_ask(waiter))
 
-    async def _expire_and_look(self, waiter: Waiter) -> None:
+    async def _expire_and_ask(self, waiter: Waiter) -> None:
         try:
             await self._expire(waiter.id)
         except (AsyncQError, PipeBroken, ServerError) as error:
@@ -527,7 +527,7 @@ class Listener:
 
     # -- looking --
 
-    async def look_all(self, waiters: Sequence[Waiter], timeout: float | None = None) -> None:
+    async def fetch_all(self, waiters: Sequence[Waiter], timeout: float | None = None) -> None:
         """Looks once at many, 500 in each command, and joins none of them.
 
         Raises:
@@ -538,7 +538,7 @@ class Listener:
             batch = waiters[first : first + BATCH]
             try:
                 async with asyncio.timeout(timeout):
-                    answers = await self._look([waiter.id for waiter in batch], "")
+                    answers = await self._fetch_status([waiter.id for waiter in batch], "")
             except TimeoutError as error:
                 raise BrokerUnavailable(f"the server did not answer within {shown(timeout)}") from error
             for waiter, answer in zip(batch, answers, strict=True):
@@ -561,7 +561,7 @@ class Listener:
             if not batch:
                 continue
             try:
-                answers = await self._look([waiter.id for waiter in batch], self.channel)
+                answers = await self._fetch_status([waiter.id for waiter in batch], self.channel)
             except Exception as error:  # noqa: BLE001  all waiters of the process are looked up by this task
                 # Nobody is notified: who waits has a timeout of his own, and the answer may still come.
                 attempt += 1

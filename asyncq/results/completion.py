@@ -192,7 +192,7 @@ async def fetch_states(
         if waiter.ended is None and waiter.accepted:
             waiters.append(waiter)
     if listener is not None and waiters:
-        await listener.look_all(waiters, timeout)
+        await listener.fetch_all(waiters, timeout)
     if others:
         await asyncio.gather(*(handle.refresh() for handle in others))
 

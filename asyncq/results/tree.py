@@ -120,7 +120,7 @@ class TreeTraversal(Generic[N]):
                 ahead[other.id] = other
         self._fetched.update(ahead)
         listener = node.app.sessions.current().listener
-        await listener.look_all([handle.waiter() for handle in ahead.values()])
+        await listener.fetch_all([handle.waiter() for handle in ahead.values()])
 
 
 def _incomplete(node: Node) -> IncompleteStream:

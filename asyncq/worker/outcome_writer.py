@@ -159,7 +159,7 @@ class Outcomes:
         queue = self._consumer.served.queues[stream]
         self._job_log.unreadable(queue, entry, self._consumer.job_id(item), error)
         stand_in = wire.Delivery(entry, stream, 0, 0, wire.Job("?", "?", queue, b"", "", "", 0, 1))
-        await self.claims.discard(stream, entry, str(error)[:500], self._runner.failed(stand_in, error))
+        await self.claims.quarantine(stream, entry, str(error)[:500], self._runner.failed(stand_in, error))
 
     async def hand_back(self, delivery: wire.Delivery) -> bool:
         """Makes a new entry of a job for another worker. Returns False if that is not possible now."""

@@ -215,7 +215,7 @@ class Limiter:
         A revoked job may have left its id among those that wait. Then the next one is woken.
         """
         try:
-            while id_ and not await self.permits.call(id_):
+            while id_ and not await self.permits.wake(id_):
                 id_ = await self.permits.release(limits, "")
         except AsyncQError as error:
             log.debug("job %r could not be woken (%s); it asks by itself", id_, error)

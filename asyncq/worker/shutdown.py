@@ -188,7 +188,7 @@ class Shutdown:
         """Tells the server that the session is over, so that other workers do not wait for its lease."""
         try:
             async with asyncio.timeout_at(max(self._end, asyncio.get_running_loop().time() + SAY_GOODBYE)):
-                has_left = await self._consumer.leave()
+                has_left = await self._consumer.unregister()
             if not has_left:
                 log.debug(
                     "worker %r still holds entries; the others take them when the lease is over",

@@ -19,7 +19,7 @@ REVOKED = wire.encode_ended(wire.Ended(wire.REVOKED))
 
 
 async def flags_of(broker, id_: str) -> str:
-    [look] = await broker.look([id_])
+    [look] = await broker.fetch_status([id_])
     assert isinstance(look, str)
     return look
 
@@ -150,7 +150,7 @@ async def test_a_workflow_with_a_taken_id_is_refused_whole(broker, make_job, han
     ]
     with pytest.raises(ValueError, match="'b' exist already and are other calls"):
         await broker.intake.submit(jobs)
-    assert await broker.look(["a"]) == [None]
+    assert await broker.fetch_status(["a"]) == [None]
     assert [job.id for job in await hand.take_all()] == ["b"]
 
 
@@ -179,7 +179,7 @@ async def test_who_waits_for_a_failure_runs_after_one_and_is_dropped_without(bro
     await first.fail(ValueError("no"))
     await second.succeed(1)
     assert [job.id for job in await hand.take_all()] == ["b"]
-    assert await broker.look(["d"]) == [None]
+    assert await broker.fetch_status(["d"]) == [None]
 
 
 async def test_a_workflow_through_several_shards_runs_as_in_one(make_app):
@@ -202,7 +202,7 @@ async def test_a_look_at_many_says_of_each_how_it_stands(broker, make_job, hand)
     for id_ in ("ended", "queued"):
         await broker.intake.enqueue(*make_job(id_))
     await (await hand.take()).succeed([1, {"x": b"\x00"}])
-    ended, queued, unknown = await broker.look(["ended", "queued", "unknown"])
+    ended, queued, unknown = await broker.fetch_status(["ended", "queued", "unknown"])
     assert (ended.state, ended.worker, ended.name, ended.attempts) == (State.SUCCESS, "by-hand", "task", 1)
     assert PLAIN_VALUE.loads(ended.payload) == [1, {"x": b"\x00"}]
     assert (queued, unknown) == ("L---", None)
@@ -339,11 +339,11 @@ async def test_a_job_that_nobody_has_started_in_time_expires(broker, make_job, h
     soon = int(time.time() * 1000) + 60_000
     await broker.intake.enqueue(*make_job("a", request_id=f"n~{soon}", expires=soon))
     await broker.intake.enqueue(*make_job("b", request_id=f"m~{soon}", expires=soon))
-    assert await broker.look(["a"]) == [f"L--- {soon}"]
+    assert await broker.fetch_status(["a"]) == [f"L--- {soon}"]
     job = await hand.take()
     assert await broker.expire("a") == "running"
     assert await broker.expire("b") == "revoked"
-    assert (await broker.look(["b"]))[0].letter == wire.EXPIRED
+    assert (await broker.fetch_status(["b"]))[0].letter == wire.EXPIRED
     await job.succeed()
 
 
@@ -358,7 +358,7 @@ async def test_the_result_of_an_ended_job_is_forgotten_at_once(broker, make_job,
     await broker.intake.enqueue(*make_job("a"))
     await (await hand.take()).succeed(1)
     assert await broker.forget("a") == "forgotten"
-    assert await broker.look(["a"]) == [None]
+    assert await broker.fetch_status(["a"]) == [None]
     assert await broker.state("a") is None
     assert await broker.forget("a") == "unknown"
 
@@ -371,7 +371,7 @@ async def test_the_result_of_a_live_job_is_forgotten_when_it_ends(app, broker, h
     await asyncio.sleep(0)
     await hand.succeed(result, 1)
     assert await waiting == 1
-    assert await broker.look([result.id]) == [None]
+    assert await broker.fetch_status([result.id]) == [None]
 
 
 async def test_an_ignored_result_leaves_nothing_to_ask_for(broker, make_job, hand, app):
@@ -380,7 +380,7 @@ async def test_an_ignored_result_leaves_nothing_to_ask_for(broker, make_job, han
     with pytest.raises(ResultNotFound):
         await app.AsyncResult("a").get(timeout=30)
     await (await hand.take()).succeed(1)
-    assert await broker.look(["a"]) == [None]
+    assert await broker.fetch_status(["a"]) == [None]
 
 
 async def test_results_live_for_their_time(broker, make_job, hand):
@@ -388,7 +388,7 @@ async def test_results_live_for_their_time(broker, make_job, hand):
     await (await hand.take()).succeed(1)
 
     async def gone() -> bool:
-        return await broker.look(["a"]) == [None]
+        return await broker.fetch_status(["a"]) == [None]
 
     await until(gone, "the result to expire")
 

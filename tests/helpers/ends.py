@@ -25,13 +25,13 @@ async def _finish(stage: Steps, letter: str) -> None:
     await stage.end(await stage.claim(), b"", letter)
 
 
-async def _bury(stage: Steps) -> None:
+async def _dead_letter(stage: Steps) -> None:
     assert await stage.worker.claims.dead_letter(await stage.claim(), b"", "retries used up") == 1
 
 
-async def _discard(stage: Steps) -> None:
+async def _quarantine(stage: Steps) -> None:
     delivery = await stage.claim()
-    await stage.worker.claims.discard(delivery.stream, delivery.entry, "rubbish", b"")
+    await stage.worker.claims.quarantine(delivery.stream, delivery.entry, "rubbish", b"")
 
 
 async def _retry(stage: Steps) -> None:
@@ -65,8 +65,8 @@ async def _expire(stage: Steps) -> None:
 
 ENDS = {
     **{f"finish {letter}": (lambda stage, it=letter: _finish(stage, it), letter) for letter in "SFCE"},
-    "bury": (_bury, "F"),
-    "discard": (_discard, "F"),
+    "dead_letter": (_dead_letter, "F"),
+    "quarantine": (_quarantine, "F"),
     "retry of a marked job": (_retry, "C"),
     "release of a marked job": (_release, "C"),
     "replace of a marked job": (_replace, "C"),

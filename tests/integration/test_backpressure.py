@@ -163,7 +163,7 @@ async def test_a_call_that_was_given_up_waits_for_no_room_when_its_answer_comes(
             intake._give_up()
         with pytest.raises(BrokerUnavailable, match="did not answer within"):
             await late
-        await app.sessions.current().broker.look(["late"])  # its answer came before this one
+        await app.sessions.current().broker.fetch_status(["late"])  # its answer came before this one
         assert not intake._tasks
 
 

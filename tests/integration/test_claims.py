@@ -21,8 +21,8 @@ pytestmark = pytest.mark.anyio
 
 BY_END = {
     **{f"finish {letter}": Way.FINISHED for letter in "SFCE"},
-    "bury": Way.DEAD,
-    "discard": Way.UNREADABLE,
+    "dead_letter": Way.DEAD,
+    "quarantine": Way.UNREADABLE,
     "retry of a marked job": Way.RETRIED,
     "release of a marked job": Way.RELEASED,
     "replace of a marked job": Way.REPLACED,

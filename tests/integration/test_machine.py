@@ -444,7 +444,7 @@ class Machine(RuleBasedStateMachine):
                 expected.append(book.letter)
 
         async def looked() -> list[Any]:
-            answers = await self.broker.look(ids, channel)
+            answers = await self.broker.fetch_status(ids, channel)
             return [answer.letter if isinstance(answer, wire.Ended) else answer for answer in answers]
 
         self.twice(looked, expected, expected)
@@ -933,7 +933,7 @@ class Machine(RuleBasedStateMachine):
             assert (
                 self.run(healer.consumer.claims.finish_now(delivery.stream, [(delivery, "S", OUTCOME)])) == 1
             )
-        assert self.run(healer.consumer.leave())
+        assert self.run(healer.consumer.unregister())
 
     def every_end_was_notified_once(self) -> None:
         notified: list[tuple[str, str]] = []

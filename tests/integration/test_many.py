@@ -588,7 +588,7 @@ async def test_large_outcomes_are_asked_for_some_megabytes_at_a_time(app, add, r
         await pipe.execute()
     ids = [f"large.{n}" for n in range(count)]
     before = await raw.info("commandstats")
-    answers = await app.sessions.current().broker.look([*ids[:12], "unknown", *ids[12:]])
+    answers = await app.sessions.current().broker.fetch_status([*ids[:12], "unknown", *ids[12:]])
     after = await raw.info("commandstats")
     assert [answer is None for answer in answers] == [n == 12 for n in range(count + 1)]
     assert all(len(answer.payload) > size for answer in answers if answer is not None)

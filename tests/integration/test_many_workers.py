@@ -61,13 +61,13 @@ async def test_a_worker_and_its_look_at_the_others_cost_the_same_however_many_th
     queues = [f"q{n}" for n in range(QUEUES)]
     first, second = [await join(name, *queues, lease=3600) for name in ("first", "second")]
     keys = first.shards[0]
-    assert (await first.census(keys)).watched == first.served.streams_in(keys)
+    assert (await first.watch_streams(keys)).watched == first.served.streams_in(keys)
 
     async def turn() -> None:
         """What a worker that watches nothing does three times a lease."""
         await second.beat(keys, 2)
-        await second.look(keys, 1, 1)
-        assert (await second.census(keys)).watched == []
+        await second.observe(keys, 1, 1)
+        assert (await second.watch_streams(keys)).watched == []
 
     alone = await spent(raw, turn)
     async with raw.pipeline(transaction=False) as pipe:
@@ -87,13 +87,13 @@ async def test_a_worker_and_its_look_at_the_others_cost_the_same_however_many_th
 async def test_another_watches_a_stream_when_its_watcher_has_not_looked_for_two_thirds_of_a_lease(join, raw):
     first, second = [await join(name, "a", "b") for name in ("first", "second")]
     keys = first.shards[0]
-    await first.census(keys)
-    assert (await second.census(keys)).watched == []
+    await first.watch_streams(keys)
+    assert (await second.watch_streams(keys)).watched == []
     watcher = keys.watchers + "b"
     assert 0 < await raw.pttl(watcher) <= LEASE * 1000 * 2 / 3
     await raw.delete(watcher)
-    assert (await second.census(keys)).watched == [keys.stream("b")]
-    assert keys.stream("b") not in (await first.census(keys)).watched
+    assert (await second.watch_streams(keys)).watched == [keys.stream("b")]
+    assert keys.stream("b") not in (await first.watch_streams(keys)).watched
 
 
 async def test_a_damaged_note_of_a_watcher_keeps_nobody_from_looking(join, raw):
@@ -101,7 +101,7 @@ async def test_a_damaged_note_of_a_watcher_keeps_nobody_from_looking(join, raw):
     keys = first.shards[0]
     for damage in (b"", b"\xff", b"somebody many", f"{first.name} \xb2".encode("latin-1")):
         await raw.set(keys.watchers + "a", damage, px=60_000)
-        assert not (await first.census(keys)).last_tries
+        assert not (await first.watch_streams(keys)).last_tries
     await raw.delete(keys.watchers + "a")
 
 
@@ -156,7 +156,7 @@ async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_ag
         await (raw.delete(keys.looks) if damage is None else raw.set(keys.looks, damage))
         assert await one.beat(keys, 2) == []
         seconds, microseconds = await raw.time()
-        first, second = [(await one.look(keys, 0, 0)).number for _ in range(2)]
+        first, second = [(await one.observe(keys, 0, 0)).number for _ in range(2)]
         assert seconds * 1000 + microseconds // 1000 <= first < second < 1 << 52
 
 
@@ -191,7 +191,7 @@ async def test_damaged_ages_of_looks_are_dropped_and_said(join, raw, caplog):
         b"5 " + b"6:7 " * 99_999,
     ):
         await raw.set(keys.ages, damage, px=60_000)
-        assert len((await one.look(keys, 0, 0)).ages) < 20, damage[:20]
+        assert len((await one.observe(keys, 0, 0)).ages) < 20, damage[:20]
     assert caplog.text.count("the ages of other workers' looks are dropped") == 1
     await raw.delete(keys.ages)
     await raw.hset(keys.ages, "not", "text")

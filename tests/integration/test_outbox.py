@@ -312,18 +312,19 @@ async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, mo
     await shore.broker.intake.submit(jobs)
     monkeypatch.undo()  # who submitted it is gone, and there is no worker
     assert await shore.broker.revoke(named("r", 1), mark="c", outcome=b"") == "revoked"
-    ended, live = await shore.broker.look([named("t", 2), named("s", 1)])
+    ended, live = await shore.broker.fetch_status([named("t", 2), named("s", 1)])
     assert (ended.letter, live) == ("C", "L---")
     for name, shard in (("a", 0), ("s", 1), ("u", 0)):
         await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
 
 
-@pytest.mark.parametrize("verb", ["state", "look", "forget"])
+@pytest.mark.parametrize("verb", ["state", "fetch_status", "forget"])
 async def test_whoever_asks_for_a_job_that_is_on_its_way_finds_it(shore, monkeypatch, verb):
     await shore.broker.intake.submit(shore.flow(("a", 0, ""), ("b", 0, ""), ("r", 1, "")))
     monkeypatch.undo()
     id_ = named("r", 1)
-    answer = await (shore.broker.look([id_]) if verb == "look" else getattr(shore.broker, verb)(id_))
+    ask = getattr(shore.broker, verb)
+    answer = await ask([id_] if verb == "fetch_status" else id_)
     assert answer not in (None, [None], "unknown")
     for name, shard in (("a", 0), ("b", 0), ("r", 1)):
         await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
@@ -480,14 +481,14 @@ async def _away(_: object) -> None:
     raise BrokerUnavailable("away")
 
 
-async def _postpone(stage: Steps) -> None:
+async def _defer(stage: Steps) -> None:
     delivery = await stage.claim()
     assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
     assert await stage.worker.claims.defer(delivery, 60_000, b"1") == 2
 
 
 AT_ONCE = {
-    "postpone of a marked job": (_postpone, "C"),
+    "defer of a marked job": (_defer, "C"),
     # A `finish` goes with others: its caller looks into the outbox when all of them are answered.
     **{way: end for way, end in ENDS.items() if not way.startswith("finish")},
 }

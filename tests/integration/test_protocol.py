@@ -141,11 +141,11 @@ class Stage:
         """The other worker session takes mine for dead."""
         return await take(self.other, self.held().stream, self.mine.name, seen)
 
-    async def discard(self) -> None:
-        await self.mine.claims.discard(self.held().stream, self.held().entry, "why", OUTCOME)
+    async def quarantine(self) -> None:
+        await self.mine.claims.quarantine(self.held().stream, self.held().entry, "why", OUTCOME)
 
-    async def leave(self) -> bool:
-        return await self.mine.leave()
+    async def unregister(self) -> bool:
+        return await self.mine.unregister()
 
     async def begin(self) -> bool:
         return await self.mine.begin(self.held(), [])
@@ -159,19 +159,19 @@ class Stage:
     async def retry(self, by: ClaimingConsumer | None = None, wait: int = 60_000) -> int:
         return await (by or self.mine).claims.retry(self.held(), wait, self.held().retries + 1, b"failure")
 
-    async def postpone(self, by: ClaimingConsumer | None = None, wait: int = 60_000) -> int:
+    async def defer(self, by: ClaimingConsumer | None = None, wait: int = 60_000) -> int:
         return await (by or self.mine).claims.defer(self.held(), wait, b"0 1")
 
     async def enter(self) -> LimiterAnswer:
         return await self.permits.ask(LIMITS, self.held(), None)
 
-    async def vacate(self, aside: str = "") -> str:
+    async def release_permit(self, aside: str = "") -> str:
         return await self.permits.release(LIMITS, self.held().claim, aside)
 
     async def promote(self) -> float | None:
         return await self.other.promote(self.keys)
 
-    async def bury(self, by: ClaimingConsumer | None = None) -> int:
+    async def dead_letter(self, by: ClaimingConsumer | None = None) -> int:
         return await (by or self.mine).claims.dead_letter(self.held(), OUTCOME, "why")
 
     async def report(self, by: ClaimingConsumer | None = None) -> int:
@@ -197,10 +197,10 @@ class Stage:
         arguments = (self.keys.space, 1, "5-1", self.broker.channel, wire.PUSH_LIMIT, OUTCOME, *words)
         return await self.broker.commands.run(self.keys, "accept", (), arguments)
 
-    async def inform(self, request_id: str = "request") -> int:
+    async def deliver_ends(self, request_id: str = "request") -> int:
         words = ("5-1", "job", f"0 {request_id}", "parent", wire.SUCCEEDED, OUTCOME)
         return await self.broker.commands.run(
-            self.keys, "inform", (), (self.keys.space, 1, wire.PUSH_LIMIT, *words)
+            self.keys, "deliver_ends", (), (self.keys.space, 1, wire.PUSH_LIMIT, *words)
         )
 
     # -- what is there -----------------------------------------------------------------------------
@@ -334,12 +334,12 @@ async def _waiting(stage: Stage) -> None:
 
 async def _put_aside(stage: Stage) -> None:
     await _running(stage)
-    assert await stage.postpone() == 1
+    assert await stage.defer() == 1
 
 
 async def _its_turn(stage: Stage) -> None:
     await _running(stage)
-    assert await stage.postpone(wait=0) == 1
+    assert await stage.defer(wait=0) == 1
 
 
 async def _due(stage: Stage) -> None:
@@ -356,9 +356,9 @@ async def _due_again(stage: Stage) -> None:
     assert await stage.retry(wait=0) == 1
 
 
-async def _buried(stage: Stage) -> None:
+async def _dead_lettered(stage: Stage) -> None:
     await _running(stage)
-    assert await stage.bury() == 1
+    assert await stage.dead_letter() == 1
 
 
 async def _taken_over(stage: Stage) -> None:
@@ -380,7 +380,7 @@ SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
     "due": (_due, State.SCHEDULED),
     "retrying": (_retrying, State.RETRY),
     "due again": (_due_again, State.RETRY),
-    "buried": (_buried, State.FAILURE),
+    "dead letter": (_dead_lettered, State.FAILURE),
     "succeeded": (_succeeded, State.SUCCESS),
     "failed": (_failed, State.FAILURE),
     "revoked": (_revoked, State.REVOKED),
@@ -404,47 +404,47 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "release, another's": lambda s: s.release(by=s.other),
     "take": lambda s: s.take(),
     "take, it beats": lambda s: s.take(seen="0"),
-    "discard": lambda s: s.discard(),
+    "quarantine": lambda s: s.quarantine(),
     "retry": lambda s: s.retry(),
     "retry, another's": lambda s: s.retry(by=s.other),
-    "postpone": lambda s: s.postpone(),
-    "postpone, another's": lambda s: s.postpone(by=s.other),
+    "defer": lambda s: s.defer(),
+    "defer, another's": lambda s: s.defer(by=s.other),
     "limit": lambda s: s.enter(),
-    "resume": lambda s: s.permits.reacquire(LIMITS, s.held()),
-    "vacate": lambda s: s.vacate(),
-    "call": lambda s: s.permits.call("job"),
+    "reacquire_permit": lambda s: s.permits.reacquire(LIMITS, s.held()),
+    "release_permit": lambda s: s.release_permit(),
+    "wake_job": lambda s: s.permits.wake("job"),
     "promote": lambda s: s.promote(),
-    "bury": lambda s: s.bury(),
-    "bury, another's": lambda s: s.bury(by=s.other),
-    "leave": lambda s: s.leave(),
+    "dead_letter": lambda s: s.dead_letter(),
+    "dead_letter, another's": lambda s: s.dead_letter(by=s.other),
+    "unregister": lambda s: s.unregister(),
     "revoke": lambda s: s.revoke(),
     "revoke, terminate": lambda s: s.revoke("t"),
     "expire": lambda s: s.expire(),
     "forget": lambda s: s.forget(),
-    "look": lambda s: s.broker.look(["job"]),
-    "look, joining": lambda s: s.broker.look(["job"], "channel"),
+    "fetch_status": lambda s: s.broker.fetch_status(["job"]),
+    "fetch_status, joining": lambda s: s.broker.fetch_status(["job"], "channel"),
     "state": lambda s: s.broker.state("job"),
     "message": lambda s: s.broker.message("job"),
-    "ghosts": lambda s: s.mine.unknown_entries(s.stream, []),
-    "census": lambda s: s.mine.census(s.keys),
-    "silent": lambda s: s.mine.look(s.keys, 0, 0),
+    "unknown_entries": lambda s: s.mine.unknown_entries(s.stream, []),
+    "watch_streams": lambda s: s.mine.watch_streams(s.keys),
+    "observe_workers": lambda s: s.mine.observe(s.keys, 0, 0),
     "rights": lambda s: s.mine.check_rights(),
     "announce": lambda s: s.mine.announce(["task"]),
     "begin": lambda s: s.begin(),
-    "known": lambda s: s.mine.is_known(s.held(), "task"),
+    "is_task_known": lambda s: s.mine.is_task_known(s.held(), "task"),
     "beat": lambda s: s.beat(s.mine, 2),
     "block": lambda s: s.broker.waits.block("job", s.held().entry, "mark", ["another"], 5),
     "block, another's": lambda s: s.broker.waits.block("job", "0-1", "mark", ["another"], 5),
-    "emit": lambda s: s.append_items(),
-    "emit, another's": lambda s: s.append_items(by=s.other),
-    "pace": lambda s: s.mine.output(s.held()).reader_position(wanted=3),
+    "append_items": lambda s: s.append_items(),
+    "append_items, another's": lambda s: s.append_items(by=s.other),
+    "reader_position": lambda s: s.mine.output(s.held()).reader_position(wanted=3),
     "read": lambda s: s.broker.read_items("job", 0, 0),
     "progress": lambda s: s.report(),
     "progress, another's": lambda s: s.report(by=s.other),
     "accept": lambda s: s.accept(),
     "accept, another's": lambda s: s.accept("another"),
-    "inform": lambda s: s.inform(),
-    "inform, another's": lambda s: s.inform("another"),
+    "deliver_ends": lambda s: s.deliver_ends(),
+    "deliver_ends, another's": lambda s: s.deliver_ends("another"),
     "outbox": lambda s: s.broker.commands.forwarder.read(s.keys),
     "waits": lambda s: find_cycle(s.broker.commands, "job", ["job"], most=10, timeout=5),
 }
@@ -469,7 +469,7 @@ async def test_every_script_moves_a_job_only_along_the_table_and_only_once(
             if name == "forget":
                 assert after == (State.UNKNOWN if before in READY_STATES else before), name
             elif situation == "to be forgotten" and after == State.UNKNOWN:
-                assert name.startswith(("finish, ", "discard", "bury")), f"{name} ended the job"
+                assert name.startswith(("finish, ", "quarantine", "dead_letter")), f"{name} ended the job"
             else:
                 assert after == before or after in TRANSITIONS[before], f"{name}: {before} -> {after}"
                 if not TRANSITIONS[before]:
@@ -547,7 +547,7 @@ async def test_an_unknown_entry_whose_content_was_deleted_is_set_aside_and_leave
     (unknown,) = await stage.mine.unknown_entries(stage.stream, [])
     with pytest.raises(wire.DecodeError):
         stage.mine.delivery(unknown)
-    await stage.mine.claims.discard(*unknown[:2], "gone", OUTCOME)
+    await stage.mine.claims.quarantine(*unknown[:2], "gone", OUTCOME)
     assert (await stage.raw.xpending(stage.stream, GROUP))["pending"] == 0
 
 
@@ -557,7 +557,7 @@ async def test_rubbish_that_bears_the_id_of_a_job_does_not_end_that_job(stage):
     (item,) = await stage.mine.read([stage.stream], 1, block=False)
     with pytest.raises(wire.DecodeError):
         stage.mine.delivery(item)
-    await stage.mine.claims.discard(*item[:2], "why", OUTCOME)
+    await stage.mine.claims.quarantine(*item[:2], "why", OUTCOME)
     assert await stage.state() == "STARTED"
     assert await stage.finish() == 1
     assert await stage.raw.xlen(stage.stream) == 0
@@ -622,7 +622,7 @@ async def test_finish_finds_its_entry_behind_more_pending_ones_than_the_range_li
     assert await stage.mine.claims.finish_now(stage.stream, batch, 3) == 3
 
 
-@pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release", "postpone"])
+@pytest.mark.parametrize("verb", ["finish", "retry", "dead_letter", "release", "defer"])
 @pytest.mark.usefixtures("leaves_keys")
 async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
     # After a flush or a failover that lost writes, an old delivery and a new one of the same job can meet.
@@ -635,7 +635,7 @@ async def test_an_entry_that_the_record_does_not_name_is_no_claim(stage, verb):
     assert await stage.record() == newer
 
 
-@pytest.mark.parametrize("verb", ["finish", "retry", "bury", "release", "postpone"])
+@pytest.mark.parametrize("verb", ["finish", "retry", "dead_letter", "release", "defer"])
 async def test_an_entry_that_is_pending_for_another_is_no_claim(stage, verb):
     await _running(stage)
     assert await getattr(stage, verb)(by=stage.other) == 0
@@ -655,7 +655,7 @@ async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_an
     assert await stage.claim()
     before = stage.held()
     assert (before.stream, before.crashes, before.retries) == (stage.stream + "!", 2, 1)
-    assert await stage.postpone(wait=0) == 1
+    assert await stage.defer(wait=0) == 1
     await stage.promote()
     assert await stage.claim()
     again = stage.held()
@@ -669,23 +669,23 @@ async def test_a_job_that_is_put_aside_comes_back_with_all_that_its_entry_had_an
 
 
 async def test_a_job_that_is_put_aside_is_called_only_while_it_is(stage):
-    assert await stage.permits.call("job") is False
+    assert await stage.permits.wake("job") is False
     await _queued(stage)
-    assert await stage.permits.call("job") is True  # it comes by itself
+    assert await stage.permits.wake("job") is True  # it comes by itself
     assert await stage.raw.zscore(stage.keys.delayed, "job") is None
     assert await stage.claim()
-    assert await stage.postpone() == 1
-    assert await stage.permits.call("job") is True
+    assert await stage.defer() == 1
+    assert await stage.permits.wake("job") is True
     await stage.promote()
     assert await stage.claim()
     assert await stage.retry() == 1
-    assert await stage.permits.call("job") is False  # its backoff is none of the limit's business
+    assert await stage.permits.wake("job") is False  # its backoff is none of the limit's business
     assert await stage.state() == State.RETRY
 
 
 async def test_a_marked_job_is_not_put_aside_but_ends(stage):
     await _marked(stage)
-    assert await stage.postpone() == 2
+    assert await stage.defer() == 2
     assert await stage.state() == State.REVOKED
 
 
@@ -754,7 +754,7 @@ async def test_a_note_that_a_body_begins_is_of_one_entry_and_goes_when_that_is_o
     assert await stage.mine.begin(stage.held(), [first.claim])
     assert await stage.raw.hkeys(begun) == [f"{stage.held().entry} job".encode()]
     assert await stage.finish() == 1
-    assert await stage.leave()
+    assert await stage.unregister()
     assert not await stage.raw.exists(begun)
 
 
@@ -865,18 +865,18 @@ async def test_release_keeps_the_crashes_that_were_counted_before(stage):
 
 async def test_leaving_is_refused_while_something_is_pending(stage):
     await _running(stage)
-    assert await stage.leave() is False
+    assert await stage.unregister() is False
     assert await stage.state() == "STARTED"
     await stage.finish()
-    assert await stage.leave() is True
+    assert await stage.unregister() is True
     assert await stage.beat(stage.mine, 7) is None
 
 
 async def test_a_look_joins_a_channel_once_and_keeps_at_most_64(stage):
     await _queued(stage)
     for n in range(70):
-        await stage.broker.look(["job"], f"c{n}")
-        await stage.broker.look(["job"], f"c{n}")
+        await stage.broker.fetch_status(["job"], f"c{n}")
+        await stage.broker.fetch_status(["job"], f"c{n}")
     record = (await stage.record() or b"").decode().split()
     assert len(record[4:]) == 64
     assert record[-1] == "c69"
@@ -914,7 +914,7 @@ async def test_a_read_that_is_served_after_the_takeover_is_found_by_the_next_loo
     await stage.take()
     await _queued(stage)
     assert await stage.claim(stage.mine)  # the dead one's read was still at the server
-    assert stage.stream in (await stage.other.census(stage.keys)).watched
+    assert stage.stream in (await stage.other.watch_streams(stage.keys)).watched
     assert await stage.other.without_beat(stage.keys, [stage.stream]) == [{stage.mine.name: True}]
     assert await take(stage.other, stage.stream, stage.mine.name, None) == (1, 0, False)
     assert await stage.state() == "PENDING"

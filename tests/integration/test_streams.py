@@ -553,7 +553,7 @@ async def test_no_item_is_lost_when_a_call_fails_and_the_one_behind_it_does_not(
 
     def first_fails(self, name, *rest):
         command = build(self, name, *rest)
-        if name == "emit":
+        if name == "append_items":
             calls.append(command)
         return ("EVALSHA", "0" * 40, *command[2:]) if calls == [command] else command
 

@@ -120,10 +120,10 @@ async def test_jobs_of_a_dead_worker_run_after_a_look_that_failed(app, add, brea
     result = await add.delay(1, 2)
     assert len(await gone.read(list(gone.served.streams), 1, block=False)) == 1
     gone.close()
-    raised = [break_once(Consumer, "census"), break_once(Claims, "take")]
+    raised = [break_once(Consumer, "watch_streams"), break_once(Claims, "take")]
     async with Worker(app):
         assert await result.get(timeout=20) == 3
-    assert raised == [["census"], ["take"]]
+    assert raised == [["watch_streams"], ["take"]]
 
 
 async def test_what_shards_have_for_each_other_is_carried_after_a_look_that_failed(
@@ -193,7 +193,7 @@ async def test_a_generator_learns_of_items_that_cannot_be_sent(app, break_once, 
             yield n
 
     lost = lose_answers(ItemSender, 1)
-    raised = break_once(Commands, "send", script="emit")
+    raised = break_once(Commands, "send", script="append_items")
     async with Worker(app):
         outcome = await (await count.delay(2000)).outcome(timeout=20)
     assert (lost, raised) == ([1], ["send"])

@@ -160,7 +160,7 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
         if not world.findable(job) and rules.ask_behind_outboxes:
             continue
         if state == NEW and ready and rules.subscribe_first:
-            after = questions.answered(scripts.look(world, waiter, job), waiter, job)
+            after = questions.answered(scripts.fetch_status(world, waiter, job), waiter, job)
             yield Move(f"{who}: subscribe, then look or register", after)
         elif state == NEW and ready:
             yield Move(f"{who}: look", world.with_waiter(waiter, ANSWERED if world.ended(job) else LOOKED))

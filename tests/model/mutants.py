@@ -157,7 +157,7 @@ MUTANTS = (
     ),
     Mutant(
         "word of a parent counts whenever it is told",
-        _without("inform_once"),
+        _without("deliver_ends_once"),
         replace(SHARDS, parents=FAN_IN, shards=(0, 0, 1), waiters=0, hands=2),
         BROKEN,
         "job 2 starts, and job",

@@ -1,8 +1,9 @@
 """The places of a limited task: who holds one, who waits, who is called. A small model of its own.
 
 What is one step here is one script call, or one step of a worker between two of them (`limit.lua`,
-`postpone.lua`, `call.lua`, `vacate.lua`, `resume.lua`). Workers may die between any two. Time is a move, too:
-a job that was put aside comes by itself in the end. Without deaths that must never be needed.
+`defer.lua`, `wake_job.lua`, `release_permit.lua`, `reacquire_permit.lua`). Workers may die between any two.
+Time is a move, too: a job that was put aside comes by itself in the end. Without deaths that must never be
+needed.
 
     jobs:   0 starts job 1 and waits for it, the others just run
     rules:  each can be broken, and the exploration must notice
@@ -154,12 +155,12 @@ def _limit(world: World, setting: Setting, number: int, worker: int) -> World:
     return _put(_call_next(world, free - 1, starters, number, worker), number, BODY, worker)
 
 
-def _vacate(world: World, setting: Setting, claim: tuple[int, int] | None, worker: int) -> World:
+def _release(world: World, setting: Setting, claim: tuple[int, int] | None, worker: int) -> World:
     world, free, starters = _survey(world, setting, claim)
     return _call_next(world, free, starters, NOBODY, worker)
 
 
-def _resume(world: World, setting: Setting, number: int, worker: int) -> World:
+def _reacquire(world: World, setting: Setting, number: int, worker: int) -> World:
     mine = (number, worker)
     if mine not in world.held:
         world, free, starters = _survey(world, setting)
@@ -205,7 +206,7 @@ def _aside(world: World, setting: Setting, number: int) -> Iterator[tuple[World,
 
 def _steps(world: World, setting: Setting, number: int, job: Job) -> Iterator[tuple[World, bool]]:
     worker = job.worker
-    vacate = (worker, "vacate", number)
+    release = (worker, "release", number)
     if job.at == CLAIMED:
         yield _limit(world, setting, number, worker), False
     elif job.at == TOLD:
@@ -214,22 +215,22 @@ def _steps(world: World, setting: Setting, number: int, job: Job) -> Iterator[tu
     elif job.at == BODY and setting.nested and number == PARENT and world.jobs[CHILD].at != ENDED:
         if world.jobs[CHILD].at == UNBORN:
             world = _put(world, CHILD, QUEUED, NOBODY)
-        gives = {vacate} if setting.rules.gives_its_place_while_it_waits else set()
+        gives = {release} if setting.rules.gives_its_place_while_it_waits else set()
         yield _put(world, number, AWAY, worker)._replace(acts=world.acts | gives), False
     elif job.at == BODY:
-        yield _put(world, number, ENDED, NOBODY)._replace(acts=world.acts | {vacate}), False
+        yield _put(world, number, ENDED, NOBODY)._replace(acts=world.acts | {release}), False
     elif job.at == AWAY and world.jobs[CHILD].at == ENDED:
-        if vacate not in world.acts or not setting.rules.gives_before_it_takes_again:
+        if release not in world.acts or not setting.rules.gives_before_it_takes_again:
             yield _put(world, number, BACK, worker), False
     elif job.at == BACK:
-        yield _resume(world, setting, number, worker), False
+        yield _reacquire(world, setting, number, worker), False
 
 
 def _done(world: World, setting: Setting, worker: int, verb: str, number: int) -> World:
     if verb == "look" and (number, NOBODY) not in world.waiting:
         return world._replace(acts=world.acts | {(worker, "call", number)})
     if verb != "call":
-        return _vacate(world, setting, (number, worker) if verb == "vacate" else None, worker)
+        return _release(world, setting, (number, worker) if verb == "release" else None, worker)
     if world.jobs[number].at == ASIDE:
         return _put(world, number, QUEUED, NOBODY)
     if world.jobs[number].at == ENDED and setting.rules.calls_the_next_if_one_is_gone:

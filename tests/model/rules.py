@@ -115,8 +115,8 @@ class Rules:
     Closes: it is told again, by somebody who stood still or because its bearer died before deleting it. The
     record of a job that has run may be gone by then, and the job runs again.
     """
-    inform_once: bool = True
-    """`inform` looks whether the entry is behind the last one that its shard was told.
+    deliver_ends_once: bool = True
+    """`deliver_ends` looks whether the entry is behind the last one that its shard was told.
 
     Closes: one parent counts twice, and the child runs too early.
     """
@@ -173,7 +173,8 @@ class Rules:
     takeover.
     """
     leave_asks_pending: bool = True
-    """`leave` deletes the consumer only if nothing is pending for it; else it is taken over as a dead one.
+    """`unregister` deletes the consumer only if nothing is pending for it; else it is taken over as a dead
+    one.
 
     Closes: DELCONSUMER drops pending entries for good. They stay in the stream and are never delivered again.
     """

@@ -109,9 +109,9 @@ class Scripts:
         return self._add(world.with_record(job, new), Entry(0, job))
 
     def tell(self, world: World, shard: int, letter: Letter) -> World:
-        """`accept` or `inform`: what the outbox of a shard has for the other. Told before: nothing."""
+        """`accept` or `deliver_ends`: what the outbox of a shard has for the other. Told before: nothing."""
         rules = self.setup.rules
-        once = rules.accept_once if letter.jobs else rules.inform_once
+        once = rules.accept_once if letter.jobs else rules.deliver_ends_once
         if once and letter.id <= world.applied[shard]:
             return world
         applied = (*world.applied[:shard], max(letter.id, world.applied[shard]), *world.applied[shard + 1 :])
@@ -271,13 +271,13 @@ class Scripts:
             return world._replace(owed=(*world.owed, Owed("ZADD", held.name, job, tried)))
         return self._delay(world, tried)
 
-    def known(self, world: World) -> bool:
+    def is_task_known(self, world: World) -> bool:
         """Whether a worker session that beats knows the task that the first worker does not."""
         return any(
             world.beat_of(name) or not self.setup.rules.announced_and_beats for name in world.announced
         )
 
-    def postpone(self, world: World, held: Held) -> World | None:
+    def defer(self, world: World, held: Held) -> World | None:
         """Put a job aside that has not begun; a marked one ends as revoked."""
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
@@ -318,7 +318,7 @@ class Scripts:
             return self._drop(world, held.entry.id)
         return self._drop(self._add(world, again), held.entry.id)
 
-    def leave(self, world: World, name: int) -> World | None:
+    def unregister(self, world: World, name: int) -> World | None:
         """Delete the consumer and its keys. Refused while anything is pending, for that would be lost."""
         mine = [line for line in world.pending if line.name == name]
         if mine and self.setup.rules.leave_asks_pending:
@@ -394,7 +394,7 @@ class Scripts:
             world = world.with_record(job, record._replace(mark=True))._replace(marks=marks)
         return world, "signalled"
 
-    def look(self, world: World, waiter: int, job: int) -> World:
+    def fetch_status(self, world: World, waiter: int, job: int) -> World:
         """Answer a waiter whose job has ended, else register its channel: one step, with no gap in it."""
         record = world.records[job]
         if record is None or record.state in ENDED:

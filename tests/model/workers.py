@@ -58,7 +58,7 @@ def moves(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
     for held in worker.hands:
         yield from _carry_on(world, scripts, place, held)
     if worker.stopping and not worker.hands and not worker.unknown:
-        left = scripts.leave(world, worker.name)
+        left = scripts.unregister(world, worker.name)
         label = f"{worker.name}: leaves" if left else f"{worker.name}: leave refused, the process ends"
         yield Move(label, _reborn(left or world, scripts, place))
 
@@ -84,7 +84,7 @@ def _claim(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
         if claimed:
             after, entry = claimed
             is_strange = not scripts.setup.knows(place, entry.job)
-            if is_strange and entry.put_off == MOST_PUT_OFF and scripts.known(world):
+            if is_strange and entry.put_off == MOST_PUT_OFF and scripts.is_task_known(world):
                 continue  # sooner or later one that knows it is quicker
             hands = (*worker.hands, Held(entry, worker.name, IN_FLIGHT))
             label = f"{worker.name}: XREADGROUP is given entry {entry.id} (job {entry.job})"
@@ -183,8 +183,8 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
         sent = scripts.retry(world, held)
         yield from _call(world, scripts, place, held, call="retry", sent=sent)
     elif held.phase == PUTTING_OFF:
-        sent = scripts.postpone(world, held)
-        yield from _call(world, scripts, place, held, call="postpone", sent=sent)
+        sent = scripts.defer(world, held)
+        yield from _call(world, scripts, place, held, call="defer", sent=sent)
     elif held.phase == REPLACING:
         sent = scripts.replace(world, held)
         yield from _call(world, scripts, place, held, call="replace", sent=sent)
@@ -264,7 +264,7 @@ def _note(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Mo
 def _leave_to_others(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
     """Put a job off whose task is not known here; give it up when no other has known it for a while."""
     job, rules = held.entry.job, scripts.setup.rules
-    is_known = scripts.known(world)
+    is_known = scripts.is_task_known(world)
     if rules.unknown_asks and (is_known or held.entry.put_off < MOST_PUT_OFF):
         yield Move(f"{held.name}: puts job {job} off", _turn(world, place, held, PUTTING_OFF))
     if not rules.unknown_asks or (held.entry.put_off and not is_known):

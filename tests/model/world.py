@@ -45,7 +45,7 @@ RETRYING = "retrying"  # the body failed; `retry` is to be sent
 REPLACING = "replacing"  # the body left a workflow in its place; `replace` is to be sent
 RELEASING = "releasing"  # given back by a worker that was told to stop; `release` is to be sent
 LINING_UP = "lining up"  # there is no thread for it here; `release` into a line is to be sent
-PUTTING_OFF = "putting off"  # its task is not known here; `postpone` is to be sent
+PUTTING_OFF = "putting off"  # its task is not known here; `defer` is to be sent
 REVOKING = "revoking"  # cancelled by a mark or a deadline; `finish` is to be sent
 NOT_STARTED = frozenset({IN_FLIGHT, HELD, NOTED})
 
@@ -153,7 +153,8 @@ class Worker(NamedTuple):
     lease: str = FRESH
     hands: tuple[Held, ...] = ()
     unknown: tuple[Entry, ...] = ()
-    """The answer of `ghosts` on its way to the worker: pending in its name, not in hand when it asked."""
+    """The answer of `unknown_entries` on its way to the worker: pending in its name, not in hand when it
+    asked."""
     stopping: bool = False
 
 

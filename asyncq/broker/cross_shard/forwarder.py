@@ -40,7 +40,7 @@ ENOUGH_BYTES = 1024 * 1024
 """So many bytes of outcomes and messages are read and delivered at a time, and the rest of the last entry."""
 
 _OF_AN_END = (b"p", b"n", b"h", b"w", b"c")
-"""The fields of an entry for the end of a job, in the order in which `inform` takes them."""
+"""The fields of an entry for the end of a job, in the order in which `deliver_ends` takes them."""
 
 _WAITING = re.compile(rb"\S+ \S+ \S+(?:\n\S+ \S+ \S+)*")
 
@@ -278,7 +278,7 @@ class Forwarder:
         for entry, fields in entries:
             ends += (entry, *(fields[name] for name in _OF_AN_END))
         arguments = (there.space, shard.shard, wire.PUSH_LIMIT, *ends)
-        return await self._send(there, "inform", arguments)
+        return await self._send(there, "deliver_ends", arguments)
 
     async def _send(self, there: Keys, script: str, arguments: Sequence[Any]) -> int:
         # Not by `run`, which would start a look at the outbox of that shard every time: these scripts return

@@ -4,7 +4,7 @@
 -- ARGV: session_id count
 -- RETURNS: false if the worker session was taken for dead, else {id of a job that it holds, its mark and the reason}...
 -- FLAGS: allow-oom
--- USES: looks
+-- USES: observations
 if count ~= '1' and not redis.call('HGET', beats, session_id) then return false end
 redis.call('HSET', beats, session_id, count)
 redis.call('ZADD', beaten, latest_look(looks), session_id)

@@ -3,7 +3,7 @@
 -- ARGV: space claim session_id id places interval tolerance turn left marks ttl expected
 -- RETURNS: {1 it starts | 0 it waits for its moment | 2 it waits for a place, ms to wait, its turn, a job that is to be called or '', steady time (ms)}
 -- FLAGS: allow-oom
--- USES: limits steady
+-- USES: limits monotonic
 places, interval = tonumber(places), tonumber(interval)
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

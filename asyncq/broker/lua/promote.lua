@@ -5,7 +5,7 @@
 -- ARGV: space records messages queues limit events expected push_limit
 -- RETURNS: {moved, ms until the next is due (-1 if none), steady time (ms), {id, 1 if its message is lost, what is wrong}...}
 -- FLAGS: allow-oom
--- USES: record steady workflow
+-- USES: record monotonic workflow
 -- RARELY: go_on
 local PARTS = { 'm', 'c', 'a', 'v', 'g', 'u', 'l' }
 local now = now_ms()

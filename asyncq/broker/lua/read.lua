@@ -3,7 +3,7 @@
 -- ARGV: after count most_bytes taken channel away place_ttl
 -- RETURNS: {false, ...} unknown | {record, ...} ended, and this is all | {flags, ...} there is, or may be, more; and each item's entry id and bytes
 -- FLAGS: allow-oom
--- USES: record place
+-- USES: record reader_position
 local found = redis.call('MGET', record, place)
 local flags = found[1] and parse(found[1])
 if not flags or string.sub(flags, 1, 1) == 'T' then return { false } end

@@ -4,7 +4,7 @@
 -- ARGV: space group consumer seen limit max_crashes me push_limit ttl lost revoked dead_ttl dead_cap
 -- RETURNS: {-1} if it beats after all, else {looked at, put back, revoked, next, {id, head of message} of each lost one ...}; next is 1: again
 -- FLAGS: allow-oom
--- USES: record workflow looks
+-- USES: record workflow observations
 local beat = redis.call('HGET', beats, consumer)
 if beat and beat ~= seen then return { -1, 0, 0, 0 } end
 local held = redis.call('XPENDING', stream, group, '-', '+', limit, consumer)

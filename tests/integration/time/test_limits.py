@@ -210,7 +210,7 @@ async def test_a_follower_learns_once_that_a_job_waits_however_often_the_job_ask
         events = waits.events(timeout=30)
         states = [(await anext(events)).state]
         for times in range(1, 4):
-            assert await limiter_of(worker).permits.call(waits.id)
+            assert await limiter_of(worker).permits.wake(waits.id)
             await until(lambda times=times: asked == times, "it to come for nothing")
         bodies.gate.set()
         states += [event.state async for event in events]
@@ -596,7 +596,7 @@ async def test_a_revoked_job_that_waits_for_its_moment_never_starts(app, diary):
 
 
 async def is_put_aside(app, result) -> bool:
-    return str((await app.sessions.current().broker.look([result.id]))[0])[0] == wire.ASIDE
+    return str((await app.sessions.current().broker.fetch_status([result.id]))[0])[0] == wire.ASIDE
 
 
 @pytest.fixture

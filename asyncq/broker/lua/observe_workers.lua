@@ -5,7 +5,7 @@
 -- ARGV: before last keep own_ages
 -- RETURNS: {number of this look, what an observer before said of the ages of its looks, {session_id that has not beaten since the look `before`, count of its beats}..., {session_id that was taken since the look `last`}...}
 -- FLAGS: allow-oom
--- USES: looks
+-- USES: observations
 local look = next_look(looks, keep)
 local answer = { look, redis.call('MGET', ages)[1] or '' }
 if own_ages ~= '' then redis.call('SET', ages, string.format('%.0f', look) .. ' ' .. own_ages, 'PX', keep) end

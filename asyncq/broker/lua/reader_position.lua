@@ -4,7 +4,7 @@
 -- ARGV: entry ttl wanted place_ttl
 -- RETURNS: {number that the furthest reader took or -1, ms since it read, ms since any did or -1} | {-2} refused
 -- FLAGS: allow-oom
--- USES: record place
+-- USES: record reader_position
 local found = redis.call('MGET', record, place)
 local flags, named
 if found[1] then flags, named = parse(found[1]) end

@@ -4,7 +4,7 @@
 -- KEYS: record items place
 -- ARGV: entry channel push_limit ttl known number (item)*
 -- RETURNS: {newest number, number that the furthest reader took or -1, ms since it read} | {-1} refused | {-2, newest number} a gap
--- USES: record place
+-- USES: record reader_position
 local found = redis.call('MGET', record, place)
 local flags, named
 if found[1] then flags, named = parse(found[1]) end
