@@ -25,7 +25,7 @@ in between. To add such ages is safe: each is the least time that can have passe
 
 A consumer that has no beat at all belongs to a session that was recovered before; the server may have served
 one of its reads after that. The server needs some time for each consumer of a stream to list them. So only
-one worker lists them for each stream, its watcher, see `census.lua`.
+one worker lists them for each stream, its watcher, see `watch_streams.lua`.
 =======
 A consumer with no beat at all is a worker session that was taken before; a read of it may still have been
 served late. To list the consumers of a stream takes the server some time for each of them, so only one worker
@@ -194,7 +194,7 @@ class Reclaimer:
         self._listed.clear()
 
     async def _look(self) -> None:
-        """Makes one look: asks who is silent, takes the jobs of the dead, and reads the census."""
+        """Makes one look: asks who is silent, takes the jobs of the dead, and reads the list of consumers."""
         consumer, shard = self._consumer, self._shard
         due = self._to_be_listed(time.monotonic())
         absent, look, watch = await asyncio.gather(
