@@ -1,4 +1,12 @@
-"""The app: the registry of tasks, and the open connection to the server that everything goes through."""
+"""The app: `AsyncQ` registers tasks, holds the settings and owns the sessions, which are its connections.
+
+Registration (`@app.task`) touches no server and runs on any thread. An awaited method may be called on any
+loop: `Sessions` decides which loop and which open session serve the call. A blocking twin (`send_sync`) makes
+the same call from a thread.
+
+No other package of the runtime imports this module: they know an app by the protocol in
+`client.application`.
+"""
 
 from __future__ import annotations
 
@@ -119,7 +127,7 @@ class AsyncQ:
         self.sessions: Sessions = Sessions(self)
 
     def reconfigure(self, **settings: Any) -> None:
-        """Puts settings over those that the app has, as the command line's flags do. Only while it is closed.
+        """Changes settings of the app, as the flags of the command line do. The app must be closed.
 
         Raises:
             RuntimeError: the app is open.
@@ -194,8 +202,8 @@ class AsyncQ:
         """Registers a function as a task: `@app.task` or `@app.task(...)`.
 
         A coroutine function runs on a worker's event loop, a plain function in a thread of the worker, or
-        with `executor="process"` in a process of its own, which can be killed. What a generator
-        function yields is read with `result.stream()`.
+        with `executor="process"` in a process of its own, which can be killed. Callers read the items of a
+        generator function with `result.stream()`.
 
         Args:
             function: the function; given by the decorator syntax.
@@ -226,10 +234,11 @@ class AsyncQ:
             TypeError: not a function, a callable without a name of its own and no `name`, a coroutine
                 function with an executor, or an annotation that uses what is imported under
                 `if TYPE_CHECKING:` only.
-            ValueError: the name is taken by another function, or an option makes no sense. What a reloaded
-                module or a cell of a notebook defines anew takes the place of what it defined before.
+            ValueError: the name is taken by another function, or an option makes no sense. A function that a
+                reloaded module or a cell of a notebook defines again replaces its earlier definition.
         """
-        given = dict(locals())  # each parameter is an option: there is no list of them that could miss one
+        # Must stay the first statement: each parameter is an option, and no second list can miss one.
+        given = dict(locals())
         del given["self"], given["function"]
         options = Options(**given)
 
@@ -264,8 +273,9 @@ class AsyncQ:
         return task
 
     def _limit(self, task: Task[..., Any], limits: Limits | None) -> None:
-        """What workers see of the limits of a task, and of where it runs. A job that makes several calls of
-        it counts as one.
+        """Stores the limits and the executor of a task by the names of its jobs, where workers look them up.
+
+        The batch task `<name>*` has the same limits: a job that makes several calls counts as one job.
         """
         for name in (task.name, f"{task.name}*"):
             self.limits.pop(name, None)
@@ -276,31 +286,34 @@ class AsyncQ:
                 self.off_loop[name] = task.executor
 
     def queues(self) -> list[str]:
-        """The default queue and those that tasks name, in order of registration: what a worker serves unless
-        told otherwise.
+        """Returns the default queue and the queues that tasks name, in order of registration. A worker serves
+        these by default.
         """
         named = (task.builder.resolved.queue for task in self.tasks.values())
         return list(dict.fromkeys([self.settings.default_queue, *named]))
 
     def AsyncResult(self, id: str) -> handle.AsyncResult[Any]:
-        """The handle of a job by its id, made anywhere. `UNKNOWN` until it looks."""
+        """Returns the handle of a job by its id, whichever process enqueued the job. The handle's state is
+        `UNKNOWN` until it asks the server.
+        """
         return handle.AsyncResult(id, app=self)
 
     def ResultSet(self, handles: Iterable[handle.AsyncResult[R]]) -> resultset.ResultSet[R]:
-        """Several handles as one."""
+        """Makes one object of several handles."""
         return resultset.ResultSet(handles, app=self)
 
     def scope(self) -> Scope:
-        """A block whose jobs do not outlive it: `async with app.scope():`, or `with app.scope():` in blocking
-        code.
+        """Returns a block whose jobs do not outlive it: `async with app.scope():`, or `with app.scope():` in
+        blocking code.
 
-        At its end, also when it raises or is cancelled, the jobs enqueued inside that have not ended are
-        revoked with `terminate=True`, in one go; see `Scope`. A cancellation is not held up: then they are
-        revoked in the background, and closing the app waits up to two seconds for that.
+        The end of the block revokes, with `terminate=True` and all together, the jobs that were enqueued
+        inside it and have not ended. That holds also when the block raises or is cancelled; see `Scope`. A
+        cancelled block does not wait: its jobs are revoked in the background, and closing the app waits up to
+        two seconds for that.
 
         Raises:
-            BrokerUnavailable: at the end of a block that did not raise itself: no answer within the operation
-                timeout.
+            BrokerUnavailable: at the end of a block that did not raise itself: the server did not answer
+                within the operation timeout.
 
         Example:
             ```python
@@ -321,11 +334,11 @@ class AsyncQ:
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> handle.AsyncResult[Any]:
-        """Enqueues a call of a task by its name, which need not be importable here. Options as in
-        `Task.options`.
+        """Enqueues a call of a task by the task's name. This process need not be able to import the task. The
+        options are those of `Task.options`.
 
         Raises:
-            TypeError: something else than a name, or arguments that are not in a tuple.
+            TypeError: `name` is not a text, or the arguments are not in a tuple.
             SerializationError, PayloadTooLarge, QueueFull, BrokerUnavailable: as `Task.delay`.
         """
         if not isinstance(name, str):
@@ -341,11 +354,11 @@ class AsyncQ:
         """Blocking twin of `send`."""
 
     def task_named(self, name: str) -> Task[..., Any]:
-        """The task of a name. One that is not registered here can be sent, and not be run."""
+        """Returns the task of a name. A task that is not registered here can be sent, but not run."""
         return self.find_task(name) or NamedTask(self, name, Options())
 
     def find_task(self, name: str) -> Task[..., Any] | None:
-        """The task of a name, also one that is derived from another or comes with asyncq."""
+        """Returns the task of a name, or None. It also finds batch tasks (`<name>*`) and the barrier task."""
         try:
             return self.tasks[name]
         except KeyError:
@@ -356,12 +369,12 @@ class AsyncQ:
         """Enqueues many calls, of any tasks, and returns their handles in the same order, once the server has
         accepted all of them.
 
-        Single calls go 250 at a time, a round trip for each queue among them. A workflow among them is
-        accepted as a whole, in a round trip of its own. All are on their way at the same time, so they may
-        start in any order. Cancelled, it leaves open which were enqueued.
+        Single calls go in batches of 250, with one round trip for each queue of a batch. The server accepts
+        each workflow as a whole, in a round trip of its own. All are sent at the same time, so the jobs may
+        start in any order. If `submit` is cancelled, any of the calls may have been enqueued.
 
         Args:
-            calls: signatures, chains and groups, complete: nothing is put in front of their arguments.
+            calls: signatures, chains and groups that have all their arguments.
 
         Raises:
             TypeError: `calls` is not made of workflows, or arguments do not fit. Nothing was enqueued.
@@ -396,7 +409,7 @@ class AsyncQ:
 
     def open_sync(self) -> None:
         """Opens the background session, which blocking calls use, until `close_sync`. Raises what `open`
-        raises; called twice, it wants two calls of `close_sync`.
+        raises. Each call needs its own call of `close_sync`.
 
         Raises:
             SyncInAsyncContext: on a thread whose event loop runs: `await app.open()`.
@@ -405,18 +418,18 @@ class AsyncQ:
         self.sessions.enter_background()
 
     async def close(self) -> None:
-        """Undoes a call of `open` on this loop; where there is none, closes the background session, which
-        calls outside any block have opened. Blocks close themselves, and are not disturbed.
+        """Undoes one call of `open` on this loop. Without such a call, it closes the background session,
+        which serves calls outside of blocks. Open blocks are not affected: each ends by itself.
 
-        Who still waits through the closed session gets `BrokerUnavailable`. A second call does nothing. The
-        app may be opened and used again.
+        Waits that still use the closed session raise `BrokerUnavailable`. Where nothing is open, `close` does
+        nothing. The app may be opened and used again.
         """
         if not await self.sessions.undo_open():
             await self.sessions.close_background()
 
     def close_sync(self) -> None:
-        """Undoes a call of `open_sync`; the last one, or one without, closes the background session and ends
-        its thread.
+        """Undoes one call of `open_sync`. The last such call, and a call without an `open_sync` before it,
+        closes the background session and ends its thread.
 
         Raises:
             SyncInAsyncContext: on a thread whose event loop runs: `await app.close()`.
@@ -454,7 +467,7 @@ class AsyncQ:
     async def lifespan(self, _site: object = None) -> AsyncIterator[None]:
         """Keeps a session open on this loop for the life of a web application.
 
-        The same method for both: `FastAPI(lifespan=app.lifespan)` (any Starlette), and for aiohttp
+        Use `FastAPI(lifespan=app.lifespan)` (likewise in any Starlette application), and for aiohttp
         `site.cleanup_ctx.append(app.lifespan)`.
         """
         async with self:
@@ -464,17 +477,17 @@ class AsyncQ:
 
     @property
     def loop_owner(self) -> Sessions:
-        """Where the calls of this object run."""
+        """The sessions of the app, which run the calls of this object."""
         return self.sessions
 
     def is_same(self, other: App) -> bool:
-        """Whether both look at the same jobs: the same namespace of the same server."""
+        """Returns whether both apps see the same jobs: the same namespace of the same server."""
         mine, others = self.settings, other.settings
         return self is other or (mine.url, mine.namespace) == (others.url, others.namespace)
 
 
 class _Decorator:
-    """What `@app.task(...)` with options is: typed like `@app.task`. Exists for type checkers only."""
+    """The type of `@app.task(...)` with options: it has the overloads of `@app.task`. For type checkers."""
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineTask[P, R]: ...  # type: ignore[overload-overlap]
@@ -493,10 +506,11 @@ class _Decorator:
 
 
 def _caller_file() -> str | None:
-    """The file of the code that makes the app: the embedded server of a project is found from there, whatever
-    the working directory.
+    """Returns the file of the code that makes the app. The embedded server of a project is found from there,
+    whatever the working directory is.
     """
-    # `inspect.stack()` would read the sources of all callers.
+    # Frame 1 is `AsyncQ.__init__`, frame 2 its caller. `inspect.stack()` would read the sources of all
+    # callers.
     frame: Any = sys._getframe(2)
     name: str | None = frame.f_globals.get("__file__")
     return name
@@ -529,5 +543,7 @@ _CLASSES: dict[Kind, type[Task[..., Any]]] = {
 
 
 def _name(function: Callable[..., Any]) -> str:
-    """`module.function`. What a script calls `__main__`, a worker that imports it knows by its file."""
+    """Returns `module.function`. The module of a script is named after its file and not `__main__`, for that
+    is the name under which a worker imports it.
+    """
     return f"{task_module(function.__module__)}.{function.__qualname__}"

@@ -1,8 +1,11 @@
-"""Settings: each option once, with its name, default, meaning and unit.
+"""Settings of an app: each one is declared once, as a field of `Settings`, with default, parser and meaning.
 
 A value comes from, in this order: an explicit argument of `AsyncQ(...)`, the environment (`ASYNCQ_<NAME>`),
 the table `[tool.asyncq]` of the nearest pyproject.toml, the default below. The environment reader, the
 command line's help and the table in the docs are all derived from the fields of `Settings`.
+
+`AsyncQ(...)` calls `load` once, on whatever thread makes the app. A `Settings` object never changes. The
+parsers here (`seconds`, `size`, `count`, ...) also check options of tasks and of calls.
 """
 
 from __future__ import annotations
@@ -35,8 +38,8 @@ _SIZE_UNITS = {"": 1, "b": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
 
 
 def shown(seconds: float | None) -> str:
-    """A time as a person would say it: exact if that takes three digits, else rounded to two digits, and to
-    whole seconds. None has no end.
+    """Formats a time in seconds for people: exact if three digits suffice, else rounded to two digits, but
+    never coarser than whole seconds. None is a time without end.
 
     >>> [shown(time) for time in (0.1, 0.0998716, 1.25, 12.345, 3723.4, 86400)]
     ['0.1 s', '0.1 s', '1.25 s', '12 s', '3,723 s', '86,400 s']
@@ -49,11 +52,12 @@ def shown(seconds: float | None) -> str:
 
 
 def seconds(value: float | str | timedelta, *, bounds: str = "from 0 to a century") -> float:
-    """A duration in seconds, from a number, a timedelta, or text such as `500ms`, `30s`, `5m`, `1h30m`, `2d`.
+    """Returns a duration in seconds, from a number, a timedelta, or text such as `500ms`, `30s`, `1h30m`,
+    `2d`.
 
     Args:
         value: the duration.
-        bounds: what the error says that it may be, if the caller allows less.
+        bounds: the range that the error names, for a caller that allows less.
 
     Raises:
         ValueError: not a duration, or negative.
@@ -75,7 +79,7 @@ def seconds(value: float | str | timedelta, *, bounds: str = "from 0 to a centur
             raise ValueError(
                 f"{brief(value)} is not a duration: write 30, 500ms, 30s, 5m, 1h30m or 2d"
             ) from None
-    # True is a number to Python, and b"5" one to float: neither was meant as a time.
+    # Python takes True for a number, and `float` reads b"5": neither was meant as a time.
     try:
         number = math.nan if isinstance(value, (bool, bytes)) else float(value)
     except (TypeError, ValueError, OverflowError):
@@ -93,7 +97,7 @@ def _some_seconds(value: float | str | timedelta) -> float:
 
 
 def duration(option: str, value: float | str | timedelta) -> float:
-    """A duration in seconds, of an option that the error names.
+    """Returns the duration of an option in seconds. The error names the option.
 
     Raises:
         ValueError: as `seconds`.
@@ -105,7 +109,7 @@ def duration(option: str, value: float | str | timedelta) -> float:
 
 
 def size(value: int | str) -> int:
-    """A size in bytes, from a number or text such as `64kb` or `1mb`.
+    """Returns a size in bytes, from a number or text such as `64kb` or `1mb`.
 
     Raises:
         ValueError: not a size.
@@ -134,10 +138,10 @@ def _some_bytes(value: int | str) -> int:
 
 
 def whole(value: Any) -> int:
-    """A whole number, from a number or its digits.
+    """Returns a whole number, from a number or a text of digits.
 
     Raises:
-        ValueError: a fraction, no number, or True, which is one to Python.
+        ValueError: a fraction, no number, or a bool, which Python takes for a number.
 
     >>> whole("12"), whole(1e6)
     (12, 1000000)
@@ -154,7 +158,7 @@ def whole(value: Any) -> int:
 
 
 def count(value: Any) -> int:
-    """A number of things, of which there must be one.
+    """Returns a whole number of at least 1.
 
     Raises:
         ValueError: not a whole number, or less than 1.
@@ -180,9 +184,9 @@ def _count_or_zero(value: Any) -> int:
 
 
 def _url(value: Any) -> str:
-    """A URL without spaces around it and with its scheme in small letters, as other code compares it.
+    """Returns a URL without spaces around it and with its scheme in lower case, as other code compares it.
 
-    What is wrong with the URL of a server is said when the app is opened.
+    Other errors in the URL of a server are reported when the app is opened.
     """
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{brief(value)} is not a URL: write redis://host:6379/0, or leave it out")
@@ -209,7 +213,8 @@ def _flag(value: bool | int | str) -> bool:
 
 
 MOST_SHARDS = 256
-"""A worker beats, looks for due jobs and for dead workers in every shard."""
+"""The largest number of shards. A worker beats, looks for due jobs and looks for dead workers in each of
+them, so each shard costs every worker some commands."""
 
 NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 """What a queue or a namespace may be called. Colons, spaces and braces would break the layout of keys and
@@ -217,10 +222,10 @@ records."""
 
 
 def name(value: str) -> str:
-    """A queue's or namespace's name, checked.
+    """Checks the name of a queue or a namespace, and returns it.
 
     Raises:
-        ValueError: empty, longer than 100, or with a character other than `A-Z a-z 0-9 _ . -`.
+        ValueError: it is empty, longer than 100, or has a character other than `A-Z a-z 0-9 _ . -`.
     """
     if not isinstance(value, str) or not NAME.fullmatch(value):
         raise ValueError(f"{brief(value)} cannot be a name here: use 1 to 100 of A-Z a-z 0-9 _ . -")
@@ -330,7 +335,7 @@ class Settings:
 def load(
     explicit: Mapping[str, Any], *, project_root: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Settings:
-    """Settings for one app, each option from the first place that has it.
+    """Makes the settings of one app. Each option comes from the first source that has it.
 
     Args:
         explicit: the arguments given in code; None means "not given".
@@ -340,7 +345,7 @@ def load(
 
     Raises:
         ValueError: an unknown option, or a value that does not fit; the message names the option, its source
-            and the mend.
+            and what would fit.
     """
     known = {option.name: option for option in fields(Settings)}
     table = _pyproject_table(project_root or Path.cwd())
@@ -369,7 +374,7 @@ def load(
 
 
 def replace(settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """Settings with some options changed; values as in the environment, text included.
+    """Returns settings with some options changed. A value may also be a text, as in the environment.
 
     Raises:
         ValueError: an unknown option or a value that does not fit.
@@ -389,19 +394,19 @@ def replace(settings: Settings, given: Mapping[str, Any]) -> Settings:
 
 
 OTHER_VARIABLES: frozenset[str] = frozenset({"APP", "EMBEDDED", "ENV", "FAILPOINTS"})
-"""What asyncq reads from the environment beside the settings, without the `ASYNCQ_`."""
+"""Environment variables that asyncq reads and that are no settings, without the prefix `ASYNCQ_`."""
 
-# What an orchestrator tells every container of a service whose name begins with asyncq. Kubernetes: service
-# links; Docker: links, with the environment of the other container after ENV.
+# Variables that an orchestrator sets in every container for a service whose name begins with asyncq.
+# Kubernetes: service links. Docker: links, and the other container's environment, with ENV in front.
 _INJECTED = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?|ENV_\w+)"
 )
 _warned_of: set[str] = set()
-"""Variables that this process has warned of."""
+"""Variables of which this process warns no more."""
 
 
 def warn_of_no_variable(environ: Mapping[str, str] = os.environ) -> None:
-    """Lets this process say nothing of the variables that are there now: who started it has said it."""
+    """Suppresses this process's warnings of the variables that are set now: its parent process has warned."""
     _warned_of.update(environ)
 
 
@@ -438,12 +443,12 @@ def _near_variable(rest: str, known: list[str]) -> str:
 
 
 def _is_injected(rest: str, value: str) -> bool:
-    # Docker's link also has a NAME, which is a path: /web/asyncq.
+    # Docker's links also set a variable that ends with NAME. Its value is a path such as /web/asyncq.
     return _INJECTED.fullmatch(rest) is not None or (rest.endswith("NAME") and value.startswith("/"))
 
 
 def describe() -> list[tuple[str, str, str, str]]:
-    """Every option as (name, environment variable, default, meaning), for the docs and the help."""
+    """Returns every option as (name, environment variable, default, meaning), for the docs and the help."""
     return [
         (option.name, f"ASYNCQ_{option.name.upper()}", str(option.default), option.metadata["doc"])
         for option in dataclasses.fields(Settings)
@@ -469,7 +474,9 @@ def _pyproject_table(folder: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=16)
 def _table_in(file: Path, _changed: int, _size: int) -> dict[str, Any]:
-    """The table in a file as of its last change. A large one takes 10 ms, and tests make many apps."""
+    """Reads the table of a file once for each version of the file: parsing a large one takes 10 ms, and tests
+    make many apps.
+    """
     with file.open("rb") as stream:
         table: dict[str, Any] = tomllib.load(stream).get("tool", {}).get("asyncq", {})
     return table

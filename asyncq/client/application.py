@@ -1,5 +1,6 @@
-"""What the rest of asyncq knows of an app and its tasks. `AsyncQ` and `Task` are these; nothing below imports
-them.
+"""The protocols by which the rest of asyncq knows an app and its tasks.
+
+`AsyncQ` and `Task` satisfy them. Nothing below imports those two classes, so imports only go down.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ class App(Protocol):
     Attributes:
         settings: how it is configured.
         sessions: its open connections.
-        made_in: the file that made it, from where a project's embedded server is found.
-        policy: which classes may stand anywhere in its values, and whether they are validated.
+        made_in: the file that made it. The embedded server of a project is found from there.
+        policy: which classes may stand anywhere in its values, and whether instances are validated.
     """
 
     settings: Settings
@@ -34,24 +35,24 @@ class App(Protocol):
     policy: Policy
 
     def reconfigure(self, **settings: Any) -> None:
-        """Puts settings over those that the app has. Only while it is closed."""
+        """Changes settings of the app. The app must be closed."""
         ...
 
     def find_task(self, name: str, /) -> Runnable | None:
-        """The task of a name, also one that is derived from another or comes with asyncq."""
+        """Returns the task of a name, or None. It also finds batch tasks (`<name>*`) and the barrier task."""
         ...
 
     def task_named(self, name: str, /) -> Runnable:
-        """The task of a name. One that is not registered here can be sent, and not be run."""
+        """Returns the task of a name. A task that is not registered here can be sent, but not run."""
         ...
 
     def is_same(self, other: App, /) -> bool:
-        """Whether both look at the same jobs."""
+        """Returns whether both apps see the same jobs."""
         ...
 
 
 class Runnable(TaskBody, Protocol):
-    """A task of an app, for those who run its function or read what the function returned."""
+    """A task of an app, for code that runs its function or decodes what the function returned."""
 
     @property
     def app(self) -> App:

@@ -1,9 +1,9 @@
-"""Whether a job may wait for others: a wait that would never end is refused, and any other gives the job's
-slot back.
+"""The deadlock guard: refuses a wait inside a task that would never end. Other waits release the job's slot.
 
-`check_join` is asked before every wait: is waiting allowed here, and is it for the job itself or for one
-above it? `Wait` is one wait inside a task, on the loop of the app: it gives the slot back, and is refused
-where it would close a cycle of waits. Outside a task nothing of this happens.
+Every call that waits for a job first asks `check_join`: is waiting allowed here, and is the wait for the job
+itself or for a job above it? `Wait` surrounds one wait inside a task, on the app's loop: it releases the
+slot, has the server look for a wait cycle, and reacquires a slot at the end. The worker's half, on the
+worker's loop, is in `worker.wait_slots`. Outside of tasks `Wait` is not used.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ R = TypeVar("R")
 log: logging.Logger = logging.getLogger(__name__)
 
 CYCLE_CHECK_TIMEOUT = 1.0
-"""Seconds that the server may take to look for a cycle of waits. A slow check must not fail a job."""
+"""How many seconds the server may take to look for a wait cycle. A slow check must not fail a job."""
 
 GONE = 0.25
-"""Seconds between two looks whether the worker that was asked is still there."""
+"""How many seconds pass between two checks that the worker's loop is not closed."""
 
 
 def check_join(
     what: str | Callable[[], str], handles: Iterable[Handle] = (), *, disable_sync_subtasks: bool = True
 ) -> None:
-    """The deadlock guard: every call that waits for another job passes here before it waits.
+    """Refuses a wait that is not allowed. Every call that waits for a job calls this before it waits.
 
     Args:
-        what: the call, as the error names it; a function is called only where there is an error.
-        handles: of the jobs to wait for; not looked at outside a task.
-        disable_sync_subtasks: False lets this one call wait whatever the flag says.
+        what: the call, as the error names it; a function is called only if there is an error.
+        handles: of the jobs to wait for; ignored outside of tasks.
+        disable_sync_subtasks: False lets this one call wait also where waiting is denied.
 
     Raises:
-        WouldDeadlock: waiting is denied here; or it is for the job itself or for one above it, whatever the
-            flag says.
+        WouldDeadlock: waiting is denied here; or the wait is for the job itself or for a job above it, which
+            is refused everywhere.
     """
     job = current_job.get()
     if job is not None:
@@ -65,7 +65,9 @@ def check_join(
 
 
 def _check_line(what: str | Callable[[], str], job: Context, handles: Iterable[Handle]) -> None:
-    """A job above may itself wait for this one, now or later: nothing tells."""
+    """Refuses a wait for the job itself, or for a job above it: that one may wait for this job, now or later,
+    and nothing here shows whether it does.
+    """
     above = job.ancestors
     for handle in handles:
         id_ = handle.id
@@ -88,19 +90,19 @@ def _check_line(what: str | Callable[[], str], job: Context, handles: Iterable[H
 
 
 def path(ids: Iterable[str], names: Mapping[str, str | None]) -> str:
-    """Who waits for whom, as an error shows it: `fib:1 -> 2 -> fib:1`, with the names that are known."""
+    """Formats who waits for whom, as an error shows it: `fib:1 -> 2 -> fib:1`, with the known names."""
     return " -> ".join(f"{name}:{id_}" if (name := names.get(id_)) else id_ for id_ in ids)
 
 
 @contextmanager
 def allow_join_result() -> Iterator[None]:
-    """Let the code inside the block wait for other jobs, also inside a task.
+    """Lets the code inside the block wait for other jobs, also inside a task.
 
-    Such a task gives its slot back for the wait and takes one again before it goes on, also after a time-out:
-    it goes on when one is free. Blocks may stand inside each other; leaving one restores what was before.
+    Such a task releases its slot for the wait. Before it goes on it reacquires a slot, also after a timeout,
+    and may have to wait for a free one. Blocks may be nested; the end of a block restores the setting before.
 
-    Waits that would never end are refused all the same, with `WouldDeadlock`: for the task's own job, for a
-    job above it, or for one that waits for it; and when `max_parked` jobs of the worker wait already.
+    A wait that would never end is refused all the same, with `WouldDeadlock`: for the task's own job, for a
+    job above it, or for a job that waits for it. So is a wait when `max_parked` jobs of the worker wait.
 
     Example:
         ```python
@@ -117,7 +119,7 @@ def allow_join_result() -> Iterator[None]:
 
 @contextmanager
 def denied_join_result() -> Iterator[None]:
-    """Make every wait for a job inside the block raise `WouldDeadlock`, also outside tasks."""
+    """Makes every wait for a job inside the block raise `WouldDeadlock`, also outside of tasks."""
     token = joining.set(False)
     try:
         yield
@@ -126,20 +128,21 @@ def denied_join_result() -> Iterator[None]:
 
 
 class Wait:
-    """A wait of a job for others: `async with Wait(...)` around it. Lives on the loop of the app.
+    """The wait of a job for other jobs: `async with Wait(...)` around it. Runs on the app's loop, which may
+    be another one than the worker's.
 
     Args:
-        job: the one that waits.
-        app: which the wait asks.
+        job: the job that waits.
+        app: the app through whose session it waits.
         handles: of the jobs that it waits for.
-        timeout: seconds that the whole wait may take; None for ever.
-        all_of_them: whether it goes on only when each has ended. If one is enough, a cycle through another is
-            no deadlock, and is not looked for.
+        timeout: how many seconds the whole wait may take; None is for ever.
+        all_of_them: whether the job goes on only when each of them has ended. If one is enough, a cycle
+            through another one is no deadlock, and the server is not asked.
 
     Raises:
         BrokerUnavailable: the app was closed.
-        WouldDeadlock: too many jobs of this worker wait already; or one of the jobs waits, itself or through
-            others, for this one.
+        WouldDeadlock: too many jobs of this worker wait already; or one of the jobs waits for this one,
+            itself or through others.
     """
 
     def __init__(
@@ -155,9 +158,9 @@ class Wait:
         self._broker = app.sessions.current().broker
         self._timeout = CYCLE_CHECK_TIMEOUT if timeout is None else min(CYCLE_CHECK_TIMEOUT, timeout)
         self._awaited: list[Handle] = []
-        # Names this wait in what the server notes: another wait of the job may be for the same target.
+        # Tells this wait, in what the server notes, from another wait of the job for the same target.
         self._wait_token = ""
-        # Only the server whose job this is knows for whom it waits.
+        # Only the server that holds the waiting job notes for which jobs it waits.
         if all_of_them and job.entry and job.is_of(app):
             self._awaited = [handle for handle in handles if handle.app is app]
             self._wait_token = os.urandom(6).hex()
@@ -169,7 +172,7 @@ class Wait:
         try:
             if self._awaited:
                 await self._note_wait()
-            if self._broker.commands.is_closed:  # meanwhile: nobody would wake who begins to wait now
+            if self._broker.commands.is_closed:  # closed meanwhile: nothing would wake a wait that begins now
                 raise BrokerUnavailable("the app was closed while a result was waited for")
         except BaseException:
             await self._go_on()
@@ -181,8 +184,10 @@ class Wait:
         await self._go_on()
 
     async def _note_wait(self) -> None:
-        """Notes for which jobs the job waits, and looks for a cycle, in one step. Of two jobs that begin to
-        wait for each other, the second gets the error.
+        """Notes at the server for which jobs the job waits, and looks for a cycle.
+
+        Within a shard this is one step: of two jobs that begin to wait for each other, the second gets the
+        error. Through several shards it is two steps, and both may get it.
         """
         job = self._job
         ids = [handle.id for handle in self._awaited]
@@ -230,9 +235,10 @@ async def _reacquire_slot(link: Link) -> None:
 
 
 async def _at_the_workers(step: Coroutine[Any, Any, None], link: Link) -> None:
-    """Takes a step on the worker's loop, which is not that of the app. The caller must know whether
-    the job has its slot, so a cancellation is passed on after the step has begun, and raised here when it is
-    done.
+    """Runs a step on the worker's loop, which is not that of the app.
+
+    The caller must know whether the job has its slot. So a cancellation is passed to the step only after the
+    step has begun, and it is raised here only when the step has ended.
     """
     loop, task = link.loop, None
     assert loop is not None, "who asks has a loop"
@@ -244,14 +250,15 @@ async def _at_the_workers(step: Coroutine[Any, Any, None], link: Link) -> None:
         task.add_done_callback(lambda done: _hand_on(done, answer))
 
     def cancel() -> None:
-        assert task is not None  # `begin` came before
-        loop.call_soon(task.cancel)  # and after its first step
+        assert task is not None  # `begin` was posted before
+        loop.call_soon(task.cancel)  # after its first step: cancelled before that, it would run nothing
 
     cancelled: asyncio.CancelledError | None = None
     if not _posted(begin, loop):
         step.close()
     else:
         here = asyncio.wrap_future(answer)
+        # A worker's loop that is closed meanwhile never answers, so each round checks for that.
         while not here.done() and not loop.is_closed():
             try:
                 await asyncio.wait({here}, timeout=GONE)
@@ -265,7 +272,9 @@ async def _at_the_workers(step: Coroutine[Any, Any, None], link: Link) -> None:
 
 
 def _posted(call: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
-    """Has the worker's loop make a call; False if the worker is gone, and its slots with it."""
+    """Has the worker's loop make a call. Returns False if that loop is closed: the worker is gone then, and
+    its slots with it.
+    """
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:

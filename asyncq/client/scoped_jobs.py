@@ -1,4 +1,9 @@
-"""Which jobs belong to a scope: what the session tells the scope around an enqueue."""
+"""Which jobs belong to a scope (`async with app.scope():`).
+
+A session adds each job that it is about to enqueue to the innermost scope around the call. That scope is a
+context variable, so it follows the code into tasks and threads. A job that another call has enqueued never
+stays in a scope: the scope must not revoke it.
+"""
 
 from __future__ import annotations
 
@@ -26,45 +31,47 @@ class ScopedJobs:
         self.state: str = "new"
         self._owner = owner
         self._outer: ScopedJobs | None = None
-        # How many calls came to each job and were not found to be somebody else's. The waiters are held, so
-        # that the scope is notified of ends also where the handles were dropped.
+        # By job id: the waiter, and how many calls of this scope enqueued the job. The scope holds the
+        # waiters, so that it learns of ends also after the handles were dropped.
         self._jobs: dict[str, tuple[Waiter, int]] = {}
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def add(self, waiter: Waiter) -> None:
-        """A call inside the scope enqueues a job."""
+        """Adds a job that a call inside the scope is about to enqueue."""
         _, calls = self._jobs.get(waiter.id, (waiter, 0))
         self._jobs[waiter.id] = waiter, calls + 1
 
     def take_back(self, id_: str) -> None:
-        """A call that was added has met another call's job, which is not for this scope to end."""
+        """Takes out a job that was added, because it turned out to be another call's: this scope must not
+        revoke it.
+        """
         if id_ in self._jobs:
             waiter, calls = self._jobs.pop(id_)
             if calls > 1:
                 self._jobs[id_] = waiter, calls - 1
 
     def keep(self, id_: str) -> None:
-        """The job may go on after the scope."""
+        """Takes out a job that may go on after the scope."""
         self._jobs.pop(id_, None)
 
     def enter(self) -> None:
-        """The scope begins: jobs of its owner that are enqueued in this context belong to it."""
+        """Begins the scope: jobs of its owner that are enqueued in this context now belong to it."""
         self.state = "open"
         self._outer = current_scope.get()
         current_scope.set(self)
 
     def leave(self) -> list[str]:
-        """The scope ends. Returns the ids of the jobs that have not ended, the last enqueued first: a job is
-        then revoked before those that it waits for, and does not end with them.
+        """Ends the scope. Returns the ids of the jobs that have not ended, the last enqueued first: so a job
+        is revoked before the jobs that it waits for, and does not fail because of their revocation.
         """
         self.state = "closed"
         current_scope.set(self._outer)
         return [id_ for id_, (waiter, _) in reversed(self._jobs.items()) if not waiter.ended]
 
     def innermost_of(self, owner: object) -> ScopedJobs | None:
-        """This scope, or the nearest around it, that is open and the owner's."""
+        """Returns the first open scope of the owner, from this scope outward; None if there is none."""
         scope: ScopedJobs | None = self
         while scope is not None and (scope._owner is not owner or scope.state != "open"):
             scope = scope._outer
@@ -76,15 +83,15 @@ current_scope: ContextVar[ScopedJobs | None] = ContextVar("asyncq_scope", defaul
 
 
 def scope_of(owner: object) -> ScopedJobs | None:
-    """The scope that a job of this app belongs to, if it is enqueued here and now."""
+    """Returns the scope to which a job belongs that this app enqueues here and now; None if there is none."""
     scope = current_scope.get()
     return None if scope is None else scope.innermost_of(owner)
 
 
 @contextmanager
 def unscoped() -> Iterator[None]:
-    """Makes the code inside belong to no scope: for a worker, whose jobs enqueue for themselves and not for
-    the block in which the worker was started.
+    """Makes the code inside belong to no scope. A worker needs this: jobs that its bodies enqueue must not
+    belong to the scope in which the worker was started.
     """
     outer = current_scope.get()
     current_scope.set(None)

@@ -1,10 +1,12 @@
-"""One session: an open connection of an app to the server, and the event loop that it lives on.
+"""One session: an open connection of an app to the server, on one event loop. Every job comes in through it.
 
-Everything here runs on that loop, except where a docstring says otherwise. Which session serves a call is
-decided in `sessions`.
+`submit` is the one way in: `delay`, `map`, workflows and replayed dead letters call it, and the hooks in
+`on_enqueue` see each job there. `announce` makes the waiter of a job before the job is sent. `sessions`
+decides which session serves a call.
 
-The session's own work runs in an empty context: it must not keep the context variables of whoever happened to
-open it, such as the current job or a web request's user.
+Everything here runs on the session's loop, except where a docstring says otherwise. The session's own tasks
+run in an empty context: they must not keep the context variables of the code that opened the session, such as
+the current job or the user of a web request.
 """
 
 from __future__ import annotations
@@ -40,31 +42,31 @@ if TYPE_CHECKING:
     Entry = tuple[wire.Job, bytes, Waiter]
     """A job, its message, and the waiter that is notified of its outcome."""
     EnqueueHook = Callable[[Sequence[tuple[wire.Job, bytes]]], Awaitable[None]]
-    """Called with the jobs that are about to be enqueued, and their messages. What it raises ends the
-    call."""
+    """Called with the jobs that are about to be enqueued, and their messages. If it raises, the call raises
+    that error and enqueues nothing."""
 
 R = TypeVar("R")
 
 log: logging.Logger = logging.getLogger(__name__)
 
 BACKGROUND_TIMEOUT = 2.0
-"""Seconds that closing waits for what was sent off in the background."""
+"""How many seconds closing waits for background tasks."""
 
 
 class Session:
     """An open connection of an app, on the loop that was running when it was made.
 
     Args:
-        app: whose settings it follows.
+        app: the app whose settings the session follows.
 
     Attributes:
-        loop: on which it lives.
-        channel: on which this session is notified of outcomes.
+        loop: the loop on which the session lives.
+        channel: the reply channel, on which this session is notified of outcomes.
         users: how many blocks hold it open.
         opened: how many calls of `AsyncQ.open` hold it open.
         server: the embedded server that it holds, if it uses one.
         is_open: whether calls can go through it.
-        on_enqueue: hooks around `submit`. Without any they cost nothing.
+        on_enqueue: hooks that `submit` calls. An empty list costs one truth test.
     """
 
     def __init__(self, app: App) -> None:
@@ -80,15 +82,15 @@ class Session:
         self._background: set[asyncio.Task[Any]] = set()
 
     broker: Broker
-    """Its connections. There once it is open, and refuses calls when it is closed. An attribute and no
-    property, as the next, for each enqueue asks."""
+    """The connections of the session. It is set when the session opens, and refuses calls once it is closed.
+    It is a plain attribute and no property, like `listener`, for each enqueue reads it."""
     listener: Listener
-    """The subscription of this session."""
+    """The waiters of this session and its subscription."""
 
     # -- open and close --
 
     async def until_open(self) -> None:
-        """Waits until it is open. The first who needs it opens it, the others wait for that.
+        """Waits until the session is open. The first caller opens it, and the others wait for that.
 
         Raises:
             BrokerUnavailable: the server cannot be reached. A later call tries again.
@@ -97,8 +99,8 @@ class Session:
         """
         while not self.is_open:
             if self._opening is None or self._opening.done():
-                # In a context of its own: tasks, timers and transports that are made while it opens would
-                # else keep that of the caller for as long as the session lives.
+                # In an empty context: else the tasks, timers and transports that are made here would keep the
+                # caller's context for as long as the session lives.
                 opening = self._open()
                 self._opening = self.loop.create_task(opening, context=contextvars.Context())
                 self._waiting_for_open = 0
@@ -109,7 +111,7 @@ class Session:
             except BaseException as error:
                 self._waiting_for_open -= 1
                 if isinstance(error, asyncio.CancelledError) and not self._waiting_for_open:
-                    # It would be opened for nobody, and nobody would close it.
+                    # The last caller was cancelled: nobody would use the open session, and nobody close it.
                     opening_task.cancel()
                     await asyncio.wait([opening_task])
                     await self.close()
@@ -117,7 +119,7 @@ class Session:
 
     @property
     def is_open_or_opening(self) -> bool:
-        """Whether it is open, or somebody waits for that."""
+        """Whether the session is open or is being opened."""
         return self.is_open or (self._opening is not None and not self._opening.done())
 
     async def _open(self) -> None:
@@ -129,7 +131,7 @@ class Session:
         broker = Broker(address, self._app.settings, self.channel)
         try:
             await broker.open()
-            if server is None:  # those of our own are as they are meant to be
+            if server is None:  # an embedded server needs no check: asyncq has configured it
                 await server_check.check(broker.commands)
         except BaseException as error:
             await broker.close()
@@ -145,14 +147,14 @@ class Session:
         self.is_open = True
 
     async def _resolve(self) -> tuple[str, EmbeddedServer | None]:
-        """The URL of the server itself; an embedded one is started or joined."""
+        """Returns the URL of the server. Starts or joins an embedded server, and returns it, too."""
         url = self._app.settings.url
         if not url.startswith(("memory://", "embedded://")):
             return url, None
         from asyncq import embedded
 
         if url.startswith("memory://"):
-            # The app's own, and not the session's: it lives until the process ends.
+            # It belongs to the app and not to this session: it lives until the process ends.
             server = await in_daemon_thread(embedded.private, self._app)
         else:
             directory = embedded.resolve(url, project_file=self._app.made_in)
@@ -161,7 +163,7 @@ class Session:
         return server.url, server
 
     async def close(self) -> None:
-        """Closes the connections. Who still waits gets `BrokerUnavailable`. Twice is once."""
+        """Closes the connections. Waits under way raise `BrokerUnavailable`. A second call does nothing."""
         was_open, self.is_open = self.is_open, False
         server, self.server = self.server, None
         self._opening = None
@@ -175,8 +177,8 @@ class Session:
             await in_daemon_thread(server.release)
 
     def abandon(self) -> None:
-        """Lets go of a session whose loop was closed under it: its sockets go with their transports. On any
-        thread.
+        """Gives up a session whose loop was closed while the session was open. Its sockets are closed with
+        their transports. May be called on any thread.
         """
         server, self.server = self.server, None
         self.is_open, self._opening = False, None
@@ -186,11 +188,15 @@ class Session:
     # -- calls from other threads --
 
     def is_on_app_loop(self) -> bool:
-        """Whether this thread runs the session's loop. On any thread."""
+        """Returns whether this thread runs the session's loop. May be called on any thread."""
         return running_loop() is self.loop
 
     async def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Runs a coroutine on the session's loop, from any loop."""
+        """Runs a coroutine on the session's loop. May be awaited on any loop.
+
+        Raises:
+            BrokerUnavailable: the session's loop is closed.
+        """
         if self.is_on_app_loop():
             return await coroutine
         try:
@@ -209,8 +215,8 @@ class Session:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def call(self, function: Callable[[], object]) -> None:
-        """Calls a function on the session's loop, from any thread: at once if it is this one. Not if the
-        session is closed.
+        """Calls a function on the session's loop, from any thread. On that loop itself the call is made at
+        once. From another thread, nothing happens if the session is closed.
         """
         if self.is_on_app_loop():
             function()
@@ -223,8 +229,10 @@ class Session:
     # -- background work --
 
     def send_off(self, coroutine: Coroutine[Any, Any, object]) -> asyncio.Task[AsyncQError | None]:
-        """Runs a coroutine in the background. Closing waits a little for it. The task's result is the error,
-        if there was one.
+        """Runs a coroutine in the background. Closing the app waits up to two seconds for it.
+
+        Returns:
+            The task. Its result is the `AsyncQError` that the coroutine raised, or None.
         """
         task = self.loop.create_task(_logged(coroutine))
         self._background.add(task)
@@ -232,7 +240,7 @@ class Session:
         return task
 
     async def end_background(self) -> None:
-        """Waits a moment for what was sent off in the background."""
+        """Waits up to `BACKGROUND_TIMEOUT` for the background tasks, and cancels those that are late."""
         if not self._background:
             return
         _, late = await asyncio.wait(self._background, timeout=BACKGROUND_TIMEOUT)
@@ -247,17 +255,20 @@ class Session:
     # -- enqueueing --
 
     def announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
-        """The waiter of a job about to be enqueued. A `new` id is one that no other job can have."""
+        """Returns the waiter of a job that is about to be enqueued. Also adds the job to the scope and to the
+        children of the running job, if there are such. `new` says that no other job can have the id.
+        """
         waiter = self.listener.announce(job.id, ignored=job.ignore_result, new=new)
-        # Asked here and not in `scope_of`: most calls are made in no scope, and each would pay for the call.
+        # The variable is read here first: most calls are made outside of scopes, and each would pay for a
+        # call of `scope_of`.
         if current_scope.get() is not None and (scope := scope_of(self._app)) is not None:
             scope.add(waiter)
         if not job.parents and (caller := current_job.get()) is not None:
             children = caller.children
-            if len(children) <= wire.MOST_CHILDREN:  # one more than are named says that there were more
+            if len(children) <= wire.MOST_CHILDREN:  # one more than are named shows that there were more
                 children.append(job.id)
         if waiter.accepted:
-            return waiter  # of a job that is there: this call may turn out to be another, and is refused
+            return waiter  # of an existing job, whose state stands: the server may refuse this call
         waiter.queue = job.queue
         if job.expires is not None:
             waiter.expires = job.expires
@@ -266,16 +277,16 @@ class Session:
         return waiter
 
     async def submit(self, entries: Sequence[Entry], *, is_whole: bool = False) -> str | None:
-        """Enqueues jobs that were announced: the one way in.
+        """Enqueues announced jobs. Every job is accepted here.
 
         Args:
             entries: each job with its message and its waiter.
-            is_whole: whether they are a workflow: all of them are accepted in one step, or none; parents come
-                before children. Else they are calls of their own, a round trip for each queue among them.
+            is_whole: True for a workflow: the server accepts all of its jobs in one step, or none, and
+                parents come before children. False for separate calls, with one round trip for each queue.
 
         Returns:
-            The id of a job that was refused because another call has it; None if there is none. An equal call
-            with the same key is not refused. Of a workflow, a taken id is an error.
+            The id of the first job that was refused because another call has that id, or None. An equal call
+            with the same key is not refused. In a workflow, a taken id raises `ValueError`.
 
         Raises:
             ValueError: an id in a workflow is that of another call. Nothing was enqueued.
@@ -285,7 +296,7 @@ class Session:
             await self.call_hooks([(job, message) for job, message, _ in entries])
         if len(entries) != 1 or entries[0][0].parents:
             return await (self._submit_whole(entries) if is_whole else self._submit_many(entries))
-        # What most calls are, written out.
+        # A single call, the most frequent case, is written out here: it takes one call frame fewer.
         job, message, waiter = entries[0]
         broker = self.broker
         try:
@@ -299,8 +310,10 @@ class Session:
         return None if self._take_existing(waiter, answer) else job.id
 
     async def call_hooks(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
-        """Calls the hooks for jobs that are about to be enqueued. `submit` does so by itself; this is for a
-        worker that replaces a job by a workflow, which its claim of the job has to do.
+        """Calls the hooks for jobs that are about to be enqueued.
+
+        `submit` calls this itself. A worker calls it when it replaces a job by a workflow, for that workflow
+        comes in with the claim of the replaced job and not through `submit`.
         """
         for hook in self.on_enqueue:
             await hook(jobs)
@@ -332,7 +345,8 @@ class Session:
             scope = scope_of(self._app)
             for job, _, waiter in entries:
                 broker.listener.gave_up(waiter)
-                # An id is another job's, which is not for the scope around this call to end.
+                # An id is that of another call's job, and the scope around this call must not revoke that
+                # job.
                 if isinstance(error, ValueError) and scope is not None:
                     scope.take_back(job.id)
             raise
@@ -340,7 +354,10 @@ class Session:
             broker.listener.accepted(waiter)
 
     def _take_existing(self, waiter: Waiter, answer: ExistingJob) -> bool:
-        """Whether a call whose id was there before is an equal call with the same key."""
+        """Joins the waiter to the job that had the id before. Returns False if that job is not of an equal
+        call with the same key.
+        """
+        # The job is not of this call, so the scope around this call must not revoke it.
         if (scope := scope_of(self._app)) is not None:
             scope.take_back(waiter.id)
         self.listener.take_existing(waiter, answer)
@@ -348,14 +365,17 @@ class Session:
 
 
 def _revive(directory: Any) -> None:
-    """Starts the project's server again after it died; the session's own hold on it stands."""
+    """Starts the project's server again after it has died.
+
+    The session still holds that server, so the hold that is taken here is released at once.
+    """
     from asyncq import embedded
 
     embedded.acquire(directory).release()
 
 
 async def _logged(coroutine: Coroutine[Any, Any, object]) -> AsyncQError | None:
-    """It may be that nobody is there any more to be told of an error."""
+    """Runs a coroutine. Logs and returns its `AsyncQError`, for perhaps nobody awaits the task any more."""
     try:
         await coroutine
     except AsyncQError as error:

@@ -1,16 +1,18 @@
-"""Which session serves a call.
+"""Which session serves a call: every call finds its loop and its connection here.
 
 - On a loop with an open block (`async with app`, a framework's lifespan, a `Worker`): that block's session.
 - Inside a job, on whatever thread: the session of its worker, so that its slot and the deadlock guard work.
-- Everywhere else, blocking calls among it: the app's background session, on a loop in a daemon thread that
-  nobody but the app can stop.
+- Everywhere else, also for blocking calls: the app's background session, on a loop in a daemon thread that
+  only the app can stop.
 
-So no call ever runs on a loop of another thread that its user may stop. Tried and given up: one loop for all,
-the first that opened the app. A loop that is idle between two `run_until_complete`, or that ends with
-`asyncio.run`, then holds up every other thread's calls for ever.
+So no call ever runs on a loop of another thread that its user may stop. Tried and given up: one loop for all
+callers, the loop that opened the app first. If that loop idles between two `run_until_complete`, or has ended
+with `asyncio.run`, the calls of all other threads wait for ever.
 
-All methods may be called on any thread. `_lock` guards the three tables; the table of open sessions is read
-without it, by each call.
+All methods may be called on any thread. `_lock` guards `_by_loop`, `_open` and `_thread`. Each call reads
+`_open` without the lock, for only code on a running loop adds or removes that loop's session.
+
+The end of a process and `fork` are handled here, too: see `at_exit` and `_after_fork_in_child`.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ R = TypeVar("R")
 log: logging.Logger = logging.getLogger(__name__)
 
 _AT_EXIT = 3.0
-"""Seconds that the end of the process waits for a background session to close."""
+"""How many seconds the end of the process waits for a background session to close."""
 
 
 def _address_of(url: str, revive: Callable[[], None] | None) -> Address:
@@ -60,8 +62,8 @@ class Sessions:
 
     Attributes:
         shards: the keys of the app's namespace.
-        on_enqueue: called before jobs are enqueued, through any session.
-        address_of: makes the address of a server from its URL and from what starts it again.
+        on_enqueue: hooks that each session calls before it enqueues jobs.
+        address_of: makes the address of a server from its URL and from a function that starts it again.
     """
 
     def __init__(self, app: App) -> None:
@@ -80,13 +82,13 @@ class Sessions:
 
     @property
     def is_any_open(self) -> bool:
-        """Whether any session is open, or about to be."""
+        """Whether any session is open or is being opened."""
         with self._lock:
             self._prune()
             return any(session.is_open_or_opening for session in self._by_loop.values())
 
     def reconfigure(self) -> None:
-        """Takes in that the app's settings were changed, while no session was open."""
+        """Makes the keys again after the app's settings were changed. No session may be open."""
         app = self._app()
         assert app is not None, "a method of the app is running"
         self.shards = Shards(app.settings.namespace, app.settings.shards)
@@ -94,19 +96,21 @@ class Sessions:
     # -- for calls --
 
     def channel(self) -> str:
-        """The channel that jobs made here are to name; none where nothing could hear of their outcomes."""
+        """Returns the reply channel for jobs that are made here. It is empty if no session here could receive
+        their outcomes.
+        """
         session = self.nearest()
         return "" if session is None else session.channel
 
     def is_on_app_loop(self) -> bool:
-        """Whether this thread's loop has an open session. Calls then run on this loop."""
+        """Returns whether this thread's loop has an open session. Calls then run on this loop."""
         return running_loop() in self._open
 
     def current(self) -> Session:
-        """The session of this thread's loop.
+        """Returns the session of this thread's loop.
 
         Raises:
-            BrokerUnavailable: it has none (any more).
+            BrokerUnavailable: the loop has no open session (any more).
         """
         session = self._open.get(running_loop())  # type: ignore[arg-type]  # None is in no table
         if session is None:
@@ -114,8 +118,8 @@ class Sessions:
         return session
 
     def nearest(self) -> Session | None:
-        """The session of this thread's loop, else that of the worker whose job this is; None if neither is
-        there.
+        """Returns the session of this thread's loop, else the session of the worker that runs the current
+        job, else None.
         """
         return self._open.get(running_loop()) or self._of_the_job()  # type: ignore[arg-type]
 
@@ -125,7 +129,12 @@ class Sessions:
         return None if loop is None else self._open.get(loop)
 
     async def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Runs a coroutine on the loop that serves this call, from any loop, with an open session there."""
+        """Runs a coroutine on the loop that serves this call, with an open session on that loop. May be
+        awaited on any loop.
+
+        Raises:
+            BrokerUnavailable: the session cannot be opened, or was closed meanwhile.
+        """
         if self.is_on_app_loop():
             return await coroutine
         thread = self._thread
@@ -137,13 +146,13 @@ class Sessions:
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and not task.cancelling():
-                # Nobody has cancelled the caller, so its session was closed while it waited.
+                # Nobody has cancelled the caller, so the session that served it was closed.
                 raise BrokerUnavailable("the app was closed") from None
             raise
 
     def start_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
         """Starts a coroutine on the loop that serves this call, from a thread without a loop or from another
-        loop. No session is opened for it: `run_on_app_loop` does that, and not every coroutine needs one.
+        loop. It opens no session: `run_on_app_loop` does that, and not every coroutine needs one.
         """
         session = self._of_the_job()
         if session is not None:
@@ -153,8 +162,8 @@ class Sessions:
                 log.debug(
                     "a worker's loop was closed under one of its jobs; the job's call is served elsewhere"
                 )
-        # Under the lock, so that the thread cannot be told to end between the look at it and the call: what
-        # comes after that would never be run.
+        # Both under the lock: else `_start_closing` could end the thread between the check and the call, and
+        # the coroutine would never run.
         with self._lock:
             if self._thread is None:
                 self._prune()
@@ -162,7 +171,7 @@ class Sessions:
             return asyncio.run_coroutine_threadsafe(coroutine, self._thread.loop)
 
     async def _when_open(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Runs a coroutine on this loop, with a session of this loop that is open."""
+        """Runs a coroutine on this loop. Opens a session on this loop first, if there is none."""
         if not self.is_on_app_loop():
             try:
                 await self._opened()
@@ -172,7 +181,9 @@ class Sessions:
         return await coroutine
 
     def send_off(self, make: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Has what a function makes run in the background of the session that serves this call."""
+        """Calls a function on the loop of the session that serves this call, and runs the coroutine that it
+        returns in that session's background.
+        """
         if self.is_on_app_loop():
             self.current().send_off(make())
         else:
@@ -184,7 +195,7 @@ class Sessions:
     # -- blocks --
 
     async def enter(self, *, is_call: bool = False) -> None:
-        """A block begins on this loop; or a call of `open`, which stands for one.
+        """Begins a block on this loop. A call of `open` counts like a block.
 
         Raises:
             BrokerUnavailable, BrokerNotConfigured: as `Session.until_open`.
@@ -196,14 +207,14 @@ class Sessions:
             session.users += 1
 
     async def leave(self) -> None:
-        """A block ends on this loop. The last one closes the session; nobody else's is touched."""
+        """Ends a block on this loop. The last one closes this loop's session, and no other session."""
         session = self._by_loop.get(asyncio.get_running_loop())
         if session is not None:
             session.users -= 1
             await self._close_unused(session)
 
     async def undo_open(self) -> bool:
-        """Undoes one call of `open` on this loop; False if there is none."""
+        """Undoes one call of `open` on this loop. Returns False if there is none to undo."""
         session = self._by_loop.get(asyncio.get_running_loop())
         if session is None or not session.opened:
             return False
@@ -215,7 +226,8 @@ class Sessions:
         if session.users > 0 or session.opened > 0:
             return
         try:
-            # What was sent off needs the session to be found. Somebody may begin to use it meanwhile.
+            # Background tasks find the session in the tables, so it stays there until they have ended. A new
+            # block may begin to use it meanwhile, so the counts are checked again.
             await session.end_background()
         finally:
             if session.users <= 0 and session.opened <= 0:
@@ -223,14 +235,14 @@ class Sessions:
                 await session.close()
 
     def _forget(self, session: Session) -> None:
-        # Before it is closed: who comes meanwhile gets a new one.
+        # Comes before `Session.close`: a block that begins while the session closes gets a new one.
         with self._lock:
             if self._by_loop.get(session.loop) is session:
                 del self._by_loop[session.loop]
                 self._open.pop(session.loop, None)
 
     async def _opened(self) -> Session:
-        """The session of this loop, open."""
+        """Opens the session of this loop if it is not open, and returns it."""
         loop = asyncio.get_running_loop()
         with self._lock:
             self._prune()
@@ -251,8 +263,8 @@ class Sessions:
         return session
 
     def _prune(self) -> None:
-        """Lets go of sessions whose loop was closed while a block was open: `asyncio.run` was left by an
-        error that no `async with` saw, or a generator fixture was never resumed. Holds `_lock`.
+        """Gives up sessions whose loop was closed while a block was open: an error left `asyncio.run` and no
+        `async with` saw it, or a generator fixture was never resumed. The caller holds `_lock`.
         """
         for loop in [loop for loop in self._by_loop if loop.is_closed()]:
             session = self._by_loop.pop(loop)
@@ -263,7 +275,9 @@ class Sessions:
     # -- the background session --
 
     async def close_background(self) -> None:
-        """Closes the background session and ends its thread, from any loop. Twice is once."""
+        """Closes the background session and ends its thread. May be awaited on any loop. A second call does
+        nothing.
+        """
         closing = self._start_closing()
         if closing is not None:
             thread, future = closing
@@ -271,7 +285,7 @@ class Sessions:
             thread.end()
 
     def close_background_sync(self) -> None:
-        """Closes the background session and ends its thread. Blocks. Twice is once."""
+        """Closes the background session and ends its thread. Blocks. A second call does nothing."""
         closing = self._start_closing()
         if closing is not None:
             thread, future = closing
@@ -293,14 +307,14 @@ class Sessions:
             await session.close()
 
     def enter_background(self) -> None:
-        """A blocking block begins: blocks until the background session is open. Inside a job there is nothing
-        to do, for its worker's session is open.
+        """Begins a block of blocking code: blocks until the background session is open. Inside a job it does
+        nothing, for the worker's session is open.
         """
         if self._of_the_job() is None:
             self.start_on_app_loop(self.enter()).result()
 
     def leave_background(self) -> None:
-        """A blocking block ends; the last one closes the background session."""
+        """Ends a block of blocking code. The last one closes the background session."""
         if self._of_the_job() is not None:
             return
         thread = self._thread
@@ -316,14 +330,14 @@ class Sessions:
     # -- the ends of processes --
 
     def forked(self) -> Any:
-        """In a child after `fork`: begins anew, and gives what must be kept alive."""
+        """Begins anew in a child after `fork`. Returns the parent's objects, which must be kept alive."""
         remains = (self._by_loop, self._open, self._thread)
         self._reset()
         return remains
 
     def at_exit(self) -> None:
-        """The process ends: a background session is closed, so that an embedded server ends; a block that is
-        still open is only warned of.
+        """Closes the background session when the process ends, so that an embedded server ends, too. Of a
+        block that is still open it only warns: the block's loop runs no more.
         """
         closing = self._start_closing()
         if closing is not None:
@@ -340,14 +354,16 @@ class Sessions:
 
 
 _everyones: weakref.WeakSet[Sessions] = weakref.WeakSet()
+"""The sessions of all apps of this process."""
 _graveyard: list[Any] = []
+"""In a child after `fork`: the parent's objects, see `_after_fork_in_child`."""
 
 
 def the_only_app() -> App:
-    """The app of a process that has exactly one.
+    """Returns the app of a process that has exactly one.
 
     Raises:
-        RuntimeError: there is none, or more than one; the message lists the ways out.
+        RuntimeError: there is none, or more than one; the message says what to write instead.
     """
     apps = [app for sessions in _everyones if (app := sessions._app()) is not None]
     if len(apps) == 1:
@@ -364,17 +380,18 @@ def the_only_app() -> App:
 
 
 def _after_fork_in_child() -> None:
-    """The child has no loop thread, and shares the parent's sockets and epoll descriptor: it must touch none
-    of them.
+    """Makes every app's sessions begin anew in a child after `fork`.
 
-    The parent's objects are kept alive for ever, for their finalizers would take the sockets out of the epoll
-    set that parent and child share, and the parent would be notified of nothing any more.
+    The child has no loop thread, and it shares the parent's sockets and epoll descriptor: it must touch none
+    of them. The parent's objects are kept alive for ever. Their finalizers would take the sockets out of the
+    epoll set that parent and child share, and the parent's loop would learn of no event any more.
     """
     import ctypes
 
     for sessions in list(_everyones):
         remains = sessions.forked()
         _graveyard.append(remains)
+        # A reference that nothing gives back: at its end, the interpreter empties the list above.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(remains))
 
 
