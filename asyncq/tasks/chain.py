@@ -1,4 +1,8 @@
-"""Chains: steps one after the other."""
+"""Chains: workflows of steps that run one after the other.
+
+A chain is data. `plan` makes its jobs: each step's job waits for the handle of the step before. Nothing here
+sends anything or needs a loop; see `workflow` for what all workflows share.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +31,14 @@ H_co = TypeVar("H_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", co
 
 @dataclass(slots=True, repr=False)
 class Chain(Single[R_co, H_co]):
-    """Steps one after the other, each with the value of the one before as its first argument: what `a | b`
-    and `chain(a, b)` give.
+    """Steps one after the other: `a | b` and `chain(a, b)` make one. Each step gets the value of the step
+    before it as its first argument.
 
     Attributes:
         steps: signatures, groups, and chains with error callbacks of their own; the last is no group. The
-            step after a group waits for all of it and gets the list of its values, as the body of Celery's
-            chord.
-        error_callbacks: what follows when any of the steps has failed.
+            step after a group waits for the whole group and gets the list of its values, as the body of
+            Celery's chord does.
+        error_callbacks: the calls that follow when any of the steps has failed.
     """
 
     steps: tuple[Workflow[Any], ...]
@@ -56,8 +60,8 @@ class Chain(Single[R_co, H_co]):
     def link_error(self, callback: Workflow[Any]) -> Self:
         """Makes a callback follow, once, when any of the steps has failed, see `Workflow.link_error`.
 
-        The failed job that it is told of is the last step, which fails with the exception of the one that
-        did.
+        The callback gets the id of the last step's job: that job fails with the exception of the step that
+        failed.
         """
         self.error_callbacks += checked_error_callbacks(callback)
         return self
@@ -85,7 +89,7 @@ class Chain(Single[R_co, H_co]):
 
     def _steps(self) -> tuple[Workflow[Any], ...]:
         if self.error_callbacks:
-            # They are about these steps, and not about those that come before or after.
+            # The error callbacks are for these steps, and not for steps that are joined before or after them.
             return (self.clone(),)
         return tuple(step.clone() for step in self.steps)
 
@@ -107,17 +111,17 @@ class Chain(Single[R_co, H_co]):
 
 
 def checked_error_callbacks(given: Any) -> tuple[Any, ...]:
-    """Copies of error callbacks, one or a list of them.
+    """Returns copies of error callbacks, which may be given as one or as a list.
 
     Raises:
-        TypeError: something else than a signature.
+        TypeError: one of them is not a signature.
     """
     callbacks: tuple[Any, ...] = TABLE["link_error"].check("link_error", given)
     return callbacks
 
 
 def spread(steps: tuple[Workflow[Any], ...], options: dict[str, Any]) -> None:
-    """Gives each of several steps in a line those options that are about it."""
+    """Gives options to the steps of a chain: some go to the first step, some to the last, others to all."""
     for index, step in enumerate(steps):
         about = {
             name: value
@@ -141,10 +145,11 @@ def chain(steps: Iterable[Workflow[Any]], /) -> Any: ...
 
 
 def chain(*steps: Any) -> Any:  # type: ignore[misc]  # mypy asks for the tuple that the first one has
-    """Steps one after the other, given one by one or as one iterable: `chain(a, b, c)` is `a | b | c`.
+    """Joins steps, given one by one or as one iterable, one after the other: `chain(a, b, c)` is `a | b | c`.
 
-    Each gets the value of the one before as its first argument, unless it is immutable (`task.si(...)`). The
-    value of the whole is the last one's. A chain that ends in a group is a group.
+    Each step gets the value of the step before it as its first argument, unless it is immutable
+    (`task.si(...)`). The value of the whole is that of the last step. A chain that ends in a group is a
+    group.
 
     Raises:
         TypeError: a step is not a workflow.

@@ -1,4 +1,8 @@
-"""Groups: steps side by side."""
+"""Groups and chords: workflows of steps that run side by side.
+
+A group is data. `plan` makes its jobs, and its handle is a `GroupResult` with the handles of the members.
+Nothing here sends anything or needs a loop; see `workflow` for what all workflows share.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +37,13 @@ M = TypeVar("M", bound="AsyncResult[Any]", default="AsyncResult[T]")
 
 @dataclass(slots=True, repr=False)
 class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
-    """Steps side by side, whose value is the list of their values: what `group(...)` gives.
+    """Steps side by side: `group(...)` makes one. Its value is the list of the members' values.
 
     Attributes:
         members: signatures, chains and groups.
-        before: the steps that all of them wait for, in `before | group(...)`; each member gets the value of
-            the last.
-        callbacks: what follows when all members have ended well.
+        before: the steps that all members wait for, in `before | group(...)`; each member gets the value of
+            the last of these steps.
+        callbacks: the workflows that follow when all members have ended well.
         wait: how long `call` waits, in seconds.
     """
 
@@ -93,7 +97,9 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
         return self
 
     def _as_one_before(self) -> Chain[Any]:
-        """The steps before the members, as one that has error callbacks of its own. It may end in a group."""
+        """Replaces the steps before the members by one chain, which can have error callbacks of its own, and
+        returns that chain. It may end in a group.
+        """
         if len(self.before) == 1 and isinstance(self.before[0], Chain):
             return self.before[0]
         whole: Chain[Any] = Chain(self.before)
@@ -156,8 +162,10 @@ class Group(Workflow[list[T], GroupResult[T, M], GroupResult[T]]):
 
 
 def _cut(result: Any, source: Handle | None) -> None:
-    """What a group came after is said once, by the group: said by each member, the description of groups in a
-    line would grow with the product of their sizes.
+    """Removes from a member's handle what the group came after: only the group's own handle names it.
+
+    If each member named it, the description of groups one after the other would grow with the product of
+    their sizes.
     """
     while result.parent is not source:
         result = result.parent
@@ -181,7 +189,7 @@ def group(*members: Workflow[R, object, object]) -> Group[R, Any]: ...
 
 
 def group(*given: Any) -> Any:
-    """Steps side by side, given one by one or as one iterable. The value is the list of their values.
+    """Makes a group of steps, given one by one or as one iterable. Its value is the list of their values.
 
     The step after a group, as in `group(...) | total.s()`, waits for all of its members and gets that list.
 
@@ -207,14 +215,15 @@ def chord(
 
 
 def chord(header: Any, body: Any = None) -> Any:
-    """A group and the step that waits for all of it and gets the list of its values: `group(header) | body`.
+    """Makes a chord, `group(header) | body`: the body waits for the whole group and gets the list of its
+    values.
 
     With an empty header the body is called with an empty list. `chord(header)(body)` is the same as
     `chord(header, body)`: a workflow, to be sent with `delay`.
 
     Args:
         header: a group, or its members.
-        body: the step after it; without one, a function is returned that takes it.
+        body: the step after the group; without it, `chord` returns a function that takes the body.
 
     Raises:
         TypeError: the header or the body is not made of workflows.

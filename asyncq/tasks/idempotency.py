@@ -1,8 +1,8 @@
-"""Keys: calls that are one job, however often and from wherever they are made.
+"""Idempotency keys (`key=`): equal calls with one key are one job, whoever makes them and however often.
 
-The id of such a job is made of its key, so that every caller finds the same record. Its request id says which
-call it is: calls with the same arguments have the part before the point in common, and the server takes them
-for one.
+The id of such a job is a hash of its key, so every caller finds the same record, and no index of keys exists.
+The request id tells whether two calls are equal: calls with the same arguments share the part before the
+point, and the server takes them for one. Everything here is plain computation in the caller's thread.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     import inspect
 
 LENGTH = 512
-"""Most characters of a key."""
+"""The largest number of characters in a key."""
 
 _SETS = (SET.ext, FROZENSET.ext)
 
 
 def check_key(key: object) -> None:
-    """Refuses what cannot be a key.
+    """Refuses a value that cannot be a key.
 
     Raises:
         ValueError: not a text of 1 to 512 characters.
@@ -36,24 +36,25 @@ def check_key(key: object) -> None:
 
 
 def job_id(namespace: str, task: str, key: str) -> str:
-    """The id of the job that a key stands for: 34 characters, whatever the key is."""
-    # The lengths in front keep apart what would run together.
+    """Returns the id of the job that a key stands for: 34 characters, whatever the key is."""
+    # With the lengths in front, no two triples give the same text.
     text = f"{len(namespace)}:{namespace}{len(task)}:{task}{key}"
     return "k." + hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def request_id(task: str, signature: inspect.Signature, body: bytes, random: str) -> str:
-    """`<hash of the call>.<random>`.
+    """Returns the request id of a call with a key: `<hash of the call>.<random>`.
 
-    The hash is the same for `add(1, 2)` and `add(x=1, y=2)`, and does not know the order of a dict or of a
-    set, which two processes need not share. Of an instance it knows the class's name and what the instance
-    holds, and not how the fields are annotated: two releases of a program may differ in that.
+    The hash is the same for `add(1, 2)` and `add(x=1, y=2)`. It does not depend on the order of a dict or of
+    a set, which may differ between two processes. Of an instance it covers the class's name and the values
+    that the instance holds, but not the annotations of the fields: two releases of a program may differ in
+    those.
 
     Args:
         task: the task's name.
-        signature: of its function.
-        body: the encoded arguments, which fit it.
-        random: tells this call from another that is the same.
+        signature: of the task's function.
+        body: the encoded arguments, which fit that function.
+        random: tells this call from other equal calls.
     """
     args, kwargs = msgpack.unpackb(body)
     bound = signature.bind(*args, **kwargs)
@@ -62,7 +63,7 @@ def request_id(task: str, signature: inspect.Signature, body: bytes, random: str
 
 
 def _packed(tree: Any) -> bytes:
-    """The bytes of a tree, the same for all orders that mean the same."""
+    """Returns the bytes of a tree. Trees that differ only in an order without meaning give the same bytes."""
     if type(tree) is dict:
         return _pack({"m": sorted((_packed(key), _packed(value)) for key, value in tree.items())})
     if type(tree) is not list:

@@ -1,6 +1,8 @@
-"""Makes the jobs of a task: arguments are checked and encoded, options are written into the message.
+"""Makes the jobs of a task: checks and encodes arguments, and writes options into the message.
 
-The one place where a job is made from a call, whatever it is for: `delay`, `map`, a workflow, an eager run.
+Every job that comes from a call is made here: for `delay`, `map`, a workflow or an eager run. A job inherits
+the deadline and the ancestors of the job that makes the call. Everything is plain computation in the caller's
+thread: nothing here sends a command or waits.
 """
 
 from __future__ import annotations
@@ -26,18 +28,18 @@ if TYPE_CHECKING:
     from asyncq.context import Context
 
 MAX_SIGNATURE_KEYS = 1000
-"""How many combinations of arguments are remembered for one task: `**kwargs` have no end of them."""
+"""How many combinations of argument names are remembered for one task: with `**kwargs` there is no end."""
 
 
 class Sendable(Runnable, Protocol):
-    """A task, for those who enqueue calls of it."""
+    """A task, for code that enqueues calls of it."""
 
     builder: JobBuilder
     handle: type[Any]
     """The class of its handles, a `View`."""
 
     def with_options(self, options: Options, /) -> Sendable:
-        """The task with these options for its calls."""
+        """Returns the task with these options for its calls."""
         ...
 
 
@@ -46,15 +48,16 @@ class JobBuilder:
 
     Args:
         app: the app of the task.
-        name: the task's.
-        function: the task's, whose parameters the arguments must fit.
-        options: those of the task; `with_options` gives those of a call.
+        name: the task's name.
+        function: the task's function, whose parameters the arguments must fit.
+        options: the options of the task; `with_options` gives those of a call.
 
     Attributes:
         arguments: the codec of the arguments.
         signature: of the function.
-        has_own_id: whether a job has an id that the caller chose, and that another job may have.
-        resolved: what the options and the settings come to.
+        has_own_id: whether a job has an id that the caller chose (`task_id=`, `key=`). Another job may have
+            the same id.
+        resolved: the values that follow from the options and the settings.
     """
 
     __slots__ = (
@@ -86,7 +89,7 @@ class JobBuilder:
         self.resolve()
 
     def with_options(self, options: Options) -> JobBuilder:
-        """A builder of calls with these options."""
+        """Returns a builder of calls with these options."""
         other: JobBuilder = object.__new__(JobBuilder)
         other.name, other.signature, other.arguments = self.name, self.signature, self.arguments
         other._app, other._checked_keys = self._app, self._checked_keys
@@ -94,24 +97,24 @@ class JobBuilder:
         return other
 
     def resolve(self) -> None:
-        """Works out what the options and the settings come to: anew when the settings were changed."""
+        """Computes what follows from the options and the settings; to be called when the settings change."""
         self.resolved: Resolved = Resolved.of(self._app.settings, self.options)
 
     # -- arguments --
 
     def body(self, args: tuple[Any, ...], kwargs: dict[str, Any], before: int = 0) -> bytes:
-        """The encoded arguments of a call.
+        """Checks and encodes the arguments of a call.
 
         Args:
             args: positional arguments.
             kwargs: keyword arguments.
-            before: how many arguments will be put in front of them.
+            before: how many arguments a worker will put in front of them: values of earlier steps.
 
         Raises:
             TypeError: they do not fit the function.
             SerializationError, PayloadTooLarge: they cannot travel.
         """
-        # Whether arguments fit depends on their number and names alone, so each combination is bound once.
+        # Whether arguments fit depends only on their number and names, so each combination is checked once.
         signature_key = (before + len(args), *kwargs) if kwargs else before + len(args)
         if signature_key not in self._checked_keys:
             self.check((None,) * before + args, kwargs)
@@ -123,10 +126,10 @@ class JobBuilder:
         return body
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuses arguments that do not fit.
+        """Refuses arguments that do not fit the function.
 
         Raises:
-            TypeError: they do not.
+            TypeError: they do not fit.
         """
         try:
             self.signature.bind(*args, **kwargs)
@@ -134,7 +137,7 @@ class JobBuilder:
             raise TypeError(f"{self.name}{self.signature}: {error}") from None
 
     def check_part(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Refuses what cannot become a call, whatever is put in front of it. Raises as `check`."""
+        """Refuses arguments that can never become a call, whatever is put before them. Raises as `check`."""
         try:
             self.signature.bind_partial(*args, **kwargs)
         except TypeError as error:
@@ -143,9 +146,9 @@ class JobBuilder:
     # -- jobs --
 
     def call(self, body: bytes, channel: str, random: str = "") -> tuple[wire.Job, bytes]:
-        """The job of a call by itself, and its message; arguments and errors as `job`."""
+        """Makes the job of a single call, and its message. Arguments as `job`, errors as `message`."""
         if self._is_bare and current_job.get() is None:
-            # What most calls are, written out: a call pays for what it uses.
+            # The most frequent case, written out: a call pays only for what it uses.
             random = random or os.urandom(16).hex()
             resolved, shards = self.resolved, self._app.sessions.shards
             job = wire.Job(
@@ -163,12 +166,12 @@ class JobBuilder:
         return job, self.message(job)
 
     def job(self, body: bytes, channel: str, *, shard: int | None = None, random: str = "") -> wire.Job:
-        """A new job.
+        """Makes a new job.
 
         Args:
             body: the encoded arguments.
-            channel: on which its outcome is pushed.
-            shard: where it lives; by default that of the job that makes the call, or any.
+            channel: the reply channel for its outcome.
+            shard: the shard of the job; by default the shard of the job that makes the call, or any shard.
             random: 32 hexadecimal digits, for the id and the request id; by default new ones.
         """
         random = random or os.urandom(16).hex()
@@ -196,11 +199,12 @@ class JobBuilder:
         if parent is not None:
             _inherit(job, parent, self._app)
         if job.expires is not None:
+            # The record holds the request id, so whoever reads the record sees when the job expires.
             job.request_id = f"{job.request_id}~{job.expires}"
         return job
 
     def message(self, job: wire.Job) -> bytes:
-        """The message of a job.
+        """Encodes the message of a job.
 
         Raises:
             SerializationError, PayloadTooLarge: the headers cannot travel.
@@ -222,7 +226,7 @@ class JobBuilder:
         )
 
     def taken(self, id_: str) -> ValueError:
-        """The error of a call that was refused because another call's job has its id."""
+        """Makes the error for a call that was refused because another call's job has its id."""
         key = self.options.key
         if key is not None:
             return ValueError(
@@ -236,10 +240,10 @@ class JobBuilder:
         )
 
     def refuse_key(self) -> None:
-        """Refuses a key where a call is a part of something larger.
+        """Refuses a key for a call that is a part of a workflow.
 
         Raises:
-            ValueError: the options have one.
+            ValueError: the options have a key.
         """
         key = self.options.key
         if key is not None:

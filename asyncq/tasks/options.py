@@ -1,8 +1,11 @@
-"""Options of tasks and of calls. Each is declared once, as a field of `Options`: its name, type and default,
-who may give it, which values it takes, what it makes of a job, and what it means. Whatever checks options,
-merges them, puts them into jobs, or shows them on the command line and in the docs goes by these fields.
+"""Options of tasks (`@app.task(...)`) and of calls (`task.options(...)`). Each is declared once.
 
-Options do not change once they are made, so any thread may use them.
+The declaration is a field of `Options`. It has the name, type and default of the option, who may give it, the
+check of its value, the function that puts it into a job, and the text for the docs. All code that checks,
+merges or shows options goes by these fields. A new option is a field here and a keyword of `AsyncQ.task` or
+`Task.options`.
+
+An `Options` object never changes, so any thread may use it.
 """
 
 from __future__ import annotations
@@ -30,19 +33,18 @@ Put = Callable[[wire.Job, Any], None]
 """Puts an option's value into a job."""
 
 _FAR = 2**53
-"""The latest moment that every reader can hold, in ms: beyond it "expires" means never."""
+"""The latest time that every reader can hold, in ms since the epoch. A job that expires then never expires.
+"""
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}")
 
 
 @runtime_checkable
 class Callback(Protocol):
-    """What may follow a job: a workflow. Known by its methods, for workflows are made of options and stand
-    above this file.
-    """
+    """A workflow that may follow a job. It is known by its methods here, for workflows import this file."""
 
     def clone(self) -> Any:
-        """A copy, which later changes of this one do not reach."""
+        """Returns a copy, which later changes of this one do not reach."""
 
     def link(self, callback: Any, /) -> Any:
         """Makes another workflow follow it."""
@@ -53,7 +55,7 @@ class Callback(Protocol):
 
 @runtime_checkable
 class ErrorCallback(Callback, Protocol):
-    """What may follow a failed job: a single call."""
+    """A single call, which may follow a failed job."""
 
     task: Any
     args: Any
@@ -154,7 +156,7 @@ def _put_headers(job: wire.Job, headers: Mapping[str, Any]) -> None:
 
 
 def _put_expires(job: wire.Job, expires: Timestamp) -> None:
-    # Options come in any order, and a deadline is also a time until which the job may start.
+    # Options are put in any order, and a deadline is also a time until which the job may start.
     at = _at(expires, job)
     job.expires = at if job.expires is None else min(job.expires, at)
 
@@ -184,9 +186,9 @@ def _put_track_started(job: wire.Job, _is_tracked: bool) -> None:
 
 
 def end_by(job: wire.Job, deadline: int) -> None:
-    """Gives a job a deadline, in ms since the epoch; an earlier one that it has stays.
+    """Gives a job a deadline, in ms since the epoch. An earlier deadline of the job stays.
 
-    A job that is not started by its deadline expires; so does one whose own time to start is over earlier.
+    A job that has not started by its deadline expires. An earlier time until which it may start stays.
     """
     job.deadline = deadline if job.deadline is None else min(job.deadline, deadline)
     job.expires = job.deadline if job.expires is None else min(job.expires, job.deadline)
@@ -198,18 +200,20 @@ def end_by(job: wire.Job, deadline: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What is known of an option beside its name and type.
+    """The declaration of an option, beside its name and type.
 
     Attributes:
-        text: what it means, as the docs say it.
-        check: refuses a value that does not fit, with an error that says what would; returns the value kept.
-        default: what a task has that is not given it.
+        text: the meaning, as the docs give it.
+        check: refuses a value that does not fit, with an error that says what would fit; returns the value to
+            keep.
+        default: the value for a task that is not given the option.
         giver: who may give it: `@app.task`, `Task.options` (a call), or both.
-        job: the field of `wire.Job` that it is for; empty if it is no matter of the job.
-        put: puts it into a job; None if every job has such a field, or if it takes more than the option.
-        is_known_to_worker: whether a worker goes by the task's own, so that only a call's own is sent.
-        place: which of the calls of a chain it is for; "alone" is for calls outside of workflows.
-        flag: what `asyncq call --help` says of it; empty if there is no such flag.
+        job: the field of `wire.Job` that it decides; empty if it decides none.
+        put: puts the value into a job; None if the job builder fills that field by itself.
+        is_known_to_worker: whether a worker takes the value from the task itself. Then only the value of a
+            call is sent.
+        place: to which of the calls of a chain it goes; "alone" is for calls outside of workflows.
+        flag: the text of `asyncq call --help`; empty if there is no such flag.
     """
 
     text: str
@@ -230,15 +234,15 @@ def _option(text: str, check: Callable[[str, Any], Any], **more: Any) -> Any:
 
 @dataclass(frozen=True, init=False)
 class Options:
-    """The options of a task, or of a call of it. An instance holds those that were given and differ from the
-    default, and no others, so that what was not given costs a job nothing.
+    """The options of a task, or of a call of it. An instance holds only options that were given and differ
+    from the default: an option that was not given costs a job nothing.
 
     Args:
         given: options by name, values as users write them; None means "not given".
 
     Raises:
-        ValueError: a value that makes no sense; the message says what would.
-        TypeError: the like, where it is of the wrong kind.
+        ValueError: a value does not fit; the message says what would.
+        TypeError: a value is of the wrong type; the message says what would fit.
     """
 
     name: str | None = _option(
@@ -407,10 +411,10 @@ class Options:
         return links or ()
 
     def with_call(self, given: Mapping[str, Any]) -> Options:
-        """These options, with those that a call is given over them. Raises what the constructor raises."""
+        """Returns these options with the options of a call over them. Raises what the constructor raises."""
         own = dict(vars(self))
         if given.get("countdown") is not None or given.get("eta") is not None:
-            # The call says anew when the job may start, in whichever of the two ways.
+            # Both say when the job may start, so a new one replaces either.
             own.pop("countdown", None)
             own.pop("eta", None)
         options = object.__new__(Options)
@@ -418,11 +422,11 @@ class Options:
         return options
 
     def is_bare(self, *, is_call: bool) -> bool:
-        """Whether a job needs none of the fields that only some jobs have. See `puts`."""
+        """Returns whether a job needs none of the fields that only some jobs have. Arguments as `puts`."""
         return (_RARE_OF_CALL if is_call else _RARE_OF_TASK).isdisjoint(vars(self))
 
     def puts(self, *, is_call: bool) -> list[tuple[Put, Any]]:
-        """What puts these options into a job, each as a function and the value that it takes beside the job.
+        """Returns the functions that put these options into a job, each with the value that it takes.
 
         The time limit and the retry policy of the task itself are not sent: its workers know them.
 
@@ -440,7 +444,7 @@ TABLE: Final[Mapping[str, Option]] = {
 
 FIRST: Final = frozenset(name for name, option in TABLE.items() if option.place == "first")
 LAST: Final = frozenset(name for name, option in TABLE.items() if option.place == "last")
-"""Options that are about the first or the last of several calls; all others go to each."""
+"""Options that go to the first or to the last of several calls only. All other options go to each call."""
 
 _EITHER = (
     ("key", "task_id", "both say what the job's id is: give one of them"),
@@ -457,7 +461,9 @@ _RARE_OF_TASK = frozenset(name for name in _RARE_OF_CALL if not TABLE[name].is_k
 
 
 def _overlaid(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, with those of the given options over them that were checked."""
+    """Checks the given options, lays them over the values, and returns these. A value that equals the default
+    is left out, so a call can undo an option of its task.
+    """
     for name, value in given.items():
         if value is None:
             continue
@@ -481,13 +487,13 @@ def _overlaid(values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What every job of a task has, worked out once from options and settings, so that a call need not.
+    """Values that all jobs of a task share, computed from options and settings once and not for each call.
 
     Attributes:
-        queue: the queue of its jobs.
-        result_ttl: how long their outcomes are kept, in ms.
-        ignore_result: whether none are kept.
-        max_payload: most bytes of the arguments of a call.
+        queue: the queue of the jobs.
+        result_ttl: how long outcomes are kept, in ms; at least a minute.
+        ignore_result: whether no results are kept.
+        max_payload: the largest size of a call's arguments, in bytes.
     """
 
     queue: str
@@ -497,7 +503,7 @@ class Resolved:
 
     @staticmethod
     def of(settings: config.Settings, options: Options) -> Resolved:
-        """The values of these options, those of the settings in their gaps."""
+        """Takes the values from these options, and from the settings where an option is not given."""
         ttl = settings.result_ttl if options.result_ttl is None else config.seconds(options.result_ttl)
         return Resolved(
             options.queue or settings.default_queue,

@@ -1,8 +1,9 @@
-"""Origins: where the function of a task comes from, and whether another one may take its name.
+"""Origins: where the function of a task was defined, and whether a new function may take the name of a task.
 
-A name belongs to one function. But a module that is reloaded, and a cell of a notebook that is run again,
-define the same function anew, and the new one is meant. What runs at the level of a module is compiled anew
-each time, so two functions come from one run exactly if the code at that level is the same object.
+`AsyncQ.task` asks this at each registration, on the thread that runs the module. A task's name belongs to one
+function. But a reloaded module, and a notebook cell that is run again, define the same function anew, and the
+new one must replace the old one. Python compiles the code at module level anew for each run. So two functions
+come from one run exactly if the code at module level is the same object.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ class _Run(NamedTuple):
     """One run of a module, or of one cell of a notebook.
 
     Attributes:
-        code: what runs.
-        name: of the module.
-        file: of the module; None for a notebook.
+        code: the code object that runs at module level.
+        name: the module's name.
+        file: the module's file; None for a notebook.
     """
 
     code: CodeType
@@ -44,11 +45,11 @@ class _Run(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether the whole module runs, so that what an earlier run has defined is gone."""
+        """Whether the whole module runs. Then all that an earlier run has defined is replaced."""
         return self.file is not None and self.file == self.code.co_filename
 
     def repeats(self, other: _Run) -> bool:
-        """Whether this is another, later run of the same module."""
+        """Returns whether this is another run of the same module."""
         return self.code is not other.code and (self.name, self.file) == (other.name, other.file)
 
 
@@ -57,10 +58,10 @@ class Origin:
     """Where a task was registered.
 
     Attributes:
-        function: the task's.
-        locations: the function's own location, then those of the calls that led to the registration, the last
-            of them first.
-        run: in which the registration happened; None if no module is being run on this thread.
+        function: the task's function.
+        locations: the function's own location, then the locations of the calls that led to the registration,
+            innermost first.
+        run: the run in which the registration happened; None if no module is being run on this thread.
     """
 
     function: Callable[..., Any]
@@ -77,6 +78,8 @@ class Origin:
             if module not in _OWN:
                 if len(locations) < _MAX_LOCATIONS:
                     locations.append((frame.f_code.co_filename, frame.f_lineno))
+                # Code at module level: unlike a function's it is not optimized, and unlike a class body's its
+                # locals are its globals.
                 if not frame.f_code.co_flags & inspect.CO_OPTIMIZED and frame.f_locals is frame.f_globals:
                     run = _Run(frame.f_code, str(module), frame.f_globals.get("__file__"))
                     return cls(function, tuple(locations), run)
@@ -84,8 +87,8 @@ class Origin:
         return cls(function, tuple(locations), None)
 
     def may_replace(self, other: Origin) -> bool:
-        """Says whether this function may take the name of the other one: both are the same, or this one is
-        what a later run of the same module has made of the other.
+        """Returns whether this function may take the name of the other one: both are the same, or a later run
+        of the same module has defined the other one again as this one.
         """
         if _is_same(self.function, other.function, set()):
             return True
@@ -94,7 +97,7 @@ class Origin:
         return self.run.is_whole or _redefines(self.function, other.function, set())
 
     def conflict(self, name: str, other: Origin) -> ValueError:
-        """Makes the error for a name that is the other function's."""
+        """Makes the error for a name that belongs to the other function."""
         here, there = _apart(self.locations, other.locations)
         locations = f"both made at {here}" if here == there else f"one at {there}, one at {here}"
         hint = ""
@@ -110,8 +113,8 @@ class Origin:
 
 
 def local_of(function: Callable[..., Any]) -> Callable[[str], Any]:
-    """Returns what looks up a local name of the code that registers the function now, and of the functions
-    and classes around it. It raises `LookupError` for others.
+    """Returns a function that looks up a local name in the code that registers a task now, and in the
+    functions and classes around that code. It raises `LookupError` for other names.
     """
 
     def local(name: str) -> Any:
@@ -140,7 +143,9 @@ def _code(function: Any) -> CodeType | None:
 
 
 def _apart(here: tuple[Location, ...], there: tuple[Location, ...]) -> tuple[str, str]:
-    """The first locations in which two origins differ. Two functions of one factory differ in its caller."""
+    """Returns the first pair of locations in which two origins differ. Functions that one factory has made
+    differ in the location of the factory's caller.
+    """
     pairs = list(zip(here, there, strict=False))
     mine, others = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0] if pairs else (None, None))
     return _shown(mine), _shown(others)
@@ -151,9 +156,10 @@ def _shown(location: Location | None) -> str:
 
 
 def _redefines(new: Any, old: Any, seen: set[tuple[int, int]]) -> bool:
-    """Whether a function is a later definition of the other, which a cell of a notebook has run again.
+    """Returns whether a function is a later definition of the other one, by a notebook cell that was run
+    again.
 
-    Two functions of one definition differ in what they close over; the same is asked of that.
+    Two functions with the same code differ in what they close over, so that is compared in the same way.
     """
     if _is_same(new, old, set()) or (id(new), id(old)) in seen:
         return True
@@ -166,7 +172,9 @@ def _redefines(new: Any, old: Any, seen: set[tuple[int, int]]) -> bool:
 
 
 def _is_same(one: Any, other: Any, seen: set[tuple[int, int]]) -> bool:
-    """Whether two values are equal; functions are if code, defaults and what they close over are."""
+    """Returns whether two values are equal. Functions are equal if their code, their defaults and the values
+    that they close over are.
+    """
     if one is other or (id(one), id(other)) in seen:
         return True
     if type(one) is not type(other):
@@ -190,7 +198,7 @@ def _all_pairs(
 
 
 def _parts(function: Any) -> list[Any]:
-    """What makes a function what it is."""
+    """Returns the values in which two equal functions agree."""
     if isinstance(function, Task):  # tasks that one factory makes may call each other
         return [function.app, function.name, function.function]
     if isinstance(function, types.MethodType):

@@ -1,7 +1,7 @@
-"""What kinds of parameters a task has, for type checkers alone: a task satisfies a protocol by its `delay`.
+"""Protocols for the parameters of a task, for type checkers only: a task satisfies one by its `delay`.
 
-The protocols are the type of `self` in the overloads of `Task.map`. `Task[[A, B], R]` would be shorter, but
-mypy does not find the types `A` and `B` then, and neither checker takes `Task[[*Ts], R]`.
+They are the type of `self` in the overloads of `Task.map`. `Task[[A, B], R]` would be shorter, but then mypy
+does not find the types `A` and `B`, and neither mypy nor pyright accepts `Task[[*Ts], R]`. Nothing here runs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
-"""Plans: the jobs of a workflow, parents before children, each knowing whom it waits for.
+"""Plans: a workflow as jobs, parents before children. Each job has the ids of the jobs that it waits for.
 
-A plan is made without a server. The handle of a step's value is what the next step comes after: a job waits
-for all jobs in it, and their value template has the form of the handle, with a list for each group.
+A plan is made without a server, on the caller's thread. `Workflow.plan` adds the jobs of each step. It gets
+the handle of the step before: the new job waits for all jobs in that handle, and its value template has the
+form of the handle, with a list for each group. So a workflow needs no second description.
+
+`Plan.submit` sends all jobs in one step, `Plan.run` runs them here, and `Plan.in_place_of` gives the last job
+the id of a running job that the workflow replaces.
 """
 
 from __future__ import annotations
@@ -28,10 +32,13 @@ if TYPE_CHECKING:
     Handle = AsyncResult[Any] | GroupResult[Any, Any]
 
 EDGES = 10_000
-"""Most pairs of a job and one that it waits for between two groups; above, one job stands between them."""
+"""The largest number of pairs (job, job that it waits for) between two groups. With more pairs, a barrier job
+stands between the groups."""
 
 LARGEST = 10_000
-"""Most jobs in one workflow: it is accepted in one step, during which the server does nothing else."""
+"""The largest number of jobs in one workflow. The server accepts it in one step and does nothing else
+meanwhile.
+"""
 
 
 BARRIER_TASK = "asyncq.collected"
@@ -39,7 +46,7 @@ BARRIER_TASK = "asyncq.collected"
 
 
 class Follower(Protocol):
-    """What may follow a step: a workflow."""
+    """A workflow, which may follow a step."""
 
     def plan(self, plan: Plan, source: Handle | None) -> Any:
         """Adds its jobs to a plan. They wait for the source."""
@@ -47,7 +54,7 @@ class Follower(Protocol):
 
 
 class ErrorFollower(Protocol):
-    """What may follow the failure of a step: a signature."""
+    """A signature, which may follow the failure of a step."""
 
     def plan(self, plan: Plan, source: Handle | None, *, failing: Sequence[str]) -> Any:
         """Adds its job to a plan. It waits for the failure of one of those jobs."""
@@ -55,7 +62,7 @@ class ErrorFollower(Protocol):
 
 
 class Call(Protocol):
-    """A call that a plan makes a job of: a signature."""
+    """A call that becomes a job of a plan: a signature."""
 
     @property
     def task(self) -> Sendable:
@@ -69,7 +76,7 @@ class Call(Protocol):
 
 @dataclass(slots=True)
 class _Collecting:
-    """The call that takes what it waits for, and nothing else."""
+    """The call of the barrier task. Its only argument is the value that it waits for."""
 
     task: Sendable
     args: tuple[Any, ...] = ()
@@ -85,12 +92,12 @@ class Planned:
     job: wire.Job
     handle: AsyncResult[Any]
     no_children: set[str] = field(default_factory=set)
-    """Ids of the jobs that wait for this one and are not shown as its children."""
+    """The ids of the jobs that wait for this one and are not shown as its children."""
     more_children: tuple[str, ...] = ()
-    """Ids of those that do not wait for it and are shown as its children."""
+    """The ids of the jobs that do not wait for this one and are shown as its children."""
 
     def message(self) -> bytes:
-        """The message, once all jobs that wait for this one are known."""
+        """Encodes the message. All jobs that wait for this one must be known by then."""
         if not self.no_children and not self.more_children:
             return self.task.builder.message(self.job)
         waiting = (id_ for id_ in self.job.dependents if id_ not in self.no_children)
@@ -102,11 +109,11 @@ class Plan:
     """The jobs that a workflow becomes.
 
     Args:
-        app: the app of all its tasks; None for a workflow without any.
+        app: the app of all its tasks; None for a workflow without tasks.
 
     Attributes:
-        jobs: in an order in which they can be accepted, and run.
-        steps: the ids of those jobs that are no callback's.
+        jobs: the jobs, parents before children: they can be accepted and run in this order.
+        steps: the ids of the jobs, without those of callbacks.
     """
 
     def __init__(self, app: App | None) -> None:
@@ -123,15 +130,15 @@ class Plan:
         """Adds the job of one call, which waits for all jobs of the source.
 
         Args:
-            call: what it does.
-            source: the handle of what it comes after; its value becomes the first argument.
-            failing: the ids of the jobs for the failure of one of which it waits instead; it is told of the
-                last of them.
+            call: the task and its arguments.
+            source: the handle of the step before; its value becomes the first argument.
+            failing: the ids of jobs. If it is given, the new job waits for the failure of one of them
+                instead, and gets the id of the last of them.
 
         Raises:
             TypeError: the arguments do not fit the function.
             SerializationError, PayloadTooLarge: an argument cannot travel.
-            ValueError: too many jobs, an id that another has, a task of another app.
+            ValueError: too many jobs, an id that another job has, or a task of another app.
         """
         task, args = call.task, call.args
         self._check(task)
@@ -146,7 +153,7 @@ class Plan:
             if call.immutable:
                 template = None
             elif isinstance(template, list) and not _has_values(template):
-                args, template = (template, *args), None  # nothing but empty groups: its value is known
+                args, template = (template, *args), None  # only empty groups: their value is known already
         if parents:
             task.builder.refuse_key()
         before = 0 if template is None else 3 if on_error else 1
@@ -159,7 +166,7 @@ class Plan:
         for parent in parents:
             above = self._by_id[parent]
             above.job.dependents = (*above.job.dependents, job.id)
-            if on_error:  # after a success there is nothing in it to see
+            if on_error:  # after a success, the job tree should not show an error callback that never ran
                 above.no_children.add(job.id)
         handle: AsyncResult[Any] = task.handle.of_job(task, task.app, job, None, call.args, call.kwargs)
         handle.parent = source
@@ -176,17 +183,17 @@ class Plan:
         error_links: Sequence[ErrorFollower],
         failing: Sequence[str],
     ) -> None:
-        """Adds the callbacks of a step, or of several.
+        """Adds the callbacks of a step, or of several steps.
 
         Args:
-            source: the handle of their value.
-            links: what follows when all of it has ended well.
-            error_links: what follows when one of the jobs fails.
-            failing: the ids of those jobs; the error callbacks are told of the last.
+            source: the handle of the steps' value.
+            links: the workflows that follow when all of the source has ended well.
+            error_links: the calls that follow when one of the jobs fails.
+            failing: the ids of those jobs; an error callback gets the id of the last of them.
         """
         if not links and not error_links:
             return
-        # A callback is no part of what it follows: its own failure calls none of the others.
+        # Callbacks are no steps: the failure of one must not call the error callbacks of the others.
         steps, self.steps = self.steps, []
         for link in links:
             link.plan(self, source)
@@ -195,8 +202,10 @@ class Plan:
         self.steps = steps
 
     def gathered(self, source: Handle | None, count: int) -> Handle | None:
-        """What so many jobs are to wait for instead of a source. That is the source itself, unless it is so
-        many jobs that telling each of each would hold up the server (300 after 300: seconds).
+        """Returns the handle for which `count` jobs should wait instead of the source.
+
+        Mostly that is the source itself. If there were more than `EDGES` pairs, it is the handle of a new
+        barrier job: linking each job with each would hold up the server (300 after 300 jobs: for seconds).
         """
         if source is None:
             return None
@@ -208,7 +217,7 @@ class Plan:
         return self.collect(source, Options(queue=last.queue, priority=last.priority))
 
     def collect(self, source: Handle, options: Options) -> AsyncResult[Any]:
-        """Adds a job that waits for all jobs of the source, and whose value is the source's."""
+        """Adds a barrier job: it waits for all jobs of the source, and its value is that of the source."""
         assert self.app is not None, "there are jobs, so there is their app"
         task = cast("Sendable", self.app.find_task(BARRIER_TASK))  # every app has it
         return self.add(_Collecting(task.with_options(options)), source)
@@ -217,7 +226,7 @@ class Plan:
         """Enqueues the jobs in one step. Their handles are notified of the outcomes from now on.
 
         Args:
-            messages: what `messages` gave.
+            messages: the jobs and messages that `messages` returned.
 
         Raises:
             ValueError: an id is that of another call. Nothing was enqueued.
@@ -237,15 +246,15 @@ class Plan:
             raise self.jobs[0].task.builder.taken(refused)
 
     def messages(self) -> list[tuple[wire.Job, bytes]]:
-        """Jobs and messages, as the broker takes them; raises as `add`."""
+        """Returns jobs and messages, as the broker takes them. Raises as `add`."""
         if len(self.jobs) > 1:
             for planned in self.jobs:
                 planned.task.builder.refuse_key()
         return [(planned.job, planned.message()) for planned in self.jobs]
 
     def in_place_of(self, old: wire.Job, children: Sequence[str] = ()) -> list[tuple[wire.Job, bytes]]:
-        """The jobs and messages with which a running job is replaced; its id and all who know it go to the
-        last. Raises as `add`.
+        """Returns the jobs and messages that replace a running job. The last job gets the running job's id,
+        its waiters and its dependents. Raises as `add`.
 
         Args:
             old: the running job.
@@ -259,7 +268,7 @@ class Plan:
         for parent in last.parents:
             above = self._by_id[parent]
             above.job.dependents = tuple(old.id if id_ == last.id else id_ for id_ in above.job.dependents)
-            above.no_children.add(old.id)  # the workflow came from this job, so a walk would go in circles
+            above.no_children.add(old.id)  # the workflow came from this job: the job tree would be a circle
         last.id, last.request_id, last.channel, last.root_id = (
             old.id,
             old.request_id,
@@ -269,11 +278,11 @@ class Plan:
         last.result_ttl, last.ignore_result, last.enqueued = old.result_ttl, old.ignore_result, old.enqueued
         last.dependents = tuple(old.dependents)
         first = (planned.job.id for planned in self.jobs[:-1] if not planned.job.parents)
-        self.jobs[-1].more_children = (*children, *first)  # from these a walk comes to all others
+        self.jobs[-1].more_children = (*children, *first)  # the job tree finds all other jobs below these
         return self.messages()
 
     def run(self, handle: Handle) -> Any:
-        """Runs all jobs here and now, and gives the handle of their value with their results in it."""
+        """Runs all jobs here and now. Returns the handle of their value, with eager results in it."""
         if self.app is None:
             return handle
         outcomes, yielded = eager.run_all(self.messages(), self.app)
@@ -300,7 +309,9 @@ class Plan:
 
 
 def _template(source: Handle, parents: list[str]) -> Any:
-    """The value template of a handle: each job is its index in `parents`, to which it is added."""
+    """Returns the value template of a handle, and adds the handle's jobs to `parents`. In the template, a
+    number stands for each job: its index in `parents`.
+    """
     if isinstance(source, AsyncResult):
         parents.append(source.id)
         return len(parents) - 1
@@ -308,7 +319,7 @@ def _template(source: Handle, parents: list[str]) -> Any:
     template = [_template(one, parents) for one in source.results]
     before = source.parent
     while len(parents) == known and before is not None:
-        # An empty group has no values, but its time is after what it follows.
+        # An empty group has no values, but the next step must still wait for the steps before the group.
         if isinstance(before, AsyncResult):
             parents.append(before.id)
         else:
@@ -319,10 +330,10 @@ def _template(source: Handle, parents: list[str]) -> Any:
 
 
 def check_depth(group: GroupResult[Any, Any]) -> None:
-    """Refuses a group whose value would nest deeper than any job can be given.
+    """Refuses a group whose value would nest too deep for an argument.
 
     Raises:
-        ValueError: it does.
+        ValueError: it nests deeper than `MAX_DEPTH`.
     """
     if _depth(group) > MAX_DEPTH:
         raise ValueError(
@@ -336,7 +347,7 @@ def _depth(handle: Any) -> int:
 
 
 def _as_run(handle: Handle | None, results: dict[int, Any], app: App) -> Any:
-    """The handle with eager results in the place of those of jobs; groups in it are made once."""
+    """Returns the handle with eager results in place of the jobs' handles. Each group in it is made once."""
     if isinstance(handle, GroupResult) and id(handle) not in results:
         members = [_as_run(one, results, app) for one in handle.results]
         results[id(handle)] = GroupResult(handle.id, members, _as_run(handle.parent, results, app), app)

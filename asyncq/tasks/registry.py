@@ -1,4 +1,8 @@
-"""The tasks of an app by name: those registered, those derived from them, and one of asyncq's own."""
+"""The tasks of an app by name: registered tasks, their batch tasks (`name*`), and the barrier task.
+
+Client and worker look a task up here by the name in a message. Batch and barrier tasks are made at the first
+look-up, so both sides know them without registration.
+"""
 
 from __future__ import annotations
 

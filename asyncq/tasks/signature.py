@@ -1,4 +1,8 @@
-"""Signatures: one call as data."""
+"""Signatures: one call of a task as data, the smallest workflow. `task.s(...)` and `task.si(...)` make them.
+
+A signature can be changed (`set`, `link`), compared and pickled. It needs no server and no loop until it is
+sent; see `workflow` for what all workflows share.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +33,11 @@ H_co = TypeVar("H_co", bound="AsyncResult[Any]", default="AsyncResult[R_co]", co
 
 @dataclass(slots=True, eq=False, repr=False)
 class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be changed, so it cannot be a key
-    """One call of a task, not made yet: what `task.s(...)` and `task.si(...)` give.
+    """One call of a task, not made yet: `task.s(...)` and `task.si(...)` make one.
 
-    It may have fewer arguments than the task needs: the rest come when it is sent, in front of its own, or
-    from the step before it. Signatures compare by what they say, and can be pickled; where one is unpickled,
-    there must be exactly one app.
+    It may have fewer arguments than the task needs: the missing first ones are given when it is sent, or are
+    the value of the step before it. Two signatures are equal if task, options and arguments are. A signature
+    can be pickled; the process that unpickles it must have exactly one app.
 
     Attributes:
         task: the task, with the options of the call.
@@ -57,7 +61,7 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
         """Gives the call other options, see `Task.options`, and returns the signature itself.
 
         Raises:
-            ValueError: an option that makes no sense; the message says what would.
+            ValueError: a value does not fit; the message says what would.
             TypeError: an unknown option.
 
         Example:

@@ -1,4 +1,9 @@
-"""Enqueues workflows and single calls, many at a time, in few round trips."""
+"""Enqueues many calls at once, for `app.submit` and `task.map`, in few round trips.
+
+Single calls go in batches of 250 (`send_many`), each workflow in one step of its own (`Plan.submit`). Runs on
+the loop of the session that serves the call. Arguments are checked before anything is sent, so a call that
+does not fit enqueues nothing.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +26,7 @@ if TYPE_CHECKING:
     from asyncq.tasks.job_builder import Sendable
 
     Call = tuple[Sendable, tuple[Any, ...], dict[str, Any], bytes]
-    """A task, the arguments of a call, and the same encoded: they are known to be good."""
+    """A task, the arguments of a call, and these arguments checked and encoded."""
 
 
 async def submit(app: App, calls: Iterable[Workflow[Any]]) -> list[Any]:
@@ -59,18 +64,18 @@ def _checked(calls: Iterable[Workflow[Any]]) -> list[Workflow[Any]]:
 
 
 BATCH = 250
-"""Calls in one batch: 1 ms of work for the client, and 1 ms for the server."""
+"""How many calls one batch has: 1 ms of work for the client, and 1 ms for the server."""
 
 
 async def send_many(session: Session, calls: Sequence[Call]) -> list[Any]:
-    """Enqueues calls in batches: while the server works on one, the next is made, and between two the loop
-    turns.
+    """Enqueues calls in batches. The next batch is made while the server works on the one before, and other
+    tasks of the loop get a turn between two batches.
 
     Returns:
-        Their handles, in order.
+        The handles, in the order of the calls.
 
     Raises:
-        ValueError: an id is that of another call; the others may have been enqueued.
+        ValueError: an id is that of another call; the other calls may have been enqueued.
         QueueFull, BrokerUnavailable: as `Task.delay`; some of the calls may have been enqueued.
     """
     handles: list[Any] = []

@@ -1,4 +1,12 @@
-"""Tasks: a function that can be called here, or sent to a worker with the same arguments and awaited."""
+"""Tasks: a function that can be called here, or sent to a worker with the same arguments and awaited.
+
+A job begins here: `Task.delay` has `JobBuilder` make it, and sends it by `Session.submit`. Awaited methods
+may be called on any loop (`@on_app_loop`), their twins `..._sync` on any thread without a running loop.
+`options` returns a copy of the task, and leaves the task as it is.
+
+`_OfFunction` makes `inspect.signature(task.delay)` show the parameters of the function. The classes at the
+end are the kinds of tasks: coroutine, plain function, generators, and a task that is known by name only.
+"""
 
 from __future__ import annotations
 
@@ -65,8 +73,8 @@ class Task(Generic[P, R, H_co]):
     Made by `@app.task`, not by hand. Calling it runs the function here and now, with no queue.
 
     Attributes:
-        app: the app it is registered with.
-        name: what workers know it by: `module.function` unless named otherwise.
+        app: the app with which it is registered.
+        name: the name by which workers know it: `module.function`, unless another was given.
         function: the function itself.
         is_coroutine: whether it is a coroutine function, or an async generator function.
         executor: where a worker runs it: `loop`, `thread` or `process`.
@@ -117,15 +125,15 @@ class Task(Generic[P, R, H_co]):
 
     @property
     def loop_owner(self) -> LoopOwner:
-        """Where the calls of this object run."""
+        """The sessions of the app, which run the calls of this object."""
         return self.app.sessions
 
     def _introspected(self) -> dict[str, dict[str, Any]]:
-        """What Python's tools are told of the methods, by name: the parameters are those of the function, and
-        the result is what the method returns.
+        """Returns, for each method by name, the attributes that Python's tools read. The parameters are those
+        of the function, and the result is that of the method.
         """
         function = self.function
-        # As values: type checkers take what stands in brackets behind a class for a type.
+        # As values of type Any: a type checker would take `handle[value]` for a type.
         generic: Any = self.handle
         signature: Any = Signature
         try:
@@ -133,7 +141,7 @@ class Task(Generic[P, R, H_co]):
             if self.is_generator:
                 value = next(iter(typing.get_args(value)), Any)
             handle = generic[value]
-        except TypeError:  # a name in it may be defined nowhere, and it may be no type
+        except TypeError:  # the annotation has a name that is defined nowhere, or it is no type
             value, handle = Any, generic[Any]
         called = types.NoneType if self.is_generator else value
         part = signature[None, handle] if self.is_generator else signature[value]
@@ -155,7 +163,7 @@ class Task(Generic[P, R, H_co]):
     async def delay(self, /, *args: P.args, **kwargs: P.kwargs) -> H_co:
         """Enqueues a call and returns its handle, once the server has accepted the job.
 
-        A cancelled `delay` leaves it open whether the job was accepted.
+        If `delay` is cancelled, the job may have been accepted or not.
 
         Raises:
             TypeError: the arguments do not fit the function.
@@ -254,11 +262,12 @@ class Task(Generic[P, R, H_co]):
     async def map(self, calls: Iterable[Sequence[Any]]) -> ResultSet[R, H_co]:
         """Enqueues one call for each sequence of arguments, a few hundred in each round trip.
 
-        Type checkers compare tuples with the function's parameters, up to four of them. They cannot see how
-        long a list is, and accept any; so they do for a function with more positional parameters.
+        Type checkers compare tuples with the function's parameters, up to four of them. They cannot see the
+        length of a list and accept any list. They also accept anything for a function with more positional
+        parameters.
 
         Raises:
-            ValueError: the task has a `key`, which is that of one call.
+            ValueError: the task has a `key`, which stands for one call only.
             TypeError, SerializationError, PayloadTooLarge: for any of the calls; then none was enqueued.
             QueueFull, BrokerUnavailable: as `delay`; some of the calls may have been enqueued.
 
@@ -334,10 +343,10 @@ class Task(Generic[P, R, H_co]):
     ) -> eager.EagerResult[R]:
         """Runs the call here and now, without a queue or a server, and returns how it ended.
 
-        Arguments, result and failure go through the same encoding as on their way to a worker and back, and
-        `asyncq.current()` is the job, so that what passes here passes there. Retries are made without their
-        pauses. A coroutine function is run on an event loop of its own; a plain one on this thread, and
-        without time limits. What a generator task yields is kept: `stream()` of the result gives it.
+        Arguments, result and failure are encoded and decoded as on their way to a worker and back, and
+        `asyncq.current()` is the job. So a call that works here works there. Retries are made without their
+        pauses. A coroutine function runs on an event loop of its own; a plain function runs on this thread,
+        without time limits. The items of a generator task are kept, and `stream()` of the result gives them.
 
         Args:
             args: positional arguments of the call.
@@ -390,8 +399,8 @@ class Task(Generic[P, R, H_co]):
         link: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
         link_error: Workflow[Any] | Sequence[Workflow[Any]] | None = None,
     ) -> Self:
-        """Returns the same task with other options for its calls. The task itself is not changed, and what is
-        not given here stays as the task has it.
+        """Returns the same task with other options for its calls. The task itself is not changed. An option
+        that is not given here stays as the task has it.
 
         Args:
             queue: the queue that the job goes to (default: the app's `default_queue`).
@@ -424,20 +433,21 @@ class Task(Generic[P, R, H_co]):
                 the exception and the traceback (a text) before their own arguments.
 
         Raises:
-            ValueError: an option that makes no sense; the message says what would.
-            TypeError: the like, where it is of the wrong kind.
+            ValueError: a value does not fit; the message says what would.
+            TypeError: a value is of the wrong type; the message says what would fit.
 
         Example:
             ```python
             result = await add.options(queue="urgent", expires=30).delay(1, 2)
             ```
         """
-        given = dict(locals())  # each parameter is an option: there is no list of them that could miss one
+        # Must stay the first statement: each parameter is an option, and no second list can miss one.
+        given = dict(locals())
         del given["self"]
         return self.with_options(self.builder.options.with_call(given))
 
     def with_options(self, options: Options) -> Self:
-        """The task with these options for its calls, whatever it had."""
+        """Returns the task with these options for its calls, in place of those it had."""
         other = copy.copy(self)
         other.builder = self.builder.with_options(options)
         other.is_linked = bool(options.link or options.link_error)
@@ -447,7 +457,9 @@ class Task(Generic[P, R, H_co]):
         """Resolves the annotations of the function now, and not at the first call.
 
         Raises:
-            TypeError: one uses a name that is defined nowhere, or a union whose arms nobody can tell apart.
+            TypeError: an annotation uses a name that is defined nowhere, or a union whose members a reader
+            cannot
+                tell apart.
         """
         for codec in (self.arguments, self.returns, self.items):
             codec.resolve()
@@ -481,14 +493,14 @@ class Task(Generic[P, R, H_co]):
     ) -> Signature[R, H_co]: ...
 
     def s(self, /, *args: Any, **kwargs: Any) -> Signature[R, H_co]:
-        """A call to be made later, as data: alone, or in a workflow.
+        """Returns a signature: a call for later, as data, to be sent alone or in a workflow.
 
-        It may be a part of a call: what the signature is sent with, or the value of the step before it, goes
-        in front. Type checkers accept all arguments, those behind the first one, two or three, or none. To
-        leave out others, write `Signature(task, args, kwargs)`, which they do not check.
+        The first arguments may be missing: the arguments with which the signature is sent, or the value of
+        the step before it, go in front. Type checkers accept all arguments, all but the first one, two or
+        three, or none. To leave out others, write `Signature(task, args, kwargs)`, which they do not check.
 
         Raises:
-            TypeError: the arguments do not fit the function, whatever comes in front.
+            TypeError: the arguments do not fit the function, whatever comes in front of them.
 
         Example:
             ```python
@@ -500,8 +512,8 @@ class Task(Generic[P, R, H_co]):
         return Signature(self, args, kwargs)
 
     def si(self, /, *args: P.args, **kwargs: P.kwargs) -> Signature[R, H_co]:
-        """A complete call to be made later: in a workflow it waits for the step before it, and ignores its
-        value.
+        """Returns an immutable signature: a complete call for later. In a workflow it waits for the step
+        before it and ignores the value of that step.
 
         Raises:
             TypeError: the arguments do not fit the function.
@@ -515,16 +527,18 @@ class Task(Generic[P, R, H_co]):
         return Signature(self, args, kwargs, immutable=True)
 
     def starmap(self, calls: Iterable[Sequence[Any]]) -> Signature[list[R]]:
-        """One job that makes all calls, one after the other, and whose value is the list of their values.
+        """Returns a signature of one job that makes all calls, one after the other. Its value is the list of
+        their values.
 
-        For many calls that are too short to be jobs of their own. It is a job of the task `<name>*`, which
-        every worker that knows this task knows. Time limits and retries are for all calls together.
+        This is for many calls that are too short to be jobs of their own. The job is one of the batch task
+        `<name>*`: every worker that knows this task knows that one, too. Time limits and retries are for all
+        calls together.
 
         Args:
-            calls: the positional arguments of each.
+            calls: the positional arguments of each call.
 
         Raises:
-            TypeError: the arguments of a call do not fit the function, or that is a generator function.
+            TypeError: the arguments of a call do not fit the function, or it is a generator function.
 
         Example:
             ```python
@@ -538,8 +552,8 @@ class Task(Generic[P, R, H_co]):
         return Signature(batch_task, (given,), {}, immutable=True)
 
     def xmap(self, values: Iterable[Any]) -> Signature[list[R]]:
-        """As `starmap`, for calls with one argument each: what Celery calls `map`, which here makes each call
-        a job of its own.
+        """Returns the same as `starmap`, for calls with one argument each. Celery calls this `map`; here,
+        `map` makes each call a job of its own.
 
         Example:
             ```python
@@ -549,7 +563,7 @@ class Task(Generic[P, R, H_co]):
         return self.starmap((value,) for value in values)
 
     def chunks(self, calls: Iterable[Sequence[Any]], n: int) -> Group[list[R]]:
-        """A group of jobs that make `n` calls each, as `starmap` does.
+        """Returns a group of jobs that make `n` calls each, as `starmap` does.
 
         Raises:
             TypeError: the arguments of a call do not fit the function.
@@ -566,7 +580,11 @@ class Task(Generic[P, R, H_co]):
         return Group(tuple(self.starmap(given[at : at + n]) for at in range(0, len(given), n)))
 
     def batch_task(self) -> Task[..., Any]:
-        """The batch task `name*`, which makes several calls of this one in one job."""
+        """Returns the batch task `name*`, which makes several calls of this task in one job.
+
+        Raises:
+            TypeError: this is a generator task.
+        """
         if self.is_generator:
             raise TypeError(
                 f"{self.name} is a generator task: each of its calls is a stream; use map([(...), ...])"
@@ -580,11 +598,11 @@ class Task(Generic[P, R, H_co]):
         return self._batch_task
 
     def AsyncResult(self, id: str) -> H_co:
-        """The typed handle of a call of this task made anywhere, by its id."""
+        """Returns the typed handle of a job of this task by its id, whichever process enqueued the job."""
         handle: H_co = self.handle(id, app=self.app, task=self)
         return handle
 
-    # -- how it is done --
+    # -- sending one call --
 
     async def _send(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> H_co:
         if self.is_linked:
@@ -603,12 +621,13 @@ class Task(Generic[P, R, H_co]):
 
 
 class _OfFunction:
-    """Gives a method that takes the arguments of the task's function the signature of that function, so that
-    `inspect.signature` and `typing.get_type_hints` say the same of `add.delay` as of the function.
+    """A descriptor for a method that takes the arguments of the task's function. It gives the method the
+    signature of that function, so that `inspect.signature` and `typing.get_type_hints` show the parameters of
+    the function for `add.delay`.
 
-    A bound method has the signature that its class wrote down. So this gives a `partial` with a signature of
-    its own, and leaves it among the task's attributes, where Python finds it first: later accesses are no
-    slower than those to a bound method.
+    A bound method always has the signature that its class declares. So the descriptor returns a `partial`
+    with a signature of its own, and stores it among the task's attributes, where Python finds it first: later
+    accesses are no slower than those to a bound method.
     """
 
     def __init__(self, method: Callable[..., Any]) -> None:
@@ -626,8 +645,8 @@ class _OfFunction:
         for name in ("__name__", "__qualname__", "__doc__"):
             setattr(bound, name, getattr(self.method, name))
         if task._last_bound == self.name:
-            # Not at the first access: what `options` makes is mostly used once, and a task that
-            # refers to itself stays in memory until the garbage collector comes.
+            # Not at the first access: a copy that `options` makes is mostly used once, and a task that refers
+            # to itself stays in memory until the garbage collector runs.
             task.__dict__[self.name] = bound
         task._last_bound = self.name
         return bound
@@ -635,7 +654,7 @@ class _OfFunction:
 
 _OF_FUNCTION = frozenset({"delay", "delay_sync", "call", "call_sync", "s", "si"})
 
-# Here and not by decorators, for `blocking(delay)` needs the function, and type checkers the method.
+# Here and not by decorators: `blocking(delay)` needs the plain function, and type checkers need the method.
 for _name in _OF_FUNCTION:
     setattr(Task, _name, _OfFunction(getattr(Task, _name)))
 
@@ -661,11 +680,11 @@ class FunctionTask(Task[P, R]):
 
 
 def _positional(task: Task[..., Any], args: Any, verb: str) -> tuple[Any, ...]:
-    """The positional arguments of a call, as a tuple; none for None, as Celery has it.
+    """Returns the positional arguments of a call as a tuple. None gives an empty one, as in Celery.
 
     Raises:
-        TypeError: it is one argument and not several: a text would be taken apart, a map would lose its
-            values.
+        TypeError: `args` is one argument and not several: a text would be split into letters, and a mapping
+            would lose its values.
     """
     if args is not None and not are_several(args):
         one = as_tuple((args,))
@@ -698,11 +717,11 @@ def _one_by_one(function: Callable[..., Any], is_coroutine: bool) -> Callable[..
 
 
 class StreamTask(Task[P, None, StreamResult[Y]], Generic[P, Y]):
-    """A task made of a generator function: a worker runs it to its end, and whoever has the handle, a
-    `StreamResult`, reads what it yields. Its value is None.
+    """A task made of a generator function: a worker runs it to its end, and holders of its handle, a
+    `StreamResult`, read the items. Its value is None.
 
-    A generator that is run again, because its worker died or by its `retry` policy, yields again from the
-    beginning; readers see each number once. So it is expected to yield the same again.
+    A generator that runs again, because its worker died or by its `retry` policy, yields from the beginning,
+    and readers see each item number once. So it should yield the same items again.
 
     Attributes:
         items: the codec of what it yields.
@@ -730,7 +749,7 @@ class AsyncGeneratorTask(StreamTask[P, Y]):
     is_coroutine = True
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Y, None]:
-        """The generator itself, here and now."""
+        """Returns the generator of the function itself, to be run here and now."""
         generator: AsyncGenerator[Y, None] = self.function(*args, **kwargs)
         return generator
 
@@ -739,7 +758,7 @@ class GeneratorTask(StreamTask[P, Y]):
     """A task made of a plain generator function: a worker runs it in a thread."""
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Generator[Y, None, None]:
-        """The generator itself, here and now."""
+        """Returns the generator of the function itself, to be run here and now."""
         generator: Generator[Y, None, None] = self.function(*args, **kwargs)
         return generator
 
@@ -750,13 +769,15 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 
 class NamedTask(Task[..., Any]):
-    """A task known by name only, as `app.send` uses it: no function, no types, arguments unchecked."""
+    """A task that is known by name only, for `app.send`: it has no function and no types, and its arguments
+    are not checked.
+    """
 
     _of_all: dict[str, dict[str, Any]] = {}  # noqa: RUF012  shared on purpose
 
     def __init__(self, app: App, name: str, options: Options) -> None:
         super().__init__(app, _anything, name, options)
-        self._introspection = NamedTask._of_all  # the same for all: one is made for each `send`
+        self._introspection = NamedTask._of_all  # shared: `send` makes a new NamedTask for each call
 
 
 def _anything(*args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,9 @@
-"""What signatures, chains and groups have in common: they are joined, varied, sent and run here."""
+"""`Workflow`: the base of signatures, chains and groups. Here they are joined, copied, sent, and run eagerly.
+
+`first | second` joins, `clone` and `options` copy, `delay` and `call` send the workflow in one step, and
+`apply` runs it here and now. Each of these makes a `Plan` by the subclass's `plan`. Awaited methods may be
+called on any loop. A workflow without tasks (an empty group) has no app, and needs no server.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from asyncq.tasks.planning import Handle
 
 SHOWN = 6
-"""How many parts of a workflow its repr shows."""
+"""How many parts of a workflow `repr` shows."""
 
 W = TypeVar("W")
 W_co = TypeVar("W_co", covariant=True)
@@ -40,20 +45,20 @@ Single_co = TypeVar("Single_co", bound="AsyncResult[Any]", default="AsyncResult[
 
 
 class NextStep(Protocol[W_co]):
-    """A step that may come after another, typed by what the two are together: a chain, or a group that waits
-    for what stands before it.
+    """A step that may come after another one. Its type parameter is the type of the two together: a chain, or
+    a group that waits for the steps before it.
     """
 
     def _following(self, first: Workflow[Any]) -> W_co: ...
 
 
 class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
-    """One or more calls, not made yet, whose value in the end is an `R`: a `Signature`, `Chain` or `Group`.
+    """One or more calls, not made yet, with a value of type `R`: a `Signature`, `Chain` or `Group`.
 
-    The other parameters are the handle that `delay` gives, and the one that `apply` gives.
+    The other type parameters are the handle that `delay` returns, and the one that `apply` returns.
 
-    `first | second` makes the second wait for the first, whose value it gets as its first argument. What is
-    joined is copied, so that later changes of a part do not reach the whole.
+    `first | second` makes the second wait for the first and take its value as first argument. Joining copies
+    the parts, so later changes of a part do not reach the whole.
     """
 
     __slots__ = ()
@@ -66,32 +71,34 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
     @abstractmethod
     def _following(self, first: Workflow[Any]) -> Workflow[R_co]:
-        """This, begun when another has ended."""
+        """Returns this workflow as one that begins when another has ended."""
 
     @abstractmethod
     def _steps(self) -> tuple[Workflow[Any], ...]:
-        """What is made of it one after the other, none of it a line itself; copies."""
+        """Returns copies of the steps that run one after the other. None of them is a chain that could be
+        joined with its neighbours.
+        """
 
     # -- varying --
 
     def clone(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Self:
-        """A copy, with more arguments in front of its first ones, and other options.
+        """Returns a copy, with more arguments for its first call or calls, and other options.
 
         Args:
             args: positional arguments, which go before those it has.
-            kwargs: keyword arguments, which go over those it has.
+            kwargs: keyword arguments, which replace those of the same name.
             options: as `set`.
 
         Raises:
-            TypeError: they do not fit, or there is nobody to take them.
+            TypeError: the arguments do not fit, or there is no call to take them.
         """
         other = self._with(*arguments_of("clone(", args, kwargs))
         return other.set(**options) if options else other
 
     def options(self, **options: Any) -> Self:
-        """A copy with other options; this one stays as it is. As `set`.
+        """Returns a copy with other options; this one stays as it is. Options and errors as `set`.
 
         Example:
             ```python
@@ -104,18 +111,18 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
     def set(self, **options: Any) -> Self:
         """Gives it other options, see `Task.options`, and returns it.
 
-        For more than one call: `countdown` and `eta` say when the first ones may start; `task_id`, `wait`,
-        `ignore_result`, `link` and `link_error` are about the last ones; all others go to every call.
+        If it has more than one call, `countdown` and `eta` go to the first ones; `task_id`, `wait`,
+        `ignore_result`, `link` and `link_error` go to the last ones; all others go to every call.
 
         Raises:
-            ValueError: an option that makes no sense; the message says what would.
+            ValueError: a value does not fit; the message says what would.
             TypeError: an unknown option.
         """
 
     @abstractmethod
     def link(self, callback: Workflow[Any]) -> Self:
-        """Makes a callback follow when it has ended well: its value is the callback's first argument, and
-        nobody waits for the callback. Returns this workflow itself.
+        """Makes a callback follow when this workflow has ended well: its value is the callback's first
+        argument. The handle of this workflow does not wait for the callback. Returns this workflow itself.
 
         Example:
             ```python
@@ -125,11 +132,11 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
     @abstractmethod
     def link_error(self, callback: Workflow[Any]) -> Self:
-        """Makes a callback follow when it has failed, and returns this workflow itself.
+        """Makes a callback follow when this workflow has failed, and returns this workflow itself.
 
         The callback gets three arguments before its own: the id of the failed job (`str`), the exception, and
-        the traceback (`str`); an immutable one gets none. Of a group, it is called for each member that
-        fails.
+        the traceback (`str`). An immutable callback gets none of them. For a group, the callback is called
+        for each member that fails.
 
         Raises:
             TypeError: the callback is not a signature.
@@ -137,12 +144,12 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
     @abstractmethod
     def _with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Self:
-        """A copy with more arguments in front."""
+        """Returns a copy with more arguments in front."""
 
     @property
     @abstractmethod
     def _takes_more(self) -> bool:
-        """Whether there is a call in it that takes more arguments in front."""
+        """Whether a call at its beginning takes more arguments in front."""
 
     # -- sending --
 
@@ -153,13 +160,13 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
     @property
     def loop_owner(self) -> LoopOwner:
-        """Where the calls of this object run."""
+        """The sessions of the app, which run the calls of this object; without an app, this thread."""
         return self.app.sessions if self.app is not None else INLINE
 
     @property
     @abstractmethod
     def _wait(self) -> float | timedelta | None:
-        """How long `call` waits."""
+        """How long `call` waits; None is for ever."""
 
     @abstractmethod
     def plan(self, plan: Plan, source: Handle | None) -> Any:
@@ -167,16 +174,16 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
     @on_app_loop
     async def delay(self, /, *args: Any, **kwargs: Any) -> Handle_co:
-        """Enqueues all of its calls in one step, and returns the handle of the last; of a group, the handles
-        of its members as one `GroupResult`.
+        """Enqueues all calls in one step, and returns the handle of the last call. For a group, that is a
+        `GroupResult` with the handles of its members.
 
-        The handle's `parent` is that of the step before. A member that fails fails all that wait for it, at
-        once, with the member's exception.
+        The handle's `parent` is the handle of the step before. If a call fails, all calls that wait for it
+        fail at once, with the same exception.
 
         Args:
-            args: positional arguments, which go before those that the first call has; if it begins with a
+            args: positional arguments, which go before those of the first call; if the workflow begins with a
                 group, before those of each member.
-            kwargs: keyword arguments, which go over those that they have.
+            kwargs: keyword arguments, which replace those of the same name.
 
         Raises:
             TypeError: arguments do not fit; the message names the task. Nothing was written.
@@ -220,19 +227,19 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
         throw: bool = False,
         **options: Any,
     ) -> Applied_co:
-        """Runs its calls here and now, one after the other, without a queue or a server; as `Task.apply`.
-        Gives a `GroupResult` of what ran if it ends in a group.
+        """Runs its calls here and now, one after the other, without a queue or a server; see `Task.apply`.
+        A workflow that ends in a group returns a `GroupResult` of eager results.
 
         Args:
             args: as `delay`.
             kwargs: as `delay`.
-            throw: raise what the last call raises, or the first in order of a group's members that failed,
-                instead of keeping it in the result.
-            options: as `set`; when to start and where change nothing.
+            throw: raise the exception of the last call, or of a group's first failed member, instead of
+                keeping it in the result.
+            options: as `set`; options for the start time and the queue change nothing.
 
         Raises:
             TypeError, SerializationError, PayloadTooLarge, ValueError: as `delay`.
-            SyncInAsyncContext: there is a coroutine function in it, and this thread's event loop runs.
+            SyncInAsyncContext: a task in it is a coroutine function, and this thread's event loop runs.
         """
         positional, named = arguments_of("apply(", args, kwargs)
         result: Applied_co = self._run(positional, named, options, throw=throw)
@@ -240,12 +247,13 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
 
     @on_app_loop
     async def call(self, /, *args: Any, **kwargs: Any) -> R_co:
-        """Enqueues it, waits for it and returns its value. Bound the wait with `options(wait=2.0)`.
+        """Enqueues this workflow, waits for it and returns its value. Bound the wait with
+        `options(wait=2.0)`.
 
         Raises:
             WouldDeadlock: inside a task; nothing was enqueued.
             ResultTimeout: `wait` is over; the jobs go on.
-            Exception: what `delay` raises, and what a member raised.
+            Exception: whatever `delay` raises, and the exception of a call that failed.
         """
         check_join(lambda: f"{self!r}.call()")
         handle = await self._send(args, kwargs)
@@ -281,13 +289,14 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
     def in_place_of(
         self, app: App, job: wire.Job, children: Sequence[str] = ()
     ) -> list[tuple[wire.Job, bytes]]:
-        """The jobs, with their messages, that take the place of a running one, which has started these
-        children.
+        """Returns the jobs, with their messages, that take the place of a running job, which has started
+        these children.
         """
         plan = Plan(app)
         handle = self.plan(plan, None)
         if not plan.jobs or plan.jobs[-1].handle is not handle:
-            # What takes the job's id is one job, with nobody in this workflow waiting for it.
+            # The replaced job's id goes to one job, and no job of this workflow may wait for that job. If the
+            # workflow ends in a group or has callbacks, a barrier job is added at its end.
             plan.collect(handle, Options(queue=job.queue))
         return plan.in_place_of(job, children)
 
@@ -299,10 +308,10 @@ class Single(Workflow[R_co, Single_co, EagerResult[R_co]]):
 
 
 def member(given: Any, where: str) -> Workflow[Any]:
-    """A copy of what is to be a member.
+    """Returns a copy of a workflow that is to be a member.
 
     Raises:
-        TypeError: it is no workflow.
+        TypeError: it is not a workflow.
     """
     if not isinstance(given, Workflow):
         raise TypeError(f"{where} is made of calls such as add.s(1, 2), not of {brief(given)}")
@@ -310,7 +319,7 @@ def member(given: Any, where: str) -> Workflow[Any]:
 
 
 def members(given: tuple[Any, ...], where: str) -> tuple[Workflow[Any], ...]:
-    """Copies of members that were given one by one or as one iterable; raises as `member`."""
+    """Returns copies of members that were given one by one or as one iterable. Raises as `member`."""
     several: Iterable[Any] = given
     if len(given) == 1 and not isinstance(given[0], Workflow):
         try:
@@ -321,23 +330,24 @@ def members(given: tuple[Any, ...], where: str) -> tuple[Workflow[Any], ...]:
 
 
 def shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """The arguments of a call as one would write them, long ones cut and secrets masked."""
+    """Formats the arguments of a call as one would write them, long ones cut and secrets masked."""
     parts = (brief(value) for value in args)
     named = (f"{name}={brief(value)}" for name, value in kwargs.items())
     return joined(itertools.chain(parts, named))
 
 
 def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call that were given as a sequence and a mapping; None is none, as Celery has it.
+    """Returns the arguments of a call that were given as a sequence and a mapping. None means no arguments,
+    as in Celery.
 
     Args:
-        head: what stands before them where they are written, for the error: `add.apply_async(`.
-        args: the positional ones.
-        kwargs: the named ones.
+        head: the beginning of the call, for the error: `add.apply_async(`.
+        args: the positional arguments.
+        kwargs: the keyword arguments.
 
     Raises:
-        TypeError: they were given one after the other, as in `apply_async(1, 2)`; it says how to write it. A
-            text would be taken apart, a mapping would lose its values.
+        TypeError: the arguments were given one after the other, as in `apply_async(1, 2)`; the message says
+            how to write them. A text would be split into letters, and a mapping would lose its values.
     """
     if kwargs is None or isinstance(kwargs, Mapping):
         if args is None or are_several(args):
@@ -353,12 +363,12 @@ def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], di
 
 
 def are_several(args: Any) -> bool:
-    """Whether this can be the arguments of a call, and is not one argument."""
-    if type(args) is tuple:  # each call of a `map` asks, and `abc` takes its time
+    """Returns whether a value can be the positional arguments of a call, and is not one argument."""
+    if type(args) is tuple:  # `map` asks this for each call, and the check against `abc` is slow
         return True
     return isinstance(args, Iterable) and not isinstance(args, (str, bytes, Mapping))
 
 
 def as_tuple(args: tuple[Any, ...]) -> str:
-    """Arguments as a tuple, as one would write it: `(1,)`."""
+    """Formats arguments as a tuple, as one would write it: `(1,)`."""
     return f"({shown(args, {})}{',' * (len(args) == 1)})"
