@@ -1,1 +1,4 @@
-"""Looking after a running system: `app.control`."""
+"""`app.control`: what an operator does with a running system. So far: the dead letters.
+
+Listings of queues and workers, pausing and purging belong here, too.
+"""

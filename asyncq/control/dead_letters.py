@@ -1,4 +1,9 @@
-"""Looking after a running system: the dead letters."""
+"""`app.control.dead`: an operator lists the dead letters, enqueues their jobs again, or deletes them.
+
+Awaited methods may be called on any loop; `AsyncQ` decides where they run. A replayed letter comes in through
+`Session.submit`, like every job. `broker.dead_letter_store` reads and deletes the letters at the server, and
+workers write them when they end a claim.
+"""
 
 from __future__ import annotations
 
@@ -32,19 +37,19 @@ log: logging.Logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A job that was given up, as it is kept for somebody to look at.
+    """A job that asyncq gave up, kept with its error for an operator.
 
     Attributes:
-        id: of the letter, for `replay` and `delete`.
-        job_id: of the job; empty if the entry was no message at all.
+        id: the id of the letter, for `replay` and `delete`.
+        job_id: the id of the job; empty if the entry was no message at all.
         task: the task's name.
-        queue: where it came from.
+        queue: the queue that the job came from.
         reason: `took its worker down`, `retries used up`, `not registered`, or what was wrong with the entry.
-        crashes: how many workers died with it.
-        retries: how often it was tried again after a failure.
-        error: what it failed with, if it did.
-        traceback: where.
-        at: when it was given up, in UTC.
+        crashes: how many workers died while they ran the job.
+        retries: how often the job was tried again after a failure.
+        error: the exception of the last attempt, if it failed with one.
+        traceback: the traceback of that exception.
+        at: when the job was given up, in UTC.
     """
 
     id: str
@@ -60,10 +65,10 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """The jobs that were given up: those that took down their workers, used up their retries, or that nobody
-    could read.
+    """The jobs that asyncq gave up: their workers died, their retries are used up, or no worker could read or
+    knew them.
 
-    Kept for `dead_ttl` (a week) and at most `dead_cap` (10,000).
+    Letters are kept for `dead_ttl` (by default a week), and at most `dead_cap` of them (10,000).
 
     Example:
         ```python
@@ -78,15 +83,15 @@ class DeadLetters:
 
     @property
     def loop_owner(self) -> LoopOwner:
-        """Where the calls of this object run."""
+        """The sessions of the app, which run the calls of this object."""
         return self._app.sessions
 
     @on_app_loop
     async def list(self, limit: int = 100) -> list[DeadLetter]:
-        """The newest dead letters, newest first.
+        """Returns the newest dead letters, newest first.
 
         Args:
-            limit: at most so many.
+            limit: how many letters it returns at most.
 
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
@@ -100,18 +105,19 @@ class DeadLetters:
 
     @on_app_loop
     async def replay(self, id: str) -> AsyncResult[Any]:
-        """Enqueues the job of a dead letter again, as a new job, and deletes the letter. A second call is the
-        same job.
+        """Enqueues the job of a dead letter again, as a new job, and deletes the letter.
 
-        Its expiry and deadline, long past, are left out; its crash and retry counts begin anew.
+        The new job has no expiry and no deadline, for those of the old job have passed. Its crash and retry
+        counts begin anew. The new id is made of the two old ones. So if a first call enqueued the job and did
+        not come to delete the letter, a second call enqueues no second job.
 
         Returns:
-            The handle of the new job, whose id is the old one with the letter's behind it.
+            The handle of the new job. Its id is the old job's id, a point, and the letter's id.
 
         Raises:
             LookupError: there is no such letter.
-            ValueError: what is kept is no message that could be sent again.
-            QueueFull, BrokerUnavailable: as `Task.delay`; the letter stands.
+            ValueError: the letter holds no message that could be sent again.
+            QueueFull, BrokerUnavailable: as `Task.delay`; the letter stays.
         """
         session = self._app.sessions.current()
         broker = session.broker
@@ -156,16 +162,16 @@ class DeadLetters:
 
     @on_app_loop
     async def delete(self, ids: Iterable[str]) -> int:
-        """Deletes dead letters; the jobs' outcomes stay. Twice is once.
+        """Deletes dead letters. The jobs' outcomes stay. A letter that is gone already is no error.
 
         Args:
-            ids: of the letters.
+            ids: the ids of the letters.
 
         Returns:
-            How many of them were there.
+            How many of the letters were there.
 
         Raises:
-            TypeError: one id instead of a list.
+            TypeError: `ids` is one id and not a list.
             BrokerUnavailable: no answer within the operation timeout.
         """
         if isinstance(ids, str):
@@ -178,7 +184,11 @@ class DeadLetters:
 
 
 class Control:
-    """`app.control`: looking after a running system."""
+    """`app.control`: what an operator does with a running system.
+
+    Attributes:
+        dead: the dead letters.
+    """
 
     def __init__(self, app: App) -> None:
         self.dead: DeadLetters = DeadLetters(app)
@@ -200,7 +210,7 @@ def _letter(entry: str, fields: dict[bytes, bytes]) -> DeadLetter:
             ended = wire.decode_ended(wire.FAILED, fields[b"o"])
             failure = failures.decode(ended.payload) if ended.payload else None
     except DecodeError as error:
-        # It is listed all the same: else nobody could delete it.
+        # The letter is listed all the same: an operator must see its id to delete it.
         damaged_data.warn(log, "dead letter", f"a part of dead letter {entry!r} could not be read", error)
     return DeadLetter(
         entry,
