@@ -1,4 +1,9 @@
-"""`asyncq bench`: how long a job takes and how many go through, on this machine and this server."""
+"""`asyncq bench`: measures the latency and the throughput of jobs, on this machine and its server.
+
+The commands are here. The measurements are in `bench/`: `latency` (open loop) and `throughput` (drain and
+closed loop). Unless `--no-worker` is given, the worker is a child process, and the namespace is deleted at
+the end.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +123,9 @@ def _measured(
 
 
 def _app(invocation: Invocation, *, own_worker: bool) -> tuple[AsyncQ, Task[..., None]]:
-    """The app of the bench's tasks, in a namespace of its own if the worker is its own, too."""
+    """Returns the app of the bench's tasks and its task. With a worker of its own, the bench also gets a
+    namespace of its own.
+    """
     from asyncq.cli.bench_tasks import app, noop
 
     extra = {"namespace": f"asyncq-bench-{token()[:8]}"} if own_worker else {}
@@ -147,7 +154,7 @@ async def _about(app: AsyncQ, *, own_worker: bool) -> dict[str, Any]:
 
 
 async def _clean(app: AsyncQ) -> None:
-    """Removes every key of the bench's namespace, a thousand at a time."""
+    """Deletes every key of the bench's namespace, a thousand at a time."""
     broker = app.sessions.current().broker
     send, anywhere = broker.commands.send, broker.shards[0]
     ours = f"{{{app.settings.namespace}:*"  # of all shards

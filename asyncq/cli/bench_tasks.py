@@ -1,4 +1,4 @@
-"""The tasks that `asyncq bench` calls. A worker for them: `asyncq worker asyncq.cli.bench_tasks:app`."""
+"""The task that `asyncq bench` calls. Its workers run `asyncq worker asyncq.cli.bench_tasks:app`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`asyncq call`: enqueues a job, waits for it, prints its result; runs it here if nobody else does."""
+"""`asyncq call`: enqueues a job, waits for it and prints its result.
+
+On an embedded server, if no worker begins with the job within a second, a worker in this process runs it, on
+the same event loop. If the wait is interrupted, the command prints how to get the result or end the job.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +35,10 @@ if TYPE_CHECKING:
     from asyncq.tasks.task import Task
 
 _PICKUP = 1.0
-"""Seconds after which a job on an embedded server that nobody has begun is run here after all."""
+"""How many seconds a job on an embedded server may wait for a listed worker before it is run here."""
 _GRACE = 1.0
-"""Seconds that other jobs, which a worker run here has begun too, get when the called one has ended."""
+"""How many seconds the worker in this process leaves other jobs that it has begun, when the called one ended.
+"""
 
 
 @command
@@ -79,7 +84,7 @@ def call(
     except TypeError as error:
         signature = f"{chosen.name}{inspect.signature(chosen.function)}"
         raise CliError(f"{chosen.name}: {error}", f"it takes {signature}", Code.USAGE) from error
-    # The id is chosen here, so that it can be said whenever the command is interrupted.
+    # The id is chosen here, so that the command can print it whenever it is interrupted.
     id_ = app.sessions.shards.new_id(secrets.token_hex(12))
     call_ = chosen.options(task_id=id_).s(*args, **kwargs)
     again = get_command(invocation, id_, target)
@@ -99,7 +104,7 @@ async def _call(
             return Code.OK
         deadline = asyncio.get_running_loop().time() + limit
         if targets.is_local(app) and not await _is_taken(app, handle, min(_PICKUP, limit)):
-            # This command prints how the job ends; the worker need not say it, too.
+            # This command prints how the job ends, so the worker need not log it.
             logging.getLogger(job_log.__name__).setLevel(logging.CRITICAL)
             here = await stack.enter_async_context(Worker(app, queues=_queues(app, handle), grace=_GRACE))
             stack.enter_context(_stops_at_once_if_cancelled(here))
@@ -109,8 +114,8 @@ async def _call(
 
 @contextmanager
 def _not_lost(app: AsyncQ, call: Signature[Any], again: str, end: str) -> Iterator[None]:
-    """Tells whoever interrupts the wait what becomes of the job, and the commands that get its result and end
-    it.
+    """Tells a user who interrupts the wait what becomes of the job, and prints the commands that get its
+    result and end it.
     """
     try:
         yield
@@ -128,19 +133,21 @@ def _not_lost(app: AsyncQ, call: Signature[Any], again: str, end: str) -> Iterat
 
 @contextmanager
 def _stops_at_once_if_cancelled(worker: Worker) -> Iterator[None]:
-    """A wait that was given up is not followed by one for the worker's grace."""
+    """Stops the worker at once if the block is left by an error or an interrupt: the user who gave up the
+    wait need not wait for the worker's grace.
+    """
     try:
         yield
     except BaseException:
         worker.stop()
-        worker.stop()  # the second call is what hurries it
+        worker.stop()  # the second call ends the grace
         raise
 
 
 async def _is_taken(app: AsyncQ, handle: AsyncResult[Any], seconds: float) -> bool:
-    """Whether a worker has begun with the job.
+    """Returns whether a worker has begun with the job, within the given seconds.
 
-    That one is listed is not enough: a killed one is, until others have noticed.
+    It is not enough that a worker is listed: a killed worker is listed until others have noticed its death.
     """
     assert handle.queue is not None
     if not await app.sessions.current().broker.listened_to(handle.queue):
@@ -157,10 +164,10 @@ def _queues(app: AsyncQ, handle: AsyncResult[Any]) -> list[str]:
 
 
 def found(app: AsyncQ, name: str) -> Task[..., Any]:
-    """The task of that full name, or the only one whose name ends in it.
+    """Returns the task of a full name, or the only task whose name ends with the given one.
 
     Raises:
-        CliError: there is none, or more than one.
+        CliError: there is no such task, or more than one.
     """
     if name in app.tasks:
         return app.tasks[name]
@@ -177,10 +184,10 @@ def found(app: AsyncQ, name: str) -> Task[..., Any]:
 
 
 def arguments(values: list[str], *, are_options_refused: bool) -> tuple[list[Any], dict[str, Any]]:
-    """Positional and keyword arguments from the values of a command line: each JSON, else text.
+    """Parses the values of a command line into positional and keyword arguments: each is JSON, else text.
 
-    A negative number is an argument, though it begins as an option does. What is no number is taken for a
-    mistyped option.
+    A negative number is an argument, though it begins like an option. Any other word that begins like an
+    option is taken for a mistyped one.
 
     Raises:
         CliError: a word looks like an option.

@@ -1,4 +1,8 @@
-"""What a command says: data on stdout, all else on stderr, no stranger's control characters on a terminal."""
+"""The output of commands: data goes to stdout, everything else to stderr.
+
+A terminal gets no control characters from names, errors and results, for strangers may have written them. All
+functions block. An stderr that cannot be written is ignored; an stdout that cannot be written is an error.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +26,21 @@ _use_colors = True
 
 
 def choose_colors(*, enabled: bool) -> None:
-    """Switches colours off, or leaves them to `NO_COLOR` and to whether there is a terminal."""
+    """Switches colours off, or lets `NO_COLOR` and the kind of the stream decide."""
     global _use_colors  # noqa: PLW0603  one process, one terminal
     _use_colors = enabled and not os.environ.get("NO_COLOR")
 
 
 def colored(text: str, color: str, stream: IO[str]) -> str:
-    """The text in a colour (an SGR number), if the stream is a terminal that may show it."""
+    """Returns the text in a colour (an SGR number), if the stream is a terminal and colours are on."""
     return f"\x1b[{color}m{text}\x1b[0m" if _use_colors and stream.isatty() else text
 
 
 def open_streams() -> None:
-    """Opens those of stdin, stdout and stderr that were closed when the process began, on /dev/null.
+    """Opens /dev/null for those of stdin, stdout and stderr that were closed when the process began.
 
-    Python has None for them, which ends whoever writes to it; and the next sockets and files would get their
-    numbers, so that what C code or another process writes to stderr would go to the server.
+    For a closed one Python has None, and code that writes to None fails. Also, the next socket or file would
+    get its number: what C code or a child process writes to stderr would go to the server.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -73,19 +77,17 @@ def document(value: Any) -> None:
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON, see `plain`."""
+    """Returns a value as JSON text, see `plain`."""
     return json.dumps(plain(value), ensure_ascii=False)
 
 
 def say(text: str) -> None:
-    """Prints to the user, beside the data. If stderr cannot be written, nobody reads it, and nothing else
-    happens.
-    """
+    """Prints a text for the user on stderr, beside the data. Does nothing if stderr cannot be written."""
     _tell(escaped(text, keep="\n"))
 
 
 def complain(message: str, hint: str = "") -> None:
-    """Prints an error, and below it what helps. If stderr cannot be written, see `say`."""
+    """Prints an error on stderr, and a hint below it. Does nothing if stderr cannot be written."""
     mark = colored("error:", _RED, sys.stderr)
     _tell(f"{mark} {escaped(message)}")
     for line in hint.splitlines():
@@ -93,16 +95,17 @@ def complain(message: str, hint: str = "") -> None:
 
 
 def _tell(text: str, end: str = "\n") -> None:
-    # Its disk is full, its reader has gone, or an app has closed it: a worker runs jobs all the same.
+    # The disk may be full, the reader gone, or an app may have closed stderr: a worker must run jobs all the
+    # same.
     with suppress(OSError, ValueError):
         print(text, end=end, file=sys.stderr, flush=True)  # noqa: T201  the command's output
 
 
 def plain(value: Any) -> Any:  # noqa: PLR0911  a table of types reads best as one
-    """The nearest thing to a value that JSON can say.
+    """Returns the JSON value that is nearest to a value.
 
-    Bytes become base64, times ISO 8601, a timedelta seconds, sets lists, keys strings; what is not a number
-    becomes null.
+    Bytes become base64, times ISO 8601, a timedelta seconds, sets lists, keys strings; NaN and infinities
+    become null.
 
     >>> plain({1: b"a", "day": date(2026, 1, 2)})
     {'1': 'YQ==', 'day': '2026-01-02'}
@@ -135,20 +138,20 @@ def _plain_record(value: Any) -> Any:
 
 
 def named(error: Exception) -> str:
-    """An exception as a traceback's last line says it: `ValueError: no such luck`."""
+    """Formats an exception like the last line of a traceback: `ValueError: no such luck`."""
     if hasattr(error, "type_name"):  # a RemoteError: its text begins with the class that is not known here
         return str(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 def agreed(question: str) -> bool:
-    """Asks on the terminal; only `y` and `yes` are a yes. Blocks."""
+    """Asks a question on the terminal and returns whether the answer is `y` or `yes`. Blocks."""
     _tell(f"{escaped(question)} [y/N] ", end="")
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
 
 
 def aligned(rows: Sequence[tuple[str, ...]], indent: str = "  ") -> str:
-    """Rows in columns, each as wide as its widest cell.
+    """Formats rows in columns, each as wide as its widest cell.
 
     >>> print(aligned([("up", "3 s"), ("keys", "1")], indent=""))
     up    3 s

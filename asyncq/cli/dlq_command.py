@@ -1,4 +1,8 @@
-"""`asyncq dlq`: the dead letters, looked at, sent again, deleted."""
+"""`asyncq dlq`: lists the dead letters, enqueues their jobs again, or deletes them.
+
+Each command opens the app, calls `app.control.dead`, and prints. `Selection` decides which letters a command
+is for.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,9 @@ dlq: typer.Typer = typer.Typer(
 )
 
 _EVERY = 2**31
-"""More than `dead_cap` will ever be: the cap of the workers is not known here."""
+"""A limit above any `dead_cap`: the workers' setting of it is not known here."""
 _BATCH = 1000
-"""Letters deleted in one command: a stranger's job waits for no more than that."""
+"""How many letters one command to the server deletes: other clients' jobs wait no longer than that takes."""
 
 Ids = Annotated[
     list[str] | None, typer.Argument(metavar="ID", help="Letters' ids; - reads them from stdin, one a line.")
@@ -100,7 +104,7 @@ def requeue(ctx: typer.Context, ids: Ids = None, every: All = False, task: Named
     try:
         return loop.run(requeue_all())
     finally:
-        # If the server has gone on the way, what was sent until then must still be told.
+        # If the server fails on the way, the user must still see which jobs were sent until then.
         if invocation.json:
             console.document(rows)
 
@@ -149,17 +153,18 @@ def purge(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Selection:
-    """Which letters a command is about: those of some ids, of one task, or all."""
+    """Which letters a command is for: those of some ids, those of one task, or all."""
 
     ids: list[str] | None
     task: str | None
 
     @classmethod
     def of(cls, ids: list[str] | None, task: str | None, *, every: bool) -> Selection:
-        """What the command line names; of ids and options exactly one.
+        """Makes the selection of a command line, which must give exactly one of ids, --task and --all.
 
         Raises:
-            typer.BadParameter: none or several. None is not taken for all: `purge --yes $ids` in a script
+            typer.BadParameter: it gives none or several. None does not mean all: `purge --yes $ids` in a
+            script
                 whose variable is empty must not delete everything.
         """
         if sum((bool(ids), task is not None, every)) != 1:
@@ -167,14 +172,14 @@ class Selection:
         return cls(parameters.ids(ids) if ids else None, task)
 
     def among(self, letters: list[DeadLetter]) -> list[DeadLetter]:
-        """The letters that are selected."""
+        """Returns those of the letters that are selected."""
         if self.ids is not None:
             ids = set(self.ids)
             return [letter for letter in letters if letter.id in ids]
         return [letter for letter in letters if self.task in (None, letter.task)]
 
     def missing(self, found: list[DeadLetter]) -> list[str]:
-        """The ids of which no letter was found."""
+        """Returns the selected ids for which no letter was found."""
         known = {letter.id for letter in found}
         return [id_ for id_ in self.ids or () if id_ not in known]
 
@@ -188,13 +193,15 @@ def _prepared(ctx: typer.Context) -> tuple[Invocation, AsyncQ]:
 
 
 async def _ids_of(app: AsyncQ, selection: Selection) -> list[str]:
-    """Oldest first, as the jobs came. Taken once: a job that fails again at once is not sent for ever."""
+    """Returns the ids of the selected letters, oldest first. They are listed only once: a job that fails
+    again at once makes a new letter, which would else be sent again for ever.
+    """
     letters = await app.control.dead.list(_EVERY)
     return [letter.id for letter in reversed(selection.among(letters))]
 
 
 async def _requeued(app: AsyncQ, id_: str, rows: list[dict[str, str]], *, as_json: bool) -> Code:
-    """Sends one letter's job again and prints or notes its id."""
+    """Enqueues one letter's job again. Adds its id to `rows`, and prints it unless `as_json`."""
     try:
         handle = await app.control.dead.replay(id_)
     except LookupError:
@@ -246,7 +253,7 @@ def _table(letters: list[DeadLetter]) -> str:
 
 
 def _row(letter: DeadLetter) -> tuple[str, ...]:
-    """What a stranger has written gets no line of its own."""
+    """Formats a letter as one line. Line breaks in its texts are escaped, so nobody can forge a line."""
     at = "?" if letter.at is None else f"{letter.at:%Y-%m-%d %H:%M:%SZ}"
     error = "" if letter.error is None else console.named(letter.error).partition("\n")[0]
     cells = (letter.id, at, letter.queue or "?", letter.task or "?", letter.reason, error)

@@ -1,4 +1,8 @@
-"""How a command ends: the exit codes, and which of them an error means."""
+"""How a command ends: the exit codes, and the exit code and hint for each error.
+
+`invocation.command` maps every exception of a command through `cli_error`. An error that is not listed here
+is a bug in asyncq and ends with code 70.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ class Code(IntEnum):
 
 
 class CliError(Exception):
-    """A command cannot do what the user asked. Holds the reason, a hint that helps, and the exit code."""
+    """A command cannot do what the user asked. Has the reason, a hint that helps, and the exit code."""
 
     def __init__(self, message: str, hint: str = "", code: Code = Code.FAILED) -> None:
         super().__init__(message)
@@ -44,7 +48,7 @@ class CliError(Exception):
         self.code = code
 
 
-# redis-py takes the NOAUTH off "NOAUTH HELLO must be called with the client already authenticated".
+# HELLO, for redis-py strips NOAUTH from "NOAUTH HELLO must be called with the client already authenticated".
 _NOT_ALLOWED = {"NOAUTH", "NOPERM", "WRONGPASS", "HELLO"}
 
 # The first class that fits decides, so a subclass stands above its base.
@@ -65,7 +69,7 @@ _MEANINGS: tuple[tuple[type[Exception], Code, str], ...] = (
 
 
 def cli_error(error: BaseException) -> CliError | None:
-    """What an error means to the user of a command; None if it is none that a user can cause."""
+    """Returns an error as the user of a command should see it, or None for one that no user can cause."""
     if isinstance(error, CliError):
         return error
     answer = error if isinstance(error, ServerError) else error.__cause__

@@ -1,4 +1,8 @@
-"""The global options, and the frame around every command."""
+"""The global options of the command line, and the frame around every command.
+
+`@command` runs a command's body on the main thread, maps its errors to exit codes, and ends the process even
+if threads or tasks of the user still run. An unknown error is written to a crash file.
+"""
 
 from __future__ import annotations
 
@@ -47,26 +51,26 @@ class Invocation:
         object.__setattr__(self, "settings", {name: value for name, value in given.items() if value})
 
     def begin(self, level: int = logging.WARNING, *, banner: bool = False) -> None:
-        """Sets up logging: from `level` on, or as -q and -v say.
+        """Sets up logging from `level` on, or as -q and -v say.
 
         Args:
-            level: of `logging`.
+            level: a level of `logging`.
             banner: see `log`.
         """
         self.log(self.level(level), banner=banner)
 
     def level(self, default: int) -> int:
-        """The lowest level that is logged, as -q and -v say."""
+        """Returns the lowest level that is logged: the default, unless -q or -v is given."""
         return logging.ERROR if self.quiet else logging.DEBUG if self.verbose else default
 
     def log(self, level: int, format: str = "plain", *, banner: bool = False) -> logging.Handler:
         """Sets up logging and returns its handler.
 
         Args:
-            level: the lowest that is logged.
-            format: of `asyncq.logs`.
-            banner: a banner is printed which names the server; the notice of the embedded server would say it
-                again.
+            level: the lowest level that is logged.
+            format: a format of `asyncq.logs`.
+            banner: whether the command prints a banner that names the server. Then the notice of the embedded
+                server is left out of the log.
         """
 
         def color(text: str, number: str) -> str:
@@ -79,7 +83,7 @@ class Invocation:
 
 
 def global_options_first(arguments: list[str]) -> list[str]:
-    """The command line with its global options in front: they may stand anywhere before a `--`.
+    """Returns the command line with its global options in front. They may stand anywhere before a `--`.
 
     >>> global_options_first(["call", "shop:app", "add", "1", "--json"])
     ['--json', 'call', 'shop:app', 'add', '1']
@@ -100,7 +104,7 @@ def global_options_first(arguments: list[str]) -> list[str]:
 
 
 def command(body: Callable[..., int]) -> Callable[..., None]:
-    """Makes a command of a function that returns its exit code. What goes wrong in it shows no traceback."""
+    """Makes a command of a function that returns its exit code. Errors are printed without traceback."""
 
     @functools.wraps(body)
     def framed(*args: Any, **kwargs: Any) -> None:
@@ -114,6 +118,7 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
             code = Code.OK
         except Exception as error:  # noqa: BLE001  the outermost place there is
             code = _reported(error)
+        # The interpreter would wait for threads of the user's code, perhaps for ever.
         if not all_ended():
             leave(code)
         raise typer.Exit(code)
@@ -128,7 +133,7 @@ def _reported(error: Exception) -> int:
         return known.code
     try:
         hint = f"please report it with {_crash_file(error)}"
-    except OSError:  # no room there: better here than nowhere
+    except OSError:  # the crash file cannot be written: the traceback goes to stderr
         hint = "please report it:\n" + "".join(traceback.format_exception(error))
     _complain(f"this is a bug in asyncq: {type(error).__name__}: {error}", hint)
     return Code.BUG
@@ -142,7 +147,9 @@ def _complain(message: str, hint: str) -> None:
 
 
 def _crash_file(error: Exception) -> str:
-    """Where the traceback is. It is not printed: it helps nobody who is not going to report it."""
+    """Writes the traceback to a temporary file and returns the file's name. It is not printed, for it helps
+    only a user who reports the bug.
+    """
     with tempfile.NamedTemporaryFile("w", prefix="asyncq-crash-", suffix=".txt", delete=False) as file:
         arguments = " ".join(mask(word) for word in sys.argv[1:])
         file.write(f"asyncq {arguments}\npython {platform.python_version()} on {platform.platform()}\n\n")

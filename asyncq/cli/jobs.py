@@ -1,4 +1,8 @@
-"""`asyncq jobs`: one job, and what stands in Redis about it."""
+"""`asyncq jobs`: shows one job, and its record in Redis decoded.
+
+It only reads. The record is the truth about the job's state; queue, worker and attempts come from the job's
+status, or from its outcome once it has ended.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +60,7 @@ def show(
 
 
 async def _rows(app: AsyncQ, id_: str, *, raw: bool) -> dict[str, Any]:
-    """What there is to say of a job, by the names of its lines."""
+    """Returns the lines about a job, by their names."""
     broker = app.sessions.current().broker
     found = await broker.record(id_)
     if found is None:

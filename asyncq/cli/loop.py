@@ -1,4 +1,9 @@
-"""Runs a command's coroutine on an event loop, and gets out whatever threads are still at work."""
+"""Runs a command's coroutine on an event loop, and ends the process even if tasks or threads still run.
+
+`run` is called once per process, on the main thread. It waits at most 0.3 s for tasks and threads that
+outlive the coroutine. If any are left, `invocation.command` calls `leave`, which flushes the output and exits
+at once.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +30,17 @@ log: logging.Logger = logging.getLogger(__name__)
 
 LOOPS = ("auto", "asyncio", "uvloop")
 _END_TIMEOUT = 0.3
-"""Seconds that tasks, and then threads, get to notice the end. Idle ones need some 100 us; a busy one may
-need for ever."""
+"""How many seconds tasks, and then threads, have to notice the end. Idle ones need some 100 us; a busy one
+may never notice it."""
 _MOST_NAMED = 10
 _has_left_tasks = False
 
 
 def factory(kind: str) -> Callable[[], asyncio.AbstractEventLoop]:
-    """The maker of the event loop: uvloop's where it is installed, unless told otherwise.
+    """Returns the function that makes the event loop. `auto` is uvloop where it is installed, else asyncio.
 
     Raises:
-        CliError: uvloop was asked for and is not installed, or there is no such kind.
+        CliError: `uvloop` was asked for and is not installed, or there is no such kind.
     """
     if kind not in LOOPS:
         raise CliError(f"there is no event loop {kind!r}", f"write one of {', '.join(LOOPS)}", Code.USAGE)
@@ -61,15 +66,15 @@ def run(
 ) -> int:
     """Runs a coroutine to its end and returns its exit code.
 
-    It does not wait for what outlives the coroutine: the body of a plain task, something put in an executor,
-    or a task that does not let itself be cancelled. See `all_ended` and `leave`.
+    It does not wait for work that outlives the coroutine: the body of a plain task, a call in an executor, or
+    a task that does not end when it is cancelled. See `all_ended` and `leave`.
 
     Args:
         coroutine: returns the exit code.
-        kind: of the event loop, see `factory`.
-        catch_terminate: SIGTERM cancels the coroutine, so that the embedded server is let go. False: the
-            coroutine handles it.
-        code_if_left: the exit code where a task goes on (default: that of the coroutine).
+        kind: the kind of event loop, see `factory`.
+        catch_terminate: True lets SIGTERM cancel the coroutine, so that it releases the embedded server. With
+            False the coroutine handles the signal itself.
+        code_if_left: the exit code if a task goes on (default: the coroutine's exit code).
 
     Raises:
         KeyboardInterrupt: Ctrl-C, after the coroutine was cancelled.
@@ -88,19 +93,19 @@ def run(
     try:
         code = runner.run(_guarded(coroutine) if catch_terminate else coroutine)
     finally:
-        # What is cancelled only now has nobody left who could do something about how it ends.
+        # Nothing is left that could handle errors of the tasks that are cancelled from here on.
         loop.set_exception_handler(_note)
         left = _tasks_left(loop)
         executor.shutdown(wait=False, cancel_futures=True)
-        # `Runner.close` waits for tasks and for the executor's threads without a limit, so it only comes when
-        # they have ended.
+        # `Runner.close` waits for tasks and for the executor's threads without a limit, so it is called only
+        # if all have ended.
         if not left and all_ended():
             runner.close()
     return code if code_if_left is None or not left else code_if_left
 
 
 def _tasks_left(loop: asyncio.AbstractEventLoop) -> bool:
-    """Cancels what is left on the loop, and says whether something goes on all the same."""
+    """Cancels the tasks that are left on the loop, and returns whether any of them goes on all the same."""
     global _has_left_tasks  # noqa: PLW0603  of the process, which is about to end
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
@@ -124,7 +129,7 @@ def _note(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
 
 
 async def _guarded(coroutine: Coroutine[Any, Any, int]) -> int:
-    """Turns SIGTERM into a cancellation and that into its exit code."""
+    """Turns SIGTERM into a cancellation of the coroutine, and that cancellation into its exit code."""
     task = asyncio.current_task()
     assert task is not None
     terminated = False
@@ -145,7 +150,7 @@ async def _guarded(coroutine: Coroutine[Any, Any, int]) -> int:
 
 
 def all_ended() -> bool:
-    """Gives the other threads a moment, and says whether all that would keep the process has ended."""
+    """Gives other threads up to 0.3 s, and returns whether all tasks and non-daemon threads have ended."""
     if _has_left_tasks:
         return False
     deadline = time.monotonic() + _END_TIMEOUT
@@ -158,8 +163,8 @@ def all_ended() -> bool:
 
 
 def leave(code: int) -> None:
-    """Ends the process at once, threads or no threads; what was printed and logged gets out. Children of
-    `multiprocessing` are ended, as they are at the end of the interpreter.
+    """Ends the process at once, whatever threads still run. Flushes output and logs, and ends the children of
+    `multiprocessing`, as the end of the interpreter does.
     """
     multiprocessing = sys.modules.get("multiprocessing")  # no command needs it itself
     for child in [] if multiprocessing is None else multiprocessing.active_children():

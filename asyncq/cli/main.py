@@ -1,4 +1,8 @@
-"""The command `asyncq`: its global options and its commands."""
+"""The command `asyncq`: its global options, its commands, and `run`, the entry point.
+
+A new command is a file in this package and a line in the list of commands here. `run` is called once per
+process, on the main thread.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +105,7 @@ def version(ctx: typer.Context) -> int:
 
 
 cli.command()(worker)
-# An argument of the task may be a negative number.
+# An argument of the task may be a negative number, which looks like an option.
 cli.command(context_settings={"ignore_unknown_options": True})(call)
 cli.add_typer(result, name="result")
 cli.add_typer(jobs, name="jobs")
@@ -114,7 +118,7 @@ cli.command()(version)
 
 @functools.cache
 def commands() -> TyperGroup:
-    """All commands as they are run, made once a process: that takes a while."""
+    """Makes the tree of all commands, once per process, for that is slow."""
     tree = typer.main.get_group(cli)
     without_pydantic(tree)
     return tree
@@ -134,7 +138,7 @@ def run(arguments: list[str] | None = None) -> int:
             commands().main(args=global_options_first(arguments), prog_name="asyncq", obj=tuple(arguments))
     except SystemExit as end:
         return int(end.code or 0)
-    except OSError as error:  # of typer's, while it printed a help text, or what is wrong with the arguments
+    except OSError as error:  # typer could not print a help text or its error about the arguments
         console.complain(f"the output cannot be written: {error.strerror}")
         return int(getattr(error.__context__, "exit_code", Code.FAILED))
     finally:

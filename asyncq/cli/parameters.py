@@ -1,8 +1,8 @@
-"""Typer's parameters without pydantic, and options that take a duration or a size.
+"""Typer's parameters without pydantic, and the parsers of options that take a duration, a size or a rate.
 
 Typer 0.29 sends every option through a pydantic adapter. That costs each command 90 ms and 10 MB, which an
-idle worker would keep for its life. The types used here are three, so they are converted by hand. A typer
-that does it another way ignores what is set here, and only the cost comes back; a test looks.
+idle worker would keep for its whole life. The commands use only a few types, so these are converted by hand.
+A version of typer that works another way ignores this, and only the cost comes back; a test checks for that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class _Converted:
-    """Takes the place of typer's own converter of one parameter."""
+    """Replaces typer's own converter of one parameter."""
 
     def __init__(self, annotation: Any, least: float | None) -> None:
         self._is_number = annotation is int
@@ -44,12 +44,12 @@ class _Converted:
 
 
 def without_pydantic(command: Any) -> None:
-    """Has a command and all commands below it convert their parameters without pydantic."""
+    """Makes a command and all commands below it convert their parameters without pydantic."""
     for param in command.params:
         _parameter_without_pydantic(param)
     make_help = command.get_help_option
 
-    # Each command makes its -h when it is first parsed.
+    # A command makes its -h option only when it is parsed for the first time.
     def get_help_option(ctx: Any) -> Any:
         option = make_help(ctx)
         _parameter_without_pydantic(option)
@@ -67,24 +67,24 @@ def _parameter_without_pydantic(param: Any) -> None:
 
 
 def option(name: str) -> Any:
-    """The flag of an option of calls, as the table of options describes it."""
+    """Makes the flag for an option of calls, as the table of options describes it."""
     return typer.Option(f"--{name}", metavar=name.upper(), help=options.TABLE[name].flag)
 
 
 def duration(option: str, text: str) -> float:
-    """An option's duration in seconds, from `30`, `500ms`, `1h30m`.
+    """Returns the duration that an option gives, in seconds, from `30`, `500ms`, `1h30m`.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: it is not a duration.
     """
     return _parsed(config.seconds, option, text)
 
 
 def size(option: str, text: str) -> int:
-    """An option's size in bytes, from `200`, `64kb`.
+    """Returns the size that an option gives, in bytes, from `200`, `64kb`.
 
     Raises:
-        typer.BadParameter: it is none.
+        typer.BadParameter: it is not a size.
     """
     return _parsed(config.size, option, text)
 
@@ -97,10 +97,10 @@ def _parsed(parse: Callable[[str], T], option: str, text: str) -> T:
 
 
 def rate(option: str, text: str) -> int:
-    """An option's rate per second, from `500` or `500/s`.
+    """Returns the rate that an option gives, per second, from `500` or `500/s`.
 
     Raises:
-        typer.BadParameter: it is none, or zero.
+        typer.BadParameter: it is not a rate, or it is zero.
     """
     number = text.strip().removesuffix("/s")
     if not number.isdecimal() or not int(number):
@@ -109,7 +109,7 @@ def rate(option: str, text: str) -> int:
 
 
 def ids(values: list[str]) -> list[str]:
-    """The ids of a command line, each once; a `-` among them stands for those on stdin, one a line."""
+    """Returns the ids of a command line, each once. A `-` stands for the ids on stdin, one a line."""
     found: dict[str, None] = {}
     for word in values:
         lines = sys.stdin.read().split() if word == "-" else [word]

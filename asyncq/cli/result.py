@@ -1,4 +1,4 @@
-"""`asyncq result`: what became of a job; and how every command prints it."""
+"""`asyncq result`: waits for a job and prints its result. `answer` prints it for `asyncq call`, too."""
 
 from __future__ import annotations
 
@@ -58,12 +58,14 @@ def get(
 
 
 def get_command(invocation: Invocation, id_: str, target: str | None = None) -> str:
-    """The command that gets this job's result later."""
+    """Returns the command that gets this job's result later."""
     return command_on_same_server(invocation, target, "result", "get", id_)
 
 
 def command_on_same_server(invocation: Invocation, target: str | None, *command_: str) -> str:
-    """The text of a command on the same server and with the same app, as a user types it."""
+    """Returns the text of a command on the same server and with the same app, as a user types it. A password
+    in the URL is masked.
+    """
     arguments = ["asyncq", *command_]
     from_environment = invocation.app == os.environ.get("ASYNCQ_APP")
     app = target or (None if from_environment else invocation.app)
@@ -76,8 +78,17 @@ def command_on_same_server(invocation: Invocation, target: str | None, *command_
 async def answer(
     handle: AsyncResult[Any], left: float, limit: float, invocation: Invocation, again: str
 ) -> int:
-    """Prints how the job ended, within the `left` seconds of the `limit` that the user gave. After these, the
-    error names the command that looks `again`.
+    """Waits for the end of a job, prints its result or error, and returns the exit code.
+
+    Args:
+        handle: of the job.
+        left: how many seconds to wait, which are left of the limit.
+        limit: how many seconds the user gave, for the error.
+        invocation: the global options.
+        again: the command that gets the result later, for the error.
+
+    Raises:
+        CliError: the job did not end in time.
     """
     try:
         outcome = await handle.outcome(timeout=left)

@@ -67,6 +67,6 @@ def revoke(
 
 
 async def _revoked(handle: AsyncResult[Any], options: dict[str, Any]) -> str | None:
-    """The job's state after the revocation; None for an unknown job."""
+    """Revokes a job and returns its state after that; None for an unknown job."""
     state = await handle.revoke(**options)
     return str(state) if await handle.exists() else None

@@ -1,4 +1,7 @@
-"""`asyncq server`: the embedded server of this project, looked at and held up."""
+"""`asyncq server`: keeps the embedded server of this project up, shows it, or stops it.
+
+The work is done by `embedded.operations`, which blocks; no event loop runs here.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +89,9 @@ def stop(
 
 
 def _directory(invocation: Invocation) -> Path:
-    """The project, found as its app would find it: from the app's file, else from the working directory."""
+    """Returns the project directory, as the app would find it: from the app's file, else from the working
+    directory.
+    """
     app = targets.load_or_bare(invocation)
     url = app.settings.url
     if not url.startswith("embedded://"):

@@ -1,4 +1,8 @@
-"""SIGTERM and Ctrl-C before an event loop handles them: while the app is imported, above all."""
+"""SIGTERM and Ctrl-C before an event loop handles them, above all while the app is imported.
+
+Until then each ends the process at once. `loop.run` hands the signals over to its event loop. Runs on the
+main thread, as signal handlers of Python do.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +30,8 @@ _watcher: Watcher | None = None
 def immediate() -> Iterator[None]:
     """Lets SIGTERM and Ctrl-C end the process at once, until a loop or a command takes them over.
 
-    Nothing has begun then that would have to be ended. The default of SIGTERM would not do: the first process
-    of a container ignores it.
+    Nothing has begun by then that would need an orderly end. The default action of SIGTERM would not do: the
+    kernel ignores it for the first process of a container.
     """
     global _is_worker, _watcher
     try:
@@ -38,13 +42,16 @@ def immediate() -> Iterator[None]:
 
 
 def stop_is_success() -> None:
-    """The command is a worker: to be stopped is what it is there for, and its exit code is 0."""
+    """Makes a stop by a signal exit with code 0. For a worker, a stop is the normal end."""
     global _is_worker  # noqa: PLW0603  one process, one command
     _is_worker = True
 
 
 def hand_over() -> None:
-    """Gives Ctrl-C to the event loop that is about to run: asyncio takes it from nobody but Python."""
+    """Hands Ctrl-C over to the event loop that is about to run.
+
+    asyncio handles Ctrl-C only if Python's default handler is set, so that one is put back.
+    """
     if _watcher is not None:
         _watcher.close()
     if signal.getsignal(signal.SIGINT) is _leave:

@@ -1,4 +1,9 @@
-"""Finds the app that a command is about: `module:attribute`, or just `module`."""
+"""Finds the app for a command: `module:attribute`, or just `module`.
+
+The name comes from the command line, `ASYNCQ_APP` or pyproject.toml. Importing the module runs the user's
+code on the main thread, with the working directory first on `sys.path`. An error there becomes a `CliError`
+that names the user's line.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +30,15 @@ if TYPE_CHECKING:
 
 
 _CONNECT_TIMEOUT = 3.0
-"""Seconds that a command tries to reach the server: a person waits."""
+"""How many seconds a command tries to reach the server: a person waits for it."""
 
 
 def load(target: str | None, invocation: Invocation) -> AsyncQ:
-    """The app to work for, with the command line's settings over its own.
+    """Finds the app, and puts the settings of the command line over its own.
 
     Args:
-        target: `module:attribute` or `module`; None for what `--app`, `ASYNCQ_APP` or pyproject.toml names.
+        target: `module:attribute` or `module`; None for the app that `--app`, `ASYNCQ_APP` or pyproject.toml
+            names.
         invocation: the global options.
 
     Raises:
@@ -51,14 +57,14 @@ def load(target: str | None, invocation: Invocation) -> AsyncQ:
 
 
 def full_name(target: str, app: AsyncQ) -> str:
-    """`module:attribute` of an app that was found under the target, which may have left the attribute out."""
+    """Returns `module:attribute` for an app that was found by a target, which may lack the attribute."""
     if ":" in target:
         return target
     return next(f"{target}:{name}" for name, value in _apps(sys.modules[target]).items() if value is app)
 
 
 def load_or_bare(invocation: Invocation) -> AsyncQ:
-    """The app that `--app`, `ASYNCQ_APP` or pyproject.toml names; else one with no tasks."""
+    """Returns the app that `--app`, `ASYNCQ_APP` or pyproject.toml names, else a bare app without tasks."""
     if configured(invocation) is not None:
         return load(None, invocation)
     app = bare()
@@ -67,14 +73,14 @@ def load_or_bare(invocation: Invocation) -> AsyncQ:
 
 
 def bare(**settings: Any) -> AsyncQ:
-    """An app whose settings and embedded server are those of the project around the working directory.
+    """Makes an app with the settings and the embedded server of the project around the working directory.
 
     Raises:
         CliError: a setting does not fit.
     """
     try:
         app = AsyncQ(**settings)
-        # Made by this file, it would otherwise belong to the folder that asyncq is installed in.
+        # This file makes the app, so it would else belong to the folder in which asyncq is installed.
         app.made_in = None
         app.reconfigure(**dataclasses.asdict(config.load(settings, project_root=Path.cwd())))
     except ValueError as error:
@@ -83,7 +89,9 @@ def bare(**settings: Any) -> AsyncQ:
 
 
 def configured(invocation: Invocation) -> str | None:
-    """What `--app` or `ASYNCQ_APP` (typer reads it) or the nearest pyproject.toml names."""
+    """Returns the name from `--app` or `ASYNCQ_APP` (which typer reads), else from the nearest
+    pyproject.toml.
+    """
     if invocation.app:
         return invocation.app
     for folder in (Path.cwd(), *Path.cwd().parents):
@@ -100,7 +108,7 @@ def configured(invocation: Invocation) -> str | None:
 
 
 def reconfigure(app: AsyncQ, given: Mapping[str, Any]) -> None:
-    """Puts settings over those of an app that is not open yet: a flag wins over what the code says.
+    """Puts settings over those of an app that is not open yet: a flag wins over the code.
 
     Raises:
         CliError: a value does not fit.
@@ -123,12 +131,13 @@ def use_short_timeouts(app: AsyncQ) -> None:
 
 
 def is_local(app: AsyncQ) -> bool:
-    """Whether the app's server is an embedded one, which only processes of this machine can reach."""
+    """Returns whether the app's server is an embedded one, which only processes of this machine can reach."""
     return app.settings.url.startswith(("embedded://", "memory://"))
 
 
 def find(target: str) -> AsyncQ:
-    """The app that `module:attribute` names; without an attribute, the module's only one, or its `app`.
+    """Returns the app that `module:attribute` names; without an attribute, the module's only app, or its
+    `app`.
 
     Raises:
         CliError: there is no such module or app, or the module cannot be imported.
@@ -168,7 +177,9 @@ def _no_module(name: str, missing: str) -> CliError:
 
 
 def _dotted(name: str, parent: str) -> str:
-    """`module:attribute` of an app that was asked for as `module.attribute`, as Celery spells it."""
+    """Returns `module:attribute` for an app that was asked for as `module.attribute`, Celery's spelling; else
+    an empty text.
+    """
     path = name.removeprefix(f"{parent}.")
     try:
         found = operator.attrgetter(path)(sys.modules[parent]) if parent else None
@@ -178,7 +189,7 @@ def _dotted(name: str, parent: str) -> str:
 
 
 def _near_module(name: str, parent: str, last: str) -> str:
-    # A parent that is a module and no package has no folder.
+    # A module that is no package has no folder.
     folders = list(getattr(sys.modules[parent], "__path__", ())) if parent else [str(Path.cwd())]
     near = difflib.get_close_matches(last, [module.name for module in pkgutil.iter_modules(folders)], n=1)
     if not near:
@@ -188,7 +199,9 @@ def _near_module(name: str, parent: str, last: str) -> str:
 
 
 def _broken(name: str, error: BaseException) -> CliError:
-    """The module is there and its import failed: say where, in the user's code if it went through there."""
+    """Makes the error for a module that exists and cannot be imported. The hint is the failing line, in the
+    user's code if the error went through it.
+    """
     reason = f"{type(error).__name__}: {error}".strip(": ").splitlines()[0]
     if isinstance(error, SyntaxError) and error.filename:
         return CliError(
@@ -199,7 +212,7 @@ def _broken(name: str, error: BaseException) -> CliError:
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith("<frozen")
-    ][2:]  # the first two are this file's and importlib's
+    ][2:]  # the first two frames are those of this file and of importlib
     own = [
         frame for frame in frames if frame.filename.startswith(here) and "site-packages" not in frame.filename
     ]

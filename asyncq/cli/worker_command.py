@@ -1,4 +1,8 @@
-"""`asyncq worker`: runs jobs until it is told to stop."""
+"""`asyncq worker`: runs the jobs of an app until a signal stops it.
+
+`worker` finds the app and sets up logging. `Service` runs one `Worker` on the main thread's event loop: it
+prints the banner, turns signals into `Worker.stop`, and chooses the exit code.
+"""
 
 from __future__ import annotations
 
@@ -110,13 +114,13 @@ def worker(
 
 @dataclass(frozen=True, slots=True)
 class _Logging:
-    """How the worker logs: set up before the app is imported, and looked at again after that.
+    """How the worker logs: set up before the app is imported, and checked again after that.
 
     Attributes:
-        handler: of the command line's own; None if the app sets up logging.
+        handler: the command line's own handler; None if the app sets up logging.
         is_chosen: whether the user has asked for a format or a level.
-        has_banner: whether the worker prints what it runs. In the log of a program, or of an app that sets it
-            up, each line is a record, and so is this.
+        has_banner: whether the worker prints a banner. Where a program reads the log, or the app sets it up,
+            the banner is a log record instead.
     """
 
     handler: logging.Handler | None
@@ -154,7 +158,9 @@ def _check(option: str, value: str | None, known: Sequence[str]) -> None:
 
 
 class Service:
-    """One worker as a process: banner, signals, last words, exit code."""
+    """One worker as a process: its banner, signals, last log record and exit code. Runs on the main thread's
+    event loop.
+    """
 
     def __init__(self, worker: Worker, target: str, *, has_banner: bool) -> None:
         self._worker = worker
@@ -176,7 +182,7 @@ class Service:
             asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
         log.debug("connecting to %s", mask(self._worker.app.settings.url))
         try:
-            # The banner asks the server who it is, so the app is open here too.
+            # The banner needs the server's version, so the app is open here, too.
             async with self._worker.app as app:
                 await self._serve(app)
         except asyncio.CancelledError:
@@ -193,8 +199,8 @@ class Service:
             self._is_up = started.done()
             if self._is_up:
                 await self._introduce(app)
-            # What is there now stays: collections while jobs run need not walk over it. The process is ours
-            # alone.
+            # The objects that exist now will stay, so the garbage collector need not visit them while jobs
+            # run. This process is the worker's alone, so freezing them affects nobody else.
             gc.collect()
             gc.freeze()
             await task
@@ -204,7 +210,9 @@ class Service:
             await asyncio.gather(task, started, return_exceptions=True)
 
     async def _introduce(self, app: AsyncQ) -> None:
-        """Says what runs, for whom, and where: what one looks for first when jobs do not run."""
+        """Prints or logs which worker runs, for which app and on which server: the first thing that a user
+        checks when jobs do not run.
+        """
         head, rows = await _facts(self._worker, app, self._target)
         if self._has_banner:
             ready = f"ready{_age()}. Ctrl-C once to drain, twice to give jobs back."
@@ -226,7 +234,7 @@ class Service:
             log.info(
                 "draining: up to %g s for running jobs (once more to give them back)", self._worker.grace
             )
-        # The second call makes it hand back at once.
+        # The second call hands running jobs back at once.
         self._worker.stop()
 
     def _exit_code(self) -> int:
@@ -235,14 +243,14 @@ class Service:
             "stopped: %d %s done, %d of them failed, %d given back",
             *(worker.done, "job" if worker.done == 1 else "jobs", worker.failed, worker.handed_back),
         )
-        # Without force, only entries that the last read may still have claimed are given back, and no job was
-        # disturbed.
+        # A stop without force hands back only entries that the last read may still have claimed: no running
+        # job was ended, so the exit code is 0.
         forced = self._signals > 1 or time.monotonic() - self._stopped_at >= worker.grace
         return Code.RETURNED_JOBS if worker.counts.left or (worker.handed_back and forced) else Code.OK
 
 
 async def _facts(worker: Worker, app: AsyncQ, target: str) -> tuple[str, list[tuple[str, str]]]:
-    """What the worker is, and rows of what else there is to know of it."""
+    """Returns the headline of the banner, and its rows as pairs of name and text."""
     kind = type(asyncio.get_running_loop()).__module__.partition(".")[0]
     broker = app.sessions.current().broker
     server = (await broker.server_version()).capitalize()
@@ -267,7 +275,7 @@ async def _facts(worker: Worker, app: AsyncQ, target: str) -> tuple[str, list[tu
 
 
 def _helpers(app: AsyncQ) -> str:
-    """How many threads there may be, and processes, where there is a task for them."""
+    """Returns how many threads there may be, and how many processes, if a task needs them."""
     threads = f"{app.settings.threads} threads"
     if any(task.executor == "process" for task in app.tasks.values()):
         return f"{threads}, {pool.size(app)} processes"
@@ -275,7 +283,9 @@ def _helpers(app: AsyncQ) -> str:
 
 
 def _age() -> str:
-    """How long this process has run, as the kernel says: a clock read here would leave the imports out."""
+    """Returns how long this process has run, from the kernel: a clock that starts here would miss the
+    imports. Empty if the kernel does not tell.
+    """
     try:
         stat = Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()
         now = float(Path("/proc/uptime").read_text("ascii").split()[0])

@@ -1,1 +1,1 @@
-"""What `asyncq bench` measures with: load, histogram, and the environment in which the jobs run."""
+"""The parts of `asyncq bench`: plans (`latency`, `throughput`), load generator, histogram, worker, report."""

@@ -1,4 +1,8 @@
-"""The environment of a benchmark: the app of its tasks, and a worker process."""
+"""The environment of a benchmark: the app of its task, and a worker process.
+
+The worker is a child process for the time of a measurement, or one that the user has started. Runs on the
+command's event loop.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from asyncq.tasks.task import Task
 
 _PROBE = 1.0
-"""Seconds in which a worker that runs already must answer."""
+"""How many seconds a worker that the user has started may take to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +39,8 @@ class BenchEnvironment:
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[None]:
-        """Starts a worker process for the time of the block and waits until it is ready; or uses the one that
-        runs already.
+        """Starts a worker process for the time of the block and waits until it is ready. With `own_worker`
+        False it uses the workers that run already.
 
         Raises:
             CliError: the worker does not answer.
@@ -53,7 +57,9 @@ class BenchEnvironment:
             await asyncio.to_thread(_end, process)
 
     async def _probe(self) -> None:
-        """One job, answered: a worker that was killed is listed as listening until others have noticed."""
+        """Runs one job. The list of workers is not enough: it shows a killed worker until others have
+        noticed.
+        """
         job = await self.noop.delay("")
         try:
             await job.get(timeout=_PROBE)
@@ -67,7 +73,7 @@ class BenchEnvironment:
     def _start(self) -> subprocess.Popen[bytes]:
         app = self.app
         server = app.sessions.current().server
-        # A private server is this process's own: the other process reaches it by the URL of its socket.
+        # A private server belongs to this process: the worker process reaches it by the URL of its socket.
         url = server.url if server is not None else app.settings.url
         environment = {**os.environ, "ASYNCQ_URL": url, "ASYNCQ_NAMESPACE": app.settings.namespace}
         arguments = [

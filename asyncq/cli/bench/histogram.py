@@ -1,8 +1,8 @@
-"""A latency histogram with log-linear buckets, mergeable over rounds and processes.
+"""A latency histogram with log-linear buckets. Histograms of several rounds and processes can be merged.
 
-Every power of two is cut into 128 equal buckets, so that a recorded value is known to better than 0.8 % from
-a nanosecond to eighteen minutes, in a few kilobytes. Two histograms are merged by adding their counts:
-percentiles themselves must never be averaged.
+Every power of two is cut into 128 equal buckets. So a recorded value is known to better than 0.8 %, from a
+nanosecond to eighteen minutes, in a few kilobytes. Merging adds the counts: percentiles must never be
+averaged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Self
 
 _HALF_BITS = 7
 _LARGEST_NS = (1 << 40) - 1
-"""18 minutes. What is slower is counted in the last bucket; its true size is kept in `max_ns`."""
+"""18 minutes. A longer duration is counted in the last bucket; the largest one is kept in `max_ns`."""
 
 
 class Histogram:
@@ -34,7 +34,7 @@ class Histogram:
         """Counts one duration.
 
         Raises:
-            ValueError: it is below zero: clocks were read in the wrong order.
+            ValueError: the duration is below zero: the clock was read in the wrong order.
         """
         if ns < 0:
             raise ValueError(f"a duration of {ns} ns: the end was read before the start")
@@ -49,9 +49,9 @@ class Histogram:
         self.max_ns = max(self.max_ns, other.max_ns)
 
     def quantile(self, q: float) -> float:
-        """The duration, in nanoseconds, that the share `q` of all records does not exceed.
+        """Returns the duration, in nanoseconds, that the share `q` of all records does not exceed.
 
-        Inside the bucket that holds it the answer is interpolated, and it is never above the largest record.
+        The answer is interpolated inside its bucket, and is never above the largest record.
 
         Raises:
             ValueError: nothing was recorded.
@@ -68,17 +68,17 @@ class Histogram:
         return float(self.max_ns)
 
     def ms(self, q: float) -> float:
-        """`quantile(q)` in milliseconds, rounded to the microsecond."""
+        """Returns `quantile(q)` in milliseconds, rounded to the microsecond."""
         return round(self.quantile(q) / 1e6, 3)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain tree: every bucket's lower bound in nanoseconds with its count."""
+        """Returns the histogram as a plain tree: each bucket's count by its lower bound in nanoseconds."""
         buckets = {str(_bounds(index)[0]): held for index, held in sorted(self.buckets.items())}
         return {"count": self.count, "max_ns": self.max_ns, "buckets": buckets}
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> Self:
-        """The histogram that `to_json` was called on."""
+        """Makes the histogram again from what `to_json` returned."""
         histogram = cls()
         histogram.count, histogram.max_ns = tree["count"], tree["max_ns"]
         histogram.buckets.update({_index(int(low)): held for low, held in tree["buckets"].items()})
@@ -86,13 +86,13 @@ class Histogram:
 
 
 def _index(ns: int) -> int:
-    # Shifted until 8 bits are left, the top one set: 128 buckets for each shift. Small values are their own
-    # bucket, and the two rules meet without a gap at 128.
+    # The value is shifted until 8 bits are left, with the top one set: 128 buckets for each shift. A value
+    # below 256 needs no shift and has its own bucket.
     shift = max(0, ns.bit_length() - _HALF_BITS - 1)
     return (shift << _HALF_BITS) + (ns >> shift)
 
 
 def _bounds(index: int) -> tuple[int, int]:
-    """A bucket's lowest value and its width, both in nanoseconds."""
+    """Returns a bucket's lowest value and its width, both in nanoseconds."""
     shift = max(0, (index >> _HALF_BITS) - 1)
     return (index - (shift << _HALF_BITS)) << shift, 1 << shift

@@ -1,4 +1,8 @@
-"""How long a job takes, at a fixed rate of arrivals."""
+"""`asyncq bench latency`: how long a job takes, at a fixed rate of arrivals (open loop).
+
+Jobs arrive whether or not earlier ones have ended. Each is timed from the time at which it was due, so a slow
+system cannot hide its delays.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from asyncq.tasks.task import Task
 
 _LAST_RESULT_TIMEOUT = 15.0
-"""Seconds after the last arrival in which answers still count; then a job is lost."""
+"""How many seconds a job may take to be answered. After that it counts as lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ class LatencyPlan:
 
 @dataclass(slots=True)
 class OpenLoop:
-    """One run of arrivals, each a task of its own that enqueues a job and waits for it."""
+    """One run of arrivals. Each arrival is a task that enqueues a job and waits for it."""
 
     noop: Task[..., None]
     payload: str
@@ -76,10 +80,11 @@ class OpenLoop:
     lost: int = 0
 
     async def run(self) -> None:
-        """Fills the histograms. A job that is not answered in time is lost, and not in them.
+        """Makes all arrivals and fills the histograms. A job that is not answered in time counts as lost and
+        is not in them.
 
         Raises:
-            Exception: what the first job that failed has raised.
+            Exception: the error of the first job that failed.
         """
         pending: set[asyncio.Task[None]] = set()
         failed: list[asyncio.Task[None]] = []

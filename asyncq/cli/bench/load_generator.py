@@ -1,8 +1,8 @@
 """The load generator of `asyncq bench`: calls at a fixed rate, timed by the kernel's clock.
 
-The event loops' own timers have a resolution of one millisecond. At 5,000 arrivals a second these would come
-five at a time and half a millisecond late, which is more than what is measured. So on Linux a timerfd is the
-clock.
+The timers of event loops have a resolution of one millisecond. At 5,000 arrivals a second, arrivals would
+come five at a time and half a millisecond late, which is more than the latency that is measured. So on Linux
+a timerfd is the clock. `arrive` is called on the running loop.
 """
 
 from __future__ import annotations
@@ -32,15 +32,17 @@ class _Timer(ctypes.Structure):
 
 @contextmanager
 def generate_load(rate: int, count: int, arrive: Callable[[int], None]) -> Iterator[int]:
-    """Calls `arrive(due)` on the running loop for `count` evenly spaced arrivals; gives the last due time.
+    """Calls `arrive(due)` on the running loop for `count` evenly spaced arrivals. The block gets the last due
+    time.
 
-    Times are monotonic nanoseconds. Arrivals that fall due while the loop is busy come together when it is
-    free, each with its own due time: none is left out, and a caller that measures from `due` sees the delay.
+    Times are monotonic nanoseconds. Arrivals that fall due while the loop is busy are called together when it
+    is free, each with its own due time: none is left out, and a caller that measures from `due` sees the
+    delay.
 
     Args:
         rate: arrivals per second.
-        count: of arrivals.
-        arrive: called for each; it must not block.
+        count: how many arrivals there are.
+        arrive: called for each arrival; it must not block.
     """
     interval = 1_000_000_000 // rate
     first = time.monotonic_ns() + _LEAD_NS
@@ -48,7 +50,7 @@ def generate_load(rate: int, count: int, arrive: Callable[[int], None]) -> Itera
     arrived = 0
 
     def catch_up() -> bool:
-        """Delivers what is due by now, and says whether that was the last."""
+        """Makes the arrivals that are due by now, and returns whether the last one was among them."""
         nonlocal arrived
         due_now = min(count, (time.monotonic_ns() - first) // interval + 1)
         while arrived < due_now:
@@ -84,7 +86,9 @@ def _kernel_beat(first: int, interval: int, catch_up: Callable[[], bool]) -> Ite
 
 @contextmanager
 def _loop_beat(first: int, interval: int, catch_up: Callable[[], bool]) -> Iterator[None]:
-    """Where there is no timerfd: up to a millisecond late, and that is in the figures."""
+    """The clock where there is no timerfd. Arrivals are up to a millisecond late, and the figures include
+    that.
+    """
 
     async def tick() -> None:
         await asyncio.sleep(max(0.0, (first - time.monotonic_ns()) / 1e9))

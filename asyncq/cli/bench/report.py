@@ -1,4 +1,4 @@
-"""What a bench has found, for a person and for a machine."""
+"""The report of a benchmark: lines of text for a person, and a tree for JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max
 
 @dataclass(slots=True)
 class BenchReport:
-    """What was measured: lines for a person, a tree for a machine, and how many jobs were lost."""
+    """The results of a benchmark: lines for a person, a tree for JSON, and how many jobs were lost."""
 
     lines: list[str]
     tree: dict[str, Any]
@@ -26,13 +26,13 @@ class BenchReport:
 
 
 def summary(times: Histogram) -> dict[str, Any]:
-    """A histogram as a tree, with its percentiles in milliseconds."""
+    """Returns a histogram as a tree, with its percentiles in milliseconds."""
     shown = {f"{name}_ms": times.ms(q) for name, q in _QUANTILES} if times.count else {}
     return {**shown, "histogram": times.to_json()}
 
 
 def quantiles(name: str, times: Histogram) -> str:
-    """A line of percentiles."""
+    """Formats a line of percentiles."""
     if not times.count:
         return f"  {name:<18} nothing"
     return f"  {name:<18} " + "  ".join(f"{label} {_short(times.ms(q))}" for label, q in _QUANTILES) + " ms"
@@ -43,7 +43,7 @@ def _short(ms: float) -> str:
 
 
 def bars(times: Histogram) -> str:
-    """How many records fall into each power of two of milliseconds, as little blocks: `0.5 ████▍  1 ▏`."""
+    """Draws how many records fall into each power of two of milliseconds, as bars: `<0.5 ████▍  <1 ▏`."""
     if not times.count:
         return "nothing"
     rows: dict[int, int] = {}

@@ -1,4 +1,7 @@
-"""How many jobs go through: a backlog drained, and many callers at once."""
+"""`asyncq bench throughput`: how many jobs go through in a second.
+
+Two parts: one worker drains a backlog, then 100 callers each enqueue a job and wait for it (closed loop).
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ class ThroughputPlan:
         return f"{self.jobs:,} jobs, payload {self.payload} B"
 
     async def run(self, environment: BenchEnvironment) -> BenchReport:
-        """Drains first: the worker that is started for it finds a backlog. Those that run leave none."""
+        """Runs both parts. The drain comes first: the bench's own worker finds a backlog when it starts. With
+        workers that run already there is no drain, for they would leave no backlog.
+        """
         payload = "x" * self.payload
         report = BenchReport([], {"jobs": self.jobs, "payload": self.payload, "in_flight": IN_FLIGHT})
         if environment.own_worker:
@@ -54,10 +59,10 @@ class ThroughputPlan:
         return self.jobs / (time.perf_counter() - began)
 
     async def _drain(self, environment: BenchEnvironment) -> float:
-        """Jobs per second, from the first look that finds the worker at work to the empty queue.
+        """Returns jobs per second, from the first poll that finds the worker at work to the empty queue.
 
-        A job leaves the queue in the step that stores its result, so its length says how many have none.
-        Looking costs the server 1 us.
+        A job leaves the queue in the step that stores its result, so the queue's length is the number of jobs
+        without a result. A poll costs the server 1 us.
         """
         broker = environment.app.sessions.current().broker
         queue, send = environment.app.settings.default_queue, broker.commands.send
@@ -78,7 +83,9 @@ class ThroughputPlan:
         return first / (time.perf_counter() - began)
 
     async def _closed(self, environment: BenchEnvironment, payload: str, times: Histogram) -> float:
-        """Jobs per second of callers that each enqueue the next job when they have the value of the last."""
+        """Returns jobs per second for callers that each enqueue the next job when they have the value of the
+        job before.
+        """
 
         async def caller(jobs: int) -> None:
             for _ in range(jobs):
