@@ -1,4 +1,4 @@
-"""The embedded server: one Valkey per project, started by its first process, stopped by the last.
+"""The embedded server: one Valkey per project. The project's first process starts it, the last one stops it.
 
 Two directories belong to a project:
 
@@ -9,22 +9,25 @@ Two directories belong to a project:
 
 Three locks, each an `flock`, so that the kernel drops them for a process that is killed:
 
-- `start.lock`, exclusive: held while somebody starts, attaches or leaves. One at a time.
-- `users.lock`, shared: held by each process that uses the server. Whoever leaves and then gets it exclusively
-  was the last one out, and shuts the server down. The kernel counts; pid files would count the dead and trust
-  reused pids.
-- `server.lock`, exclusive: held by the *server* itself, through a descriptor it inherits. Two servers on one
-  append-only file would destroy it, and the runtime directory alone cannot prevent that: a cron job has no
-  XDG_RUNTIME_DIR, a logout deletes it, and two containers that mount the same project each have a `/tmp` of
-  their own.
+- `start.lock`, exclusive: a process holds it while it starts, attaches or leaves, so only one does at a time.
+- `users.lock`, shared: each process that uses the server holds it. A process that leaves and then gets it
+  exclusively is the last user, and shuts the server down. The kernel counts the users; pid files would count
+  dead processes and trust reused pids.
+- `server.lock`, exclusive: the *server* itself holds it, through a descriptor that it inherits. Two servers
+  on one append-only file would destroy it, and the runtime directory alone cannot prevent that: a cron job
+  has no XDG_RUNTIME_DIR, a logout deletes it, and two containers that mount the same project each have a
+  `/tmp` of their own.
+
+Code that takes more than one of them takes `start.lock` first.
 
 Everything here blocks (35 ms to start a server, 1 ms to attach): call it from a thread when a loop is
-running.
+running. Nothing here uses a Redis client.
 
-The files, from the ground up: `resp`, the talk with a server; `directories`, where it lives; `locks`;
-`launch`, which server is started, and how; `server_handle`, what somebody who uses one has in hand. On them
-stand `shared`, the server of a project, and `throwaway`, that of `memory://`; on these `operations`, for the
-command line. `project` decides before all that.
+The files, from the ground up: `resp` asks a server over its socket; `directories` knows where it lives;
+`locks` takes the locks; `launch` finds the program and starts it; `server_handle` is a user's hold on a
+server. On these stand `shared` (the server of a project) and `throwaway` (the server of `memory://`), and on
+these `operations`, for the command line. `project` finds the project, and refuses an embedded server in
+production.
 """
 
 from asyncq.embedded.operations import Status, run_foreground, status, stop

@@ -1,5 +1,8 @@
-"""The two directories of a project's server, what is in them, and why a server did not start in them, in the
-words of its log.
+"""The two directories of a project's server: their names, their files, and errors that quote the server's
+log.
+
+Both directories belong to this user, and nobody else may enter them: the mode of the socket is the password
+of the server. Functions block, and run under no lock of their own.
 """
 
 from __future__ import annotations
@@ -19,12 +22,17 @@ from asyncq.errors import BrokerNotConfigured
 
 logger: logging.Logger = logging.getLogger(__name__)
 
-SUN_PATH = 103  # longest socket path: 108 bytes on Linux, 104 on macOS, with the closing NUL
+SUN_PATH = 103  # longest path of a socket: 108 bytes on Linux, 104 on macOS, with the closing NUL
 
 
 @dataclass(frozen=True)
 class ServerDirectories:
-    """Where the server of one project lives."""
+    """The directories of one project's server.
+
+    Attributes:
+        directory: the project directory.
+        runtime: the runtime directory, with the socket and two locks.
+    """
 
     directory: Path
     runtime: Path
@@ -36,33 +44,35 @@ class ServerDirectories:
 
     @property
     def socket(self) -> Path:
-        """Where the server listens."""
+        """The socket on which the server listens."""
         return self.runtime / "s"
 
     @property
     def start_lock(self) -> Path:
-        """Held while somebody starts, attaches or leaves."""
+        """The lock that a process holds while it starts, attaches or leaves."""
         return self.runtime / "start.lock"
 
     @property
     def users_lock(self) -> Path:
-        """Shared by all who use the server."""
+        """The lock that all users of the server share."""
         return self.runtime / "users.lock"
 
     @property
     def log(self) -> Path:
-        """What the server says."""
+        """The server's log."""
         return self.data / "server.log"
 
     def log_size(self) -> int:
-        """Bytes in the log by now: what a start that begins now has to say comes after them."""
+        """Returns the size of the log in bytes. A start that begins now writes behind that offset."""
         try:
             return self.log.stat().st_size
         except FileNotFoundError:
             return 0
 
     def meta(self) -> dict[str, Any]:
-        """What the last start wrote down; empty if there was none, or if it was cut short."""
+        """Returns the facts that the last start wrote down; empty if there was none, or the file is
+        damaged.
+        """
         try:
             found = json.loads((self.data / "meta.json").read_bytes())
         except FileNotFoundError:
@@ -73,16 +83,16 @@ class ServerDirectories:
         return found if isinstance(found, dict) else {}
 
     def write_meta(self, **entries: object) -> None:
-        """Replace `meta.json` in one step, so that nobody reads half of it."""
+        """Replaces `meta.json` in one step, so that nobody reads half of it."""
         half = self.data / f"meta.json.{os.getpid()}"
         half.write_text(json.dumps(entries, indent=1) + "\n")
         half.replace(self.data / "meta.json")
 
     def create(self) -> None:
-        """Make both directories, private to this user.
+        """Makes both directories, private to this user.
 
         Raises:
-            BrokerNotConfigured: that is not possible; says why, and what helps.
+            BrokerNotConfigured: that is not possible; the message says why, and what helps.
         """
         try:
             self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -105,18 +115,18 @@ class ServerDirectories:
 
 
 def own_place(directory: Path) -> ServerDirectories:
-    """The place a new server of this project gets, from this process's environment."""
+    """Returns the directories for a new server of this project, by this process's environment."""
     name = hashlib.sha256(os.fsencode(directory)).hexdigest()[:12]
     base = os.environ.get("XDG_RUNTIME_DIR", "")
-    # After `sudo -E` the variable names somebody else's directory; a long one would not leave room for the
-    # socket.
+    # After `sudo -E` the variable names another user's directory. With a long directory, the path of the
+    # socket would be too long.
     if base and _is_private(Path(base)) and len(os.fsencode(f"{base}/asyncq/{name}/s")) <= SUN_PATH:
         return ServerDirectories(directory, Path(base, "asyncq", name))
     return ServerDirectories(directory, Path(f"/tmp/asyncq-{os.geteuid()}", name))  # noqa: S108  checked by create
 
 
 def place_of(directory: Path) -> ServerDirectories:
-    """Where this project's server is now, or would be started.
+    """Returns the directories where this project's server runs, or would be started.
 
     A process with another environment (cron, sudo, another login) may have started it in another runtime
     directory.
@@ -128,7 +138,9 @@ def place_of(directory: Path) -> ServerDirectories:
 
 
 def elsewhere(place: ServerDirectories) -> ServerDirectories | None:
-    """The other runtime directory in which the server was started, if it is there still."""
+    """Returns the directories of a server that runs in another runtime directory, or None if there is
+    none.
+    """
     socket = Path(str(place.meta().get("socket", "")))
     if socket.name != "s" or socket == place.socket or not _is_private(socket.parent):
         return None
@@ -136,7 +148,7 @@ def elsewhere(place: ServerDirectories) -> ServerDirectories | None:
 
 
 def _is_private(directory: Path) -> bool:
-    """Whether it is a real directory of this user that nobody else may enter."""
+    """Returns whether a path is a real directory of this user that nobody else may enter."""
     try:
         found = directory.lstat()
     except OSError:
@@ -147,7 +159,7 @@ def _is_private(directory: Path) -> bool:
 def _make_private(directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     if not _is_private(directory):
-        # In /tmp somebody else may have made it first, to read our jobs or to answer in the server's place.
+        # In /tmp another user may have made it first, to read our jobs or to pose as the server.
         raise BrokerNotConfigured(
             f"{directory} must belong to you with mode 0700, and does not. "
             "Remove it (or chmod 700 it, if it is yours), or set XDG_RUNTIME_DIR to a private directory."
@@ -169,11 +181,17 @@ _ADVICE = {
         "ASYNCQ_URL=embedded:///directory."
     ),
 }
-"""What the server says when it cannot start, and what helps. The first line that is found decides."""
+"""For a text in the server's log: the advice. The first text that is found decides."""
 
 
 def failure(what: str, place: ServerDirectories, log_from: int) -> BrokerNotConfigured:
-    """The error for a server that did not start: what happened, the end of its log, and what helps."""
+    """Makes the error for a server that did not start: what happened, the end of its log, and what helps.
+
+    Args:
+        what: what happened.
+        place: the server's directories.
+        log_from: the offset in the log at which this start began.
+    """
     try:
         with place.log.open("rb") as log:
             log.seek(log_from)
@@ -182,13 +200,13 @@ def failure(what: str, place: ServerDirectories, log_from: int) -> BrokerNotConf
         lines = [f"({place.log}: {error.strerror})"]
     evidence = "\n".join([what, *lines])
     if shutil.disk_usage(place.directory).free < 64 * 1024:
-        evidence += "\nNo space left on device"  # a full disk takes the log with it
+        evidence += "\nNo space left on device"  # on a full disk, the server could not log it
     words = "".join(f"    {line}\n" for line in lines[-8:])
     return BrokerNotConfigured(f"{what}\n{words}{advise(evidence, place, f'The whole log: {place.log}')}")
 
 
 def advise(evidence: str, place: ServerDirectories, otherwise: str) -> str:
-    """What helps against what the server, or the system, said."""
+    """Returns the advice for an error of the server or the system, or `otherwise` if there is none."""
     for sign, advice in _ADVICE.items():
         if sign in evidence:
             return advice.format(wrote=place.meta().get("version", "version unknown"), data=place.data)

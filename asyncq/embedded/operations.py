@@ -1,5 +1,7 @@
-"""What the command line does with a project's server: it looks at it, stops it, or keeps it up in the
-foreground.
+"""The operations of `asyncq server` on a project's server: status, stop, and run in the foreground.
+
+All of them block. `status` and `stop` do not keep a hold on the server; `run_foreground` must run on the main
+thread.
 """
 
 from __future__ import annotations
@@ -36,9 +38,9 @@ class Status:
     """What is known about the server of a project.
 
     Attributes:
-        running: whether somebody is at the socket.
+        running: whether a server is at the socket.
         pid: the server's process id, if it answers.
-        version: as in "Valkey 9.1.2"; of the last start, if none runs; None if there never was one.
+        version: as in "Valkey 9.1.2"; that of the last start, if none runs; None if there never was one.
         socket: where its socket is, or would be.
         directory: the project directory.
         started: when it was started, in seconds since the epoch; None if it does not run.
@@ -87,14 +89,14 @@ def status(directory: Path) -> Status:
 
 
 def _count_keys(info: Mapping[str, str]) -> int:
-    """Sum of `db0:keys=3,expires=0,...` over the databases."""
+    """Sums up the keys of `db0:keys=3,expires=0,...` over the databases."""
     databases = (text for name, text in info.items() if re.fullmatch(r"db\d+", name))
     return sum(int(text.split(",")[0].removeprefix("keys=")) for text in databases)
 
 
 def _in_use(place: ServerDirectories) -> bool | None:
-    # Only under start.lock: our own exclusive try would make somebody's last-out believe that it was not the
-    # last.
+    # Only under `start.lock`: while we try the exclusive lock, a process that leaves would else find it
+    # taken, take itself for not the last user, and leave the server running.
     try:
         with starting(place):
             alone = try_exclusive(place.users_lock)
@@ -108,14 +110,14 @@ def _in_use(place: ServerDirectories) -> bool | None:
 
 
 def stop(directory: Path, *, force: bool = False) -> bool:
-    """Shut the server of a project down; its data stay.
+    """Shuts down the server of a project. Its data stay.
 
-    Also ends a server that was left alone: its users killed, its socket deleted.
+    It also ends a server whose users were killed, or whose socket was deleted.
 
     Args:
         directory: the project directory.
-        force: do it even if processes use it, and kill it if it does not answer. Up to a second of writes is
-            then lost.
+        force: stop the server even if processes use it, and kill it if it does not answer. Up to a second of
+            writes is lost then.
 
     Returns:
         Whether a server was stopped. False: none runs, or it is in use and `force` was not given.
@@ -126,8 +128,8 @@ def stop(directory: Path, *, force: bool = False) -> bool:
     """
     place = place_of(directory.resolve())
     if probe(place.socket).state == "absent":
-        return _kill(place, signal.SIGTERM)  # perhaps one whose socket was deleted
-    # By force also past a process that hangs while it holds start.lock.
+        return _kill(place, signal.SIGTERM)  # a server whose socket was deleted may still run
+    # With force, without the lock: a process may hang while it holds `start.lock`.
     with contextlib.nullcontext() if force else starting(place):
         alone = try_exclusive(place.users_lock)
         if alone is not None:
@@ -144,7 +146,9 @@ def stop(directory: Path, *, force: bool = False) -> bool:
 
 
 def _kill(place: ServerDirectories, number: signal.Signals) -> bool:
-    """Signal the server by the pid it was started with, if that process is still it; wait for its end."""
+    """Sends a signal to the process that the last start wrote down, if it is still the server, and waits for
+    its end. Returns whether it has ended.
+    """
     meta = place.meta()
     pid = int(meta.get("pid", 0))
     if meta.get("host") != os.uname().nodename or not pid or str(meta.get("socket")) not in command_line(pid):
@@ -159,7 +163,9 @@ def _kill(place: ServerDirectories, number: signal.Signals) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """What the process calls itself; empty if there is none. A server names its socket there."""
+    """Returns the command line of a process; empty if there is none. A server's has the path of its
+    socket.
+    """
     if Path("/proc/self/cmdline").exists():
         try:
             return Path(f"/proc/{pid}/cmdline").read_text()
@@ -172,9 +178,9 @@ def command_line(pid: int) -> str:
 
 
 def run_foreground(directory: Path, *, ready: Callable[[EmbeddedServer], None]) -> None:
-    """Keep the server of a project up until SIGINT or SIGTERM, starting it again if it dies.
+    """Keeps the server of a project up until SIGINT or SIGTERM, and starts it again if it dies.
 
-    Handles both signals meanwhile, so it must be called on the main thread.
+    It handles both signals meanwhile, so it must be called on the main thread.
 
     Args:
         directory: the project directory.
@@ -187,7 +193,7 @@ def run_foreground(directory: Path, *, ready: Callable[[EmbeddedServer], None]) 
     wake, waker = os.pipe()
 
     def stop_waiting(_number: int, _frame: FrameType | None) -> None:
-        os.write(waker, b"x")  # a threading.Event set in a handler can lock up the wait it interrupts
+        os.write(waker, b"x")  # setting a threading.Event in a handler can deadlock the wait it interrupts
 
     before = {number: signal.signal(number, stop_waiting) for number in (signal.SIGINT, signal.SIGTERM)}
     server = None

@@ -1,4 +1,8 @@
-"""Which project directory an `embedded://` URL means, and where the embedded server must not be used."""
+"""Which project directory an `embedded://` URL means, and where an embedded server is refused.
+
+A session calls `resolve` before it joins a server, and `refuse_or_warn` when it knows the server's version.
+Neither function touches a server.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +17,19 @@ if TYPE_CHECKING:
 
 
 def resolve(url: str, *, project_file: str | None) -> Path:
-    """Name the project directory whose server an `embedded://` URL means.
+    """Returns the project directory whose server an `embedded://` URL means.
 
-    Worker and web process must meet even when they are started in different directories, so it is the file
-    that made the app that counts, not the working directory.
+    Worker and web process must find the same server even if they are started in different directories. So the
+    file that made the app counts, and not the working directory.
 
     Args:
-        url: `embedded://` for the project of `project_file`, or `embedded:///abs/dir` for the directory
-            named.
-        project_file: the file that made the app. Without one that exists (REPL, notebook) the working
-            directory is taken.
+        url: `embedded://` for the project of `project_file`, or `embedded:///abs/dir` for that directory.
+        project_file: the file that made the app. Without one that exists (REPL, notebook) the search begins
+            in the working directory.
 
     Returns:
-        The nearest directory, from there upwards, with a `pyproject.toml` or a `.git`; if there is none,
-        where the search began. The server's data goes to `.asyncq/` in it.
+        The nearest directory, upwards from the file's, with a `pyproject.toml` or a `.git`; if there is none,
+        the directory where the search began. The server keeps its data in `.asyncq/` there.
 
     Raises:
         BrokerNotConfigured: the URL is of another kind, or its path is not absolute.
@@ -56,16 +59,16 @@ _PRODUCTION = ("KUBERNETES_SERVICE_HOST", "K_SERVICE", "ECS_CONTAINER_METADATA_U
 
 
 def refuse_or_warn(environ: Mapping[str, str], directory: Path, version: str | None = None) -> str | None:
-    """Refuse the embedded server in production surroundings, or say what to tell the user about it.
+    """Refuses the embedded server in production, or returns a warning for the user.
 
     On Kubernetes, Cloud Run, ECS and Heroku the worker and the web process have different file systems, and
     each would silently get an empty server of its own. `ASYNCQ_EMBEDDED` decides: `auto` (the default),
-    `always` (no question, no warning) or `never`.
+    `always` (no check, no warning) or `never`.
 
     Args:
         environ: the environment, as `os.environ`.
         directory: the project directory, from `resolve`.
-        version: what runs, as `EmbeddedServer.version` has it; leave it out before a server is started.
+        version: the server's version, from `EmbeddedServer.version`; None before a server is started.
 
     Returns:
         The text of a warning, for the caller to log once per process (logger "asyncq"); None for `always`.
@@ -75,7 +78,7 @@ def refuse_or_warn(environ: Mapping[str, str], directory: Path, version: str | N
 
     Example:
         >>> from pathlib import Path
-    >>> refuse_or_warn({"ASYNCQ_EMBEDDED": "always"}, Path("/srv/shop"))
+        >>> refuse_or_warn({"ASYNCQ_EMBEDDED": "always"}, Path("/srv/shop"))
     """
     mode = environ.get("ASYNCQ_EMBEDDED", "").strip().lower() or "auto"
     if mode not in {"auto", "always", "never"}:

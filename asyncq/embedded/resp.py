@@ -1,5 +1,6 @@
-"""What a server answers when it is asked over a socket, without a Redis client, and how long it may take.
-Tests shorten these times.
+"""Asks a server over its unix socket, without a Redis client: is it there, is it ready, will it shut down.
+
+Each question opens a connection of its own and blocks, at most for the timeouts below. Tests shorten these.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 DEADLINE = 10.0
-"""Seconds that a server has for starting, and for leaving."""
+"""How many seconds a server may take to start, and to shut down."""
 
 ANSWER_TIMEOUT = 1.0
-"""Seconds for one question. The answer takes 0.2 ms unless the server hangs."""
+"""How many seconds a server may take to answer. It takes 0.2 ms, unless it hangs."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What is at a socket.
+    """The state of the server at a socket.
 
     Attributes:
-        state: "absent": nobody; "silent": somebody who does not answer in time; "loading" or "ready".
-        info: the fields of INFO; empty if it did not answer.
+        state: "absent": no server; "silent": a server that does not answer in time; "loading" or "ready".
+        info: the fields of INFO; empty if the server did not answer.
     """
 
     state: Literal["absent", "silent", "loading", "ready"]
@@ -38,14 +39,14 @@ class Answer:
 
     @property
     def version(self) -> str:
-        """As in "Valkey 9.1.2"."""
+        """Name and version of the server, as in "Valkey 9.1.2"."""
         if "valkey_version" in self.info:
             return f"Valkey {self.info['valkey_version']}"
         return f"Redis {self.info.get('redis_version', '(version unknown)')}"
 
 
 def ask(socket: Path, *commands: str, timeout: float) -> list[bytes]:
-    """Send inline commands and return a reply for each: enough RESP for PING and INFO."""
+    """Sends inline commands and returns a reply for each. It knows enough RESP for PING and INFO."""
     with sockets.socket(sockets.AF_UNIX) as connection:
         connection.settimeout(timeout)
         connection.connect(str(socket))
@@ -62,7 +63,9 @@ def _reply(stream: IO[bytes]) -> bytes:
 
 
 def probe(socket: Path) -> Answer:
-    """Looks who is at the socket. Only a refused connection means nobody: a busy server is not replaced."""
+    """Returns the state of the server at a socket. Only a missing socket or a refused connection means that
+    there is none: a busy server must not be replaced by a second one.
+    """
     try:
         pong, text = ask(socket, "PING", "INFO server memory persistence keyspace", timeout=ANSWER_TIMEOUT)
     except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
@@ -75,9 +78,10 @@ def probe(socket: Path) -> Answer:
 
 
 def wait_until_ready(socket: Path, deadline: float, gone: Callable[[], bool]) -> Answer:
-    """Ask until the server is ready, or the deadline is over; returns the last answer.
+    """Polls until the server is ready or the deadline is over, and returns the last answer.
 
-    That nobody is at the socket ends it only if `gone()`: a server that was just started is not there yet.
+    If no server is at the socket, polling ends only if `gone()`: a server that has just been started is not
+    there yet.
     """
     while True:
         answer = probe(socket)
@@ -87,7 +91,9 @@ def wait_until_ready(socket: Path, deadline: float, gone: Callable[[], bool]) ->
 
 
 def shut_down(socket: Path, deadline: float) -> str | None:
-    """Ask the server to save and leave; wait until it has. Returns what it said if it stays."""
+    """Asks the server to save its data and end, and waits until it has. Returns its error if it does
+    not end.
+    """
     try:
         with sockets.socket(sockets.AF_UNIX) as connection:
             connection.settimeout(max(0.1, deadline - time.monotonic()))
@@ -95,6 +101,6 @@ def shut_down(socket: Path, deadline: float) -> str | None:
             connection.sendall(b"SHUTDOWN\r\n")
             return connection.recv(4096).decode(errors="replace").strip() or None
     except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
-        return None  # gone already
+        return None  # it has ended
     except OSError as error:
         return str(error)

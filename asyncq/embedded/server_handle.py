@@ -1,5 +1,8 @@
-"""What somebody who uses a server has in hand, and which servers this process holds, also across its forks
-and at its end.
+"""A user's hold on an embedded server, and the servers that this process holds, also after `fork` and at
+exit.
+
+`HeldServers.mutex` guards all of it, on any thread. `Held` has two subclasses: in `shared` and in
+`throwaway`.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class EmbeddedServer:
-    """A running server that this process holds on to. Leave with `release`, or use it as a context manager.
+    """A hold of this process on a running server. End it with `release`, or use it as a context manager.
 
     Example:
         >>> with acquire(Path("/srv/shop")) as server:  # doctest: +SKIP
@@ -32,7 +35,7 @@ class EmbeddedServer:
         version: name and version of the server, as in "Valkey 9.1.2".
         directory: the project directory, with the data in `.asyncq/`; for `private` the temporary directory.
         socket: the path of the unix socket.
-        started_here: whether this call started the server, rather than find it running.
+        started_here: whether this call started the server, and did not find it running.
     """
 
     url: str
@@ -43,9 +46,10 @@ class EmbeddedServer:
     _held: Held
 
     def release(self) -> None:
-        """Let go. Does nothing when called again.
+        """Ends this hold. A second call does nothing.
 
-        The last handle of the last process shuts the server down (data kept), which takes a few milliseconds.
+        The last handle of the last process shuts the server down, which takes a few milliseconds. The data of
+        a project's server stay.
         """
         with HeldServers.mutex:
             self._held.leave(self)
@@ -66,7 +70,7 @@ class Held(ABC):
         self.handles: set[EmbeddedServer] = set()
 
     def handle(self, directory: Path, socket: Path, version: str, started_here: bool) -> EmbeddedServer:
-        """Give out one more handle."""
+        """Makes one more handle."""
         server = EmbeddedServer(
             f"unix://{quote(str(socket))}", version, directory, socket, started_here, self
         )
@@ -74,7 +78,9 @@ class Held(ABC):
         return server
 
     def leave(self, server: EmbeddedServer) -> None:
-        """Take a handle back; with the last one the server is let go. Does nothing the second time."""
+        """Takes a handle back. With the last one, this process ends its use of the server. A second call for
+        the same handle does nothing.
+        """
         if server in self.handles:
             self.handles.discard(server)
             if not self.handles:
@@ -82,41 +88,44 @@ class Held(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the server, whatever handles are left."""
+        """Ends this process's use of the server, even if handles are left."""
 
     @abstractmethod
     def forked(self) -> None:
-        """Put things right in a forked child."""
+        """Takes locks of its own, or gives the server up, in a child after `fork`."""
 
 
 class HeldServers:
-    """What this process holds. One mutex for all of it: starting and leaving are rare and short."""
+    """The servers that this process holds. One mutex guards all: starting and leaving are rare and short."""
 
-    # Re-entrant, so that a signal handler that releases does not lock up the main thread.
+    # Re-entrant: a signal handler that calls `release` must not deadlock with the main thread that it
+    # interrupts.
     mutex: ClassVar[threading.RLock] = threading.RLock()
     held: ClassVar[dict[Path | weakref.ref[Any] | None, Held]] = {}
-    """By the project's directory; a throw-away server by its owner."""
+    """By the project's directory; a throw-away server by its owner, or None."""
 
     @classmethod
     def close_all(cls) -> None:
-        """Let go of every server, at the end of the process."""
+        """Ends the use of every server, at the end of the process."""
         with cls.mutex:
             for held in list(cls.held.values()):
                 held.close()
 
     @classmethod
     def before_fork(cls) -> None:
-        """Nobody starts or leaves during a fork: a child would hold the start.lock it inherits for life."""
+        """Takes the mutex, so that no thread starts or leaves during the fork: a child would inherit
+        `start.lock` and hold it for its whole life.
+        """
         cls.mutex.acquire()
 
     @classmethod
     def after_fork(cls) -> None:
-        """The parent goes on."""
+        """Releases the mutex in the parent."""
         cls.mutex.release()
 
     @classmethod
     def forked(cls) -> None:
-        """The child takes locks of its own, and lets go of what belongs to the parent alone."""
+        """Makes a new mutex in the child, and has each held server take its own locks or give itself up."""
         cls.mutex = threading.RLock()
         for held in list(cls.held.values()):
             held.forked()

@@ -1,4 +1,9 @@
-"""The shared server: one for all processes of a project."""
+"""The shared server: one for all processes of a project. `acquire` starts it or attaches to it.
+
+A process holds one shared lock (`users.lock`) for each project that it uses, however many handles it has
+given out. Starting, attaching and leaving take `HeldServers.mutex` first, then `start.lock`. Everything
+blocks.
+"""
 
 from __future__ import annotations
 
@@ -24,22 +29,23 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 def acquire(directory: Path) -> EmbeddedServer:
-    """Use the server of a project: attach to the running one, or start it.
+    """Attaches to the running server of a project, or starts it, and returns a handle.
 
-    May be called again, for one directory or several: a process holds one lock per directory and counts its
-    handles. A server that died meanwhile is started again. What is still held is let go at exit; SIGTERM
-    without a handler and SIGKILL leave the server to the next last one out, or to `stop`.
+    May be called again, for one directory or several: a process holds one lock for each directory and counts
+    its handles. A server that has died meanwhile is started again. The process ends its use at exit. A
+    process that ends by SIGTERM without a handler, or by SIGKILL, leaves the server running, until the next
+    last user leaves or `stop` is called.
 
     Args:
         directory: the project directory, from `resolve`. The data are kept in `.asyncq/` below it.
 
     Returns:
-        A handle with the URL to connect to. 40 ms when the server has to be started, 1 ms otherwise.
+        A handle with the URL to connect to. Starting the server takes 40 ms, attaching 1 ms.
 
     Raises:
-        BrokerNotConfigured: there is no server program, or it cannot start here. Says why, with the last
-            lines of its log, and what helps. At the latest after 25 s.
-        BrokerUnavailable: the server is there and does not answer, or is still loading; worth another try.
+        BrokerNotConfigured: there is no server program, or it cannot start here. The message says why, with
+            the last lines of the server's log, and what helps. It comes after 25 s at the latest.
+        BrokerUnavailable: the server does not answer or is still loading its data; a later try may succeed.
 
     Example:
         >>> server = acquire(resolve("embedded://", project_file=__file__))  # doctest: +SKIP
@@ -85,7 +91,7 @@ class _Shared(Held):
         except BaseException:
             os.close(users)
             raise
-        self._drop_users()  # of a server that has died
+        self._drop_users()  # the lock that belongs to a server that has died
         self.place, self.users = place, users
         if child is not None:
             disown(self.child)
@@ -117,7 +123,7 @@ class _Shared(Held):
             with starting(self.place):
                 self._drop_users()
                 self._close_if_last(self.place)
-        except OSError as error:  # BrokerUnavailable too: this runs at exit, where nobody could act on it
+        except OSError as error:  # also BrokerUnavailable: this runs at exit, where nobody could handle it
             logger.warning("the embedded server of %s is left running: %s", self.directory, error)
         finally:
             self._drop_users()
@@ -129,9 +135,9 @@ class _Shared(Held):
             self.users = None
 
     def _close_if_last(self, place: ServerDirectories) -> None:
-        # Ask with a fresh descriptor, never by converting our own: a lock belongs to the open file
-        # description, and a forked child that has not yet reopened it (or never will: a fork in C) shares
-        # ours. Converting succeeded while such a child was alive, and the parent shut down a used server.
+        # Tries the lock with a new descriptor, and never converts our own: a lock belongs to the open file
+        # description, and a forked child that has not yet opened its own (or never will: a fork in C) shares
+        # ours. Converting succeeded while such a child lived, and the parent shut down a server in use.
         alone = try_exclusive(place.users_lock)
         if alone is None:
             return
@@ -140,7 +146,7 @@ class _Shared(Held):
             if complaint:
                 logger.warning("the embedded server of %s does not stop: %s", self.directory, complaint)
             elif self.child is not None:
-                with contextlib.suppress(subprocess.TimeoutExpired):  # disown then lets go of it
+                with contextlib.suppress(subprocess.TimeoutExpired):  # `close` then disowns it
                     self.child.wait(resp.DEADLINE)
         finally:
             os.close(alone)
@@ -153,7 +159,7 @@ class _Shared(Held):
         try:
             own = hold_shared(self.place.users_lock)
         except OSError as error:
-            # The inherited descriptor still counts, as long as neither side converts it.
+            # The inherited descriptor still holds the lock, as long as neither process converts it.
             logger.debug("the child keeps its parent's lock on %s: %s", self.place.users_lock, error)
             return
         os.close(self.users)

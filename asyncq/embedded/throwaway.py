@@ -1,4 +1,8 @@
-"""The throw-away server: one process's own, gone with it."""
+"""The throw-away server of `memory://`: it belongs to one process and ends with it, even if that is killed.
+
+Its data are in a temporary directory, which is removed at the end. `HeldServers.mutex` guards starting and
+leaving, on any thread. Everything blocks.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +27,17 @@ logger: logging.Logger = logging.getLogger(__name__)
 
 
 def private(owner: object | None = None) -> EmbeddedServer:
-    """Start a throw-away server for this process: nothing is kept.
+    """Starts a throw-away server for this process, and returns a handle. Nothing is kept.
 
-    It ends with the process, also with a killed one. A second call returns another handle for the same
-    server; a forked child gets one of its own.
+    The server ends with the process, even if the process is killed. A second call with the same owner returns
+    another handle for the same server. A forked child gets a server of its own.
 
     Args:
-        owner: whose server it is. It has one of its own, which stays for as long as the owner is there.
+        owner: the object to which the server belongs. Each owner has its own server, which ends when the
+            owner is collected. None is an owner, too, for the whole process.
 
     Returns:
-        A handle with the URL to connect to. The server without an owner ends when the last handle is
-        released.
+        A handle with the URL to connect to. A server without an owner ends when its last handle is released.
 
     Raises:
         BrokerNotConfigured: there is no server program, or it cannot start here.
@@ -55,17 +59,17 @@ def private(owner: object | None = None) -> EmbeddedServer:
                 raise
             HeldServers.held[key] = server
             if owner is not None:
-                weakref.finalize(owner, server.close).atexit = False  # the registry closes it then
+                weakref.finalize(owner, server.close).atexit = False  # at exit, `HeldServers` closes it
         return server.handle(server.directory, server.directory / "s", server.version, started)
 
 
 class _Throwaway(Held):
     """A throw-away server for this process alone.
 
-    A shell starts it and then reads from a pipe whose write end only we hold. When we let go of that end, be
-    it by SIGKILL, the shell kills the server and removes its directory. PR_SET_PDEATHSIG would not do: it is
-    Linux only, fires when the *thread* that forked ends (a to_thread worker, say), and leaves the directory
-    behind.
+    A shell starts the server and then reads from a pipe whose write end only this process holds. When that
+    end is closed, also by SIGKILL, the shell kills the server and removes its directory. PR_SET_PDEATHSIG
+    would not do: it is Linux only, fires when the *thread* that forked ends (such as a to_thread worker), and
+    leaves the directory behind.
     """
 
     _WATCH: ClassVar[str] = (
@@ -92,7 +96,7 @@ class _Throwaway(Held):
         self.watcher = subprocess.Popen(  # noqa: S603  our own argument list
             ["/bin/sh", "-c", self._WATCH, "sh", str(self.directory), *arguments],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,  # held by the server alone: its end tells that the server has died
+            stdout=subprocess.PIPE,  # only the server holds it: its end shows that the server has died
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
@@ -104,7 +108,7 @@ class _Throwaway(Held):
         self.version = answer.version
 
     def _died(self) -> bool:
-        """Whether the server's standard output has ended. What it printed before is kept for the error."""
+        """Returns whether the server's standard output has ended. The output is kept for the error."""
         assert self.watcher is not None
         assert self.watcher.stdout is not None
         try:
@@ -143,14 +147,14 @@ class _Throwaway(Held):
             disown(watcher)
 
     def forked(self) -> None:
-        # The child's copy of the pipe would keep the server alive after the parent was killed.
+        # The child must close its copy of the pipe: it would keep the server alive after the parent's death.
         del HeldServers.held[self.key]
         self.is_of_parent = True
         self.handles.clear()
         watcher, self.watcher = self.watcher, None
         if watcher is not None:
             _close_pipes(watcher)
-            watcher.returncode = 0  # as in disown, but it is not our child: there is nothing to poll
+            watcher.returncode = 0  # as in `disown`, but without `poll`: the watcher is not our child
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
