@@ -1,1 +1,1 @@
-"""The broker: the only room that knows Redis."""
+"""The broker: the only package that knows Redis. All of it but `Beating` runs on the loop of a session."""

@@ -1,12 +1,12 @@
-"""Every way in which a claimed job leaves a worker's hands: it ends, is retried, deferred, replaced, handed
-back, or kept as a dead letter; and what a dead worker has claimed is taken from it.
+"""Ends claims: here, and nowhere else, a claimed job is finished, retried, deferred, replaced by a workflow,
+released to its queue, or kept as a dead letter. It also takes the claims of dead workers.
 
-A claim is a pending entry. Each way out is one script, which checks the claim (the fence) and may be sent
-twice; what it leaves for other shards is forwarded. Lives on the worker's loop.
+A claim is a pending entry. Each way to end one is a single script, which checks the claim (the fence) and
+may be sent twice. What the end means for other shards is forwarded. Runs on the worker's loop.
 
-Jobs that end with an outcome are many, so they go in batches: all that ended in one turn of the loop in one
-call, and at most two calls under way, so that the next one gathers while they are. A lone job never waits for
-company. All other ways out are rare, and each is a call of its own.
+Outcomes are frequent, so they go in batches: those of one turn of the loop and one stream go in one call. At
+most two calls are under way, and the next one gathers meanwhile. A lone job never waits for others. The
+other ways are rare, and each is a call of its own.
 """
 
 from __future__ import annotations
@@ -33,49 +33,52 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 BATCH = 250
+"""Most jobs in one call of `finish` and of `release`."""
 BATCH_BYTES = 4 * 1024 * 1024
-"""So many bytes of outcomes end in one call, and the rest of the last one: 250 of a megabyte would hold the
-server for half a second."""
+"""With so many bytes of outcomes a call takes no further one. The last is sent whole. 250 outcomes of a
+megabyte would hold up the server for half a second."""
 UNDER_WAY = 2
+"""Most calls of `finish` that wait for an answer. Each must be counted down in `_done`, whatever happens."""
 TAKE_AT_ONCE = 100
+"""Most entries of a dead worker session that one call takes."""
 
 Outcome = tuple[wire.Delivery, str, bytes]
-"""A delivery, the letter of its outcome, and the outcome."""
+"""A delivery, the status code of its outcome, and the outcome."""
 
 
 class Way(Enum):
-    """How a job leaves a worker's hands."""
+    """How a claim ended."""
 
     FINISHED = auto()
-    """It ended with an outcome, revoked and expired ones among them."""
+    """The job ended with an outcome, revoked and expired jobs among them."""
     DEAD = auto()
-    """It failed for the last time, and is kept as a dead letter."""
+    """The job failed for the last time, and is kept as a dead letter."""
     RETRIED = auto()
-    """It failed, and is tried again later."""
+    """The job failed, and is tried again later."""
     DEFERRED = auto()
-    """It did not begin, and comes again later: a limit of its task holds it up, or its worker does not know
-    the task."""
+    """The body did not start, and the job comes again later: a limit of its task holds it up, or the worker
+    does not know the task."""
     REPLACED = auto()
-    """A workflow took its place."""
+    """A workflow took the place of the job."""
     RELEASED = auto()
-    """It was handed back to its queue."""
+    """The job was released to its queue."""
     UNREADABLE = auto()
-    """Its entry was no message."""
+    """The entry held no message of asyncq."""
     LOST = auto()
-    """It ended because too many workers died with it."""
+    """The job ended because too many workers died with it."""
 
 
 class ClaimEnd(NamedTuple):
-    """The end of one claim, as a hook is told of it.
+    """The end of one claim, as a hook gets it.
 
     Attributes:
         way: how it ended.
-        stream, entry: the claim.
-        id: of the job; empty if the entry was no message.
+        stream, entry: the claim; the entry is empty for `LOST`.
+        id: of the job; empty if the entry held no message.
         answer: of the script: 0 if it refused, for the claim was somebody else's; 2 for `RETRIED`,
             `DEFERRED`, `REPLACED` and `RELEASED` if the job ended as revoked instead.
-        delivery: the job, where the worker has it.
-        letter, outcome: of a job that ended.
+        delivery: the job; None for `RELEASED`, `UNREADABLE` and `LOST`.
+        letter, outcome: the status code and the outcome of a job that ended; else empty.
     """
 
     way: Way
@@ -91,8 +94,11 @@ class ClaimEnd(NamedTuple):
 class Taken(NamedTuple):
     """What became of the jobs of a dead worker session.
 
-    `put_back` and `revoked` count jobs that go on and that have ended as revoked; `lost` names the id and the
-    task of those that ended as lost; `has_more` says to call again.
+    Attributes:
+        put_back: how many jobs are in their queues again.
+        revoked: how many jobs ended as revoked.
+        lost: id and task name of each job that ended as lost.
+        has_more: whether the session may hold more: call `take` again.
     """
 
     put_back: int = 0
@@ -102,19 +108,19 @@ class Taken(NamedTuple):
 
 
 class Claims:
-    """What one session of a worker has claimed.
+    """The claims of one worker session.
 
     Args:
         commands: of the app's session.
-        served: the streams that it reads from.
-        holder: the name under which it claims.
-        held: how many entries it holds, at the moment of asking.
-        on_done: called for each delivery that was finished, when the server has answered: it is no longer
-            held.
+        served: the streams that the worker session reads from.
+        holder: the session id, under which it claims.
+        held: returns how many entries it holds now.
+        on_done: called for each delivery that was given to `finish`, when the server has answered or the
+            outcome was given up: the worker need not hold the job any longer.
 
     Attributes:
-        hooks: called with the end of each claim, when the server has answered. It costs nothing while there
-            is none.
+        hooks: called with the end of each claim, when the server has answered. An empty list costs one truth
+            test for each batch.
     """
 
     def __init__(
@@ -142,8 +148,13 @@ class Claims:
     # -- with an outcome, in batches --
 
     def finish(self, delivery: wire.Delivery, letter: str, outcome: bytes) -> None:
-        """Ends a job, together with all others that end in this turn of the loop. It is held until
-        `on_done`.
+        """Ends a job with an outcome, together with all others that end in this turn of the loop. Returns at
+        once; the job stays held until `on_done` is called for it.
+
+        Args:
+            delivery: the job.
+            letter: the status code of the outcome.
+            outcome: encoded.
         """
         waiting = self._waiting.get(delivery.stream)
         if waiting is None:
@@ -156,12 +167,20 @@ class Claims:
             self._loop.call_soon(self._send)
 
     async def drain(self) -> None:
-        """Waits until everything that was given to `finish` is stored."""
+        """Waits until every outcome that was given to `finish` is stored, or was given up."""
         await self._empty.wait()
 
     async def finish_now(self, stream: str, batch: Sequence[Outcome], held: int = 1) -> int | list[int]:
-        """Ends jobs of one stream in a call of their own, for as long as it takes: how many there are, or for
-        each 1 done, 2 done before, 0 refused.
+        """Ends jobs of one stream in a call of their own, which is sent again for as long as it takes.
+
+        Args:
+            stream: of the jobs.
+            batch: the jobs, at most `BATCH`.
+            held: how many entries the worker holds.
+
+        Returns:
+            The number of jobs if all were accepted, else for each job 1 accepted, 2 accepted before, 0
+            refused.
         """
         command = self._finish_command(stream, held, batch)
         answer: int | list[int] = await self._commands.send(
@@ -192,11 +211,11 @@ class Claims:
                 self._give_up(stream, batch, error)
 
     def _finish_command(self, stream: str, held: int, batch: Sequence[Outcome]) -> tuple[Any, ...]:
-        """The call that ends jobs of one stream; `held` is how many entries the worker has."""
+        """Returns the call that ends jobs of one stream; `held` is how many entries the worker holds."""
         served = self._served
         keys, queue = served.keys[stream], served.streams.get(stream) or served.last_attempt_queues[stream]
-        # One look over all pending entries is cheaper than one each as long as there are at most three times
-        # as many (measured).
+        # The script checks the claims by one XPENDING over a range, or by one for each job (span 0). The
+        # range is cheaper as long as the worker holds at most three times as many entries (measured).
         span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
         command: list[Any] = [
             "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,
@@ -215,19 +234,19 @@ class Claims:
         self._done(stream, batch, answer)
 
     async def _persist(self, stream: str, command: tuple[Any, ...], batch: list[Outcome]) -> None:
-        """The first try failed: tries until there is an answer."""
+        """Sends a batch whose first try has failed, until there is an answer."""
         try:
             answer = await self._commands.send(self._served.keys[stream], *command, timeout=FOREVER)
-        except Exception as error:  # noqa: BLE001  each call under way must come to its end, see `UNDER_WAY`
+        except Exception as error:  # noqa: BLE001  each call under way must be counted down, see `UNDER_WAY`
             self._give_up(stream, batch, error)
         else:
             self._done(stream, batch, answer)
 
     def _give_up(self, stream: str, batch: list[Outcome], error: Exception) -> None:
-        """Lets go of outcomes that cannot be stored: the entries stay pending, and the jobs run again.
+        """Gives up outcomes that cannot be stored. The entries stay pending, so the jobs run again.
 
-        NOGROUP: the server lost its data, and the jobs with it. The app was closed while the server was away.
-        Or it is a fault that sending again would not mend.
+        There are three causes: the server lost its data, and the jobs with it (NOGROUP); the app was closed
+        while the server was away; or an error that sending again would not mend.
         """
         log.error("%d outcomes could not be stored: %s", len(batch), error, exc_info=unexpected(error))
         self._done(stream, batch, None)
@@ -235,7 +254,8 @@ class Claims:
     def _done(self, stream: str, batch: list[Outcome], answer: int | list[int] | None) -> None:
         for delivery, _, _ in batch:
             self._on_done(delivery)
-        # Before anything that could fail: a call that is counted for ever would leave no room for another.
+        # Counted down before anything that could raise: a call that stayed counted would keep one of the two
+        # calls from being made for ever.
         self._under_way -= 1
         if type(answer) is list:
             _log_refusals(batch, answer)
@@ -249,14 +269,23 @@ class Claims:
             self._empty.set()
 
     def _forward(self, stream: str, batch: Sequence[Outcome]) -> None:
-        """Jobs have ended, and those that wait for them may lie in another shard."""
+        """Has the outbox delivered if one of these ends may concern a job in another shard."""
         if any(delivery.job.dependents or letter != wire.SUCCEEDED for delivery, letter, _ in batch):
             self._commands.forward(self._served.keys[stream])
 
     # -- each in a call of its own --
 
     async def dead_letter(self, delivery: wire.Delivery, outcome: bytes, reason: str) -> int:
-        """Ends a job with a failure and keeps it with the dead letters: 1 done, 2 done before, 0 refused."""
+        """Ends a job with a failure and keeps it as a dead letter.
+
+        Args:
+            delivery: the job.
+            outcome: the failure, encoded.
+            reason: why it is kept, for the operator who reads it.
+
+        Returns:
+            1 done, 2 done before, 0 refused.
+        """
         keys, job = self._served.keys[delivery.stream], delivery.job
         arguments = (
             *(keys.space, GROUP, self._holder, delivery.entry, job.id, outcome, job.result_ttl),
@@ -269,24 +298,42 @@ class Claims:
     async def retry(
         self, delivery: wire.Delivery, wait: int, retries: int, failure: bytes, last: bytes = b""
     ) -> int:
-        """Puts a failed job aside for `wait` ms: 1 done, 2 ended by a mark instead, 0 refused. `last` is the
-        outcome that stands if it expires meanwhile.
+        """Ends the claim to a failed job, which is delayed until its next attempt.
+
+        Args:
+            delivery: the job.
+            wait: ms until the next attempt.
+            retries: how many there were, with this one.
+            failure: the error of this attempt, encoded.
+            last: the outcome that the job gets if it expires before the next attempt; empty if it cannot.
+
+        Returns:
+            1 done, 2 the job ended by a revocation signal instead, 0 refused.
         """
         return await self._put_aside(Way.RETRIED, "retry", delivery, wait, retries, failure, last)
 
     async def defer(self, delivery: wire.Delivery, wait: int, turn: bytes) -> int:
-        """Puts a job aside whose turn has not come, for at most `wait` ms: 1 done, 2 ended by a mark instead,
-        0 refused.
-        """
-        return await self._put_aside(Way.DEFERRED, "defer", delivery, wait, "g", turn)
-
-    async def put_off(self, delivery: wire.Delivery, wait: int, so_far: bytes) -> int:
-        """Puts a job aside for `wait` ms whose task is not known here; answers as `defer`.
+        """Ends the claim to a job that the limits of its task do not let start yet. The job is deferred for
+        at most `wait` ms.
 
         Args:
             delivery: the job.
             wait: in ms.
-            so_far: how often and how long it was put off, for the worker that gets it next.
+            turn: the limiter state, for the worker that gets the job next.
+
+        Returns:
+            1 done, 2 the job ended by a revocation signal instead, 0 refused.
+        """
+        return await self._put_aside(Way.DEFERRED, "defer", delivery, wait, "g", turn)
+
+    async def put_off(self, delivery: wire.Delivery, wait: int, so_far: bytes) -> int:
+        """Ends the claim to a job whose task this worker does not know. The job is deferred for `wait` ms.
+        Returns as `defer`.
+
+        Args:
+            delivery: the job.
+            wait: in ms.
+            so_far: how often and how long the job was deferred, for the worker that gets it next.
         """
         return await self._put_aside(Way.DEFERRED, "defer", delivery, wait, "u", so_far)
 
@@ -300,8 +347,15 @@ class Claims:
         return await self._end(way, delivery, script, (delivery.stream, keys.delayed), arguments)
 
     async def replace(self, delivery: wire.Delivery, jobs: Sequence[tuple[wire.Job, bytes]]) -> int:
-        """Puts a workflow in the place of a job that runs; the last of its jobs takes the job's id: 1 done, 2
-        ended by a mark instead, 0 refused, -1 another job has the id of one of them.
+        """Puts a workflow in the place of a running job. The last job of the workflow takes the job's id.
+
+        Args:
+            delivery: the running job.
+            jobs: those of the workflow with their messages, parents before children.
+
+        Returns:
+            1 done, 2 the job ended by a revocation signal instead, 0 refused, -1 another job has one of the
+            ids: then the claim stands.
         """
         commands = self._commands
         keys, job = self._served.keys[delivery.stream], delivery.job
@@ -341,13 +395,15 @@ class Claims:
         return answer
 
     async def release(self, stream: str, jobs: Sequence[tuple[str, str]], executor: str = "") -> list[int]:
-        """Hands (entry, id)s back to their queue without counting a crash: for each 1 handed back, 2 ended by
-        a mark, 0 not ours. Raises as `Commands.run`.
+        """Releases jobs to their queue without counting a crash. Raises as `Commands.run`.
 
         Args:
             stream: of the entries.
             jobs: the entries, with the ids of their jobs.
-            executor: in whose line they wait from now on; empty for the queue itself.
+            executor: in whose executor queue they wait from now on; empty for the queue itself.
+
+        Returns:
+            For each 1 released, 2 ended by a revocation signal, 0 not ours.
         """
         answers: list[int] = []
         while left := jobs[len(answers) : len(answers) + BATCH]:
@@ -355,7 +411,7 @@ class Claims:
         return answers
 
     async def _release(self, stream: str, jobs: Sequence[tuple[str, str]], executor: str) -> list[int]:
-        """Hands back as many of the jobs as one call may move, the first ones; at least one."""
+        """Releases the first of the jobs, as many as one call may move; at least one."""
         keys = self._served.keys[stream]
         target, line = self._served.line_of(stream, executor) if executor else (stream, "")
         arguments = (
@@ -372,7 +428,9 @@ class Claims:
         return answers
 
     async def quarantine(self, stream: str, entry: str, reason: str, outcome: bytes) -> None:
-        """Sets an entry aside that is no message; a job that stands behind it fails with the outcome."""
+        """Moves an entry that holds no message of asyncq to the dead letters. If a record names the entry all
+        the same, its job fails with this outcome.
+        """
         keys = self._served.keys[stream]
         arguments = (
             *(keys.space, GROUP, self._holder, entry, reason, outcome, self._result_ttl()),
@@ -383,17 +441,19 @@ class Claims:
             self._tell([ClaimEnd(Way.UNREADABLE, stream, entry, "", 1, None, wire.FAILED, outcome)])
 
     async def take(self, stream: str, dead: str, seen: str | None) -> Taken:
-        """Takes what a dead worker session held. Nothing if it beats after all. Raises as `Commands.run`.
+        """Takes the jobs that a dead worker session held, some of them in each call. Takes nothing if its
+        heartbeat goes on after all. Raises as `Commands.run`.
 
         Args:
             stream: of the entries.
-            dead: the name under which they are claimed.
-            seen: the value at which its beats stood still; None if it had none.
+            dead: the session id under which they are claimed.
+            seen: the count at which its heartbeat stood still; None if it had none.
         """
         keys = self._served.keys[stream]
         crashes = self._commands.settings.max_crashes
         last_try = keys.stream(self._served.queues[stream] + LAST_TRY)
-        consumer = name_to(dead)  # anybody may read from the group under any name
+        # Any program may read from the group under any name, also under one that is not UTF-8.
+        consumer = name_to(dead)
         lost_outcome = self._outcome_bytes(wire.LOST, stream, dead, crashes)
         failpoints.hit("take.send")
         looked, back, revoked, more, *lost = await self._commands.run(
@@ -428,7 +488,7 @@ class Claims:
         return result_ttl_ms(self._commands.settings.result_ttl)
 
     def _outcome_bytes(self, letter: str, stream: str, holder: str, attempts: int) -> bytes:
-        """The outcome of a job that its worker will not finish."""
+        """Returns the outcome of a job that its worker will not finish: revoked or lost."""
         queue = self._served.queues[stream]
         worker = text_of(name_to(holder.rpartition("-")[0]))
         finished = int(time.time() * 1000)
@@ -442,12 +502,13 @@ class Claims:
                 try:
                     hook(end)
                 except Exception:
-                    # The server has answered: the worker must let go of the job, whatever a hook makes of it.
+                    # The server has answered, so the worker does not have the job any more. An error of a
+                    # hook must not keep it from letting go of the job.
                     log.exception("a hook for the end of job %r failed", end.id)
 
 
 def _first_batch(waiting: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-    """As many as may end in one call, and the rest."""
+    """Returns as many as may end in one call, and the rest."""
     if len(waiting) <= BATCH and sum([len(outcome) for _, _, outcome in waiting]) <= BATCH_BYTES:
         return waiting, []
     count = volume = 0

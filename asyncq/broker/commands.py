@@ -1,12 +1,13 @@
-"""How a command gets to the server: it is built, sent, and sent again; and what it leaves for other shards is
-forwarded to them.
+"""Sends every command of a session to the server, repeats it until it is answered, and has the outbox entries
+that it leaves forwarded to other shards.
 
-Everything in this package talks to the server through `Commands`, on the loop that made it. Each command
-names the shard in which its keys lie, and only `Commands` knows which connection serves a shard. Today all
-shards lie on one server, so one connection serves them all.
+All of `broker/` talks to the server through `Commands`, on the session's loop. Each command names the shard
+in which its keys lie, and only `Commands` knows which connection serves a shard. Today all shards lie on one
+server, so one connection serves them all. Connections to several servers (Cluster) would be chosen here.
 
-Retrying is asyncq's own. Whatever breaks on the way, the same command goes out again, with pauses, until it
-is answered or its time is over. The scripts make sure that a command which arrives twice counts once.
+The client library retries nothing. Whatever breaks on the way, `Commands` sends the same command again, with
+backoff, until it is answered or its time is over. The scripts make sure that a command which arrives twice
+counts once.
 """
 
 from __future__ import annotations
@@ -37,24 +38,24 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 FOREVER = float("inf")
-"""The timeout of a worker: what it has to say is true however long the server is away. It ends with its
-app."""
+"""The timeout of a worker's commands: an outcome stays true however long the server is away. A command with
+this timeout is given up only when the app is closed, or for an error that sending again would not mend."""
 
 
 class SteadyTime:
     """What a session knows of the steady time in each shard.
 
-    The limits of tasks go by a clock at the server that is never set back, see `lua/_monotonic.lua`. Only a
-    process that was told the time before, and has counted since by a clock that nobody sets, notices that the
-    clock of the machine was set back.
+    The limits of tasks go by the steady time: a clock at the server that is never set back, see
+    `lua/_monotonic.lua`. The server alone cannot notice that its machine's clock was set back. A session can: it
+    keeps the steady time of an earlier answer, and counts on from there by its own monotonic clock.
     """
 
     def __init__(self) -> None:
         self._reported: dict[int, tuple[int, float]] = {}
 
     def expected(self, shard: int) -> int | str:
-        """What the steady time must have come to by now, in ms; empty if none was reported yet. Rather too
-        little than too much: it counts from when the last answer was here.
+        """Returns the steady time that a shard must have reached by now, in ms; empty if none was reported
+        yet. The value is too low rather than too high: it counts from when the last answer arrived here.
         """
         reported = self._reported.get(shard)
         if reported is None:
@@ -63,7 +64,7 @@ class SteadyTime:
         return steady + int((time.monotonic() - at) * 1000)
 
     def update(self, shard: int, steady: int) -> None:
-        """The server has said the steady time, in ms."""
+        """Notes the steady time that the server has answered, in ms."""
         self._reported[shard] = steady, time.monotonic()
 
 
@@ -73,16 +74,16 @@ class Commands:
     Args:
         address: the server.
         settings: of the app.
-        channel: on which this process is notified of outcomes.
+        channel: the reply channel, on which this session is notified of outcomes.
 
     Attributes:
         address, settings, channel: as given.
         shards: of the app's namespace.
-        scripts: by name.
-        client: names this process, for the names of its connections at the server.
-        is_closed: whether it gives up instead of trying again.
-        forwarder: forwards what shards have for each other.
-        steady_time: what this session knows of it.
+        scripts: all scripts, by name.
+        client: host and process id, for the names of the connections in the server's CLIENT LIST.
+        is_closed: True from when the app begins to close: a command that fails is not sent again.
+        forwarder: delivers the entries of outboxes.
+        steady_time: the clock of the tasks' limits, as this session knows it.
     """
 
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
@@ -96,8 +97,8 @@ class Commands:
         self.forwarder: Forwarder = Forwarder(self)
         self.steady_time: SteadyTime = SteadyTime()
         self._loop = asyncio.get_running_loop()
-        # Well under the operation timeout, so that a call on a connection that died in silence still has its
-        # time to try again.
+        # Well under the operation timeout: when a connection died in silence, a call must notice it early
+        # enough to be sent again on the next one.
         self._line = Line(address, f"asyncq:{self.client}", timeout=settings.operation_timeout / 2)
 
     # -- connections --
@@ -106,7 +107,7 @@ class Commands:
         """Connects, in one try, and loads the scripts.
 
         Raises:
-            BrokerUnavailable, PipeBroken: not now.
+            BrokerUnavailable, PipeBroken: there is no connection now; another try may succeed.
             ServerError: the server refuses this user.
         """
         await self._line.pipe()
@@ -120,12 +121,12 @@ class Commands:
         )
 
     def reconnect(self) -> None:
-        """Breaks the connection. The next command makes another."""
+        """Breaks the connection. Open calls get `PipeBroken`, and the next command makes another one."""
         self._line.drop()
 
     def new_line(self, name: str, **options: Any) -> Line:
-        """Makes another connection, for what holds up all commands behind it: a read that blocks, or a
-        subscription.
+        """Makes a connection of its own for a blocking read, which would hold up all commands behind it, or
+        for a subscription. It connects when it is first used.
 
         Args:
             name: of the connection, in the server's CLIENT LIST.
@@ -134,13 +135,18 @@ class Commands:
         return Line(self.address, name, **options)
 
     def new_blocking_connection(self, name: str, timeout: float) -> BlockingConnection:
-        """Makes another connection, for a thread that must not depend on any loop."""
+        """Makes a blocking connection, for a thread that must not depend on any loop: that of the heartbeat.
+
+        Args:
+            name: of the connection, in the server's CLIENT LIST.
+            timeout: seconds for a connect and for each reply.
+        """
         from asyncq.broker.transport.connection import BlockingConnection  # imports redis-py
 
         return BlockingConnection(self.address, name, timeout)
 
     def stop_retrying(self) -> None:
-        """Begins to close: from now on a command that fails is given up, and nothing is forwarded."""
+        """Begins to close: from now on a command that fails is not sent again, and no delivery starts."""
         self.is_closed = True
 
     async def close(self) -> None:
@@ -153,7 +159,7 @@ class Commands:
     # -- sending --
 
     def build(self, name: str, keys: Sequence[str], arguments: Iterable[Any] = ()) -> tuple[Any, ...]:
-        """The command that runs a script, for `send` and `post`.
+        """Returns the command that runs a script, for `send` and `post`.
 
         Args:
             name: of the script.
@@ -170,17 +176,17 @@ class Commands:
         *,
         now: bool = False,
     ) -> None:
-        """Sends a command once, at the end of this turn of the loop: the cheapest way to send. If there is no
-        connection at the moment, none is made.
+        """Sends a command once, at the end of this turn of the loop: the cheapest way to send. Makes no
+        connection if there is none at the moment.
 
         Args:
-            shard: in which its keys lie.
+            shard: the shard in which the command's keys lie.
             command: with its arguments.
-            on_reply: gets the reply, or the error as a value, exactly once. Without a connection that is
-                now.
-            now: do not wait for the end of the turn: for who has gathered until then.
+            on_reply: gets the reply, or the error as a value, exactly once. Without a connection it is called
+                before `post` returns.
+            now: send at once. For callers that have gathered until the end of the turn themselves.
         """
-        # Written out, and without `Line.current`: each enqueue and each outcome passes here.
+        # Does by hand what `Line.current` does: every enqueue and every outcome passes here.
         pipe = self._line.latest
         if pipe is not None and pipe.broken is None:
             pipe.send(command, on_reply, now=now)
@@ -196,18 +202,19 @@ class Commands:
         *,
         timeout: float | None = None,
     ) -> Any:
-        """Runs a script, again and again until it is answered. What it leaves for other shards is forwarded
-        in the background.
+        """Runs a script, and sends it again until it is answered. Has the outbox of the shard forwarded in
+        the background if the script may have written to it.
 
         Args:
-            shard: in which its keys lie, and those whose names it makes itself.
+            shard: the shard in which its keys lie, also those whose names the script makes itself.
             name: of the script.
             keys: its KEYS.
             arguments: its ARGV.
             timeout: seconds to keep trying; None for the client's operation timeout.
 
         Raises:
-            BrokerUnavailable: no answer in that time, or before the app was closed.
+            BrokerUnavailable: there was no answer in that time, or before the app was closed. The script may
+                have run all the same.
             QueueFull: the server's memory is full and the script needs some.
             ServerError: an answer that trying again will not change.
         """
@@ -227,9 +234,9 @@ class Commands:
         unknown: Any,
         timeout: float | None = None,
     ) -> Any:
-        """Runs a script about one job, as `run` does. If it answers `unknown`, it is run again after every
-        outbox was forwarded. A workflow is accepted before all of its jobs are in their shards, and the
-        process that was to forward them may have died.
+        """Runs a script about one job, as `run` does. If the script answers `unknown`, delivers all outboxes
+        and runs it again. For a workflow is accepted before all of its jobs are in their shards, and the
+        process that should have forwarded them may have died.
         """
         answer = await self.run(shard, name, keys, arguments, timeout=timeout)
         if answer == unknown and await self.forwarded_if_any(timeout):
@@ -237,7 +244,10 @@ class Commands:
         return answer
 
     async def send(self, shard: Keys, *command: Any, timeout: float | None = None) -> Any:
-        """Sends a command until it is answered; arguments and errors as `run`."""
+        """Sends a command again until it is answered, and returns the reply. Arguments and errors as `run`.
+
+        A cancellation ends the retries. It does not take back a command that was sent already.
+        """
         timeout = self.settings.operation_timeout if timeout is None else timeout
         deadline = self._loop.time() + timeout
         attempt = 0
@@ -267,7 +277,7 @@ class Commands:
             await asyncio.sleep(rest)
 
     async def _mend(self, error: ServerError, *, denied_is_final: bool) -> None:
-        """Does what an error asks for before the command is sent again; raises where that would not help."""
+        """Does what must precede another try after this error. Raises if another try would not help."""
         match error.action:
             case ErrorAction.RETRY:
                 pass
@@ -276,7 +286,8 @@ class Commands:
             case ErrorAction.RECONNECT:
                 self.reconnect()
             case ErrorAction.DENIED if not denied_is_final:
-                # Rights that come back hold for connections that are there; a password does not.
+                # A permission that is given later holds for connections that exist already. A password that
+                # is corrected later needs a new connection.
                 if error.code != "NOPERM":
                     self.reconnect()
             case ErrorAction.FULL:
@@ -294,21 +305,22 @@ class Commands:
     # -- from shard to shard --
 
     def forward(self, *shards: Keys) -> None:
-        """Forwards, in the background, what these shards may have for others. `run` does so by itself; this
-        is for who posts, and for who looks after others.
+        """Has the outboxes of these shards delivered in the background. `run` does so by itself. This is for
+        callers of `post`, and for the outbox poller, which delivers what other processes have left.
         """
         for shard in shards:
             self.forwarder.call(shard)
 
     async def forwarded(self, *shards: Keys, timeout: float | None = None) -> None:
-        """Waits until what these shards have for others was forwarded, or could not be; at most `timeout`
-        seconds. What they get meanwhile does not count, for that may never end.
+        """Waits until the entries that are now in the outboxes of these shards are delivered, or an attempt
+        to deliver them failed; at most `timeout` seconds. Entries that come in meanwhile do not count, for
+        that may never end.
         """
         await self.forwarder.delivered(*shards, timeout=timeout)
 
     async def forwarded_if_any(self, timeout: float | None = None) -> bool:
-        """Waits as `forwarded` for all shards. False if there was nothing to wait for: a single shard has
-        something for itself only while a large workflow is being accepted.
+        """Waits as `forwarded` for all shards. Returns False if there was nothing to wait for: a single shard
+        has outbox entries, for itself, only while a large workflow is being accepted.
         """
         first = self.shards[0]
         if self.shards.is_one and not await self.send(first, "XLEN", first.outbox, timeout=timeout):
@@ -317,7 +329,7 @@ class Commands:
         return True
 
     async def all_forwarded(self, timeout: float) -> None:
-        """Waits until this process has nothing to forward any more, nor what follows from that in other
-        shards; at most `timeout` seconds.
+        """Waits until this session delivers nothing any more, nor what a delivery has put into the outbox of
+        another shard; at most `timeout` seconds.
         """
         await self.forwarder.quiet(timeout)

@@ -1,3 +1,3 @@
-"""Jobs that concern several shards: what one shard has for others is forwarded, workflows are split by shard,
-and cycles of waits are followed through all of them.
+"""What concerns several shards: the forwarder delivers the entries of outboxes, a workflow is split by shard,
+and a wait cycle is found though its jobs lie in different shards.
 """

@@ -36,13 +36,17 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 AT_ONCE = 100
+"""Most entries that are read at a time."""
 ENOUGH_BYTES = 1024 * 1024
-"""So many bytes of outcomes and messages are read and delivered at a time, and the rest of the last entry."""
+"""After so many bytes of outcomes and messages, no further entry is read. The last entry is read whole."""
 
 _OF_AN_END = (b"p", b"n", b"h", b"w", b"c")
-"""The fields of an entry for the end of a job, in the order in which `deliver_ends` takes them."""
+"""The fields of an entry for the end of a job, in the order in which `deliver_ends` takes them: the id of the job,
+its request id, its status code, its outcome, and the jobs that wait for it.
+"""
 
 _WAITING = re.compile(rb"\S+ \S+ \S+(?:\n\S+ \S+ \S+)*")
+"""The jobs that wait, a line for each: its id, where the parent is among its own, and its request id."""
 
 OutboxEntry = tuple[bytes, dict[bytes, bytes]]
 """The id of an entry, and its fields."""
@@ -76,12 +80,17 @@ class OutboxTask:
     """The background task that empties one outbox."""
 
     requested: bool = True
-    """Somebody has asked for it since the outbox was found empty."""
+    """Somebody has asked for a delivery since the task began its latest pass over the outbox."""
     waits: list[DeliveryWait] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
 
     def has_read(self, reading: Reading, asking: Iterable[DeliveryWait]) -> None:
-        """Ends the waits for entries that are not in the outbox any more."""
+        """Ends the waits whose entries are not in the outbox any more.
+
+        Args:
+            reading: what was read.
+            asking: the waits that began before the outbox was read.
+        """
         for wait in asking:
             wait.since = reading.asked
         done = [wait for wait in self.waits if wait.since is not None and wait.since < reading.is_after]
@@ -92,21 +101,21 @@ class OutboxTask:
 
 
 class Sender(Protocol):
-    """What the forwarder needs of `Commands`, which owns it."""
+    """What the forwarder needs of `Commands`, which owns the forwarder."""
 
     @property
     def scripts(self) -> Mapping[str, Script]:
-        """By name."""
+        """All scripts, by name."""
         ...
 
     @property
     def shards(self) -> Shards:
-        """Those of the namespace."""
+        """The shards of the namespace."""
         ...
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing is to be sent any more."""
+        """Whether the app is being closed: the forwarder starts no task any more."""
         ...
 
     async def run(
@@ -120,15 +129,15 @@ class Sender(Protocol):
         ...
 
     def build(self, name: str, keys: Sequence[str], arguments: Iterable[Any] = ()) -> tuple[Any, ...]:
-        """The command that runs a script."""
+        """Returns the command that runs a script."""
         ...
 
 
 class Forwarder:
-    """Delivers entries between the shards, for one process.
+    """Delivers entries between the shards, for one session.
 
     Args:
-        commands: owns it, and sends for it.
+        commands: owns the forwarder, and sends its commands.
     """
 
     def __init__(self, commands: Sender) -> None:
@@ -145,11 +154,12 @@ class Forwarder:
 
     async def delivered(self, *shards: Keys, timeout: float | None = None) -> None:
         """Waits until all entries in the outboxes of these shards are delivered, or an attempt to deliver
-        them failed. Does not wait for entries that come in meanwhile: that may never end.
+        them failed. Does not wait for entries that come in meanwhile: that may never end. Returns at once if
+        the app is being closed, and raises nothing when the time is over.
 
         Args:
-            shards: of the namespace.
-            timeout: most seconds of the wait.
+            shards: whose outboxes are delivered.
+            timeout: most seconds of the wait; None for no limit.
         """
         if self._commands.is_closed:
             return
@@ -160,8 +170,8 @@ class Forwarder:
         await asyncio.wait([wait.delivered for wait in waits], timeout=timeout)
 
     async def quiet(self, timeout: float) -> None:
-        """Waits until this process has delivered everything, and what follows from it in other shards, too;
-        at most `timeout` seconds.
+        """Waits until this session has no task that delivers; at most `timeout` seconds. A delivery that
+        fills the outbox of another shard starts a task for that shard, so its entries are waited for, too.
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
@@ -179,7 +189,9 @@ class Forwarder:
         for task in tasks:
             task.cancel()
         for number in list(self._outbox_tasks):
-            self._end(number)  # a task that has not started is cancelled before its `finally`
+            # The task's own `finally` is not enough: a task that is cancelled before its first step never
+            # enters its `try`.
+            self._end(number)
         return tasks
 
     def _outbox_task(self, shard: Keys) -> OutboxTask:
@@ -197,7 +209,8 @@ class Forwarder:
                 await self._empty(shard, outbox_task)
             self._failing.discard(shard.shard)
         except (AsyncQError, PipeBroken, ServerError) as error:
-            # A worker polls every few seconds. It warns once, until a delivery succeeds.
+            # A worker polls every few seconds, so a server that is away would fill the log. There is one
+            # warning for each shard until a delivery succeeds.
             level = logging.DEBUG if shard.shard in self._failing else logging.WARNING
             self._failing.add(shard.shard)
             log.log(
@@ -207,7 +220,9 @@ class Forwarder:
                 error,
             )
         finally:
-            # Here, and not in a callback when the task is done: a `call` in between would be lost.
+            # The entry is removed in the same step in which the loop above saw that nothing is requested. A
+            # callback of the finished task would run a turn later, and a `call` between the two would find a
+            # task that delivers nothing any more.
             self._end(shard.shard)
 
     def _end(self, number: int) -> None:
@@ -218,6 +233,8 @@ class Forwarder:
 
     async def _empty(self, shard: Keys, outbox_task: OutboxTask) -> None:
         while True:
+            # Taken before the read: a wait that begins while the read is under way may be for an entry that
+            # the server wrote after it.
             asking = [wait for wait in outbox_task.waits if wait.since is None]
             reading = await self.read(shard)
             outbox_task.has_read(reading, asking)
@@ -281,8 +298,8 @@ class Forwarder:
         return await self._send(there, "deliver_ends", arguments)
 
     async def _send(self, there: Keys, script: str, arguments: Sequence[Any]) -> int:
-        # Not by `run`, which would start a look at the outbox of that shard every time: these scripts return
-        # how many entries it has.
+        # `run` would have the outbox of that shard read after every delivery. `send` does not, and it need
+        # not: these scripts return how many entries the outbox has.
         left: int = await self._commands.send(there, *self._commands.build(script, (), arguments))
         return left
 
@@ -295,8 +312,8 @@ def _check(fields: dict[bytes, bytes], shards: int, names_per_job: Sequence[str]
 
     Args:
         fields: of the entry.
-        shards: how many there are.
-        names_per_job: the names of what the script `accept` takes for each job.
+        shards: how many shards there are.
+        names_per_job: the names of the arguments that the script `accept` takes for each job.
 
     Raises:
         DecodeError: the entry is damaged.
@@ -315,7 +332,7 @@ def _check(fields: dict[bytes, bytes], shards: int, names_per_job: Sequence[str]
 
 
 def _check_job_arguments(job_arguments: Sequence[str | int | bytes], names: Sequence[str]) -> None:
-    """Checks that the jobs of a batch can be accepted."""
+    """Checks that the jobs of a batch can be accepted. Raises as `_check`."""
     if len(job_arguments) % len(names):
         raise DecodeError("a job in the batch is not whole")
     for at in range(0, len(job_arguments), len(names)):

@@ -1,5 +1,8 @@
-"""The jobs of a workflow as the scripts that accept them take them: some at once, and batches for the outbox
-with those of other shards, and with those that are too many for one step.
+"""Splits the jobs of a workflow by shard, for the scripts that accept workflows (`submit` and `replace`).
+
+One shard accepts the workflow. Its script takes some jobs at once; all others are in batches, which the
+script writes into the outbox. These are the jobs of other shards, and those that are too many for one step.
+Runs on the session's loop. No job is accepted before the jobs that wait for it.
 """
 
 from __future__ import annotations
@@ -19,30 +22,35 @@ if TYPE_CHECKING:
     from asyncq.broker.schema.shards import Shards
 
 BATCH = 500
-"""So many jobs in a batch at most: it is accepted in one step, in which nobody else has a turn."""
+"""Most jobs in one batch. The server accepts a batch in one step, and serves nobody else meanwhile."""
 BATCH_BYTES = 4 * 1024 * 1024
-"""So many bytes of messages in a batch, and the rest of the last one."""
+"""Most bytes of messages in one batch. A longer message is a batch of its own."""
 IDS_AT_ONCE = 1000
+"""Most records that one MGET reads."""
 
 _Item = tuple[wire.Job, bytes]
+"""A job and its message."""
 
 
 class Submission:
     """The jobs of a workflow, parents before children, apportioned to the shards in which they lie.
 
-    A job is accepted after those that wait for it, or with them: nobody can end before who waits for it is
-    there. So batches stand in the order of how far their jobs are from the end, and so do the jobs that are
-    accepted at once before those of their shard that are not. Who waits in another shard is told by the
-    outbox, and so after the batches: these jobs need not be there before those that are accepted at once.
+    A job is accepted after its dependents, or in the same step. Else it could end before a dependent is
+    there to be informed. So the batches are ordered by how far their jobs are from the end of the workflow,
+    the nearest first. For the same reason, the jobs that are accepted at once are those of their shard that
+    are nearest to the end. A dependent in another shard may come later than a parent that is accepted at
+    once: the parent's end goes through the same outbox, and there it is behind the batches.
 
     Args:
         jobs: with their messages.
         shards: of the namespace.
-        home: the number of the shard that accepts the whole; None for the one in which most of them lie.
-        apart: one of the jobs, which the script takes in another way.
+        home: the number of the shard that accepts the workflow; None for the shard that has most of the jobs.
+        apart: a job that is neither accepted at once nor in a batch: the script gets its arguments in a form
+            of their own.
 
     Attributes:
-        in_batches: the ids of the jobs that come in batches, by shard.
+        home: the number of the shard that accepts the workflow.
+        in_batches: the ids of the jobs that are in batches, by shard.
         repeated: the ids that more than one of the jobs has.
     """
 
@@ -73,8 +81,8 @@ class Submission:
         return f"{child.id} {'e' if child.on_error else index} {child.request_id}{far}"
 
     def _split(self, jobs: list[_Item]) -> tuple[list[_Item], list[_Item]]:
-        """Those at home, as far as they fit into one step, and all others. The latter by how far they are
-        from the end.
+        """Returns the jobs that are accepted at once, and all others. The first are as many of the accepting
+        shard as fit into one step. The others are ordered by how far they are from the end of the workflow.
         """
         at_home = [item for item in jobs if self._where[item[0].id] == self.home]
         fits = sum(map(_size, at_home)) <= BATCH
@@ -89,8 +97,11 @@ class Submission:
         return at_once, [item for item in ordered if item[0].id not in first]
 
     async def taken(self, commands: Commands, timeout: float) -> list[bytes]:
-        """The ids of jobs in batches that others have, or that are there twice. What is taken after this look
-        is refused there. Raises as `Commands.run`.
+        """Returns the ids of jobs in batches that other jobs have, and the ids that occur twice. Returns
+        nothing without batches: the script itself checks the jobs that it accepts at once.
+
+        An id that another call takes after this check is refused when its batch is accepted, and the job's
+        dependents end with an error. Raises as `Commands.run`.
         """
         if not self._later:
             return []
@@ -101,7 +112,7 @@ class Submission:
                 some = ids[first : first + IDS_AT_ONCE]
                 records = [shard.records + id_ for id_ in some]
                 found = await commands.send(shard, "MGET", *records, timeout=timeout)
-                # A tombstone makes room for another call.
+                # A tombstone does not count: another call may take its id.
                 taken += [
                     id_.encode()
                     for id_, record in zip(some, found, strict=True)
@@ -110,13 +121,14 @@ class Submission:
         return taken
 
     def arguments(self) -> Iterator[Any]:
-        """What is accepted at once."""
+        """Yields the script's arguments for the jobs that it accepts at once."""
         for job, message in self._at_once:
             yield from self._job_arguments(job, message)
 
     def more(self) -> bytes:
-        """How many jobs in batches go into which queues at home at once, and how many wait for their time;
-        empty if none do.
+        """Returns how many jobs in batches will fill which queue of the accepting shard, so that the script
+        can check the limits. The count under the empty name is of delayed jobs. Returns nothing if no job in
+        a batch counts.
         """
         counts: Counter[str] = Counter()
         for job, _ in self._later:
@@ -125,10 +137,10 @@ class Submission:
         return _packed([word for pair in counts.items() for word in pair]) if counts else b""
 
     def batches(self, channel: str) -> bytes:
-        """Those that are not accepted at once, in the order in which they are to be; empty if there are none.
+        """Returns the batches in the order in which they must be accepted, packed; empty if there are none.
 
         Args:
-            channel: of who waits for the results.
+            channel: the reply channel of the session that waits for the results.
         """
         if not self._later:
             return b""
@@ -144,8 +156,9 @@ class Submission:
         return _packed([[shard, wire.encode_batch(channel, _REFUSAL, jobs)] for shard, jobs in batches])
 
     def _heights(self) -> dict[str, int]:
-        """How far each job is from the end: the length of the longest way there."""
+        """Returns how far each job is from the end of the workflow: the length of the longest way there."""
         heights: dict[str, int] = {}
+        # Children before parents: a job's height is final when its own parents are counted.
         for job, _ in reversed(self._jobs):
             height = heights.setdefault(job.id, 0)
             for parent in job.parents:
@@ -161,12 +174,12 @@ class Submission:
 
 
 def _size(item: _Item) -> int:
-    """How much of a batch a job takes: a long message takes the space of several jobs."""
+    """Returns how much of a batch a job takes, counted in jobs: a long message takes as much as several."""
     return 1 + len(item[1]) * BATCH // BATCH_BYTES
 
 
 def _first_batch(items: Iterable[_Item]) -> set[str]:
-    """The ids of the first jobs that fit into a batch; of one at least."""
+    """Returns the ids of the first jobs that fit into one batch; of one job at least."""
     first: set[str] = set()
     taken = 0
     for item in items:
@@ -178,7 +191,9 @@ def _first_batch(items: Iterable[_Item]) -> set[str]:
 
 
 def _packed(items: list[Any]) -> bytes:
-    """For the server's own unpacker. It knows no type for bytes, only text, which is the same to it."""
+    """Packs items for the unpacker of the server, which knows no type for bytes: bytes go as text, and the
+    server makes the same of both.
+    """
     return packb(items, use_bin_type=False)  # type: ignore[no-any-return]
 
 
@@ -190,3 +205,4 @@ _REFUSAL = wire.encode_ended(
         ),
     )
 )
+"""The outcome that dependents get from a job of a batch whose id another call took meanwhile."""

@@ -1,7 +1,8 @@
-"""For whom running jobs wait, as the server notes it, and the cycle that a wait would close.
+"""Notes at the server for which jobs a running job waits, and finds the wait cycle that a wait would close.
 
-Within a shard the server finds a cycle itself, in the step that notes the wait (`block.lua`). Through several
-shards `find_cycle` follows the waits.
+The deadlock guard uses this before a wait inside a task, on the session's loop. Within a shard the server
+finds a cycle in the same step that notes the wait (`block.lua`). Through several shards, `find_cycle` follows
+the noted waits, after the step that notes the wait.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 MOST_FOLLOWED = 10_000
-"""How many jobs one look for a cycle of waits may see: some 20 ms of the server's time."""
+"""How many jobs a search for a cycle may visit: some 20 ms of the server's time."""
 
 
 class Waits:
-    """The waits of running jobs for others.
+    """The waits of running jobs for other jobs.
 
     Args:
         commands: of the session.
@@ -40,11 +41,22 @@ class Waits:
     async def block(
         self, id: str, entry: str, mark: str, targets: Sequence[str], timeout: float
     ) -> list[str]:
-        """Notes for whom a running job waits; if one of them waits for it, the ids on the way from there to
-        the job instead. Raises as `Commands.run`.
+        """Notes for which jobs a running job waits. If one of them waits for this job, itself or through
+        others, nothing stays noted. Raises as `Commands.run`.
 
-        Within a shard that is one step. Through several it is two, and two jobs that begin to wait for each
-        other at the same time may both be told.
+        Within a shard this is one step. Through several shards it is two steps: the wait is noted first, and
+        then the cycle is searched for. So of two jobs that begin to wait for each other at the same time,
+        one at least finds the cycle, and maybe both do.
+
+        Args:
+            id: of the running job.
+            entry: the job's claim: notes of an earlier attempt do not count.
+            mark: the wait token.
+            targets: the ids of the jobs that it waits for.
+            timeout: seconds for each command.
+
+        Returns:
+            The ids on the way from one of the targets back to the job; empty if there is no cycle.
         """
         shards = self._commands.shards
         keys = shards.of(id)
@@ -60,7 +72,9 @@ class Waits:
         return cycle
 
     def unblock(self, id: str, entry: str, mark: str, targets: Sequence[str]) -> None:
-        """The wait is over. Nobody waits for the answer. When the app is being closed, nothing is sent."""
+        """Removes the note of a wait that is over, in the background. Does nothing if the app is being
+        closed.
+        """
         if self._commands.is_closed:
             return
         edges = [f"{entry} {target} {mark}" for target in targets]
@@ -74,8 +88,9 @@ class Waits:
             log.debug("the end of a wait could not be told (%s); its note goes with its job's attempt", error)
 
     async def close(self) -> None:
-        """Waits a moment for what is under way."""
-        # Its job may go on after it has closed the app that it waited with, and then waits for nobody.
+        """Waits up to 0.25 s for the commands under way, and cancels the rest."""
+        # A job may close the app that it waited with, and go on. A note that stayed would say that the job
+        # still waits, and other jobs would be refused a wait for it.
         await self._unblocking.wait(0.25)
         self._unblocking.cancel()
 
@@ -83,15 +98,15 @@ class Waits:
 async def find_cycle(
     commands: Commands, id: str, targets: Sequence[str], *, most: int, timeout: float
 ) -> list[str]:
-    """The ids on the shortest way from one of the targets to a job, along those for whom each waits; empty if
-    there is none. Raises as `Commands.run`.
+    """Returns the ids on the shortest way from one of the targets to a job; each job on the way waits for the
+    next one. Returns nothing if there is no such way. Raises as `Commands.run`.
 
     Args:
-        commands: send the questions.
+        commands: sends the questions.
         id: the job.
-        targets: for whom it waits.
-        most: jobs that are looked at.
-        timeout: seconds for each look.
+        targets: the jobs that it waits for.
+        most: the search ends when it has visited so many jobs.
+        timeout: seconds for each question.
     """
     came_from: dict[str, str | None] = dict.fromkeys(targets)
     level = list(came_from)
@@ -112,7 +127,7 @@ async def find_cycle(
 
 
 async def _awaited_by(commands: Commands, ids: Iterable[str], timeout: float) -> list[tuple[str, list[str]]]:
-    """For whom each of some jobs waits."""
+    """Returns for each job the ids of the jobs that it waits for."""
     shards = commands.shards
     by_shard = shards.apportion(ids)
     asked = [
