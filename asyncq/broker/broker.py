@@ -1,5 +1,8 @@
-"""The verbs: what can be done to a job in Redis, each one script and safe to send twice. `Commands` sends
-them.
+"""What a session can ask of the server: the status of jobs, revoke, expire, forget, stream items, groups. It
+also opens and closes the session's connections.
+
+Runs on the session's loop. Each verb that changes a job is one script, which may be sent twice and counts
+once; `Commands` sends it. Jobs get in by `enqueue`, and workers use `consumer` and `claims` instead.
 """
 
 from __future__ import annotations
@@ -39,30 +42,34 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-STATUS_BYTES = 4 * 1024 * 1024
-"""So many bytes of outcomes are asked for at a time, and up to three outcomes more: 500 of a megabyte would
-stop the server for seconds, and be late for whoever waits for the answer."""
+LOOK_BYTES = 4 * 1024 * 1024
+"""With so many bytes of outcomes a reply has enough, and up to three outcomes more. 500 outcomes of a
+megabyte would stop the server for seconds, and would be late for the caller."""
 READ_AT_ONCE = 500
+"""Most items of a stream that one read returns."""
 READ_BYTES = 1024 * 1024
+"""With so many bytes of items, one read has enough."""
 READER_AWAY_MS = 10_000
-"""A reader of a stream that was not heard of for this long holds up nobody."""
+"""The generator does not wait for a reader that has not reported for so long."""
 
 
 class Broker:
-    """A client's view of the server: its commands, and one subscription for outcomes.
+    """A session's view of the server: its commands, and one subscription for outcomes.
 
     Args:
         address: the server.
         settings: of the app.
-        channel: on which this client is notified of outcomes.
+        channel: the reply channel, on which this session is notified of outcomes.
 
     Attributes:
-        commands: how everything here is sent.
-        intake: how jobs get in.
-        kept: values that are kept once for several jobs.
+        address, settings, channel: as given.
+        shards: of the namespace.
+        commands: sends everything here.
+        intake: enqueues jobs.
+        kept: the values that are stored once for several jobs.
         dead: the dead letters.
-        waits: of running jobs for others.
-        listener: who waits for outcomes, and the subscription.
+        waits: notes which running job waits for which.
+        listener: the waiters for outcomes, and the subscription.
     """
 
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
@@ -78,11 +85,13 @@ class Broker:
         self.listener: Listener = Listener(self.commands, self.fetch_status, self.expire, self._hint)
 
     async def open(self) -> None:
-        """Connects and subscribes.
+        """Connects and subscribes, and checks the user's rights and the number of shards. If it raises or is
+        cancelled, everything is closed again.
 
         Raises:
             BrokerUnavailable: the server did not answer within the operation timeout.
-            ServerError: it refuses this user.
+            BrokerNotConfigured: the namespace has another number of shards.
+            ServerError: the server refuses this user.
         """
         loop = asyncio.get_running_loop()
         left = self.settings.operation_timeout - 1.0
@@ -101,7 +110,8 @@ class Broker:
                     ErrorAction.RECONNECT,
                 }
                 attempt += 1
-                # No try takes longer than this but in a process that was stopped: the next one may succeed.
+                # A try takes at most half the operation timeout. One that seems to have taken longer was in a
+                # process that was stopped meanwhile: it counts half, so that another try is left.
                 left -= min(loop.time() - begun, self.settings.operation_timeout / 2)
                 if passing and left > 0:
                     self.commands.reconnect()
@@ -119,7 +129,9 @@ class Broker:
         self.listener.start()
 
     async def close(self) -> None:
-        """Closes both connections. Open calls end with `BrokerUnavailable`."""
+        """Closes both connections. Open calls end with `BrokerUnavailable`. A second call does nothing."""
+        # In this order: first nothing is sent again, then the last notes of waits leave, for which the
+        # connection must be open, and the calls of `intake` end when the connection is closed.
         self.commands.stop_retrying()
         await self.waits.close()
         await self.listener.close()
@@ -127,18 +139,19 @@ class Broker:
         await self.intake.close()
 
     async def _agree_on_shards(self) -> None:
-        """Sees to it that nobody else counts the shards of this namespace otherwise.
+        """Checks that every app of this namespace has the same number of shards. The first app with more than
+        one shard stores the number.
 
         Raises:
-            BrokerNotConfigured: the namespace has another number of them.
+            BrokerNotConfigured: the namespace has another number of shards.
         """
         count = self.shards.count
         first, send = self.shards[0], self.commands.send
         key = first.count
         (known,) = await send(first, "MGET", key)
         if known is None and count > 1 and not await send(first, "HGETALL", first.beats):
-            # Nobody has said a number, and there is no worker with one shard, who would say none. Of two who
-            # come at once the first counts.
+            # No number is stored, and no worker has a heartbeat. An app with one shard stores no number, so
+            # its workers are the only sign of it. NX: of two apps that open at once, the first decides.
             await send(first, "SET", key, count, "NX")
             (known,) = await send(first, "MGET", key)
         if known is not None and wire.number_in(known, MOST_SHARDS) is None:
@@ -161,11 +174,12 @@ class Broker:
 
     # -- verbs on one job --
 
-    async def fetch_status(self, ids: list[str], channel: str = "") -> list[JobStatus]:
-        """How jobs stand: the outcome of an ended one, the flags of a live one (and after a space when it
-        expires, in ms), None for an unknown one.
+    async def look(self, ids: list[str], channel: str = "") -> list[JobStatus]:
+        """Returns the status of jobs: the outcome of an ended job, the flags of a live one (and, after a
+        space, when it expires, in ms), None for an unknown one. Raises as `Commands.run`.
 
-        With a channel, a live job's waiters are joined by it in the same atomic step.
+        With a channel, the server adds the channel to the waiters of each live job in the same atomic step,
+        so no end of a job can fall between the look and the wait.
         """
         found = await self._fetch_in_shards(ids, channel)
         missing = [id_ for id_, answer in found.items() if answer is None]
@@ -181,8 +195,8 @@ class Broker:
             found.update(zip(some, answers, strict=True))
         return found
 
-    async def _fetch_in(self, keys: Keys, ids: Sequence[str], channel: str) -> list[bytes | None]:
-        """What the script answers about each, in as many calls as there are bytes."""
+    async def _look_in(self, keys: Keys, ids: Sequence[str], channel: str) -> list[bytes | None]:
+        """Returns what the script answers about each. Long outcomes take several calls."""
         answers: list[bytes | None] = []
         while len(answers) < len(ids):
             left = ids[len(answers) :]
@@ -192,7 +206,9 @@ class Broker:
         return answers
 
     async def state(self, id: str, timeout: float | None = None) -> wire.Ended | wire.JobSnapshot | None:
-        """Where a job is: its outcome, or how it stands, or None if it is unknown. Timeout as `run`."""
+        """Returns the outcome of a job, or its status, or None if it is unknown or its record is damaged.
+        Timeout and errors as `Commands.run`.
+        """
         keys = self.shards.of(id)
         answer = await self.commands.run_known(
             keys,
@@ -213,7 +229,9 @@ class Broker:
             return None
 
     async def record(self, id: str) -> bytes | None:
-        """What stands in Redis about a job, for people who look for a fault; None if there is nothing."""
+        """Returns the record of a job as it is in Redis, for `asyncq jobs show --raw`; None if there is none.
+        Raises as `Commands.run`.
+        """
         keys = self.shards.of(id)
         (found,) = await self.commands.send(keys, "MGET", keys.records + id)
         if found is None and await self.commands.forwarded_if_any():
@@ -222,8 +240,8 @@ class Broker:
         return record
 
     async def message(self, id: str, timeout: float | None = None) -> tuple[wire.Job, bytes] | None:
-        """The job in the message of one that has not ended, and the values of those that it waited for; None
-        if there is none that can be read. Timeout as `run`.
+        """Returns a job that has not ended, from its message, and the values of its parents. Returns None if
+        there is no message that can be read. Timeout and errors as `Commands.run`.
         """
         keys = self.shards.of(id)
         answer = await self.commands.run(
@@ -241,9 +259,19 @@ class Broker:
     async def revoke(
         self, id: str, *, mark: str, outcome: bytes, reason: str = "", parents: bool = False
     ) -> str:
-        """Ends a job that no worker has, marks one that a worker has: `revoked`, `signalled`, `ended` or
-        `unknown`. A workflow that has taken the job's place goes the same way, and with `parents` whatever
-        the job still waits for.
+        """Ends a job that no worker has, and sends a revocation signal to a job that a worker has. Does the
+        same to the jobs of a workflow that has taken the job's place, and with `parents` to all jobs that the
+        job still waits for. Raises as `Commands.run`; then some of the jobs may be revoked.
+
+        Args:
+            id: of the job.
+            mark: the revocation signal.
+            outcome: of the job, if it ends now.
+            reason: for whoever waits for the job.
+            parents: whether to revoke the job's parents, too.
+
+        Returns:
+            `revoked`, `signalled`, `ended` or `unknown`, of the job itself.
         """
         answer, found = await self._end_early(id, wire.REVOKED, outcome, mark, reason, parents=parents)
         seen = {id}
@@ -257,8 +285,10 @@ class Broker:
         return answer
 
     async def expire(self, id: str) -> str:
-        """Ends a job that no worker has because its time has passed: `revoked`, `running`, `ended` or
-        `unknown`.
+        """Ends a job as expired if no worker has it. Raises as `Commands.run`.
+
+        Returns:
+            `revoked` if it has ended so, `running` if a worker has it, `ended` or `unknown`.
         """
         outcome = wire.encode_ended(wire.Ended(wire.EXPIRED, finished=int(time.time() * 1000)))
         answer, _ = await self._end_early(id, wire.EXPIRED, outcome, wire.NOT_AGAIN)
@@ -274,12 +304,16 @@ class Broker:
         )
         text, *ids = [word.decode() for word in answer]
         if text == "revoked" and not self.shards.is_one:
-            # There may be no worker to forward it, and those that wait for the job elsewhere must hear of it.
+            # Jobs in other shards may wait for this one. There may be no worker that would forward its end.
             await self.commands.forwarded(keys)
         return text, ids
 
     async def forget(self, id: str) -> str:
-        """Forgets a result: `forgotten`, `flagged` (a live job's, when it ends) or `unknown`."""
+        """Forgets the result of a job. Raises as `Commands.run`.
+
+        Returns:
+            `forgotten`, `flagged` (the job is live, and its result is forgotten when it ends) or `unknown`.
+        """
         keys = self.shards.of(id)
         kept = (keys.records + id, keys.latest + id, keys.items + id, keys.places + id)
         answer = await self.commands.run_known(keys, "forget", kept, unknown=b"unknown")
@@ -291,14 +325,17 @@ class Broker:
     async def read_items(
         self, id: str, after: int, taken: int
     ) -> tuple[JobStatus, bool, list[tuple[int, bytes]]]:
-        """What a generator has yielded behind a number, some 500 items or a megabyte at a time: how its job
-        stands, as `fetch_status` returns it; whether it has ended and this is all; and the items with their
-        numbers.
+        """Reads the items that a generator has yielded after a number, up to 500 items or a megabyte. Reports
+        how far the reader has read.
 
         Args:
             id: the job.
-            after: the number of the last item that is at hand; 0 for all.
+            after: the number of the last item that the reader has; 0 to read from the first.
             taken: the number of the last item that the reader's user took.
+
+        Returns:
+            The status of the job, as `fetch_status` returns it; True if the job has ended and these are its last
+            items; and the items with their numbers.
 
         Raises:
             BrokerUnavailable: no answer within the operation timeout.
@@ -309,13 +346,13 @@ class Broker:
             (int(entry.partition(b"-")[0]), data) for entry, data in zip(flat[::2], flat[1::2], strict=True)
         ]
         if found is not None and len(found) == 4:
-            # Only the flags: there is, or may be, more to read, also of a job that has ended.
+            # Four letters are the flags alone: there are, or may be, more items, even if the job has ended.
             return found.decode("latin-1"), False, items
         how = status_of(found)
         return how, not isinstance(how, str), items
 
     def note_place(self, id: str, taken: int) -> None:
-        """Says how far a reader is. If it is lost on the way, the next one says it."""
+        """Reports how far a reader has read, in one try. The reader's next report makes up for a lost one."""
         keys = self.shards.of(id)
         self.commands.post(keys, self._read(keys, id, taken, 0, taken), None)
 
@@ -327,25 +364,29 @@ class Broker:
         )
 
     async def save_group(self, id: str, description: bytes) -> None:
-        """Keeps the description of a group for as long as a result; again is anew."""
+        """Stores the description of a group for as long as a result is kept. A second call overwrites it.
+        Raises as `Commands.run`.
+        """
         keys, ttl = self.shards.of(id), result_ttl_ms(self.settings.result_ttl)
         await self.commands.send(keys, "SET", keys.groups + id, description, "PX", ttl)
 
     async def restore_group(self, id: str) -> bytes | None:
-        """The description that was saved, or None."""
+        """Returns the description that was stored, or None. Raises as `Commands.run`."""
         keys = self.shards.of(id)
-        # The scripts need MGET anyway: one right less than GET.
+        # MGET instead of GET: the scripts need MGET anyway, so the server's user needs one right less.
         found: list[bytes | None] = await self.commands.send(keys, "MGET", keys.groups + id)
         return found[0]
 
     async def delete_group(self, id: str) -> None:
-        """Drops the description. Twice is once."""
+        """Deletes the description. A second call does nothing. Raises as `Commands.run`."""
         keys = self.shards.of(id)
         await self.commands.send(keys, "DEL", keys.groups + id)
 
     async def listened_to(self, queue: str) -> bool:
-        """Whether a living worker reads from a queue. Each reads from it in all shards, and from all levels;
-        one that is busy with a high level of one shard may not have come to the others yet.
+        """Returns whether a worker with a heartbeat reads from a queue. Raises as `Commands.run`.
+
+        All shards and levels are asked. A worker reads from all of them, but one that is busy with a high
+        level of one shard may not have read from the others yet.
         """
         for keys in self.shards:
             levels, listened = await self._listened_to(keys, queue)
@@ -357,7 +398,9 @@ class Broker:
         return False
 
     async def _listened_to(self, keys: Keys, name: str) -> tuple[list[bytes], bool]:
-        """The levels of priority of a queue that is called so, and whether it is read from."""
+        """Returns the levels of priority of the queue `name`, and whether a worker reads from the stream of
+        that name.
+        """
         send = self.commands.send
         levels = await send(keys, "SMEMBERS", keys.levels + name)
         try:
@@ -380,7 +423,7 @@ class Broker:
             )
 
     async def server_version(self) -> str:
-        """Such as `valkey 9.1.2` or `redis 7.0.15`."""
+        """Returns name and version of the server, such as `valkey 9.1.2` or `redis 7.0.15`."""
         info = (await self.commands.send(self.shards[0], "INFO", "server")).decode()
         fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
         name = fields.get("server_name", "redis")
@@ -388,10 +431,10 @@ class Broker:
 
 
 def _state(answer: list[Any]) -> wire.Ended | wire.JobSnapshot:
-    """Where a job is, as the script `state` answers it.
+    """Decodes the answer of the script `state`. Its length tells which of the fields are there.
 
     Raises:
-        DecodeError, ValueError: its record is not one of asyncq.
+        DecodeError, ValueError: the record is not one of asyncq.
     """
     if len(answer) == 1:
         return Record.parse(answer[0]).ended()
@@ -409,14 +452,14 @@ def _state(answer: list[Any]) -> wire.Ended | wire.JobSnapshot:
         flags,
         queue,
         entry,
-        worker=text_of(consumer).rpartition("-")[0],  # a token is behind its name
+        worker=text_of(consumer).rpartition("-")[0],  # a session id is the worker's name and a token
         started=started,
         report=_report(report) if report else None,
     )
 
 
 def _report(data: bytes) -> wire.Report | None:
-    """What a running job said of itself; None if that cannot be read: the job runs all the same."""
+    """Decodes the report of a running job. Returns None if it cannot be read: the job runs all the same."""
     try:
         report = wire.decode_report(data)
         PLAIN_VALUE.loads(report.meta)

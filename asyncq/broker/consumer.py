@@ -1,8 +1,11 @@
-"""What one worker session does to the queues that it serves. Runs on the worker's loop.
+"""The server side of one worker session: it reads jobs from the queues, registers, sends the heartbeat, moves
+due jobs, and observes other workers. `claims` ends what is read here.
 
-A worker session has a session id that is never used again; it is the stream's consumer, and being listed
-as the holder of an entry is the claim. A name that came back would find its predecessor's entries as its own
-and no crash would ever be counted.
+Runs on the worker's loop, all but `Beating`, which the heartbeat's thread calls.
+
+The session id is the name of the stream's consumer, and being listed as the holder of a pending entry is the
+claim. A session id is never used again: a second session of the same name would find its predecessor's
+entries as its own, and no crash would ever be counted.
 """
 
 from __future__ import annotations
@@ -37,28 +40,31 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 BLOCK_MS = 3000
-"""How long an idle read stays at the server. Short, for a read of a process that died is still served; long,
-for an idle worker should send about one command a second."""
+"""How long an idle read stays at the server, in ms. Short, because the server still gives entries to the read
+of a process that has died. Long, because an idle worker should send only about one command a second."""
 MAX_UNKNOWN = 1000
+"""Most unknown pending entries that one question finds."""
 _NAMES_AT_ONCE = 1000
+"""Most consumers that one HMGET asks for."""
 _LAST_LOOK = 2**52
 """No look has a higher number."""
 _MOST_AGES = 20
-"""An observer leaves the ages of some five looks behind."""
+"""Most words that are read of an observer's ages. An observer leaves those of some five looks."""
 _KNOWN_AS_DEAD = 4
-"""Leases for which it is kept that a worker was taken for dead."""
+"""For so many leases the server remembers that a worker was taken for dead."""
 _MOST_NOTED = 999_999_999
 """No note of a watcher counts more."""
 PROMOTE_AT_ONCE = 100
+"""Most due jobs that one call moves."""
 
 _NO_OTHER: Mapping[str, int] = {}
 
 Entry = tuple[str, str, list[Any]]
-"""What a read brings: stream, entry id, fields."""
+"""What a read returns for each job: stream, entry id, fields."""
 
 
 class Interrupted(PipeBroken):
-    """A read that waited was given up: there is more to read from."""
+    """A blocking read was given up, because it did not read from a stream that was added meanwhile."""
 
 
 class Consumer:
@@ -71,8 +77,10 @@ class Consumer:
 
     Attributes:
         name: the session id.
+        shards: of the namespace.
+        settings: of the app.
         served: the streams that it reads from.
-        marks_channels: one a shard; what is published there concerns jobs that it holds.
+        marks_channels: one for each shard: the channels with the revocation signals for jobs that it holds.
     """
 
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
@@ -92,7 +100,7 @@ class Consumer:
     # -- coming and going --
 
     async def check_rights(self) -> None:
-        """Sees to it that the user may do all that a worker of these queues does; raises as
+        """Checks that the server's user may do all that a worker of these queues does. Raises as
         `rights.require`.
         """
         calls = [
@@ -101,15 +109,16 @@ class Consumer:
         await rights.require(self._commands, calls)
 
     async def make_groups(self, timeout: float = FOREVER) -> None:
-        """Makes the group of every stream it reads from, where there is none: at start-up, and after the
-        server lost its data. For ever by default, which takes a missing permission for a passing one.
+        """Makes the consumer group of every stream that it reads from, where there is none: at start-up, and
+        after the server lost its data. Tries for ever by default, so a missing permission counts as passing.
+        Returns at once for a group that exists.
         """
         for stream in (*self.served.streams, *self.served.last_attempt_queues):
             await self._make_group(self.served.keys[stream], stream, timeout)
 
     async def _make_group(self, keys: Keys, stream: str, timeout: float) -> None:
         try:
-            # At 0: what was enqueued before the first worker came is work too.
+            # From entry 0 on: jobs that were enqueued before the first worker started must run, too.
             await self._commands.send(
                 keys, "XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM", timeout=timeout
             )
@@ -118,21 +127,25 @@ class Consumer:
                 raise
 
     async def look_for_levels(self, timeout: float = FOREVER) -> None:
-        """Looks which levels of priority its queues have, and reads from all of them from now on."""
+        """Asks which levels of priority its queues have, and reads from all of them from now on."""
         for queue, keys in self.served.queues_by_shard():
             levels = await self._commands.send(keys, "SMEMBERS", keys.levels + queue, timeout=timeout)
             await self._adopt(queue, keys, levels, timeout)
 
     async def add_level(self, keys: Keys, name: bytes) -> None:
-        """A level has come into use in a shard, under that name: reads from it if the queue is one of its
-        own.
+        """Reads from a level that has come into use in a shard, if this worker session serves its queue.
+
+        Args:
+            keys: of the shard.
+            name: of the level's stream in records: `<queue>^<level>`.
         """
         queue, _, level = name.rpartition(b"^")
         await self._adopt(queue.decode("utf-8", "replace"), keys, (level,), FOREVER)
 
     async def read_line(self, stream: str, executor: str) -> None:
-        """Reads from the line of an executor behind a stream from now on: from before the news of it comes
-        back, or jobs that come later would start before those that this worker session has put in line.
+        """Reads from the executor queue of a stream from now on. Does not wait until the server announces
+        the new queue: until then, jobs that come later would start before those that this worker session has
+        just released into it.
         """
         line, name = self.served.line_of(stream, executor)
         if line not in self.served.streams:
@@ -142,31 +155,33 @@ class Consumer:
         for level in self.served.new_levels(queue, keys, levels):
             await self._make_group(keys, keys.stream(leveled(queue, level)), timeout)
             if not self.served.add_level(queue, keys, level):
-                continue  # heard of twice
+                continue  # another call added it while this one made the group
             self._has_more = True
             if self._waits:
-                # Not for this stream, and maybe for seconds. It happens once in the life of a level, so the
-                # connection is not too much to pay.
+                # A blocking read is at the server, maybe for seconds, and does not cover the new stream. Only
+                # breaking the connection ends it. That happens once for each level, so it is cheap enough.
                 self._reads.drop()
 
     def beating(self) -> Beating:
-        """The blocking side of the lease, for its thread."""
+        """Makes what the heartbeat's thread calls, with a connection of its own."""
         name = f"asyncq-beat:{self.name}"
         return Beating(self, self._commands.new_blocking_connection(name, self.settings.lease / 3))
 
     def beat_commands(self, count: int) -> list[tuple[Any, ...]]:
-        """The beat, as EVALSHA, for each shard."""
+        """Returns for each shard the command that sends the heartbeat number `count`. On any thread."""
         return [
             self._commands.build("beat", (keys.beats, keys.beaten, keys.looks, marks), (self.name, count))
             for keys, marks in zip(self.shards, self.marks_channels, strict=True)
         ]
 
     def beat_source(self) -> str:
-        """The beat's script, to be loaded where the server does not know it."""
+        """Returns the source of the heartbeat's script, for a server that does not know it. On any thread."""
         return self._commands.scripts["beat"].source
 
     async def announce(self, tasks: Iterable[str], timeout: float = FOREVER) -> None:
-        """Says which tasks this worker session knows, and which queues it serves."""
+        """Stores which tasks this worker session knows and which queues it serves, for other workers. Adds to
+        what it has stored before.
+        """
         for keys in self.shards:
             fields = (
                 *(f"q{queue}" for queue in self.served.queues_in(keys)),
@@ -180,8 +195,8 @@ class Consumer:
                 timeout=timeout,
             )
 
-    async def is_task_known(self, delivery: wire.Delivery, task: str) -> bool:
-        """Whether a worker that lives knows a task, and serves the queue of a job."""
+    async def is_known(self, delivery: wire.Delivery, task: str) -> bool:
+        """Returns whether a worker with a heartbeat knows a task and serves the queue of a job."""
         keys = self.served.keys[delivery.stream]
         queue = self.served.queues[delivery.stream]
         answer = await self._commands.run(
@@ -190,11 +205,13 @@ class Consumer:
         return bool(answer)
 
     async def begin(self, delivery: wire.Delivery, over: Iterable[str]) -> bool:
-        """Notes that the body of a job is about to begin; False if this worker session was taken for dead.
+        """Notes that the body of a job is about to start. Recovery then counts a crash only for bodies that
+        had started. Returns False if this worker session was taken for dead: the body must not start.
 
         Args:
             delivery: the job.
-            over: the claims of jobs that were noted before, and that it does not have any more.
+            over: the claims of jobs that were noted before and that this worker session has ended; their
+                notes are deleted.
         """
         keys = self.served.keys[delivery.stream]
         answer = await self._commands.run(
@@ -206,8 +223,11 @@ class Consumer:
         )
         return bool(answer)
 
-    async def unregister(self) -> bool:
-        """Goes in peace; False if it still holds something and may not."""
+    async def leave(self) -> bool:
+        """Ends the registration in every shard, and deletes the consumer. A shard in which an entry is still
+        pending for it refuses: deleting the consumer would drop the entry from the pending list, and nobody
+        would ever run the job. Returns False if a shard refused.
+        """
         left = True
         for keys, marks in zip(self.shards, self.marks_channels, strict=True):
             streams = self.served.streams_in(keys)
@@ -217,9 +237,10 @@ class Consumer:
         return left
 
     def drop_read(self) -> None:
-        """Gives up a read that waits at the server, so that the next command need not wait behind it.
+        """Gives up a blocking read, so that the next command does not wait behind it.
 
-        It may still be served: `unknown_entries` finds what it took, or the others do.
+        The server may give entries to this read all the same. `unknown_entries` finds them, or the recovery
+        of other workers does.
         """
         self._reads.drop()
 
@@ -238,25 +259,26 @@ class Consumer:
         most: Mapping[str, int] = _NO_OTHER,
         timeout: int = BLOCK_MS,
     ) -> list[Entry]:
-        """Claims up to `count` entries from the streams, the first that has some; waits a while if told to
-        and all are empty.
+        """Claims up to `count` entries of the first stream that has some. If all streams are empty, it waits
+        for an entry if `block` is set, and returns an empty list otherwise.
 
         Args:
             streams: in the order in which they are read.
             count: at most so many entries.
             block: whether to wait.
-            most: at most so many of some streams, and not `count`.
+            most: other limits than `count`, by stream.
             timeout: how long to wait, in ms.
 
         Raises:
+            Interrupted: a stream was added while the read waited.
             PipeBroken, BrokerUnavailable: the connection was lost; entries may have been claimed, see
                 `unknown_entries`.
             ServerError: the server refuses.
         """
         self._has_more = False
         if len(streams) > 1:
-            # COUNT is per stream: 5 over two streams gave 10. So one stream at a time, and one entry where
-            # several block.
+            # COUNT holds for each stream: a COUNT of 5 over two streams gave 10 entries. So each read names
+            # one stream, and a blocking read of several asks for one entry.
             for stream in self._in_turn(streams):
                 if entries := await self._read((stream,), most.get(stream, count), None):
                     return entries
@@ -264,9 +286,12 @@ class Consumer:
         return await self._read(streams, most.get(streams[0], count), timeout if block else None)
 
     async def read_aside(self, stream: str, count: int) -> list[Entry]:
-        """Claims up to `count` entries of a stream while another read may be waiting. Not between a question
-        for unknown entries and its answer: what it claims would seem unknown. Cancelled, it may still claim
-        some; `unknown_entries` waits until that is known.
+        """Claims up to `count` entries of a stream while another read may be waiting, on the connection for
+        commands. If the caller is cancelled, entries may still be claimed; `unknown_entries` waits for that
+        reply.
+
+        Must not be called between a question for unknown entries and its answer: the entries that this read
+        claims would count as unknown.
 
         Raises:
             PipeBroken: the connection was lost; entries may have been claimed, see `unknown_entries`.
@@ -274,16 +299,17 @@ class Consumer:
         """
         reply = self._aside = asyncio.get_running_loop().create_future()
         command = ("XREADGROUP", "GROUP", GROUP, self.name, "COUNT", count, "STREAMS", stream, ">")
-        # Once: sent again, it would claim others.
+        # `post` sends once. Sent again after a lost reply, it would claim other entries.
         self._commands.post(self.served.keys[stream], command, reply.set_result)
+        # The shield keeps the future alive for `unknown_entries` when the caller is cancelled.
         answer = await asyncio.shield(reply)
         if isinstance(answer, Exception):
             raise answer
         return _entries(answer)
 
     def _in_turn(self, streams: Sequence[str]) -> Sequence[str]:
-        """The streams in their order, but those of one name in several shards each first in its turn: one
-        shard that is never empty must not starve the others.
+        """Returns the streams in their order, but rotates those of one name in several shards: each call puts
+        another shard first. Otherwise a shard that is never empty would starve the others.
         """
         if self.shards.is_one:
             return streams
@@ -301,7 +327,9 @@ class Consumer:
         blocking = () if block is None else ("BLOCK", block)
         pipe = self._reads.current or await self._reads.pipe()
         if block is not None and self._has_more:
-            return []  # than was known when this read was asked for
+            # A stream was added while this read waited for its connection. Blocking on the old streams would
+            # miss it, so the caller must choose the streams anew.
+            return []
         self._waits = block is not None
         limit, received = self._limit, pipe.received
         try:
@@ -329,36 +357,41 @@ class Consumer:
         return entries
 
     async def unknown_entries(self, stream: str, held: Iterable[str]) -> list[Entry]:
-        """Entries that are pending for this worker session, but not among those that it held when it asked:
-        their reply was lost.
+        """Returns the unknown pending entries of a stream: they are pending for this worker session but not
+        among those that it holds, for the reply that named them was lost. If the content of an entry was
+        deleted, its fields are None.
 
-        To be asked on the connection that reads, between two reads, which is what this does. May come with an
-        entry whose content was deleted: then its fields are None.
+        The question goes over the reading connection and between two reads, so no reply of a read can be on
+        its way while the server answers. Raises as `read`.
+
+        Args:
+            stream: a stream that is served.
+            held: the entries that it holds.
         """
         if self._aside is not None:
-            # It reads on another connection, and whoever asked for it may be gone.
+            # The read of `read_aside` goes over another connection, and its caller may have been cancelled.
+            # Its entries would count as unknown, so its reply must come first.
             await asyncio.wait({self._aside})
         pipe = self._reads.current or await self._reads.pipe()
         held = list(held)
-        most = (
-            len(held) + MAX_UNKNOWN
-        )  # jobs that wait for others may be many, and the oldest are listed first
-        arguments = (GROUP, self.name, most, *held)
-        answer = await pipe.call(*self._commands.build("unknown_entries", (stream,), arguments))
+        # The server lists the oldest entries first, and those are of jobs that wait for others: there may be
+        # many of them, and the unknown ones are behind them.
+        most = len(held) + MAX_UNKNOWN
+        answer = await pipe.call(*self._commands.build("unknown_entries", (stream,), (GROUP, self.name, most, *held)))
         return [(stream, entry.decode(), fields) for entry, fields in answer]
 
     def job_id(self, item: Entry) -> str | None:
-        """The id of the job in an entry, also in one whose message cannot be read; None if it has none."""
+        """Returns the id of the job in an entry, also if its message cannot be read; None if it has no id."""
         fields = item[2] or []
         named = dict(zip(fields[::2], fields[1::2], strict=False))
         id_ = named.get(b"i")
         return None if id_ is None else text_of(id_)
 
     def delivery(self, item: Entry) -> wire.Delivery:
-        """The job in an entry.
+        """Decodes the job in an entry.
 
         Raises:
-            DecodeError: no message of asyncq.
+            DecodeError: the entry holds no message of asyncq.
         """
         stream, entry, fields = item
         queue = self.served.queues[stream]
@@ -378,8 +411,10 @@ class Consumer:
         return wire.Delivery(entry, stream, crashes, retries, job, values, limiter_state, put_off, last)
 
     async def promote(self, keys: Keys) -> float | None:
-        """Moves due jobs of a shard into their queues; seconds until the next is due, None if there is
-        none.
+        """Moves due jobs of a shard into their queues. Raises as `Commands.run`.
+
+        Returns:
+            Seconds until the next job is due; 0 if more may be due already; None if no job is delayed.
         """
         steady_time = self._commands.steady_time
         moved, left, steady, *damaged = await self._commands.run(
@@ -399,14 +434,14 @@ class Consumer:
         return None if left < 0 else left / 1000
 
     async def _put_off(self, keys: Keys, id_: bytes, why: str, *, is_lost: bool) -> None:
-        """A job that was due could not be moved, and is tried again in a minute. One whose message is lost
-        fails instead, for nobody can run it.
+        """Logs that a due job could not be moved; it is tried again in a minute. Ends a job whose message is
+        lost with a failure, for nobody can run it.
 
         Args:
             keys: of its shard.
             id_: of the job; it may be no text.
             why: it could not be moved.
-            is_lost: whether its message is.
+            is_lost: whether its message is lost.
         """
         name = text_of(id_)
         if not is_lost:
@@ -422,20 +457,20 @@ class Consumer:
         await self._commands.run(keys, "revoke", call.keys, call.arguments)
 
     def output(self, delivery: wire.Delivery) -> JobOutput:
-        """What a job that it holds writes before it ends."""
+        """Returns the writer for the progress reports and stream items of a job that this session holds."""
         return JobOutput(self._commands, self.served.keys[delivery.stream], delivery)
 
     # -- the others --
 
-    async def observe(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Observation:
-        """Looks at the other workers of a shard. Costs the server the same however many there are.
+    async def look(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Observation:
+        """Observes the other workers of a shard. Costs the server the same however many workers there are.
 
         Args:
             keys: of the shard.
-            before: the number of an earlier look; who has not beaten since is named. 0 is none.
-            last: the number of the last look; who was taken for dead since is named.
-            ages: the earlier looks that this observer knows of, the oldest first, for others who begin to
-                observe; empty to leave what the server has.
+            before: the number of an earlier look. Workers without a heartbeat since then are named. 0: none.
+            last: the number of the last look. Workers that were taken for dead since then are named.
+            ages: the earlier looks that this observer knows of, the oldest first. The server keeps them for
+                workers that begin to observe. Empty: the server keeps what it has.
         """
         number, ages_before, *found = await self._commands.run(
             keys,
@@ -450,12 +485,14 @@ class Consumer:
         taken = [name_from(one[0]) for one in found if len(one) == 1]
         return Observation(number, silent, taken, *_ages_in(ages_before))
 
-    async def watch_streams(self, keys: Keys) -> StreamWatch:
-        """Finds what it must know of its streams in a shard, three times a lease: from the notes of those who
-        watch them, and where there is no watcher, or it is the one, by looking.
+    async def census(self, keys: Keys) -> Census:
+        """Finds out what this worker session must know of its streams in a shard; called three times a lease.
+
+        Each stream has one worker as its watcher, which looks at the stream and leaves a note at the server.
+        All others read the note. This session becomes the watcher of a stream that has none.
         """
         streams = self.served.streams_in(keys)
-        # To read the notes is one command, also for the many workers that watch nothing.
+        # All notes come by one command, which is all that the many workers without a watch send.
         places = [keys.watchers + stream.removeprefix(keys.queues) for stream in streams]
         found = await self._commands.send(keys, "MGET", *places)
         notes: dict[str, bytes | None] = dict(zip(streams, found, strict=True))
@@ -475,7 +512,9 @@ class Consumer:
         )
 
     async def _unread(self, keys: Keys, notes: dict[str, bytes]) -> list[bytes]:
-        """The levels of its queues in a shard that it does not read, where their number has changed."""
+        """Returns the levels of its queues in a shard that it does not read yet. Asks only for queues whose
+        number of levels has changed since it last read all of them.
+        """
         unread: list[bytes] = []
         for queue in self.served.queues_in(keys):
             stream = keys.stream(queue)
@@ -485,12 +524,14 @@ class Consumer:
                 new = self.served.new_levels(queue, keys, levels)
                 unread += [leveled(queue, level).encode() for level in new]
                 if new:
-                    continue  # until it reads them
+                    continue  # not noted, so the next call asks again until the session reads them
             self._levels_noted[stream] = number
         return unread
 
     async def last_tries(self, keys: Keys) -> int:
-        """Returns how many entries of the last-attempt queues of a shard that it serves no worker has."""
+        """Returns how many entries are in the last-attempt queues of a shard and are not claimed. Counts only
+        queues that this worker session serves.
+        """
         waiting = 0
         for stream in self.served.streams_in(keys):
             if stream not in self.served.last_attempt_queues:
@@ -501,11 +542,15 @@ class Consumer:
         return waiting
 
     async def without_beat(self, keys: Keys, streams: Sequence[str]) -> list[dict[str, bool]]:
-        """Those among the readers of some streams of a shard who have no beat: for each stream their names,
-        and whether they were taken for dead not long ago.
+        """Finds the consumers of some streams of a shard that have no heartbeat.
+
+        Returns:
+            For each stream the names of these consumers, and for each whether it was taken for dead not long
+            ago.
         """
         send = self._commands.send
-        # In this order: who begins to read has a beat already.
+        # Consumers first, heartbeats second. A worker sends its first heartbeat before it reads, so a worker
+        # that starts between the two commands is not missing its heartbeat here.
         listed = await asyncio.gather(*(send(keys, "XINFO", "CONSUMERS", one, GROUP) for one in streams))
         names = list({reader[b"name"]: None for readers in listed for reader in readers})
         taken: dict[bytes, bool] = {}
@@ -533,15 +578,15 @@ class LookAge(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What a worker sees of the others.
+    """What one look shows a worker of the others.
 
     Attributes:
         number: of this look: every later look of any worker has a higher one.
-        silent: who has not beaten since the look that was named, and the count of its beats; None if it has
-            none any more.
-        taken: who was taken for dead since the last look.
-        ages: of earlier looks, as the last observer that said so knew them, the oldest first.
-        ages_at: the number of the look at which that observer said it; 0 if none did.
+        silent: the session ids without a heartbeat since the look `before`, and the count of each one's
+            heartbeat; None if somebody has deleted it.
+        taken: the session ids that were taken for dead since the look `last`.
+        ages: of earlier looks, as another observer has left them, the oldest first.
+        ages_at: the number of the look at which that observer left them; 0 if there is none.
     """
 
     number: int
@@ -555,9 +600,9 @@ class StreamWatch(NamedTuple):
     """What a worker must know of its streams.
 
     Attributes:
-        levels: names of levels of priority that its queues have and that it does not read.
-        watched: the streams whose readers it is to look at, for nobody else does.
-        last_tries: how many entries of the last-attempt queues that it serves no worker has.
+        levels: names of the levels of priority that its queues have and that it does not read yet.
+        watched: the streams of which it is the watcher: it must check their consumers, for nobody else does.
+        last_tries: how many entries of the last-attempt queues that it serves are not claimed.
     """
 
     levels: list[bytes]
@@ -566,7 +611,7 @@ class StreamWatch(NamedTuple):
 
 
 def _ages_in(text: bytes) -> tuple[Sequence[LookAge], int]:
-    """The ages of looks that an observer left behind, and the number of the look at which it did."""
+    """Reads the ages of looks that an observer has left, and the number of the look at which it left them."""
     at, *each = text.split()[:_MOST_AGES] or [b"0"]
     pairs = [one.partition(b":")[::2] for one in each]
     numbers = [wire.number_in(part, _LAST_LOOK) for part in (at, *itertools.chain.from_iterable(pairs))]
@@ -584,23 +629,28 @@ def _watcher(note: bytes) -> bytes:
 
 
 def _number(note: bytes) -> int:
-    """The number in a note; 0 in one that somebody has damaged."""
+    """Returns the number in a note; 0 if somebody has damaged it."""
     return wire.number_in(note.rpartition(b" ")[2], _MOST_NOTED) or 0
 
 
 class Beating:
-    """Sends the beats of one worker session, blocking, for the thread of the lease."""
+    """Sends the heartbeat of one worker session over a blocking connection. Used on the heartbeat's thread
+    only: the lease must not end because the loop is blocked.
+    """
 
     def __init__(self, consumer: Consumer, connection: BlockingConnection) -> None:
         self._consumer = consumer
         self._connection = connection
 
     def beat(self, count: int) -> list[str] | None:
-        """One beat in every shard: the marks on jobs that the worker session holds, or None if it was taken
-        for dead in one of them.
+        """Sends heartbeat number `count` to every shard.
+
+        Returns:
+            The revocation signals for jobs that the worker session holds, or None if a shard has taken it for
+            dead.
 
         Raises:
-            BrokerUnavailable, ServerError: it was not acknowledged.
+            BrokerUnavailable, ServerError: a shard has not acknowledged it.
         """
         failpoints.hit("beat.send")
         marks: list[str] = []
@@ -628,7 +678,7 @@ class Beating:
 
 
 def _signal(id: str, mark: str) -> str:
-    """The mark of a job as it is published: the reason stands behind the id."""
+    """Returns a revocation signal in the form in which it is published, with the reason behind the id."""
     return f"{mark[:1]}{id} {mark[1:]}" if mark[1:] else f"{mark}{id}"
 
 

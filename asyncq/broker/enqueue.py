@@ -1,6 +1,8 @@
-"""How jobs get in: one by one, in batches, and as workflows.
+"""Sends jobs to the server, which accepts them: single jobs, batches, and workflows. Runs on the session's
+loop; `Session.submit` is the caller.
 
-`enqueue` is the hot verb: all jobs enqueued in one turn of the loop travel in one script call.
+`enqueue` is the hot path: it gathers all jobs of one turn of the loop, and sends those of one queue in one
+script call. A call that is sent again counts once, for the record holds the request id.
 """
 
 from __future__ import annotations
@@ -29,22 +31,25 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 BATCH = 500
-"""Most jobs in one script call: Lua unpacks at most some 8,000 values, and other clients want their turn."""
+"""Most jobs in one script call: Lua unpacks at most some 8,000 values, and the server serves nobody else
+during a call."""
 BATCH_BYTES = 1024 * 1024
+"""Most bytes of messages in one script call. A longer message goes alone."""
 FULL = (-1, -2)
-"""What the enqueue script answers when the queue has no room, and when too many jobs wait for their time."""
+"""What the scripts answer when the queue is full, and when too many jobs are delayed."""
 
 ExistingJob = Literal[False] | JobStatus
-"""What an enqueue may find under its id: False for another job, else how the job of an equal call with the
-same key stands."""
+"""What an enqueue may find under its id: False for the job of another call, else the status of the existing
+job of an equal call with the same key."""
 Answer = Literal[True] | ExistingJob
-"""To an enqueue: True for accepted."""
+"""The answer to an enqueue: True if the job was accepted."""
 
 _Pending = tuple[wire.Job, bytes, "asyncio.Future[Answer] | None"]
+"""A job, its message, and the future of the caller, if one waits for it."""
 
 
 class Intake:
-    """What a client gives to the server.
+    """What a session gives to the server.
 
     Args:
         commands: of the session.
@@ -58,17 +63,17 @@ class Intake:
         self._loop = asyncio.get_running_loop()
         self._enqueue_sha = commands.scripts["enqueue"].sha
         self._measured: set[str] = set()
-        """The streams whose length was looked at in this tenth of a second, and that had room."""
+        """The streams whose length was checked in this tenth of a second, and that were not full."""
         self._measured_until = 0.0
-        # By shard and queue: what one script call can accept.
+        # What `enqueue` gathered in this turn of the loop, by shard and queue: one script call takes one.
         self._gathered: dict[int, dict[str, list[_Pending]]] = {}
         self._unanswered: dict[float, list[_Pending]] = {}
-        """What was sent, by when it is given up: the oldest first."""
+        """The batches without an answer, by the time at which each is given up, the oldest first."""
         self._given_up_at: asyncio.TimerHandle | None = None
         self._tasks = BackgroundTasks(log)
 
     async def close(self) -> None:
-        """Waits a moment for what is under way. The connection is closed, so it ends with
+        """Waits up to a second for the calls under way. The connection is closed already, so they end with
         `BrokerUnavailable`.
         """
         if self._given_up_at is not None:
@@ -78,9 +83,10 @@ class Intake:
     def enqueue(self, job: wire.Job, message: bytes) -> asyncio.Future[Answer]:
         """Enqueues a job together with all others of this turn of the loop.
 
-        The future's result is an `Answer`. It raises `BrokerUnavailable` when the server
-        could not be reached in time (the job may or may not have been accepted; the same id again tells) and
-        `QueueFull` when its memory is full.
+        The future's result is an `Answer`. It raises `BrokerUnavailable` if the server could not be reached
+        within the operation timeout: the job may have been accepted, and another enqueue with the same id
+        tells. It raises `QueueFull` if the queue stayed full for `full_wait`, or if the server is out of
+        memory. Cancelling the future does not take the job back.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
         shard = 0 if self._shards.is_one else self._shards.number(job.id)
@@ -99,11 +105,11 @@ class Intake:
     async def enqueue_many(
         self, jobs: Sequence[tuple[wire.Job, bytes]]
     ) -> list[tuple[wire.Job, ExistingJob]]:
-        """Enqueues jobs in as few script calls as there are queues in shards and batches of 500; raises as
-        `enqueue`.
+        """Enqueues jobs, those of one queue in one shard in script calls of up to 500 jobs. Raises as the
+        future of `enqueue`; then some of the jobs may have been accepted.
 
         Returns:
-            The jobs that were not accepted, and what was found in their place.
+            The jobs that were not accepted, and what was found under their ids.
         """
         is_one, number_of = self._shards.is_one, self._shards.number
         boxes: dict[tuple[int, str], list[_Pending]] = {}
@@ -128,20 +134,20 @@ class Intake:
         ]
 
     async def submit(self, jobs: Sequence[tuple[wire.Job, bytes]]) -> None:
-        """Enqueues the jobs of one workflow in one atomic step: all of them, or none. Sent again, because the
-        answer was lost, it changes nothing.
+        """Enqueues the jobs of one workflow in one atomic step: all of them, or none. When the answer was
+        lost and the call is sent again, it changes nothing.
 
-        Those that lie in other shards than most, and those beyond the first 500, come into their queues a
-        moment later: by this call before it returns, or by a worker, if this process dies or the server goes
-        away.
+        The jobs of other shards than the accepting one, and those beyond the first 500, are in its outbox
+        then, and come into their queues a moment later. This call delivers them before it returns. A worker
+        delivers them if this process dies or the server goes away.
 
         Args:
             jobs: with their messages, parents before children.
 
         Raises:
-            ValueError: another call's job has the id of one of them; the message names it.
+            ValueError: the job of another call has one of the ids; the message names it.
             QueueFull: one of the queues stayed full for `full_wait`, or the server is out of memory.
-            BrokerUnavailable: no answer within the operation timeout; they may have been accepted.
+            BrokerUnavailable: no answer within the operation timeout; the jobs may have been accepted.
         """
         submission = Submission(jobs, self._shards)
         home = self._shards[submission.home]
@@ -177,9 +183,11 @@ class Intake:
         return tuple(command)
 
     def _length_limit(self, stream: str, count: int) -> int | str:
-        """The queue's limit, where it is to be checked. A look costs a command, so a long limit is looked at
-        for batches and ten times a second, and for each job once it was found full: it may be overshot by
-        what one client enqueues, one by one, in a tenth of a second.
+        """Returns the queue's limit if the script is to check it, else an empty text.
+
+        The check costs the server a command. So a limit above 10,000 is checked for batches of 100 jobs or
+        more, ten times a second, and for every job while the queue is full. Each client can exceed the limit
+        by what it enqueues, one by one, in a tenth of a second.
         """
         limit = self._settings.max_length
         if limit > 10_000 and count < 100:
@@ -204,10 +212,11 @@ class Intake:
                     self._commands.post(keys, command, on_reply, now=True)
 
     def _expect(self, batch: list[_Pending]) -> float:
-        """Notes that a batch is to be answered in time, and until when. One timer serves all: making one and
-        cancelling it costs a lone call more than the rest of its sending.
+        """Notes until when a batch must be answered, and returns that time. One timer serves all batches: to
+        make and cancel a timer would cost a lone call more than the rest of its sending.
         """
         deadline = self._loop.time() + self._settings.operation_timeout
+        # The time is the batch's key, and the loop's clock may not move between two batches.
         while deadline in self._unanswered:
             deadline = math.nextafter(deadline, math.inf)
         self._unanswered[deadline] = batch
@@ -216,8 +225,8 @@ class Intake:
         return deadline
 
     def _give_up(self) -> None:
-        """The server has said nothing for as long as a client waits; the jobs may have been accepted all the
-        same.
+        """Ends the batches that were not answered within the operation timeout with `BrokerUnavailable`.
+        Their jobs may have been accepted all the same.
         """
         timeout = self._settings.operation_timeout
         error = BrokerUnavailable(f"{self._commands.address.safe_url} did not answer within {shown(timeout)}")
@@ -233,14 +242,14 @@ class Intake:
     def _enqueued(
         self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], deadline: float, answer: Any
     ) -> None:
-        """The quick way: the first answer is the last. Anything else, also that there is no connection, is
-        left to the loop that tries again.
+        """Takes the answer to a batch. If it is an error, also for a lost connection, or if the queue is
+        full, a background task tries again.
         """
         if self._unanswered.pop(deadline, None) is None:
-            return  # too late: it was given up, and whoever was told so may have called again
+            return  # too late: its callers got an error from `_give_up`, and may have called again
         if isinstance(answer, Exception) or answer in FULL:
             left = max(0.05, deadline - self._loop.time())
-            self._measured.discard(command[3])  # a full queue is looked at for every job until it has room
+            self._measured.discard(command[3])  # a full queue is checked for every job until it has room
             self._tasks.start(self._enqueue_slowly(keys, command, batch, left))
             return
         failpoints.hit("enqueue.answered")
@@ -265,7 +274,18 @@ class Intake:
         self._settle(batch, answer)
 
     async def _until_room(self, keys: Keys, command: tuple[Any, ...], timeout: float, queue: str) -> Any:
-        """Enqueues; waits for room in a full queue for as long as `full_wait` says."""
+        """Sends an enqueue. Sends it again while the queue is full, for at most `full_wait` seconds.
+
+        Args:
+            keys: of the shard.
+            command: the call of `enqueue` or `submit`.
+            timeout: seconds for each call.
+            queue: for the message of the error.
+
+        Raises:
+            QueueFull: the queue stayed full, or the server is out of memory.
+            BrokerUnavailable: no answer in time.
+        """
         deadline = self._loop.time() + self._settings.full_wait
         attempt = 0
         while True:
@@ -287,7 +307,7 @@ class Intake:
 
 
 def _batches(box: list[_Pending]) -> list[list[_Pending]]:
-    """Split so that no script call holds up the server, and no buffer grows beyond reason."""
+    """Splits jobs so that no script call holds up the server and no buffer grows too large."""
     if len(box) <= BATCH and sum(len(message) for _, message, _ in box) <= BATCH_BYTES:
         return [box]
     batches: list[list[_Pending]] = [[]]

@@ -1,10 +1,9 @@
-"""The one subscription of a session: its own channel, on which it is notified of outcomes, and those that
-somebody follows for a while. It is kept up across lost connections.
+"""The one subscription of a session: the reply channel, on which outcomes are notified, and the channels that
+somebody follows for a while. After a lost connection it subscribes again by itself.
 
-redis-py would subscribe again in silence. Here each confirmation begins a new epoch, for what was published
-while no connection was there is lost: whoever relies on a notification must know of it.
-
-Lives on the session's loop.
+Runs on the session's loop. What is published while there is no connection is lost, and whoever relies on
+notifications must know of the gap. So each confirmation of the reply channel begins a new epoch, and
+`renewed` is called. (redis-py would subscribe again without telling anybody.)
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 KEEPALIVE = REPLY_TIMEOUT = 4.0
-"""A PING after this many seconds of silence, and how long its answer may take: a dead subscription is found
-within 10 s."""
+"""Seconds of silence after which a PING is sent, and seconds that its answer may take. So a dead connection
+is found within 10 s."""
 
 
 class Subscription:
@@ -37,12 +36,12 @@ class Subscription:
 
     Args:
         commands: of the session.
-        on_outcomes: called with each message on the session's own channel.
+        on_outcomes: called with each message on the reply channel.
 
     Attributes:
-        epoch: counts the connections of which the server has confirmed the session's own channel; 0 while
+        epoch: the number of the connection on which the server has confirmed the reply channel; 0 while
             there is none.
-        renewed: called after each reconnection: what was published meanwhile was missed.
+        renewed: called after each reconnection: messages that were published meanwhile were missed.
     """
 
     def __init__(self, commands: Commands, on_outcomes: Callable[[bytes], None]) -> None:
@@ -65,22 +64,24 @@ class Subscription:
         self._keeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to keep up what `confirm` has made."""
-        # In a context of its own: it outlives the call that begins it, and is not that caller's.
+        """Starts the task that subscribes again after a lost connection. Call it once, after `confirm`."""
+        # In an empty context: the task outlives this call, and must not keep the caller's context variables.
         self._keeper = self._loop.create_task(self._keep_up(), context=contextvars.Context())
 
     async def close(self) -> None:
-        """Ends it."""
+        """Ends the task and closes the connection."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         self._line.close()
 
     async def subscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
-        """Adds a channel, until `unsubscribe`. Without a connection it is added with the next one.
+        """Adds a handler for the messages of a channel, until `unsubscribe`. Returns when the server has
+        confirmed the channel. Without a connection it returns at once, and the next connection adds the
+        channel.
 
         Raises:
-            BrokerUnavailable: the server did not confirm.
+            BrokerUnavailable: the server did not confirm. The handler stays: call `unsubscribe`.
         """
         handlers = self._handlers.setdefault(channel, [])
         handlers.append(handler)
@@ -88,13 +89,14 @@ class Subscription:
         if pipe is not None and len(handlers) == 1:
             self._confirmation(channel)
             pipe.post("SUBSCRIBE", channel)
-        # Its own and no other: where streams are opened all the time, there is always one on its way.
+        # Waits for the confirmation of this channel only. Where streams are opened all the time, some other
+        # confirmation is always on its way.
         confirmation = self._unconfirmed.get(channel.encode())
         if pipe is not None and confirmation is not None:
             await self._until_confirmed([confirmation])
 
     def unsubscribe(self, channel: str, handler: Callable[[bytes], None]) -> None:
-        """Takes back what `subscribe` did."""
+        """Removes a handler. The channel of the last handler is left. A second call does nothing."""
         handlers = self._handlers.get(channel, [])
         if handler in handlers:
             handlers.remove(handler)
@@ -104,11 +106,14 @@ class Subscription:
                 pipe.post("UNSUBSCRIBE", channel)
 
     async def confirm(self) -> None:
-        """Subscribes; returns when the server has confirmed.
+        """Connects if need be, and subscribes to all channels. Returns when the server has confirmed, and
+        begins a new epoch.
 
         Raises:
-            BrokerUnavailable, ServerError, PipeBroken: not now, or never.
+            BrokerUnavailable, PipeBroken: the server did not confirm; another try may succeed.
+            ServerError: the server refuses.
         """
+        # Cleared first: a connection that is lost from here on sets it again, and `_keep_up` tries again.
         self._lost.clear()
         pipe = await self._line.pipe()
         channels = [self._channel, *self._handlers]
@@ -123,12 +128,15 @@ class Subscription:
         self.epoch = self._confirmed
 
     def _confirmation(self, channel: str) -> asyncio.Future[None]:
-        """Done when the server has confirmed the channel, or will not: the connection was lost."""
+        """Returns a future that is done when the server has confirmed the channel, or when the connection is
+        lost.
+        """
         return self._unconfirmed.setdefault(channel.encode(), self._loop.create_future())
 
     async def _until_confirmed(self, confirmations: Collection[asyncio.Future[None]]) -> None:
         late: Collection[asyncio.Future[None]] = confirmations
-        # In parts: a process that was stopped for a while, and goes on, finds one of them over, and not all.
+        # In four parts: when a process was stopped for long and goes on, one part is over at once, and the
+        # server still has the others to answer.
         for _ in range(4):
             _, late = await asyncio.wait(late, timeout=REPLY_TIMEOUT / 4)
             if not late:
@@ -158,7 +166,9 @@ class Subscription:
         self.epoch = 0
         self._lost.set()
         for confirmation in self._unconfirmed.values():
-            confirmation.set_result(None)  # whoever waits for it sees that the pipe is broken
+            # No exception: `subscribe` need not fail, for the next connection adds the channel. `confirm`
+            # sees that the pipe is broken.
+            confirmation.set_result(None)
         self._unconfirmed.clear()
         log.debug("the subscription was lost: %s", reason)
 

@@ -1,18 +1,19 @@
-"""Any number of waiters for the outcomes of jobs, over one subscription; no wake-up is lost.
+"""Notifies everybody in a session who waits for the outcome of a job: any number of waiters over one
+subscription, and no wake-up is lost. Runs on the session's loop.
 
-Each client process has one channel of its own and puts its name into the jobs it enqueues. Whoever ends a job
-publishes the outcome on the channels named in its record. A notification is a hint that may be lost; the
-record is the truth. So:
+Each session has a reply channel of its own and puts its name into the jobs that it enqueues. Whoever ends a
+job publishes the outcome on the channels that the record names. A notification is a hint that may be lost;
+the record is the truth. So:
 
-1. *Subscribe, hear the confirmation, then look.* The other way round, a job that ends between the two is
-   missed for ever.
-2. Each confirmation begins a new **epoch**, see `Subscription`. A waiter that is known to be announced in
-   its job's record within the present epoch, with the job still running, needs no look: its notification has
-   yet to come, on this very connection. Any other waiter looks first.
+1. *Subscribe, wait for the confirmation, then look* (read the record). The other way round, the end of a job
+   between the two steps is missed for ever.
+2. Each confirmation begins a new **epoch**, see `Subscription`. If a waiter knows that the record of its live
+   job names the channel since this epoch, it needs no look: the notification has yet to come, and on this
+   very connection. Any other waiter looks first.
 3. After each reconnection every waiter looks again: what was published meanwhile is gone. Without this, the
    wait after a `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
-4. Every few seconds those that have waited that long look again. It bounds whatever else may go wrong with
-   pub/sub.
+4. The waiters that have waited for some seconds look again (they poll). This bounds whatever else may go
+   wrong with pub/sub.
 
 Looks are gathered: all that are asked for in one turn of the loop go in batches of 500.
 
@@ -48,37 +49,41 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 POLL = 5.0
-"""Seconds after which a waiter that has heard nothing has looked again, at the latest: rounds come every
-quarter of it, give or take a fifth, and take those that have waited for seven tenths."""
+"""Within so many seconds, a waiter without news looks again. A round comes every quarter of this time, give
+or take a fifth, and takes the waiters that have waited for seven tenths of it."""
 HINT_AFTER = 2.0
-"""Seconds of waiting after which it is worth a look whether anybody serves the queue."""
+"""Seconds of waiting after which the queue is checked for a worker."""
 BATCH = 500
+"""Most jobs in one look."""
 
 
 class Waiter:
-    """What this process knows about one job, shared by all of its handles.
+    """What one session knows of one job. All its handles in the session share it.
 
     Attributes:
         id: the job's id.
-        ended: the outcome, once it is known. Never changes again.
-        gone: the server knows no result under this id (any more).
+        ended: the outcome, once it is known. Only `forgotten` takes it back.
+        gone: True if the server knows no result under this id (any more).
         flags: of the live job as last seen, see `wire`; empty before the first look.
-        accepted: False while the enqueue of this job is under way: a look would not find it yet.
-        epoch: the epoch in which the job's record is known to name our channel.
-        expires: when the job expires unless it is started, in ms since the epoch.
-        state, queue, worker, started, retries, failure: as last seen; `started` in ms since the epoch,
-            `failure` the encoded error of the last attempt.
-        report: what the running job said of itself last, if the state is from there.
-        call: the job's message and the values of those that it waited for, if somebody has asked for it.
-        home: the listener that keeps it.
-        kin: the waiters of the same job in other sessions that a handle has gone through, and this one; None
-            if there are none. All of them have the same list.
+        accepted: False while the enqueue of this job is under way: a look would not find the job yet.
+        epoch: the epoch in which the job's record is known to name our channel; 0 if none.
+        expires: when the job expires unless it is started, in ms since 1970; None if not known.
+        state, queue, worker, started, retries, failure: as last seen; `started` in ms since 1970, `failure`
+            the encoded error of the last attempt.
+        report: the latest report of the running job, if the state comes from it.
+        call: the job's message and the values of its parents, if somebody has asked for them.
+        home: the listener that keeps this waiter.
+        kin: the waiters of the same job in the sessions through which a handle has gone, with this one; None
+            if there are no others. All of them have the same list.
+        futures: of the waits in progress; None if there is none.
+        callbacks: to be called at the end of the job; None if there is none.
+        since: the loop's time since when somebody waits without news.
     """
 
     __slots__ = (
         "__weakref__",
         "accepted",
-        "call",
+        "wake_job",
         "callbacks",
         "ended",
         "epoch",
@@ -122,13 +127,13 @@ class Waiter:
         self.since: float = 0.0
 
     def latest(self) -> Waiter:
-        """Of the waiters of this job in all sessions, the one that knows most. On any thread."""
+        """Returns the waiter that knows most, of the waiters of this job in all sessions. On any thread."""
         if self.kin is None or self.ended is not None:
             return self
         return max(self.kin, key=_knowledge)
 
     def take_report(self, report: wire.Report) -> None:
-        """Takes in what the running job said of itself."""
+        """Takes in a report of the running job. Does nothing if the job has ended."""
         if self.ended is None:
             self.report = report
             self.state = report.state
@@ -143,9 +148,9 @@ def _knowledge(waiter: Waiter) -> int:
 
 
 class Waiters:
-    """The waiters of this process by id, for as long as somebody holds them.
+    """The waiters of a session by id, for as long as somebody holds them.
 
-    A `WeakValueDictionary` would do; it takes twice as long to put one in and to drop it, and more.
+    A `WeakValueDictionary` would do, but takes more than twice as long to insert a waiter and to drop it.
     """
 
     def __init__(self) -> None:
@@ -153,17 +158,17 @@ class Waiters:
         self._on_drop = self._drop
 
     def get(self, id: str) -> Waiter | None:
-        """The waiter of a job, or None."""
+        """Returns the waiter of a job, or None."""
         ref = self._refs.get(id)
         return None if ref is None else ref()
 
     def put(self, waiter: Waiter) -> None:
-        """Adds one, in the place of any that has its id."""
+        """Adds a waiter. Replaces any other one of this id."""
         ref = self._refs[waiter.id] = _Ref(waiter, self._on_drop)
         ref.id = waiter.id
 
     def _drop(self, ref: _Ref) -> None:
-        # In whatever thread the last holder let go; another waiter may have the id by now.
+        # Runs on whatever thread dropped the last reference. Another waiter may have the id by now.
         if self._refs.get(ref.id) is ref:
             del self._refs[ref.id]
 
@@ -180,13 +185,18 @@ class _Ref(weakref.ref[Waiter]):
 
 
 class Listener:
-    """The waiters of this process.
+    """Keeps the waiters of a session, and settles them: by notifications, by looks, and by polling.
 
     Args:
         commands: of the session.
-        fetch_status: asks how jobs stand, and joins their waiters by the channel given.
-        expire: asks that a job whose time has passed be ended.
-        hint: tells the user if nobody serves a queue.
+        look: returns the status of jobs, and adds the channel given to the waiters in their records.
+        expire: ends a job whose time has passed.
+        hint: warns the user if no worker serves a queue.
+
+    Attributes:
+        channel: the reply channel of the session.
+        subscription: to the reply channel and others.
+        is_closed: whether the session is closed: no outcome arrives any more.
     """
 
     def __init__(
@@ -212,12 +222,12 @@ class Listener:
         self.is_closed: bool = False
 
     def start(self) -> None:
-        """Begins to keep up the subscription, once it is confirmed."""
+        """Starts to keep up the subscription and to poll. Call it once, after the first confirmation."""
         self.subscription.start()
         self._spawn(self._poll())
 
     async def close(self) -> None:
-        """Ends the subscription. Who still waits gets `BrokerUnavailable`."""
+        """Ends the subscription. Waits in progress get `BrokerUnavailable`. A second call does nothing."""
         self.is_closed = True
         tasks, self._tasks = self._tasks, set()
         for task in tasks:
@@ -235,16 +245,20 @@ class Listener:
     # -- waiting --
 
     def announce(self, id: str, *, ignored: bool = False, new: bool = False) -> Waiter:
-        """The waiter of a job about to be enqueued with our channel in it.
+        """Returns the waiter of a job that is about to be enqueued with our channel in it.
 
-        It must exist before the enqueue is sent: the outcome may come, on the other connection, before the
-        answer to the enqueue. A result that is ignored is announced to nobody. A `new` id is one that nobody
-        can have.
+        The waiter must exist before the enqueue is sent: the outcome comes over another connection, and may
+        arrive before the answer to the enqueue.
+
+        Args:
+            id: of the job.
+            ignored: whether its result is ignored: then no notification comes.
+            new: whether the id was just made, so that no other waiter can have it.
         """
         known = None if new else self._waiters.get(id)
         if known is not None and known.ended is None and not known.gone:
-            # A key, or an id of the user's own, used twice: whichever call the server takes, its outcome is
-            # this.
+            # A key, or an id of the user's own, was used twice. Whichever call the server accepts, there is
+            # one outcome under this id.
             return known
         waiter = Waiter(id, self, epoch=0 if ignored else self.subscription.epoch, accepted=False)
         waiter.state = State.PENDING
@@ -252,7 +266,7 @@ class Listener:
         return waiter
 
     def waiter(self, id: str) -> Waiter:
-        """The waiter of a job known by id only."""
+        """Returns the waiter of a job of which only the id is known."""
         waiter = self._waiters.get(id)
         if waiter is None:
             waiter = Waiter(id, self)
@@ -260,11 +274,11 @@ class Listener:
         return waiter
 
     def follow(self, waiter: Waiter) -> Waiter:
-        """The waiter here of a job that another session has a waiter of. It begins with what that one knows;
-        the handle that went from there to here shows what either is notified of.
+        """Returns the waiter in this session of a job that has a waiter in another session. It begins with
+        what the other one knows. From then on, `latest` of either finds what one of them is notified of.
         """
         if waiter.home.is_closed and self._waiters.get(waiter.id) is None:
-            # Nothing will reach it there any more, so it moves.
+            # No notification reaches a closed session, so the waiter itself moves to this one.
             self._waiters.put(waiter)
             waiter.home = self
             waiter.epoch = 0
@@ -281,15 +295,22 @@ class Listener:
         return mine
 
     async def wait(self, waiter: Waiter, timeout: float | None) -> None:
-        """Waits until the job has ended, or turned out to be unknown, or the time is over: the waiter tells
-        which.
+        """Waits until the job has ended, or turned out to be unknown, or the time is over. The waiter tells
+        which: `ended`, `gone`, or neither.
 
-        The timer is local: it fires whatever the server does. Cancelling one awaiter disturbs no other. One
-        coroutine and no more, for ten thousand of them may be waiting.
+        The timer is local: it fires whatever the server does. Cancelling one wait disturbs no other. The wait
+        is a single coroutine, for there may be ten thousand of them.
+
+        Args:
+            waiter: of the job.
+            timeout: in seconds; None for no limit.
+
+        Raises:
+            BrokerUnavailable: the app was closed.
         """
         end = None if timeout is None else self._loop.time() + timeout
         if waiter.gone:
-            # That was then: a key, or an id of the user's own, may have come to life again.
+            # `gone` is from an earlier look. There may be a new job under this key or id by now.
             waiter.gone = False
             waiter.epoch = 0
         while waiter.ended is None and not waiter.gone:
@@ -310,16 +331,17 @@ class Listener:
     def attend(
         self, waiter: Waiter, on_change: Callable[[asyncio.Future[None]], object]
     ) -> Callable[[], None]:
-        """Waits as `wait` does, for who waits for many: no coroutine for each.
+        """Waits as `wait` does, but by a callback: somebody who waits for many jobs needs no coroutine for
+        each.
 
         Args:
             waiter: of a job that is not known to have ended.
-            on_change: called once, with a future that is done, when something has changed: the waiter says
-                what. Attend again if the job has not ended. The future's exception says that the app was
+            on_change: called once, with a future that is done, when something has changed. The waiter tells
+                what. If the job has not ended, attend again. If the future has an exception, the app was
                 closed.
 
         Returns:
-            What to call when that is no longer wanted, and after `on_change`.
+            A function that ends the wait. Call it also after `on_change`.
         """
         if not self._in_touch(waiter):
             self._ask(waiter)
@@ -339,8 +361,9 @@ class Listener:
         if waiter.futures is None:
             waiter.futures = []
             waiter.since = self._loop.time()
-            # A task that nobody holds may wait here; asyncio itself holds tasks weakly. Task, handle, waiter
-            # and future are a cycle that the collector would take away in the middle of the wait.
+            # Asyncio holds tasks weakly. If nobody else holds the task that waits here, then task, handle,
+            # waiter and future are a cycle, and the garbage collector would free it in the middle of the
+            # wait.
             self._kept.add(waiter)
         waiter.futures.append(future)
         return future
@@ -356,7 +379,7 @@ class Listener:
     def _timers(
         self, waiter: Waiter, future: asyncio.Future[None], timeout: float | None
     ) -> tuple[asyncio.TimerHandle, ...]:
-        """The timers of one wait: its own, and that of the job's expiry."""
+        """Starts the timers of one wait: for its timeout, and for the expiry of the job."""
         if timeout is None and waiter.expires is None:
             return ()
         timers = []
@@ -367,8 +390,8 @@ class Listener:
         return tuple(timers)
 
     def when_ended(self, waiter: Waiter, callback: Callable[[], None]) -> None:
-        """Calls back on this loop when the job has ended, or at once if it has. The waiter is kept alive
-        until then.
+        """Has `callback` called on this loop when the job has ended or turned out to be unknown; in the next
+        turn of the loop if that is known already. The waiter is kept alive until then.
         """
         if waiter.ended is not None or waiter.gone:
             self._loop.call_soon(callback)
@@ -386,14 +409,14 @@ class Listener:
             self._ask(waiter)
 
     def learn(self, waiter: Waiter, answer: wire.Ended | str | None) -> None:
-        """Takes in what a look said."""
+        """Takes in the answer of a look: an outcome, the flags of a live job, or None for an unknown job."""
         if isinstance(answer, wire.Ended):
             self._settle(waiter, answer)
         elif answer is None:
             known = waiter.latest().ended
             if known is None:
                 self.forgotten(waiter)
-            else:  # it has expired at the server, or was forgotten elsewhere: what is known here stays known
+            else:  # the result expired at the server, or was forgotten elsewhere: this process keeps it
                 self._settle(waiter, known)
         else:
             text, _, expires = answer.partition(" ")
@@ -403,7 +426,7 @@ class Listener:
             if waiter.state is State.UNKNOWN:
                 waiter.state = wire.STATE_OF[flags[0]]
             if flags.is_ignored:
-                # Ended or not, there will never be a result.
+                # The job may be live, but there will never be a result.
                 self._wake(waiter, gone=True)
             elif expires and waiter.expires is None:
                 self._learn_expiry(waiter, int(expires))
@@ -411,26 +434,26 @@ class Listener:
     def _learn_expiry(self, waiter: Waiter, expires: int) -> None:
         waiter.expires = expires
         for future in waiter.futures or ():
-            _settle_future(future)  # each waits on, with a timer for that moment
+            _settle_future(future)  # `wait` goes round its loop, and sets a timer for the expiry
         if waiter.callbacks:
             self._loop.call_later(_until(expires), self._expire_now, waiter, context=contextvars.Context())
 
     def forgotten(self, waiter: Waiter) -> None:
-        """There is no result under this id (any more)."""
+        """Takes in that the server has no result under this id (any more), in all sessions that know it."""
         for each in waiter.kin or (waiter,):
             each.ended = None
             each.flags = Flags()
             each.report = None
             each.state = State.UNKNOWN
-            each.epoch = 0  # no push will come: who waits there next must look
-            each.expires = None  # another job may come under the id
+            each.epoch = 0  # no notification will come: the next wait must look first
+            each.expires = None  # this was the old job's; the id may get another job
         self._wake(waiter, gone=True)
 
     def take_status(self, waiter: Waiter, answer: wire.Ended | wire.JobSnapshot | None) -> None:
-        """Takes in what a look at the whole state said."""
+        """Takes in the answer of `Broker.state`, which tells more of a live job than a look."""
         if not isinstance(answer, wire.JobSnapshot):
             self.learn(waiter, answer)
-        elif waiter.ended is None:  # else the push was faster than the answer
+        elif waiter.ended is None:  # else the notification was faster than this answer
             waiter.gone = False
             waiter.flags = Flags(answer.flags)
             waiter.queue = answer.queue
@@ -442,15 +465,16 @@ class Listener:
             waiter.state = answer.state
 
     def accepted(self, waiter: Waiter) -> None:
-        """The enqueue of this job was confirmed."""
+        """Takes in that the server has accepted this job."""
         waiter.accepted = True
-        waiter.gone = False  # as far as it was, that was the job before, whose result was forgotten
+        waiter.gone = False  # `gone` was about an earlier job of this id, whose result was forgotten
         if waiter.ended is None and not self._in_touch(waiter) and waiter.futures:
             self._ask(waiter)
 
     def gave_up(self, waiter: Waiter) -> None:
-        """The enqueue of this job was refused, cancelled, or not answered: only a look tells what became of
-        it. Who asks under its id must not wait for an answer that nobody waits for any more.
+        """Takes in that the enqueue of this job was refused, cancelled, or not answered in time. From now on
+        a look may ask for the job, for only the record tells what became of it, and no answer to the enqueue
+        will follow.
         """
         if not waiter.accepted:
             waiter.accepted = True
@@ -459,10 +483,11 @@ class Listener:
                 self._ask(waiter)
 
     def take_existing(self, waiter: Waiter, answer: wire.Ended | str | Literal[False] | None) -> None:
-        """The enqueue found another job under this id, and False says no more of it. Else it is that of an
-        equal call, and its waiters were joined by our channel: what `announce` said of the epoch holds.
+        """Takes in which existing job the enqueue found under this id. False: it is the job of another call.
+        Otherwise it is the job of an equal call, and `answer` is its status. The server has added our channel
+        to that job's waiters in the same step, so the epoch that `announce` set is right.
         """
-        waiter.expires = None  # that was this call's own
+        waiter.expires = None  # this was the expiry of the new call, which did not become a job
         if answer is False:
             waiter.accepted = True
             waiter.epoch = 0
@@ -473,7 +498,7 @@ class Listener:
         self.accepted(waiter)
 
     def _expire_now(self, waiter: Waiter) -> None:
-        """The job's time has passed and no worker may be there to notice: its waiter sees to it."""
+        """Has the job expired at the server: its time has passed, and there may be no worker to notice."""
         if waiter.ended is not None or waiter.gone:
             return
         self._spawn(self._expire_and_ask(waiter))
@@ -497,13 +522,14 @@ class Listener:
                 waiter = self._waiters.get(id_)
                 if waiter is None:
                     continue
-                if outcome is None:
+                if outcome is None:  # the outcome is not in the notification: read the record
                     waiter.accepted = True
                     self._ask(waiter)
                 else:
                     self._settle(waiter, wire.decode_ended(letter, outcome))
         except (DecodeError, UnicodeDecodeError) as error:
-            # Anybody who may publish can send rubbish; the waiters' own looks find the truth.
+            # Any client of the server may publish rubbish here. The waiters poll the records, so no wait
+            # depends on this message.
             damaged_data.warn(
                 log, "notification", f"a notification on {self.channel} could not be read", error
             )
@@ -527,12 +553,12 @@ class Listener:
 
     # -- looking --
 
-    async def fetch_all(self, waiters: Sequence[Waiter], timeout: float | None = None) -> None:
-        """Looks once at many, 500 in each command, and joins none of them.
+    async def look_all(self, waiters: Sequence[Waiter], timeout: float | None = None) -> None:
+        """Looks once at many jobs, 500 in each command. Does not add the channel to their waiters.
 
         Raises:
-            BrokerUnavailable: no answer within `timeout` seconds (None: the operation timeout), for any
-                batch.
+            BrokerUnavailable: one of the batches was not answered within `timeout` seconds (None: the
+                operation timeout).
         """
         for first in range(0, len(waiters), BATCH):
             batch = waiters[first : first + BATCH]
@@ -542,11 +568,11 @@ class Listener:
             except TimeoutError as error:
                 raise BrokerUnavailable(f"the server did not answer within {shown(timeout)}") from error
             for waiter, answer in zip(batch, answers, strict=True):
-                if waiter.ended is None:  # else a push was faster than the answer
+                if waiter.ended is None:  # else a notification was faster than this answer
                     self.learn(waiter, answer)
 
     def _ask(self, waiter: Waiter) -> None:
-        """Has the waiter looked up in the next batch."""
+        """Puts the waiter into the next look."""
         self._asked[waiter.id] = waiter
         if self._looking is None or self._looking.done():
             self._looking = self._spawn(self._answer_all())
@@ -556,14 +582,15 @@ class Listener:
         while self._asked:
             batch = [self._asked.pop(id_) for id_ in list(self._asked)[:BATCH]]
             batch = [waiter for waiter in batch if waiter.accepted and waiter.ended is None]
-            # The epoch from before the look: a confirmation that comes meanwhile asks again.
+            # Read before the look. If the subscription is lost and renewed meanwhile, this epoch is out of
+            # date, and the waiter looks again.
             epoch = self.subscription.epoch
             if not batch:
                 continue
             try:
-                answers = await self._fetch_status([waiter.id for waiter in batch], self.channel)
-            except Exception as error:  # noqa: BLE001  all waiters of the process are looked up by this task
-                # Nobody is notified: who waits has a timeout of his own, and the answer may still come.
+                answers = await self._look([waiter.id for waiter in batch], self.channel)
+            except Exception as error:  # noqa: BLE001  this task looks for all waiters of the session
+                # The waits go on: each has a timeout of its own, and a later look may succeed.
                 attempt += 1
                 log.debug("%d waiters could not be looked up (%s); again", len(batch), error)
                 for waiter in batch:
@@ -586,7 +613,9 @@ class Listener:
                 await self._hint_once(queue)
 
     def _queues_to_check(self) -> set[str]:
-        """Has all who waited for long looked up; the queues of those who have heard nothing for a while."""
+        """Puts all that have waited for long into the next look. Returns the queues of those that have waited
+        for a while without news.
+        """
         now = self._loop.time()
         queues = set()
         for waiter in self._awaited():
@@ -599,29 +628,31 @@ class Listener:
         return queues
 
     async def _hint_once(self, queue: str) -> None:
-        """The commonest reason for a long wait is that nobody works: find out, once a minute."""
+        """Checks whether a worker serves the queue, at most once a minute: the commonest reason for a long
+        wait is that there is none.
+        """
         now = self._loop.time()
         if now - self._hinted.get(queue, float("-inf")) < 60:
             return
         self._hinted[queue] = now
         try:
             await self._hint(queue)
-        except Exception as error:  # noqa: BLE001  a hint is worth no wait that nobody looks after
+        except Exception as error:  # noqa: BLE001  a failed hint must not end the task that polls
             log.debug("whether anybody serves queue %r could not be found out: %s", queue, error)
 
     def _renewed(self) -> None:
-        """The subscription was lost and is there again: what was published meanwhile is gone."""
+        """Has every waiter look again: the subscription was lost, and so was what was published meanwhile."""
         self._spawn(self._ask_all())
 
     async def _ask_all(self) -> None:
-        # Spread over half a second: after a restart every process does this at the same time.
+        # Spread over half a second: after a restart of the server, every client does this at the same time.
         await asyncio.sleep(random.random() / 2)
         for waiter in self._waiters:
             if waiter.ended is None and not waiter.gone and waiter.accepted:
                 self._ask(waiter)
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
-        # In a context of its own: it outlives the call that begins it, and is not that caller's.
+        # In an empty context: the task outlives this call, and must not keep the caller's context variables.
         task: asyncio.Task[None] = self._loop.create_task(coroutine, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -629,8 +660,8 @@ class Listener:
 
 
 def _join_kin(one: Waiter, other: Waiter) -> None:
-    """Makes two waiters of one job known to each other, and to those that either knew. Those of sessions that
-    were closed know no more than these by now.
+    """Makes two waiters of one job kin of each other, and of the kin that either has. Waiters of closed
+    sessions are dropped: they know nothing that these two do not know by now.
     """
     known = [*(one.kin or (one,)), *(other.kin or (other,))]
     kin = [each for n, each in enumerate(known) if each not in known[:n]]
