@@ -1,12 +1,15 @@
-"""From a URL to a connected, authenticated transport: redis-py connects, speaks TLS, authenticates and
-selects; asyncq takes over.
+"""Makes an `Address` of a URL, and a connected and authenticated transport of an `Address`. redis-py
+connects, speaks TLS and authenticates; then `pipe` takes over the transport. The only module that imports
+redis-py.
 
-redis-py's own defaults are switched off, for they are dangerous for a queue (measured with 8.1): it sends a
-command again when a reply is lost, up to ten times, whatever the command; it cuts reads off after five
-seconds, blocking ones too; and its read time-out costs half of a worker's CPU. Time-outs, retries and
-reconnection are asyncq's own, see `pipe` and `reconnect`.
+Runs on the loop that needs the connection; `BlockingConnection` is for a thread without a loop.
 
-Imported where the first connection is made, not with asyncq: redis-py would take a third of the time of
+redis-py's defaults are switched off, for they are dangerous for a queue (measured with 8.1). It sends a
+command again when a reply is lost, up to ten times, whatever the command. It cuts reads off after five
+seconds, blocking ones too. Its read time-out costs half of a worker's CPU. asyncq has time-outs, retries and
+reconnection of its own, see `pipe` and `reconnect`.
+
+Imported when the first connection is made and not with asyncq: redis-py would take a third of the time of
 `import asyncq`, and a process that runs a task's body needs no connection.
 """
 
@@ -48,23 +51,25 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 2.0
+"""Seconds for a connect. The handshake as a whole may take twice as long."""
 _DRIVER = DriverInfo()
-"""What redis-py says it is in CLIENT SETINFO: made once, for it reads its own version off the disk each
+"""What redis-py reports of itself in CLIENT SETINFO. Made once: it reads its own version off the disk each
 time."""
 
 
 class _ByAddress(Connection):
-    """Connects to an address of the server and not to its name. The name is resolved before, for an event
-    loop of asyncio's would do it in its default executor, which belongs to the user.
+    """Connects to an IP address of the server. asyncq resolves the name before: an asyncio loop would resolve
+    it in its default executor, which belongs to the user and may be full.
     """
 
     at: str | None = None
+    """The IP address to connect to; None for the host of the URL."""
 
     def _connection_arguments(self) -> Mapping[str, Any]:
         arguments = dict(super()._connection_arguments())
         if self.at is not None:
             if "ssl" in arguments:
-                arguments["server_hostname"] = arguments["host"]  # for which the certificate is
+                arguments["server_hostname"] = arguments["host"]  # the certificate is for the name
             arguments["host"] = self.at
         return arguments
 
@@ -77,12 +82,12 @@ _BY_ADDRESS: Mapping[type[AbstractConnection], type[AbstractConnection]] = {
     Connection: _ByAddress,
     SSLConnection: _ByAddressWithTls,
 }
-_BLOCKING: Mapping[type[AbstractConnection], type[Any]] = {  # redis-py types only half of them
+_BLOCKING: Mapping[type[AbstractConnection], type[Any]] = {  # redis-py gives types to only half of them
     Connection: blocking.Connection,
     SSLConnection: blocking.SSLConnection,
     UnixDomainSocketConnection: blocking.UnixDomainSocketConnection,
 }
-"""The class for a thread without a loop, by the one for a loop. Both take the same options."""
+"""For each connection class for a loop, the one for a thread without a loop. Both take the same options."""
 _NO_FILE = (
     "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there\n"
     "Write the paths of files in PEM format"
@@ -93,15 +98,15 @@ _ALIASES = {"valkey": "redis", "valkeys": "rediss", "valkey+unix": "unix"}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server is and how to get in."""
+    """Where the server is, and how to log in. Its `repr` shows no password."""
 
     url: str = field(repr=False)
     connection_class: type[AbstractConnection]
     options: Mapping[str, Any] = field(repr=False)
     revive: Callable[[], None] | None = None
-    """Starts the server again if it is one of ours and has died. Blocks."""
+    """Starts the server again if it is an embedded one and has died. Blocks."""
     blocking_class: type[Any] = blocking.Connection
-    """For a thread without a loop."""
+    """The connection class for a thread without a loop."""
 
     @property
     def is_plain_tcp(self) -> bool:
@@ -115,8 +120,8 @@ class Address:
 
 
 class Handshaken(Protocol):
-    """What is left of redis-py's connection after the handshake: it owns the transport and must be kept
-    alive.
+    """redis-py's connection after the handshake. It must be kept alive: it closes the transport when it is
+    collected.
     """
 
     _reader: asyncio.StreamReader | None
@@ -124,8 +129,12 @@ class Handshaken(Protocol):
 
 
 def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
-    """The address in a URL: `redis://`, `rediss://` (TLS, certificate verified), `unix://`, and `valkey://`,
-    `valkeys://` as aliases.
+    """Makes an `Address` of a URL: `redis://`, `rediss://` (TLS, the certificate is verified), `unix://`, and
+    the aliases `valkey://`, `valkeys://` and `valkey+unix://`.
+
+    Args:
+        url: of the server.
+        revive: starts the server again, see `Address.revive`.
 
     Raises:
         BrokerNotConfigured: not such a URL. The first line says what is wrong, the second what to write.
@@ -146,11 +155,15 @@ def parse(url: str, revive: Callable[[], None] | None = None) -> Address:
 
 
 async def connect(address: Address, name: str) -> Handshaken:
-    """A connection with the handshake done (RESP3, credentials, database), named `name` in the server's
-    CLIENT LIST.
+    """Connects, in one try, and does the handshake: RESP3, credentials, database. Takes at most
+    `2 * CONNECT_TIMEOUT` seconds.
+
+    Args:
+        address: of the server.
+        name: of the connection, in the server's CLIENT LIST.
 
     Raises:
-        BrokerUnavailable: no answer, refused, or not (yet) willing to talk; trying again may help.
+        BrokerUnavailable: no answer, connection refused, or the server is loading; another try may help.
         ServerError: refused for a reason that stays: wrong credentials, no permission; or `Unfit`.
     """
     options = {
@@ -163,13 +176,14 @@ async def connect(address: Address, name: str) -> Handshaken:
         "health_check_interval": 0,
         "driver_info": _DRIVER,
     }
-    # Selected here, after a look at who answers: a cluster and a Sentinel refuse it.
+    # `_introduce` selects the database, and not redis-py: a Cluster and a Sentinel refuse the SELECT, and the
+    # answer to HELLO gives a better error for them.
     database = options.pop("db", None) or 0
     kind = _BY_ADDRESS.get(address.connection_class, address.connection_class)
-    connection: Any = kind(**options)  # redis-py types only half of it
+    connection: Any = kind(**options)  # redis-py gives types to only half of it
     try:
-        # The handshake reads without a time-out of its own: a server that accepts and then says nothing must
-        # not hold us.
+        # The handshake reads without a time-out of its own. A server that accepts and then sends nothing must
+        # not hold us up.
         await asyncio.wait_for(_introduce(connection, name, database), CONNECT_TIMEOUT * 2)
     except Unfit as error:
         _let_go(connection)
@@ -196,8 +210,8 @@ async def connect(address: Address, name: str) -> Handshaken:
 
 
 def _let_go(connection: Any) -> None:
-    """Closes a connection half-way through its handshake: redis-py does so after errors, but not when it is
-    cancelled.
+    """Closes a connection half-way through its handshake. redis-py does so itself after an error, but not
+    after a cancellation.
     """
     writer, connection._writer, connection._reader = connection._writer, None, None
     if writer is not None:
@@ -205,7 +219,12 @@ def _let_go(connection: Any) -> None:
 
 
 async def _introduce(connection: Any, name: str, database: int) -> None:
-    """Connects, sees who answers, and says who we are and which database we want: in one round trip."""
+    """Connects, and in one more round trip asks what server this is, names the connection, and selects the
+    database.
+
+    Raises:
+        Unfit: asyncq cannot work with this server.
+    """
     await _reach(connection)
     if (socket := connection._writer.get_extra_info("socket")) is not None:
         forks.close_in_children(connection, socket.fileno())
@@ -228,7 +247,7 @@ async def _introduce(connection: Any, name: str, database: int) -> None:
 
 
 async def _reach(connection: Any) -> None:
-    """Connects to the first of the server's addresses that lets us."""
+    """Connects to the first of the server's IP addresses that accepts a connection."""
     has_name = isinstance(connection, _ByAddress)
     if not has_name or _is_address(connection.host):
         await connection.connect()
@@ -246,7 +265,7 @@ async def _reach(connection: Any) -> None:
 
 
 def _addresses(name: str, port: int) -> list[str]:
-    """The addresses of a host, in the order of the system's preference. Blocks."""
+    """Returns the IP addresses of a host, in the order of the system's preference. Blocks."""
     found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(place[0]) for *_, place in found))
 
@@ -267,7 +286,9 @@ async def _answer(connection: Any) -> Any:
 
 
 def _tls_advice(address: Address, error: BaseException) -> str:
-    """What to try if the two ends may not agree about TLS, as a second line; neither end can know."""
+    """Returns a second line for an error that may come from one end speaking TLS and the other not; else an
+    empty text. Neither end can know.
+    """
     cause = _innermost(error)
     if issubclass(address.connection_class, SSLConnection):
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -282,10 +303,16 @@ def _tls_advice(address: Address, error: BaseException) -> str:
 
 
 class BlockingConnection:
-    """One command at a time on a blocking socket, for the thread that keeps a worker's lease: it must not
-    depend on any loop.
+    """A blocking connection that sends one command at a time, for the thread of a worker's heartbeat, which
+    must not depend on any loop. Used by one thread.
 
-    Every error is a `BrokerUnavailable` or a `ServerError`; after one, the next call connects anew.
+    Every error is a `BrokerUnavailable` or a `ServerError`. After a lost connection, the next call connects
+    again.
+
+    Args:
+        address: of the server.
+        name: of the connection, in the server's CLIENT LIST.
+        timeout: seconds for a connect, and for each reply.
     """
 
     def __init__(self, address: Address, name: str, timeout: float) -> None:
@@ -300,13 +327,13 @@ class BlockingConnection:
             "health_check_interval": 0,
             "driver_info": _DRIVER,
         }
-        self._connection: Any = None  # redis-py types only half of it
+        self._connection: Any = None  # redis-py gives types to only half of it
 
     def call(self, *command: Any) -> Any:
-        """Sends a command and waits for its reply, at most as long as the timeout.
+        """Sends a command and waits for its reply, at most as long as the timeout. Connects if need be.
 
         Raises:
-            BrokerUnavailable: no connection, or no reply in time.
+            BrokerUnavailable: no connection, or no reply in time; the command may have been executed.
             ServerError: an error reply.
         """
         try:
@@ -331,18 +358,18 @@ class BlockingConnection:
         self._connection.connect()
         forks.close_in_children(self._connection, self._connection._sock.fileno())
         self._connection.send_command("CLIENT", "SETNAME", self._name)
-        with suppress(foreign.NoPermissionError):  # said already, see above
+        with suppress(foreign.NoPermissionError):  # the other `_introduce` has logged it
             self._connection.read_response()
 
     def close(self) -> None:
-        """Closes the socket. Twice is once."""
+        """Closes the socket. A second call does nothing."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
 
 
 def _full_text(error: foreign.ResponseError) -> str:
-    # redis-py takes the code off the errors that it knows by class.
+    # redis-py removes the code from the text of errors for which it has a class.
     known = {
         foreign.NoScriptError: "NOSCRIPT",
         foreign.ReadOnlyError: "READONLY",
@@ -353,7 +380,7 @@ def _full_text(error: foreign.ResponseError) -> str:
 
 
 def _plain_url(url: str) -> str:
-    """The URL in the schemes that redis-py knows."""
+    """Returns the URL with a scheme that redis-py knows."""
     scheme, separator, rest = url.partition("://")
     return _ALIASES.get(scheme, scheme) + separator + rest
 
@@ -363,12 +390,12 @@ def _with_code(error: Exception) -> str:
     if isinstance(error, foreign.NoPermissionError):
         return f"NOPERM {text}"
     if text.startswith("HELLO must be called"):
-        return f"NOAUTH {text}"  # what the server calls it when no password is given at all
+        return f"NOAUTH {text}"  # the code of the server for a missing password
     return text if text.split(" ", 1)[0].isupper() else f"WRONGPASS {text}"
 
 
 def _reason(error: BaseException) -> str:
-    # redis-py wraps the socket's error in words of its own; the innermost says it best.
+    # redis-py wraps the socket's error in texts of its own. The innermost error says best what is wrong.
     error = _innermost(error)
     text = str(error).strip()
     if isinstance(error, (TimeoutError, asyncio.CancelledError)):

@@ -1,15 +1,14 @@
-"""One connection, many commands: what is sent in one turn of the loop leaves in one write, and replies are
-matched in order.
+"""Sends many commands over one connection: those of one turn of the loop leave in one write, and replies are
+matched to calls by their order. Runs on the loop that opened it.
 
-A pipe never reconnects and never sends anything twice; when it breaks, every open call gets `PipeBroken` and
-the `reconnect` above makes a new one. A caller that is cancelled leaves its place in the order behind, so
-that its
-reply reaches nobody: the pipe stays in step (redis-py's pool had to learn this the hard way, CVE-2023-28858).
+A pipe never reconnects and never sends anything twice. When it breaks, every open call gets `PipeBroken`, and
+`reconnect.Line` makes a new pipe. When a caller is cancelled, its reply stays due and then reaches nobody, so
+all other replies still reach their callers (redis-py's pool once mixed them up, CVE-2023-28858).
 
-It reads through `hiredis.Reader` on a bare protocol instead of redis-py's stream reader: 2-3.5 us of CPU a
-command instead of 50-65 on the pool, and one turn of the loop less per round trip. A watchdog stands in for
-read time-outs, one timer a connection instead of one
-a command: silence for `timeout` seconds with a reply due, or with a PING due, breaks the pipe.
+A pipe reads through `hiredis.Reader` on a bare protocol instead of redis-py's stream reader: 2-3.5 us of CPU
+a command instead of 50-65 on the pool, and one turn of the loop less per round trip. A watchdog replaces read
+time-outs, with one timer for the connection instead of one for each command: silence for `timeout` seconds
+while a reply is due, also that to a PING, breaks the pipe.
 """
 
 from __future__ import annotations
@@ -28,19 +27,27 @@ if TYPE_CHECKING:
     from asyncq.broker.transport.connection import Address, Handshaken
 
 REPLY_TIMEOUT = 8.0
-"""Seconds of silence after which a connection that owes a reply is given up. The watchdog looks four times in
-that span, so a dead connection is found within 10 s."""
+"""Seconds of silence after which a connection on which a reply is due is given up. The watchdog runs four
+times in that span, so a dead connection is found within 10 s."""
 
 
 class PipeBroken(ConnectionError):
-    """The connection was lost; whether the server has carried out what was sent is not known."""
+    """The connection was lost. The server may have executed the command, or not."""
 
 
 class Pipe(asyncio.Protocol):
-    """A pipelined connection. `send` with a callback is the quick way, `call` the comfortable one.
+    """A pipelined connection. `send` with a callback is the cheap way, `call` the convenient one. `open`
+    makes one.
+
+    Args:
+        on_push: called with each push; a pipe with it is for subscriptions.
+        on_broken: called once, with the reason, when the pipe breaks.
+        keepalive: seconds of silence after which a PING is sent; None for no PING.
+        timeout: seconds of silence, while a reply is due, after which the pipe breaks.
 
     Attributes:
-        received: bytes so far.
+        received: how many bytes came so far.
+        broken: the reason why the pipe is broken; None while it is not.
     """
 
     def __init__(
@@ -52,8 +59,8 @@ class Pipe(asyncio.Protocol):
         timeout: float = REPLY_TIMEOUT,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        # A reply that is an error becomes a ServerError value, also inside arrays; hiredis raises only on a
-        # broken stream.
+        # An error reply becomes a ServerError as a value, also inside arrays. hiredis raises only when the
+        # bytes are not RESP.
         self._reader = hiredis.Reader(
             replyError=ServerError, protocolError=PipeBroken, notEnoughData=_NOTHING
         )
@@ -74,7 +81,12 @@ class Pipe(asyncio.Protocol):
 
     @classmethod
     async def open(cls, address: Address, name: str, **options: Any) -> Pipe:
-        """A connected pipe. Options are those of the constructor.
+        """Connects, and returns the pipe.
+
+        Args:
+            address: of the server.
+            name: of the connection, in the server's CLIENT LIST.
+            options: those of the constructor.
 
         Raises:
             BrokerUnavailable, ServerError: as `connection.connect`.
@@ -83,13 +95,13 @@ class Pipe(asyncio.Protocol):
 
         handshaken = await connect(address, name)
         pipe = cls(**options)
-        # redis-py gives out its transport under no public name.
+        # redis-py has no public name for its transport.
         assert handshaken._writer is not None
         transport = handshaken._writer.transport
-        # The handshake has read all of its replies and the server sends nothing unasked before the first
-        # SUBSCRIBE, so nothing is left in the reader that we leave behind.
+        # Nothing is lost in redis-py's reader: the handshake has read all of its replies, and the server
+        # sends nothing unasked before the first SUBSCRIBE.
         transport.set_protocol(pipe)
-        pipe._handshaken = handshaken  # kept: it closes the transport when it is collected
+        pipe._handshaken = handshaken  # kept alive: it closes the transport when it is collected
         pipe._transport = cast("asyncio.Transport", transport)
         pipe._watch()
         return pipe
@@ -99,15 +111,14 @@ class Pipe(asyncio.Protocol):
     def send(
         self, command: tuple[Any, ...], on_reply: Callable[[Any], None] | None, *, now: bool = False
     ) -> None:
-        """Sends a command at the end of this turn of the loop. `on_reply` gets the reply, or the error as a
-        value, exactly once.
+        """Sends a command at the end of this turn of the loop.
 
         Args:
             command: with its arguments.
-            on_reply: as said.
-            now: do not wait for the end of the turn: for who has gathered until then, and for a pipe on which
-                nothing else is sent. To wait once more takes another turn of the loop, a callback and a look
-                at all sockets.
+            on_reply: gets the reply, or the error as a value, exactly once; None if nobody wants it.
+            now: send at once. For callers that have gathered until the end of the turn themselves, and for a
+                pipe on which nothing else is sent. The end of the turn would cost them another turn of the
+                loop: a callback, and a poll of all sockets.
 
         Raises:
             PipeBroken: the pipe is broken; `on_reply` will not be called.
@@ -125,16 +136,16 @@ class Pipe(asyncio.Protocol):
             self._loop.call_soon(self._flush)
 
     def post(self, *command: Any) -> None:
-        """Sends a command that is answered by pushes only (SUBSCRIBE under RESP3).
+        """Sends a command that the server answers by pushes only (SUBSCRIBE under RESP3).
 
         Raises:
             PipeBroken: the pipe is broken.
         """
         self.send(command, None)
-        self._due.pop()
+        self._due.pop()  # no reply is due: pushes are not matched by their order
 
     async def call(self, *command: Any, now: bool = False) -> Any:
-        """Sends a command and returns its reply. A caller that is cancelled does not take the command back.
+        """Sends a command and returns its reply. Cancelling the call does not take the command back.
 
         Args:
             command: with its arguments.
@@ -161,14 +172,15 @@ class Pipe(asyncio.Protocol):
         self._corked = False
         if self._out and self._writable and self._transport is not None and self.broken is None:
             if len(self._due) == len(self._out):
-                self._last_reply_at = self._loop.time()  # nothing was due: silence counts from now
+                # Nothing else is due, so nothing was expected until now: the watchdog counts from here.
+                self._last_reply_at = self._loop.time()
             self._transport.write(self._out[0] if len(self._out) == 1 else b"".join(self._out))
             self._out.clear()
 
     # -- receiving --
 
     def data_received(self, data: bytes) -> None:
-        """Called by the transport."""
+        """Called by the transport: takes bytes in, and hands replies and pushes out."""
         self._last_reply_at = self._loop.time()
         self.received += len(data)
         reader = self._reader
@@ -180,7 +192,7 @@ class Pipe(asyncio.Protocol):
                         self._on_push(reply)
                     continue
                 if self._on_push is not None and isinstance(reply, ServerError):
-                    # A SUBSCRIBE that is refused: it was posted, so no place in the order is its own.
+                    # A SUBSCRIBE was refused. `post` sent it, so no call in `_due` belongs to this reply.
                     self.abort(reply)
                     return
                 on_reply = self._due.popleft()
@@ -190,22 +202,26 @@ class Pipe(asyncio.Protocol):
             self.abort(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the transport."""
+        """Called by the transport: breaks the pipe."""
         self._break(PipeBroken(f"the connection was lost ({exc or 'closed by the server'})"))
 
     def pause_writing(self) -> None:
-        """Called by the transport when the server reads too slowly: what is sent waits here."""
+        """Called by the transport when the server reads too slowly: commands wait in this pipe."""
         self._writable = False
 
     def resume_writing(self) -> None:
-        """Called by the transport."""
+        """Called by the transport when it takes bytes again: sends the commands that wait."""
         self._writable = True
         self._flush()
 
     # -- the end --
 
     def abort(self, reason: Exception | None = None) -> None:
-        """Closes at once. Open calls get `PipeBroken`. Twice is once."""
+        """Closes the connection at once. Open calls get `PipeBroken`. A second call does nothing.
+
+        Args:
+            reason: what `broken` and `on_broken` get.
+        """
         self._break(reason or PipeBroken("the connection was closed"))
 
     def _break(self, reason: Exception) -> None:
@@ -217,7 +233,7 @@ class Pipe(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         if self._handshaken is not None:
-            # So that redis-py does not warn of a connection left open: it was not.
+            # Otherwise redis-py would warn of a connection that was left open.
             self._handshaken._reader = self._handshaken._writer = None
             self._handshaken = None
         due, self._due = self._due, deque()
@@ -229,8 +245,8 @@ class Pipe(asyncio.Protocol):
             self._on_broken(reason)
 
     def _watch(self) -> None:
-        """Runs a few times within `timeout`; a stopped and continued process gives the server one more
-        interval to answer.
+        """Breaks the pipe if a reply is due for too long, and sends a PING if `keepalive` asks for one. Runs
+        at least four times within `timeout`.
         """
         if self.broken is not None:
             return
@@ -246,7 +262,7 @@ class Pipe(asyncio.Protocol):
 
 
 class _Nothing:
-    """What the reader answers when a reply is not complete: no value that a server could send."""
+    """The reader returns this while a reply is not complete. It is no value that a server could send."""
 
 
 _NOTHING = _Nothing()

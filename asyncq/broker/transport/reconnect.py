@@ -1,5 +1,8 @@
-"""A line to the server that is taken up again when it breaks: one pipe at a time, made by whoever needs it
-first.
+"""Keeps one connection to the server: makes a pipe when it is first needed, and another one when that has
+broken. Also the backoff of all retries (`pause`).
+
+Runs on the loop of its user: the session's for commands and the subscription, the worker's for reads. There
+is one pipe at a time. Nothing reconnects in the background: whoever needs a pipe next makes it.
 """
 
 from __future__ import annotations
@@ -18,25 +21,26 @@ if TYPE_CHECKING:
     from asyncq.broker.transport.connection import Address
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds before the first retry, and the most before any."""
 
 
 def pause(attempt: int) -> float:
-    """Seconds to wait before try number `attempt` (from 1): exponential from 50 ms to 1 s, the upper half of
-    it random.
+    """Returns the seconds of backoff before retry number `attempt` (from 1): exponential from 50 ms to 1 s,
+    and the upper half of that is random.
 
     Full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/) would sometimes
-    wait nothing at all; half of it spreads a herd as well and never spins.
+    not wait at all. Half of it spreads the clients as well, and never makes a busy loop.
     """
     longest: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt - 1, 10))
     return longest * (0.5 + random.random() / 2)
 
 
 class Line:
-    """Gives a connected pipe, the same one to everybody, for as long as it holds.
+    """A reconnecting connection: it hands one connected pipe to all its users until that pipe breaks.
 
     Args:
-        address: the server.
-        name: how the connection is called in the server's CLIENT LIST.
+        address: of the server.
+        name: of the connection, in the server's CLIENT LIST.
         options: those of `Pipe`.
 
     Attributes:
@@ -53,17 +57,17 @@ class Line:
 
     @property
     def current(self) -> Pipe | None:
-        """The pipe, if there is one that is not known to be broken."""
+        """The pipe; None if there is none, or if it is known to be broken."""
         pipe = self.latest
         return pipe if pipe is not None and pipe.broken is None else None
 
     async def pipe(self) -> Pipe:
-        """The pipe, connected if need be: one try, shared by all who ask meanwhile. Cancelling one of them
-        disturbs no other.
+        """Returns the pipe. Connects if need be, in one try, which all callers share that ask meanwhile.
+        Cancelling one caller disturbs no other.
 
         Raises:
-            BrokerUnavailable: no connection could be made now.
-            ServerError: refused for a reason that stays.
+            BrokerUnavailable: no connection could be made now, or `close` was called.
+            ServerError: the server refuses for a reason that stays.
         """
         pipe = self.current
         if pipe is not None:
@@ -71,12 +75,13 @@ class Line:
         self._check_open()
         is_ours = self._opening is None or self._opening.done()
         if is_ours:
-            # In a context of its own: transports keep that of whoever makes them, and would hand it to
-            # everything that their data set off.
+            # In an empty context: a transport keeps the context in which it is made, and every callback for
+            # its data would run with the context variables of this caller.
             self._opening = asyncio.get_running_loop().create_task(
                 self._open(), context=contextvars.Context()
             )
-            # Everybody who asked may have been cancelled by the time it fails.
+            # If all callers have been cancelled by the time it fails, nobody else retrieves the exception,
+            # and asyncio would log it.
             self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
         opening = self._opening
         assert opening is not None
@@ -85,12 +90,14 @@ class Line:
         except ServerError:
             if is_ours:
                 raise
-            # That try began before this call. A password that was wrong then may have been set right since.
+            # The try that failed began before this call. Somebody may have corrected the password since, so
+            # this caller makes a try of its own.
             return await self.pipe()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if opening.cancelled() and task is not None and not task.cancelling():
-                self._check_open()  # `close` has cancelled the opening, and nobody who asked for it
+                # `close` has cancelled the opening. Nobody has cancelled this caller, so it gets an error.
+                self._check_open()
             raise
 
     async def _open(self) -> Pipe:
@@ -101,7 +108,8 @@ class Line:
                 raise
             await in_daemon_thread(self._address.revive)
             pipe = await Pipe.open(self._address, self._name, **self._options)
-        # Here and not by who asked: they may all have been cancelled, and nobody else would ever close it.
+        # Stored here and not by the callers: they may all have been cancelled, and then nobody would ever
+        # close the pipe.
         self.latest = pipe
         if self._closed:
             pipe.abort()
@@ -113,12 +121,12 @@ class Line:
             raise BrokerUnavailable("the app was closed")
 
     def drop(self) -> None:
-        """Breaks the pipe; the next who asks gets a new one."""
+        """Breaks the pipe. The next call of `pipe` makes a new one."""
         if self.latest is not None:
             self.latest.abort()
 
     def close(self) -> None:
-        """Breaks the pipe for good. Twice is once."""
+        """Breaks the pipe for good. A second call does nothing."""
         self._closed = True
         if self._opening is not None:
             self._opening.cancel()

@@ -1,4 +1,4 @@
-"""The scripts: one `.lua` file each, whose header is its contract and gives names to its KEYS and ARGV.
+"""Loads the Lua scripts. Each is a `.lua` file whose header is its contract and names its KEYS and ARGV.
 
     -- What it does, and why it is safe to send twice.
     -- KEYS: stream beats (more)*
@@ -8,11 +8,14 @@
     -- USES: record
     -- RARELY: tell
 
-Each name becomes a local. A group `(entry id)*` at the end repeats: the script finds it from index `first` in
-steps of `stride`. `USES` puts the shared functions of `_<name>.lua` in front, those that the script calls:
-Lua makes each of them anew at every call. What only functions under `RARELY` need is made when these are
-called. Every script begins with a shebang: the server then refuses it whole, before the first write, when it
-may not write at all (READONLY, MISCONF, out of memory without `allow-oom`).
+The loader makes a Lua local of each name. A group `(entry id)*` at the end repeats: the script finds it from
+index `first` on, in steps of `stride`. `USES` puts functions of the shared file `_<name>.lua` in front, but
+only those that the script calls, because Lua makes each function anew at every call of the script. Functions
+that only those under `RARELY` need are put inside these, and made when these are called.
+
+Every script begins with a shebang. Because of it, the server refuses a script that may not write (READONLY,
+MISCONF, out of memory without `allow-oom`) as a whole and before its first write. Pure functions, on any
+thread; the files are read once in a process.
 """
 
 from __future__ import annotations
@@ -35,9 +38,11 @@ class Script:
     """A script as the server gets it.
 
     Attributes:
-        keys, arguments, repeated: the names in its header, for whoever calls it.
-        fills_outbox: whether it may leave something for other shards in the outbox of its own: only the
-            functions in `_workflow.lua` do.
+        name: of its file, without `.lua`.
+        source: what the server runs.
+        sha: of the source, for EVALSHA.
+        keys, arguments, repeated: the names in its header: of KEYS, of ARGV, and of the group that repeats.
+        fills_outbox: whether it may write to the outbox of its shard. Only functions in `_workflow.lua` do.
     """
 
     name: str
@@ -67,7 +72,7 @@ class _Definition:
     name: str
     text: str
     words: frozenset[str]
-    """All words in it. Names are looked up here: to search the text for each of them would take every process
+    """All words in the text, for looking up names. Searching the text for each name would cost every process
     0.2 s at its start.
     """
 
@@ -78,14 +83,14 @@ def _words(text: str) -> frozenset[str]:
 
 @functools.cache
 def _definitions(shared: str) -> tuple[_Definition, ...]:
-    """Those of a shared file in their order. Each is one line, or ends with the first `end` that is not
-    indented.
+    """Returns the definitions of a shared file in their order. Each is one line, or ends with the first `end`
+    that is not indented.
     """
     return tuple(_Definition(_name_of(text), text, _words(text)) for text in _DEFINITION.findall(shared))
 
 
 def _used(text: str, shared: list[_Definition], rarely: set[str]) -> list[str]:
-    """The definitions that a script needs, in their order."""
+    """Returns the texts of the definitions that a script needs, in their order."""
     often = _needed(_words(text), shared, rarely)
     return [_filled(each, shared, often) if each.name in rarely else each.text for each in often]
 
@@ -93,10 +98,11 @@ def _used(text: str, shared: list[_Definition], rarely: set[str]) -> list[str]:
 def _needed(
     words: frozenset[str], shared: list[_Definition], but_of: set[str] | frozenset[str] = frozenset()
 ) -> list[_Definition]:
-    """Those that a text of these words calls, itself or through others, but not what only those in `but_of`
-    need.
+    """Returns the definitions that a text with these words calls, itself or through others. Leaves out those
+    that only definitions in `but_of` need.
     """
     found = []
+    # Backwards: a definition can only call those before it.
     for each in reversed(shared):
         if each.name in words:
             found.append(each)
@@ -106,7 +112,7 @@ def _needed(
 
 
 def _filled(definition: _Definition, shared: list[_Definition], outside: list[_Definition]) -> str:
-    """A function with what it needs, and what stands nowhere outside, inside."""
+    """Returns the text of a function, with all definitions inside that it needs and that are not outside."""
     before = shared[: shared.index(definition)]
     inside = [each.text for each in _needed(definition.words, before) if each not in outside]
     lines = definition.text.split("\n")
@@ -121,7 +127,12 @@ def _name_of(definition: str) -> str:
 
 
 def parse(name: str, text: str, shared: dict[str, str]) -> Script:
-    """The script in a file's text.
+    """Makes a script of the text of its file.
+
+    Args:
+        name: of the script.
+        text: of its file.
+        shared: the texts of the shared files, by the name after `_`.
 
     Raises:
         ValueError: the header is broken.
@@ -147,7 +158,7 @@ def parse(name: str, text: str, shared: dict[str, str]) -> Script:
 
 @functools.cache
 def load() -> dict[str, Script]:
-    """Every script by name, read once."""
+    """Returns all scripts by name. Reads the files once in a process."""
     texts = {
         file.name.removesuffix(".lua"): file.read_text(encoding="utf-8")
         for file in resources.files("asyncq.broker").joinpath("lua").iterdir()

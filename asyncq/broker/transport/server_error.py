@@ -1,6 +1,7 @@
-"""An error that the server answered, and what to do about it.
+"""The error replies of the server, and what to do about each: retry, reconnect, load the scripts, or give up.
 
-Apart from `connection`, which imports redis-py: a process that opens no connection does not need it.
+`Commands` acts on it. This is apart from `connection`, which imports redis-py: a process that opens no
+connection does not need that.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ class ErrorAction(Enum):
     """What to do about an error that the server answered."""
 
     RETRY = auto()
-    """Passing: send the same command again, after a pause."""
+    """The cause passes: send the same command again, after a pause."""
     RECONNECT = auto()
-    """This server is not the one to talk to (any more): close, connect anew, send again."""
+    """This server is not the right one (any more): close the connection, connect again, send again."""
     LOAD = auto()
     """The server does not know the script: load it, send again."""
     NO_GROUP = auto()
     """The stream or its group is gone: make it again, send again."""
     FULL = auto()
-    """The server's memory is full."""
+    """The server's memory is full: report it to the caller."""
     DENIED = auto()
-    """Wrong password or missing permission: fatal at the start; later somebody may be changing them, and a
-    worker waits."""
+    """Wrong password or missing permission. Final when an app opens. A worker that runs already waits, for
+    somebody may be changing them."""
     FATAL = auto()
-    """A wrong type, a wrong argument: sending again will not help."""
+    """A wrong type or a wrong argument, say: sending again will not help."""
 
 
 ERROR_ACTIONS: Mapping[str, ErrorAction] = {
@@ -54,7 +55,7 @@ ERROR_ACTIONS: Mapping[str, ErrorAction] = {
 
 
 _DENIED_IN_SCRIPT = ("ACL failure in script", "The user executing the script can't")
-"""What Valkey and Redis 7.0 say when a script calls what its user may not."""
+"""The texts of Valkey and of Redis 7.0 when a script calls a command that its user must not call."""
 
 
 class ServerError(AsyncQError):
@@ -70,8 +71,8 @@ class ServerError(AsyncQError):
 
     @property
     def action(self) -> ErrorAction:
-        """What to do about it. What the table does not know is fatal: better a clear error than an endless
-        retry.
+        """What to do about this error. A code that the table does not have is fatal: a clear error is better
+        than an endless retry.
         """
         if self.code == "MAXCLIENTS":
             return ErrorAction.RETRY
@@ -79,14 +80,14 @@ class ServerError(AsyncQError):
 
 
 class Unfit(ServerError):
-    """What answers cannot be asyncq's server: too old, a part of a cluster, a Sentinel, or without that
-    database. The second line says what to do.
+    """The server cannot be asyncq's: it is too old, a node of a Cluster, a Sentinel, or lacks that database.
+    The second line of the message says what to do.
 
-    Treated as a refused password is: final when an app opens; later a worker waits, for somebody may be
-    changing the server.
+    It is treated as a refused password: final when an app opens. A worker that runs already waits, for
+    somebody may be changing the server.
     """
 
     @property
     def action(self) -> ErrorAction:
-        """Final at the start."""
+        """Always `DENIED`."""
         return ErrorAction.DENIED

@@ -1,4 +1,6 @@
-"""Which servers asyncq can work with, by what they answer to HELLO."""
+"""Decides whether asyncq can work with a server, by the server's answer to HELLO. A pure function, called at
+each connect.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,10 @@ NO_DATABASE = (
 
 
 def problem(hello: Mapping[Any, Any]) -> str | None:
-    """Why asyncq cannot work with the server that says this of itself, and in a second line what to do.
+    """Returns why asyncq cannot work with a server, and in a second line what to do; None if it can.
 
-    None if it can.
+    Args:
+        hello: the server's answer to HELLO.
 
     >>> problem({b"server": b"redis", b"version": b"6.2.14", b"mode": b"standalone"}).splitlines()[0]
     'the server is too old (redis 6.2.14)'

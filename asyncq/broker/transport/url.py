@@ -1,7 +1,8 @@
-"""What may stand in a server's URL: looked at before redis-py sees it.
+"""Checks a server's URL before redis-py gets it, and masks its password. Pure functions, on any thread.
 
-redis-py takes what it does not know for an argument of its connection, a database that is no number for 0,
-and a password with a `/` in it for the rest of the address; urllib's errors quote what may be a password.
+redis-py would take an option that it does not know for an argument of its connection, a database that is not
+a number for 0, and a password with a `/` in it for a part of the address. The errors of urllib quote texts
+that may be a password. No error of this module shows one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _OWN = {
 }
 """Options of redis-py about which asyncq decides by itself."""
 _HOST = re.compile(r"\[|localhost$|\d+\.\d+\.\d+\.\d+$", re.ASCII)
-"""What is a host for sure, and not a user."""
+"""Matches a text before a colon that is a host for sure, and not a user."""
 _NAMED = {"db": "the database", "username": "the user", "password": "the password"}
 _CERT_REQS = ("none", "optional", "required")
 _ENCODE = (
@@ -31,10 +32,10 @@ _ENCODE = (
 
 
 def mask(url: str) -> str:
-    """The URL without its password, for logs and errors.
+    """Returns the URL with its password masked, for logs and errors.
 
-    Never fails, and takes too much rather than too little: with a password that should have been
-    percent-encoded, nobody can tell where it ends.
+    Never raises. Masks too much rather than too little: nobody can tell where a password ends that should
+    have been percent-encoded.
 
     >>> mask("redis://me:secret@db:6379/0")
     'redis://me:***@db:6379/0'
@@ -46,13 +47,16 @@ def mask(url: str) -> str:
     head = scheme + separator
     before, at, host = shown.rpartition("@")
     user, colon, _ = (before or shown).partition(":")
-    if rest.count("@") != shown.count("@"):  # one in a value that is hidden, or the password holds a `?`
+    # An `@` is gone: it was in the value of an option that is hidden, or the password holds a `?`.
+    if rest.count("@") != shown.count("@"):
         return f"{head}{user}:***" if colon else head + shown
     if at:
         return f"{head}{user}:***@{host}" if colon else head + shown
     user, colon, port = re.split(r"[/?#]", shown, maxsplit=1)[0].partition(":")
     if separator and port and not (port.isascii() and port.isdecimal()) and not _HOST.match(user):
-        return f"{head}{user}:***"  # there may be no host at all, and a password stands for the port
+        # The "port" is not a number, so it may be a password: with a `/`, `?` or `#` in it, the real host is
+        # behind that sign.
+        return f"{head}{user}:***"
     return head + shown
 
 
@@ -62,11 +66,11 @@ def _without_secret(option: re.Match[str]) -> str:
 
 
 def check(url: str) -> None:
-    """Looks over a URL with the scheme `redis`, `rediss` or `unix`.
+    """Checks a URL with the scheme `redis`, `rediss` or `unix`.
 
     Raises:
-        ValueError: something in it would be misunderstood. The first line says what, the second what to
-            write.
+        ValueError: redis-py would misunderstand something in it. The first line says what, the second what
+            to write.
     """
     try:
         parts = urlsplit(url)
@@ -170,7 +174,7 @@ def _check_options(parts: SplitResult) -> None:
 
 
 def _given_before(parts: SplitResult) -> set[str]:
-    """The options for which the URL has a place before its `?`."""
+    """Returns the options that the URL gives before its `?`: database, user, password."""
     given = set()
     if parts.scheme != "unix" and parts.path.strip("/"):
         given.add("db")
