@@ -1,8 +1,9 @@
-"""Background tasks of a worker: loops that no error ends, and tasks that nobody waits for.
+"""Runs background tasks: loops that no error ends (`forever`), and tasks that nobody awaits
+(`BackgroundTasks`). Used by workers and sessions, on their loops.
 
-A worker whose promoter has died looks healthy and moves no delayed job any more. So whatever goes wrong in
-one turn of a loop is logged, and the loop goes on after a pause. Only a cancellation ends it, and what is not
-an `Exception`.
+A worker whose loop for delayed jobs has died looks healthy and moves no delayed job any more. So an error in
+one turn of a loop is logged, and the loop goes on after a backoff. Only a cancellation ends a loop, or an
+error that is not an `Exception`.
 """
 
 from __future__ import annotations
@@ -24,25 +25,26 @@ REPEAT = 60.0
 """Seconds after which the same unexpected error is logged again."""
 
 _EXPECTED = (AsyncQError, PipeBroken)
+"""The errors that mean: the server is away, or it refuses."""
 
 
 def unexpected(error: Exception) -> Exception | None:
-    """The error, unless it says that the server is away or refuses: a log shows the traceback of the others
-    only. To be used as `exc_info=unexpected(error)`.
+    """Returns the error if it is unexpected, and None if the server is away or refuses. Use it as
+    `exc_info=unexpected(error)`: the log then shows a traceback for unexpected errors only.
     """
     return None if isinstance(error, _EXPECTED) else error
 
 
 class ErrorLog:
-    """Logs what goes wrong in one background task that goes on all the same. Used by one thread at a time.
+    """Logs the errors of one background task that goes on all the same. Used by one thread at a time.
 
-    The server is away, or refuses: that is a DEBUG record, for it may last for hours and is logged elsewhere.
-    Any other error is a fault of ours or of the machine: an ERROR record with the traceback, and the same
-    error from the same line at most once a minute.
+    If the server is away or refuses, that is a DEBUG record: it may last for hours and is logged elsewhere.
+    Any other error is a fault of asyncq or of the machine. It is an ERROR record with the traceback, and the
+    same error from the same line is logged at most once a minute.
 
     Args:
         log: the logger of the task's module.
-        what: goes wrong, as a sentence without its full stop.
+        what: what went wrong, as a sentence without its full stop.
     """
 
     def __init__(self, log: logging.Logger, what: str) -> None:
@@ -67,7 +69,9 @@ class ErrorLog:
 
 
 def _origin(error: Exception) -> tuple[type[Exception], str, int]:
-    """Which error it is: its class, and where it was raised. Its text may hold an address or a time."""
+    """Returns what identifies an error: its class, and the file and line that raised it. The text does not
+    count: it may hold an address or a time.
+    """
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -77,10 +81,10 @@ def _origin(error: Exception) -> tuple[type[Exception], str, int]:
 
 
 async def forever(turn: Callable[[], Awaitable[None]], errors: ErrorLog) -> None:
-    """Does one turn after the other until it is cancelled; after one that raised, it pauses first.
+    """Calls `turn` again and again until it is cancelled. After a turn that raised, it waits for a backoff.
 
     Args:
-        turn: waits for its time itself.
+        turn: one turn of the loop. It must wait for its time itself.
         errors: logs what a turn raises.
     """
     attempt = 0
@@ -96,7 +100,7 @@ async def forever(turn: Callable[[], Awaitable[None]], errors: ErrorLog) -> None
 
 
 class BackgroundTasks:
-    """Tasks that go on beside the jobs. What one raises is logged here, for nobody else may look at it.
+    """Tasks that their starter need not await. Their errors are logged here, for nobody else may see them.
 
     Args:
         log: the logger of the module that starts them.
@@ -111,32 +115,34 @@ class BackgroundTasks:
         return bool(self._tasks)
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Starts a task, and keeps it until it is done."""
+        """Starts a task, and holds it until it is done (asyncio itself holds tasks weakly)."""
         task = self._loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._done)
         return task
 
     async def wait(self, timeout: float | None = None) -> None:
-        """Waits for the tasks that there are now, at most so many seconds. Cancelled, it cancels none of
-        them.
+        """Waits for the tasks that run now, at most `timeout` seconds. If the wait is cancelled, the tasks go
+        on.
         """
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout)
 
     async def finish(self) -> None:
-        """Waits until none is left: one may start another. Cancelled, it cancels those that are left."""
+        """Waits until no task is left, also those that other tasks start meanwhile. If the wait is cancelled,
+        it cancels the tasks that are left.
+        """
         try:
             while self._tasks:
-                # Not `gather`: from Python 3.12 on it does not wait a turn of the loop for tasks that are
-                # done, and what takes them out of the set would never run.
+                # Not `gather`: from Python 3.12 on, it does not give the loop a turn if all tasks are done.
+                # Then `_done`, which removes them from the set, would never run.
                 await asyncio.wait(self._tasks)
         except asyncio.CancelledError:
             self.cancel()
             raise
 
     def cancel(self) -> None:
-        """Cancels all of them."""
+        """Cancels all tasks. Does not wait for their end."""
         for task in self._tasks:
             task.cancel()
 

@@ -1,4 +1,6 @@
-"""The jobs that were given up, as they are kept."""
+"""Reads and deletes dead letters: the jobs that were given up, kept for an operator in one stream per shard.
+`control.dead_letters` calls it, on the session's loop. `Claims` writes them, in the step that ends the job.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
     from asyncq.broker.schema.keys import Keys
 
 AT_ONCE = 10
+"""Most dead letters that one command reads."""
 LARGEST = 2**64 - 1
-"""The server refuses an entry id with a larger number in it, wherever it stands."""
+"""The server refuses an entry id with a larger number in one of its two parts."""
 
 _LETTER = re.compile(r"([0-9]{1,20}-[0-9]{1,20})(?:\.([0-9]{1,3}))?")
+"""The id of a dead letter: its entry, and behind a point its shard if there are several."""
 
 
 class DeadLetterStore:
@@ -26,7 +30,7 @@ class DeadLetterStore:
 
     Args:
         commands: of the session.
-        kept: what reads the values that a job shares with others.
+        kept: reads the values that a job shares with others.
     """
 
     def __init__(self, commands: Commands, kept: KeptValues) -> None:
@@ -34,7 +38,12 @@ class DeadLetterStore:
         self._kept = kept
 
     async def newest(self, limit: int) -> list[tuple[str, dict[bytes, bytes]]]:
-        """The newest dead letters with their fields, newest first, without those that are past their time."""
+        """Returns the ids and fields of the newest dead letters, the newest first. Leaves out those that are
+        older than `dead_ttl`.
+
+        Args:
+            limit: at most so many.
+        """
         answers = await asyncio.gather(*(self._newest_in(keys, limit) for keys in self._commands.shards))
         letters = [
             (entry.decode(), shard, fields)
@@ -48,7 +57,7 @@ class DeadLetterStore:
         ]
 
     async def _newest_in(self, keys: Keys, limit: int) -> list[tuple[bytes, list[bytes]]]:
-        """The newest of one shard, few at a time: each may hold a long message."""
+        """Returns the newest of one shard. Reads few at a time: each may hold a long message."""
         oldest = int((time.time() - self._commands.settings.dead_ttl) * 1000)
         found: list[tuple[bytes, list[bytes]]] = []
         before = "+"
@@ -62,7 +71,9 @@ class DeadLetterStore:
         return found
 
     async def one(self, id: str) -> dict[bytes, bytes] | None:
-        """One dead letter's fields, with the values that its job shared with others; or None."""
+        """Returns the fields of one dead letter, with the values that its job shared with others; None if
+        there is no such letter.
+        """
         for keys, entry in self._places([id]):
             if answer := await self._commands.send(keys, "XRANGE", keys.dead, entry, entry):
                 fields = _pairs(answer[0][1])
@@ -72,7 +83,7 @@ class DeadLetterStore:
         return None
 
     async def delete(self, ids: list[str]) -> int:
-        """How many of them there were."""
+        """Deletes dead letters. Returns how many of them existed."""
         by_shard: dict[int, list[str]] = {}
         for keys, entry in self._places(ids):
             by_shard.setdefault(keys.shard, []).append(entry)
@@ -83,9 +94,7 @@ class DeadLetterStore:
         return deleted
 
     def _places(self, ids: Iterable[str]) -> Iterator[tuple[Keys, str]]:
-        """Where the letters of these ids would be: an entry, and behind a point its shard if there are
-        several.
-        """
+        """Yields the shard and the entry of each id. Skips a text that cannot be an id."""
         for id_ in ids:
             found = _LETTER.fullmatch(id_)
             if found is None or max(map(int, found[1].split("-"))) > LARGEST:

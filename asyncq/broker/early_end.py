@@ -1,4 +1,6 @@
-"""The end of a job that its worker does not bring about: what the script `revoke` is given."""
+"""Builds the call of the script `revoke`, which ends a job without its worker: the job is revoked or expired,
+or its message is lost. A pure function; clients (`Broker`) and workers (`Consumer`) send the call.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class EarlyEnd(NamedTuple):
-    """One call of the script."""
+    """The KEYS and ARGV of one call of the script."""
 
     keys: tuple[str | bytes, ...]
     arguments: tuple[Any, ...]
@@ -33,12 +35,12 @@ def early_end(
 
     Args:
         keys: of its shard.
-        id: of the job; it may be no text.
-        letter: of the state in which it ends.
-        outcome: its outcome.
-        result_ttl: how long that is kept, in seconds.
-        mark: of the job, if a worker has it; empty: then it goes on.
-        reason: why, for whoever waits.
+        id: of the job; the bytes may be no text.
+        letter: the status code with which it ends.
+        outcome: its outcome, encoded.
+        result_ttl: how long the outcome is kept, in seconds.
+        mark: the revocation signal for a job that a worker has; empty: such a job goes on.
+        reason: why, for whoever waits for the job.
         parents: whether to answer also which jobs it waits for.
     """
     return EarlyEnd(

@@ -1,5 +1,7 @@
-"""The job channel: messages about one job, and its end, while somebody follows the job. Runs on the session's
-loop.
+"""The job channel: it delivers the messages about one job, and its end, while somebody follows the job.
+
+`results.events` and `results.streams` use it, on the session's loop. A message is a hint and may be lost, so
+a follower must also read the job's status when `stale` is set, and now and then anyway.
 """
 
 from __future__ import annotations
@@ -20,20 +22,17 @@ log: logging.Logger = logging.getLogger(__name__)
 
 
 class JobChannel:
-    """The channel of one job on the process's one subscription, and its waiter.
-
-    Messages are hints that may be lost: a follower fetches the status when `stale` is set, and now and then
-    anyway.
+    """The channel of one job on the one subscription of the session, and the job's waiter.
 
     Args:
-        listener: the process's subscription.
+        listener: of the session.
         waiter: of the job.
-        channel: of the job.
+        channel: the name of the job's channel.
         on_message: called with each message.
 
     Attributes:
         received: how many messages came so far.
-        stale: messages may have been missed; whoever looks sets it back before.
+        stale: messages may have been missed. The follower clears it before it reads the status.
     """
 
     def __init__(
@@ -54,22 +53,29 @@ class JobChannel:
     async def open(
         cls, listener: Listener, waiter: Waiter, channel: str, on_message: Callable[[bytes], None]
     ) -> JobChannel:
-        """Subscribes; returns when the server has confirmed, or when it is not there at the moment."""
+        """Subscribes. Returns when the server has confirmed, or when there is no connection now: the next
+        connection subscribes then.
+        """
         job_channel = cls(listener, waiter, channel, on_message)
         subscription = listener.subscription
         subscription.renewed.add(job_channel._missed)
         try:
             await subscription.subscribe(channel, job_channel._receive)
         except (BrokerUnavailable, PipeBroken) as error:
-            log.debug("%s is not subscribed yet: %s", channel, error)  # with the next connection it is
+            log.debug("%s is not subscribed yet: %s", channel, error)  # the next connection subscribes it
         except BaseException:
             job_channel.close()
             raise
         return job_channel
 
     async def wait_for_message(self, timeout: float | None) -> bool:
-        """Waits until there is any: a message, the job's end, or a reason to look. False if there was none in
-        time.
+        """Waits until there is a message, or the job has ended, or messages may have been missed (`stale`).
+
+        Args:
+            timeout: in seconds; None for no limit.
+
+        Returns:
+            False if nothing happened in time.
 
         Raises:
             BrokerUnavailable: the app was closed.
@@ -86,7 +92,7 @@ class JobChannel:
         return True
 
     def close(self) -> None:
-        """Unsubscribes. From any thread; twice is once."""
+        """Unsubscribes, soon. May be called on any thread. A second call does nothing."""
         try:
             self._loop.call_soon_threadsafe(self._close_here)
         except RuntimeError:

@@ -1,7 +1,8 @@
-"""What a running job writes to the server before it ends: reports of its progress, and what it yields.
+"""Writes what a running job publishes before it ends: progress reports and stream items. Also asks how far
+the readers of its stream are. Runs on the worker's loop.
 
-Every call names the job's entry, and the server refuses it when the job has ended or runs elsewhere (the
-fence). Lives on the worker's loop.
+Every call names the job's entry. The server refuses the call if the job has ended or runs elsewhere (the
+fence). Reports and items are numbered, so a call that is sent again adds nothing twice.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class JobOutput:
-    """The output of one attempt of a job. Its calls are sent for as long as it takes.
+    """The output of one attempt of a job.
 
     Args:
         commands: of the app's session.
-        keys: of the shard that the job's stream lies in.
+        keys: of the job's shard.
         delivery: the job.
 
     Attributes:
         delivery: as given.
-        events: the channel of whoever follows the job.
+        events: the job channel.
     """
 
     def __init__(self, commands: Commands, keys: Keys, delivery: wire.Delivery) -> None:
@@ -40,7 +41,17 @@ class JobOutput:
         self._keys = keys
 
     async def report(self, number: int, state: str, meta: bytes) -> int:
-        """Stores what the job says of itself, as its report number `number`: 1 done, 0 refused."""
+        """Stores a progress report, and publishes it on the job channel. Is sent again for as long as it
+        takes.
+
+        Args:
+            number: of the report, counted within the attempt.
+            state: the state that the job reports.
+            meta: the report's value, encoded.
+
+        Returns:
+            1 done, also if a newer report is stored already; 0 refused.
+        """
         keys, id_ = self._keys, self.delivery.job.id
         answer: int = await self._commands.run(
             keys,
@@ -55,20 +66,27 @@ class JobOutput:
         return answer
 
     async def let_report_go(self) -> None:
-        """What the job said of itself goes when its result does, if nobody says more."""
+        """Has the job's latest report expire together with its result. Raises as `Commands.send`."""
         keys, job = self._keys, self.delivery.job
         await self._commands.send(keys, "PEXPIRE", keys.latest + job.id, job.result_ttl)
 
     def post_items(
         self, known: int, number: int, items: Sequence[bytes], on_reply: Callable[[Any], None]
     ) -> None:
-        """Appends items from number `number` on, in one try, see `Commands.post`; the server has had all up
-        to `known`.
+        """Appends items to the job's stream, in one try, see `Commands.post`.
+
+        Args:
+            known: the server has had all items up to this number.
+            number: of the first of the items.
+            items: encoded.
+            on_reply: gets the script's answer, see `emit.lua`, or the error as a value.
         """
         self._commands.post(self._keys, self._items(known, number, items), on_reply)
 
     async def append_items(self, known: int, items: Sequence[bytes]) -> list[int]:
-        """Appends the items that follow those that the server is known to have."""
+        """Appends the items behind number `known`. Is sent again for as long as it takes. Returns the
+        script's answer, see `emit.lua`.
+        """
         command = self._items(known, known + 1, items)
         answer: list[int] = await self._commands.send(self._keys, *command, timeout=FOREVER)
         return answer
@@ -82,12 +100,15 @@ class JobOutput:
         )
 
     async def reader_position(self, *, wanted: int = 0, ttl: int = DAY_MS) -> tuple[int, int, int] | None:
-        """Where the readers of the job's stream are: the number that the furthest took (-1: nobody yet), ms
-        since it read, and ms since anybody did (-1: nobody). None if the job has ended or runs elsewhere.
+        """Asks how far the readers of the job's stream are, and sets how long the stream is kept.
 
         Args:
-            wanted: the number that a reader is to come to, who says so on the job's channel; 0 for none.
+            wanted: the first reader that reaches this number says so on the job channel; 0 for none.
             ttl: how long to keep the stream from now on, in ms.
+
+        Returns:
+            The number of the last item that the furthest reader took (-1: nobody yet), ms since that one
+            read, and ms since any reader did (-1: nobody). None if the job has ended or runs elsewhere.
         """
         keys, id_ = self._keys, self.delivery.job.id
         answer = await self._commands.run(

@@ -1,7 +1,8 @@
-"""Values of ended jobs that are kept once for several jobs, which waited for them: read by each when it runs.
+"""Reads kept values: outcomes of ended jobs that several dependents need, and that the server stores once for
+all of them. A worker reads one when it runs such a dependent. Runs on the loop of its session.
 
-A job's entry has the name of such a value in its place. It is there until the last of those jobs has ended,
-so one that is taken from a dead worker reads it again.
+A job's entry holds the name of a kept value in the place of the value. The value is there until the last of
+the dependents has ended, so a job that is taken from a dead worker can read it again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class KeptValues:
-    """Reads them. Those that several jobs of this process ask for at the same time are read once.
+    """Reads kept values. A value that several jobs of this session ask for at the same time is read once.
 
     Args:
         commands: of the session.
@@ -31,13 +32,14 @@ class KeptValues:
         self._reads: dict[str, asyncio.Task[bytes | None]] = {}
 
     async def filled(self, keys: Keys, values: bytes, timeout: float | None = None) -> bytes:
-        """The values that a job gets, with those that are kept once in their places. One that is not there,
-        or values that nobody can read, are left as they are: the job fails then.
+        """Returns the values that a job gets from its parents, with each name replaced by the kept value. A
+        name without a value, and values that cannot be decoded, stay as they are: the job then fails. Raises
+        as `Commands.send`.
 
         Args:
-            keys: of the shard of the job.
-            values: as its entry has them.
-            timeout: as of `Commands.send`, whose errors it raises.
+            keys: of the job's shard.
+            values: as the job's entry has them.
+            timeout: as of `Commands.send`.
         """
         try:
             pieces = wire.pieces_of(values)
@@ -57,13 +59,15 @@ class KeptValues:
         if read is None:
             read = self._reads[key] = asyncio.create_task(self._fetch(key, keys, timeout))
             read.add_done_callback(partial(self._done, key))
-        # Others may wait for the same: one that is cancelled takes it from nobody.
+        # Other jobs may wait for the same read. The shield keeps the cancellation of one from ending it.
         return await asyncio.shield(read)
 
     def _done(self, key: str, read: asyncio.Task[bytes | None]) -> None:
         del self._reads[key]
         if not read.cancelled():
-            read.exception()  # whoever waited has been told; where nobody waits any more, nobody need be
+            # Marks the exception as retrieved. Its waiters have got it; if all were cancelled, asyncio would
+            # log it.
+            read.exception()
 
     async def _fetch(self, key: str, keys: Keys, timeout: float | None) -> bytes | None:
         try:
@@ -71,5 +75,5 @@ class KeptValues:
         except ServerError as error:
             if error.action is not ErrorAction.FATAL:
                 raise
-            return None  # no hash of ours
+            return None  # the key holds no hash, so asyncq has not written it
         return outcome  # type: ignore[no-any-return]

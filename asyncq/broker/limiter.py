@@ -1,8 +1,9 @@
-"""The limits of tasks at the server: which job may start, which waits, which is next. Keys are named after
-the task. Runs on the session's loop.
+"""Asks the server about the limits of tasks (`concurrency=`, `rate_limit=`): which job may start, which waits
+for a permit, which is next. The worker's `permits` calls it, on the worker's loop.
 
-A claim is `<entry> <id>` of a job whose body runs, with the worker session that runs it. One whose worker
-session has no beat any more counts for nothing.
+The state is in the shard of the task's name, so that a limit holds for all workers and queues. A permit
+belongs to a claim, `<entry> <id>` of the job whose body runs, and is stored with its worker session. The
+permits of a worker session without a heartbeat do not count.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from asyncq.limits import Limits
 
 TOLERANCE = 100_000
-"""Microseconds that a job may come late to the moment it was given, before it may have to wait anew. In any
-time of `t` seconds, at most `rate * (t + 0.1) + 1` jobs start."""
+"""So many microseconds after its start time, a job may still start without asking for another start time. In
+any time of `t` seconds, at most `rate * (t + 0.1) + 1` jobs start."""
 
 
 PERMIT_GRANTED = "p"
 """First letter of a message on the channel of a worker session: `p<claim>` grants a permit to a job that
-waits in its memory.
+the worker session holds and that waits to go on.
 """
 
 
@@ -33,10 +34,10 @@ class LimiterAnswer(NamedTuple):
     """The answer of the limiter to a job.
 
     Attributes:
-        starts: whether it may start. Then it has its permit.
-        wait: milliseconds that it waits otherwise, at most.
+        starts: whether the job may start. Then it has its permit.
+        wait: otherwise, how many milliseconds it waits at most.
         state: the limiter state, which the job sends with its next question.
-        waits_for_permit: whether it waits for a permit, and may be called.
+        waits_for_permit: whether it waits for a permit, so that it may be woken before `wait` is over.
         next_job: the id of the job that the worker must wake; empty if there is none.
     """
 
@@ -60,12 +61,13 @@ class Permits:
         self._session_id = session_id
 
     async def ask(self, limits: Limits, delivery: wire.Delivery, left: int | None) -> LimiterAnswer:
-        """Whether a job may start.
+        """Asks whether a job may start. The question is sent again for as long as it takes. However often it
+        arrives, the job gets one permit.
 
         Args:
             limits: of its task.
             delivery: the job.
-            left: milliseconds until it expires, if it does.
+            left: milliseconds until the job expires; None if it does not.
         """
         task = limits.task
         keys = self._commands.shards.of(task)
@@ -92,7 +94,7 @@ class Permits:
 
     async def reacquire(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:
         """Reacquires a permit after a wait. Returns whether there is one, and the id of the job to wake. If
-        there is none yet, the server grants it later by a message, see `Consumer.marks_channel`.
+        there is none yet, the server grants it later by a message on `Consumer.marks_channels`.
         """
         keys = self._commands.shards.of(limits.task)
         granted, next_job = await self._commands.run(
@@ -119,12 +121,14 @@ class Permits:
         return text_of(next_job)
 
     async def forget(self, limits: Limits, id: str) -> None:
-        """A job does not wait for a permit any more."""
+        """Removes a job from those that wait for a permit."""
         keys = self._commands.shards.of(limits.task)
         await self._commands.send(keys, "ZREM", keys.permits_waiting + limits.task, id, timeout=FOREVER)
 
-    async def wake(self, id: str) -> bool:
-        """Wakes a job that waits for a permit; False if there is no such job any more."""
+    async def call(self, id: str) -> bool:
+        """Wakes a job that waits for a permit: makes it due now. Returns False if there is no such job any
+        more.
+        """
         keys = self._commands.shards.of(id)
         answer = await self._commands.run(
             keys, "wake_job", (keys.records + id, keys.delayed), (id, keys.wake), timeout=FOREVER
@@ -132,7 +136,9 @@ class Permits:
         return bool(answer)
 
     async def held(self, limits: Limits) -> set[str]:
-        """Returns the claims whose permits this session holds, and keeps the permits for another day."""
+        """Returns the claims whose permits this worker session holds. Prolongs the life of the key by a day
+        if there are any.
+        """
         keys = self._commands.shards.of(limits.task)
         key = keys.permits_held + limits.task
         claims = await self._commands.send(keys, "HGETALL", key)

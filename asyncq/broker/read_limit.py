@@ -1,18 +1,20 @@
-"""Bounds the bytes of a read. One object for each connection that reads, on its loop."""
+"""Chooses how many entries a worker's read asks for, so that its reply stays below 32 MB. One object for each
+reading connection, on its loop; talks to nobody.
+"""
 
 from __future__ import annotations
 
 ENOUGH_BYTES = 32 * 1024 * 1024
-"""The server needs some 0.4 ms for each megabyte of a reply, in which nobody else has a turn."""
+"""The server needs some 0.4 ms for each megabyte of a reply, and serves nobody else meanwhile."""
 FIRST, MOST = 128, 512
-"""The first is above the default concurrency. With 32, a worker with room for a hundred jobs read them in
-three parts, ended them in three parts, and stayed out of step: 3.19 commands a job in batches, not 3.09
-(`benchmarks/instructions.py`)."""
+"""`FIRST` is above the default concurrency. When it was 32, a worker with room for a hundred jobs read them
+in three parts, ended them in three parts, and stayed out of step: 3.19 commands a job in batches instead of
+3.09 (`benchmarks/instructions.py`)."""
 
 
 class ReadLimit:
-    """How many entries a read may ask for. A stream does not tell how long its entries are, so it is learned
-    from the replies before: as in TCP's slow start, it begins with few.
+    """How many entries a read may ask for. A stream does not tell how long its entries are, so the limit is
+    learned from earlier replies. It begins low and doubles, as in TCP's slow start.
 
     >>> limit = ReadLimit()
     >>> limit.entries
@@ -34,8 +36,8 @@ class ReadLimit:
         """Learns from a reply.
 
         Args:
-            entries: how many it had.
-            size: its bytes.
+            entries: how many entries it had.
+            size: how many bytes it had.
         """
         if size > ENOUGH_BYTES:
             self.entries = max(1, entries * ENOUGH_BYTES // size)

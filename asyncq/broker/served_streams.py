@@ -1,6 +1,7 @@
-"""The streams that one session of a worker reads from: which there are, in which order, and where each lies.
+"""Knows which streams a worker session reads from: in which order, and in which shard each lies. The consumer
+and the fetcher ask it, on the worker's loop; it talks to nobody.
 
-Lives on the worker's loop. The set only grows: a queue gets a stream for each level of priority that comes
+The set only grows: a queue gets a stream for each level of priority, and for each executor queue, that comes
 into use.
 """
 
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 _ORDER = tuple(
     f"{level or ''}{line}"
     for level in range(wire.HIGHEST, wire.LOWEST - 1, -1)
-    # What stands in a line was there before what is in the queue.
+    # Executor queues first: their jobs have been read from the queue before, so they are older.
     for line in (*EXECUTORS.values(), "")
 )
-"""The levels of a queue as they are read, with the lines of each."""
+"""The levels of a queue in the order in which they are read, each behind its executor queues."""
 
 _EXECUTOR_OF = {sign: executor for executor, sign in EXECUTORS.items()}
 
@@ -38,13 +39,13 @@ class Served:
         queues: the most urgent first.
 
     Attributes:
-        streams: to read from, the most urgent first, and what records call them: queues in their given order,
-            and of each the highest level of priority first. A level that comes into use makes another
-            dictionary, so a loop over this one may await.
-        last_attempt_queues: the same of last tries.
+        streams: the streams to read from, the most urgent first, each with its name in records. Queues are in
+            their given order, and the highest level of priority of each is first. A new level makes a new
+            dictionary, so a loop over the old one may await.
+        last_attempt_queues: the streams of the last-attempt queues, each with its name in records.
         keys: the shard that each stream lies in.
         queues: the queue that each stream belongs to, whatever its level.
-        lines: those of the streams that are lines, and the executor that their jobs wait for.
+        lines: the streams that are executor queues, each with the executor that its jobs wait for.
     """
 
     def __init__(self, shards: Shards, queues: Sequence[str]) -> None:
@@ -82,31 +83,33 @@ class Served:
         self.streams = streams
 
     def streams_in(self, shard: Keys) -> list[str]:
-        """The streams and last-attempt queues of a shard."""
+        """Returns the streams of a shard, with its last-attempt queues."""
         return [stream for stream in (*self.streams, *self.last_attempt_queues) if self.keys[stream] is shard]
 
     def queues_by_shard(self) -> Iterator[tuple[str, Keys]]:
-        """Every queue in every shard."""
+        """Returns every queue in every shard."""
         return ((queue, self._shards[number]) for queue, number in list(self._levels))
 
     def queues_in(self, shard: Keys) -> list[str]:
-        """The queues, for a shard."""
+        """Returns the queues that are served in a shard."""
         return [queue for queue, number in self._levels if number == shard.shard]
 
     def line_of(self, stream: str, executor: str) -> tuple[str, str]:
-        """The line of an executor behind a stream: the stream that it is, and what records call that."""
+        """Returns the executor queue that belongs to a stream: its own stream, and its name in records."""
         name = self.streams[stream]
         level = name.partition(LEVEL)[2]
         line = leveled(self.queues[stream], level + EXECUTORS[executor])
         return self.keys[stream].stream(line), line
 
     def new_levels(self, queue: str, shard: Keys, levels: Iterable[bytes]) -> set[str]:
-        """The levels among these that are not read yet, if the queue is served."""
+        """Returns those of the levels that are not read yet. Returns none for a queue that is not served, and
+        ignores names that are no levels.
+        """
         known = self._levels.get((queue, shard.shard))
         return set() if known is None else {_LEVELS[one] for one in levels if one in _LEVELS} - known
 
     def add_level(self, queue: str, shard: Keys, level: str) -> bool:
-        """Begins to read a level; False if it is read already."""
+        """Adds the stream of a level. Returns False if it was there already."""
         known = self._levels[queue, shard.shard]
         if level in known:
             return False

@@ -1,1 +1,1 @@
-"""What is asked of a server before it is used: whether it may lose jobs, and what its user is allowed."""
+"""Checks a server before it is used: whether it may lose jobs, and what its user may do."""

@@ -1,8 +1,10 @@
-"""What the server's user must be allowed: asked when an app opens and when a worker starts.
+"""Checks that the server's user may call all commands that asyncq needs. Runs on the session's loop, when an
+app opens (`of_client`) and when a worker starts (`of_worker`).
 
-What a user may not do is refused in the middle of the work otherwise, and a script that is refused half-way
-keeps what it wrote. The server is asked by a script, with `redis.acl_check_cmd`: that needs no right of its
-own, calls nothing and leaves no line in ACL LOG. `docs/acl` says the same as this file, for an administrator.
+Without this check, the server would refuse a command in the middle of the work, and a script that is refused
+half-way keeps what it wrote. A script asks the server, with `redis.acl_check_cmd`: that needs no right of its
+own, calls nothing and leaves no line in ACL LOG. A new command in Python or in a script must be added here
+and to `docs/acl`, which says the same for an administrator.
 """
 
 from __future__ import annotations
@@ -28,23 +30,25 @@ _WORKER = (
 )
 
 CLIENT: frozenset[str] = frozenset(_CLIENT.split())
-"""Rights without which a client cannot do its work. EVALSHA and SCRIPT LOAD need no question: the question is
-a script. Looking at dead letters needs more, and says so when it is done."""
+"""The rights without which a client cannot work. EVALSHA and SCRIPT LOAD need no check: the check itself is a
+script. Reading dead letters needs more rights, and its own error names them."""
 
 WORKER: frozenset[str] = CLIENT | frozenset(_WORKER.split())
+"""The rights without which a worker cannot work; its tasks may be clients, too."""
 
 _EVERYWHERE = ("mget", "del")
-"""Asked of every kind of key, for reading and for writing; any other command of one kind only."""
+"""Checked for every kind of key, one for reading and one for writing. Any other command is checked for one
+key only."""
 _NO_KEY = {"info", "ping", "time", "unsubscribe"}
 _CHANNEL = {"publish", "subscribe"}
 
 
 @dataclass(frozen=True, slots=True)
 class RequiredCommand:
-    """A call that must be allowed.
+    """A call that the user must be allowed to make.
 
     Attributes:
-        right: what allows it, as ACL SETUSER names it.
+        right: the right that it needs, as ACL SETUSER names it.
         place: the key or channel, with the `~` or `&` of ACL SETUSER before it; empty if it has none.
     """
 
@@ -61,19 +65,19 @@ class RequiredCommand:
 
 
 def of_client(keys: Keys) -> list[RequiredCommand]:
-    """What every client does. Of no particular queue: which it will need nobody knows yet."""
+    """Returns the calls that every client makes. Names no queue: nobody knows yet which it will need."""
     return _calls(CLIENT, _kept(keys), (keys.replies, keys.events))
 
 
 def of_worker(keys: Keys, streams: Iterable[str]) -> list[RequiredCommand]:
-    """What a worker of these streams does; its tasks may be clients, too."""
+    """Returns the calls that a worker of these streams makes."""
     return _calls(
         WORKER, (*_kept(keys), *streams), (keys.replies, keys.wake, keys.new_levels, keys.marks, keys.events)
     )
 
 
 def _kept(keys: Keys) -> list[str]:
-    """A key of every kind, but for the queues."""
+    """Returns a key of every kind but the queues."""
     others = {"namespace", "shard", "tag", "space", "queues", "replies", "wake", "new_levels", "events"}
     return [getattr(keys, field.name) for field in fields(keys) if field.name not in others]
 
@@ -93,10 +97,10 @@ def _calls(rights: frozenset[str], kept: Sequence[str], channels: tuple[str, ...
 
 
 async def require(commands: Commands, calls: Sequence[RequiredCommand]) -> None:
-    """Sees to it that the user may make these calls.
+    """Checks that the user may make these calls.
 
     Raises:
-        ServerError: NOPERM. The first line says what the user lacks, the second what mends it.
+        ServerError: NOPERM. The first line says what the user lacks, the second which command grants it.
         BrokerUnavailable: no answer within the operation timeout.
     """
     refused = await commands.run(commands.shards[0], "rights", (), [call.words for call in calls])
@@ -107,25 +111,26 @@ async def require(commands: Commands, calls: Sequence[RequiredCommand]) -> None:
 
 
 def complaint(user: str, namespace: str, calls: Collection[RequiredCommand], refused: Collection[str]) -> str:
-    """What the user lacks, in one line, and in another what mends it.
+    """Returns what the user lacks, in one line, and in another the command that grants it.
 
     Args:
         user: its name at the server.
         namespace: of the app.
-        calls: those that were asked for.
-        refused: the words of those that are not allowed; at least one.
+        calls: all calls that were checked.
+        refused: the `words` of those that are not allowed; at least one.
     """
     granted = [call for call in calls if call.words not in refused]
     denied = [call for call in calls if call.words in refused]
     held = {call.right for call in granted}
-    # A place where nothing is allowed is closed, whatever the command. One where a command is refused that is
-    # allowed elsewhere is closed to it (a pattern for reading only).
+    # A key is closed if no command is allowed on it, or if a command is refused on it that is allowed on
+    # another key (a key pattern for reading only). For a closed key the user lacks the pattern and not the
+    # command.
     closed = {call.place for call in calls} - {call.place for call in granted} - {""}
     closed |= {call.place for call in denied if call.right in held}
     lacking = [f"+{right}" for right in sorted({call.right for call in denied if call.place not in closed})]
     signs = {place[0] for place in closed}
     if len(lacking) > 1:
-        signs.add("~")  # all that write, say: then it is the keys that may only be read
+        signs.add("~")  # several commands, all that write, say: the key pattern may be for reading only
     patterns = [f"{sign}{{{namespace}:*" for sign in sorted(signs)]
     shown = [*lacking, *sorted(closed)]
     more = f" and {len(shown) - 4} more" if len(shown) > 4 else ""

@@ -1,7 +1,8 @@
-"""What about a server, or about the way to it, may cost jobs or a password: looked at when an app opens.
+"""Checks whether a server, or the way to it, may cost jobs or a password: no persistence, eviction, or a
+password in plain text. Runs on the session's loop, when an app opens.
 
-What is found is a warning, or with the setting `strict` a refusal. `findings` judges; `check` asks and
-speaks.
+A finding is a warning in the log, or with the setting `strict` an error. `findings` judges and is pure;
+`check` asks the server and reports.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ log: logging.Logger = logging.getLogger(__name__)
 
 _QUESTION = ("CONFIG", "GET", "maxmemory", "maxmemory-policy", "save", "appendonly")
 _looked_at: set[str] = set()
-"""URLs of the servers that this process has looked at: a warning is given once."""
+"""URLs of the servers that this process has checked: each warning is given once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,12 @@ class Finding:
 
 
 def findings(address: Address, options: Mapping[str, str]) -> list[Finding]:
-    """What is wrong, the worst first.
+    """Returns what is wrong, the worst first.
 
     Args:
-        address: where the server is and how one gets in.
-        options: the server's, as CONFIG GET names them. About one that is missing nothing is said: managed
-            servers keep theirs to themselves, and so may an ACL.
+        address: where the server is and how one logs in.
+        options: of the server, as CONFIG GET names them. A missing option gives no finding: managed servers
+            do not show theirs, and an ACL may hide them.
     """
     judged = (_persistence(options), _eviction(options), _password(address))
     return [finding for finding in judged if finding is not None]
@@ -65,8 +66,8 @@ def _eviction(options: Mapping[str, str]) -> Finding | None:
     policy = options.get("maxmemory-policy", "noeviction")
     if policy == "noeviction" or options.get("maxmemory", "0") == "0":
         return None
-    # Queues and jobs have no time to live, so a volatile policy spares them; outcomes and the tombstones
-    # which keep an enqueue that is sent again from making a second job have one.
+    # Queues and jobs have no time to live, so a volatile policy does not evict them. Outcomes and tombstones
+    # have one. Without its tombstone, an enqueue that is sent again would make a second job.
     victims = "outcomes" if policy.startswith("volatile-") else "queues and jobs"
     return Finding(
         f"maxmemory-policy {policy}: a full server throws {victims} away",
@@ -94,13 +95,14 @@ def _is_loopback(host: str) -> bool:
 
 
 async def check(commands: Commands) -> None:
-    """Looks at the server that a session is connected to.
+    """Checks the server that a session is connected to.
 
-    Without `strict` it costs no round trip: the question leaves with the next command, and what the answer
-    shows is logged, once per process and server. With `strict` it waits for the answer, each time.
+    Without `strict` the check costs no round trip. The question leaves with the next command, and findings
+    are logged when the answer comes, once per process and server. With `strict` the check waits for the
+    answer, each time.
 
     Raises:
-        BrokerNotConfigured: with `strict`: the first line names the server, each other one a finding.
+        BrokerNotConfigured: with `strict`: the first line names the server, each other line a finding.
         BrokerUnavailable: with `strict`: no answer within the operation timeout.
     """
     if commands.settings.strict:
@@ -125,14 +127,14 @@ async def _refuse(commands: Commands) -> None:
 
 def _warn(address: Address, answer: Any) -> None:
     if isinstance(answer, PipeBroken):
-        _looked_at.discard(address.url)  # closed or lost before it was answered: the next open asks again
+        _looked_at.discard(address.url)  # the connection was lost before the answer: the next open asks again
         return
     for finding in findings(address, _options(answer)):
         log.warning("%s: %s", address.safe_url, finding)
 
 
 def _options(answer: Any) -> dict[str, str]:
-    """What CONFIG GET has answered; nothing if it was refused (NOPERM) or does not exist there."""
+    """Returns what CONFIG GET has answered; nothing if the server refused it (NOPERM) or does not know it."""
     if isinstance(answer, ServerError):
         log.debug("the server does not show its configuration: %s", answer)
         return {}

@@ -1,3 +1,3 @@
-"""What is in Redis: the names of the keys, how jobs are spread over the shards, and what their records
-say.
+"""The data in Redis: the names of the keys, how jobs are spread over the shards, and what their records say.
+Pure functions and values, on any thread; only scripts write these data.
 """

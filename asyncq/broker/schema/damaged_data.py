@@ -1,10 +1,8 @@
-"""Damaged data of the server, and how it is logged: at WARNING, once per kind and minute.
+"""Logs damaged data of the server: at WARNING, once per kind and minute. May be called on any thread.
 
-Whoever may write to the server can write anything there, and so can a fault of another program. Such data is
-set aside or dropped by whoever reads it. Somebody may write it ten thousand times a second, so only the first
-of a kind is logged, and the next line of that kind, at least a minute later, counts what was left out.
-
-May be called on any thread.
+Any user of the server can write anything there, and so can a faulty program. asyncq sets such data aside or
+drops it, and goes on. Somebody may write it ten thousand times a second. So only the first of a kind is
+logged, and the next line of that kind, at least a minute later, counts the ones between.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ REPEAT = 60.0
 
 @dataclass(slots=True)
 class _Kind:
-    """What was said of one kind of data: when last (seconds, monotonic), and how often not since."""
+    """One kind of data: when it was last logged (seconds, monotonic), and how often it was not since then."""
 
     reported_at: float
     left_out: int = 0
@@ -34,12 +32,12 @@ _lock = threading.Lock()
 
 
 def warn(log: logging.Logger, kind: str, what: str, why: object) -> None:
-    """Logs that data of the server was dropped or set aside because it is damaged.
+    """Logs that asyncq dropped data of the server, or set it aside, because it is damaged.
 
     Args:
-        log: of the module that read it.
-        kind: of the data, such as `notification`; one line a minute for each.
-        what: was done with what data, as a sentence without its full stop.
+        log: the logger of the module that read it.
+        kind: of the data, such as `notification`. Each kind has one line a minute at most.
+        what: what was done with which data, as a sentence without its full stop.
         why: what is wrong with it; an exception, or text.
     """
     left_out = _left_out(kind)
@@ -51,7 +49,9 @@ def warn(log: logging.Logger, kind: str, what: str, why: object) -> None:
 
 
 def _left_out(kind: str) -> int | None:
-    """Counts one more; how many were not logged since the last line, or None if this one is not either."""
+    """Counts one more. Returns how many were not logged since the last line, or None if this one must not be
+    logged either.
+    """
     now = time.monotonic()
     with _lock:
         known = _kinds.get(kind)

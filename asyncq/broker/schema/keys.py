@@ -1,7 +1,7 @@
-"""The names of all keys and channels, in one place, and how long keys are kept.
+"""The names of all keys and channels, in one place, and how long keys are kept. Pure, on any thread.
 
-Every key of one shard carries the same hash tag, `{namespace:shard}`, so that a script may touch any of them
-on a cluster too. No script touches those of two shards.
+All keys of one shard have the same hash tag, `{namespace:shard}`, so a script may use any of them, on a
+Cluster, too. No script uses keys of two shards.
 """
 
 from __future__ import annotations
@@ -10,61 +10,65 @@ import os
 from dataclasses import dataclass, field
 
 GROUP = "g"
-"""The consumer group of every queue. Made at `0`: a group made at `$` would never see what was enqueued
-before it."""
+"""The consumer group of every queue. It is made at entry `0`: a group made at `$` would never see the jobs
+that were enqueued before it."""
 
 LAST_TRY = "!"
-"""Suffix of the last-attempt queue of a queue that holds jobs on their last try, which run alone (they may be
-poison).
+"""Suffix in the name of a last-attempt queue. It holds jobs whose earlier attempts have killed workers; each
+of them runs alone.
 """
 
 LEVEL = "^"
-"""Between the name of a queue and a level of priority: each level but 0 has a stream of its own."""
+"""Sign between the name of a queue and a level of priority: each level but 0 has a stream of its own."""
 
 EXECUTORS = {"thread": "t", "process": "p"}
-"""What stands behind a level of priority in the name of a line: a stream of jobs for which a worker had no
-thread, or no process."""
+"""The letter for each executor at the end of the name of an executor queue: a stream of jobs for which a
+worker had no free thread, or no free process."""
 
 TOMBSTONE_MS = 60_000
+"""How long anything about an ended job is kept at least, in ms."""
 DAY_MS = 86_400_000
+"""A day in ms: how long keys are kept that somebody renews while they are needed."""
 
 
 def result_ttl_ms(seconds: float) -> int:
-    """A result's time to live. Nothing about a job is deleted in under a minute: an enqueue sent again late
-    must find it.
+    """Returns the time to live of a result, in ms. It is a minute at least: an enqueue that is sent again
+    late must find the record.
     """
     return max(TOMBSTONE_MS, round(seconds * 1000))
 
 
 def name_from(data: bytes) -> str:
-    """A name that somebody else may have written. Bytes that are no text come back by `name_to` as they
-    were.
+    """Decodes a name that another program may have written. `name_to` gives the same bytes back, also those
+    that are not UTF-8.
     """
     return data.decode("utf-8", "surrogateescape")
 
 
 def name_to(name: str) -> bytes:
-    """What `name_from` was given."""
+    """Encodes a name from `name_from`: returns the bytes that it was given."""
     return name.encode("utf-8", "surrogateescape")
 
 
 def text_of(data: bytes) -> str:
-    """A text that somebody else may have written. Bytes that are no text are escaped, and name nothing."""
+    """Decodes a text that another program may have written. Bytes that are not UTF-8 are escaped, so such a
+    text may be shown, and is the name of nothing.
+    """
     return data.decode("utf-8", "backslashreplace")
 
 
 def token() -> str:
-    """A random name for a process's life: never reused, also not after a fork."""
+    """Returns a random name that is never used again, also not after a fork."""
     return os.urandom(8).hex()
 
 
 def leveled(queue: str, level: int | str) -> str:
-    """What records and streams call a level of a queue. Level 0 has no sign."""
+    """Returns the name of a level of a queue, as records and streams have it. Level 0 has no sign."""
     return f"{queue}{LEVEL}{level}" if level else queue
 
 
 def queue_of(name: str) -> str:
-    """The queue that a level or a last-attempt queue belongs to.
+    """Returns the queue that a level, an executor queue or a last-attempt queue belongs to.
 
     >>> queue_of("mail^5"), queue_of("mail!"), queue_of("mail")
     ('mail', 'mail', 'mail')
@@ -120,47 +124,48 @@ class Keys:
         tag = f"{{{self.namespace}:{self.shard}}}"
         for name, value in (
             ("tag", tag),
-            ("space", f"{tag}:"),  # what every key begins with, for scripts that derive names
-            ("dependents", f"{tag}:dep:"),  # + id: hash, who waits for it -> its place for the value
+            ("space", f"{tag}:"),  # the beginning of every key, for scripts that derive names
+            ("dependents", f"{tag}:dep:"),  # + id: hash, a job that waits for it -> index of the value there
             ("records", f"{tag}:r:"),  # + id: the record, a string
             # + <id>:<request id>: hash, a value that several jobs need, and how many still do
             ("kept", f"{tag}:h:"),
-            ("needs", f"{tag}:hn:"),  # + id: set, the names of the values of that kind that a job needs
-            # + <id>:<request id>: stream, who waited for an ended job and is still to be told: they were too
-            # many
+            ("needs", f"{tag}:hn:"),  # + id: set, the names of the kept values that a job needs
+            # + <id>:<request id>: stream, the dependents of an ended job that are not notified yet, where
+            # there were too many for one step
             ("untold", f"{tag}:rest:"),
-            ("calls", f"{tag}:u:"),  # + <id>:<request id>: the id stood for that call before its present one
+            ("calls", f"{tag}:u:"),  # + <id>:<request id>: an earlier call whose job had this id
             ("queues", f"{tag}:q:"),  # + queue: the stream
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
-            ("new_levels", f"{tag}:levels"),  # channel: a queue has a level that it had not before
-            ("beats", f"{tag}:w"),  # hash: session id -> beat counter
-            # sorted set: session id -> number of the latest look of any worker before its last beat; for one
-            # that was taken for dead the number of the latest look then, negative
+            ("new_levels", f"{tag}:levels"),  # channel: a queue has a new level
+            ("beats", f"{tag}:w"),  # hash: session id -> count of its heartbeat
+            # sorted set: session id -> number of the latest look of any worker before its last heartbeat; for
+            # a session that was taken for dead the number of the latest look at that time, negative
             ("beaten", f"{tag}:wb"),
             ("looks", f"{tag}:wl"),  # number of the latest look of any worker at the others; a string
             ("ages", f"{tag}:wa"),  # numbers of looks, and how long ago each was at least; a string
-            # + session id: hash, id of a marked job that it holds -> its mark; and a channel of that name
+            # + session id: hash, id of a job that it holds -> its revocation signal; and a channel of that
+            # name
             ("marks", f"{tag}:x:"),
             # + session id: hash, which tasks it knows and which queues it serves
             ("abouts", f"{tag}:a:"),
-            # + session id: hash, "<entry> <id>" of jobs that crashed and begin again
+            # + session id: hash, "<entry> <id>" of jobs with which a worker has died and that start again
             ("begun", f"{tag}:bg:"),
-            ("watchers", f"{tag}:ww:"),  # + queue: the worker session that lists the readers of its stream
+            ("watchers", f"{tag}:ww:"),  # + queue: the note of the worker session that watches its stream
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
-            ("steady", f"{tag}:t"),  # what the server's clock was set back by so far, in ms; a string
+            ("steady", f"{tag}:t"),  # by how many ms the server's clock was set back so far; a string
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed
             ("dead", f"{tag}:dlq"),  # stream: dead letters
-            ("replies", f"{tag}:c:"),  # + client: its channel of outcomes
-            ("blocks", f"{tag}:b:"),  # + id: for whom a running job waits, "<entry> <id> <mark>" each
-            ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` saved, a string
-            ("latest", f"{tag}:e:"),  # + id: what the running job said of itself last, a string
-            ("items", f"{tag}:s:"),  # + id: what a generator yielded, a stream with entries <number>-0
-            ("places", f"{tag}:sp:"),  # + id: where the readers of that are, a string
-            ("outbox", f"{tag}:out"),  # stream: what is to be told to other shards
-            ("inbox", f"{tag}:in"),  # hash: another shard -> the entry of its outbox that was told here last
+            ("replies", f"{tag}:c:"),  # + client: its reply channel
+            ("blocks", f"{tag}:b:"),  # + id: set, waits of a running job: "<entry> <id> <wait token>" each
+            ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` stored, a string
+            ("latest", f"{tag}:e:"),  # + id: the latest progress report of a running job, a string
+            ("items", f"{tag}:s:"),  # + id: the items of a generator, a stream with entries <number>-0
+            ("places", f"{tag}:sp:"),  # + id: how far the readers of these items are, a string
+            ("outbox", f"{tag}:out"),  # stream: entries for other shards
+            ("inbox", f"{tag}:in"),  # hash: another shard -> the last entry of its outbox that was applied
             ("count", f"{tag}:n"),  # of shard 0 only: how many shards there are, if more than one; a string
-            ("events", f"{tag}:ev:"),  # + id: channel of whoever follows one job
+            ("events", f"{tag}:ev:"),  # + id: the job channel
             ("permits_held", f"{tag}:lim:"),  # + task: hash, "<entry> <id>" of a running job -> session id
             ("permits_waiting", f"{tag}:limw:"),  # + task: sorted set of ids that wait for a permit
             ("rates", f"{tag}:limr:"),  # + task: when its next job may start, a string
@@ -168,5 +173,5 @@ class Keys:
             object.__setattr__(self, name, value)
 
     def stream(self, queue: str) -> str:
-        """The stream of a queue."""
+        """Returns the stream of a queue, a level or a last-attempt queue."""
         return self.queues + queue

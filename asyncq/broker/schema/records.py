@@ -1,5 +1,9 @@
-"""What stands in Redis about one job: its record, taken apart and in words. Scripts read and write it, see
-`lua/_record.lua`; Python reads it. `docs/protocol.md` has the table of its letters, which is made from here.
+"""Parses the record of a job, and says in words what its letters mean: the status of a job is decided here
+and nowhere else in Python. Pure functions, on any thread.
+
+The record is the truth about a job. Scripts read and write it, see `lua/_record.lua`; Python only reads it.
+A new state or flag goes here, into `_record.lua`, and into the table of letters in `docs/protocol.md`, which
+a test compares with this module.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ STATES: dict[str, str] = {
     "E": "its expiry or deadline had passed before it started",
     "T": "tombstone: ended, and nobody wants or may have the result",
 }
-"""By the first letter of a record."""
+"""What the first letter of a record means: the state of the job."""
 
 SIGNALS: dict[str, str] = {
     "-": "",
@@ -36,10 +40,10 @@ SIGNALS: dict[str, str] = {
     "t": "revoked: it is to end now (SIGTERM for a process)",
     "k": "revoked: it is to end now (SIGKILL for a process)",
 }
-"""By the second letter."""
+"""What the second letter means: the revocation signal."""
 
 WISHES: dict[str, str] = {"-": "", "i": "its result is ignored", "f": "its result is to be forgotten"}
-"""By the third letter."""
+"""What the third letter means: what becomes of the result."""
 
 LINKS: dict[str, str] = {
     "-": "",
@@ -47,7 +51,7 @@ LINKS: dict[str, str] = {
     "h": "it needs values that are kept once for several jobs",
     "b": "other jobs wait for its end, and it needs values that are kept once for several jobs",
 }
-"""By the fourth letter."""
+"""What the fourth letter means: how the job depends on other jobs."""
 
 
 class Flags(str):
@@ -66,12 +70,12 @@ class Flags(str):
 
     @property
     def is_ignored(self) -> bool:
-        """Whether nobody is to have its result, from the start."""
+        """Whether its call asked for no result (`ignore_result`)."""
         return self[2:3] == "i"
 
     @property
     def is_forgotten(self) -> bool:
-        """Whether somebody has forgotten its result while it was live."""
+        """Whether somebody has forgotten its result while the job was live."""
         return self[2:3] == "f"
 
     @property
@@ -80,7 +84,7 @@ class Flags(str):
         return self[3:4] in {"d", "b"}
 
     def words(self) -> list[str]:
-        """What each of the letters means, but for those that say nothing."""
+        """Returns what each letter means. A letter for "nothing" has no words."""
         tables = (STATES, SIGNALS, WISHES, LINKS)
         meanings = [
             table.get(letter, f"unknown letter {letter!r}")
@@ -91,14 +95,14 @@ class Flags(str):
 
 @dataclass(frozen=True, slots=True)
 class RequestId:
-    """What tells a call that is sent again from another call with the same job id.
+    """The request id in a record. It tells a call that is sent again from another call with the same job id.
 
     Attributes:
         random: new for each call.
         signature: of a call with a key, a hash of the task and the arguments; else empty.
-        hides_start: nobody is to see the job run (`track_started=False`).
-        expires: when the job expires, in ms since the epoch; None if it does not.
-        has_started: the job would have expired, and has started in time.
+        hides_start: the status must not show that the job runs (`track_started=False`).
+        expires: when the job expires, in ms since 1970; None if it does not.
+        has_started: the job had an expiry, and has started in time.
 
     >>> RequestId.parse("997f8317~1795392354261")
     RequestId(random='997f8317', signature='', hides_start=False, expires=1795392354261, has_started=False)
@@ -114,10 +118,10 @@ class RequestId:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Takes it apart.
+        """Parses a request id.
 
         Raises:
-            DecodeError: it is none.
+            DecodeError: the text is no request id.
         """
         call, tilde, expiry = text.partition("~")
         signature, _, random = call.rpartition(".")
@@ -127,7 +131,7 @@ class RequestId:
         return cls(random.removesuffix("_"), signature, random.endswith("_"), expires, expiry == "-")
 
     def format(self) -> str:
-        """Returns it as it stands in a record."""
+        """Returns the request id as it is written in a record."""
         signature = f"{self.signature}." if self.signature else ""
         expiry = "~-" if self.has_started else f"~{self.expires}" if self.expires is not None else ""
         return f"{signature}{self.random}{'_' if self.hides_start else ''}{expiry}"
@@ -138,13 +142,13 @@ class Record:
     """The record of one job.
 
     Attributes:
-        flags: its state, and three flags.
-        entry: its entry in the stream, `0` for a job that has none.
-        queue: of a live job, with its level or last-attempt queue, as the stream is called; else empty.
-        consumer: who ended an ended job, `-` for a client; else empty.
-        request_id: tells its call from others, see `RequestId`.
-        channels: on which the outcome of a live job will be published.
-        outcome: of an ended job, encoded; empty for a tombstone, and where a script ended the job by itself.
+        flags: the state of the job, and three flags.
+        entry: the job's entry in the stream; `0` if it has none.
+        queue: of a live job, the name of its stream, with level or last-attempt sign; else empty.
+        consumer: of an ended job, the session id that ended it, or `-` for a client; else empty.
+        request_id: see `RequestId`.
+        channels: of a live job, the reply channels on which its outcome will be published.
+        outcome: of an ended job, encoded; empty for a tombstone, and if a script ended the job by itself.
 
     >>> Record.parse(b"L--d 1795-0 default 997f {asyncq:0}:c:69").channels
     ('{asyncq:0}:c:69',)
@@ -160,10 +164,10 @@ class Record:
 
     @classmethod
     def parse(cls, data: bytes) -> Self:
-        """Takes a record apart.
+        """Parses a record.
 
         Raises:
-            DecodeError: it is none of asyncq.
+            DecodeError: the bytes are no record of asyncq.
         """
         parts = data.split(b" ", 4)
         if len(parts) < 4 or len(parts[0]) != 4 or not b"".join(parts[:4]).isascii():
@@ -182,14 +186,14 @@ class Record:
         """Returns how the job ended.
 
         Raises:
-            DecodeError: it has not, or its outcome cannot be read.
+            DecodeError: the job has not ended, or its outcome cannot be read.
         """
         if self.flags[0] not in wire.FINAL:
             raise DecodeError(f"a record with the letter {self.flags[0]!r} has no outcome")
         return wire.decode_ended(self.flags[0], self.outcome)
 
     def format(self) -> bytes:
-        """Returns it as it stands in Redis."""
+        """Returns the record as it is written in Redis."""
         tail = [*map(str.encode, self.channels)] if self.flags.is_live else [self.outcome]
         if self.flags[0] == wire.TOMBSTONE:
             tail = []
@@ -198,13 +202,13 @@ class Record:
 
 
 JobStatus = wire.Ended | str | None
-"""The outcome of a job that has ended; of one that has not its flags, and after a space when it expires,
-in ms since the epoch, if it does; None for an unknown one."""
+"""The outcome of an ended job; the flags of a live job, and, after a space, when it expires (in ms since
+1970) if it does; None for an unknown job."""
 
 
 def status_of(answer: bytes | None) -> JobStatus:
-    """What a script answered about one job. One whose record cannot be read is unknown: the answers about all
-    others came with this one.
+    """Decodes what a script answered about one job. Returns None for a record that cannot be read, and does
+    not raise: the answers about other jobs came in the same reply.
     """
     if answer is None:
         return None
@@ -218,7 +222,9 @@ def status_of(answer: bytes | None) -> JobStatus:
 
 
 def _flags(answer: bytes) -> str:
-    """The flags of a live job, and when it expires. A time that Python has no date for never comes."""
+    """Returns the flags of a live job, and when it expires. Drops a time that is too late for a Python date:
+    it never comes.
+    """
     expires = answer[5:]
     if expires and wire.number_in(expires, wire.LATEST) is None:
         answer = answer[:4]

@@ -1,11 +1,12 @@
-"""Shards: the parts of a namespace, each in one slot of a cluster, and which of them a job lies in.
+"""Finds the shard of a job by its id, and makes ids for new jobs. A shard is a part of the namespace whose
+keys lie in one slot of a Cluster. Used on any loop or thread.
 
-Where a job lies follows from its id alone, so that a handle made from an id anywhere knows where to look. The
-ids that asyncq makes say it (`<24 hexadecimal digits>.<shard>`); of any other, a checksum does. Jobs that
-belong together, a task's children and the members of a workflow, are made in one shard, so that what must
-happen to them in one step can.
+The shard follows from the id alone, so a handle that any process makes from an id finds its job. Ids that
+asyncq makes end with the shard (`<24 hexadecimal digits>.<shard>`). For any other id, a checksum decides.
+Jobs that belong together, a task's children and the members of a workflow, get ids of one shard, so that one
+step can change them together.
 
-With one shard, which is the default, ids say nothing and nothing is computed.
+With one shard, which is the default, ids have no shard in them and nothing is computed.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 RUN = 64
-"""So many ids made one after the other lie in one shard: what is enqueued together travels in one call."""
+"""So many new ids in a row are of one shard: jobs that are enqueued together travel in one call."""
 
 MOST_SHARDS = 999_999_999
-"""Whoever says that there are more has not written asyncq's number."""
+"""A larger number of shards in the server's data is damaged."""
 
 _DIGITS = 24
+"""How many hexadecimal digits are in front of the shard in an id."""
 
 
 class Shards:
@@ -34,7 +36,11 @@ class Shards:
 
     Args:
         namespace: of the app.
-        count: how many shards it has, the same for everybody who uses it.
+        count: how many shards it has; the same number in every app that uses the namespace.
+
+    Attributes:
+        namespace, count: as given.
+        is_one: whether there is only one shard.
     """
 
     def __init__(self, namespace: str, count: int) -> None:
@@ -42,7 +48,8 @@ class Shards:
         self.count = count
         self.is_one: bool = count == 1
         self._keys = tuple(Keys(namespace, number) for number in range(count))
-        # Anywhere: many processes make but a few jobs, a command line's one, and not all in the first shard.
+        # Starts at a random shard: many processes make only a few jobs, and they must not all fill the first
+        # shard.
         self._made = itertools.count(random.randrange(count) * RUN)
 
     def __getitem__(self, number: int) -> Keys:
@@ -52,7 +59,7 @@ class Shards:
         return iter(self._keys)
 
     def number(self, id: str) -> int:
-        """The number of the shard that a job, or anything else with an id, lies in.
+        """Returns the number of the shard of a job, or of anything else with an id.
 
         >>> Shards("shop", 1).number("order-17"), Shards("shop", 4).number("0123456789abcdef01234567.2")
         (0, 2)
@@ -68,26 +75,28 @@ class Shards:
         return zlib.crc32(id.encode("utf-8", "surrogatepass")) % self.count
 
     def of(self, id: str) -> Keys:
-        """The key names of the shard that a job lies in."""
+        """Returns the key names of the shard of a job, or of anything else with an id."""
         return self._keys[self.number(id)]
 
     def apportion(self, ids: Iterable[str]) -> dict[int, list[str]]:
-        """Ids by the number of the shard in which each lies, in their order."""
+        """Returns the ids by the number of their shard, in their order."""
         found: dict[int, list[str]] = {}
         for id_ in ids:
             found.setdefault(self.number(id_), []).append(id_)
         return found
 
     def next(self) -> int:
-        """The shard for new jobs that belong to no other: each in its turn."""
+        """Returns the number of the shard for a new job that belongs to no other job. All shards take turns,
+        `RUN` ids each.
+        """
         return next(self._made) // RUN % self.count
 
     def new_id(self, digits: str, number: int | None = None) -> str:
-        """An id for a new job.
+        """Returns an id for a new job.
 
         Args:
             digits: 24 random hexadecimal digits.
-            number: of the shard it is to lie in; None for whichever has its turn.
+            number: of the job's shard; None for the shard whose turn it is.
         """
         if self.is_one:
             return digits
