@@ -1,17 +1,18 @@
-"""Exceptions that travel without pickle: what a task raised, and what the caller gets to see of it.
+"""Sends exceptions without pickle: the worker encodes what a task raised, and the caller raises it again. All
+functions here are pure and may be called on any thread.
 
-`encode` never raises, whatever the exception does to prevent it: a worker that cannot report a failure would
-lose the job. `Failure.rebuild` runs in the caller's process on data that anybody may have written, so it
-looks a class up only among what is imported there already, and calls nothing but the constructor and `str()`
-of an `Exception`.
+`encode` never raises, whatever the exception does: a worker that cannot report a failure would lose the job.
+`Failure.rebuild` runs in the caller's process on data that anybody may have written. So it finds a class only
+among those that are imported there already, and calls nothing but `__new__`, `__init__` and `__str__` of an
+`Exception`.
 
-The way of an exception, through the files of this package:
+The way of an exception through the modules of this package:
 
     encoding -> attributes, validation, texts     what is sent of it
     decoding -> failure                           bytes -> a `Failure`
     failure -> rebuilding -> lookup, attributes   the exception itself, if an equal one can be made,
-                          -> remote               or what stands in for it
-    raw, fields, plain                            what exceptions hold, read without the code of their authors
+                          -> remote               else a `RemoteError` in its place
+    raw, fields, plain                            what exceptions hold, read without code of their classes
 """
 
 from asyncq.failures.decoding import decode

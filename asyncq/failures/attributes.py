@@ -1,4 +1,6 @@
-"""The attributes of an exception: its `__dict__`, its fields in C, its slots. Never a property."""
+"""Reads and sets the attributes of an exception: its `__dict__`, its fields in C, and its slots. Never
+touches a property, so no code of the exception's class runs.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def attributes_of(exc: BaseException) -> dict[str, Any]:
-    """All of them by their names, whether they can travel or not."""
+    """Returns all attributes by their names, whether they can travel or not."""
     known = fields.fields_of(type(exc))
     found = fields.read(exc, known)
     for name, value in list(dict.items(raw.dict_of(exc))):
@@ -21,10 +23,16 @@ def attributes_of(exc: BaseException) -> dict[str, Any]:
 
 
 def give(exc: BaseException, attributes: dict[str, Any], left_out: Collection[str]) -> bool:
-    """Makes the attributes of an exception those that were sent; says whether something had to be changed.
+    """Makes the attributes of an exception equal to those that were sent. Returns whether it had to change
+    one.
 
-    What it has by its constructor stays if it is the same, if it was left out when the exception was sent, or
-    if it cannot travel.
+    An attribute that the constructor has set stays in three cases: it is equal to what was sent, it was left
+    out when the exception was sent, or it cannot travel.
+
+    Args:
+        exc: the exception that was made again.
+        attributes: those that were sent.
+        left_out: the names of those that were not sent.
 
     Raises:
         Exception: a field does not take the value.
@@ -47,7 +55,7 @@ def give(exc: BaseException, attributes: dict[str, Any], left_out: Collection[st
         is_changed = True
         if name not in known:
             del own[name]
-        elif not issubclass(type(exc), UnicodeError):  # those say the same in their arguments
+        elif not issubclass(type(exc), UnicodeError):  # its fields were not sent: its arguments hold them
             fields.clear(exc, known[name])
     return is_changed
 
@@ -57,12 +65,12 @@ def _is_same(sent: Any, found: Any) -> bool:
         return True
     try:
         return plain.is_same(sent, plain.plain(found))
-    except Exception:  # noqa: BLE001  a subclass of a container may do anything when it is walked
+    except Exception:  # noqa: BLE001  a subclass of a container may do anything when its items are read
         return False
 
 
 def set_all(exc: BaseException, attributes: dict[str, Any]) -> None:
-    """Gives the attributes to an exception that has none; what a field does not take is left out."""
+    """Sets the attributes of an exception that has none yet. Leaves out a value that its field refuses."""
     known = fields.fields_of(type(exc))
     own = raw.dict_of(exc)
     for name, value in attributes.items():
@@ -71,5 +79,5 @@ def set_all(exc: BaseException, attributes: dict[str, Any]) -> None:
             continue
         try:
             fields.write(exc, known[name], value)
-        except Exception:  # noqa: BLE001, S112  `RemoteError.attributes` has it
+        except Exception:  # noqa: BLE001, S112  `RemoteError.attributes` has the value all the same
             continue

@@ -1,4 +1,6 @@
-"""Decoding: from bytes that anybody may have written to a `Failure`."""
+"""Decodes a `Failure` from bytes that anybody may have written. Checks every type, and runs no foreign code.
+The first step on the caller's side; may be called on any thread.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from asyncq.serializers import loads
 
 
 def decode(data: bytes) -> Failure:
-    """Reads what `encode` packed.
+    """Decodes what `encode` has made.
 
     Raises:
         DecodeError: `data` is anything else.
@@ -74,7 +76,9 @@ def _texts(node: dict[Any, Any], key: str) -> tuple[str, ...]:
 
 
 def _link(index: Any, before: list[Failure]) -> Failure | None:
-    """The exception at that index. Only what comes before can be linked to, so there are no cycles."""
+    """Returns the exception with that index. A link must lead to an earlier exception, so there are no
+    cycles.
+    """
     if index is None:
         return None
     if type(index) is not int or not 0 <= index < len(before):
@@ -110,7 +114,7 @@ def _attributes(data: Any) -> dict[str, Any]:
 
 
 def _printable(name: str) -> str:
-    """The name with control characters (line ends, terminal codes, changes of direction) escaped."""
+    """Escapes the control characters of a name (line ends, terminal codes, changes of direction)."""
     if name.isprintable():
         return name[:MAX_NAME]
     shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in name[:MAX_NAME])

@@ -1,4 +1,6 @@
-"""Encoding: from an exception to the bytes that travel."""
+"""Encodes an exception into the bytes of a failure, within bounds of size, depth and number. Called where a
+body has ended: on the worker's loop, in a thread or in a child process. Never raises.
+"""
 
 from __future__ import annotations
 
@@ -35,14 +37,14 @@ _CUT_NOTE: Final = "... what this was raised from was left out"
 
 
 def encode(exc: BaseException) -> bytes:
-    """Packs an exception: its type's name, message, arguments, attributes, notes, traceback, causes and group
-    members.
+    """Encodes an exception: the name of its class, its message, arguments, attributes, notes and traceback,
+    its causes, and the members of a group.
 
-    The traceback begins below asyncq's own frames, and holds no values of local variables. What is too long
-    is cut and says so. Arguments that cannot travel are left out, and the message stands in for them;
-    attributes that cannot travel are left out one by one.
+    The traceback begins below asyncq's own frames, and holds no values of local variables. A text that is too
+    long is cut, and says so. If the arguments cannot travel, they are left out, and the message replaces
+    them. Attributes that cannot travel are left out one by one.
 
-    Never raises, also not for an exception whose methods do.
+    Never raises, also not for an exception whose methods raise.
 
     Example:
         >>> from asyncq.failures import decode
@@ -53,14 +55,14 @@ def encode(exc: BaseException) -> bytes:
         encoder = _Encoder()
         encoder.add(exc, 0)
         return dumps(encoder.nodes)
-    except BaseException as error:  # noqa: BLE001  whatever it does to prevent it, it must be told
+    except BaseException as error:  # noqa: BLE001  the caller must learn of the failure in any case
         text = f"the exception could not be described: {type(error).__name__}"
         return dumps([{"type": wire_name_of(type(exc)), "message": text, "traceback": text}])
 
 
 def encode_short(exc: BaseException) -> bytes:
-    """Packs an exception as `encode`, in at most `MAX_SHORT` bytes: with few of its links, short texts, and
-    only short arguments and attributes. Never raises.
+    """Encodes an exception as `encode` does, in at most `MAX_SHORT` bytes: with few of its links, short
+    texts, and only short arguments and attributes. Never raises.
 
     Example:
         >>> from asyncq.failures import decode
@@ -76,7 +78,7 @@ def encode_short(exc: BaseException) -> bytes:
             break
         if len(data) <= MAX_SHORT:
             return data
-    # Many notes, or long names.
+    # Still too long, for it has many notes or long names: only the class, the message and the traceback.
     message = cut(message_of(exc), MAX_SHORT // 8)
     bases = base_names_of(type(exc))[:4]
     node = {"type": wire_name_of(type(exc)), "bases": bases, "message": message, "cut": True}
@@ -84,15 +86,16 @@ def encode_short(exc: BaseException) -> bytes:
 
 
 class _Encoder:
-    """Walks the exceptions of one failure within its bounds.
+    """Makes a node of each exception of one failure, within the bounds.
 
     Args:
         bytes_left: most bytes of text, arguments and attributes; one of these takes a third at most.
         exceptions: most exceptions.
 
-    Each becomes one node, after all that it links to: a link is the index of an earlier node. So an exception
-    that is met again (a member of a group that is also its context) is the same one again where it arrives,
-    and a cycle of causes ends: the link back to an exception whose node is not made yet is dropped.
+    A node comes after the nodes of all exceptions that it links to, and a link is the index of such a node.
+    Two links to one exception (a member of a group that is also its context) get the same index, so the
+    receiver makes one exception of it. A cycle of causes ends: the link back to an exception whose node is
+    not made yet is dropped.
     """
 
     def __init__(self, bytes_left: int = MAX_TOTAL, exceptions: int = MAX_EXCEPTIONS) -> None:
@@ -105,7 +108,7 @@ class _Encoder:
     def add(self, exc: BaseException, links: int) -> int:
         self.indexes[id(exc)] = None
         node = self.describe(exc)
-        # The members first: they are what is caught, and a cycle is cut at causes.
+        # The members first: callers catch members, so if a cycle must be cut, it is cut at a cause.
         if issubclass(type(exc), BaseExceptionGroup):
             members = [self.link(member, links) for member in raw.members_of(exc)]
             node["members"] = [member for member in members if member is not None]
@@ -129,7 +132,7 @@ class _Encoder:
             node["notes"] = [*(note for note in node.get("notes", ()) if note != _CUT_NOTE), _CUT_NOTE]
 
     def link(self, exc: BaseException, links: int) -> int | None:
-        """The node of an exception below another one; None where a cycle or a bound is reached."""
+        """Returns the index of the node of an exception; None for a cycle, or if a bound is reached."""
         if id(exc) in self.indexes:
             return self.indexes[id(exc)]
         if links >= MAX_LINKS or len(self.indexes) >= self.most:
@@ -156,7 +159,7 @@ class _Encoder:
         self.message(node, message)
         if not issubclass(cls, BaseExceptionGroup):
             node["args"] = self.packed(raw.args_of(exc), MAX_ARGS)
-        if cls is RemoteTraceback:  # its one attribute is its argument
+        if cls is RemoteTraceback:  # it has one attribute, and that is its argument
             node["missing"] = ["traceback"]
             return node
         attributes = validation.attributes_of(exc) if validation.is_one(node["type"]) else attributes_of(exc)
@@ -167,7 +170,9 @@ class _Encoder:
         return node
 
     def second_hop(self, exc: RemoteError) -> dict[str, Any]:
-        """The node of what a `RemoteError` stands for: a task let another task's failure pass."""
+        """Returns the node of the exception for which a `RemoteError` stands: a task let the failure of
+        another task pass.
+        """
         origin = origin_of(exc)
         names = [list(name) for name in origin.names]
         node: dict[str, Any] = {"type": names[0], "bases": names[1:], "raised": origin.traceback}
@@ -218,7 +223,9 @@ class _Encoder:
 
 
 def _drop_implied(cls: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> None:
-    """Sends the text of a Unicode error once: it may be long, and is an argument and a field."""
+    """Removes the fields of a Unicode error that are its arguments, too: the text may be long, and is sent
+    once.
+    """
     if cls is UnicodeDecodeError or cls is UnicodeEncodeError:
         found = tuple(map(attributes.get, fields.UNICODE))
         if len(args) == len(found) and all(map(plain.is_same, args, found)):

@@ -1,4 +1,4 @@
-"""An exception as it came over the wire."""
+"""The exception of a task as data (`Failure`): prints it as Python does, and makes the exception again."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ _CONTEXT: Final = "During handling of the above exception, another exception occ
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Failure:
-    """An exception as it came over the wire. Two may share a cause, or a member: that is one `Failure` then.
+    """An exception as data. Two failures may share a cause or a member; that is the same `Failure` then.
 
     Attributes:
         module: where the class is defined.
         qualname: the name of the class there.
         message: what `str()` of the exception gave; of a group, its message.
-        args: the arguments it was made with; None if they could not travel.
+        args: its `args`; None if they could not travel.
         attributes: its attributes by their names, as far as they could travel.
-        missing: the names of attributes that could not.
-        bases: module and name of each class above its own, the nearest first.
+        missing: the names of the attributes that could not travel.
+        bases: module and name of each base class, the nearest first.
         notes: its notes.
-        traceback: the formatted traceback; of this exception alone, not of its causes.
-        raised: where it was raised at first, if a task let the failure of another task pass; else empty.
+        traceback: the formatted traceback of this exception alone, without its causes.
+        raised: the traceback of where it was raised first, if a task let the failure of another task pass;
+            else empty.
         is_cut: whether `message` is shorter than what the exception gave.
-        cause: the exception it was raised from.
+        cause: the exception from which it was raised.
         context: the exception that was being handled when it was raised.
-        suppress_context: whether `context` is not to be printed.
-        members: the members if it is a group, else None.
+        suppress_context: whether `context` must not be printed.
+        members: the members of a group; None for any other exception.
     """
 
     module: str
@@ -59,28 +60,27 @@ class Failure:
         return full_name(self.module, self.qualname)
 
     def formatted(self) -> str:
-        """Formats it as Python prints an exception: what it was raised from first, a group's members last.
-
-        As there, a cause or context that stands above already is not printed again.
+        """Formats the failure as Python prints an exception: its cause or context first, the members of a
+        group last. As Python does, it does not print a cause or context twice.
         """
         return _Text().of(self)
 
     def rebuild(self) -> Exception:
-        """Makes the exception again, ready to be raised; a new one each time.
+        """Makes the exception again, ready to be raised. Each call makes a new one.
 
-        It is of its own class if that is an `Exception` which this process has already imported, and if its
-        arguments, message and attributes come out as they were; otherwise it is a `RemoteError`, which is
-        also an instance of the nearest class above that is imported here. A group becomes an `ExceptionGroup`
-        of its members. Its `__cause__` is a `RemoteTraceback`, and what the task raised it from hangs below
-        that.
+        The exception is of its own class under two conditions: the class is an `Exception` that this process
+        has imported already, and the new instance has the same arguments, message and attributes. Otherwise
+        it is a `RemoteError`, which is also an instance of the nearest base class that is imported here. A
+        group becomes an `ExceptionGroup` of its members. The `__cause__` is a `RemoteTraceback`; the cause
+        and context that the exception had in the task are those of the `RemoteTraceback`.
 
-        Never raises, whatever the classes do.
+        Never raises, whatever the classes do; only a `KeyboardInterrupt` passes.
         """
         return _Rebuilding().of(self)
 
 
 class _Rebuilding:
-    """Makes each exception of a failure once, however many link to it."""
+    """Makes each exception of a failure once, however many others link to it."""
 
     def __init__(self) -> None:
         self._made: dict[int, Exception] = {}
@@ -102,7 +102,7 @@ class _Rebuilding:
         if failure.cause is not None:
             remote.__cause__ = self.of(failure.cause)
         remote.__suppress_context__ = failure.suppress_context
-        # Past the class's own __setattr__: that of a frozen dataclass refuses.
+        # Not by the class's own `__setattr__`: that of a frozen dataclass refuses.
         raw.set_cause(exc, remote)
         if failure.notes:
             raw.dict_of(exc)["__notes__"] = list(failure.notes)
@@ -110,7 +110,7 @@ class _Rebuilding:
 
 
 class _Text:
-    """Prints each exception of a failure at most once above others, and once as a member."""
+    """Formats each exception of a failure at most once as a cause or context, and once as a member."""
 
     def __init__(self) -> None:
         self._above: set[int] = set()
@@ -137,5 +137,5 @@ class _Text:
 
 
 def add_note(exc: Exception, note: str) -> None:
-    """Adds a note to an exception, also if its class lets no attribute be set, as a frozen dataclass."""
+    """Adds a note to an exception, also if its class refuses to set attributes (a frozen dataclass)."""
     raw.dict_of(exc).setdefault("__notes__", []).append(note)

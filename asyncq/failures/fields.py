@@ -1,6 +1,6 @@
-"""Attributes that are no entries of an exception's `__dict__`: those which classes in C keep, by a fixed
-table, and the slots of classes in Python. Both are member descriptors, which only move a value: neither is a
-property.
+"""Reads and writes the attributes of an exception that are not in its `__dict__`: the fields that classes in
+C keep, by a fixed table, and the slots of classes in Python. Both are member descriptors, which only move a
+value; no property is asked, so no code of the exception's class runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from asyncq.failures import raw
 
 UNICODE: Final = ("encoding", "object", "start", "end", "reason")
 """The fields of Unicode errors, in the order in which their constructors take them."""
-# All that a program may read. `AttributeError.obj` is left out: it may be any object of the task's.
+# All public fields but `AttributeError.obj`, which may be any object of the task.
 _IN_C: Final[dict[type[BaseException], tuple[str, ...]]] = {
     OSError: ("errno", "strerror", "filename", "filename2"),
     UnicodeDecodeError: UNICODE,
@@ -32,7 +32,9 @@ Fields = dict[str, MemberDescriptorType]
 
 
 def _built_in() -> dict[int, Fields]:
-    """The fields of each built-in exception, by the id of the class: a foreign class may refuse a hash."""
+    """Returns the fields of each built-in exception, by the id of its class. Not by the class itself: the
+    metaclass of a foreign class may refuse to hash it.
+    """
     found: dict[int, Fields] = {}
     for cls in vars(builtins).values():
         if isinstance(cls, type) and issubclass(cls, BaseException):
@@ -48,7 +50,9 @@ _BUILT_IN: Final = _built_in()
 
 
 def fields_of(cls: type[BaseException]) -> Fields:
-    """The fields of a class by their names; where two classes have one of the same name, the nearer one's."""
+    """Returns the fields of a class by their names. If two base classes have a field of one name, the nearer
+    one counts.
+    """
     known = _BUILT_IN.get(id(cls))
     if known is not None:
         return known
@@ -68,12 +72,12 @@ def _is_slot(name: str, found: Any) -> bool:
 
 
 def is_dunder(name: str) -> bool:
-    """Whether Python itself has a use for the name: such an attribute is never sent, and never set."""
+    """Returns whether the name is one of Python's own. Such an attribute is never sent, and never set."""
     return name.startswith("__") and name.endswith("__")
 
 
 def read(exc: BaseException, fields: Fields) -> dict[str, Any]:
-    """What is in the fields, without empty slots, and without None in C, where it stands for nothing."""
+    """Returns the values of the fields. Leaves out empty slots, and None in C: there it means "empty"."""
     found = {}
     for name, field in fields.items():
         try:
@@ -89,8 +93,9 @@ def write(exc: BaseException, field: MemberDescriptorType, value: Any) -> None:
     """Sets a field.
 
     Raises:
-        ValueError: what C would take there without a look, and later read past the end of.
-        Exception: the field is read-only, or for another class of values.
+        ValueError: a value that the C code would accept unchecked, and that would make it read outside of the
+            text later.
+        Exception: the field is read-only, or refuses values of this class.
     """
     if issubclass(type(exc), _CHECKED) and not _fits(exc, field.__name__, value):
         raise ValueError(f"{field.__name__}={value!r} is nothing that a Unicode error can have")
@@ -112,7 +117,7 @@ def _fits(exc: BaseException, name: str, value: Any) -> bool:
 
 
 def write_all_in_c(exc: BaseException, values: dict[str, Any]) -> None:
-    """Sets those fields in C that are among the values.
+    """Sets the fields in C whose names are among the values.
 
     Raises:
         Exception: a field does not take its value.
@@ -123,13 +128,13 @@ def write_all_in_c(exc: BaseException, values: dict[str, Any]) -> None:
 
 
 def are_sound(cls: type[BaseException], args: tuple[Any, ...]) -> bool:
-    """Whether the class may be called with the arguments; see `is_sound`."""
+    """Returns whether it is safe to call the class with these arguments; see `is_sound`."""
     return not issubclass(cls, _CHECKED) or all(type(arg) is not int or arg >= 0 for arg in args)
 
 
 def is_sound(exc: BaseException) -> bool:
-    """Whether `str()` may be asked. A Unicode error in C reads its text at `start` without a look (before
-    Python 3.12.7 a negative one is read from before the text).
+    """Returns whether it is safe to call `str()` of the exception. A Unicode error in C reads its text at
+    `start` without a check: before Python 3.12.7, a negative `start` reads memory in front of the text.
     """
     if not issubclass(type(exc), _CHECKED):
         return True

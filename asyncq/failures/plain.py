@@ -1,4 +1,6 @@
-"""Plain data: what of arguments and attributes can travel, and when two values are the same."""
+"""Decides which arguments and attributes of an exception can travel, as plain data, and whether two values
+are the same. Calls as little code of foreign classes as it can, for that may do anything.
+"""
 
 from __future__ import annotations
 
@@ -17,33 +19,33 @@ _KEYS: Final = frozenset({*_SCALARS, bool, type(None), date, datetime, time, tim
 
 
 def packed(value: Any) -> bytes | None:
-    """The bytes of the value; None if something in it cannot travel.
+    """Encodes a value; returns None if something in it cannot travel. Never raises an `Exception`.
 
-    A str may have lone surrogates: what cannot be encoded is what a `UnicodeEncodeError` tells of.
+    A str may have lone surrogates: a `UnicodeEncodeError` holds the text that could not be encoded.
 
-    A value whose class derives from a built-in one (`HTTPStatus.NOT_FOUND`, a named tuple, markup) is packed
-    as the value of that built-in class to which it is equal.
+    A value whose class derives from a built-in one (`HTTPStatus.NOT_FOUND`, a named tuple, markup) is encoded
+    as the equal value of that built-in class.
     """
     try:
         return dumps(value)
     except SerializationError:
         pass
-    except Exception:  # noqa: BLE001  the message of the error asks values for their repr
+    except Exception:  # noqa: BLE001  the message of the error calls `repr` of values, which may raise
         return None
     try:
         known = plain(value)
-    except Exception:  # noqa: BLE001  a subclass of a container may do anything when it is walked
+    except Exception:  # noqa: BLE001  a subclass of a container may do anything when its items are read
         return None
     for form in (known, _with_broken_texts(known)):
         try:
             return dumps(form)
-        except Exception:  # noqa: BLE001, S112  as above; the next form may do
+        except Exception:  # noqa: BLE001, S112  as above; the next form may succeed
             continue
     return None
 
 
 def _with_broken_texts(value: Any) -> Any:
-    """What `plain` gave, with each str that has lone surrogates in the form in which it can travel."""
+    """Returns a value of `plain` in which each str with lone surrogates has a form that can travel."""
     cls = type(value)
     if cls is str:
         return value if _is_sound(value) else BrokenText(value)
@@ -63,10 +65,12 @@ def _is_sound(text: str) -> bool:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """The value with instances of subclasses of built-in classes as instances of these.
+    """Returns the value with each instance of a subclass of a built-in class replaced by the equal instance
+    of the built-in class.
 
     Raises:
-        SerializationError: it is nested deeper than a value that can travel.
+        SerializationError: the value is nested too deep to travel.
+        Exception: the code of a subclass raised.
     """
     if depth > _MAX_DEPTH:
         raise SerializationError("nested too deep")
@@ -82,7 +86,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _scalar(value: Any) -> Any:
-    # By the methods of the built-in class: a subclass may define these anew.
+    # By the methods of the built-in class: a subclass may have overridden them.
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, int):
@@ -91,9 +95,13 @@ def _scalar(value: Any) -> Any:
 
 
 def is_same(sent: Any, found: Any) -> bool:
-    """Whether a value is what was sent: of the same built-in classes at every depth, and equal.
+    """Returns whether a value is what was sent: of the same built-in classes at every depth, and equal.
 
-    `sent` came out of `loads`. No code of another class is called: of another class, it is not the same.
+    A value of any other class is not the same, so no code of such a class is called.
+
+    Args:
+        sent: a value from `loads`.
+        found: any value.
     """
     cls = type(sent)
     if type(found) is not cls:
@@ -113,7 +121,7 @@ def is_same(sent: Any, found: Any) -> bool:
 
 
 def has_set(value: Any) -> bool:
-    """Whether there is a set in a value from `loads`: its repr differs from process to process."""
+    """Returns whether there is a set in a value from `loads`: the repr of a set differs between processes."""
     cls = type(value)
     if cls is set or cls is frozenset:
         return True

@@ -1,7 +1,8 @@
-"""What exceptions and their classes hold, read and written past the code of their authors.
+"""Reads and writes what exceptions and their classes hold, without running any code of these classes.
 
 A class may define `__cause__`, `args`, `__setattr__` or a metaclass as it likes, and such code may raise, lie
-or have side effects. The descriptors of `BaseException` and `type` themselves run none of it.
+or have side effects. The functions here are the descriptors of `BaseException` and `type` themselves, which
+run none of it.
 """
 
 from __future__ import annotations
@@ -38,19 +39,19 @@ attribute_of: Final[Callable[[type, str], Any]] = type.__getattribute__
 
 
 def is_heap_type(cls: type) -> bool:
-    """Whether the class was made at run time; False for what the interpreter itself is built with."""
+    """Returns whether the class was made at run time; False for a class that is compiled into C code."""
     return bool(_flags_of(cls) & _HEAP_TYPE)
 
 
 def solid_base(cls: type) -> type:
-    """The class in C that lays out the memory of the instances: its `__new__` makes them."""
+    """Returns the class in C that decides the memory layout of the instances: its `__new__` makes them."""
     while is_heap_type(cls):
         cls = _base_of(cls)
     return cls
 
 
 def defines(cls: type[BaseException], name: str) -> bool:
-    """Whether the class, or one above it and below `BaseException`, defines the name."""
+    """Returns whether the class or a base class defines the name, other than `BaseException` and `object`."""
     return any(
         name in names_in(each) for each in mro_of(cls) if each is not BaseException and each is not object
     )

@@ -1,7 +1,8 @@
-"""Rebuilding: from what came over the wire to an exception that is raised.
+"""Makes an exception again from a `Failure`: the exception itself if an equal one can be made, otherwise a
+`RemoteError`. Runs where a result is fetched, on any thread.
 
-It works on data that anybody may have written. Nothing is imported, and nothing is called but `__new__`,
-`__init__` and `__str__` of an `Exception` that is imported already.
+The data may be written by anybody. Nothing is imported, and nothing is called but `__new__`, `__init__` and
+`__str__` of an `Exception` that is imported already.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 
     from asyncq.failures.failure import Failure
 
-# These say what the arguments are, and nothing else.
+# The texts of these are made of the arguments alone.
 _PLAIN_STR: Final = (BaseException.__str__, KeyError.__str__)
 _HEAD: Final = 50
+"""So many characters at the beginning of a message that was cut are compared."""
 
 
 def rebuilt(failure: Failure) -> Exception:
-    """The exception itself if an equal one can be made, else the `RemoteError` that stands in for it."""
+    """Returns the exception itself if an equal one can be made, else the `RemoteError` in its place."""
     cls = lookup.rebuildable(failure.module, failure.qualname)
     if cls is not None and cls is not RemoteError:
         made = _made(cls, failure)
@@ -45,7 +47,7 @@ def rebuilt(failure: Failure) -> Exception:
 
 
 def rebuilt_group(failure: Failure, members: list[Exception]) -> Exception:
-    """The group of its own class, or of the nearest class above that takes the members."""
+    """Returns a group of its own class, or of the nearest base class that takes the members."""
     for module, qualname in ((failure.module, failure.qualname), *failure.bases):
         cls = lookup.find(module, qualname)
         if cls is not None and issubclass(cls, ExceptionGroup):
@@ -59,7 +61,7 @@ def _made(cls: type[Exception], failure: Failure) -> Exception | None:
     if validation.is_one([failure.module, failure.qualname]):
         made = _tried(lambda: validation.rebuilt(cls, failure.attributes, failure.message))
         if made is not None:
-            raw.set_args(made, failure.args or ())  # pydantic leaves there what it was made of
+            raw.set_args(made, failure.args or ())  # pydantic has put its constructor's arguments there
         return made
     args = failure.args
     if args is None or issubclass(cls, BaseExceptionGroup) or not fields.are_sound(cls, args):
@@ -69,7 +71,7 @@ def _made(cls: type[Exception], failure: Failure) -> Exception | None:
 
 
 def _tried(make: Callable[[], Exception | None]) -> Exception | None:
-    """What was made; None if the code of the class did not let it be made."""
+    """Returns what `make` makes; None if the code of the class raised."""
     try:
         return make()
     except KeyboardInterrupt:
@@ -79,11 +81,12 @@ def _tried(make: Callable[[], Exception | None]) -> Exception | None:
 
 
 def _by_constructor(cls: type[Exception], args: tuple[Any, ...], failure: Failure) -> Exception | None:
-    # Past a metaclass: its `__call__` may do anything. Once, for a constructor may have side effects.
+    # By `type.__call__`: a metaclass may have a `__call__` that does anything. The class is called only once,
+    # for a constructor may have side effects.
     made: Any = type.__call__(cls, *args)
     if type(made) is not cls:
         return None
-    fields.write_all_in_c(made, failure.attributes)  # an OSError says in its str() what file it is about
+    fields.write_all_in_c(made, failure.attributes)  # the `str()` of an OSError shows its `filename`
     if not _says(made, args, failure):
         return None
     is_changed = give(made, failure.attributes, failure.missing)
@@ -91,8 +94,8 @@ def _by_constructor(cls: type[Exception], args: tuple[Any, ...], failure: Failur
 
 
 def _by_new(cls: type[Exception], args: tuple[Any, ...], failure: Failure) -> Exception | None:
-    # Without its constructor nothing is there but what was sent, and a `__getattr__` that asks for more would
-    # call itself.
+    # The constructor does not run, so the instance has only the attributes that were sent. A `__getattr__`
+    # that reads another attribute would call itself without end.
     if raw.defines(cls, "__getattr__") or raw.defines(cls, "__getattribute__"):
         return None
     made: Any = raw.attribute_of(cls, "__new__")(cls, *args)
@@ -104,7 +107,7 @@ def _by_new(cls: type[Exception], args: tuple[Any, ...], failure: Failure) -> Ex
 
 
 def _says(made: Exception, args: tuple[Any, ...], failure: Failure) -> bool:
-    """Whether the exception has the arguments and the message that were sent."""
+    """Returns whether the exception has the arguments and the message that were sent."""
     found = raw.args_of(made)
     if not plain.is_same(args, found) and not plain.is_same(args, plain.plain(found)):
         return False
@@ -127,7 +130,7 @@ def _made_group(cls: type[Exception], failure: Failure, members: list[Exception]
         return raw.attribute_of(cls, "__new__")(cls, failure.message, members)  # type: ignore[no-any-return]
 
     def by_base() -> Exception | None:
-        # A class with a constructor of its own takes other arguments. As above: what `cls` is, is seen below.
+        # For a class whose constructor takes other arguments. The loop below checks what came out.
         return BaseExceptionGroup.__new__(cls, failure.message, members)  # type: ignore[type-var]
 
     for make in (by_constructor, by_new, by_base):

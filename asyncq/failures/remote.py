@@ -1,7 +1,8 @@
-"""`RemoteError`s: what stands in for an exception that cannot be made again.
+"""Makes the `RemoteError` that is raised in the place of an exception that cannot be made again.
 
-Each is also an instance of the nearest class of the exception that is imported here, by a class that is made
-for this: so `except` finds it. No code of that class runs for it.
+It is also an instance of the nearest class of the exception that is imported here, so that `except` catches
+it: its class is made at run time and derives from both. No code of the exception's class runs for it. May be
+called on any thread.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 MAX_CLASSES: Final = 256
-"""How many classes made for this are kept; of more, those used last."""
+"""How many of these classes are kept: those that were used last."""
 
 _STANDS_FOR: Final = "_stands_for"
-# Who catches these takes them for something else than a failure of the task.
+# Not derived from these: whoever catches one of them takes it for something else than a failure of the task.
 _NO_BASES: Final = (StopIteration, StopAsyncIteration, BaseExceptionGroup, AsyncQError)
-# What the base may define, and what would then meet an exception whose constructor never ran.
+# Taken from `BaseException` and `object`. The exception's class may override them, and its code would run on
+# an exception whose constructor never ran.
 _FROM_EXCEPTION: Final = (
     *("args", "__cause__", "__context__", "__traceback__", "__suppress_context__", "__dict__"),
     *("with_traceback", "add_note", "__getattribute__", "__setattr__", "__delattr__", "__repr__"),
@@ -42,7 +44,7 @@ _FROM_OBJECT: Final = (
 
 
 def remote_error(origin: RemoteOrigin, args: tuple[Any, ...]) -> RemoteError:
-    """The error that stands in for an exception.
+    """Returns the error that is raised in the place of an exception.
 
     Args:
         origin: what is known of the exception.
@@ -51,19 +53,21 @@ def remote_error(origin: RemoteOrigin, args: tuple[Any, ...]) -> RemoteError:
     for cls in _classes(origin.names):
         try:
             return _filled(cls, origin, args)
-        except Exception:  # noqa: BLE001, S112  a class in C that makes its instances in another way
+        except Exception:  # noqa: BLE001, S112  a class in C may make its instances in another way
             continue
     return _filled(RemoteError, origin, args)
 
 
 def is_stand_in(exc: BaseException) -> TypeIs[RemoteError]:
-    """Whether the error stands in for an exception; not so an error of a class that a user derived."""
+    """Returns whether the error is raised in the place of an exception. False for an error whose class a user
+    has derived from `RemoteError`.
+    """
     cls = type(exc)
     return cls is RemoteError or (issubclass(cls, RemoteError) and _STANDS_FOR in raw.names_in(cls))
 
 
 def origin_of(error: RemoteError) -> RemoteOrigin:
-    """What is known of the exception that the error stands for, its class named."""
+    """Returns what is known of the exception in whose place the error is. Names its class in any case."""
     origin = error._origin
     names = origin.names or (_split(origin.type_name),)
     message = str(BaseException.__str__(error)) if origin.message is None else origin.message
@@ -80,7 +84,7 @@ def _classes(names: tuple[tuple[str, str], ...]) -> Iterator[type[RemoteError]]:
         base = lookup.find(module, qualname)
         if base is None or base is Exception or issubclass(base, _NO_BASES):
             continue
-        # A metaclass would run code of its own when it makes a class, or is asked to hash one.
+        # Any other metaclass may run code of its own when a class is made or hashed.
         if type(base) is not type and type(base) is not ABCMeta:
             continue
         cls = _class_on(base)  # type: ignore[arg-type]
@@ -90,7 +94,7 @@ def _classes(names: tuple[tuple[str, str], ...]) -> Iterator[type[RemoteError]]:
 
 @lru_cache(maxsize=MAX_CLASSES)
 def _class_on(base: type[Exception]) -> type[RemoteError] | None:
-    # Which of the two classes has a method of C differs between versions of Python.
+    # In which of the two classes C defines a method differs between versions of Python.
     own: dict[str, Any] = {**vars(object), **vars(BaseException)}
     names = {name: own[name] for name in _FROM_EXCEPTION}
     names |= {name: vars(object)[name] for name in _FROM_OBJECT}
@@ -107,7 +111,7 @@ def _class_on(base: type[Exception]) -> type[RemoteError] | None:
         names["__del__"] = lambda _: None
     try:
         return type("RemoteError", (RemoteError, base), names)
-    except Exception:  # noqa: BLE001  a class that cannot be derived from, or not together with this one
+    except Exception:  # noqa: BLE001  the class cannot be derived from, or not together with `RemoteError`
         return None
 
 
@@ -116,7 +120,8 @@ def _no_attribute(self: RemoteError, name: str) -> Any:
 
 
 def _filled(cls: type[RemoteError], origin: RemoteOrigin, args: tuple[Any, ...]) -> RemoteError:
-    # The constructor of the layout, for that of the class may want arguments, and is not to be run.
+    # By `__new__` of the class in C that decides the layout: that of the exception's class may need
+    # arguments, and must not run.
     layout: Any = raw.solid_base(cls)
     error: RemoteError = layout.__new__(cls)
     raw.set_args(error, args)

@@ -1,6 +1,6 @@
-"""The `ValidationError` of pydantic: its state is kept in Rust, and only pydantic can make one.
-
-Nothing here imports pydantic: it is used where the program itself has imported it.
+"""Sends the `ValidationError` of pydantic and makes it again. It needs code of its own: its state is kept in
+Rust, and only pydantic can make one. Nothing here imports pydantic: it is used where the program itself has
+imported it.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from asyncq.failures.texts import message_of, text_from
 _MODULE: Final = "pydantic_core._pydantic_core"
 _NAME: Final = [_MODULE, "ValidationError"]
 _MORE: Final = "    For further information visit "
-# What a validator of the user's raised is in the context of these, as the exception itself.
+# Errors of these kinds have an exception in their context: the one that a validator of the user has raised.
 _RAISED: Final[dict[str, type[Exception]]] = {"value_error": ValueError, "assertion_error": AssertionError}
 
 
 def is_one(name: list[str]) -> bool:
-    """Whether the class of that name is the one that is meant here."""
+    """Returns whether this is the name of pydantic's `ValidationError`."""
     return name == _NAME
 
 
 def attributes_of(exc: Any) -> dict[str, Any]:
-    """What a `ValidationError` is made again from: its title, and its errors as `errors()` gives them.
-
-    An input that is no plain data is left out.
+    """Returns what is needed to make a `ValidationError` again: its title, and its errors as `errors()` gives
+    them. Leaves out an input that is no plain data.
     """
     errors = [_line(line) for line in exc.errors(include_url=False)]
     return {"title": exc.title, "line_errors": errors}
@@ -47,7 +46,7 @@ def _line(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def rebuilt(cls: Any, attributes: dict[str, Any], message: str) -> Exception | None:
-    """The `ValidationError` again; None if pydantic makes another one of what was sent.
+    """Makes the `ValidationError` again. Returns None if pydantic makes another message of what was sent.
 
     The links into the documentation are not compared: they name the version of pydantic.
     """
@@ -77,7 +76,7 @@ def _error(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_known(kind: str, context: dict[str, Any]) -> bool:
-    """Whether pydantic has an error of that kind; a validator may raise one of a kind of its own."""
+    """Returns whether pydantic has errors of that kind. A validator may raise one of a kind of its own."""
     known: Any = lookup.find(_MODULE, "PydanticKnownError")
     try:
         known(kind, context or None)
