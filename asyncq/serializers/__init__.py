@@ -1,26 +1,28 @@
-"""How values become bytes, and come back equal and of the same type.
+"""Encodes values as bytes and decodes them again: they come back equal and of the same type. Knows no Redis
+and no loop; codecs may be used on any thread.
 
-The wire is msgpack, and three rules shape what is laid on top of it:
+The wire is msgpack, with three rules on top of it:
 
-1. **No code of the sender's, no pickle.** What msgpack knows travels as it is. The other built-in values
-   (datetime, UUID, Decimal ...) travel as extension types out of a fixed table. An instance of a dataclass or
-   a model travels as its fields under a short tag, which is looked up among the classes that the annotations
-   of the *reader* name, and nowhere else; a reader without them sees a dict.
-2. **No recursion in C.** A tuple, set, dict with other keys than strings, or instance is an array whose first
-   item is a container tag (extension 1, one byte). The obvious layout, an extension that holds packed bytes,
-   makes `unpackb` call itself, and each call takes 40 kB of C stack: 64 levels end a thread of 2 MB with a
-   segmentation fault (measured). With container tags everything is built from the inside out by the one
-   `list_hook` of one call.
-3. **No `default` hook.** A msgpack Packer that is entered again from its own hook writes garbage without a
-   word. One look decides whether a value is native; only if it is not, a walk builds a tree that is.
+1. **No code from the sender, no pickle.** What msgpack knows travels as it is. The other built-in values
+   (datetime, UUID, Decimal ...) travel as extension types from a fixed table. An instance of a dataclass or a
+   model travels as its fields and a short tag. The reader looks the tag up among the classes that its own
+   annotations name, and nowhere else. A reader without annotations gets a dict.
+2. **No recursion in C.** A tuple, a set, a dict with other keys than strings, or an instance is an array
+   whose first item is a container tag (extension 1, one byte). The obvious layout would be an extension that
+   holds packed bytes. It makes `unpackb` call itself, and each call takes 40 kB of C stack: 64 levels end a
+   thread of 2 MB with a segmentation fault (measured). With container tags, the one `list_hook` of one call
+   builds everything from the inside out.
+3. **No `default` hook.** A msgpack Packer that is entered again from its own hook writes garbage without an
+   error. So a quick check decides whether a value is native; only for other values, a walk builds a tree
+   that is.
 
-The way of an argument, from the task to the wire and back, through the files of this package:
+The way of an argument, from the task to the wire and back, through the modules of this package:
 
-    codecs -> annotations -> models, records, shapes    what the annotations add: classes <-> instances
-                          -> hints, fingerprints        what they mean, and whether two classes are the same
-           -> packing, unpacking                        values <-> bytes
-              -> trees, extensions, zones, places       container tags, built-in values, errors that name a
-              place
+    codecs -> annotations -> type_codecs, dataclass_codecs, models    classes <-> instances on the wire
+                          -> hints, fingerprints       what annotations mean; whether two classes are the same
+           -> packing, unpacking                       values <-> bytes
+              -> trees, extensions, zones              container tags, built-in values
+              -> value_paths                           errors that name where a value is
 """
 
 from asyncq.serializers.codecs import (

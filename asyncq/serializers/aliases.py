@@ -1,6 +1,5 @@
-"""Aliases: what the classes of pydantic call their fields where an instance is made.
-
-Nothing here imports pydantic.
+"""Translates between the names of fields and their pydantic aliases, for classes that only take aliases when
+an instance is made. Nothing here imports pydantic.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def fields_by_alias(infos: Mapping[str, Any]) -> dict[str, str]:
-    """The names of fields by each of their aliases.
+    """Returns the name of a field for each of its aliases.
 
     Args:
         infos: what pydantic knows of the fields, see `infos_of`.
@@ -24,12 +23,11 @@ def fields_by_alias(infos: Mapping[str, Any]) -> dict[str, str]:
 
 
 def renamed(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is given by the names of fields, under the names that the class takes: aliases, if it must.
-
-    An alias that is given already is left alone.
+    """Returns values that are given by field names, under the names that the class takes: aliases, if it
+    takes no field names. Does not overwrite an alias that is given already.
 
     Raises:
-        TypeError: a field is known to the class by the path of its alias only, which nothing can stand for.
+        TypeError: the only alias of a field is a path, so no argument can give the field.
     """
     if _takes_names(cls):
         return dict(given)
@@ -44,8 +42,8 @@ def renamed(cls: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def infos_of(cls: Any) -> Mapping[str, Any]:
-    """What pydantic knows of the fields of a class; nothing if pydantic does not make its instances."""
-    # A plain dataclass may derive from one of pydantic's: it inherits the fields, and not the constructor.
+    """Returns what pydantic knows of the fields of a class; nothing if it does not make the instances."""
+    # A plain dataclass may derive from one of pydantic. It inherits the fields but not the constructor.
     owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
     infos: Mapping[str, Any] | None = getattr(cls, "__pydantic_fields__", None)
     if infos is None:  # pydantic 2.9

@@ -1,4 +1,8 @@
-"""Annotations: which codec one asks for."""
+"""Compiles an annotation into the type codec that it needs. A new kind of annotation goes here.
+
+`codecs` calls it when a task is first used, on whatever thread that is. Nothing is encoded here. Each class
+and each union is compiled once, because it may name itself.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +77,7 @@ _ITEM_KINDS: Final[dict[Any, tuple[type, ...]]] = {
 }
 _MAPPINGS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping})
 
-# Which exact types a value may have, by its annotation: as lenient as type checkers are.
+# For each annotation, the exact types that a value may have: as lenient as type checkers are.
 _PLAIN: Final[dict[Any, frozenset[Any]]] = {
     **{
         cls: frozenset({cls})
@@ -94,15 +98,15 @@ _MOST_GENERICS: Final = 8  # a generic class can name itself with ever longer ar
 
 
 class UnclearAnnotation(TypeError):
-    """An annotation that cannot be kept apart on the wire; the message says how to write it."""
+    """The arms of a union cannot be told apart on the wire. The message says how to write the annotation."""
 
 
 def type_codec_of(annotation: Any, policy: Policy = DEFAULT) -> TypeCodec | None:
-    """Compiles an annotation into a `TypeCodec`, or None if it adds nothing to the plain codec.
+    """Compiles an annotation into a `TypeCodec`. Returns None if it adds nothing to the plain codec.
 
     Enums, dataclasses, pydantic models, NamedTuples and TypedDicts have codecs, and so have lists, tuples,
-    sets, dicts, unions and generic aliases of them. Built-in types, `Any`, strings and whatever is not
-    understood have none.
+    sets, dicts, unions and generic aliases of them. Built-in types, `Any`, strings and annotations that are
+    not understood have none.
 
     Args:
         annotation: the annotation, resolved.
@@ -119,7 +123,8 @@ def type_codec_of(annotation: Any, policy: Policy = DEFAULT) -> TypeCodec | None
 
 
 class Compiler:
-    """Compiles annotations. Each class and each union is compiled once, because it may name itself.
+    """Compiles annotations. Each class and each union is compiled once, because it may name itself. Used by
+    one thread.
 
     Args:
         policy: that of the app.
@@ -151,7 +156,7 @@ class Compiler:
             raise UnclearAnnotation(f"types= of the app lists {shown_hint(cls)}: {error}") from error
 
     def lenient(self, hint: Any) -> TypeCodec | None:
-        """The codec of an argument or a result; None if there is nothing to do."""
+        """Returns the codec of an argument or a result; None if the plain codec is enough."""
         if self._any is None and not _Search(hint).found:
             return None
         return self._compile(hint, _Mode(is_strict=False, is_tagged=False))
@@ -159,7 +164,8 @@ class Compiler:
     # -- any annotation --
 
     def _compile(self, hint: Any, mode: _Mode) -> TypeCodec | None:
-        if self._depth > MAX_DEPTH:  # a generic alias can name itself with ever longer arguments
+        # A generic alias can name itself with ever longer arguments.
+        if self._depth > MAX_DEPTH:
             return self._any
         self._depth += 1
         try:
@@ -208,9 +214,10 @@ class Compiler:
         try:
             if key in self._unions:
                 return self._unions[key]
-        except TypeError:  # an argument of a generic alias that has no hash
+        except TypeError:  # an argument of a generic alias has no hash
             return self._any
         codec = UnionCodec(shown_hint(hint), is_strict=mode.is_strict)
+        # Before its arms are compiled: an arm may name the union again.
         self._unions[key] = codec
         self._unions[key] = simpler = self._fill(codec, arms, mode)
         return simpler
@@ -228,11 +235,12 @@ class Compiler:
             for kind in kinds:
                 groups.setdefault(kind, []).append(arm)
             if not kinds:
-                # Strict, for its type has been looked at.
+                # Strict: a value reaches this arm only if its type fits.
                 self._put(codec, arm, self._compile(arm, inner.strict()), inner)
         for kind, hints in groups.items():
             items = self._container((kind,), hints, inner)
-            if items is not None or codec.other is None:  # else it may hold what types= lists
+            # Without an arm, `codec.other` gets the container: it may hold classes that `types=` lists.
+            if items is not None or codec.other is None:
                 codec.arms[kind] = items
         if not mode.is_strict and not codec.tags and all(arm is None for arm in codec.arms.values()):
             return self._any
@@ -240,9 +248,9 @@ class Compiler:
         return codec
 
     def _optional(self, codec: UnionCodec, arm: Any, mode: _Mode, *, has_none: bool) -> TypeCodec | None:
-        """The codec of `X | None`, which needs no tag: None is told from all else."""
+        """Returns the codec of `X | None`. It needs no tag: None differs from every other value."""
         only = self._compile(arm, mode)
-        # The union itself is there, too, for an alias that names itself.
+        # The union is filled, too: an alias that names itself has a reference to it.
         kinds = _container_kinds(arm)
         codec.arms.update(dict.fromkeys((*kinds, NoneType) if has_none else kinds, None))
         codec.arms.update(dict.fromkeys(kinds, only))
@@ -255,7 +263,7 @@ class Compiler:
         return OptionalCodec(only)
 
     def _put(self, union: UnionCodec, arm: Any, codec: TypeCodec | None, mode: _Mode) -> None:
-        """Gives a union an arm that is no container."""
+        """Adds an arm to a union that is no container."""
         if isinstance(codec, LenientCodec):
             codec = codec.codec
         if isinstance(codec, ClassCodec):
@@ -299,7 +307,7 @@ class Compiler:
         union.arms[codec.cls] = union.tags[codec.tag] = codec
 
     def _check_types(self, union: UnionCodec) -> None:
-        """Where any class of `types=` may stand, an arm must be told from these, too."""
+        """Checks that no arm has the tag of a class in `types=`, if these may be in the value, too."""
         listed = {} if union.other is None else union.other.classes
         for tag, arm in union.tags.items():
             other = listed.get(tag)
@@ -319,7 +327,7 @@ class Compiler:
         return self._items(hints, kinds, mode)
 
     def _several(self, hints: list[Any], mode: _Mode) -> TypeCodec | None:
-        """The codec of what may be any of these."""
+        """Returns the codec of a value that may have any of these annotations."""
         arms = list(dict.fromkeys(arm for hint in hints for arm in _arms(hint)))
         if len(hints) == 1:
             return self._compile(hints[0], mode)
@@ -354,7 +362,7 @@ class Compiler:
 
     def _dict(self, hints: list[Any], mode: _Mode) -> TypeCodec | None:
         key = (tuple(map(_hashable, hints)), mode)
-        if key in self._dicts:  # a TypedDict whose fields name it again
+        if key in self._dicts:  # the fields of a TypedDict may name it again
             return self._dicts[key]
         codec = DictCodec(" | ".join(map(shown_hint, hints)), is_strict=mode.is_strict)
         self._dicts[key] = codec
@@ -407,9 +415,9 @@ class Compiler:
     def _record(self, cls: Any, args: tuple[Any, ...]) -> RecordCodec | None:
         key = (cls, args)
         try:
-            if key in self._records:  # a class whose fields name the class again
+            if key in self._records:  # the fields of a class may name the class again
                 return self._records[key]
-        except TypeError:  # an argument of a generic alias that has no hash
+        except TypeError:  # an argument of a generic alias has no hash
             return None
         fields = fields_of(cls, args)
         if fields is None or (args and self._generics > _MOST_GENERICS):
@@ -437,7 +445,7 @@ class Compiler:
         except UnclearAnnotation as error:
             raise UnclearAnnotation(f"the field {name} of {name_of(cls)}: {error}") from error
         default = _default_of(cls, name)
-        # `x: int = None` is written often enough, and a default of another type stays what it is.
+        # Many people write `x: int = None`. So a default of another type than the annotation is allowed.
         if codec is None or type(default) not in _PLAIN or default is dataclasses.MISSING:
             return codec
         if default is None:
@@ -451,7 +459,7 @@ class Compiler:
         return codec
 
     def _others(self, cls: Any, mode: _Mode) -> dict[str, TypeCodec | None]:
-        """The codecs of the private attributes of a model, and of its extra fields."""
+        """Returns the codecs of the private attributes of a model, and of its extra fields under `""`."""
         hints = hints_of(cls)
         codecs = {name: self._compile(hints.get(name, Any), mode) for name in cls.__private_attributes__}
         extra = typing.get_args(unwrapped(hints.get("__pydantic_extra__")))
@@ -465,9 +473,9 @@ class _Mode:
     """How an annotation is compiled.
 
     Attributes:
-        is_strict: a value of another type is refused.
-        is_tagged: members of enums have their tag: inside of unions.
-        takes_values: raw values may stand for members.
+        is_strict: whether a value of another type is refused.
+        is_tagged: whether members of enums travel with their tag, as they do inside of unions.
+        takes_values: whether a raw value may be in the place of a member of an enum.
         owner: the class whose fields are annotated, for `Self`.
     """
 
@@ -484,7 +492,9 @@ class _Mode:
 
 
 def fields_of(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any] | None:
-    """The fields of a class with their types; None if it is no dataclass, NamedTuple, TypedDict or model."""
+    """Returns the fields of a class with their types; None if it is no dataclass, NamedTuple, TypedDict or
+    model.
+    """
     if is_typeddict(cls):
         return hints_of(cls, args)
     if not isinstance(cls, type):
@@ -504,7 +514,7 @@ def fields_of(cls: Any, args: tuple[Any, ...] = ()) -> dict[str, Any] | None:
 
 
 def _kind_of(cls: Any) -> type[RecordCodec]:
-    """The kind of codec of a class that has fields."""
+    """Returns the class of the codec for a class that has fields."""
     if is_model(cls):
         return ModelCodec
     if dataclasses.is_dataclass(cls):
@@ -517,7 +527,7 @@ def _alias_of(cls: Any, args: tuple[Any, ...]) -> Any:
 
 
 def _default_of(cls: Any, name: str) -> Any:
-    """The default of a field, or MISSING."""
+    """Returns the default of a field, or MISSING."""
     if is_model(cls):
         return cls.model_fields[name].default
     if dataclasses.is_dataclass(cls):
@@ -531,7 +541,7 @@ def _has_raw_values(cls: Any) -> bool:
 
 
 def _arms(hint: Any, aliases: tuple[Any, ...] = ()) -> list[Any]:
-    """The arms of a union and of the unions in it, each once."""
+    """Returns the arms of a union and of the unions in it, each once."""
     if is_alias(hint) or is_alias(typing.get_origin(hint)):
         if hint in aliases:  # `type X = X | int`
             return []
@@ -545,9 +555,9 @@ def _arms(hint: Any, aliases: tuple[Any, ...] = ()) -> list[Any]:
 
 
 def _raw_values(codec: EnumCodec) -> PlainCodec:
-    """The codec of what stands for the members of an enum in a model with `use_enum_values`."""
+    """Returns the codec of the raw values of an enum, which a model with `use_enum_values` holds."""
     values = tuple(member.value for member in codec.cls if type(member.value) in SCALARS)
-    if issubclass(codec.cls, Flag):  # several members together have a value of their own
+    if issubclass(codec.cls, Flag):  # several members together have a value that no member has
         return PlainCodec(frozenset(map(type, values)), codec.text)
     return LiteralCodec(values, codec.text)
 
@@ -566,13 +576,13 @@ def _container_kinds(hint: Any) -> tuple[type, ...]:
 def _hashable(hint: Any) -> Any:
     try:
         hash(hint)
-    except TypeError:  # an argument of a generic alias that has no hash
+    except TypeError:  # an argument of a generic alias has no hash
         return str(hint)
     return hint
 
 
 def _tuple_items(hint: Any) -> tuple[tuple[Any, ...], Any]:
-    """The items of a tuple's annotation; the one type of them all, if their number is open."""
+    """Returns the types of the items of a tuple; or, if their number is open, the one type of all of them."""
     args = typing.get_args(hint)
     if hint is tuple:
         return (), Any
@@ -585,15 +595,15 @@ def _tuple_items(hint: Any) -> tuple[tuple[Any, ...], Any]:
             flat.append(arg)
             continue
         items, more = _tuple_items(inner) if typing.get_origin(inner) is tuple else ((), Any)
-        if more is not None:  # `tuple[A, *tuple[B, ...]]`: any of them anywhere
+        if more is not None:  # `tuple[A, *tuple[B, ...]]`: each item may be of any of the types
             return (), typing.Union[(more, *(other for other in args if unpacked(other) is None))]
         flat += items
     return tuple(flat), None
 
 
 def unpacked(hint: Any) -> Any:
-    """What `*X` or `Unpack[X]` unpacks; None for another annotation."""
-    if typing.get_origin(hint) in {typing.Unpack, typing_extensions.Unpack}:  # not one in Python 3.11
+    """Returns what `*X` or `Unpack[X]` unpacks; None for another annotation."""
+    if typing.get_origin(hint) in {typing.Unpack, typing_extensions.Unpack}:  # in Python 3.11 they differ
         return typing.get_args(hint)[0]
     if getattr(hint, "__unpacked__", False):
         return typing.get_origin(hint)[typing.get_args(hint)]
@@ -601,7 +611,7 @@ def unpacked(hint: Any) -> Any:
 
 
 def has_union_of_classes(hint: Any) -> bool:
-    """Whether two arms of a union in an annotation may be classes that are told apart by their tags."""
+    """Returns whether an annotation has a union of two or more classes, which differ by their tags."""
     if is_union(hint) or is_alias(hint) or is_alias(typing.get_origin(hint)):
         arms = [typing.get_origin(arm) or arm for arm in _arms(hint)]
         named = [arm for arm in arms if isinstance(arm, type) and is_to_be_named(arm)]
@@ -610,7 +620,11 @@ def has_union_of_classes(hint: Any) -> bool:
 
 
 class _Search:
-    """Whether an annotation names a class that needs a codec."""
+    """Searches an annotation for a class that needs a codec.
+
+    Attributes:
+        found: whether there is one.
+    """
 
     _MOST = 1000  # a generic alias can name itself with ever longer arguments
 

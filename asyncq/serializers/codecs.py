@@ -1,4 +1,8 @@
-"""Codecs: what a task packs and unpacks its arguments and its result with."""
+"""The codecs of a task: `ArgumentCodec` encodes and decodes its arguments, `ValueCodec` its result or items.
+
+They are the face of this package. A codec resolves the annotations of the task's function at first use, and
+may be used by several threads at once.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ _ARGUMENT: Final = "args[{}]".format
 
 
 class _Parameters(NamedTuple):
-    """The codecs of a function's parameters: by position, for `*args`, by name, for `**kwargs`."""
+    """The codecs of a function's parameters: by position, for `*args`, by name, and for `**kwargs`."""
 
     positional: tuple[TypeCodec | None, ...]
     rest: TypeCodec | None
@@ -111,18 +115,18 @@ def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters 
 
 
 def check_unions(function: Callable[..., Any], hints: Mapping[str, Any], policy: Policy = DEFAULT) -> None:
-    """Refuses a function whose annotations have a union of classes that nobody can tell apart.
+    """Refuses a function whose annotations have a union of classes that cannot be told apart.
 
-    Only what stands in the annotations themselves is looked at, because this is paid for each task when a
-    program starts; what the fields of classes say is found when the annotations are resolved.
+    Checks only the annotations themselves, for every program pays for it with each task at its start. Unions
+    in the fields of classes are checked when the annotations are resolved.
 
     Args:
-        function: the task's.
+        function: of the task.
         hints: its annotations, as far as they are resolved.
-        policy: that of the app.
+        policy: of the app.
 
     Raises:
-        UnclearAnnotation: there is one; the message says which and how to write it.
+        UnclearAnnotation: there is one; the message says which, and how to write it.
     """
     for name, hint in hints.items():
         if not isinstance(hint, type) and has_union_of_classes(hint):
@@ -140,7 +144,7 @@ def _put(named: dict[str, TypeCodec], name: str, codec: TypeCodec | None) -> Non
 
 
 def _item_of(hint: Any) -> Any:
-    """The type of each of `*args`; of `*args: *tuple[A, B]`, one for all."""
+    """Returns the type of each of `*args`. For `*args: *tuple[A, B]` it is the union, one type for all."""
     inner = unpacked(hint)
     if inner is None:
         return hint
@@ -149,18 +153,18 @@ def _item_of(hint: Any) -> Any:
 
 
 class ArgumentCodec:
-    """Packs the arguments of a task, and unpacks them by the annotations of its function.
+    """Encodes the arguments of a task, and decodes them by the annotations of its function.
 
-    The annotations are resolved at first use, so that they may name what is defined later. One that cannot be
-    resolved adds nothing.
+    The annotations are resolved at first use, so they may name what is defined later. An annotation that is
+    not understood adds nothing.
 
-    Where a dataclass, model or NamedTuple is annotated and a plain dict (tuple) of its fields arrives, the
-    function gets the class: a caller that knows the task by name only sends plain trees. Other plain values
-    pass as they are.
+    If a plain dict (or tuple) of fields arrives for a parameter with a dataclass, model or NamedTuple, the
+    function gets an instance of that class: a caller that knows only the task's name sends plain values.
+    Other plain values pass as they are.
 
     Args:
-        function: the task's function, or None for a task known by name only.
-        policy: that of the app.
+        function: of the task; None for a task of which only the name is known.
+        policy: of the app.
 
     Example:
         >>> codec = ArgumentCodec(None)
@@ -176,16 +180,16 @@ class ArgumentCodec:
         self._parameters: _Parameters | None = None
 
     def dumps(self, args: tuple[Any, ...] | list[Any], kwargs: dict[str, Any], skip: int = 0) -> bytes:
-        """Packs positional and keyword arguments.
+        """Encodes positional and keyword arguments.
 
         Args:
-            args: the positional ones.
-            kwargs: those by name.
-            skip: how many more positional ones `in_front` will put before them.
+            args: the positional arguments.
+            kwargs: the keyword arguments.
+            skip: how many more positional arguments `in_front` will put before them.
 
         Raises:
             SerializationError: something cannot travel; the message says where, as in
-            `kwargs['items'][3].at`.
+                `kwargs['items'][3].at`.
         """
         function = self._function
         if function is not None:
@@ -200,7 +204,7 @@ class ArgumentCodec:
             try:
                 return packed((args, kwargs))
             except (OverflowError, ValueError):
-                pass  # an int beyond 64 bits, which the walk handles, or a lone surrogate, which it names
+                pass  # an int beyond 64 bits, which `to_tree` encodes, or a lone surrogate, which it refuses
         for name in kwargs:
             if type(name) is not str:
                 raise SerializationError(f"kwargs: the name {shown(name)} of an argument is not a str")
@@ -214,11 +218,10 @@ class ArgumentCodec:
         return pack(tree, _ALL)
 
     def loads(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
-        """Gives back positional and keyword arguments, ready for `function(*args, **kwargs)`.
+        """Decodes positional and keyword arguments, ready for `function(*args, **kwargs)`.
 
         Raises:
-            DecodeError: `data` is not packed arguments, or a dict does not fit the class it is annotated
-            with.
+            DecodeError: `data` is not encoded arguments, or a dict does not fit the annotated class.
         """
         function = self._function
         if function is not None:
@@ -235,24 +238,25 @@ class ArgumentCodec:
         return args, kwargs
 
     def resolve(self) -> None:
-        """Resolves the annotations now, and not at first use.
+        """Resolves the annotations now, and not at first use. A second call does nothing.
 
         Raises:
-            TypeError: an annotation uses a name that is defined nowhere, or a union whose arms nobody can
-                tell apart.
+            TypeError: an annotation uses a name that is defined nowhere, or a union whose arms cannot be told
+                apart.
         """
         if self._function is not None:
             self._resolve(self._function)
 
     def of_calls(self) -> ArgumentCodec:
-        """The codec of a task whose one argument is a list of argument lists of this one's."""
+        """Returns the codec of the batch task: its one argument is a list of argument lists of this codec."""
         codec = ArgumentCodec(None)
         codec._parameters = _Parameters((_CallsCodec(self),), None, {}, None)
         return codec
 
     def _resolve(self, function: Callable[..., Any]) -> None:
         self._parameters = _parameters_of(function, self._policy)
-        # Last, so that another thread never sees "resolved" before the codecs are there.
+        # Last: another thread that sees `_function` as None takes the annotations as resolved, so the codecs
+        # must be there before.
         self._function = None
 
     def _resolve_to_write(self, function: Callable[..., Any]) -> None:
@@ -305,24 +309,29 @@ class _CallsCodec(TypeCodec):
 
 
 def _call(parameters: _Parameters, args: Any) -> Any:
-    """The arguments of one of many calls."""
+    """Decodes the arguments of one of many calls."""
     if type(args) not in SEQUENCES:
         return bare(args)
     return collected(map(loaded, map(parameters.at, range(len(args))), args), KEY.format)
 
 
 def in_front(body: bytes, values: Sequence[bytes]) -> bytes:
-    """Packed arguments with more positional ones before them, each packed already: nothing is unpacked.
+    """Puts positional arguments before those in encoded arguments, without decoding anything.
+
+    Args:
+        body: encoded arguments.
+        values: the arguments to put before them, each encoded already.
 
     Raises:
-        DecodeError: `body` is not packed arguments.
+        DecodeError: `body` is not encoded arguments.
 
     Example:
         >>> codec = ArgumentCodec(None)
         >>> codec.loads(in_front(codec.dumps((2,), {}), [dumps(1)]))
         ([1, 2], {})
     """
-    # An array of two, the arguments' array first (https://github.com/msgpack/msgpack/blob/master/spec.md).
+    # An array of two, the array of positional arguments first
+    # (https://github.com/msgpack/msgpack/blob/master/spec.md).
     head = body[1:2]
     if body[:1] != b"\x92" or not head:
         raise DecodeError("not the arguments of a call")
@@ -335,7 +344,7 @@ def in_front(body: bytes, values: Sequence[bytes]) -> bytes:
 
 
 def in_list(values: Sequence[bytes]) -> bytes:
-    """Packed values as one packed list."""
+    """Makes one encoded list of encoded values."""
     return _array_head(len(values)) + b"".join(values)
 
 
@@ -344,11 +353,11 @@ def _array_head(length: int) -> bytes:
 
 
 class ValueCodec:
-    """Packs one value, and unpacks it by an annotation.
+    """Encodes one value, and decodes it by an annotation.
 
     Args:
         annotation: a resolved annotation; None, `Any` or a built-in type for the plain codec.
-        policy: that of the app.
+        policy: of the app.
 
     Example:
         >>> codec = ValueCodec(tuple[int, int])
@@ -366,7 +375,7 @@ class ValueCodec:
 
     @classmethod
     def of_result(cls, function: Callable[..., Any], policy: Policy = DEFAULT) -> ValueCodec:
-        """The codec of what `function` returns; the annotation is resolved at first use."""
+        """Makes the codec of what `function` returns. The annotation is resolved at first use."""
         codec = cls.__new__(cls)
         codec._of_items = False
         codec._function = function
@@ -376,13 +385,17 @@ class ValueCodec:
 
     @classmethod
     def of_items(cls, function: Callable[..., Any], policy: Policy = DEFAULT) -> ValueCodec:
-        """The codec of what a generator function yields, by `-> AsyncIterator[Item]` and the like."""
+        """Makes the codec of what a generator function yields, by `-> AsyncIterator[Item]` and the like."""
         codec = cls.of_result(function, policy)
         codec._of_items = True
         return codec
 
     def dumps(self, value: Any, path: str = "result") -> bytes:
-        """Packs the value.
+        """Encodes the value.
+
+        Args:
+            value: the value.
+            path: what errors call the whole value.
 
         Raises:
             SerializationError: something in it cannot travel; the message says where, beginning with `path`.
@@ -398,10 +411,10 @@ class ValueCodec:
         return dumps(value, path=path)
 
     def loads(self, data: bytes) -> Any:
-        """Gives the value back.
+        """Decodes the value.
 
         Raises:
-            DecodeError: `data` is not a packed value, or a dict does not fit the class it is annotated with.
+            DecodeError: `data` is not an encoded value, or a dict does not fit the annotated class.
         """
         function = self._function
         if function is not None:
@@ -419,7 +432,7 @@ class ValueCodec:
             raise
 
     def resolve(self) -> None:
-        """Resolves the annotation now, and not at first use.
+        """Resolves the annotation now, and not at first use. A second call does nothing.
 
         Raises:
             TypeError: as `ArgumentCodec.resolve`.
@@ -428,7 +441,7 @@ class ValueCodec:
             self._resolve(self._function)
 
     def of_list(self) -> ValueCodec:
-        """The codec of a list of such values."""
+        """Returns the codec of a list of such values."""
         return _ListCodec(self)
 
     def _resolve(self, function: Callable[..., Any]) -> None:
@@ -445,7 +458,7 @@ class ValueCodec:
 
 
 class _ListCodec(ValueCodec):
-    """Packs a list of values of one kind."""
+    """The codec of a list of values of one kind."""
 
     __slots__ = ("_item",)
 
@@ -465,38 +478,38 @@ class _ListCodec(ValueCodec):
 
 
 def _resolved() -> None:
-    """Stands for a function whose annotations have been resolved."""
+    """Stands in the place of a function whose annotations have been resolved."""
 
 
 PLAIN_ARGUMENTS: Final = ArgumentCodec(None)
-"""The arguments of a task that is known by name only."""
+"""The codec of the arguments of a task of which only the name is known."""
 
 PLAIN_VALUE: Final = ValueCodec()
-"""A value without an annotation."""
+"""The codec of a value without an annotation."""
 
 
 class PackedArgument(ArgumentCodec):
-    """Gives the function its one argument packed."""
+    """The codec of a function that gets its one argument encoded, as bytes."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
     def loads(self, data: bytes) -> tuple[list[Any], dict[str, Any]]:
-        """Gives `([packed argument], {})`.
+        """Returns `([encoded argument], {})`.
 
         Raises:
             DecodeError: `data` is not the arguments of a call with one argument.
         """
-        # An array of two: an array of one, which is the argument, and an empty map.
+        # An array of two: an array with the one argument, and an empty map.
         if data[:2] != b"\x92\x91" or data[-1:] != b"\x80":
             raise DecodeError("not one argument")
         return [data[2:-1]], {}
 
 
 class PackedValue(ValueCodec):
-    """Takes a value that is packed already."""
+    """The codec of a result that is encoded already."""
 
     def dumps(self, value: Any, path: str = "result") -> bytes:  # noqa: ARG002  nothing in it can be wrong
-        """Gives `value` back, which is bytes."""
+        """Returns `value`, which is bytes."""
         packed: bytes = value
         return packed

@@ -1,11 +1,12 @@
-"""Records: the codecs of enums, dataclasses and NamedTuples.
+"""The codecs of enums, dataclasses and NamedTuples, and `RecordCodec`, the base of all codecs of classes with
+fields.
 
-What travels of an instance is its state, not what its class makes of it: no `__init__`, `__post_init__`,
-validator or serializer runs on the way, if the writer's class and the reader's have the same fields. The
-types of the fields are checked on both sides all the same.
+The state of an instance travels, and not what its class makes of it. If the classes of writer and reader have
+the same fields, no `__init__`, `__post_init__`, validator or serializer runs on the way; otherwise the reader
+calls the class, which validates. The types of the fields are checked on both sides in any case.
 """
 
-# ruff: noqa: D102  what dump, load and takes_plain do is described once, where they are declared
+# ruff: noqa: D102  `type_codecs` describes dump, load and takes_plain
 
 from __future__ import annotations
 
@@ -43,18 +44,21 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("asyncq.serializers.records")
 
 _KNOWN: Final = 64
+"""Most combinations of types that a codec remembers."""
 _told: set[tuple[str, bytes, bytes]] = set()
+"""Tag and both fingerprints of each difference between classes that was logged."""
 _MOST_TOLD: Final = 100  # a writer can make up fingerprints without end
 
 
 class EnumCodec(ClassValueCodec):
-    """An enum: by value, and inside of a union with its tag, too.
+    """The codec of an enum: a member travels as its value, and inside of a union with its tag.
 
     Args:
         cls: the enum.
         tag: its name on the wire.
         is_tagged: whether the tag is written.
-        takes_values: whether a raw value may stand for a member, as in a model with `use_enum_values`.
+        takes_values: whether a raw value may be in the place of a member, as in a model with
+            `use_enum_values`.
     """
 
     __slots__ = ("_members", "takes_values")
@@ -62,7 +66,7 @@ class EnumCodec(ClassValueCodec):
     def __init__(self, cls: Any, tag: str, *, is_tagged: bool, takes_values: bool = False) -> None:
         super().__init__(cls, tag, is_tagged=is_tagged)
         self.takes_values: bool = takes_values
-        # The class knows them as well, but to call it takes three times as long as the rest of `load`.
+        # `cls(value)` finds the member as well, but takes three times as long as the rest of `load`.
         self._members: dict[Any, Any] = {
             member._value_: member for member in cls.__members__.values() if type(member._value_) in SCALARS
         }
@@ -98,14 +102,15 @@ class EnumCodec(ClassValueCodec):
 
 
 class RecordCodec(ClassCodec):
-    """A class of fields.
+    """The codec of a class with fields.
 
     Attributes:
-        fields: the strict codecs of the fields; None for one that may hold anything.
-        optional: those that an instance need not have.
+        fields: the strict codecs of the fields; None for a field that may hold anything.
+        names: of the fields, in their order.
+        optional: the fields that an instance need not have.
         attributes: what else an instance may hold.
         print: the fingerprint of the fields.
-        policy: that of the app.
+        policy: of the app.
     """
 
     __slots__ = (
@@ -122,12 +127,12 @@ class RecordCodec(ClassCodec):
         self.print: bytes = b""
 
     def finish(self, fields: Mapping[str, TypeCodec | None], print_: bytes, other: TypeCodec | None) -> None:
-        """Gives it its fields. Apart from `__init__`, because a field may name the class again.
+        """Sets the fields. This is not done in `__init__`, because a field may name the class again.
 
         Args:
-            fields: their codecs, by their names.
-            print_: their fingerprint.
-            other: the codec of what nothing is annotated of.
+            fields: the codecs of the fields, by their names.
+            print_: the fingerprint of the fields.
+            other: the codec of attributes without an annotation.
         """
         self.fields = dict(fields)
         self.attributes: Attributes = Attributes(self.cls, self.fields, other)
@@ -136,8 +141,8 @@ class RecordCodec(ClassCodec):
         self._all_plain: bool = all(
             codec is None or type(codec) is PlainCodec for codec in self.fields.values()
         )
-        # Which types of all fields together have been found to fit: of most classes there are one or two
-        # combinations, and one look into a set is what an instance with plain fields costs.
+        # The combinations of the types of all fields that were checked before. Most classes have one or two
+        # of them, so an instance with plain fields costs one look into a set.
         self._known_here: set[tuple[type, ...]] = set()
         self._known_there: set[tuple[type, ...]] = set()
         self._tags: dict[TypeCodec | None, frozenset[str]] = {}
@@ -145,14 +150,14 @@ class RecordCodec(ClassCodec):
     # -- writing --
 
     def tree_of(self, state: Mapping[str, Any], path: ValuePath, depth: int) -> dict[str, Any]:
-        """The fields for the wire.
+        """Returns the tree of the fields.
 
         Raises:
-            SerializationError: a field has no value, or one of a type that is not annotated.
+            SerializationError: a field has no value, or a value of a type that is not annotated.
         """
         kinds = tuple(map(type, state.values()))
         if kinds in self._known_here and tuple(state) == self.names:
-            return state  # type: ignore[return-value]  # a dict; packed before anybody can change it
+            return state  # type: ignore[return-value]  # a dict; it is packed before anybody can change it
         tree = {}
         for name, codec in self.fields.items():
             inner_path = (path, FIELD, name, depth)
@@ -202,10 +207,10 @@ class RecordCodec(ClassCodec):
         )
 
     def values_of(self, fields: Any) -> dict[str, Any]:
-        """The values of the fields that came.
+        """Returns the values of the fields that came.
 
         Raises:
-            DecodeError: they are not those of the class, or one has a type that is not annotated.
+            DecodeError: a field is not one of the class, or its value has a type that is not annotated.
         """
         if type(fields) is not dict:
             self.reject(fields)
@@ -227,10 +232,10 @@ class RecordCodec(ClassCodec):
         return values
 
     def complete_values_of(self, fields: Any) -> dict[str, Any]:
-        """The values of all fields; those that are optional may be missing.
+        """Returns the values of all fields. Optional fields may be missing.
 
         Raises:
-            DecodeError: another one is missing, or as `values_of`.
+            DecodeError: another field is missing, or as `values_of`.
         """
         values = self.values_of(fields)
         if len(values) != len(self.names):
@@ -241,7 +246,11 @@ class RecordCodec(ClassCodec):
 
     @abstractmethod
     def restored(self, fields: Any, more: dict[str, Any]) -> Any:
-        """The instance of its state: nothing of the class runs.
+        """Makes an instance of its state. No code of the class runs.
+
+        Args:
+            fields: as they came.
+            more: what else came with the instance.
 
         Raises:
             DecodeError: a field is missing, or has a type that is not annotated.
@@ -249,21 +258,22 @@ class RecordCodec(ClassCodec):
 
     @abstractmethod
     def made(self, fields: Any, more: dict[str, Any]) -> Any:
-        """The instance as its class makes one.
+        """Makes an instance by calling its class, which validates the fields.
 
         Args:
             fields: as they came.
-            more: what else came with an instance; `PLAIN` if it is none.
+            more: what else came with an instance; `PLAIN` if plain values came.
 
         Raises:
-            DecodeError: the class refuses.
+            DecodeError: the class refuses the fields.
         """
 
     def means_another_class(self, codec: TypeCodec | None, tree: Any) -> bool:
-        """Whether an instance in a tree is of a class that the annotation of a field does not name, though it
-        names others.
+        """Returns whether a tree holds an instance of a class that the annotation of a field does not name,
+        though the annotation names other classes.
 
-        Validation would make one of those of its fields, and fields do not make a class.
+        Validation must not get such an instance: it would make an instance of one of the named classes of the
+        fields, only because the fields fit.
 
         Args:
             codec: of the field, or of what else this class holds.
@@ -278,17 +288,21 @@ class RecordCodec(ClassCodec):
         return bool(known) and not known >= written
 
     def build(self, build: Callable[[], Any]) -> Any:
-        """What `build` makes of the fields received; its refusal is a DecodeError that names the class."""
+        """Returns what `build` makes of the fields that came.
+
+        Raises:
+            DecodeError: `build` raised; names the class.
+        """
         try:
             return build()
-        except Exception as error:  # the class's own code decides what it refuses, and how
+        except Exception as error:  # the code of the class may raise any error to refuse the fields
             raise DecodeError(
                 f"the fields received do not make a {self.text}: {type(error).__name__}: {error}"
             ) from error
 
 
 def _tags_below(codec: TypeCodec | None, seen: set[int]) -> Iterator[str]:
-    """The tags of the classes of fields that a codec names, and of those that their fields name."""
+    """Yields the tags of the classes with fields that a codec names, and of those that their fields name."""
     if codec is None or id(codec) in seen:
         return
     seen.add(id(codec))
@@ -308,11 +322,13 @@ def _remember(known: set[tuple[type, ...]], kinds: tuple[type, ...]) -> None:
 
 _NOTHING: Final[dict[str, Any]] = {}
 PLAIN: Final[dict[str, Any]] = {}
-"""What is there besides the fields, if they came from somebody who knows the task by name only."""
+"""The argument `more` for fields that came as plain values, from a caller that knows only the task's name."""
 
 
 class DataclassCodec(RecordCodec):
-    """A dataclass, also of pydantic's. A plain dict of fields is made into it too, as FastAPI does."""
+    """The codec of a dataclass, also of pydantic's. It makes an instance of a plain dict of fields, too, as
+    FastAPI does.
+    """
 
     __slots__ = ("_aliases", "_all", "_computed", "_encoders", "_in_init", "_infos", "_slots")
 
@@ -324,15 +340,15 @@ class DataclassCodec(RecordCodec):
         self._aliases: Mapping[str, str] = fields_by_alias(self._infos)
         self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(self._infos)
         self._slots: frozenset[str] = self._all & slots_of(cls).keys()
-        # Properties and the like: what they give is kept elsewhere in the instance; an entry of their name
-        # in its `__dict__` would never be looked at again.
+        # Fields that are properties and the like: their values are kept elsewhere in the instance. Nobody
+        # would ever read an entry of their name in its `__dict__`.
         self._computed: frozenset[str] = frozenset(
             name
             for name in self._all - self._slots
             if hasattr(inspect.getattr_static(cls, name, None), "__set__")
         )
         self._in_init: frozenset[str] = frozenset(field.name for field in fields if field.init)
-        # What only `__post_init__` sets need not be there.
+        # Only `__post_init__` sets these fields, and it may not have set them.
         self.optional: frozenset[str] = frozenset(
             field.name
             for field in fields
@@ -370,7 +386,7 @@ class DataclassCodec(RecordCodec):
             for name in values.keys() - self._computed:
                 object.__setattr__(made, name, values[name])
         else:
-            # Past `__setattr__`, which a frozen dataclass and a careful one refuse with.
+            # Not by `__setattr__`: that of a frozen dataclass refuses, and others may check or convert.
             made.__dict__.update(values)
         if "d" in more:
             self.attributes.give(made, more["d"], is_same=True)
@@ -379,15 +395,17 @@ class DataclassCodec(RecordCodec):
         return made
 
     def _compute(self, made: Any, name: str, value: Any) -> None:
-        """Sets a field that the class computes, unless what else arrived gives that value already.
+        """Sets a field that is a property, unless its getter returns the value that came already, from the
+        other attributes that came.
 
-        A setter may change what it is given, and has done so where the value was made. But what it left in
-        the instance has no annotation: a writer could forge a type there that the field does not allow.
+        A setter may change what it is given, and it did so where the instance was made; a second call could
+        change the value again. But what the setter left in the instance has no annotation: a writer could
+        forge a type there that the field does not allow. So the getter's value must be the checked one.
         """
         try:
             found = getattr(made, name)
             is_there = type(found) is type(value) and bool(found == value)
-        except Exception:  # noqa: BLE001  the getter and what it gives are the user's
+        except Exception:  # noqa: BLE001  the getter, and the class of its value, are the user's
             is_there = False
         if not is_there:
             self.build(lambda: object.__setattr__(made, name, value))
@@ -406,7 +424,7 @@ class DataclassCodec(RecordCodec):
             elif more is not PLAIN:
                 kept[name] = self._checked(name, item)
         made = self._constructed(given)
-        # What the constructor knows nothing of is state all the same.
+        # Fields that the constructor does not take are a part of the state all the same.
         for name, value in kept.items():
             object.__setattr__(made, name, value)
         if "d" in more:
@@ -430,14 +448,14 @@ class DataclassCodec(RecordCodec):
             return self._checked(name, item)
         try:
             return self._checked(name, item)
-        except DecodeError:  # pydantic may make something of it
+        except DecodeError:  # pydantic may convert it
             if self.means_another_class(self.fields.get(name), item):
                 raise
             return bare(item)
 
     def _constructed(self, given: dict[str, Any]) -> Any:
         cls = self.cls
-        if cls.__init__ is object.__init__:  # `@dataclass(init=False)`: nobody but us can give it its fields
+        if cls.__init__ is object.__init__:  # `@dataclass(init=False)`: no constructor takes the fields
             return self._filled(given)
         try:
             return self.build(lambda: cls(**(renamed(cls, given) if self._infos else given)))
@@ -448,7 +466,11 @@ class DataclassCodec(RecordCodec):
             raise DecodeError(f"{error}. {reason}") from error
 
     def _filled(self, given: dict[str, Any]) -> Any:
-        """An instance of a class without a constructor."""
+        """Makes an instance of a class without a constructor.
+
+        Raises:
+            DecodeError: a field is missing, or is not one of the class.
+        """
         made = object.__new__(self.cls)
         for name in given:
             if name not in self.fields:
@@ -466,14 +488,16 @@ class DataclassCodec(RecordCodec):
 
 
 def _has_own_constructor(cls: Any) -> bool:
-    """Whether a dataclass has a constructor that `@dataclass` did not write."""
+    """Returns whether a dataclass has a constructor that `@dataclass` did not write."""
     owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
     options = vars(owner).get("__dataclass_params__")
     return options is None or not options.init
 
 
 def _why(cls: Any, given: Mapping[str, Any], *, is_own: bool) -> str:
-    """Why the constructor of a dataclass cannot take the fields, if that is due to how the class is made."""
+    """Returns why the constructor of a dataclass cannot take the fields, if the class itself is the reason;
+    else an empty text.
+    """
     try:
         parameters = inspect.signature(cls.__init__).parameters
     except ValueError:  # a constructor written in C
@@ -493,7 +517,9 @@ def _why(cls: Any, given: Mapping[str, Any], *, is_own: bool) -> str:
 
 
 class DerivedDataclassCodec(DataclassCodec):
-    """A dataclass that is a list, dict, str, int or exception as well: what it holds as that is no field."""
+    """The codec of a dataclass that also is a list, dict, str, int or exception. What an instance holds as
+    that is no field, so it cannot be sent.
+    """
 
     __slots__ = ()
 
@@ -513,18 +539,22 @@ class DerivedDataclassCodec(DataclassCodec):
 
 
 def has_own_layout(cls: Any) -> bool:
-    """Whether instances of the class hold more than attributes: it derives from list, int, Exception ..."""
+    """Returns whether instances of the class hold more than attributes: it derives from list, int, Exception
+    or the like.
+    """
     if inspect.isabstract(cls):
         return False
     try:
         object.__new__(cls)
-    except TypeError:  # it says which `__new__` is to be used
+    except TypeError:  # Python refuses: another `__new__` must make the instances
         return True
     return False
 
 
 class NamedTupleCodec(RecordCodec):
-    """A NamedTuple: its items in their order. A plain tuple or list of them is made into it too."""
+    """The codec of a NamedTuple: its items travel in their order. It makes an instance of a plain tuple or
+    list of items, too.
+    """
 
     __slots__ = ()
 

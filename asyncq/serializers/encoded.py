@@ -1,6 +1,5 @@
-"""Encoded: fields that are given to pydantic in one form and hold another, as `Json[...]` and `Base64Str` do.
-
-Validation decodes what it is given, and an instance holds what was decoded. Nothing here imports pydantic.
+"""Encodes fields whose pydantic type decodes what it is given, such as `Json[...]` and `Base64Str`. An
+instance holds the decoded value, and validation takes the encoded one. Nothing here imports pydantic.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ _NAMES: Final = frozenset({"Json", "EncodedStr", "EncodedBytes"})
 
 
 def encoders_of(infos: Mapping[str, Any]) -> dict[str, Callable[[Any], Any]]:
-    """What makes of the value that a field holds what its validation takes, by the name of the field.
+    """Returns a function for each field that validation decodes: it makes of the field's value what
+    validation takes.
 
     Args:
         infos: what pydantic knows of the fields of a class.
@@ -72,7 +72,7 @@ def _json(value: Any) -> Any:
 
 
 def _refuse(value: Any) -> Any:
-    if not value:  # an empty list of them
+    if not value:  # an empty container holds nothing that was decoded
         return value
     raise TypeError(
         f"a value of type {type(value).__name__} was decoded when the instance was made (Json, Base64Str), "

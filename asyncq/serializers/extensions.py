@@ -1,7 +1,8 @@
-"""Extensions: the built-in values that msgpack does not know, each with its code and its bytes.
+"""Packs and reads the built-in values that msgpack does not know (datetime, UUID, Decimal, paths ...), each
+as an extension with its code and its bytes. Pure functions.
 
-The codes and layouts are stored in queues: a new one may be added, none may change. Code 1 is the container
-tag of `trees`.
+Codes and layouts are in the queues of users: a new one may be added, but none may change. Code 1 is the
+container tag of `trees`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_DECIMAL_DIGITS: Final = 100
+"""Most digits of a Decimal."""
 
 _DATETIME: Final = struct.Struct(">HBBBBBIB")
 _DATE: Final = struct.Struct(">HBB")
@@ -52,12 +54,12 @@ ADDRESSES: Final[dict[bytes, Any]] = {
 }
 """The types of IP addresses, each with its letter on the wire."""
 _LONGEST_ADDRESS: Final = 400  # letter, eight groups, a scope of any sensible length, a mask
-# A context of our own: the caller's may not trap a malformed number, and would give NaN for it.
+# A context of asyncq's own: the caller's may not trap a malformed number, and would return NaN for it.
 _DECIMAL_CONTEXT: Final = Context()
 
 
 class BrokenText:
-    """A str with lone surrogates, in what tells of a failure. Nothing else may have them: see `packing`."""
+    """A str with lone surrogates, in the data of a failure. In other values `packing` refuses them."""
 
     __slots__ = ("text",)
 
@@ -95,7 +97,7 @@ def _pack_time(value: time, path: ValuePath) -> ExtType:
 
 
 def _pack_path(letter: bytes) -> Callable[[Any, ValuePath], Any]:
-    # A file's name need not be text: what is not UTF-8 stands in a str as lone surrogates.
+    # The name of a file need not be UTF-8: a str has such bytes as lone surrogates.
     return lambda value, _: ExtType(9, letter + str(value).encode(errors="surrogatepass"))
 
 
@@ -113,7 +115,7 @@ def _pack_decimal(value: Decimal, path: ValuePath) -> ExtType:
     return ExtType(8, str(value).encode())
 
 
-# By exact type, so that a subclass is never flattened in silence.
+# By exact type, so that an instance of a subclass never loses its class without an error.
 PACKERS: Final[dict[type, Callable[[Any, ValuePath], Any]]] = {
     int: _pack_int,
     datetime: _pack_datetime,
@@ -126,7 +128,7 @@ PACKERS: Final[dict[type, Callable[[Any, ValuePath], Any]]] = {
     **{cls: _pack_path(letter) for letter, cls in _PATHS.items()},
     **{cls: _pack_address(letter) for letter, cls in ADDRESSES.items()},
 }
-"""From a value to its extension; an int that msgpack knows stays one."""
+"""For each type, the function that makes the extension of a value. An int that fits msgpack stays an int."""
 
 
 def _read_datetime(data: bytes) -> datetime:
@@ -152,7 +154,7 @@ def _read_path(data: bytes) -> Any:
     if cls is None or "\0" in text:
         raise DecodeError("a path on the wire is of no known kind, or has a zero in it")
     if cls is PosixPath or cls is WindowsPath:
-        # A path of the other system can be looked at here, but not opened.
+        # A path of another operating system can be read as a pure path here, but it cannot be opened.
         pure = PurePosixPath if cls is PosixPath else PureWindowsPath
         return Path(text) if cls is type(Path()) else pure(text)
     return cls(text)
@@ -180,11 +182,11 @@ _READERS: Final[dict[int, Callable[[bytes], Any]]] = {
 
 
 def read_extension(code: int, data: bytes) -> Any:
-    """The value of an extension.
+    """Returns the value of an extension.
 
     Raises:
         DecodeError: the code is unknown.
-        Exception: whatever the type's constructor makes of garbage; `unpacking` knows the kinds.
+        Exception: what the type's constructor raises for garbage; `unpacking` knows these errors.
     """
     read = _READERS.get(code)
     if read is None:

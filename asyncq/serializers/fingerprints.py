@@ -1,9 +1,10 @@
-"""Fingerprints and tags: how a reader knows that the writer's class is the one that it has.
+"""Computes the tag and the fingerprint of a class, by which a reader knows whether the writer has the same
+class. Pure functions.
 
-The **tag** is the short name of a class. The **fingerprint** is a hash over the names and types of its fields
-and of those of every class below it. Types are written in one way however they were spelled (`Optional[X]`,
-`X | None` and `Union[None, X]`; `List` and `list`; without `Annotated`), so that it is equal on all versions
-of Python; defaults and constraints are no part of it.
+The **tag** is the short name of a class. The **fingerprint** is a hash over the names and types of its
+fields, and of the fields of every class that they name. Each type has one text, however it is spelled
+(`Optional[X]`, `X | None` and `Union[None, X]`; `List` and `list`; without `Annotated`), so the fingerprint
+is equal on all versions of Python. Defaults and constraints are not part of it.
 """
 
 from __future__ import annotations
@@ -18,20 +19,21 @@ from asyncq.serializers.hint_forms import is_alias, is_union, unwrapped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    # The fields of a class with their types, or None if it is not one of fields.
+    # Returns the fields of a class with their types; None if the class has no fields.
     FieldsOf = Callable[[Any, tuple[Any, ...]], dict[str, Any] | None]
 
 _SIZE: Final = 6
 _MOST_CLASSES: Final = 200
+"""After so many classes, no further one counts."""
 _DEEPEST_ARGUMENTS: Final = 8  # a generic class can name itself with ever deeper arguments
 
 
 def tag_of(cls: Any, args: tuple[Any, ...] = ()) -> str:
-    """The short name that the instances of a class carry: its `asyncq_alias` if it has one, else its name.
+    """Returns the short name of a class on the wire: its `asyncq_alias` if it has one, else its name.
 
     Args:
-        cls: the class. An alias counts for the class that sets it, not for those derived from it.
-        args: what stands for the parameters of a generic one.
+        cls: the class. An alias counts only for the class that sets it, not for derived classes.
+        args: the arguments of a generic class.
     """
     alias = vars(cls).get("asyncq_alias")
     name = alias if type(alias) is str else cls.__name__
@@ -42,14 +44,20 @@ def tag_of(cls: Any, args: tuple[Any, ...] = ()) -> str:
 
 
 def base_of(tag: str) -> str:
-    """The tag without the arguments of a generic class."""
+    """Returns the tag without the arguments of a generic class."""
     return tag.partition("[")[0]
 
 
 def fingerprint(cls: Any, args: tuple[Any, ...], fields_of: FieldsOf) -> bytes:
-    """Six bytes of a hash over the fields of a class and of those that they name."""
-    # Each class once, with the classes of its fields by their tags: so a class may name itself, and two
-    # classes that name each other have the same text whichever is asked for.
+    """Returns six bytes of a hash over the fields of a class and of the classes that they name.
+
+    Args:
+        cls: the class.
+        args: the arguments of a generic class.
+        fields_of: returns the fields of a class with their types; None if the class has no fields.
+    """
+    # The text has each class once, and names the classes of its fields by their tags. So a class may name
+    # itself, and of two classes that name each other the texts are the same, whichever comes first.
     seen: dict[Any, str] = {}
     waiting: list[tuple[Any, tuple[Any, ...]]] = [(cls, args)]
     while waiting and len(seen) < _MOST_CLASSES:
@@ -72,13 +80,13 @@ def type_text(
     fields_of: FieldsOf | None = None,
     aliases: tuple[Any, ...] = (),
 ) -> str:
-    """A type in the one way in which it is written for a fingerprint.
+    """Returns the text of a type for a fingerprint.
 
     Args:
         hint: the type.
-        classes: gets the classes of fields that it names.
-        fields_of: knows them.
-        aliases: those that it stands inside of.
+        classes: a list to which the classes with fields that the type names are appended.
+        fields_of: as of `fingerprint`.
+        aliases: the type aliases inside of which the type is.
     """
     if is_alias(hint) or is_alias(typing.get_origin(hint)):
         if hint in aliases or len(aliases) > 20:  # one may name itself with ever longer arguments
@@ -107,7 +115,7 @@ def type_text(
 
 
 def _arms(text: str) -> list[str]:
-    """The arms of a union inside a union; those inside brackets are not split."""
+    """Splits the text of a union into its arms. Does not split a union inside brackets."""
     arms, depth = [""], 0
     for sign in text:
         depth += (sign == "[") - (sign == "]")

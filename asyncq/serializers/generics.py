@@ -1,8 +1,8 @@
-"""Generics: the fields of generic models of pydantic that name themselves.
+"""Finds the types of the fields of generic pydantic models, also of models that name themselves.
 
-Nothing here imports pydantic. Where the arguments of such a model are given (`Tree[int]`), pydantic leaves a
-placeholder for the class in the annotation of a field, which only its own schemas can read. What is written
-in the generic class is taken instead, with the arguments in the place of the parameters.
+When such a model gets its arguments (`Tree[int]`), pydantic puts a placeholder for the class into the
+annotation of the field, which only pydantic can read. This module takes the annotation of the generic class
+instead, and replaces the parameters by the arguments. Nothing here imports pydantic.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from asyncq.serializers.hints import hints_of
 
 
 def fields_of_model(cls: Any) -> dict[str, Any]:
-    """The fields of a model with their types."""
+    """Returns the fields of a model with their types."""
     hints = {name: field.annotation for name, field in cls.model_fields.items()}
     return {name: _written(cls, name, hint) if _has_gap(hint) else hint for name, hint in hints.items()}
 
@@ -25,7 +25,7 @@ def _has_gap(hint: Any) -> bool:
 
 
 def _written(cls: Any, name: str, hint: Any) -> Any:
-    """The annotation of a field where it is written."""
+    """Returns the annotation of a field as the generic class has it, with the parameters replaced."""
     for owner in cls.__mro__:
         generic = vars(owner).get("__pydantic_generic_metadata__")
         origin = generic and generic["origin"]
@@ -37,11 +37,11 @@ def _written(cls: Any, name: str, hint: Any) -> Any:
 
 
 def _given(hint: Any, given: dict[Any, Any]) -> Any:
-    """A hint with what is given in the place of its parameters, also in the models that it names."""
+    """Replaces the parameters in a hint by what is given, also in the models that it names."""
     if isinstance(hint, TypeVar):
         return given.get(hint, hint)
     if isinstance(hint, type) and not typing.get_args(hint):
-        # `Tree[T]` is `Tree` to pydantic, if T is the parameter of Tree.
+        # Pydantic makes `Tree` of `Tree[T]` if T is the parameter of Tree, so the parameters are implied.
         generic: Any = hint
         parameters = (vars(hint).get("__pydantic_generic_metadata__") or {}).get("parameters", ())
         return generic[tuple(given.get(each, each) for each in parameters)] if parameters else hint

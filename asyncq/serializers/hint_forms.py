@@ -1,4 +1,6 @@
-"""Forms of hints: what is below `Annotated`, aliases and type variables, and what stands for parameters."""
+"""Simplifies type hints: finds the hint below `Annotated`, aliases and type variables, and replaces
+parameters by arguments. Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from asyncq.serializers.value_paths import MAX_DEPTH
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Some are others in typing_extensions, on a Python that has not all that they can do.
+# From both modules: on an older Python, typing_extensions has some of them as objects of its own.
 _WRAPPERS: Final = frozenset(
     getattr(module, name)
     for module in (typing, typing_extensions)
@@ -25,7 +27,7 @@ _WRAPPERS: Final = frozenset(
 
 
 def substituted(hint: Any, given: Mapping[Any, Any]) -> Any:
-    """The hint, with what is given in the place of its parameters."""
+    """Replaces the parameters in a hint by what is given."""
     if isinstance(hint, TypeVar):
         return given.get(hint, hint)
     parameters = getattr(hint, "__parameters__", ())
@@ -35,15 +37,15 @@ def substituted(hint: Any, given: Mapping[Any, Any]) -> Any:
 
 
 def is_union(hint: Any) -> bool:
-    """Whether it is `X | Y`, `Union[X, Y]` or `Optional[X]`."""
+    """Returns whether a hint is `X | Y`, `Union[X, Y]` or `Optional[X]`."""
     origin = typing.get_origin(hint)
     return origin is Union or origin is types.UnionType
 
 
 def unwrapped(hint: Any) -> Any:
-    """The hint below Annotated, Required, NewType, InitVar, `type X = ...`, and a bound TypeVar.
+    """Returns the hint below Annotated, Required, NewType, InitVar, `type X = ...`, and a bound TypeVar.
 
-    `Any` if there is nothing below: `type X = X` exists, and so do aliases that cannot be evaluated.
+    Returns `Any` if there is nothing below: for `type X = X`, or for an alias that cannot be evaluated.
     """
     for _ in range(MAX_DEPTH):
         origin = typing.get_origin(hint)
@@ -63,25 +65,25 @@ def unwrapped(hint: Any) -> Any:
 
 
 def is_alias(hint: Any) -> bool:
-    """Whether it is what `type X = ...` makes."""
-    # By name: it is typing's from Python 3.12 on, and typing_extensions' before.
+    """Returns whether a hint is what `type X = ...` makes."""
+    # By the name of its class: from Python 3.12 on it is in typing, and before in typing_extensions.
     return type(hint).__name__ == "TypeAliasType"
 
 
 def _of_alias(hint: Any) -> Any:
     alias = hint if is_alias(hint) else typing.get_origin(hint)
     try:
-        # One of typing_extensions names itself in a string.
+        # An alias of typing_extensions may name itself in a string, which `get_type_hints` evaluates.
         whole = types.SimpleNamespace(__annotations__={"it": alias.__value__})
         value = typing.get_type_hints(whole, vars(sys.modules[alias.__module__]), include_extras=True)["it"]
-    except Exception:  # noqa: BLE001  it is evaluated here, which may raise anything
+    except Exception:  # noqa: BLE001  evaluating an alias may raise anything
         return Any
     given = dict(zip(alias.__type_params__, typing.get_args(hint), strict=False))
     return substituted(value, given)
 
 
 def _of_parameter(parameter: Any) -> Any:
-    """What a TypeVar that nothing was given for may stand for: its default, bound or constraints."""
+    """Returns what a TypeVar without an argument may be: its default, its constraints or its bound."""
     default = getattr(parameter, "__default__", None)
     if default is not None and getattr(parameter, "has_default", bool)():
         return default
@@ -91,7 +93,7 @@ def _of_parameter(parameter: Any) -> Any:
 
 
 def shown_hint(hint: Any) -> str:
-    """An annotation as an error prints it, in at most 200 characters."""
+    """Returns an annotation as an error prints it, in at most 200 characters."""
     if hint is types.NoneType:
         return "None"
     if isinstance(hint, type) and not typing.get_args(hint):

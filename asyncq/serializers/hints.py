@@ -1,9 +1,10 @@
-"""Hints: how the annotations of a function or a class are resolved.
+"""Resolves the annotations of a function or a class.
 
-A name in an annotation is looked up where Python does. One that is not there is looked up among the local
-names of the place where the task is registered, and among what the module imports under `if TYPE_CHECKING:`,
-as far as that is imported already. What is defined later in the module is found at first use. A name of a
-function's annotations that is found nowhere is an error, for the values would travel as something else.
+A name in an annotation is looked up where Python looks it up. If it is not there, it is looked up among the
+local names of the place where the task is registered, and then among the names that the module imports under
+`if TYPE_CHECKING:`, if their modules are imported already. A name that the module defines later is found at
+first use (`hints_of`). A name that is found nowhere is an error if a function's annotation uses it: the
+values would travel as something else.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 _LOCAL_NAMES: Final = "__asyncq_local_names__"
-"""Where a function or class keeps the local names that its annotations use. Not in a table: a local class may
-refer to the function, and only the garbage collector finds out that nobody else does."""
+"""The attribute in which a function or class keeps the local names that its annotations use. A table would
+keep them alive for ever: a local class may refer to the function. As an attribute they are a cycle, which the
+garbage collector frees."""
 
 
 def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     """Returns the resolved annotations of a function or class.
 
-    Those of a class are left out where they cannot be resolved, and so are annotations that are no types.
+    Leaves out annotations of a class that cannot be resolved, and annotations that are no types.
 
     Args:
         owner: the function or class.
-        args: of the generic class, which take the place of its type variables.
+        args: the arguments of a generic class, which replace its type variables.
 
     Raises:
         TypeError: an annotation of a function uses a name that is defined nowhere; the message says which.
@@ -52,7 +54,7 @@ def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
     found = dict(_generic_bases(owner, args))
     if not any(found.values()):
         return hints
-    # A parameter belongs to the class that writes it: bases may use the same TypeVar for different things.
+    # A TypeVar belongs to the class that writes it: two bases may use the same one for different things.
     line = [*found, *owner.__mro__] if is_typeddict(owner) else owner.__mro__
     for name, hint in hints.items():
         writer = next((cls for cls in line if name in _raw_annotations(cls)), owner)
@@ -61,24 +63,27 @@ def hints_of(owner: Any, args: tuple[Any, ...] = ()) -> dict[str, Any]:
 
 
 def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> dict[str, Any]:
-    """Looks at the annotations of a function that is being registered, and keeps the local names in them.
-
-    Returns the annotations, as far as they can be resolved already.
+    """Checks the annotations of a function that is being registered, and keeps the local names in them for
+    later.
 
     Args:
-        function: the task's.
-        local: gives the value of a local name of the place of registration, or raises `LookupError`.
+        function: of the task.
+        local: returns the value of a local name of the place of registration, or raises `LookupError`.
+
+    Returns:
+        The annotations, as far as they can be resolved already.
 
     Raises:
         TypeError: an annotation uses a name that the module imports under `if TYPE_CHECKING:` only, from a
-            module that is not imported. Names that are nowhere yet may be defined later.
+            module that is not imported. A name that is found nowhere is no error yet: it may be defined
+            later.
     """
     owner = _annotated(function)
     try:
         hints = typing.get_type_hints(owner, include_extras=True)
     except Exception:  # noqa: BLE001  evaluating an annotation may raise anything
         hints = _check_one_by_one(inspect.unwrap(owner), local)
-    # A local class names others in its fields, which nobody can find later either.
+    # The fields of a local class may name other local classes, which cannot be found later either.
     module, seen = getattr(inspect.unwrap(owner), "__module__", None), set[Any]()
     for cls in (cls for hint in hints.values() for cls in _classes_in(hint)):
         _keep_names_of_fields(cls, module, local, seen)
@@ -86,7 +91,7 @@ def check_hints(function: Callable[..., Any], local: Callable[[str], Any]) -> di
 
 
 def shown_place(function: Any, parameter: str) -> str:
-    """A parameter of a function, or its result (`return`), as an error prints it."""
+    """Returns a parameter of a function, or its result (`return`), as an error prints it."""
     where = "the result" if parameter == "return" else f"the parameter {parameter!r}"
     owner = inspect.unwrap(_annotated(function))
     return f"{where} of {owner.__module__}.{getattr(owner, '__qualname__', '?')}"
@@ -117,7 +122,9 @@ def _keep_names_of_fields(cls: Any, module: Any, local: Callable[[str], Any], se
 
 
 def _annotated(owner: Any) -> Any:
-    """What has the annotations of a callable: the function of a partial, the `__call__` of an object."""
+    """Returns the object that has the annotations of a callable: the function of a partial, or the `__call__`
+    of an object.
+    """
     while isinstance(owner, functools.partial):
         owner = owner.func
     if isinstance(owner, type) or hasattr(owner, "__annotations__"):
@@ -135,7 +142,7 @@ def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> dict[str, A
             declared = scope.declared().get(error.name or "")
             if declared is not None and not declared.is_being_imported():
                 raise scope.refusal(parameter, error.name or "", declared) from None
-        except Exception:  # noqa: BLE001, S112  it may be fine later; at first use it is ignored or refused
+        except Exception:  # noqa: BLE001, S112  it may succeed later; `hints_of` ignores or refuses it then
             continue
     scope.keep()
     return hints
@@ -160,12 +167,12 @@ def _hints_one_by_one(owner: Any) -> dict[str, Any]:
 def _raw_annotations(owner: Any) -> Mapping[str, Any]:
     try:
         return inspect.get_annotations(owner)
-    except NameError:  # from Python 3.14 on they are evaluated here, all or none
+    except NameError:  # from Python 3.14 on, they are evaluated here, all or none
         return {}
 
 
 def _generic_bases(cls: Any, args: tuple[Any, ...]) -> Iterator[tuple[Any, Mapping[Any, Any]]]:
-    """A class and its bases, each with what its parameters stand for."""
+    """Yields a class and its bases, each with the arguments for its parameters."""
     given = dict(zip(getattr(cls, "__parameters__", ()), args, strict=False))
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = typing.get_origin(base) or base
@@ -176,7 +183,7 @@ def _generic_bases(cls: Any, args: tuple[Any, ...]) -> Iterator[tuple[Any, Mappi
 
 
 class _Scope:
-    """Where the names in the annotations of one function or class are looked up."""
+    """Looks up the names in the annotations of one function or class."""
 
     def __init__(self, owner: Any) -> None:
         self._owner = owner
@@ -187,7 +194,12 @@ class _Scope:
         self._kept: dict[str, Any] = dict(getattr(owner, _LOCAL_NAMES, ()))
 
     def evaluate(self, annotation: Any, local: Callable[[str], Any] | None = None) -> Any:
-        """Evaluates one annotation; raises what Python raises, `NameError` with the name that is missing."""
+        """Evaluates one annotation.
+
+        Raises:
+            NameError: a name is found nowhere; the error has the name.
+            Exception: what the evaluation raises.
+        """
         holder = types.SimpleNamespace(
             __annotations__={"it": annotation}, __type_params__=getattr(self._owner, "__type_params__", ())
         )
@@ -219,12 +231,14 @@ class _Scope:
         return self.declared()[name].value()
 
     def keep(self) -> None:
-        """Leaves the local names that were found with the function or class, for its first use."""
+        """Stores the local names that were found on the function or class, for its first use."""
         if self._kept:
             setattr(getattr(self._owner, "__func__", self._owner), _LOCAL_NAMES, self._kept)
 
     def declared(self) -> dict[str, _Import]:
-        """What the module imports for type checkers only. Its source is read: nothing of it is there."""
+        """Returns what the module imports for type checkers only. Reads its source: at run time, these names
+        do not exist.
+        """
         source = "".join(linecache.getlines(self._file, self._names))
         return _declared(source, self._names.get("__package__") or "") if source else {}
 
@@ -246,10 +260,10 @@ class _Import(NamedTuple):
     """A name that a module imports for type checkers only.
 
     Attributes:
-        module: the full name of the module that is imported, or imported from.
-        attribute: what is imported from it; empty for the module itself.
-        bound: the module that the name stands for, if it is one: `a` in `import a.b`.
-        statement: the import as one would write it.
+        module: the full name of the module in the import.
+        attribute: the name that is imported from the module; empty for the module itself.
+        bound: the module that the name means, if it means one: `a` in `import a.b`.
+        statement: the import, for an error.
     """
 
     module: str
@@ -258,10 +272,10 @@ class _Import(NamedTuple):
     statement: str
 
     def value(self) -> Any:
-        """Returns what the name stands for, if its module is imported already.
+        """Returns the value of the name, if its module is imported already.
 
         Raises:
-            LookupError: it is not.
+            LookupError: the module is not imported.
         """
         module = sys.modules[self.module]
         if not self.attribute:
@@ -272,7 +286,9 @@ class _Import(NamedTuple):
             return sys.modules[f"{self.module}.{self.attribute}"]
 
     def is_being_imported(self) -> bool:
-        """Says whether the module's import has begun and not ended, as in a circle: the name comes later."""
+        """Returns whether the import of the module has begun and not ended, as in a circular import: then the
+        name will be there later.
+        """
         spec = getattr(sys.modules.get(self.module), "__spec__", None)
         return getattr(spec, "_initializing", False) is True
 
@@ -281,7 +297,7 @@ class _Import(NamedTuple):
 def _declared(source: str, package: str) -> dict[str, _Import]:
     try:
         tree = ast.parse(source)
-    except SyntaxError:  # a cell with an `await` of its own, for one
+    except SyntaxError:  # the cell of a notebook may have an `await` at its top level
         return {}
     hidden = list(_for_type_checkers(tree.body))
     there = set(_bound(tree.body, set(map(id, hidden))))
@@ -289,7 +305,9 @@ def _declared(source: str, package: str) -> dict[str, _Import]:
 
 
 def _bound(body: list[ast.stmt], hidden: set[int]) -> Iterator[str]:
-    """The names that the statements of a module bind, perhaps after the function, but for the hidden ones."""
+    """Yields the names that the statements of a module bind, also those behind the function. Skips the hidden
+    statements.
+    """
     for node in body:
         if id(node) in hidden:
             continue
@@ -308,7 +326,7 @@ def _bound(body: list[ast.stmt], hidden: set[int]) -> Iterator[str]:
 
 
 def _for_type_checkers(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """The statements of a module that only type checkers see."""
+    """Yields the statements of a module that only type checkers see."""
     for node in body:
         match node:
             case ast.If(test=ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING")):
@@ -325,7 +343,7 @@ def _for_type_checkers(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _imported(node: ast.stmt, package: str) -> Iterator[tuple[str, _Import]]:
-    """The names that a statement imports."""
+    """Yields the names that a statement imports."""
     if isinstance(node, ast.Import):
         for alias in node.names:
             first = alias.name.partition(".")[0]

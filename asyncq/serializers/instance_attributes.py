@@ -1,4 +1,6 @@
-"""Attributes: what instances of a class hold that is no field of it, in `__dict__` and in slots."""
+"""Reads and sets the attributes of an instance that are not fields of its class, in `__dict__` and in slots.
+The codecs of classes use it. Runs no property, and no `__setattr__` of the class.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ class Attributes:
     Args:
         cls: the class.
         fields: the names of its fields.
-        codec: that of each attribute; None if they are plain data.
+        codec: of each attribute; None if they are plain data.
 
     Attributes:
         has_dict: whether instances have a `__dict__`.
@@ -40,11 +42,11 @@ class Attributes:
         }
 
     def of(self, value: Any) -> dict[str, Any]:
-        """Those of an instance, by their names."""
+        """Returns the attributes of an instance, by their names."""
         return {name: item for name, item, _ in self._held(value)}
 
     def _held(self, value: Any) -> Iterator[tuple[str, Any, bool]]:
-        """Those of an instance: name, value, and whether it hides a method of the class."""
+        """Yields the attributes of an instance: name, value, and whether it hides a method of the class."""
         if self.has_dict:
             for name, item in value.__dict__.items():
                 if name in self._fields or name.startswith("__"):
@@ -59,7 +61,12 @@ class Attributes:
                 continue
 
     def dump(self, value: Any, path: ValuePath, depth: int) -> dict[str, Any]:
-        """Those of an instance that are plain data, for the wire. The others stay, as cached values do."""
+        """Returns the tree of those attributes of an instance that can travel. The others are left out: they
+        are cached values, locks and the like.
+
+        Raises:
+            SerializationError: an attribute hides a method of the class; names its path.
+        """
         tree = {}
         for name, item, hides_method in self._held(value):
             inner_path = (path, FIELD, name, depth)
@@ -75,21 +82,21 @@ class Attributes:
         return tree
 
     def give(self, made: Any, tree: Any, *, is_same: bool) -> None:
-        """Gives an instance the attributes that came.
+        """Sets the attributes that came on an instance.
 
         Args:
             made: the instance.
             tree: what came.
-            is_same: whether the writer's class has the same fields. Else what came is left out where the
-                class has something else of that name now.
+            is_same: whether the writer's class has the same fields. If not, an attribute is left out when the
+                reader's class has something else under that name.
 
         Raises:
-            DecodeError: one that the class cannot have.
+            DecodeError: the class cannot have one of the attributes.
         """
         if type(tree) is not dict:
             raise DecodeError(f"{name_of(self._cls)} arrived with attributes that have no names")
         for name, item in tree.items():
-            # Past `__setattr__`, which a frozen class refuses with.
+            # Not by `__setattr__`: that of a frozen class refuses.
             if name in self.slots:
                 self.slots[name].__set__(made, loaded(self._codec, item))
             elif self.has_dict and type(name) is str and self._is_free(name):
@@ -100,7 +107,7 @@ class Attributes:
                 )
 
     def _is_free(self, name: str) -> bool:
-        """Whether an instance may have an entry of this name in its `__dict__`, and it is to travel."""
+        """Returns whether an attribute of this name may be set in the `__dict__` of an instance."""
         if name in self._fields or name.startswith("__"):
             return False
         there = inspect.getattr_static(self._cls, name, None)
@@ -108,7 +115,7 @@ class Attributes:
 
 
 def slots_of(cls: Any) -> dict[str, MemberDescriptorType]:
-    """The slots of the instances of a class by their names, those that Python itself uses left out."""
+    """Returns the slots of the instances of a class by their names, without those of Python itself."""
     slots: dict[str, MemberDescriptorType] = {}
     for base in cls.__mro__:
         if "__slots__" in vars(base):

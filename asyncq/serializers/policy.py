@@ -1,4 +1,4 @@
-"""Policy: what an app says about the classes in its values."""
+"""Holds the settings of an app about the classes in its values: `types=` and `trust_models=`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ if TYPE_CHECKING:
 
 
 class Policy:
-    """Which classes may stand where nothing is annotated, and whether state is taken without validation.
+    """Which classes may be in a value without an annotation, and whether state is taken without validation.
 
     Args:
         types: the classes, as `AsyncQ(types=[...])` has them.
-        trust_models: whether an instance whose class has the same fields on both sides is made of its state.
+        trust_models: whether an instance is made of its state, without validation, if its class has the same
+            fields on both sides.
 
     Raises:
-        TypeError: something in `types` is no class.
-        ValueError: two of them have one tag.
+        TypeError: something in `types` is no class that can be listed.
+        ValueError: two of the classes have one tag.
     """
 
     __slots__ = ("trust_models", "types")
@@ -43,4 +44,4 @@ class Policy:
 
 
 DEFAULT: Final = Policy()
-"""That of values which belong to no app."""
+"""The policy of values that belong to no app."""

@@ -1,4 +1,6 @@
-"""Value paths: where a value is inside what is packed, so that an error can name it."""
+"""Keeps the path of a value inside of an argument or a result, so that an error can name it:
+`kwargs['items'][3].at`. Also bounds how deep values nest. Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +9,10 @@ from typing import Any, Final, NoReturn
 from asyncq.errors import SerializationError
 
 MAX_DEPTH: Final = 64
-"""How many containers deep a value may nest. A value that holds itself is refused by the same rule."""
+"""How many containers deep a value may nest. The same rule refuses a value that holds itself."""
 
-# (path above, how to print the step, the step, containers above). A tuple, because one is made per item of
-# every container that is walked, and printed only if something is wrong.
+# (the path above, how to print the step, the step, the number of containers above). A plain tuple, for speed:
+# one is made for each item of every container, and printed only if something is wrong.
 ValuePath = tuple[Any, str, Any, int]
 KEY, FIELD, MEMBER = "[{}]", ".{}", "<item {}>"
 
@@ -18,15 +20,15 @@ _PRINTABLE: Final = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def top(name: str) -> ValuePath:
-    """The path of a whole value, which messages call `name`."""
+    """Returns the path of a whole value, which errors call `name`."""
     return (None, "", name, 0)
 
 
 def check_depth(path: ValuePath) -> int:
-    """How deep the items of the container at `path` are.
+    """Returns how deep the items of the container at `path` are.
 
     Raises:
-        SerializationError: deeper than `MAX_DEPTH`; names the argument, not the 64 steps below it.
+        SerializationError: deeper than `MAX_DEPTH`; names the argument, and not the 64 steps below it.
     """
     if path[3] >= MAX_DEPTH:
         root = path
@@ -46,7 +48,7 @@ def refuse(path: ValuePath, reason: str) -> NoReturn:
 
 
 def path_text(path: ValuePath) -> str:
-    """The path as an error prints it: `kwargs['items'][3].at`."""
+    """Returns the path as an error prints it: `kwargs['items'][3].at`."""
     above, style, step, _ = path
     if above is None:
         return str(step)
@@ -54,8 +56,8 @@ def path_text(path: ValuePath) -> str:
 
 
 def shown(key: object) -> str:
-    """The key of a dict, as an error prints it: at most 80 characters."""
-    # Only exact built-ins: the repr of anything else is foreign code, and may raise or go on for ever.
+    """Returns the key of a dict as an error prints it, in at most 80 characters."""
+    # Only exact built-in types: the repr of anything else is foreign code, and may raise or never end.
     if type(key) not in _PRINTABLE:
         return f"<{name_of(type(key))}>"
     text = repr(key)
@@ -63,5 +65,5 @@ def shown(key: object) -> str:
 
 
 def name_of(cls: type) -> str:
-    """The name of a class, as an error prints it."""
+    """Returns the name of a class as an error prints it."""
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
