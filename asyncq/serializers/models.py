@@ -1,9 +1,10 @@
-"""Models: the codecs of pydantic's classes.
+"""The codecs of pydantic's classes: models, and classes that hold one plain value (URLs, secrets).
 
-Nothing inner_path imports pydantic: whoever has such a class has done so.
+Nothing here imports pydantic: a program with such a class has imported it. If writer and reader have the same
+fields, no validator or serializer runs; otherwise the reader has pydantic validate the fields.
 """
 
-# ruff: noqa: D102  what dump, load and takes_plain do is described once, where they are declared
+# ruff: noqa: D102  `type_codecs` describes dump, load and takes_plain
 
 from __future__ import annotations
 
@@ -28,24 +29,26 @@ if TYPE_CHECKING:
 
     from asyncq.serializers.policy import Policy
 
-_set: Final = object.__setattr__  # pydantic's own way past what a frozen model refuses with
+_set: Final = object.__setattr__  # the `__setattr__` of a frozen model refuses; pydantic does this, too
 
 
 def is_model(cls: type) -> bool:
-    """Whether it is a pydantic model: one that derives from `BaseModel`, and not that itself."""
-    # A class can only derive from BaseModel if pydantic is imported, so this never imports it.
+    """Returns whether a class is a pydantic model. `BaseModel` itself is none."""
+    # Looks for pydantic in `sys.modules`: no class can derive from BaseModel before it is imported.
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and issubclass(cls, pydantic.BaseModel) and cls is not pydantic.BaseModel
 
 
 def is_any_model(hint: Any) -> bool:
-    """Whether it is `BaseModel` itself, which says as little as `Any` about what the fields are."""
+    """Returns whether a hint is `BaseModel` itself, which says as little about the fields as `Any`."""
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and hint is pydantic.BaseModel
 
 
 class ModelCodec(RecordCodec):
-    """A pydantic model: its fields as they are, which were set, extra fields and private attributes."""
+    """The codec of a pydantic model. Its fields travel, the names of those that were set, extra fields, and
+    private attributes.
+    """
 
     __slots__ = ("_aliases", "_all", "_by_name", "_codecs", "_encoders", "_extra", "_privates", "is_root")
 
@@ -57,7 +60,8 @@ class ModelCodec(RecordCodec):
         infos = infos_of(cls)
         self._aliases: Mapping[str, str] = fields_by_alias(infos)
         self._encoders: Mapping[str, Callable[[Any], Any]] = encoders_of(infos)
-        # Not in pydantic 2.10. And what its own constructor is handed is what came, under whatever name.
+        # pydantic 2.10 has no `by_name`. And a constructor of the class's own gets the fields under the names
+        # that came, so they must be renamed before.
         self._by_name: bool = (
             not cls.__pydantic_custom_init__ and "by_name" in inspect.signature(cls.model_validate).parameters
         )
@@ -65,7 +69,7 @@ class ModelCodec(RecordCodec):
         self._codecs: Mapping[str, TypeCodec | None] = {}
 
     def finish_others(self, codecs: Mapping[str, TypeCodec | None]) -> None:
-        """Gives it the codecs of its private attributes, and of its extra fields under `""`."""
+        """Sets the codecs of the private attributes, and of the extra fields under `""`."""
         self._codecs = codecs
 
     def dump(self, value: Any, path: ValuePath) -> Any:
@@ -103,7 +107,7 @@ class ModelCodec(RecordCodec):
             try:
                 tree[name] = ready(dumped(self._codecs.get(name), value, inner_path), inner_path)
             except SerializationError:
-                # A lock or a client: the reader's own default takes its place, if there is one.
+                # A lock or a client, say. It is left out if there is a default: the reader makes its own.
                 if name not in self._privates or not _has_default(self._privates[name]):
                     raise
         return tree
@@ -159,7 +163,7 @@ class ModelCodec(RecordCodec):
         return private
 
     def _arrived(self, more: dict[str, Any]) -> dict[str, Any]:
-        """The private attributes that came and that the class has."""
+        """Returns the private attributes that came and that the class has."""
         arrived = more.get("p", {})
         if type(arrived) is not dict:
             raise DecodeError(f"{self.text} arrived without its private attributes")
@@ -201,15 +205,15 @@ class ModelCodec(RecordCodec):
         return self.build(lambda: self._by_pydantic(self._taken(given, more), is_plain=more is PLAIN))
 
     def _by_pydantic(self, fields: dict[str, Any], *, is_plain: bool) -> Any:
-        # What is plain comes from somebody who knows the task by name only, and calls fields as the class
-        # says or by their names. An instance was written by names, because an alias for writing need not be
-        # one for reading.
+        # Plain values come from a caller that knows only the task's name: it may use the aliases of the class
+        # or the names of the fields. An instance travels with the names of its fields, because an alias for
+        # writing need not be one for reading.
         if not self._by_name:
             return self.cls.model_validate(renamed(self.cls, fields))
         return self.cls.model_validate(fields, by_name=True, by_alias=None if is_plain else False)
 
     def _taken(self, given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-        """What is given, as validation takes it: what an instance holds decoded is encoded again."""
+        """Returns the fields in the form that validation takes: fields that it would decode are encoded."""
         if more is not PLAIN:
             for name, encoder in self._encoders.items():
                 if name in given:
@@ -217,9 +221,9 @@ class ModelCodec(RecordCodec):
         return given
 
     def _soft(self, name: str, item: Any) -> Any:
-        """The value of a field that pydantic will look at: as its class where it fits, else as it came."""
+        """Returns the value of a field for pydantic: decoded if it fits the annotation, else as it came."""
         codec = self.fields[name] if name in self.fields else self._codecs.get("")
-        # It is encoded of what is plain, with all fields of a class.
+        # `_taken` encodes this field again, and its encoder needs plain values.
         if name in self._encoders and not self.means_another_class(codec, item):
             return bare(item)
         try:
@@ -237,12 +241,12 @@ def _has_default(attribute: Any) -> bool:
 
 
 class ConvertedCodec(ClassValueCodec):
-    """A class of pydantic's that stands for one plain value: a URL, a secret.
+    """The codec of a pydantic class that holds one plain value: a URL, a secret.
 
     Args:
         cls: the class.
         tag: its name on the wire.
-        plain: makes the plain value of an instance.
+        plain: returns the plain value of an instance.
         inner: the codec of the plain value.
         is_tagged: whether the tag is written, as inside of a union.
     """
@@ -292,9 +296,8 @@ class ConvertedCodec(ClassValueCodec):
 
 
 def converted(cls: Any) -> tuple[Callable[[Any], Any], Any] | None:
-    """How an instance of pydantic's own class becomes a plain value, and of which type; None for others.
-
-    The type is None if it is the argument of a generic class.
+    """Returns the function that makes a plain value of an instance of such a pydantic class, and the type of
+    the value; None for other classes. The type is None if it is the argument of a generic class.
     """
     for base in cls.__mro__:
         found = _CONVERTED.get((base.__module__, base.__name__))
@@ -305,7 +308,7 @@ def converted(cls: Any) -> tuple[Callable[[Any], Any], Any] | None:
 
 _PYDANTICS: Final = frozenset({"pydantic", "pydantic_core"})
 _HELD: Final = ("_secret_value", "_url")
-"""Where pydantic's classes hold the value."""
+"""The attributes in which pydantic's classes hold the value."""
 
 
 def _secret(value: Any) -> Any:
@@ -338,5 +341,7 @@ _STANDS_FOR: Final[dict[str, Any]] = {
 
 
 def stands_for(cls: Any) -> Any:
-    """The type of the values of a field whose annotation of pydantic has no instances of its own."""
+    """Returns the type of the values of a field whose pydantic annotation has no instances of its own, such
+    as `EmailStr`; None for other annotations.
+    """
     return _STANDS_FOR.get(cls.__name__) if cls.__module__.partition(".")[0] == "pydantic" else None

@@ -1,4 +1,6 @@
-"""Packing: from values to bytes. What annotations add is done before, by type codecs."""
+"""Encodes values of built-in types as bytes (`dumps`). Type codecs run before, and turn instances of
+annotated classes into trees. Pure functions, on any thread. The exact type of a value decides.
+"""
 
 from __future__ import annotations
 
@@ -44,18 +46,18 @@ if TYPE_CHECKING:
 
 
 def dumps(value: Any, *, path: str = "value") -> bytes:
-    r"""Packs a value of built-in types.
+    r"""Encodes a value of built-in types.
 
     None, bool, int, float, str, bytes, list, tuple, dict (any keys), set, frozenset, datetime, date, time,
     timedelta, UUID, Decimal, paths and IP addresses come back from `loads` equal and of the same type, at any
-    depth down to 64. A zone of another library arrives as the standard one that is the same.
+    depth down to 64. A time zone of another library arrives as the equal one of the standard library.
 
     Args:
-        value: what to pack.
-        path: what the value is called in an error message.
+        value: the value.
+        path: what an error calls the whole value.
 
     Raises:
-        SerializationError: something in the value cannot travel; the message names where, and how to mend it.
+        SerializationError: something in the value cannot travel; the message says where, and what to do.
 
     Example:
         >>> dumps([1, "a"])
@@ -65,15 +67,15 @@ def dumps(value: Any, *, path: str = "value") -> bytes:
         try:
             return packed(value)
         except (OverflowError, ValueError):
-            pass  # an int beyond 64 bits, which the walk handles, or a lone surrogate, which it names
+            pass  # an int beyond 64 bits, which `to_tree` encodes, or a lone surrogate, which it refuses
     whole = top(path)
     return pack(to_tree(value, whole), whole)
 
 
 def is_native(values: Collection[Any], room: int) -> bool:
-    """Whether msgpack keeps all of `values` as they are. `room` is how many more containers may nest.
+    """Returns whether msgpack can encode all values as they are. `room` is how many more containers may nest.
 
-    Range of ints and surrogates in strings are not looked at: msgpack does, in C.
+    Does not check the range of ints, nor strings for surrogates: msgpack does, in C.
     """
     if are_scalars(map(type, values)):
         return True
@@ -88,7 +90,7 @@ def is_native(values: Collection[Any], room: int) -> bool:
         elif kind is dict and are_strings(map(type, value)):
             inner = value.values()
         elif kind is Instance:
-            continue  # the codec that made it has left nothing in it to be turned into a tree
+            continue  # the codec that made it has made trees of all that it holds
         else:
             return False
         if not is_native(inner, room - 1):
@@ -97,10 +99,10 @@ def is_native(values: Collection[Any], room: int) -> bool:
 
 
 def to_tree(value: Any, path: ValuePath) -> Any:
-    """The value as msgpack keeps it.
+    """Turns a value into a tree, which msgpack can encode as it is.
 
     Raises:
-        SerializationError: something in it cannot travel; names its path.
+        SerializationError: something in the value cannot travel; names its path.
     """
     packer = _PACKERS.get(type(value))
     return _refuse_type(value, path) if packer is None else packer(value, path)
@@ -138,7 +140,7 @@ def _pack_pairs(value: Pairs, path: ValuePath) -> Any:
         ".keys()<{}>",
         "...",
         depth,
-    )  # the codec that made these items has checked them
+    )  # no exact path: the codec that made these items has checked them
     return [PAIRS.ext, *(to_tree(item, inner_path) for item in value.items)]
 
 
@@ -154,7 +156,8 @@ def _pack_str(value: str, path: ValuePath) -> str:
     return value
 
 
-# The one table of what can travel; exact types, so that a subclass is never flattened in silence.
+# The one table of what can travel. By exact type, so that an instance of a subclass never loses its class
+# without an error.
 _PACKERS: Final[dict[type, Callable[[Any, ValuePath], Any]]] = {
     NoneType: lambda value, _: value,
     bool: lambda value, _: value,
@@ -174,10 +177,10 @@ _PACKERS: Final[dict[type, Callable[[Any, ValuePath], Any]]] = {
 
 
 def ready(value: Any, path: ValuePath) -> Any:
-    """What a type codec made of a value, as msgpack keeps it: what an `Instance` holds.
+    """Turns what a type codec has made of a value into a tree, for an `Instance` that holds it.
 
     Raises:
-        SerializationError: something in it cannot travel; names its path.
+        SerializationError: something in the value cannot travel; names its path.
     """
     kind = type(value)
     if kind in SCALARS or kind is Instance or is_native((value,), MAX_DEPTH - path[3]):
@@ -210,8 +213,8 @@ def _refuse_type(value: object, path: ValuePath) -> NoReturn:
 
 
 def is_to_be_named(cls: type) -> bool:
-    """Whether instances of the class can travel where an annotation or `types=` names it: it is an enum, a
-    dataclass, a NamedTuple or a model.
+    """Returns whether instances of the class can travel if an annotation or `types=` names it: it is an enum,
+    a dataclass, a NamedTuple or a model.
     """
     return (
         issubclass(cls, Enum)
@@ -222,10 +225,10 @@ def is_to_be_named(cls: type) -> bool:
 
 
 def pack(tree: Any, path: ValuePath) -> bytes:
-    """The bytes of a tree made by `to_tree` or `ready`.
+    """Encodes a tree that `to_tree` or `ready` has made.
 
     Raises:
-        SerializationError: a text in it has no UTF-8 form, or a part has 4 GiB or more.
+        SerializationError: a text in it has no UTF-8 form, or a part of it has 4 GiB or more.
     """
     try:
         return packed(tree)
@@ -233,12 +236,14 @@ def pack(tree: Any, path: ValuePath) -> bytes:
         pass  # an int beyond 64 bits or a lone surrogate, inside an instance
     try:
         return packed(_mended(tree, path))
-    except ValueError as error:  # all that is left here: a part of 4 GiB or more
+    except ValueError as error:  # the only cause that is left: a part of 4 GiB or more
         raise SerializationError(f"{path_text(path)}: {error}") from error
 
 
 def _mended(tree: Any, path: ValuePath) -> Any:
-    """The tree with large ints as msgpack keeps them. Only what an `Instance` holds still has any."""
+    """Returns a tree whose large ints are extensions, and refuses lone surrogates. Only an `Instance` can
+    still hold any: `ready` passes native values on without a look at them.
+    """
     kind = type(tree)
     if kind is int or kind is str:
         return to_tree(tree, path)
@@ -254,7 +259,7 @@ def _mended(tree: Any, path: ValuePath) -> Any:
             fields = _mended(fields, path)
         return [container_tag, tag, print_, fields, *(_mended(part, path) for part in more)]
     if kind is list or kind is tuple:
-        # A container tag at the front is no item.
+        # A container tag at the front does not count as an item.
         start = -1 if tree and type(tree[0]) is ExtType and tree[0].code == CONTAINER_TAG_CODE else 0
         return [_mended(item, (path, KEY, index, 0)) for index, item in enumerate(tree, start)]
     return tree

@@ -1,16 +1,16 @@
-"""Trees: what values are turned into, so that msgpack keeps them as they are.
+"""Defines trees: the form of a value that msgpack can encode as it is. Also defines and checks the container
+tags. The layout is in the queues of users: it may be extended, but not changed.
 
-A tree is made of what msgpack knows, and of arrays whose first item is a container tag: they stand for the
-containers it does not know, and for instances of classes.
+A tree consists of what msgpack knows, and of arrays whose first item is a container tag. Such an array stands
+for a container that msgpack does not know, or for an instance of a class.
 
-An instance is one array, `[container_tag, tag, fingerprint, fields, more]`, and holds all that a reader
-needs:
+An instance is one array, `[container_tag, tag, fingerprint, fields, more]`, with all that a reader needs:
 
-- the tag, a short name of its class, never the name of a module;
+- the tag: a short name of its class, never the name of a module;
 - the fingerprint of the names and types of its fields; nil for a class with one value (an enum);
 - the fields: a map for a dataclass or a model, an array for a NamedTuple, the value for an enum;
-- more: a map of what is not a field, left out if there is nothing. `s`: which fields of a model were set, if
-  not all; `x`: extra fields of a model; `p`: its private attributes; `d`: what else an instance holds.
+- more: a map of what is not a field, left out if it is empty. `s`: which fields of a model were set, if not
+  all; `x`: extra fields of a model; `p`: its private attributes; `d`: other attributes of the instance.
 """
 
 from __future__ import annotations
@@ -27,32 +27,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 SCALARS: Final = frozenset({NoneType, bool, int, float, str, bytes})
-# Asked about `map(type, values)`. Bound here once, because Python 3.11 looks a method of an imported name up
-# the slow way at each call: 110 ns of the 880 that the arguments of a small call took.
+# Both are called with `map(type, values)`. Bound here once: Python 3.11 looks up a method of an imported name
+# in the slow way at each call, which took 110 ns of the 880 ns for the arguments of a small call.
 are_scalars: Final = SCALARS.issuperset
 are_strings: Final = frozenset({str}).issuperset
 
 CONTAINER_TAG_CODE: Final = 1
-CONTAINER_TAG_START: Final = b"\xd4\x01"  # how msgpack begins an extension of one byte with code 1
+CONTAINER_TAG_START: Final = b"\xd4\x01"  # the first bytes of an extension of one byte with code 1
 
 MAX_COLLISIONS: Final = 256
-"""How many members of a set, or keys of a dict, may share one hash. More are an attack: Python compares each
-with each."""
+"""How many members of a set, or keys of a dict, may share one hash. More are an attack: Python would compare
+each of them with each other."""
 
 
 class Instance(tuple[Any, ...]):
-    """An instance of an annotated class: container_tag, tag, fingerprint, fields, and a map of more if there
-    is more.
+    """An instance of an annotated class in a tree: container_tag, tag, fingerprint, fields, and a map of more
+    if there is more.
 
-    As it is made for the wire nothing in it is left to be turned into a tree; as it is read, what it holds
-    are trees.
+    All that it holds are trees: a codec has made them for the wire, or they have just been read.
     """
 
     __slots__ = ()
 
 
 class Bag:
-    """A set whose members may be trees, which have no hash."""
+    """A set in a tree. Its members may be trees, which have no hash."""
 
     __slots__ = ("items", "kind")
 
@@ -62,7 +61,7 @@ class Bag:
 
 
 class Pairs:
-    """A dict whose keys may be trees, which have no hash: key, value, key, value ..."""
+    """A dict in a tree, as key, value, key, value ... Its keys may be trees, which have no hash."""
 
     __slots__ = ("items",)
 
@@ -71,12 +70,12 @@ class Pairs:
 
 
 class ContainerTag:
-    """The first item of an array that stands for something else than a list.
+    """The first item of an array that is something else than a list.
 
     Attributes:
         ext: the tag on the wire.
         build: makes the value of the items, for a reader without annotations.
-        keep: makes a tree of them, for one with annotations.
+        keep: makes a tree of the items, for a reader with annotations.
         kind: the type of a container that is made of its items alone; else None.
     """
 
@@ -92,34 +91,36 @@ class ContainerTag:
 
 
 def make_set(kind: Any, items: list[Any]) -> Any:
-    """A set or frozenset.
+    """Makes a set or frozenset of items that came.
 
     Raises:
-        DecodeError: a member has no hash, or too many share one.
+        DecodeError: a member has no hash, or too many members share one.
     """
     _check_hashes(items)
     return kind(items)
 
 
 def make_dict(keys: list[Any], values: Iterable[Any]) -> dict[Any, Any]:
-    """A dict of keys of any kind.
+    """Makes a dict of keys of any kind, and values, that came.
 
     Raises:
-        DecodeError: as `make_set`.
+        DecodeError: a key has no hash, or too many keys share one.
     """
     _check_hashes(keys)
     return dict(zip(keys, values, strict=True))
 
 
 def _check_hashes(items: list[Any]) -> None:
-    # The hash of a number, a time, a tuple or a frozenset of them is no secret: a writer can choose thousands
-    # that share one, and a set of these takes the square of their number (1.2 s for 200 KiB).
+    # The hash of a number, a time, or a tuple or frozenset of these is no secret. A writer can choose
+    # thousands of values with one hash, and the time to make a set of them is the square of their number
+    # (1.2 s for 200 KiB).
     try:
         hashes = set(map(hash, items))
     except Exception as error:  # the class of a key or member is foreign code
         raise DecodeError(f"a key or member received is not hashable: {error}") from error
-    # Many small groups are no attack: -1 and -2 share a hash, and so do most powers of two as floats. Only a
-    # large group costs the square of its size; hashes are counted only if there can be one.
+    # Many small groups with one hash each are no attack: -1 and -2 share a hash, and so do most powers of two
+    # as floats. Only a large group costs the square of its size. The hashes are counted only if there can be
+    # such a group.
     surplus = len(items) - len(hashes)
     if surplus >= MAX_COLLISIONS and max(Counter(map(hash, items)).values()) > MAX_COLLISIONS:
         raise DecodeError(f"more than {MAX_COLLISIONS} keys or members received share one hash")
@@ -130,17 +131,17 @@ def _build_pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 def check_pairs(items: list[Any]) -> None:
-    """Refuses a dict on the wire of an odd number of keys and values.
+    """Checks that a dict on the wire has a value for each key.
 
     Raises:
-        DecodeError: it is one.
+        DecodeError: the number of keys and values is odd.
     """
     if len(items) % 2:
         raise DecodeError("a dict on the wire has a key without a value")
 
 
 def check_instance(items: list[Any]) -> None:
-    """Refuses an instance on the wire that is none.
+    """Checks the parts of an instance on the wire.
 
     Raises:
         DecodeError: it is not a container tag, a text, bytes or nil, the fields, and perhaps a map.
@@ -155,7 +156,9 @@ def check_instance(items: list[Any]) -> None:
 
 
 def plain_fields(instance: list[Any] | Instance) -> Any:
-    """What a reader without the class sees: the dict of its fields, the tuple, or the value of an enum."""
+    """Returns what a reader without the class gets: the dict of the fields, the tuple, or the value of an
+    enum.
+    """
     fields = instance[3]
     if instance[2] is None:
         return fields
@@ -171,7 +174,7 @@ FROZENSET: Final = ContainerTag(
     2, frozenset, lambda items: make_set(frozenset, items), lambda items: Bag(frozenset, items)
 )
 PAIRS: Final = ContainerTag(3, None, _build_pairs, Pairs)
-# 4 was another kind of container tag before the first release, and is not given again.
+# 4 was another kind of container tag before the first release. It is not used again.
 INSTANCE: Final = ContainerTag(5, None, plain_fields, Instance)
 CONTAINER_TAGS: Final[dict[bytes, ContainerTag]] = {
     container_tag.ext.data: container_tag for container_tag in (TUPLE, SET, FROZENSET, PAIRS, INSTANCE)

@@ -1,15 +1,15 @@
-"""Type codecs: what annotations add to the plain values, for plain types, containers and unions.
+"""Defines `TypeCodec`, the codec of one annotation, and those of plain types, containers and unions.
 
-A codec turns the annotated classes in a value into instances for the wire before it is packed, and back after
-it was unpacked. Those of the classes themselves are in `dataclass_codecs`, `enums` and `models`;
-`annotations` picks the codec.
+A codec turns the instances of annotated classes in a value into trees before `packing` encodes it, and makes
+instances of the trees that `unpacking` has read. The codecs of the classes themselves are in
+`dataclass_codecs` and `models`; `annotations` chooses the codec.
 
-A codec is either strict or not. The fields of classes have strict ones: a value of another type is refused on
-both sides, so that a writer cannot forge what a validator would have refused. Arguments and results have
-codecs that let plain values pass which they do not recognise, as a direct call would.
+A codec is either strict or lenient. The fields of classes have strict codecs: both sides refuse a value of
+another type, so a writer cannot forge a value that a validator would have refused. Arguments and results have
+lenient codecs: plain values that they do not recognise pass, as they would in a direct call.
 """
 
-# ruff: noqa: D102  what dump and load do is described once, where they are declared
+# ruff: noqa: D102  `TypeCodec` describes dump, load and parts
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ SETS: Final = (set, frozenset)
 
 
 class TypeCodec(ABC):
-    """What an annotation adds to the plain codec: how classes become a tree, and a tree becomes them.
+    """The codec of one annotation: it turns instances of the annotated classes into trees, and trees into
+    instances.
 
     Attributes:
         text: the annotation, as an error prints it.
@@ -53,22 +54,22 @@ class TypeCodec(ABC):
 
     @abstractmethod
     def dump(self, value: Any, path: ValuePath) -> Any:
-        """Turns the annotated classes in `value` into instances for the wire.
+        """Turns the instances of annotated classes in `value` into trees.
 
         Raises:
-            SerializationError: a value of a type that the annotation does not allow; names its path.
+            SerializationError: a value has a type that the annotation does not allow; names its path.
         """
 
     @abstractmethod
     def load(self, tree: Any) -> Any:
-        """Turns a tree back into the annotated classes.
+        """Turns a tree into a value with instances of the annotated classes.
 
         Raises:
             DecodeError: the tree does not fit the annotation.
         """
 
     def parts(self) -> Iterable[TypeCodec | None]:
-        """The codecs of what it holds, for those that hold something."""
+        """Returns the codecs of what a value holds: of items, keys, arms."""
         return ()
 
     def refuse(self, value: Any, path: ValuePath) -> NoReturn:
@@ -88,11 +89,12 @@ class TypeCodec(ABC):
         raise DecodeError(f"{arrived(tree)} arrived, but the annotation says {self.text}")
 
     def unchecked(self, tree: Any) -> Any:
-        """The plain values of a tree of another kind than the annotation says, which nobody checks in
-        arguments and results.
+        """Returns the plain values of a tree that is of another kind than the annotation says. In arguments
+        and results, nobody checks such a tree.
 
         Raises:
-            DecodeError: an instance of a class is in it. Whoever annotates classes would get dicts of fields.
+            DecodeError: an instance of a class is in it. The function, which annotates classes, would get
+                dicts of fields in their place.
         """
         instance = next(instances_in(tree), None)
         if instance is None:
@@ -105,7 +107,7 @@ class TypeCodec(ABC):
 
 
 def arrived(tree: Any) -> str:
-    """What a tree is, as an error names it."""
+    """Returns what an error calls a tree."""
     kind = type(tree)
     if kind is Instance:
         return f"an instance of {tree[1]}" if tree[2] is not None else f"a member of {tree[1]}"
@@ -115,7 +117,7 @@ def arrived(tree: Any) -> str:
 
 
 def instances_in(tree: Any) -> Iterator[Instance]:
-    """The instances of classes in a tree, those above before those in their fields."""
+    """Yields the instances of classes in a tree, each before those in its fields."""
     kind = type(tree)
     if kind is Instance:
         yield tree
@@ -131,20 +133,20 @@ def instances_in(tree: Any) -> Iterator[Instance]:
 
 
 def dumped(codec: TypeCodec | None, value: Any, path: ValuePath) -> Any:
-    """The tree of a value with or without a codec."""
+    """Returns what the codec makes of a value; without a codec, the value itself."""
     return value if codec is None else codec.dump(value, path)
 
 
 def loaded(codec: TypeCodec | None, tree: Any) -> Any:
-    """The value of a tree with or without a codec."""
+    """Returns the value that the codec makes of a tree; without a codec, its plain values."""
     return bare(tree) if codec is None else codec.load(tree)
 
 
 def bare(tree: Any) -> Any:
-    """The tree as plain values: what a reader without annotations sees.
+    """Returns the plain values of a tree: what a reader without annotations gets.
 
     Raises:
-        DecodeError: something in it is no key or no member of a set.
+        DecodeError: something in it cannot be a key, or a member of a set.
     """
     kind = type(tree)
     if kind is dict:
@@ -160,8 +162,8 @@ def bare(tree: Any) -> Any:
     return tree if are_scalars(map(type, tree)) else cast("Any", kind)(map(bare, tree))
 
 
-# What has a hash as an instance of its class need not have one as the dict of its fields: such a set comes as
-# a list, and such a dict as a list of pairs.
+# An instance may have a hash though the dict of its fields has none. So without the class, such a set becomes
+# a list, and such a dict a list of pairs.
 def _bare_set(tree: Bag) -> Any:
     items = [bare(item) for item in tree.items]
     try:
@@ -188,7 +190,7 @@ def _holds_fields(tree: Any) -> bool:
 
 
 class PlainCodec(TypeCodec):
-    """A plain type, such as `int`, or a union of them: checked and nothing else.
+    """The codec of a plain type, such as `int`, or of a union of plain types. It only checks the type.
 
     Attributes:
         kinds: the exact types that a value may have.
@@ -212,7 +214,7 @@ class PlainCodec(TypeCodec):
 
 
 class LiteralCodec(PlainCodec):
-    """A `Literal` of plain values."""
+    """The codec of a `Literal` of plain values."""
 
     __slots__ = ("values",)
 
@@ -232,13 +234,13 @@ class LiteralCodec(PlainCodec):
 
 
 class ItemsCodec(TypeCodec):
-    """A list, tuple, set or frozenset; whatever of these is given comes back.
+    """The codec of a list, tuple, set or frozenset. A value comes back as the kind that it is.
 
     Args:
-        item: the codec of the items, or None if they need none.
+        item: the codec of the items; None if they need none.
         kinds: the types that the annotation allows.
         text: the annotation.
-        is_strict: whether others are refused.
+        is_strict: whether values of other types are refused.
     """
 
     __slots__ = ("is_strict", "item", "kinds", "plain")
@@ -268,7 +270,7 @@ class ItemsCodec(TypeCodec):
         depth = check_depth(path)
         style = KEY if kind in SEQUENCES else MEMBER
         items = [codec.dump(item, (path, style, index, depth)) for index, item in enumerate(value)]
-        if kind in SETS:  # not a set of trees: those of classes have no hash
+        if kind in SETS:  # not a set of trees: those of instances may have no hash
             return Bag(kind, items)
         return items if kind is list else tuple(items)
 
@@ -290,13 +292,13 @@ class ItemsCodec(TypeCodec):
 
 
 class TupleCodec(TypeCodec):
-    """Tuples by their length, with a codec per item, as in `tuple[Point, int]`.
+    """The codec of tuples by their length, with a codec for each item, as in `tuple[Point, int]`.
 
     Args:
-        lengths: the codecs of the items, by how many there are.
-        rest: of the items of a tuple of any other length; not there if such a one is not annotated.
+        lengths: the codecs of the items, by the number of items.
+        rest: the codec of all items of a tuple of any other length; None if no such tuple is annotated.
         text: the annotation.
-        is_strict: whether what is no such tuple is refused.
+        is_strict: whether any other value is refused.
     """
 
     __slots__ = ("is_strict", "lengths", "rest")
@@ -346,18 +348,18 @@ class TupleCodec(TypeCodec):
 
 
 class DictCodec(TypeCodec):
-    """A dict, and a TypedDict: values by their key, and keys and values of the others.
+    """The codec of a dict or a TypedDict.
 
     Args:
         text: the annotation.
-        is_strict: whether what does not fit is refused.
+        is_strict: whether a value that does not fit is refused.
 
     Attributes:
         key: the codec of keys that are no fields.
-        value: of their values.
-        fields: the codecs of the values of a TypedDict.
-        required: the keys that it must have.
-        is_closed: whether it has no others.
+        value: the codec of their values.
+        fields: the codecs of the values of a TypedDict, by key.
+        required: the keys that the TypedDict must have.
+        is_closed: whether it must have no other keys.
     """
 
     __slots__ = ("fields", "is_closed", "is_strict", "key", "required", "value")
@@ -431,11 +433,11 @@ class DictCodec(TypeCodec):
         return made
 
 
-_HASHED: Final = SCALARS  # the types of keys that are compared here; all others travel as pairs
+_HASHED: Final = SCALARS  # a dict with keys of other types than these becomes `Pairs`
 
 
 class OptionalCodec(TypeCodec):
-    """`X | None` where X is strict."""
+    """The codec of `X | None`, where X is strict."""
 
     __slots__ = ("inner",)
 
@@ -454,12 +456,12 @@ class OptionalCodec(TypeCodec):
 
 
 class ClassCodec(TypeCodec):
-    """A class that is itself the annotation: the arm of a union that its tag names.
+    """The codec of a class. As an arm of a union, it is found by the tag of the class.
 
     Attributes:
         cls: the class.
         tag: its name on the wire.
-        origin: the generic model of pydantic that it gives arguments to; None for other classes.
+        origin: the generic pydantic model of which the class is made by arguments; None for other classes.
     """
 
     __slots__ = ("cls", "origin", "tag")
@@ -471,7 +473,7 @@ class ClassCodec(TypeCodec):
         self.text: str = name_of(cls)
 
     def is_meant(self, value: Any) -> bool:
-        """Whether a value is of the class, or looks so to who wrote it: then the error says what it is."""
+        """Returns whether a value is of the class, or its author may think so. Then the error explains it."""
         cls = type(value)
         return (
             isinstance(value, self.cls)
@@ -480,15 +482,19 @@ class ClassCodec(TypeCodec):
         )
 
     def takes(self, tag: str) -> bool:
-        """Whether instances with this tag are of the class: the arguments of a generic one may differ."""
+        """Returns whether an instance with this tag is of the class. The arguments of a generic class may
+        differ.
+        """
         return tag == self.tag or base_of(tag) == base_of(self.tag)
 
     def takes_plain(self, tree: Any) -> bool:  # noqa: ARG002  most have none
-        """Whether a plain tree, from who knows the task by name only, can be made into one."""
+        """Returns whether an instance can be made of a plain tree, from a caller that knows only the task's
+        name.
+        """
         return False
 
     def load_plain(self, tree: Any) -> Any:
-        """The value of a plain tree: of the class if one can be made of it, else as it came."""
+        """Returns the value of a plain tree: an instance of the class if one can be made, else as it came."""
         return self.load(tree) if self.takes_plain(tree) else self.unchecked(tree)
 
     def refuse(self, value: Any, path: ValuePath) -> NoReturn:
@@ -527,7 +533,8 @@ _PLAIN_KINDS: Final = SCALARS | CONTAINERS
 
 
 class ClassValueCodec(ClassCodec):
-    """A class whose instances stand for one plain value: it travels bare, and inside of a union with its tag.
+    """The codec of a class whose instances hold one plain value. The value travels alone, and inside of a
+    union with the tag.
 
     Args:
         cls: the class.
@@ -542,20 +549,20 @@ class ClassValueCodec(ClassCodec):
         self.is_tagged: bool = is_tagged
 
     def load_plain(self, tree: Any) -> Any:
-        try:  # what cannot be made is found by making it: not twice
+        try:  # `takes_plain` would make the instance, too, so it would be made twice
             return self.load(tree)
         except DecodeError:
             return self.unchecked(tree)
 
     def tagged(self, tree: Any, path: ValuePath) -> Any:
-        """The tree of a plain value, with the tag if it is written."""
+        """Returns the tree of a plain value, with the tag if it is written."""
         return Instance((INSTANCE.ext, self.tag, None, ready(tree, path))) if self.is_tagged else tree
 
     def untagged(self, tree: Any) -> Any:
-        """The tree of the plain value, whether it came with a tag or not.
+        """Returns the tree of the plain value, whether it came with a tag or not.
 
         Raises:
-            DecodeError: it came with that of another class.
+            DecodeError: it came with the tag of another class.
         """
         if type(tree) is not Instance:
             return tree
@@ -565,7 +572,7 @@ class ClassValueCodec(ClassCodec):
 
 
 class LenientCodec(TypeCodec):
-    """A class where plain values may stand in its place: in arguments and results."""
+    """The codec of a class in arguments and results, where a plain value may be in its place."""
 
     __slots__ = ("codec",)
 
@@ -586,14 +593,14 @@ class LenientCodec(TypeCodec):
 
 
 class UnionCodec(TypeCodec):
-    """A union: which arm was meant is told by the tag of an instance, or by the kind of a container.
+    """The codec of a union. The tag of an instance, or the kind of a container, tells which arm a value has.
 
     Attributes:
-        arms: the arm of each exact type of a value; None if such a value needs no codec.
+        arms: the arm for each exact type of a value; None if such a value needs no codec.
         tags: the classes among the arms, by their tag.
         is_open: whether any other value may come: `Any` is one of the arms.
         other: the codec of such a value; None if it needs none.
-        is_strict: whether what fits no arm is refused.
+        is_strict: whether a value that fits no arm is refused.
     """
 
     __slots__ = ("arms", "is_open", "is_strict", "other", "tags")
@@ -654,9 +661,9 @@ class UnionCodec(TypeCodec):
         return codec.load(tree)
 
     def _load_plain(self, tree: Any) -> Any:
-        # A member of an enum that was no union's arm where it was written, or what somebody sends who knows
-        # the task by name only: taken if one arm alone can be meant.
-        if self.is_open:  # `Any` takes a plain value as it is: who wrote it may have meant just that
+        # The writer had an enum that was in no union, or knew only the task's name. The value is taken if
+        # only one arm fits.
+        if self.is_open:  # `Any` takes a plain value as it is: the writer may have meant just that
             return loaded(self.other, tree)
         arms = [arm for arm in self.tags.values() if arm.takes_plain(tree)]
         if len(arms) == 1:
@@ -667,7 +674,8 @@ class UnionCodec(TypeCodec):
 
 
 class AnyCodec(TypeCodec):
-    """`Any`, or no annotation, in an app with `types=`: instances of these may stand anywhere.
+    """The codec of `Any`, or of no annotation, in an app with `types=`: instances of these classes may be
+    anywhere in the value.
 
     Args:
         classes: the codecs of these classes, by class and by tag.
@@ -730,19 +738,20 @@ class AnyCodec(TypeCodec):
         try:
             return make_set(tree.kind, items) if type(tree) is Bag else make_dict(items[::2], items[1::2])
         except DecodeError:
-            return bare(tree)  # a class in it is not among the types here
+            return bare(tree)  # a class in it is not in `types=` of the reader
 
 
 def collected(loads: Iterable[Any], step: Callable[[int], str]) -> list[Any]:
-    """What an iterator loads, one after the other; an error of one names its path.
+    """Returns a list of what an iterator yields. A `DecodeError` of one value gets the path of that value.
 
     Args:
-        loads: gives the values.
-        step: how an error prints the path of the value with a number.
+        loads: yields the values.
+        step: returns how an error prints the step to the value with that index.
     """
     values: list[Any] = []
     try:
-        values.extend(loads)  # as fast as a comprehension; and what came before the error is in the list
+        # As fast as a comprehension. After an error, the length of the list is the index of the wrong value.
+        values.extend(loads)
     except DecodeError as error:
         put_in_front(step(len(values)), error)
         raise
@@ -750,9 +759,9 @@ def collected(loads: Iterable[Any], step: Callable[[int], str]) -> list[Any]:
 
 
 def put_in_front(step: str, error: DecodeError) -> None:
-    """Puts a step before the path that an error names, as in `args[0][3].at: <reason>`.
+    """Puts a step in front of the path that an error names, as in `args[0][3].at: <reason>`.
 
-    The error itself is changed: an error for each step would be a traceback for each in the log.
+    Changes the error itself. A new error for each step would be a traceback for each step in the log.
     """
     text = str(error)
     joint = "" if text.startswith((FIELD[:1], KEY[:1], MEMBER[:6])) else ": "

@@ -1,4 +1,6 @@
-"""Unpacking: from bytes that anybody may have written to values."""
+"""Decodes bytes that anybody may have written into values, or into trees for type codecs. Pure functions, on
+any thread. Whatever the bytes are, the only error is `DecodeError`, and depth and collisions are bounded.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +30,21 @@ from asyncq.serializers.trees import (
 )
 from asyncq.serializers.value_paths import MAX_DEPTH
 
-# What msgpack, struct, datetime, decimal, zoneinfo (it reads files) and hashing make of garbage.
+# What msgpack, struct, datetime, decimal, zoneinfo (it reads files) and hashing raise for garbage.
 _GARBAGE: Final = (ValueError, TypeError, LookupError, ArithmeticError, struct.error, OSError, RecursionError)
-# Every byte that cannot open a container, to be deleted before the rest is counted.
+# Every byte that cannot open a container. They are deleted, and the rest is counted.
 _NO_CONTAINER: Final = bytes(
     byte for byte in range(256) if not (0x80 <= byte <= 0x9F or 0xDC <= byte <= 0xDF)
 )
 
 
 def loads(data: bytes) -> Any:
-    r"""Gives back what `dumps` packed; values of annotated classes come as plain trees.
+    r"""Decodes what `dumps` has made. Instances of annotated classes come as plain values.
 
     Bound the size of `data` before: one byte can become 72 bytes of memory.
 
     Raises:
-        DecodeError: `data` is anything else than one whole message. No other exception leaves this function.
+        DecodeError: `data` is anything else than one whole message. This function raises no other exception.
 
     Example:
         >>> loads(b"\x92\x01\xa1a")
@@ -52,10 +54,15 @@ def loads(data: bytes) -> Any:
 
 
 def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
-    """The value, or if `typed` the tree: with the instances, sets and dicts in it that type codecs take.
+    """Decodes a message.
+
+    Args:
+        data: the message.
+        typed: whether to return a tree, which type codecs take, and not the value.
+        limit: how deep containers may nest.
 
     Raises:
-        DecodeError: not one whole message, or nested more than `limit` deep.
+        DecodeError: `data` is not one whole message, or nests deeper.
     """
     try:
         if CONTAINER_TAG_START in data:
@@ -73,21 +80,24 @@ def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
         raise DecodeError(f"not a message of asyncq: {error or type(error).__name__}") from error
     if stray:
         raise DecodeError("a container tag is where none belongs")
-    # msgpack itself stops at 1024. The walk is paid only by messages with more openings of containers than
-    # the limit.
+    # msgpack itself stops at a depth of 1024. Only messages that open more containers than the limit pay for
+    # this walk.
     if len(data) > limit and len(data.translate(None, _NO_CONTAINER)) > limit and _is_deeper(value, limit):
         raise DecodeError(f"nested more than {MAX_DEPTH} deep")
     return value
 
 
 class _Reader:
-    """The hooks for one message that holds container tags: each array is built when msgpack has its items."""
+    """The hooks for one message with container tags. msgpack calls `array` when it has all items of an array,
+    so inner arrays are built first.
+    """
 
     __slots__ = ("has_instances", "typed", "unused")
 
     def __init__(self, *, typed: bool) -> None:
         self.typed = typed
-        self.unused = 0  # container tags read but not the first item of an array: they must not reach anybody
+        # Container tags that were read and were not the first item of an array. No caller may get one.
+        self.unused = 0
         self.has_instances = False
 
     def ext(self, code: int, data: bytes) -> Any:
@@ -103,7 +113,8 @@ class _Reader:
         container_tag = items[0] if items else None
         if container_tag is INSTANCE:
             self.unused -= 1
-            # One look at the usual form: this is what each instance costs.
+            # The usual form is checked here, because every instance pays for it; `check_instance` checks all
+            # others.
             if len(items) != 4 or type(items[1]) is not str or type(items[2]) is not bytes:
                 check_instance(items)
             self.has_instances = True
@@ -116,7 +127,7 @@ class _Reader:
             check_pairs(items)
         if self.typed:
             return container_tag.keep(items)
-        # Few members cannot cost much, whatever their hashes are.
+        # A few members are cheap, whatever their hashes are, so `make_set` need not count collisions.
         if container_tag is TUPLE or (
             container_tag.kind is not None and len(items) <= MAX_COLLISIONS and not self.has_instances
         ):
@@ -127,7 +138,8 @@ class _Reader:
         try:
             return container_tag.build(items)
         except DecodeError:
-            # What has a hash as an instance of its class need not have one as the dict of its fields.
+            # An instance may have a hash though the dict of its fields has none: then the set becomes a list,
+            # and the dict a list of pairs.
             if not self.has_instances or _have_hashes(items[::2] if container_tag is PAIRS else items):
                 raise
             return (
@@ -166,7 +178,7 @@ def _inside(box: Any) -> Any:
         return box.items
     if kind is not Instance:
         return box
-    # What it holds is one level below it, as in the dict that a reader without the class gets.
+    # Its fields count as one level below it, as in the dict that a reader without the class gets.
     held = [box[3], *(box[4].values() if len(box) == 5 else ())]
     return [
         item

@@ -1,7 +1,7 @@
-"""Time zones: as an offset, or by their name, whatever library made them.
+"""Packs and reads time zones, as an offset or by their name, whatever library made them.
 
-A zone of another library than `datetime` and `zoneinfo` (pydantic_core, pytz, dateutil ...) arrives as what
-the standard library has for it: one with a name as that `ZoneInfo`, one of a fixed offset as a `timezone`.
+A zone of another library than `datetime` and `zoneinfo` (pydantic_core, pytz, dateutil ...) arrives as the
+equal zone of the standard library: a `ZoneInfo` if it has a name, a `timezone` if its offset is fixed.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ _OFFSET: Final = struct.Struct(">q")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _UTC_ZONE: Final = b"o" + _OFFSET.pack(0)
 
-# A zone's name reaches the file system: letters and single slashes only, nothing that leaves the zone folder.
+# `ZoneInfo` makes a file name of a zone's name. So a name may have letters, digits, `_+-` and single slashes,
+# and cannot leave the folder of the zones.
 _ZONE_KEY: Final = re.compile(r"[A-Za-z0-9_+\-]{1,40}(/[A-Za-z0-9_+\-]{1,40}){0,3}")
-# The names that are no more than offset 0.
+# Names that mean only the offset 0.
 _UTC_KEYS: Final = frozenset({"UTC", "Etc/UTC", "Z"})
 
 
 def pack_zone(zone: Any) -> bytes | None:
-    """The bytes of a zone of the standard library; None if it is of another."""
+    """Returns the bytes of a zone of the standard library; None for a zone of another library."""
     if zone is None:
         return b""
     if zone is UTC:
         return _UTC_ZONE
     if type(zone) is timezone:
-        # The only way to tell a name that was given from the one that is made up of the offset.
+        # Only this tells whether the zone was given a name: `tzname` makes one of the offset otherwise.
         offset, *name = zone.__getinitargs__()  # type: ignore[attr-defined]
         return _pack_offset(offset) + "".join(name).encode(errors="surrogatepass")
     if type(zone) is ZoneInfo and zone.key is not None and _ZONE_KEY.fullmatch(zone.key):
@@ -44,10 +45,11 @@ def pack_zone(zone: Any) -> bytes | None:
 
 
 def zone_and_fold(value: datetime, path: ValuePath) -> tuple[bytes, int]:
-    """The bytes of the zone of a moment that is of another library, and the fold that it has there.
+    """Returns the bytes of the zone of a datetime, where the zone is of another library, and the datetime's
+    fold in the equal zone of the standard library.
 
     Raises:
-        SerializationError: the zone is neither a fixed offset nor one with a name; names its path.
+        SerializationError: the zone has neither a fixed offset nor a name; names its path.
     """
     zone = value.tzinfo
     try:
@@ -57,7 +59,7 @@ def zone_and_fold(value: datetime, path: ValuePath) -> tuple[bytes, int]:
 
 
 def foreign_zone(value: time, path: ValuePath) -> bytes:
-    """The bytes of the zone of a time of day that is of another library.
+    """Returns the bytes of the zone of a time of day, where the zone is of another library.
 
     Raises:
         SerializationError: as `zone_and_fold`.
@@ -81,21 +83,26 @@ def _pack_key(key: str) -> bytes:
 def _pack_foreign(zone: Any, value: datetime) -> tuple[bytes, int]:
     key = _key_of(zone)
     if key is None:
-        # A zone that says its offset without a date has the same one all year.
+        # A zone that has an offset without a date has the same offset all year.
         return _pack_offset(zone.utcoffset(None)), value.fold
     offset = value.utcoffset()
-    # pytz keeps summer and winter in two objects and knows no fold, so the fold is looked for.
+    # pytz has one object for summer and one for winter, and knows no fold. So both folds are tried.
     for fold in (value.fold, 1 - value.fold):
         if value.replace(tzinfo=ZoneInfo(key), fold=fold).utcoffset() == offset:
             return _pack_key(key), fold
-    # `datetime(..., tzinfo=pytz.timezone(...))` has the mean local time of long ago: the moment counts.
+    # `datetime(..., tzinfo=pytz.timezone(...))` has an offset of long ago, the local mean time, which the
+    # named zone does not have at that date. The moment counts more than the name, so the offset travels.
     if offset is None:
         raise ValueError("a zone without an offset")
     return _pack_offset(offset), value.fold
 
 
 def _key_of(zone: Any) -> str | None:
-    """The name of a zone of another library, if the standard library knows it; None for a fixed offset."""
+    """Returns the name of a zone of another library, if the zone has one; None for a fixed offset.
+
+    Raises:
+        Exception: the standard library knows no zone of that name.
+    """
     name = getattr(zone, "key", None) or getattr(zone, "zone", None)  # backports.zoneinfo; pytz
     if name is None:
         name = getattr(zone, "_filename", None)  # dateutil: the file that it read
@@ -103,7 +110,7 @@ def _key_of(zone: Any) -> str | None:
             name = name.rpartition("zoneinfo/")[2]
     if not isinstance(name, str) or name in _UTC_KEYS or not _ZONE_KEY.fullmatch(name):
         return None
-    ZoneInfo(name)  # raises if there is none
+    ZoneInfo(name)  # raises if there is no zone of that name
     return name
 
 
@@ -116,11 +123,11 @@ def _refuse(zone: Any, path: ValuePath) -> NoReturn:
 
 
 def read_zone(data: bytes) -> Any:
-    """The zone of such bytes.
+    """Returns the zone of bytes that came.
 
     Raises:
-        DecodeError: neither an offset nor a name.
-        Exception: whatever `timezone` and `ZoneInfo` make of garbage; `unpacking` knows the kinds.
+        DecodeError: they are neither an offset nor a name.
+        Exception: what `timezone` and `ZoneInfo` raise for garbage; `unpacking` knows these errors.
     """
     if not data:
         return None
