@@ -1,1 +1,3 @@
-"""The broker: the only package that knows Redis. All of it but `Beating` runs on the loop of a session."""
+"""The broker: the only package that knows Redis. What talks to the server runs on the loop of a session, all
+but the heartbeat, which has a thread and a connection of its own.
+"""

@@ -207,7 +207,7 @@ class Claims:
                 failpoints.hit("finish.send")
                 on_reply = partial(self._answered, stream, command, batch)
                 self._commands.post(self._served.keys[stream], command, on_reply, now=True)
-            except Exception as error:  # noqa: BLE001  nothing that one batch does may keep the others here
+            except Exception as error:  # noqa: BLE001  an error of one batch must not hold up the others
                 self._give_up(stream, batch, error)
 
     def _finish_command(self, stream: str, held: int, batch: Sequence[Outcome]) -> tuple[Any, ...]:

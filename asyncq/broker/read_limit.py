@@ -1,5 +1,5 @@
 """Chooses how many entries a worker's read asks for, so that its reply stays below 32 MB. One object for each
-reading connection, on its loop; talks to nobody.
+reading connection, on its loop. Talks to no server.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Knows which streams a worker session reads from: in which order, and in which shard each lies. The consumer
-and the fetcher ask it, on the worker's loop; it talks to nobody.
+owns it, and the modules of the worker read it, on the worker's loop. It talks to no server.
 
 The set only grows: a queue gets a stream for each level of priority, and for each executor queue, that comes
 into use.

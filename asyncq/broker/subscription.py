@@ -116,6 +116,7 @@ class Subscription:
         # Cleared first: a connection that is lost from here on sets it again, and `_keep_up` tries again.
         self._lost.clear()
         pipe = await self._line.pipe()
+        # Listed after the connection is there: `subscribe` may have added a channel meanwhile.
         channels = [self._channel, *self._handlers]
         confirmations = [self._confirmation(channel) for channel in channels]
         pipe.post("SUBSCRIBE", *channels)

@@ -1,5 +1,5 @@
-"""Sends exceptions without pickle: the worker encodes what a task raised, and the caller raises it again. All
-functions here are pure and may be called on any thread.
+"""Sends exceptions without pickle: the worker encodes what a task raised, and the caller raises it again.
+Nothing here talks to a server, and everything may be called on any thread.
 
 `encode` never raises, whatever the exception does: a worker that cannot report a failure would lose the job.
 `Failure.rebuild` runs in the caller's process on data that anybody may have written. So it finds a class only

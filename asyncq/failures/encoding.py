@@ -1,5 +1,5 @@
-"""Encodes an exception into the bytes of a failure, within bounds of size, depth and number. Called where a
-body has ended: on the worker's loop, in a thread or in a child process. Never raises.
+"""Encodes an exception into the bytes of a failure, within bounds of size, depth and number. Never raises.
+May be called on any thread: a body ends on the worker's loop, in a thread or in a child process.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 fields.
 
 The state of an instance travels, and not what its class makes of it. If the classes of writer and reader have
-the same fields, no `__init__`, `__post_init__`, validator or serializer runs on the way; otherwise the reader
-calls the class, which validates. The types of the fields are checked on both sides in any case.
+the same fields, no `__init__`, `__post_init__`, validator or serializer runs on the way. Otherwise, or
+without `trust_models`, the reader calls the class, which validates. The types of the fields are checked on
+both sides in any case.
 """
 
 # ruff: noqa: D102  `type_codecs` describes dump, load and takes_plain

@@ -1,7 +1,8 @@
 """The codecs of pydantic's classes: models, and classes that hold one plain value (URLs, secrets).
 
 Nothing here imports pydantic: a program with such a class has imported it. If writer and reader have the same
-fields, no validator or serializer runs; otherwise the reader has pydantic validate the fields.
+fields, no validator or serializer runs. Otherwise, or without `trust_models`, the reader has pydantic
+validate the fields.
 """
 
 # ruff: noqa: D102  `type_codecs` describes dump, load and takes_plain

@@ -46,7 +46,7 @@ its request id, its status code, its outcome, and the jobs that wait for it.
 """
 
 _WAITING = re.compile(rb"\S+ \S+ \S+(?:\n\S+ \S+ \S+)*")
-"""The jobs that wait, a line for each: its id, where the parent is among its own, and its request id."""
+"""The jobs that wait, one a line: its id, the index of the ended job among its parents, its request id."""
 
 OutboxEntry = tuple[bytes, dict[bytes, bytes]]
 """The id of an entry, and its fields."""
@@ -278,6 +278,8 @@ class Forwarder:
                 reading.shard, there, group
             )
             failpoints.hit("forwarder.delivered")
+            # Deleted last: after a crash before this, another process delivers the entries again, and the
+            # other shard sees by its offset that it has applied them.
             await self._forget(reading.shard, [entry for entry, _ in group])
             if left:
                 self.call(there)  # the delivery ended jobs for which jobs in other shards wait

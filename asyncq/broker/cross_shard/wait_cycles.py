@@ -50,7 +50,7 @@ class Waits:
 
         Args:
             id: of the running job.
-            entry: the job's claim: notes of an earlier attempt do not count.
+            entry: the job's entry. Notes of an earlier attempt name another entry, and do not count.
             mark: the wait token.
             targets: the ids of the jobs that it waits for.
             timeout: seconds for each command.
