@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log: logging.Logger = logging.getLogger(__name__)
 
-LOOK_BYTES = 4 * 1024 * 1024
+STATUS_BYTES = 4 * 1024 * 1024
 """With so many bytes of outcomes a reply has enough, and up to three outcomes more. 500 outcomes of a
 megabyte would stop the server for seconds, and would be late for the caller."""
 READ_AT_ONCE = 500
@@ -174,7 +174,7 @@ class Broker:
 
     # -- verbs on one job --
 
-    async def look(self, ids: list[str], channel: str = "") -> list[JobStatus]:
+    async def fetch_status(self, ids: list[str], channel: str = "") -> list[JobStatus]:
         """Returns the status of jobs: the outcome of an ended job, the flags of a live one (and, after a
         space, when it expires, in ms), None for an unknown one. Raises as `Commands.run`.
 
@@ -195,7 +195,7 @@ class Broker:
             found.update(zip(some, answers, strict=True))
         return found
 
-    async def _look_in(self, keys: Keys, ids: Sequence[str], channel: str) -> list[bytes | None]:
+    async def _fetch_in(self, keys: Keys, ids: Sequence[str], channel: str) -> list[bytes | None]:
         """Returns what the script answers about each. Long outcomes take several calls."""
         answers: list[bytes | None] = []
         while len(answers) < len(ids):
@@ -334,8 +334,8 @@ class Broker:
             taken: the number of the last item that the reader's user took.
 
         Returns:
-            The status of the job, as `fetch_status` returns it; True if the job has ended and these are its last
-            items; and the items with their numbers.
+            The status of the job, as `fetch_status` returns it; True if the job has ended and these are its
+            last items; and the items with their numbers.
 
         Raises:
             BrokerUnavailable: no answer within the operation timeout.

@@ -47,8 +47,8 @@ class SteadyTime:
     """What a session knows of the steady time in each shard.
 
     The limits of tasks go by the steady time: a clock at the server that is never set back, see
-    `lua/_monotonic.lua`. The server alone cannot notice that its machine's clock was set back. A session can: it
-    keeps the steady time of an earlier answer, and counts on from there by its own monotonic clock.
+    `lua/_monotonic.lua`. The server alone cannot notice that its machine's clock was set back. A session
+    can: it keeps the steady time of an earlier answer, and counts on from there by its own monotonic clock.
     """
 
     def __init__(self) -> None:

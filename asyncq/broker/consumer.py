@@ -195,7 +195,7 @@ class Consumer:
                 timeout=timeout,
             )
 
-    async def is_known(self, delivery: wire.Delivery, task: str) -> bool:
+    async def is_task_known(self, delivery: wire.Delivery, task: str) -> bool:
         """Returns whether a worker with a heartbeat knows a task and serves the queue of a job."""
         keys = self.served.keys[delivery.stream]
         queue = self.served.queues[delivery.stream]
@@ -223,7 +223,7 @@ class Consumer:
         )
         return bool(answer)
 
-    async def leave(self) -> bool:
+    async def unregister(self) -> bool:
         """Ends the registration in every shard, and deletes the consumer. A shard in which an entry is still
         pending for it refuses: deleting the consumer would drop the entry from the pending list, and nobody
         would ever run the job. Returns False if a shard refused.
@@ -377,7 +377,8 @@ class Consumer:
         # The server lists the oldest entries first, and those are of jobs that wait for others: there may be
         # many of them, and the unknown ones are behind them.
         most = len(held) + MAX_UNKNOWN
-        answer = await pipe.call(*self._commands.build("unknown_entries", (stream,), (GROUP, self.name, most, *held)))
+        arguments = (GROUP, self.name, most, *held)
+        answer = await pipe.call(*self._commands.build("unknown_entries", (stream,), arguments))
         return [(stream, entry.decode(), fields) for entry, fields in answer]
 
     def job_id(self, item: Entry) -> str | None:
@@ -462,7 +463,7 @@ class Consumer:
 
     # -- the others --
 
-    async def look(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Observation:
+    async def observe(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Observation:
         """Observes the other workers of a shard. Costs the server the same however many workers there are.
 
         Args:
@@ -485,7 +486,7 @@ class Consumer:
         taken = [name_from(one[0]) for one in found if len(one) == 1]
         return Observation(number, silent, taken, *_ages_in(ages_before))
 
-    async def census(self, keys: Keys) -> Census:
+    async def watch_streams(self, keys: Keys) -> StreamWatch:
         """Finds out what this worker session must know of its streams in a shard; called three times a lease.
 
         Each stream has one worker as its watcher, which looks at the stream and leaves a note at the server.

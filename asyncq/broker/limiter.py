@@ -125,7 +125,7 @@ class Permits:
         keys = self._commands.shards.of(limits.task)
         await self._commands.send(keys, "ZREM", keys.permits_waiting + limits.task, id, timeout=FOREVER)
 
-    async def call(self, id: str) -> bool:
+    async def wake(self, id: str) -> bool:
         """Wakes a job that waits for a permit: makes it due now. Returns False if there is no such job any
         more.
         """

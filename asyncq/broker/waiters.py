@@ -83,7 +83,7 @@ class Waiter:
     __slots__ = (
         "__weakref__",
         "accepted",
-        "wake_job",
+        "call",
         "callbacks",
         "ended",
         "epoch",
@@ -553,7 +553,7 @@ class Listener:
 
     # -- looking --
 
-    async def look_all(self, waiters: Sequence[Waiter], timeout: float | None = None) -> None:
+    async def fetch_all(self, waiters: Sequence[Waiter], timeout: float | None = None) -> None:
         """Looks once at many jobs, 500 in each command. Does not add the channel to their waiters.
 
         Raises:
@@ -588,7 +588,7 @@ class Listener:
             if not batch:
                 continue
             try:
-                answers = await self._look([waiter.id for waiter in batch], self.channel)
+                answers = await self._fetch_status([waiter.id for waiter in batch], self.channel)
             except Exception as error:  # noqa: BLE001  this task looks for all waiters of the session
                 # The waits go on: each has a timeout of its own, and a later look may succeed.
                 attempt += 1

@@ -41,8 +41,8 @@ ENOUGH_BYTES = 1024 * 1024
 """After so many bytes of outcomes and messages, no further entry is read. The last entry is read whole."""
 
 _OF_AN_END = (b"p", b"n", b"h", b"w", b"c")
-"""The fields of an entry for the end of a job, in the order in which `deliver_ends` takes them: the id of the job,
-its request id, its status code, its outcome, and the jobs that wait for it.
+"""The fields of an entry for the end of a job, in the order in which `deliver_ends` takes them: the id of the
+job, its request id, its status code, its outcome, and the jobs that wait for it.
 """
 
 _WAITING = re.compile(rb"\S+ \S+ \S+(?:\n\S+ \S+ \S+)*")
