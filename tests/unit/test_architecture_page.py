@@ -1,4 +1,4 @@
-"""The picture in docs/design.md names every package and module that there is, and no other."""
+"""The picture in docs/architecture.md names every package and module that there is, and no other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs/design.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 PICTURE = PAGE[PAGE.index("```text\nasyncq/") : PAGE.index("```", PAGE.index("```text\nasyncq/") + 3)]
 WORDS = set(re.findall(r"[a-z_]+", PICTURE))
 
