@@ -1,24 +1,14 @@
 """Finds worker sessions that died, and takes their jobs back into the queues. Runs on the worker's loop.
 
-<<<<<<< HEAD
 Each worker observes the others three times a lease; one such observation is called a look. A session is dead
 when its counter of beats has stood still for a whole lease *of the observer's own clock*, over looks that
 came without a gap. A gap proves nothing: the server may have been away, or the observer itself may have stood
 still. After a gap the observer counts anew.
-=======
-Each worker looks three times a lease at who has stopped beating. A worker session is dead when it has not
-beaten for a whole lease *of the observer's own clock*, over looks that came without a gap: a server that was
-away, or an observer that stood still itself, proves nothing, so the observer counts anew. The server numbers
-the looks, and each beat notes the number of the latest look, see `_observations.lua`. So an observer asks
-only for those that have not beaten since its own look of a lease ago, and that takes the same time however
-many workers live.
->>>>>>> 51cf80e (The scripts have the names that a stranger looks for)
 
-The server numbers the looks, and each beat stores the number of the latest look, see `_looks.lua`. So an
+The server numbers the looks, and each beat stores the number of the latest look, see `_observations.lua`. So an
 observer asks only for those that have not beaten since its own look of a lease ago. That takes the same time
 however many workers live.
 
-<<<<<<< HEAD
 Workers may be replaced so fast that none of them observes for a whole lease. So each observer stores at the
 server how long ago its looks were, by its own clock. A new observer continues from there, if there was no gap
 in between. To add such ages is safe: each is the least time that can have passed.
@@ -26,11 +16,6 @@ in between. To add such ages is safe: each is the least time that can have passe
 A consumer that has no beat at all belongs to a session that was recovered before; the server may have served
 one of its reads after that. The server needs some time for each consumer of a stream to list them. So only
 one worker lists them for each stream, its watcher, see `watch_streams.lua`.
-=======
-A consumer with no beat at all is a worker session that was taken before; a read of it may still have been
-served late. To list the consumers of a stream takes the server some time for each of them, so only one worker
-does it for each stream, its watcher, see `watch_streams.lua`.
->>>>>>> 51cf80e (The scripts have the names that a stranger looks for)
 """
 
 from __future__ import annotations
