@@ -179,7 +179,7 @@ class Broker:
         space, when it expires, in ms), None for an unknown one. Raises as `Commands.run`.
 
         With a channel, the server adds the channel to the waiters of each live job in the same atomic step,
-        so no end of a job can fall between the look and the wait.
+        so no end of a job can fall between this answer and the wait.
         """
         found = await self._fetch_in_shards(ids, channel)
         missing = [id_ for id_, answer in found.items() if answer is None]
@@ -188,6 +188,7 @@ class Broker:
         return [status_of(found[id_]) for id_ in ids]
 
     async def _fetch_in_shards(self, ids: Sequence[str], channel: str) -> dict[str, bytes | None]:
+        """Asks every shard for its jobs, all shards at once. Returns the scripts' answers by id."""
         by_shard = self.shards.apportion(ids)
         fetches = [self._fetch_in(self.shards[number], some, channel) for number, some in by_shard.items()]
         found: dict[str, bytes | None] = {}
@@ -297,6 +298,9 @@ class Broker:
     async def _end_early(
         self, id_: str, letter: str, outcome: bytes, mark: str, reason: str = "", *, parents: bool = False
     ) -> tuple[str, list[str]]:
+        """Runs the script `revoke` for one job. Returns what became of the job, and the ids of the jobs that
+        must go the same way.
+        """
         keys, ttl = self.shards.of(id_), self.settings.result_ttl
         call = early_end(keys, id_.encode(), letter, outcome, ttl, mark=mark, reason=reason, parents=parents)
         answer = await self.commands.run_known(
@@ -357,6 +361,7 @@ class Broker:
         self.commands.post(keys, self._read(keys, id, taken, 0, taken), None)
 
     def _read(self, keys: Keys, id_: str, after: int, count: int, taken: int) -> tuple[Any, ...]:
+        """Returns the command that reads up to `count` items and notes how far the reader has read."""
         return self.commands.build(
             "read",
             (keys.records + id_, keys.items + id_, keys.places + id_),
@@ -413,6 +418,7 @@ class Broker:
         return list(levels), any(reader[b"name"] in beats for reader in readers)
 
     async def _hint(self, queue: str) -> None:
+        """Logs a warning if no worker with a heartbeat reads from a queue."""
         if not await self.listened_to(queue):
             log.warning(
                 "a result is waited for, but no worker listens on queue %r at %s; start one: "

@@ -193,6 +193,7 @@ class Claims:
         return answer
 
     def _send(self) -> None:
+        """Sends what was gathered, batch by batch, while fewer than `UNDER_WAY` calls wait for an answer."""
         self._scheduled = False
         while self._waiting and self._under_way < UNDER_WAY:
             stream, waiting = next(iter(self._waiting.items()))
@@ -227,6 +228,7 @@ class Claims:
         return tuple(command)
 
     def _answered(self, stream: str, command: tuple[Any, ...], batch: list[Outcome], answer: Any) -> None:
+        """Takes the first answer to a batch. If it is an error, a background task sends the batch again."""
         if isinstance(answer, Exception):
             self._tasks.start(self._persist(stream, command, batch))
             return
@@ -252,6 +254,9 @@ class Claims:
         self._done(stream, batch, None)
 
     def _done(self, stream: str, batch: list[Outcome], answer: int | list[int] | None) -> None:
+        """Ends a call under way, with the script's answer, or with None if the batch was given up. Lets go of
+        its jobs, and sends what was gathered meanwhile.
+        """
         for delivery, _, _ in batch:
             self._on_done(delivery)
         # Counted down before anything that could raise: a call that stayed counted would keep one of the two
@@ -338,6 +343,7 @@ class Claims:
         return await self._put_aside(Way.DEFERRED, "defer", delivery, wait, "u", so_far)
 
     async def _put_aside(self, way: Way, script: str, delivery: wire.Delivery, *why: Any) -> int:
+        """Runs a script that ends a claim and delays the job."""
         keys, job = self._served.keys[delivery.stream], delivery.job
         revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
         arguments = (
@@ -386,6 +392,7 @@ class Claims:
         letter: str = "",
         outcome: bytes = b"",
     ) -> int:
+        """Runs a script that ends one claim until it is answered, and calls the hooks. Returns the answer."""
         shard, id_ = self._served.keys[delivery.stream], delivery.job.id
         answer: int = await self._commands.run(shard, script, keys, arguments, timeout=FOREVER)
         # -1: another job has an id of the workflow. Then the claim stands.
@@ -497,6 +504,7 @@ class Claims:
         )
 
     def _tell(self, ends: Sequence[ClaimEnd]) -> None:
+        """Calls the hooks with the ends of claims. Logs what a hook raises."""
         for hook in self.hooks:
             for end in ends:
                 try:
@@ -519,6 +527,7 @@ def _first_batch(waiting: list[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
 
 
 def _log_refusals(batch: Sequence[Outcome], answers: Sequence[int]) -> None:
+    """Logs each outcome that the fence has refused."""
     for (delivery, _, _), accepted in zip(batch, answers, strict=True):
         if not accepted:
             log.warning(
@@ -528,6 +537,7 @@ def _log_refusals(batch: Sequence[Outcome], answers: Sequence[int]) -> None:
 
 
 def _finished(stream: str, batch: Sequence[Outcome], answer: int | list[int]) -> list[ClaimEnd]:
+    """Returns the ends of the claims of a batch, for the hooks."""
     answers = [1] * len(batch) if isinstance(answer, int) else answer
     return [
         ClaimEnd(Way.FINISHED, stream, delivery.entry, delivery.job.id, one, delivery, letter, outcome)

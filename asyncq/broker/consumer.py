@@ -47,9 +47,9 @@ MAX_UNKNOWN = 1000
 _NAMES_AT_ONCE = 1000
 """Most consumers that one HMGET asks for."""
 _LAST_LOOK = 2**52
-"""No look has a higher number."""
+"""No observation has a higher number."""
 _MOST_AGES = 20
-"""Most words that are read of an observer's ages. An observer leaves those of some five looks."""
+"""Most words that are read of an observer's ages. An observer leaves those of some five observations."""
 _KNOWN_AS_DEAD = 4
 """For so many leases the server remembers that a worker was taken for dead."""
 _MOST_NOTED = 999_999_999
@@ -117,6 +117,7 @@ class Consumer:
             await self._make_group(self.served.keys[stream], stream, timeout)
 
     async def _make_group(self, keys: Keys, stream: str, timeout: float) -> None:
+        """Makes the consumer group of one stream. Does nothing if it exists."""
         try:
             # From entry 0 on: jobs that were enqueued before the first worker started must run, too.
             await self._commands.send(
@@ -152,6 +153,7 @@ class Consumer:
             await self.add_level(self.served.keys[stream], name.encode())
 
     async def _adopt(self, queue: str, keys: Keys, levels: Iterable[bytes], timeout: float) -> None:
+        """Reads from levels that are not read yet, from now on. Makes their groups first."""
         for level in self.served.new_levels(queue, keys, levels):
             await self._make_group(keys, keys.stream(leveled(queue, level)), timeout)
             if not self.served.add_level(queue, keys, level):
@@ -324,6 +326,7 @@ class Consumer:
         return ordered
 
     async def _read(self, streams: Sequence[str], count: int, block: int | None) -> list[Entry]:
+        """Sends one XREADGROUP. `block` is how long it waits, in ms; None for a read that does not wait."""
         blocking = () if block is None else ("BLOCK", block)
         pipe = self._reads.current or await self._reads.pipe()
         if block is not None and self._has_more:
@@ -468,10 +471,11 @@ class Consumer:
 
         Args:
             keys: of the shard.
-            before: the number of an earlier look. Workers without a heartbeat since then are named. 0: none.
-            last: the number of the last look. Workers that were taken for dead since then are named.
-            ages: the earlier looks that this observer knows of, the oldest first. The server keeps them for
-                workers that begin to observe. Empty: the server keeps what it has.
+            before: the number of an earlier observation. Workers without a heartbeat since then are named. 0:
+                none.
+            last: the number of the last observation. Workers that were taken for dead since then are named.
+            ages: the earlier observations that this observer knows of, the oldest first. The server keeps
+                them for workers that begin to observe. Empty: the server keeps what it has.
         """
         number, ages_before, *found = await self._commands.run(
             keys,
@@ -572,22 +576,22 @@ class Consumer:
 
 
 class LookAge(NamedTuple):
-    """The number of an earlier look, and how many seconds ago it was made, at least."""
+    """The number of an earlier observation, and how many seconds ago it was made, at least."""
 
     number: int
     age: float
 
 
 class Observation(NamedTuple):
-    """What one look shows a worker of the others.
+    """What one observation shows a worker of the others.
 
     Attributes:
-        number: of this look: every later look of any worker has a higher one.
-        silent: the session ids without a heartbeat since the look `before`, and the count of each one's
-            heartbeat; None if somebody has deleted it.
-        taken: the session ids that were taken for dead since the look `last`.
-        ages: of earlier looks, as another observer has left them, the oldest first.
-        ages_at: the number of the look at which that observer left them; 0 if there is none.
+        number: of this observation: every later one of any worker has a higher number.
+        silent: the session ids without a heartbeat since the observation `before`, and the count of each
+            one's heartbeat; None if somebody has deleted it.
+        taken: the session ids that were taken for dead since the observation `last`.
+        ages: of earlier observations, as another observer has left them, the oldest first.
+        ages_at: the number of the observation at which that observer left them; 0 if there is none.
     """
 
     number: int
@@ -612,7 +616,7 @@ class StreamWatch(NamedTuple):
 
 
 def _ages_in(text: bytes) -> tuple[Sequence[LookAge], int]:
-    """Reads the ages of looks that an observer has left, and the number of the look at which it left them."""
+    """Reads the ages of observations that an observer has left, and the number of the one at which it did."""
     at, *each = text.split()[:_MOST_AGES] or [b"0"]
     pairs = [one.partition(b":")[::2] for one in each]
     numbers = [wire.number_in(part, _LAST_LOOK) for part in (at, *itertools.chain.from_iterable(pairs))]
@@ -665,6 +669,7 @@ class Beating:
         return marks
 
     def _call(self, command: tuple[Any, ...]) -> Any:
+        """Sends a command. If the server does not know the script, loads it and sends the command again."""
         try:
             return self._connection.call(*command)
         except ServerError as error:
@@ -684,6 +689,7 @@ def _signal(id: str, mark: str) -> str:
 
 
 def _entries(answer: Any) -> list[Entry]:
+    """Makes a list of entries of a reply to XREADGROUP."""
     if not answer:
         return []
     failpoints.hit("read.answered")

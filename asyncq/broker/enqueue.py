@@ -175,6 +175,7 @@ class Intake:
             await self._commands.forwarded(home)
 
     def _enqueue_command(self, keys: Keys, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
+        """Returns the call of the script that enqueues jobs into one queue."""
         command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, keys.queues + queue, keys.space, queue]
         command += (self._channel, self._length_limit(keys.queues + queue, len(batch)))
         for job, message, _ in batch:
@@ -201,6 +202,7 @@ class Intake:
         return limit
 
     def _send_gathered(self) -> None:
+        """Sends all jobs that were gathered in this turn of the loop."""
         gathered, self._gathered = self._gathered, {}
         for number, boxes in gathered.items():
             keys = self._shards[number]
@@ -264,6 +266,7 @@ class Intake:
     async def _enqueue_slowly(
         self, keys: Keys, command: tuple[Any, ...], batch: list[_Pending], timeout: float
     ) -> None:
+        """Sends a batch again whose first answer was an error or a full queue, and settles its futures."""
         try:
             answer = await self._until_room(keys, command, timeout, batch[0][0].queue)
         except Exception as error:  # noqa: BLE001 - handed to each caller, whatever it is

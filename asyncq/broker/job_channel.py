@@ -99,6 +99,7 @@ class JobChannel:
             log.debug("%s: its loop is closed, and the subscription with it", self._channel)
 
     def _close_here(self) -> None:
+        """Unsubscribes, on the loop of the session."""
         subscription = self._listener.subscription
         subscription.renewed.discard(self._missed)
         subscription.unsubscribe(self._channel, self._receive)
@@ -111,6 +112,7 @@ class JobChannel:
             self._leave = self._listener.attend(self._waiter, self._on_change)
 
     def _on_change(self, future: asyncio.Future[None]) -> None:
+        """Takes in that something about the job has changed, or that the app was closed."""
         if self._leave is not None:
             self._leave()
             self._leave = None

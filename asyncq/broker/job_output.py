@@ -79,19 +79,20 @@ class JobOutput:
             known: the server has had all items up to this number.
             number: of the first of the items.
             items: encoded.
-            on_reply: gets the script's answer, see `emit.lua`, or the error as a value.
+            on_reply: gets the script's answer, see `append_items.lua`, or the error as a value.
         """
         self._commands.post(self._keys, self._items(known, number, items), on_reply)
 
     async def append_items(self, known: int, items: Sequence[bytes]) -> list[int]:
         """Appends the items behind number `known`. Is sent again for as long as it takes. Returns the
-        script's answer, see `emit.lua`.
+        script's answer, see `append_items.lua`.
         """
         command = self._items(known, known + 1, items)
         answer: list[int] = await self._commands.send(self._keys, *command, timeout=FOREVER)
         return answer
 
     def _items(self, known: int, number: int, items: Sequence[bytes]) -> tuple[Any, ...]:
+        """Returns the command that appends items, see `post_items`."""
         keys, id_ = self._keys, self.delivery.job.id
         return self._commands.build(
             "append_items",

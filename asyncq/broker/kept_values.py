@@ -55,6 +55,7 @@ class KeptValues:
         return b"".join(filled)
 
     async def _read(self, key: str, keys: Keys, timeout: float | None) -> bytes | None:
+        """Returns a kept value, or None. Joins a read of the same value that is under way."""
         read = self._reads.get(key)
         if read is None:
             read = self._reads[key] = asyncio.create_task(self._fetch(key, keys, timeout))
@@ -70,6 +71,7 @@ class KeptValues:
             read.exception()
 
     async def _fetch(self, key: str, keys: Keys, timeout: float | None) -> bytes | None:
+        """Reads a kept value; returns None if there is none."""
         try:
             [outcome] = await self._commands.send(keys, "HMGET", key, "o", timeout=timeout)
         except ServerError as error:

@@ -64,6 +64,7 @@ class Served:
         self._arrange()
 
     def _add(self, streams: dict[str, str], keys: Keys, name: str) -> None:
+        """Adds a stream to one of the dictionaries, and notes its shard, its queue and its executor."""
         stream = keys.stream(name)
         streams[stream] = name
         self.keys[stream] = keys

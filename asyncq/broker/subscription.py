@@ -135,6 +135,9 @@ class Subscription:
         return self._unconfirmed.setdefault(channel.encode(), self._loop.create_future())
 
     async def _until_confirmed(self, confirmations: Collection[asyncio.Future[None]]) -> None:
+        """Waits until channels are confirmed. If that takes more than `REPLY_TIMEOUT`, breaks the connection
+        and raises `BrokerUnavailable`.
+        """
         late: Collection[asyncio.Future[None]] = confirmations
         # In four parts: when a process was stopped for long and goes on, one part is over at once, and the
         # server still has the others to answer.
@@ -146,6 +149,7 @@ class Subscription:
         raise BrokerUnavailable("the server did not confirm a subscription")
 
     def _on_push(self, push: list[Any]) -> None:
+        """Takes a push of the server: a message on a channel, or the confirmation of a channel."""
         kind = push[0]
         if kind == b"message":
             channel = push[1].decode()
@@ -164,6 +168,7 @@ class Subscription:
                 confirmation.set_result(None)
 
     def _on_broken(self, reason: Exception) -> None:
+        """Takes in that the connection is lost: ends the epoch, and wakes `_keep_up`."""
         self.epoch = 0
         self._lost.set()
         for confirmation in self._unconfirmed.values():
@@ -174,6 +179,7 @@ class Subscription:
         log.debug("the subscription was lost: %s", reason)
 
     async def _keep_up(self) -> None:
+        """Subscribes again after each lost connection, with backoff, for ever."""
         attempt = 0
         while True:
             await self._lost.wait()

@@ -5,17 +5,17 @@ Each session has a reply channel of its own and puts its name into the jobs that
 job publishes the outcome on the channels that the record names. A notification is a hint that may be lost;
 the record is the truth. So:
 
-1. *Subscribe, wait for the confirmation, then look* (read the record). The other way round, the end of a job
-   between the two steps is missed for ever.
+1. *Subscribe, wait for the confirmation, then fetch the status* from the record. The other way round, the end
+   of a job between the two steps is missed for ever.
 2. Each confirmation begins a new **epoch**, see `Subscription`. If a waiter knows that the record of its live
-   job names the channel since this epoch, it needs no look: the notification has yet to come, and on this
-   very connection. Any other waiter looks first.
-3. After each reconnection every waiter looks again: what was published meanwhile is gone. Without this, the
-   wait after a `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
-4. The waiters that have waited for some seconds look again (they poll). This bounds whatever else may go
-   wrong with pub/sub.
+   job names the channel since this epoch, it needs no status: the notification has yet to come, and on this
+   very connection. Any other waiter fetches the status first.
+3. After each reconnection the status of every waiter is fetched: what was published meanwhile is gone.
+   Without this, the wait after a `CLIENT KILL TYPE pubsub` hung in 3 runs of 3.
+4. Every few seconds, the status of the waiters that have waited for long is fetched again: they poll. This
+   bounds whatever else may go wrong with pub/sub.
 
-Looks are gathered: all that are asked for in one turn of the loop go in batches of 500.
+These requests are gathered: the status of up to 500 jobs is fetched by one call.
 
 Dropping a handle only drops an entry from a weak dictionary: no command is sent, nothing is unsubscribed.
 """
@@ -49,12 +49,12 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger(__name__)
 
 POLL = 5.0
-"""Within so many seconds, a waiter without news looks again. A round comes every quarter of this time, give
-or take a fifth, and takes the waiters that have waited for seven tenths of it."""
+"""Within so many seconds, a waiter without news polls. A round comes every quarter of this time, give or take
+a fifth, and takes the waiters that have waited for seven tenths of it."""
 HINT_AFTER = 2.0
 """Seconds of waiting after which the queue is checked for a worker."""
 BATCH = 500
-"""Most jobs in one look."""
+"""Most jobs whose status one call fetches."""
 
 
 class Waiter:
@@ -64,8 +64,8 @@ class Waiter:
         id: the job's id.
         ended: the outcome, once it is known. Only `forgotten` takes it back.
         gone: True if the server knows no result under this id (any more).
-        flags: of the live job as last seen, see `wire`; empty before the first look.
-        accepted: False while the enqueue of this job is under way: a look would not find the job yet.
+        flags: of the live job as last seen, see `wire`; empty before its status was first fetched.
+        accepted: False while the enqueue of this job is under way: the server may not have the job yet.
         epoch: the epoch in which the job's record is known to name our channel; 0 if none.
         expires: when the job expires unless it is started, in ms since 1970; None if not known.
         state, queue, worker, started, retries, failure: as last seen; `started` in ms since 1970, `failure`
@@ -140,6 +140,9 @@ class Waiter:
 
 
 def _knowledge(waiter: Waiter) -> int:
+    """Returns how much a waiter knows of its job: 3 the outcome, 2 that it has started or failed, 1 that it
+    waits for its start, 0 nothing.
+    """
     if waiter.ended is not None:
         return 3
     if waiter.state is State.UNKNOWN:
@@ -185,11 +188,11 @@ class _Ref(weakref.ref[Waiter]):
 
 
 class Listener:
-    """Keeps the waiters of a session, and settles them: by notifications, by looks, and by polling.
+    """Keeps the waiters of a session, and settles them: by notifications, and by fetching their status.
 
     Args:
         commands: of the session.
-        look: returns the status of jobs, and adds the channel given to the waiters in their records.
+        fetch_status: returns the status of jobs, and adds the channel given to the waiters in their records.
         expire: ends a job whose time has passed.
         hint: warns the user if no worker serves a queue.
 
@@ -310,7 +313,7 @@ class Listener:
         """
         end = None if timeout is None else self._loop.time() + timeout
         if waiter.gone:
-            # `gone` is from an earlier look. There may be a new job under this key or id by now.
+            # `gone` is from an earlier status. There may be a new job under this key or id by now.
             waiter.gone = False
             waiter.epoch = 0
         while waiter.ended is None and not waiter.gone:
@@ -357,6 +360,7 @@ class Listener:
         return leave
 
     def _join(self, waiter: Waiter) -> asyncio.Future[None]:
+        """Adds a future to a waiter, which is done at the next change, and keeps the waiter alive."""
         future = self._loop.create_future()
         if waiter.futures is None:
             waiter.futures = []
@@ -369,6 +373,7 @@ class Listener:
         return future
 
     def _part(self, waiter: Waiter, future: asyncio.Future[None]) -> None:
+        """Removes the future of a wait that has ended."""
         assert waiter.futures is not None
         waiter.futures.remove(future)
         if not waiter.futures:
@@ -409,7 +414,7 @@ class Listener:
             self._ask(waiter)
 
     def learn(self, waiter: Waiter, answer: wire.Ended | str | None) -> None:
-        """Takes in the answer of a look: an outcome, the flags of a live job, or None for an unknown job."""
+        """Takes in a fetched status: an outcome, the flags of a live job, or None for an unknown job."""
         if isinstance(answer, wire.Ended):
             self._settle(waiter, answer)
         elif answer is None:
@@ -432,6 +437,7 @@ class Listener:
                 self._learn_expiry(waiter, int(expires))
 
     def _learn_expiry(self, waiter: Waiter, expires: int) -> None:
+        """Notes when the job expires, and has timers set for that time."""
         waiter.expires = expires
         for future in waiter.futures or ():
             _settle_future(future)  # `wait` goes round its loop, and sets a timer for the expiry
@@ -445,12 +451,12 @@ class Listener:
             each.flags = Flags()
             each.report = None
             each.state = State.UNKNOWN
-            each.epoch = 0  # no notification will come: the next wait must look first
+            each.epoch = 0  # no notification will come: the next wait must fetch the status first
             each.expires = None  # this was the old job's; the id may get another job
         self._wake(waiter, gone=True)
 
     def take_status(self, waiter: Waiter, answer: wire.Ended | wire.JobSnapshot | None) -> None:
-        """Takes in the answer of `Broker.state`, which tells more of a live job than a look."""
+        """Takes in the answer of `Broker.state`, which tells more of a live job than `fetch_status`."""
         if not isinstance(answer, wire.JobSnapshot):
             self.learn(waiter, answer)
         elif waiter.ended is None:  # else the notification was faster than this answer
@@ -472,9 +478,9 @@ class Listener:
             self._ask(waiter)
 
     def gave_up(self, waiter: Waiter) -> None:
-        """Takes in that the enqueue of this job was refused, cancelled, or not answered in time. From now on
-        a look may ask for the job, for only the record tells what became of it, and no answer to the enqueue
-        will follow.
+        """Takes in that the enqueue of this job was refused, cancelled, or not answered in time. No answer to
+        the enqueue will follow, and only the record tells what became of the job. So its status is fetched
+        from now on.
         """
         if not waiter.accepted:
             waiter.accepted = True
@@ -504,6 +510,7 @@ class Listener:
         self._spawn(self._expire_and_ask(waiter))
 
     async def _expire_and_ask(self, waiter: Waiter) -> None:
+        """Has the job expired at the server, and fetches its outcome."""
         try:
             await self._expire(waiter.id)
         except (AsyncQError, PipeBroken, ServerError) as error:
@@ -511,12 +518,14 @@ class Listener:
         self._ask(waiter)
 
     def _in_touch(self, waiter: Waiter) -> bool:
+        """Returns whether a notification is sure to come: the record names our channel since this epoch."""
         epoch = self.subscription.epoch
         return epoch != 0 and waiter.epoch == epoch
 
     # -- outcomes --
 
     def _on_outcomes(self, data: bytes) -> None:
+        """Takes in a message on the reply channel: one or more outcomes."""
         try:
             for id_, letter, outcome in wire.split_notification(data):
                 waiter = self._waiters.get(id_)
@@ -535,6 +544,7 @@ class Listener:
             )
 
     def _settle(self, waiter: Waiter, ended: wire.Ended) -> None:
+        """Stores the outcome of a job, if there is none yet, and ends the waits for it."""
         if waiter.ended is None:
             waiter.ended = ended
             waiter.gone = False
@@ -542,6 +552,7 @@ class Listener:
         self._wake(waiter)
 
     def _wake(self, waiter: Waiter, *, gone: bool = False) -> None:
+        """Ends the waits for a job, and has its callbacks called in the next turn of the loop."""
         waiter.gone = waiter.gone or gone
         for future in waiter.futures or ():
             if not future.done():
@@ -572,25 +583,26 @@ class Listener:
                     self.learn(waiter, answer)
 
     def _ask(self, waiter: Waiter) -> None:
-        """Puts the waiter into the next look."""
+        """Has the status of the waiter fetched with the next batch."""
         self._asked[waiter.id] = waiter
         if self._looking is None or self._looking.done():
             self._looking = self._spawn(self._answer_all())
 
     async def _answer_all(self) -> None:
+        """Fetches the status of all waiters that were asked for, in batches, and again after an error."""
         attempt = 0
         while self._asked:
             batch = [self._asked.pop(id_) for id_ in list(self._asked)[:BATCH]]
             batch = [waiter for waiter in batch if waiter.accepted and waiter.ended is None]
-            # Read before the look. If the subscription is lost and renewed meanwhile, this epoch is out of
-            # date, and the waiter looks again.
+            # Read before the status is fetched. If the subscription is lost and renewed meanwhile, this epoch
+            # is out of date, and the status is fetched again.
             epoch = self.subscription.epoch
             if not batch:
                 continue
             try:
                 answers = await self._fetch_status([waiter.id for waiter in batch], self.channel)
-            except Exception as error:  # noqa: BLE001  this task looks for all waiters of the session
-                # The waits go on: each has a timeout of its own, and a later look may succeed.
+            except Exception as error:  # noqa: BLE001  all waiters of the session depend on this task
+                # The waits go on: each has a timeout of its own, and a later try may succeed.
                 attempt += 1
                 log.debug("%d waiters could not be looked up (%s); again", len(batch), error)
                 for waiter in batch:
@@ -607,14 +619,15 @@ class Listener:
         return [waiter for waiter in self._waiters if waiter.futures or waiter.callbacks]
 
     async def _poll(self) -> None:
+        """Polls, for ever: has the status of waiters fetched that have waited for long, and gives hints."""
         while True:
             await asyncio.sleep(POLL * random.uniform(0.8, 1.2) / 4)
             for queue in self._queues_to_check():
                 await self._hint_once(queue)
 
     def _queues_to_check(self) -> set[str]:
-        """Puts all that have waited for long into the next look. Returns the queues of those that have waited
-        for a while without news.
+        """Has the status of all waiters fetched that have waited for long. Returns the queues of those that
+        have waited for a while without news.
         """
         now = self._loop.time()
         queues = set()
@@ -641,10 +654,11 @@ class Listener:
             log.debug("whether anybody serves queue %r could not be found out: %s", queue, error)
 
     def _renewed(self) -> None:
-        """Has every waiter look again: the subscription was lost, and so was what was published meanwhile."""
+        """Has every status fetched: the subscription was lost, and so was what was published meanwhile."""
         self._spawn(self._ask_all())
 
     async def _ask_all(self) -> None:
+        """Has the status of all waiters without an outcome fetched."""
         # Spread over half a second: after a restart of the server, every client does this at the same time.
         await asyncio.sleep(random.random() / 2)
         for waiter in self._waiters:
@@ -652,6 +666,7 @@ class Listener:
                 self._ask(waiter)
 
     def _spawn(self, coroutine: Any) -> asyncio.Task[None]:
+        """Starts a background task, and holds it until it is done."""
         # In an empty context: the task outlives this call, and must not keep the caller's context variables.
         task: asyncio.Task[None] = self._loop.create_task(coroutine, context=contextvars.Context())
         self._tasks.add(task)

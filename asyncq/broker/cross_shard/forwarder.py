@@ -195,6 +195,7 @@ class Forwarder:
         return tasks
 
     def _outbox_task(self, shard: Keys) -> OutboxTask:
+        """Requests another pass over the outbox of a shard. Returns its task, which is started if need be."""
         outbox_task = self._outbox_tasks.get(shard.shard)
         if outbox_task is None:
             outbox_task = self._outbox_tasks[shard.shard] = OutboxTask()
@@ -203,6 +204,7 @@ class Forwarder:
         return outbox_task
 
     async def _run(self, shard: Keys, outbox_task: OutboxTask) -> None:
+        """Empties an outbox until no further pass is requested. The waits for it end in any case."""
         try:
             while outbox_task.requested:
                 outbox_task.requested = False
@@ -232,6 +234,7 @@ class Forwarder:
                 wait.delivered.set_result(None)
 
     async def _empty(self, shard: Keys, outbox_task: OutboxTask) -> None:
+        """Reads and delivers until the outbox is empty."""
         while True:
             # Taken before the read: a wait that begins while the read is under way may be for an entry that
             # the server wrote after it.
@@ -285,6 +288,7 @@ class Forwarder:
                 self.call(there)  # the delivery ended jobs for which jobs in other shards wait
 
     async def _deliver_batches(self, shard: Keys, there: Keys, entries: Sequence[OutboxEntry]) -> int:
+        """Has another shard accept batches, one in each call. Returns how many entries its outbox has."""
         left = 0
         for entry, fields in entries:
             channel, refusal, job_arguments = wire.decode_batch(fields[b"b"])
@@ -293,6 +297,7 @@ class Forwarder:
         return left
 
     async def _deliver_ends(self, shard: Keys, there: Keys, entries: Sequence[OutboxEntry]) -> int:
+        """Informs another shard of the ends of jobs, in one call. Returns how many entries its outbox has."""
         ends: list[Any] = []
         for entry, fields in entries:
             ends += (entry, *(fields[name] for name in _OF_AN_END))

@@ -166,6 +166,7 @@ class Submission:
         return heights
 
     def _job_arguments(self, job: wire.Job, message: bytes) -> Iterator[Any]:
+        """Yields the arguments of the scripts for one job, in the order of their headers."""
         flags = ("-", "i" if job.ignore_result else "-", "d" if job.dependents else "-")
         queue = leveled(job.queue, job.priority)
         yield from (job.id, queue, job.request_id, "".join(flags), "" if job.wait is None else job.wait)

@@ -83,6 +83,7 @@ def _kept(keys: Keys) -> list[str]:
 
 
 def _calls(rights: frozenset[str], kept: Sequence[str], channels: tuple[str, ...]) -> list[RequiredCommand]:
+    """Returns a call for each right, for each kind of key as `_EVERYWHERE` says, and for each channel."""
     keyed = rights - _NO_KEY - _CHANNEL
     return [
         *(RequiredCommand(right, "") for right in sorted(rights & _NO_KEY)),

@@ -115,6 +115,7 @@ async def check(commands: Commands) -> None:
 
 
 async def _refuse(commands: Commands) -> None:
+    """Asks the server, and raises if there are findings."""
     try:
         answer = await commands.send(commands.shards[0], *_QUESTION)
     except ServerError as error:
@@ -126,6 +127,7 @@ async def _refuse(commands: Commands) -> None:
 
 
 def _warn(address: Address, answer: Any) -> None:
+    """Logs the findings in the answer of the server."""
     if isinstance(answer, PipeBroken):
         _looked_at.discard(address.url)  # the connection was lost before the answer: the next open asks again
         return

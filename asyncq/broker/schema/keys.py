@@ -138,11 +138,11 @@ class Keys:
             ("levels", f"{tag}:lv:"),  # + queue: set of the levels of priority, other than 0, that it has
             ("new_levels", f"{tag}:levels"),  # channel: a queue has a new level
             ("beats", f"{tag}:w"),  # hash: session id -> count of its heartbeat
-            # sorted set: session id -> number of the latest look of any worker before its last heartbeat; for
-            # a session that was taken for dead the number of the latest look at that time, negative
+            # sorted set: session id -> number of the latest observation of any worker before its last
+            # heartbeat; for a session that was taken for dead the number of the latest one then, negative
             ("beaten", f"{tag}:wb"),
-            ("looks", f"{tag}:wl"),  # number of the latest look of any worker at the others; a string
-            ("ages", f"{tag}:wa"),  # numbers of looks, and how long ago each was at least; a string
+            ("looks", f"{tag}:wl"),  # number of the latest observation that any worker made; a string
+            ("ages", f"{tag}:wa"),  # numbers of observations, and how long ago each was at least; a string
             # + session id: hash, id of a job that it holds -> its revocation signal; and a channel of that
             # name
             ("marks", f"{tag}:x:"),

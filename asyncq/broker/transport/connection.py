@@ -355,6 +355,7 @@ class BlockingConnection:
             raise ServerError(_full_text(error)) from error
 
     def _introduce(self) -> None:
+        """Connects, and names the connection."""
         self._connection.connect()
         forks.close_in_children(self._connection, self._connection._sock.fileno())
         self._connection.send_command("CLIENT", "SETNAME", self._name)
@@ -369,6 +370,7 @@ class BlockingConnection:
 
 
 def _full_text(error: foreign.ResponseError) -> str:
+    """Returns the text of an error with its code in front."""
     # redis-py removes the code from the text of errors for which it has a class.
     known = {
         foreign.NoScriptError: "NOSCRIPT",
@@ -386,6 +388,7 @@ def _plain_url(url: str) -> str:
 
 
 def _with_code(error: Exception) -> str:
+    """Returns the text of a refusal with its code in front."""
     text = str(error)
     if isinstance(error, foreign.NoPermissionError):
         return f"NOPERM {text}"
@@ -395,6 +398,7 @@ def _with_code(error: Exception) -> str:
 
 
 def _reason(error: BaseException) -> str:
+    """Returns the innermost cause of an error, in a few words."""
     # redis-py wraps the socket's error in texts of its own. The innermost error says best what is wrong.
     error = _innermost(error)
     text = str(error).strip()

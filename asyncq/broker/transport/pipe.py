@@ -117,8 +117,8 @@ class Pipe(asyncio.Protocol):
             command: with its arguments.
             on_reply: gets the reply, or the error as a value, exactly once; None if nobody wants it.
             now: send at once. For callers that have gathered until the end of the turn themselves, and for a
-                pipe on which nothing else is sent. The end of the turn would cost them another turn of the
-                loop: a callback, and a poll of all sockets.
+                pipe on which nothing else is sent. To wait for the end of the turn would cost them another
+                turn: a callback, and a poll of all sockets.
 
         Raises:
             PipeBroken: the pipe is broken; `on_reply` will not be called.
@@ -169,6 +169,7 @@ class Pipe(asyncio.Protocol):
         return await reply
 
     def _flush(self) -> None:
+        """Writes all commands that were gathered, in one write."""
         self._corked = False
         if self._out and self._writable and self._transport is not None and self.broken is None:
             if len(self._due) == len(self._out):
@@ -225,6 +226,7 @@ class Pipe(asyncio.Protocol):
         self._break(reason or PipeBroken("the connection was closed"))
 
     def _break(self, reason: Exception) -> None:
+        """Breaks the pipe: closes the transport, and ends every open call with `PipeBroken`."""
         if self.broken is not None:
             return
         self.broken = reason

@@ -101,6 +101,9 @@ class Line:
             raise
 
     async def _open(self) -> Pipe:
+        """Opens a pipe and stores it as the latest. If that fails, it starts an embedded server again and
+        tries once more.
+        """
         try:
             pipe = await Pipe.open(self._address, self._name, **self._options)
         except BrokerUnavailable:

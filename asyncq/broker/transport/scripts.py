@@ -55,6 +55,7 @@ class Script:
 
 
 def _locals(array: str, text: str) -> tuple[list[str], tuple[str, ...], tuple[str, ...]]:
+    """Returns the Lua locals for one line of a header, its fixed names, and the names of its group."""
     match = _GROUP.match(text)
     if match is None:
         raise ValueError(f"{array}: {text!r} is not a list of names with an optional group at its end")

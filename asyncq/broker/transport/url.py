@@ -127,6 +127,7 @@ def _check_host(address: str, path: str, masked: str) -> None:
 
 
 def _wrong_port(address: str, masked: str) -> str:
+    """Returns what is wrong with a port. Does not show a text that may be a password."""
     host, _, port = address.rpartition(":")
     if ":" in host and not host.startswith("["):
         return f"the host has more than one colon\nAn IPv6 address stands in brackets, [::1]:6379. {_ENCODE}"
