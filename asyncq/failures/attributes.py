@@ -61,6 +61,7 @@ def give(exc: BaseException, attributes: dict[str, Any], left_out: Collection[st
 
 
 def _is_same(sent: Any, found: Any) -> bool:
+    """Returns whether a value is what was sent, or becomes it as plain data."""
     if plain.is_same(sent, found):
         return True
     try:

@@ -29,6 +29,7 @@ def decode(data: bytes) -> Failure:
 
 
 def _failure(node: Any, before: list[Failure]) -> Failure:
+    """Makes a `Failure` of its node. `before` has those of the nodes before, to which it may link."""
     if type(node) is not dict:
         raise DecodeError("not a failure: a dict was expected")
     [name] = _names([node.get("type")])

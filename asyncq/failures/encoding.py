@@ -106,6 +106,7 @@ class _Encoder:
         self.most = exceptions
 
     def add(self, exc: BaseException, links: int) -> int:
+        """Makes the node of an exception, behind those to which it links. Returns its index."""
         self.indexes[id(exc)] = None
         node = self.describe(exc)
         # The members first: callers catch members, so if a cycle must be cut, it is cut at a cause.
@@ -124,6 +125,7 @@ class _Encoder:
         return index
 
     def link_above(self, node: dict[str, Any], key: str, exc: BaseException, links: int) -> None:
+        """Links a node to its cause or context. If a bound left that one out, adds a note instead."""
         is_known = id(exc) in self.indexes
         index = self.link(exc, links)
         if index is not None:
@@ -140,6 +142,7 @@ class _Encoder:
         return self.add(exc, links + 1)
 
     def describe(self, exc: BaseException) -> dict[str, Any]:
+        """Returns the node of an exception, still without its links."""
         cls = type(exc)
         message = message_of(exc)
         node = self.second_hop(exc) if is_stand_in(exc) else self.first_hop(exc, cls, message)
@@ -152,6 +155,7 @@ class _Encoder:
         return node
 
     def first_hop(self, exc: BaseException, cls: type[BaseException], message: str) -> dict[str, Any]:
+        """Returns the node of an exception with its class, message, arguments and attributes."""
         node: dict[str, Any] = {"type": wire_name_of(cls)}
         bases = base_names_of(cls)
         if bases:
@@ -193,6 +197,7 @@ class _Encoder:
         return shorter
 
     def packed(self, value: Any, limit: int) -> bytes | None:
+        """Encodes a value; returns None if it cannot travel, or does not fit into what is left."""
         data = plain.packed(value)
         if data is None or len(data) > min(limit, self.longest, self.bytes_left):
             return None
@@ -200,6 +205,7 @@ class _Encoder:
         return data
 
     def attributes(self, node: dict[str, Any], found: dict[str, Any], left_out: tuple[str, ...] = ()) -> None:
+        """Puts the attributes that fit into a node, and the names of the others."""
         missing = list(left_out)
         data = self.packed(found, MAX_ATTRIBUTES)
         if data is None:
@@ -210,6 +216,7 @@ class _Encoder:
             node["missing"] = [cut(name, MAX_NAME) for name in missing[:MAX_LEFT_OUT]]
 
     def one_by_one(self, found: dict[str, Any], missing: list[str]) -> bytes:
+        """Encodes the attributes that fit, and appends the names of the others to `missing`."""
         bytes_left = min(MAX_ATTRIBUTES, self.longest, self.bytes_left)
         kept = {}
         for name, value in found.items():

@@ -92,6 +92,7 @@ class _Rebuilding:
         return known
 
     def _new(self, failure: Failure) -> Exception:
+        """Makes the exception of a failure. Its causes are below its `RemoteTraceback`."""
         if failure.members:
             exc = rebuilt_group(failure, [self.of(member) for member in failure.members])
         else:

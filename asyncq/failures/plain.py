@@ -86,6 +86,7 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _scalar(value: Any) -> Any:
+    """Returns the equal value of the built-in class."""
     # By the methods of the built-in class: a subclass may have overridden them.
     if isinstance(value, str):
         return str.__str__(value)

@@ -58,6 +58,7 @@ def rebuilt_group(failure: Failure, members: list[Exception]) -> Exception:
 
 
 def _made(cls: type[Exception], failure: Failure) -> Exception | None:
+    """Returns the exception itself; None if no equal one can be made."""
     if validation.is_one([failure.module, failure.qualname]):
         made = _tried(lambda: validation.rebuilt(cls, failure.attributes, failure.message))
         if made is not None:
@@ -81,6 +82,7 @@ def _tried(make: Callable[[], Exception | None]) -> Exception | None:
 
 
 def _by_constructor(cls: type[Exception], args: tuple[Any, ...], failure: Failure) -> Exception | None:
+    """Makes the exception by a call of its class; returns None if it is not what was sent."""
     # By `type.__call__`: a metaclass may have a `__call__` that does anything. The class is called only once,
     # for a constructor may have side effects.
     made: Any = type.__call__(cls, *args)
@@ -94,6 +96,7 @@ def _by_constructor(cls: type[Exception], args: tuple[Any, ...], failure: Failur
 
 
 def _by_new(cls: type[Exception], args: tuple[Any, ...], failure: Failure) -> Exception | None:
+    """Makes the exception without its constructor; returns None if it is not what was sent."""
     # The constructor does not run, so the instance has only the attributes that were sent. A `__getattr__`
     # that reads another attribute would call itself without end.
     if raw.defines(cls, "__getattr__") or raw.defines(cls, "__getattribute__"):
@@ -123,6 +126,8 @@ def _says(made: Exception, args: tuple[Any, ...], failure: Failure) -> bool:
 
 
 def _made_group(cls: type[Exception], failure: Failure, members: list[Exception]) -> Exception | None:
+    """Makes a group of this class; returns None if the class does not take the members."""
+
     def by_constructor() -> Exception | None:
         return type.__call__(cls, failure.message, members)  # type: ignore[no-any-return]
 

@@ -80,6 +80,7 @@ def _split(type_name: str) -> tuple[str, str]:
 
 
 def _classes(names: tuple[tuple[str, str], ...]) -> Iterator[type[RemoteError]]:
+    """Yields a class of errors for each class of the exception that is imported here, the nearest first."""
     for module, qualname in names:
         base = lookup.find(module, qualname)
         if base is None or base is Exception or issubclass(base, _NO_BASES):
@@ -94,6 +95,7 @@ def _classes(names: tuple[tuple[str, str], ...]) -> Iterator[type[RemoteError]]:
 
 @lru_cache(maxsize=MAX_CLASSES)
 def _class_on(base: type[Exception]) -> type[RemoteError] | None:
+    """Makes a class of errors that also derives from `base`, and runs none of its code; None if it cannot."""
     # In which of the two classes C defines a method differs between versions of Python.
     own: dict[str, Any] = {**vars(object), **vars(BaseException)}
     names = {name: own[name] for name in _FROM_EXCEPTION}
@@ -120,6 +122,7 @@ def _no_attribute(self: RemoteError, name: str) -> Any:
 
 
 def _filled(cls: type[RemoteError], origin: RemoteOrigin, args: tuple[Any, ...]) -> RemoteError:
+    """Makes an instance of a class of errors, without its constructor."""
     # By `__new__` of the class in C that decides the layout: that of the exception's class may need
     # arguments, and must not run.
     layout: Any = raw.solid_base(cls)

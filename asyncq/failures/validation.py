@@ -31,6 +31,7 @@ def attributes_of(exc: Any) -> dict[str, Any]:
 
 
 def _line(line: dict[str, Any]) -> dict[str, Any]:
+    """Returns one error of `errors()` as plain data."""
     kept: dict[str, Any] = {key: line[key] for key in ("type", "loc", "msg", "input") if key in line}
     if plain.packed(kept) is None:
         kept.pop("input", None)
@@ -62,6 +63,7 @@ def rebuilt(cls: Any, attributes: dict[str, Any], message: str) -> Exception | N
 
 
 def _error(line: dict[str, Any]) -> dict[str, Any]:
+    """Returns one error in the form that pydantic takes."""
     kind, context = line["type"], dict(line.get("ctx", {}))
     if kind in _RAISED and type(context.get("error")) is str:
         context["error"] = _RAISED[kind](context["error"])

@@ -68,6 +68,7 @@ def _choices(field: Any) -> list[Any]:
 
 
 def _alias(field: Any, name: str) -> str:
+    """Returns the name under which the class takes a field: its alias or its name. Raises as `renamed`."""
     choices = _choices(field)
     texts = [choice for choice in choices if isinstance(choice, str)]
     if choices and not texts:

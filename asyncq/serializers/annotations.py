@@ -164,6 +164,7 @@ class Compiler:
     # -- any annotation --
 
     def _compile(self, hint: Any, mode: _Mode) -> TypeCodec | None:
+        """Returns the codec of an annotation; None if it needs none."""
         # A generic alias can name itself with ever longer arguments.
         if self._depth > MAX_DEPTH:
             return self._any
@@ -194,6 +195,7 @@ class Compiler:
         return self._plain(cls, mode)
 
     def _plain(self, cls: Any, mode: _Mode) -> TypeCodec | None:
+        """Returns the codec of a class that needs none of its own: it checks the type, if it is strict."""
         if not mode.is_strict:
             return None
         other = stands_for(cls)
@@ -210,6 +212,7 @@ class Compiler:
     # -- unions --
 
     def _union(self, hint: Any, arms: list[Any], mode: _Mode) -> TypeCodec | None:
+        """Returns the codec of a union of these arms. Compiles each union once."""
         key = (tuple(arms), mode)
         try:
             if key in self._unions:
@@ -223,6 +226,7 @@ class Compiler:
         return simpler
 
     def _fill(self, codec: UnionCodec, arms: list[Any], mode: _Mode) -> TypeCodec | None:
+        """Adds the arms to the codec of a union. Returns it, or a simpler codec that does the same."""
         rest = [arm for arm in arms if arm is not NoneType]
         if len(rest) == 1 and not _has_none(rest[0]):
             return self._optional(codec, rest[0], mode, has_none=len(arms) > 1)
@@ -293,6 +297,7 @@ class Compiler:
         return LiteralCodec(values, f"{one.text} | {other.text}")
 
     def _put_class(self, union: UnionCodec, codec: ClassCodec) -> None:
+        """Adds a class to a union, by its type and by its tag."""
         same_class, same_tag = union.arms.get(codec.cls), union.tags.get(codec.tag)
         if isinstance(same_class, (RecordCodec, ConvertedCodec)) and same_class is not codec:
             raise UnclearAnnotation(
@@ -320,6 +325,7 @@ class Compiler:
     # -- containers: several of one kind are the arms of one union --
 
     def _container(self, kinds: tuple[type, ...], hints: list[Any], mode: _Mode) -> TypeCodec | None:
+        """Returns the codec of a container of these kinds, where each hint is one arm."""
         if kinds == (dict,):
             return self._dict(hints, mode)
         if kinds == (tuple,) and all((typing.get_origin(hint) or hint) is tuple for hint in hints):
@@ -393,6 +399,7 @@ class Compiler:
     # -- classes --
 
     def _class_codec(self, cls: Any, args: tuple[Any, ...], mode: _Mode) -> ClassCodec | None:
+        """Returns the codec of an enum, a class with fields or one of pydantic; None for another class."""
         if issubclass(cls, Enum):
             is_plain = cls is Enum or not cls.__members__
             return (
@@ -413,6 +420,7 @@ class Compiler:
         return self._record(cls, args)
 
     def _record(self, cls: Any, args: tuple[Any, ...]) -> RecordCodec | None:
+        """Returns the codec of a class with fields; None for another class. Compiles each class once."""
         key = (cls, args)
         try:
             if key in self._records:  # the fields of a class may name the class again
@@ -440,6 +448,7 @@ class Compiler:
         return codec
 
     def _field(self, cls: Any, name: str, hint: Any, mode: _Mode) -> TypeCodec | None:
+        """Returns the codec of a field. It takes the default of the field, too."""
         try:
             codec = self._compile(hint, mode)
         except UnclearAnnotation as error:

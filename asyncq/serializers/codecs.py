@@ -85,6 +85,7 @@ class _Parameters(NamedTuple):
 
 
 def _parameters_of(function: Callable[..., Any], policy: Policy) -> _Parameters | None:
+    """Compiles the annotations of a function; returns None if none of them needs a codec."""
     hints = hints_of(function)
     compiler = Compiler(policy)
     positional: list[TypeCodec | None] = []

@@ -195,6 +195,7 @@ class RecordCodec(ClassCodec):
         return self.made(tree[3], more)
 
     def _tell(self, tree: Instance) -> None:
+        """Logs that the writer's class differs from the reader's, once for each pair of fingerprints."""
         pair = (self.tag, tree[2], self.print)
         if pair in _told or len(_told) >= _MOST_TOLD:
             return
@@ -369,6 +370,7 @@ class DataclassCodec(RecordCodec):
         return self._dump_slowly(value, state, path, depth)
 
     def _dump_slowly(self, value: Any, state: Mapping[str, Any], path: ValuePath, depth: int) -> Any:
+        """Dumps an instance that has slots, computed fields, missing fields or other attributes."""
         own = state.keys() - self._computed
         held = {
             name: state[name] if name in own else getattr(value, name)
@@ -433,6 +435,7 @@ class DataclassCodec(RecordCodec):
         return made
 
     def _checked(self, name: str, item: Any) -> Any:
+        """Returns the value of a field. An error names the field."""
         try:
             return loaded(self.fields.get(name), item)
         except DecodeError as error:
@@ -440,6 +443,7 @@ class DataclassCodec(RecordCodec):
             raise
 
     def _argument(self, name: str, item: Any, more: dict[str, Any]) -> Any:
+        """Returns the value of a field in the form that the constructor takes."""
         encoder = self._encoders.get(name)
         if encoder is not None:
             if self.means_another_class(self.fields.get(name), item):
@@ -455,6 +459,7 @@ class DataclassCodec(RecordCodec):
             return bare(item)
 
     def _constructed(self, given: dict[str, Any]) -> Any:
+        """Calls the class with the fields. An error says why the class cannot take them."""
         cls = self.cls
         if cls.__init__ is object.__init__:  # `@dataclass(init=False)`: no constructor takes the fields
             return self._filled(given)

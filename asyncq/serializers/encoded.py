@@ -29,6 +29,9 @@ def encoders_of(infos: Mapping[str, Any]) -> dict[str, Callable[[Any], Any]]:
 
 
 def _encoder(hint: Any, metadata: Any) -> Callable[[Any], Any] | None:
+    """Returns the encoder of a field; None if it needs none, and `_refuse` if it holds decoded values deeper
+    inside.
+    """
     markers = [marker for marker in metadata if _is_marker(marker)]
     if typing.get_origin(hint) is typing.Annotated:
         inner, *more = typing.get_args(hint)

@@ -106,6 +106,7 @@ def _classes_in(hint: Any) -> Iterator[Any]:
 
 
 def _keep_names_of_fields(cls: Any, module: Any, local: Callable[[str], Any], seen: set[Any]) -> None:
+    """Keeps the local names in the fields of a local class, and of the local classes that it names."""
     if cls in seen or cls.__module__ != module or "<locals>" not in cls.__qualname__:
         return
     seen.add(cls)
@@ -133,6 +134,7 @@ def _annotated(owner: Any) -> Any:
 
 
 def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> dict[str, Any]:
+    """Evaluates the annotations of a function one by one, for `check_hints`."""
     scope = _Scope(function)
     hints: dict[str, Any] = {}
     for parameter, annotation in _raw_annotations(function).items():
@@ -149,6 +151,7 @@ def _check_one_by_one(function: Any, local: Callable[[str], Any]) -> dict[str, A
 
 
 def _hints_one_by_one(owner: Any) -> dict[str, Any]:
+    """Evaluates the annotations of a function or class one by one, for `hints_of`."""
     hints: dict[str, Any] = {}
     is_class = isinstance(owner, type)
     for part in reversed(owner.__mro__) if is_class else [inspect.unwrap(owner)]:
@@ -219,6 +222,7 @@ class _Scope:
                 return hints["it"]
 
     def _find(self, name: str, local: Callable[[str], Any] | None) -> Any:
+        """Returns the value of a name that Python has not found. Raises `LookupError` if it is nowhere."""
         if name in self._kept:
             return self._kept[name]
         if local is not None:

@@ -102,6 +102,7 @@ class ModelCodec(RecordCodec):
         return Instance((*node, more) if more else node)
 
     def _dump_privates(self, private: Mapping[str, Any], path: ValuePath, depth: int) -> dict[str, Any]:
+        """Returns the tree of the private attributes."""
         tree = {}
         for name, value in private.items():
             inner_path = (path, FIELD, name, depth)
@@ -135,6 +136,7 @@ class ModelCodec(RecordCodec):
         return made
 
     def _extra_of(self, more: dict[str, Any]) -> dict[str, Any] | None:
+        """Returns the extra fields that came."""
         extra = more.get("x", {})
         if type(extra) is not dict or (extra and not self._extra):
             raise DecodeError(f"{self.text} arrived with extra fields, which it does not allow")
@@ -142,6 +144,7 @@ class ModelCodec(RecordCodec):
         return {name: loaded(codec, item) for name, item in extra.items()} if self._extra else None
 
     def _set_of(self, more: dict[str, Any], extra: dict[str, Any] | None) -> set[str]:
+        """Returns the names of the fields that were set."""
         known = self._all.union(extra or ())
         names = more.get("s")
         if names is None:
@@ -151,6 +154,7 @@ class ModelCodec(RecordCodec):
         return set(names)
 
     def _private_of(self, more: dict[str, Any]) -> dict[str, Any]:
+        """Returns the private attributes: those that came, and the defaults of the others."""
         arrived = self._arrived(more)
         private = {}
         for name, attribute in self._privates.items():
@@ -191,6 +195,7 @@ class ModelCodec(RecordCodec):
         return made
 
     def _validated(self, fields: Any, more: dict[str, Any]) -> Any:
+        """Has pydantic make an instance of the fields that came."""
         if self.is_root:
             root = fields.get("root") if more is not PLAIN and type(fields) is dict else fields
             items = {"root": self._soft("root", root)}
@@ -206,6 +211,7 @@ class ModelCodec(RecordCodec):
         return self.build(lambda: self._by_pydantic(self._taken(given, more), is_plain=more is PLAIN))
 
     def _by_pydantic(self, fields: dict[str, Any], *, is_plain: bool) -> Any:
+        """Calls pydantic's validation with fields by name or by alias."""
         # Plain values come from a caller that knows only the task's name: it may use the aliases of the class
         # or the names of the fields. An instance travels with the names of its fields, because an alias for
         # writing need not be one for reading.

@@ -189,6 +189,7 @@ def ready(value: Any, path: ValuePath) -> Any:
 
 
 def _refuse_type(value: object, path: ValuePath) -> NoReturn:
+    """Refuses a value whose type cannot travel. The error says what to send instead."""
     cls = type(value)
     if cls.__module__.partition(".")[0] == "asyncq":
         cure = (

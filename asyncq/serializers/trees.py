@@ -111,6 +111,7 @@ def make_dict(keys: list[Any], values: Iterable[Any]) -> dict[Any, Any]:
 
 
 def _check_hashes(items: list[Any]) -> None:
+    """Checks that all items have a hash, and that not too many share one. Raises as `make_set`."""
     # The hash of a number, a time, or a tuple or frozenset of these is no secret. A writer can choose
     # thousands of values with one hash, and the time to make a set of them is the square of their number
     # (1.2 s for 200 KiB).

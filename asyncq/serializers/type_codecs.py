@@ -377,6 +377,7 @@ class DictCodec(TypeCodec):
         return (self.key, self.value, *self.fields.values())
 
     def _wrong_keys(self, keys: Any) -> str:
+        """Returns what is wrong with the keys of a dict; empty if nothing is."""
         if not self.is_strict:
             return ""
         missing = [name for name in self.required if name not in keys]
@@ -646,6 +647,7 @@ class UnionCodec(TypeCodec):
         return self._load_plain(tree)
 
     def _load_instance(self, tree: Instance) -> Any:
+        """Loads an instance by the arm that its tag names."""
         tag = tree[1]
         codec = self.tags.get(tag)
         if codec is None and self.other is not None and tag in self.other.classes:

@@ -101,6 +101,7 @@ class _Reader:
         self.has_instances = False
 
     def ext(self, code: int, data: bytes) -> Any:
+        """Called by msgpack with each extension."""
         if code != CONTAINER_TAG_CODE:
             return read_extension(code, data)
         container_tag = CONTAINER_TAGS.get(data)
@@ -110,6 +111,7 @@ class _Reader:
         return container_tag
 
     def array(self, items: list[Any]) -> Any:
+        """Called by msgpack with the items of each array."""
         container_tag = items[0] if items else None
         if container_tag is INSTANCE:
             self.unused -= 1
@@ -135,6 +137,7 @@ class _Reader:
         return self._build(container_tag, items)
 
     def _build(self, container_tag: ContainerTag, items: list[Any]) -> Any:
+        """Builds a set or a dict of plain values."""
         try:
             return container_tag.build(items)
         except DecodeError:
@@ -159,6 +162,7 @@ def _have_hashes(items: list[Any]) -> bool:
 
 
 def _is_deeper(value: Any, limit: int) -> bool:
+    """Returns whether the containers in a value nest deeper than `limit`."""
     level = [value]
     for _ in range(limit + 1):
         boxes = [item for item in level if type(item) in CONTAINERS and item]
@@ -171,6 +175,7 @@ def _is_deeper(value: Any, limit: int) -> bool:
 
 
 def _inside(box: Any) -> Any:
+    """Returns what a container holds one level below."""
     kind = type(box)
     if kind is dict:
         return [*box, *box.values()]

@@ -81,6 +81,7 @@ def _pack_key(key: str) -> bytes:
 
 
 def _pack_foreign(zone: Any, value: datetime) -> tuple[bytes, int]:
+    """Returns the bytes of a zone of another library, and the fold. Raises whatever that library raises."""
     key = _key_of(zone)
     if key is None:
         # A zone that has an offset without a date has the same offset all year.
