@@ -5,9 +5,9 @@ when its counter of beats has stood still for a whole lease *of the observer's o
 came without a gap. A gap proves nothing: the server may have been away, or the observer itself may have stood
 still. After a gap the observer counts anew.
 
-The server numbers the looks, and each beat stores the number of the latest look, see `_observations.lua`. So an
-observer asks only for those that have not beaten since its own look of a lease ago. That takes the same time
-however many workers live.
+The server numbers the looks, and each beat stores the number of the latest look, see `_observations.lua`. So
+an observer asks only for those that have not beaten since its own look of a lease ago. That takes the same
+time however many workers live.
 
 Workers may be replaced so fast that none of them observes for a whole lease. So each observer stores at the
 server how long ago its looks were, by its own clock. A new observer continues from there, if there was no gap

@@ -265,7 +265,7 @@ async def test_what_one_session_knows_the_others_do_not_ask_for(closed, server):
                 return await asyncq.wait([result])
 
         assert await asyncio.to_thread(lambda: asyncio.run(elsewhere())) == ({result}, set())
-        assert not server.calls["look"]
+        assert not server.calls["fetch_status"]
 
 
 @pytest.mark.anyio

@@ -87,7 +87,7 @@ async def test_a_push_updates_every_handle_of_the_job_without_a_look(app, add, h
     await hand.succeed(first, 3)
     await until(lambda: first.state == "SUCCESS", "the push")
     assert second.state == "SUCCESS"
-    assert not server.calls["look"] + server.calls["state"]
+    assert not server.calls["fetch_status"] + server.calls["state"]
 
 
 async def test_final_states_never_change(add, hand):
@@ -132,7 +132,7 @@ async def test_a_wait_is_woken_by_the_push_and_asks_nothing(add, hand, server):
     server.calls.clear()
     await hand.succeed(result, 3)
     assert await waiting == 3
-    assert not server.calls["look"]
+    assert not server.calls["fetch_status"]
 
 
 async def test_a_value_too_large_for_a_push_is_fetched_at_once(add, hand, server):
@@ -141,7 +141,7 @@ async def test_a_value_too_large_for_a_push_is_fetched_at_once(add, hand, server
     server.calls.clear()
     await hand.succeed(result, "x" * 20_000)
     assert len(await waiting) == 20_000
-    assert server.calls["look"] == 1
+    assert server.calls["fetch_status"] == 1
 
 
 async def test_awaiting_a_handle_is_getting_its_value_any_number_of_times(add, hand):

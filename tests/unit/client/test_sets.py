@@ -88,7 +88,7 @@ async def test_a_set_says_how_its_jobs_stand_in_one_look(three, hand, server):
         await second.fail(ValueError("no"))
     server.calls.clear()
     assert await results.completed_count() == 1
-    assert server.calls == {"look": 1}
+    assert server.calls == {"fetch_status": 1}
     assert (await results.ready(), await results.failed(), await results.waiting()) == (False, True, True)
     with pytest.raises(ValueError, match="no"):
         await results.maybe_throw()
@@ -252,7 +252,7 @@ async def test_many_waits_cost_no_command(add, hand, server):
     for n, job in enumerate(await hand.take_all()):
         await job.succeed(n)
     assert await waiting == list(range(500))
-    assert not server.calls["look"] + server.calls["state"] + server.calls["SUBSCRIBE"]
+    assert not server.calls["fetch_status"] + server.calls["state"] + server.calls["SUBSCRIBE"]
 
 
 async def test_nothing_of_a_batch_that_does_not_fit_is_enqueued(make_app, server):
