@@ -34,7 +34,7 @@ def private(owner: object | None = None) -> EmbeddedServer:
 
     Args:
         owner: the object to which the server belongs. Each owner has its own server, which ends when the
-            owner is collected. None is an owner, too, for the whole process.
+            owner is collected. All calls without an owner share one server.
 
     Returns:
         A handle with the URL to connect to. A server without an owner ends when its last handle is released.

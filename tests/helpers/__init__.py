@@ -1,1 +1,5 @@
-"""What tests of several folders share: servers, processes, jobs, waits, and the checks around every test."""
+"""Code that tests of several folders share: servers, processes, jobs, waits, and the checks around every
+test.
+
+One purpose a module. Modules that end with `bodies` or `jobs` hold tasks; processes import them by name.
+"""

@@ -1,4 +1,4 @@
-"""Apps that a test makes."""
+"""Apps that a test makes: their background sessions are closed at the end of the test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def closed_at_the_end(make: Callable[..., AsyncQ]) -> Iterator[Callable[..., AsyncQ]]:
-    """Makes apps as `make` does. Blocks are closed by the test, background sessions at the end."""
+    """Gives a function that makes apps as `make` does, and closes their background sessions at the end.
+    Blocks are closed by the test itself.
+    """
     made = []
 
     def make_and_note(*args: Any, **settings: Any) -> AsyncQ:

@@ -1,4 +1,6 @@
-"""Checks around every test, whatever it tests: a pytest plugin in the form of autouse fixtures.
+"""Checks around every test: no blocking call on a loop, no lost exception, no open descriptor, no leaked key.
+
+They are autouse fixtures, so each test of a folder whose conftest imports them is checked.
 
 `tests/conftest.py` imports them:
 
@@ -13,8 +15,7 @@
         no_key_is_left_behind,
     )
 
-A test that means to break one of the rules asks for the fixture that lets it: `leaves_keys`,
-`leaves_descriptors`.
+A test that breaks a rule on purpose asks for the fixture that allows it: `leaves_keys`, `leaves_descriptors`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ MAY_BLOCK = (
 
 @pytest.fixture(autouse=True, scope="session")
 def blocking_calls_raise() -> Iterator[None]:
-    """A blocking call that asyncq makes on a running loop raises `BlockingError`."""
+    """Makes a blocking call of asyncq on a running loop raise `BlockingError`."""
     guard = BlockBuster("asyncq")
     for function in guard.functions.values():
         function.can_block_predicate = _or_is_not_ours(function.can_block_predicate)
@@ -73,7 +74,9 @@ def blocking_calls_raise() -> Iterator[None]:
 
 
 def _or_is_not_ours(may_block: Callable[..., bool]) -> Callable[..., bool]:
-    """Spares calls that do not come from asyncq BlockBuster's search of the stack, which is slow."""
+    """Returns a faster check: a call that does not come from asyncq may block, without BlockBuster's slow
+    search of the stack.
+    """
 
     def may_block_or_is_not_ours(*args: Any, **kwargs: Any) -> bool:
         return may_block(*args, **kwargs) or not _is_called_by_asyncq()
@@ -91,7 +94,7 @@ def _is_called_by_asyncq() -> bool:
 
 
 class _Complaints(logging.Handler):
-    """Keeps what asyncio's default exception handler says: it goes to a log and fails nothing."""
+    """Keeps the messages of asyncio's default exception handler, which only go to a log and fail no test."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -102,19 +105,21 @@ class _Complaints(logging.Handler):
 
 
 SLOW_COLLECTION = 0.01
-"""Seconds. There is a collection after each of thousands of tests."""
+"""How many seconds a garbage collection may take. One runs after each of thousands of tests."""
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _modules_are_not_collected_again_and_again() -> None:
-    """What was imported stays; without it, a collection after each test takes some 2 ms and not 60."""
+    """Freezes all imported modules, for they stay: so a collection after a test takes some 2 ms and
+    not 60.
+    """
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def no_exception_is_lost() -> Iterator[None]:
-    """No task's exception was never retrieved, and no callback raised."""
+    """Fails a test if an exception of a task was never retrieved, or a callback raised."""
     handler = _Complaints()
     logger = logging.getLogger("asyncio")
     logger.addHandler(handler)
@@ -132,7 +137,9 @@ def no_exception_is_lost() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _opened_once() -> None:
-    """libuv opens a pipe with a process's first loop, for good."""
+    """Makes one uvloop before all tests: with the first loop of a process, libuv opens a pipe that stays
+    open.
+    """
     with contextlib.suppress(ImportError):
         import uvloop
 
@@ -141,12 +148,12 @@ def _opened_once() -> None:
 
 @pytest.fixture
 def leaves_descriptors() -> None:
-    """For a test that leaves descriptors open for others to close."""
+    """Allows a test to leave descriptors open, for others to close."""
 
 
 @pytest.fixture(autouse=True)
 def connections_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every file descriptor that a test opens is closed when it ends."""
+    """Fails a test that leaves a file descriptor open."""
     if "server_url" in request.fixturenames:
         request.getfixturevalue("server_url")  # for the whole run: it is not this test's
     before = set(meter.descriptors())
@@ -164,12 +171,14 @@ def connections_come_back(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture
 def leaves_keys() -> None:
-    """For a test that breaks the server's data on purpose."""
+    """Allows a test to leave keys, for it breaks the server's data on purpose."""
 
 
 @pytest.fixture(autouse=True)
 def no_key_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """In the namespace of the test, every key has an owner or ends by itself. Afterwards, all are deleted."""
+    """Fails a test that leaves a key in its namespace which has no owner and never expires. Then
+    deletes all.
+    """
     if not {"server_url", "namespace"} <= set(request.fixturenames):
         yield
         return

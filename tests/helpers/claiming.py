@@ -1,4 +1,4 @@
-"""A worker's two sides at the level of the scripts: it reads, and what it has read leaves its hands."""
+"""A consumer with its claims: a worker at the level of the scripts, which reads entries and ends claims."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ClaimingConsumer(Consumer):
         self.claims = Claims(commands, self.served, self.name, lambda: 1, lambda _: None)
 
     async def beat(self, keys: Keys, count: int = 1) -> Any:
-        """Beats in one shard. The answer is the script's."""
+        """Beats in one shard. Returns the script's answer."""
         return await self._sends.run(
             keys, "beat", (keys.beats, keys.beaten, keys.looks, keys.marks + self.name), (self.name, count)
         )

@@ -1,4 +1,7 @@
-"""Every way in which a job may end, with the letter of its outcome."""
+"""`ENDS`: every way in which a job may end, with the status code of its outcome.
+
+Each way is a function that takes `Steps` with a queued job "parent", and ends that job by the real scripts.
+"""
 
 from __future__ import annotations
 

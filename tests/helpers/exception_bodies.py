@@ -1,4 +1,7 @@
-"""Functions that raise what tests compare with what arrives: here, on a thread, and in another process."""
+"""Functions that raise exceptions and groups. Tests compare what is raised here with what arrives from a job.
+
+The jobs run on the loop, in a thread and in another process, so the functions are at module level.
+"""
 
 from __future__ import annotations
 

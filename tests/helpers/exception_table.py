@@ -1,6 +1,6 @@
-"""Exceptions of the standard library and of libraries in wide use, as programs meet them.
+"""`TABLE`: exceptions of the standard library and of widely used libraries, as programs meet them.
 
-A test raises each directly and in a job. `docs/generate.py` makes the table of docs/exceptions.md of them.
+A test raises each directly and in a job. `docs/generate.py` makes the table of docs/exceptions.md from it.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ class Row:
     """One exception.
 
     Attributes:
-        name: how the table names it.
-        raises: returns it, or raises it as a program would meet it.
-        caught_as: None if it arrives itself; else the class as which the `RemoteError` is caught.
+        name: its name in the table.
+        raises: returns the exception, or raises it as a program would meet it.
+        caught_as: None if an exception of this class arrives; else the class by which the `RemoteError` is
+            caught.
     """
 
     name: str

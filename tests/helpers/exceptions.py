@@ -1,4 +1,4 @@
-"""What tests compare of two exceptions."""
+"""Compares two exceptions: the one that a body raised, and the one that arrived."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asyncq.serializers import dumps
 
 
 def plain_attributes(exc: BaseException) -> dict[str, Any]:
-    """The attributes that are plain data, those of classes in C among them."""
+    """Returns the attributes that are plain data, also those of classes that are written in C."""
     found = dict(vars(exc))
     for cls in type(exc).__mro__:
         if cls.__module__ == "builtins" and cls is not BaseException:
@@ -36,7 +36,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def differences(raised: Exception, arrived: Exception) -> list[str]:
-    """In what an exception that arrived itself differs from the one that was raised."""
+    """Returns in what an exception that arrived differs from the one that was raised, one text each."""
     known = plain_attributes(raised)
     found = plain_attributes(arrived)
     pairs = {
@@ -49,9 +49,9 @@ def differences(raised: Exception, arrived: Exception) -> list[str]:
 
 
 def tree(exc: BaseException | None) -> Any:
-    """An exception with its members, causes and contexts, wherever it was raised: as texts.
+    """Returns an exception with its members, causes and contexts as texts, the same wherever it was raised.
 
-    One that is met again is a number, and addresses are left out.
+    An exception that occurs again is a number, and memory addresses are left out.
     """
     return _tree(exc, {})
 

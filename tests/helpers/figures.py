@@ -1,4 +1,4 @@
-"""Figures that a test measures."""
+"""Prints figures that a test measures."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import sys
 
 
 def report(text: str) -> None:
-    """A measured figure, shown by `pytest -s`."""
+    """Prints a measured figure. `pytest -s` shows it."""
     sys.stdout.write(f"{text}\n")

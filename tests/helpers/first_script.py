@@ -1,7 +1,8 @@
-"""A script with tasks in processes and a worker of its own: what a user's first one looks like.
+"""A script with tasks in processes and a worker of its own, like the first script of a user.
 
-python first_script.py            prints what came of each task
-python first_script.py serve LOG  runs one job that sleeps, for ever
+python first_script.py - LOG      prints the results of its tasks as JSON
+python first_script.py M:A LOG    the same, with a target for the worker's child processes
+python first_script.py serve LOG  runs one job that sleeps
 """
 
 from __future__ import annotations

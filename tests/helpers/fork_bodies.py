@@ -1,4 +1,4 @@
-"""Tasks whose bodies fork, one for each executor. `asyncq worker helpers.fork_bodies:app` runs them."""
+"""Tasks whose bodies fork, for each executor. `asyncq worker helpers.fork_bodies:app` runs them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def sleep() -> None:
 
 
 def pooled(method: str) -> list[int]:
-    """What a pool computes, and how a process ends that is told to."""
+    """Computes squares in a pool, then terminates a process. Returns the squares and that process's exit
+    code.
+    """
     context: Any = multiprocessing.get_context(method)
     with context.Pool(2) as pool:
         squares = pool.map(square, range(3))
@@ -51,7 +53,7 @@ app.task(name="pooled.process", executor="process")(pooled)
 
 @app.task(name="has_children")
 def has_children(log: str, gate: str) -> str:
-    """Forks in Python and in C, where nothing can be put right in the child. Runs until a file appears."""
+    """Forks in Python, and in C, where no code of asyncq runs in the child. Runs until a file appears."""
     for fork in (os.fork, ctypes.PyDLL(None).fork):
         pid = fork()
         if not pid:
@@ -73,7 +75,7 @@ def holds_a_process(log: str) -> None:
 
 @app.task(name="forks_and_dies", executor="process")
 def forks_and_dies(log: str) -> None:
-    """Is killed while a child that it forked in C holds all of its descriptors."""
+    """Kills itself while a child that it forked in C holds copies of all its descriptors."""
     pid = ctypes.PyDLL(None).fork()
     if not pid:
         os.setsid()  # it lives on when the others are killed
@@ -90,7 +92,9 @@ def waits(log: str) -> None:
 
 
 def ask_in_child(task: asyncq.Task[[int], int]) -> tuple[int, str]:
-    """What a forked child hears of a job that it starts, and of its parent's worker."""
+    """Forks a child that starts a job and then asks its parent's worker. Returns the job's value and the
+    error.
+    """
     source, sink = os.pipe()
     pid = os.fork()
     if not pid:

@@ -1,7 +1,7 @@
 """A process that has imported asyncq and forks itself for each Python program that a test starts.
 
-The import is most of what a short program costs: 0.5 s of CPU, and a fork 0.03 s. `helpers.forked` starts one
-server in each process of the tests and asks it for programs:
+Most of the cost of a short program is the import: 0.5 s of CPU. A fork costs 0.03 s. `helpers.forked` starts
+one server for each test process and asks it for programs:
 
     python -m helpers.fork_server SOCKET
 
@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 REQUEST_SIZE = 200_000
-"""Bytes that a request may have: most of it is the environment."""
+"""The largest size of a request in bytes. Most of it is the environment."""
 NUMBER = struct.Struct("i")
 
 IMPORTS = (
@@ -57,7 +57,9 @@ class Server:
         self._selector.register(self._parent, selectors.EVENT_READ)
 
     def next_program(self) -> Program | None:
-        """Returns in each new process, with its program; in the server when its parent has ended."""
+        """Returns a program in each new process, and None in the server when the server's parent has
+        ended.
+        """
         while True:
             for key, _ in self._selector.select():
                 if key.fd == self._parent:
@@ -68,7 +70,7 @@ class Server:
                     return program
 
     def _fork(self) -> Program | None:
-        """Forks: the program in the new process, None in the server."""
+        """Forks. Returns the program in the new process, and None in the server."""
         connection, _ = self._listener.accept()
         request, streams, _, _ = socket.recv_fds(connection, REQUEST_SIZE, 3)
         pid = os.fork()
@@ -91,7 +93,7 @@ class Server:
             connection.send(NUMBER.pack(os.waitstatus_to_exitcode(status)))
 
     def _close(self) -> None:
-        """Closes in a new process what is the server's."""
+        """Closes, in a new process, all descriptors of the server."""
         self._selector.close()
         self._listener.close()
         os.close(self._parent)
@@ -101,7 +103,7 @@ class Server:
 
 
 class Program:
-    """Does what `python ARGUMENTS` does once the interpreter runs."""
+    """A Python program: does what `python ARGUMENTS` does once the interpreter runs."""
 
     def __init__(
         self,
@@ -119,10 +121,10 @@ class Program:
         self._environ = environ
 
     def run(self, path: list[str]) -> None:
-        """Runs it as `__main__`.
+        """Runs the program as `__main__`.
 
         Args:
-            path: where modules are found, beside the program's own folder and `PYTHONPATH`.
+            path: folders of modules, beside the program's own folder and `PYTHONPATH`.
         """
         os.chdir(self._folder)
         os.environ.clear()
@@ -140,7 +142,7 @@ class Program:
         exec(code, main.__dict__)
 
     def _code(self, main: types.ModuleType, path: list[str]) -> types.CodeType:
-        """Names the module as Python does, and finds its code."""
+        """Sets `sys.argv` and the attributes of `__main__` as Python does, and returns the program's code."""
         match self._arguments:
             case ["-W", action, *rest]:
                 _filter_warnings(action)
@@ -173,13 +175,15 @@ class Program:
 
 
 def _filter_warnings(action: str) -> None:
-    """Does what `-W ACTION::CATEGORY` does."""
+    """Filters warnings as `-W ACTION::CATEGORY` does."""
     name, _, category = action.partition("::")
     warnings.simplefilter(name, getattr(builtins, category) if category else Warning)  # type: ignore[arg-type]
 
 
 def _renew_streams() -> None:
-    """Makes the streams anew: whether they are terminals was decided for those of the server."""
+    """Makes new objects for stdin, stdout and stderr: the server's were made for other descriptors, which may
+    be terminals or not.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         old = getattr(sys, name)
         mode = "w" if number else "r"
@@ -199,7 +203,7 @@ def _spec_of_program(name: str) -> Any:
 
 
 def _prepare() -> None:
-    """Does what nearly every program of asyncq would do again."""
+    """Does the work that nearly every program of asyncq would repeat: imports, scripts, commands."""
     for name in IMPORTS:
         importlib.import_module(name)
     sys.modules["asyncq.broker.transport.scripts"].load()
@@ -207,7 +211,7 @@ def _prepare() -> None:
 
 
 def main(path: str) -> None:
-    """Serves; in each new process runs its program and ends as that does."""
+    """Serves requests. In each new process, it runs the program and ends as the program does."""
     _prepare()
     assert threading.active_count() == 1, "a process with threads cannot be forked"
     gc.collect()

@@ -1,7 +1,7 @@
-"""Python programs that start in a tenth of the time: `helpers.fork_server` has imported asyncq before.
+"""Python programs that start in a tenth of the time, by `helpers.fork_server`, which has imported asyncq.
 
-For tests of what a program does. Tests of the start itself (what is imported, how long it takes) start a new
-interpreter.
+This is for tests of what a program does. Tests of the start itself (which modules are imported, how long it
+takes) start a new interpreter.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ _socket: Path | None = None
 
 
 class Forked:
-    """`python ARGUMENTS`, with the methods of `subprocess.Popen`, which waits for children of its own only.
+    """A process that runs `python ARGUMENTS`, with the methods of `subprocess.Popen`. `Popen` itself can wait
+    only for its own children, and this process is a child of the fork server.
 
     Args:
-        arguments: `-m MODULE`, `-c CODE` or a file, with words for it; `-W ACTION` may stand before.
-        folder: where it runs.
-        environ: its environment. The interpreter runs already, and asyncq is imported: a variable that one of
-            them reads at its start would have no effect and is refused, save for `PYTHONPATH`.
-        stdin: a descriptor (default: nothing is to be read).
+        arguments: `-m MODULE`, `-c CODE` or a file, with its own arguments; `-W ACTION` may stand before.
+        folder: its working directory.
+        environ: its environment. The interpreter runs already, and asyncq is imported. So a variable that
+            either of them reads at its start has no effect and is refused, except for `PYTHONPATH`.
+        stdin: a descriptor (default: an empty stream).
         stdout: a descriptor (default: a pipe, as `stdout`).
         stderr: likewise.
     """
@@ -77,7 +78,7 @@ class Forked:
             self.pid = self._answer()
 
     def _stream(self, name: str, stream: int, streams: contextlib.ExitStack) -> int:
-        """The descriptor that the program gets; what is opened for it here is closed with the stack."""
+        """Returns the descriptor that the program gets. If one is opened here, the stack closes it."""
         if stream == subprocess.PIPE:
             ours, theirs = os.pipe()
             setattr(self, name, open(ours))  # noqa: SIM115, PTH123  for the test to read and close
@@ -94,7 +95,7 @@ class Forked:
         return int(NUMBER.unpack(answer)[0])
 
     def poll(self) -> int | None:
-        """The exit code, if it has ended: that of a signal is negative."""
+        """Returns the exit code, or None if the program still runs. The code of a signal is negative."""
         with self._reaping:
             if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
                 self.returncode = self._answer()
@@ -102,10 +103,10 @@ class Forked:
             return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Blocks until it has ended; the exit code.
+        """Blocks until the program has ended, and returns the exit code.
 
         Raises:
-            subprocess.TimeoutExpired: it runs on.
+            subprocess.TimeoutExpired: it still runs.
         """
         if self.returncode is None:
             select.select([self._connection], [], [], timeout)
@@ -115,10 +116,10 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Reads both pipes to their ends and waits until it has ended; may be called again.
+        """Reads both pipes to their ends and waits until the program has ended. May be called again.
 
         Raises:
-            subprocess.TimeoutExpired: it runs on, or another process holds a pipe open.
+            subprocess.TimeoutExpired: it still runs, or another process holds a pipe open.
         """
         end = None if timeout is None else time.monotonic() + timeout
         if not self._readers:
@@ -144,7 +145,7 @@ class Forked:
 
 
 class _Reader(threading.Thread):
-    """Reads what is left in a pipe, so that the program is not held up by a full one."""
+    """A thread that reads a pipe to its end: a program that writes into a full pipe would block."""
 
     def __init__(self, pipe: IO[str] | None) -> None:
         super().__init__(daemon=True)
@@ -163,7 +164,7 @@ def _left(end: float | None) -> float | None:
 
 
 def _server() -> Path:
-    """The socket of this process's fork server, which is started for the first program."""
+    """Returns the socket of this process's fork server, which the first program starts."""
     global _socket  # noqa: PLW0603  one server a process
     with _lock:
         if _socket is None:

@@ -1,6 +1,6 @@
-"""A worker whose jobs a test ends by hand: no body runs, and each step happens when the test says so.
+"""A worker whose jobs a test ends by hand: no body runs, and each step happens when the test calls it.
 
-It claims, reports and ends jobs through the same scripts as a worker, so it works on a fake and on a real
+It claims, reports and ends jobs by the same scripts as a worker, so it works with a fake and with a real
 server.
 """
 
@@ -23,7 +23,7 @@ NAME = "by-hand"
 
 
 class Claimed:
-    """A job that the worker by hand has claimed, and that runs until the test ends it."""
+    """A job that a `HandWorker` has claimed. It runs until the test ends it."""
 
     def __init__(self, worker: HandWorker, delivery: wire.Delivery) -> None:
         self.delivery = delivery
@@ -34,42 +34,42 @@ class Claimed:
 
     @property
     def args(self) -> list[Any]:
-        """The positional arguments of the call, without those that come from parents."""
+        """The positional arguments of the call, without values of parents."""
         return PLAIN_ARGUMENTS.loads(self.delivery.job.body)[0]
 
     async def succeed(self, value: Any = None, *, children: tuple[str, ...] = ()) -> None:
-        """Ends it with a value."""
+        """Ends the job with a value."""
         await self._end(wire.SUCCEEDED, PLAIN_VALUE.dumps(value), children)
 
     async def fail(self, error: Exception) -> None:
-        """Ends it with a failure."""
+        """Ends the job with a failure."""
         await self._end(wire.FAILED, failures.encode(error))
 
     async def revoke(self, reason: str = "") -> None:
-        """Ends it as revoked, as a worker does that was told to."""
+        """Ends the job as revoked, as a worker does after a revocation signal."""
         await self._end(wire.REVOKED, reason.encode())
 
     async def lose(self) -> None:
-        """Ends it as a job that took too many workers down."""
+        """Ends the job as lost, like one that took too many workers down."""
         await self._end(wire.LOST, b"")
 
     async def retry(self, error: Exception, after: float = 0.0) -> None:
-        """Its attempt has failed, and there will be another so many seconds later."""
+        """Ends the attempt with a failure. The next attempt comes `after` seconds later."""
         claims, retries = self._worker.consumer.claims, self.delivery.retries + 1
         assert await claims.retry(self.delivery, round(after * 1000), retries, failures.encode(error))
 
     async def release(self) -> None:
-        """Hands it back to its queue."""
+        """Hands the job back to its queue."""
         await self._worker.consumer.claims.release(self.delivery.stream, [(self.delivery.entry, self.id)])
 
     async def report(self, state: str, meta: Any = None) -> None:
-        """Says something of itself, as `update_state` does."""
+        """Publishes a report, as `update_state` does."""
         self._reports += 1
         output = self._worker.consumer.output(self.delivery)
         assert await output.report(self._reports, state, PLAIN_VALUE.dumps(meta)) == 1
 
     async def give(self, *items: Any) -> None:
-        """Yields items, as a generator does."""
+        """Appends items, as a generator does."""
         output = self._worker.consumer.output(self.delivery)
         await output.append_items(self._items, [PLAIN_VALUE.dumps(item) for item in items])
         self._items += len(items)
@@ -99,8 +99,8 @@ class HandWorker:
     """Claims jobs one by one, in the order of their queue.
 
     Args:
-        app: with an open session on this loop.
-        queues: to read from.
+        app: an app with an open session on this loop.
+        queues: the queues that it reads.
     """
 
     def __init__(self, app: AsyncQ, queues: tuple[str, ...]) -> None:
@@ -127,7 +127,7 @@ class HandWorker:
         await claimed.succeed(value)
 
     async def fail(self, result: AsyncResult[Any], error: Exception) -> None:
-        """The same with a failure."""
+        """Claims the next job, which must be that of a handle, and ends it with a failure."""
         claimed = await self.take()
         assert claimed.id == result.id
         await claimed.fail(error)
@@ -138,18 +138,18 @@ class HandWorker:
             await self.consumer.promote(keys)
 
     async def forwarded(self, delivery: wire.Delivery) -> None:
-        """Waits until jobs in other shards were told of the end of this one."""
+        """Waits until the forwarder has delivered the end of this job to other shards."""
         await self._commands.forwarded(self.consumer.served.keys[delivery.stream])
 
     async def beat(self) -> None:
-        """Says once that it lives."""
+        """Sends one heartbeat to each shard."""
         for command, keys in zip(self.consumer.beat_commands(1), self._commands.shards, strict=True):
             await self._commands.send(keys, *command)
 
 
 @contextlib.asynccontextmanager
 async def hand_worker(app: AsyncQ, *queues: str) -> AsyncIterator[HandWorker]:
-    """A worker by hand, for as long as the block."""
+    """Gives a `HandWorker` for the time of the block."""
     worker = HandWorker(app, queues or (app.settings.default_queue,))
     await worker.consumer.make_groups()
     try:

@@ -1,6 +1,6 @@
-"""What tests look at, or break, inside of an app or a worker, where nothing public shows or does it.
+"""Access to the inside of an app or a worker, for tests that read or break what no public name shows.
 
-Everything here uses private names of asyncq, so that a change of one is mended in this file alone.
+Tests use private names of asyncq only through this file, so a change of such a name changes this file alone.
 """
 
 from __future__ import annotations
@@ -34,38 +34,40 @@ reacquire_slot = deadlock._reacquire_slot
 
 
 def be_the_only_app(monkeypatch: pytest.MonkeyPatch, app: AsyncQ) -> None:
-    """What is unpickled finds this app; other tests have made others, which may not have been collected."""
+    """Makes unpickled handles and signatures find this app. Other tests have made apps that may not be
+    collected yet.
+    """
     monkeypatch.setattr(sessions, "_everyones", weakref.WeakSet([app.sessions]))
 
 
 def waiters_of(app: AsyncQ) -> list[Waiter]:
-    """What the session of this loop knows of jobs, for as long as somebody holds it."""
+    """Returns the waiters of this loop's session that somebody still holds."""
     return list(app.sessions.current().listener._waiters)
 
 
 def line_of(commands: Commands) -> Line:
-    """The connection for commands."""
+    """Returns the reconnecting connection for commands."""
     return commands._line
 
 
 def is_connecting(line: Line) -> bool:
-    """Whether a connection is being made at this moment."""
+    """Returns whether a connection is being made at this moment."""
     return line._opening is not None and not line._opening.done()
 
 
 def drop_subscription(app: AsyncQ) -> None:
-    """Breaks the subscription of the session of this loop, which takes it up again."""
+    """Breaks the subscription of this loop's session, which then subscribes again."""
     app.sessions.current().listener.subscription._line.drop()
 
 
 def outbox_tasks_of(forwarder: Forwarder) -> dict[int, OutboxTask]:
-    """The outboxes that are being emptied, by the number of their shard."""
+    """Returns the tasks that empty outboxes, by the number of the shard."""
     return forwarder._outbox_tasks
 
 
 @contextlib.contextmanager
 def dies_before_it_deletes(forwarder: Forwarder) -> Iterator[None]:
-    """What the forwarder tells stays in the outbox meanwhile, as if its process had died in between."""
+    """Makes the forwarder deliver entries and not delete them, as if its process died between the two."""
 
     async def nothing(*_: Any) -> None:
         pass
@@ -76,7 +78,7 @@ def dies_before_it_deletes(forwarder: Forwarder) -> Iterator[None]:
 
 
 def forwards_nothing(monkeypatch: pytest.MonkeyPatch, forwarder: Forwarder) -> None:
-    """What is in the outboxes stays there unless the test delivers it."""
+    """Makes the forwarder deliver nothing: entries stay in the outboxes unless the test delivers them."""
 
     async def nothing(*_: Any, **__: Any) -> None:
         pass
@@ -89,24 +91,24 @@ def forwards_nothing(monkeypatch: pytest.MonkeyPatch, forwarder: Forwarder) -> N
 
 
 def session_of(worker: Worker) -> WorkerSession:
-    """The worker's session at this moment."""
+    """Returns the worker's session at this moment."""
     session = worker._session
     assert session is not None
     return session
 
 
 def slots_of(worker: Worker) -> Slots:
-    """The slots that its jobs run in."""
+    """Returns the slots in which the worker's jobs run."""
     return session_of(worker).held.slots
 
 
 def limiter_of(worker: Worker) -> Any:
-    """What holds jobs of limited tasks up."""
+    """Returns the limiter, which defers jobs of tasks with limits."""
     return session_of(worker).fetcher._limiter
 
 
 async def ended(worker: Worker) -> None:
-    """Waits for the end of a worker in an `async with` block, before the block ends it."""
+    """Waits until a worker ends by itself inside its `async with` block."""
     assert worker._task is not None
     await worker._task
 
@@ -115,7 +117,9 @@ async def ended(worker: Worker) -> None:
 
 
 def say_damage_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damaged data is logged as if none had been met in this process: another test may have said it."""
+    """Makes damaged data be logged as if it were the first in this process: another test may have logged
+    some.
+    """
     monkeypatch.setattr(damaged_data, "_kinds", {})
 
 
@@ -123,8 +127,9 @@ def say_damage_anew(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def set_clock_back(app: AsyncQ, raw: redis.asyncio.Redis, seconds: float, task: str) -> None:
-    """Makes everything as if the server's clock had just been set back: what was written by it, and what this
-    process was told of it, is ahead by that much. The clock itself is the machine's, and stays.
+    """Simulates that the server's clock was just set back: moves all times that were written by it, and the
+    time that it reported to this process, ahead by so many seconds. The clock itself is the machine's, and
+    stays.
     """
     commands = app.sessions.current().broker.commands
     step = round(seconds * 1000)

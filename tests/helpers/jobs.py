@@ -1,4 +1,4 @@
-"""Jobs that no call has enqueued."""
+"""Makes jobs that no call has enqueued."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ if TYPE_CHECKING:
 
 
 def job_of(task: Task[..., Any], *args: Any) -> tuple[wire.Job, bytes]:
-    """The job of a call and its message, which nobody is told of."""
+    """Returns the job of a call and its message, without enqueueing it."""
     builder = task.builder
     return builder.call(builder.body(args, {}), task.app.sessions.channel())

@@ -1,4 +1,4 @@
-"""Finds keys that nobody owns and that never expire: a leak that would fill the server in time."""
+"""Finds keys that have no owner and never expire: such a leak would fill the server in time."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from asyncq.broker.schema.keys import GROUP, Keys
 
 
 def find(url: str, namespace: str) -> list[str]:
-    """What is left over in a namespace, one line each; nothing if all is well.
+    """Returns the leaked keys of a namespace, one line each; an empty list if there are none.
 
-    A live record's owner is its entry in a stream, its place among the delayed, or a live job that it waits
-    for; a stream's owner is the queue; everything else must end by itself.
+    The owner of a live record is its entry in a stream, its member of the delayed set, or a live job that it
+    waits for. The owner of a stream is the queue. Every other key must expire.
     """
     with _client(url) as client:
         return _complaints(client, namespace, _keys(client, f"{{{namespace}:"))
 
 
 def clear(url: str, namespace: str) -> list[str]:
-    """Deletes the keys of a namespace and of those whose names begin like it; returns what `find` says of it.
+    """Deletes the keys of a namespace, and of namespaces whose names begin with its name. Returns the leaked
+    keys of the namespace itself, as `find` does.
 
-    A search for keys looks at all that there are, so each test would be slower than the one before.
+    A search for keys visits all keys of the server: without this, each test would be slower than the one
+    before.
     """
     with _client(url) as client:
         everything = _keys(client, f"{{{namespace}")

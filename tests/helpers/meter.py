@@ -1,4 +1,4 @@
-"""What a process costs, read off /proc, and whether a loop was held up."""
+"""Measures the cost of a process, from /proc, and the lag of an event loop."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ TICK = 0.01
 
 
 def rss(pid: int | None = None) -> float:
-    """Resident memory in MB."""
+    """Returns the resident memory of a process in MB."""
     pages = int(Path(f"/proc/{pid or 'self'}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def cpu(pid: int | None = None) -> float:
-    """CPU time used so far, in seconds."""
+    """Returns the CPU time that a process has used so far, in seconds."""
     # The name of the program, in brackets, may hold blanks.
     fields = Path(f"/proc/{pid or 'self'}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def descriptors() -> dict[int, str]:
-    """Open file descriptors of this process, with what they lead to."""
+    """Returns the open file descriptors of this process, with their targets."""
     found = {}
     listing = f"/proc/{os.getpid()}/fd"  # open while it is read; it would hide who takes its number next
     for entry in os.scandir("/proc/self/fd"):
@@ -40,7 +40,7 @@ def descriptors() -> dict[int, str]:
 
 
 class Lag:
-    """The longest time that the loop let a 10 ms timer wait, in seconds."""
+    """The longest delay of a 10 ms timer on a loop, in seconds."""
 
     def __init__(self) -> None:
         self.worst = 0.0
@@ -55,7 +55,7 @@ class Lag:
 
 @contextlib.asynccontextmanager
 async def lag() -> AsyncIterator[Lag]:
-    """Measures the running loop for the length of the block."""
+    """Measures the lag of the running loop for the time of the block."""
     meter = Lag()
     task = asyncio.create_task(meter.measure())
     try:

@@ -1,4 +1,4 @@
-"""Classes that travel, in a module of their own."""
+"""A class whose annotations can be resolved only where something else has imported their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass
 class Order:
-    """Its annotation is imported for type checkers only."""
+    """A dataclass. The class in its annotation is imported for type checkers only."""
 
     number: int
     at: datetime

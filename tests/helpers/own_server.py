@@ -1,4 +1,6 @@
-"""A real server of a test's own, which may be killed, frozen, starved and brought back at one address."""
+"""A real server for one test, which the test may kill, freeze, starve, and start again at the same
+address.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,7 @@ PORTS = range(12000, 32000)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens at."""
+    """Returns a TCP port of 127.0.0.1 on which no process listens."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -35,12 +37,13 @@ def free_port() -> int:
 
 
 class OwnServer:
-    """Valkey on a unix socket, or on a TCP port of 127.0.0.1.
+    """A Valkey server on a unix socket, or on a TCP port of 127.0.0.1.
 
     Args:
-        directory: where its data goes.
-        durable: keep an append-only file, synced with every write: what was answered survives kill -9.
-        port: the TCP port, for what cannot use a socket.
+        directory: the directory of its data.
+        durable: keep an append-only file, synced with every write: a write that was answered survives kill
+            -9.
+        port: the TCP port, for clients that cannot use a socket.
     """
 
     def __init__(self, directory: Path, *, durable: bool = False, port: int = 0) -> None:
@@ -58,7 +61,7 @@ class OwnServer:
         return f"redis://127.0.0.1:{self.port}/0" if self.port else f"unix://{self._socket}"
 
     def start(self, *, until: str = "ready", **options: Any) -> Self:
-        """Starts it and waits until it answers; with `until="listening"`, until it listens."""
+        """Starts the server and waits until it answers; with `until="listening"`, only until it listens."""
         self.directory.mkdir(parents=True, exist_ok=True)
         settings = {
             "port": self.port,
@@ -92,7 +95,7 @@ class OwnServer:
             return False
 
     def client(self, timeout: float = 5.0, **options: Any) -> redis.Redis:
-        """A blocking client of the test's own, which hides nothing by trying again."""
+        """Returns a blocking client that never retries, so it hides no error from the test."""
         address = {"port": self.port} if self.port else {"unix_socket_path": str(self._socket)}
         no_retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)
         return redis.Redis(
@@ -100,12 +103,12 @@ class OwnServer:
         )
 
     def do(self, *command: Any, **options: Any) -> Any:
-        """One command on a connection of its own."""
+        """Runs one command on a connection of its own, and returns the reply."""
         with contextlib.closing(self.client(**options)) as client:
             return client.execute_command(*command)
 
     def connections(self, **options: Any) -> list[int]:
-        """The ids of asyncq's own connections, of clients and workers."""
+        """Returns the ids of the connections of asyncq's clients and workers."""
         with contextlib.closing(self.client(**options)) as client:
             return _own(client)
 
@@ -116,12 +119,14 @@ class OwnServer:
 
     @staticmethod
     def cut_all(client: redis.Redis) -> None:
-        """Kills all of asyncq's connections, by one that is open: a new one might not be let in."""
+        """Kills all of asyncq's connections through a client that is connected: the server might refuse a new
+        one.
+        """
         for number in _own(client):
             client.execute_command("CLIENT", "KILL", "ID", number)
 
     def kill(self) -> None:
-        """Kill -9."""
+        """Kills the server with SIGKILL."""
         process, self.process = self.process, None
         if process is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -129,22 +134,22 @@ class OwnServer:
             process.wait(timeout=30)
 
     def wipe(self) -> None:
-        """Loses all data, of a server that does not run."""
+        """Deletes all data. The server must not run."""
         shutil.rmtree(self.directory)
 
     def freeze(self) -> None:
-        """It stands still: connections stay open, nothing is answered."""
+        """Stops the process: connections stay open, and nothing is answered."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """It goes on."""
+        """Lets the process go on."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
     @contextlib.contextmanager
     def hanging(self) -> Iterator[None]:
-        """Stands still inside the block."""
+        """Freezes the server for the time of the block."""
         self.freeze()
         try:
             yield
@@ -152,7 +157,7 @@ class OwnServer:
             self.thaw()
 
     def loading(self) -> bool:
-        """Whether it still reads its data, and refuses everything meanwhile."""
+        """Returns whether the server still loads its data, and refuses every command meanwhile."""
         try:
             self.do("PING")
         except redis.exceptions.BusyLoadingError:
@@ -160,19 +165,19 @@ class OwnServer:
         return False
 
     def used_memory(self) -> int:
-        """Bytes of data and bookkeeping, as the server counts."""
+        """Returns the memory that the server uses, in bytes, as it counts it itself."""
         with contextlib.closing(self.client()) as client:
             return client.info("memory")["used_memory"]
 
     def calls(self, command: str) -> int:
-        """How often a command was called since the start."""
+        """Returns how often a command was called since the start."""
         with contextlib.closing(self.client()) as client:
             return client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0)
 
 
 @contextlib.contextmanager
 def own_server(directory: Path, **options: Any) -> Iterator[OwnServer]:
-    """A durable server that runs, killed at the end of the block."""
+    """Gives a durable server that runs, and kills it at the end of the block."""
     server = OwnServer(directory, durable=True)
     try:
         yield server.start(**options)

@@ -1,4 +1,7 @@
-"""Functions that run in processes."""
+"""Bodies of tasks that run in processes: they sleep, crash, ignore signals, wait for other jobs.
+
+`register` makes tasks of them. The functions are at module level, for child processes import them.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ seen: list[int] = []
 
 
 def nested(depth: int) -> int:
-    """How many jobs there are from here down."""
+    """Starts a job below this one, `depth` times. Returns the number of jobs from here down."""
     if not depth:
         return 1
     task = sessions.the_only_app().task_named(asyncq.current().name)
@@ -73,7 +76,7 @@ def quit_politely() -> None:
 
 
 def remember(value: int) -> list[int]:
-    """What jobs before this one left in the same process."""
+    """Returns the values that this job and jobs before it left in the same process."""
     seen.append(value)
     return seen
 
@@ -106,7 +109,7 @@ def ignore_signals(log: str) -> None:
 
 
 def with_child(log: str) -> None:
-    """Starts a process that would outlive it."""
+    """Starts a process that would outlive the job."""
     import subprocess
 
     child = subprocess.Popen(["sleep", "60"])
@@ -132,7 +135,7 @@ def soft(log: str) -> str:
 
 
 def loses_a_signal(log: str) -> None:
-    """Sleeps on at the first signal, as when it comes just before `time.sleep` blocks."""
+    """Misses the first signal, as if it came just before `time.sleep` blocks."""
     send, sent = signal.pthread_kill, []
 
     def send_all_but_the_first(thread: int, number: int) -> None:
@@ -146,7 +149,7 @@ def loses_a_signal(log: str) -> None:
 
 
 def loses_an_alarm() -> str:
-    """Sleeps on at the first alarm of its soft limit."""
+    """Misses the first alarm of its soft time limit."""
     handle = signal.getsignal(signal.SIGALRM)
     signal.signal(signal.SIGALRM, lambda *_: signal.signal(signal.SIGALRM, handle))
     try:
@@ -230,7 +233,7 @@ PLAIN = (
 
 
 def register(app: AsyncQ) -> SimpleNamespace:
-    """The functions above as tasks of an app, under names that do not say where they are."""
+    """Registers the functions above as tasks of an app, under names without their module."""
     tasks = {
         function.__name__: app.task(name=function.__name__, executor="process")(function)
         for function in PLAIN

@@ -1,4 +1,4 @@
-"""What the system knows of a process."""
+"""Asks the system whether a process has ended."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 
 def is_gone(pid: int) -> bool:
-    """Whether a process has ended; what its parent has not asked for yet has, too."""
+    """Returns whether a process has ended. A zombie, for which its parent has not waited yet, has
+    ended, too.
+    """
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
     except (FileNotFoundError, ProcessLookupError):

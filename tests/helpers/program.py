@@ -1,4 +1,4 @@
-"""A program as a user would start it."""
+"""A program as a user would start it, whose warnings and errors fail the test."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Program:
-    """A Python process whose faults are seen: what was left open, and whatever else it says on stderr."""
+    """A Python process that warns of whatever it leaves open. `end` fails if it has printed to stderr."""
 
     def __init__(self, arguments: list[str], folder: Path, environ: dict[str, str]) -> None:
         self.process = Forked(["-W", "always::ResourceWarning", *arguments], folder, environ)
@@ -23,13 +23,15 @@ class Program:
         return line
 
     def end(self) -> str:
-        """What it printed. It must have ended by itself, well, and without a word on stderr."""
+        """Waits for the end, and returns the output. The program must end by itself, with exit code 0 and an
+        empty stderr.
+        """
         output, errors = self.process.communicate(timeout=60)
         assert (self.process.returncode, errors) == (0, "")
         return output
 
     def stop(self) -> tuple[int, str]:
-        """Asks it to end; its status and what it said on stderr."""
+        """Sends SIGTERM, and returns the exit code and the text on stderr."""
         self.process.terminate()
         _, errors = self.process.communicate(timeout=60)
         return self.process.returncode, errors

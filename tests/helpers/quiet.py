@@ -1,4 +1,4 @@
-"""What programs of tests log that is not what the test is about."""
+"""Hides log records of test programs that have nothing to do with the test."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ logging.getLogger("asyncq.worker.job_log").addHandler(logging.NullHandler())  # 
 
 
 def without_late_worker(errors: str) -> list[str]:
-    """The lines of stderr, but for one that is said when a worker that was just started takes two seconds to
-    listen, on a busy machine.
+    """Returns the lines of stderr without the warning that no worker listens. It appears on a busy machine,
+    where a worker takes two seconds to start.
     """
     return [line for line in errors.splitlines() if "but no worker listens on queue" not in line]
 
 
 def without_job_log(folder: Path, *path: Path) -> str:
-    """A `PYTHONPATH` with which a program shows no records of failed jobs unless it sets up logging: its jobs
-    fail on purpose.
+    """Returns a `PYTHONPATH` with which a program does not print records of failed jobs, unless it sets up
+    logging. This is for programs whose jobs fail on purpose.
 
     Args:
-        folder: where a file may be put for it; made if it is not there.
+        folder: a folder for the file that does it; it is made if it does not exist.
         path: the other folders of the path, which come first.
     """
     folder.mkdir(exist_ok=True)

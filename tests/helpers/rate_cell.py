@@ -1,4 +1,4 @@
-"""The rule by which jobs of a task with a rate are let start, in plain Python."""
+"""The rule of `rate_limit=` in plain Python: when a job of the task may start."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ TOLERANCE = 0.1
 
 @dataclass
 class Cell:
-    """The rule of limit.lua, in seconds. `tests/integration/time/test_limits.py` holds the script to it."""
+    """The rule of limit.lua, in seconds. `tests/integration/time/test_limits.py` compares the script
+    with it.
+    """
 
     interval: float
     open: float = 0.0
     free_from: float = 0.0
 
     def ask(self, now: float, *, granted: bool) -> float | None:
-        """None: it starts. Else the moment that it is given."""
+        """Asks at a time whether a job may start. Returns None if it starts now, else its start time."""
         earliest = self.open - TOLERANCE if granted else max(self.open, self.free_from)
         if now >= earliest:
             self.open = max(self.open, now) + self.interval

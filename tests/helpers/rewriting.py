@@ -1,6 +1,7 @@
-"""In a fresh clone, the processes of pytest-xdist rewrite the assertions of all files of tests, each a share.
+"""In a fresh clone, each process of pytest-xdist rewrites the assertions of a share of the test files.
 
-Else each of them rewrites all: they collect the same files in the same order at the same time.
+Without this, each process would rewrite all files: all collect the same files in the same order at the same
+time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def rewrite_share(config: pytest.Config) -> None:
-    """Rewrites what this process is to of the files that were never rewritten, for all to read."""
+    """Rewrites this process's share of the files that were never rewritten, into the cache that all processes
+    read.
+    """
     name: str = config.workerinput["workerid"]
     number, count = int(name.removeprefix("gw")), config.workerinput["workercount"]
     state = config.stash.get(rewrite.assertstate_key, None)

@@ -1,4 +1,4 @@
-"""Which tests one process of pytest-xdist runs, all of them after each other."""
+"""Which tests one process of pytest-xdist runs one after the other, because they share a costly fixture."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BY_FILE = (
 
 
 class Scheduling(LoadScopeScheduling):
-    """Each test by itself goes to whichever process is free, except for those that share what is dear.
+    """Gives each test to a process that is free, except for tests that share a costly fixture.
 
-    Not `--dist loadgroup`: pytest-xdist 3.8 writes the groups into ids, which pytest 9.2 does not let it do.
+    It replaces `--dist loadgroup`: pytest-xdist 3.8 writes the groups into ids, and pytest 9.2 forbids that.
     """
 
     def _split_scope(self, nodeid: str) -> str:

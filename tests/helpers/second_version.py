@@ -1,4 +1,6 @@
-"""A worker process that has the second version of the classes: `python -m helpers.second_version`."""
+"""A worker process with the second version of the classes in `versions`: `python -m
+helpers.second_version`.
+"""
 
 from __future__ import annotations
 

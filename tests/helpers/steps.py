@@ -1,4 +1,6 @@
-"""A worker's work at the level of the scripts, a step at a time."""
+"""The work of a worker at the level of the scripts, one step at a time: a test claims, ends and reads
+jobs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ QUEUE = "default"
 
 
 class Steps:
-    """A worker's hands, a step at a time. As a context manager it begins, and is closed at the end."""
+    """Two consumers, `worker` and `heir`, and the steps of a worker. As a context manager it calls `begin`
+    and `close`.
+    """
 
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker
@@ -34,14 +38,14 @@ class Steps:
         self.close()
 
     async def begin(self) -> None:
-        """Makes the groups, and has both workers beat, in all shards."""
+        """Makes the groups, and lets both consumers beat in all shards."""
         await self.worker.make_groups()
         for shard in self.broker.shards:
             for worker in (self.worker, self.heir):
                 await worker.beat(shard)
 
     def close(self) -> None:
-        """Closes what they read with."""
+        """Closes the connections of both consumers."""
         self.worker.close()
         self.heir.close()
 
@@ -71,7 +75,7 @@ class Steps:
         )
 
     async def run(self, value: Any = None) -> str:
-        """Claims the next job and ends it well; its id."""
+        """Claims the next job and ends it with a value. Returns its id."""
         delivery = await self.claim()
         assert delivery is not None
         await self.end(delivery, value)

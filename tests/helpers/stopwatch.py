@@ -1,4 +1,4 @@
-"""How long something took, on a machine that has other things to do."""
+"""Measures how long something took, without the time in which a busy machine ran other processes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 class Took:
-    """A time in seconds, to be held against bounds.
+    """A time in seconds, to be compared with bounds.
 
-    A lower bound (`0.3 <= took`) is held against the clock. An upper bound (`took < 0.5`) is held against the
-    clock less the time for which processes of the test were ready to run and the machine ran others: what is
-    promised is that nothing waits without need, and not that the machine has nothing else to do.
+    A lower bound (`0.3 <= took`) is compared with the clock. An upper bound (`took < 0.5`) is compared with
+    the clock minus the time in which processes of the test were ready to run while the machine ran others:
+    asyncq promises not to wait without need, but not that the machine is idle.
     """
 
     def __init__(self, clock: float, withheld: float) -> None:
@@ -43,7 +43,7 @@ class Took:
 
 
 class Stopwatch:
-    """Runs from when it is made."""
+    """A stopwatch, which runs from its creation."""
 
     def __init__(self) -> None:
         self._waited = _waited()
@@ -51,7 +51,7 @@ class Stopwatch:
 
     @property
     def took(self) -> Took:
-        """Until now."""
+        """The time from the creation until now."""
         clock = time.monotonic() - self._begun
         now = _waited()
         # A thread that has ended is no longer counted.
@@ -59,7 +59,9 @@ class Stopwatch:
 
 
 def _waited() -> dict[int, float]:
-    """Seconds for which this process and each that comes from it waited for a core, as Linux counts."""
+    """Returns how many seconds this process and each of its descendants waited for a core, as Linux
+    counts.
+    """
     found: dict[int, float] = {}
     unread = [os.getpid()]
     while unread:
@@ -73,7 +75,7 @@ def _waited() -> dict[int, float]:
 
 
 def _threads(pid: int) -> list[Path]:
-    """Nothing when it has ended."""
+    """Returns the threads of a process as folders of /proc; an empty list if the process has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         return list(Path(f"/proc/{pid}/task").iterdir())
     return []

@@ -1,6 +1,7 @@
-"""The figures of the structure of the package: `python -m helpers.structure`, run in `tests/`, prints them.
+"""Measures the structure of the package: circles of imports, imports that climb, uses of private names.
 
-Imports under `if TYPE_CHECKING:` and inside functions count as all others do.
+`python -m helpers.structure`, run in `tests/`, prints the figures. Imports under `if TYPE_CHECKING:` and
+inside functions count like all others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ PACKAGE = "asyncq"
 
 @functools.cache
 def imports() -> dict[str, set[str]]:
-    """Every module of the package, and the modules of the package that it imports."""
+    """Returns every module of the package, with the modules of the package that it imports."""
     files = {_module(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
     return {module: _imported(module, path, files) - {module} for module, path in files.items()}
 
@@ -42,7 +43,7 @@ def _imported(module: str, path: Path, known: dict[str, Path]) -> set[str]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The groups of modules that import each other, directly or through others; the largest first.
+    """Returns the groups of modules that import each other, directly or through others; the largest first.
 
     Algorithm: R. Tarjan, "Depth-first search and linear graph algorithms", 1972.
     """
@@ -74,7 +75,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def climbing(graph: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """The imports from a unit of the top level to one in a higher layer of pyproject.toml."""
+    """Returns the imports from a unit of the top level to one in a higher layer of pyproject.toml."""
     rank = _ranks()
     return sorted(
         (module, other)
@@ -92,10 +93,10 @@ def _ranks() -> dict[str, int]:
 
 
 def private_uses() -> list[tuple[str, str]]:
-    """The places that use a private name of another file (ruff's SLF001), and the name.
+    """Returns each line that uses a private name of another file (ruff's SLF001), with the name.
 
-    A name that the file itself defines is its own: a method may use the private parts of another object of
-    its class.
+    A name that the file itself defines does not count: a method may use private attributes of another object
+    of its class.
     """
     command = [
         "check",
@@ -119,7 +120,7 @@ def private_uses() -> list[tuple[str, str]]:
 
 @functools.cache
 def _defined(path: Path) -> frozenset[str]:
-    """The names that a file defines: functions, variables, attributes of `self`, slots."""
+    """Returns the names that a file defines: functions, variables, attributes of `self`, slots."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -139,7 +140,7 @@ def _defined(path: Path) -> frozenset[str]:
 
 
 def shared_names() -> dict[str, list[str]]:
-    """The names that several files or classes of the package have, and where each of those is."""
+    """Returns the names that several files or classes of the package have, with the files."""
     found: dict[str, list[str]] = {}
     for path in sorted((ROOT / PACKAGE).rglob("*.py")):
         place = str(path.relative_to(ROOT))
@@ -152,7 +153,7 @@ def shared_names() -> dict[str, list[str]]:
 
 
 def attributes(folder: str) -> dict[str, int]:
-    """How many attributes the methods of each class in a folder give to `self`."""
+    """Returns, for each class in a folder, how many attributes its methods give to `self`."""
     found: dict[str, int] = {}
     for path in sorted((ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""A dead worker's jobs, taken by another."""
+"""Recovery at the level of the scripts: a consumer takes the jobs of a dead worker session."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 
 async def take(consumer: ClaimingConsumer, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
-    """Takes what a dead worker session held: how many jobs go back, how many end, whether there are more."""
+    """Takes the claims of a dead session. Returns how many jobs go back, how many end, and whether more are
+    left.
+    """
     taken = await consumer.claims.take(stream, dead, seen)
     return taken.put_back, taken.revoked + len(taken.lost), taken.has_more

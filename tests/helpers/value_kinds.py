@@ -1,4 +1,4 @@
-"""Each kind of value that travels: an example, and what `docs/values.md` says of it."""
+"""`KINDS`: each kind of value that travels, with an example and its text in `docs/values.md`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Account(pydantic.BaseModel):
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One row: what a value is called, one of it with its annotation, and what holds for it."""
+    """One row of the table: the name of a kind of value, an example with its annotation, and its rules."""
 
     name: str
     annotation: Any

@@ -1,7 +1,7 @@
-"""Two versions of the classes of one program. `helpers.second_version` is a worker process that has the
-second.
+"""Two versions of the classes of one program: callers have the first, a worker has the second.
 
-Each version is a class that holds the types of the tasks, by the names of the tasks.
+`helpers.second_version` is that worker process. Each version is a class that has the program's classes as
+attributes. `FIRST` and `SECOND` give the type of each task by the task's name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class First:
-    """The version of the process that calls."""
+    """The version of the calling process."""
 
     @dataclass
     class Order:
@@ -154,7 +154,9 @@ for _version in (First, Second):
 
 
 def shop(version: type) -> types.ModuleType:
-    """The module that both versions pretend to be of: an exception is looked up in it."""
+    """Returns the module `shop`, to which the classes of both versions claim to belong. Exceptions are looked
+    up there.
+    """
     module = types.ModuleType("shop")
     vars(module).update(vars(version))
     return module
@@ -200,7 +202,7 @@ SECOND: dict[str, Any] = {
 
 
 def register(app: AsyncQ, hints: dict[str, Any], version: Any) -> SimpleNamespace:
-    """A task for each type: it gives back how the worker shows the value, and the value."""
+    """Registers a task for each type, which returns the worker's `repr` of its value, and the value."""
     tasks = SimpleNamespace(**{name: give_back(app, name, hint) for name, hint in hints.items()})
 
     async def fail(name: str) -> None:
@@ -223,7 +225,7 @@ def register(app: AsyncQ, hints: dict[str, Any], version: Any) -> SimpleNamespac
 
 
 def give_back(app: AsyncQ, name: str, hint: Any) -> Any:
-    """The task that gives a value of a type back."""
+    """Registers a task that returns the `repr` of a value of a type, and the value."""
 
     async def give(value: Any) -> Any:
         return repr(value), value
@@ -232,6 +234,6 @@ def give_back(app: AsyncQ, name: str, hint: Any) -> Any:
 
 
 def annotated(give: Any, hint: Any) -> Any:
-    """A function that takes a value of a type, and gives how it shows it, and the value."""
+    """Annotates a function that takes a value of a type and returns a text and the value."""
     give.__annotations__ = {"value": hint, "return": tuple[str, hint]}
     return give

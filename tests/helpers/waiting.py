@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline: no test waits for a fixed time."""
+"""Waits for conditions, with a deadline: no test waits for a fixed time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 TIMEOUT = 30.0
-"""Seconds until a wait is given up. Nobody waits so long when all is well, and a busy machine may need it."""
+"""How many seconds a wait may take. A test that passes never waits so long, except on a busy machine."""
 
 
 class NotWithinError(AssertionError):
-    """A condition did not come to hold in time."""
+    """A condition did not become true in time."""
 
     def __init__(self, what: str, timeout: float) -> None:
         super().__init__(f"not within {timeout:g} s: {what}")
@@ -23,10 +23,10 @@ class NotWithinError(AssertionError):
 async def until(
     condition: Callable[[], Any], what: str, timeout: float = TIMEOUT, every: float = 0.005
 ) -> Any:
-    """Polls a condition (which may be async) until it holds, and returns what it gave.
+    """Polls a condition (which may be async) until it is true, and returns its value.
 
     Raises:
-        NotWithinError: it did not come to hold; the message is `what`.
+        NotWithinError: it did not become true in time; the message is `what`.
     """
     end = time.monotonic() + timeout
     while True:
@@ -41,7 +41,7 @@ async def until(
 
 
 def until_sync(condition: Callable[[], Any], what: str, timeout: float = TIMEOUT) -> Any:
-    """The same for a test without a loop: it blocks its thread."""
+    """Polls a condition like `until`, for a test without a loop. Blocks the thread."""
     end = time.monotonic() + timeout
     while not (value := condition()):
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""Tasks of tests, and a worker process for them: `python -m helpers.worker_jobs [QUEUE...]`."""
+"""Tasks for tests, and a worker process for them: `python -m helpers.worker_jobs [QUEUE...]`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def add(x: int, y: int) -> int:
 
 
 async def logged(log: str, text: str, seconds: float = 0.0) -> str:
-    """Says in the log that it started and that it ended."""
+    """Writes its start and its end into a log."""
     note(log, f"start {text}")
     await asyncio.sleep(seconds)
     note(log, f"end {text}")
@@ -36,7 +36,7 @@ async def wait_for_file(log: str, text: str, gate: str) -> str:
 
 
 async def waits_at_first(log: str, text: str, id_: str, gate: str) -> str:
-    """In its first attempt waits for another job, later for a file."""
+    """Waits for another job in its first attempt, and for a file in later ones."""
     note(log, f"start {text} {asyncq.current().attempt}")
     if asyncq.current().attempt == 1:
         with asyncq.allow_join_result():
@@ -53,7 +53,7 @@ async def poison(log: str) -> None:
 
 
 def blocked(log: str, text: str, seconds: float) -> str:
-    """A plain function: runs in a thread."""
+    """Blocks its thread: it is a plain function."""
     note(log, f"start {text}")
     time.sleep(seconds)
     note(log, f"end {text}")
@@ -61,7 +61,7 @@ def blocked(log: str, text: str, seconds: float) -> str:
 
 
 async def numbers(log: str, n: int, pause: float) -> AsyncIterator[int]:
-    """A generator: says in the log by whom it is run."""
+    """Yields numbers, and writes into a log which process runs it."""
     note(log, f"start {os.getpid()}")
     for i in range(1, n + 1):
         await asyncio.sleep(pause)
@@ -69,7 +69,7 @@ async def numbers(log: str, n: int, pause: float) -> AsyncIterator[int]:
 
 
 def register(app: AsyncQ) -> SimpleNamespace:
-    """The tasks above on an app, under names that both sides share."""
+    """Registers the tasks above with an app, under names that test and worker share."""
     functions = (add, logged, wait_for_file, waits_at_first, poison, blocked, numbers)
     tasks = SimpleNamespace(**{f.__name__: app.task(name=f.__name__)(f) for f in functions})
     tasks.alone = app.task(name="alone", concurrency=1)(wait_for_file)

@@ -1,4 +1,4 @@
-"""A real worker in a process of its own."""
+"""A real worker in a process of its own, which a test may signal and kill."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class WorkerProcess:
     """A real worker in a process of its own.
 
     Args:
-        url: the server.
-        namespace: that of its app.
-        settings: of its app; and `module`, which is run with the names of the `queues`.
+        url: the server's URL.
+        namespace: the namespace of its app.
+        settings: settings of its app; also `module`, the module to run, and `queues`, its arguments.
     """
 
     def __init__(self, url: str, namespace: str, **settings: Any) -> None:
@@ -40,7 +40,7 @@ class WorkerProcess:
         self.pid = self.process.pid
 
     def wait_until_ready(self) -> WorkerProcess:
-        """Blocks until the worker has said that it reads."""
+        """Blocks until the worker has printed that it is ready."""
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == "ready\n", "the worker process did not come up"
         return self
@@ -50,7 +50,7 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """Ends it as a crash of the machine would, and waits until it is gone."""
+        """Kills the worker, as a crash of the machine would, and waits until it has ended."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=30)
@@ -60,7 +60,7 @@ class WorkerProcess:
 
 @contextmanager
 def worker_process(url: str, namespace: str, **settings: Any) -> Iterator[WorkerProcess]:
-    """A worker process that reads, killed at the end of the block."""
+    """Gives a worker process that is ready, and kills it at the end of the block."""
     worker = WorkerProcess(url, namespace, **settings)
     try:
         yield worker.wait_until_ready()

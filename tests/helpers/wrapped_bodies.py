@@ -1,4 +1,4 @@
-"""Async functions behind plain ones, as decorators without `async` make them."""
+"""Async functions that are wrapped in plain ones, as decorators without `async` wrap them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Wraps a function in a plain one, as a decorator that logs each call does."""
+    """Wraps a function in a plain one, like a decorator that logs each call."""
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
