@@ -1,6 +1,8 @@
 """A fake broker: apps whose server is in this process, without a socket.
 
-`helpers.hand_worker` ends jobs without a worker; a `Worker` works on it, too.
+`server` answers commands, `commands` and `streams` hold the data, `scripts` runs asyncq's Lua, and
+`connection` replaces redis-py's connections. Tests end jobs with `helpers.hand_worker`; a `Worker` can run on
+it, too.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ URL = "redis://fake:6379/0"
 
 
 def fake_app(server: FakeServer, **settings: Any) -> AsyncQ:
-    """An app whose every URL leads to a fake server."""
+    """Makes an app that is connected with a fake server, whatever its URL is."""
     app = AsyncQ(URL, **settings)
     app.sessions.address_of = address_of(server)
     return app

@@ -1,8 +1,8 @@
 """The data of the fake server, and the commands that asyncq sends or calls in its scripts.
 
 Each command is a method: `SET` is `set_`, `XGROUP CREATE` is `xgroup`. It takes its arguments as bytes and
-answers what a server would: None, an int, bytes, `OK`, a list, a set or a dict. What asyncq does not use, a
-command or an option, is not here; whoever sends it gets an error.
+returns the reply of a server: None, an int, bytes, `OK`, a list, a set or a dict. Commands and options that
+asyncq does not use are not here, and sending one gives an error. The caller holds the lock of `scripts.Lua`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ OK = Status(b"OK")
 
 
 class ErrorReply(Exception):
-    """An error, as the server answers it; it begins with its code."""
+    """An error reply of the server. It begins with its code."""
 
 
 class Data:
     """One database.
 
     Args:
-        publish: takes a channel and a message; answers how many receivers there were.
+        publish: takes a channel and a message; returns how many receivers there were.
 
     Attributes:
         ahead: seconds by which the server's clock is ahead.
@@ -65,7 +65,7 @@ class Data:
         return int((time.time() + self.ahead) * 1000)
 
     def living(self) -> list[bytes]:
-        """The keys that have not expired."""
+        """Returns the keys that have not expired."""
         return [key for key in list(self.values) if self._alive(key)]
 
     # -- any key --
@@ -350,7 +350,7 @@ class Data:
         return stream.pending(group, low, high, int(count), consumer, self.now)
 
     def xreadgroup(self, *arguments: bytes) -> dict[bytes, Any] | None:
-        """Gives what there is now. Waiting for more is the connection's part."""
+        """Returns the entries that there are now. Waiting for more is done by `server.Session`."""
         name, consumer, keys = reads_from(arguments)
         count = int(arguments[arguments.index(b"COUNT") + 1]) if b"COUNT" in arguments else None
         found: dict[bytes, Any] = {}
@@ -365,19 +365,23 @@ class SortedSet(dict[bytes, float]):
     """Members with their scores."""
 
     def ordered(self) -> list[tuple[float, bytes]]:
-        """From the lowest score to the highest, and members with one score by their bytes."""
+        """Returns the members from the lowest score to the highest, those with equal scores by their
+        bytes.
+        """
         return sorted((score, member) for member, score in self.items())
 
 
 def _is_between(score: float, low: bytes, high: bytes) -> bool:
-    """Whether a score lies in a range; its upper end is excluded if that begins with a parenthesis."""
+    """Returns whether a score lies in a range. The upper end is excluded if its text begins with a
+    parenthesis.
+    """
     if high.startswith(b"("):
         return float(low) <= score < float(high[1:])
     return float(low) <= score <= float(high)
 
 
 def reads_from(arguments: tuple[bytes, ...]) -> tuple[bytes, bytes, tuple[bytes, ...]]:
-    """The group, the consumer and the streams of XREADGROUP; each stream is read from `>`."""
+    """Returns group, consumer and streams of XREADGROUP. Each stream must be read from `>`."""
     streams = arguments[arguments.index(b"STREAMS") + 1 :]
     half = len(streams) // 2
     if any(start != b">" for start in streams[half:]):
@@ -386,7 +390,7 @@ def reads_from(arguments: tuple[bytes, ...]) -> tuple[bytes, bytes, tuple[bytes,
 
 
 def number(value: float) -> bytes:
-    """A number as the server writes it."""
+    """Formats a number as the server does."""
     if math.isinf(value):
         return b"inf" if value > 0 else b"-inf"
     return b"%d" % value if value == int(value) else f"{value:.17g}".encode()

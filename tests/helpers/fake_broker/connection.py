@@ -1,4 +1,7 @@
-"""The connections to a fake server, in the place of redis-py's. asyncq's own pipes run on them."""
+"""Connections to a fake server, which replace those of redis-py. asyncq's own pipes run on them.
+
+The server's replies arrive on the client's loop, in another turn than the command: as with a socket.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class _Transport(asyncio.Transport):
-    """The client's end, on the loop that made it."""
+    """The client's end of a connection, on the loop that made it."""
 
     def __init__(self, server: FakeServer) -> None:
         super().__init__()
@@ -61,7 +64,7 @@ class _Transport(asyncio.Transport):
             self._loop.call_soon(self._protocol.connection_lost, error)
 
     def _deliver(self, data: bytes | None) -> None:
-        """Takes what the server sends, on any thread. It arrives in another turn of the loop."""
+        """Takes bytes from the server, on any thread. They arrive in another turn of the loop."""
         self._incoming.append(data)
         if running_loop() is self._loop:
             self._loop.call_soon(self._arrive)
@@ -79,7 +82,7 @@ class _Transport(asyncio.Transport):
 
 
 class FakeConnection:
-    """What asyncq needs of redis-py's connection: the handshake, and a transport."""
+    """The part of redis-py's connection that asyncq uses: the handshake and the transport."""
 
     def __init__(self, *, server: FakeServer, **_options: Any) -> None:
         self._server = server
@@ -105,7 +108,7 @@ class FakeConnection:
 
 
 class FakeBlockingConnection:
-    """What asyncq needs of redis-py's blocking connection."""
+    """The part of redis-py's blocking connection that asyncq uses."""
 
     def __init__(self, *, server: FakeServer, **_options: Any) -> None:
         self._server = server
@@ -143,7 +146,7 @@ def _now(server: FakeServer, session: Session, command: tuple[Any, ...]) -> Any:
 
 
 def _raised(answer: Any) -> Any:
-    """The answer, as redis-py gives it: errors are raised, some by classes of their own."""
+    """Returns an answer, or raises an error with the class that redis-py would use."""
     if not isinstance(answer, Exception):
         return answer
     text = str(answer)
@@ -153,7 +156,7 @@ def _raised(answer: Any) -> Any:
 
 
 def address_of(server: FakeServer) -> Callable[..., Address]:
-    """What makes the addresses of an app whose every URL leads to a fake server."""
+    """Returns a function that makes an app's addresses: each leads to a fake server."""
 
     def address(url: str, revive: Callable[[], None] | None = None) -> Address:
         return Address(

@@ -45,7 +45,7 @@ end
 
 
 class Lua:
-    """The Lua of this process. Whoever uses it holds its lock."""
+    """The Lua interpreter of this process. Its users hold its lock."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -56,10 +56,10 @@ class Lua:
         self._run = self._lua.eval(_RUN)
 
     def run(self, data: Data, script: str, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Any:
-        """Runs a script on some data.
+        """Runs a script on some data, and returns its reply.
 
         Raises:
-            ErrorReply: it has failed.
+            ErrorReply: the script has failed.
         """
         function = self._functions.get(script)
         if function is None:
@@ -84,7 +84,7 @@ class Lua:
             return self._lua.table_from({b"err": str(error).encode()})
 
     def _value(self, reply: Any) -> Any:
-        """What a script sees of a reply, as under RESP2: maps and sets are lists, floats are text."""
+        """Returns a reply as a script sees it, as under RESP2: maps and sets are lists, floats are text."""
         if isinstance(reply, float):
             return number(reply)
         if isinstance(reply, Status):
@@ -104,7 +104,9 @@ class Lua:
         return self._table(msgpack.unpackb(packed, raw=True))
 
     def _reply(self, value: Any) -> Any:
-        """What a client is answered: a list up to its first nil, numbers without what follows the point."""
+        """Returns a script's value as a client receives it: a list ends at its first nil, and numbers lose
+        their fraction.
+        """
         if value is None or value is False:
             return None
         if value is True:
@@ -133,11 +135,11 @@ def _bytes(word: Any) -> bytes:
 
 
 def sha_of(source: str) -> str:
-    """The name under which the server knows a script."""
+    """Returns the name under which the server knows a script."""
     return hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 @functools.cache
 def lua() -> Lua:
-    """The one of this process."""
+    """Returns the Lua interpreter of this process."""
     return Lua()

@@ -1,10 +1,11 @@
-"""A fake server: what a connection sends is carried out in this process, on data in memory.
+"""A fake server: it carries out the commands of connections in this process, on data in memory.
 
-asyncq's own scripts run on it (see `scripts`), and what it answers goes through asyncq's own connections as
-the bytes that a server would send. So everything above the socket is the real thing. `tests/contract` runs
-against it and against a real server.
+asyncq's own scripts run on it (see `scripts`), and its replies go through asyncq's own connections as the
+bytes that a server would send. So all code above the socket is the real code. `tests/contract` runs against
+it and against a real server.
 
-It may be used from several event loops and threads. Its lock is that of the one Lua in the process.
+It may be used from several event loops and threads. Its lock is the lock of the process's one Lua
+interpreter.
 """
 
 from __future__ import annotations
@@ -26,24 +27,24 @@ _HELLO = {b"server": b"fake", b"version": b"8.0.0", b"proto": 3, b"mode": b"stan
 
 
 class Push(list[Any]):
-    """A message that answers no command."""
+    """A message that the server pushes, and that answers no command."""
 
 
 class NoReply:
-    """What a command answers that is answered later, or by pushes."""
+    """The result of a command whose reply comes later, or as pushes."""
 
 
 class Session:
     """A connection, as the server sees it.
 
     Args:
-        server: it belongs to.
+        server: the server to which it belongs.
         deliver: hands bytes to the client, from any thread; None ends the connection.
-        loop: of the client; None for one that reads in its own thread, and so never waits for entries.
+        loop: the client's loop; None for a blocking client, which never waits for entries.
 
     Attributes:
-        name: that the client gave it.
-        channels: that it has subscribed to.
+        name: the name that the client gave it.
+        channels: the channels to which it has subscribed.
     """
 
     def __init__(
@@ -62,7 +63,9 @@ class Session:
         self._behind: list[list[bytes]] = []
 
     def carry_out(self, command: list[bytes]) -> None:
-        """Carries out a command of the client and answers it. Behind a read that waits, it waits too."""
+        """Carries out a command of the client and answers it. Behind a blocked read, the command
+        waits, too.
+        """
         with self._server.lock:
             if self._read is not None:
                 self._behind.append(command)
@@ -76,11 +79,11 @@ class Session:
             self._deliver(encode(reply))
 
     def cut(self) -> None:
-        """Ends the connection, as seen from the server."""
+        """Ends the connection from the server's side."""
         self._deliver(None)
 
     def close(self) -> None:
-        """The client has ended the connection; on its loop."""
+        """Ends the connection from the client's side. Runs on the client's loop."""
         with self._server.lock:
             self._server.sessions.discard(self)
             self._read = None
@@ -90,14 +93,14 @@ class Session:
     # -- a read that waits --
 
     def wait(self, arguments: tuple[bytes, ...], seconds: float) -> NoReply:
-        """Waits for entries, at most so many seconds."""
+        """Blocks a read until there are entries, at most so many seconds."""
         assert self._loop is not None
         self._read = arguments
         self._timer = self._loop.call_later(seconds, self._end_wait, arguments)
         return NoReply()
 
     def look_again(self) -> None:
-        """Ends the wait if there are entries."""
+        """Answers the blocked read, if there is one and there are entries."""
         if self._read is not None and (found := self._server.data.xreadgroup(*self._read)):
             self._go_on(found)
 
@@ -118,11 +121,11 @@ class FakeServer:
     """A server without a socket.
 
     Attributes:
-        data: what it holds.
+        data: its data.
         sessions: its connections.
         calls: how often each command and each script was carried out, by name.
-        is_up: whether it takes connections.
-        is_mute: whether messages of channels are lost.
+        is_up: whether it accepts connections.
+        is_mute: whether messages on channels are lost.
     """
 
     def __init__(self) -> None:
@@ -139,7 +142,7 @@ class FakeServer:
     # -- for tests --
 
     def do(self, *command: str | bytes | float) -> Any:
-        """Carries out one command, such as `do("MGET", key)`."""
+        """Carries out one command, such as `do("MGET", key)`, and returns its reply."""
         words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
         with self.lock:
             answer = self.data.call(words)
@@ -147,33 +150,33 @@ class FakeServer:
         return answer
 
     def keys(self, kind: str = "") -> list[str]:
-        """The keys that there are, or those that hold such a text."""
+        """Returns all keys, or those that contain a text."""
         with self.lock:
             return [key for each in self.data.living() if kind in (key := each.decode())]
 
     def advance(self, seconds: float) -> None:
-        """Puts the server's clock forward: what lives shorter has expired."""
+        """Puts the server's clock forward: keys with a shorter time to live expire."""
         with self.lock:
             self.data.ahead += seconds
 
     def cut(self, name: str = "") -> None:
-        """Breaks all connections whose name begins so."""
+        """Breaks all connections whose name begins with a text."""
         for session in list(self.sessions):
             if session.name.startswith(name):
                 session.cut()
 
     def stop(self) -> None:
-        """Breaks all connections and takes no others. The data stays."""
+        """Breaks all connections and accepts no others. The data stay."""
         self.is_up = False
         self.cut()
 
     def start(self) -> None:
-        """Takes connections again."""
+        """Accepts connections again."""
         self.is_up = True
 
     @contextlib.contextmanager
     def mute(self) -> Iterator[None]:
-        """Loses all messages of channels meanwhile."""
+        """Loses all messages on channels during the block."""
         self.is_mute = True
         try:
             yield
@@ -181,7 +184,7 @@ class FakeServer:
             self.is_mute = False
 
     def forget_scripts(self) -> None:
-        """Forgets all scripts, as a server does that was started anew."""
+        """Forgets all scripts, like a server that was restarted."""
         self._scripts.clear()
 
     def lose_reply(self, name: str) -> None:
@@ -244,7 +247,7 @@ class FakeServer:
         return found
 
     def wake_readers(self) -> None:
-        """Lets all reads that wait look again."""
+        """Makes all blocked reads look for entries again."""
         for session in list(self.sessions):
             session.look_again()
 
@@ -270,14 +273,14 @@ class FakeServer:
 
 
 def _name(command: list[bytes]) -> str:
-    """The name of a command; of one that runs a script, the script's."""
+    """Returns the name of a command; of a command that runs a script, the script's name."""
     if command[0] == b"EVALSHA":
         return _NAMES.get(command[1], "EVALSHA")
     return command[0].decode().upper()
 
 
 def encode(reply: Any) -> bytes:
-    """A reply or a push as RESP3."""
+    """Encodes a reply or a push as RESP3."""
     return _ENCODERS[type(reply)](reply)
 
 
@@ -308,4 +311,4 @@ _OF_CONNECTIONS: dict[bytes, Callable[..., Any]] = {
     b"SUBSCRIBE": FakeServer._subscribe,
     b"UNSUBSCRIBE": FakeServer._unsubscribe,
 }
-"""What concerns a connection, or the scripts that the server knows. All other commands are about data."""
+"""Commands about a connection, or about the scripts that the server knows. All others are about data."""

@@ -1,4 +1,4 @@
-"""A stream as the server keeps it: entries in order, and groups whose consumers hold entries."""
+"""A stream of the fake server: entries in order, and groups whose consumers have pending entries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LAST: Id = (2**64 - 1, 2**64 - 1)
 
 
 def parse(text: bytes, *, missing: int = 0) -> Id:
-    """The id in its text; the part behind the dash is `missing` if the text has none."""
+    """Parses an id. The part behind the dash is `missing` if the text has none."""
     if text == b"-":
         return (0, 0)
     if text == b"+":
@@ -19,18 +19,19 @@ def parse(text: bytes, *, missing: int = 0) -> Id:
 
 
 def text_of(id: Id) -> bytes:
-    """The id as the server writes it."""
+    """Formats an id as the server does."""
     return b"%d-%d" % id
 
 
 @dataclass(slots=True)
 class Group:
-    """The consumers of a stream, and the entries that they hold.
+    """A group of consumers of a stream, and its pending entries.
 
     Attributes:
-        delivered: the last entry that a consumer was given.
-        consumers: their names.
-        pending: the entries that are held, oldest first: by whom, since when in ms, and how often given.
+        delivered: the last entry that was delivered to a consumer.
+        consumers: the names of the consumers.
+        pending: for each pending entry, oldest first: its consumer, since when in ms, and how often
+            delivered.
     """
 
     delivered: Id = (0, 0)
@@ -65,21 +66,21 @@ class Stream:
         return text_of(new)
 
     def range(self, low: bytes, high: bytes, count: int | None = None, *, newest: bool = False) -> list[Id]:
-        """The ids between two, both included."""
+        """Returns the ids between two ids, both included."""
         first, last = parse(low), parse(high, missing=LAST[1])
         found = [id_ for id_ in self.entries if first <= id_ <= last]
         return (found[::-1] if newest else found)[:count]
 
     def entry(self, id: Id) -> list[object]:
-        """An entry as the server answers it."""
+        """Returns an entry as the server replies it."""
         return [text_of(id), list(self.entries[id])]
 
     def delete(self, ids: list[bytes]) -> int:
-        """Deletes entries; how many there were. Whoever holds one goes on holding it."""
+        """Deletes entries, and returns how many there were. A deleted entry stays pending."""
         return sum(self.entries.pop(parse(id_), None) is not None for id_ in ids)
 
     def trim(self, kind: bytes, limit: bytes) -> int:
-        """Deletes the oldest entries, down to a number (MAXLEN) or up to an id (MINID)."""
+        """Deletes the oldest entries, down to a number (MAXLEN) or up to an id (MINID). Returns how many."""
         ids = list(self.entries)
         gone = (
             ids[: max(0, len(ids) - int(limit))]
@@ -91,7 +92,7 @@ class Stream:
         return len(gone)
 
     def read(self, group: Group, consumer: bytes, count: int | None, now: int) -> list[object]:
-        """Gives a consumer entries that nobody was given."""
+        """Delivers entries to a consumer that were delivered to none, and returns them."""
         group.consumers.add(consumer)
         ids = [id_ for id_ in self.entries if id_ > group.delivered][:count]
         for id_ in ids:
@@ -102,7 +103,7 @@ class Stream:
     def pending(
         self, group: Group, low: bytes, high: bytes, count: int, consumer: bytes | None, now: int
     ) -> list[object]:
-        """What consumers hold, oldest first: entry, consumer, ms since it was given, how often it was."""
+        """Returns pending entries, oldest first: id, consumer, ms since its delivery, how often delivered."""
         first, last = parse(low), parse(high, missing=LAST[1])
         return [
             [text_of(id_), holder, now - since, times]
