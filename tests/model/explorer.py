@@ -1,10 +1,10 @@
-"""The explorer: every world that can be reached, breadth first.
+"""The explorer: it visits every world that can be reached, breadth first.
 
-Two things are asked. On every edge: was a promise broken (`questions.py`)? And of every world: can it still
-come to rest (`moves.at_rest`) if no more faults happen? The second finds jobs and waiters that are lost
-without a sound. It says "can still end", not "ends in time".
+It checks two things. On every edge: did the move break a promise (`questions.py`)? For every world: can it
+still come to rest (`moves.at_rest`) if no more faults happen? The second check finds jobs and waiters that
+are lost silently. It proves "can still end", and not "ends in time".
 
-A counterexample is a shortest path to the broken promise, or to a world that cannot come to rest any more.
+A counterexample is a shortest path to the broken promise, or to a world that can never come to rest.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ HOLDS, BROKEN, STUCK = "holds", "broken", "stuck"
 
 
 class Result(NamedTuple):
-    """What an exploration found."""
+    """The result of an exploration."""
 
     verdict: str
-    """`holds`; `broken`: a promise was not kept; `stuck`: a world cannot come to rest any more."""
+    """`holds`; `broken`: a move broke a promise; `stuck`: a world can never come to rest."""
     why: str
     trace: tuple[str, ...]
     """The counterexample, one move a line; empty if the protocol holds."""
@@ -36,24 +36,24 @@ class Result(NamedTuple):
     seconds: float
 
     def told(self) -> str:
-        """The counterexample for people."""
+        """Formats the counterexample for people."""
         lines = (f"{step:3d}. {move}" for step, move in enumerate(self.trace, 1))
         return "\n".join([f"{self.verdict}: {self.why}", *lines])
 
 
 class TooLargeError(Exception):
-    """The exploration has more states than it was allowed: give it fewer faults."""
+    """The exploration has more states than the limit: give it fewer faults."""
 
 
 def explore(setup: Setup, limit: int = 3_000_000) -> Result:
-    """Explore all worlds of a setup; stop at the first broken promise.
+    """Explores all worlds of a setup. Stops at the first broken promise.
 
     Args:
-        setup: The world, its faults, and the rules.
-        limit: The most states to keep (about 1 kB each).
+        setup: the first world, its faults, and the rules.
+        limit: the largest number of states to keep (about 1 kB each).
 
     Raises:
-        TooLargeError: There are more states than `limit`.
+        TooLargeError: there are more states than `limit`.
 
     Example:
         >>> explore(Setup(faults=0)).verdict
@@ -91,7 +91,7 @@ def explore(setup: Setup, limit: int = 3_000_000) -> Result:
 
 
 def _cannot_rest(worlds: list[World], came_from: list[list[int]]) -> list[int]:
-    """The worlds from which no fault-free path leads to rest, nearest to the beginning first."""
+    """Returns the worlds from which no path without faults leads to rest, nearest to the beginning first."""
     can = bytearray(len(worlds))
     ahead = [number for number, world in enumerate(worlds) if at_rest(world)]
     for number in ahead:
@@ -105,7 +105,7 @@ def _cannot_rest(worlds: list[World], came_from: list[list[int]]) -> list[int]:
 
 
 def _trace(worlds: list[World], parents: list[int], last: int, scripts: Scripts) -> tuple[str, ...]:
-    # Labels are found again rather than kept: kept, they are a third of the memory.
+    # Labels are computed again and not kept: they would take a third of the memory.
     labels: list[str] = []
     while last:
         before = parents[last]

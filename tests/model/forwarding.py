@@ -1,6 +1,7 @@
-"""Forwarders: each reads an outbox, delivers its entries one by one, and deletes each when that was answered.
+"""Forwarders: each reads an outbox, delivers its entries in order, and deletes an entry when that is
+answered.
 
-A client, a worker, any process; how long it takes, and what happens meanwhile, is left open.
+A forwarder may be part of a client or a worker. How long it takes, and what happens meanwhile, is open.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
-    """Every move of the forwarders."""
+    """Yields every move of the forwarders."""
     for place, forwarder in enumerate(world.forwarders):
         if forwarder in world.forwarders[:place]:
-            continue  # it could do no more than the other
+            continue  # an equal forwarder comes before it, and has the same moves
         if not forwarder.letters:
             yield from _read(world, place)
             continue
@@ -39,7 +40,7 @@ def _read(world: World, place: int) -> Iterator[Move]:
 
 
 def _carry(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
-    """The next half of the first letter: tell it, delete it."""
+    """Yields the next step for the first entry: to deliver it, or to delete it."""
     forwarder, setup = world.forwarders[place], scripts.setup
     tells = forwarder.half != setup.rules.told_before_deleted
     letter = forwarder.letters[0]

@@ -1,4 +1,4 @@
-"""A move: what happened, in words, and the world after it."""
+"""A move: one step of the model, with a label in words and the world after it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Move(NamedTuple):
-    """One step."""
+    """One step of the model."""
 
     label: str
     world: World
@@ -17,5 +17,5 @@ class Move(NamedTuple):
 
 
 def fault(label: str, world: World) -> Move:
-    """A step that costs the world one of its faults."""
+    """Makes a move that uses one of the world's faults."""
     return Move(label, world._replace(faults_left=world.faults_left - 1), is_fault=True)

@@ -1,8 +1,8 @@
-"""What can happen next: the moves that lead from one world to the next.
+"""The moves that lead from one world to the next, the first world, and the condition of rest.
 
-Clients and time are here, workers in `workers.py`, observers in `observers.py`. A move that takes one of the
-world's faults is a fault; all others happen by themselves, and the protocol must come to its end by them
-alone.
+The moves of clients and of time are here. Those of workers are in `workers.py`, of observers in
+`observers.py`, of forwarders in `forwarding.py`. A move that uses one of the world's faults is a fault. All
+other moves happen by themselves, and the protocol must come to its end by them alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 def beginning(setup: Setup) -> World:
-    """Nothing was enqueued yet; the workers are there and have beaten once."""
+    """Returns the first world: nothing is enqueued yet, and each worker has beaten once."""
     names = range(1, setup.workers + 1)
     return World(
         records=(None,) * setup.jobs,
@@ -77,10 +77,10 @@ def beginning(setup: Setup) -> World:
 
 
 def at_rest(world: World) -> bool:
-    """All jobs ended, all waiters answered, nothing left.
+    """Returns whether all jobs have ended, all waiters are answered, and nothing is left.
 
-    That is: no entry, no claim, no delayed job, no value that was kept, no beat of a dead worker. Marks have
-    a time to live of their own and may stand.
+    Nothing is left means: no entry, no claim, no delayed job, no kept value, no beat of a dead worker. Marks
+    have a time to live of their own and may stay.
     """
     return (
         not world.stream.entries
@@ -99,7 +99,7 @@ def at_rest(world: World) -> bool:
 
 
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
-    """Every move from this world."""
+    """Yields every move from this world."""
     yield from _enqueues(world, scripts)
     yield from _others(world, scripts.setup)
     yield from _waits(world, scripts)
@@ -112,7 +112,7 @@ def moves(world: World, scripts: Scripts) -> Iterator[Move]:
 
 
 def _enqueues(world: World, scripts: Scripts) -> Iterator[Move]:
-    """Clients enqueue a workflow, or one job after the other, and again after a lost reply."""
+    """Yields the enqueues of clients: a workflow, or one job after the other; again after a lost reply."""
     setup = scripts.setup
     if setup.is_workflow and setup.rules.submit_whole:
         if world.clients[0] != SENT:
@@ -136,7 +136,7 @@ def _enqueues(world: World, scripts: Scripts) -> Iterator[Move]:
 
 
 def _others(world: World, setup: Setup) -> Iterator[Move]:
-    """Another call takes an id, between the look at what is there and the coming of the job."""
+    """Yields that another call takes the id of a job while that job is on its way to its shard."""
     job = setup.taken
     if job is not None and world.clients[0] != UNSENT and world.records[job] is None:
         history = world.history[job]._replace(outcome=OTHERS)
@@ -178,7 +178,7 @@ def _waits(world: World, scripts: Scripts) -> Iterator[Move]:
 
 
 def _register(world: World, waiter: int, job: int) -> World:
-    """The mutant's second step: the channel is written whether or not the job has ended meanwhile."""
+    """Takes the mutant's second step: it subscribes, even if the job has ended meanwhile."""
     record = world.records[job]
     if record is not None and record.state not in ENDED:
         channels = tuple(sorted({*record.channels, waiter}))
@@ -187,7 +187,7 @@ def _register(world: World, waiter: int, job: int) -> World:
 
 
 def _controls(world: World, scripts: Scripts) -> Iterator[Move]:
-    """Revoke or expire, once answered and perhaps sent twice; forget."""
+    """Yields revoke and expire, which are sent until they are answered, so perhaps twice; and forget."""
     setup = scripts.setup
     for call, job, script in (
         ("revoke", setup.revoke, scripts.revoke),
@@ -210,7 +210,9 @@ def _controls(world: World, scripts: Scripts) -> Iterator[Move]:
 
 
 def _time(world: World, scripts: Scripts) -> Iterator[Move]:
-    """What happens by the clock, at the server's end of a broken line, or to the server itself."""
+    """Yields what happens by the clock, at the server's end of a broken connection, and to the server
+    itself.
+    """
     setup = scripts.setup
     for name in world.orphans:
         claimed = scripts.claim(world, name)

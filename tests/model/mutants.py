@@ -1,4 +1,7 @@
-"""The mutants: the protocol with one rule broken, each in a small world in which the explorer must notice."""
+"""The mutants: the protocol with a rule broken, each in a small world in which the explorer must notice it.
+
+Every rule of `rules.py` has a mutant; a test checks that. `why` names the promise that the mutant must break.
+"""
 
 from __future__ import annotations
 
@@ -30,14 +33,16 @@ SHARDS = Setup(
 
 
 class Mutant(NamedTuple):
-    """A broken protocol, a world that shows it, and how it must be caught."""
+    """A broken protocol, a world that shows the defect, and how the explorer must catch it."""
 
     name: str
     rules: Rules
     world: Setup
     verdict: str
     why: str
-    """A part of what the explorer must say: caught for another reason, the rule would not be tested."""
+    """A part of the explorer's message. If it caught the mutant for another reason, the rule would be
+    untested.
+    """
 
     @property
     def setup(self) -> Setup:
@@ -46,15 +51,15 @@ class Mutant(NamedTuple):
 
     @property
     def unbroken(self) -> Setup:
-        """The same world, with nothing broken but what the mutant leaves out so as to be seen.
+        """The same world with no rule broken, except for polling where the mutant leaves it out.
 
-        Polling hides what only the two other rules of a waiter would mend, so those mutants go without it;
-        their world, too, goes without it.
+        Polling hides the defects of the two other rules of a waiter. So the mutants of those rules have no
+        polling, and this world has none, either.
         """
         return replace(self.world, rules=_without("poll")) if "(no poll)" in self.name else self.world
 
     def caught_by(self, result: Result) -> bool:
-        """Whether the explorer noticed, and for the right reason."""
+        """Returns whether the explorer noticed the mutant, and for the right reason."""
         return result.verdict == self.verdict and self.why in result.why
 
 

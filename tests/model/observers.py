@@ -1,6 +1,6 @@
-"""What workers do for each other: promote due jobs, and take over from worker sessions that are gone.
+"""What workers do for each other: they promote due jobs, and take over from worker sessions that are gone.
 
-Which worker does it makes no difference to the keys, so the first one that is awake does it.
+The keys do not depend on which worker does it, so in the model the first one that is awake does it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def moves(world: World, scripts: Scripts) -> Iterator[Move]:
-    """Promote and take over."""
+    """Yields every promotion and takeover."""
     promoter = _awake(world, 0)
     for due in world.delayed if promoter else ():
         assert promoter
@@ -45,7 +45,9 @@ def _dead_with_a_beat(world: World) -> set[int]:
 
 
 def _observe(world: World, scripts: Scripts, observer: Worker, name: int) -> Iterator[Move]:
-    """See a beat stand still through a whole lease; then, at any later moment, send `take` with it."""
+    """Yields that an observer sees a beat stand still for a whole lease, and that it sends `take` with that
+    beat, at any later time.
+    """
     now = Beat(name, world.beat_of(name))
     owner = world.worker_named(name)
     if owner is None:

@@ -1,12 +1,13 @@
-"""The places of a limited task: who holds one, who waits, who is called. A small model of its own.
+"""The permits of a task with `concurrency=`: who holds one, who waits, who is called next. A model of its
+own.
 
-What is one step here is one script call, or one step of a worker between two of them (`limit.lua`,
-`defer.lua`, `wake_job.lua`, `release_permit.lua`, `reacquire_permit.lua`). Workers may die between any two.
-Time is a move, too: a job that was put aside comes by itself in the end. Without deaths that must never be
-needed.
+One step here is one script call (`limit.lua`, `defer.lua`, `wake_job.lua`, `release_permit.lua`,
+`reacquire_permit.lua`), or one step of a worker between two calls. A worker may die between any two steps.
+Time is a move, too: a deferred job comes by itself in the end. Without deaths, the protocol must never need
+that.
 
-    jobs:   0 starts job 1 and waits for it, the others just run
-    rules:  each can be broken, and the exploration must notice
+    jobs:   with `nested`, job 0 starts job 1 and waits for it; the others just run
+    rules:  each can be broken, and the exploration must notice it
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PARENT, CHILD = 0, 1
 
 @dataclass(frozen=True)
 class Rules:
-    """What the protocol does; False breaks it."""
+    """The rules of the protocol. False breaks one."""
 
     looks_after_postpone: bool = True
     drops_claims_of_the_dead: bool = True
@@ -39,7 +40,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Setting:
-    """A world to explore."""
+    """What an exploration contains: jobs, workers, permits, and faults."""
 
     rules: Rules = Rules()
     jobs: int = 3
@@ -59,16 +60,18 @@ class World(NamedTuple):
     jobs: tuple[Job, ...]
     held: frozenset[tuple[int, int]] = frozenset()
     waiting: tuple[tuple[int, int], ...] = ()
-    """Job, and for one that comes back its worker; in the order in which they are called."""
+    """Waiting jobs, in the order in which they are called: the job, and its worker if it reacquires a
+    permit.
+    """
     acts: frozenset[tuple[int, str, int]] = frozenset()
-    """What a worker is about to send: worker, verb, job."""
+    """The calls that workers are about to send: worker, verb, job."""
     dead: frozenset[int] = frozenset()
     beatless: frozenset[int] = frozenset()
     revoked: int = 0
 
 
 def explore(setting: Setting) -> str:
-    """What is wrong with the protocol; empty if nothing is."""
+    """Explores all worlds. Returns what is wrong with the protocol; empty if nothing is."""
     first = _beginning(setting)
     number, worlds, came_from = {first: 0}, [first], [[]]
     here = 0
@@ -103,7 +106,9 @@ def _beginning(setting: Setting) -> World:
 
 
 def _is_at_rest(world: World, setting: Setting) -> bool:
-    """All has ended. Without deaths nothing is left behind, either."""
+    """Returns whether all jobs have ended. Without deaths and revocations, nothing may be left behind,
+    either.
+    """
     if any(job.at != ENDED for job in world.jobs):
         return False
     return bool(setting.deaths or setting.revocations) or not (world.held or world.waiting or world.acts)
@@ -115,8 +120,8 @@ def _is_at_rest(world: World, setting: Setting) -> bool:
 def _survey(
     world: World, setting: Setting, leaving: tuple[int, int] | None = None
 ) -> tuple[World, int, list[int]]:
-    """The world with claims of the dead dropped and those seated who come back; the places left; who waits to
-    start.
+    """Drops the permits of dead workers, and gives permits to jobs that reacquire one. Returns the world
+    after that, the number of free permits, and the jobs that wait to start.
     """
     held = set(world.held) - {leaving}
     if len(held) >= setting.places and setting.rules.drops_claims_of_the_dead:
@@ -178,7 +183,7 @@ def _reacquire(world: World, setting: Setting, number: int, worker: int) -> Worl
 
 
 def moves(world: World, setting: Setting) -> Iterator[tuple[World, bool]]:
-    """What may happen next, and whether it is a fault."""
+    """Yields every world that may come next, and whether that step is a fault."""
     for number, job in enumerate(world.jobs):
         if job.at == QUEUED:
             for worker in set(range(setting.workers)) - world.dead:
@@ -239,7 +244,7 @@ def _done(world: World, setting: Setting, worker: int, verb: str, number: int) -
 
 
 def _taken(world: World, worker: int) -> World:
-    """The lease of a dead worker is over: its beat goes, its jobs are queued again."""
+    """Ends the lease of a dead worker: its beat is deleted, and its jobs are queued again."""
     jobs = tuple(Job(QUEUED) if job.worker == worker else job for job in world.jobs)
     return world._replace(jobs=jobs, beatless=world.beatless | {worker})
 

@@ -1,6 +1,7 @@
-"""Safety: what is asked at every move. A question that is answered wrongly fills `World.broken`.
+"""Safety: the promises that are checked at every move. A broken promise fills `World.broken`.
 
-The scripts and the workers report here what they did; nothing in this file changes a key.
+The scripts and the workers of the model report here what they did. Nothing in this file changes a key of the
+server: it only writes down the history of jobs, and what broke.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def outcome_written(world: World, job: int, outcome: str) -> World:
-    """An outcome is written exactly once."""
+    """Checks that an outcome is written only once for each job."""
     history = world.history[job]
     if history.outcome:
         return _broken(world, f"job {job}: a second outcome was written")
@@ -23,10 +24,11 @@ def outcome_written(world: World, job: int, outcome: str) -> World:
 
 
 def dead_lettered(world: World, setup: Setup, job: int) -> World:
-    """Where nothing but the poison goes wrong, nobody else is dead-lettered for it.
+    """Checks that a dead-lettered job had begun in each crash but the first, which may be another job's
+    fault.
 
-    Only asked without faults: a worker may also be killed by somebody else three times. And always: the first
-    crash is anybody's, but for each that follows, the body of the job had begun.
+    Without faults, it also checks that only the poison is dead-lettered. With faults, something else may also
+    kill the job's workers three times.
     """
     begun = world.history[job].begun
     if begun < setup.max_crashes - 1:
@@ -39,7 +41,9 @@ def dead_lettered(world: World, setup: Setup, job: int) -> World:
 
 
 def refused(world: World, job: int) -> World:
-    """A batch is refused for another's id, not for its own job's; what waits for the job ends with that."""
+    """Checks that a job of a batch is refused only if another call has its id. The jobs that wait for it then
+    end, too.
+    """
     record = world.records[job]
     if record is not None and record.state != OTHERS:
         return _broken(world, f"job {job} was refused, and nobody else has its id")
@@ -47,7 +51,7 @@ def refused(world: World, job: int) -> World:
 
 
 def given_up(world: World, job: int) -> World:
-    """No job is given up for an unknown task while a worker that knows it lives, and has said so."""
+    """Checks that no job is given up for an unknown task while a worker that has announced the task lives."""
     for worker in world.workers[1:]:
         if worker.name in world.announced and worker.lease == FRESH and world.beat_of(worker.name):
             return _broken(world, f"job {job} is given up, and worker session {worker.name} knows its task")
@@ -55,7 +59,7 @@ def given_up(world: World, job: int) -> World:
 
 
 def handed_down(world: World, child: int, parent: int, outcome: str) -> World:
-    """A job is told of its parents what became of them."""
+    """Checks that a job is notified of the true outcome of its parent."""
     became = world.history[parent].outcome
     if became != outcome and (became, outcome) != (OTHERS, FAILURE):
         return _broken(world, f"job {child} is told of job {parent}: {outcome}, which is {became or 'open'}")
@@ -63,7 +67,7 @@ def handed_down(world: World, child: int, parent: int, outcome: str) -> World:
 
 
 def answered(world: World, waiter: int, job: int) -> World:
-    """Nobody is told that a job is unknown which was accepted, and has not ended."""
+    """Checks that no waiter is told that a job is unknown which was accepted and has not ended."""
     asked = world.outboxes and world.waiters[waiter] == ANSWERED
     if asked and world.records[job] is None and not world.history[job].outcome:
         return _broken(world, f"waiter {waiter} was told that job {job} is unknown")
@@ -71,7 +75,7 @@ def answered(world: World, waiter: int, job: int) -> World:
 
 
 def call_accepted(world: World, held: Held) -> World:
-    """Only the worker session that holds the claim of this very job ends, delays or gives it back."""
+    """Checks that only the worker session that holds the claim of this job ends, delays or releases it."""
     job = held.entry.job
     if world.owner(held.entry.id) != held.name:
         return _broken(
@@ -86,13 +90,13 @@ def call_accepted(world: World, held: Held) -> World:
 
 
 def noted(world: World, job: int) -> World:
-    """Count that the body of a job begins which has crashed before."""
+    """Counts that the body of a job begins after an earlier crash."""
     history = world.history[job]
     return world.with_history(job, history._replace(begun=history.begun + 1))
 
 
 def value_read(world: World, held: Held) -> World:
-    """A value that several jobs need is there for as long as one of them may run."""
+    """Checks that a kept value exists for as long as one of the jobs that need it may run."""
     job = held.entry.job
     record = world.records[job]
     is_claimed = world.owner(held.entry.id) == held.name and record is not None
@@ -102,7 +106,7 @@ def value_read(world: World, held: Held) -> World:
 
 
 def taken_over(world: World, name: int, entry: Entry) -> World:
-    """Nothing is taken from a worker session that beats."""
+    """Checks that nothing is taken from a worker session that beats."""
     owner = world.worker_named(name)
     if owner is not None and owner.lease == FRESH and world.beat_of(name):
         return _broken(world, f"entry {entry.id} was taken from worker session {name}, which beats")
@@ -110,19 +114,21 @@ def taken_over(world: World, name: int, entry: Entry) -> World:
 
 
 def delivered_again(world: World, job: int) -> World:
-    """A retry, a takeover, a release or a replacement entitles the job to one more start."""
+    """Allows the job one more start, after a retry, a takeover, a release or a replacement."""
     history = world.history[job]
     return world.with_history(job, history._replace(starts_left=history.starts_left + 1))
 
 
 def revoke_answered(world: World, job: int, answer: str) -> World:
-    """The answer of `revoke` is a promise; remember it, and which entries were there."""
+    """Remembers the answer of `revoke`, which is a promise, and the newest entry at that time."""
     history = world.history[job]._replace(revoke_answer=answer, revoke_horizon=world.last_id)
     return world.with_history(job, history)
 
 
 def body_started(world: World, setup: Setup, entry: Entry) -> World:
-    """After `revoked` nothing starts, after `signalled` no new delivery; no body runs once too often."""
+    """Checks the start of a body: none after the answer `revoked`, none of a later delivery after
+    `signalled`, none before its parents have ended as they must, and none more often than allowed.
+    """
     job = entry.job
     poisonous = setup.poison == job
     history = world.history[job]

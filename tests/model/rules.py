@@ -1,7 +1,7 @@
-"""The rules of the protocol, one switch each.
+"""The rules of the protocol, as one switch each. Read this file first to learn the protocol.
 
-The protocol is what these switches describe when all of them are on. A mutant of `mutants.py` is the protocol
-with one of them off, and the explorer must find out what breaks.
+With all switches on, they describe the protocol. A mutant in `mutants.py` is the protocol with a switch off,
+and the explorer must find what breaks. Each text says the rule, and after "Closes" what happens without it.
 """
 
 from __future__ import annotations
@@ -28,62 +28,64 @@ class Rules:
     lost.
     """
     fence_live: bool = True
-    """A call acts only on a job that lives. Alone it is no fence: the job may live under another entry."""
+    """A call acts only on a live job. This rule alone is no fence: the job may live under another entry."""
 
     # --- atomic steps: what is decided together is written together -------------------------------
 
     atomic_dependents: bool = True
-    """The script that ends a job also lets its dependents go.
+    """The script that ends a job also notifies its dependents.
 
     Closes: the worker dies between the two calls, and the dependents wait for ever.
     """
     atomic_rest: bool = True
-    """The script that ends a job for which too many wait puts those aside that it does not tell.
+    """A script that ends a job with too many dependents stores those that it does not notify itself.
 
-    Closes: whoever ended it dies before the next call, and they wait for ever.
+    Closes: the worker that ended the job dies before its next call, and those dependents wait for ever.
     """
     submit_whole: bool = True
     """All jobs of a workflow are accepted in one step.
 
-    Closes: the parent ends before its child is there, and nobody will ever tell the child.
+    Closes: the parent ends before its child exists, and nothing ever notifies the child.
     """
     atomic_count: bool = True
-    """The script that ends a parent also counts it down at its child.
+    """The script that ends a parent also decrements the child's counter of parents.
 
-    Closes: as a call of its own it is not safe to send twice. Its reply is lost, the second one counts
-    another parent, and the child runs before that has ended.
+    Closes: a call of its own is not safe to send twice. Its reply is lost, the second call counts another
+    parent, and the child runs before that parent has ended.
     """
     atomic_set_free: bool = True
-    """The script that adds the entry of a job which waits no more also writes its id into the record.
+    """The script that adds the entry of a job whose parents have ended also writes the entry's id into the
+    record.
 
-    Closes: between the two calls a worker has the job, and a revoke takes it for one that waits.
+    Closes: between the two calls a worker has the job, and a revoke takes it for a job that still waits.
     """
     child_still_waits: bool = True
-    """The script that ends a parent looks whether its child still waits.
+    """The script that ends a parent checks whether its child still waits.
 
     Closes: the child was revoked meanwhile, and ends twice.
     """
     atomic_replace: bool = True
-    """The script that puts a workflow in the place of a job also acknowledges its entry.
+    """The script that replaces a job by a workflow also acknowledges the job's entry.
 
-    Closes: between the two calls the worker finds the entry again as its own, and the job runs before
-    the others of its workflow have.
+    Closes: between the two calls the worker finds the entry again among its own, and the job runs before the
+    other jobs of its workflow.
     """
     atomic_record: bool = True
-    """The script that adds a new entry for a job also writes its id into the record.
+    """The script that adds a new entry for a job also writes the entry's id into the record.
 
     Closes: between the two calls the record names an entry that is gone. The new claimant is refused, and a
     revoke looks for the wrong entry in the pending list.
     """
     atomic_release: bool = True
-    """The script that acknowledges a job which is handed back, or put in line, also adds its new entry.
+    """The script that acknowledges a job which is released, or put into an executor queue, also adds its new
+    entry.
 
-    Closes: the worker dies in between, and the job is in no key any more.
+    Closes: the worker dies between the two, and no key has the job any more.
     """
     atomic_retry: bool = True
     """The script that acknowledges a failed attempt also puts the job into the delayed set.
 
-    Closes: the worker dies in between, and the job is in no key any more.
+    Closes: the worker dies between the two, and no key has the job any more.
     """
     atomic_promote: bool = True
     """The script that takes a due job out of the delayed set also adds it to the stream.
@@ -92,70 +94,72 @@ class Rules:
     """
 
     kept_until_end: bool = True
-    """A value that is kept once for several jobs is there until the last of them has ended.
+    """A value that is kept once for several jobs exists until the last of them has ended.
 
-    Closes: they have read it, one of their workers dies, and the job that comes back finds no value.
+    Closes: all of them have read it, one of their workers dies, and the job that runs again finds no value.
     """
 
     # --- between shards ---------------------------------------------------------------------------
 
     dependents_first: bool = True
-    """Of the batches of a workflow, that with the job that waits comes before that with what it waits for.
+    """Of the batches of a workflow, the batch with a waiting job comes before the batch with its parent.
 
-    Closes: the parent runs and ends before its child is there, and nobody will ever tell the child.
+    Closes: the parent runs and ends before its child exists, and nothing ever notifies the child.
     """
     told_before_deleted: bool = True
-    """A forwarder deletes an entry of an outbox when it was delivered, not before.
+    """A forwarder deletes an entry of an outbox only after its delivery.
 
-    Closes: it dies in between, and the entry is in no key any more.
+    Closes: the forwarder dies between the two, and no key has the entry any more.
     """
     accept_once: bool = True
-    """`accept` looks whether the batch is behind the last entry that its shard was told.
+    """`accept` applies a batch only if its entry is newer than the last entry that was applied in its shard.
 
-    Closes: it is told again, by somebody who stood still or because its bearer died before deleting it. The
-    record of a job that has run may be gone by then, and the job runs again.
+    Closes: the batch is delivered again, by a forwarder that stood still, or because a forwarder died before
+    it deleted the entry. The record of a job that has run may be gone by then, and the job runs again.
     """
     deliver_ends_once: bool = True
-    """`deliver_ends` looks whether the entry is behind the last one that its shard was told.
+    """`deliver_ends` applies an entry only if it is newer than the last entry that was applied in its shard.
 
     Closes: one parent counts twice, and the child runs too early.
     """
     forwarder_in_order: bool = True
-    """A forwarder goes on to the next entry when the one before was answered, and starts again after an
-    error.
+    """A forwarder goes on to the next entry only when the one before was answered. After an error it starts
+    again.
 
-    Closes: the later one is told, the earlier one is no news any more, and its jobs wait for ever.
+    Closes: the later entry is applied, the earlier one then counts as applied, too, and its jobs wait for
+    ever.
     """
     ask_behind_outboxes: bool = True
-    """Who finds a job unknown asks again when the outboxes have been told.
+    """A client that finds a job unknown asks again after the outboxes have been delivered.
 
-    Closes: the workflow was accepted, its client's telling failed, and `get` says that there is no such job.
+    Closes: the workflow was accepted, its client could not deliver the outbox, and `get` says that there is
+    no such job.
     """
 
     # --- claims that nobody knows of --------------------------------------------------------------
 
     own_look: bool = True
-    """A worker asks what is pending in its own name and runs what it does not know of.
+    """A worker asks for its own pending entries, and runs those that it does not know.
 
-    Closes: the reply of a read is lost. The worker beats on, so nobody takes the entry over, and nobody runs
-    it.
+    Closes: the reply of a read is lost. The worker goes on beating, so no other worker takes the entry over,
+    and no worker runs it.
     """
     own_look_snapshot: bool = True
-    """Unknown is what was not in hand when the question was *sent*.
+    """An entry is unknown if the worker did not hold it when it *sent* the question.
 
-    Closes: a job ends between question and answer. Compared with the hands of now, it looks unknown and runs
-    twice.
+    Closes: a job ends between question and answer. Compared with the entries that are held now, it seems
+    unknown and runs twice.
     """
     own_look_between_reads: bool = True
     """The question goes over the connection of the reader, between two reads.
 
-    Closes: an entry whose reply is still on its way looks unknown, is started, arrives, and is started again.
+    Closes: an entry whose reply is still on its way seems unknown, is started, arrives, and is started again.
     """
 
     # --- life and death of a worker ---------------------------------------------------------------
 
     fresh_names: bool = True
-    """Each worker session has a random name of its own: each process, and each life after `lost`.
+    """Each worker session has a random name of its own: in each process, and again after each `lost`.
 
     Closes: the new process finds the entry that killed the old one as its own unknown entry, runs it again,
     and nobody ever counts the crash.
@@ -163,17 +167,16 @@ class Rules:
     compare_beat: bool = True
     """`take` acts only if the beat is still the one that the observer saw stand still.
 
-    Closes: the worker wakes, beats, and then the call that was decided before arrives and takes its live
+    Closes: the worker wakes and beats. Then the call that was decided before arrives, and takes its live
     claims.
     """
     look_at_consumers: bool = True
-    """Observers go by the consumers that have something pending, at every look, not by who still has a beat.
+    """Each time, observers check the consumers with pending entries, and not the workers that have a beat.
 
-    Closes: the read of a dead process is still blocked at the server and is given an entry after the
-    takeover.
+    Closes: the read of a dead process is still blocked at the server, and gets an entry after the takeover.
     """
     leave_asks_pending: bool = True
-    """`unregister` deletes the consumer only if nothing is pending for it; else it is taken over as a dead
+    """`unregister` deletes the consumer only if it has no pending entries. Else it is taken over like a dead
     one.
 
     Closes: DELCONSUMER drops pending entries for good. They stay in the stream and are never delivered again.
@@ -181,8 +184,8 @@ class Rules:
     start_on_fresh_lease: bool = True
     """A body starts only while the last acknowledged beat is young; else the worker beats first.
 
-    Closes: the worker is stopped with a claimed job in hand, the job is taken over and revoked (it is
-    undelivered again, so the answer is `revoked`), and then the worker wakes and starts it.
+    Closes: the worker is stopped while it holds a claimed job. The job is taken over and revoked (it is
+    undelivered again, so the answer is `revoked`). Then the worker wakes and starts it.
     """
     crash_count: bool = True
     """A takeover adds one to the crash count of the entry.
@@ -190,61 +193,65 @@ class Rules:
     Closes: a job that kills its worker runs for ever.
     """
     only_begun_count: bool = True
-    """From the second crash on, a takeover adds one only for a job whose body was noted to begin.
+    """From the second crash on, a takeover counts a crash only for a job whose worker had noted that its body
+    begins.
 
-    Closes: jobs that waited in a worker for a thread when it died are given up for what others did.
+    Closes: jobs that waited for a thread when their worker died are dead-lettered for what other jobs did.
     """
     note_before_body: bool = True
-    """The body of a job with a crash is noted to begin before it begins.
+    """A worker notes at the server that the body of a job with a crash begins, and only then starts the body.
 
-    Closes: it kills its worker before it is noted, and runs for ever.
+    Closes: the job kills its worker before the note, and runs for ever.
     """
     last_try_alone: bool = True
-    """The last try of a job goes to the last-attempt queue and is taken with empty hands.
+    """The last try of a job goes to the last-attempt queue, and a worker takes it only if it holds no other
+    job.
 
-    Closes: everything that a dead worker had claimed is counted as crashed and comes back side by side. After
-    three rounds the neighbours of a job that kills its worker are dead-lettered with it.
+    Closes: all jobs that a dead worker had claimed count a crash and run again side by side. After three
+    rounds the neighbours of a job that kills its worker are dead-lettered with it.
     """
 
     # --- tasks that a worker does not know --------------------------------------------------------
 
     unknown_asks: bool = True
-    """A worker that does not know the task of a job asks whether another does, and puts the job off.
+    """A worker that does not know the task of a job asks whether another worker does, and defers the job.
 
-    Closes: new code is rolled out, and a job of a new task dies with the old worker that is given it.
+    Closes: new code is rolled out, and a job of a new task fails because an old worker claims it.
     """
     announced_and_beats: bool = True
-    """What a worker session has announced counts only while it beats.
+    """The tasks that a worker session has announced count only while it beats.
 
-    Closes: the only worker that knew a task is dead, and jobs of the task are put off for ever.
+    Closes: the only worker that knew a task is dead, and jobs of the task are deferred for ever.
     """
 
     # --- waiting ----------------------------------------------------------------------------------
 
     subscribe_first: bool = True
-    """A waiter is subscribed before it looks, and the look registers it in the same step.
+    """A waiter is subscribed before it polls the record, and that poll registers it in the same step.
 
-    Closes: the job ends between look and registration, and the message is published to nobody.
+    Closes: the job ends between poll and registration, and the message is published to nobody.
     """
     recheck: bool = True
-    """After each (re)connection a waiter looks again. Closes: the message was published while it was away."""
+    """A waiter polls after each (re)connection. Closes: the message was published while it was
+    disconnected.
+    """
     poll: bool = True
-    """A waiter looks again at an interval. Closes: the one PUBLISH was lost, which nobody can notice."""
+    """A waiter polls at an interval. Closes: the only PUBLISH was lost, which nothing can notice."""
 
     # --- revoke -----------------------------------------------------------------------------------
 
     revoke_asks_pending: bool = True
     """`revoke` answers `revoked` only for an entry that is not pending.
 
-    Closes: a worker holds the job already and starts it after all.
+    Closes: a worker has claimed the job already, and starts it after all.
     """
     revoke_marks: bool = True
-    """`revoke` of a claimed job leaves a mark in the record.
+    """`revoke` of a claimed job sets a mark in the record.
 
-    Closes: the signal is lost with its worker, and the job comes back.
+    Closes: the signal is lost with its worker, and the job runs again.
     """
     mark_ends_requeue: bool = True
-    """`retry`, `take` and `release` end a marked job instead of adding it again.
+    """`retry`, `take` and `release` end a marked job, and do not add it again.
 
     Closes: the job was revoked while it ran, fails, and is tried again.
     """
@@ -257,13 +264,14 @@ class Rules:
     Closes: the reply is lost, the call is sent again, and there are two jobs.
     """
     tombstones: bool = True
-    """Nothing is deleted while a client may still send its enqueue again; a tombstone stays in its place.
+    """No record is deleted while a client may still resend its enqueue: a tombstone takes its place.
 
-    Closes: the job ran, was forgotten, its record is gone, and the late second enqueue makes a second job.
+    Closes: the job ran and was forgotten, its record is gone, and the late resend makes a second job.
     """
     calls_kept: bool = True
-    """When a tombstone makes room for another call under its id, its own call is kept as long as it would be.
+    """If another call gets the id of a tombstone, the request id of the earlier call is kept as long as the
+    tombstone would be.
 
-    Closes: the first job ran and was forgotten, the second too, and the late second enqueue of the first
-    finds nothing but the tombstone of the second, and makes a job more.
+    Closes: the first job ran and was forgotten, and so was the second. The late resend of the first enqueue
+    finds only the tombstone of the second, and makes another job.
     """

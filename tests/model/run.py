@@ -1,10 +1,11 @@
-"""Explore every scenario and every mutant, and print the tables.
+"""Explores every scenario and every mutant, and prints the results as tables.
 
     python tests/model/run.py            the small form that pytest runs, in seconds
     python tests/model/run.py --full     all faults: ten minutes and 2 to 3 GB
-    python tests/model/run.py flush      only what has this word in its name
+    python tests/model/run.py flush      only those with this word in their names
 
-Prints Markdown, and after it the counterexample of whatever is not as it must be; the exit code is then 1.
+It prints Markdown. If a scenario does not hold, or a mutant is not caught, it also prints the counterexample,
+and the exit code is 1.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Print the tables; return the exit code."""
+    """Prints the tables and returns the exit code."""
     full = "--full" in sys.argv[1:]
     words = [word for word in sys.argv[1:] if word != "--full"]
     mutants = [mutant for mutant in MUTANTS if _named(mutant.name, words)]
@@ -67,7 +68,9 @@ def _mutants(mutants: list[Mutant]) -> list[tuple[str, Result]]:
 
 
 def _worlds_of(mutants: list[Mutant]) -> list[tuple[str, Result]]:
-    """The world of each mutant must hold where nothing is broken: the rule is what makes the difference."""
+    """Explores the world of each mutant with no rule broken. It must hold, so the rule makes the
+    difference.
+    """
     _print("\n| World of the mutant, unbroken | faults | states | edges | result | s |")
     _print("|---|---|---|---|---|---|")
     explored: set[Setup] = set()

@@ -1,4 +1,4 @@
-"""The scenarios that must hold: each a world and a number of faults, in a quick and in a full form."""
+"""The scenarios in which the protocol must hold: each is a world and a number of faults, in two sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Scenario(NamedTuple):
 
 
 def _scenario(name: str, full: Setup, **quick: Any) -> Scenario:
-    """The quick form is the full one with one fault, or whatever else it says."""
+    """Makes a scenario. Its quick form is the full one with one fault, and with the given changes."""
     return Scenario(name, full, replace(full, **{"faults": 1, **quick}))
 
 
@@ -31,7 +31,7 @@ _ABOUT_FORWARDERS: dict[str, Any] = {
     "lost_publishes": False,
     "lost_connections": False,
 }
-"""A worker's ways to fail and a waiter's are explored elsewhere; here they would only multiply."""
+"""Other scenarios explore the faults of workers and waiters; here they would only multiply the states."""
 
 SCENARIOS = (
     _scenario(

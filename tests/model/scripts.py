@@ -1,7 +1,8 @@
-"""The server's side: one method a script, by the name of its file in `asyncq/broker/lua/`.
+"""The server's side of the model: the scripts of `asyncq/broker/lua/`, as functions from world to world.
 
-Each is atomic and goes from world to world. A script that may refuse returns None when it does: it has then
-written nothing. `claim` is no script but a plain XREADGROUP.
+Most methods have the names of their scripts: `tell` is `accept.lua` and `deliver_ends.lua`, `go_on` is a part
+of `promote.lua`, and `claim` is a plain XREADGROUP. Each is atomic. A script that may refuse returns None if
+it does, and has then written nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Scripts:
     # --- a job comes in ---------------------------------------------------------------------------
 
     def enqueue(self, world: World, job: int) -> World:
-        """Accept a job. Sent again: nothing."""
+        """Accepts a job. A resend changes nothing."""
         if world.records[job] is not None and self.setup.rules.enqueue_once:
             return world
         if self.setup.same_id and (other := world.records[1 - job]) is not None:
@@ -68,7 +69,7 @@ class Scripts:
         return self._admit(world, job)
 
     def submit(self, world: World) -> World:
-        """Accept a workflow, parents before children. Sent again: nothing."""
+        """Accepts a workflow, parents before children. A resend changes nothing."""
         if any(record is not None for record in world.records) and self.setup.rules.enqueue_once:
             return world
         if self.setup.shards:
@@ -78,8 +79,8 @@ class Scripts:
         return world
 
     def _submit_apart(self, world: World) -> World:
-        """Accept what lies in shard 0 and fits, and leave the rest in its outbox, one height of a shard in a
-        batch.
+        """Accepts the jobs of shard 0 that fit into one step, and puts the others into its outbox: one batch
+        for each shard and height.
         """
         setup = self.setup
         jobs = sorted(range(setup.enqueued), key=setup.height, reverse=not setup.rules.dependents_first)
@@ -95,7 +96,7 @@ class Scripts:
         return world
 
     def _admit_member(self, world: World, job: int) -> World:
-        """Into the stream or behind its parents, with those that wait for it."""
+        """Puts a job with its dependents into the stream, or lets it wait for its parents."""
         channels = (0,) if self.setup.waiters and self.setup.waits_for(0) == job else ()
         new = Record(LIVE, channels=channels)
         if job >= self.setup.enqueued:  # what a replacement brings
@@ -109,7 +110,9 @@ class Scripts:
         return self._add(world.with_record(job, new), Entry(0, job))
 
     def tell(self, world: World, shard: int, letter: Letter) -> World:
-        """`accept` or `deliver_ends`: what the outbox of a shard has for the other. Told before: nothing."""
+        """Applies an entry of a shard's outbox in the other shard: `accept` or `deliver_ends`. A second time,
+        nothing.
+        """
         rules = self.setup.rules
         once = rules.accept_once if letter.jobs else rules.deliver_ends_once
         if once and letter.id <= world.applied[shard]:
@@ -144,7 +147,7 @@ class Scripts:
         by: int = 0,
         inherited: bool = False,
     ) -> World:
-        """Tell a job how one ended that it waits for; by the outbox, if it lies in the other shard."""
+        """Notifies a job how one of its parents ended; through the outbox, if it is in the other shard."""
         world = questions.handed_down(world, child, parent, outcome)
         if child == self.setup.on_error and (inherited or outcome not in FAILED):
             outcome = SUCCESS  # nothing that it would be called for
@@ -154,7 +157,7 @@ class Scripts:
         return self._inherit(world, child, outcome, publish=publish, by=by)
 
     def _admit(self, world: World, job: int) -> World:
-        """Into the stream, the delayed set, or behind its parents."""
+        """Puts a job into the stream or the delayed set, or lets it wait for its parents."""
         channels = (0,) if self.setup.waiters and self.setup.waits_for(0) == job else ()
         new = Record(LIVE, channels=channels)
         if self.setup.parents[job]:
@@ -172,7 +175,7 @@ class Scripts:
         return self._add(world.with_record(job, new), Entry(0, job))
 
     def promote(self, world: World, due: Delayed, by: int) -> World:
-        """Move a due job from the delayed set to the stream. Moved already: nothing."""
+        """Moves a due job from the delayed set to the stream."""
         world = world._replace(delayed=tuple(other for other in world.delayed if other != due))
         entry = Entry(0, due.job, due.crashes, due.retries, due.put_off)
         if not self.setup.rules.atomic_promote:
@@ -180,7 +183,7 @@ class Scripts:
         return self._add(world, entry)
 
     def go_on(self, world: World, rest: Rest, by: int) -> World:
-        """Tell some of those that were put aside how the job ended; `promote` does it."""
+        """Notifies some of the dependents that were left how the job ended, as `promote` does."""
         told, left = rest.children[: self.setup.most_told], rest.children[self.setup.most_told :]
         others = tuple(other for other in world.rests if other != rest)
         if left:
@@ -193,7 +196,7 @@ class Scripts:
     # --- a worker and its jobs --------------------------------------------------------------------
 
     def claim(self, world: World, name: int, *, on_last_attempt: bool = False) -> tuple[World, Entry] | None:
-        """XREADGROUP: the next entry that nobody was given becomes pending. None if there is none."""
+        """Delivers the next entry to a consumer, as XREADGROUP does. Returns None if there is none."""
         stream = world.last_attempts if on_last_attempt else world.stream
         entry = stream.undelivered()
         if entry is None:
@@ -205,19 +208,21 @@ class Scripts:
         ), entry
 
     def beat(self, world: World, name: int, count: int) -> World | None:
-        """Write the beat counter. None, and no field made, if the field is missing: taken for dead."""
+        """Writes the beat counter. Returns None, and makes no field, if the field is missing: the session was
+        taken for dead.
+        """
         if count > 1 and not world.beat_of(name):
             return None
         others = tuple(beat for beat in world.beats if beat.name != name)
         return world._replace(beats=tuple(sorted((*others, Beat(name, count)))))
 
     def unknown_entries(self, world: World, name: int) -> tuple[Entry, ...]:
-        """What is pending for this consumer, with the messages, in one step; deleted entries left out."""
+        """Returns the pending entries of a consumer, in one step and without deleted ones."""
         found = (world.entry(line.entry) for line in world.pending if line.name == name)
         return tuple(entry for entry in found if entry is not None)
 
     def finish(self, world: World, held: Held, outcome: str, *, publish: bool = True) -> World | None:
-        """End a claimed job: outcome, acknowledgement, message and dependents in one step."""
+        """Ends a claimed job: outcome, acknowledgement, publication and dependents in one step."""
         if not self._entitled(world, held):
             return None
         world = questions.call_accepted(world, held)
@@ -225,7 +230,7 @@ class Scripts:
         return self._drop(world, held.entry.id)
 
     def read_value(self, world: World, held: Held) -> World:
-        """What a worker reads before a body begins: the value that is kept once for several jobs."""
+        """Reads the value that is kept once for several jobs, as a worker does before a body begins."""
         job = held.entry.job
         if not self._gets_kept_value(world, job):
             return world
@@ -239,7 +244,7 @@ class Scripts:
         return job != self.setup.replaced or world.records[self.setup.jobs - 1] is None
 
     def begin(self, world: World, held: Held) -> World | None:
-        """Note that the body of a job begins which has crashed before. Refused if taken for dead."""
+        """Notes that the body of a job with a crash begins. Refused if the session was taken for dead."""
         if not world.beat_of(held.name):
             return None
         note = Begun(held.name, held.entry.id)
@@ -248,8 +253,9 @@ class Scripts:
         return questions.noted(world, held.entry.job)._replace(begun=tuple(sorted((*world.begun, note))))
 
     def _taken_back(self, world: World, held: Held) -> tuple[World | None, bool]:
-        """How every script begins that takes a claimed job from its worker without an outcome: it is refused
-        (None), or a marked job ends as revoked; and whether there is more to do.
+        """Begins each script that takes a claimed job from its worker without an outcome. Returns the world,
+        or None if the script is refused, and whether there is more to do. A marked job ends as revoked: that
+        is all.
         """
         if not self._entitled(world, held):
             return None, False
@@ -260,7 +266,7 @@ class Scripts:
         return world, True
 
     def retry(self, world: World, held: Held) -> World | None:
-        """Put a failed job into the delayed set; a marked one ends as revoked."""
+        """Puts a failed job into the delayed set. A marked job ends as revoked."""
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
             return taken
@@ -272,13 +278,13 @@ class Scripts:
         return self._delay(world, tried)
 
     def is_task_known(self, world: World) -> bool:
-        """Whether a worker session that beats knows the task that the first worker does not."""
+        """Returns whether a session that beats has announced the task that the first worker does not know."""
         return any(
             world.beat_of(name) or not self.setup.rules.announced_and_beats for name in world.announced
         )
 
     def defer(self, world: World, held: Held) -> World | None:
-        """Put a job aside that has not begun; a marked one ends as revoked."""
+        """Defers a job that has not begun. A marked job ends as revoked."""
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
             return taken
@@ -287,7 +293,7 @@ class Scripts:
         return self._delay(self._drop(taken, held.entry.id), again)
 
     def replace(self, world: World, held: Held) -> World | None:
-        """Put a job more, and the job itself behind it, in the place of one that runs; a marked one ends."""
+        """Replaces a running job by another job and lets the running job wait for that. A marked job ends."""
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
             return taken
@@ -305,8 +311,8 @@ class Scripts:
         return self._drop(world, held.entry.id)
 
     def release(self, world: World, held: Held) -> World | None:
-        """Give a claimed job back, as if it had never been delivered, or put it in line; a marked one ends as
-        revoked.
+        """Gives a claimed job back, as if it had never been delivered, or puts it into an executor queue. A
+        marked job ends as revoked.
         """
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
@@ -319,7 +325,9 @@ class Scripts:
         return self._drop(self._add(world, again), held.entry.id)
 
     def unregister(self, world: World, name: int) -> World | None:
-        """Delete the consumer and its keys. Refused while anything is pending, for that would be lost."""
+        """Deletes the consumer and its keys. Refused while it has pending entries, for those would be
+        lost.
+        """
         mine = [line for line in world.pending if line.name == name]
         if mine and self.setup.rules.leave_asks_pending:
             return None
@@ -329,9 +337,9 @@ class Scripts:
     # --- a worker that is gone --------------------------------------------------------------------
 
     def take(self, world: World, name: int, seen: int, by: int) -> World | None:
-        """Add again what a dead worker session had claimed, with one crash more, or end it.
+        """Adds the jobs that a dead worker session had claimed again, with one more crash, or ends them.
 
-        Refused if the worker session beats: its field is there and is not the one that the observer saw stand
+        Refused if the worker session beats: its beat exists and is not the one that the observer saw stand
         still.
         """
         now = world.beat_of(name)
@@ -365,14 +373,16 @@ class Scripts:
     # --- clients ----------------------------------------------------------------------------------
 
     def revoke(self, world: World, job: int) -> tuple[World, str]:
-        """End a job that no worker holds; mark one that a worker holds."""
+        """Ends a job that no worker has claimed, and marks a claimed one."""
         world, answer = self._stop(world, job, mark=True)
         if answer in {"revoked", "signalled"}:
             world = questions.revoke_answered(world, job, answer)
         return world, answer
 
     def expire(self, world: World, job: int) -> tuple[World, str]:
-        """End a job that no worker holds. The worker that holds it looks at the deadline itself."""
+        """Ends a job that no worker has claimed. A worker that has claimed a job checks its deadline
+        itself.
+        """
         return self._stop(world, job, mark=False)
 
     def _stop(self, world: World, job: int, *, mark: bool) -> tuple[World, str]:
@@ -395,7 +405,7 @@ class Scripts:
         return world, "signalled"
 
     def fetch_status(self, world: World, waiter: int, job: int) -> World:
-        """Answer a waiter whose job has ended, else register its channel: one step, with no gap in it."""
+        """Answers a waiter whose job has ended, else registers its channel, in one step without a gap."""
         record = world.records[job]
         if record is None or record.state in ENDED:
             return world.with_waiter(waiter, ANSWERED)
@@ -403,7 +413,7 @@ class Scripts:
         return world.with_record(job, record._replace(channels=channels)).with_waiter(waiter, SUBSCRIBED)
 
     def forget(self, world: World, job: int) -> World:
-        """Leave a tombstone in the place of an outcome; for a job that lives, see that `finish` does."""
+        """Replaces an outcome by a tombstone. For a live job, it makes the end of the job do so."""
         record = world.records[job]
         if record is None:
             return world
@@ -438,7 +448,7 @@ class Scripts:
         by: int = 0,
         inherited: bool = False,
     ) -> World:
-        """Write the outcome, tell who waits for it, settle the dependents."""
+        """Writes the outcome, notifies the waiters, and notifies or stores the dependents."""
         world = questions.outcome_written(world, job, outcome)
         record = world.records[job] or Record(LIVE)  # None only where a mutant has no fence
         world = world.with_record(job, self._forgotten() if record.forget else Record(outcome))
@@ -463,7 +473,7 @@ class Scripts:
         return world
 
     def _inherit(self, world: World, child: int, outcome: str, *, publish: bool = True, by: int = 0) -> World:
-        """Tell a job that waits how one of its parents ended."""
+        """Applies the end of a parent to a job that waits for it."""
         rules, record = self.setup.rules, world.records[child]
         if record is None or (record.state != WAITING and rules.child_still_waits):
             return world
@@ -481,7 +491,9 @@ class Scripts:
     def _call_back(
         self, world: World, child: int, record: Record, outcome: str, *, publish: bool, by: int
     ) -> World:
-        """The first failure sets an error callback free; with the last job that might have failed it goes."""
+        """Starts an error callback at the first failure. After the last success, no parent can fail any more,
+        and the callback ends without running.
+        """
         if outcome != SUCCESS:
             return self._add(world, Entry(0, child), owes=0 if self.setup.rules.atomic_set_free else by)
         record = record._replace(missing=record.missing - 1, forget=record.missing == 1)
@@ -498,7 +510,9 @@ class Scripts:
         return self._add(world, Entry(0, child), owes=0 if self.setup.rules.atomic_set_free else by)
 
     def _add(self, world: World, entry: Entry, owes: int = 0) -> World:
-        """XADD under a new id, and SET of the record that names it; for a mutant in a second call."""
+        """Adds an entry under a new id, and writes that id into the record; a mutant does so in a second
+        call.
+        """
         entry = entry._replace(id=world.last_id + 1)
         last_try = 0 < self.setup.max_crashes - 1 <= entry.crashes and self.setup.rules.last_try_alone
         world = world._replace(last_id=entry.id)
@@ -524,7 +538,7 @@ class Scripts:
         )
 
     def _drop(self, world: World, entry: int) -> World:
-        """XACK and XDEL."""
+        """Acknowledges and deletes an entry: XACK and XDEL."""
         return world._replace(
             pending=tuple(line for line in world.pending if line.entry != entry),
             stream=_without(world.stream, entry),
@@ -534,7 +548,7 @@ class Scripts:
         )
 
     def _forget_consumer(self, world: World, name: int) -> World:
-        """DELCONSUMER, HDEL of the beat, DEL of the marks and of what it said of itself."""
+        """Deletes a consumer: DELCONSUMER, HDEL of its beat, DEL of its marks, announcements and notes."""
         return world._replace(
             beats=tuple(beat for beat in world.beats if beat.name != name),
             marks=tuple(mark for mark in world.marks if mark.name != name),
@@ -545,7 +559,7 @@ class Scripts:
     # --- what mutants leave for a second call -----------------------------------------------------
 
     def second_call(self, world: World, owed: Owed) -> World:
-        """Do the second half of what the protocol does in one script."""
+        """Does the second half of a step that the protocol does in one script."""
         world = world._replace(owed=tuple(other for other in world.owed if other != owed))
         if owed.call == "HINCRBY":
             return self._count_down(world, owed.job, owed.by)
@@ -561,7 +575,7 @@ class Scripts:
 
 
 def _without_need(world: World, job: int) -> World:
-    """The job needs no value any more; with the last that did, it is deleted."""
+    """Removes a job from those that need the kept value. The value is deleted with the last of them."""
     return world._replace(needs=tuple(other for other in world.needs if other != job))
 
 

@@ -1,4 +1,6 @@
-"""What the world of one exploration contains, and what may go wrong in it."""
+"""`Setup`: what the world of one exploration contains (jobs, workers, waiters), and which faults may
+happen.
+"""
 
 from __future__ import annotations
 
@@ -23,72 +25,73 @@ class Setup:
     """The protocol, or a mutant of it."""
 
     faults: int = 1
-    """How many faults may happen on one path, of the kinds switched on below."""
+    """How many faults may happen on one path, of the kinds that are switched on below."""
     crashes: bool = True
     """A worker process is killed at any point."""
     pauses: bool = True
     """A worker process stands still for longer than its lease (SIGSTOP, a suspended machine)."""
     lost_replies: bool = True
-    """A call is executed, its reply is lost, and the caller sends it again, perhaps much later."""
+    """The server executes a call, its reply is lost, and the caller sends it again, perhaps much later."""
     lost_publishes: bool = True
-    """An outcome is written, and its message reaches nobody."""
+    """An outcome is written, and its notification reaches no waiter."""
     lost_connections: bool = True
     """A waiter's subscription breaks."""
     orphan_reads: bool = False
-    """A process dies (or takes a new name) and its blocked read stays at the server."""
+    """A process dies (or takes a new session id), and its blocked read stays at the server."""
     flushes: bool = False
     """The server loses everything and numbers its entries from the start."""
     stops: bool = False
-    """A worker is told to stop: it gives back what it holds and leaves."""
+    """A worker is told to stop: it releases its jobs and leaves."""
 
     parents: tuple[tuple[int, ...], ...] = CHAIN
-    """For each job that clients enqueue, those that it waits for. If any waits, all are one workflow."""
+    """For each job that clients enqueue, its parents. If any job has parents, all jobs are one workflow."""
     shards: tuple[int, ...] = ()
-    """For each job its shard, 0 or 1; the workflow is accepted in shard 0. Empty: all lie in one."""
+    """For each job its shard, 0 or 1; the workflow is accepted in shard 0. Empty: there is one shard."""
     at_once: int | None = None
     """How many jobs of shard 0 are accepted in one step; None for all."""
     forwarders: int = 0
-    """How many look into the outboxes."""
+    """How many forwarders there are."""
     taken: int | None = None
     """The job whose id another call takes while the job is on its way to its shard."""
     kept: int | None = None
-    """The job whose value is kept once for all that wait for it; they wait for no other."""
+    """The job whose value is kept once for all jobs that wait for it; these wait for no other job."""
     most_told: int = 9
-    """How many jobs one call tells of an end."""
+    """How many dependents one call notifies of an end."""
     on_error: int | None = None
-    """The job that runs only if one that it waits for fails."""
+    """The job that runs only if one of its parents fails."""
     fails: int | None = None
     """The job whose body may fail for good."""
     replaced: int | None = None
-    """The job whose first body may leave a workflow in its place: a job more, and then itself again."""
+    """The job whose first body may replace it by a workflow: another job, and then the job itself again."""
     workers: int = 2
     hands: int = 2
-    """How many entries a worker may hold, those on their way to it included."""
+    """How many entries a worker may hold, including those on their way to it."""
     waiters: int = 2
-    """Waiter 0 enqueued the jobs and waits for the last; waiter 1 has nothing but the id of job 0."""
+    """How many waiters there are. Waiter 0 enqueued the jobs and waits for the last one; waiter 1 has only
+    the id of job 0."""
     max_crashes: int = 3
     delayed: bool = False
     """Job 0 is enqueued for later."""
     retries: int = 0
-    """How often the body of job 0 may fail and be tried again."""
+    """How often the body of job 0 may fail and be retried."""
     poison: int | None = None
     """The job whose body kills its worker."""
     revoke: int | None = None
     """The job that a client revokes."""
     terminate: bool = False
-    """A mark also cancels a body that runs; else only what has not started."""
+    """Whether a mark also cancels a body that runs. Else it only prevents the start."""
     expire: int | None = None
     """The job whose deadline passes."""
     lines: bool = False
-    """A worker may have no thread for a job, and then puts it in line: once for each entry."""
+    """A worker may have no thread for a job, and then puts it into an executor queue: once for each entry."""
     unknown: int | None = None
-    """The job whose task the first worker does not know. All others know it."""
+    """The job whose task the first worker does not know. All other workers know it."""
     forget: int | None = None
     """The job that a client forgets."""
     same_id: bool = False
-    """Job 1 comes under the id of job 0, once that was forgotten; both are."""
+    """Job 1 is enqueued with the id of job 0, once job 0 was forgotten. Both jobs are forgotten."""
     records_expire: bool = False
-    """The outcome of a job that ended may reach the end of its time."""
+    """The record of a job that has ended may expire."""
 
     @property
     def enqueued(self) -> int:
@@ -97,7 +100,7 @@ class Setup:
 
     @property
     def jobs(self) -> int:
-        """How many there may be: the last is the one more of a replacement."""
+        """How many jobs there may be: with a replacement, the last one is the job that it adds."""
         return self.enqueued + (self.replaced is not None)
 
     @property
@@ -106,21 +109,21 @@ class Setup:
         return any(self.parents)
 
     def apart(self, one: int, other: int) -> bool:
-        """Whether two jobs lie in different shards."""
+        """Returns whether two jobs are in different shards."""
         return bool(self.shards) and self.shards[one] != self.shards[other]
 
     def dependents(self, job: int) -> tuple[int, ...]:
-        """The jobs that wait for this one, as clients enqueue them."""
+        """Returns the jobs that wait for this one, as clients enqueue them."""
         return tuple(child for child, parents in enumerate(self.parents) if job in parents)
 
     def height(self, job: int) -> int:
-        """How far a job is from the end of its workflow."""
+        """Returns how far a job is from the end of its workflow."""
         return max((self.height(child) + 1 for child in self.dependents(job)), default=0)
 
     def knows(self, place: int, job: int) -> bool:
-        """Whether the worker in a place knows the task of a job."""
+        """Returns whether the worker with an index knows the task of a job."""
         return place != 0 or job != self.unknown
 
     def waits_for(self, waiter: int) -> int:
-        """Which job a waiter waits for."""
+        """Returns the job that a waiter waits for."""
         return self.enqueued - 1 if waiter == 0 else 0

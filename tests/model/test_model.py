@@ -1,7 +1,7 @@
 """The protocol holds in every scenario, and breaks as soon as one of its rules is broken.
 
 This is the quick form; `python tests/model/run.py --full` explores all faults and takes minutes. To learn the
-protocol from it, read `rules.py`, then `scripts.py`, then `workers.py`.
+protocol from the model, read `rules.py`, then `scripts.py`, then `workers.py`.
 """
 
 from __future__ import annotations

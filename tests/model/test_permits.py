@@ -1,4 +1,6 @@
-"""Places of limited tasks: never too many bodies, nobody waits for ever, and each rule is needed for it."""
+"""Permits of limited tasks: never too many bodies run, no job waits for ever, and each rule is needed for
+that.
+"""
 
 from __future__ import annotations
 

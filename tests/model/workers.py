@@ -1,4 +1,9 @@
-"""What one worker does, and what may be done to it."""
+"""The moves of one worker: it reads, beats, starts bodies and sends calls; and it may crash, pause or be
+stopped.
+
+Each entry that a worker holds has a phase (`Held.phase`), and `_carry_on` takes the next step from that
+phase.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +50,7 @@ OUTCOMES = {FINISHING: SUCCESS, FAILING: FAILURE, REVOKING: REVOKED}
 
 
 def moves(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
-    """Every move of the worker in this place."""
+    """Yields every move of the worker with this index."""
     worker = world.workers[place]
     yield from _claim(world, scripts, place)
     yield from _faults(world, scripts, place)
@@ -67,7 +72,9 @@ def moves(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
 
 
 def _claim(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
-    """A read, sent while a slot is free. The one that a stopped process left behind is still served."""
+    """Yields a read, which is sent while a slot is free. The server also serves the read of a stopped
+    process.
+    """
     worker = world.workers[place]
     in_flight = any(held.phase == IN_FLIGHT for held in worker.hands)
     if worker.lease == WOKEN or (worker.lease == PAUSED and in_flight) or worker.stopping:
@@ -97,7 +104,9 @@ def _last_try(scripts: Scripts, held: Held) -> bool:
 
 
 def _own_look(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
-    """Ask what is pending in my name; run what I did not hold when I asked and do not hold now."""
+    """Yields that a worker asks for its own pending entries, or gets the answer. It then holds the entries
+    that it did not hold when it asked and does not hold now.
+    """
     worker, rules = world.workers[place], scripts.setup.rules
     if worker.lease != FRESH or not rules.own_look:
         return
@@ -122,7 +131,9 @@ def _own_look(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
 
 
 def _beat(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
-    """Beat. Only what changes something is a move: the first beat after a pause, or one told `lost`."""
+    """Yields a beat, if it changes something: the first beat after a pause, or one that is answered
+    `lost`.
+    """
     worker = world.workers[place]
     count = world.beat_of(worker.name)
     if worker.lease == FRESH and count:
@@ -145,7 +156,7 @@ def _beat(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
 def _reborn(
     world: World, scripts: Scripts, place: int, hands: tuple[Held, ...] = (), *, stopping: bool = False
 ) -> World:
-    """A new worker session in this place: a new name, and a first beat before its first read."""
+    """Starts a new worker session with this index: it has a new name, and beats before its first read."""
     old = world.workers[place].name
     if scripts.setup.rules.fresh_names:
         name, count = world.next_name, 1
@@ -166,7 +177,7 @@ def _reborn(
 
 
 def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
-    """The next step of one entry."""
+    """Yields the next steps for one entry, by its phase."""
     if held.phase == IN_FLIGHT:
         yield from _arrive(world, scripts, place, held)
     elif held.phase in {HELD, NOTED}:
@@ -214,7 +225,9 @@ def _turn(world: World, place: int, held: Held, phase: str) -> World:
 
 
 def _arrive(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
-    """The reply of a read: hold the entry, unless the same entry of the same job is held already."""
+    """Yields the reply of a read. The worker holds the entry then, unless it holds the same entry of the same
+    job already.
+    """
     rest = _rest(world, place, held)
     known = any(
         (other.entry.id, other.entry.job) == (held.entry.id, held.entry.job)
@@ -230,7 +243,7 @@ def _arrive(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[
 
 
 def _start(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
-    """Start the body, on a fresh lease; a job past its deadline is ended instead."""
+    """Yields the start of a body, on a fresh lease. A job past its deadline ends instead."""
     setup, worker = scripts.setup, world.workers[place]
     if worker.stopping or (worker.lease != FRESH and setup.rules.start_on_fresh_lease):
         return
@@ -250,7 +263,7 @@ def _start(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[M
 
 
 def _note(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
-    """Note that a body begins. A lost reply changes nothing: the note is sent again."""
+    """Yields the note that a body begins. A lost reply changes nothing: the note is sent again."""
     noted = scripts.begin(world, held)
     label = f"{held.name}: notes that job {held.entry.job} begins (entry {held.entry.id})"
     if noted is None:
@@ -262,7 +275,9 @@ def _note(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Mo
 
 
 def _leave_to_others(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
-    """Put a job off whose task is not known here; give it up when no other has known it for a while."""
+    """Yields that a worker defers a job whose task it does not know, or gives the job up after no other
+    worker has known the task for a while.
+    """
     job, rules = held.entry.job, scripts.setup.rules
     is_known = scripts.is_task_known(world)
     if rules.unknown_asks and (is_known or held.entry.put_off < MOST_PUT_OFF):
@@ -275,7 +290,7 @@ def _leave_to_others(world: World, scripts: Scripts, place: int, held: Held) -> 
 
 
 def _run(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
-    """The body ends, fails, or kills its worker."""
+    """Yields that the body ends, fails, replaces its job, or kills its worker."""
     setup, job = scripts.setup, held.entry.job
     if setup.poison == job:
         yield Move(f"{held.name}: is killed by job {job}", _killed(world, scripts, place))
@@ -291,7 +306,7 @@ def _run(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Mov
 
 
 def _see_mark(world: World, place: int, held: Held) -> Iterator[Move]:
-    """The beat tells a worker session which of its jobs were revoked."""
+    """Yields that the beat's answer names a revoked job that this worker session holds."""
     worker = world.workers[place]
     if worker.lease == FRESH and held.name == worker.name and Mark(held.name, held.entry.job) in world.marks:
         label = f"{held.name}: its beat says that job {held.entry.job} was revoked"
@@ -299,7 +314,9 @@ def _see_mark(world: World, place: int, held: Held) -> Iterator[Move]:
 
 
 def _line_up(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
-    """A worker that has no thread for a job puts it in line. One in line it has read for a thread."""
+    """Yields that a worker without a thread for a job puts the job into an executor queue. It reads that
+    queue only if it has a thread, so this happens once for each entry.
+    """
     worker = world.workers[place]
     can_line_up = held.phase == HELD and not held.entry.in_line and not _last_try(scripts, held)
     if scripts.setup.lines and can_line_up and worker.lease == FRESH and not worker.stopping:
@@ -308,7 +325,9 @@ def _line_up(world: World, scripts: Scripts, place: int, held: Held) -> Iterator
 
 
 def _give_back(world: World, place: int, held: Held) -> Iterator[Move]:
-    """A worker that was told to stop does not start what it holds, and cancels what takes too long to end."""
+    """Yields that a stopping worker gives a job back. It starts none of its jobs, and cancels those that run
+    too long.
+    """
     if world.workers[place].stopping:
         label = f"{held.name}: is stopping and gives job {held.entry.job} back"
         yield Move(label, _turn(world, place, held, RELEASING))
@@ -317,7 +336,9 @@ def _give_back(world: World, place: int, held: Held) -> Iterator[Move]:
 def _call(
     world: World, scripts: Scripts, place: int, held: Held, *, call: str, sent: World | None
 ) -> Iterator[Move]:
-    """A call about an entry; `sent` is the world after the script, None if it refused. Drop the entry."""
+    """Yields a call about an entry, which the worker then holds no more. `sent` is the world after the
+    script, or None if the script refused.
+    """
     rest = _rest(world, place, held)
     label = f"{held.name}: {call} job {held.entry.job} (entry {held.entry.id})"
     if sent is None:
@@ -332,7 +353,7 @@ def _call(
 
 
 def _faults(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
-    """Crash, pause, be told to stop."""
+    """Yields the faults of a worker: a crash, a pause, a request to stop."""
     setup, worker = scripts.setup, world.workers[place]
     if not world.faults_left:
         return
@@ -359,7 +380,7 @@ def _has_a_stake(world: World, name: int) -> bool:
 
 
 def _killed(world: World, scripts: Scripts, place: int) -> World:
-    """The process is gone with all it held and owed; its keys stay; another process starts in its place."""
+    """Kills a worker process with all it held and owed. Its keys stay, and another process replaces it."""
     name = world.workers[place].name
     world = world._replace(owed=tuple(owed for owed in world.owed if owed.by != name))
     return _reborn(world, scripts, place)

@@ -1,7 +1,7 @@
-"""One state of the model: the keys of the server, the processes around it, and what has happened so far.
+"""`World`: one state of the model, with the server's keys, the processes around it, and the history of jobs.
 
-Everything is an immutable named tuple, so that a state is its own hash key and scripts are functions from
-world to world. The comment beside a field names the key it stands for; `T` is the hash tag of a shard.
+Everything is an immutable named tuple. So a state is its own hash key, and scripts are functions from world
+to world. The text of a class or field names the key of the server; `T` is the hash tag of a shard.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ WOKEN = "woken"  # runs again, and has not beaten since
 
 
 class Entry(NamedTuple):
-    """A stream entry: fields `i` (job), `c` (crashes), `a` (retries), `u` (how often it was put off), and
-    whether it stands in a line, which is no stream of its own here. The message does not matter here.
+    """An entry of a stream: fields `i` (job), `c` (crashes), `a` (retries), `u` (how often it was deferred),
+    and whether it is in an executor queue, which is no stream of its own here. The message is left out.
     """
 
     id: int
@@ -69,13 +69,13 @@ class Entry(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """A stream with its group: the entries that were not deleted, and the group's last delivered id."""
+    """A stream with its group: the entries that are not deleted, and the group's last delivered id."""
 
     entries: tuple[Entry, ...] = ()
     cursor: int = 0
 
     def undelivered(self) -> Entry | None:
-        """The entry that the next read is given."""
+        """Returns the entry that the next read gets, or None."""
         for entry in self.entries:
             if entry.id > self.cursor:
                 return entry
@@ -83,22 +83,24 @@ class Stream(NamedTuple):
 
 
 class Record(NamedTuple):
-    """`T:r:<id>`: where the job is, and while it lives which entry stands for it."""
+    """`T:r:<id>`: the state of a job and, while it lives, the id of its entry."""
 
     state: str
     entry: int = 0
     mark: bool = False
     forget: bool = False
     channels: tuple[int, ...] = ()
-    """The waiters that are told of the outcome."""
+    """The waiters that are notified of the outcome."""
     dependents: tuple[int, ...] = ()
-    """`T:dep:<id>` together with the flag that says it is there."""
+    """`T:dep:<id>`, and the flag that says that it exists."""
     missing: int = 0
-    """Field `n` of `T:m:<id>`: how many of the jobs that it waits for have not ended."""
+    """Field `n` of `T:m:<id>`: how many of its parents have not ended."""
 
 
 class Delayed(NamedTuple):
-    """A member of `T:d`, with its message from `T:m:<id>`. When it is due is left open: at any moment."""
+    """A member of `T:d`, with its message from `T:m:<id>`. The model leaves open when it is due: at
+    any time.
+    """
 
     job: int
     crashes: int
@@ -107,7 +109,7 @@ class Delayed(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A line of the pending list: this entry was given to this worker session. This is the claim."""
+    """An item of the pending list: this entry was delivered to this worker session. This is the claim."""
 
     entry: int
     name: int
@@ -121,45 +123,50 @@ class Beat(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """A member of `T:x:<worker session>`: this worker session holds a job that was revoked."""
+    """A member of `T:x:<session id>`: this worker session holds a job that was revoked."""
 
     name: int
     job: int
 
 
 class Begun(NamedTuple):
-    """A field of `T:a:<worker session>`: the body of the job in this entry begins, with a crash behind it."""
+    """A field of `T:a:<session id>`: the body of the job in this entry begins, after an earlier crash."""
 
     name: int
     entry: int
 
 
 class Held(NamedTuple):
-    """An entry in the hands of a worker. What is held is known by entry id *and* job: ids may come twice."""
+    """An entry that a worker holds. It is identified by entry id *and* job, for after a flush ids may come
+    twice.
+    """
 
     entry: Entry
     name: int
-    """The worker session that claimed it; a body outlives its worker session when the lease was lost."""
+    """The worker session that claimed it. A body outlives its worker session when the lease is lost."""
     phase: str
     again: bool = False
-    """The call was executed once, the reply was lost: it will be sent again."""
+    """The call was executed once and its reply was lost: it will be sent again."""
 
 
 class Worker(NamedTuple):
     """A worker process."""
 
     name: int
-    """Its worker session, and its consumer name."""
+    """Its session id, which is also the consumer's name."""
     lease: str = FRESH
     hands: tuple[Held, ...] = ()
     unknown: tuple[Entry, ...] = ()
-    """The answer of `unknown_entries` on its way to the worker: pending in its name, not in hand when it
-    asked."""
+    """The answer of unknown_entries.lua on its way to the worker: its pending entries that it did not hold when it
+    asked.
+    """
     stopping: bool = False
 
 
 class Rest(NamedTuple):
-    """`T:rest:<id>:<request id>`, and its member of `T:d`: jobs that are still to be told how one ended."""
+    """`T:rest:<id>:<request id>`, and its member of `T:d`: dependents that must still be notified of
+    an end.
+    """
 
     parent: int
     outcome: str
@@ -168,11 +175,11 @@ class Rest(NamedTuple):
 
 
 class Letter(NamedTuple):
-    """An entry of an outbox, for the other shard: a batch of jobs, or how one job ended, for another."""
+    """An entry of an outbox, for the other shard: a batch of jobs, or the end of one job, for a dependent."""
 
     id: int
     jobs: tuple[int, ...] = ()
-    """Of a batch."""
+    """The jobs of a batch; empty for the end of a job."""
     child: int = -1
     parent: int = -1
     outcome: str = ""
@@ -182,15 +189,15 @@ class Forwarder(NamedTuple):
     """A forwarder: any process, at any speed."""
 
     shard: int = -1
-    """Whose outbox it has read."""
+    """The shard whose outbox it has read."""
     letters: tuple[Letter, ...] = ()
-    """What of it is still to be done."""
+    """The entries that it must still deliver and delete."""
     half: bool = False
-    """The first of them was told, and is to be deleted."""
+    """The first of them was delivered, and must be deleted."""
 
 
 class Owed(NamedTuple):
-    """The second half of a step that a mutant does in two calls. It dies with the process that owes it."""
+    """The second half of a step that a mutant does in two calls. It is lost if its process dies."""
 
     call: str
     by: int
@@ -200,19 +207,19 @@ class Owed(NamedTuple):
 
 
 class History(NamedTuple):
-    """What the questions of `questions.py` need to know of a job's past. No script reads it."""
+    """The past of a job, for the checks of `questions.py`. No script reads it."""
 
     outcome: str = ""
-    """The first that was written."""
+    """The first outcome that was written."""
     starts_left: int = 1
     """1 + takeovers + retries + releases + replacements - starts."""
     begun: int = 0
-    """How often its body was noted to begin."""
+    """How often a worker noted that its body begins."""
     poison_left: int = 0
     """For the job that kills its worker: how often it may still be started."""
     revoke_answer: str = ""
     revoke_horizon: int = 0
-    """The newest entry id at the moment of that answer."""
+    """The newest entry id at the time of that answer."""
 
 
 class World(NamedTuple):
@@ -223,81 +230,89 @@ class World(NamedTuple):
     stream: Stream
     """`T:q:<queue>`"""
     last_attempts: Stream
-    """`T:q:<queue>!`: last tries. Its ids continue those of the stream, so that an id names one entry."""
+    """`T:q:<queue>!`: the last-attempt queue. Both streams share one counter, so an id names one entry."""
     last_id: int
     pending: tuple[Pending, ...]
     delayed: tuple[Delayed, ...]
     beats: tuple[Beat, ...]
     marks: tuple[Mark, ...]
     announced: tuple[int, ...]
-    """`T:a:<worker session>`: the worker sessions that know the task of the job which the first worker does
-    not.
+    """`T:a:<session id>`: the worker sessions that have announced the task that the first worker does not
+    know.
     """
     begun: tuple[Begun, ...]
     rests: tuple[Rest, ...]
     needs: tuple[int, ...]
-    """`T:hn:<id>`: the jobs that need the value which is kept once for them; it is there while any does."""
+    """`T:hn:<id>`: the jobs that need the kept value. The value exists while any of them needs it."""
     # processes
     clients: tuple[str, ...]
-    """The enqueue of each job. Those of a workflow are one call; a job that `replace` brings has none."""
+    """The state of each job's enqueue. A workflow's jobs are one call; the job that `replace` adds
+    has none.
+    """
     control: str
-    """The call that revokes or expires."""
+    """The state of the call that revokes or expires."""
     waiters: tuple[str, ...]
     workers: tuple[Worker, ...]
     next_name: int
     seen: tuple[Beat, ...]
-    """Beats that an observer saw stand still for a whole lease: it may send `take` at any later moment."""
+    """The beats that an observer saw stand still for a whole lease: it may send `take` at any later time."""
     orphans: tuple[int, ...]
-    """Worker sessions that are gone, whose read is still blocked at the server."""
+    """The worker sessions that are gone and whose read is still blocked at the server."""
     owed: tuple[Owed, ...]
     # between shards; empty if there is one
     outboxes: tuple[tuple[Letter, ...], ...]
     """`T:out` of each shard."""
     written: int
-    """The id of the newest letter. One count for both: only the order of one outbox's letters matters."""
+    """The id of the newest entry of the outboxes. Both share one counter: only the order in one outbox
+    matters.
+    """
     applied: tuple[int, ...]
-    """Of each shard's outbox, the last letter that was told: the one field of `T:in` of the other shard."""
+    """For each shard's outbox, the last entry that was applied: the only field of `T:in` of the other
+    shard.
+    """
     forwarders: tuple[Forwarder, ...]
     # bookkeeping of the model
     faults_left: int
     history: tuple[History, ...]
     broken: str = ""
-    """What was promised and did not hold, in words; the exploration ends there."""
+    """The promise that was broken, in words. The exploration ends there."""
 
     # --- reading ----------------------------------------------------------------------------------
 
     def owner(self, entry: int) -> int | None:
-        """The worker session for which an entry is pending."""
+        """Returns the worker session for which an entry is pending, or None."""
         for line in self.pending:
             if line.entry == entry:
                 return line.name
         return None
 
     def beat_of(self, name: int) -> int:
-        """The beat counter of a worker session; 0 if the field is missing, which means dead, for ever."""
+        """Returns the beat counter of a worker session; 0 if the field is missing: the session is dead for
+        ever.
+        """
         for beat in self.beats:
             if beat.name == name:
                 return beat.value
         return 0
 
     def entry(self, entry: int) -> Entry | None:
-        """An entry by its id, as XRANGE finds it."""
+        """Returns an entry by its id, as XRANGE does, or None."""
         for found in (*self.stream.entries, *self.last_attempts.entries):
             if found.id == entry:
                 return found
         return None
 
     def ended(self, job: int) -> bool:
-        """Whether a look would end the wait: an outcome stands, or there is no such job any more."""
+        """Returns whether a poll would end a wait: the job has an outcome, or does not exist (any more)."""
         record = self.records[job]
         return record is None or record.state in ENDED
 
     def findable(self, job: int) -> bool:
-        """Whether there is a job to be found, or none to come."""
+        """Returns whether a client may look for a job: it exists, or no outbox can bring it."""
         return self.records[job] is not None or not any(self.outboxes)
 
     def worker_named(self, name: int) -> Worker | None:
-        """The living worker of that name."""
+        """Returns the live worker with a session id, or None."""
         for worker in self.workers:
             if worker.name == name:
                 return worker
@@ -306,39 +321,41 @@ class World(NamedTuple):
     # --- writing ----------------------------------------------------------------------------------
 
     def with_record(self, job: int, record: Record | None) -> World:
-        """SET, or DEL."""
+        """Sets a record, or deletes it (None)."""
         return self._replace(records=(*self.records[:job], record, *self.records[job + 1 :]))
 
     def with_history(self, job: int, history: History) -> World:
-        """Write down what happened to a job."""
+        """Sets the history of a job."""
         return self._replace(history=(*self.history[:job], history, *self.history[job + 1 :]))
 
     def with_worker(self, place: int, worker: Worker) -> World:
-        """Put a worker in its place."""
+        """Sets the worker with an index."""
         return self._replace(workers=(*self.workers[:place], worker, *self.workers[place + 1 :]))
 
     def with_hands(self, place: int, hands: tuple[Held, ...]) -> World:
-        """Put entries into a worker's hands. Sorted: the order in which they came makes no difference."""
+        """Sets the entries that a worker holds. They are sorted, for the order in which they came is
+        irrelevant.
+        """
         return self.with_worker(place, self.workers[place]._replace(hands=tuple(sorted(hands))))
 
     def with_letter(self, shard: int, letter: Letter) -> World:
-        """XADD to an outbox."""
+        """Adds an entry to an outbox, under a new id."""
         letter = letter._replace(id=self.written + 1)
         return self.with_outbox(shard, (*self.outboxes[shard], letter))._replace(written=letter.id)
 
     def with_outbox(self, shard: int, letters: tuple[Letter, ...]) -> World:
-        """Put letters into an outbox."""
+        """Sets the entries of an outbox."""
         return self._replace(outboxes=(*self.outboxes[:shard], letters, *self.outboxes[shard + 1 :]))
 
     def with_forwarder(self, place: int, forwarder: Forwarder) -> World:
-        """Put a forwarder in its place. Sorted: one is as good as the other."""
+        """Sets the forwarder with an index. They are sorted, for equal worlds must compare equal."""
         forwarders = (*self.forwarders[:place], forwarder, *self.forwarders[place + 1 :])
         return self._replace(forwarders=tuple(sorted(forwarders)))
 
     def with_waiter(self, waiter: int, state: str) -> World:
-        """Put a waiter into a state."""
+        """Sets the state of a waiter."""
         return self._replace(waiters=(*self.waiters[:waiter], state, *self.waiters[waiter + 1 :]))
 
     def with_client(self, job: int, state: str) -> World:
-        """Put the enqueue of a job into a state."""
+        """Sets the state of a job's enqueue."""
         return self._replace(clients=(*self.clients[:job], state, *self.clients[job + 1 :]))
