@@ -119,9 +119,9 @@ class AsyncQ:
         self.settings: config.Settings = config.load(explicit, project_root=folder)
         self.policy: Policy = Policy(types, trust_models=self.settings.trust_models)
         self.tasks: dict[str, Task[..., Any]] = Registry(self)
-        self._origins: dict[str, Origin] = {}  # of the registered tasks, by their names
-        self.limits: dict[str, Limits] = {}  # by the names that jobs have, `<name>*` among them
-        self.off_loop: dict[str, str] = {}  # by the same names: the executors of those that need one
+        self._origins: dict[str, Origin] = {}  # of the registered tasks, by name
+        self.limits: dict[str, Limits] = {}  # by the names in jobs, also `<name>*`; only tasks with limits
+        self.off_loop: dict[str, str] = {}  # by the same names: the executor, if it is not the loop
         self.control: Control = Control(self)
         self.GroupResult: groupresult.GroupResults = groupresult.GroupResults(self)
         self.sessions: Sessions = Sessions(self)
@@ -509,8 +509,7 @@ def _caller_file() -> str | None:
     """Returns the file of the code that makes the app. The embedded server of a project is found from there,
     whatever the working directory is.
     """
-    # Frame 1 is `AsyncQ.__init__`, frame 2 its caller. `inspect.stack()` would read the sources of all
-    # callers.
+    # Frame 2 is the caller of `AsyncQ.__init__`. `inspect.stack()` would read the sources of all callers.
     frame: Any = sys._getframe(2)
     name: str | None = frame.f_globals.get("__file__")
     return name

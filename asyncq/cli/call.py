@@ -71,7 +71,7 @@ def call(
     limit = parameters.duration("--timeout", timeout)
     app = targets.load(target, invocation)
     targets.use_short_timeouts(app)
-    app.reconfigure(unknown_task_wait=0)  # a worker that runs here has no time to wait for others
+    app.reconfigure(unknown_task_wait=0)  # the worker in this process has no time to wait for other workers
     chosen = found(app, task)
     if queue is not None:
         try:

@@ -139,7 +139,7 @@ def _plain_record(value: Any) -> Any:
 
 def named(error: Exception) -> str:
     """Formats an exception like the last line of a traceback: `ValueError: no such luck`."""
-    if hasattr(error, "type_name"):  # a RemoteError: its text begins with the class that is not known here
+    if hasattr(error, "type_name"):  # a RemoteError: its text begins with the name of the unknown class
         return str(error)
     return f"{type(error).__name__}: {error}".removesuffix(": ")
 

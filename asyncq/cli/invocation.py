@@ -114,7 +114,7 @@ def command(body: Callable[..., int]) -> Callable[..., None]:
             raise
         except KeyboardInterrupt:
             code = Code.INTERRUPTED
-        except BrokenPipeError:  # `asyncq ... | head`: the reader has what it wanted
+        except BrokenPipeError:  # `asyncq ... | head`: the reader needs no more
             code = Code.OK
         except Exception as error:  # noqa: BLE001  the outermost place there is
             code = _reported(error)

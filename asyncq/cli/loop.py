@@ -166,7 +166,7 @@ def leave(code: int) -> None:
     """Ends the process at once, whatever threads still run. Flushes output and logs, and ends the children of
     `multiprocessing`, as the end of the interpreter does.
     """
-    multiprocessing = sys.modules.get("multiprocessing")  # no command needs it itself
+    multiprocessing = sys.modules.get("multiprocessing")  # only the user's code may have imported it
     for child in [] if multiprocessing is None else multiprocessing.active_children():
         child.terminate()
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,8 @@
-"""`asyncq result`: waits for a job and prints its result. `answer` prints it for `asyncq call`, too."""
+"""`asyncq result`: waits for a job and prints its result or its error.
+
+`answer` waits and prints; `asyncq call` uses it, too. `command_on_same_server` writes the commands that hints
+show.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""`asyncq revoke`: ends jobs."""
+"""`asyncq revoke`: ends jobs, one after the other, and prints the state of each after that.
+
+It calls `AsyncResult.revoke`, which returns when the server has answered, and not only when a running body
+has ended.
+"""
 
 from __future__ import annotations
 

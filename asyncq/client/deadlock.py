@@ -74,7 +74,7 @@ def _check_line(what: str | Callable[[], str], job: Context, handles: Iterable[H
         if id_ != job.id and id_ not in above and id_ != job.root_id:
             continue
         if not job.is_of(handle.app):
-            continue  # another app's job of the same name
+            continue  # a job of another app, which has the same id
         names = {id_: handle.name, job.id: job.name}
         what = what if isinstance(what, str) else what()
         if id_ == job.id:

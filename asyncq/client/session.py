@@ -169,8 +169,8 @@ class Session:
         self._opening = None
         if was_open:
             await self.broker.close()
-            # An aborted transport closes its socket in the next turn of the loop. Whoever closes the session
-            # may stop the loop right after that, and then the socket would stay open.
+            # An aborted transport closes its socket in the next turn of the loop. The caller may stop the
+            # loop right after this, and then the socket would stay open.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         if server is not None:
@@ -327,6 +327,7 @@ class Session:
             for _, _, waiter in entries:
                 listener.gave_up(waiter)
             raise
+        # By object and not by job id: two calls of one batch may have the same key, and so the same id.
         answers = {id(job): answer for job, answer in others}
         refused = None
         for job, _, waiter in entries:
@@ -345,8 +346,7 @@ class Session:
             scope = scope_of(self._app)
             for job, _, waiter in entries:
                 broker.listener.gave_up(waiter)
-                # An id is that of another call's job, and the scope around this call must not revoke that
-                # job.
+                # `ValueError`: an id is that of another call's job, which this call's scope must not revoke.
                 if isinstance(error, ValueError) and scope is not None:
                     scope.take_back(job.id)
             raise

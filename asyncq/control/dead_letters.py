@@ -153,6 +153,7 @@ class DeadLetters:
         if refused is not None:
             raise task.builder.taken(refused)
         handle: AsyncResult[Any] = AsyncResult.of_job(task, self._app, job, waiter, None, None)
+        # The letter is deleted last: until the job is accepted, it must not be lost.
         await broker.dead.delete([id])
         return handle
 

@@ -116,8 +116,7 @@ def _not_found(too_old: str | None) -> str:
 
 
 def _is_musl() -> bool:
-    # platform.libc_ver() reads the interpreter's binary and knows only glibc. Looking for the loader is
-    # quicker.
+    # `platform.libc_ver` reads the interpreter's binary and knows only glibc. The loader's name is quicker.
     return any(Path("/lib").glob("ld-musl-*"))
 
 
@@ -146,7 +145,7 @@ def launch(place: ServerDirectories, deadline: float) -> tuple[subprocess.Popen[
             )
     finally:
         if guard is not None:
-            os.close(guard)  # the server has its own copy of the descriptor, so the lock lives as long as it
+            os.close(guard)  # the server has its own copy, so it holds the lock for as long as it lives
     try:
         answer = wait_until_ready(place.socket, deadline, lambda: child.poll() is not None)
         _check_started(child, answer, place, log_from)

@@ -67,7 +67,7 @@ def starting(place: ServerDirectories) -> Iterator[None]:
     Raises:
         BrokerUnavailable: another process has held the lock for 15 s.
     """
-    timeout = 1.5 * resp.DEADLINE  # the holder may itself be waiting for a server
+    timeout = 1.5 * resp.DEADLINE  # the process that holds the lock may itself wait for a server
     deadline = time.monotonic() + timeout
     while (descriptor := try_exclusive(place.start_lock)) is None:
         if time.monotonic() > deadline:

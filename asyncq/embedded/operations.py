@@ -95,8 +95,8 @@ def _count_keys(info: Mapping[str, str]) -> int:
 
 
 def _in_use(place: ServerDirectories) -> bool | None:
-    # Only under `start.lock`: while we try the exclusive lock, a process that leaves would else find it
-    # taken, take itself for not the last user, and leave the server running.
+    # Only under `start.lock`: while we hold the exclusive lock, a process that leaves would else find it
+    # taken, believe that users are left, and leave the server running.
     try:
         with starting(place):
             alone = try_exclusive(place.users_lock)

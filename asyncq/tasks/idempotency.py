@@ -80,4 +80,4 @@ def _packed(tree: Any) -> bytes:
 
 
 def _pack(tree: Any) -> bytes:
-    return cast("bytes", msgpack.packb(tree))  # its own types allow None, which it never answers
+    return cast("bytes", msgpack.packb(tree))  # by its type it may return None, which it never does

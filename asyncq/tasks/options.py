@@ -162,7 +162,7 @@ def _put_expires(job: wire.Job, expires: Timestamp) -> None:
 
 
 def _put_countdown(job: wire.Job, countdown: float) -> None:
-    job.wait = round(countdown * 1000) or None  # nothing to wait for: it goes straight into its queue
+    job.wait = round(countdown * 1000) or None  # without a delay, the job goes straight into its queue
 
 
 def _put_eta(job: wire.Job, eta: Timestamp) -> None:
@@ -353,7 +353,7 @@ class Options:
     soft_timeout: float | timedelta | None = _option(
         "seconds after which `SoftTimeLimitExceeded` is raised inside an attempt, which may clean up and "
         "return; not in a thread.",
-        config.duration,  # with the function that it is for, `app.py` checks more
+        config.duration,  # `app.py` also checks whether the task's function can have it
         giver="task",
     )
     retry: Retry | None = _option(
@@ -379,7 +379,7 @@ class Options:
     )
     executor: Literal["thread", "process"] | None = _option(
         "where a plain function runs: `thread` (the default) or `process`.",
-        _as_given,  # `app.py` checks it with the function that it is for
+        _as_given,  # `app.py` checks it, for that depends on the task's function
         giver="task",
     )
     rate_limit: float | str | None = _option(

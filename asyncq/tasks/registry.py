@@ -40,4 +40,4 @@ class Registry(dict[str, Task[..., Any]]):
 
 
 async def _barrier(values: Any) -> Any:
-    return values  # a coroutine function, for it needs no thread
+    return values  # this is a coroutine function, so that it needs no thread

@@ -134,5 +134,5 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
 def _restored(
     name: str, options: Options, args: tuple[Any, ...], kwargs: dict[str, Any], immutable: bool
 ) -> Signature[Any]:
-    task: Any = the_only_app().task_named(name)  # the app is found where it is unpickled
+    task: Any = the_only_app().task_named(name)  # the app of the process that unpickles it
     return Signature(task.with_options(options), args, kwargs, immutable)

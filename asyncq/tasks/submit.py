@@ -57,7 +57,7 @@ def _checked(calls: Iterable[Workflow[Any]]) -> list[Workflow[Any]]:
     if strange:
         for other in strange:
             if inspect.iscoroutine(other):
-                other.close()  # it will not be awaited, and the error says so
+                other.close()  # else Python would also warn that it was never awaited
         what = "a list of calls" if strange[0] is calls else "a call"
         raise TypeError(f"{brief(strange[0])} is not {what} to be made: submit([task.s(...), ...])")
     return given

@@ -87,7 +87,7 @@ class Task(Generic[P, R, H_co]):
     is_coroutine = False
     is_generator = False
     items: ValueCodec = PLAIN_VALUE
-    handle: type[Any] = AsyncResult  # that of `H`
+    handle: type[Any] = AsyncResult  # the class for `H_co`
 
     def __init__(self, app: App, function: Callable[P, Any], name: str, options: Options) -> None:
         self.app = app
@@ -115,7 +115,7 @@ class Task(Generic[P, R, H_co]):
     def __copy__(self) -> Self:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
-        for name in _OF_FUNCTION:  # what `_OfFunction` has left here is bound to the original
+        for name in _OF_FUNCTION:  # partials that `_OfFunction` stored here are bound to the original
             other.__dict__.pop(name, None)
         other._last_bound = ""
         return other

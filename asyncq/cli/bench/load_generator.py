@@ -86,8 +86,8 @@ def _kernel_beat(first: int, interval: int, catch_up: Callable[[], bool]) -> Ite
 
 @contextmanager
 def _loop_beat(first: int, interval: int, catch_up: Callable[[], bool]) -> Iterator[None]:
-    """The clock where there is no timerfd. Arrivals are up to a millisecond late, and the figures include
-    that.
+    """Calls `catch_up` by the loop's own timer, where there is no timerfd. Arrivals are up to a millisecond
+    late, and the figures include that.
     """
 
     async def tick() -> None:
