@@ -157,8 +157,8 @@ class Worker(NamedTuple):
     lease: str = FRESH
     hands: tuple[Held, ...] = ()
     unknown: tuple[Entry, ...] = ()
-    """The answer of unknown_entries.lua on its way to the worker: its pending entries that it did not hold when it
-    asked.
+    """The answer of unknown_entries.lua on its way to the worker: its pending entries that it did not hold
+    when it asked.
     """
     stopping: bool = False
 
