@@ -286,9 +286,7 @@ class AsyncQ:
                 self.off_loop[name] = task.executor
 
     def queues(self) -> list[str]:
-        """Returns the default queue and the queues that tasks name, in order of registration. A worker serves
-        these by default.
-        """
+        """Returns the queues that a worker serves by default: the default queue, then those of tasks."""
         named = (task.builder.resolved.queue for task in self.tasks.values())
         return list(dict.fromkeys([self.settings.default_queue, *named]))
 

@@ -52,8 +52,7 @@ def shown(seconds: float | None) -> str:
 
 
 def seconds(value: float | str | timedelta, *, bounds: str = "from 0 to a century") -> float:
-    """Returns a duration in seconds, from a number, a timedelta, or text such as `500ms`, `30s`, `1h30m`,
-    `2d`.
+    """Returns a duration in seconds, from a number, a timedelta, or text such as `500ms`, `30s` or `1h30m`.
 
     Args:
         value: the duration.
@@ -474,9 +473,7 @@ def _pyproject_table(folder: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=16)
 def _table_in(file: Path, _changed: int, _size: int) -> dict[str, Any]:
-    """Reads the table of a file once for each version of the file: parsing a large one takes 10 ms, and tests
-    make many apps.
-    """
+    """Reads the table of a file once per change of the file: parsing takes up to 10 ms, for each app."""
     with file.open("rb") as stream:
         table: dict[str, Any] = tomllib.load(stream).get("tool", {}).get("asyncq", {})
     return table

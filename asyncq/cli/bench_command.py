@@ -123,9 +123,7 @@ def _measured(
 
 
 def _app(invocation: Invocation, *, own_worker: bool) -> tuple[AsyncQ, Task[..., None]]:
-    """Returns the app of the bench's tasks and its task. With a worker of its own, the bench also gets a
-    namespace of its own.
-    """
+    """Returns the bench's app and task. With a worker of its own, the bench gets a namespace of its own."""
     from asyncq.cli.bench_tasks import app, noop
 
     extra = {"namespace": f"asyncq-bench-{token()[:8]}"} if own_worker else {}

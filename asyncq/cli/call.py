@@ -114,9 +114,7 @@ async def _call(
 
 @contextmanager
 def _not_lost(app: AsyncQ, call: Signature[Any], again: str, end: str) -> Iterator[None]:
-    """Tells a user who interrupts the wait what becomes of the job, and prints the commands that get its
-    result and end it.
-    """
+    """Tells a user who interrupts the wait what becomes of the job, and how to get its result or end it."""
     try:
         yield
     except asyncio.CancelledError:

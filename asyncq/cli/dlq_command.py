@@ -164,8 +164,7 @@ class Selection:
 
         Raises:
             typer.BadParameter: it gives none or several. None does not mean all: `purge --yes $ids` in a
-            script
-                whose variable is empty must not delete everything.
+                script whose variable is empty must not delete everything.
         """
         if sum((bool(ids), task is not None, every)) != 1:
             raise typer.BadParameter("write ids, or --task, or --all", param_hint="ID")

@@ -67,9 +67,7 @@ def get_command(invocation: Invocation, id_: str, target: str | None = None) -> 
 
 
 def command_on_same_server(invocation: Invocation, target: str | None, *command_: str) -> str:
-    """Returns the text of a command on the same server and with the same app, as a user types it. A password
-    in the URL is masked.
-    """
+    """Returns a command for the same server and app, as a user types it. A password in the URL is masked."""
     arguments = ["asyncq", *command_]
     from_environment = invocation.app == os.environ.get("ASYNCQ_APP")
     app = target or (None if from_environment else invocation.app)

@@ -89,9 +89,7 @@ def stop(
 
 
 def _directory(invocation: Invocation) -> Path:
-    """Returns the project directory, as the app would find it: from the app's file, else from the working
-    directory.
-    """
+    """Returns the project directory as the app finds it: from the app's file, else the working directory."""
     app = targets.load_or_bare(invocation)
     url = app.settings.url
     if not url.startswith("embedded://"):

@@ -89,9 +89,7 @@ def bare(**settings: Any) -> AsyncQ:
 
 
 def configured(invocation: Invocation) -> str | None:
-    """Returns the name from `--app` or `ASYNCQ_APP` (which typer reads), else from the nearest
-    pyproject.toml.
-    """
+    """Returns the app's name from `--app` or `ASYNCQ_APP` (typer reads it), else from pyproject.toml."""
     if invocation.app:
         return invocation.app
     for folder in (Path.cwd(), *Path.cwd().parents):
@@ -136,8 +134,7 @@ def is_local(app: AsyncQ) -> bool:
 
 
 def find(target: str) -> AsyncQ:
-    """Returns the app that `module:attribute` names; without an attribute, the module's only app, or its
-    `app`.
+    """Returns the app that `module:attribute` names; without an attribute, the only app, or `app`.
 
     Raises:
         CliError: there is no such module or app, or the module cannot be imported.
@@ -177,9 +174,7 @@ def _no_module(name: str, missing: str) -> CliError:
 
 
 def _dotted(name: str, parent: str) -> str:
-    """Returns `module:attribute` for an app that was asked for as `module.attribute`, Celery's spelling; else
-    an empty text.
-    """
+    """Returns `module:attribute` for an app given as `module.attribute`, as in Celery; else nothing."""
     path = name.removeprefix(f"{parent}.")
     try:
         found = operator.attrgetter(path)(sys.modules[parent]) if parent else None

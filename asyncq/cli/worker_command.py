@@ -158,9 +158,7 @@ def _check(option: str, value: str | None, known: Sequence[str]) -> None:
 
 
 class Service:
-    """One worker as a process: its banner, signals, last log record and exit code. Runs on the main thread's
-    event loop.
-    """
+    """One worker as a process: its banner, its signals, its last log record and its exit code."""
 
     def __init__(self, worker: Worker, target: str, *, has_banner: bool) -> None:
         self._worker = worker

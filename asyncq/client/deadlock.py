@@ -272,9 +272,7 @@ async def _at_the_workers(step: Coroutine[Any, Any, None], link: Link) -> None:
 
 
 def _posted(call: Callable[[], None], loop: asyncio.AbstractEventLoop) -> bool:
-    """Has the worker's loop make a call. Returns False if that loop is closed: the worker is gone then, and
-    its slots with it.
-    """
+    """Has the worker's loop make a call. Returns False if that loop is closed, and the worker gone."""
     try:
         loop.call_soon_threadsafe(call)
     except RuntimeError:

@@ -44,9 +44,7 @@ class ScopedJobs:
         self._jobs[waiter.id] = waiter, calls + 1
 
     def take_back(self, id_: str) -> None:
-        """Takes out a job that was added, because it turned out to be another call's: this scope must not
-        revoke it.
-        """
+        """Takes out a job that turned out to be another call's: this scope must not revoke it."""
         if id_ in self._jobs:
             waiter, calls = self._jobs.pop(id_)
             if calls > 1:

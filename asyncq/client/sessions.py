@@ -96,9 +96,7 @@ class Sessions:
     # -- for calls --
 
     def channel(self) -> str:
-        """Returns the reply channel for jobs that are made here. It is empty if no session here could receive
-        their outcomes.
-        """
+        """Returns the reply channel for jobs made here; empty if no session could receive their outcomes."""
         session = self.nearest()
         return "" if session is None else session.channel
 
@@ -118,9 +116,7 @@ class Sessions:
         return session
 
     def nearest(self) -> Session | None:
-        """Returns the session of this thread's loop, else the session of the worker that runs the current
-        job, else None.
-        """
+        """Returns the session of this thread's loop, else that of the current job's worker, else None."""
         return self._open.get(running_loop()) or self._of_the_job()  # type: ignore[arg-type]
 
     def _of_the_job(self) -> Session | None:
@@ -129,8 +125,7 @@ class Sessions:
         return None if loop is None else self._open.get(loop)
 
     async def run_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> R:
-        """Runs a coroutine on the loop that serves this call, with an open session on that loop. May be
-        awaited on any loop.
+        """Runs a coroutine on the loop that serves this call, from any loop. Opens a session there.
 
         Raises:
             BrokerUnavailable: the session cannot be opened, or was closed meanwhile.
@@ -275,9 +270,7 @@ class Sessions:
     # -- the background session --
 
     async def close_background(self) -> None:
-        """Closes the background session and ends its thread. May be awaited on any loop. A second call does
-        nothing.
-        """
+        """Closes the background session and ends its thread, from any loop. A second call does nothing."""
         closing = self._start_closing()
         if closing is not None:
             thread, future = closing

@@ -65,8 +65,7 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """The jobs that asyncq gave up: their workers died, their retries are used up, or no worker could read or
-    knew them.
+    """The jobs that asyncq gave up: their workers died, their retries are used up, or no worker knew them.
 
     Letters are kept for `dead_ttl` (by default a week), and at most `dead_cap` of them (10,000).
 

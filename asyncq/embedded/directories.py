@@ -1,5 +1,4 @@
-"""The two directories of a project's server: their names, their files, and errors that quote the server's
-log.
+"""The two directories of a project's server: names, files, and errors that quote the server's log.
 
 Both directories belong to this user, and nobody else may enter them: the mode of the socket is the password
 of the server. Functions block, and run under no lock of their own.
@@ -70,9 +69,7 @@ class ServerDirectories:
             return 0
 
     def meta(self) -> dict[str, Any]:
-        """Returns the facts that the last start wrote down; empty if there was none, or the file is
-        damaged.
-        """
+        """Returns what the last start wrote down; empty if there was none, or the file is damaged."""
         try:
             found = json.loads((self.data / "meta.json").read_bytes())
         except FileNotFoundError:
@@ -138,9 +135,7 @@ def place_of(directory: Path) -> ServerDirectories:
 
 
 def elsewhere(place: ServerDirectories) -> ServerDirectories | None:
-    """Returns the directories of a server that runs in another runtime directory, or None if there is
-    none.
-    """
+    """Returns the directories of a server that runs in another runtime directory, or None."""
     socket = Path(str(place.meta().get("socket", "")))
     if socket.name != "s" or socket == place.socket or not _is_private(socket.parent):
         return None

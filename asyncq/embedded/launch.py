@@ -208,9 +208,7 @@ def command_for(binary: Path, socket: Path, data: Path, *, durable: bool) -> lis
 
 
 def disown(child: subprocess.Popen[bytes] | None) -> None:
-    """Gives up a child process that goes on: it outlives this process on purpose, or it is the parent's
-    child, after a fork.
-    """
+    """Gives up a child that goes on: it outlives this process on purpose, or it is the forking parent's."""
     # With a return code set, `Popen.__del__` neither warns that the child still runs nor waits for it.
     if child is not None and child.poll() is None:
         child.returncode = 0

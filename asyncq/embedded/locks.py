@@ -1,5 +1,4 @@
-"""The three locks of a project's server: `start.lock`, `users.lock` and `server.lock`; see the package's
-text.
+"""The three locks of a project's server: `start.lock`, `users.lock`, `server.lock`. `__init__` explains them.
 
 Each is an `flock` on a descriptor: closing the descriptor, or the death of its process, releases the lock. A
 lock belongs to the open file, so a forked child shares its parent's locks until it takes its own. Waiting for
@@ -48,9 +47,7 @@ def try_exclusive(path: Path) -> int | None:
 
 
 def hold_shared(path: Path) -> int:
-    """Returns a new descriptor that shares the lock. Blocks while another process holds the lock exclusively,
-    which is never long.
-    """
+    """Returns a new descriptor that shares the lock. Blocks while another holds it exclusively: not long."""
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -83,9 +80,7 @@ def starting(place: ServerDirectories) -> Iterator[None]:
 
 
 class MovedError(Exception):
-    """Another process has meanwhile started the server in another runtime directory. Never leaves this
-    package.
-    """
+    """Another process has started the server in another runtime directory. Never leaves this package."""
 
 
 def guard_data(place: ServerDirectories, deadline: float) -> int | None:

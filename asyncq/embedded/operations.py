@@ -163,9 +163,7 @@ def _kill(place: ServerDirectories, number: signal.Signals) -> bool:
 
 
 def command_line(pid: int) -> str:
-    """Returns the command line of a process; empty if there is none. A server's has the path of its
-    socket.
-    """
+    """Returns a process's command line, in which a server names its socket; empty if there is no process."""
     if Path("/proc/self/cmdline").exists():
         try:
             return Path(f"/proc/{pid}/cmdline").read_text()

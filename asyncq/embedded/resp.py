@@ -91,9 +91,7 @@ def wait_until_ready(socket: Path, deadline: float, gone: Callable[[], bool]) ->
 
 
 def shut_down(socket: Path, deadline: float) -> str | None:
-    """Asks the server to save its data and end, and waits until it has. Returns its error if it does
-    not end.
-    """
+    """Asks the server to save its data and end, and waits for that. Returns its error if it stays."""
     try:
         with sockets.socket(sockets.AF_UNIX) as connection:
             connection.settimeout(max(0.1, deadline - time.monotonic()))

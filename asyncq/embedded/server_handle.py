@@ -1,5 +1,4 @@
-"""A user's hold on an embedded server, and the servers that this process holds, also after `fork` and at
-exit.
+"""The servers that this process holds, and a user's handle on one; also after `fork` and at exit.
 
 `HeldServers.mutex` guards all of it, on any thread. `Held` has two subclasses: in `shared` and in
 `throwaway`.

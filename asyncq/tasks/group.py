@@ -215,8 +215,7 @@ def chord(
 
 
 def chord(header: Any, body: Any = None) -> Any:
-    """Makes a chord, `group(header) | body`: the body waits for the whole group and gets the list of its
-    values.
+    """Makes a chord, `group(header) | body`: the body waits for the group and gets the list of its values.
 
     With an empty header the body is called with an empty list. `chord(header)(body)` is the same as
     `chord(header, body)`: a workflow, to be sent with `delay`.

@@ -156,8 +156,7 @@ def _shown(location: Location | None) -> str:
 
 
 def _redefines(new: Any, old: Any, seen: set[tuple[int, int]]) -> bool:
-    """Returns whether a function is a later definition of the other one, by a notebook cell that was run
-    again.
+    """Returns whether a function is a later definition of the other one, from a notebook cell that ran again.
 
     Two functions with the same code differ in what they close over, so that is compared in the same way.
     """
@@ -172,9 +171,7 @@ def _redefines(new: Any, old: Any, seen: set[tuple[int, int]]) -> bool:
 
 
 def _is_same(one: Any, other: Any, seen: set[tuple[int, int]]) -> bool:
-    """Returns whether two values are equal. Functions are equal if their code, their defaults and the values
-    that they close over are.
-    """
+    """Returns whether two values are equal. Functions are, if code, defaults and closed-over values are."""
     if one is other or (id(one), id(other)) in seen:
         return True
     if type(one) is not type(other):

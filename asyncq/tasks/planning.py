@@ -36,9 +36,7 @@ EDGES = 10_000
 stands between the groups."""
 
 LARGEST = 10_000
-"""The largest number of jobs in one workflow. The server accepts it in one step and does nothing else
-meanwhile.
-"""
+"""The largest number of jobs in a workflow. While the server accepts them, it does nothing else."""
 
 
 BARRIER_TASK = "asyncq.collected"

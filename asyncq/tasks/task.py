@@ -458,8 +458,7 @@ class Task(Generic[P, R, H_co]):
 
         Raises:
             TypeError: an annotation uses a name that is defined nowhere, or a union whose members a reader
-            cannot
-                tell apart.
+                cannot tell apart.
         """
         for codec in (self.arguments, self.returns, self.items):
             codec.resolve()
@@ -527,12 +526,11 @@ class Task(Generic[P, R, H_co]):
         return Signature(self, args, kwargs, immutable=True)
 
     def starmap(self, calls: Iterable[Sequence[Any]]) -> Signature[list[R]]:
-        """Returns a signature of one job that makes all calls, one after the other. Its value is the list of
-        their values.
+        """Returns a signature of one job that makes all calls. Its value is the list of their values.
 
-        This is for many calls that are too short to be jobs of their own. The job is one of the batch task
-        `<name>*`: every worker that knows this task knows that one, too. Time limits and retries are for all
-        calls together.
+        This is for many calls that are too short to be jobs of their own. The job makes them one after the
+        other. It is a job of the batch task `<name>*`: every worker that knows this task knows that one, too.
+        Time limits and retries are for all calls together.
 
         Args:
             calls: the positional arguments of each call.
@@ -769,9 +767,7 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
 
 
 class NamedTask(Task[..., Any]):
-    """A task that is known by name only, for `app.send`: it has no function and no types, and its arguments
-    are not checked.
-    """
+    """A task known by name only, for `app.send`: it has no function and no types, and checks no arguments."""
 
     _of_all: dict[str, dict[str, Any]] = {}  # noqa: RUF012  shared on purpose
 

@@ -337,8 +337,7 @@ def shown(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 
 
 def arguments_of(head: str, args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns the arguments of a call that were given as a sequence and a mapping. None means no arguments,
-    as in Celery.
+    """Returns the arguments of a call, given as a sequence and a mapping. None means none, as in Celery.
 
     Args:
         head: the beginning of the call, for the error: `add.apply_async(`.

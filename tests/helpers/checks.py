@@ -74,9 +74,7 @@ def blocking_calls_raise() -> Iterator[None]:
 
 
 def _or_is_not_ours(may_block: Callable[..., bool]) -> Callable[..., bool]:
-    """Returns a faster check: a call that does not come from asyncq may block, without BlockBuster's slow
-    search of the stack.
-    """
+    """Returns a faster check: a call from outside of asyncq may block, without a slow search of the stack."""
 
     def may_block_or_is_not_ours(*args: Any, **kwargs: Any) -> bool:
         return may_block(*args, **kwargs) or not _is_called_by_asyncq()
@@ -110,9 +108,7 @@ SLOW_COLLECTION = 0.01
 
 @pytest.fixture(autouse=True, scope="session")
 def _modules_are_not_collected_again_and_again() -> None:
-    """Freezes all imported modules, for they stay: so a collection after a test takes some 2 ms and
-    not 60.
-    """
+    """Freezes all imported modules, which stay: a collection after a test takes some 2 ms and not 60."""
     gc.collect()
     gc.freeze()
 
@@ -137,9 +133,7 @@ def no_exception_is_lost() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _opened_once() -> None:
-    """Makes one uvloop before all tests: with the first loop of a process, libuv opens a pipe that stays
-    open.
-    """
+    """Makes one uvloop before all tests, for libuv opens a pipe with a process's first loop and keeps it."""
     with contextlib.suppress(ImportError):
         import uvloop
 
@@ -176,9 +170,7 @@ def leaves_keys() -> None:
 
 @pytest.fixture(autouse=True)
 def no_key_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test that leaves a key in its namespace which has no owner and never expires. Then
-    deletes all.
-    """
+    """Fails a test that leaves a key without owner and expiry in its namespace. Then deletes all keys."""
     if not {"server_url", "namespace"} <= set(request.fixturenames):
         yield
         return

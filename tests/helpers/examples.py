@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 
 ARE_ALL = os.environ.get("TEST_EXAMPLES") == "all"
-"""Whether all examples are tried, as `make trials` does. `make test` tries a fifth of them, others
-each time.
-"""
+"""Whether all examples are tried, as `make trials` does. `make test` tries a fifth, others each time."""
 
 
 def examples(count: int = 100) -> int:

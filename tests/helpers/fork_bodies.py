@@ -26,9 +26,7 @@ def sleep() -> None:
 
 
 def pooled(method: str) -> list[int]:
-    """Computes squares in a pool, then terminates a process. Returns the squares and that process's exit
-    code.
-    """
+    """Computes squares in a pool, then terminates a process. Returns the squares and its exit code."""
     context: Any = multiprocessing.get_context(method)
     with context.Pool(2) as pool:
         squares = pool.map(square, range(3))
@@ -92,9 +90,7 @@ def waits(log: str) -> None:
 
 
 def ask_in_child(task: asyncq.Task[[int], int]) -> tuple[int, str]:
-    """Forks a child that starts a job and then asks its parent's worker. Returns the job's value and the
-    error.
-    """
+    """Forks a child that starts a job and asks its parent's worker. Returns the job's value and the error."""
     source, sink = os.pipe()
     pid = os.fork()
     if not pid:

@@ -57,9 +57,7 @@ class Server:
         self._selector.register(self._parent, selectors.EVENT_READ)
 
     def next_program(self) -> Program | None:
-        """Returns a program in each new process, and None in the server when the server's parent has
-        ended.
-        """
+        """Returns a program in each new process; in the server, None when the server's parent has ended."""
         while True:
             for key, _ in self._selector.select():
                 if key.fd == self._parent:
@@ -181,9 +179,7 @@ def _filter_warnings(action: str) -> None:
 
 
 def _renew_streams() -> None:
-    """Makes new objects for stdin, stdout and stderr: the server's were made for other descriptors, which may
-    be terminals or not.
-    """
+    """Makes new objects for stdin, stdout and stderr: those of the server describe the server's streams."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         old = getattr(sys, name)
         mode = "w" if number else "r"

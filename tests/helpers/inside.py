@@ -34,9 +34,7 @@ reacquire_slot = deadlock._reacquire_slot
 
 
 def be_the_only_app(monkeypatch: pytest.MonkeyPatch, app: AsyncQ) -> None:
-    """Makes unpickled handles and signatures find this app. Other tests have made apps that may not be
-    collected yet.
-    """
+    """Makes unpickled handles find this app. Other tests have made apps that may not be collected yet."""
     monkeypatch.setattr(sessions, "_everyones", weakref.WeakSet([app.sessions]))
 
 
@@ -117,9 +115,7 @@ async def ended(worker: Worker) -> None:
 
 
 def say_damage_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes damaged data be logged as if it were the first in this process: another test may have logged
-    some.
-    """
+    """Makes damaged data be logged again: another test may have had the first of this process."""
     monkeypatch.setattr(damaged_data, "_kinds", {})
 
 

@@ -1,6 +1,4 @@
-"""A real server for one test, which the test may kill, freeze, starve, and start again at the same
-address.
-"""
+"""A real server for one test, which the test may kill, freeze, starve and restart at one address."""
 
 from __future__ import annotations
 
@@ -119,9 +117,7 @@ class OwnServer:
 
     @staticmethod
     def cut_all(client: redis.Redis) -> None:
-        """Kills all of asyncq's connections through a client that is connected: the server might refuse a new
-        one.
-        """
+        """Kills all of asyncq's connections, through an open client: the server might refuse a new one."""
         for number in _own(client):
             client.execute_command("CLIENT", "KILL", "ID", number)
 

@@ -6,9 +6,7 @@ from pathlib import Path
 
 
 def is_gone(pid: int) -> bool:
-    """Returns whether a process has ended. A zombie, for which its parent has not waited yet, has
-    ended, too.
-    """
+    """Returns whether a process has ended. A zombie, for which its parent has not waited, counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
     except (FileNotFoundError, ProcessLookupError):

@@ -23,9 +23,7 @@ class Program:
         return line
 
     def end(self) -> str:
-        """Waits for the end, and returns the output. The program must end by itself, with exit code 0 and an
-        empty stderr.
-        """
+        """Waits for the end, and returns the output. Exit code must be 0, and stderr empty."""
         output, errors = self.process.communicate(timeout=60)
         assert (self.process.returncode, errors) == (0, "")
         return output

@@ -9,9 +9,7 @@ TOLERANCE = 0.1
 
 @dataclass
 class Cell:
-    """The rule of limit.lua, in seconds. `tests/integration/time/test_limits.py` compares the script
-    with it.
-    """
+    """The rule of limit.lua, in seconds. `tests/integration/time/test_limits.py` compares the two."""
 
     interval: float
     open: float = 0.0

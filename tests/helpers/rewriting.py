@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 
 
 def rewrite_share(config: pytest.Config) -> None:
-    """Rewrites this process's share of the files that were never rewritten, into the cache that all processes
-    read.
-    """
+    """Rewrites this process's share of the files that were never rewritten, into the common cache."""
     name: str = config.workerinput["workerid"]
     number, count = int(name.removeprefix("gw")), config.workerinput["workercount"]
     state = config.stash.get(rewrite.assertstate_key, None)

@@ -1,6 +1,4 @@
-"""The work of a worker at the level of the scripts, one step at a time: a test claims, ends and reads
-jobs.
-"""
+"""A worker's work at the level of the scripts, one step at a time: a test claims, ends and reads jobs."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ QUEUE = "default"
 
 
 class Steps:
-    """Two consumers, `worker` and `heir`, and the steps of a worker. As a context manager it calls `begin`
-    and `close`.
-    """
+    """Two consumers, `worker` and `heir`, and a worker's steps. `async with` calls `begin` and `close`."""
 
     def __init__(self, broker: Broker, raw: Any) -> None:
         self.broker = broker

@@ -59,9 +59,7 @@ class Stopwatch:
 
 
 def _waited() -> dict[int, float]:
-    """Returns how many seconds this process and each of its descendants waited for a core, as Linux
-    counts.
-    """
+    """Returns for how many seconds this process and each descendant waited for a core, as Linux counts."""
     found: dict[int, float] = {}
     unread = [os.getpid()]
     while unread:

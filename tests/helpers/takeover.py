@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
 
 async def take(consumer: ClaimingConsumer, stream: str, dead: str, seen: str | None) -> tuple[int, int, bool]:
-    """Takes the claims of a dead session. Returns how many jobs go back, how many end, and whether more are
-    left.
-    """
+    """Takes a dead session's claims. Returns how many jobs go back, how many end, and if more are left."""
     taken = await consumer.claims.take(stream, dead, seen)
     return taken.put_back, taken.revoked + len(taken.lost), taken.has_more

@@ -154,9 +154,7 @@ for _version in (First, Second):
 
 
 def shop(version: type) -> types.ModuleType:
-    """Returns the module `shop`, to which the classes of both versions claim to belong. Exceptions are looked
-    up there.
-    """
+    """Returns the module `shop`, to which the classes claim to belong: exceptions are looked up in it."""
     module = types.ModuleType("shop")
     vars(module).update(vars(version))
     return module

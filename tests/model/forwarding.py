@@ -1,5 +1,4 @@
-"""Forwarders: each reads an outbox, delivers its entries in order, and deletes an entry when that is
-answered.
+"""Forwarders: each reads an outbox, delivers its entries in order, and deletes an entry after its answer.
 
 A forwarder may be part of a client or a worker. How long it takes, and what happens meanwhile, is open.
 """

@@ -210,9 +210,7 @@ def _controls(world: World, scripts: Scripts) -> Iterator[Move]:
 
 
 def _time(world: World, scripts: Scripts) -> Iterator[Move]:
-    """Yields what happens by the clock, at the server's end of a broken connection, and to the server
-    itself.
-    """
+    """Yields what happens by the clock, at the server's end of a lost connection, and to the server."""
     setup = scripts.setup
     for name in world.orphans:
         claimed = scripts.claim(world, name)

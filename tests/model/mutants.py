@@ -40,9 +40,7 @@ class Mutant(NamedTuple):
     world: Setup
     verdict: str
     why: str
-    """A part of the explorer's message. If it caught the mutant for another reason, the rule would be
-    untested.
-    """
+    """A part of the explorer's message. Caught for another reason, the mutant would not test its rule."""
 
     @property
     def setup(self) -> Setup:

@@ -45,9 +45,7 @@ def _dead_with_a_beat(world: World) -> set[int]:
 
 
 def _observe(world: World, scripts: Scripts, observer: Worker, name: int) -> Iterator[Move]:
-    """Yields that an observer sees a beat stand still for a whole lease, and that it sends `take` with that
-    beat, at any later time.
-    """
+    """Yields that an observer sees a beat stand still for a lease, and, at any later time, sends `take`."""
     now = Beat(name, world.beat_of(name))
     owner = world.worker_named(name)
     if owner is None:

@@ -1,5 +1,4 @@
-"""The permits of a task with `concurrency=`: who holds one, who waits, who is called next. A model of its
-own.
+"""The permits of a task with `concurrency=`: who holds one, who waits, who is next. A model of its own.
 
 One step here is one script call (`limit.lua`, `defer.lua`, `wake_job.lua`, `release_permit.lua`,
 `reacquire_permit.lua`), or one step of a worker between two calls. A worker may die between any two steps.
@@ -60,9 +59,7 @@ class World(NamedTuple):
     jobs: tuple[Job, ...]
     held: frozenset[tuple[int, int]] = frozenset()
     waiting: tuple[tuple[int, int], ...] = ()
-    """Waiting jobs, in the order in which they are called: the job, and its worker if it reacquires a
-    permit.
-    """
+    """Waiting jobs, in the order of their calls: the job, and its worker if it reacquires a permit."""
     acts: frozenset[tuple[int, str, int]] = frozenset()
     """The calls that workers are about to send: worker, verb, job."""
     dead: frozenset[int] = frozenset()
@@ -106,9 +103,7 @@ def _beginning(setting: Setting) -> World:
 
 
 def _is_at_rest(world: World, setting: Setting) -> bool:
-    """Returns whether all jobs have ended. Without deaths and revocations, nothing may be left behind,
-    either.
-    """
+    """Returns whether all jobs have ended and, without deaths and revocations, nothing is left behind."""
     if any(job.at != ENDED for job in world.jobs):
         return False
     return bool(setting.deaths or setting.revocations) or not (world.held or world.waiting or world.acts)

@@ -24,8 +24,7 @@ def outcome_written(world: World, job: int, outcome: str) -> World:
 
 
 def dead_lettered(world: World, setup: Setup, job: int) -> World:
-    """Checks that a dead-lettered job had begun in each crash but the first, which may be another job's
-    fault.
+    """Checks that a dead-lettered job had begun in each crash but the first, which may be another's fault.
 
     Without faults, it also checks that only the poison is dead-lettered. With faults, something else may also
     kill the job's workers three times.
@@ -41,9 +40,7 @@ def dead_lettered(world: World, setup: Setup, job: int) -> World:
 
 
 def refused(world: World, job: int) -> World:
-    """Checks that a job of a batch is refused only if another call has its id. The jobs that wait for it then
-    end, too.
-    """
+    """Checks that a job of a batch is refused, and its dependents end, only if another call has its id."""
     record = world.records[job]
     if record is not None and record.state != OTHERS:
         return _broken(world, f"job {job} was refused, and nobody else has its id")

@@ -54,8 +54,7 @@ class Rules:
     parent, and the child runs before that parent has ended.
     """
     atomic_set_free: bool = True
-    """The script that adds the entry of a job whose parents have ended also writes the entry's id into the
-    record.
+    """The script that adds the entry of a job whose parents have ended also writes it into the record.
 
     Closes: between the two calls a worker has the job, and a revoke takes it for a job that still waits.
     """
@@ -77,8 +76,7 @@ class Rules:
     revoke looks for the wrong entry in the pending list.
     """
     atomic_release: bool = True
-    """The script that acknowledges a job which is released, or put into an executor queue, also adds its new
-    entry.
+    """The script that acknowledges a job which is released, or queued for an executor, adds its new entry.
 
     Closes: the worker dies between the two, and no key has the job any more.
     """
@@ -123,8 +121,7 @@ class Rules:
     Closes: one parent counts twice, and the child runs too early.
     """
     forwarder_in_order: bool = True
-    """A forwarder goes on to the next entry only when the one before was answered. After an error it starts
-    again.
+    """A forwarder goes on only when an entry was answered. After an error it starts again.
 
     Closes: the later entry is applied, the earlier one then counts as applied, too, and its jobs wait for
     ever.
@@ -193,8 +190,7 @@ class Rules:
     Closes: a job that kills its worker runs for ever.
     """
     only_begun_count: bool = True
-    """From the second crash on, a takeover counts a crash only for a job whose worker had noted that its body
-    begins.
+    """From the second crash on, a takeover counts a crash only for a job whose body was noted to begin.
 
     Closes: jobs that waited for a thread when their worker died are dead-lettered for what other jobs did.
     """
@@ -204,8 +200,7 @@ class Rules:
     Closes: the job kills its worker before the note, and runs for ever.
     """
     last_try_alone: bool = True
-    """The last try of a job goes to the last-attempt queue, and a worker takes it only if it holds no other
-    job.
+    """The last try of a job goes to the last-attempt queue, and a worker without other jobs takes it.
 
     Closes: all jobs that a dead worker had claimed count a crash and run again side by side. After three
     rounds the neighbours of a job that kills its worker are dead-lettered with it.
@@ -232,9 +227,7 @@ class Rules:
     Closes: the job ends between poll and registration, and the message is published to nobody.
     """
     recheck: bool = True
-    """A waiter polls after each (re)connection. Closes: the message was published while it was
-    disconnected.
-    """
+    """A waiter polls after each (re)connection. Closes: it missed a message while it was disconnected."""
     poll: bool = True
     """A waiter polls at an interval. Closes: the only PUBLISH was lost, which nothing can notice."""
 

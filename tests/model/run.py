@@ -68,9 +68,7 @@ def _mutants(mutants: list[Mutant]) -> list[tuple[str, Result]]:
 
 
 def _worlds_of(mutants: list[Mutant]) -> list[tuple[str, Result]]:
-    """Explores the world of each mutant with no rule broken. It must hold, so the rule makes the
-    difference.
-    """
+    """Explores each mutant's world with no rule broken. It must hold: the rule makes the difference."""
     _print("\n| World of the mutant, unbroken | faults | states | edges | result | s |")
     _print("|---|---|---|---|---|---|")
     explored: set[Setup] = set()

@@ -380,9 +380,7 @@ class Scripts:
         return world, answer
 
     def expire(self, world: World, job: int) -> tuple[World, str]:
-        """Ends a job that no worker has claimed. A worker that has claimed a job checks its deadline
-        itself.
-        """
+        """Ends a job that no worker has claimed. A worker checks the deadline of its claimed jobs itself."""
         return self._stop(world, job, mark=False)
 
     def _stop(self, world: World, job: int, *, mark: bool) -> tuple[World, str]:
@@ -510,9 +508,7 @@ class Scripts:
         return self._add(world, Entry(0, child), owes=0 if self.setup.rules.atomic_set_free else by)
 
     def _add(self, world: World, entry: Entry, owes: int = 0) -> World:
-        """Adds an entry under a new id, and writes that id into the record; a mutant does so in a second
-        call.
-        """
+        """Adds an entry under a new id, and writes the id into the record; a mutant does it later."""
         entry = entry._replace(id=world.last_id + 1)
         last_try = 0 < self.setup.max_crashes - 1 <= entry.crashes and self.setup.rules.last_try_alone
         world = world._replace(last_id=entry.id)

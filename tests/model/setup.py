@@ -1,6 +1,4 @@
-"""`Setup`: what the world of one exploration contains (jobs, workers, waiters), and which faults may
-happen.
-"""
+"""`Setup`: the world of one exploration (jobs, workers, waiters), and the faults that may happen."""
 
 from __future__ import annotations
 
@@ -67,8 +65,7 @@ class Setup:
     hands: int = 2
     """How many entries a worker may hold, including those on their way to it."""
     waiters: int = 2
-    """How many waiters there are. Waiter 0 enqueued the jobs and waits for the last one; waiter 1 has only
-    the id of job 0."""
+    """Waiter 0 enqueued the jobs and waits for the last one; waiter 1 has only the id of job 0."""
     max_crashes: int = 3
     delayed: bool = False
     """Job 0 is enqueued for later."""

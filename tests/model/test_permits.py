@@ -1,6 +1,4 @@
-"""Permits of limited tasks: never too many bodies run, no job waits for ever, and each rule is needed for
-that.
-"""
+"""Permits of limited tasks: never too many bodies run, no job waits for ever, each rule is needed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The moves of one worker: it reads, beats, starts bodies and sends calls; and it may crash, pause or be
-stopped.
+"""The moves of one worker: it reads, beats, starts bodies and sends calls; it may crash, pause or stop.
 
 Each entry that a worker holds has a phase (`Held.phase`), and `_carry_on` takes the next step from that
 phase.
@@ -72,9 +71,7 @@ def moves(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
 
 
 def _claim(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
-    """Yields a read, which is sent while a slot is free. The server also serves the read of a stopped
-    process.
-    """
+    """Yields a read, sent while a slot is free. The server also serves the read of a stopped process."""
     worker = world.workers[place]
     in_flight = any(held.phase == IN_FLIGHT for held in worker.hands)
     if worker.lease == WOKEN or (worker.lease == PAUSED and in_flight) or worker.stopping:
@@ -131,9 +128,7 @@ def _own_look(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
 
 
 def _beat(world: World, scripts: Scripts, place: int) -> Iterator[Move]:
-    """Yields a beat, if it changes something: the first beat after a pause, or one that is answered
-    `lost`.
-    """
+    """Yields a beat, if it changes something: the first one after a pause, or one answered `lost`."""
     worker = world.workers[place]
     count = world.beat_of(worker.name)
     if worker.lease == FRESH and count:
@@ -225,9 +220,7 @@ def _turn(world: World, place: int, held: Held, phase: str) -> World:
 
 
 def _arrive(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Move]:
-    """Yields the reply of a read. The worker holds the entry then, unless it holds the same entry of the same
-    job already.
-    """
+    """Yields the reply of a read. The worker then holds the entry, unless it holds the same one already."""
     rest = _rest(world, place, held)
     known = any(
         (other.entry.id, other.entry.job) == (held.entry.id, held.entry.job)
@@ -325,9 +318,7 @@ def _line_up(world: World, scripts: Scripts, place: int, held: Held) -> Iterator
 
 
 def _give_back(world: World, place: int, held: Held) -> Iterator[Move]:
-    """Yields that a stopping worker gives a job back. It starts none of its jobs, and cancels those that run
-    too long.
-    """
+    """Yields that a stopping worker gives a job back: one that has not started, or that runs too long."""
     if world.workers[place].stopping:
         label = f"{held.name}: is stopping and gives job {held.entry.job} back"
         yield Move(label, _turn(world, place, held, RELEASING))

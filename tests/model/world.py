@@ -98,9 +98,7 @@ class Record(NamedTuple):
 
 
 class Delayed(NamedTuple):
-    """A member of `T:d`, with its message from `T:m:<id>`. The model leaves open when it is due: at
-    any time.
-    """
+    """A member of `T:d`, with its message from `T:m:<id>`. In the model it may be due at any time."""
 
     job: int
     crashes: int
@@ -137,9 +135,7 @@ class Begun(NamedTuple):
 
 
 class Held(NamedTuple):
-    """An entry that a worker holds. It is identified by entry id *and* job, for after a flush ids may come
-    twice.
-    """
+    """An entry that a worker holds, known by entry id *and* job: after a flush, ids may come twice."""
 
     entry: Entry
     name: int
@@ -164,9 +160,7 @@ class Worker(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """`T:rest:<id>:<request id>`, and its member of `T:d`: dependents that must still be notified of
-    an end.
-    """
+    """`T:rest:<id>:<request id>`, and its member of `T:d`: dependents that are still to be notified."""
 
     parent: int
     outcome: str
@@ -237,18 +231,14 @@ class World(NamedTuple):
     beats: tuple[Beat, ...]
     marks: tuple[Mark, ...]
     announced: tuple[int, ...]
-    """`T:a:<session id>`: the worker sessions that have announced the task that the first worker does not
-    know.
-    """
+    """`T:a:<session id>`: the sessions that have announced the task that the first worker does not know."""
     begun: tuple[Begun, ...]
     rests: tuple[Rest, ...]
     needs: tuple[int, ...]
     """`T:hn:<id>`: the jobs that need the kept value. The value exists while any of them needs it."""
     # processes
     clients: tuple[str, ...]
-    """The state of each job's enqueue. A workflow's jobs are one call; the job that `replace` adds
-    has none.
-    """
+    """The state of each job's enqueue. A workflow is one call; the job that `replace` adds has none."""
     control: str
     """The state of the call that revokes or expires."""
     waiters: tuple[str, ...]
@@ -263,13 +253,9 @@ class World(NamedTuple):
     outboxes: tuple[tuple[Letter, ...], ...]
     """`T:out` of each shard."""
     written: int
-    """The id of the newest entry of the outboxes. Both share one counter: only the order in one outbox
-    matters.
-    """
+    """The newest entry id of the outboxes. Both share one counter: only the order in one of them matters."""
     applied: tuple[int, ...]
-    """For each shard's outbox, the last entry that was applied: the only field of `T:in` of the other
-    shard.
-    """
+    """For each shard's outbox, the last entry that was applied: the only field of the other's `T:in`."""
     forwarders: tuple[Forwarder, ...]
     # bookkeeping of the model
     faults_left: int
@@ -287,9 +273,7 @@ class World(NamedTuple):
         return None
 
     def beat_of(self, name: int) -> int:
-        """Returns the beat counter of a worker session; 0 if the field is missing: the session is dead for
-        ever.
-        """
+        """Returns a session's beat counter; 0 if the field is missing: the session is dead for ever."""
         for beat in self.beats:
             if beat.name == name:
                 return beat.value
@@ -333,9 +317,7 @@ class World(NamedTuple):
         return self._replace(workers=(*self.workers[:place], worker, *self.workers[place + 1 :]))
 
     def with_hands(self, place: int, hands: tuple[Held, ...]) -> World:
-        """Sets the entries that a worker holds. They are sorted, for the order in which they came is
-        irrelevant.
-        """
+        """Sets the entries that a worker holds. They are sorted: the order of their arrival is irrelevant."""
         return self.with_worker(place, self.workers[place]._replace(hands=tuple(sorted(hands))))
 
     def with_letter(self, shard: int, letter: Letter) -> World:

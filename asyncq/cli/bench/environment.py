@@ -57,9 +57,7 @@ class BenchEnvironment:
             await asyncio.to_thread(_end, process)
 
     async def _probe(self) -> None:
-        """Runs one job. The list of workers is not enough: it shows a killed worker until others have
-        noticed.
-        """
+        """Runs one job: a worker that was killed stays listed until others have noticed."""
         job = await self.noop.delay("")
         try:
             await job.get(timeout=_PROBE)

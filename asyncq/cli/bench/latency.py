@@ -80,8 +80,7 @@ class OpenLoop:
     lost: int = 0
 
     async def run(self) -> None:
-        """Makes all arrivals and fills the histograms. A job that is not answered in time counts as lost and
-        is not in them.
+        """Makes all arrivals and fills the histograms. A job without an answer in time counts only as lost.
 
         Raises:
             Exception: the error of the first job that failed.

@@ -32,8 +32,7 @@ class _Timer(ctypes.Structure):
 
 @contextmanager
 def generate_load(rate: int, count: int, arrive: Callable[[int], None]) -> Iterator[int]:
-    """Calls `arrive(due)` on the running loop for `count` evenly spaced arrivals. The block gets the last due
-    time.
+    """Calls `arrive(due)` on the running loop for `count` evenly spaced arrivals. Yields the last due time.
 
     Times are monotonic nanoseconds. Arrivals that fall due while the loop is busy are called together when it
     is free, each with its own due time: none is left out, and a caller that measures from `due` sees the

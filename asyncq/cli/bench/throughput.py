@@ -83,9 +83,7 @@ class ThroughputPlan:
         return first / (time.perf_counter() - began)
 
     async def _closed(self, environment: BenchEnvironment, payload: str, times: Histogram) -> float:
-        """Returns jobs per second for callers that each enqueue the next job when they have the value of the
-        job before.
-        """
+        """Returns jobs per second for callers that enqueue a job when they have the value of the last."""
 
         async def caller(jobs: int) -> None:
             for _ in range(jobs):

@@ -365,16 +365,12 @@ class SortedSet(dict[bytes, float]):
     """Members with their scores."""
 
     def ordered(self) -> list[tuple[float, bytes]]:
-        """Returns the members from the lowest score to the highest, those with equal scores by their
-        bytes.
-        """
+        """Returns the members from the lowest score to the highest; equal scores are ordered by bytes."""
         return sorted((score, member) for member, score in self.items())
 
 
 def _is_between(score: float, low: bytes, high: bytes) -> bool:
-    """Returns whether a score lies in a range. The upper end is excluded if its text begins with a
-    parenthesis.
-    """
+    """Returns whether a score lies in a range. An upper end that begins with a parenthesis is excluded."""
     if high.startswith(b"("):
         return float(low) <= score < float(high[1:])
     return float(low) <= score <= float(high)

@@ -104,9 +104,7 @@ class Lua:
         return self._table(msgpack.unpackb(packed, raw=True))
 
     def _reply(self, value: Any) -> Any:
-        """Returns a script's value as a client receives it: a list ends at its first nil, and numbers lose
-        their fraction.
-        """
+        """Returns a script's value as a client gets it: lists end at the first nil, numbers are integers."""
         if value is None or value is False:
             return None
         if value is True:

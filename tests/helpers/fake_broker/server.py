@@ -63,9 +63,7 @@ class Session:
         self._behind: list[list[bytes]] = []
 
     def carry_out(self, command: list[bytes]) -> None:
-        """Carries out a command of the client and answers it. Behind a blocked read, the command
-        waits, too.
-        """
+        """Carries out a client's command and answers it. Behind a blocked read, the command waits, too."""
         with self._server.lock:
             if self._read is not None:
                 self._behind.append(command)
