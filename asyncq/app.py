@@ -4,8 +4,8 @@ Registration (`@app.task`) touches no server and runs on any thread. An awaited 
 loop: `Sessions` decides which loop and which open session serve the call. A blocking twin (`send_sync`) makes
 the same call from a thread.
 
-No other package of the runtime imports this module: they know an app by the protocol in
-`client.application`.
+Only the packages above import this module: the worker and the command line. All others (`tasks`, `results`,
+`client`, ...) know an app by the protocol in `client.application`.
 """
 
 from __future__ import annotations

@@ -256,7 +256,7 @@ class Session:
 
     def announce(self, job: wire.Job, *, new: bool = False) -> Waiter:
         """Returns the waiter of a job that is about to be enqueued. Also adds the job to the scope and to the
-        children of the running job, if there are such. `new` says that no other job can have the id.
+        children of the running job, if there are any. `new` says that no other job can have the id.
         """
         waiter = self.listener.announce(job.id, ignored=job.ignore_result, new=new)
         # The variable is read here first: most calls are made outside of scopes, and each would pay for a
@@ -268,7 +268,7 @@ class Session:
             if len(children) <= wire.MOST_CHILDREN:  # one more than are named shows that there were more
                 children.append(job.id)
         if waiter.accepted:
-            return waiter  # of an existing job, whose state stands: the server may refuse this call
+            return waiter  # of an existing job: its state stays, for the server may refuse this call
         waiter.queue = job.queue
         if job.expires is not None:
             waiter.expires = job.expires
@@ -277,7 +277,7 @@ class Session:
         return waiter
 
     async def submit(self, entries: Sequence[Entry], *, is_whole: bool = False) -> str | None:
-        """Enqueues announced jobs. Every job is accepted here.
+        """Enqueues announced jobs. Every job comes in through this method.
 
         Args:
             entries: each job with its message and its waiter.
@@ -357,7 +357,7 @@ class Session:
         """Joins the waiter to the job that had the id before. Returns False if that job is not of an equal
         call with the same key.
         """
-        # The job is not of this call, so the scope around this call must not revoke it.
+        # Undoes what `announce` added: another call enqueued the job, so this scope must not revoke it.
         if (scope := scope_of(self._app)) is not None:
             scope.take_back(waiter.id)
         self.listener.take_existing(waiter, answer)

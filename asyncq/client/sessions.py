@@ -330,7 +330,7 @@ class Sessions:
 
     def at_exit(self) -> None:
         """Closes the background session when the process ends, so that an embedded server ends, too. Of a
-        block that is still open it only warns: the block's loop runs no more.
+        block that is still open it warns, and gives up its session.
         """
         closing = self._start_closing()
         if closing is not None:

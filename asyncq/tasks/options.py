@@ -241,7 +241,7 @@ class Options:
         given: options by name, values as users write them; None means "not given".
 
     Raises:
-        ValueError: a value does not fit; the message says what would.
+        ValueError: a value does not fit; the message says what would fit.
         TypeError: a value is of the wrong type; the message says what would fit.
     """
 

@@ -61,7 +61,7 @@ class Signature(Single[R_co, H_co]):  # noqa: PLW1641 - its options can be chang
         """Gives the call other options, see `Task.options`, and returns the signature itself.
 
         Raises:
-            ValueError: a value does not fit; the message says what would.
+            ValueError: a value does not fit; the message says what would fit.
             TypeError: an unknown option.
 
         Example:

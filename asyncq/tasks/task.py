@@ -433,7 +433,7 @@ class Task(Generic[P, R, H_co]):
                 the exception and the traceback (a text) before their own arguments.
 
         Raises:
-            ValueError: a value does not fit; the message says what would.
+            ValueError: a value does not fit; the message says what would fit.
             TypeError: a value is of the wrong type; the message says what would fit.
 
         Example:

@@ -115,7 +115,7 @@ class Workflow(ABC, Generic[R_co, Handle_co, Applied_co]):
         `ignore_result`, `link` and `link_error` go to the last ones; all others go to every call.
 
         Raises:
-            ValueError: a value does not fit; the message says what would.
+            ValueError: a value does not fit; the message says what would fit.
             TypeError: an unknown option.
         """
 
