@@ -157,9 +157,7 @@ class Session:
             # It belongs to the app and not to this session: it lives until the process ends.
             server = await in_daemon_thread(embedded.private, self._app)
         else:
-            directory = embedded.resolve(url, project_file=self._app.made_in)
-            server = await in_daemon_thread(embedded.acquire, directory)
-            _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
+            server = await in_daemon_thread(_acquire, url, self._app.made_in)
         return server.url, server
 
     async def close(self) -> None:
@@ -362,6 +360,18 @@ class Session:
             scope.take_back(waiter.id)
         self.listener.take_existing(waiter, answer)
         return answer is not False
+
+
+def _acquire(url: str, made_in: str | None) -> EmbeddedServer:
+    """Starts or joins the embedded server of a project; blocks, because it looks at files."""
+    from asyncq import embedded
+
+    directory = embedded.resolve(url, project_file=made_in)
+    # Twice: where no embedded server may run, none is started. The warning names the server's version.
+    embedded.refuse_or_warn(os.environ, directory)
+    server = embedded.acquire(directory)
+    _warn_once(embedded.refuse_or_warn(os.environ, directory, server.version))
+    return server
 
 
 def _revive(directory: Any) -> None:

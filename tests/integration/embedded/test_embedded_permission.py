@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asyncq import embedded
+from asyncq import AsyncQ, embedded
 from asyncq.errors import BrokerNotConfigured
 
 
@@ -45,3 +45,12 @@ def test_never_means_never():
 def test_a_misspelt_setting_is_not_ignored():
     with pytest.raises(BrokerNotConfigured, match="none of auto, always, never"):
         embedded.refuse_or_warn({"ASYNCQ_EMBEDDED": "allways"}, Path("/srv/shop"))
+
+
+@pytest.mark.anyio
+async def test_an_app_starts_no_server_where_none_may_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASYNCQ_ENV", "production")
+    monkeypatch.delenv("ASYNCQ_EMBEDDED", raising=False)
+    with pytest.raises(BrokerNotConfigured, match="ASYNCQ_ENV"):
+        await AsyncQ(f"embedded://{tmp_path}").open()
+    assert list(tmp_path.iterdir()) == [], "neither a server nor its directory"
