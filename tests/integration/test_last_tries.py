@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ from asyncq import Worker, WorkerLost
 from asyncq.worker.processes import liveness
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable
 
     from asyncq import AsyncQ
 
@@ -212,6 +213,11 @@ async def freeze(file: str) -> None:
     pathlib.Path(file).write_text(str(os.getpid()))
     os.kill(os.getpid(), signal.SIGSTOP)
 
+@app.task(executor="process")
+def freeze_apart(file: str) -> None:
+    pathlib.Path(file).write_text(str(os.getpid()))
+    os.kill(os.getpid(), signal.SIGSTOP)
+
 @app.task
 async def sleep(file: str) -> int:
     pathlib.Path(file).write_text(str(os.getpid()))
@@ -280,16 +286,45 @@ async def test_a_process_on_a_last_try_ends_when_its_worker_was_killed(lasting, 
     file = tmp_path / "pid"
     async with lasting.app as app:
         job = await lasting.sleep.delay(str(file))
-        await _die_with(app, "default", 1)
-        code = "import asyncio, lasting_tasks, asyncq; asyncio.run(asyncq.Worker(lasting_tasks.app).run())"
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        worker = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env=environment)
-        await until(lambda: file.exists() and file.read_text(), "the last try to begin", 30)
-        worker.kill()
-        await worker.wait()
-        pid = int(file.read_text())
+        pid = await _begun_by_a_worker_that_is_killed(app, file)
         assert await job.get(timeout=30) == pid, "it may end what it has begun"
         await until(lambda: not _exists(pid), "the process to end", 30)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+@pytest.mark.parametrize("is_last_try", [True, False], ids=["on a last try", "of a process task"])
+async def test_a_stopped_process_ends_when_its_worker_was_killed(lasting, tmp_path, is_last_try):
+    file = tmp_path / "pid"
+    async with lasting.app as app:
+        task = lasting.freeze if is_last_try else lasting.freeze_apart
+        await task.delay(str(file))
+        pid = await _begun_by_a_worker_that_is_killed(app, file, is_last_try=is_last_try, once=_is_stopped)
+        await until(lambda: not _exists(pid), "the process to end", 30)
+
+
+async def _begun_by_a_worker_that_is_killed(
+    app: AsyncQ, file: Path, *, is_last_try: bool = True, once: Callable[[int], bool] = lambda _: True
+) -> int:
+    """The process that has begun the waiting job, when the worker that started the process is dead."""
+    if is_last_try:
+        await _die_with(app, "default", 1)
+    code = "import asyncio, lasting_tasks, asyncq; asyncio.run(asyncq.Worker(lasting_tasks.app).run())"
+    environment = {**os.environ, "PYTHONPATH": str(file.parent)}
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", code, env=environment)
+    pids: list[int] = []
+
+    def has_begun() -> bool:
+        pids[:] = map(int, file.read_text().split()) if file.exists() else []
+        return bool(pids) and once(pids[0])
+
+    await until(has_begun, "the job to begin", 30)
+    worker.kill()
+    await worker.wait()
+    return pids[0]
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _exists(pid: int) -> bool:

@@ -49,6 +49,7 @@ from asyncq.system.main_module import MAIN_AGAIN
 from asyncq.tasks.task import Task
 from asyncq.worker.processes import frames, pool
 from asyncq.worker.processes.app_source import AppSource
+from asyncq.worker.processes.liveness import resume_when_parent_dies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -485,6 +486,7 @@ def main(descriptor: int, worker: int) -> None:
         worker: the worker's process id.
     """
     os.set_inheritable(descriptor, False)
+    resume_when_parent_dies()
     connection = socket.socket(fileno=descriptor)
     # A copy of this process that a body makes must not keep the connection open when this process is dead.
     forks.close_in_children(connection, descriptor)

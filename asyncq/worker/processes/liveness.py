@@ -6,13 +6,16 @@ releases the GIL, nothing is written. Then no beat is sent either: the other wor
 lost, and the child would take up one of the worker's few places for children for ever. So its worker kills
 it. A server that hangs delays the beats, but not the bytes.
 
-When the worker has died, nobody reads the pipe, and the next write of the child fails.
+When the worker has died, nobody reads the pipe, and the next write of the child fails. A child that is
+stopped at that time must first go on, see `resume_when_parent_dies`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -20,10 +23,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_PR_SET_PDEATHSIG = 1
+
 INTERVAL = 1.0
 """Seconds between two bytes."""
 SHORTEST_SILENCE = 5.0
 """Seconds. A machine that is far too busy lets a child wait for a second or two, whatever the lease is."""
+
+
+def resume_when_parent_dies() -> None:
+    """Has Linux send SIGCONT to this process when its parent dies.
+
+    A stopped process notices nothing, and its parent cannot kill it any more: it would stay for ever. SIGKILL
+    would be too much, because a healthy child may end its job. To a process that runs, SIGCONT does nothing.
+    Other systems have no such call, see prctl(2), PR_SET_PDEATHSIG.
+    """
+    if sys.platform == "linux":
+        import ctypes  # only child processes need it
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 class LifeSigns:
@@ -39,6 +57,7 @@ class LifeSigns:
         self.on_parent_end: Callable[[], object] = on_parent_end
         self._pipe = pipe
         os.set_inheritable(pipe, False)  # programs that a job starts must not hold the pipe open
+        resume_when_parent_dies()
         threading.Thread(target=self._write, name="asyncq-life-signs", daemon=True).start()
 
     def _write(self) -> None:
