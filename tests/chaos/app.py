@@ -1,5 +1,7 @@
-"""The app of the trials' workers. It stands in a module, as that of `asyncq worker MODULE:APP` does, so jobs
-on their last try run in child processes, which import it again. Nobody else imports it.
+"""The app of the trials' worker processes. Only `chaos.worker` and its child processes import this module.
+
+The app is in a module of its own, like the app of `asyncq worker MODULE:APP`. So a job on its last try can
+run in a child process, which imports this module again.
 """
 
 from __future__ import annotations

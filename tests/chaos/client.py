@@ -1,5 +1,6 @@
-"""A client process that enqueues jobs one by one, and writes down which were accepted:
-`python -m chaos.client FIRST COUNT`.
+"""A client process that enqueues jobs one by one, and notes in its journal which were accepted.
+
+`python -m chaos.client FIRST COUNT`: the jobs have the numbers from FIRST on. A trial may kill the process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Worker processes, and what befalls them."""
+"""Worker processes of a trial: starts, kills, stops and replaces them.
+
+Runs on the trial's loop; what blocks (the start and the end of a process) runs in a thread. `Fleet` notes
+when it killed or stopped which process, so that the judge can tell which jobs may have run again.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ class WorkerProcess:
             **{name: value for name, value in os.environ.items() if not name.startswith("ASYNCQ_")},
             **{f"ASYNCQ_{name.upper()}": str(value) for name, value in settings.items()},
             "ASYNCQ_URL": url,
-            # Whoever runs the trials on a copy of the package gets that copy in the workers, too.
+            # If the trials run on a copy of the package, the workers import that copy, too.
             "PYTHONPATH": os.pathsep.join(path for path in (str(HERE.parent), *sys.path) if path),
             FOLDER: str(folder),
             FAILPOINTS: failpoints,
@@ -56,11 +60,11 @@ class WorkerProcess:
 
     @property
     def stopped(self) -> bool:
-        """Whether it stands still, by SIGSTOP."""
+        """Whether the process stands still, because of a SIGSTOP."""
         return self.alive and Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def wait_until_ready(self) -> None:
-        """Blocks until it reads jobs, or has died."""
+        """Blocks until the worker reads jobs, or has died."""
         assert self.process.stdout is not None
         self.process.stdout.readline()
 
@@ -68,7 +72,7 @@ class WorkerProcess:
         self.process.send_signal(number)
 
     def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Sends a deadly signal and waits until it is gone."""
+        """Sends a deadly signal, and blocks until the process has ended."""
         if self.alive:
             self.process.send_signal(number)
         self.process.wait(timeout=30)
@@ -81,11 +85,13 @@ class WorkerProcess:
 
 
 class Fleet:
-    """A number of workers that is kept up whatever befalls them.
+    """The workers of a trial. They can be killed, stopped and replaced.
 
     Attributes:
+        workers: the processes that run now.
         losses: each process that was killed or stopped past its lease, and when (monotonic).
         resumptions: each process that went on after it was stopped, and when.
+        unasked_exits: the ends of the logs of workers that ended by themselves.
     """
 
     def __init__(self, url: str, folder: Path, settings: dict[str, Any], seed: int) -> None:
@@ -107,7 +113,7 @@ class Fleet:
         module: tuple[str, ...] = ("chaos.worker",),
         **settings: Any,
     ) -> WorkerProcess:
-        """One more worker, when it reads."""
+        """Starts one more worker, and returns when it reads jobs."""
         worker = WorkerProcess(
             url or self.url, self.folder, {**self.settings, **settings}, failpoints, module
         )
@@ -116,17 +122,17 @@ class Fleet:
         return worker
 
     def expect_exit(self, worker: WorkerProcess) -> None:
-        """This one is to end by itself."""
+        """Notes that this worker may end by itself."""
         self._expected.add(worker.pid)
 
     def lost(self, worker: WorkerProcess) -> None:
-        """What this one has under way now may run again."""
+        """Notes that the jobs which this worker holds now may run again."""
         self.losses.append((worker.pid, time.monotonic()))
 
     async def kill(self, worker: WorkerProcess) -> None:
-        """Kill -9."""
-        # Here and not in the thread that waits: on a busy machine that may begin a second later, and the
-        # worker would have begun more jobs by then.
+        """Kills a worker by SIGKILL, and returns when it has ended."""
+        # The signal is sent here and not in the thread that waits: on a busy machine that thread may begin a
+        # second later, and the worker would have begun more jobs by then.
         if worker.alive:
             worker.send(signal.SIGKILL)
         self.lost(worker)
@@ -134,7 +140,7 @@ class Fleet:
         await asyncio.to_thread(worker.end)
 
     async def replace_random(self) -> None:
-        """Kills one that runs, and starts another in its place; waits for one if all are still starting."""
+        """Kills a random worker that runs, and starts another one. Waits if all are still starting."""
         await until(self._running, "a worker that runs", 60)
         await self.kill(self.random.choice(self._running()))
         await self.add()
@@ -143,7 +149,7 @@ class Fleet:
         return [worker for worker in self.workers if worker.stopped_at is None and worker.alive]
 
     async def stand_still(self, worker: WorkerProcess, seconds: float) -> None:
-        """SIGSTOP, and SIGCONT after a time."""
+        """Stops a worker by SIGSTOP, and lets it go on by SIGCONT after a time."""
         worker.stopped_at = time.monotonic()
         self.losses.append((worker.pid, worker.stopped_at))
         worker.send(signal.SIGSTOP)
@@ -156,7 +162,12 @@ class Fleet:
             worker.stopped_at = None
 
     async def keep_up(self, frozen_after: float) -> None:
-        """What a supervisor does, for ever: replaces what died, and kills what stands still."""
+        """Replaces workers that died, and kills and replaces workers that stand still, as a supervisor does.
+        Runs until it is cancelled.
+
+        Args:
+            frozen_after: a worker that stands still for so many seconds is killed.
+        """
         still: dict[int, float] = {}
         while True:
             now = time.monotonic()
@@ -169,7 +180,7 @@ class Fleet:
             await asyncio.sleep(0.05)
 
     def note_unasked_exits(self) -> None:
-        """Remembers the last words of workers that ended by themselves: none should."""
+        """Notes the end of the log of each worker that ended by itself. None should."""
         for worker in self.workers:
             if not worker.alive and worker.pid not in self._expected:
                 self.unasked_exits.append(f"exit {worker.process.returncode}: {worker.log()[-1500:]}")

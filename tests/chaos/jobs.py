@@ -1,4 +1,9 @@
-"""The trials' tasks, for workers and clients. `chaos.worker` is the worker process."""
+"""The tasks of the trials. Workers run them, and clients call them. `chaos.worker` is the worker process.
+
+Each body writes into the journal of its process when it begins and when it ends, and returns a value that
+tells job and run apart from all others. The judge (`oracle`) compares the journals with what waiters were
+given.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +26,14 @@ from chaos import oracle
 FOLDER = "CHAOS_FOLDER"
 HOUR = 3600.0
 OLD = "old"
-"""The argument of a worker of the release before."""
+"""The argument of `chaos.worker` for a worker of the previous release."""
 
 _runs = itertools.count()
 _journals: dict[str, oracle.Journal] = {}
 
 
 def journal() -> oracle.Journal:
-    """This process's journal, in the folder that the environment names."""
+    """Returns the journal of this process, in the folder that the environment names."""
     folder = os.environ[FOLDER]
     if folder not in _journals:
         _journals[folder] = oracle.Journal(Path(folder))
@@ -37,8 +42,11 @@ def journal() -> oracle.Journal:
 
 @contextlib.contextmanager
 def witnessed(number: int, handed: str = "-"):
-    """Writes down that a body began, with what it was handed in one line, for it may be killed at any moment;
-    and that it ended. Gives the run's name, which no other run has.
+    """Notes in the journal that a body begins and that it ends. Yields the name of the run, which no other
+    run has.
+
+    The values that the body was given (`handed`) are in the same line as the beginning, for the process may
+    be killed at any moment.
     """
     job = asyncq.current()
     run = f"{os.getpid()}.{next(_runs)}"
@@ -48,21 +56,21 @@ def witnessed(number: int, handed: str = "-"):
 
 
 async def work(number: int, seconds: float = 0.0) -> list[int | str]:
-    """The common job. Its value tells the job and the run apart from all others."""
+    """The usual job. Its value tells the job and the run apart from all others."""
     with witnessed(number) as run:
         await asyncio.sleep(seconds)
         return [oracle.expected(number), run]
 
 
 def step(number: int, seconds: float = 0.0) -> list[int | str]:
-    """The same in a thread, or in a process."""
+    """Does what `work` does, as a plain function: in a thread, or in a process."""
     with witnessed(number) as run:
         time.sleep(seconds)
         return [oracle.expected(number), run]
 
 
 async def member(above: Any, number: int, seconds: float = 0.0) -> list[int | str]:
-    """A job of a workflow: it is given the values of those before it, one as itself and several in a list."""
+    """A job of a workflow. It gets the value of one parent as it is, and the values of several in a list."""
     several = [] if above is None else above if isinstance(above[0], list) else [above]
     handed = ",".join(f"{value}:{parent}" for value, parent, *_ in several)
     with witnessed(number, handed or "-") as run:
@@ -71,13 +79,13 @@ async def member(above: Any, number: int, seconds: float = 0.0) -> list[int | st
 
 
 async def bulky(number: int, size: int) -> list[int | str]:
-    """A job whose value takes so many bytes more."""
+    """A job whose value is larger by `size` bytes."""
     with witnessed(number) as run:
         return [oracle.expected(number), run, "x" * size]
 
 
 async def hang_once(number: int) -> list[int | str]:
-    """Runs for ever the first time, and ends at once when it is run again."""
+    """Runs for an hour in its first attempt, and ends at once in each later attempt."""
     with witnessed(number) as run:
         await asyncio.sleep(HOUR if asyncq.current().attempt == 1 else 0)
         return [oracle.expected(number), run]
@@ -88,7 +96,7 @@ async def echo(number: int) -> int:
 
 
 async def poison(number: int, kind: str) -> None:
-    """Takes its worker down."""
+    """Kills or stops its worker, in one of the ways in `POISONS`."""
     with witnessed(number):
         faulthandler.disable()
         POISONS[kind]()
@@ -104,7 +112,9 @@ POISONS = {
 
 
 def register(app: AsyncQ, *, is_old: bool = False) -> SimpleNamespace:
-    """The tasks above on an app, under names that both sides share. Those of an old release lack one."""
+    """Registers the tasks above on an app, under names that workers and clients share. An old release lacks
+    the task `released`.
+    """
     functions = (work, member, bulky, step, hang_once, echo, poison)
     tasks = {f.__name__: app.task(name=f.__name__)(f) for f in functions}
     if not is_old:
@@ -113,7 +123,7 @@ def register(app: AsyncQ, *, is_old: bool = False) -> SimpleNamespace:
 
     @app.task(name="becomes")
     async def becomes(number: int, inner: int, seconds: float) -> list[int | str]:
-        """Leaves a workflow of two jobs in its place."""
+        """Replaces this job by a workflow of two jobs."""
         await asyncio.sleep(seconds)
         first = tasks["member"].s(None, inner, seconds).set(task_id=f"job-{inner}")
         return await asyncq.current().replace(first | tasks["member"].s(number, seconds))

@@ -1,7 +1,11 @@
-"""The truth outside Redis: what was accepted, begun, ended and answered, in append-only files; and the judge.
+"""The journals of a trial, and the judge that reads them.
 
-A line is one `write` to a file that no other process writes to, so it is whole and stands when its writer is
-killed in the next moment. Times are CLOCK_MONOTONIC, which all processes of one machine share.
+Each process notes in a file of its own, outside of Redis, which jobs were accepted, begun, ended and
+answered. After the trial, `Books` reads all files and finds what must not happen: lost jobs, wrong values,
+extra runs.
+
+A line is one `write` to a file that no other process writes to. So a line is whole, and stays when its writer
+is killed in the next moment. Times are CLOCK_MONOTONIC, which all processes of one machine share.
 """
 
 from __future__ import annotations
@@ -19,17 +23,19 @@ if TYPE_CHECKING:
 
 ACCEPTED, BEGUN, ENDED, ANSWERED = "A", "B", "E", "G"
 DYING = 0.5
+"""Seconds that a signal may take to stop or kill its process, and SIGCONT to let the process go on.
+"""
 STORING = 5.0
 """Seconds that a worker may need to store an outcome: the server may be down, or the machine busy."""
 
 
 def expected(number: int) -> int:
-    """What the job of a number must return."""
+    """Returns the value that the job of a number must have."""
     return number * 7 + 1
 
 
 class Journal:
-    """One process's file."""
+    """The file of one process."""
 
     def __init__(self, folder: Path) -> None:
         self._file = os.open(folder / f"{os.getpid()}.journal", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -43,7 +49,7 @@ class Journal:
 
 @dataclass(slots=True)
 class Run:
-    """One time that a body began."""
+    """One run of a body."""
 
     name: str
     number: int
@@ -51,13 +57,20 @@ class Run:
     pid: int
     begun: float
     handed: str
-    """The values of its parents, each with the run that it is of."""
+    """The values of its parents, each with the name of the run that returned it."""
     ended: float | None = None
 
 
 @dataclass(slots=True)
 class Answer:
-    """How one wait ended."""
+    """How one wait for a job ended.
+
+    Attributes:
+        kind: `ok`, or the name of an error.
+        value, run: of the job, see `chaos.jobs`.
+        late: by how many seconds the wait overran its timeout; negative if it ended in time.
+        when: the time of the answer.
+    """
 
     kind: str
     value: int
@@ -68,7 +81,13 @@ class Answer:
 
 @dataclass
 class Books:
-    """All journals of a folder, read together."""
+    """All journals of a folder, read together.
+
+    Attributes:
+        accepted: by id, the numbers of the jobs that were accepted.
+        runs: by id, the runs of each job.
+        answers: by id, the answers that the waiters of each job got.
+    """
 
     accepted: dict[str, int] = field(default_factory=dict)
     runs: dict[str, list[Run]] = field(default_factory=lambda: defaultdict(list))
@@ -109,9 +128,9 @@ class Books:
     ) -> list[str]:
         """Extra runs that no loss of a process explains, each in words.
 
-        A job may run again if a process that had begun it was lost before the outcome was surely stored. And
-        one body may begin when a process goes on that stood still between its look at the lease and the
-        body's first line: one for each time.
+        A job may run again if a process that had begun it was lost before the outcome was surely stored.
+        Also, a process may have been stopped after it checked the lease and before the body's first line.
+        When such a process goes on, that one body begins: one for each time that a process goes on.
 
         Args:
             losses: each process that was killed or stopped past its lease, and when.
@@ -135,11 +154,11 @@ class Books:
         return found
 
     def in_flight(self, pid: int, when: float) -> list[Run]:
-        """Runs of a process whose outcomes may not have been stored at a moment: the body had begun and not
-        ended, or it had ended and nobody had been given the outcome.
+        """Returns the runs of a process whose outcomes may not have been stored at a moment: the body had
+        begun and not ended, or it had ended and no waiter had got the outcome.
 
-        A body that began within `DYING` after the moment counts, for a signal takes its time; one that ended
-        more than `STORING` before it does not, whether or not somebody waited for it.
+        A body that began within `DYING` after the moment counts, because a signal takes its time. A body that
+        ended more than `STORING` before the moment does not count, whether or not somebody waited for it.
         """
         given = {answer.run: answer.when for answers in self.answers.values() for answer in answers}
         return [
@@ -153,7 +172,9 @@ class Books:
         ]
 
     def never_answered(self) -> list[str]:
-        """Accepted jobs whose waiter got no outcome: nothing, a timeout, or an error of the connection."""
+        """Returns the accepted jobs whose waiters got no outcome, but nothing, a timeout, or an error of the
+        connection.
+        """
         good = {"ok", "WorkerLost"}
         return [
             id_
@@ -162,11 +183,11 @@ class Books:
         ]
 
     def late(self, slack: float) -> list[float]:
-        """By how many seconds waits overran their timeout, of those that did by more than `slack`."""
+        """Returns by how many seconds waits overran their timeouts, if by more than `slack`."""
         return [a.late for answers in self.answers.values() for a in answers if a.late > slack]
 
     def wrong(self) -> list[str]:
-        """Jobs that were answered with another value than theirs."""
+        """Returns the jobs whose waiters got another value than the job's own."""
         return [
             id_
             for id_, answers in self.answers.items()
@@ -175,7 +196,7 @@ class Books:
         ]
 
     def made_twice(self) -> list[int]:
-        """Numbers that ran under more than one id: an enqueue that became two jobs."""
+        """Returns the numbers that ran under more than one id: one enqueue became two jobs."""
         ids: dict[int, set[str]] = defaultdict(set)
         for id_, runs in self.runs.items():
             for run in runs:
@@ -183,8 +204,8 @@ class Books:
         return [number for number, found in ids.items() if len(found) > 1]
 
     def unjust_losses(self, max_crashes: int = 3) -> list[str]:
-        """Jobs given up as `WorkerLost` although their workers were not taken down that often. The first
-        death of a worker counts also for a job that it held and had not begun, so one run may be missing.
+        """Returns the jobs that ended as `WorkerLost` although too few of their runs began. The first death
+        of a worker counts also for a job that the worker held and had not begun, so one run may be missing.
         """
         return [
             id_
@@ -194,8 +215,8 @@ class Books:
         ]
 
     def misled(self, parents: Mapping[int, Sequence[int]]) -> list[str]:
-        """Runs that began before each of the job's parents had ended well, or that were not given the very
-        values which stand as their outcomes, in order.
+        """Returns the runs that began before all parents of the job had succeeded, or that did not get
+        exactly the stored values of the parents, in order.
         """
         every = {run.name: run for runs in self.runs.values() for run in runs}
         stands = {
@@ -213,7 +234,9 @@ class Books:
         return Counter(answer.kind for answers in self.answers.values() for answer in answers)
 
     def contradicted(self, stored: dict[str, tuple[str, int, str]]) -> list[str]:
-        """Jobs whose stored outcome is not the one that a waiter was given: a second outcome was written."""
+        """Returns the jobs whose stored outcome is not the one that a waiter got: a second outcome was
+        written.
+        """
         return [
             id_
             for id_, answers in self.answers.items()
@@ -223,7 +246,7 @@ class Books:
 
 
 def _was_due(run: Run, before: Sequence[Run | None]) -> bool:
-    """Whether a run began when those before it had ended, with their values."""
+    """Whether a run began after all of its parents had ended, and got their values."""
     handed = []
     for parent in before:
         if parent is None or parent.ended is None or parent.ended > run.begun:

@@ -1,8 +1,8 @@
-"""A TCP proxy that does to a connection what networks do: delay, cut, swallow, split, hold.
+"""A TCP proxy between clients and the server that does what bad networks do: delay, cut, swallow, split,
+hold.
 
-Runs in the loop of whoever starts it. Which bytes are hit is drawn from a seeded generator; the draws are
-the same for the same seed, the traffic that they fall on is as repeatable as the schedule of processes lets
-it be.
+Runs on the loop that starts it. A seeded generator decides which chunks are hit. The same seed gives the same
+draws. The traffic that they hit differs as far as the scheduling of the processes differs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Self
 CHUNK = 65536
 PUSH = b">3\r\n$7\r\nmessage\r\n"
 RESET = struct.pack("ii", 1, 0)
-"""Linger, for no time: closing sends RST instead of FIN."""
+"""The socket option "linger for no time": a close sends RST instead of FIN."""
 
 
 class Link:
@@ -30,7 +30,7 @@ class Link:
         self.deaf = False
 
     def reset(self) -> None:
-        """Both sides see the connection end at once, with a TCP reset."""
+        """Ends the connection at once: both sides see a TCP reset."""
         for side in (self.near, self.far):
             if not side.transport.is_closing():
                 side.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
@@ -38,15 +38,15 @@ class Link:
 
 
 class Proxy:
-    """Between a client and the server at a port.
+    """A proxy between clients and the server at a port.
 
     Attributes:
-        latency: seconds added to each chunk, drawn between the two, in either direction.
-        drop_requests: chance that what the client sent is swallowed and the connection cut.
-        drop_replies: chance that what the server answered is swallowed and the connection cut: it was
-            executed.
-        drop_pushes: chance that published messages are swallowed, and the connection stays.
-        slices: largest piece that is forwarded at once; 0 for as it came.
+        latency: seconds by which each chunk is delayed, drawn between the two, in either direction.
+        drop_requests: the chance that a chunk of the client is swallowed and its connection cut.
+        drop_replies: the chance that a chunk of the server is swallowed and its connection cut. The commands
+            were executed.
+        drop_pushes: the chance that a published message is swallowed. The connection stays.
+        slices: the largest number of bytes that is forwarded at once; 0 forwards each chunk as it came.
         counts: how many chunks were forwarded, and how often each fault struck.
     """
 
@@ -82,14 +82,16 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    # -- faults that are not a matter of chance --
+    # -- faults that the trial asks for --
 
     def hold(self) -> None:
-        """A black hole: nothing passes, and nobody is told. New connections stand mute, too."""
+        """Begins a black hole: nothing passes, and neither side learns of it. New connections are mute."""
         self._passing.clear()
 
     def heal(self) -> None:
-        """What was held passes; what one side gave up meanwhile ends for the other, too."""
+        """Ends the black hole: what was held passes. A connection that one side has given up ends for the
+        other side, too.
+        """
         self._passing.set()
 
     def reset_all(self) -> None:
@@ -98,7 +100,7 @@ class Proxy:
             link.reset()
 
     def half_open(self) -> None:
-        """The server's side of every connection is gone, and the client never hears of it."""
+        """Ends the server's side of every connection. The clients never learn of it."""
         for link in list(self._links):
             link.deaf = True
             link.far.transport.abort()
@@ -143,7 +145,7 @@ class Proxy:
         link.reset()
 
     async def _forward(self, data: bytes, writer: asyncio.StreamWriter, kind: str) -> bool:
-        """Passes a chunk on; False if it was swallowed and the connection is to be cut."""
+        """Forwards a chunk. Returns False if it was swallowed, and the connection must be cut."""
         self.counts[kind] += 1
         if self._random.random() < (self.drop_requests if kind == "request" else self.drop_replies):
             self.counts[f"lost {kind}"] += 1

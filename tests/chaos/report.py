@@ -1,4 +1,4 @@
-"""Figures with their limits, and the table of them."""
+"""The report of a trial: its figures, each with its limit, and the table of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Figure:
 
 @dataclass
 class Report:
-    """What one trial has found."""
+    """The figures of one trial. Each method adds one."""
 
     trial: str
     figures: list[Figure] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Report:
         self.figures.append(Figure(name, f"{value:.4g}{unit}", f">= {limit:.4g}{unit}", value >= limit))
 
     def fact(self, name: str, value: object) -> None:
-        """A figure without a limit."""
+        """Adds a figure without a limit."""
         self.figures.append(
             Figure(name, f"{value:.4g}" if isinstance(value, float) else str(value), "", good=True)
         )
@@ -44,14 +44,14 @@ class Report:
         return bool(self.figures) and all(figure.good for figure in self.figures)
 
     def complaint(self) -> str:
-        """What did not hold, in words."""
+        """Returns in words which limits were not kept."""
         bad = [
             f"{figure.name}: {figure.value}, not {figure.limit}" for figure in self.figures if not figure.good
         ]
         return f"{self.trial}: {'; '.join(bad) or 'nothing was measured'}"
 
     def rows(self) -> str:
-        """The figures as rows of a Markdown table."""
+        """Returns the figures as rows of a Markdown table."""
         rows = []
         for number, each in enumerate(self.figures):
             name, mark = "" if number else self.trial, "" if each.good else "**no**"

@@ -44,7 +44,7 @@ def arguments() -> argparse.Namespace:
 
 
 async def run(name: str, scale: float, seed: int, lease: float) -> Report:
-    """One trial. A trial that breaks down is a failed one, and the others still run."""
+    """Runs one trial. A trial that raises has failed, and the other trials still run."""
     began = time.monotonic()
     try:
         report = await TRIALS[name](scale, seed, lease)

@@ -1,4 +1,8 @@
-"""What a trial plays on: a server, perhaps a proxy before it, workers, a client, and the books."""
+"""The surroundings of a trial: a server, perhaps a proxy before it, workers, a client, and the journals.
+
+A trial runs on one event loop: `async with Stage(...)`. The client calls jobs and waits for them here; server
+and workers are processes. At the end, `judge` reads all journals and reports which promises held.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +31,20 @@ NAMESPACE = "chaos"
 
 
 class Stage:
-    """One trial's world. Everything random in it comes from the seed.
+    """The surroundings of one trial. Everything random in it comes from the seed.
 
     Args:
         trial: its name, for the report.
         scale: 1 for the full figures; a trial multiplies its counts by it.
         seed: of everything random.
         lease: of the workers, in seconds.
-        durable: the server keeps what it acknowledged over kill -9.
-        proxied: put a proxy before the server, for the client and the workers.
+        durable: whether the server keeps what it has acknowledged, also when it is killed by SIGKILL.
+        proxied: whether client and workers reach the server through a proxy.
         concurrency: of each worker.
 
     Attributes:
-        task_of: the task that the call of a number goes to; `work` if nobody says another.
+        task_of: returns the task for the call of a number; `work` unless a trial sets another function.
+        bound: within how many seconds the jobs of a dead worker must start again.
     """
 
     def __init__(
@@ -67,7 +72,7 @@ class Stage:
         self.bound = lease * 1.33 + 1.0
 
     def count(self, full: int, least: int = 1) -> int:
-        """A count at this scale."""
+        """Returns a full count, reduced to this scale."""
         return max(least, round(full * self.scale))
 
     async def __aenter__(self) -> Self:
@@ -109,7 +114,9 @@ class Stage:
     # -- the client --
 
     async def call(self, number: int, seconds: float = 0.0, timeout: float = 60.0) -> None:
-        """Enqueues a job, as often as it takes, and waits for it; all of it goes into the journal."""
+        """Enqueues a job, as often as it takes, and waits for it. Notes the acceptance and the answer in the
+        journal.
+        """
         id_ = f"job-{number}"
         result = await self._accepted(id_, number, seconds)
         begun = time.monotonic()
@@ -118,7 +125,7 @@ class Stage:
         self.journal.note(oracle.ANSWERED, id_, kind, value, run, round(over, 3))
 
     def begin(self, number: int, seconds: float = 0.0, timeout: float = 60.0) -> asyncio.Task[None]:
-        """A call that goes on while the trial does, at most."""
+        """Starts a call in the background. It is cancelled when the trial ends."""
         wait = asyncio.create_task(self.call(number, seconds, timeout))
         self._waits.add(wait)
         wait.add_done_callback(self._waits.discard)
@@ -129,16 +136,16 @@ class Stage:
             try:
                 result = await self.task_of(number).options(task_id=id_).delay(number, seconds)
             except (BrokerUnavailable, QueueFull):
-                continue  # it may have been accepted or not: the same id tells
+                continue  # it may have been accepted or not: another enqueue with the same id shows which
             except ValueError as error:
                 if id_ not in str(error):
                     raise
-                result = self.app.AsyncResult(id_)  # the id is taken: it was
+                result = self.app.AsyncResult(id_)  # the id is taken, so the job was accepted before
             self.journal.note(oracle.ACCEPTED, id_, number)
             return result
 
     async def drive(self, total: int, rate: float, seconds: float, timeout: float = 60.0) -> None:
-        """Starts calls at a rate, with bodies of random lengths up to `seconds`, until there were `total`."""
+        """Starts `total` calls at a rate, with bodies of random lengths up to `seconds`."""
         begun = time.monotonic()
         done = 0
         while done < total:
@@ -149,7 +156,9 @@ class Stage:
             await asyncio.sleep(0.01)
 
     async def all_answered(self, timeout: float = 120.0) -> None:
-        """Waits until every call has its answer; what has none by then is found in the books."""
+        """Waits until every call has its answer, and cancels those that have none in time. The judge finds
+        these in the journals.
+        """
         if self._waits:
             _, pending = await asyncio.wait(list(self._waits), timeout=timeout)
             for wait in pending:
@@ -158,13 +167,13 @@ class Stage:
     # -- the judgement --
 
     async def witness_accepted(self) -> None:
-        """Waits for the jobs that other clients had accepted, as one that has only their ids."""
+        """Waits for the jobs of other clients that were accepted. It knows only their ids."""
         for id_ in oracle.Books.read(self.folder).accepted:
             kind, value, run = await outcome_of(self.app.AsyncResult(id_), 10.0)
             self.journal.note(oracle.ANSWERED, id_, kind, value, run, 0)
 
     async def stored(self, ids: list[str]) -> dict[str, tuple[str, int, str]]:
-        """How jobs ended by the server's own records, asked by a client that has never heard of them."""
+        """Returns how jobs ended by the server's records. A new client asks, which knows only their ids."""
         found = {}
         app = self.make_app(self.server.url)
         jobs.register(app)
@@ -178,7 +187,11 @@ class Stage:
         return found
 
     async def judge(self, *, extra_at_most: float | None = None) -> oracle.Books:
-        """Reads the books and reports what every trial must hold."""
+        """Reads the journals, and reports the figures that every trial must keep.
+
+        Args:
+            extra_at_most: how many extra runs are allowed; None allows each one that a loss explains.
+        """
         self.fleet.note_unasked_exits()
         books = oracle.Books.read(self.folder)
         stored = await self.stored(list(books.accepted))
@@ -201,7 +214,7 @@ class Stage:
         return books
 
     async def nothing_left(self) -> None:
-        """Reports keys without owner or TTL, once the workers have gone in peace."""
+        """Stops the workers gracefully, and reports keys that are left without owner or TTL."""
         await self.fleet.close(signal.SIGTERM)
         left = await asyncio.to_thread(leftovers.find, self.server.url, NAMESPACE)
         self.report.equal("keys left over", left, [])
@@ -209,7 +222,7 @@ class Stage:
 
 @asynccontextmanager
 async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Work without end that goes on beside the block. If it broke down, so does the block."""
+    """Runs endless work beside the block. If the work raised, the end of the block raises, too."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -221,7 +234,7 @@ async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def outcome_of(result: Any, timeout: float) -> tuple[str, int, str]:
-    """How a job ended, in words of the journal: kind, value, run."""
+    """Returns how a job ended, in words of the journal: kind, value, run."""
     try:
         value, run, *_ = await result.get(timeout=timeout)
     except (WorkerLost, ResultTimeout, BrokerUnavailable) as error:

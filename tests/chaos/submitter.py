@@ -1,4 +1,8 @@
-"""A client process that sends workflows until it is killed: `python -m chaos.submitter FIRST COUNT SEED`."""
+"""A client process that sends workflows until it is killed: `python -m chaos.submitter FIRST COUNT SEED`.
+
+The first job has the number FIRST. The process sends COUNT diamonds, one after the other, and notes which
+were accepted.
+"""
 
 from __future__ import annotations
 

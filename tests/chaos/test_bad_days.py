@@ -1,4 +1,4 @@
-"""The quick ones of the server's bad days. All of them: `make chaos`."""
+"""Runs the quick trials of a server's bad days. `make chaos` runs all of them."""
 
 from __future__ import annotations
 

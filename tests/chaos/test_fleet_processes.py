@@ -1,4 +1,4 @@
-"""Short forms of the trials with real processes. The full ones: `make chaos`."""
+"""Runs short forms of the trials with real processes. `make chaos` runs the full ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chaos.together import Reports
 from chaos.trials import crashes, kills, restarts, shards, values, wires, workflows
 
 pytestmark = pytest.mark.timeout(600)
-LEASE = 3.0  # a worker that gets no core for two seconds is not to be taken for dead
+LEASE = 3.0  # a worker that gets no core for two seconds must not be taken for dead
 SEED = 20260611
 STRUCK = ("enqueue.answered=kill", "finish.answered=kill", "read.answered=stop")
 

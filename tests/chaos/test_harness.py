@@ -1,4 +1,4 @@
-"""The harness itself: a judge that acquits everybody and a fault that never comes would prove nothing."""
+"""Tests the harness itself: a judge that finds nothing and a fault that never strikes would prove nothing."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_failpoint_that_cannot_be_read_is_refused(order):
 
 @pytest.fixture
 async def echo():
-    """A server that answers with what it hears."""
+    """A server that sends back what it receives. Yields its port."""
 
     async def serve(reader, writer):
         with contextlib.suppress(ConnectionResetError):
@@ -143,7 +143,7 @@ async def echo():
 
 @pytest.fixture
 async def line(echo):
-    """A proxy before it, and a connection through that."""
+    """A proxy before the echo server, and a connection through the proxy."""
     async with Proxy(echo, seed=1) as proxy:
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", int(proxy.url.rpartition(":")[2].split("/")[0])
@@ -198,7 +198,7 @@ async def test_the_proxy_leaves_the_client_on_a_line_that_is_dead(line):
 async def test_the_proxy_swallows_published_messages_and_nothing_else(line):
     proxy, reader, writer = line
     proxy.drop_pushes = 1.0
-    # The far end echoes, so what is said comes back as a server's push would.
+    # The far end echoes, so these bytes come back as a server's push would.
     writer.write(b">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nx\r\n")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.read(1), 0.2)

@@ -1,4 +1,6 @@
-"""The race between revocations and what they revoke, at a tenth. The full one: `make chaos`."""
+"""Runs the race between revocations and the runs of their jobs, with a tenth of the jobs. `make chaos` runs
+the full race.
+"""
 
 from __future__ import annotations
 

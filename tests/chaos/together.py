@@ -1,5 +1,5 @@
-"""Several trials in one loop: most of their time is waiting for leases and back-off, so side by side they
-take a third.
+"""Runs several trials on one loop, side by side. They mostly wait for leases and backoff, so side by side
+they take a third of the time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 
 
 class Reports:
-    """The reports of trials that ran together, each looked at by a test of its own."""
+    """The reports of trials that ran together. A test of its own checks each report.
+
+    Args:
+        trials: the trials, by name.
+        at_once: how many of them run at the same time.
+    """
 
     def __init__(self, trials: Mapping[str, Callable[[], Awaitable[Report]]], at_once: int) -> None:
         self._complaints: list[str] = []
         self._found = asyncio.run(self._run(trials, at_once))
-        gc.collect()  # a task whose exception nobody asked for says so when it is collected
+        gc.collect()  # a task whose exception nobody retrieved complains to the loop when it is collected
 
     async def _run(
         self, trials: Mapping[str, Callable[[], Awaitable[Report]]], at_once: int
@@ -39,7 +44,7 @@ class Reports:
         self._complaints.append(str(context))
 
     def check(self, name: str) -> None:
-        """Fails if a limit was not kept, the trial broke down, or the loop had to complain."""
+        """Fails if a limit was not kept, if the trial raised, or if the loop reported an error."""
         report = self._found[name]
         if isinstance(report, BaseException):
             raise report

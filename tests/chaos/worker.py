@@ -1,5 +1,5 @@
-"""A worker process for the trials: `python -m chaos.worker`, or `python -m chaos.worker old` for one of the
-release before.
+"""A worker process for the trials: `python -m chaos.worker`, or `python -m chaos.worker old` for a worker of
+the previous release. It prints a line when it reads jobs.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ async def main() -> None:
     logging.basicConfig(
         level=os.environ.get("CHAOS_LOG", "INFO"), format="%(asctime)s %(levelname)s %(message)s"
     )
-    # They are for this process, not for its children: a last try must not meet a death that the trial means
-    # for the worker.
+    # The failpoints are for this process and not for its children: a trial that kills the worker must not
+    # kill the child in which a last try runs.
     os.environ.pop(FAILPOINTS, None)
     worker = Worker(app, target="chaos.app:app")
     worker.stop_on_signals()
