@@ -1,4 +1,6 @@
-"""All trials, by name."""
+"""All trials, by the names that `chaos/run.py --only` takes. A trial gets a scale, a seed and a lease, and
+returns its report.
+"""
 
 from chaos.trials import (
     baddays,

@@ -1,5 +1,8 @@
-"""The server's bad days: whatever it answers or does not answer, nothing is lost, nobody exits,
-nobody spins.
+"""The server's bad days: it restarts, refuses, hangs or forgets. No job is lost, no process ends, and none
+loops without a pause.
+
+Each function in `DAYS` does one thing to the server or to the connections. `one_day` runs one of them between
+calls that must succeed.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 HEALED_WITHIN = 5.0
 MOST_CPU = 20.0
-"""Percent of a core that a worker may use while it cannot work: what spins uses 100."""
+"""Percent of a core that a worker may use while it cannot work. A loop without a pause uses 100."""
 
 Day = Callable[[Stage], Awaitable[None]]
 
@@ -37,7 +40,7 @@ async def bad_days(scale: float, seed: int, lease: float = 5.0) -> Report:
 
 
 async def one_day(day: Day, seed: int = 1, lease: float = 1.0) -> Report:
-    """One bad day between two good ones: the same worker and client must work before and after it."""
+    """Runs one bad day. The same worker and the same client must work before and after it."""
     name = day.__name__.replace("_", " ")
     async with Stage(name, seed=seed, lease=lease, durable=day in DURABLE, proxied=day in PROXIED) as stage:
         worker = await stage.fleet.add()
@@ -65,7 +68,7 @@ async def _judge(stage: Stage, name: str, day: Day) -> None:
     report.equal(f"{name}: wrong", len(books.wrong()), 0)
     report.equal(f"{name}: jobs made twice", len(books.made_twice()), 0)
     if day in FORGETFUL:
-        # The jobs may be gone with the data, but whoever waits for one is told.
+        # The jobs may be gone with the data, but each waiter must learn of it.
         untold = [kind for kind in books.answer_kinds() if kind not in {"ok", "other:ResultNotFound"}]
         report.equal(f"{name}: waiters that were not told", untold, [])
         report.equal(f"{name}: waits that did not end", len(books.accepted) - len(books.answers), 0)
@@ -79,7 +82,7 @@ async def _judge(stage: Stage, name: str, day: Day) -> None:
 
 @contextlib.asynccontextmanager
 async def _config(stage: Stage, option: str, value: object, restored: object) -> AsyncIterator[redis.Redis]:
-    """A server option for the length of the block; gives a connection from before."""
+    """Sets an option of the server for the block. Yields a connection that was made before."""
     with contextlib.closing(stage.server.client()) as client:
         client.config_set(option, value)
         try:
@@ -89,7 +92,7 @@ async def _config(stage: Stage, option: str, value: object, restored: object) ->
 
 
 async def _refuses(stage: Stage) -> str:
-    """What a client that enqueues is told."""
+    """Returns the name of the error that a client gets when it enqueues."""
     try:
         await asyncio.wait_for(stage.tasks.work.delay(-1), 3)
     except TimeoutError:
@@ -124,7 +127,7 @@ async def loading(stage: Stage) -> None:
         client.mset({f"ballast{n}": "x" for n in range(400)})
         client.execute_command("SAVE")
     await asyncio.to_thread(stage.server.kill)
-    # 400 keys of 5 ms each: two seconds in which it answers LOADING to everything.
+    # 400 keys of 5 ms each: for two seconds the server answers LOADING to everything.
     slow = {"key_load_delay": 5000, "loading_process_events_interval_bytes": 1024}
     await asyncio.to_thread(stage.server.start, until="listening", **slow)
     await until(lambda: not stage.server.loading(), "the server to have read its data", every=0.05)
@@ -143,7 +146,7 @@ async def out_of_memory(stage: Stage) -> None:
 
 
 async def _ends(stage: Stage) -> list[str]:
-    """Which of the running jobs get their answers while the memory is full."""
+    """Returns which of the running jobs get their answers while the memory is full."""
     before = set(oracle.Books.read(stage.folder).answers)
     await asyncio.sleep(3.0)
     return sorted(set(oracle.Books.read(stage.folder).answers) - before)
@@ -170,7 +173,7 @@ async def group_destroyed_while_out_of_memory(stage: Stage) -> None:
 
 
 async def connections_killed(stage: Stage) -> None:
-    """Each of asyncq's own, one after the other."""
+    """Closes all connections of asyncq, one after the other."""
     for number in stage.server.connections():
         stage.server.cut(number)
         await asyncio.sleep(0.02)
@@ -182,7 +185,7 @@ async def paused(stage: Stage) -> None:
 
 
 async def asleep(stage: Stage) -> None:
-    """Longer than every timeout."""
+    """Lets the server sleep longer than every timeout."""
     sleeping = asyncio.to_thread(stage.server.do, "DEBUG", "SLEEP", "12", timeout=30.0)
     await asyncio.gather(sleeping, asyncio.sleep(12.0))
 
@@ -220,21 +223,21 @@ async def no_more_clients(stage: Stage) -> None:
 
 
 async def password_changed(stage: Stage) -> None:
-    """Nobody gets in any more, until somebody sets it right."""
+    """Changes the password, so that nobody can connect until it is changed back."""
     async with _config(stage, "requirepass", "changed", "") as client:
         await asyncio.to_thread(stage.server.cut_all, client)
         await asyncio.sleep(3.0)
 
 
 async def password_changed_and_worker_lost_its_lease(stage: Stage) -> None:
-    """A new life of the worker begins while nobody gets in."""
+    """A new worker session begins while nobody can connect."""
     with contextlib.closing(stage.server.client()) as client:
         client.delete(stage.app.sessions.shards[0].beats)
     await password_changed(stage)
 
 
 async def out_of_memory_and_worker_lost_its_lease(stage: Stage) -> None:
-    """A new life of the worker begins while the server refuses to make anything."""
+    """A new worker session begins while the server refuses to create keys."""
     async with _config(stage, "maxmemory", 1, 0):
         stage.server.do("DEL", stage.app.sessions.shards[0].beats)
         await asyncio.sleep(stage.lease * 2)
@@ -266,13 +269,13 @@ DAYS: list[Day] = [
 DURABLE = {restart_with_data, loading}
 PROXIED = {half_open, sliced_and_slow, lost_requests}
 FORGETFUL = {restart_without_data, flush}
-"""After which the jobs that were under way may be gone."""
+"""The days after which the jobs that were under way may be gone."""
 RUNNING = 30
 EXTRA: dict[Day, int] = {
     # The pending list is gone, so the jobs that ran are delivered again.
     group_destroyed: RUNNING,
     group_destroyed_while_out_of_memory: RUNNING,
-    # A worker that begins a new life drops what it ran.
+    # A worker that begins a new session drops the jobs that it ran.
     password_changed_and_worker_lost_its_lease: RUNNING,
     out_of_memory_and_worker_lost_its_lease: RUNNING,
 }

@@ -1,5 +1,7 @@
-"""The protocol's crash table, row by row: a process dies, or stands still past its lease (SIGSTOP), just
-before a step and just after.
+"""The protocol's crash table, row by row. A process dies, or stands still past its lease (SIGSTOP), just
+before or just after a step.
+
+`order` is a failpoint and an action, such as `finish.send=kill`: see `asyncq.failpoints`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from chaos.stage import Stage
 
 STEPS = ("enqueue", "read", "finish", "beat", "take", "release")
 MOMENTS = ("send", "answered")
-NOWHERE = {"read.send"}  # a read that was not sent is no step
+NOWHERE = {"read.send"}  # a read that was not sent changes nothing
 KILLS = [f"{step}.{moment}=kill" for step in STEPS for moment in MOMENTS if f"{step}.{moment}" not in NOWHERE]
 STOPPED = (
     "read.answered",
@@ -31,7 +33,7 @@ TURN = 4
 
 
 async def crash_table(scale: float, seed: int, lease: float = 5.0) -> Report:
-    """Kill -9 and a pause past the lease at every step of the protocol."""
+    """Kill -9, or a pause past the lease, at every step of the protocol."""
     report = Report("crash table")
     for order in KILLS + STOPS:
         report.figures += (await one_crash(order, seed, min(lease, 1.0))).figures
@@ -39,7 +41,7 @@ async def crash_table(scale: float, seed: int, lease: float = 5.0) -> Report:
 
 
 async def one_crash(order: str, seed: int = 1, lease: float = 1.0) -> Report:
-    """One row: jobs go on with a successor beside the process that is struck."""
+    """Runs one row: a failpoint strikes one process, and a second worker goes on with the jobs."""
     point, _, action = order.partition("=")
     step = point.partition(".")[0]
     turn = 1 if step in {"take", "release"} else TURN
@@ -53,7 +55,8 @@ async def one_crash(order: str, seed: int = 1, lease: float = 1.0) -> Report:
         if action == "kill":
             stage.report.equal(f"{name}: died by", struck.process.returncode, -signal.SIGKILL)
         books = await stage.judge()
-        # A struck enqueue is one that nobody was told of: it may run or not, but once.
+        # The client died in an enqueue, so nobody knows whether it was accepted. The job may run once, or
+        # not.
         runs = {number for runs in books.runs.values() for number in (run.number for run in runs)}
         stage.report.below(f"{name}: jobs nobody heard of", len(runs) - len(books.accepted), 1)
         stage.report.figures = [figure for figure in stage.report.figures if figure.limit]
@@ -71,7 +74,7 @@ async def _worker_that_is_struck(stage: Stage, armed: str, step: str) -> WorkerP
         calls += [stage.begin(number, stage.lease * 2, 40) for number in range(60, 70)]
         await asyncio.sleep(0.3)
         await stage.fleet.kill(victim)
-        await asyncio.sleep(stage.lease * 1.7)  # the one that is struck is the only observer
+        await asyncio.sleep(stage.lease * 1.7)  # the worker with the failpoint is the only observer
     elif step == "release":
         calls += [stage.begin(number, stage.lease * 2, 40) for number in range(60, 66)]
         await asyncio.sleep(0.3)

@@ -1,4 +1,4 @@
-"""Bodies that fork."""
+"""Bodies of jobs that fork, as `multiprocessing` does."""
 
 from __future__ import annotations
 

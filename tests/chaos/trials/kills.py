@@ -81,7 +81,7 @@ async def _crash_server(stage: Stage) -> None:
 
 
 async def _cut_connections(stage: Stage) -> None:
-    """CLIENT KILL of a random connection, every half second, whenever the server is there."""
+    """Closes a random connection by CLIENT KILL every half second, whenever the server is there."""
     while True:
         await asyncio.sleep(0.5)
         with contextlib.suppress(redis.exceptions.ConnectionError):
@@ -112,7 +112,7 @@ async def _one_redelivery(stage: Stage, numbers: range) -> list[float]:
     handles = await asyncio.gather(*(stage.tasks.hang_once.delay(number) for number in numbers))
     await until(lambda: _begun(stage, handles) == len(handles), "all jobs to have begun", every=0.05)
     successor = await stage.fleet.add()
-    # An observer that has been there for a while has looked at least once.
+    # After this time, the successor has made at least one look at the other workers.
     await asyncio.sleep(stage.lease * stage.random.uniform(0.34, 1.0))
     killed = time.monotonic()
     await stage.fleet.kill(victim)

@@ -1,4 +1,8 @@
-"""Revocations that race with the claim, the run and the end of their jobs."""
+"""Revocations that race with the claim, the run and the end of their jobs.
+
+For each job, four sides are compared: the server's answer to the revocation, the waiter, the record, and what
+the body wrote down. Some revocations must come in time and some too late.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +19,37 @@ if TYPE_CHECKING:
     from chaos.report import Report
 
 KINDS = {"work": 40, "step": 35, "later": 15, "apart": 10}
-"""How often, in percent: on the loop, in a thread, on the loop after a wait, in a process."""
+"""How often each kind of job is made, in percent: `work` on the loop, `step` in a thread, `later` on the loop
+after a delay, `apart` in a process.
+"""
 SIGNALS = ("SIGINT", "SIGTERM", "SIGKILL")
 SHORTEST, LONGEST = 0.01, 1.0
-"""Seconds between which the upper bound of a body's length moves."""
+"""The smallest and the largest value of the upper bound for the length of a body, in seconds."""
 LONGER, SHORTER = 1.05, 0.9
-"""What that bound is multiplied by when a revocation came too late, and when it came in time. So about two
-in three come too late on a quick machine, and on a busy one too, where a call takes longer to arrive than a
-body of 0.01 s takes to run."""
+"""The factors for that bound when a revocation came too late, and when it came in time. So about two in three
+revocations come too late: on a fast machine, and on a busy one, too, where a call takes longer to arrive than
+a body of 0.01 s takes to run."""
 IN_FLIGHT = 100
 
 
 @dataclass
 class Outcome:
-    """What became of one job, as each side was told."""
+    """What became of one job, as each side learned it."""
 
     kind: str
     terminate: bool
     answer: str
-    """Of the server to the revocation."""
+    """The server's answer to the revocation."""
     revoked: str
-    """What `revoke(wait=True)` gave."""
+    """What `revoke(wait=True)` returned."""
     waiter: str
-    """What who had waited from the beginning got."""
+    """The state that a waiter got which had waited from the beginning."""
     record: str = ""
+    """The state that a client reads at the end, which knows only the id."""
 
 
 class Race:
-    """Enqueues jobs and revokes each around the moment when something happens to it."""
+    """Enqueues jobs, and revokes each about when it is claimed, runs or ends."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -54,7 +61,7 @@ class Race:
         self._listen_in()
 
     def _listen_in(self) -> None:
-        """Keeps the server's own answers, of which callers see only what follows from them."""
+        """Wraps `Broker.revoke` to keep the server's answers. Callers do not see them."""
         broker = self.stage.app.sessions.current().broker
         ask = broker.revoke
 
@@ -80,7 +87,7 @@ class Race:
             number, random.uniform(0, self._longest[kind])
         )
         waiter = asyncio.create_task(self._until_over(result, kind, began))
-        # Where jobs of its kind are claimed, run and end at present, and a little beyond.
+        # A moment in the time that jobs of this kind now take from the call to the end.
         await asyncio.sleep(random.uniform(0, self._pace[kind]))
         handle = self.stage.app.AsyncResult(id)
         state = await handle.revoke(terminate=terminate, signal=signal, wait=True, timeout=60)
@@ -96,14 +103,14 @@ class Race:
         return str(outcome.state)
 
     async def look(self) -> None:
-        """Asks the server how each job stands, as one who has only its id."""
+        """Asks the server for the state of each job, as a client that knows only the id."""
         async with self.stage.make_app() as app:
             for id_, outcome in self.outcomes.items():
                 outcome.record = str(await app.AsyncResult(id_).refresh())
 
 
 def judge(report: Report, outcomes: dict[str, Outcome], books: oracle.Books) -> None:
-    """Compares what was told with what bodies wrote down."""
+    """Compares what each side learned with what the bodies wrote down."""
     runs = {id_: books.runs.get(id_, []) for id_ in outcomes}
 
     def count(wrong: Any) -> int:
@@ -121,7 +128,7 @@ def judge(report: Report, outcomes: dict[str, Outcome], books: oracle.Books) -> 
     report.equal("began twice", count(lambda _, r: len(r) > 1), 0)
     answers = Counter(outcome.answer for outcome in outcomes.values())
     for answer in ("revoked", "signalled", "ended"):
-        # How the answers are spread depends on how quick the machine is; each must be there.
+        # The shares of the answers depend on the speed of the machine; each answer must occur.
         report.above(f"answered {answer!r}", answers[answer] / len(outcomes), 0.001)
     cut = count(lambda f, r: f.revoked == "REVOKED" and r and r[0].ended is None)
     report.above("stopped in the middle", cut / len(outcomes), 0.001)
@@ -150,6 +157,6 @@ async def race(scale: float, seed: int, lease: float = 5.0) -> Report:
         stage.report.fact("jobs", len(racing.outcomes))
         stage.fleet.note_unasked_exits()
         stage.report.equal("workers that ended by themselves", stage.fleet.unasked_exits, [])
-        await stage.nothing_left()  # first the workers end, and with them what is left of threads
+        await stage.nothing_left()  # first, because this ends the workers, and bodies in threads with them
         judge(stage.report, racing.outcomes, oracle.Books.read(stage.folder))
         return stage.report

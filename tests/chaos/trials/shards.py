@@ -1,4 +1,8 @@
-"""Workflows whose members lie in several shards, while workers, clients and connections die."""
+"""Workflows whose members lie in several shards, while workers, clients and connections die.
+
+No workflow may be accepted in part, no job may start too early or with a wrong value, and none may wait for
+ever.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +20,11 @@ if TYPE_CHECKING:
     from chaos.report import Report
 
 COUNT = 3
-"""Of shards. Ids of one's own lie in any of them, so that most edges of a workflow cross."""
+"""The number of shards. The jobs have ids of their own and so lie in any shard, and most edges of a workflow
+cross shards.
+"""
 BY_A_CLIENT = 200
-"""How many diamonds a client would send if it lived."""
+"""How many diamonds a client would send if it did not die."""
 DEATHS = (
     "forwarder.delivered=kill",
     "forwarder.deliver=kill",
@@ -27,7 +33,9 @@ DEATHS = (
     "forwarder.deliver=kill@7",
     "",
 )
-"""Of clients: after a forwarder delivers and before it deletes, before it delivers, and anywhere."""
+"""The failpoints of clients: they die after the forwarder delivers and before it deletes, or before it
+delivers. An empty text stands for a kill at any moment.
+"""
 
 
 async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
@@ -53,7 +61,7 @@ async def shards(scale: float, seed: int, lease: float = 5.0) -> Report:
 
 
 async def _cut_connections(stage: Stage) -> None:
-    """For ever: CLIENT KILL of one connection or another, of workers and clients."""
+    """Closes random connections of workers and clients by CLIENT KILL, for ever."""
     while True:
         await asyncio.sleep(stage.random.uniform(0.1, 0.5))
         if numbers := await asyncio.to_thread(stage.server.connections):
@@ -61,7 +69,9 @@ async def _cut_connections(stage: Stage) -> None:
 
 
 async def _stop_workers(stage: Stage) -> None:
-    """For ever: SIGSTOP of a worker past its lease, with what it has read of an outbox in hand."""
+    """Stops random workers past their lease, for ever. Such a worker may have read an outbox and not
+    delivered its entries yet.
+    """
     while True:
         running = [worker for worker in stage.fleet.workers if worker.alive]
         await stage.fleet.stand_still(stage.random.choice(running), stage.lease * 1.7)
@@ -69,7 +79,9 @@ async def _stop_workers(stage: Stage) -> None:
 
 
 async def _clients_that_die(stage: Stage, count: int) -> list[int]:
-    """One after the other sends diamonds until it dies; the number of the first job of each."""
+    """Runs clients one after the other. Each sends diamonds until it dies. Returns the number of the first
+    job of each client.
+    """
     firsts = []
     for number in range(count):
         first = (number + 1) * 1_000_000
@@ -87,8 +99,8 @@ async def _clients_that_die(stage: Stage, count: int) -> list[int]:
 
 
 async def _left_by_clients(stage: Stage, firsts: list[int]) -> dict[int, list[int]]:
-    """The jobs that clients which died have left, and the parents of each: whole workflows, or nothing of
-    one.
+    """Returns the jobs that dead clients have left, each with its parents. Reports workflows that exist only
+    in part: each must exist as a whole, or not at all.
     """
     noted = oracle.Books.read(stage.folder).accepted
     left: dict[int, list[int]] = {}
@@ -103,7 +115,7 @@ async def _left_by_clients(stage: Stage, firsts: list[int]) -> dict[int, list[in
                 left.update(work.parents)
                 lasts.append(work.last)
             if not any(there):
-                break  # one was sent after the other
+                break  # the client sent one after the other, so no later one exists
     for number in left:
         stage.journal.note(oracle.ACCEPTED, f"job-{number}", number)
     stage.report.fact("jobs of clients that died", len(left))

@@ -1,4 +1,4 @@
-"""Large values before large groups, on workers that die: the server keeps each value once."""
+"""Large values that every member of a large group needs, while workers die: each value is stored once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 WORKERS = 4
 VALUE = 1_000_000
 MEMORY = 256 * 1024 * 1024
-"""Of the server. The values in the entries of all members of one group would be more."""
+"""The server's `maxmemory`. Copies of the value in the entries of all members of one group would be larger.
+"""
 
 
 async def large_values(scale: float, seed: int, lease: float = 5.0) -> Report:
@@ -52,7 +53,7 @@ def _work(stage: Stage, numbers: itertools.count[int], width: int) -> Work:
 
 
 async def _weigh(stage: Stage, most: list[int]) -> None:
-    """Keeps the most memory that the server was seen to take."""
+    """Measures the largest amount of memory that the server takes, until it is cancelled."""
     while True:
         most[0] = max(most[0], await asyncio.to_thread(stage.server.used_memory))
         await asyncio.sleep(0.1)

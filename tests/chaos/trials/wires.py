@@ -1,4 +1,6 @@
-"""Replies that are lost, calls that are cancelled, networks that swallow everything."""
+"""Faults between client and server: lost replies and notifications, cancelled calls, networks that swallow
+everything.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +31,13 @@ async def lost_replies(scale: float, seed: int, lease: float = 5.0) -> Report:
         await stage.workers(2)
         assert stage.proxy is not None
         stage.proxy.drop_replies = 0.05
-        # At 50 connections cut each second the rate must leave room for making them anew.
+        # 50 connections are cut each second, so the rate must leave time to make new ones.
         await stage.drive(total, rate=min(500.0, total / 4), seconds=0.02, timeout=90)
         await stage.all_answered(200)
         lost = stage.proxy.counts["lost reply"]
         stage.proxy.drop_replies = 0.0
-        # A fifth of the mean: in a short trial the count scatters, and here it need only be seen to be lossy.
+        # A fifth of the mean, because the count varies in a short trial. This only proves that replies were
+        # lost.
         stage.report.above("replies dropped", lost, 0.01 * stage.proxy.counts["reply"])
         books = await stage.judge(extra_at_most=total * 0.001)
         stage.report.equal("jobs that ran", len(books.runs), total)
@@ -43,8 +46,9 @@ async def lost_replies(scale: float, seed: int, lease: float = 5.0) -> Report:
 
 
 class _Aim:
-    """Whom to cancel and when, so that half of all calls are, at moments within 3 ms: a call that has been
-    answered by then is not cancelled, and how many are depends on the machine.
+    """Decides which calls to cancel and when, so that half of all calls are cancelled, at random moments
+    within 3 ms. A call that is answered before its moment is not cancelled, and how many are depends on the
+    machine.
     """
 
     def __init__(self, random: Random) -> None:
@@ -55,14 +59,19 @@ class _Aim:
         self.cancelled = 0
 
     def adjust(self, before: int, count: int) -> None:
-        """Takes aim at so many more calls, after those before."""
+        """Adapts chance and window before the next calls.
+
+        Args:
+            before: how many calls were made so far.
+            count: how many calls are next.
+        """
         hits = (self.cancelled + 1) / (self._aimed + 1)
         due = (before + count) / 2 - self.cancelled
         self._chance = due / count / hits
         self._window = min(0.003, self._window * (0.95 if self._chance > 1 else 1.05))
 
     def moment(self) -> float | None:
-        """After how many seconds the next call is to be cancelled, if it is."""
+        """Returns after how many seconds the next call must be cancelled; None if it must not."""
         if self._random.random() >= self._chance:
             return None
         self._aimed += 1
@@ -109,7 +118,7 @@ def _connected(stage: Stage) -> int:
 
 
 async def black_hole(scale: float, seed: int, lease: float = 5.0) -> Report:
-    """A connection blackholed for 60 s, idle and busy: the client's, then the worker's."""
+    """A black hole of 60 s before a client that is idle, one that is busy, and a worker."""
     async with Stage("black hole", scale=scale, seed=seed, lease=lease, proxied=True) as stage:
         length = max(14.0, 60.0 * scale)
         await stage.fleet.add(url=stage.server.url)
@@ -152,7 +161,7 @@ async def _hole_before_client(stage: Stage, name: str, length: float, *, busy: b
 
 
 async def _call_on(stage: Stage) -> None:
-    """Calls without end, ten at a time, whatever becomes of them."""
+    """Makes calls for ever, ten at a time, also when calls fail."""
 
     async def calls() -> None:
         while True:
@@ -190,7 +199,7 @@ async def memory(scale: float, seed: int, lease: float = 5.0) -> Report:
         total = stage.count(200_000)
         await stage.workers(1)
         await _drop(stage, total // 4)
-        await _await(stage, total // 4)  # what the allocator takes once is not a leak
+        await _await(stage, total // 4)  # memory that the allocator takes once is not a leak
         await until(lambda: _all_expired(stage), "all results to expire", 120, every=1.0)
         server, subscribed = stage.server.used_memory(), stage.server.calls("subscribe")
         base = meter.rss()
@@ -220,7 +229,7 @@ async def _await(stage: Stage, count: int) -> None:
 
 
 def _all_expired(stage: Stage) -> bool:
-    # Streams, beats: a handful of keys that stay.
+    # A few keys stay: those of streams and heartbeats.
     return stage.server.do("DBSIZE") < 10
 
 
@@ -278,7 +287,7 @@ async def dead_idle_line(scale: float, seed: int, lease: float = 5.0) -> Report:
         await stage.fleet.add(url=stage.server.url)
         await stage.tasks.echo.call(1)
         stage.proxy.half_open()
-        # Not in step with any watchdog; an idle client owes nobody a look before this is over.
+        # A random time, so that it is not in step with any watchdog.
         await asyncio.sleep(stage.random.uniform(12.0, 16.0))
         began = Stopwatch()
         stage.report.equal("answer to the next call", await stage.tasks.echo.call(2), 2)

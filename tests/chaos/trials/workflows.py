@@ -1,4 +1,6 @@
-"""Workflows on workers that die: no child before its parents, none with another value, none for ever."""
+"""Workflows on workers that die. No job starts before its parents have ended or with another value than
+theirs, and no job waits for ever.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,25 @@ AT_ONCE = 1000
 
 
 class Work(NamedTuple):
-    """A workflow to be sent, and what must come of it."""
+    """A workflow, and what must be true of its jobs.
+
+    Attributes:
+        workflow: what is sent.
+        last: the number of its last job.
+    """
 
     workflow: Any
     last: int
     parents: dict[int, list[int]]
-    """Of each of its jobs, those whose values it must be given, in this order."""
+    """For each job, the jobs whose values it must get, in this order."""
 
 
 class Draft:
-    """Makes workflows of jobs that are numbered throughout, with bodies of random lengths.
+    """Makes workflows of jobs with consecutive numbers and bodies of random lengths.
 
     Args:
         tasks: of `chaos.jobs`.
-        random: where the lengths come from.
+        random: draws the lengths.
         first: the number of the first job.
     """
 
@@ -77,7 +84,8 @@ class Draft:
 
 async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
     """2,000 diamonds, 1,000 replaced jobs, 20 chains of 100, 5 fan-ins of 1,000; 4 workers, 20 kill -9."""
-    # With so many deaths in so short a time some jobs would reach the cap, and all below them end with them.
+    # With so many deaths in so short a time, some jobs would reach `max_crashes`, and all jobs that wait for
+    # them would end with them.
     async with Stage("workflows", scale=scale, seed=seed, lease=lease, max_crashes=1000) as stage:
         draft, kills = Draft(stage.tasks, stage.random), stage.count(20, least=4)
         works = mixed(stage, draft, replaced=1000)
@@ -92,7 +100,7 @@ async def workflows(scale: float, seed: int, lease: float = 5.0) -> Report:
 
 
 def mixed(stage: Stage, draft: Draft, *, replaced: int) -> list[Work]:
-    """Diamonds and replaced jobs in any order, long chains before them, and fan-ins among them."""
+    """Makes diamonds and replaced jobs in random order, long chains before them, and fan-ins among them."""
     works = [draft.diamond() for _ in range(stage.count(2000))]
     works += [draft.replaced() for _ in range(stage.count(replaced))]
     stage.random.shuffle(works)
@@ -103,7 +111,7 @@ def mixed(stage: Stage, draft: Draft, *, replaced: int) -> list[Work]:
 
 
 async def slay(stage: Stage, kills: int) -> None:
-    """Kills a worker every now and then, and has another begin."""
+    """Kills a random worker about every 0.8 s, and starts another one in its place."""
     for _ in range(kills):
         await asyncio.sleep(stage.random.uniform(0.4, 1.2))
         await stage.fleet.replace_random()
@@ -129,12 +137,12 @@ async def _wait(stage: Stage, work: Work, result: Any, timeout: float = 120.0) -
 
 
 def parents_of(works: list[Work]) -> dict[int, list[int]]:
-    """The jobs of all workflows, each with those that it waits for."""
+    """Returns the jobs of all workflows, each with the jobs that it waits for."""
     return {number: before for work in works for number, before in work.parents.items()}
 
 
 async def judge(stage: Stage, parents: dict[int, list[int]]) -> None:
-    """Reports what must hold for the jobs of workflows, beside what must hold for all jobs."""
+    """Reports the figures for jobs of workflows, and those for all jobs."""
     await _ask_all(stage, parents)
     books = await stage.judge()
     stage.report.equal("jobs that never ran", len(parents) - len(books.runs), 0)
@@ -143,7 +151,7 @@ async def judge(stage: Stage, parents: dict[int, list[int]]) -> None:
 
 
 async def _ask_all(stage: Stage, parents: dict[int, list[int]]) -> None:
-    """Every job's outcome, by its id: also of those for which nobody waited."""
+    """Notes the outcome of every job, also of those for which nobody waited."""
     numbers = list(parents)
     for start in range(0, len(numbers), AT_ONCE):
         batch = [f"job-{number}" for number in numbers[start : start + AT_ONCE]]
