@@ -149,10 +149,10 @@ NOT_AGAIN = "c"
 Signal = Literal["SIGTERM", "SIGINT", "SIGKILL"]
 """The signals that a revocation can send to a process."""
 
-MARK_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
+SIGNAL_OF: Mapping[str, str] = {"SIGINT": "i", "SIGTERM": "t", "SIGKILL": "k"}
 """The revocation signal to a job that is to end now, by the signal that a process gets; the weakest first."""
 
-MARKS = NOT_AGAIN + "".join(MARK_OF.values())
+SIGNALS = NOT_AGAIN + "".join(SIGNAL_OF.values())
 """All revocation signals, the weakest first."""
 
 NOT_ENDED: frozenset[str] = frozenset((LIVE, SCHEDULED, RETRYING, WAITING, ASIDE))

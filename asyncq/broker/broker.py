@@ -258,7 +258,7 @@ class Broker:
             return None
 
     async def revoke(
-        self, id: str, *, mark: str, outcome: bytes, reason: str = "", parents: bool = False
+        self, id: str, *, signal: str, outcome: bytes, reason: str = "", parents: bool = False
     ) -> str:
         """Ends a job that no worker has, and sends a revocation signal to a job that a worker has. Does the
         same to the jobs of a workflow that has taken the job's place, and with `parents` to all jobs that the
@@ -266,7 +266,7 @@ class Broker:
 
         Args:
             id: of the job.
-            mark: the revocation signal.
+            signal: the revocation signal.
             outcome: of the job, if it ends now.
             reason: for whoever waits for the job.
             parents: whether to revoke the job's parents, too.
@@ -274,14 +274,14 @@ class Broker:
         Returns:
             `revoked`, `signalled`, `ended` or `unknown`, of the job itself.
         """
-        answer, found = await self._end_early(id, wire.REVOKED, outcome, mark, reason, parents=parents)
+        answer, found = await self._end_early(id, wire.REVOKED, outcome, signal, reason, parents=parents)
         seen = {id}
         while found := [one for one in dict.fromkeys(found) if one not in seen]:
             seen.update(found)
             text = reason.encode("utf-8", "replace")
             ended = wire.Ended(wire.REVOKED, text, finished=int(time.time() * 1000))
             words = wire.encode_bad_end(ended, partial(failures.short, reason))
-            ends = (self._end_early(one, wire.REVOKED, words, mark, reason, parents=True) for one in found)
+            ends = (self._end_early(one, wire.REVOKED, words, signal, reason, parents=True) for one in found)
             found = [above for _, ids in await asyncio.gather(*ends) for above in ids]
         return answer
 
@@ -296,13 +296,15 @@ class Broker:
         return answer
 
     async def _end_early(
-        self, id_: str, letter: str, outcome: bytes, mark: str, reason: str = "", *, parents: bool = False
+        self, id_: str, letter: str, outcome: bytes, signal: str, reason: str = "", *, parents: bool = False
     ) -> tuple[str, list[str]]:
         """Runs the script `revoke` for one job. Returns what became of the job, and the ids of the jobs that
         must go the same way.
         """
         keys, ttl = self.shards.of(id_), self.settings.result_ttl
-        call = early_end(keys, id_.encode(), letter, outcome, ttl, mark=mark, reason=reason, parents=parents)
+        call = early_end(
+            keys, id_.encode(), letter, outcome, ttl, signal=signal, reason=reason, parents=parents
+        )
         answer = await self.commands.run_known(
             keys, "revoke", call.keys, call.arguments, unknown=[b"unknown"]
         )
@@ -319,7 +321,7 @@ class Broker:
             `forgotten`, `flagged` (the job is live, and its result is forgotten when it ends) or `unknown`.
         """
         keys = self.shards.of(id)
-        kept = (keys.records + id, keys.latest + id, keys.items + id, keys.places + id)
+        kept = (keys.records + id, keys.latest + id, keys.items + id, keys.reader_positions + id)
         answer = await self.commands.run_known(keys, "forget", kept, unknown=b"unknown")
         text: str = answer.decode()
         return text
@@ -355,7 +357,7 @@ class Broker:
         how = status_of(found)
         return how, not isinstance(how, str), items
 
-    def note_place(self, id: str, taken: int) -> None:
+    def note_position(self, id: str, taken: int) -> None:
         """Reports how far a reader has read, in one try. The reader's next report makes up for a lost one."""
         keys = self.shards.of(id)
         self.commands.post(keys, self._read(keys, id, taken, 0, taken), None)
@@ -364,7 +366,7 @@ class Broker:
         """Returns the command that reads up to `count` items and notes how far the reader has read."""
         return self.commands.build(
             "read",
-            (keys.records + id_, keys.items + id_, keys.places + id_),
+            (keys.records + id_, keys.items + id_, keys.reader_positions + id_),
             (after, count, READ_BYTES, taken, keys.events + id_, READER_AWAY_MS, DAY_MS),
         )
 

@@ -220,7 +220,7 @@ class Claims:
         span = held + 8 if len(batch) > 1 and held <= 3 * len(batch) else 0
         command: list[Any] = [
             "EVALSHA", self._commands.scripts["finish"].sha, 1, stream,
-            keys.space, queue, GROUP, self._holder, span, wire.PUSH_LIMIT, keys.marks,
+            keys.key_prefix, queue, GROUP, self._holder, span, wire.PUSH_LIMIT, keys.signals,
         ]  # fmt: skip
         for delivery, letter, outcome in batch:
             job = delivery.job
@@ -293,8 +293,8 @@ class Claims:
         """
         keys, job = self._served.keys[delivery.stream], delivery.job
         arguments = (
-            *(keys.space, GROUP, self._holder, delivery.entry, job.id, outcome, job.result_ttl),
-            *(wire.PUSH_LIMIT, keys.marks, reason, *self._dead_limits()),
+            *(keys.key_prefix, GROUP, self._holder, delivery.entry, job.id, outcome, job.result_ttl),
+            *(wire.PUSH_LIMIT, keys.signals, reason, *self._dead_limits()),
         )
         return await self._end(
             Way.DEAD, delivery, "dead_letter", (delivery.stream, keys.dead), arguments, wire.FAILED, outcome
@@ -347,8 +347,8 @@ class Claims:
         keys, job = self._served.keys[delivery.stream], delivery.job
         revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
         arguments = (
-            *(keys.space, GROUP, self._holder, delivery.entry, job.id, *why),
-            *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.marks, revoked),
+            *(keys.key_prefix, GROUP, self._holder, delivery.entry, job.id, *why),
+            *(keys.messages, keys.wake, wire.PUSH_LIMIT, job.result_ttl, keys.signals, revoked),
         )
         return await self._end(way, delivery, script, (delivery.stream, keys.delayed), arguments)
 
@@ -372,8 +372,8 @@ class Claims:
             return -1
         revoked = self._outcome_bytes(wire.REVOKED, delivery.stream, self._holder, delivery.attempt)
         arguments = (
-            *(keys.space, GROUP, self._holder, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
-            *(keys.marks, revoked, commands.channel, queue, "" if last.wait is None else last.wait),
+            *(keys.key_prefix, GROUP, self._holder, delivery.entry, job.id, wire.PUSH_LIMIT, job.result_ttl),
+            *(keys.signals, revoked, commands.channel, queue, "" if last.wait is None else last.wait),
             *(" ".join(last.parents), "1" if last.value_template is not None else "", message),
             *(submission.batches(commands.channel), *submission.arguments()),
         )
@@ -422,7 +422,7 @@ class Claims:
         keys = self._served.keys[stream]
         target, line = self._served.line_of(stream, executor) if executor else (stream, "")
         arguments = (
-            *(keys.space, GROUP, self._holder, wire.PUSH_LIMIT, self._result_ttl(), keys.marks),
+            *(keys.key_prefix, GROUP, self._holder, wire.PUSH_LIMIT, self._result_ttl(), keys.signals),
             *(self._outcome_bytes(wire.REVOKED, stream, self._holder, 0), line),
             *(part for job in jobs for part in job),
         )
@@ -440,7 +440,7 @@ class Claims:
         """
         keys = self._served.keys[stream]
         arguments = (
-            *(keys.space, GROUP, self._holder, entry, reason, outcome, self._result_ttl()),
+            *(keys.key_prefix, GROUP, self._holder, entry, reason, outcome, self._result_ttl()),
             *(wire.PUSH_LIMIT, *self._dead_limits()),
         )
         await self._commands.run(keys, "quarantine", (stream, keys.dead), arguments, timeout=FOREVER)
@@ -467,12 +467,12 @@ class Claims:
             keys,
             "take",
             (
-                *(stream, keys.beats, keys.beaten, keys.looks, keys.dead),
-                *(named.encode() + consumer for named in (keys.marks, keys.abouts, keys.begun)),
+                *(stream, keys.beats, keys.beat_observations, keys.observations, keys.dead),
+                *(named.encode() + consumer for named in (keys.signals, keys.announcements, keys.started)),
                 last_try,
             ),
             (
-                *(keys.space, GROUP, consumer, name_to(seen or ""), TAKE_AT_ONCE, crashes, self._holder),
+                *(keys.key_prefix, GROUP, consumer, name_to(seen or ""), TAKE_AT_ONCE, crashes, self._holder),
                 *(wire.PUSH_LIMIT, self._result_ttl(), lost_outcome),
                 *(self._outcome_bytes(wire.REVOKED, stream, dead, 0), *self._dead_limits()),
             ),

@@ -43,30 +43,30 @@ FOREVER = float("inf")
 this timeout is given up only when the app is closed, or for an error that sending again would not mend."""
 
 
-class SteadyTime:
-    """What a session knows of the steady time in each shard.
+class MonotonicTime:
+    """What a session knows of the monotonic time in each shard.
 
-    The limits of tasks go by the steady time: a clock at the server that is never set back, see
+    The limits of tasks go by the monotonic time: a clock at the server that is never set back, see
     `lua/_monotonic.lua`. The server alone cannot notice that its machine's clock was set back. A session
-    can: it keeps the steady time of an earlier answer, and counts on from there by its own monotonic clock.
+    can: it keeps the monotonic time of an earlier answer, and counts on from there by its own clock.
     """
 
     def __init__(self) -> None:
         self._reported: dict[int, tuple[int, float]] = {}
 
     def expected(self, shard: int) -> int | str:
-        """Returns the steady time that a shard must have reached by now, in ms; empty if none was reported
+        """Returns the monotonic time that a shard must have reached by now, in ms; empty if none was reported
         yet. The value is too low rather than too high: it counts from when the last answer arrived here.
         """
         reported = self._reported.get(shard)
         if reported is None:
             return ""
-        steady, at = reported
-        return steady + int((time.monotonic() - at) * 1000)
+        monotonic, at = reported
+        return monotonic + int((time.monotonic() - at) * 1000)
 
-    def update(self, shard: int, steady: int) -> None:
-        """Notes the steady time that the server has answered, in ms."""
-        self._reported[shard] = steady, time.monotonic()
+    def update(self, shard: int, monotonic: int) -> None:
+        """Notes the monotonic time that the server has answered, in ms."""
+        self._reported[shard] = monotonic, time.monotonic()
 
 
 class Commands:
@@ -84,7 +84,7 @@ class Commands:
         client: host and process id, for the names of the connections in the server's CLIENT LIST.
         is_closed: True from when the app begins to close: a command that fails is not sent again.
         forwarder: delivers the entries of outboxes.
-        steady_time: the clock of the tasks' limits, as this session knows it.
+        monotonic_time: the clock of the tasks' limits, as this session knows it.
     """
 
     def __init__(self, address: Address, settings: Settings, channel: str) -> None:
@@ -96,7 +96,7 @@ class Commands:
         self.client: str = f"{socket.gethostname()}-{os.getpid()}"
         self.is_closed: bool = False
         self.forwarder: Forwarder = Forwarder(self)
-        self.steady_time: SteadyTime = SteadyTime()
+        self.monotonic_time: MonotonicTime = MonotonicTime()
         self._loop = asyncio.get_running_loop()
         # Well under the operation timeout: when a connection died in silence, a call must notice it early
         # enough to be sent again on the next one.

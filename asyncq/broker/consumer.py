@@ -46,7 +46,7 @@ MAX_UNKNOWN = 1000
 """Most unknown pending entries that one question finds."""
 _NAMES_AT_ONCE = 1000
 """Most consumers that one HMGET asks for."""
-_LAST_LOOK = 2**52
+_LAST_OBSERVATION = 2**52
 """No observation has a higher number."""
 _MOST_AGES = 20
 """Most words that are read of an observer's ages. An observer leaves those of some five observations."""
@@ -80,7 +80,7 @@ class Consumer:
         shards: of the namespace.
         settings: of the app.
         served: the streams that it reads from.
-        marks_channels: one for each shard: the channels with the revocation signals for jobs that it holds.
+        signal_channels: one for each shard: the channels with the revocation signals for jobs that it holds.
     """
 
     def __init__(self, commands: Commands, worker: str, queues: Sequence[str]) -> None:
@@ -92,7 +92,7 @@ class Consumer:
         self._aside: asyncio.Future[Any] | None = None  # the reply to the latest `read_aside`
         self._waits = self._has_more = False
         self._levels_noted: dict[str, int] = {}
-        self.marks_channels: tuple[str, ...] = tuple(keys.marks + self.name for keys in self.shards)
+        self.signal_channels: tuple[str, ...] = tuple(keys.signals + self.name for keys in self.shards)
         self._commands = commands
         self._limit = ReadLimit()
         self._reads = commands.new_line(f"asyncq-read:{self.name}", timeout=BLOCK_MS / 1000 + 5)
@@ -172,8 +172,10 @@ class Consumer:
     def beat_commands(self, count: int) -> list[tuple[Any, ...]]:
         """Returns for each shard the command that sends the heartbeat number `count`. On any thread."""
         return [
-            self._commands.build("beat", (keys.beats, keys.beaten, keys.looks, marks), (self.name, count))
-            for keys, marks in zip(self.shards, self.marks_channels, strict=True)
+            self._commands.build(
+                "beat", (keys.beats, keys.beat_observations, keys.observations, signals), (self.name, count)
+            )
+            for keys, signals in zip(self.shards, self.signal_channels, strict=True)
         ]
 
     def beat_source(self) -> str:
@@ -192,7 +194,7 @@ class Consumer:
             await self._commands.run(
                 keys,
                 "announce",
-                (keys.beats, keys.abouts + self.name),
+                (keys.beats, keys.announcements + self.name),
                 (self.name, DAY_MS, *fields),
                 timeout=timeout,
             )
@@ -202,25 +204,25 @@ class Consumer:
         keys = self.served.keys[delivery.stream]
         queue = self.served.queues[delivery.stream]
         answer = await self._commands.run(
-            keys, "is_task_known", (keys.beats,), (keys.abouts, queue, task), timeout=FOREVER
+            keys, "is_task_known", (keys.beats,), (keys.announcements, queue, task), timeout=FOREVER
         )
         return bool(answer)
 
-    async def begin(self, delivery: wire.Delivery, over: Iterable[str]) -> bool:
+    async def begin(self, delivery: wire.Delivery, ended: Iterable[str]) -> bool:
         """Notes that the body of a job is about to start. Recovery then counts a crash only for bodies that
         had started. Returns False if this worker session was taken for dead: the body must not start.
 
         Args:
             delivery: the job.
-            over: the claims of jobs that were noted before and that this worker session has ended; their
+            ended: the claims of jobs that were noted before and that this worker session has ended; their
                 notes are deleted.
         """
         keys = self.served.keys[delivery.stream]
         answer = await self._commands.run(
             keys,
             "begin",
-            (keys.beats, keys.begun + self.name),
-            (self.name, delivery.claim, DAY_MS, *over),
+            (keys.beats, keys.started + self.name),
+            (self.name, delivery.claim, DAY_MS, *ended),
             timeout=FOREVER,
         )
         return bool(answer)
@@ -231,9 +233,15 @@ class Consumer:
         would ever run the job. Returns False if a shard refused.
         """
         left = True
-        for keys, marks in zip(self.shards, self.marks_channels, strict=True):
+        for keys, signals in zip(self.shards, self.signal_channels, strict=True):
             streams = self.served.streams_in(keys)
-            own = (keys.beats, keys.beaten, marks, keys.abouts + self.name, keys.begun + self.name)
+            own = (
+                keys.beats,
+                keys.beat_observations,
+                signals,
+                keys.announcements + self.name,
+                keys.started + self.name,
+            )
             answer = await self._commands.run(keys, "unregister", (*own, *streams), (GROUP, self.name))
             left &= bool(answer)
         return left
@@ -420,17 +428,17 @@ class Consumer:
         Returns:
             Seconds until the next job is due; 0 if more may be due already; None if no job is delayed.
         """
-        steady_time = self._commands.steady_time
-        moved, left, steady, *damaged = await self._commands.run(
+        monotonic_time = self._commands.monotonic_time
+        moved, left, monotonic, *damaged = await self._commands.run(
             keys,
             "promote",
             (keys.delayed,),
             (
-                *(keys.space, keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events),
-                *(steady_time.expected(keys.shard), wire.PUSH_LIMIT),
+                *(keys.key_prefix, keys.records, keys.messages, keys.queues, PROMOTE_AT_ONCE, keys.events),
+                *(monotonic_time.expected(keys.shard), wire.PUSH_LIMIT),
             ),
         )
-        steady_time.update(keys.shard, steady)
+        monotonic_time.update(keys.shard, monotonic)
         for id_, is_lost, why in damaged:
             await self._put_off(keys, id_, why.decode("utf-8", "replace"), is_lost=bool(is_lost))
         if moved >= PROMOTE_AT_ONCE:
@@ -457,7 +465,7 @@ class Consumer:
         )
         error = DecodeError(f"job {name!r} was due, and could not be run: {why}")
         outcome = wire.encode_ended(wire.Ended(wire.FAILED, failures.encode(error)))
-        call = early_end(keys, id_, wire.FAILED, outcome, self.settings.result_ttl, mark="")
+        call = early_end(keys, id_, wire.FAILED, outcome, self.settings.result_ttl, signal="")
         await self._commands.run(keys, "revoke", call.keys, call.arguments)
 
     def output(self, delivery: wire.Delivery) -> JobOutput:
@@ -466,7 +474,9 @@ class Consumer:
 
     # -- the others --
 
-    async def observe(self, keys: Keys, before: int, last: int, ages: Sequence[LookAge] = ()) -> Observation:
+    async def observe(
+        self, keys: Keys, before: int, last: int, ages: Sequence[ObservationAge] = ()
+    ) -> Observation:
         """Observes the other workers of a shard. Costs the server the same however many workers there are.
 
         Args:
@@ -480,7 +490,7 @@ class Consumer:
         number, ages_before, *found = await self._commands.run(
             keys,
             "observe_workers",
-            (keys.beats, keys.beaten, keys.looks, keys.ages),
+            (keys.beats, keys.beat_observations, keys.observations, keys.observation_ages),
             (
                 *(before, last, round(self.settings.lease * 1000 * _KNOWN_AS_DEAD)),
                 " ".join(f"{one.number}:{int(one.age * 1000)}" for one in ages),
@@ -562,7 +572,7 @@ class Consumer:
         for first in range(0, len(names), _NAMES_AT_ONCE):
             some = names[first : first + _NAMES_AT_ONCE]
             counts, looks = await asyncio.gather(
-                send(keys, "HMGET", keys.beats, *some), send(keys, "ZMSCORE", keys.beaten, *some)
+                send(keys, "HMGET", keys.beats, *some), send(keys, "ZMSCORE", keys.beat_observations, *some)
             )
             taken |= {
                 name: look is not None and look < 0
@@ -575,7 +585,7 @@ class Consumer:
         ]
 
 
-class LookAge(NamedTuple):
+class ObservationAge(NamedTuple):
     """The number of an earlier observation, and how many seconds ago it was made, at least."""
 
     number: int
@@ -597,7 +607,7 @@ class Observation(NamedTuple):
     number: int
     silent: dict[str, str | None]
     taken: list[str]
-    ages: Sequence[LookAge] = ()
+    ages: Sequence[ObservationAge] = ()
     ages_at: int = 0
 
 
@@ -615,18 +625,22 @@ class StreamWatch(NamedTuple):
     last_tries: int
 
 
-def _ages_in(text: bytes) -> tuple[Sequence[LookAge], int]:
+def _ages_in(text: bytes) -> tuple[Sequence[ObservationAge], int]:
     """Reads the ages of observations that an observer has left, and the number of the one at which it did."""
     at, *each = text.split()[:_MOST_AGES] or [b"0"]
     pairs = [one.partition(b":")[::2] for one in each]
-    numbers = [wire.number_in(part, _LAST_LOOK) for part in (at, *itertools.chain.from_iterable(pairs))]
+    numbers = [
+        wire.number_in(part, _LAST_OBSERVATION) for part in (at, *itertools.chain.from_iterable(pairs))
+    ]
     if None in numbers:
         damaged_data.warn(
             log, "ages of looks", "the ages of other workers' looks are dropped", repr(text[:100])
         )
         return (), 0
     first, *rest = [number for number in numbers if number is not None]
-    return [LookAge(*one) for one in zip(rest[::2], [age / 1000 for age in rest[1::2]], strict=True)], first
+    return [
+        ObservationAge(*one) for one in zip(rest[::2], [age / 1000 for age in rest[1::2]], strict=True)
+    ], first
 
 
 def _watcher(note: bytes) -> bytes:
@@ -658,15 +672,15 @@ class Beating:
             BrokerUnavailable, ServerError: a shard has not acknowledged it.
         """
         failpoints.hit("beat.send")
-        marks: list[str] = []
+        signals: list[str] = []
         for command in self._consumer.beat_commands(count):
             answer = self._call(command)
             if answer is None:
                 return None
             texts = list(map(text_of, answer))
-            marks += sorted(map(_signal, texts[::2], texts[1::2]))
+            signals += sorted(map(_as_published, texts[::2], texts[1::2]))
         failpoints.hit("beat.answered")
-        return marks
+        return signals
 
     def _call(self, command: tuple[Any, ...]) -> Any:
         """Sends a command. If the server does not know the script, loads it and sends the command again."""
@@ -683,9 +697,9 @@ class Beating:
         self._connection.close()
 
 
-def _signal(id: str, mark: str) -> str:
+def _as_published(id: str, signal: str) -> str:
     """Returns a revocation signal in the form in which it is published, with the reason behind the id."""
-    return f"{mark[:1]}{id} {mark[1:]}" if mark[1:] else f"{mark}{id}"
+    return f"{signal[:1]}{id} {signal[1:]}" if signal[1:] else f"{signal}{id}"
 
 
 def _entries(answer: Any) -> list[Entry]:

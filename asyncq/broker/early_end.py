@@ -27,7 +27,7 @@ def early_end(
     outcome: bytes,
     result_ttl: float,
     *,
-    mark: str,
+    signal: str,
     reason: str = "",
     parents: bool = False,
 ) -> EarlyEnd:
@@ -39,14 +39,14 @@ def early_end(
         letter: the status code with which it ends.
         outcome: its outcome, encoded.
         result_ttl: how long the outcome is kept, in seconds.
-        mark: the revocation signal for a job that a worker has; empty: such a job goes on.
+        signal: the revocation signal for a job that a worker has; empty: such a job goes on.
         reason: why, for whoever waits for the job.
         parents: whether to answer also which jobs it waits for.
     """
     return EarlyEnd(
         (keys.records.encode() + id, keys.delayed),
         (
-            *(keys.space, id, GROUP, letter, outcome, result_ttl_ms(result_ttl), wire.PUSH_LIMIT),
-            *(keys.marks, mark, DAY_MS, reason.encode("utf-8", "replace"), "1" if parents else ""),
+            *(keys.key_prefix, id, GROUP, letter, outcome, result_ttl_ms(result_ttl), wire.PUSH_LIMIT),
+            *(keys.signals, signal, DAY_MS, reason.encode("utf-8", "replace"), "1" if parents else ""),
         ),
     )

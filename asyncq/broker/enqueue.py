@@ -156,7 +156,7 @@ class Intake:
             "submit",
             (),
             (
-                *(home.space, self._channel, self._settings.max_length, batches, submission.more()),
+                *(home.key_prefix, self._channel, self._settings.max_length, batches, submission.more()),
                 *submission.arguments(),
             ),
         )
@@ -176,7 +176,7 @@ class Intake:
 
     def _enqueue_command(self, keys: Keys, queue: str, batch: list[_Pending]) -> tuple[Any, ...]:
         """Returns the call of the script that enqueues jobs into one queue."""
-        command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, keys.queues + queue, keys.space, queue]
+        command: list[Any] = ["EVALSHA", self._enqueue_sha, 1, keys.queues + queue, keys.key_prefix, queue]
         command += (self._channel, self._length_limit(keys.queues + queue, len(batch)))
         for job, message, _ in batch:
             flags = "-i-" if job.ignore_result else "---"

@@ -96,7 +96,7 @@ class JobOutput:
         keys, id_ = self._keys, self.delivery.job.id
         return self._commands.build(
             "append_items",
-            (keys.records + id_, keys.items + id_, keys.places + id_),
+            (keys.records + id_, keys.items + id_, keys.reader_positions + id_),
             (self.delivery.entry, self.events, wire.PUSH_LIMIT, DAY_MS, known, number, *items),
         )
 
@@ -115,7 +115,7 @@ class JobOutput:
         answer = await self._commands.run(
             keys,
             "reader_position",
-            (keys.records + id_, keys.items + id_, keys.places + id_),
+            (keys.records + id_, keys.items + id_, keys.reader_positions + id_),
             (self.delivery.entry, ttl, wanted, ttl),
             timeout=FOREVER,
         )

@@ -71,37 +71,37 @@ class Permits:
         """
         task = limits.task
         keys = self._commands.shards.of(task)
-        steady_time = self._commands.steady_time
-        answer, wait, state, next_job, steady = await self._commands.run(
+        monotonic_time = self._commands.monotonic_time
+        answer, wait, state, next_job, monotonic = await self._commands.run(
             keys,
             "limit",
             (keys.rates + task, keys.permits_held + task, keys.permits_waiting + task, keys.beats),
             (
-                *(keys.space, delivery.claim, self._session_id, delivery.job.id, limits.concurrency),
+                *(keys.key_prefix, delivery.claim, self._session_id, delivery.job.id, limits.concurrency),
                 *(
                     limits.interval,
                     TOLERANCE,
                     delivery.limiter_state,
                     "" if left is None else left,
-                    keys.marks,
+                    keys.signals,
                 ),
-                *(DAY_MS, steady_time.expected(keys.shard)),
+                *(DAY_MS, monotonic_time.expected(keys.shard)),
             ),
             timeout=FOREVER,
         )
-        steady_time.update(keys.shard, steady)
+        monotonic_time.update(keys.shard, monotonic)
         return LimiterAnswer(answer == 1, wait, state, answer == 2, text_of(next_job))
 
     async def reacquire(self, limits: Limits, delivery: wire.Delivery) -> tuple[bool, str]:
         """Reacquires a permit after a wait. Returns whether there is one, and the id of the job to wake. If
-        there is none yet, the server grants it later by a message on `Consumer.marks_channels`.
+        there is none yet, the server grants it later by a message on `Consumer.signal_channels`.
         """
         keys = self._commands.shards.of(limits.task)
         granted, next_job = await self._commands.run(
             keys,
             "reacquire_permit",
             _permit_keys(keys, limits),
-            (delivery.claim, self._session_id, limits.concurrency, keys.marks, DAY_MS),
+            (delivery.claim, self._session_id, limits.concurrency, keys.signals, DAY_MS),
             timeout=FOREVER,
         )
         return bool(granted), text_of(next_job)
@@ -115,7 +115,7 @@ class Permits:
             keys,
             "release_permit",
             _permit_keys(keys, limits),
-            (name_to(held), limits.concurrency, keys.marks, DAY_MS, deferred),
+            (name_to(held), limits.concurrency, keys.signals, DAY_MS, deferred),
             timeout=FOREVER,
         )
         return text_of(next_job)

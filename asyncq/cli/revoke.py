@@ -48,8 +48,8 @@ def revoke(
       asyncq revoke 01KA7Q2 --terminate
     """  # noqa: D301  \b is typer's mark for lines that stay as they are
     invocation: Invocation = ctx.obj
-    if signal not in wire.MARK_OF:
-        raise CliError(f"--signal {signal}: use one of {', '.join(wire.MARK_OF)}", code=Code.USAGE)
+    if signal not in wire.SIGNAL_OF:
+        raise CliError(f"--signal {signal}: use one of {', '.join(wire.SIGNAL_OF)}", code=Code.USAGE)
     options = {"terminate": terminate, "signal": signal, "reason": reason, "parents": parents}
     invocation.begin()
     app = targets.load_or_bare(invocation)

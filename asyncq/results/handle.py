@@ -712,20 +712,20 @@ class AsyncResult(View[R_co]):
             assert state in {"REVOKED", "SUCCESS", "FAILURE"}  # the latter two if it ended just before
             ```
         """
-        if signal not in wire.MARK_OF:
-            raise ValueError(f"signal={brief(signal)}: use one of {', '.join(wire.MARK_OF)}")
+        if signal not in wire.SIGNAL_OF:
+            raise ValueError(f"signal={brief(signal)}: use one of {', '.join(wire.SIGNAL_OF)}")
         app = self.app
         waiter = self.waiter()
         if wait:
             check_join("AsyncResult.revoke(wait=True)", (self,))
-        mark = wire.MARK_OF[signal] if terminate else wire.NOT_AGAIN
+        letter = wire.SIGNAL_OF[signal] if terminate else wire.NOT_AGAIN
         broker = app.sessions.current().broker
         # Before those that it waits for, so that it is revoked and does not end with one of them.
         answer, *_ = await asyncio.gather(
             *(
                 broker.revoke(
                     handle.id,
-                    mark=mark,
+                    signal=letter,
                     outcome=handle._revoked(reason),
                     reason=reason or "",
                     parents=parents,

@@ -140,7 +140,7 @@ class Reader:
         session = self.session
         if session is not None and session.is_open and not self._complete:
             self._reported = self.offset
-            session.broker.note_place(self._result.id, self.offset)
+            session.broker.note_position(self._result.id, self.offset)
 
     async def _read(self, job_channel: JobChannel, waiter: Waiter) -> None:
         job_channel.stale = False

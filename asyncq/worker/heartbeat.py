@@ -48,7 +48,7 @@ class Lease:
     Args:
         beating: sends the beats.
         length: the lease in seconds. There is one beat every third of it.
-        on_marks: called on the loop with the revocation signals that the answer to a beat has brought.
+        on_signals: called on the loop with the revocation signals that the answer to a beat has brought.
         on_lost: called on the loop, once, when the session was taken for dead.
         stall_warning: seconds after which a loop that does not turn is reported, with the stack of what
             blocks it. 0 means never.
@@ -59,14 +59,14 @@ class Lease:
         self,
         beating: Beating,
         length: float,
-        on_marks: Callable[[list[str]], None],
+        on_signals: Callable[[list[str]], None],
         on_lost: Callable[[], None],
         stall_warning: float,
         what_runs: Callable[[], str],
     ) -> None:
         self._beating = beating
         self._length = length
-        self._on_marks = on_marks
+        self._on_signals = on_signals
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._stop = threading.Event()
@@ -134,7 +134,7 @@ class Lease:
         while not self._stop.is_set():
             sent = _now()
             try:
-                marks = self._beating.beat(count)
+                signals = self._beating.beat(count)
             except Exception as error:  # noqa: BLE001  without beats, others would take over all that runs here
                 first = self._acknowledged == float("-inf")
                 if first and isinstance(error, ServerError) and error.action is ErrorAction.DENIED:
@@ -148,15 +148,15 @@ class Lease:
                     log.warning("the lease cannot be renewed at the moment (%s); trying on", error)
                 self._stop.wait(min(1.0, self._length / 15))
                 continue
-            if marks is None:
+            if signals is None:
                 self._tell(self._on_lost)
                 return
             count += 1
             failures = 0
             self._acknowledged = sent
             self._tell(self._renewed.set)
-            if marks:
-                self._tell(self._on_marks, marks)
+            if signals:
+                self._tell(self._on_signals, signals)
             self._stop.wait(self._length / 3)
 
     def _tell(self, call: Callable[..., None], *args: object) -> None:

@@ -1,17 +1,17 @@
 """Finds worker sessions that died, and takes their jobs back into the queues. Runs on the worker's loop.
 
-Each worker observes the others three times a lease; one such observation is called a look. A session is dead
-when its counter of beats has stood still for a whole lease *of the observer's own clock*, over looks that
-came without a gap. A gap proves nothing: the server may have been away, or the observer itself may have stood
-still. After a gap the observer counts anew.
+Each worker observes the others three times a lease. A session is dead when its counter of beats has stood
+still for a whole lease *of the observer's own clock*, over observations that came without a gap. A gap proves
+nothing: the server may have been away, or the observer itself may have stood still. After a gap the observer
+counts anew.
 
-The server numbers the looks, and each beat stores the number of the latest look, see `_observations.lua`. So
-an observer asks only for those that have not beaten since its own look of a lease ago. That takes the same
-time however many workers live.
+The server numbers the observations, and each beat stores the number of the latest one, see
+`_observations.lua`. So an observer asks only for those that have not beaten since its own observation of a
+lease ago. That takes the same time however many workers live.
 
 Workers may be replaced so fast that none of them observes for a whole lease. So each observer stores at the
-server how long ago its looks were, by its own clock. A new observer continues from there, if there was no gap
-in between. To add such ages is safe: each is the least time that can have passed.
+server how long ago its observations were, by its own clock. A new observer continues from there, if there was
+no gap in between. To add such ages is safe: each is the least time that can have passed.
 
 A consumer that has no beat at all belongs to a session that was recovered before; the server may have served
 one of its reads after that. The server needs some time for each consumer of a stream to list them. So only
@@ -27,7 +27,7 @@ import time
 from typing import TYPE_CHECKING
 
 from asyncq.broker.background import ErrorLog, forever
-from asyncq.broker.consumer import LookAge
+from asyncq.broker.consumer import ObservationAge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,24 +41,25 @@ log: logging.Logger = logging.getLogger(__name__)
 
 _NO_LESS = 0.005
 """Seconds by which a pause is longer than a third of a lease. Three pauses must be a whole lease, and a timer
-of the loop may end some milliseconds too early. Without this, the fourth look would find nobody dead."""
+of the loop may end some milliseconds too early. Without this, the fourth observation would find nobody
+dead."""
 
 
-class Looks:
-    """The looks at one shard that came without a gap: their numbers, and when each was answered (seconds,
-    monotonic). The first of them may have been made by other observers.
+class Observations:
+    """The observations of one shard that came without a gap: their numbers, and when each was answered
+    (seconds, monotonic). The first of them may have been made by other observers.
 
     Args:
         lease: the lease in seconds.
 
     >>> from asyncq.broker.consumer import Observation
-    >>> looks = Looks(lease=3.0)
+    >>> observations = Observations(lease=3.0)
     >>> made = ((7, 0.0), (9, 1.0), (12, 2.0), (13, 3.0))
-    >>> [looks.add(Observation(number, {}, []), now) for number, now in made]
+    >>> [observations.add(Observation(number, {}, []), now) for number, now in made]
     [False, True, True, True]
-    >>> looks.a_lease_ago(now=3.5)
+    >>> observations.a_lease_ago(now=3.5)
     7
-    >>> looks.a_lease_ago(now=4.0)
+    >>> observations.a_lease_ago(now=4.0)
     9
     """
 
@@ -69,53 +70,56 @@ class Looks:
 
     @property
     def last(self) -> int:
-        """The number of the last look, or 0 before the first one."""
+        """The number of the last observation, or 0 before the first one."""
         return self._made[-1][0] if self._made else 0
 
     def a_lease_ago(self, now: float) -> int:
-        """Returns the number of the latest look that was answered a lease ago or earlier; 0 without one."""
+        """Returns the number of the latest observation that was answered a lease ago or earlier; 0 without
+        one.
+        """
         return max((number for number, then in self._made if now - then >= self._lease), default=0)
 
-    def ages(self, now: float) -> list[LookAge]:
-        """Returns how long ago each look was, for new observers. It is empty before the first look."""
-        return [LookAge(number, now - then) for number, then in self._made]
+    def ages(self, now: float) -> list[ObservationAge]:
+        """Returns how long ago each observation was, for new observers. It is empty before the first one."""
+        return [ObservationAge(number, now - then) for number, then in self._made]
 
-    def add(self, look: Observation, now: float) -> bool:
-        """Adds a look. Returns False if there is a gap between it and the looks before.
+    def add(self, observation: Observation, now: float) -> bool:
+        """Adds an observation. Returns False if there is a gap between it and those before.
 
-        After a gap the looks before no longer count. The look then continues those of other observers, if
-        they looked not long ago. A number that is not higher than the last one counts as a gap, too: the
-        server has lost its data.
+        After a gap the observations before no longer count. The new one then continues those of other
+        observers, if they observed not long ago. A number that is not higher than the last one counts as a
+        gap, too: the server has lost its data.
         """
-        follows = bool(self._made) and self._follows(look.number, now)
+        follows = bool(self._made) and self._follows(observation.number, now)
         if not follows:
-            self._made = self._of_others(look, now)
-        # Of the looks that are a lease old only the latest is used, so the older ones go.
+            self._made = self._of_others(observation, now)
+        # Of the observations that are a lease old only the latest is used, so the older ones go.
         oldest = self.a_lease_ago(now)
-        self._made = [*(made for made in self._made if made[0] >= oldest), (look.number, now)]
+        self._made = [*(made for made in self._made if made[0] >= oldest), (observation.number, now)]
         return follows
 
     def _follows(self, number: int, now: float) -> bool:
         last, then = self._made[-1]
         return number > last and now - then <= self._longest_gap
 
-    def _of_others(self, look: Observation, now: float) -> list[tuple[int, float]]:
-        """Returns the looks that other observers have stored, if this look follows theirs without a gap.
+    def _of_others(self, observation: Observation, now: float) -> list[tuple[int, float]]:
+        """Returns the observations that other observers have stored, if this one follows theirs without a
+        gap.
 
-        The numbers of looks are milliseconds of the server's clock, the only clock that tells how long ago
-        another process looked. If that clock was set back, an age is greater than the difference of the
+        The numbers of observations are milliseconds of the server's clock, the only clock that tells how long
+        ago another process observed. If that clock was set back, an age is greater than the difference of the
         numbers; then none of the ages is trusted.
         """
-        gap = (look.number - look.ages_at) / 1000
-        numbers = [one.number for one in look.ages]
+        gap = (observation.number - observation.ages_at) / 1000
+        numbers = [one.number for one in observation.ages]
         if not 0 < gap <= self._longest_gap or numbers != sorted(set(numbers)):
             return []
-        if any(not 0 <= one.age <= (look.number - one.number) / 1000 for one in look.ages):
+        if any(not 0 <= one.age <= (observation.number - one.number) / 1000 for one in observation.ages):
             return []
-        return [(one.number, now - one.age) for one in look.ages if one.number < look.ages_at]
+        return [(one.number, now - one.age) for one in observation.ages if one.number < observation.ages_at]
 
     def forget(self) -> None:
-        """Forgets all looks, because there was a gap."""
+        """Forgets all observations, because there was a gap."""
         self._made.clear()
 
 
@@ -149,53 +153,53 @@ class Reclaimer:
         self._on_level = on_level
         self._job_log = job_log
         self._lease = lease
-        self._looks = Looks(lease)
+        self._observations = Observations(lease)
         self._watched: list[str] = []
-        """The streams of which this session is the watcher, as the last look said."""
+        """The streams of which this session is the watcher, as the last observation said."""
         self._absent: dict[str, dict[str, float]] = {}
         """By watched stream, the consumers without a beat, and since when each has none (monotonic)."""
         self._listed: dict[str, float] = {}
         """By watched stream, when its consumers were last listed (monotonic)."""
 
     async def run(self) -> None:
-        """Looks three times a lease, until it is cancelled."""
+        """Observes the others three times a lease, until it is cancelled."""
         await forever(
             self._turn, ErrorLog(log, "the other workers could not be looked at; starting to count again")
         )
 
     async def _turn(self) -> None:
         try:
-            await self._look()
+            await self._observe()
         except Exception:
-            # The next look continues the looks that the server has stored, unless these are too old.
+            # The next observation continues those that the server has stored, unless these are too old.
             self._forget()
             raise
         await asyncio.sleep(self._lease / 3 + _NO_LESS)
 
     def _forget(self) -> None:
         """Forgets all that was observed, after a gap or an error."""
-        self._looks.forget()
+        self._observations.forget()
         self._absent.clear()
         self._listed.clear()
 
-    async def _look(self) -> None:
-        """Makes one look: asks who is silent, takes the jobs of the dead, and reads the list of consumers."""
+    async def _observe(self) -> None:
+        """Observes once: asks who is silent, takes the jobs of the dead, and reads the list of consumers."""
         consumer, shard = self._consumer, self._shard
         due = self._to_be_listed(time.monotonic())
-        absent, look, watch = await asyncio.gather(
+        absent, observation, watch = await asyncio.gather(
             consumer.without_beat(shard, due),
-            self._look_at_beats(),
+            self._observe_beats(),
             consumer.watch_streams(shard),
         )
         now = time.monotonic()
-        if not self._looks.add(look, now):
+        if not self._observations.add(observation, now):
             # After a gap it is not known of anybody that they stood still for a lease.
             self._absent.clear()
-            look = look._replace(silent={})
+            observation = observation._replace(silent={})
         put_back = 0
-        for dead, seen in look.silent.items():
+        for dead, seen in observation.silent.items():
             put_back += await self._take_from(consumer.served.streams_in(shard), dead, seen)
-        for dead in look.taken:
+        for dead in observation.taken:
             # Another worker has taken that session for dead, and may serve fewer streams than this one.
             put_back += await self._take_from(self._watched, dead, None)
         for stream, names in zip(due, absent, strict=True):
@@ -211,10 +215,12 @@ class Reclaimer:
         if last_tries:
             self._on_last_tries(last_tries)
 
-    async def _look_at_beats(self) -> Observation:
-        """Asks the server which sessions have not beaten since this observer's look of a lease ago."""
-        looks, now = self._looks, time.monotonic()
-        return await self._consumer.observe(self._shard, looks.a_lease_ago(now), looks.last, looks.ages(now))
+    async def _observe_beats(self) -> Observation:
+        """Asks the server which sessions have not beaten since the own observation of a lease ago."""
+        observations, now = self._observations, time.monotonic()
+        return await self._consumer.observe(
+            self._shard, observations.a_lease_ago(now), observations.last, observations.ages(now)
+        )
 
     def _watch(self, streams: list[str]) -> None:
         """Stores which streams this session watches, and forgets what it observed of others."""
@@ -227,7 +233,7 @@ class Reclaimer:
         """Returns the watched streams whose consumers are to be listed now.
 
         Each stream is listed only once a lease, because that takes the server long. A stream with a consumer
-        that has no beat is listed at each look, because the lease of that consumer is running out.
+        that has no beat is listed at each observation, because the lease of that consumer is running out.
         """
         return [
             stream

@@ -56,7 +56,7 @@ class RevocationSignals:
     def _apply(self, signal: str) -> None:
         """Applies one signal to all held jobs with its id, with its reason if it has one."""
         id_, _, reason = signal[1:].partition(" ")
-        if signal[:1] not in wire.MARKS or not id_:
+        if signal[:1] not in wire.SIGNALS or not id_:
             damaged_data.warn(
                 log, "revocation signal", "a revocation signal could not be read", repr(signal[:200])
             )

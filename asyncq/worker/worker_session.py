@@ -138,7 +138,7 @@ class WorkerSession:
         last_tries = LastTries(spawner, self.consumer, self.held, lines)
         loops: list[Loop] = []
         subscriptions: list[tuple[str, Callable[[bytes], None]]] = [
-            (channel, signals.on_message) for channel in self.consumer.marks_channels
+            (channel, signals.on_message) for channel in self.consumer.signal_channels
         ]
         for shard in self.broker.shards:
             promoter = Promoter(self.consumer, shard)

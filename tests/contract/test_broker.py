@@ -249,7 +249,7 @@ async def test_what_a_job_says_of_itself_shows_until_the_attempt_is_over(broker,
 async def test_nothing_is_known_of_an_unknown_id(broker):
     assert await broker.state("a") is None
     assert await broker.message("a") is None
-    assert await broker.revoke("a", mark="t", outcome=REVOKED) == "unknown"
+    assert await broker.revoke("a", signal="t", outcome=REVOKED) == "unknown"
     assert await broker.expire("a") == "unknown"
     assert await broker.forget("a") == "unknown"
 
@@ -294,16 +294,16 @@ async def test_a_queued_job_is_revoked_at_once_and_waiters_are_notified(app, bro
     waiting = asyncio.create_task(result.get(timeout=30))
     await asyncio.sleep(0)
     outcome = wire.encode_ended(wire.Ended(wire.REVOKED, b"why"))
-    assert await broker.revoke(result.id, mark="t", outcome=outcome) == "revoked"
+    assert await broker.revoke(result.id, signal="t", outcome=outcome) == "revoked"
     with pytest.raises(TaskRevoked, match="why"):
         await waiting
     assert await hand.take_all() == []
-    assert await broker.revoke(result.id, mark="t", outcome=outcome) == "ended"
+    assert await broker.revoke(result.id, signal="t", outcome=outcome) == "ended"
 
 
 async def test_a_job_that_waits_for_its_time_is_revoked_at_once(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a", wait=1))
-    assert await broker.revoke("a", mark="c", outcome=REVOKED) == "revoked"
+    assert await broker.revoke("a", signal="c", outcome=REVOKED) == "revoked"
     await asyncio.sleep(0.005)
     await hand.promote()
     assert await hand.take_all() == []
@@ -313,7 +313,7 @@ async def test_a_job_that_waits_for_its_time_is_revoked_at_once(broker, make_job
 async def test_a_running_job_is_marked_and_its_next_try_does_not_come(broker, make_job, hand):
     await broker.intake.enqueue(*make_job("a"))
     job = await hand.take()
-    assert await broker.revoke("a", mark="t", outcome=REVOKED) == "signalled"
+    assert await broker.revoke("a", signal="t", outcome=REVOKED) == "signalled"
     assert await flags_of(broker, "a") == "Lt--"
     await job.retry(ValueError("once"))
     assert (await broker.state("a")).state == State.REVOKED
@@ -323,7 +323,7 @@ async def test_a_weaker_mark_does_not_replace_a_stronger_one(broker, make_job, h
     await broker.intake.enqueue(*make_job("a"))
     await hand.take()
     for mark, shown in (("t", "t"), ("c", "t"), ("k", "k")):
-        assert await broker.revoke("a", mark=mark, outcome=REVOKED) == "signalled"
+        assert await broker.revoke("a", signal=mark, outcome=REVOKED) == "signalled"
         assert await flags_of(broker, "a") == f"L{shown}--"
 
 
@@ -331,7 +331,7 @@ async def test_a_revoked_parent_takes_those_with_it_that_wait_for_it(broker, mak
     await broker.intake.submit(
         [make_job("a", dependents=("b",)), make_job("b", parents=("a",), value_template=0)]
     )
-    assert await broker.revoke("a", mark="t", outcome=REVOKED) == "revoked"
+    assert await broker.revoke("a", signal="t", outcome=REVOKED) == "revoked"
     assert (await broker.state("b")).state == State.REVOKED
 
 

@@ -145,14 +145,14 @@ async def test_commands_are_answered_as_the_table_says(broker, open_pipe, leaves
     pipe = await open_pipe()  # there no error is mended by sending again
     for command, expected in ANSWERS[kind]:
         try:
-            answer = await pipe.call(*_named(command, f"{shard.space}x:"))
+            answer = await pipe.call(*_named(command, f"{shard.key_prefix}x:"))
         except ServerError as error:
             answer = error
         if isinstance(expected, ServerError):
             assert isinstance(answer, ServerError), command
             assert answer.code == expected.code, command
         else:
-            assert answer == _named(expected, f"{shard.space}x:"), command
+            assert answer == _named(expected, f"{shard.key_prefix}x:"), command
 
 
 SCRIPTS = {
@@ -179,7 +179,7 @@ SCRIPTS = {
 @pytest.mark.parametrize("body", SCRIPTS)
 async def test_scripts_see_and_answer_what_the_table_says(broker, body):
     shard, send = broker.shards[0], broker.commands.send
-    key = f"{shard.space}x:a"
+    key = f"{shard.key_prefix}x:a"
     sha = await send(shard, "SCRIPT", "LOAD", f"#!lua\n{body}")
     arguments = (b"value", b"\x92\x92\x01\xa1x\xa1\xff")
     expected = SCRIPTS[body]
@@ -194,7 +194,7 @@ async def test_scripts_see_and_answer_what_the_table_says(broker, body):
 
 async def test_a_read_that_waits_is_answered_when_there_is_an_entry_or_its_time_is_over(broker, open_pipe):
     shard = broker.shards[0]
-    stream = f"{shard.space}x:s"
+    stream = f"{shard.key_prefix}x:s"
     await broker.commands.send(shard, "XGROUP", "CREATE", stream, "g", "0", "MKSTREAM")
     pipe = await open_pipe()
     read = ("XREADGROUP", "GROUP", "g", "me", "COUNT", 1, "BLOCK", 10_000, "STREAMS", stream, ">")
@@ -210,7 +210,7 @@ async def test_a_read_that_waits_is_answered_when_there_is_an_entry_or_its_time_
 
 async def test_a_message_reaches_those_who_subscribe_to_its_channel(broker, open_pipe):
     shard = broker.shards[0]
-    channel = f"{shard.space}x:channel"
+    channel = f"{shard.key_prefix}x:channel"
     pushes: list[list[object]] = []
     pipe = await open_pipe(on_push=pushes.append)
     pipe.post("SUBSCRIBE", channel)

@@ -26,5 +26,8 @@ class ClaimingConsumer(Consumer):
     async def beat(self, keys: Keys, count: int = 1) -> Any:
         """Beats in one shard. Returns the script's answer."""
         return await self._sends.run(
-            keys, "beat", (keys.beats, keys.beaten, keys.looks, keys.marks + self.name), (self.name, count)
+            keys,
+            "beat",
+            (keys.beats, keys.beat_observations, keys.observations, keys.signals + self.name),
+            (self.name, count),
         )

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from helpers.steps import Steps
 
 
-async def _marked(stage: Steps) -> wire.Delivery:
+async def _signalled(stage: Steps) -> wire.Delivery:
     delivery = await stage.claim()
-    assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
+    assert await stage.broker.revoke("parent", signal="t", outcome=b"") == "signalled"
     return delivery
 
 
@@ -38,20 +38,20 @@ async def _quarantine(stage: Steps) -> None:
 
 
 async def _retry(stage: Steps) -> None:
-    assert await stage.worker.claims.retry(await _marked(stage), 0, 1, b"") == 2
+    assert await stage.worker.claims.retry(await _signalled(stage), 0, 1, b"") == 2
 
 
 async def _release(stage: Steps) -> None:
-    delivery = await _marked(stage)
+    delivery = await _signalled(stage)
     assert await stage.worker.claims.release(delivery.stream, [(delivery.entry, "parent")]) == [2]
 
 
 async def _replace(stage: Steps) -> None:
-    assert await stage.worker.claims.replace(await _marked(stage), [stage.job("parent")]) == 2
+    assert await stage.worker.claims.replace(await _signalled(stage), [stage.job("parent")]) == 2
 
 
 async def _take_marked(stage: Steps) -> None:
-    await _died(stage, await _marked(stage))
+    await _died(stage, await _signalled(stage))
 
 
 async def _take_last(stage: Steps) -> None:
@@ -59,7 +59,7 @@ async def _take_last(stage: Steps) -> None:
 
 
 async def _revoke(stage: Steps) -> None:
-    assert await stage.broker.revoke("parent", mark="c", outcome=b"") == "revoked"
+    assert await stage.broker.revoke("parent", signal="c", outcome=b"") == "revoked"
 
 
 async def _expire(stage: Steps) -> None:
@@ -70,10 +70,10 @@ ENDS = {
     **{f"finish {letter}": (lambda stage, it=letter: _finish(stage, it), letter) for letter in "SFCE"},
     "dead_letter": (_dead_letter, "F"),
     "quarantine": (_quarantine, "F"),
-    "retry of a marked job": (_retry, "C"),
-    "release of a marked job": (_release, "C"),
-    "replace of a marked job": (_replace, "C"),
-    "take of a marked job": (_take_marked, "C"),
+    "retry of a signalled job": (_retry, "C"),
+    "release of a signalled job": (_release, "C"),
+    "replace of a signalled job": (_replace, "C"),
+    "take of a signalled job": (_take_marked, "C"),
     "take at the cap": (_take_last, "X"),
     "revoke": (_revoke, "C"),
     "expire": (_expire, "E"),

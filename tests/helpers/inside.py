@@ -136,5 +136,5 @@ async def set_clock_back(app: AsyncQ, raw: redis.asyncio.Redis, seconds: float, 
             opens, free, interval = rate.split()
             ahead = [b"%.2f" % (float(moment) + step * 1000) for moment in (opens, free)]
             await raw.set(keys.rates + task, b" ".join([*ahead, interval]))
-    received = commands.steady_time._reported
-    received.update({shard: (steady + step, at) for shard, (steady, at) in received.items()})
+    received = commands.monotonic_time._reported
+    received.update({shard: (monotonic + step, at) for shard, (monotonic, at) in received.items()})

@@ -43,7 +43,7 @@ def _client(url: str) -> contextlib.closing[redis.Redis]:
 def _complaints(client: redis.Redis, namespace: str, everything: list[str]) -> list[str]:
     shards = {int(key.removeprefix(f"{{{namespace}:").partition("}")[0]) for key in everything}
     kept = [Keys(namespace, shard) for shard in sorted(shards)]
-    present = {keys.shard: [key for key in everything if key.startswith(keys.space)] for keys in kept}
+    present = {keys.shard: [key for key in everything if key.startswith(keys.key_prefix)] for keys in kept}
     complaints: list[str] = []
     owned: set[str] = set()
     for keys in kept:
@@ -115,8 +115,8 @@ def _strange_entries(client: redis.Redis, keys: Keys, stream: str, owned: set[st
 
 
 def _is_owned(keys: Keys, key: str, owned: set[str]) -> bool:
-    beats = {keys.beats, keys.beaten, keys.looks, keys.ages}
-    kept = {keys.dead, keys.delayed, keys.count, keys.inbox, keys.outbox, keys.steady, *beats}
+    beats = {keys.beats, keys.beat_observations, keys.observations, keys.observation_ages}
+    kept = {keys.dead, keys.delayed, keys.count, keys.inbox, keys.outbox, keys.clock_offset, *beats}
     if key.startswith((keys.queues, keys.levels)) or key in kept:
         return True
     _, _, id_ = key.removeprefix(keys.tag).lstrip(":").partition(":")

@@ -87,6 +87,6 @@ class Steps:
         return answer
 
     async def keys(self, *kinds: str) -> list[str]:
-        space = self.broker.shards[0].space
+        space = self.broker.shards[0].key_prefix
         found = [key.decode().removeprefix(space) async for key in self.raw.scan_iter(match=f"{space}*")]
         return sorted(key for key in found if key.startswith(kinds))

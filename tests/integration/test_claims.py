@@ -23,9 +23,9 @@ BY_END = {
     **{f"finish {letter}": Way.FINISHED for letter in "SFCE"},
     "dead_letter": Way.DEAD,
     "quarantine": Way.UNREADABLE,
-    "retry of a marked job": Way.RETRIED,
-    "release of a marked job": Way.RELEASED,
-    "replace of a marked job": Way.REPLACED,
+    "retry of a signalled job": Way.RETRIED,
+    "release of a signalled job": Way.RELEASED,
+    "replace of a signalled job": Way.REPLACED,
     "take at the cap": Way.LOST,
 }
 

@@ -169,7 +169,7 @@ async def in_what_is_published(stage: Stage) -> None:
     keys = stage.keys
     channels = (
         stage.app.sessions.channel(),
-        keys.marks + stage.session_id,
+        keys.signals + stage.session_id,
         keys.wake,
         keys.new_levels,
         keys.events + followed.id,
@@ -185,7 +185,7 @@ async def in_what_is_published(stage: Stage) -> None:
 async def in_beats_and_marks(stage: Stage) -> None:
     for data in RUBBISH:
         await stage.raw.hset(stage.keys.beats, data, data)
-        await stage.raw.hset(stage.keys.marks + stage.session_id, data, data)
+        await stage.raw.hset(stage.keys.signals + stage.session_id, data, data)
         await stage.raw.sadd(stage.keys.levels + "default", data)
 
 
@@ -296,8 +296,8 @@ async def in_what_a_job_writes(stage: Stage) -> None:
         await raw.set(keys.latest + running.id, data, px=60_000)
         assert await running.refresh() not in {"SUCCESS", "FAILURE"}
         assert running.info is None or isinstance(running.info, (str, int, dict, list, bool))
-        await raw.delete(keys.places + running.id, keys.blocks + running.id)
-        await raw.set(keys.places + running.id, data)
+        await raw.delete(keys.reader_positions + running.id, keys.blocks + running.id)
+        await raw.set(keys.reader_positions + running.id, data)
         await raw.sadd(keys.blocks + running.id, data, entry + b" \xff\xff mark")
     await running.revoke(terminate=True, wait=True, timeout=20)
 
@@ -308,7 +308,7 @@ async def among_limits(stage: Stage) -> None:
         await raw.hset(keys.permits_held + "limited", data, data)
         await raw.zadd(keys.permits_waiting + "limited", {data: 0})
     for data in (*RUBBISH[:4], b"nan nan 1000", b"inf inf 1000", b"1e300 1e300 1000"):
-        await raw.set(keys.steady, data)
+        await raw.set(keys.clock_offset, data)
         await raw.set(keys.rates + "limited", data)
         assert await stage.task("limited").options(wait=20).call() == "limited"
     # A claim in the name of a worker that lives, which that worker finds and gives back.

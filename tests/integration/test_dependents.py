@@ -133,7 +133,7 @@ async def test_the_first_member_that_failed_is_named_however_far_below(stage):
 
 async def test_revoking_a_job_that_waits_ends_what_waits_for_it_and_leaves_its_parents(stage):
     await stage.broker.intake.submit(diamond(stage))
-    assert await stage.broker.revoke("left", mark="c", outcome=b"") == "revoked"
+    assert await stage.broker.revoke("left", signal="c", outcome=b"") == "revoked"
     assert (await stage.ended("bottom")).member == ("left", "")
     assert await stage.standing("right") is State.PENDING
     assert await stage.run() == "top"
@@ -285,7 +285,7 @@ async def test_a_workflow_takes_the_place_of_a_job_with_its_waiters_and_dependen
 async def test_a_job_that_was_to_end_is_not_replaced(stage):
     await stage.broker.intake.submit([stage.job("first")])
     delivery = await stage.claim()
-    assert await stage.broker.revoke("first", mark="t", outcome=b"") == "signalled"
+    assert await stage.broker.revoke("first", signal="t", outcome=b"") == "signalled"
     assert await stage.worker.claims.replace(delivery, [stage.job("a"), stage.job("first")]) == 2
     assert await stage.standing("first") is State.REVOKED
     assert await stage.standing("a") is None
@@ -298,10 +298,10 @@ async def test_ten_thousand_jobs_go_in_one_call_and_end_with_one(stage):
         [*jobs, stage.job("body", parents=parents, value_template=list(range(9_999)))]
     )
     assert await stage.standing("body") is State.PENDING
-    assert await stage.broker.revoke("p0", mark="c", outcome=b"") == "revoked"
+    assert await stage.broker.revoke("p0", signal="c", outcome=b"") == "revoked"
     assert (await stage.ended("body")).member == ("p0", "")
     await stage.raw.delete(
-        *[key async for key in stage.raw.scan_iter(match=f"{stage.broker.shards[0].space}*")]
+        *[key async for key in stage.raw.scan_iter(match=f"{stage.broker.shards[0].key_prefix}*")]
     )
 
 
@@ -321,7 +321,7 @@ async def test_more_values_than_a_message_should_carry_fail_the_job_that_would_g
 
 async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_its_id(stage):
     await stage.broker.intake.submit(pair(stage))
-    assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
+    assert await stage.broker.revoke("second", signal="c", outcome=b"") == "revoked"
     await stage.raw.delete(stage.broker.shards[0].records + "second")  # its time was up
     later, _ = stage.job("second", parents=("other",), value_template=0)
     later.request_id = "another call"
@@ -331,7 +331,7 @@ async def test_a_child_that_was_revoked_is_not_mistaken_for_a_later_job_under_it
     assert [await stage.run(), await stage.standing("second")] == ["first", State.PENDING]
     assert await stage.claim() is not None
     assert await stage.claim() is None, "it waits for its own parent"
-    await stage.broker.revoke("second", mark="c", outcome=b"")
+    await stage.broker.revoke("second", signal="c", outcome=b"")
 
 
 async def test_an_id_that_is_there_twice_is_refused(stage):
@@ -356,9 +356,9 @@ async def test_a_job_is_not_replaced_by_jobs_whose_ids_others_have(stage, others
 
 async def test_a_parent_can_end_although_the_message_of_a_waiting_job_is_gone(stage):
     await stage.broker.intake.submit(pair(stage))
-    await stage.raw.delete(f"{stage.broker.shards[0].space}m:second")
+    await stage.raw.delete(f"{stage.broker.shards[0].key_prefix}m:second")
     assert await stage.run() == "first"
-    assert await stage.broker.revoke("second", mark="c", outcome=b"") == "revoked"
+    assert await stage.broker.revoke("second", signal="c", outcome=b"") == "revoked"
 
 
 async def test_a_body_that_would_be_replaced_by_jobs_whose_ids_others_have_fails_and_says_so(app):

@@ -111,7 +111,7 @@ async def test_whatever_ends_a_job_it_needs_no_value_any_more(stage, way):
         assert left == []
     else:  # it may be sent again for as long as it is a dead letter
         assert left == ["h:grandparent:n-grandparent"]
-        key = stage.broker.shards[0].space + left[0]
+        key = stage.broker.shards[0].key_prefix + left[0]
         week = stage.broker.commands.settings.dead_ttl * 1000
         assert week - 60_000 < await stage.raw.pttl(key) <= week
 
@@ -187,7 +187,7 @@ async def test_a_job_that_ends_while_it_waits_for_another_needs_no_value_any_mor
     late = await stage.claim()
     assert (late.job.id, await stage.run(VALUE)) == ("late", "early")
     shard = stage.broker.shards[0]
-    assert await stage.broker.revoke("child0", mark="c", outcome=b"") == "revoked"
+    assert await stage.broker.revoke("child0", signal="c", outcome=b"") == "revoked"
     await stage.raw.hdel(shard.messages + "child1", "p")  # somebody has damaged it: it is given up
     await stage.end(late, VALUE)
     assert await stage.keys("hn:") == ["hn:child2", "hn:child3"]

@@ -88,10 +88,10 @@ async def test_the_last_that_are_notified_keep_the_value_though_all_others_have_
     [kept] = await stage.keys("h:")
     assert await stage.worker.promote(shard) is None
     assert await free(stage) == 2
-    assert await stage.raw.pttl(shard.space + kept) == -1, "it does not end before those that need it"
+    assert await stage.raw.pttl(shard.key_prefix + kept) == -1, "it does not end before those that need it"
     for _ in "12":
         await stage.run()
-    assert await stage.raw.pttl(shard.space + kept) > 0, "a dead letter may be sent again"
+    assert await stage.raw.pttl(shard.key_prefix + kept) > 0, "a dead letter may be sent again"
 
 
 @pytest.mark.parametrize("way", ["fails", "is revoked"])
@@ -102,7 +102,7 @@ async def test_what_waits_for_a_job_that_has_no_value_ends_some_at_a_time_howeve
         await stage.end(delivery, b"failure", wire.FAILED)
     else:
         assert (await stage.worker.claims.release(delivery.stream, [(delivery.entry, "top")])) == [1]
-        assert await stage.broker.revoke("top", mark="c", outcome=b"") == "revoked"
+        assert await stage.broker.revoke("top", signal="c", outcome=b"") == "revoked"
     everybody = [*CHILDREN, *(f"{one}.1" for one in CHILDREN)]
     expected = State.FAILURE if way == "fails" else State.REVOKED
     assert await states(stage, everybody) == {expected, State.PENDING}
@@ -120,7 +120,7 @@ async def test_those_that_are_left_fail_if_somebody_deletes_the_outcome_for_them
     await stage.end(await submit_group(stage), "value")
     shard = stage.broker.shards[0]
     [kept] = await stage.keys("h:")
-    await stage.raw.delete(shard.space + kept)
+    await stage.raw.delete(shard.key_prefix + kept)
     while await stage.worker.promote(shard) == 0.0:
         pass
     assert await states(stage, CHILDREN) == {State.PENDING, State.FAILURE}

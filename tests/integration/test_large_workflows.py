@@ -108,7 +108,7 @@ async def test_whoever_asks_for_a_job_that_nobody_has_delivered_yet_finds_it(sta
     ask = getattr(stage.broker, verb)
     answer = await ask(["step0"] if verb == "fetch_status" else "step0")
     assert answer not in (None, [None], "unknown")
-    assert await stage.broker.revoke("step0", mark="c", outcome=b"") == "revoked"
+    assert await stage.broker.revoke("step0", signal="c", outcome=b"") == "revoked"
     assert await stage.standing("step9") is State.REVOKED
 
 

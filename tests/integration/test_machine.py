@@ -62,7 +62,7 @@ class Hand:
     was_taken: bool = False
     received: list[wire.Delivery] = field(default_factory=list)
     """All it was ever given, also what is not its own any more."""
-    marks: dict[str, str] = field(default_factory=dict)
+    signals: dict[str, str] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     """The claims to jobs whose bodies it has noted to begin."""
 
@@ -80,7 +80,7 @@ class Book:
     letter: str
     wish: str
     """The record's third flag: `-`, `i` if the result is ignored, `f` if it was forgotten."""
-    mark: str = "-"
+    signal: str = "-"
     entry: str = "0"
     suffix: str = ""
     holder: Hand | None = None
@@ -126,7 +126,7 @@ class Book:
 
     @property
     def flags(self) -> str:
-        return f"{self.letter}{self.mark}{self.wish}{'d' if self.is_awaited else '-'}"
+        return f"{self.letter}{self.signal}{self.wish}{'d' if self.is_awaited else '-'}"
 
     @property
     def state(self) -> State:
@@ -140,10 +140,10 @@ class Book:
 
     def end(self, letter: str, by: str) -> None:
         self.states.append(wire.STATE_OF[letter])
-        if self.mark != "-" and self.holder:
-            self.holder.marks.pop(self.id, None)
+        if self.signal != "-" and self.holder:
+            self.holder.signals.pop(self.id, None)
         self.letter = letter if self.wish == "-" else wire.TOMBSTONE
-        self.mark = self.wish = "-"
+        self.signal = self.wish = "-"
         self.holder, self.ended_by = None, by
 
     def move(self, letter: str) -> None:
@@ -371,26 +371,26 @@ class Machine(RuleBasedStateMachine):
         self.end_by_hand(self.some_id(data), terminate=terminate)
 
     def end_by_hand(self, id_: str, *, terminate: bool) -> None:
-        book, mark = self.books.get(id_), "t" if terminate else "c"
+        book, signal = self.books.get(id_), "t" if terminate else "c"
         above = book.parents if book and book.letter == wire.WAITING and book.is_replaced else ()
-        first, second = self.revoked(book, mark)
+        first, second = self.revoked(book, signal)
         seen = {id_}
         while found := [one for one in dict.fromkeys(above) if one not in seen]:
             seen.update(found)
             above = ()
             for other in (self.books[one] for one in found):
                 above += other.parents if other.letter == wire.WAITING else ()
-                self.revoked(other, mark)
-        self.twice(lambda: self.broker.revoke(id_, mark=mark, outcome=OUTCOME), first, second)
+                self.revoked(other, signal)
+        self.twice(lambda: self.broker.revoke(id_, signal=signal, outcome=OUTCOME), first, second)
 
-    def revoked(self, book: Book | None, mark: str) -> tuple[str, str]:
+    def revoked(self, book: Book | None, signal: str) -> tuple[str, str]:
         """What revoking a job by itself answers, once and twice."""
         answers = self.end_early(book, wire.REVOKED)
         if answers[0] == "signalled":
             assert book is not None
             assert book.holder is not None
-            book.mark = mark if book.mark != "t" else "t"
-            book.holder.marks[book.id] = book.mark
+            book.signal = signal if book.signal != "t" else "t"
+            book.holder.signals[book.id] = book.signal
         return answers
 
     @rule(data=st.data())
@@ -558,7 +558,7 @@ class Machine(RuleBasedStateMachine):
         jobs = self.written([*plans, last], self.broker.channel)
         answer = 0
         if book.is_held_as(hand, delivery):
-            answer = 2 if book.mark != "-" else -1 if again else 1
+            answer = 2 if book.signal != "-" else -1 if again else 1
         if answer == 2:
             self.end(book, wire.REVOKED, hand.name)
         elif answer == 1:
@@ -686,7 +686,7 @@ class Machine(RuleBasedStateMachine):
     def put_aside(self, hand: Hand, delivery: wire.Delivery, wait: int) -> None:
         book = self.book_of(delivery)
         first = 0
-        if book.is_held_as(hand, delivery) and book.mark != "-":
+        if book.is_held_as(hand, delivery) and book.signal != "-":
             self.end(book, wire.REVOKED, hand.name)
             first = 2
         elif book.is_held_as(hand, delivery):
@@ -713,7 +713,7 @@ class Machine(RuleBasedStateMachine):
     def release(self, data: st.DataObject) -> None:
         hand, delivery, book = self.some_delivery(data)
         first = 0
-        if book.is_held_as(hand, delivery) and book.mark != "-":
+        if book.is_held_as(hand, delivery) and book.signal != "-":
             self.end(book, wire.REVOKED, hand.name)
             first = 2
         elif book.is_held_as(hand, delivery):
@@ -746,14 +746,14 @@ class Machine(RuleBasedStateMachine):
         answer = (
             None
             if hand.beats is None
-            else sorted(part.encode() for mark in hand.marks.items() for part in mark)
+            else sorted(part.encode() for signal in hand.signals.items() for part in signal)
         )
 
-        async def marks() -> Any:
+        async def signals() -> Any:
             found = await self.beat_of(hand)
             return None if found is None else sorted(found)
 
-        self.twice(marks, answer, answer)
+        self.twice(signals, answer, answer)
 
     @precondition(lambda self: any(self.held_by(hand) for hand in self.hands[1:]))
     @rule(data=st.data(), blind=st.sampled_from([False, False, True]))
@@ -787,8 +787,8 @@ class Machine(RuleBasedStateMachine):
         back = ended = 0
         for book in [book for book in self.held_by(dead) if book.suffix == suffix]:
             crashes = book.crashes + (not book.crashes or book.begun == book.entry)
-            if book.mark != "-" or crashes >= MAX_CRASHES:
-                letter = wire.REVOKED if book.mark != "-" else wire.LOST
+            if book.signal != "-" or crashes >= MAX_CRASHES:
+                letter = wire.REVOKED if book.signal != "-" else wire.LOST
                 self.buried += letter == wire.LOST
                 self.end(book, letter, me.name)
                 ended += 1
@@ -797,7 +797,7 @@ class Machine(RuleBasedStateMachine):
                 book.suffix = LAST_TRY if crashes >= MAX_CRASHES - 1 else book.suffix
                 book.move(wire.LIVE)
                 back += 1
-        dead.marks.clear()
+        dead.signals.clear()
         return back, ended
 
     @rule(number=numbers)
@@ -859,8 +859,8 @@ class Machine(RuleBasedStateMachine):
         found = picture.pop("wb", [[]])[0]
         assert {name.decode(): look for name, look in found} == {**beaten, **taken}
         for hand in self.hands:
-            marks = picture.pop(f"x:{hand.name}", [{}])[0]
-            assert {id_.decode(): mark.decode() for id_, mark in marks.items()} == hand.marks
+            signals = picture.pop(f"x:{hand.name}", [{}])[0]
+            assert {id_.decode(): signal.decode() for id_, signal in signals.items()} == hand.signals
             begun = picture.pop(f"bg:{hand.name}", [{}])[0]
             assert {claim.decode() for claim in begun} == hand.begun
         noted = {f"u:{id_}:{call}" for id_, call in self.former_calls}
@@ -924,7 +924,7 @@ class Machine(RuleBasedStateMachine):
                 seen = None
         for id_, book in self.books.items():
             if book.letter in "DRW":
-                self.run(self.broker.revoke(id_, mark="c", outcome=OUTCOME))
+                self.run(self.broker.revoke(id_, signal="c", outcome=OUTCOME))
         mine = [d for d in healer.received if self.book_of(d).is_held_as(healer, d)]
         for stream in self.streams.values():
             entries = self.run(healer.consumer.read([stream], 100, block=False))

@@ -73,7 +73,7 @@ async def test_a_worker_and_its_look_at_the_others_cost_the_same_however_many_th
     async with raw.pipeline(transaction=False) as pipe:
         for n in range(WORKERS):
             pipe.hset(keys.beats, f"worker-{n:016x}", 1)
-            pipe.zadd(keys.beaten, {f"worker-{n:016x}": 1 << 50})
+            pipe.zadd(keys.beat_observations, {f"worker-{n:016x}": 1 << 50})
             for stream in first.served.streams:
                 pipe.xgroup_createconsumer(stream, "g", f"worker-{n:016x}")
         await pipe.execute()
@@ -135,8 +135,8 @@ async def test_who_has_a_beat_without_a_number_that_can_be_or_the_reverse_is_dea
     keys = one.shards[0]
     gone = [await join(name, "a") for name in ("unnoted", "far ahead", "taken before", "alive")]
     unnoted, ahead, before, alive = [consumer.name.encode() for consumer in gone]
-    await raw.zrem(keys.beaten, unnoted)
-    await raw.zadd(keys.beaten, {ahead: 2**52, before: -5, alive: 2**51, "nobody": 7})
+    await raw.zrem(keys.beat_observations, unnoted)
+    await raw.zadd(keys.beat_observations, {ahead: 2**52, before: -5, alive: 2**51, "nobody": 7})
     its = observer(one)
     since = time.monotonic()
     while len(left := await raw.hkeys(keys.beats)) > 2:
@@ -146,14 +146,14 @@ async def test_who_has_a_beat_without_a_number_that_can_be_or_the_reverse_is_dea
         await its._look()
         await asyncio.sleep(LEASE / 3)
     assert set(left) == {one.name.encode(), alive}
-    assert await raw.zcount(keys.beaten, 1, "+inf") == 2
+    assert await raw.zcount(keys.beat_observations, 1, "+inf") == 2
 
 
 async def test_a_server_that_has_lost_the_numbers_of_looks_does_not_give_them_again(join, raw):
     one = await join("one", "a")
     keys = one.shards[0]
     for damage in (None, b"", b"many", b"nan", b"inf", b"-1", b"1e300", b"12.5"):
-        await (raw.delete(keys.looks) if damage is None else raw.set(keys.looks, damage))
+        await (raw.delete(keys.observations) if damage is None else raw.set(keys.observations, damage))
         assert await one.beat(keys, 2) == []
         seconds, microseconds = await raw.time()
         first, second = [(await one.observe(keys, 0, 0)).number for _ in range(2)]
@@ -190,12 +190,12 @@ async def test_damaged_ages_of_looks_are_dropped_and_said(join, raw, caplog):
         b"9" * 40,
         b"5 " + b"6:7 " * 99_999,
     ):
-        await raw.set(keys.ages, damage, px=60_000)
+        await raw.set(keys.observation_ages, damage, px=60_000)
         assert len((await one.observe(keys, 0, 0)).ages) < 20, damage[:20]
     assert caplog.text.count("the ages of other workers' looks are dropped") == 1
-    await raw.delete(keys.ages)
-    await raw.hset(keys.ages, "not", "text")
+    await raw.delete(keys.observation_ages)
+    await raw.hset(keys.observation_ages, "not", "text")
     its = observer(one)
     for _ in range(3):
         await its._look()
-    assert (await raw.get(keys.ages)).count(b":") == 2
+    assert (await raw.get(keys.observation_ages)).count(b":") == 2

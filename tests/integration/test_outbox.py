@@ -134,7 +134,7 @@ async def test_a_value_for_many_goes_to_each_shard_once_and_is_kept_there_once(s
     assert await shore.values(last) == ["w" * 2_000] * 2
     await shore.end(last)
     for shard in shore.broker.shards:
-        assert [key async for key in shore.raw.scan_iter(match=f"{shard.space}h*")] == []
+        assert [key async for key in shore.raw.scan_iter(match=f"{shard.key_prefix}h*")] == []
 
 
 async def test_a_forwarder_may_die_at_any_point_and_others_forward_it_again(shore):
@@ -173,7 +173,7 @@ async def test_what_was_read_long_ago_is_not_forwarded_again_though_its_jobs_are
     await shore.raw.delete(shore.broker.shards[1].records + root.job.id)  # its tombstone's time was up
     await shore.forwarder.deliver(late)
     assert await shore.claim() is None, "it runs again"
-    await shore.broker.revoke(named("top", 0), mark="c", outcome=b"")
+    await shore.broker.revoke(named("top", 0), signal="c", outcome=b"")
 
 
 async def test_a_batch_that_was_accepted_but_not_deleted_for_long_is_not_accepted_again(shore):
@@ -191,7 +191,7 @@ async def test_a_batch_that_was_accepted_but_not_deleted_for_long_is_not_accepte
     await shore.raw.delete(shore.broker.shards[1].records + root.job.id)
     await shore.tell_all()
     assert await shore.claim() is None, "it runs again"
-    await shore.broker.revoke(named("one", 0), mark="c", outcome=b"")
+    await shore.broker.revoke(named("one", 0), signal="c", outcome=b"")
 
 
 @pytest.mark.parametrize("taker", ["live", "ended"])
@@ -239,7 +239,7 @@ async def test_a_callback_that_a_refusal_set_free_and_that_was_replaced_is_not_n
     await shore.forwarder.deliver(late)
     assert [*await shore.claim_all()] == ["inner"]
     assert await shore.standing(error) is State.PENDING, "it waits for another job now"
-    await shore.broker.revoke(error, mark="c", outcome=b"")
+    await shore.broker.revoke(error, signal="c", outcome=b"")
 
 
 async def test_a_member_that_ran_is_not_taken_for_refused_when_its_key_was_used_again(shore):
@@ -296,7 +296,7 @@ async def test_a_failure_goes_through_shards_although_no_worker_looks(make_app):
         try:
             jobs = shore.flow(*((f"m{n}", n % COUNT, f"m{n - 1}" if n else "") for n in range(12)))
             await shore.broker.intake.submit(jobs)
-            assert await shore.broker.revoke(jobs[0][0].id, mark="c", outcome=b"") == "revoked"
+            assert await shore.broker.revoke(jobs[0][0].id, signal="c", outcome=b"") == "revoked"
 
             async def last_is_revoked() -> bool:
                 return await shore.standing(jobs[-1][0].id) is State.REVOKED
@@ -311,11 +311,11 @@ async def test_a_job_that_nobody_has_brought_yet_is_known_all_the_same(shore, mo
     jobs = shore.flow(("a", 0, ""), ("b", 0, "a"), ("r", 1, ""), ("s", 1, ""), ("t", 2, "r"), ("u", 0, ""))
     await shore.broker.intake.submit(jobs)
     monkeypatch.undo()  # who submitted it is gone, and there is no worker
-    assert await shore.broker.revoke(named("r", 1), mark="c", outcome=b"") == "revoked"
+    assert await shore.broker.revoke(named("r", 1), signal="c", outcome=b"") == "revoked"
     ended, live = await shore.broker.fetch_status([named("t", 2), named("s", 1)])
     assert (ended.letter, live) == ("C", "L---")
     for name, shard in (("a", 0), ("s", 1), ("u", 0)):
-        await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
+        await shore.broker.revoke(named(name, shard), signal="c", outcome=b"")
 
 
 @pytest.mark.parametrize("verb", ["state", "fetch_status", "forget"])
@@ -327,7 +327,7 @@ async def test_whoever_asks_for_a_job_that_is_on_its_way_finds_it(shore, monkeyp
     answer = await ask([id_] if verb == "fetch_status" else id_)
     assert answer not in (None, [None], "unknown")
     for name, shard in (("a", 0), ("b", 0), ("r", 1)):
-        await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
+        await shore.broker.revoke(named(name, shard), signal="c", outcome=b"")
 
 
 async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_outbox(make_app, monkeypatch):
@@ -350,7 +350,7 @@ async def test_a_submission_does_not_wait_for_what_others_go_on_to_put_into_the_
         finally:
             monkeypatch.undo()
             for name, shard in (("a", 0), ("b", 0), ("r", 1)):
-                await shore.broker.revoke(named(name, shard), mark="c", outcome=b"")
+                await shore.broker.revoke(named(name, shard), signal="c", outcome=b"")
             await shore.forwarder.delivered(*app.sessions.current().broker.shards)
             shore.close()
 
@@ -377,7 +377,7 @@ async def test_many_jobs_of_a_shard_go_in_several_batches(shore, monkeypatch):
     # `c` come in three, and `a` is the last, for all wait for it.
     assert len((await shore.read(0)).entries) == 2 + 3 + 1
     await shore.tell_all()
-    await shore.broker.revoke(named("a", 0), mark="c", outcome=b"")
+    await shore.broker.revoke(named("a", 0), signal="c", outcome=b"")
     await shore.tell_all()
     assert {await shore.standing(named(f"c{n}", 1)) for n in range(10)} == {State.REVOKED}
 
@@ -455,7 +455,7 @@ async def test_a_job_revoked_in_one_shard_is_not_set_free_by_its_parent_in_anoth
     await shore.tell_all()
     await shore.end((await shore.claim_all())["top"], "t")
     word = await shore.read(0)  # of top's end, not told yet
-    assert await shore.broker.revoke(named("left", 1), mark="c", outcome=b"") == "revoked"
+    assert await shore.broker.revoke(named("left", 1), signal="c", outcome=b"") == "revoked"
     await shore.tell_all()
     await shore.forwarder.deliver(word)
     assert [*await shore.claim_all()] == ["right"]
@@ -483,12 +483,12 @@ async def _away(_: object) -> None:
 
 async def _defer(stage: Steps) -> None:
     delivery = await stage.claim()
-    assert await stage.broker.revoke("parent", mark="t", outcome=b"") == "signalled"
+    assert await stage.broker.revoke("parent", signal="t", outcome=b"") == "signalled"
     assert await stage.worker.claims.defer(delivery, 60_000, b"1") == 2
 
 
 AT_ONCE = {
-    "defer of a marked job": (_defer, "C"),
+    "defer of a signalled job": (_defer, "C"),
     # A `finish` goes with others: its caller looks into the outbox when all of them are answered.
     **{way: end for way, end in ENDS.items() if not way.startswith("finish")},
 }

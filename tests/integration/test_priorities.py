@@ -332,7 +332,7 @@ async def test_the_job_of_a_dead_worker_goes_to_its_level_and_for_its_last_try_t
             await gone.look_for_levels()
             ((stream, entry, _),) = await gone.read(list(gone.served.streams), 5, block=False)
             # Its body had begun: else the second crash would not count.
-            begun = worker.served.keys[stream].begun + gone.name
+            begun = worker.served.keys[stream].started + gone.name
             await raw.hset(begun, f"{entry} {result.id}", "1")
             await raw.expire(begun, 60)
             gone.close()

@@ -150,8 +150,8 @@ class Stage:
     async def begin(self) -> bool:
         return await self.mine.begin(self.held(), [])
 
-    async def revoke(self, mark: str = "c") -> str:
-        return await self.broker.revoke("job", mark=mark, outcome=OUTCOME)
+    async def revoke(self, signal: str = "c") -> str:
+        return await self.broker.revoke("job", signal=signal, outcome=OUTCOME)
 
     async def expire(self) -> str:
         return await self.broker.expire("job")
@@ -194,13 +194,13 @@ class Stage:
     async def accept(self, request_id: str = "request") -> int:
         job = self.make_job("job", request_id)
         words = Submission([(job, wire.encode_job(job))], self.broker.shards).arguments()
-        arguments = (self.keys.space, 1, "5-1", self.broker.channel, wire.PUSH_LIMIT, OUTCOME, *words)
+        arguments = (self.keys.key_prefix, 1, "5-1", self.broker.channel, wire.PUSH_LIMIT, OUTCOME, *words)
         return await self.broker.commands.run(self.keys, "accept", (), arguments)
 
     async def deliver_ends(self, request_id: str = "request") -> int:
         words = ("5-1", "job", f"0 {request_id}", "parent", wire.SUCCEEDED, OUTCOME)
         return await self.broker.commands.run(
-            self.keys, "deliver_ends", (), (self.keys.space, 1, wire.PUSH_LIMIT, *words)
+            self.keys, "deliver_ends", (), (self.keys.key_prefix, 1, wire.PUSH_LIMIT, *words)
         )
 
     # -- what is there -----------------------------------------------------------------------------
@@ -231,9 +231,9 @@ class Stage:
             content = next(answers)
             if kind == "stream":
                 content = content, _pending(next(answers)), _consumers(next(answers))
-            elif key.decode().startswith(self.keys.places):
+            elif key.decode().startswith(self.keys.reader_positions):
                 content = content.split()[::3]
-            elif key.decode() in (self.keys.looks, self.keys.ages):
+            elif key.decode() in (self.keys.observations, self.keys.observation_ages):
                 content = None
             seen[key.decode()] = content
         return seen
@@ -262,27 +262,27 @@ async def _running(stage: Stage) -> None:
     assert await stage.claim()
 
 
-async def _marked(stage: Stage) -> None:
+async def _signalled(stage: Stage) -> None:
     await _running(stage)
     assert await stage.revoke("t") == "signalled"
 
 
-@pytest.mark.parametrize("marks", ["ci", "it", "tk", "ck"])
-async def test_a_stronger_mark_replaces_a_weaker_one_and_never_the_other_way(stage, marks):
+@pytest.mark.parametrize("signals", ["ci", "it", "tk", "ck"])
+async def test_a_stronger_signal_replaces_a_weaker_one_and_never_the_other_way(stage, signals):
     await _running(stage)
-    weak, strong = marks
-    for mark, expected in ((weak, weak), (strong, strong), (weak, strong), ("c", strong)):
-        assert await stage.revoke(mark) == "signalled"
+    weak, strong = signals
+    for signal, expected in ((weak, weak), (strong, strong), (weak, strong), ("c", strong)):
+        assert await stage.revoke(signal) == "signalled"
         assert (await stage.record())[1:2].decode() == expected
 
 
-@pytest.mark.parametrize("mark", "citk")
-async def test_marks_do_not_outlive_their_job(stage, raw, mark):
+@pytest.mark.parametrize("signal", "citk")
+async def test_signals_do_not_outlive_their_job(stage, raw, signal):
     await _running(stage)
     await stage.revoke("c")
-    await stage.revoke(mark)
+    await stage.revoke(signal)
     assert await stage.finish() == 1
-    assert not await raw.hgetall(stage.mine.marks_channels[0])
+    assert not await raw.hgetall(stage.mine.signal_channels[0])
 
 
 async def _to_be_forgotten(stage: Stage) -> None:
@@ -370,7 +370,7 @@ SITUATIONS: dict[str, tuple[Callable[[Stage], Awaitable[None]], State]] = {
     "nothing": (_nothing, State.UNKNOWN),
     "queued": (_queued, State.PENDING),
     "running": (_running, State.STARTED),
-    "marked": (_marked, State.STARTED),
+    "signalled": (_signalled, State.STARTED),
     "to be forgotten": (_to_be_forgotten, State.STARTED),
     "taken over": (_taken_over, State.PENDING),
     "scheduled": (_scheduled, State.SCHEDULED),
@@ -433,8 +433,8 @@ CALLS: dict[str, Callable[[Stage], Awaitable[Any]]] = {
     "begin": lambda s: s.begin(),
     "is_task_known": lambda s: s.mine.is_task_known(s.held(), "task"),
     "beat": lambda s: s.beat(s.mine, 2),
-    "block": lambda s: s.broker.waits.block("job", s.held().entry, "mark", ["another"], 5),
-    "block, another's": lambda s: s.broker.waits.block("job", "0-1", "mark", ["another"], 5),
+    "block": lambda s: s.broker.waits.block("job", s.held().entry, "token", ["another"], 5),
+    "block, another's": lambda s: s.broker.waits.block("job", "0-1", "token", ["another"], 5),
     "append_items": lambda s: s.append_items(),
     "append_items, another's": lambda s: s.append_items(by=s.other),
     "reader_position": lambda s: s.mine.output(s.held()).reader_position(wanted=3),
@@ -683,8 +683,8 @@ async def test_a_job_that_is_put_aside_is_called_only_while_it_is(stage):
     assert await stage.state() == State.RETRY
 
 
-async def test_a_marked_job_is_not_put_aside_but_ends(stage):
-    await _marked(stage)
+async def test_a_signalled_job_is_not_put_aside_but_ends(stage):
+    await _signalled(stage)
     assert await stage.defer() == 2
     assert await stage.state() == State.REVOKED
 
@@ -705,8 +705,8 @@ async def test_an_session_id_that_was_taken_for_dead_can_never_beat_again(stage)
     assert not await stage.raw.hexists(stage.keys.beats, stage.mine.name)
 
 
-async def test_a_beat_returns_the_marks_on_jobs_it_holds(stage):
-    await _marked(stage)
+async def test_a_beat_returns_the_signals_to_jobs_it_holds(stage):
+    await _signalled(stage)
     assert await stage.beat(stage.mine, 2) == [b"job", b"t"]
     assert await stage.beat(stage.other, 2) == []
 
@@ -746,7 +746,7 @@ async def test_only_the_first_crash_counts_for_a_job_that_had_not_begun(stage):
 async def test_a_note_that_a_body_begins_is_of_one_entry_and_goes_when_that_is_over(stage):
     await _running(stage)
     await stage.beat(stage.mine, 1)
-    begun, first = stage.keys.begun + stage.mine.name, stage.held()
+    begun, first = stage.keys.started + stage.mine.name, stage.held()
     assert await stage.begin()
     assert await stage.raw.hkeys(begun) == [f"{first.entry} job".encode()]
     assert await stage.release() == 1
@@ -772,8 +772,8 @@ async def test_a_retry_sent_again_is_refused_also_after_it_was_promoted_and_take
     assert await stage.state() == "STARTED"
 
 
-async def test_a_marked_job_that_fails_ends_as_revoked_instead_of_being_tried_again(stage):
-    await _marked(stage)
+async def test_a_signalled_job_that_fails_ends_as_revoked_instead_of_being_tried_again(stage):
+    await _signalled(stage)
     assert await stage.retry() == 2
     assert await stage.state() == "REVOKED"
     assert await stage.raw.zcard(stage.keys.delayed) == 0
@@ -820,21 +820,21 @@ async def test_a_revoked_job_is_not_delivered_any_more(stage):
     assert await stage.revoke() == "ended"
 
 
-async def test_a_marked_job_ends_as_revoked_when_it_is_taken_over_or_handed_back(stage):
-    await _marked(stage)
+async def test_a_signalled_job_ends_as_revoked_when_it_is_taken_over_or_handed_back(stage):
+    await _signalled(stage)
     assert await stage.take() == (0, 1, False)
     assert await stage.state() == "REVOKED"
 
 
-async def test_a_marked_job_that_is_handed_back_ends_as_revoked(stage):
-    await _marked(stage)
+async def test_a_signalled_job_that_is_handed_back_ends_as_revoked(stage):
+    await _signalled(stage)
     assert await stage.release() == 2
     assert await stage.state() == "REVOKED"
     assert await stage.beat(stage.mine, 2) == []
 
 
-async def test_a_marked_job_that_ends_first_keeps_its_outcome(stage):
-    await _marked(stage)
+async def test_a_signalled_job_that_ends_first_keeps_its_outcome(stage):
+    await _signalled(stage)
     assert await stage.finish() == 1
     assert await stage.state() == "SUCCESS"
 

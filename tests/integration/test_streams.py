@@ -481,7 +481,7 @@ async def test_a_stream_lives_as_long_as_the_result_and_goes_with_it(app, tasks,
 
         await until(short, "the stream to live as long as the result")
         await result.forget()
-        assert not await raw.exists(key, app.sessions.shards[0].places + result.id)
+        assert not await raw.exists(key, app.sessions.shards[0].reader_positions + result.id)
         with pytest.raises(ResultNotFound):
             await _all(app.AsyncResult(result.id))
 
@@ -495,7 +495,7 @@ async def test_a_stream_that_is_forgotten_while_it_lives_stays_no_longer_than_it
         await result.forget()
         tasks.step()
         await result.get(timeout=30)
-        for key in (app.sessions.shards[0].items, app.sessions.shards[0].places):
+        for key in (app.sessions.shards[0].items, app.sessions.shards[0].reader_positions):
             assert await raw.ttl(key + result.id) <= 60
 
 
@@ -505,7 +505,7 @@ async def test_a_live_stream_is_kept_for_a_day(app, tasks, raw):
         tasks.step()
         stream = result.stream()
         assert await anext(stream) == 1
-        for key in (app.sessions.shards[0].items, app.sessions.shards[0].places):
+        for key in (app.sessions.shards[0].items, app.sessions.shards[0].reader_positions):
             assert 80_000 < await raw.ttl(key + result.id) <= 86_400
         tasks.step()
         assert await anext(stream, "end") == "end"

@@ -51,7 +51,7 @@ def beginning(setup: Setup) -> World:
         pending=(),
         delayed=(),
         beats=tuple(Beat(name, 1) for name in names),
-        marks=(),
+        signals=(),
         # Number 0 is of a worker that is gone, whose announcement is left.
         announced=(0, *list(names)[1:]) if setup.unknown is not None else (),
         begun=(),
@@ -79,8 +79,8 @@ def beginning(setup: Setup) -> World:
 def at_rest(world: World) -> bool:
     """Returns whether all jobs have ended, all waiters are answered, and nothing is left.
 
-    Nothing is left means: no entry, no claim, no delayed job, no kept value, no beat of a dead worker. Marks
-    have a time to live of their own and may stay.
+    Nothing is left means: no entry, no claim, no delayed job, no kept value, no beat of a dead worker.
+    Revocation signals have a time to live of their own and may stay.
     """
     return (
         not world.stream.entries
@@ -249,7 +249,7 @@ def _flushed(world: World) -> World:
         pending=(),
         delayed=(),
         beats=(),
-        marks=(),
+        signals=(),
         owed=(),
         history=history,
     )

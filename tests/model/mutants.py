@@ -233,11 +233,15 @@ MUTANTS = (
     ),
     Mutant("no poll", _without("poll"), Setup(faults=1), STUCK, "waiter 1 is subscribed"),
     Mutant(
-        "revoke leaves no mark", _without("revoke_marks"), REVOKE, BROKEN, 'after revoke answered "signalled"'
+        "revoke leaves no signal",
+        _without("revoke_signals"),
+        REVOKE,
+        BROKEN,
+        'after revoke answered "signalled"',
     ),
     Mutant(
-        "retry and take do not look at the mark",
-        _without("mark_ends_requeue"),
+        "retry and take do not look at the signal",
+        _without("signal_ends_requeue"),
         REVOKE,
         BROKEN,
         'after revoke answered "signalled"',
@@ -336,8 +340,8 @@ MUTANTS = (
         "job 0 is live",
     ),
     Mutant(
-        "release does not look at the mark",
-        _without("mark_ends_requeue"),
+        "release does not look at the signal",
+        _without("signal_ends_requeue"),
         replace(STOP, faults=1, revoke=0, crashes=False, pauses=False),
         BROKEN,
         'after revoke answered "signalled"',

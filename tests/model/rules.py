@@ -238,13 +238,13 @@ class Rules:
 
     Closes: a worker has claimed the job already, and starts it after all.
     """
-    revoke_marks: bool = True
-    """`revoke` of a claimed job sets a mark in the record.
+    revoke_signals: bool = True
+    """`revoke` of a claimed job sets a revocation signal in the record.
 
     Closes: the signal is lost with its worker, and the job runs again.
     """
-    mark_ends_requeue: bool = True
-    """`retry`, `take` and `release` end a marked job, and do not add it again.
+    signal_ends_requeue: bool = True
+    """`retry`, `take` and `release` end a signalled job, and do not add it again.
 
     Closes: the job was revoked while it ran, fails, and is tried again.
     """

@@ -33,11 +33,11 @@ from model.world import (
     Entry,
     Held,
     Letter,
-    Mark,
     Owed,
     Pending,
     Record,
     Rest,
+    Signal,
     Stream,
     World,
 )
@@ -254,19 +254,19 @@ class Scripts:
 
     def _taken_back(self, world: World, held: Held) -> tuple[World | None, bool]:
         """Begins each script that takes a claimed job from its worker without an outcome. Returns the world,
-        or None if the script is refused, and whether there is more to do. A marked job ends as revoked: that
-        is all.
+        or None if the script is refused, and whether there is more to do. A signalled job ends as revoked:
+        that is all.
         """
         if not self._entitled(world, held):
             return None, False
         world = questions.call_accepted(world, held)
-        if self._marked(world, held.entry.job):
+        if self._signalled(world, held.entry.job):
             ended = self._end(world, held.entry.job, REVOKED, by=held.name)
             return self._drop(ended, held.entry.id), False
         return world, True
 
     def retry(self, world: World, held: Held) -> World | None:
-        """Puts a failed job into the delayed set. A marked job ends as revoked."""
+        """Puts a failed job into the delayed set. A signalled job ends as revoked."""
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
             return taken
@@ -284,7 +284,7 @@ class Scripts:
         )
 
     def defer(self, world: World, held: Held) -> World | None:
-        """Defers a job that has not begun. A marked job ends as revoked."""
+        """Defers a job that has not begun. A signalled job ends as revoked."""
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
             return taken
@@ -293,7 +293,7 @@ class Scripts:
         return self._delay(self._drop(taken, held.entry.id), again)
 
     def replace(self, world: World, held: Held) -> World | None:
-        """Replaces a running job by another job and lets the running job wait for that. A marked job ends."""
+        """Replaces a running job by another job and lets it wait for that one. A signalled job ends."""
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
             return taken
@@ -312,7 +312,7 @@ class Scripts:
 
     def release(self, world: World, held: Held) -> World | None:
         """Gives a claimed job back, as if it had never been delivered, or puts it into an executor queue. A
-        marked job ends as revoked.
+        signalled job ends as revoked.
         """
         taken, goes_on = self._taken_back(world, held)
         if taken is None or not goes_on:
@@ -358,7 +358,7 @@ class Scripts:
         record = world.records[entry.job]
         if record is None or record.state != LIVE or record.entry != entry.id:
             return self._drop(world, entry.id)
-        if self._marked(world, entry.job):
+        if self._signalled(world, entry.job):
             return self._drop(self._end(world, entry.job, REVOKED, by=by), entry.id)
         world = questions.delivered_again(world, entry.job)
         begun = Begun(line.name, entry.id) in world.begun or not self.setup.rules.only_begun_count
@@ -373,17 +373,17 @@ class Scripts:
     # --- clients ----------------------------------------------------------------------------------
 
     def revoke(self, world: World, job: int) -> tuple[World, str]:
-        """Ends a job that no worker has claimed, and marks a claimed one."""
-        world, answer = self._stop(world, job, mark=True)
+        """Ends a job that no worker has claimed, and signals a claimed one."""
+        world, answer = self._stop(world, job, signal=True)
         if answer in {"revoked", "signalled"}:
             world = questions.revoke_answered(world, job, answer)
         return world, answer
 
     def expire(self, world: World, job: int) -> tuple[World, str]:
         """Ends a job that no worker has claimed. A worker checks the deadline of its claimed jobs itself."""
-        return self._stop(world, job, mark=False)
+        return self._stop(world, job, signal=False)
 
-    def _stop(self, world: World, job: int, *, mark: bool) -> tuple[World, str]:
+    def _stop(self, world: World, job: int, *, signal: bool) -> tuple[World, str]:
         record = world.records[job]
         if record is None or record.state == TOMBSTONE:
             return world, "unknown"
@@ -395,11 +395,11 @@ class Scripts:
         name = world.owner(record.entry) if self.setup.rules.revoke_asks_pending else None
         if name is None:
             return self._end(self._drop(world, record.entry), job, REVOKED), "revoked"
-        if not mark:
+        if not signal:
             return world, "running"
-        if self.setup.rules.revoke_marks:
-            marks = tuple(sorted({*world.marks, Mark(name, job)}))
-            world = world.with_record(job, record._replace(mark=True))._replace(marks=marks)
+        if self.setup.rules.revoke_signals:
+            signals = tuple(sorted({*world.signals, Signal(name, job)}))
+            world = world.with_record(job, record._replace(signal=True))._replace(signals=signals)
         return world, "signalled"
 
     def fetch_status(self, world: World, waiter: int, job: int) -> World:
@@ -429,9 +429,9 @@ class Scripts:
             return False
         return not rules.fence_record or (record is not None and record.entry == held.entry.id)
 
-    def _marked(self, world: World, job: int) -> bool:
+    def _signalled(self, world: World, job: int) -> bool:
         record = world.records[job]
-        return record is not None and record.mark and self.setup.rules.mark_ends_requeue
+        return record is not None and record.signal and self.setup.rules.signal_ends_requeue
 
     def _forgotten(self) -> Record | None:
         return Record(TOMBSTONE) if self.setup.rules.tombstones else None
@@ -544,10 +544,10 @@ class Scripts:
         )
 
     def _forget_consumer(self, world: World, name: int) -> World:
-        """Deletes a consumer: DELCONSUMER, HDEL of its beat, DEL of its marks, announcements and notes."""
+        """Deletes a consumer: DELCONSUMER, HDEL of its beat, DEL of its signals, announcements and notes."""
         return world._replace(
             beats=tuple(beat for beat in world.beats if beat.name != name),
-            marks=tuple(mark for mark in world.marks if mark.name != name),
+            signals=tuple(signal for signal in world.signals if signal.name != name),
             announced=tuple(other for other in world.announced if other != name),
             begun=tuple(note for note in world.begun if note.name != name),
         )

@@ -76,7 +76,7 @@ class Setup:
     revoke: int | None = None
     """The job that a client revokes."""
     terminate: bool = False
-    """Whether a mark also cancels a body that runs. Else it only prevents the start."""
+    """Whether a revocation signal also cancels a body that runs. Else it only prevents the start."""
     expire: int | None = None
     """The job whose deadline passes."""
     lines: bool = False

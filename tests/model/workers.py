@@ -34,7 +34,7 @@ from model.world import (
     WOKEN,
     Beat,
     Held,
-    Mark,
+    Signal,
     Worker,
     World,
 )
@@ -176,13 +176,13 @@ def _carry_on(world: World, scripts: Scripts, place: int, held: Held) -> Iterato
     if held.phase == IN_FLIGHT:
         yield from _arrive(world, scripts, place, held)
     elif held.phase in {HELD, NOTED}:
-        yield from _see_mark(world, place, held)
+        yield from _see_signal(world, place, held)
         yield from _start(world, scripts, place, held)
         yield from _line_up(world, scripts, place, held)
         yield from _give_back(world, place, held)
     elif held.phase == RUNNING:
         if scripts.setup.terminate:
-            yield from _see_mark(world, place, held)
+            yield from _see_signal(world, place, held)
         yield from _run(world, scripts, place, held)
         yield from _give_back(world, place, held)
     elif held.phase == RETRYING:
@@ -298,10 +298,14 @@ def _run(world: World, scripts: Scripts, place: int, held: Held) -> Iterator[Mov
         yield Move(f"{held.name}: the body of job {job} fails", _turn(world, place, held, RETRYING))
 
 
-def _see_mark(world: World, place: int, held: Held) -> Iterator[Move]:
+def _see_signal(world: World, place: int, held: Held) -> Iterator[Move]:
     """Yields that the beat's answer names a revoked job that this worker session holds."""
     worker = world.workers[place]
-    if worker.lease == FRESH and held.name == worker.name and Mark(held.name, held.entry.job) in world.marks:
+    if (
+        worker.lease == FRESH
+        and held.name == worker.name
+        and Signal(held.name, held.entry.job) in world.signals
+    ):
         label = f"{held.name}: its beat says that job {held.entry.job} was revoked"
         yield Move(label, _turn(world, place, held, REVOKING))
 

@@ -46,7 +46,7 @@ REPLACING = "replacing"  # the body left a workflow in its place; `replace` is t
 RELEASING = "releasing"  # given back by a worker that was told to stop; `release` is to be sent
 LINING_UP = "lining up"  # there is no thread for it here; `release` into a line is to be sent
 PUTTING_OFF = "putting off"  # its task is not known here; `defer` is to be sent
-REVOKING = "revoking"  # cancelled by a mark or a deadline; `finish` is to be sent
+REVOKING = "revoking"  # cancelled by a signal or a deadline; `finish` is to be sent
 NOT_STARTED = frozenset({IN_FLIGHT, HELD, NOTED})
 
 # --- the lease of a worker, as the worker itself sees it ------------------------------------------
@@ -87,7 +87,7 @@ class Record(NamedTuple):
 
     state: str
     entry: int = 0
-    mark: bool = False
+    signal: bool = False
     forget: bool = False
     channels: tuple[int, ...] = ()
     """The waiters that are notified of the outcome."""
@@ -120,7 +120,7 @@ class Beat(NamedTuple):
     value: int
 
 
-class Mark(NamedTuple):
+class Signal(NamedTuple):
     """A member of `T:x:<session id>`: this worker session holds a job that was revoked."""
 
     name: int
@@ -229,7 +229,7 @@ class World(NamedTuple):
     pending: tuple[Pending, ...]
     delayed: tuple[Delayed, ...]
     beats: tuple[Beat, ...]
-    marks: tuple[Mark, ...]
+    signals: tuple[Signal, ...]
     announced: tuple[int, ...]
     """`T:a:<session id>`: the sessions that have announced the task that the first worker does not know."""
     begun: tuple[Begun, ...]

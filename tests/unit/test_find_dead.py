@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from hypothesis import given, strategies as st
 
-from asyncq.broker.consumer import LookAge, Observation
-from asyncq.worker.recovery import Looks
+from asyncq.broker.consumer import Observation, ObservationAge
+from asyncq.worker.recovery import Observations
 
 LEASE = 3.0
 
 
 def look(number: int, at: int = 0, **ages: float) -> Observation:
     """A look, and what another observer left behind at look `at`: `l5=1.5` is number 5, 1.5 s ago."""
-    return Observation(number, {}, [], [LookAge(int(name[1:]), age) for name, age in ages.items()], at)
+    return Observation(number, {}, [], [ObservationAge(int(name[1:]), age) for name, age in ages.items()], at)
 
 
-def looks(*made: tuple[int, float]) -> tuple[Looks, list[bool]]:
-    looks = Looks(LEASE)
+def looks(*made: tuple[int, float]) -> tuple[Observations, list[bool]]:
+    looks = Observations(LEASE)
     return looks, [looks.add(look(number), now) for number, now in made]
 
 
@@ -48,7 +48,7 @@ def test_after_an_error_it_counts_anew():
 
 @given(st.lists(st.tuples(st.floats(0.1, 5), st.integers(-1, 3), st.integers(0, 3)), max_size=20))
 def test_nobody_is_called_dead_who_has_beaten_within_a_lease(steps):
-    seen = Looks(LEASE)
+    seen = Observations(LEASE)
     now, number, beats = 0.0, 10, {}
     for pause, more, beating in steps:
         now += pause
@@ -63,7 +63,7 @@ def test_nobody_is_called_dead_who_has_beaten_within_a_lease(steps):
 
 
 def test_an_observer_that_begins_goes_on_where_another_was():
-    seen = Looks(LEASE)
+    seen = Observations(LEASE)
     assert not seen.add(look(5000, at=4000, l1500=2.0, l3000=0.9), 70.0), "its own first look judges nobody"
     assert (seen.a_lease_ago(70.9), seen.a_lease_ago(71.0), seen.a_lease_ago(72.2)) == (0, 1500, 3000)
     assert seen.add(look(6000), 71.0)
@@ -84,7 +84,7 @@ def test_it_does_not_go_on_over_a_gap_or_where_a_clock_was_set_back_or_from_what
         "written at a look that is still to come": look(5000, at=5000, l1500=2.0),
         "no look before that at which it was written": look(5000, at=4000, l4000=1.0),
     }.items():
-        seen = Looks(LEASE)
+        seen = Observations(LEASE)
         seen.add(first, 70.0)
         assert seen.a_lease_ago(72.9) == 0, what
 
@@ -95,7 +95,7 @@ def test_observers_that_are_replaced_all_the_time_see_a_death_together():
     """
     passed, found = look(0), None
     for turn in range(6):
-        observer = Looks(LEASE)
+        observer = Observations(LEASE)
         for step in (0.0, 1.0):
             now = turn * 2.0 + step
             if observer.a_lease_ago(now) and found is None:
@@ -119,14 +119,14 @@ def test_observers_that_are_replaced_all_the_time_see_a_death_together():
     )
 )
 def test_many_observers_call_nobody_dead_who_has_beaten_within_a_lease(steps):
-    observers, beats = [Looks(LEASE) for _ in range(3)], {}
+    observers, beats = [Observations(LEASE) for _ in range(3)], {}
     passed, now, clock, last = look(0), 0.0, 1000.0, 0
     for pause, what, which in steps:
         now, clock = now + pause, clock + pause
         if what == "clock back":
             clock -= 5 * pause
         elif what == "replace":
-            observers[which] = Looks(LEASE)
+            observers[which] = Observations(LEASE)
         elif what == "beat":
             beats[which] = (last, now)
         elif what == "look":

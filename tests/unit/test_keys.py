@@ -17,7 +17,7 @@ def test_every_key_of_a_shard_has_the_same_hash_tag():
 
 def test_no_two_kinds_of_key_can_meet():
     keys = Keys("shop")
-    prefixes = [keys.records, keys.queues, keys.marks, keys.replies]
+    prefixes = [keys.records, keys.queues, keys.signals, keys.replies]
     names = [
         keys.beats,
         keys.dead,

@@ -64,7 +64,7 @@ def test_every_key_and_channel_is_in_the_tables():
     built = {
         getattr(names, field.name).replace(names.tag, "T")
         for field in fields(keys.Keys)
-        if field.name not in {"namespace", "shard", "tag", "space"}
+        if field.name not in {"namespace", "shard", "tag", "key_prefix"}
     }
     built.update(names.stream(sign).replace(names.tag, "T") for sign in (keys.LAST_TRY, keys.LEVEL))
     shown = {re.sub(r"<[\w ]+>|`", "", name) for name in column(section("Keys"), 0)} - {"Key", "Channel"}

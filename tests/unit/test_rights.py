@@ -32,7 +32,7 @@ def test_what_is_asked_for_is_what_the_templates_allow():
 def test_every_right_is_asked_for_and_every_kind_of_key():
     assert {call.right for call in WORKER} == rights.WORKER
     assert {call.right for call in rights.of_client(KEYS)} == rights.CLIENT
-    kinds = {KEYS.records, KEYS.delayed, KEYS.messages, KEYS.beats, KEYS.marks, KEYS.dead, *STREAMS}
+    kinds = {KEYS.records, KEYS.delayed, KEYS.messages, KEYS.beats, KEYS.signals, KEYS.dead, *STREAMS}
     assert {call.place[1:] for call in WORKER if call.right == "mget"} >= kinds
 
 

@@ -90,7 +90,7 @@ def test_every_script_says_what_it_does_and_uses_every_argument_it_names(name):
 
 @pytest.mark.parametrize("name", sorted(scripts.load()))
 def test_a_script_is_known_to_fill_the_outbox_exactly_if_it_writes_there(name):
-    writes = re.search(r"redis\.call\('XADD', space \.\. 'out'", scripts.load()[name].source)
+    writes = re.search(r"redis\.call\('XADD', key_prefix \.\. 'out'", scripts.load()[name].source)
     assert scripts.load()[name].fills_outbox == bool(writes)
 
 

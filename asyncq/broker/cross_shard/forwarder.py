@@ -292,7 +292,15 @@ class Forwarder:
         left = 0
         for entry, fields in entries:
             channel, refusal, job_arguments = wire.decode_batch(fields[b"b"])
-            arguments = (there.space, shard.shard, entry, channel, wire.PUSH_LIMIT, refusal, *job_arguments)
+            arguments = (
+                there.key_prefix,
+                shard.shard,
+                entry,
+                channel,
+                wire.PUSH_LIMIT,
+                refusal,
+                *job_arguments,
+            )
             left = await self._send(there, "accept", arguments)
         return left
 
@@ -301,7 +309,7 @@ class Forwarder:
         ends: list[Any] = []
         for entry, fields in entries:
             ends += (entry, *(fields[name] for name in _OF_AN_END))
-        arguments = (there.space, shard.shard, wire.PUSH_LIMIT, *ends)
+        arguments = (there.key_prefix, shard.shard, wire.PUSH_LIMIT, *ends)
         return await self._send(there, "deliver_ends", arguments)
 
     async def _send(self, there: Keys, script: str, arguments: Sequence[Any]) -> int:

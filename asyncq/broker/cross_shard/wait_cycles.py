@@ -39,7 +39,7 @@ class Waits:
         self._unblocking = BackgroundTasks(log)
 
     async def block(
-        self, id: str, entry: str, mark: str, targets: Sequence[str], timeout: float
+        self, id: str, entry: str, wait_token: str, targets: Sequence[str], timeout: float
     ) -> list[str]:
         """Notes for which jobs a running job waits. If one of them waits for this job, itself or through
         others, nothing stays noted. Raises as `Commands.run`.
@@ -51,7 +51,7 @@ class Waits:
         Args:
             id: of the running job.
             entry: the job's entry. Notes of an earlier attempt name another entry, and do not count.
-            mark: the wait token.
+            wait_token: the random name of this wait.
             targets: the ids of the jobs that it waits for.
             timeout: seconds for each command.
 
@@ -60,7 +60,7 @@ class Waits:
         """
         shards = self._commands.shards
         keys = shards.of(id)
-        arguments = (keys.space, id, entry, mark, DAY_MS, MOST_FOLLOWED, *targets)
+        arguments = (keys.key_prefix, id, entry, wait_token, DAY_MS, MOST_FOLLOWED, *targets)
         answer = await self._commands.run(
             keys, "block", (keys.records + id, keys.blocks + id), arguments, timeout=timeout
         )
@@ -68,16 +68,16 @@ class Waits:
             return [text_of(one) for one in answer]
         cycle = await find_cycle(self._commands, id, targets, most=MOST_FOLLOWED, timeout=timeout)
         if cycle:
-            self.unblock(id, entry, mark, targets)
+            self.unblock(id, entry, wait_token, targets)
         return cycle
 
-    def unblock(self, id: str, entry: str, mark: str, targets: Sequence[str]) -> None:
+    def unblock(self, id: str, entry: str, wait_token: str, targets: Sequence[str]) -> None:
         """Removes the note of a wait that is over, in the background. Does nothing if the app is being
         closed.
         """
         if self._commands.is_closed:
             return
-        edges = [f"{entry} {target} {mark}" for target in targets]
+        edges = [f"{entry} {target} {wait_token}" for target in targets]
         keys = self._commands.shards.of(id)
         self._unblocking.start(self._unblock(keys, ("SREM", keys.blocks + id, *edges)))
 
@@ -131,7 +131,7 @@ async def _awaited_by(commands: Commands, ids: Iterable[str], timeout: float) ->
     shards = commands.shards
     by_shard = shards.apportion(ids)
     asked = [
-        commands.run(shards[shard], "waits", (), (shards[shard].space, *some), timeout=timeout)
+        commands.run(shards[shard], "waits", (), (shards[shard].key_prefix, *some), timeout=timeout)
         for shard, some in by_shard.items()
     ]
     return [

@@ -2,7 +2,7 @@
 
 -- Whether an entry of a shard's outbox is behind the last one.
 local function is_news(from, entry)
-  local ms, number = string.match(redis.call('HMGET', space .. 'in', from)[1] or '', '^(%d+)-(%d+)$')
+  local ms, number = string.match(redis.call('HMGET', key_prefix .. 'in', from)[1] or '', '^(%d+)-(%d+)$')
   if not ms then return true end
   local its_ms, its_number = string.match(entry, '^(%d+)-(%d+)$')
   if its_ms ~= ms then return tonumber(its_ms) > tonumber(ms) end
@@ -10,5 +10,5 @@ local function is_news(from, entry)
 end
 
 local function heard(from, entry)
-  redis.call('HSET', space .. 'in', from, entry)
+  redis.call('HSET', key_prefix .. 'in', from, entry)
 end

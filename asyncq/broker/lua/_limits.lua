@@ -2,8 +2,8 @@
 -- `free`: places for whoever asks now. `dead`: claims of worker sessions that have no beat. `seat`: jobs that come back from a wait of
 -- their own, which go before those that have not started. `gone`: of those, the ones whose worker is dead. `starters`: the first two ids that
 -- wait to start.
-local function survey(held, waiting, beats, places, leaving)
-  local plan = { free = tonumber(places) - redis.call('HLEN', held), dead = {}, seat = {}, gone = {}, starters = {} }
+local function survey(held, waiting, beats, concurrency, leaving)
+  local plan = { free = tonumber(concurrency) - redis.call('HLEN', held), dead = {}, seat = {}, gone = {}, starters = {} }
   local lives = {}
   local function beats_still(session_id)
     if lives[session_id] == nil then lives[session_id] = redis.call('HGET', beats, session_id) and true or false end
@@ -35,14 +35,14 @@ local function survey(held, waiting, beats, places, leaving)
 end
 
 -- Does what the plan says. Who is seated is told: it waits in its worker's memory, not in a queue.
-local function settle_places(plan, held, waiting, marks, ttl)
+local function settle_places(plan, held, waiting, signals_prefix, ttl)
   for _, claim in ipairs(plan.dead) do redis.call('HDEL', held, claim) end
   for _, member in ipairs(plan.gone) do redis.call('ZREM', waiting, member) end
   for _, job in ipairs(plan.seat) do
     redis.call('HSET', held, job[2], job[3])
     redis.call('PEXPIRE', held, ttl)
     redis.call('ZREM', waiting, job[1])
-    redis.call('PUBLISH', marks .. job[3], 'p' .. job[2])
+    redis.call('PUBLISH', signals_prefix .. job[3], 'p' .. job[2])
   end
 end
 

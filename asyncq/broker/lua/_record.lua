@@ -44,9 +44,9 @@ local function store(key, flags, entry, consumer, request_id, letter, outcome, t
   end
 end
 
--- Takes the mark of a job that has ended off what its holder is told.
-local function unmark(marked, id)
-  redis.call('HDEL', marked, id)
+-- Takes the signal of a job that has ended off what its holder is told.
+local function clear_signal(signals, id)
+  redis.call('HDEL', signals, id)
 end
 
 -- Who holds an entry: {entry, consumer, ms since delivery, count}, or nil. A stream without a group was never read from, so nobody does.
@@ -103,10 +103,10 @@ local function delay(key, state, flags, queue, request_id, channels, id, fields,
 end
 
 -- A level of priority has a stream of its own. Its first job makes it known: to whoever begins to read the queue, and at once to who does.
-local function use_level(space, queue)
+local function use_level(key_prefix, queue)
   if not string.find(queue, '^', 1, true) then return end
   local name, level = string.match(queue, '^(.-)%^(.+)$')
-  if redis.call('SADD', space .. 'lv:' .. name, level) == 1 then redis.call('PUBLISH', space .. 'levels', queue) end
+  if redis.call('SADD', key_prefix .. 'lv:' .. name, level) == 1 then redis.call('PUBLISH', key_prefix .. 'levels', queue) end
 end
 
 -- How many entries there are of a level of a queue: in its stream, and in the lines behind it.

@@ -2,11 +2,11 @@
 local function awaited_by(node, found)
   local state, ids = string.sub(found, 1, 1), {}
   if state == 'W' then
-    local parents = redis.call('HGET', space .. 'm:' .. node, 'p') or ''
+    local parents = redis.call('HGET', key_prefix .. 'm:' .. node, 'p') or ''
     for parent in string.gmatch(parents, '%S+') do ids[#ids + 1] = parent end
   elseif state == 'L' then
     local _, claim = parse(found)
-    for _, edge in ipairs(redis.call('SMEMBERS', space .. 'b:' .. node)) do
+    for _, edge in ipairs(redis.call('SMEMBERS', key_prefix .. 'b:' .. node)) do
       local by, target = string.match(edge, '^(%S+) (%S+)')
       if by == claim then ids[#ids + 1] = target end
     end

@@ -28,16 +28,16 @@ end
 -- Stores the value of an ended job once, and counts one more job that needs it. Returns the new flags of that job.
 local function keep_for(child, flags, job)
   flags = string.sub(flags, 1, 3) .. (is_awaited(flags) and 'b' or 'h')
-  redis.call('SADD', space .. 'hn:' .. child, job.name)
-  redis.call('SETRANGE', space .. 'r:' .. child, 3, string.sub(flags, 4))
-  if redis.call('HINCRBY', space .. 'h:' .. job.name, 'n', 1) == 1 then redis.call('HSET', space .. 'h:' .. job.name, 'o', job.words) end
+  redis.call('SADD', key_prefix .. 'hn:' .. child, job.name)
+  redis.call('SETRANGE', key_prefix .. 'r:' .. child, 3, string.sub(flags, 4))
+  if redis.call('HINCRBY', key_prefix .. 'h:' .. job.name, 'n', 1) == 1 then redis.call('HSET', key_prefix .. 'h:' .. job.name, 'o', job.words) end
   return flags
 end
 
 -- A job with a dead letter may be sent again, so the values that it needs stay as long as the letter may stay.
 local function keep_for_letter(id, flags, ttl)
   if not needs_kept(flags) then return end
-  for _, name in ipairs(redis.call('SMEMBERS', space .. 'hn:' .. id)) do redis.pcall('HSET', space .. 'h:' .. name, 'd', ttl) end
+  for _, name in ipairs(redis.call('SMEMBERS', key_prefix .. 'hn:' .. id)) do redis.pcall('HSET', key_prefix .. 'h:' .. name, 'd', ttl) end
 end
 
 -- One job less needs a stored value. The last one deletes it. If the count is damaged, the value stays for a week.
@@ -55,14 +55,14 @@ end
 -- values are counted down, so no value is counted down twice.
 local function let_kept_go(id, flags)
   if not needs_kept(flags) then return end
-  local names = redis.pcall('SMEMBERS', space .. 'hn:' .. id)
-  redis.call('DEL', space .. 'hn:' .. id)
-  for _, name in ipairs(names['err'] and {} or names) do count_down(space .. 'h:' .. name) end
+  local names = redis.pcall('SMEMBERS', key_prefix .. 'hn:' .. id)
+  redis.call('DEL', key_prefix .. 'hn:' .. id)
+  for _, name in ipairs(names['err'] and {} or names) do count_down(key_prefix .. 'h:' .. name) end
 end
 
 -- A job that waited for other jobs may start: its message and their values become an entry of its queue, or wait for the time of the job.
 local function set_free(id, flags, queue, request_id, channels)
-  local fields, message = {}, space .. 'm:' .. id
+  local fields, message = {}, key_prefix .. 'm:' .. id
   local content = redis.call('HGETALL', message)
   for i = 1, #content, 2 do fields[content[i]] = content[i + 1] end
   local values, entry = {}, { 'm', fields['m'] }
@@ -73,12 +73,12 @@ local function set_free(id, flags, queue, request_id, channels)
   end
   redis.call('DEL', message)
   if fields['w'] then
-    delay(space .. 'r:' .. id, 'D', flags, queue, request_id, channels, id, entry, fields['w'], space .. 'm:', space .. 'd', space .. 'wake')
+    delay(key_prefix .. 'r:' .. id, 'D', flags, queue, request_id, channels, id, entry, fields['w'], key_prefix .. 'm:', key_prefix .. 'd', key_prefix .. 'wake')
     return
   end
-  use_level(space, queue)
-  local added = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, unpack(entry))
-  redis.call('SET', space .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. request_id .. channels)
+  use_level(key_prefix, queue)
+  local added = redis.call('XADD', key_prefix .. 'q:' .. queue, '*', 'i', id, unpack(entry))
+  redis.call('SET', key_prefix .. 'r:' .. id, 'L' .. string.sub(flags, 2) .. ' ' .. added .. ' ' .. queue .. ' ' .. request_id .. channels)
 end
 
 -- An ended job, as the functions below take it. `is_inherited`: its body never began. `name`: of its value, if that is stored once for several
@@ -91,7 +91,7 @@ end
 -- Delivers the end of one parent to a job that waits: that job may start now, or ends too. Returns the job as an ended job if others wait for
 -- its end, else nil. `job` is the parent. `how` and `words` are what this child is given, which may differ from the parent's own end, see hand_down.
 local function inherit(child, place, call, job, how, words, push_limit)
-  local key, message = space .. 'r:' .. child, space .. 'm:' .. child
+  local key, message = key_prefix .. 'r:' .. child, key_prefix .. 'm:' .. child
   local record = redis.call('MGET', key)[1]
   if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
   local flags, _, queue, request_id, channels = parse(record)
@@ -142,12 +142,12 @@ end
 
 -- Ends a waiting job whose message is damaged as failed, and without an outcome: the reader says what is wrong. Returns as `inherit`.
 local function give_up(child, call, push_limit)
-  local key = space .. 'r:' .. child
+  local key = key_prefix .. 'r:' .. child
   local record = redis.call('MGET', key)[1]
   if not record or string.sub(record, 1, 1) ~= 'W' then return nil end
   local flags, _, _, request_id, channels = parse(record)
   if not same_call(request_id, call) then return nil end
-  redis.call('DEL', space .. 'm:' .. child)
+  redis.call('DEL', key_prefix .. 'm:' .. child)
   let_kept_go(child, flags)
   store(key, flags, '0', '-', request_id, 'F', '', 3600000) -- the time of its result stood in the damaged message
   tell(channels, child, 'F', '', push_limit)
@@ -159,13 +159,13 @@ end
 local function tell_later(job, edges)
   for at = 1, #edges, MOST_TOLD do
     local some = table.concat(edges, '\n', at, math.min(at + MOST_TOLD - 1, #edges))
-    redis.call('XADD', space .. 'rest:' .. job.name, '*', 'c', some)
+    redis.call('XADD', key_prefix .. 'rest:' .. job.name, '*', 'c', some)
   end
-  local kept = space .. 'h:' .. job.name
+  local kept = key_prefix .. 'h:' .. job.name
   redis.call('HINCRBY', kept, 'n', 1)
   redis.call('HSET', kept, 'o', job.words, 'w', job.how, 'i', job.is_inherited and '1' or '')
-  redis.call('ZADD', space .. 'd', 0, ' ' .. job.name)
-  redis.call('PUBLISH', space .. 'wake', '0')
+  redis.call('ZADD', key_prefix .. 'd', 0, ' ' .. job.name)
+  redis.call('PUBLISH', key_prefix .. 'wake', '0')
 end
 
 -- Delivers the end of a job to the waiting jobs of this shard. For waiting jobs of other shards it adds entries to the outbox in the same
@@ -195,7 +195,7 @@ local function hand_down(job, waiting, push_limit, ended)
     end
   end
   for _, group in pairs(far) do
-    redis.call('XADD', space .. 'out', '*', 'to', group[1], 'c', table.concat(group[4], '\n'), 'p', job.id, 'n', job.request_id, 'h', group[2], 'w', group[3])
+    redis.call('XADD', key_prefix .. 'out', '*', 'to', group[1], 'c', table.concat(group[4], '\n'), 'p', job.id, 'n', job.request_id, 'h', group[2], 'w', group[3])
   end
   job.is_kept_once = takers > 1 and job.how == 'S' and #job.words > MOST_COPIED
   told = told + #near
@@ -228,9 +228,9 @@ local function settle(ended, push_limit)
   while ended[at] do
     local job = ended[at]
     at = at + 1
-    local waiting = redis.pcall('HGETALL', space .. 'dep:' .. job.id)
+    local waiting = redis.pcall('HGETALL', key_prefix .. 'dep:' .. job.id)
     if waiting['err'] then waiting = {} end -- somebody wrote another type under this key
-    redis.call('DEL', space .. 'dep:' .. job.id)
+    redis.call('DEL', key_prefix .. 'dep:' .. job.id)
     hand_down(job, waiting, push_limit, ended)
   end
 end
@@ -238,7 +238,7 @@ end
 -- Continues with the waiting jobs that tell_later stored, unless this call has delivered too many ends already. If somebody has deleted the
 -- outcome, the waiting jobs fail.
 local function go_on(name, push_limit)
-  local key, kept = space .. 'rest:' .. name, space .. 'h:' .. name
+  local key, kept = key_prefix .. 'rest:' .. name, key_prefix .. 'h:' .. name
   local some = redis.call('XRANGE', key, '-', '+', 'COUNT', 2)
   local waiting, ended = some[1] and edges_in(some[1][2][2]) or {}, {}
   if told > 0 and told + #waiting / 2 > MOST_TOLD then return end
@@ -252,7 +252,7 @@ local function go_on(name, push_limit)
   end
   if not some[2] then
     redis.call('DEL', key)
-    redis.call('ZREM', space .. 'd', ' ' .. name)
+    redis.call('ZREM', key_prefix .. 'd', ' ' .. name)
     count_down(kept) -- only now: the jobs of this call may be the only ones that need the value
   end
   settle(ended, push_limit)
@@ -285,23 +285,23 @@ end
 -- What a job reported and yielded expires with its result, or with the tombstone of a job that was to be forgotten.
 local function let_items_go(id, flags, ttl)
   if string.sub(flags, 3, 3) == 'f' then
-    for _, kind in ipairs({ 'e:', 's:', 'sp:' }) do redis.call('PEXPIRE', space .. kind .. id, 60000) end
+    for _, kind in ipairs({ 'e:', 's:', 'sp:' }) do redis.call('PEXPIRE', key_prefix .. kind .. id, 60000) end
   elseif ttl then
-    redis.call('PEXPIRE', space .. 's:' .. id, ttl)
+    redis.call('PEXPIRE', key_prefix .. 's:' .. id, ttl)
   end
 end
 
 -- Ends a job that has flags. The caller notifies its waiters, and delivers its end to waiting jobs.
-local function end_flagged(id, flags, entry, consumer, request_id, letter, outcome, ttl, marked)
-  store(space .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
+local function end_flagged(id, flags, entry, consumer, request_id, letter, outcome, ttl, signals)
+  store(key_prefix .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
   let_items_go(id, flags)
   let_kept_go(id, flags)
-  if string.sub(flags, 2, 2) ~= '-' then unmark(marked, id) end
+  if string.sub(flags, 2, 2) ~= '-' then clear_signal(signals, id) end
 end
 
 -- Ends a job in one step: stores its outcome, notifies its waiters, and delivers its end to the jobs that wait for it.
 local function conclude(id, flags, entry, consumer, request_id, channels, letter, outcome, ttl, push_limit)
-  store(space .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
+  store(key_prefix .. 'r:' .. id, flags, entry, consumer, request_id, letter, outcome, ttl)
   let_items_go(id, flags, ttl) -- also if its worker died
   let_kept_go(id, flags)
   tell(channels, id, letter, outcome, tonumber(push_limit))
@@ -310,7 +310,7 @@ end
 
 -- Returns the key which says that an id belonged to a call before.
 local function place_of_call(id, request_id)
-  return space .. 'u:' .. id .. ':' .. string.match(request_id, '^[^~]*')
+  return key_prefix .. 'u:' .. id .. ':' .. string.match(request_id, '^[^~]*')
 end
 
 -- Returns whether an id belonged to this call within the last minute: then the call is sent again, late.
@@ -322,12 +322,12 @@ end
 -- tombstone would have stood; what its job reported and yielded is deleted.
 local function make_room(id, request_id)
   redis.call('SET', place_of_call(id, request_id), '', 'PX', 60000)
-  redis.call('DEL', space .. 'e:' .. id, space .. 's:' .. id, space .. 'sp:' .. id)
+  redis.call('DEL', key_prefix .. 'e:' .. id, key_prefix .. 's:' .. id, key_prefix .. 'sp:' .. id)
 end
 
 -- Returns whether a call may have an id: `free`, `taken`, or `again` if it has the id already. If a tombstone makes room, also its request id.
 local function claim_to(id, request_id)
-  local record = redis.call('MGET', space .. 'r:' .. id)[1]
+  local record = redis.call('MGET', key_prefix .. 'r:' .. id)[1]
   if not record then return 'free' end
   local known = string.match(record, '^.... %S+ %S+ (%S+)') or ''
   if same_call(known, request_id) or was_there(id, request_id) then return 'again' end
@@ -352,28 +352,28 @@ end
 
 -- Accepts a job of a workflow: into its queue, for its time, or to wait for its parents. `dependents` are the jobs that wait for it. If it is
 -- the last job of a replacement, `replaces` is set, and its dependents are stored already.
-local function admit(id, queue, request_id, flags, wait, ttl, parents, dependents, keeps, message, channels, replaces)
-  local key = space .. 'r:' .. id
-  for child, edge in string.gmatch(dependents, EACH_EDGE) do redis.call('HSET', space .. 'dep:' .. id, child, edge) end
+local function admit(id, queue, request_id, flags, wait, ttl, parents, dependents, wants_values, message, channels, replaces)
+  local key = key_prefix .. 'r:' .. id
+  for child, edge in string.gmatch(dependents, EACH_EDGE) do redis.call('HSET', key_prefix .. 'dep:' .. id, child, edge) end
   if parents == '' then
     if wait == '' then
-      use_level(space, queue)
-      local entry = redis.call('XADD', space .. 'q:' .. queue, '*', 'i', id, 'm', message)
+      use_level(key_prefix, queue)
+      local entry = redis.call('XADD', key_prefix .. 'q:' .. queue, '*', 'i', id, 'm', message)
       redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
     else
-      delay(key, 'D', 'D' .. flags, queue, request_id, channels, id, { 'm', message }, wait, space .. 'm:', space .. 'd', space .. 'wake')
+      delay(key, 'D', 'D' .. flags, queue, request_id, channels, id, { 'm', message }, wait, key_prefix .. 'm:', key_prefix .. 'd', key_prefix .. 'wake')
     end
     return
   end
   local _, count = string.gsub(parents, '%S+', '')
   local fields = { 'm', message, 'p', parents, 't', ttl }
-  for name, value in pairs({ n = count, w = wait, k = keeps, r = replaces }) do
+  for name, value in pairs({ n = count, w = wait, k = wants_values, r = replaces }) do
     if value ~= '' then
       fields[#fields + 1] = name
       fields[#fields + 1] = value
     end
   end
-  redis.call('HSET', space .. 'm:' .. id, unpack(fields))
+  redis.call('HSET', key_prefix .. 'm:' .. id, unpack(fields))
   redis.call('SET', key, 'W' .. flags .. ' 0 ' .. queue .. ' ' .. request_id .. channels)
 end
 
@@ -390,6 +390,6 @@ local function admit_all(first, stride, channel, batches, left)
   for i = first, #ARGV, stride do admit_at(i, channel) end
   if batches == '' then return end
   for _, batch in ipairs(cmsgpack.unpack(batches)) do
-    redis.call('XADD', space .. 'out', '*', 'to', batch[1], 'b', batch[2])
+    redis.call('XADD', key_prefix .. 'out', '*', 'to', batch[1], 'b', batch[2])
   end
 end

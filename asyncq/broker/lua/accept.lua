@@ -1,6 +1,6 @@
 -- Accepts the jobs of a workflow that lie in this shard, as the outbox of another brings them. Again is once. A job whose id another call
 -- took meanwhile cannot be: those that wait for it are told so.
--- ARGV: space from entry channel push_limit refusal (id queue request_id flags wait ttl parents dependents keeps message)*
+-- ARGV: key_prefix from entry channel push_limit refusal (id queue request_id flags wait ttl parents dependents wants_values message)*
 -- RETURNS: how much there is in this shard's own outbox now
 -- FLAGS: allow-oom
 -- USES: record workflow inbox
@@ -20,4 +20,4 @@ if is_news(from, entry) then
   settle(ended, tonumber(push_limit))
   heard(from, entry)
 end
-return redis.call('XLEN', space .. 'out')
+return redis.call('XLEN', key_prefix .. 'out')

@@ -1,10 +1,10 @@
 -- Says which tasks a worker session knows and which queues it serves, so that others leave it the jobs that they cannot run. Adds to what it
 -- said before.
--- KEYS: beats about
+-- KEYS: beats announced
 -- ARGV: session_id ttl (field)*
 -- RETURNS: 1 noted, 0 the worker session was taken for dead
 -- FLAGS: allow-oom
 if not redis.call('HGET', beats, session_id) then return 0 end
-for i = first, #ARGV do redis.call('HSET', about, ARGV[i], '1') end
-redis.call('PEXPIRE', about, ttl)
+for i = first, #ARGV do redis.call('HSET', announced, ARGV[i], '1') end
+redis.call('PEXPIRE', announced, ttl)
 return 1

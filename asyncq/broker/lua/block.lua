@@ -1,14 +1,14 @@
 -- Says for which jobs a running one waits, and looks in the same step whether any of them waits for it, itself or through others. Only the
 -- edges count that carry the entry which their job's record names: others are of an attempt that crashed.
--- KEYS: record blocked
--- ARGV: space id entry mark ttl limit (target)*
+-- KEYS: record waits
+-- ARGV: key_prefix id entry wait_token ttl max_jobs (target)*
 -- RETURNS: the ids on the way from a target back to the job, if there is one: then nothing was noted. Else {}
 -- FLAGS: allow-oom
 -- USES: record waits
 local own = redis.call('MGET', record)[1]
 if not own then return {} end
-local flags, named = parse(own)
-if not is_live(flags) or named ~= entry then return {} end
+local flags, current = parse(own)
+if not is_live(flags) or current ~= entry then return {} end
 
 -- Breadth first, so that the way is the shortest. Beyond the limit nothing is said: other clients want their turn.
 local before, level, seen = {}, {}, 0
@@ -19,11 +19,11 @@ local function reach(node, from, following)
   end
 end
 for i = first, #ARGV do reach(ARGV[i], false, level) end
-while #level > 0 and before[id] == nil and seen < tonumber(limit) do
+while #level > 0 and before[id] == nil and seen < tonumber(max_jobs) do
   local following = {}
   for start = 1, #level, 500 do
     local keys = {}
-    for k = start, math.min(start + 499, #level) do keys[#keys + 1] = space .. 'r:' .. level[k] end
+    for k = start, math.min(start + 499, #level) do keys[#keys + 1] = key_prefix .. 'r:' .. level[k] end
     for k, found in ipairs(redis.call('MGET', unpack(keys))) do
       local node = level[start + k - 1]
       if found then
@@ -45,8 +45,8 @@ end
 
 for start = first, #ARGV, 500 do
   local edges = {}
-  for i = start, math.min(start + 499, #ARGV) do edges[#edges + 1] = entry .. ' ' .. ARGV[i] .. ' ' .. mark end
-  redis.call('SADD', blocked, unpack(edges))
+  for i = start, math.min(start + 499, #ARGV) do edges[#edges + 1] = entry .. ' ' .. ARGV[i] .. ' ' .. wait_token end
+  redis.call('SADD', waits, unpack(edges))
 end
-redis.call('PEXPIRE', blocked, ttl)
+redis.call('PEXPIRE', waits, ttl)
 return {}

@@ -1,17 +1,17 @@
 -- Puts a job aside before its body has begun, and gives up the claim to it: until its turn, if its task is limited; until a worker that knows
 -- its task takes it, if this one does not. A field of its message says what is to be known of it when it comes again. Fenced as finish; a
--- marked job ends instead.
+-- signalled job ends instead.
 -- KEYS: stream delayed
--- ARGV: space group consumer entry id wait field value messages wake push_limit ttl marks outcome
--- RETURNS: 1 put aside, 2 ended by a mark, 0 refused (also when sent again)
+-- ARGV: key_prefix group consumer entry id wait field value messages wake push_limit ttl signals_prefix outcome
+-- RETURNS: 1 put aside, 2 ended by a signal, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, queue, request_id, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, queue, request_id, channels = claimed(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
 local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
 if not content then return 0 end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
-  unmark(marks .. consumer, id)
+  clear_signal(signals_prefix .. consumer, id)
   conclude(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 else
@@ -23,8 +23,8 @@ else
       fields[#fields + 1] = content[2][i + 1]
     end
   end
-  delay(space .. 'r:' .. id, 'P', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
-  redis.call('PUBLISH', space .. 'ev:' .. id, 'l')
+  delay(key_prefix .. 'r:' .. id, 'P', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
+  redis.call('PUBLISH', key_prefix .. 'ev:' .. id, 'l')
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

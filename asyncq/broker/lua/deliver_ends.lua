@@ -1,5 +1,5 @@
 -- Tells jobs that wait here how jobs of another shard ended, as the outbox of that one brings it. Again is once.
--- ARGV: space from push_limit (entry parent request_id how words waiting)*
+-- ARGV: key_prefix from push_limit (entry parent request_id letter outcome waiting)*
 -- RETURNS: how much there is in this shard's own outbox now
 -- FLAGS: allow-oom
 -- USES: record workflow inbox
@@ -13,4 +13,4 @@ for i = first, #ARGV, stride do
 end
 settle(ended, tonumber(push_limit))
 if last then heard(from, last) end
-return redis.call('XLEN', space .. 'out')
+return redis.call('XLEN', key_prefix .. 'out')

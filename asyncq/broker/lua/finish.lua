@@ -1,7 +1,7 @@
 -- Ends jobs: stores each outcome, acknowledges and deletes its entry, tells its waiters. The fence: an outcome counts only if the
 -- entry is pending for this consumer and the record names this entry; anybody else is a zombie.
 -- KEYS: stream
--- ARGV: space queue group consumer span push_limit marks (entry id request_id channel letter ttl outcome)*
+-- ARGV: key_prefix queue group consumer span push_limit signals_prefix (entry id request_id channel letter ttl outcome)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 2 accepted before, 0 refused
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -21,7 +21,7 @@ end
 
 -- All reads come before the first write: a script that fails half-way keeps what it wrote.
 local keys = {}
-for i = first + 1, #ARGV, stride do keys[#keys + 1] = space .. 'r:' .. ARGV[i] end
+for i = first + 1, #ARGV, stride do keys[#keys + 1] = key_prefix .. 'r:' .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
 local plan, answers, accepted, gone = {}, {}, 0, {}
 for k, key in ipairs(keys) do
@@ -64,7 +64,7 @@ for _, job in ipairs(plan) do
   if flags == '----' then
     redis.call('SET', key, letter .. '--- ' .. ARGV[i] .. ' ' .. consumer .. ' ' .. request_id .. ' ' .. outcome, 'PX', ttl)
   else
-    end_flagged(id, flags, ARGV[i], consumer, request_id, letter, outcome, ttl, marks .. consumer)
+    end_flagged(id, flags, ARGV[i], consumer, request_id, letter, outcome, ttl, signals_prefix .. consumer)
   end
   local framed = frame(id, letter, outcome, limit)
   if flags ~= '----' and is_awaited(flags) then settle_dependents(id, request_id, letter, outcome, limit) end

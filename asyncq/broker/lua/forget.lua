@@ -1,6 +1,6 @@
 -- Forgets the result of a job: at once if it ended, else when it ends (its waiters still get the outcome). Nothing is deleted in under
 -- a minute, see enqueue.
--- KEYS: record latest items place
+-- KEYS: record latest items position
 -- RETURNS: unknown | forgotten | flagged
 -- FLAGS: allow-oom
 -- USES: record
@@ -14,5 +14,5 @@ if is_live(flags) then
   return 'flagged'
 end
 redis.call('SET', record, 'T--- ' .. entry .. ' ' .. consumer .. ' ' .. request_id, 'PX', 60000)
-redis.call('DEL', latest, items, place)
+redis.call('DEL', latest, items, position)
 return 'forgotten'

@@ -1,21 +1,21 @@
 -- Whether the attempt of a job of a limited task may start: there must be a place, and the rate must allow it. Keys are the task's.
 -- KEYS: rate held waiting beats
--- ARGV: space claim session_id id places interval tolerance turn left marks ttl expected
--- RETURNS: {1 it starts | 0 it waits for its moment | 2 it waits for a place, ms to wait, its turn, a job that is to be called or '', steady time (ms)}
+-- ARGV: key_prefix claim session_id id concurrency interval tolerance limiter_state expires_in signals_prefix ttl expected
+-- RETURNS: {1 it starts | 0 it waits for its moment | 2 it waits for a place, ms to wait, its turn, a job that is to be called or '', monotonic time (ms)}
 -- FLAGS: allow-oom
 -- USES: limits monotonic
-places, interval = tonumber(places), tonumber(interval)
+concurrency, interval = tonumber(concurrency), tonumber(interval)
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local steady = steady_ms(space, math.floor(now / 1000), expected)
-now = steady * 1000 + time[2] % 1000
-local granted, since = string.match(turn, '^(%d) (%d+)$')
+local monotonic = monotonic_ms(key_prefix, math.floor(now / 1000), expected)
+now = monotonic * 1000 + time[2] % 1000
+local granted, since = string.match(limiter_state, '^(%d) (%d+)$')
 since = since or string.format('%.0f', now)
 local plan = { free = math.huge, starters = {} }
 local ahead = 0
-if places > 0 then
-  if redis.call('HGET', held, claim) then return { 1, 0, turn, '', steady } end -- sent again
-  plan = survey(held, waiting, beats, places, '')
+if concurrency > 0 then
+  if redis.call('HGET', held, claim) then return { 1, 0, limiter_state, '', monotonic } end -- sent again
+  plan = survey(held, waiting, beats, concurrency, '')
   ahead = redis.call('ZCARD', waiting)
 end
 -- The generic cell rate algorithm (ITU-T I.371): `open` is when the next start is due by those that there were. What is not open yet is
@@ -36,15 +36,15 @@ elseif interval > 0 then
   starts = now >= earliest
   if not starts then wait = math.ceil((math.max(open, free_from) - now) / 1000) end
 end
-local in_time = left == '' or wait < tonumber(left)
-if not in_time then wait = math.max(0, tonumber(left)) end -- then it has expired, and takes nobody's moment
+local in_time = expires_in == '' or wait < tonumber(expires_in)
+if not in_time then wait = math.max(0, tonumber(expires_in)) end -- then it has expired, and takes nobody's moment
 
-if places > 0 then
-  settle_places(plan, held, waiting, marks, ttl)
+if concurrency > 0 then
+  settle_places(plan, held, waiting, signals_prefix, ttl)
   if plan.free <= 0 then
     redis.call('ZADD', waiting, since, id)
     redis.call('PEXPIRE', waiting, ttl)
-    return { 2, wait, (granted or '0') .. ' ' .. since, '', steady }
+    return { 2, wait, (granted or '0') .. ' ' .. since, '', monotonic }
   end
   redis.call('ZREM', waiting, id)
 end
@@ -59,9 +59,9 @@ if interval > 0 and (starts or in_time) then
   local lives = math.ceil((math.max(open, free_from) - now) / 1000) + 1000
   redis.call('SET', rate, string.format('%.2f %.2f %s', open, free_from, interval_text), 'PX', string.format('%.0f', lives))
 end
-if starts and places > 0 then
+if starts and concurrency > 0 then
   redis.call('HSET', held, claim, session_id)
   redis.call('PEXPIRE', held, ttl)
   plan.free = plan.free - 1
 end
-return { starts and 1 or 0, wait, (granted or '0') .. ' ' .. since, next_starter(plan, waiting, id), steady }
+return { starts and 1 or 0, wait, (granted or '0') .. ' ' .. since, next_starter(plan, waiting, id), monotonic }

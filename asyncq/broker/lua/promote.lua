@@ -2,14 +2,14 @@
 -- is due behind it: it is put off for a minute, and named, so that the caller ends the job. What waits for an ended job and was put aside, see
 -- tell_later, is gone on with.
 -- KEYS: delayed
--- ARGV: space records messages queues limit events expected push_limit
--- RETURNS: {moved, ms until the next is due (-1 if none), steady time (ms), {id, 1 if its message is lost, what is wrong}...}
+-- ARGV: key_prefix records messages queues max_jobs events expected push_limit
+-- RETURNS: {moved, ms until the next is due (-1 if none), monotonic time (ms), {id, 1 if its message is lost, what is wrong}...}
 -- FLAGS: allow-oom
 -- USES: record monotonic workflow
 -- RARELY: go_on
 local PARTS = { 'm', 'c', 'a', 'v', 'g', 'u', 'l' }
 local now = now_ms()
-local steady = steady_ms(space, now, expected)
+local monotonic = monotonic_ms(key_prefix, now, expected)
 local moved, damaged, bytes = 0, {}, 0
 
 -- The entry of a job that is due; nil if its record does not call it delayed (any more), or if its message is lost, and what is wrong.
@@ -26,7 +26,7 @@ local function move(id)
       fields[#fields + 1] = content[k]
     end
   end
-  use_level(space, queue)
+  use_level(key_prefix, queue)
   local entry = redis.call('XADD', queues .. queue, '*', unpack(fields))
   redis.call('SET', records .. id, 'L' .. string.sub(flags, 2) .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. channels)
   redis.call('PUBLISH', events .. id, 'q' .. entry)
@@ -46,7 +46,7 @@ local function take_out(id)
   redis.call('ZREM', delayed, id)
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, limit)) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, max_jobs)) do
   if bytes >= ENOUGH_MOVED then break end
   local is_whole, problem = pcall(take_out, id)
   if problem then
@@ -55,4 +55,4 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0
   end
 end
 local head = redis.call('ZRANGE', delayed, 0, 0, 'WITHSCORES')
-return { moved, head[2] and math.max(0, head[2] - now) or -1, steady, unpack(damaged) }
+return { moved, head[2] and math.max(0, head[2] - now) or -1, monotonic, unpack(damaged) }

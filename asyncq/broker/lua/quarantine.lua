@@ -1,7 +1,7 @@
 -- Sets an entry aside that is no message of asyncq: kept with the dead letters, so that somebody can look at it, and out of the way.
 -- If a job stands behind it all the same, that job ends with the given failure.
 -- KEYS: stream dead
--- ARGV: space group consumer entry reason outcome ttl push_limit dead_ttl dead_cap
+-- ARGV: key_prefix group consumer entry reason outcome ttl push_limit dead_ttl dead_cap
 -- RETURNS: 1 set aside, 0 not ours
 -- FLAGS: allow-oom
 -- USES: record workflow
@@ -11,7 +11,7 @@ local id
 if content then
   for i = 1, #content[2], 2 do if content[2][i] == 'i' then id = content[2][i + 1] end end
 end
-local record = id and redis.call('MGET', space .. 'r:' .. id)[1]
+local record = id and redis.call('MGET', key_prefix .. 'r:' .. id)[1]
 if content then
   local raw = string.sub(cjson.encode(content[2]), 1, 65536)
   keep_dead(dead, { 'raw', raw }, string.match(stream, '[^:]*$'), reason, outcome, dead_ttl, dead_cap)

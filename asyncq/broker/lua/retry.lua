@@ -1,16 +1,16 @@
--- Puts a failed job aside until its next try, and gives up the claim to it. Fenced as finish; a marked job ends instead. Of a job that
+-- Puts a failed job aside until its next try, and gives up the claim to it. Fenced as finish; a signalled job ends instead. Of a job that
 -- expires comes the outcome that stands if it does before it starts again.
 -- KEYS: stream delayed
--- ARGV: space group consumer entry id wait retries error last messages wake push_limit ttl marks outcome
--- RETURNS: 1 waits for its next try, 2 ended by a mark, 0 refused (also when sent again)
+-- ARGV: key_prefix group consumer entry id wait retries error last messages wake push_limit ttl signals_prefix outcome
+-- RETURNS: 1 waits for its next try, 2 ended by a signal, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, queue, request_id, channels = claimed(space .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, queue, request_id, channels = claimed(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
 local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
 if not content then return 0 end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
-  unmark(marks .. consumer, id)
+  clear_signal(signals_prefix .. consumer, id)
   conclude(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 else
@@ -24,8 +24,8 @@ else
     end
   end
   -- A job on its last try before the crash cap stays in its last-attempt queue: beside others, their deaths would count as its own.
-  delay(space .. 'r:' .. id, 'R', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
-  redis.call('PUBLISH', space .. 'ev:' .. id, #error > tonumber(push_limit) and 'l' or 'r' .. entry .. ' ' .. retries .. ' ' .. error)
+  delay(key_prefix .. 'r:' .. id, 'R', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
+  redis.call('PUBLISH', key_prefix .. 'ev:' .. id, #error > tonumber(push_limit) and 'l' or 'r' .. entry .. ' ' .. retries .. ' ' .. error)
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

@@ -1,8 +1,8 @@
--- Ends a job that no worker has; marks one that a worker has, and tells that worker. The mark outlives the notification: it is in the
+-- Ends a job that no worker has; signals one that a worker has, and tells that worker. The signal outlives the notification: it is in the
 -- record, so a retry, a takeover or a hand-back ends the job instead.
 -- KEYS: record delayed
--- ARGV: space id group letter outcome ttl push_limit marks mark marks_ttl reason parents
--- RETURNS: {unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself; and without a mark: only a job that has no entry ends), and the ids of those that it waited for, if they stand in its place (see replace) or `parents` asks for them}
+-- ARGV: key_prefix id group letter outcome ttl push_limit signals_prefix signal signals_ttl reason parents
+-- RETURNS: {unknown | ended | revoked | signalled | running (only for an expiry: the worker looks at the time itself; and without a signal: only a job that has no entry ends), and the ids of those that it waited for, if they stand in its place (see replace) or `parents` asks for them}
 -- FLAGS: allow-oom
 -- USES: record workflow
 local found = redis.call('MGET', record)[1]
@@ -17,7 +17,7 @@ local function use_last(last)
   if last then letter, outcome = 'F', last end
 end
 if state ~= 'L' then
-  local message, answer = space .. 'm:' .. id, { 'revoked' }
+  local message, answer = key_prefix .. 'm:' .. id, { 'revoked' }
   if state == 'W' then
     local above = redis.call('HMGET', message, 'p', 'r')
     -- Nobody else would end a workflow that stands in this job's place: nothing but the job shows it.
@@ -31,24 +31,24 @@ if state ~= 'L' then
   conclude(id, flags, entry, '-', request_id, channels, letter, outcome, ttl, push_limit)
   return answer
 end
-if mark == '' then return { 'running' } end
-local stream = space .. 'q:' .. queue
+if signal == '' then return { 'running' } end
+local stream = key_prefix .. 'q:' .. queue
 local holder = holder_of(stream, group, entry)
 if holder then
   if letter == 'E' then return { 'running' } end
-  -- A stronger mark replaces a weaker one, never the other way round.
-  local strength, marked = string.find('-citk', string.sub(flags, 2, 2), 1, true) or 1, marks .. holder[2]
-  local before = redis.call('HMGET', marked, id)[1]
-  local strongest = mark
-  if string.find('-citk', mark, 1, true) > strength then
-    redis.call('SETRANGE', record, 1, mark)
+  -- A stronger signal replaces a weaker one, never the other way round.
+  local strength, signals = string.find('-citk', string.sub(flags, 2, 2), 1, true) or 1, signals_prefix .. holder[2]
+  local before = redis.call('HMGET', signals, id)[1]
+  local strongest = signal
+  if string.find('-citk', signal, 1, true) > strength then
+    redis.call('SETRANGE', record, 1, signal)
   elseif before then
     strongest = string.sub(before, 1, 1)
   end
-  -- A field for each job, and not a member for each mark: the end of a job takes its own away without a look at all others.
-  redis.call('HSET', marked, id, strongest .. (reason ~= '' and reason or string.sub(before or '', 2)))
-  redis.call('PEXPIRE', marked, marks_ttl)
-  redis.call('PUBLISH', marked, reason == '' and mark .. id or mark .. id .. ' ' .. reason)
+  -- A field for each job, and not a member for each signal: the end of a job takes its own away without a look at all others.
+  redis.call('HSET', signals, id, strongest .. (reason ~= '' and reason or string.sub(before or '', 2)))
+  redis.call('PEXPIRE', signals, signals_ttl)
+  redis.call('PUBLISH', signals, reason == '' and signal .. id or signal .. id .. ' ' .. reason)
   return { 'signalled' }
 end
 if letter == 'E' then

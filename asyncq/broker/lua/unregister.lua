@@ -1,5 +1,5 @@
 -- A worker session goes in peace. Refused while it holds anything: deleting a consumer drops what is pending for it, for good.
--- KEYS: beats beaten marked about begun (stream)*
+-- KEYS: beats beat_observations signals announced started (stream)*
 -- ARGV: group consumer
 -- RETURNS: 1 gone, 0 it still holds something
 -- FLAGS: allow-oom
@@ -8,6 +8,6 @@ for i = 6, #KEYS do
 end
 for i = 6, #KEYS do redis.call('XGROUP', 'DELCONSUMER', KEYS[i], group, consumer) end
 redis.call('HDEL', beats, consumer)
-redis.call('ZREM', beaten, consumer)
-redis.call('DEL', marked, about, begun)
+redis.call('ZREM', beat_observations, consumer)
+redis.call('DEL', signals, announced, started)
 return 1

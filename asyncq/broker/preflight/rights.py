@@ -72,13 +72,15 @@ def of_client(keys: Keys) -> list[RequiredCommand]:
 def of_worker(keys: Keys, streams: Iterable[str]) -> list[RequiredCommand]:
     """Returns the calls that a worker of these streams makes."""
     return _calls(
-        WORKER, (*_kept(keys), *streams), (keys.replies, keys.wake, keys.new_levels, keys.marks, keys.events)
+        WORKER,
+        (*_kept(keys), *streams),
+        (keys.replies, keys.wake, keys.new_levels, keys.signals, keys.events),
     )
 
 
 def _kept(keys: Keys) -> list[str]:
     """Returns a key of every kind but the queues."""
-    others = {"namespace", "shard", "tag", "space", "queues", "replies", "wake", "new_levels", "events"}
+    others = {"namespace", "shard", "tag", "key_prefix", "queues", "replies", "wake", "new_levels", "events"}
     return [getattr(keys, field.name) for field in fields(keys) if field.name not in others]
 
 

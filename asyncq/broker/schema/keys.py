@@ -83,7 +83,7 @@ class Keys:
     namespace: str
     shard: int = 0
     tag: str = field(init=False)
-    space: str = field(init=False)
+    key_prefix: str = field(init=False)
     dependents: str = field(init=False)
     kept: str = field(init=False)
     needs: str = field(init=False)
@@ -92,23 +92,23 @@ class Keys:
     records: str = field(init=False)
     queues: str = field(init=False)
     beats: str = field(init=False)
-    beaten: str = field(init=False)
-    looks: str = field(init=False)
-    ages: str = field(init=False)
-    marks: str = field(init=False)
-    abouts: str = field(init=False)
-    begun: str = field(init=False)
+    beat_observations: str = field(init=False)
+    observations: str = field(init=False)
+    observation_ages: str = field(init=False)
+    signals: str = field(init=False)
+    announcements: str = field(init=False)
+    started: str = field(init=False)
     watchers: str = field(init=False)
     dead: str = field(init=False)
     delayed: str = field(init=False)
-    steady: str = field(init=False)
+    clock_offset: str = field(init=False)
     messages: str = field(init=False)
     wake: str = field(init=False)
     replies: str = field(init=False)
     groups: str = field(init=False)
     latest: str = field(init=False)
     items: str = field(init=False)
-    places: str = field(init=False)
+    reader_positions: str = field(init=False)
     events: str = field(init=False)
     blocks: str = field(init=False)
     outbox: str = field(init=False)
@@ -124,7 +124,7 @@ class Keys:
         tag = f"{{{self.namespace}:{self.shard}}}"
         for name, value in (
             ("tag", tag),
-            ("space", f"{tag}:"),  # the beginning of every key, for scripts that derive names
+            ("key_prefix", f"{tag}:"),  # the beginning of every key, for scripts that derive names
             ("dependents", f"{tag}:dep:"),  # + id: hash, a job that waits for it -> index of the value there
             ("records", f"{tag}:r:"),  # + id: the record, a string
             # + <id>:<request id>: hash, a value that several jobs need, and how many still do
@@ -140,20 +140,21 @@ class Keys:
             ("beats", f"{tag}:w"),  # hash: session id -> count of its heartbeat
             # sorted set: session id -> number of the latest observation of any worker before its last
             # heartbeat; for a session that was taken for dead the number of the latest one then, negative
-            ("beaten", f"{tag}:wb"),
-            ("looks", f"{tag}:wl"),  # number of the latest observation that any worker made; a string
-            ("ages", f"{tag}:wa"),  # numbers of observations, and how long ago each was at least; a string
+            ("beat_observations", f"{tag}:wb"),
+            ("observations", f"{tag}:wl"),  # number of the latest observation that any worker made; a string
+            # numbers of observations, and how long ago each was at least; a string
+            ("observation_ages", f"{tag}:wa"),
             # + session id: hash, id of a job that it holds -> its revocation signal; and a channel of that
             # name
-            ("marks", f"{tag}:x:"),
+            ("signals", f"{tag}:x:"),
             # + session id: hash, which tasks it knows and which queues it serves
-            ("abouts", f"{tag}:a:"),
+            ("announcements", f"{tag}:a:"),
             # + session id: hash, "<entry> <id>" of jobs with which a worker has died and that start again
-            ("begun", f"{tag}:bg:"),
+            ("started", f"{tag}:bg:"),
             ("watchers", f"{tag}:ww:"),  # + queue: the note of the worker session that watches its stream
             ("delayed", f"{tag}:d"),  # sorted set: id -> when it is due, in ms
             ("messages", f"{tag}:m:"),  # + id: hash of a delayed job: message, crashes, retries, last error
-            ("steady", f"{tag}:t"),  # by how many ms the server's clock was set back so far; a string
+            ("clock_offset", f"{tag}:t"),  # by how many ms the server's clock was set back so far; a string
             ("wake", f"{tag}:wake"),  # channel: the earliest due time has changed
             ("dead", f"{tag}:dlq"),  # stream: dead letters
             ("replies", f"{tag}:c:"),  # + client: its reply channel
@@ -161,7 +162,7 @@ class Keys:
             ("groups", f"{tag}:g:"),  # + id: what `GroupResult.save` stored, a string
             ("latest", f"{tag}:e:"),  # + id: the latest progress report of a running job, a string
             ("items", f"{tag}:s:"),  # + id: the items of a generator, a stream with entries <number>-0
-            ("places", f"{tag}:sp:"),  # + id: how far the readers of these items are, a string
+            ("reader_positions", f"{tag}:sp:"),  # + id: how far the readers of these items are, a string
             ("outbox", f"{tag}:out"),  # stream: entries for other shards
             ("inbox", f"{tag}:in"),  # hash: another shard -> the last entry of its outbox that was applied
             ("count", f"{tag}:n"),  # of shard 0 only: how many shards there are, if more than one; a string

@@ -40,7 +40,7 @@ START_TIMEOUT = 60.0
 FAREWELL = 3.0
 """Seconds that an idle process gets to end by itself when it is closed."""
 
-_SIGNAL_OF = {mark: signal.Signals[name] for name, mark in wire.MARK_OF.items()}
+_SIGNAL_OF = {letter: signal.Signals[name] for name, letter in wire.SIGNAL_OF.items()}
 
 
 class Process:
@@ -225,23 +225,23 @@ class Process:
         await asyncio.sleep(LAST_MESSAGES_TIMEOUT)
         self._writer.transport.abort()
 
-    def _interrupt(self, mark: str) -> None:
+    def _interrupt(self, letter: str) -> None:
         """Applies a revocation signal to the job: most of them send a Unix signal to the process.
 
         Signals come again with every beat. So only a stronger one than before has an effect.
         """
-        strength = wire.MARKS.index(mark)
+        strength = wire.SIGNALS.index(letter)
         if strength <= self._strength:
             return
         self._strength = strength
-        if mark == wire.NOT_AGAIN:
+        if letter == wire.NOT_AGAIN:
             self._writer.write(frames.pack(("revoked",)))
             return
         self._spent = True
-        if _SIGNAL_OF[mark] is signal.SIGKILL:
+        if _SIGNAL_OF[letter] is signal.SIGKILL:
             self._kill()
         else:
-            self._writer.write(frames.pack(("stop", _SIGNAL_OF[mark])))
+            self._writer.write(frames.pack(("stop", _SIGNAL_OF[letter])))
 
     def _stop_in_time(self) -> None:
         """Kills the process at the time limit of its job."""

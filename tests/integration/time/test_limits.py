@@ -665,9 +665,9 @@ async def test_after_the_servers_clock_was_set_back_jobs_start_as_if_it_had_not_
         results.add(await paced.delay())
         await results.get(timeout=60)
         assert begun.took < 15, "1.3 s, and not 20 s longer"
-        offset = int(await raw.get(keys.steady))
+        offset = int(await raw.get(keys.clock_offset))
         assert 19_000 < offset < 21_000, "counted once, whoever notices it"
         due = await raw.zscore(keys.delayed, promised.id)
         assert due / 1000 > await _clock(raw) + 90, "a countdown goes by the server's clock"
         await promised.revoke()
-    await raw.delete(keys.steady)
+    await raw.delete(keys.clock_offset)
