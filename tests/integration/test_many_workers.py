@@ -117,7 +117,7 @@ async def test_all_streams_of_a_dead_worker_are_taken_at_once_though_no_other_wo
     async def look() -> None:
         for consumer, its in zip((one, another), observers, strict=True):
             await consumer.beat(keys, 2)
-            await its._look()
+            await its._observe()
 
     await look()
     since = time.monotonic()
@@ -143,7 +143,7 @@ async def test_who_has_a_beat_without_a_number_that_can_be_or_the_reverse_is_dea
         assert time.monotonic() - since < 20, left
         for consumer in (one, gone[-1]):
             await consumer.beat(keys, 2)
-        await its._look()
+        await its._observe()
         await asyncio.sleep(LEASE / 3)
     assert set(left) == {one.name.encode(), alive}
     assert await raw.zcount(keys.beat_observations, 1, "+inf") == 2
@@ -170,7 +170,7 @@ async def test_workers_that_are_replaced_all_the_time_find_a_dead_one_all_the_sa
         its = observer(alive)
         for _ in range(2):
             await alive.beat(keys, 2)
-            await its._look()
+            await its._observe()
             await asyncio.sleep(LEASE / 3)
     assert time.monotonic() - begun >= LEASE
     assert await raw.hkeys(keys.beats) == [alive.name.encode()]
@@ -197,5 +197,5 @@ async def test_damaged_ages_of_looks_are_dropped_and_said(join, raw, caplog):
     await raw.hset(keys.observation_ages, "not", "text")
     its = observer(one)
     for _ in range(3):
-        await its._look()
+        await its._observe()
     assert (await raw.get(keys.observation_ages)).count(b":") == 2
