@@ -52,12 +52,30 @@ def test_what_only_a_rare_function_needs_is_made_inside_it():
     assert script.source == f"#!lua\n{often}\n{inside}\n{header}return often() or rare(1)"
 
 
+def test_a_variable_stays_outside_of_a_rare_function_which_would_begin_with_it_anew_at_each_call():
+    header = "-- RETURNS: 1\n-- USES: record\n-- RARELY: rare\n"
+    most, count = "local MOST = 9", "local count = 0"
+    body = "  count = count + 1\n  return count < MOST\nend"
+    shared = {"record": f"{most}\n{count}\nlocal function rare()\n{body}\n"}
+    script = parse("x", header + "return rare() and rare()", shared)
+    inside = f"local function rare()\n{most}\n{body}"
+    assert script.source == f"#!lua\n{count}\n{inside}\n{header}return rare() and rare()"
+
+
+def test_a_name_in_a_comment_or_in_a_string_is_no_call():
+    shared = {"record": "local function one()\nend\nlocal function two()\nend\n"}
+    script = parse("x", "-- RETURNS: 1\n-- USES: record\nreturn 'one -- \\' one' .. two() -- one", shared)
+    assert "function one" not in script.source
+    assert "function two" in script.source
+
+
 @pytest.mark.parametrize(
     ("text", "error"),
     [
         ("return 1", ValueError),
         ("-- ARGV: a (b)* c\n-- RETURNS: 1", ValueError),
         ("-- RETURNS: 1\n-- USES: nothing", KeyError),
+        ("-- RETURNS: 1\n-- USES: record\n-- RARELY: nothing", ValueError),
     ],
 )
 def test_a_broken_header_is_refused(text, error):

@@ -5,7 +5,7 @@
 -- ARGV: key_prefix queue channel max_length (id request_id flags wait message)*
 -- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full, -2 if too many jobs wait for their time
 -- USES: record
--- RARELY: standing delay waiting_in
+-- RARELY: status_of delay waiting_in
 local keys = {}
 for i = first, #ARGV, stride do keys[#keys + 1] = key_prefix .. 'r:' .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))

@@ -11,7 +11,8 @@
 The loader makes a Lua local of each name. A group `(entry id)*` at the end repeats: the script finds it from
 index `first` on, in steps of `stride`. `USES` puts functions of the shared file `_<name>.lua` in front, but
 only those that the script calls, because Lua makes each function anew at every call of the script. Functions
-that only those under `RARELY` need are put inside these, and made when these are called.
+that only those under `RARELY` need are put inside these, and made when these are called. A variable that a
+function assigns to stays outside: it keeps its value from one call to the next.
 
 Every script begins with a shebang. Because of it, the server refuses a script that may not write (READONLY,
 MISCONF, out of memory without `allow-oom`) as a whole and before its first write. Pure functions, on any
@@ -28,7 +29,8 @@ from importlib import resources
 
 _FIELD = re.compile(r"^-- (KEYS|ARGV|RETURNS|FLAGS|USES|RARELY): (.*)$")
 _GROUP = re.compile(r"^(?P<fixed>[^(]*?)\s*(?:\((?P<repeated>[^)]*)\)\*)?$")
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"--.*|'(?:[^'\\]|\\.)*'|(\w+)")
+_ASSIGNMENT = re.compile(r"^ +(\w+) = ", re.MULTILINE)
 _DEFINITION = re.compile(r"^(?:--.*\n)*local (?:function .*\n(?:.*\n)*?end|\w+ = .*)$", re.MULTILINE)
 _NAME = re.compile(r"^local (?:function )?(\w+)", re.MULTILINE)
 
@@ -73,12 +75,15 @@ class _Definition:
     name: str
     text: str
     words: frozenset[str]
-    """All words in the text, for looking up names. Searching the text for each name would cost every process
+    """All words in its code, for looking up names. Searching the text for each name would cost every process
     0.2 s at its start.
     """
+    assigned: frozenset[str]
+    """The names that it assigns to, its own locals among them."""
 
 
 def _words(text: str) -> frozenset[str]:
+    """Returns the words in the code. A comment or a string may name a function without calling it."""
     return frozenset(_WORD.findall(text))
 
 
@@ -87,13 +92,19 @@ def _definitions(shared: str) -> tuple[_Definition, ...]:
     """Returns the definitions of a shared file in their order. Each is one line, or ends with the first `end`
     that is not indented.
     """
-    return tuple(_Definition(_name_of(text), text, _words(text)) for text in _DEFINITION.findall(shared))
+    return tuple(
+        _Definition(_name_of(text), text, _words(text), frozenset(_ASSIGNMENT.findall(text)))
+        for text in _DEFINITION.findall(shared)
+    )
 
 
 def _used(text: str, shared: list[_Definition], rarely: set[str]) -> list[str]:
     """Returns the texts of the definitions that a script needs, in their order."""
-    often = _needed(_words(text), shared, rarely)
-    return [_filled(each, shared, often) if each.name in rarely else each.text for each in often]
+    words = _words(text)
+    often, every = _needed(words, shared, rarely), _needed(words, shared)
+    assigned = frozenset[str]().union(*(each.assigned for each in every))
+    outside = [each for each in every if each in often or each.name in assigned]
+    return [_filled(each, shared, outside) if each.name in rarely else each.text for each in outside]
 
 
 def _needed(
@@ -150,7 +161,12 @@ def parse(name: str, text: str, shared: dict[str, str]) -> Script:
     shebang = f"#!lua flags={header['FLAGS']}" if "FLAGS" in header else "#!lua"
     used = header.get("USES", "").split()
     definitions = [each for use in used for each in _definitions(shared[use])]
-    functions = _used(text, definitions, set(header.get("RARELY", "").split()))
+    rarely = set(header.get("RARELY", "").split())
+    if unknown := rarely - {each.name for each in definitions}:
+        raise ValueError(
+            f"{name}.lua: RARELY names {', '.join(sorted(unknown))}, which no file that it uses has"
+        )
+    functions = _used(text, definitions, rarely)
     parts = [shebang, *key_lines, *arg_lines, *functions, text]
     source = "\n".join(parts)
     sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
