@@ -1,14 +1,16 @@
--- Which entry of another shard's outbox was the last that this shard was told. They come in order, so there was none behind it.
+-- Which entries of the outboxes of other shards this shard has applied. Entries arrive in order, so one offset for each outbox is enough: the
+-- last entry that was applied.
 
--- Whether an entry of a shard's outbox is behind the last one.
-local function is_news(from, entry)
-  local ms, number = string.match(redis.call('HMGET', key_prefix .. 'in', from)[1] or '', '^(%d+)-(%d+)$')
-  if not ms then return true end
-  local its_ms, its_number = string.match(entry, '^(%d+)-(%d+)$')
-  if its_ms ~= ms then return tonumber(its_ms) > tonumber(ms) end
-  return tonumber(its_number) > tonumber(number)
+-- Returns whether an entry of another shard's outbox comes after the last one that was applied. An entry that is delivered again does not.
+local function is_new_entry(from, entry)
+  local stored_ms, stored_number = string.match(redis.call('HMGET', key_prefix .. 'in', from)[1] or '', '^(%d+)-(%d+)$')
+  if not stored_ms then return true end
+  local entry_ms, entry_number = string.match(entry, '^(%d+)-(%d+)$')
+  if entry_ms ~= stored_ms then return tonumber(entry_ms) > tonumber(stored_ms) end
+  return tonumber(entry_number) > tonumber(stored_number)
 end
 
-local function heard(from, entry)
+-- Stores the last entry that was applied. To be called in the step that applies it.
+local function store_offset(from, entry)
   redis.call('HSET', key_prefix .. 'in', from, entry)
 end

@@ -1,44 +1,47 @@
--- How the places of a limited task stand, as a plan, read before anything is written. `leaving` is a claim that is given back ('' for none).
--- `free`: places for whoever asks now. `dead`: claims of worker sessions that have no beat. `seat`: jobs that come back from a wait of
--- their own, which go before those that have not started. `gone`: of those, the ones whose worker is dead. `starters`: the first two ids that
--- wait to start.
-local function survey(held, waiting, beats, concurrency, leaving)
-  local plan = { free = tonumber(concurrency) - redis.call('HLEN', held), dead = {}, seat = {}, gone = {}, starters = {} }
-  local lives = {}
-  local function beats_still(session_id)
-    if lives[session_id] == nil then lives[session_id] = redis.call('HGET', beats, session_id) and true or false end
-    return lives[session_id]
+-- Reads the permits of a limited task, and decides who gets one. Writes nothing. `released` is a claim whose permit is given back ('' for
+-- none). The result has:
+-- `free`: how many permits are left for the caller.
+-- `dead`: claims of worker sessions that have no beat. Their permits are free.
+-- `granted`: jobs that released their permit to wait for another job, and get one now. They go before jobs that have not started.
+-- `stale`: such jobs whose worker session has no beat. They leave the list.
+-- `waiting_jobs`: the first two ids of jobs that wait to start.
+local function survey(held, waiting, beats, concurrency, released)
+  local survey_result = { free = tonumber(concurrency) - redis.call('HLEN', held), dead = {}, granted = {}, stale = {}, waiting_jobs = {} }
+  local alive = {}
+  local function is_alive(session_id)
+    if alive[session_id] == nil then alive[session_id] = redis.call('HGET', beats, session_id) and true or false end
+    return alive[session_id]
   end
-  if leaving ~= '' and redis.call('HGET', held, leaving) then plan.free = plan.free + 1 end
-  if plan.free <= 0 then
+  if released ~= '' and redis.call('HGET', held, released) then survey_result.free = survey_result.free + 1 end
+  if survey_result.free <= 0 then
     local claims = redis.call('HGETALL', held)
     for i = 1, #claims, 2 do
-      if claims[i] ~= leaving and not beats_still(claims[i + 1]) then
-        plan.dead[#plan.dead + 1] = claims[i]
-        plan.free = plan.free + 1
+      if claims[i] ~= released and not is_alive(claims[i + 1]) then
+        survey_result.dead[#survey_result.dead + 1] = claims[i]
+        survey_result.free = survey_result.free + 1
       end
     end
   end
   for _, member in ipairs(redis.call('ZRANGE', waiting, 0, 99)) do
     local claim, session_id = string.match(member, '^>(.*) (%S+)$')
     if not claim then
-      plan.starters[#plan.starters + 1] = member
-      if #plan.starters == 2 then break end
-    elseif claim == leaving or not beats_still(session_id) then
-      plan.gone[#plan.gone + 1] = member
-    elseif plan.free > 0 then
-      plan.seat[#plan.seat + 1] = { member, claim, session_id }
-      plan.free = plan.free - 1
+      survey_result.waiting_jobs[#survey_result.waiting_jobs + 1] = member
+      if #survey_result.waiting_jobs == 2 then break end
+    elseif claim == released or not is_alive(session_id) then
+      survey_result.stale[#survey_result.stale + 1] = member
+    elseif survey_result.free > 0 then
+      survey_result.granted[#survey_result.granted + 1] = { member, claim, session_id }
+      survey_result.free = survey_result.free - 1
     end
   end
-  return plan
+  return survey_result
 end
 
--- Does what the plan says. Who is seated is told: it waits in its worker's memory, not in a queue.
-local function settle_places(plan, held, waiting, signals_prefix, ttl)
-  for _, claim in ipairs(plan.dead) do redis.call('HDEL', held, claim) end
-  for _, member in ipairs(plan.gone) do redis.call('ZREM', waiting, member) end
-  for _, job in ipairs(plan.seat) do
+-- Writes what survey decided. A job that is granted a permit waits in its worker's memory and not in a queue, so its worker is notified.
+local function apply_survey(survey_result, held, waiting, signals_prefix, ttl)
+  for _, claim in ipairs(survey_result.dead) do redis.call('HDEL', held, claim) end
+  for _, member in ipairs(survey_result.stale) do redis.call('ZREM', waiting, member) end
+  for _, job in ipairs(survey_result.granted) do
     redis.call('HSET', held, job[2], job[3])
     redis.call('PEXPIRE', held, ttl)
     redis.call('ZREM', waiting, job[1])
@@ -46,12 +49,12 @@ local function settle_places(plan, held, waiting, signals_prefix, ttl)
   end
 end
 
--- The job that the caller is to call, for there is a place for it; '' if there is none. Whoever is not called, for its caller dies, comes by
--- itself in the end.
-local function next_starter(plan, waiting, me)
-  if plan.free <= 0 then return '' end
-  for _, id in ipairs(plan.starters) do
-    if id ~= me then
+-- Returns the id of the job that the caller must wake, for a permit is free for it; '' if there is none. If the caller dies before it wakes
+-- the job, the job becomes due by itself in the end.
+local function next_waiting_job(survey_result, waiting, own_id)
+  if survey_result.free <= 0 then return '' end
+  for _, id in ipairs(survey_result.waiting_jobs) do
+    if id ~= own_id then
       redis.call('ZREM', waiting, id)
       return id
     end

@@ -1,15 +1,17 @@
--- For whom a job waits: a running one has said so here, one that waits for its parents has them in its message.
-local function awaited_by(node, found)
-  local state, ids = string.sub(found, 1, 1), {}
+-- Returns the ids of the jobs that a job waits for. A running job has stored its waits as edges under `b:`; a job that has not started waits
+-- for its parents, which are in its message. An edge counts only with the entry that the record names: other edges belong to attempts that
+-- crashed.
+local function awaited_by(id, record)
+  local state, awaited = string.sub(record, 1, 1), {}
   if state == 'W' then
-    local parents = redis.call('HGET', key_prefix .. 'm:' .. node, 'p') or ''
-    for parent in string.gmatch(parents, '%S+') do ids[#ids + 1] = parent end
+    local parents = redis.call('HGET', key_prefix .. 'm:' .. id, 'p') or ''
+    for parent in string.gmatch(parents, '%S+') do awaited[#awaited + 1] = parent end
   elseif state == 'L' then
-    local _, claim = parse(found)
-    for _, edge in ipairs(redis.call('SMEMBERS', key_prefix .. 'b:' .. node)) do
-      local by, target = string.match(edge, '^(%S+) (%S+)')
-      if by == claim then ids[#ids + 1] = target end
+    local _, entry = parse_record(record)
+    for _, edge in ipairs(redis.call('SMEMBERS', key_prefix .. 'b:' .. id)) do
+      local edge_entry, target = string.match(edge, '^(%S+) (%S+)')
+      if edge_entry == entry then awaited[#awaited + 1] = target end
     end
   end
-  return ids
+  return awaited
 end

@@ -1,23 +1,25 @@
--- Accepts the jobs of a workflow that lie in this shard, as the outbox of another brings them. Again is once. A job whose id another call
--- took meanwhile cannot be: those that wait for it are told so.
+-- Accepts the jobs of a batch: members of a workflow that belong to this shard, from the outbox of the shard that accepted the workflow. If
+-- another call has taken the id of a job meanwhile, that job is not accepted, and the jobs that wait for it end as failed.
+-- Caller: the forwarder.
+-- Sent twice: the shard stores the last outbox entry that it applied, so an older or equal one changes nothing.
 -- ARGV: key_prefix from entry channel push_limit refusal (id queue request_id flags wait ttl parents dependents wants_values message)*
--- RETURNS: how much there is in this shard's own outbox now
+-- RETURNS: the number of entries in this shard's own outbox now
 -- FLAGS: allow-oom
 -- USES: record workflow inbox
-if is_news(from, entry) then
-  local new, refused = {}, {}
+if is_new_entry(from, entry) then
+  local accepted, refused = {}, {}
   for i = first, #ARGV, stride do
-    local claim, left = claim_to(ARGV[i], ARGV[i + 2])
-    if left then make_room(ARGV[i], left) end
-    local list = claim == 'free' and new or refused
-    list[#list + 1] = i
+    local answer, earlier_id = check_id(ARGV[i], ARGV[i + 2])
+    if earlier_id then replace_tombstone(ARGV[i], earlier_id) end
+    local target = answer == 'free' and accepted or refused
+    target[#target + 1] = i
   end
-  for _, i in ipairs(new) do admit_at(i, channel) end
+  for _, i in ipairs(accepted) do accept_job_at(i, channel) end
   local ended = {}
   for _, i in ipairs(refused) do
-    hand_down(ended_job(ARGV[i], ARGV[i + 2], 'F', refusal), edges_in(ARGV[i + 7]), tonumber(push_limit), ended)
+    deliver_end(ended_job(ARGV[i], ARGV[i + 2], 'F', refusal), parse_edges(ARGV[i + 7]), tonumber(push_limit), ended)
   end
-  settle(ended, tonumber(push_limit))
-  heard(from, entry)
+  deliver_all(ended, tonumber(push_limit))
+  store_offset(from, entry)
 end
 return redis.call('XLEN', key_prefix .. 'out')

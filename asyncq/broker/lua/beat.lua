@@ -1,8 +1,10 @@
--- Says that a worker session lives. Only its first beat makes the field: once it is gone the worker session is dead for ever.
--- A script and not a plain HINCRBY, which is refused when memory is full: every worker would look dead.
+-- Stores that a worker session is alive. Only its first beat makes the field: once the field is gone, the session is dead for ever. This is a
+-- script because the server refuses a plain HINCRBY when memory is full, and then every worker would look dead.
+-- Caller: the heartbeat thread of a worker, three times a lease.
+-- Sent twice: writes the same count.
 -- KEYS: beats beat_observations observations signals
 -- ARGV: session_id count
--- RETURNS: false if the worker session was taken for dead, else {id of a job that it holds, its signal and the reason}...
+-- RETURNS: false if the worker session was taken for dead, else {id of a job that it holds, the signal to it and the reason}...
 -- FLAGS: allow-oom
 -- USES: observations
 if count ~= '1' and not redis.call('HGET', beats, session_id) then return false end

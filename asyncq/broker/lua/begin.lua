@@ -1,8 +1,10 @@
--- Notes that the body of a job is about to begin, with which a worker has died before: from its second crash on, only a body that had begun
--- counts as a cause. Takes the notes of jobs back that the worker session does not have any more.
+-- Stores that the body of a job is about to begin, if a worker has died with this job before. From the second crash on, a crash counts only
+-- for jobs whose bodies had begun. Removes the notes of jobs that the worker session does not hold any more.
+-- Caller: a worker, before it runs the body.
+-- Sent twice: writes the same field.
 -- KEYS: beats started
 -- ARGV: session_id job ttl (ended)*
--- RETURNS: 1 noted, 0 the worker session was taken for dead
+-- RETURNS: 1 stored, 0 the worker session was taken for dead
 -- FLAGS: allow-oom
 if not redis.call('HGET', beats, session_id) then return 0 end
 for i = first, #ARGV do redis.call('HDEL', started, ARGV[i]) end

@@ -1,18 +1,20 @@
--- Puts a job aside before its body has begun, and gives up the claim to it: until its turn, if its task is limited; until a worker that knows
--- its task takes it, if this one does not. A field of its message says what is to be known of it when it comes again. Fenced as finish; a
--- signalled job ends instead.
+-- Takes a claimed job back before its body has begun, and delays it: until its task's limit lets it start, or until a worker that knows the
+-- task takes it. One field of its message tells the next worker what happened so far. The fence is that of finish. A signalled job ends
+-- instead.
+-- Caller: a worker.
+-- Sent twice: the record does not name the entry any more, so the call is refused.
 -- KEYS: stream delayed
 -- ARGV: key_prefix group consumer entry id wait field value messages wake push_limit ttl signals_prefix outcome
--- RETURNS: 1 put aside, 2 ended by a signal, 0 refused (also when sent again)
+-- RETURNS: 1 deferred, 2 ended by a signal, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, queue, request_id, channels = claimed(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, queue, request_id, channels = check_claim(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
 local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
 if not content then return 0 end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   clear_signal(signals_prefix .. consumer, id)
-  conclude(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
+  end_job(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 else
   local fields = { field, value }
@@ -23,7 +25,7 @@ else
       fields[#fields + 1] = content[2][i + 1]
     end
   end
-  delay(key_prefix .. 'r:' .. id, 'P', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
+  delay_job(key_prefix .. 'r:' .. id, 'P', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
   redis.call('PUBLISH', key_prefix .. 'ev:' .. id, 'l')
 end
 redis.call('XACK', stream, group, entry)

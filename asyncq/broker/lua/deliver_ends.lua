@@ -1,16 +1,18 @@
--- Tells jobs that wait here how jobs of another shard ended, as the outbox of that one brings it. Again is once.
+-- Delivers the ends of jobs of another shard to the jobs that wait for them in this shard, from the outbox of the other shard.
+-- Caller: the forwarder.
+-- Sent twice: the shard stores the last outbox entry that it applied, so an older or equal one changes nothing.
 -- ARGV: key_prefix from push_limit (entry parent request_id letter outcome waiting)*
--- RETURNS: how much there is in this shard's own outbox now
+-- RETURNS: the number of entries in this shard's own outbox now
 -- FLAGS: allow-oom
 -- USES: record workflow inbox
-local ended, last = {}, nil
+local ended, last_entry = {}, nil
 for i = first, #ARGV, stride do
-  if is_news(from, ARGV[i]) then
-    local job = ended_job(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
-    hand_down(job, edges_in(ARGV[i + 5]), tonumber(push_limit), ended)
-    last = ARGV[i]
+  if is_new_entry(from, ARGV[i]) then
+    local parent_job = ended_job(ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+    deliver_end(parent_job, parse_edges(ARGV[i + 5]), tonumber(push_limit), ended)
+    last_entry = ARGV[i]
   end
 end
-settle(ended, tonumber(push_limit))
-if last then heard(from, last) end
+deliver_all(ended, tonumber(push_limit))
+if last_entry then store_offset(from, last_entry) end
 return redis.call('XLEN', key_prefix .. 'out')

@@ -1,75 +1,78 @@
--- Accepts jobs into one queue, or for a later time. A job already there with the same request id is this very call, sent again: accepted,
--- once. A call with a key has a request id in two parts, and finds the job of an equal call by the first. The tombstone of another call makes
--- room; that call's request id is kept under a key of its own for as long as the tombstone would have stood, for it may be sent again, too.
+-- Accepts jobs into one queue, or for a later time. The request id of a call with a key has two parts, and such a call finds the job of an
+-- equal call by the first part. A job may replace the tombstone of another call. That call may be sent again, too, so its request id is
+-- stored under a key of its own for as long as the tombstone would have stood.
+-- Caller: a client, for all jobs that it enqueues in one turn of its loop.
+-- Sent twice: a record with the same request id means that this call was accepted before, so nothing is written.
 -- KEYS: stream
 -- ARGV: key_prefix queue channel max_length (id request_id flags wait message)*
--- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what look says; -1 if the queue is full, -2 if too many jobs wait for their time
+-- RETURNS: the number of jobs if all were accepted, else for each: 1 accepted, 0 another job has this id, or of the job of an equal call what fetch_status says; -1 if the queue is full, -2 if too many jobs wait for their time
 -- USES: record
--- RARELY: status_of delay waiting_in
+-- RARELY: status_of delay_job queue_length
 local keys = {}
 for i = first, #ARGV, stride do keys[#keys + 1] = key_prefix .. 'r:' .. ARGV[i] end
 local found = redis.call('MGET', unpack(keys))
-local before -- of a call whose id stood for it before: true; of one that a tombstone makes room for: the key of the tombstone's call
+-- Of a call that is sent again after another call took its id: true. Of a call that replaces a tombstone: the key of the tombstone's call.
+local earlier_calls
 for k, record in ipairs(found) do
   if record then
     local i = first + (k - 1) * stride
-    local request_id, known = ARGV[i + 1], string.match(record, '^.... %S+ %S+ (%S+)') or ''
+    local request_id, stored_id = ARGV[i + 1], string.match(record, '^.... %S+ %S+ (%S+)') or ''
     local is_tombstone = string.sub(record, 1, 1) == 'T'
-    if not same_call(known, request_id) and (is_tombstone or not string.find(request_id, '^%x+%.')) then
-      -- As was_there and make_room, which would be made anew for each job that anybody enqueues.
-      local calls = key_prefix .. 'u:' .. ARGV[i] .. ':'
-      local is_again = redis.call('MGET', calls .. string.match(request_id, '^[^~]*'))[1]
-      before = before or {}
-      if is_again then
-        before[k] = true
+    if not same_call(stored_id, request_id) and (is_tombstone or not string.find(request_id, '^%x+%.')) then
+      -- The same as is_resent and replace_tombstone, written out: Lua would make these functions at every enqueue.
+      local call_prefix = key_prefix .. 'u:' .. ARGV[i] .. ':'
+      local is_resent_call = redis.call('MGET', call_prefix .. string.match(request_id, '^[^~]*'))[1]
+      earlier_calls = earlier_calls or {}
+      if is_resent_call then
+        earlier_calls[k] = true
       elseif is_tombstone then
-        found[k], before[k] = false, calls .. string.match(known, '^[^~]*')
+        found[k], earlier_calls[k] = false, call_prefix .. string.match(stored_id, '^[^~]*')
       end
     end
   end
 end
 if max_length ~= '' then
-  local later = 0
-  for i = first, #ARGV, stride do if ARGV[i + 3] ~= '' then later = later + 1 end end
-  local full = later < #keys and waiting_in(stream) + #keys - later > tonumber(max_length) and -1
-  full = full or (later > 0 and redis.call('ZCARD', key_prefix .. 'd') + later > tonumber(max_length) and -2)
-  -- A batch fits whole or not at all. What was accepted before is not refused now.
-  for k in ipairs(full and keys or {}) do
-    if not found[k] then return full end
+  local delayed_jobs = 0
+  for i = first, #ARGV, stride do if ARGV[i + 3] ~= '' then delayed_jobs = delayed_jobs + 1 end end
+  local refusal = delayed_jobs < #keys and queue_length(stream) + #keys - delayed_jobs > tonumber(max_length) and -1
+  refusal = refusal or (delayed_jobs > 0 and redis.call('ZCARD', key_prefix .. 'd') + delayed_jobs > tonumber(max_length) and -2)
+  -- A batch fits whole or not at all. A job that was accepted before is not refused now.
+  for k in ipairs(refusal and keys or {}) do
+    if not found[k] then return refusal end
   end
 end
 if string.find(queue, '^', 1, true) then use_level(key_prefix, queue) end
-local answers, accepted, new, met = {}, 0, {}, {}
+local answers, accepted, accepted_ids, existing = {}, 0, {}, {}
 for k, key in ipairs(keys) do
   local i = first + (k - 1) * stride
   local request_id = ARGV[i + 1]
   local flags = ARGV[i + 2]
-  local reply = flags == '-i-' and '' or channel -- nobody is told of a result that is ignored
-  local known = new[key] or found[k] and (string.match(found[k], '^.... %S+ %S+ (%S+)') or '')
-  if not known then
+  local reply_channel = flags == '-i-' and '' or channel -- nobody is notified of an ignored result
+  local stored_id = accepted_ids[key] or found[k] and (string.match(found[k], '^.... %S+ %S+ (%S+)') or '')
+  if not stored_id then
     local wait = ARGV[i + 3]
-    if before and before[k] then
-      redis.call('SET', before[k], '', 'PX', 60000)
+    if earlier_calls and earlier_calls[k] then
+      redis.call('SET', earlier_calls[k], '', 'PX', 60000)
       redis.call('DEL', key_prefix .. 'e:' .. ARGV[i], key_prefix .. 's:' .. ARGV[i], key_prefix .. 'sp:' .. ARGV[i])
     end
     if wait == '' then
       local entry = redis.call('XADD', stream, '*', 'i', ARGV[i], 'm', ARGV[i + 4])
-      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. reply)
+      redis.call('SET', key, 'L' .. flags .. ' ' .. entry .. ' ' .. queue .. ' ' .. request_id .. ' ' .. reply_channel)
     else
-      delay(key, 'D', 'D' .. flags, queue, request_id, ' ' .. reply, ARGV[i], { 'm', ARGV[i + 4] }, wait, key_prefix .. 'm:', key_prefix .. 'd', key_prefix .. 'wake')
+      delay_job(key, 'D', 'D' .. flags, queue, request_id, ' ' .. reply_channel, ARGV[i], { 'm', ARGV[i + 4] }, wait, key_prefix .. 'm:', key_prefix .. 'd', key_prefix .. 'wake')
     end
-    new[key] = request_id
-    known = request_id
+    accepted_ids[key] = request_id
+    stored_id = request_id
   end
   local answer = 0
-  if known == request_id or same_call(known, request_id) or (before and before[k] == true) then
+  if stored_id == request_id or same_call(stored_id, request_id) or (earlier_calls and earlier_calls[k] == true) then
     answer = 1
   else
-    -- Of a call with a key, what stands before the point is the same for equal calls.
-    local call = string.match(request_id, '^%x+%.')
-    if call and call == string.match(known, '^%x+%.') then
-      answer = new[key] and 1 or met[key] or status_of(key, found[k], reply)
-      met[key] = answer
+    -- The request ids of equal calls with a key have the same part before the point.
+    local call_hash = string.match(request_id, '^%x+%.')
+    if call_hash and call_hash == string.match(stored_id, '^%x+%.') then
+      answer = accepted_ids[key] and 1 or existing[key] or status_of(key, found[k], reply_channel)
+      existing[key] = answer
     end
   end
   answers[k] = answer

@@ -1,12 +1,14 @@
--- Forgets the result of a job: at once if it ended, else when it ends (its waiters still get the outcome). Nothing is deleted in under
--- a minute, see enqueue.
+-- Forgets the result of a job: at once if the job has ended, else when it ends (its waiters still get the outcome). Nothing is deleted
+-- before a minute has passed, see enqueue.
+-- Caller: a client.
+-- Sent twice: the answer is `unknown` or `flagged`, and nothing changes.
 -- KEYS: record latest items position
 -- RETURNS: unknown | forgotten | flagged
 -- FLAGS: allow-oom
 -- USES: record
-local found = redis.call('MGET', record)[1]
-if not found then return 'unknown' end
-local flags, entry, consumer, request_id = parse(found)
+local record_text = redis.call('MGET', record)[1]
+if not record_text then return 'unknown' end
+local flags, entry, consumer, request_id = parse_record(record_text)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return 'unknown' end
 if is_live(flags) then

@@ -1,12 +1,14 @@
--- The message of a job that has not ended, as it stands in its entry or waits for its time.
+-- Reads the message of a job that has not ended, from its entry or from where a delayed job keeps it.
+-- Caller: a client with `result_extended`.
+-- Sent twice: only reads.
 -- KEYS: record message
 -- ARGV: queues
--- RETURNS: {} unknown or ended | {message, values of the jobs that it waited for or ''}
+-- RETURNS: {} unknown or ended | {message, values of its parents or ''}
 -- FLAGS: no-writes
 -- USES: record
 local found = redis.call('MGET', record)[1]
 if not found or not is_live(found) then return {} end
-local flags, entry, queue = parse(found)
+local flags, entry, queue = parse_record(found)
 if not is_live(flags) then return {} end
 if entry == '0' then
   local kept = redis.call('HMGET', message, 'm', 'v')

@@ -1,17 +1,19 @@
--- Stores what a running job says of itself and tells whoever follows it. The fence: the job is live and its record names this entry.
--- Each report has a number: one that comes again, or late, changes nothing.
+-- Stores the latest report of a running job and publishes it to the followers of the job. The fence: the job is live and its record names
+-- this entry.
+-- Caller: a worker.
+-- Sent twice: each report has a number, and a report that is not newer than the stored one changes nothing.
 -- KEYS: record latest
 -- ARGV: entry number at state meta ttl channel push_limit
--- RETURNS: 1 stored, or an equal or newer one stood there; 0 refused
+-- RETURNS: 1 stored, or an equal or newer report was there; 0 refused
 -- FLAGS: allow-oom
 -- USES: record
-local found = redis.call('MGET', record, latest)
-local flags, named
-if found[1] then flags, named = parse(found[1]) end
-if named ~= entry or string.sub(flags, 1, 1) ~= 'L' then return 0 end
-if found[2] then
-  local by, count = string.match(found[2], '^(%S+) (%d+) ')
-  if by == entry and tonumber(count) >= tonumber(number) then return 1 end
+local values = redis.call('MGET', record, latest)
+local flags, current_entry
+if values[1] then flags, current_entry = parse_record(values[1]) end
+if current_entry ~= entry or string.sub(flags, 1, 1) ~= 'L' then return 0 end
+if values[2] then
+  local stored_entry, stored_number = string.match(values[2], '^(%S+) (%d+) ')
+  if stored_entry == entry and tonumber(stored_number) >= tonumber(number) then return 1 end
 end
 local report = entry .. ' ' .. number .. ' ' .. at .. ' ' .. state .. ' ' .. meta
 redis.call('SET', latest, report, 'PX', ttl)

@@ -1,8 +1,10 @@
--- Sets an entry aside that is no message of asyncq: kept with the dead letters, so that somebody can look at it, and out of the way.
--- If a job stands behind it all the same, that job ends with the given failure.
+-- Takes an entry that is no message of asyncq out of its stream, and keeps it as a dead letter, so that an operator can look at it. If a job
+-- belongs to the entry all the same, that job ends with the given failure.
+-- Caller: a worker.
+-- Sent twice: the entry is not pending any more, so the call is refused.
 -- KEYS: stream dead
 -- ARGV: key_prefix group consumer entry reason outcome ttl push_limit dead_ttl dead_cap
--- RETURNS: 1 set aside, 0 not ours
+-- RETURNS: 1 quarantined, 0 refused
 -- FLAGS: allow-oom
 -- USES: record workflow
 if not redis.call('XPENDING', stream, group, entry, entry, 1, consumer)[1] then return 0 end
@@ -14,12 +16,12 @@ end
 local record = id and redis.call('MGET', key_prefix .. 'r:' .. id)[1]
 if content then
   local raw = string.sub(cjson.encode(content[2]), 1, 65536)
-  keep_dead(dead, { 'raw', raw }, string.match(stream, '[^:]*$'), reason, outcome, dead_ttl, dead_cap)
+  add_dead_letter(dead, { 'raw', raw }, string.match(stream, '[^:]*$'), reason, outcome, dead_ttl, dead_cap)
 end
 if record then
-  local flags, named, queue, request_id, channels = parse(record)
-  if named == entry and string.sub(flags, 1, 1) == 'L' then
-    conclude(id, flags, entry, consumer, request_id, channels, 'F', outcome, ttl, push_limit)
+  local flags, current_entry, queue, request_id, channels = parse_record(record)
+  if current_entry == entry and string.sub(flags, 1, 1) == 'L' then
+    end_job(id, flags, entry, consumer, request_id, channels, 'F', outcome, ttl, push_limit)
   end
 end
 redis.call('XACK', stream, group, entry)

@@ -1,26 +1,28 @@
--- A job of a task with a limited number of places gave its own back while it waited for another job, and goes on: before those that have not
--- started. If there is none it waits in front, and is told by the channel of its worker.
+-- Gives a permit back to a job that released its permit while it waited for another job. Such jobs go before those that have not started.
+-- If no permit is free, the job waits in front of them, and its worker is notified on its channel when it is granted a permit.
+-- Caller: a worker; again every second while the job waits.
+-- Sent twice: the job has its permit, or its place among the waiting jobs, already.
 -- KEYS: held waiting beats
 -- ARGV: claim session_id concurrency signals_prefix ttl
--- RETURNS: {1 it has a place | 0 it waits, a job that is to be called or ''}
+-- RETURNS: {1 it has a permit | 0 it waits, id of a job to wake or ''}
 -- FLAGS: allow-oom
 -- USES: limits
 if redis.call('HGET', held, claim) then return { 1, '' } end
-local plan = survey(held, waiting, beats, concurrency, '')
-local seated = false
-for _, job in ipairs(plan.seat) do seated = seated or job[2] == claim end
-settle_places(plan, held, waiting, signals_prefix, ttl)
-if not seated and plan.free <= 0 then
-  -- Scores of the others are the time in us: these are less, and in order among themselves.
+local survey_result = survey(held, waiting, beats, concurrency, '')
+local is_granted = false
+for _, job in ipairs(survey_result.granted) do is_granted = is_granted or job[2] == claim end
+apply_survey(survey_result, held, waiting, signals_prefix, ttl)
+if not is_granted and survey_result.free <= 0 then
+  -- The score of a job that has not started is the time in us. This one is less, and these jobs are in order among themselves.
   local time = redis.call('TIME')
   redis.call('ZADD', waiting, 'NX', time[1] / 1000000 + time[2] / 1000000000000, '>' .. claim .. ' ' .. session_id)
   redis.call('PEXPIRE', waiting, ttl)
   return { 0, '' }
 end
-if not seated then
+if not is_granted then
   redis.call('HSET', held, claim, session_id)
   redis.call('PEXPIRE', held, ttl)
   redis.call('ZREM', waiting, '>' .. claim .. ' ' .. session_id)
-  plan.free = plan.free - 1
+  survey_result.free = survey_result.free - 1
 end
-return { 1, next_starter(plan, waiting, '') }
+return { 1, next_waiting_job(survey_result, waiting, '') }

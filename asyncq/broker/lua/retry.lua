@@ -1,17 +1,19 @@
--- Puts a failed job aside until its next try, and gives up the claim to it. Fenced as finish; a signalled job ends instead. Of a job that
--- expires comes the outcome that stands if it does before it starts again.
+-- Takes a failed job back and delays it until its next try. The fence is that of finish. A signalled job ends instead. For a job that
+-- expires, `last` is its outcome if it expires before the next try starts.
+-- Caller: a worker.
+-- Sent twice: the record does not name the entry any more, so the call is refused.
 -- KEYS: stream delayed
 -- ARGV: key_prefix group consumer entry id wait retries error last messages wake push_limit ttl signals_prefix outcome
 -- RETURNS: 1 waits for its next try, 2 ended by a signal, 0 refused (also when sent again)
 -- FLAGS: allow-oom
 -- USES: record workflow
-local flags, queue, request_id, channels = claimed(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
+local flags, queue, request_id, channels = check_claim(key_prefix .. 'r:' .. id, stream, group, consumer, entry, id)
 local content = flags and redis.call('XRANGE', stream, entry, entry)[1]
 if not content then return 0 end
 local answer = 1
 if string.sub(flags, 2, 2) ~= '-' then
   clear_signal(signals_prefix .. consumer, id)
-  conclude(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
+  end_job(id, flags, entry, consumer, request_id, channels, 'C', outcome, ttl, push_limit)
   answer = 2
 else
   local fields = { 'a', retries, 'e', error }
@@ -23,8 +25,8 @@ else
       fields[#fields + 1] = content[2][i + 1]
     end
   end
-  -- A job on its last try before the crash cap stays in its last-attempt queue: beside others, their deaths would count as its own.
-  delay(key_prefix .. 'r:' .. id, 'R', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
+  -- A job of a last-attempt queue goes back there: beside other jobs, crashes that they cause would count for it.
+  delay_job(key_prefix .. 'r:' .. id, 'R', flags, queue, request_id, channels, id, fields, wait, messages, delayed, wake)
   redis.call('PUBLISH', key_prefix .. 'ev:' .. id, #error > tonumber(push_limit) and 'l' or 'r' .. entry .. ' ' .. retries .. ' ' .. error)
 end
 redis.call('XACK', stream, group, entry)

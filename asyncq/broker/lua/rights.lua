@@ -1,6 +1,8 @@
--- Which of some calls the user may not make. Nothing is called: the rights are looked up, and that needs none.
+-- Checks which of some commands the user may not run. Runs none of them: the server looks up the rights, which needs no right.
+-- Caller: an app when it opens, and a worker when it starts.
+-- Sent twice: only reads.
 -- ARGV: (call)*
--- RETURNS: those that are refused; each call is a command with its arguments, a space between them
+-- RETURNS: the refused commands, each with its arguments, a space between them
 -- FLAGS: no-writes
 local refused = {}
 for i = first, #ARGV do

@@ -1,17 +1,19 @@
--- Where a job is. Whether it runs, where and since when is read off the pending list when somebody asks, and written nowhere. One whose
--- request id asks for that is shown as queued until it says something of itself.
+-- Reads where a job is. Whether it runs, where and since when follows from the pending list; nothing stores it. A job whose request id
+-- hides its start is shown as queued until its first report.
+-- Caller: a client.
+-- Sent twice: only reads.
 -- KEYS: record latest
 -- ARGV: queues group message
 -- RETURNS: {} unknown | {record} ended | {flags, queue} delayed, and {..., retries, last error} before a retry | {flags, queue, entry} queued | {flags, queue, entry, consumer, started at (ms), latest report or ''} running
 -- FLAGS: no-writes
 -- USES: record
-local seen = redis.call('MGET', record, latest)
-local found, report = seen[1], seen[2]
-if not found then return {} end
-local flags, entry, queue, request_id = parse(found)
+local values = redis.call('MGET', record, latest)
+local record_text, report = values[1], values[2]
+if not record_text then return {} end
+local flags, entry, queue, request_id = parse_record(record_text)
 local state = string.sub(flags, 1, 1)
 if state == 'T' then return {} end
-if not is_live(flags) then return { found } end
+if not is_live(flags) then return { record_text } end
 if state == 'D' or state == 'P' or state == 'W' then return { flags, queue } end
 if state == 'R' then
   local failure = redis.call('HMGET', message, 'a', 'e')
@@ -19,7 +21,7 @@ if state == 'R' then
 end
 local holder = holder_of(queues .. queue, group, entry)
 if not holder then return { flags, queue, entry } end
--- What was said under another entry was said by an attempt that is over.
+-- A report under another entry is from an earlier attempt.
 if not report or string.match(report, '^%S+') ~= entry then report = '' end
 if report == '' and string.find(request_id, '_', 1, true) then return { flags, queue, entry } end
 local time = redis.call('TIME')

@@ -1,27 +1,29 @@
--- Accepts all jobs of a workflow, parents before children, or none of them. A call that is sent again finds its own request ids: accepted, once.
--- Those that lie in other shards, and those that are too many for one call, are in batches, for the outbox: accepted with the rest, and brought
--- to their shard, which may be this one. `more` has the queue and the number of those that will be ready here at once; no queue: that wait for their time.
+-- Accepts all jobs of a workflow, parents before children, or none of them. Members of other shards, and members that are too many for one
+-- call, are in `batches` for the outbox: they are accepted in this step, and delivered to their shard (which may be this one) later. `more`
+-- lists, for each queue, how many of them will be ready in this shard at once, and under an empty name how many will wait for their time.
+-- Caller: a client.
+-- Sent twice: the jobs are found by their request ids, so nothing is written.
 -- ARGV: key_prefix channel max_length batches more (id queue request_id flags wait ttl parents dependents wants_values message)*
 -- RETURNS: the number of jobs that are not in batches, or -1 if a queue is full, or -2 if too many jobs wait for their time, or the ids that other jobs have or that are there twice
 -- USES: record workflow
-local count, ready, later = (#ARGV - first + 1) / stride, {}, 0
-local taken, again, left = taken_among(first, stride)
-if again then return count end
+local count, ready, delayed_jobs = (#ARGV - first + 1) / stride, {}, 0
+local taken, is_resent_call, tombstones = check_ids(first, stride)
+if is_resent_call then return count end
 if #taken > 0 then return taken end
 for i = first, #ARGV, stride do
   if ARGV[i + 4] ~= '' then
-    later = later + 1
+    delayed_jobs = delayed_jobs + 1
   elseif ARGV[i + 6] == '' then
     ready[ARGV[i + 1]] = (ready[ARGV[i + 1]] or 0) + 1
   end
 end
-local others = more ~= '' and cmsgpack.unpack(more) or {}
-for i = 1, #others, 2 do
-  if others[i] == '' then later = later + others[i + 1] else ready[others[i]] = (ready[others[i]] or 0) + others[i + 1] end
+local in_batches = more ~= '' and cmsgpack.unpack(more) or {}
+for i = 1, #in_batches, 2 do
+  if in_batches[i] == '' then delayed_jobs = delayed_jobs + in_batches[i + 1] else ready[in_batches[i]] = (ready[in_batches[i]] or 0) + in_batches[i + 1] end
 end
-if later > 0 and redis.call('ZCARD', key_prefix .. 'd') + later > tonumber(max_length) then return -2 end
+if delayed_jobs > 0 and redis.call('ZCARD', key_prefix .. 'd') + delayed_jobs > tonumber(max_length) then return -2 end
 for queue, more in pairs(ready) do
-  if waiting_in(key_prefix .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
+  if queue_length(key_prefix .. 'q:' .. queue) + more > tonumber(max_length) then return -1 end
 end
-admit_all(first, stride, channel, batches, left)
+accept_jobs(first, stride, channel, batches, tombstones)
 return count

@@ -1,7 +1,10 @@
--- A worker session goes in peace. Refused while it holds anything: deleting a consumer drops what is pending for it, for good.
+-- Removes a worker session that ends in order. Refused while any entry is pending for it: to delete a consumer drops its pending entries
+-- for good.
+-- Caller: a worker, at the end of its shutdown.
+-- Sent twice: removes nothing more, and answers 1.
 -- KEYS: beats beat_observations signals announced started (stream)*
 -- ARGV: group consumer
--- RETURNS: 1 gone, 0 it still holds something
+-- RETURNS: 1 removed, 0 it still holds something
 -- FLAGS: allow-oom
 for i = 6, #KEYS do
   if redis.call('XPENDING', KEYS[i], group, '-', '+', 1, consumer)[1] then return 0 end

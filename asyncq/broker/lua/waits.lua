@@ -1,6 +1,8 @@
--- For whom jobs wait, to be followed into other shards.
+-- Reads for which jobs other jobs wait, so that the caller can follow the waits into other shards.
+-- Caller: the deadlock guard, if there are several shards.
+-- Sent twice: only reads.
 -- ARGV: key_prefix (id)*
--- RETURNS: for each: the ids of those that it waits for
+-- RETURNS: for each: the ids of the jobs that it waits for
 -- FLAGS: no-writes
 -- USES: record waits
 local answers = {}

@@ -1,7 +1,9 @@
--- Makes a job due that was put aside until its turn: there is a place for it now.
+-- Makes a deferred job due, for its task has a free permit now.
+-- Caller: a worker that was given the job's id by limit, release_permit or reacquire_permit.
+-- Sent twice: the job is due already.
 -- KEYS: record delayed
 -- ARGV: id wake
--- RETURNS: 1 it is due, 2 it comes by itself, 0 it is not there any more
+-- RETURNS: 1 it is due, 2 it is in its queue already, 0 there is no such job any more
 -- FLAGS: allow-oom
 -- USES: record
 local found = redis.call('MGET', record)[1]

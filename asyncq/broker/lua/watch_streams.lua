@@ -1,6 +1,8 @@
--- Looks at some streams on behalf of all workers. To list the consumers of a stream takes time for each of them, and so do many streams for each
--- worker that looks: were all workers to do it, that would be n squared. So each stream has a watcher, which stays that for as long as it asks
--- in time, and notes what it has found.
+-- Watches streams on behalf of all workers. To check a stream takes time for each of its consumers; if all n workers checked all streams,
+-- that would be n squared. So each stream has one watcher, for as long as the watcher asks in time, and the watcher stores a note for the
+-- others.
+-- Caller: each worker, three times a lease, for streams that have no watcher or that it watches.
+-- Sent twice: writes the same notes.
 -- KEYS: (stream)*
 -- ARGV: group levels watchers session_id watch_ttl
 -- RETURNS: for each stream its note, `<watcher> <number>`: of a last-attempt queue how many entries nobody holds, of a queue how many levels of priority it has
