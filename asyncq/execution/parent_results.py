@@ -38,12 +38,14 @@ def body_of(job: wire.Job, values: bytes) -> bytes:
         ended = [_ended(*one) for one in wire.split_notification(values)]
         return in_front(job.body, [_packed(job.value_template, [one.payload for one in ended])])
     except (IndexError, TypeError, ValueError) as error:
-        raise DecodeError(f"job {job.id!r}: its parents' values do not fit ({error})") from error
+        raise DecodeError(
+            f"job {job.id!r}: the values of its parents do not fit its value template ({error})"
+        ) from error
 
 
 def _ended(parent: str, letter: str, outcome: bytes | None) -> wire.Ended:
     if outcome is None:
-        raise DecodeError(f"the value of job {parent!r}, kept once for all that waited for it, is not there")
+        raise DecodeError(f"the kept value of job {parent!r}, which several jobs share, is missing")
     return wire.decode_ended(letter, outcome)
 
 

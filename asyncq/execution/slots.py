@@ -97,9 +97,9 @@ class Slots:
         """
         if self.released >= self._most_released:
             raise WouldDeadlock(
-                f"{self.released:,} jobs of this worker wait for other jobs already, which is max_parked; "
-                "with one more waiting, memory would have no bound. Nest less deeply, let the caller wait, "
-                "or raise max_parked"
+                f"{self.released:,} jobs of this worker wait for other jobs already, and max_parked allows "
+                "no more: without a limit, their memory would have no bound. Nest less deeply, let the "
+                "caller wait, or raise max_parked"
             )
         self.released += 1
         self.give()

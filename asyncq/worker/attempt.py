@@ -118,7 +118,7 @@ class RunningJob(Claim):
         delivery, attempts, started = self.delivery, self.attempts, self.started
         assert started is not None, "the runner writes it before the body begins"
         log.warning(
-            "the body of job %r (task %r) goes on after its time limit; it keeps its slot until it has ended",
+            "the body of job %r (task %r) still runs after its time limit; it keeps its slot until it ends",
             *(delivery.job.id, delivery.job.name),
         )
         run_result = attempts.runner.after_time_limit(delivery, error, started)

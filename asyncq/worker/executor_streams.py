@@ -88,7 +88,7 @@ class LineReader:
 
     async def run(self) -> None:
         """Reads executor queues when there is room for their jobs, until it is cancelled."""
-        await forever(self._turn, ErrorLog(log, "no jobs could be read from a line; trying again"))
+        await forever(self._turn, ErrorLog(log, "no jobs could be read from an executor queue; trying again"))
 
     async def _turn(self) -> None:
         """Waits for room, and reads from the executor queues that the fetcher leaves out."""

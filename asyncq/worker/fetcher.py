@@ -114,17 +114,19 @@ class Fetcher:
     async def _recover(self, error: Exception, failures: int) -> None:
         """Does what the error asks for, or pauses. An error in here is only logged."""
         if failures == 3:
-            log.warning("no jobs can be read at the moment (%s); trying on", error)
+            log.warning("no jobs can be read at the moment (%s); trying again", error)
         try:
             if isinstance(error, ServerError) and error.action is ErrorAction.NO_GROUP:
-                log.warning("the server has lost the queue's group (%s); making it again", error)
+                log.warning(
+                    "the server has lost the consumer group of the queue (%s); creating it again", error
+                )
                 await self._consumer.make_groups()
             elif isinstance(error, ServerError) and error.action is ErrorAction.LOAD:
                 await self._attempts.session.broker.commands.load_scripts()
             else:
                 await asyncio.sleep(pause(failures))
         except Exception as another:  # noqa: BLE001  see above
-            log.debug("not yet: %s", another)
+            log.debug("the next read of jobs must wait: %s", another)
             await asyncio.sleep(pause(failures))
 
     # -- unknown pending entries --
@@ -144,7 +146,7 @@ class Fetcher:
                 found = await self._consumer.unknown_entries(stream, self._held.entries_of(stream))
                 if found:
                     level = logging.DEBUG if self._gave_up_a_read else logging.WARNING
-                    log.log(level, "%d jobs whose delivery was lost on the way are taken up", len(found))
+                    log.log(level, "%d jobs whose delivery was lost are started now", len(found))
                 await self._attempts.start(found)
         await self._limiter.audit()
         self._may_have_lost_a_reply = self._gave_up_a_read = False

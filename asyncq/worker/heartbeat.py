@@ -128,7 +128,7 @@ class Lease:
         It ends early if the first beat is refused, or if the session was taken for dead. After any other
         error it tries again, at most a second later.
         """
-        errors = ErrorLog(log, "a beat could not be sent; trying again")
+        errors = ErrorLog(log, "a heartbeat could not be sent; trying again")
         count = 1
         failures = 0
         while not self._stop.is_set():
@@ -145,7 +145,7 @@ class Lease:
                 if not isinstance(error, (BrokerUnavailable, ServerError)):
                     errors.add(error)
                 elif failures == 3:
-                    log.warning("the lease cannot be renewed at the moment (%s); trying on", error)
+                    log.warning("the lease cannot be renewed at the moment (%s); trying again", error)
                 self._stop.wait(min(1.0, self._length / 15))
                 continue
             if signals is None:

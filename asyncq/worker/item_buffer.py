@@ -85,6 +85,6 @@ class ItemBuffer:
         """Stops sending. A generator that yields another item gets an error."""
         self.is_closed = True
         self.error = self.error or BrokerUnavailable(
-            f"job {self._id} has ended here; what it yields goes nowhere"
+            f"job {self._id} has ended here; its further items are not sent"
         )
         self.changed.set()

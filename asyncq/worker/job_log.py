@@ -100,7 +100,7 @@ class JobLog:
             extra = {"job_id": job_id or "", "task": "", "queue": queue, "worker": self._worker, "attempt": 0}
             named = "" if job_id is None else f" of job {job_id!r}"
             log.error(
-                "the message%s in entry %s of queue %r cannot be read and is set aside: %s",
+                "the message%s in entry %s of queue %r cannot be read and is moved to the dead letters: %s",
                 *(named, entry, queue, error),
                 extra=extra,
             )

@@ -54,7 +54,7 @@ class LastTries:
 
     async def run(self) -> None:
         """Runs jobs here that no child process can run, until it is cancelled."""
-        await forever(self._turn, ErrorLog(log, "no jobs on their last try could be read; trying again"))
+        await forever(self._turn, ErrorLog(log, "jobs on their last try could not be read; trying again"))
 
     async def _turn(self) -> None:
         """Waits until it is called, and runs one job on its last try here."""
@@ -73,7 +73,8 @@ class LastTries:
     def _warn(job_id: str | None) -> None:
         log.warning(
             "job %r is on its last try before max_crashes, and runs beside other jobs of this worker, "
-            "for no other process can import its app. If one of them takes the worker down, the death "
-            "counts for all. Start workers with `asyncq worker`, or put the app at the top of a module",
+            "because no other process can import its app. If one of these jobs kills the worker, the death "
+            "counts for all of them. Start workers with `asyncq worker`, or put the app at the top of a "
+            "module",
             job_id,
         )

@@ -32,7 +32,7 @@ class OutboxPoller:
 
     async def run(self) -> None:
         """Polls until it is cancelled."""
-        await forever(self._look, ErrorLog(log, "the outboxes could not be looked at; trying again"))
+        await forever(self._look, ErrorLog(log, "the outboxes could not be read; trying again"))
 
     async def _look(self) -> None:
         self._commands.forward(*self._commands.shards)

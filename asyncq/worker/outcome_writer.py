@@ -134,7 +134,7 @@ class Outcomes:
         if letter == wire.SUCCEEDED:
             self._job_log.succeeded(running.delivery, running.started)
         else:
-            self._job_log.dropped(running.delivery, "expired before it began")
+            self._job_log.dropped(running.delivery, "expired before it started")
 
     def fail(self, delivery: wire.Delivery, error: Exception) -> None:
         """Fails a job that could not be run, because of a fault of ours or of a message that no client of
@@ -166,7 +166,7 @@ class Outcomes:
         try:
             [answer] = await self.claims.release(delivery.stream, [(delivery.entry, delivery.job.id)])
         except Exception as error:  # noqa: BLE001  whatever it is, this session still holds the job
-            log.debug("job %r could not be handed back (%r); it waits on", delivery.job.id, error)
+            log.debug("job %r could not be handed back (%r); it stays here", delivery.job.id, error)
             return False
         self.counts.handed_back += answer == 1
         self._held.drop(delivery)
@@ -181,7 +181,7 @@ class Outcomes:
             return answer
         ids = ", ".join(repr(job.id) for job, _ in jobs[:-1])
         error = ValueError(
-            f"this job was to be replaced by a workflow, but other jobs have one of its ids ({ids}). Use "
+            f"a workflow should replace this job, but another job has one of its ids ({ids}) already. Use "
             "other ids for task_id"
         )
         self._job_log.could_not_run(delivery, error)
@@ -200,14 +200,14 @@ class Outcomes:
         try:
             if not await call:
                 log.warning(
-                    "what became of job %r was refused: it was taken over meanwhile, or this was stored "
-                    "before and the answer was lost",
+                    "the run result of job %r was refused: another worker has taken the job over, or the "
+                    "result was stored before and the server's answer was lost",
                     delivery.job.id,
                 )
         except Exception as error:
             # Whatever it is, the entry stays pending, and the fetcher finds it as an unknown pending entry.
             log.error(
-                "what became of job %r could not be stored (%s); it runs again",
+                "the run result of job %r could not be stored (%s); the job runs again",
                 *(delivery.job.id, error),
                 exc_info=unexpected(error),
             )

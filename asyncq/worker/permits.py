@@ -98,7 +98,7 @@ class Permit:
                         await self._was_granted.wait()
                 self._was_granted.clear()
         except AsyncQError as error:
-            log.warning("job %r goes on without a permit of its task (%s)", self.claim, error)
+            log.warning("job %r continues without a permit of its task (%s)", self.claim, error)
         except asyncio.CancelledError:
             self.release()
             raise
@@ -206,7 +206,7 @@ class Limiter:
         try:
             await self.permits.forget(limits, id_)
         except AsyncQError as error:
-            log.debug("job %r is still among those that wait for a permit (%s)", id_, error)
+            log.debug("job %r could not be removed from the jobs that wait for a permit (%s)", id_, error)
         await self._release(limits, "")
 
     async def _wake(self, limits: Limits, id_: str) -> None:
@@ -218,4 +218,4 @@ class Limiter:
             while id_ and not await self.permits.wake(id_):
                 id_ = await self.permits.release(limits, "")
         except AsyncQError as error:
-            log.debug("job %r could not be woken (%s); it asks by itself", id_, error)
+            log.debug("job %r could not be woken (%s); it will ask for its permit later", id_, error)

@@ -164,7 +164,8 @@ class Reclaimer:
     async def run(self) -> None:
         """Observes the others three times a lease, until it is cancelled."""
         await forever(
-            self._turn, ErrorLog(log, "the other workers could not be looked at; starting to count again")
+            self._turn,
+            ErrorLog(log, "the heartbeats of other workers could not be read; starting to count again"),
         )
 
     async def _turn(self) -> None:

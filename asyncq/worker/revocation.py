@@ -33,7 +33,7 @@ class RevocationSignals:
     def __init__(self, held: HeldJobs, limiter: Limiter) -> None:
         self._held = held
         self._limiter = limiter
-        self._errors = ErrorLog(log, "a revocation signal could not be applied; it comes again")
+        self._errors = ErrorLog(log, "a revocation signal could not be applied; it will be sent again")
 
     def on_message(self, data: bytes) -> None:
         """Handles a message on the session's channel: a signal, or a permit for a job that waits for one."""

@@ -96,7 +96,7 @@ class Shutdown:
         try:
             await self._release(_by_stream(self._withdrawn))
         except Exception as error:  # noqa: BLE001  whatever it is, `hand_back` tries once more
-            log.debug("jobs that have not begun could not be handed back (%r); trying again later", error)
+            log.debug("jobs that have not started could not be handed back (%r); trying again later", error)
             return
         for job in self._withdrawn:
             self._held.drop(job.delivery)
@@ -129,16 +129,16 @@ class Shutdown:
                 tasks.values(), timeout=CLEAN_UP + (LAST_MESSAGES_TIMEOUT if in_processes else 0)
             )
         self._outcomes.counts.left = 0
-        self._leave_behind(in_threads, "in threads, which nothing can stop")
+        self._leave_behind(in_threads, "they run in threads, which nothing can stop")
         deaf = [job for job, task in tasks.items() if not task.done()]
-        self._leave_behind(deaf, "for they did not end when they were cancelled")
+        self._leave_behind(deaf, "they did not end when they were cancelled")
 
     def _leave_behind(self, jobs: Sequence[RunningJob], why: str) -> None:
         if jobs:
             self._outcomes.counts.left += len(jobs)
             some = [f"{job.delivery.job.id!r} of task {job.delivery.job.name!r}" for job in jobs[:MOST_NAMED]]
             more = f" and {len(jobs) - MOST_NAMED} more" if len(jobs) > MOST_NAMED else ""
-            log.warning("bodies of jobs go on, %s: %s%s", why, ", ".join(some), more)
+            log.warning("the bodies of these jobs still run, because %s: %s%s", why, ", ".join(some), more)
 
     async def hand_back(self) -> None:
         """Makes a new entry for another worker of each job that has not ended.
@@ -191,11 +191,11 @@ class Shutdown:
                 has_left = await self._consumer.unregister()
             if not has_left:
                 log.debug(
-                    "worker %r still holds entries; the others take them when the lease is over",
+                    "worker %r still holds entries; other workers take them when the lease is over",
                     self._consumer.name,
                 )
         except Exception as error:  # noqa: BLE001  other workers notice the end, and recover what it held
-            log.debug("worker %r could not say goodbye: %s", self._consumer.name, error)
+            log.debug("worker %r could not be unregistered: %s", self._consumer.name, error)
 
 
 def _by_stream(jobs: Iterable[RunningJob]) -> dict[str, list[tuple[str, str]]]:

@@ -58,7 +58,7 @@ class StallWatch:
 
     def _run(self) -> None:
         """Checks the loop again and again, on the watch's own thread."""
-        errors = ErrorLog(log, "a stall of the event loop could not be looked for; trying again")
+        errors = ErrorLog(log, "the check for stalls of the event loop failed; trying again")
         while not self._stop.wait(min(_LONGEST_PAUSE, self._limit / 2)):
             answered = threading.Event()
             asked = time.monotonic()

@@ -60,7 +60,7 @@ class StreamSink:
         if number > settings.stream_limit:
             raise PayloadTooLarge(
                 f"{self._name} yielded more than stream_limit={settings.stream_limit:,} items; let another "
-                "job yield the rest, or raise it"
+                "job yield the rest, or raise stream_limit"
             )
         data = self._codec.dumps(item, path=f"item {number}")
         if len(data) > settings.max_payload:

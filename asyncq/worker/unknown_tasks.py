@@ -102,11 +102,14 @@ class UnknownTasks:
 
     def _warn(self, delivery: wire.Delivery, *, is_known: bool) -> None:
         job = delivery.job
-        others = "another worker of the queue knows it" if is_known else "so far no worker of the queue does"
+        others = (
+            "another worker of the queue knows it" if is_known else "so far no worker of the queue knows it"
+        )
         log.warning(
-            "this worker does not know the task %s of job %r (queue %r), and %s: its jobs are put off until "
-            "a worker that knows the task takes them, and fail once none has known it for "
-            "unknown_task_wait=%s. This is said once per task. If it is no deployment under way, import the "
-            "task's module where the app is made, or give each service a queue or a namespace of its own",
+            "this worker does not know the task %s of job %r (queue %r), and %s. Jobs of this task are "
+            "deferred until a worker that knows the task takes them. They fail when no worker has known the "
+            "task for unknown_task_wait=%s. This warning is logged once per task. If no deployment is under "
+            "way, import the task's module where the app is made, or give each service a queue or a "
+            "namespace of its own",
             *(brief(job.name), job.id, job.queue, others, shown(self._timeout / 1000)),
         )

@@ -177,7 +177,9 @@ class Worker:
                         where = session.broker.address.safe_url
                         raise BrokerUnavailable(f"{where} refuses: {error}") from error
                     raise
-                log.warning("a new session could not begin (%s); again", error, exc_info=unexpected(error))
+                log.warning(
+                    "a new session could not begin (%s); trying again", error, exc_info=unexpected(error)
+                )
                 await asyncio.sleep(1.0)
             finally:
                 # Shielded: a worker that is cancelled must still hand back its jobs and leave the server.

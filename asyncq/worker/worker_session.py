@@ -239,8 +239,8 @@ class WorkerSession:
         """Drains and hands back the jobs, or cancels them after a lost lease."""
         if self.is_lost.is_set():
             log.error(
-                "this worker was taken for dead (it stood still for a lease); its jobs run elsewhere, it "
-                "begins anew"
+                "this worker was taken for dead, because its heartbeat stood still for a lease; its jobs run "
+                "elsewhere, and it begins a new session"
             )
             await shutdown.cancel_all()
         elif self._has_run:  # otherwise it has read nothing, and the groups may not exist

@@ -161,7 +161,7 @@ async def test_a_message_that_cannot_be_read(app, raw, records):
         record = await _only(records)
     assert (record.levelname, record.job_id, record.queue) == ("ERROR", "junk", "default")
     assert logging.Formatter("%(task)s|%(attempt)d").format(record).startswith("|0"), "each format fits"
-    assert "cannot be read and is set aside" in record.getMessage()
+    assert "cannot be read and is moved to the dead letters" in record.getMessage()
 
 
 async def test_a_job_that_killed_its_worker(make_app, server_url, namespace, tmp_path, records):

@@ -278,8 +278,8 @@ async def test_a_process_that_stands_still_on_a_last_try_is_killed(lasting, tmp_
             assert (type(end.error), end.attempts) == (WorkerLost, 2)
             pid = int(file.read_text())
             await until(lambda: not _exists(pid), "the process to be gone")
-    assert "stood still for 2 s; it is killed" in caplog.text
-    assert "took its process down (signal 9)" in caplog.text
+    assert "did not respond for 2 s; it is killed" in caplog.text
+    assert "has killed its process (signal 9)" in caplog.text
 
 
 async def test_a_process_on_a_last_try_ends_when_its_worker_was_killed(lasting, tmp_path):

@@ -76,7 +76,7 @@ async def test_a_job_fails_when_no_worker_of_its_queue_has_known_its_task_for_th
     assert took >= 0.5
     assert outcome.attempts == 1, "to be put off is no try"
     assert (letter.reason, letter.job_id) == ("not registered", result.id)
-    assert "so far no worker of the queue does" in caplog.text
+    assert "so far no worker of the queue knows it" in caplog.text
 
 
 async def test_what_a_dead_worker_knew_counts_no_longer_than_its_lease(make_app, raw, namespace):

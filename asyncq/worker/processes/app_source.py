@@ -66,7 +66,7 @@ class AppSource:
             importlib.import_module(name)
         for task in self.tasks:
             if task not in app.tasks:
-                raise LookupError(f"{self.target} has no task {task!r} when its modules have been imported")
+                raise LookupError(f"{self.target} has no task {task!r} after its modules were imported")
         return app
 
 

@@ -199,9 +199,9 @@ def place_of(task: TaskBody) -> tuple[str, str]:
         module = run_as() or module
     why = ""
     if module == "__main__" and _script() is None:
-        why = "it was typed in and stands in no file"
+        why = "it was typed in and is not in a file"
     elif not name:
-        why = "it is an object and no function"
+        why = "it is an object, not a function"
     elif "<" in name:
         why = "it is made inside another function"
     else:

@@ -200,7 +200,7 @@ class Process:
         except Exception as error:
             log.log(
                 logging.DEBUG if unexpected(error) is None else logging.ERROR,
-                "a process asked for %r, and that failed",
+                "the request %r of a process failed",
                 question[0],
                 exc_info=unexpected(error),
             )

@@ -99,7 +99,8 @@ class Spawner:
     async def _kill_if_silent(child: asyncio.subprocess.Process, watch: LifeWatch) -> None:
         if await watch.until_silent():
             log.error(
-                "a process for jobs on their last try stood still for %.0f s; it is killed", 2 * watch.silence
+                "a process for jobs on their last try did not respond for %.0f s; it is killed",
+                2 * watch.silence,
             )
             with suppress(ProcessLookupError):
                 child.kill()
@@ -120,12 +121,13 @@ class Spawner:
         if code == NO_APP:
             self._source = None
             log.warning(
-                "a process for jobs on their last try could not import %s; such jobs run here from now on",
+                "a process for jobs on their last try could not import %s; from now on such jobs run in this "
+                "process",
                 source.target,
             )
         elif code:
             log.error(
-                "a job on its last try took its process down (%s)",
+                "a job on its last try has killed its process (%s)",
                 f"signal {-code}" if code < 0 else f"exit {code}",
             )
 
