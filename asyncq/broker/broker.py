@@ -157,19 +157,19 @@ class Broker:
         if known is not None and wire.number_in(known, MOST_SHARDS) is None:
             if count > 1:
                 raise BrokerNotConfigured(
-                    f"{key!r} at {self.address.safe_url} should say how many shards namespace "
-                    f"{self.settings.namespace!r} has, and says {known[:50]!r}: delete it, and start anew"
+                    f"{key!r} at {self.address.safe_url} should hold the number of shards of namespace "
+                    f"{self.settings.namespace!r}, but holds {known[:50]!r}: delete it, and start again"
                 )
             damaged_data.warn(
-                log, "number of shards", f"{key!r} does not say how many shards there are", known[:50]
+                log, "number of shards", f"{key!r} does not hold a number of shards", known[:50]
             )
             known = None
         if int(known or 1) != count:
             raise BrokerNotConfigured(
                 f"namespace {self.settings.namespace!r} has {int(known or 1)} shards at "
-                f"{self.address.safe_url}, and this app says shards={count}: jobs would be looked for where "
-                "they are not. Use the same number everywhere, or another namespace; to change it, let all "
-                f"jobs end, stop the workers, and delete {key!r}"
+                f"{self.address.safe_url}, but this app says shards={count}: it would look for jobs in the "
+                "wrong shards. Use the same number everywhere, or another namespace. To change the number, "
+                f"let all jobs end, stop the workers, and delete {key!r}"
             )
 
     # -- verbs on one job --
@@ -225,7 +225,7 @@ class Broker:
             return _state(answer)
         except (DecodeError, ValueError) as error:  # also a UnicodeDecodeError
             damaged_data.warn(
-                log, "record", f"the record of job {id!r} could not be read, so that it is unknown", error
+                log, "record", f"the record of job {id!r} could not be read, so the job is unknown", error
             )
             return None
 
@@ -423,7 +423,7 @@ class Broker:
         """Logs a warning if no worker with a heartbeat reads from a queue."""
         if not await self.listened_to(queue):
             log.warning(
-                "a result is waited for, but no worker listens on queue %r at %s; start one: "
+                "this process waits for a result, but no worker listens on queue %r at %s; start one: "
                 "asyncq worker MODULE:APP%s",
                 queue,
                 self.address.safe_url,
@@ -472,6 +472,6 @@ def _report(data: bytes) -> wire.Report | None:
         report = wire.decode_report(data)
         PLAIN_VALUE.loads(report.meta)
     except DecodeError as error:
-        damaged_data.warn(log, "report", "what a running job said of itself could not be read", error)
+        damaged_data.warn(log, "report", "the report of a running job could not be read", error)
         return None
     return report

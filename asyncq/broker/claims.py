@@ -531,7 +531,8 @@ def _log_refusals(batch: Sequence[Outcome], answers: Sequence[int]) -> None:
     for (delivery, _, _), accepted in zip(batch, answers, strict=True):
         if not accepted:
             log.warning(
-                "the outcome of job %r was refused: it was taken over while this worker was away",
+                "the outcome of job %r was refused: another worker took the job over while this worker was "
+                "away",
                 delivery.job.id,
             )
 

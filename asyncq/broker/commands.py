@@ -261,7 +261,7 @@ class Commands:
             except ServerError as error:
                 problem = error
                 if error.action is ErrorAction.DENIED and timeout == FOREVER and attempt == 0:
-                    log.error("%s refuses: %s; trying on", self.address.safe_url, error)
+                    log.error("%s refuses: %s; trying again", self.address.safe_url, error)
                 await self._mend(error, denied_is_final=timeout != FOREVER)
             except (PipeBroken, BrokerUnavailable) as error:
                 problem = error
@@ -274,7 +274,9 @@ class Commands:
             rest = pause(attempt)
             if self.is_closed or self._loop.time() + rest > deadline:
                 raise BrokerUnavailable(f"{self.address.safe_url}: {problem}") from problem
-            log.debug("a command for shard %d failed (%s); again in %.2f s", shard.shard, problem, rest)
+            log.debug(
+                "a command for shard %d failed (%s); trying again in %.2f s", shard.shard, problem, rest
+            )
             await asyncio.sleep(rest)
 
     async def _mend(self, error: ServerError, *, denied_is_final: bool) -> None:
@@ -301,7 +303,7 @@ class Commands:
         try:
             await self.load_scripts()
         except (PipeBroken, AsyncQError) as error:
-            log.debug("scripts could not be loaded (%s); again with the next try", error)
+            log.debug("scripts could not be loaded (%s); the next try loads them again", error)
 
     # -- from shard to shard --
 

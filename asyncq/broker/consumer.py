@@ -634,7 +634,10 @@ def _ages_in(text: bytes) -> tuple[Sequence[ObservationAge], int]:
     ]
     if None in numbers:
         damaged_data.warn(
-            log, "ages of looks", "the ages of other workers' looks are dropped", repr(text[:100])
+            log,
+            "ages of observations",
+            "the ages of the observations of other workers are dropped",
+            repr(text[:100]),
         )
         return (), 0
     first, *rest = [number for number in numbers if number is not None]

@@ -189,7 +189,7 @@ class Subscription:
                 await self.confirm()
             except Exception as error:  # noqa: BLE001  whatever it is, a process without notifications is deaf
                 if attempt == 3:
-                    log.warning("notifications of results cannot be received (%s); trying on", error)
+                    log.warning("notifications of results cannot be received (%s); trying again", error)
                 self._lost.set()
                 continue
             attempt = 0

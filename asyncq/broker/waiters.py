@@ -240,9 +240,7 @@ class Listener:
         for waiter in self._waiters:
             for future in waiter.futures or ():
                 if not future.done():
-                    future.set_exception(
-                        BrokerUnavailable("the app was closed while a result was waited for")
-                    )
+                    future.set_exception(BrokerUnavailable("the app was closed during the wait for a result"))
         self._kept.clear()
 
     # -- waiting --
@@ -514,7 +512,7 @@ class Listener:
         try:
             await self._expire(waiter.id)
         except (AsyncQError, PipeBroken, ServerError) as error:
-            log.debug("job %r could not be expired (%s); a worker will", waiter.id, error)
+            log.debug("job %r could not be expired (%s); a worker will expire it", waiter.id, error)
         self._ask(waiter)
 
     def _in_touch(self, waiter: Waiter) -> bool:
@@ -604,7 +602,7 @@ class Listener:
             except Exception as error:  # noqa: BLE001  all waiters of the session depend on this task
                 # The waits go on: each has a timeout of its own, and a later try may succeed.
                 attempt += 1
-                log.debug("%d waiters could not be looked up (%s); again", len(batch), error)
+                log.debug("the status of %d jobs could not be fetched (%s); trying again", len(batch), error)
                 for waiter in batch:
                     self._asked.setdefault(waiter.id, waiter)
                 await asyncio.sleep(pause(attempt))
@@ -651,7 +649,7 @@ class Listener:
         try:
             await self._hint(queue)
         except Exception as error:  # noqa: BLE001  a failed hint must not end the task that polls
-            log.debug("whether anybody serves queue %r could not be found out: %s", queue, error)
+            log.debug("the workers of queue %r could not be listed: %s", queue, error)
 
     def _renewed(self) -> None:
         """Has every status fetched: the subscription was lost, and so was what was published meanwhile."""

@@ -173,7 +173,7 @@ class Wait:
             if self._awaited:
                 await self._note_wait()
             if self._broker.commands.is_closed:  # closed meanwhile: nothing would wake a wait that begins now
-                raise BrokerUnavailable("the app was closed while a result was waited for")
+                raise BrokerUnavailable("the app was closed during the wait for a result")
         except BaseException:
             await self._go_on()
             raise

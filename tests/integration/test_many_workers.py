@@ -192,7 +192,7 @@ async def test_damaged_ages_of_looks_are_dropped_and_said(join, raw, caplog):
     ):
         await raw.set(keys.observation_ages, damage, px=60_000)
         assert len((await one.observe(keys, 0, 0)).ages) < 20, damage[:20]
-    assert caplog.text.count("the ages of other workers' looks are dropped") == 1
+    assert caplog.text.count("the ages of the observations of other workers are dropped") == 1
     await raw.delete(keys.observation_ages)
     await raw.hset(keys.observation_ages, "not", "text")
     its = observer(one)

@@ -149,7 +149,7 @@ async def unreachable(url: str) -> str:
 
 
 async def test_tls_asked_of_a_plain_server_is_reported(start):
-    assert "write redis:// for rediss://" in await unreachable(f"rediss://{start()}")
+    assert "write redis:// instead of rediss://" in await unreachable(f"rediss://{start()}")
 
 
 @pytest.fixture
@@ -192,12 +192,12 @@ async def test_what_a_server_with_tls_is_asked_wrongly_is_reported(certificate):
     server, port = await old_with_tls(folder)
     address = f"127.0.0.1:{port}"
     try:
-        assert "write rediss:// for redis://" in await unreachable(f"redis://{address}")
+        assert "write rediss:// instead of redis://" in await unreachable(f"redis://{address}")
         assert "?ssl_ca_certs=" in await unreachable(f"rediss://{address}")
         what, _ = await refused(f"rediss://{address}?ssl_ca_certs={folder}/cert")
         assert "too old" in what
         what, _ = await refused(f"rediss://{address}?ssl_ca_certs={folder}/nosuch")
-        assert "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there" in what
+        assert "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names does not exist" in what
     finally:
         server.close()
 

@@ -61,5 +61,5 @@ def test_the_state_questions_are_answered_by_the_flags():
 
 @pytest.mark.parametrize("text", ["997f~", "997f~x", "997f~-1", "997f~9999999999999999"])
 def test_a_request_id_with_a_time_that_cannot_be_is_an_error(text):
-    with pytest.raises(DecodeError, match="no time that can be"):
+    with pytest.raises(DecodeError, match="is not a valid time"):
         RequestId.parse(text)

@@ -336,20 +336,20 @@ def _check(fields: dict[bytes, bytes], shards: int, names_per_job: Sequence[str]
     to = fields.get(b"to", b"")
     shard = wire.number_in(to, MOST_SHARDS)
     if shard is None or shard >= shards:
-        raise DecodeError(f"it is for shard {to[:20]!r}, and there are {shards}")
+        raise DecodeError(f"it is for shard {to[:20]!r}, but the number of shards is {shards}")
     if (batch := fields.get(b"b")) is not None:
         _check_job_arguments(wire.decode_batch(batch)[2], names_per_job)
         return
     if not all(name in fields for name in _OF_AN_END):
         raise DecodeError("it has too few fields")
     if not _WAITING.fullmatch(fields[b"c"]) or fields[b"h"].decode("latin-1") not in wire.FINAL:
-        raise DecodeError("it does not say who waits, or how it ended")
+        raise DecodeError("it does not say which job waits, or how the other job ended")
 
 
 def _check_job_arguments(job_arguments: Sequence[str | int | bytes], names: Sequence[str]) -> None:
     """Checks that the jobs of a batch can be accepted. Raises as `_check`."""
     if len(job_arguments) % len(names):
-        raise DecodeError("a job in the batch is not whole")
+        raise DecodeError("a job in the batch is incomplete")
     for at in range(0, len(job_arguments), len(names)):
         job = dict(zip(names, job_arguments[at : at + len(names)], strict=True))
         wait, ttl = str(job["wait"]), str(job["ttl"])

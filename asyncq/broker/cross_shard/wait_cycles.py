@@ -85,7 +85,11 @@ class Waits:
         try:
             await self._commands.send(keys, *command)
         except AsyncQError as error:
-            log.debug("the end of a wait could not be told (%s); its note goes with its job's attempt", error)
+            log.debug(
+                "the note of a wait that ended could not be deleted (%s); it stays until the attempt of the "
+                "job ends",
+                error,
+            )
 
     async def close(self) -> None:
         """Waits up to 0.25 s for the commands under way, and cancels the rest."""

@@ -19,30 +19,30 @@ from asyncq.errors import DecodeError
 log: logging.Logger = logging.getLogger(__name__)
 
 STATES: dict[str, str] = {
-    "L": "live; whether it runs is read off the pending list, and written nowhere",
+    "L": "live: it is in its queue, or runs; only the list of pending entries shows which",
     "D": "waits for its time",
-    "R": "failed, waits for its next try",
-    "P": "put aside before it began: its task has a limit, or its worker does not know the task",
+    "R": "failed, and waits for its next try",
+    "P": "deferred before its start: its task has a limit, or its worker does not know the task",
     "W": "waits for other jobs of its workflow",
     "S": "returned a value",
     "F": "raised, or could not be run",
-    "X": "took its worker down `max_crashes` times",
+    "X": "killed its worker `max_crashes` times",
     "C": "revoked",
-    "E": "its expiry or deadline had passed before it started",
-    "T": "tombstone: ended, and nobody wants or may have the result",
+    "E": "its expiry or deadline passed before it started",
+    "T": "tombstone: ended, and its result is not kept",
 }
 """What the first letter of a record means: the state of the job."""
 
 SIGNALS: dict[str, str] = {
     "-": "",
-    "c": "revoked: it is not to run again",
-    "i": "revoked: it is to end now (SIGINT for a process)",
-    "t": "revoked: it is to end now (SIGTERM for a process)",
-    "k": "revoked: it is to end now (SIGKILL for a process)",
+    "c": "revoked: it must not run again",
+    "i": "revoked: it must end now (SIGINT for a process)",
+    "t": "revoked: it must end now (SIGTERM for a process)",
+    "k": "revoked: it must end now (SIGKILL for a process)",
 }
 """What the second letter means: the revocation signal."""
 
-WISHES: dict[str, str] = {"-": "", "i": "its result is ignored", "f": "its result is to be forgotten"}
+WISHES: dict[str, str] = {"-": "", "i": "its result is ignored", "f": "its result will be forgotten"}
 """What the third letter means: what becomes of the result."""
 
 LINKS: dict[str, str] = {
@@ -127,7 +127,7 @@ class RequestId:
         signature, _, random = call.rpartition(".")
         expires = None if expiry in {"", "-"} else wire.number_in(expiry.encode(), wire.LATEST)
         if tilde and expires is None and expiry != "-":
-            raise DecodeError(f"a request id says no time that can be: {text[:100]!r}")
+            raise DecodeError(f"the expiry in a request id is not a valid time: {text[:100]!r}")
         return cls(random.removesuffix("_"), signature, random.endswith("_"), expires, expiry == "-")
 
     def format(self) -> str:
@@ -171,10 +171,10 @@ class Record:
         """
         parts = data.split(b" ", 4)
         if len(parts) < 4 or len(parts[0]) != 4 or not b"".join(parts[:4]).isascii():
-            raise DecodeError("a record is not one of asyncq")
+            raise DecodeError("it is not a record of asyncq")
         flags = Flags(parts[0].decode())
         if flags[0] not in STATES:
-            raise DecodeError(f"a record begins with the unknown letter {flags[0]!r}")
+            raise DecodeError(f"it begins with the unknown letter {flags[0]!r}")
         entry, holder, request_id = (part.decode() for part in parts[1:4])
         tail = parts[4] if len(parts) == 5 else b""
         if flags.is_live:
@@ -217,7 +217,7 @@ def status_of(answer: bytes | None) -> JobStatus:
             return _flags(answer)
         return Record.parse(answer).ended()
     except (DecodeError, UnicodeDecodeError) as error:
-        damaged_data.warn(log, "record", "a record could not be read, so that its job is unknown", error)
+        damaged_data.warn(log, "record", "a record could not be read, so its job is unknown", error)
         return None
 
 

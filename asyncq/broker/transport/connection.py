@@ -89,7 +89,7 @@ _BLOCKING: Mapping[type[AbstractConnection], type[Any]] = {  # redis-py gives ty
 }
 """For each connection class for a loop, the one for a thread without a loop. Both take the same options."""
 _NO_FILE = (
-    "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names is not there\n"
+    "a file that ssl_ca_certs, ssl_certfile or ssl_keyfile names does not exist\n"
     "Write the paths of files in PEM format"
 )
 _REFUSALS = (foreign.AuthenticationError, foreign.AuthorizationError, foreign.NoPermissionError)
@@ -237,7 +237,7 @@ async def _introduce(connection: Any, name: str, database: int) -> None:
     if isinstance(answers[0], dict) and (problem := supported_servers.problem(answers[0])):
         raise Unfit(problem)
     if isinstance(answers[1], foreign.NoPermissionError):
-        log.debug("the user may not name its connections in CLIENT LIST; they have no names there")
+        log.debug("the user may not run CLIENT SETNAME, so its connections have no names in CLIENT LIST")
     elif isinstance(answers[1], Exception):
         raise answers[1]
     if database and isinstance(answers[2], Exception):
@@ -294,11 +294,11 @@ def _tls_advice(address: Address, error: BaseException) -> str:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return "\nName the authority that signed its certificate: ?ssl_ca_certs=/path/to/ca.pem"
         if isinstance(cause, (TimeoutError, asyncio.CancelledError, ssl.SSLError)):
-            return "\nIf the server is up and speaks no TLS: write redis:// for rediss://"
+            return "\nIf the server is up and does not speak TLS: write redis:// instead of rediss://"
     elif issubclass(address.connection_class, Connection) and isinstance(
         cause, (foreign.InvalidResponse, foreign.ConnectionError, ConnectionResetError, hiredis.ProtocolError)
     ):
-        return "\nIf the server is up and speaks TLS: write rediss:// for redis://"
+        return "\nIf the server is up and speaks TLS: write rediss:// instead of redis://"
     return ""
 
 

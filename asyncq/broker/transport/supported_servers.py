@@ -16,7 +16,7 @@ OLDEST = (7, 0)
 TOO_OLD = "the server is too old ({})\nUse Redis 7.0 or later, or Valkey"
 NO_DATABASE = (
     "the server has no database {}\n"
-    "Use one with a lower number; apps that share one keep apart by `namespace`"
+    "Use one with a lower number; apps that share a database need different values of `namespace`"
 )
 
 

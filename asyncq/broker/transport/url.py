@@ -77,7 +77,7 @@ def check(url: str) -> None:
     except ValueError:
         raise ValueError(f"it is not a URL\n{_ENCODE}") from None
     if parts.fragment or url.endswith("#"):
-        raise ValueError(f"there is a # in it, and a server's URL has nothing after one\n{_ENCODE}")
+        raise ValueError(f"there is a # in it, which the URL of a server cannot have\n{_ENCODE}")
     has_user = "@" in parts.netloc
     if (
         not has_user
@@ -101,7 +101,7 @@ def _check_escapes(credentials: str) -> None:
     except UnicodeDecodeError:
         is_encoded = False
     if not is_encoded:
-        raise ValueError(f"a % stands before what is no code of a character\n{_ENCODE}")
+        raise ValueError(f"a % is not followed by the code of a character\n{_ENCODE}")
 
 
 def _has_port(address: str) -> bool:
@@ -130,7 +130,7 @@ def _wrong_port(address: str, masked: str) -> str:
     """Returns what is wrong with a port. Does not show a text that may be a password."""
     host, _, port = address.rpartition(":")
     if ":" in host and not host.startswith("["):
-        return f"the host has more than one colon\nAn IPv6 address stands in brackets, [::1]:6379. {_ENCODE}"
+        return f"the host has more than one colon\nWrite an IPv6 address in brackets: [::1]:6379. {_ENCODE}"
     if f"{host}:{port}" not in masked:  # it may be a password, and is not shown
         return f"the port is not a number from 1 to 65535\n{_ENCODE}"
     return f"the port {port!r} is not a number from 1 to 65535\nWrite {host or 'host'}:6379, or leave it out"
@@ -140,8 +140,8 @@ def _check_database(text: str, scheme: str = "redis") -> None:
     if not re.fullmatch(r"\d{1,9}", text, re.ASCII):
         form = "unix:///path/to/socket?db=0" if scheme == "unix" else "redis://host:6379/0"
         raise ValueError(
-            f"the database {text!r} is not a number from 0\n"
-            f"Write {form}; apps that share a database keep apart by `namespace`"
+            f"the database {text!r} is not a whole number, 0 or more\n"
+            f"Write {form}; apps that share a database need different values of `namespace`"
         )
 
 
@@ -152,7 +152,7 @@ def _check_options(parts: SplitResult) -> None:
     try:
         options = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
     except ValueError:
-        raise ValueError(f"what follows the ? is not a list of name=value\n{_ENCODE}") from None
+        raise ValueError(f"the text after the ? is not a list of name=value\n{_ENCODE}") from None
     for name, value in options:
         if "@" in name:
             raise ValueError(f"the host is not clear\n{_ENCODE}")
@@ -160,11 +160,11 @@ def _check_options(parts: SplitResult) -> None:
             raise ValueError(f"the option {name!r} has no effect: asyncq decides that itself\nLeave it out")
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
-            mend = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(known))}"
+            mend = f"Did you mean {near[0]!r}?" if near else f"The options are {', '.join(sorted(known))}"
             raise ValueError(f"there is no option {name!r}\n{mend}")
         if name in _TLS_OPTIONS and scheme != "rediss":
             raise ValueError(
-                f"the option {name!r} is for TLS\nWrite rediss:// for {scheme}://, or leave it out"
+                f"the option {name!r} is for TLS\nWrite rediss:// instead of {scheme}://, or leave it out"
             )
         if name in given:
             raise ValueError(

@@ -97,7 +97,11 @@ def test_no_app_at_all(project):
         ({"ASYNCQ_URL": "foo://x"}, 78, "'foo://x' is not a server URL"),
         ({"ASYNCQ_URL": "redis://me:sec/ret@db"}, 78, "'redis://me:***@db': the host is not clear\n"),
         ({"ASYNCQ_URL": "redis://db/0?foo=1"}, 78, "'redis://db/0?foo=1': there is no option 'foo'\n"),
-        ({"ASYNCQ_URL": "redis://db/x"}, 78, "'redis://db/x': the database 'x' is not a number from 0\n"),
+        (
+            {"ASYNCQ_URL": "redis://db/x"},
+            78,
+            "'redis://db/x': the database 'x' is not a whole number, 0 or more\n",
+        ),
         ({"ASYNCQ_GRACE": "soon"}, 78, "ASYNCQ_GRACE: 'soon' is not a duration"),
         ({"ASYNCQ_EMBEDDED": "never"}, 78, "ASYNCQ_EMBEDDED=never"),
         ({"ASYNCQ_URL": "redis://me:secret@127.0.0.1:1"}, 69, "no server at redis://me:***@127.0.0.1:1"),

@@ -63,7 +63,7 @@ async def test_a_job_is_shown_in_words_whatever_its_state(app, show):
     assert (unknown.code, unknown.out) == (3, "")
     assert "there is no job 'nobody'" in unknown.err
     assert json.loads(tree.out)["record"] == [
-        "live; whether it runs is read off the pending list, and written nowhere"
+        "live: it is in its queue, or runs; only the list of pending entries shows which"
     ]
     await waiting.revoke()
     await app.AsyncResult("later").revoke()

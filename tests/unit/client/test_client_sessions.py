@@ -314,5 +314,5 @@ async def test_two_apps_on_one_server_see_each_others_jobs_and_another_namespace
 @pytest.mark.anyio
 async def test_apps_that_count_shards_otherwise_are_refused(make_app):
     async with make_app(shards=4):
-        with pytest.raises(Exception, match=r"has 4 shards .* and this app says shards=2"):
+        with pytest.raises(Exception, match=r"has 4 shards .* but this app says shards=2"):
             await make_app(shards=2).open()
