@@ -58,9 +58,9 @@ def check_join(
     where = f"task {job.name} (job {job.id})" if job is not None else "a denied_join_result() block"
     named = what if isinstance(what, str) else what()
     raise WouldDeadlock(
-        f"{named} inside {where} waits for another job: with every worker slot waiting like this, nobody "
-        "would be left to run it. Return the handle's id and let the caller wait, or allow it here with "
-        "get(disable_sync_subtasks=False) or `with asyncq.allow_join_result():`"
+        f"{named} inside {where} waits for another job: if all jobs of all workers waited like this, no slot "
+        "would be left to run that job. Return the handle's id and let the caller wait, or allow the wait "
+        "with get(disable_sync_subtasks=False) or `with asyncq.allow_join_result():`"
     )
 
 
@@ -84,8 +84,9 @@ def _check_line(what: str | Callable[[], str], job: Context, handles: Iterable[H
             )
         between = above[: above.index(id_)] if id_ in above else (*above, "...")
         raise WouldDeadlock(
-            f"{what} inside task {job.name} (job {job.id}) waits for a job that started it; if that one "
-            f"waits for it, too, none of them ends: {path((id_, *reversed(between), job.id, id_), names)}"
+            f"{what} inside task {job.name} (job {job.id}) waits for a job that started it; if that job "
+            "also waits for this one, neither of them ends: "
+            f"{path((id_, *reversed(between), job.id, id_), names)}"
         )
 
 
@@ -295,4 +296,6 @@ def _warn_once(error: Exception) -> None:
     global _has_warned  # noqa: PLW0603  once a process: every wait of every job would say it
     if not _has_warned:
         _has_warned = True
-        log.warning("cycles of waits between jobs cannot be looked for (%s); waiting all the same", error)
+        log.warning(
+            "the server cannot check waits between jobs for cycles (%s); the jobs wait unchecked", error
+        )

@@ -201,7 +201,7 @@ class Session:
             future = self.start_on_app_loop(coroutine)
         except RuntimeError:
             coroutine.close()
-            raise BrokerUnavailable("the app was closed, and its event loop, too") from None
+            raise BrokerUnavailable("the app and its event loop were closed") from None
         return await asyncio.wrap_future(future)
 
     def start_on_app_loop(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
@@ -222,7 +222,7 @@ class Session:
             try:
                 self.loop.call_soon_threadsafe(function)
             except RuntimeError:
-                log.debug("a session's loop was closed before it was told something")
+                log.debug("a call did not reach a session, because the session's event loop was closed")
 
     # -- background work --
 
@@ -246,7 +246,9 @@ class Session:
             task.cancel()
         if late:
             log.warning(
-                "%d revocations were not answered within %g s and given up", len(late), BACKGROUND_TIMEOUT
+                "the server did not answer %d revocations within %g s; they were given up",
+                len(late),
+                BACKGROUND_TIMEOUT,
             )
             await asyncio.wait(late)
 

@@ -155,7 +155,8 @@ class Sessions:
                 return session.start_on_app_loop(coroutine)
             except RuntimeError:
                 log.debug(
-                    "a worker's loop was closed under one of its jobs; the job's call is served elsewhere"
+                    "a worker's event loop was closed while one of its jobs ran; the background loop of the "
+                    "app serves the job's call"
                 )
         # Both under the lock: else `_start_closing` could end the thread between the check and the call, and
         # the coroutine would never run.
@@ -367,8 +368,9 @@ def the_only_app() -> App:
         else f"there are {len(apps)} AsyncQ apps in this process"
     )
     raise RuntimeError(
-        f"{found}, so a handle made from an id alone does not know which to ask. Use app.AsyncResult(id), "
-        "task.AsyncResult(id) or AsyncResult(id, app=app); or import the module that makes the app before"
+        f"{found}, so a handle made from an id alone does not know which app to ask. Use "
+        "app.AsyncResult(id), task.AsyncResult(id) or AsyncResult(id, app=app); or first import the module "
+        "that makes the app"
     )
 
 
