@@ -125,7 +125,9 @@ def size(value: int | str) -> int:
 def _lease(value: float | str | timedelta) -> float:
     time = seconds(value, bounds="from 0.5 to a century")
     if time < 0.5:
-        raise ValueError(f"{brief(value)} is too short: beats are sent every third of it; use at least 0.5 s")
+        raise ValueError(
+            f"{brief(value)} is too short: a worker sends three heartbeats in this time; use at least 0.5 s"
+        )
     return time
 
 
@@ -246,30 +248,37 @@ class Settings:
         is_shown=False,  # it may hold a password
     )
     namespace: str = _option(
-        "asyncq", name, "Prefix of every key and channel; apps that share a server keep apart by it."
+        "asyncq", name, "Prefix of every key and channel. Apps that share a server need different ones."
     )
     shards: int = _option(
         1,
         _shard_count,
-        "Parts that the namespace is kept in; more than one is for a cluster. The same for all who use it.",
+        "Number of shards of the namespace; more than one is for a cluster. All apps and workers of a "
+        "namespace need the same number.",
     )
-    default_queue: str = _option("default", name, "Queue of tasks that name none.")
+    default_queue: str = _option("default", name, "Queue of the tasks that do not name one.")
     result_ttl: float = _option(
-        3600.0, seconds, "How long an outcome is kept after the job ended; never under a minute."
+        3600.0, seconds, "How long an outcome is kept after the job ended; never less than a minute."
     )
     lease: float = _option(
-        15.0, _lease, "A worker silent for this long is taken for dead and its jobs run elsewhere."
+        15.0,
+        _lease,
+        "A worker without a heartbeat for this long is taken for dead, and its jobs run elsewhere.",
     )
-    max_crashes: int = _option(3, count, "A job that takes its worker down this often is not tried again.")
+    max_crashes: int = _option(3, count, "A job that has killed its worker this often is not tried again.")
     dead_ttl: float = _option(7 * 86400.0, seconds, "How long a dead letter is kept.")
     dead_cap: int = _option(10_000, count, "How many dead letters are kept.")
     max_length: int = _option(
         1_000_000,
         count,
-        "Longest queue, and most delayed jobs in all; beyond it an enqueue raises QueueFull.",
+        "Most jobs in one queue, and most delayed jobs in all. An enqueue beyond that raises QueueFull.",
     )
-    full_wait: float = _option(0.0, seconds, "How long an enqueue waits for room in a full queue first.")
-    max_payload: int = _option(1024 * 1024, _some_bytes, "Largest encoded argument list or result.")
+    full_wait: float = _option(
+        0.0, seconds, "How long an enqueue waits for room in a full queue before it raises QueueFull."
+    )
+    max_payload: int = _option(
+        1024 * 1024, _some_bytes, "Largest size of the encoded arguments of a call, or of a result."
+    )
     concurrency: int = _option(100, count, "Jobs that one worker runs at the same time.")
     threads: int = _option(
         32, count, "Plain functions that one worker runs at the same time, each in a thread."
@@ -294,24 +303,26 @@ class Settings:
     stall_warning: float = _option(
         10.0,
         seconds,
-        "After how long a blocked event loop is reported, with its stack, to within a second; 0: never.",
+        "An event loop that is blocked for this long is logged with its stack, to within a second; 0: never.",
     )
     unknown_task_wait: float = _option(
         30.0,
         seconds,
-        "How long a job whose task its worker does not know is put off for workers that do, before it fails "
-        "as NotRegistered; 0: not at all.",
+        "How long a job whose task its worker does not know is deferred, so that a worker that knows the "
+        "task can take it. After that it fails as NotRegistered; 0: it fails at once.",
     )
     grace: float = _option(
-        25.0, seconds, "How long a stopping worker lets running jobs end before it hands them back."
+        25.0, seconds, "How long a stopping worker waits for running jobs to end before it hands them back."
     )
     operation_timeout: float = _option(
         10.0, _some_seconds, "How long a client's call keeps trying to reach the server."
     )
     stream_window: int = _option(
-        1000, count, "Items that a generator may be ahead of the reader who is furthest, if anybody reads."
+        1000, count, "How many items a generator may be ahead of its furthest reader, if it has readers."
     )
-    stream_limit: int = _option(100_000, count, "Items that one generator may yield; more fails its job.")
+    stream_limit: int = _option(
+        100_000, count, "Items that one generator may yield; its job fails if it yields more."
+    )
     stream_idle: float = _option(
         0.0, seconds, "A generator that nobody has read for this long is ended as REVOKED; 0: never."
     )
@@ -321,13 +332,13 @@ class Settings:
     trust_models: bool = _option(
         True,
         _flag,
-        "Take the state of a model or dataclass from the wire without its validators, if its fields are the "
-        "same on both sides; their types are checked all the same. No: always validate.",
+        "Take the state of a received model or dataclass without its validators, if its fields are the same "
+        "on both sides; the types of the fields are still checked. No: always validate.",
     )
     strict: bool = _option(
         False,
         _flag,
-        "Refuse a server that may evict or forget jobs, and a password in plain text; else warn.",
+        "Refuse a server that may evict or forget jobs, and a password in plain text; else only warn.",
     )
 
 
@@ -427,7 +438,7 @@ def _check_variables(environ: Mapping[str, str], *, strict: bool) -> None:
             continue
         near = _near_variable(rest.upper(), sorted(known))
         hint = f"did you mean ASYNCQ_{near}?" if near else "see the list of settings"
-        message = f"the environment variable {variable} is no setting and changes nothing; {hint}"
+        message = f"the environment variable {variable} is not a setting and changes nothing; {hint}"
         if strict:
             raise ValueError(message)
         if variable not in _warned_of:
@@ -456,7 +467,7 @@ def describe() -> list[tuple[str, str, str, str]]:
 
 def _unknown(source: str, given: str, known: list[str]) -> str:
     near = difflib.get_close_matches(given, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    hint = f"did you mean {near[0]!r}?" if near else f"the options are {', '.join(known)}"
     return f"{source}: unknown option {given!r}; {hint}"
 
 

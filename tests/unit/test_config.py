@@ -253,9 +253,9 @@ def warnings(caplog, monkeypatch):
 def test_an_unknown_variable_is_warned_of_once_and_refused_with_strict(tmp_path, warnings, variable, hint):
     for _ in range(2):
         load({}, project_root=tmp_path, environ={variable: "1", "ASYNCQ_LEASE": "3"})
-    message = f"the environment variable {variable} is no setting and changes nothing; {hint}"
+    message = f"the environment variable {variable} is not a setting and changes nothing; {hint}"
     assert warnings() == [message]
-    with pytest.raises(ValueError, match=f"{variable} is no setting"):
+    with pytest.raises(ValueError, match=f"{variable} is not a setting"):
         load({"strict": True}, project_root=tmp_path, environ={variable: "1"})
 
 
