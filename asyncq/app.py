@@ -246,11 +246,11 @@ class AsyncQ:
             if isinstance(function, staticmethod):
                 function = function.__func__
             if not callable(function) or isinstance(function, (type, Task)):
-                raise TypeError(f"@app.task goes on a function, not on {brief(function)}")
+                raise TypeError(f"@app.task decorates a function, not {brief(function)}")
             if name is None and not hasattr(function, "__qualname__"):
                 raise TypeError(
-                    f"@app.task goes on a function, and {brief(function)} has no name that workers could "
-                    "know it by: use app.task(name=...)"
+                    f"@app.task decorates a function, and {brief(function)} has no name by which workers "
+                    "could know it: use app.task(name=...)"
                 )
             known_as = name or _name(function)
             limits = Limits.of(known_as, rate_limit, concurrency)
@@ -340,7 +340,9 @@ class AsyncQ:
             SerializationError, PayloadTooLarge, QueueFull, BrokerUnavailable: as `Task.delay`.
         """
         if not isinstance(name, str):
-            raise TypeError(f"send({name!r}) takes the name of a task; a task itself has `delay`")
+            raise TypeError(
+                f"send() takes the name of a task, not {name!r}; to call a task itself, use its `delay`"
+            )
         task = self.task_named(name)
         if options:
             task = task.options(**options)

@@ -202,7 +202,7 @@ class Context:
         if not isinstance(state, str) or not NAME.fullmatch(state):
             raise ValueError(f"state={brief(state)}: use 1 to 100 of A-Z a-z 0-9 _ . -, such as 'PROGRESS'")
         if state in State.__members__ and state != State.STARTED:
-            raise ValueError(f"state={state!r} is not for a task to say: choose a word of your own")
+            raise ValueError(f"state={state!r} belongs to asyncq: choose a word of your own")
         if self.link is not None:
             await self.link.report(state, meta)
 

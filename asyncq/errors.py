@@ -201,7 +201,7 @@ class RetryLater(AsyncQError):
         if isinstance(countdown, timedelta):
             countdown = countdown.total_seconds()
         if countdown is not None and not 0 <= countdown < 1e10:
-            raise ValueError(f"countdown={countdown!r}: give seconds from now, not negative and not for ever")
+            raise ValueError(f"countdown={countdown!r}: give a finite number of seconds from now, 0 or more")
         self.countdown = countdown
         self.max_retries = max_retries
 

@@ -68,6 +68,6 @@ def per_second(rate: float | str) -> float:
     if not (math.isfinite(number) and _SLOWEST <= number <= _FASTEST):
         raise ValueError(
             f'rate_limit={rate!r}: give a number of starts a second, or text like "100/s", "100/m", '
-            '"100/h" or "100/d", more than none and at most a million a second; None for no limit'
+            '"100/h" or "100/d", above 0 and at most a million a second; None means no limit'
         )
     return number

@@ -222,7 +222,7 @@ class JobBuilder:
     def _too_large(self, what: str, size: int) -> PayloadTooLarge:
         return PayloadTooLarge(
             f"{what} of {self.name} take {size:,} bytes, more than max_payload="
-            f"{self.resolved.max_payload:,}; store the data elsewhere and send its name, or raise it"
+            f"{self.resolved.max_payload:,}; store the data elsewhere and send its name, or raise max_payload"
         )
 
     def taken(self, id_: str) -> ValueError:
@@ -230,8 +230,8 @@ class JobBuilder:
         key = self.options.key
         if key is not None:
             return ValueError(
-                f"key {brief(key)} of {self.name} stands for a call with other arguments, and nothing was "
-                "enqueued; use another key for another call, or forget that result when it has ended: "
+                f"key {brief(key)} of {self.name} belongs to a call with other arguments, so nothing was "
+                "enqueued; use another key, or forget the result of that call when its job has ended: "
                 f"await app.AsyncResult({id_!r}).forget()"
             )
         return ValueError(
@@ -248,8 +248,8 @@ class JobBuilder:
         key = self.options.key
         if key is not None:
             raise ValueError(
-                f"key={brief(key)} of {self.name} is for a call by itself; give it to a task that starts the "
-                "workflow"
+                f"key={brief(key)} of {self.name} is not for a call in a workflow; give it to a task that "
+                "starts the workflow"
             )
 
 

@@ -71,7 +71,7 @@ def _as_given(_name: str, value: Any) -> Any:
 
 def _task_name(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name}={brief(value)}: give a text, which workers know the task by")
+        raise TypeError(f"{name}={brief(value)}: give a text, the name by which workers know the task")
     return value
 
 
@@ -246,7 +246,7 @@ class Options:
     """
 
     name: str | None = _option(
-        "what workers know the task by (default: `module.function`).", _task_name, giver="task"
+        "the name by which workers know the task (default: `module.function`).", _task_name, giver="task"
     )
     queue: str | None = _option(
         "the queue that the job goes to (default: the app's `default_queue`).",
@@ -255,32 +255,33 @@ class Options:
         flag="Queue to send it to. Default: the task's.",
     )
     priority: int = _option(
-        "which of the waiting jobs of a queue are taken first: those with the larger number, an integer from "
-        "-9 to 9.",
+        "an integer from -9 to 9: of the jobs that wait in a queue, workers take those with the larger "
+        "number first.",
         _level,
         default=0,
         job="priority",
         put=_put_priority,
     )
     task_id: str | None = _option(
-        "an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that still exist.",
+        "the id of the job, chosen by the caller: 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the "
+        "results that still exist.",
         _task_id,
         giver="call",
         job="id",
         place="last",
     )
     key: str | None = _option(
-        "makes all calls of this task with this key and equal arguments one job, 1 to 512 characters of any "
-        "text: while it is live they get its handle, later its stored outcome, a failure too, until that is "
-        "forgotten or `result_ttl` is over. Other arguments with the same key are a `ValueError`. Other "
-        "options of a later call change nothing. Not together with `task_id`.",
+        "any text of 1 to 512 characters. All calls of this task with the same key and equal arguments are "
+        "one job: while it is live, they get its handle; later they get its stored outcome, also a failure, "
+        "until that is forgotten or `result_ttl` is over. A call with the same key and other arguments "
+        "raises `ValueError`. Other options of a later call change nothing. Not together with `task_id`.",
         _key,
         giver="call",
         job="id",
         place="alone",
     )
     headers: Mapping[str, Any] | None = _option(
-        "plain data that travels with the job; `asyncq.current().headers` in the task.",
+        "plain data that travels with the job; the task reads it from `asyncq.current().headers`.",
         _headers,
         giver="call",
         job="headers",
@@ -300,8 +301,8 @@ class Options:
         job="result_ttl",
     )
     track_started: bool = _option(
-        "False lets a running job show as `PENDING` until it ends or reports its progress; the outcome has "
-        "its worker and start time all the same. The sender's version of the task counts.",
+        "if False, a running job shows as `PENDING` until it ends or reports its progress; its outcome still "
+        "has the worker and the start time. The sender's version of the task decides.",
         _flag,
         default=True,
         giver="task",
@@ -310,7 +311,7 @@ class Options:
     )
     expires: float | timedelta | datetime | None = _option(
         "until when the job may start, in seconds from the call; for a call, also an aware datetime. A job "
-        "not started by then never is, and `get` raises `TaskExpired`.",
+        "that has not started by then never starts, and `get` raises `TaskExpired`.",
         _timestamp,
         job="expires",
         put=_put_expires,
@@ -335,16 +336,16 @@ class Options:
         place="first",
     )
     deadline: float | timedelta | datetime | None = _option(
-        "when the job must have ended, with every job that it starts: an aware datetime, or seconds from "
-        "now. Past it a job is not started, and a running one is cancelled.",
+        "when the job, and every job that it starts, must have ended: an aware datetime, or seconds from "
+        "now. After that, a waiting job does not start, and a running job is cancelled.",
         _timestamp,
         giver="call",
         job="deadline",
         put=_put_deadline,
     )
     timeout: float | timedelta | None = _option(
-        "how long one attempt may take, in seconds from the beginning of its body; a coroutine is cancelled "
-        "then, a process is killed, a thread goes on unheard.",
+        "how long one attempt may take, in seconds from the beginning of its body. Then a coroutine is "
+        "cancelled and a process is killed; a thread runs to its end, and its result is ignored.",
         config.duration,
         job="timeout",
         put=_put_timeout,
@@ -364,15 +365,15 @@ class Options:
         is_known_to_worker=True,
     )
     link: Callback | Sequence[Callback] | None = _option(
-        "what follows when the job has ended well, one workflow or a list: its value is their first "
-        "argument.",
+        "what runs after the job has succeeded, one workflow or a list of workflows: the job's value is "
+        "their first argument.",
         _callbacks,
         giver="call",
         place="last",
     )
     link_error: Callback | Sequence[Callback] | None = _option(
-        "what follows when the job has failed, one signature or a list: they get the job's id, the exception "
-        "and the traceback (a text) before their own arguments.",
+        "what runs after the job has failed, one signature or a list of signatures: they get the job's id, "
+        "the exception and the traceback (a text) before their own arguments.",
         _callbacks,
         giver="call",
         place="last",
@@ -383,9 +384,9 @@ class Options:
         giver="task",
     )
     rate_limit: float | str | None = _option(
-        "how many jobs of the task may start, evenly spaced, over all workers together: a number a second, "
-        'or "100/s", "100/m", "100/h", "100/d". One that waits for its turn is `PENDING`, and holds no slot '
-        "of a worker.",
+        "how many jobs of the task may start, evenly spaced, in all workers together: a number per second, "
+        'or "100/s", "100/m", "100/h", "100/d". A job that waits for its turn is `PENDING`, and holds no '
+        "slot of a worker.",
         _as_given,  # `Limits.of` checks it and names the task
         giver="task",
     )
@@ -448,7 +449,7 @@ LAST: Final = frozenset(name for name, option in TABLE.items() if option.place =
 
 _EITHER = (
     ("key", "task_id", "both say what the job's id is: give one of them"),
-    ("countdown", "eta", "say the same thing in two ways: give one of them"),
+    ("countdown", "eta", "both say when the job may start: give one of them"),
 )
 
 _PUTS_OF_CALL = {name: option.put for name, option in TABLE.items() if option.put is not None}

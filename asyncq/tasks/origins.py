@@ -103,8 +103,8 @@ class Origin:
         hint = ""
         if _code(inspect.unwrap(self.function)) is _code(inspect.unwrap(other.function)):
             hint = (
-                ". Where a function makes both, it has to choose the names; where a decorator does, "
-                "functools.wraps in it keeps those of the functions below it"
+                ". If a function makes both, it must choose their names; if a decorator makes both, use "
+                "functools.wraps in it, which keeps the names of the decorated functions"
             )
         return ValueError(
             f"a task named {name!r} is registered already, from another function ({locations}), and workers "

@@ -159,7 +159,7 @@ class Plan:
         body = builder.body(args, call.kwargs, before)
         job = builder.job(body, self._channel, shard=self._shard)
         if job.id in self._by_id:
-            raise ValueError(f"two jobs of this workflow have the task_id {job.id!r}; give each another")
+            raise ValueError(f"two jobs of this workflow have the task_id {job.id!r}; give each its own")
         job.parents, job.value_template, job.on_error = tuple(parents), template, on_error
         for parent in parents:
             above = self._by_id[parent]
@@ -299,8 +299,8 @@ class Plan:
     def _check(self, task: Sendable) -> None:
         if len(self.jobs) >= LARGEST:
             raise ValueError(
-                f"a workflow may have {LARGEST:,} jobs; make it smaller, as with task.chunks(...), or "
-                "let a job of it start the rest"
+                f"a workflow may have at most {LARGEST:,} jobs; make it smaller, as with task.chunks(...), "
+                "or let a job of it start the rest"
             )
         if task.app is not self.app:
             raise ValueError(f"task {task.name} belongs to {task.app!r}, the workflow to {self.app!r}")
@@ -335,8 +335,8 @@ def check_depth(group: GroupResult[Any, Any]) -> None:
     """
     if _depth(group) > MAX_DEPTH:
         raise ValueError(
-            f"groups may stand inside each other {MAX_DEPTH} deep, as the lists that are their value; put "
-            "fewer inside each other, or give the inner ones a step that comes after them"
+            f"groups may be nested {MAX_DEPTH} deep, like the lists of their values; nest fewer groups, or "
+            "put a step after the inner groups"
         )
 
 

@@ -59,7 +59,7 @@ def _checked(calls: Iterable[Workflow[Any]]) -> list[Workflow[Any]]:
             if inspect.iscoroutine(other):
                 other.close()  # else Python would also warn that it was never awaited
         what = "a list of calls" if strange[0] is calls else "a call"
-        raise TypeError(f"{brief(strange[0])} is not {what} to be made: submit([task.s(...), ...])")
+        raise TypeError(f"{brief(strange[0])} is not {what}: write submit([task.s(...), ...])")
     return given
 
 

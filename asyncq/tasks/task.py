@@ -280,7 +280,7 @@ class Task(Generic[P, R, H_co]):
         key = self.builder.options.key
         if key is not None:
             raise ValueError(
-                f"map() of {self.name} makes many calls, and key={key!r} is one of them: use "
+                f"map() of {self.name} makes many calls, but key={key!r} is for one call: use "
                 "app.submit([task.options(key=...).s(...), ...])"
             )
         given = [_positional(self, args, "map()") for args in calls]
@@ -573,7 +573,7 @@ class Task(Generic[P, R, H_co]):
             ```
         """
         if n < 1:
-            raise ValueError(f"n={n!r}: a chunk is of one call or more")
+            raise ValueError(f"n={n!r}: a chunk has one call or more")
         given = [_positional(self, args, "chunks()") for args in calls]
         return Group(tuple(self.starmap(given[at : at + n]) for at in range(0, len(given), n)))
 
@@ -686,7 +686,9 @@ def _positional(task: Task[..., Any], args: Any, verb: str) -> tuple[Any, ...]:
     """
     if args is not None and not are_several(args):
         one = as_tuple((args,))
-        raise TypeError(f"{task.name}.{verb}: the arguments of a call go in a tuple, so {one[1:-2]} is {one}")
+        raise TypeError(
+            f"{task.name}.{verb}: the arguments of a call go in a tuple: write {one} for {one[1:-2]}"
+        )
     return tuple(args or ())
 
 
@@ -777,4 +779,6 @@ class NamedTask(Task[..., Any]):
 
 
 def _anything(*args: Any, **kwargs: Any) -> Any:
-    raise NotImplementedError("a task known by name only runs on a worker that knows its function")
+    raise NotImplementedError(
+        "this process knows only the task's name; a worker that knows its function can run it"
+    )

@@ -62,7 +62,7 @@ async def test_one_argument_that_is_no_tuple_is_refused_with_how_to_write_it(app
         lambda: add.chunks([wrong], 1),
     )
     for way in ways:
-        with pytest.raises(TypeError, match=r"go in a tuple, so .* is \(.*,\)$") as caught:
+        with pytest.raises(TypeError, match=r"go in a tuple: write \(.*,\) for ") as caught:
             await way()
         assert repr(wrong) in str(caught.value)
     for way in (add.apply_async, add.s().apply_async):
@@ -412,7 +412,7 @@ async def test_two_functions_cannot_have_one_name(app):
 def test_only_functions_that_can_be_run_become_tasks(make_app):
     app = make_app()
     for bad in (5, int, (i for i in ()), functools.partial(print)):
-        with pytest.raises(TypeError, match="goes on a function"):
+        with pytest.raises(TypeError, match="decorates a function"):
             app.task(bad)
 
 
