@@ -73,7 +73,9 @@ class Outcome(Generic[R_co]):
         """
         assert self._ended.member is not None
         id_, name = self._ended.member
-        reason = f"it never ran, for job {id_}{name and f' ({name})'} that it waited for did not succeed"
+        reason = (
+            f"it never ran, because it waited for job {id_}{name and f' ({name})'}, which did not succeed"
+        )
         return Outcome(
             self.id,
             self._ended._replace(letter=wire.REVOKED, payload=reason.encode(), member=None),
@@ -180,7 +182,7 @@ def timestamp(milliseconds: int | None) -> datetime | None:
 
 def _failure(outcome: Outcome[Any]) -> Exception:
     if not outcome._ended.payload:
-        return DecodeError(f"job {outcome.id} ended because what the server kept of it was damaged")
+        return DecodeError(f"job {outcome.id} ended because its data on the server was damaged")
     return failures.decode(outcome._ended.payload).rebuild()
 
 
@@ -190,12 +192,12 @@ def _revoked(outcome: Outcome[Any]) -> AsyncQError:
 
 
 def _expired(outcome: Outcome[Any]) -> AsyncQError:
-    return TaskExpired(f"job {outcome.id} was not started before it expired")
+    return TaskExpired(f"job {outcome.id} expired before it started")
 
 
 def _lost(outcome: Outcome[Any]) -> AsyncQError:
     return WorkerLost(
-        f"job {outcome.id} took its worker down each time it was tried; it is kept with the dead letters"
+        f"job {outcome.id} killed its worker each time it was tried; it is kept with the dead letters"
     )
 
 

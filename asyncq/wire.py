@@ -460,7 +460,9 @@ def decode_job(id: str, queue: str, message: bytes) -> Job:
     try:
         schema, name, body, request_id, channel, enqueued, ttl, more = _unpack(message)
     except Exception as error:  # msgpack raises half a dozen unrelated types on garbage, recursion among them
-        raise DecodeError(f"job {id!r}: the message is not one of asyncq ({type(error).__name__})") from error
+        raise DecodeError(
+            f"job {id!r}: the message is not in the format of asyncq ({type(error).__name__})"
+        ) from error
     if schema != SCHEMA:
         raise _other_schema(f"job {id!r}: the message", schema)
     fits = (
@@ -545,7 +547,7 @@ def _without_short_form(outcome: bytes) -> bytes:
     head, _, rest = outcome[1:].partition(b" ")
     length = number_in(head, len(rest))
     if length is None:
-        raise DecodeError("the short form of an outcome has a length that cannot be")
+        raise DecodeError("the short form of an outcome has an impossible length")
     return rest[length:]
 
 
@@ -569,7 +571,7 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
     try:
         schema, *rest = _unpack(outcome)
     except Exception as error:  # see decode_job
-        raise DecodeError(f"an outcome is not one of asyncq ({type(error).__name__})") from error
+        raise DecodeError(f"an outcome is not in the format of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
         raise _other_schema("the outcome", schema)
     if tuple(map(type, rest)) not in _OUTCOME_FIELDS:
@@ -579,7 +581,7 @@ def decode_ended(letter: str, outcome: bytes) -> Ended:
     if is_truncated:
         children.pop()
     if children and not _are_ids(children):
-        raise DecodeError("an outcome has a child whose id is no text")
+        raise DecodeError("an outcome has a child whose id is not a text")
     ended = Ended(letter, *rest)
     return ended._replace(children_truncated=True) if is_truncated else ended
 
@@ -608,7 +610,7 @@ def decode_batch(batch: bytes) -> tuple[str, bytes, list[str | int | bytes]]:
     try:
         schema, channel, refusal, job_arguments = _unpack(batch)
     except Exception as error:  # see decode_job
-        raise DecodeError(f"a batch is not one of asyncq ({type(error).__name__})") from error
+        raise DecodeError(f"a batch is not in the format of asyncq ({type(error).__name__})") from error
     if schema != SCHEMA:
         raise _other_schema("the batch", schema)
     if type(channel) is not str or type(refusal) is not bytes or type(job_arguments) is not list:
@@ -629,9 +631,9 @@ def decode_report(data: bytes) -> Report:
         entry_order(entry.decode())
         report = Report(entry.decode(), int(number), int(at), state.decode(), meta)
     except ValueError as error:  # also a UnicodeDecodeError
-        raise DecodeError(f"a report is not one of asyncq ({error})") from error
+        raise DecodeError(f"a report is not in the format of asyncq ({error})") from error
     if not 0 <= report.at <= LATEST or (report.state in State.__members__ and report.state != State.STARTED):
-        raise DecodeError("a report says a time or a state that no job says")
+        raise DecodeError("a report has a time or a state that no job can have")
     return report
 
 
@@ -645,15 +647,15 @@ def split_items(data: bytes) -> tuple[int, list[bytes]]:
     try:
         number, *sizes = map(int, head.split())
     except ValueError as error:
-        raise DecodeError(f"items are not of asyncq ({error})") from error
+        raise DecodeError(f"items are not in the format of asyncq ({error})") from error
     if number < 1 or any(size < 0 for size in sizes):
-        raise DecodeError("items are not of asyncq (a number is negative)")
+        raise DecodeError("items are not in the format of asyncq (a number is negative)")
     items, start = [], 0
     for size in sizes:
         items.append(rest[start : start + size])
         start += size
     if start != len(rest):
-        raise DecodeError("items are not of asyncq (they have another length)")
+        raise DecodeError("items are not in the format of asyncq (their length differs from the stated one)")
     return number, items
 
 
@@ -665,7 +667,7 @@ def count_of(data: bytes) -> int:
     """
     count = number_in(data, MOST_COUNTED)
     if count is None:
-        raise DecodeError(f"a count says {data[:20]!r}, which no job comes to")
+        raise DecodeError(f"a count is {data[:20]!r}, which no job can reach")
     return count
 
 
@@ -704,7 +706,7 @@ def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
         newline = data.find(b"\n", start)
         head = data[start:newline].split(b" ")
         if newline < 0 or len(head) != 3:
-            raise DecodeError("a notification is not one of asyncq")
+            raise DecodeError("a notification is not in the format of asyncq")
         start = newline + 1
         if head[2] == b"-":
             yield head[0].decode(), head[1].decode(), None
@@ -715,7 +717,7 @@ def split_notification(data: bytes) -> Iterator[tuple[str, str, bytes | None]]:
             if head[2][:1] == b"@":
                 yield head[0].decode(), head[1].decode(), None
                 continue
-            raise DecodeError("an outcome in a notification has a length that cannot be")
+            raise DecodeError("an outcome in a notification has an impossible length")
         yield head[0].decode(), head[1].decode(), data[start : start + length]
         start += length
 
@@ -753,7 +755,7 @@ def pieces_of(values: bytes) -> list[bytes | Kept]:
         head = values[start : max(after - 1, start)].split(b" ")
         length = number_in(head[2], len(values) - after) if len(head) == 3 else None
         if length is None and (len(head) != 3 or head[2][:1] != b"@"):
-            raise DecodeError("the values of the jobs that one waited for are not framed as by asyncq")
+            raise DecodeError("the values of a job's parents are not in the format of asyncq")
         if length is None:
             id_, letter, request_id = head[0].decode(), head[1].decode(), head[2][1:].decode()
             pieces += (values[copied:start], Kept(f"{id_}:{request_id}", id_, letter, values[start:after]))

@@ -171,10 +171,10 @@ class Record:
         """
         parts = data.split(b" ", 4)
         if len(parts) < 4 or len(parts[0]) != 4 or not b"".join(parts[:4]).isascii():
-            raise DecodeError("it is not a record of asyncq")
+            raise DecodeError("a record is not in the format of asyncq")
         flags = Flags(parts[0].decode())
         if flags[0] not in STATES:
-            raise DecodeError(f"it begins with the unknown letter {flags[0]!r}")
+            raise DecodeError(f"a record begins with the unknown letter {flags[0]!r}")
         entry, holder, request_id = (part.decode() for part in parts[1:4])
         tail = parts[4] if len(parts) == 5 else b""
         if flags.is_live:

@@ -102,7 +102,7 @@ async def test_a_failed_step_fails_the_end_at_once_with_its_exception(add, hand)
 async def test_a_failure_before_is_named_and_not_raised_on_request(add, hand):
     result = await (add.s(1, 2) | add.s(3)).delay()
     await hand.fail(result.parent, ValueError("no"))
-    with pytest.raises(TaskRevoked, match=f"it never ran, for job {result.parent.id}"):
+    with pytest.raises(TaskRevoked, match=f"it never ran, because it waited for job {result.parent.id}"):
         await result.get(timeout=30, follow_parents=False)
 
 
