@@ -34,7 +34,10 @@ bench: typer.Typer = typer.Typer(
 
 Payload = Annotated[str, typer.Option(metavar="SIZE", help="Size of each job's argument.")]
 NoWorker = Annotated[
-    bool, typer.Option("--no-worker", help="Use workers that run: asyncq worker asyncq.cli.bench_tasks:app.")
+    bool,
+    typer.Option(
+        "--no-worker", help="Use workers that already run: asyncq worker asyncq.cli.bench_tasks:app."
+    ),
 ]
 Save = Annotated[
     str | None, typer.Option(metavar="FILE", help="Also write everything to this file, as JSON.")
@@ -47,15 +50,17 @@ def latency(
     ctx: typer.Context,
     rate: Annotated[str, typer.Option(metavar="RATE", help="Arrivals per second.")] = "500/s",
     duration: Annotated[str, typer.Option(metavar="TIME", help="How long to measure.")] = "10s",
-    warmup: Annotated[str, typer.Option(metavar="TIME", help="How long before that, not counted.")] = "2s",
+    warmup: Annotated[
+        str, typer.Option(metavar="TIME", help="How long to warm up before, not counted.")
+    ] = "2s",
     payload: Payload = "200b",
     no_worker: NoWorker = False,
     save: Save = None,
 ) -> int:
     """Measures how long a job takes at a fixed rate of arrivals.
 
-    Open loop: jobs arrive whether or not the earlier ones are answered, and each is timed from the moment
-    it was due. A generator that waits for a slow system would leave the worst seconds out.
+    The loop is open: jobs arrive whether or not earlier jobs have ended, and each is timed from the moment
+    when it was due. A load generator that waits for a slow system would leave out the worst seconds.
     Exit code 1 if jobs were lost.
 
     \b
@@ -69,7 +74,7 @@ def latency(
         parameters.size("--payload", payload),
     )
     if plan.rate * plan.seconds < 1:
-        raise typer.BadParameter("not one job arrives in that time", param_hint="--duration")
+        raise typer.BadParameter("no job arrives in that time", param_hint="--duration")
     return _measured(ctx.obj, plan, save, own_worker=not no_worker)
 
 
@@ -78,13 +83,13 @@ def latency(
 def throughput(
     ctx: typer.Context,
     jobs: Annotated[
-        int, typer.Option(min=IN_FLIGHT, metavar="N", help="How many jobs, in each of the two parts.")
+        int, typer.Option(min=IN_FLIGHT, metavar="N", help="Number of jobs in each of the two parts.")
     ] = 10_000,
     payload: Payload = "200b",
     no_worker: NoWorker = False,
     save: Save = None,
 ) -> int:
-    """Measures how many jobs go through: a backlog drained, and 100 callers in a closed loop.
+    """Measures how many jobs run per second: from a backlog, and for 100 callers in a closed loop.
 
     \b
     Example:

@@ -46,10 +46,11 @@ def call(
     ctx: typer.Context,
     target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="The app.")],
     task: Annotated[
-        str, typer.Argument(metavar="TASK", help="Its full name, or its last part if no other has it.")
+        str, typer.Argument(metavar="TASK", help="Full name of the task, or its last part if that is unique.")
     ],
     values: Annotated[
-        list[str] | None, typer.Argument(metavar="ARG|KEY=ARG", help="Arguments: JSON, else taken as text.")
+        list[str] | None,
+        typer.Argument(metavar="ARG|KEY=ARG", help="Arguments: JSON; other words are texts."),
     ] = None,
     timeout: Seconds = "30s",
     queue: Annotated[str | None, parameters.option("queue")] = None,
@@ -57,7 +58,7 @@ def call(
 ) -> int:
     """Calls a task and prints its result.
 
-    With the embedded server and no worker listening, the job is run right here.
+    With the embedded server and without a worker, this command runs the job itself.
     Exit code 1 if the task failed, 4 after the timeout, 5 if the job was revoked.
 
     \b
@@ -120,11 +121,12 @@ def _not_lost(app: AsyncQ, call: Signature[Any], again: str, end: str) -> Iterat
     except asyncio.CancelledError:
         id_ = call.task.builder.options.task_id
         if app.settings.url.startswith("memory://"):
-            console.say(f"job {id_} ends with this process, whose own server it is on")
+            console.say(f"job {id_} ends with this process, because its server is in this process")
         else:
             console.say(
-                f"job {id_} was not waited for. If it was accepted, it is not lost: it goes on, or stays "
-                f"in its queue and runs when a worker takes it.\n  its result: {again}\n  to end it:  {end}"
+                f"this command no longer waits for job {id_}. If the server accepted the job, it is not "
+                f"lost: it runs, or stays in its queue until a worker takes it.\n"
+                f"  its result: {again}\n  to end it:  {end}"
             )
         raise
 
@@ -177,7 +179,7 @@ def found(app: AsyncQ, name: str) -> Task[..., Any]:
     short = {full.rpartition(".")[2]: full for full in app.tasks}
     near = difflib.get_close_matches(name, [*app.tasks, *short], n=1)
     known = ", ".join(sorted(app.tasks)) or "none"
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {known[:300]}"
+    hint = f"did you mean {near[0]!r}?" if near else f"the tasks are: {known[:300]}"
     raise CliError(f"the app has no task {name!r}", hint, Code.USAGE)
 
 
@@ -198,7 +200,7 @@ def arguments(values: list[str], *, are_options_refused: bool) -> tuple[list[Any
     for word in values:
         if are_options_refused and re.match(r"--?[A-Za-z]", word):
             raise CliError(
-                f"there is no option {word!r}", "an argument that begins so goes after --", Code.USAGE
+                f"there is no option {word!r}", "write -- before arguments that begin with a dash", Code.USAGE
             )
         key, is_named, text = word.partition("=")
         if is_named and key.isidentifier():

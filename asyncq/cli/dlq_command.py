@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asyncq.control.dead_letters import DeadLetter
 
 dlq: typer.Typer = typer.Typer(
-    help="Looks after the dead letters: jobs that were given up.",
+    help="Lists, requeues and deletes dead letters: jobs that asyncq gave up.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -34,18 +34,19 @@ _BATCH = 1000
 """How many letters one command to the server deletes: other clients' jobs wait no longer than that takes."""
 
 Ids = Annotated[
-    list[str] | None, typer.Argument(metavar="ID", help="Letters' ids; - reads them from stdin, one a line.")
+    list[str] | None,
+    typer.Argument(metavar="ID", help="Ids of letters; - reads them from stdin, one per line."),
 ]
 All = Annotated[bool, typer.Option("--all", help="All letters.")]
-Named = Annotated[str | None, typer.Option("--task", metavar="TASK", help="Those of the task of that name.")]
+Named = Annotated[str | None, typer.Option("--task", metavar="TASK", help="The letters of this task.")]
 
 
 @dlq.command(name="ls")
 @command
 def ls(
     ctx: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many.")] = 100,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document a line.")] = False,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many to list at most.")] = 100,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per line.")] = False,
 ) -> int:
     """Lists the dead letters, newest first.
 
@@ -78,10 +79,10 @@ def ls(
 @dlq.command(name="requeue")
 @command
 def requeue(ctx: typer.Context, ids: Ids = None, every: All = False, task: Named = None) -> int:
-    """Sends the jobs of dead letters again.
+    """Sends the jobs of dead letters again, as new jobs, oldest first.
 
-    As new jobs, oldest first. Prints each letter's id and its new job's; the letter is deleted. Exit code 3
-    if there is no such letter, 1 if one holds nothing that can be sent.
+    Prints the id of each letter and of its new job, and deletes the letter. Exit code 3 if there is no such
+    letter, 1 if a letter holds nothing that can be sent.
 
     \b
     Examples:
@@ -119,9 +120,9 @@ def purge(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be deleted.")] = False,
 ) -> int:
-    """Deletes dead letters, for good. It says how many and asks; without a terminal it needs --yes.
+    """Deletes dead letters for good.
 
-    Exit code 3 if there is no such letter.
+    It shows how many, and asks; without a terminal it needs --yes. Exit code 3 if there is no such letter.
 
     \b
     Examples:
@@ -217,7 +218,7 @@ async def _requeued(app: AsyncQ, id_: str, rows: list[dict[str, str]], *, as_jso
 
 async def _confirmed(count: int) -> bool:
     if not sys.stdin.isatty():
-        raise CliError(f"this deletes {_count(count)}, for good", "if that is meant, add --yes", Code.USAGE)
+        raise CliError(f"this deletes {_count(count)} for good", "to do that, add --yes", Code.USAGE)
     # In a thread, so that Ctrl-C ends the command while it waits for the answer.
     return await asyncio.to_thread(console.agreed, f"Delete {_count(count)} for good?")
 
@@ -231,11 +232,11 @@ def _say_how_many(shown: int, limit: int) -> None:
     if not shown:
         console.say("no dead letters")
     elif shown == limit:
-        console.say(f"the newest {limit:,}; there may be more, see --limit")
+        console.say(f"these are the newest {limit:,}; there may be more, see --limit")
 
 
 def _complain_of_none(id_: str) -> None:
-    console.complain(f"no dead letter under the id {id_!r}", "asyncq dlq ls shows those that there are")
+    console.complain(f"no dead letter under the id {id_!r}", "asyncq dlq ls lists the letters")
 
 
 def _count(letters: int) -> str:

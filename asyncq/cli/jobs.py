@@ -30,7 +30,9 @@ jobs: typer.Typer = typer.Typer(help="Shows jobs.", no_args_is_help=True, rich_m
 def show(
     ctx: typer.Context,
     id_: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
-    raw: Annotated[bool, typer.Option("--raw", help="Also print its record as it stands in Redis.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Also print its record as it is stored in Redis.")
+    ] = False,
 ) -> int:
     """Prints a job: where it is, what it calls, how it ended; and its record in words.
 

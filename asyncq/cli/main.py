@@ -51,16 +51,17 @@ def _show_version(*, enabled: bool) -> None:
 def options(
     ctx: typer.Context,
     url: Annotated[
-        str | None, typer.Option(metavar="URL", help="The server, over ASYNCQ_URL and the code.")
+        str | None, typer.Option(metavar="URL", help="The server; wins over ASYNCQ_URL and the code.")
     ] = None,
     namespace: Annotated[str | None, typer.Option(metavar="NAME", help="Prefix of all keys.")] = None,
     app: Annotated[
-        str | None, typer.Option(metavar="M:A", envvar="ASYNCQ_APP", help="The app, where none is named.")
+        str | None,
+        typer.Option(metavar="M:A", envvar="ASYNCQ_APP", help="The app, if the command names none."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print data as one JSON document.")] = False,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours. So does NO_COLOR.")] = False,
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours. NO_COLOR does the same.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors on stderr.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Debug messages, too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also debug messages.")] = False,
     _version: Annotated[
         bool,
         typer.Option(
@@ -73,8 +74,8 @@ def options(
 ) -> None:
     """Runs asyncio tasks on Redis streams, and waits for their results.
 
-    Global options may stand anywhere. Data goes to stdout, everything else to stderr. Without a URL, the
-    embedded server of this project is used.
+    Global options may be anywhere in a command. Data goes to stdout, everything else to stderr. Without a
+    URL, asyncq uses the embedded server of this project.
 
     \b
     Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 timeout, 5 revoked,

@@ -39,8 +39,8 @@ def get(
 ) -> int:
     """Waits for a job to end and prints its result.
 
-    Exit code 1 if the task failed, 3 if there is no such result (any more), 4 after the timeout, 5 if it was
-    revoked. Results of classes of your own need the app: --app or ASYNCQ_APP.
+    Exit code 1 if the task failed, 3 if there is no such result (any more), 4 after the timeout, 5 if the job
+    was revoked. A result that holds your own classes needs the app: --app or ASYNCQ_APP.
 
     \b
     Examples:
@@ -97,7 +97,7 @@ async def answer(
     except ResultTimeout:
         raise CliError(
             f"job {handle.id} did not end within {shown(limit)} (state: {handle.state})",
-            f"look again: {again} --timeout 1m",
+            f"wait again: {again} --timeout 1m",
             Code.TIMEOUT,
         ) from None
     if outcome.state == State.SUCCESS:

@@ -23,25 +23,27 @@ if TYPE_CHECKING:
 def revoke(
     ctx: typer.Context,
     ids: Annotated[list[str], typer.Argument(metavar="ID", help="The jobs' ids.")],
-    terminate: Annotated[bool, typer.Option("--terminate", help="Also end it if it runs.")] = False,
+    terminate: Annotated[bool, typer.Option("--terminate", help="Also end jobs that run.")] = False,
     signal: Annotated[
         str,
         typer.Option(
-            metavar="NAME", show_default=False, help="For a process: SIGTERM (default), SIGINT, SIGKILL."
+            metavar="NAME",
+            show_default=False,
+            help="Signal for a process: SIGTERM (default), SIGINT, SIGKILL.",
         ),
     ] = "SIGTERM",
     reason: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Text that the waiting see, if it was not started.")
+        str | None, typer.Option(metavar="TEXT", help="Text for the error that waiting callers get.")
     ] = None,
     parents: Annotated[
-        bool, typer.Option("--parents", help="Also end all jobs that it still waits for.")
+        bool, typer.Option("--parents", help="Also end all jobs for which they still wait.")
     ] = False,
 ) -> int:
-    """Ends jobs: a queued one never starts, a running one goes on unless --terminate is given.
+    """Ends jobs: a queued job never starts, a running job goes on unless --terminate is given.
 
-    What waits for a job ends with it. The jobs that it waits for go on unless --parents is given.
+    The jobs that wait for a job end with it. The jobs for which it waits go on unless --parents is given.
 
-    Prints each job's state. What has ended stays as it is. Exit code 3 if one of them is unknown.
+    Prints the state of each job. A job that has ended stays as it is. Exit code 3 if a job is unknown.
 
     \b
     Example:
@@ -62,7 +64,9 @@ def revoke(
             console.document([{"id": id_, "state": state} for id_, state in states.items()])
         for id_, state in states.items():
             if state is None:
-                console.complain(f"no job under the id {id_!r}: it never was, was forgotten or has expired")
+                console.complain(
+                    f"no job under the id {id_!r}: it never existed, was forgotten or has expired"
+                )
             elif not invocation.json:
                 console.data(f"{id_}  {state}")
         return Code.NOT_FOUND if None in states.values() else Code.OK

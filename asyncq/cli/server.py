@@ -28,9 +28,10 @@ server: typer.Typer = typer.Typer(
 @server.command(name="run")
 @command
 def run(ctx: typer.Context) -> int:
-    """Keeps the server up until Ctrl-C or SIGTERM, whoever else uses it; starts it again if it dies.
+    """Keeps the server up until Ctrl-C or SIGTERM, even if nothing uses it; starts it again if it dies.
 
-    Prints the URL. It is not needed for work: the first process starts the server, the last one stops it.
+    Prints the URL. Work does not need this command: the first process that uses the server starts it, and the
+    last one stops it.
     """
     invocation: Invocation = ctx.obj
     invocation.begin()
@@ -42,7 +43,7 @@ def run(ctx: typer.Context) -> int:
             )
         else:
             console.data(running.url)
-        console.say(f"{running.version} serves {running.directory}. Ctrl-C to let go.")
+        console.say(f"{running.version} serves {running.directory}. Ctrl-C releases it.")
 
     embedded.run_foreground(_directory(invocation), ready=ready)
     return Code.OK
@@ -51,9 +52,9 @@ def run(ctx: typer.Context) -> int:
 @server.command(name="status")
 @command
 def status(ctx: typer.Context) -> int:
-    """Says whether the server runs, where, and how much it holds; starts nothing.
+    """Shows whether the server runs, where, and how much it holds; starts nothing.
 
-    Exit code 3 if it does not run.
+    Exit code 3 if the server does not run.
     """
     invocation: Invocation = ctx.obj
     invocation.begin()
@@ -70,11 +71,12 @@ def status(ctx: typer.Context) -> int:
 @command
 def stop(
     ctx: typer.Context,
-    force: Annotated[bool, typer.Option("--force", help="Also while processes use it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Stop it even if processes use it.")] = False,
 ) -> int:
-    """Stops the server; its data stay. Not needed as a rule: it ends with the last process that uses it.
+    """Stops the server; its data stay on disk.
 
-    Exit code 1 if it is in use and --force was not given.
+    It is rarely needed: the server ends with the last process that uses it. Exit code 1 if the server is in
+    use and --force was not given.
     """
     invocation: Invocation = ctx.obj
     invocation.begin()

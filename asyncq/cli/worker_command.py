@@ -56,10 +56,11 @@ def worker(
         int | None, typer.Option(min=1, metavar="N", help="Plain functions at the same time. Default: 32.")
     ] = None,
     grace: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Time that running jobs get at the stop. Default: 25s.")
+        str | None,
+        typer.Option(metavar="TIME", help="Time for running jobs to end when it stops. Default: 25s."),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As results show it. Default: HOST-PID.")
+        str | None, typer.Option(metavar="NAME", help="Its name in results. Default: HOST-PID.")
     ] = None,
     kind: Annotated[
         str, typer.Option("--loop", metavar="KIND", help="Event loop: auto, asyncio or uvloop.")
@@ -69,11 +70,11 @@ def worker(
     ] = False,
     log_level: Annotated[
         str | None,
-        typer.Option(metavar="LEVEL", help="Of the log: debug, info, warning or error."),
+        typer.Option(metavar="LEVEL", help="Level of the log: debug, info, warning or error."),
     ] = None,
     log_format: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="Of the log: plain or json."),
+        typer.Option(metavar="FORMAT", help="Format of the log: plain or json."),
     ] = None,
     no_configure_logging: Annotated[
         bool, typer.Option("--no-configure-logging", help="Leave logging as the app sets it up.")
@@ -81,9 +82,9 @@ def worker(
 ) -> int:
     """Runs the jobs of an app.
 
-    SIGTERM or Ctrl-C stops it: no new jobs, running ones end within --grace. A second one hands them back at
-    once, a third ends the process. While the app is imported, the first ends it. Exit code 0; 75 if running
-    jobs had to be handed back, or something went on that could not be stopped.
+    SIGTERM or Ctrl-C stops it: it takes no new jobs, and running jobs have --grace to end. A second signal
+    hands them back at once, a third ends the process. While the app is imported, the first signal ends the
+    process. Exit code 0; 75 if it handed back running jobs, or left a body behind that it could not stop.
 
     \b
     Examples:
@@ -213,7 +214,7 @@ class Service:
         """
         head, rows = await _facts(self._worker, app, self._target)
         if self._has_banner:
-            ready = f"ready{_age()}. Ctrl-C once to drain, twice to give jobs back."
+            ready = f"ready{_age()}. Ctrl-C once to drain, twice to hand jobs back."
             console.say(f"{head}\n{console.aligned(rows)}\n{ready}")
         else:
             facts = "; ".join(f"{name} {value}" for name, value in rows)
@@ -225,12 +226,13 @@ class Service:
             assert self._main is not None
             self._main.cancel()
         elif self._signals > 2:
-            log.error("ended at once; what was running runs elsewhere when the lease is over")
+            log.error("ended at once; the running jobs run elsewhere when the lease is over")
             loop.leave(Code.RETURNED_JOBS)
         elif self._signals == 1:
             self._stopped_at = time.monotonic()
             log.info(
-                "draining: up to %g s for running jobs (once more to give them back)", self._worker.grace
+                "draining: running jobs have %g s to end (a second signal hands them back)",
+                self._worker.grace,
             )
         # The second call hands running jobs back at once.
         self._worker.stop()
@@ -238,7 +240,7 @@ class Service:
     def _exit_code(self) -> int:
         worker = self._worker
         log.info(
-            "stopped: %d %s done, %d of them failed, %d given back",
+            "stopped: %d %s done, %d of them failed, %d handed back",
             *(worker.done, "job" if worker.done == 1 else "jobs", worker.failed, worker.handed_back),
         )
         # A stop without force hands back only entries that the last read may still have claimed: no running

@@ -122,7 +122,7 @@ class DeadLetters:
         broker = session.broker
         fields = await broker.dead.one(id)
         if fields is None:
-            raise LookupError(f"there is no dead letter {id!r}; list() shows those that there are")
+            raise LookupError(f"there is no dead letter {id!r}; list() returns those that exist")
         if b"m" not in fields or b"i" not in fields:
             raise ValueError(f"dead letter {id!r} holds no message that could be sent again")
         try:

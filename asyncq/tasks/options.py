@@ -252,7 +252,7 @@ class Options:
         "the queue that the job goes to (default: the app's `default_queue`).",
         _queue,
         job="queue",
-        flag="Queue to send it to. Default: the task's.",
+        flag="Queue of the job. Default: the task's.",
     )
     priority: int = _option(
         "an integer from -9 to 9: of the jobs that wait in a queue, workers take those with the larger "

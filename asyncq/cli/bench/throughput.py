@@ -78,7 +78,7 @@ class ThroughputPlan:
             await asyncio.sleep(0.002)
         if not began:
             raise CliError(
-                "the backlog was gone before it could be watched", "use more --jobs, and no other worker"
+                "the backlog was empty before the measurement began", "use more --jobs, and no other worker"
             )
         return first / (time.perf_counter() - began)
 

@@ -42,7 +42,7 @@ def test_timeout_exits_4_and_the_job_stays(project):
     assert ended.code == 4, ended
     assert "did not end within 0.3 s" in ended.err
     id_ = ended.err.split()[2]
-    assert f"look again: asyncq result get {id_} --app shop --timeout 1m" in ended.err
+    assert f"wait again: asyncq result get {id_} --app shop --timeout 1m" in ended.err
     revoke, revoked = project.run_each(("revoke", id_, "-q"), ("result", "get", id_, "-q"))
     assert revoke.out == f"{id_}  REVOKED\n"
     assert (revoked.code, revoked.err) == (5, f"error: job {id_} was revoked\n")
@@ -85,7 +85,7 @@ def test_a_worker_that_listens_runs_the_job(project, stop):
     id_ = project.run("call", "shop", "add", "4", "4", "--no-wait", "-q").out.strip()
     assert project.run("result", "get", id_, "-q").out == "8\n"
     ended = stop(worker, signal.SIGTERM)
-    assert "stopped: 1 job done, 0 of them failed, 0 given back" in ended.err
+    assert "stopped: 1 job done, 0 of them failed, 0 handed back" in ended.err
     assert ended.code == 0
 
 
@@ -109,7 +109,7 @@ def test_ctrl_c_ends_a_client_command_with_130_and_sigterm_with_143(project, sto
         assert ended.out == ""
         output, look, end = ended.err.splitlines()[-3:]
         named = re.fullmatch(
-            r"job ([0-9a-f]{24}) was not waited for\. .* runs when a worker takes it\.", output
+            r"this command no longer waits for job ([0-9a-f]{24})\. .* until a worker takes it\.", output
         )
         assert named is not None, ended
         assert look == f"  its result: asyncq result get {named[1]} --app shop"
@@ -125,7 +125,7 @@ def test_the_command_that_looks_again_names_the_same_server_without_its_password
     id_ = project.run("call", "shop", "slow", "30", "--no-wait", "-q", "--namespace", "other").out.strip()
     ended = project.run("result", "get", id_, "-q", "--namespace", "other", "-t", "100ms", "--app", "shop")
     assert ended.err.splitlines()[1].strip() == (
-        f"look again: asyncq result get {id_} --app shop --namespace other --timeout 1m"
+        f"wait again: asyncq result get {id_} --app shop --namespace other --timeout 1m"
     )
     with_password = Invocation("redis://:secret@db", None, None)
     assert get_command(with_password, "x") == "asyncq result get x --url 'redis://:***@db'"

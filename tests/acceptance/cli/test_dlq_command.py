@@ -128,7 +128,7 @@ async def test_nothing_is_deleted_without_a_yes_and_never_more_than_was_named(ap
         "purge --all --yes",
         "purge --all",
     )
-    assert (refused.code, "error: this deletes 3 dead letters, for good\n" in refused.err) == (2, True), (
+    assert (refused.code, "error: this deletes 3 dead letters for good\n" in refused.err) == (2, True), (
         refused
     )
     assert [line.split()[0] for line in dry.out.splitlines()] == [letter.id for letter in letters[1:]]

@@ -28,8 +28,8 @@ def test_a_drain_lets_running_jobs_end(project, stop):
     project.wait_for("mark")
     ended = stop(worker, signal.SIGTERM)
     assert ended.code == 0
-    assert "draining: up to 25 s" in ended.err
-    assert "stopped: 1 job done, 0 of them failed, 0 given back" in ended.err
+    assert "draining: running jobs have 25 s to end" in ended.err
+    assert "stopped: 1 job done, 0 of them failed, 0 handed back" in ended.err
     assert project.run("result", "get", id_, "-q").out == "done\n"
 
 
@@ -39,7 +39,7 @@ def test_a_second_signal_gives_running_jobs_back_and_exits_75(project, stop):
     project.wait_for("mark")
     ended = stop(worker, signal.SIGINT, signal.SIGINT)
     assert ended.code == 75, ended
-    assert "0 jobs done, 0 of them failed, 1 given back" in ended.err
+    assert "0 jobs done, 0 of them failed, 1 handed back" in ended.err
 
 
 def test_what_outlives_the_grace_is_given_back_and_exits_75(project, stop):
@@ -47,7 +47,7 @@ def test_what_outlives_the_grace_is_given_back_and_exits_75(project, stop):
     project.run("call", "shop", "slow", "60", "mark", "--no-wait", "-q")
     project.wait_for("mark")
     ended = stop(worker, signal.SIGTERM)
-    assert (ended.code, "1 given back" in ended.err) == (75, True), ended
+    assert (ended.code, "1 handed back" in ended.err) == (75, True), ended
 
 
 @pytest.mark.parametrize("task", ["block", "offload"])
@@ -56,7 +56,7 @@ def test_a_thread_that_goes_on_does_not_keep_the_process(project, stop, task):
     project.run("call", "shop", task, "60", "mark", "--no-wait", "-q")
     project.wait_for("mark")
     ended = stop(worker, signal.SIGTERM)
-    assert (ended.code, "1 given back" in ended.err) == (75, True), ended
+    assert (ended.code, "1 handed back" in ended.err) == (75, True), ended
 
 
 DEAF = """
