@@ -33,7 +33,7 @@ from asyncq.serializers import dumps
 if TYPE_CHECKING:
     from asyncq.errors import RemoteError
 
-_CUT_NOTE: Final = "... what this was raised from was left out"
+_CUT_NOTE: Final = "... the exceptions that caused this one were left out"
 
 
 def encode(exc: BaseException) -> bytes:

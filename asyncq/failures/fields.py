@@ -98,7 +98,7 @@ def write(exc: BaseException, field: MemberDescriptorType, value: Any) -> None:
         Exception: the field is read-only, or refuses values of this class.
     """
     if issubclass(type(exc), _CHECKED) and not _fits(exc, field.__name__, value):
-        raise ValueError(f"{field.__name__}={value!r} is nothing that a Unicode error can have")
+        raise ValueError(f"a Unicode error cannot have {field.__name__}={value!r}")
     field.__set__(exc, value)
 
 

@@ -299,7 +299,7 @@ class EagerResult(AsyncResult[R_co]):
         return other
 
     def __reduce__(self) -> Any:
-        raise TypeError("an EagerResult lives in this process only; send its value on instead")
+        raise TypeError("an EagerResult exists only in this process; send its value instead")
 
 
 class _Given(Outcome[R_co]):

@@ -144,7 +144,7 @@ class EventFollower:
             answer = await self._result.app.sessions.current().broker.state(self._result.id, left)
         except BrokerUnavailable as error:
             # The server may come back, as for `get`; the timeout is what bounds the wait for it.
-            log.debug("job %r could not be looked at (%s); again", self._result.id, error)
+            log.debug("the state of job %r could not be fetched (%s); trying again", self._result.id, error)
             return
         if waiter.ended is not None:
             return  # told meanwhile
@@ -153,7 +153,7 @@ class EventFollower:
                 waiter, None if answer is None else answer.flags
             )
             raise ResultNotFound(
-                f"nothing to follow under the id {self._result.id!r}: unknown, forgotten, expired "
+                f"no job to follow under the id {self._result.id!r}: unknown, forgotten, expired "
                 "(result_ttl), or its task ignores results"
             )
         self._result.app.sessions.current().listener.take_status(waiter, answer)
@@ -251,7 +251,7 @@ def _error(failure: bytes) -> Exception | None:
     try:
         return failures.decode(failure).rebuild()
     except DecodeError as error:
-        damaged_data.warn(log, "failure", "what an attempt of a job failed with could not be read", error)
+        damaged_data.warn(log, "failure", "the error of a failed attempt could not be read", error)
         return None
 
 

@@ -256,7 +256,7 @@ async def wait(
     check_join("wait()", (one for one in handles if not one.is_local))
     if return_when not in {asyncio.ALL_COMPLETED, asyncio.FIRST_COMPLETED, asyncio.FIRST_EXCEPTION}:
         raise ValueError(
-            f"return_when={brief(return_when)}: use one of asyncio's, such as asyncio.FIRST_COMPLETED"
+            f"return_when={brief(return_when)}: use a constant of asyncio, such as asyncio.FIRST_COMPLETED"
         )
     return await handles.loop_owner.run_on_app_loop(_done_and_pending(handles, timeout, return_when))
 

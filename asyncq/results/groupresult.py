@@ -222,9 +222,9 @@ class GroupResults:
         try:
             group = handle_serialization.from_rows(json.loads(description), self._app)
         except (ValueError, TypeError, LookupError, RecursionError) as error:
-            raise DecodeError(f"what is saved under the id {brief(id)} is not a group: {error}") from error
+            raise DecodeError(f"the value saved under the id {brief(id)} is not a group: {error}") from error
         if not isinstance(group, GroupResult):
-            raise DecodeError(f"what is saved under the id {brief(id)} is one job, not a group")
+            raise DecodeError(f"the value saved under the id {brief(id)} is one job, not a group")
         return group
 
     @blocking(restore)

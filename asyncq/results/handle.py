@@ -253,7 +253,7 @@ class AsyncResult(View[R_co]):
             async with asyncio.timeout(LAST_FETCH_TIMEOUT):
                 await self._fetch_status(waiter, LAST_FETCH_TIMEOUT)
         except (TimeoutError, AsyncQError) as error:
-            log.debug("how job %r stands could not be asked (%r)", self.id, error)
+            log.debug("the state of job %r could not be fetched (%r)", self.id, error)
 
     async def _wait_in_job(self, job: Context, waiter: Waiter, limit: float | None) -> None:
         end = None if limit is None else time.monotonic() + limit
@@ -352,7 +352,7 @@ class AsyncResult(View[R_co]):
 
     def _source(self, after: int) -> Source:
         if after < 0:
-            raise ValueError(f"after={brief(after)}: items are numbered from 1; 0 or None is from the first")
+            raise ValueError(f"after={brief(after)}: items are numbered from 1; 0 or None means all items")
         reader = self._reader(after)
         return Source(reader, partial(self._filled, reader), self._item, self.loop_owner)
 
@@ -658,7 +658,8 @@ class AsyncResult(View[R_co]):
         graph: DependencyGraph | None = getattr(self, "_graph", None)
         if graph is None:
             raise IncompleteStream(
-                f"what came from job {self.id} has not been looked for: `await result.build_graph()` does"
+                f"the jobs that came from job {self.id} are not known yet: `await result.build_graph()` "
+                "finds them"
             )
         return graph
 

@@ -111,7 +111,8 @@ def _parts_of_tuple(data: Any) -> Parts:
         (id_, parent), members = data
     except (TypeError, ValueError):
         raise ValueError(
-            f"{brief(data)} is not what as_tuple() gives: ((id, parent), None), or a list of members for None"
+            f"{brief(data)} is not a value of as_tuple(): ((id, parent), None), or with a list of members "
+            "instead of None"
         ) from None
     if members is not None and not isinstance(members, (list, tuple)):
         raise ValueError(f"the members of group {id_!r} are not a list, but {brief(members)}")

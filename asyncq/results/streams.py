@@ -151,7 +151,7 @@ class Reader:
             )
         except BrokerUnavailable as error:
             # The server may come back, as for `get`.
-            log.debug("the stream of job %r could not be read (%s); again", self._result.id, error)
+            log.debug("the stream of job %r could not be read (%s); trying again", self._result.id, error)
             job_channel.stale = not await job_channel.wait_for_message(self._pause) or job_channel.stale
             return
         self._reported = max(self._reported, taken)

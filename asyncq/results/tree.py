@@ -101,7 +101,7 @@ class TreeTraversal(Generic[N]):
             if self._truncated is not None and not self._intermediate:
                 raise IncompleteStream(
                     f"job {self._truncated.id} started more jobs than the {wire.MOST_CHILDREN:,} that its "
-                    "outcome names; these were given. Ask with intermediate=True if they are enough, or have "
+                    "outcome names; only these were given. Use intermediate=True if they are enough, or let "
                     "the task return the ids"
                 )
             return None
@@ -125,10 +125,10 @@ class TreeTraversal(Generic[N]):
 
 def _incomplete(node: Node) -> IncompleteStream:
     if node.state == State.UNKNOWN:
-        why, instead = "is not there (never was, was forgotten, or has expired)", "ask"
+        why, instead = "does not exist (it never existed, was forgotten, or has expired)", "use"
     else:
-        why, instead = f"is {node.state} and has not ended", "wait for it, or ask"
+        why, instead = f"is {node.state} and has not ended", "wait for it, or use"
     return IncompleteStream(
-        f"job {node.id} {why}, so it is not known what came from it: {instead} with intermediate=True for "
-        "what is known"
+        f"job {node.id} {why}, so the jobs that came from it are not known: {instead} intermediate=True to "
+        "get the known jobs"
     )

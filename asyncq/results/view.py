@@ -55,7 +55,7 @@ class View(Generic[R_co]):
         if not _ID.fullmatch(id):
             # No job has it. Looked up in one command with others, it would keep their answers from them.
             raise ValueError(
-                f"{id[:100]!r} cannot be the id of a job: that is up to 500 printable ASCII characters can"
+                f"{id[:100]!r} cannot be the id of a job: an id is 1 to 500 printable ASCII characters"
             )
         self.id: str = id
         self.parent: Any = None

@@ -145,7 +145,8 @@ class Compiler:
                 codec = self._listed(cls)
                 if codec is None:
                     raise UnclearAnnotation(
-                        f"types= lists {shown_hint(cls)}, which is no enum, dataclass, NamedTuple or model"
+                        f"types= lists {shown_hint(cls)}, which is not an enum, dataclass, NamedTuple or "
+                        "model"
                     )
                 classes[cls] = classes[codec.tag] = codec
 
@@ -301,13 +302,13 @@ class Compiler:
         same_class, same_tag = union.arms.get(codec.cls), union.tags.get(codec.tag)
         if isinstance(same_class, (RecordCodec, ConvertedCodec)) and same_class is not codec:
             raise UnclearAnnotation(
-                f"{union.text}: its arms {same_class.tag} and {codec.tag} are one class at run time, so that "
-                f"nobody can tell them apart. Write one arm whose argument is the union"
+                f"{union.text}: its members {same_class.tag} and {codec.tag} are one class at run time, so "
+                f"asyncq cannot tell them apart. Write one member whose argument is the union"
             )
         if same_tag is not None and same_tag.cls is not codec.cls:
             raise UnclearAnnotation(
-                f"{union.text}: its arms {same_tag.text} and {codec.text} are both called {codec.tag} on the "
-                f"wire. Give one of the classes an attribute asyncq_alias = 'another name'"
+                f"{union.text}: its members {same_tag.text} and {codec.text} are both called {codec.tag} on "
+                f"the wire. Give one of the classes an attribute asyncq_alias = 'another name'"
             )
         union.arms[codec.cls] = union.tags[codec.tag] = codec
 
@@ -318,7 +319,7 @@ class Compiler:
             other = listed.get(tag)
             if other is not None and other.cls is not arm.cls:
                 raise UnclearAnnotation(
-                    f"{union.text}: {arm.text}, and {other.text} that types= of the app lists, are both "
+                    f"{union.text}: {arm.text} and {other.text}, which types= of the app lists, are both "
                     f"called {tag} on the wire. Give one of them an attribute asyncq_alias = 'another name'"
                 )
 

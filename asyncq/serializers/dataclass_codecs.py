@@ -201,7 +201,7 @@ class RecordCodec(ClassCodec):
             return
         _told.add(pair)
         log.warning(
-            "%s has other fields where it was written than in %s inner_path (%s, %s): it is validated",
+            "%s was written with other fields than %s has here (%s, %s): it is validated",
             arrived(tree),
             self.text,
             tree[2].hex(),
@@ -515,9 +515,9 @@ def _why(cls: Any, given: Mapping[str, Any], *, is_own: bool) -> str:
             return f"No instance keeps its InitVar {name}, so none arrives: give it a default"
     if is_own:
         return (
-            f"Validation calls the constructor that the class has of its own, with fields by their names, "
-            f"but it is {cls.__name__}{inspect.signature(cls)}: let both sides have equal fields and "
-            f"trust_models=True, or let it take the fields"
+            f"Validation calls the class's own constructor with the fields by their names, but its signature "
+            f"is {cls.__name__}{inspect.signature(cls)}: let both sides have equal fields and "
+            f"trust_models=True, or let the constructor take the fields"
         )
     return ""
 

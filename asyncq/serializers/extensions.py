@@ -110,7 +110,8 @@ def _pack_decimal(value: Decimal, path: ValuePath) -> ExtType:
     if digits > MAX_DECIMAL_DIGITS:
         refuse(
             path,
-            f"a Decimal of {digits} digits; {MAX_DECIMAL_DIGITS} can travel. Round it, or send it as str",
+            f"a Decimal of {digits} digits; at most {MAX_DECIMAL_DIGITS} can travel. Round it, or send it as "
+            "str",
         )
     return ExtType(8, str(value).encode())
 

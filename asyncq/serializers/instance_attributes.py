@@ -77,7 +77,7 @@ class Attributes:
             if hides_method:
                 refuse(
                     inner_path,
-                    "it hides a method of the class, and the reader would have the method. Rename it",
+                    "it hides a method of the class, and the receiver would find the method. Rename it",
                 )
         return tree
 

@@ -164,7 +164,7 @@ class ModelCodec(RecordCodec):
                 private[name] = self.build(attribute.default_factory or attribute.get_default)
         for name in more.get("p", ()):
             if name not in self._privates:
-                raise DecodeError(f"{self.text} arrived with a strange private attribute {shown(name)}")
+                raise DecodeError(f"{self.text} arrived with an unknown private attribute {shown(name)}")
         return private
 
     def _arrived(self, more: dict[str, Any]) -> dict[str, Any]:

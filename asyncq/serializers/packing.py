@@ -193,7 +193,7 @@ def _refuse_type(value: object, path: ValuePath) -> NoReturn:
     cls = type(value)
     if cls.__module__.partition(".")[0] == "asyncq":
         cure = (
-            "Pass its `.id`, and look the job up under that with `app.AsyncResult(id)`"
+            "Pass its `.id`, and get the handle again with `app.AsyncResult(id)`"
             if hasattr(cls, "id")
             else "It belongs to this process: send what it was made of"
         )

@@ -118,13 +118,13 @@ def _check_hashes(items: list[Any]) -> None:
     try:
         hashes = set(map(hash, items))
     except Exception as error:  # the class of a key or member is foreign code
-        raise DecodeError(f"a key or member received is not hashable: {error}") from error
+        raise DecodeError(f"a received key or member is not hashable: {error}") from error
     # Many small groups with one hash each are no attack: -1 and -2 share a hash, and so do most powers of two
     # as floats. Only a large group costs the square of its size. The hashes are counted only if there can be
     # such a group.
     surplus = len(items) - len(hashes)
     if surplus >= MAX_COLLISIONS and max(Counter(map(hash, items)).values()) > MAX_COLLISIONS:
-        raise DecodeError(f"more than {MAX_COLLISIONS} keys or members received share one hash")
+        raise DecodeError(f"more than {MAX_COLLISIONS} received keys or members share one hash")
 
 
 def _build_pairs(items: list[Any]) -> dict[Any, Any]:

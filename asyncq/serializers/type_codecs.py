@@ -406,7 +406,7 @@ class DictCodec(TypeCodec):
         if all(type(key) in _HASHED for key in keys):
             tree = dict(zip(keys, items, strict=True))
             if len(tree) != len(keys):
-                refuse(path, "two of its keys are one on the wire. Send a list of pairs")
+                refuse(path, "two of its keys are equal on the wire. Send a list of pairs")
             return tree
         return Pairs([half for pair in zip(keys, items, strict=True) for half in pair])
 
@@ -517,7 +517,8 @@ class ClassCodec(TypeCodec):
             refuse(
                 path,
                 f"a value of type {name_of(type(value))}, but the annotation means another class of that "
-                f"name, which was defined again since. Define what is annotated again, too, or restart",
+                "name, because the class was defined again. Define the annotated code again, too, or "
+                "restart",
             )
         super().refuse(value, path)
 

@@ -79,7 +79,7 @@ def unpack(data: bytes, *, typed: bool = False, limit: int = MAX_DEPTH) -> Any:
     except _GARBAGE as error:
         raise DecodeError(f"not a message of asyncq: {error or type(error).__name__}") from error
     if stray:
-        raise DecodeError("a container tag is where none belongs")
+        raise DecodeError("a container tag is at a wrong place")
     # msgpack itself stops at a depth of 1024. Only messages that open more containers than the limit pay for
     # this walk.
     if len(data) > limit and len(data.translate(None, _NO_CONTAINER)) > limit and _is_deeper(value, limit):

@@ -109,7 +109,7 @@ async def test_the_tree_of_a_job_that_has_not_ended_is_incomplete(app, tree):
     assert [step async for step in result.iterdeps(intermediate=True)] == [(None, result)]
     with pytest.raises(IncompleteStream):
         await result.build_graph()
-    with pytest.raises(IncompleteStream, match="is not there"):
+    with pytest.raises(IncompleteStream, match="does not exist"):
         await app.AsyncResult("nobody").build_graph()
     await result.revoke()
 

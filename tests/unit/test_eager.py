@@ -297,7 +297,7 @@ def test_a_forgotten_one_is_gone(add):
 def test_what_came_from_a_forgotten_one_is_not_known_and_no_server_is_asked(app, add):
     result = add.apply((1, 2))
     result.forget_sync()
-    with pytest.raises(IncompleteStream, match="is not there"):
+    with pytest.raises(IncompleteStream, match="does not exist"):
         list(result.iterdeps_sync())
     assert list(result.iterdeps_sync(intermediate=True)) == [(None, result)]
     assert not app.sessions.is_any_open

@@ -303,7 +303,7 @@ def test_a_huge_chain_is_cut_and_says_so():
     while failure.cause is not None:
         failure, length = failure.cause, length + 1
     assert length == texts.MAX_LINKS + 1
-    assert failure.notes == ("... what this was raised from was left out",)
+    assert failure.notes == ("... the exceptions that caused this one were left out",)
 
 
 def own_cause():

@@ -417,7 +417,7 @@ class Email:
 
 
 Other = dataclass(type("Email", (), {"__annotations__": {"to": str}}))
-BOTH = r"its arms .*\.Email and .*\.Email are both called Email on the wire"
+BOTH = r"its members .*\.Email and .*\.Email are both called Email on the wire"
 
 
 @dataclass
@@ -437,7 +437,7 @@ def annotated(where, hint):
     [
         (Email | Other, BOTH),
         (list[dict[str, Email | Other | None]], BOTH),
-        (Box[int] | Box[str], r"its arms Box\[int\] and Box\[str\] are one class"),
+        (Box[int] | Box[str], r"its members Box\[int\] and Box\[str\] are one class"),
     ],
     ids=str,
 )
@@ -468,7 +468,7 @@ def test_an_arm_is_distinguished_from_the_classes_of_types_where_these_may_be():
     app = AsyncQ("memory://", types=[Other])
     task = app.task(annotated("x", Email | Any))
     with pytest.raises(
-        TypeError, match=r"\.Email, and .*\.Email that types= of the app lists, are both called"
+        TypeError, match=r"\.Email and .*\.Email, which types= of the app lists, are both called"
     ):
         task.resolve()
     app.task(name="one")(annotated("x", Email)).resolve()  # an instance of Other is none of Email
