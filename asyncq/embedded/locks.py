@@ -102,7 +102,7 @@ def guard_data(place: ServerDirectories, deadline: float) -> int | None:
         except OSError as error:
             # Some network file systems have no locks. `start.lock` is on a local one and still prevents two
             # servers of this machine.
-            logger.debug("no lock on %s: %s", place.data, error)
+            logger.debug("the file system cannot lock %s: %s", place.data, error)
             return None
         if guard is not None:
             return guard
@@ -113,7 +113,7 @@ def guard_data(place: ServerDirectories, deadline: float) -> int | None:
             raise BrokerNotConfigured(
                 f"The data in {place.data} is in use by a server that cannot be reached from here "
                 f"(pid {meta.get('pid')} on {meta.get('host')}, socket {meta.get('socket')}).\n"
-                "Another container that mounts this directory? Give both ASYNCQ_URL=redis://host:6379/0.\n"
-                "A server whose socket was deleted (logout)? `asyncq server stop` ends it."
+                "If another container mounts this directory: give both ASYNCQ_URL=redis://host:6379/0.\n"
+                "If the socket of the server was deleted (logout): `asyncq server stop` ends the server."
             )
         time.sleep(0.01)

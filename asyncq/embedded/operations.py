@@ -101,7 +101,9 @@ def _in_use(place: ServerDirectories) -> bool | None:
         with starting(place):
             alone = try_exclusive(place.users_lock)
     except OSError as error:
-        logger.debug("no look at the users of %s: %s", place.directory, error)
+        logger.debug(
+            "the users of the embedded server of %s could not be checked: %s", place.directory, error
+        )
         return None
     if alone is None:
         return True

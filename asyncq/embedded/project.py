@@ -82,7 +82,7 @@ def refuse_or_warn(environ: Mapping[str, str], directory: Path, version: str | N
     """
     mode = environ.get("ASYNCQ_EMBEDDED", "").strip().lower() or "auto"
     if mode not in {"auto", "always", "never"}:
-        raise BrokerNotConfigured(f"ASYNCQ_EMBEDDED={mode!r} is none of auto, always, never.")
+        raise BrokerNotConfigured(f"ASYNCQ_EMBEDDED={mode!r} is not known. Write auto, always or never.")
     if mode == "always":
         return None
     if mode == "never":
@@ -96,7 +96,7 @@ def refuse_or_warn(environ: Mapping[str, str], directory: Path, version: str | N
         raise BrokerNotConfigured(
             f"No ASYNCQ_URL, and the embedded server is refused here ({signs[0]}): "
             "each machine or container would get an empty server of its own.\n"
-            "Set ASYNCQ_URL=redis://host:6379/0, or ASYNCQ_EMBEDDED=always if one machine is all there is."
+            "Set ASYNCQ_URL=redis://host:6379/0, or ASYNCQ_EMBEDDED=always if there is only one machine."
         )
     return (
         f"no ASYNCQ_URL, using the embedded {version or 'server'} at {directory / '.asyncq'} "

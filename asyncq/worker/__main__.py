@@ -74,7 +74,7 @@ def _load(target: str, given: dict[str, Any]) -> AsyncQ:
     try:
         return AppSource(target, given["modules"], given["tasks"]).load()
     except BaseException:
-        log.warning("the app cannot be imported for last tries", exc_info=True)
+        log.warning("the app cannot be imported in this process for last tries", exc_info=True)
         logs.end_streams()
         os._exit(NO_APP)  # at once: threads that a module has started must not delay the end
     finally:

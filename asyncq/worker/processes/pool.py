@@ -77,8 +77,8 @@ class Pool:
         """
         if importing:
             raise RuntimeError(
-                "a process that runs jobs imports the app, and that must not start a worker: put what the "
-                'program does, such as asyncio.run(main()), under `if __name__ == "__main__":`'
+                "a process that runs jobs imports the app, and this import must not start a worker: put the "
+                'code that starts it, such as asyncio.run(main()), under `if __name__ == "__main__":`'
             )
         for task in self._app.tasks.values():
             if task.executor == "process" and self._target is None:
