@@ -207,27 +207,27 @@ class AsyncQ:
 
         Args:
             function: the function; given by the decorator syntax.
-            name: what workers know the task by (default: `module.function`).
+            name: the name by which workers know the task (default: `module.function`).
             queue: the queue that the job goes to (default: the app's `default_queue`).
-            priority: which of the waiting jobs of a queue are taken first: those with the larger number, an
-                integer from -9 to 9.
+            priority: an integer from -9 to 9: of the jobs that wait in a queue, workers take those with the
+                larger number first.
             expires: until when the job may start, in seconds from the call; for a call, also an aware
-                datetime. A job not started by then never is, and `get` raises `TaskExpired`.
+                datetime. A job that has not started by then never starts, and `get` raises `TaskExpired`.
             result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a
                 minute (default: the app's `result_ttl`).
             ignore_result: keep no result; `get` raises `ResultNotFound` at once.
-            track_started: False lets a running job show as `PENDING` until it ends or reports its progress;
-                the outcome has its worker and start time all the same. The sender's version of the task
-                counts.
-            timeout: how long one attempt may take, in seconds from the beginning of its body; a coroutine is
-                cancelled then, a process is killed, a thread goes on unheard.
+            track_started: if False, a running job shows as `PENDING` until it ends or reports its progress;
+                its outcome still has the worker and the start time. The sender's version of the task decides.
+            timeout: how long one attempt may take, in seconds from the beginning of its body. Then a
+                coroutine is cancelled and a process is killed; a thread runs to its end, and its result is
+                ignored.
             soft_timeout: seconds after which `SoftTimeLimitExceeded` is raised inside an attempt, which may
                 clean up and return; not in a thread.
             retry: when to try again after a failure, see `Retry` (default: never).
             executor: where a plain function runs: `thread` (the default) or `process`.
-            rate_limit: how many jobs of the task may start, evenly spaced, over all workers together: a
-                number a second, or "100/s", "100/m", "100/h", "100/d". One that waits for its turn is
-                `PENDING`, and holds no slot of a worker.
+            rate_limit: how many jobs of the task may start, evenly spaced, in all workers together: a number
+                per second, or "100/s", "100/m", "100/h", "100/d". A job that waits for its turn is `PENDING`,
+                and holds no slot of a worker.
             concurrency: how many jobs of the task may run at once, in all workers together.
 
         Raises:

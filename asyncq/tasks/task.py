@@ -404,33 +404,35 @@ class Task(Generic[P, R, H_co]):
 
         Args:
             queue: the queue that the job goes to (default: the app's `default_queue`).
-            priority: which of the waiting jobs of a queue are taken first: those with the larger number, an
-                integer from -9 to 9.
-            task_id: an id of one's own, 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among the results that
-                still exist.
-            key: makes all calls of this task with this key and equal arguments one job, 1 to 512 characters
-                of any text: while it is live they get its handle, later its stored outcome, a failure too,
-                until that is forgotten or `result_ttl` is over. Other arguments with the same key are a
-                `ValueError`. Other options of a later call change nothing. Not together with `task_id`.
-            headers: plain data that travels with the job; `asyncq.current().headers` in the task.
+            priority: an integer from -9 to 9: of the jobs that wait in a queue, workers take those with the
+                larger number first.
+            task_id: the id of the job, chosen by the caller: 1 to 200 of `A-Z a-z 0-9 _ . : -`, unique among
+                the results that still exist.
+            key: any text of 1 to 512 characters. All calls of this task with the same key and equal arguments
+                are one job: while it is live, they get its handle; later they get its stored outcome, also a
+                failure, until that is forgotten or `result_ttl` is over. A call with the same key and other
+                arguments raises `ValueError`. Other options of a later call change nothing. Not together with
+                `task_id`.
+            headers: plain data that travels with the job; the task reads it from `asyncq.current().headers`.
             ignore_result: keep no result; `get` raises `ResultNotFound` at once.
             result_ttl: how long the outcome is kept after the end, in seconds or as a timedelta; at least a
                 minute (default: the app's `result_ttl`).
             expires: until when the job may start, in seconds from the call; for a call, also an aware
-                datetime. A job not started by then never is, and `get` raises `TaskExpired`.
+                datetime. A job that has not started by then never starts, and `get` raises `TaskExpired`.
             wait: how long `call` waits, in seconds (default: for ever).
             countdown: seconds until the job may start.
             eta: when the job may start: an aware datetime, or seconds from now. Not together with
                 `countdown`.
-            deadline: when the job must have ended, with every job that it starts: an aware datetime, or
-                seconds from now. Past it a job is not started, and a running one is cancelled.
-            timeout: how long one attempt may take, in seconds from the beginning of its body; a coroutine is
-                cancelled then, a process is killed, a thread goes on unheard.
+            deadline: when the job, and every job that it starts, must have ended: an aware datetime, or
+                seconds from now. After that, a waiting job does not start, and a running job is cancelled.
+            timeout: how long one attempt may take, in seconds from the beginning of its body. Then a
+                coroutine is cancelled and a process is killed; a thread runs to its end, and its result is
+                ignored.
             retry: when to try again after a failure, see `Retry` (default: never).
-            link: what follows when the job has ended well, one workflow or a list: its value is their first
-                argument.
-            link_error: what follows when the job has failed, one signature or a list: they get the job's id,
-                the exception and the traceback (a text) before their own arguments.
+            link: what runs after the job has succeeded, one workflow or a list of workflows: the job's value
+                is their first argument.
+            link_error: what runs after the job has failed, one signature or a list of signatures: they get
+                the job's id, the exception and the traceback (a text) before their own arguments.
 
         Raises:
             ValueError: a value does not fit; the message says what would fit.

@@ -406,7 +406,7 @@ async def test_a_worker_that_one_shard_keeps_busy_with_a_high_level_is_seen_to_l
     assert await app.sessions.current().broker.listened_to("default")
     assert await busy.claims.release(stream, [(entry, result.id)]) == [1]
     await result.revoke()
-    assert await busy.leave()
+    assert await busy.unregister()
     busy.close()
 
 

@@ -808,7 +808,7 @@ class Machine(RuleBasedStateMachine):
             hand.beats = None
             hand.was_taken = False
             hand.begun.clear()
-        self.twice(hand.consumer.leave, goes, goes)
+        self.twice(hand.consumer.unregister, goes, goes)
 
     @precondition(lambda self: len(self.hands) < 7 and any(hand.beats is None for hand in self.hands))
     @rule()

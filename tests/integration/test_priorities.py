@@ -299,7 +299,7 @@ async def test_a_worker_that_never_comes_down_from_a_high_level_is_seen_to_liste
     await result.revoke(terminate=True)
     delivery = ((await busy.unknown_entries(next(iter(busy.served.streams)), []))[0],)
     assert await busy.claims.release(delivery[0][0], [(delivery[0][1], result.id)]) == [2]
-    assert await busy.leave()
+    assert await busy.unregister()
     busy.close()
 
 
@@ -340,7 +340,7 @@ async def test_the_job_of_a_dead_worker_goes_to_its_level_and_for_its_last_try_t
             assert await called(app, raw, result.id) == name
             assert (await result.refresh(), result.queue) == ("PENDING", "default")
         await result.revoke()
-        await worker.leave()
+        await worker.unregister()
         worker.close()
 
 

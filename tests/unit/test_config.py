@@ -70,7 +70,7 @@ def test_an_unknown_option_is_refused_with_its_nearest_neighbour(project, source
 
 
 def test_an_unknown_option_without_neighbour_lists_them_all(tmp_path):
-    with pytest.raises(ValueError, match="there are url, namespace"):
+    with pytest.raises(ValueError, match="the options are url, namespace"):
         load({"zzzzzz": 3}, project_root=tmp_path, environ={})
 
 

@@ -166,4 +166,4 @@ def test_an_unknown_variable_is_reported_once_however_many_processes_and_apps_th
     assert (ended.out, ended.err.count("ASYNCQ_LEESE")) == ("8\n", 1), ended
     assert "did you mean ASYNCQ_LEASE?" in ended.err
     refused = project.run("call", "cores:app", "double", "4", ASYNCQ_LEESE="3s", ASYNCQ_STRICT="1")
-    assert (refused.code, "ASYNCQ_LEESE is no setting" in refused.err) == (78, True), refused
+    assert (refused.code, "ASYNCQ_LEESE is not a setting" in refused.err) == (78, True), refused

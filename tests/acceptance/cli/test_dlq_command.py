@@ -60,7 +60,10 @@ async def test_letters_are_listed_newest_first_in_columns_and_as_documents(lette
     assert [row.split()[0] for row in rows] == [letter.id for letter in letters]
     assert rows[0].split()[3:7] == ["default", "refund", "not", "registered"]
     assert rows[1].endswith(r"  default  charge  retries used up  ValueError: no \x1b[2J"), rows[1]
-    assert (newest.out.count("\n"), last(newest)) == (1, "the newest 1; there may be more, see --limit")
+    assert (newest.out.count("\n"), last(newest)) == (
+        1,
+        "these are the newest 1; there may be more, see --limit",
+    )
     trees = json.loads(tree.out)
     assert [each["job_id"] for each in trees] == [letter.job_id for letter in letters]
     assert trees[1]["error"] == "ValueError: no \x1b[2J\nsuch luck"

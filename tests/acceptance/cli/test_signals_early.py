@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C count from the first line of the app's module on."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -110,6 +111,7 @@ def test_a_signal_that_is_ignored_stays_so(project):
 
 def test_a_child_for_last_tries_that_is_stopped_during_the_import_has_not_failed(project):
     project.write("slow.py", SLOW)
+    reader, pipe = os.pipe()
     child = subprocess.Popen(
         [sys.executable, "-m", "asyncq.worker", "slow:app"],
         cwd=project.folder,
@@ -117,11 +119,14 @@ def test_a_child_for_last_tries_that_is_stopped_during_the_import_has_not_failed
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        pass_fds=(pipe,),
     )
-    setup = {"settings": {}, "logging": [20, "plain"], "path": ["", *sys.path], "argv": [""]}
+    os.close(pipe)
+    setup = {"settings": {}, "logging": [20, "plain"], "path": ["", *sys.path], "argv": [""], "pipe": pipe}
     child.stdin.write(json.dumps({**setup, "modules": [], "tasks": [], "target": "slow:app", "queues": []}))
     child.stdin.close()
     project.wait_for("importing")
     child.terminate()
     assert (child.wait(25), child.stderr.read()) == (0, "")
     child.stderr.close()
+    os.close(reader)
