@@ -1,7 +1,8 @@
-"""What the hop between threads costs a call outside of any block: `python benchmarks/app_loop.py`.
+"""Measures what a call outside of any block costs more, because it hops to the thread of the background
+session: `python benchmarks/app_loop.py`.
 
-The same look at a result that has ended, through the session of a block and through the background session in
-turns. Medians of the rounds, in microseconds a call.
+It asks for the same ended result in turns: through the session of a block, and through the background
+session. It prints the medians of the rounds, in microseconds a call.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a job and an idle worker cost: commands, memory, and the time a worker needs to be of use."""
+"""Scenarios that measure what one job and an idle worker cost: commands, memory, and the time until a new
+worker has run its first job.
+"""
 
 import asyncio
 import statistics
@@ -13,7 +15,7 @@ from system import System, rss_mib, worker
 
 @dataclass(frozen=True)
 class LoneJob(Scenario):
-    """The commands that the server runs for a job that has no company, those inside scripts included."""
+    """Counts the commands that the server runs for a single job, including those inside scripts."""
 
     jobs: int
 
@@ -22,7 +24,7 @@ class LoneJob(Scenario):
             for _ in range(50):
                 await client.value(await client.delay())
             with redis.Redis.from_url(url) as observer:
-                observer.ping()  # connected, with the commands that takes, before the count begins
+                observer.ping()  # connects, so that the commands of the connection are not counted
                 before = Usage.read(observer)
                 for _ in range(self.jobs):
                     await client.value(await client.delay())
@@ -36,7 +38,7 @@ class LoneJob(Scenario):
 
 @dataclass(frozen=True)
 class Idle(Scenario):
-    """A worker with nothing to do, after its first job: what it sends, and the memory it keeps."""
+    """Measures a worker without work, after its first job: the commands that it sends, and its memory."""
 
     seconds: float
 
@@ -55,7 +57,7 @@ class Idle(Scenario):
 
 @dataclass(frozen=True)
 class Start(Scenario):
-    """From the start of the worker's process to the value of a job that was waiting for it."""
+    """Measures the time from the start of a worker's process to the value of a job that waited for it."""
 
     starts: int
 

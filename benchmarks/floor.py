@@ -1,9 +1,8 @@
-"""The bare floor: the same steps on the same server, with no features at all.
+"""The bare floor: a client and a worker that do the same steps on the same server, without any features.
 
-What any task system on Redis streams with stored and pushed results must at least do, and nothing else:
-raw RESP over a bare asyncio protocol and hiredis's reader, everything pipelined. No names to look up but one,
-no retries, no deadlines, no leases, no errors, no reconnecting. It is a measuring rod for what the features
-of a real system cost.
+It does only what every task system on Redis streams with stored and pushed results must do: raw RESP over a
+bare asyncio protocol and hiredis's reader, everything pipelined. It knows one task name, and has no retries,
+deadlines, leases, errors or reconnection. It shows what the features of a real system cost.
 
     enqueue   XADD stream * j "<id> <channel> <task>"  +  SET j:<id> queued
     take      XREADGROUP COUNT 100 BLOCK 5000, sent again as soon as it is answered
@@ -35,7 +34,7 @@ pack: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command  # its stub allo
 
 
 class Connection(asyncio.Protocol):
-    """A connection whose requests leave in one write per loop turn and whose replies come back in order."""
+    """A connection. The requests of one loop turn leave in one write, and the replies come back in order."""
 
     def __init__(self, on_push: Callable[[list[bytes]], None] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -47,7 +46,7 @@ class Connection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, url: str, on_push: Callable[[list[bytes]], None] | None = None) -> "Connection":
-        """Connect to `redis://host:port/0`."""
+        """Connects to `redis://host:port/0`."""
         host, port = re.findall(r"//([^:/]+):(\d+)", url)[0]
         loop = asyncio.get_running_loop()
         connection = cls(on_push)
@@ -55,7 +54,7 @@ class Connection(asyncio.Protocol):
         return connection
 
     def request(self, commands: bytes, replies: int = 1) -> asyncio.Future[Any]:
-        """Send some commands; the future holds the last one's reply."""
+        """Sends some commands. Returns the future of the last reply."""
         future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting.extend(repeat(None, replies - 1))
         self._waiting.append(future)
@@ -104,7 +103,7 @@ class Handle:
 
 
 class Client:
-    """Enqueues and waits, over two connections."""
+    """Enqueues jobs and waits for them, over two connections."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -115,7 +114,7 @@ class Client:
     @classmethod
     @asynccontextmanager
     async def open(cls, url: str) -> AsyncIterator["Client"]:
-        """Connect, and subscribe before the first job can be enqueued."""
+        """Connects, and subscribes before the first job can be enqueued."""
         client = cls()
         client._commands = await Connection.open(url)
         pushes = await Connection.open(url, client._settle)
@@ -127,23 +126,23 @@ class Client:
             pushes.close()
 
     async def delay(self) -> Handle:
-        """Enqueue one job."""
+        """Enqueues one job."""
         handle, commands = self._job()
         await self._commands.request(commands, replies=2)
         return handle
 
     async def map(self, count: int) -> Sequence[Handle]:
-        """Enqueue a batch in one write."""
+        """Enqueues a batch in one write."""
         jobs = [self._job() for _ in range(count)]
         await self._commands.request(b"".join([commands for _, commands in jobs]), replies=2 * count)
         return [handle for handle, _ in jobs]
 
     async def value(self, handle: Handle) -> bytes:
-        """Wait for the push that carries the job's outcome."""
+        """Waits for the push that carries the job's outcome."""
         return await handle.outcome
 
     async def stored(self, job_id: str) -> bool:
-        """Look at the record."""
+        """Reads the record, and returns whether the result is stored."""
         return bool(await self._commands.request(pack(("GET", b"j:" + job_id.encode()))) == b"ok")
 
     def _job(self) -> tuple[Handle, bytes]:
@@ -162,14 +161,16 @@ class Client:
 
 
 async def noop() -> None:
-    """Do nothing."""
+    """Does nothing."""
 
 
 TASKS = {b"noop": noop}
 
 
 class Worker:
-    """Takes batches, runs each job as an asyncio task, finishes what ended in a loop turn in one write."""
+    """Reads batches, runs each job as an asyncio task, and finishes the jobs of one loop turn in
+    one write.
+    """
 
     def __init__(self, reads: Connection, commands: Connection) -> None:
         self._loop = asyncio.get_running_loop()
@@ -194,7 +195,7 @@ class Worker:
         )
 
     async def run(self) -> None:
-        """Work for ever."""
+        """Runs jobs for ever."""
         next_batch = self._reads.request(self._read)
         while True:
             reply = await next_batch
@@ -226,7 +227,7 @@ class Worker:
 
 
 async def work(url: str) -> None:
-    """Be a worker process until SIGTERM."""
+    """Runs jobs until SIGTERM."""
     reads, commands = await Connection.open(url), await Connection.open(url)
     try:
         await commands.request(pack(("XGROUP", "CREATE", STREAM, GROUP, b"0", "MKSTREAM")))

@@ -1,13 +1,14 @@
-"""Instructions and commands a job, of client and worker together: `python benchmarks/instructions.py`.
+"""Counts the instructions and Redis commands of one job, for client and worker together:
+`python benchmarks/instructions.py`.
 
-Valgrind counts instructions, which a loaded machine does not change. A process enqueues jobs, runs them with
-a worker of its own and awaits the results. What is counted begins after the first hundred jobs and ends
-before the app is closed. The server's commands are counted in a run without valgrind, which makes a process
-fifty times slower than its server. With BASELINE=PATH, another checkout is measured beside this one, and the
-ratios are printed.
+Valgrind counts the instructions; other load of the machine does not change their number. A process enqueues
+jobs, runs them with a worker of its own, and awaits the results. The count begins after the first hundred
+jobs, and ends before the app is closed. The server's commands are counted in a second run without valgrind,
+because valgrind makes the process fifty times slower than its server. With BASELINE=PATH, another checkout is
+measured, too, and the ratios are printed.
 
-How often a process wakes, and how many jobs come in one batch, depend on the machine's moments all the same.
-So each figure is the median of ROUNDS=N (default: 5), taken in turns with the baseline.
+How often a process wakes, and how many jobs come in one batch, still depends on chance. So each figure is the
+median of ROUNDS=N (default: 5), taken in turns with the baseline.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ asyncio.run(main(sys.argv[3], int(sys.argv[4])))
 
 
 def per_job(checkout: Path, url: str, way: str) -> tuple[float, float]:
-    """Instructions of a process, and commands that it has the server run, for each job."""
+    """Returns the instructions of the process and the commands of its server, for each job."""
     with tempfile.TemporaryDirectory() as folder:
         valgrind = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/counts")
         run(checkout, url, way, folder, valgrind, "callgrind_control")
@@ -82,7 +83,7 @@ def per_job(checkout: Path, url: str, way: str) -> tuple[float, float]:
 
 
 def run(checkout: Path, url: str, way: str, folder: str, under: Sequence[str] = (), control: str = "") -> int:
-    """Runs the jobs in a process of their own, and gives the number of the server's commands.
+    """Runs the jobs in a process of their own, and returns the number of the server's commands.
 
     Args:
         checkout: whose asyncq is imported.

@@ -1,4 +1,4 @@
-"""Closed loop: how long one caller waits from `delay` to the value, with nobody else in the system."""
+"""Closed loop: measures how long one caller waits from `delay` to the value. There is no other load."""
 
 from dataclasses import dataclass
 from time import perf_counter_ns
@@ -11,7 +11,7 @@ from asyncq.cli.bench.histogram import Histogram
 
 @dataclass(frozen=True)
 class OneInFlight(Scenario):
-    """One job at a time: enqueued, waited for, timed; then the next."""
+    """Enqueues one job, waits for it and takes the time; then the next job."""
 
     jobs: int
     warmup: int = 200

@@ -1,8 +1,8 @@
-"""Open loop: arrivals come when they come, whether or not the system has answered the earlier ones.
+"""Open loop: jobs arrive at a fixed rate, whether or not the system has answered the earlier ones.
 
-Latency is taken from the moment a job was *due*, not from when the generator got round to sending it. A
-generator that waits for a slow system and then starts the clock leaves the worst seconds out of its figures
-(coordinated omission); here they are all in, the jobs that never came back too.
+Latency counts from the moment when a job was *due*, not from when the generator sent it. A generator that
+waits for a slow system and only then starts the clock leaves the worst seconds out of its figures
+(coordinated omission). Here they are all included, and so are the jobs that were never answered.
 """
 
 import asyncio
@@ -21,7 +21,9 @@ KEPT_UP_WITHIN = 0.5  # seconds after the last arrival in which the last value m
 
 @dataclass(frozen=True)
 class OpenLoop(Scenario):
-    """Arrivals at a fixed rate for some seconds, each enqueued and waited for by a task of its own."""
+    """Makes jobs arrive at a fixed rate for some seconds. An asyncio task for each enqueues it and waits for
+    it.
+    """
 
     rate: int
     seconds: float
@@ -43,7 +45,9 @@ class OpenLoop(Scenario):
         )
 
     async def phase(self, client: Client, seconds: float) -> tuple[Histogram, int, float]:
-        """Return the latencies, the number never answered, the seconds from the last arrival to the end."""
+        """Makes jobs arrive for some seconds. Returns the latencies, the number of jobs never answered, and
+        the seconds from the last arrival to the end.
+        """
         histogram = Histogram()
         pending: dict[asyncio.Task[None], int] = {}
         failed: list[asyncio.Task[None]] = []
@@ -66,7 +70,7 @@ class OpenLoop(Scenario):
             if failed or histogram.count == count:
                 over.set()
 
-        # What is unanswered when timeout ends is counted below.
+        # Jobs that are unanswered when the timeout is over are counted below.
         with generate_load(self.rate, count, arrive) as last, suppress(TimeoutError):
             await asyncio.wait_for(over.wait(), (last - time.monotonic_ns()) / 1e9 + self.timeout)
         behind = (time.monotonic_ns() - last) / 1e9

@@ -1,4 +1,6 @@
-"""Figures that the documentation and comments give for single decisions, so that they can be taken again."""
+"""Scenarios that measure single design decisions, each beside its alternative. The documentation and comments
+give these figures; here they can be measured again.
+"""
 
 import asyncio
 import statistics
@@ -18,12 +20,12 @@ from system import System, worker
 
 @dataclass(frozen=True)
 class Micro(Scenario):
-    """What was chosen beside what was not, without a worker."""
+    """Measures decisions that need no worker: outcomes, waiters, scripts, and asyncio tasks."""
 
     times: int
     features = True
 
-    async def run(self, system: System, url: str) -> Measured:  # noqa: ARG002  every scenario is told its system
+    async def run(self, system: System, url: str) -> Measured:  # noqa: ARG002  every scenario gets a system
         figures = {**self._outcomes(), **self._waiters(), **self._scripts(url)}
         figures["micro.own_task_us"] = await self._per_task(_own_tasks)
         figures["micro.group_task_us"] = await self._per_task(_task_group)
@@ -60,7 +62,9 @@ class Micro(Scenario):
         return round(min(timeit.repeat(call, number=self.times, repeat=5)) / self.times * 1e9, 1)
 
     def _scripts(self, url: str) -> dict[str, float]:
-        """Server time of a `finish` that finds nothing to end, with the functions it calls and with all."""
+        """Measures the server time of a `finish` that ends nothing: with only the functions that it calls,
+        and with all shared functions.
+        """
         from asyncq.broker.transport import scripts
 
         folder = resources.files("asyncq.broker").joinpath("lua")
@@ -93,7 +97,7 @@ class Micro(Scenario):
 
 
 async def _nothing() -> None:
-    """A coroutine that is over at once."""
+    """A coroutine that ends at once."""
 
 
 async def _own_tasks(count: int) -> None:
@@ -114,7 +118,9 @@ async def _task_group(count: int) -> None:
 
 @dataclass(frozen=True)
 class Kinds(Scenario):
-    """A coroutine, a thread and a process that do nothing, one in flight: `delay` to value."""
+    """Measures the time from `delay` to the value of jobs that do nothing, one at a time: on the loop, in a
+    thread and in a process.
+    """
 
     jobs: int
     features = True
@@ -143,8 +149,9 @@ class Kinds(Scenario):
 
 @dataclass(frozen=True)
 class WideGroups(Scenario):
-    """A group of jobs after a group of as many, `delay` to the last value: with the one job between them that
-    asyncq puts there, and with each of the second waiting for each of the first.
+    """Measures a group of jobs after a group of as many, from `delay` to the last value. Once with the one
+    barrier job that asyncq puts between them, and once with each job of the second group waiting for each of
+    the first.
     """
 
     width: int

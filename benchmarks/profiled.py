@@ -1,7 +1,8 @@
-"""Where the time of client and worker goes: one run of a scenario under cProfile, each process for itself.
+"""Shows where client and worker spend their time: one run of a scenario under cProfile, with a profile for
+each process.
 
 A profile says what to look at, not how fast it is: cProfile adds some 0.1 us to every call of a function, so
-that small ones look dearer than they are.
+small functions look more expensive than they are.
 """
 
 import cProfile
@@ -20,11 +21,11 @@ from throughput import Drain, Enqueue
 
 TOP = 25
 WAITS = {"<built-in method time.sleep>", "<method 'recv_into' of '_socket.socket' objects>"}
-"""Where the scenario's own look at the server waits."""
+"""The functions in which the scenario waits when it observes the server. They are left out."""
 SCENARIOS: dict[str, Scenario] = {"drain": Drain(jobs=60_000), "enqueue": Enqueue(jobs=20_000)}
-"""So many that the start of a process is little beside them."""
+"""With so many jobs, the start of a process takes a small part of the time."""
 JOBS = {"drain": 60_000, "enqueue": 65_000}
-"""What is enqueued in all."""
+"""How many jobs each scenario enqueues in all."""
 
 
 class Profiled:
@@ -51,7 +52,7 @@ class Profiled:
 
 
 def run(body: Callable[[], Awaitable[Measured]], folder: Path) -> Measured:
-    """Run a scenario in this process and write its profile, as the client's."""
+    """Runs a scenario in this process, and writes the profile of the client."""
     profile = cProfile.Profile()
     try:
         return profile.runcall(uvloop.run, body())
@@ -60,7 +61,7 @@ def run(body: Callable[[], Awaitable[Measured]], folder: Path) -> Measured:
 
 
 def page(name: str, folder: Path) -> str:
-    """What the processes of one run did, the dearest functions first."""
+    """Returns the profiles of one run as text, the most expensive functions first."""
     found = [folder / process for process in ("client", "worker") if (folder / process).exists()]
     return "\n".join(_table(f"{name}: {path.name}", JOBS[name], pstats.Stats(str(path))) for path in found)
 
@@ -82,7 +83,7 @@ def _table(title: str, jobs: int, stats: Any) -> str:
 
 
 def _name(file: str, line: int, function: str) -> str:
-    """The function and where it stands, without this machine's folders."""
+    """Returns the name of a function with its file and line, without the folders of this machine."""
     if file in {"~", ""}:
         return re.sub(r" at 0x\w+", "", function)
     path = Path(file)

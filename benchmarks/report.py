@@ -1,4 +1,4 @@
-"""From runs to a table: median of the rounds, their range, and the ratio to the floor."""
+"""Makes the table from the runs: the median of the rounds, their range, and the ratio to the floor."""
 
 import json
 import os
@@ -19,7 +19,9 @@ Runs = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table; `wanted` is a least value where more is better, else a largest one."""
+    """One line of the table. `wanted` is the smallest wanted value if more is better,
+    otherwise the largest.
+    """
 
     key: str
     title: str
@@ -28,7 +30,7 @@ class Figure:
     more_is_better: bool = False
 
     def met(self, value: float) -> bool | None:
-        """Return whether the goal is met; None where there is none."""
+        """Returns whether the goal is met; None if there is no goal."""
         if self.wanted is None:
             return None
         return value >= self.wanted if self.more_is_better else value <= self.wanted
@@ -82,7 +84,7 @@ FIGURES = [
 
 
 def machine(url: str) -> dict[str, Any]:
-    """Describe what the figures were taken on, with nothing that names the host."""
+    """Describes the machine, the server and the libraries, without anything that names the host."""
     with redis.Redis.from_url(url) as client:
         info: dict[str, Any] = client.info("server")
     valkey = info.get("valkey_version")
@@ -97,7 +99,7 @@ def machine(url: str) -> dict[str, Any]:
 
 
 def busy_cores(seconds: float) -> float:
-    """Return how many cores are at work while this process sleeps: what the next run has to share."""
+    """Returns how many cores other processes use while this process sleeps."""
     before = _busy_ticks()
     time.sleep(seconds)
     return round((_busy_ticks() - before) / os.sysconf("SC_CLK_TCK") / seconds, 2)
@@ -109,7 +111,9 @@ def _busy_ticks() -> int:
 
 
 def write(stem: Path, about: dict[str, Any], systems: list[str], runs: Runs) -> str:
-    """Write `<stem>.json` with everything and `<stem>.md` with the table; return the table's page."""
+    """Writes `<stem>.json` with everything and `<stem>.md` with the table.
+    Returns the page with the table.
+    """
     stem.parent.mkdir(exist_ok=True)
     stem.with_name(f"{stem.name}.json").write_text(
         json.dumps({"about": about, "runs": runs}, indent=1) + "\n"
@@ -120,7 +124,7 @@ def write(stem: Path, about: dict[str, Any], systems: list[str], runs: Runs) -> 
 
 
 def render(about: dict[str, Any], systems: list[str], runs: Runs) -> str:
-    """Return the Markdown page; the first system is the floor that the others are set against."""
+    """Returns the Markdown page. The first system is the floor with which the others are compared."""
     libraries = ", ".join(f"{name} {number}" for name, number in about["libraries"].items() if number)
     rounds = max((run["round"] for run in runs), default=0)
     busy = [run.get("others_busy", 0.0) for run in runs] or [0.0]
@@ -201,7 +205,7 @@ def _ratio(taken: dict[int, float], floor: dict[int, float]) -> str:
 
 def _spread(taken: dict[int, float]) -> str:
     if not taken:
-        return "-"  # not for this system, or failed: those are listed below
+        return "-"  # not measured for this system, or failed; failed runs are listed below the table
     values = sorted(taken.values())
     middle = _number(statistics.median(values))
     return middle if values[0] == values[-1] else f"{middle} ({_number(values[0])}-{_number(values[-1])})"

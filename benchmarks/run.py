@@ -1,12 +1,12 @@
 """Run the benchmarks: every system in turn through every scenario, some rounds of that, one table.
 
     python benchmarks/run.py [--quick] [--rounds 3] [--only drain,open] [--systems raw,asyncq] [--name NAME]
-    python benchmarks/run.py --profile      # what costs the time: drain and enqueue of asyncq under cProfile
+    python benchmarks/run.py --profile      # what takes the time: drain and enqueue of asyncq under cProfile
 
-Each run of a scenario is a process of its own (the client), which starts the worker as another; the systems
-alternate inside each scenario, so that what the machine does meanwhile meets all of them. Writes
-`results/<date>-<name>.json` and the table beside it, over what the same day and name gave before.
-With `--profile` it is `results/<date>-<name>-profile.txt`, and no figures: a profiler is in their way.
+Each run of a scenario is a process of its own (the client), which starts the worker as another process. The
+systems alternate inside each scenario, so that other load of the machine affects all of them. Writes
+`results/<date>-<name>.json` and the table beside it, and replaces files of the same day and name. With
+`--profile` it writes `results/<date>-<name>-profile.txt` and no figures, because the profiler changes them.
 """
 
 import argparse
@@ -111,7 +111,7 @@ def _listed(known: Any) -> Any:
 
 
 def child(options: argparse.Namespace) -> None:
-    """Run one scenario in this process; print what it measured."""
+    """Runs one scenario in this process, and prints what it measured."""
     name, scenario, url = options.child
     folder, here = options.folder, system.load(name)
     if folder is None:
@@ -122,7 +122,7 @@ def child(options: argparse.Namespace) -> None:
     async def bounded() -> Any:
         async with asyncio.timeout(
             LIMIT - 10
-        ):  # sooner than the parent's axe, so that the worker is ended in order
+        ):  # before the parent kills this process, so that the worker is stopped properly
             return await chosen.run(here, url)
 
     measured = uvloop.run(bounded()) if folder is None else profiled.run(bounded, folder)
@@ -130,9 +130,10 @@ def child(options: argparse.Namespace) -> None:
 
 
 def measure(name: str, scenario: str, url: str, *, quick: bool, folder: Path | None = None) -> dict[str, Any]:
-    """Run one scenario as a process of its own on an emptied server; return its tree, or `{"error": why}`.
+    """Runs one scenario as a process of its own on an emptied server. Returns its figures as a tree, or
+    `{"error": why}`.
 
-    With a folder, client and worker put their profiles there.
+    With a folder, client and worker write their profiles there.
     """
     with redis.Redis.from_url(url) as client:
         client.flushall()
@@ -169,7 +170,7 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def profile(options: argparse.Namespace) -> int:
-    """Run the hot paths under a profiler and write down what takes the time."""
+    """Runs the hot paths under a profiler, and writes the profiles. Returns the exit code."""
     pages, failed = [], []
     with server.running() as url:
         about = report.machine(url)

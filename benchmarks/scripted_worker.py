@@ -1,4 +1,4 @@
-"""A worker of one checkout of asyncq: CHECKOUT URL CONCURRENCY."""
+"""A script that runs a worker of one checkout of asyncq. Its arguments are CHECKOUT URL CONCURRENCY."""
 
 import os
 import signal

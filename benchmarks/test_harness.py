@@ -1,4 +1,4 @@
-"""The measuring tools, measured. Run with `pytest benchmarks`."""
+"""Tests of the measuring tools. Run them with `pytest benchmarks`."""
 
 import asyncio
 import random
@@ -92,7 +92,7 @@ async def test_arrivals_missed_by_a_blocked_loop_keep_their_own_due_times() -> N
 
     def arrive(ns: int) -> None:
         if not due:
-            time.sleep(0.05)  # the loop stands still for 50 beats
+            time.sleep(0.05)  # blocks the loop for 50 arrivals
         due.append(ns)
         if len(due) == 200:
             over.set()
@@ -105,7 +105,7 @@ async def test_arrivals_missed_by_a_blocked_loop_keep_their_own_due_times() -> N
 
 
 class _Stalling:
-    """A client in this loop that answers at once, but stands still for a while in the middle."""
+    """A client on this loop that answers at once, but blocks for a while in the middle."""
 
     def __init__(self, at: int, seconds: float) -> None:
         self.calls = 0
@@ -115,7 +115,7 @@ class _Stalling:
     async def delay(self) -> SimpleNamespace:
         self.calls += 1
         if self.calls == self.at:
-            time.sleep(self.seconds)  # noqa: ASYNC251  the stall that must not be left out of the figures
+            time.sleep(self.seconds)  # noqa: ASYNC251  the figures must show this stall
         return SimpleNamespace(id="")
 
     async def value(self, _handle: object) -> None:

@@ -1,4 +1,4 @@
-"""How much goes through: draining a backlog, a hundred callers at once, and enqueueing alone."""
+"""Scenarios of throughput: draining a backlog, a hundred callers at once, and only enqueueing."""
 
 import asyncio
 import time
@@ -19,11 +19,11 @@ MAP_SIZE = 1000
 
 @dataclass(frozen=True)
 class Drain(Scenario):
-    """A backlog, enqueued by a client that is gone, worked off by one worker started for it.
+    """Lets one worker drain a backlog. A client has enqueued the backlog and closed before the worker starts.
 
-    The clock runs from the first look that finds the stream shorter to the one that finds it empty (every
-    system here deletes an entry in the step that stores its result), so the worker's start is not in it. The
-    same run gives the server's cost of a job in batches: enqueue and drain together, without the looks.
+    The clock runs from the first check that finds the stream shorter to the first that finds it empty. (Every
+    system here deletes an entry in the step that stores its result.) So the worker's start is not included.
+    The same run gives the server's cost of a job in batches: enqueue and drain together, without the checks.
     """
 
     jobs: int
@@ -64,7 +64,8 @@ class Drain(Scenario):
         async with worker(system, url):
             wait_until(lambda: left() < self.jobs, within=20, what="the worker has finished its first job")
             start, first = time.perf_counter(), left()
-            # A look costs the server some 30 us, which count as the jobs': a hundred looks are enough.
+            # Each check costs the server some 30 us, which count as the jobs'. So there are only some
+            # hundred.
             wait_until(lambda: left() == 0, within=60, what="the backlog is drained", every=0.005)
             elapsed = time.perf_counter() - start
             spent = Usage.read(observer).since(before)
@@ -73,7 +74,9 @@ class Drain(Scenario):
 
 @dataclass(frozen=True)
 class ManyInFlight(Scenario):
-    """A number of callers in one process, each enqueueing its next job when it has the last one's value."""
+    """Runs a number of callers in one process. Each enqueues its next job when it has the value
+    of the last.
+    """
 
     jobs: int
     callers: int = 100
@@ -103,7 +106,7 @@ class ManyInFlight(Scenario):
 
 @dataclass(frozen=True)
 class Enqueue(Scenario):
-    """Enqueueing alone, with no worker: one after the other, by a hundred callers at once, in batches."""
+    """Enqueues without a worker: one job after the other, by a hundred callers at once, and in batches."""
 
     jobs: int
     callers: int = 100

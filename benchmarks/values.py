@@ -1,9 +1,9 @@
-"""What it costs to pack values and to unpack them: `python benchmarks/values.py`.
+"""Measures what it costs to encode values and to decode them: `python benchmarks/values.py`.
 
-Prints microseconds of processor time for one call's arguments, there and back, by kind of value; and for an
-exception, from the worker to the caller. Each figure is the least of many: a loaded machine adds time, and
-never takes any away. With BASELINE=PATH, another checkout is measured in turn with this one, and the ratios
-are printed. Needs pydantic.
+Prints microseconds of processor time for encoding and decoding the arguments of one call, by kind of value;
+and for an exception, from the worker to the caller. Each figure is the smallest of many, because other load
+of the machine can only add time. With BASELINE=PATH, another checkout is measured in turn with this one, and
+the ratios are printed. Needs pydantic.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ print(json.dumps(found))
 
 
 def measured(checkout: Path) -> dict[str, float]:
-    """Microseconds by kind of value, in a process of its own."""
+    """Returns microseconds by kind of value, measured in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", BODY, str(checkout)], capture_output=True, text=True, check=False
     )

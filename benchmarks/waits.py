@@ -1,4 +1,4 @@
-"""Waiting for many, and ending what runs: what a handle costs beyond the value of one job."""
+"""Scenarios of handles: waiting for many jobs at once, and revoking a running job."""
 
 import asyncio
 import statistics
@@ -13,8 +13,8 @@ SIZES = (1, 100, 10_000)
 
 @dataclass(frozen=True)
 class Waits(Scenario):
-    """The values of n jobs with one `get`: of jobs enqueued here, from `map` to the last value; and of jobs
-    that have ended, by another app of this process that knows their ids only.
+    """Measures one `get` of the values of n jobs: of jobs enqueued here, from `map` to the last value; and of
+    ended jobs, by another app of this process that knows only their ids.
     """
 
     rounds: int
@@ -48,7 +48,7 @@ class Waits(Scenario):
 
 @dataclass(frozen=True)
 class Revocation(Scenario):
-    """From `revoke(terminate=True)` of a running coroutine to the moment its waiter wakes."""
+    """Measures the time from `revoke(terminate=True)` of a running coroutine until its waiter wakes."""
 
     rounds: int
     features = True
@@ -60,7 +60,7 @@ class Revocation(Scenario):
 
             for _ in range(self.rounds):
                 result = await sleep.delay(60)
-                while await result.refresh() != "STARTED":  # noqa: ASYNC110  another process's doing
+                while await result.refresh() != "STARTED":  # noqa: ASYNC110  another process starts it
                     await asyncio.sleep(0.001)
                 waiter = asyncio.create_task(result.outcome(timeout=10))
                 await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Workflows: what it costs that jobs wait for one another."""
+"""Scenarios of workflows: what it costs that jobs wait for other jobs."""
 
 import statistics
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from system import System, worker
 
 @dataclass(frozen=True)
 class Chain(Scenario):
-    """A chain of ten jobs, each given the value of the one before, from `delay` to the last value."""
+    """Measures a chain of ten jobs from `delay` to the last value. Each job gets the value of
+    the one before.
+    """
 
     rounds: int
     length: int = 10
@@ -35,7 +37,9 @@ class Chain(Scenario):
 
 @dataclass(frozen=True)
 class FanIn(Scenario):
-    """A thousand jobs and one that gets the list of their values, against a thousand plain jobs, in turn."""
+    """Measures a thousand jobs and one job that gets the list of their values, in turn with a thousand plain
+    jobs.
+    """
 
     rounds: int
     width: int = 1000

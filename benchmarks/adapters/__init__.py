@@ -1,1 +1,1 @@
-"""One file per system, each with a `SYSTEM` that shows the face of `system.py`."""
+"""One file for each system, each with a `SYSTEM` that has the interface of `system.py`."""

@@ -1,4 +1,4 @@
-"""asyncq as a user runs it: the console script for the worker, default settings, results on."""
+"""asyncq as a user runs it: the worker by the command line, default settings, with results."""
 
 import os
 import sys
@@ -31,7 +31,9 @@ class AsyncQClient:
 
 
 class AsyncQSystem:
-    """The worker is told its server on the command line, the client by the environment."""
+    """asyncq of this checkout. The worker gets its server's URL on the command line, the client by a
+    variable.
+    """
 
     name = "asyncq"
 
@@ -41,7 +43,7 @@ class AsyncQSystem:
 
     @asynccontextmanager
     async def open(self, url: str) -> AsyncIterator[Client]:
-        os.environ["ASYNCQ_URL"] = url  # before the app is made: it reads its settings once
+        os.environ["ASYNCQ_URL"] = url  # before the app is made, because it reads its settings once
         from adapters.asyncq_app import app, noop
 
         async with app:

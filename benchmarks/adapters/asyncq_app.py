@@ -1,4 +1,4 @@
-"""The smallest asyncq app: one task that does nothing. Older versions must know all that it uses."""
+"""The smallest asyncq app: one task that does nothing. It must work with older versions, too."""
 
 from asyncq import AsyncQ
 
@@ -7,4 +7,4 @@ app = AsyncQ()
 
 @app.task
 async def noop() -> None:
-    """Do nothing."""
+    """Does nothing."""

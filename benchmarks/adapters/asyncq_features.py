@@ -1,4 +1,4 @@
-"""The app with what the scenarios of features need."""
+"""The app with the tasks that the scenarios of features need."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,42 +11,42 @@ __all__ = ["app", "count", "echo", "in_process", "in_thread", "noop", "numbers",
 
 @app.task
 def in_thread() -> None:
-    """Do nothing in a thread."""
+    """Does nothing in a thread."""
 
 
 @app.task(executor="process")
 def in_process() -> None:
-    """Do nothing in a process."""
+    """Does nothing in a process."""
 
 
 @app.task
 async def echo(value: object = None) -> object:
-    """Give back what was given."""
+    """Returns its argument."""
     return value
 
 
 @app.task
 async def count(values: list[object]) -> int:
-    """Say how many values there are."""
+    """Returns how many values there are."""
     return len(values)
 
 
 @app.task
 async def sleep(seconds: float) -> None:
-    """Last until it is cancelled."""
+    """Sleeps."""
     await asyncio.sleep(seconds)
 
 
 @app.task
 async def numbers(n: int) -> AsyncIterator[int]:
-    """Yield the numbers up to n, as fast as it goes."""
+    """Yields the numbers up to n, as fast as possible."""
     for number in range(1, n + 1):
         yield number
 
 
 @app.task
 async def ticks(n: int, pause: float) -> AsyncIterator[int]:
-    """Yield the time, n times, with a pause before each."""
+    """Yields the time, n times, with a pause before each."""
     for _ in range(n):
         await asyncio.sleep(pause)
         yield perf_counter_ns()

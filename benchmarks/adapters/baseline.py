@@ -1,7 +1,7 @@
-"""asyncq of another checkout (`BASELINE=path`), to set one version against another in the same run.
+"""asyncq of another checkout (`BASELINE=path`), to compare two versions in the same run.
 
-Set it against `current`: both run their worker in a script and not by the command line (versions without one
-can be measured, and what the command line adds is in neither).
+Compare it with `current`: both run their worker in a script and not by the command line. So versions without
+a command line can be measured, and its cost is in neither figure.
 """
 
 import os
@@ -29,8 +29,8 @@ class Checkout:
     @asynccontextmanager
     async def open(self, url: str) -> AsyncIterator[Client]:
         os.environ["ASYNCQ_URL"] = url
-        # The harness has imported parts of this checkout's asyncq by now. It keeps what it holds of them; the
-        # names are free for the other one's.
+        # The harness has imported parts of this checkout's asyncq. It keeps its references to them, and the
+        # names of the modules become free for those of the other checkout.
         for name in [name for name in sys.modules if name.partition(".")[0] == "asyncq"]:
             del sys.modules[name]
         sys.path.insert(0, self._path)

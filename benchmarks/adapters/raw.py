@@ -1,4 +1,4 @@
-"""The bare floor as a system."""
+"""The bare floor (`floor.py`) as a system."""
 
 import sys
 from contextlib import AbstractAsyncContextManager
@@ -8,7 +8,7 @@ from system import HERE
 
 
 class Raw:
-    """No features: see floor.py."""
+    """A system without features, see `floor.py`."""
 
     name = "raw"
 
